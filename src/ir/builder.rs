@@ -1,0 +1,167 @@
+//! Draws a graph, node by node, with every type inferred as it goes.
+
+use std::collections::HashMap;
+
+use super::graph::{Graph, Node, NodeId, Origin, Value, ValueId};
+use super::infer::infer;
+use super::op::Op;
+use super::role::Role;
+use super::types::TensorType;
+use super::weight::Weight;
+use crate::error::{Error, Result};
+
+/// Draws one graph.
+///
+/// Names that are taken get a number (`x`, `x.1`), so drawing never fails over a name; inputs and outputs keep the
+/// names they have on the outside, and an inner value that has such a name makes way.
+#[derive(Default)]
+pub struct Builder {
+    graph: Graph,
+    taken: HashMap<String, usize>,
+    role: Option<Role>,
+}
+
+impl Builder {
+    /// An empty graph of that name.
+    pub fn new(name: impl Into<String>) -> Builder {
+        Builder { graph: Graph { name: name.into(), ..Graph::default() }, ..Builder::default() }
+    }
+
+    /// The role of the nodes that are made from here on.
+    pub fn set_role(&mut self, role: Option<Role>) {
+        self.role = role;
+    }
+
+    /// A value that the caller gives.
+    pub fn input(&mut self, name: &str, ty: TensorType) -> ValueId {
+        let id = self.value(name, ty, Origin::Input);
+        self.graph.inputs.push(id);
+        id
+    }
+
+    /// A constant.
+    pub fn weight(&mut self, name: &str, weight: Weight) -> ValueId {
+        self.value(name, weight.ty(), Origin::Weight(weight))
+    }
+
+    /// A node with one output, which gets the node's name. Fails where the operands do not fit.
+    pub fn node(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId> {
+        let inputs: Vec<_> = inputs.iter().copied().map(Some).collect();
+        match self.nodes(name, op, &inputs)?.as_slice() {
+            [only] => Ok(*only),
+            outputs => Err(Error::bug(format!("node `{name}` has {} outputs where one was meant", outputs.len()))),
+        }
+    }
+
+    /// A node with any number of outputs and with optional operands. Fails where the operands do not fit.
+    pub fn nodes(&mut self, name: &str, op: Op, inputs: &[Option<ValueId>]) -> Result<Vec<ValueId>> {
+        let operands: Vec<_> = inputs.iter().map(|id| id.map(|id| &self.graph.value(id).ty)).collect();
+        let types = infer(&op, &operands).map_err(|what| Error::bad_input(what).at(format!("node `{name}`")))?;
+        let node = NodeId(self.graph.nodes.len());
+        let outputs: Vec<_> =
+            types.into_iter().enumerate().map(|(slot, ty)| self.value(name, ty, Origin::Node { node, slot })).collect();
+        self.graph.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: outputs.clone(), role: self.role });
+        Ok(outputs)
+    }
+
+    /// Gives a value to the caller under that very name. Fails where the name or the value is already given.
+    pub fn output(&mut self, name: &str, id: ValueId) -> Result<()> {
+        if self.graph.outputs.contains(&id) {
+            return Err(Error::bug(format!("`{}` is an output twice", self.graph.value(id).name)));
+        }
+        if self.graph.value(id).name != name {
+            if let Some(other) = self.graph.find(name) {
+                if self.graph.inputs.contains(&other) || self.graph.outputs.contains(&other) {
+                    return Err(Error::bug(format!("the outside name `{name}` is taken")));
+                }
+                self.graph.values[other.0].name = self.free_name(name);
+            }
+            self.taken.insert(name.to_owned(), 0);
+            self.graph.values[id.0].name = name.to_owned();
+        }
+        self.graph.outputs.push(id);
+        Ok(())
+    }
+
+    /// What has been drawn so far.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The type of a value.
+    pub fn ty(&self, id: ValueId) -> &TensorType {
+        &self.graph.value(id).ty
+    }
+
+    /// The graph, without whatever no output needs.
+    pub fn finish(self) -> Graph {
+        without_dead(&self.graph)
+    }
+
+    fn value(&mut self, name: &str, ty: TensorType, origin: Origin) -> ValueId {
+        let id = ValueId(self.graph.values.len());
+        let name = self.free_name(name);
+        self.graph.values.push(Value { name, ty, origin });
+        id
+    }
+
+    fn free_name(&mut self, name: &str) -> String {
+        let mut candidate = name.to_owned();
+        while self.taken.contains_key(&candidate) {
+            let next = self.taken.entry(name.to_owned()).or_insert(0);
+            *next += 1;
+            candidate = format!("{name}.{next}");
+        }
+        self.taken.insert(candidate.clone(), 0);
+        candidate
+    }
+}
+
+/// A copy that keeps the inputs, the outputs and what leads to them; weights stand in the order of first use.
+fn without_dead(graph: &Graph) -> Graph {
+    let mut live = vec![false; graph.values.len()];
+    graph.outputs.iter().for_each(|id| live[id.0] = true);
+    let mut kept = vec![false; graph.nodes.len()];
+    for (i, node) in graph.nodes.iter().enumerate().rev() {
+        kept[i] = node.outputs.iter().any(|id| live[id.0]);
+        if kept[i] {
+            node.inputs.iter().flatten().for_each(|id| live[id.0] = true);
+        }
+    }
+    let mut copy =
+        Copy { from: graph, to: Graph { name: graph.name.clone(), ..Graph::default() }, map: HashMap::new() };
+    copy.to.inputs = graph.inputs.iter().map(|id| copy.value(*id)).collect();
+    for (node, _) in graph.nodes.iter().zip(kept).filter(|(_, kept)| *kept) {
+        copy.node(node);
+    }
+    copy.to.outputs = graph.outputs.iter().map(|id| copy.value(*id)).collect();
+    copy.to
+}
+
+struct Copy<'a> {
+    from: &'a Graph,
+    to: Graph,
+    map: HashMap<ValueId, ValueId>,
+}
+
+impl Copy<'_> {
+    fn value(&mut self, old: ValueId) -> ValueId {
+        if let Some(new) = self.map.get(&old) {
+            return *new;
+        }
+        let new = ValueId(self.to.values.len());
+        self.to.values.push(self.from.value(old).clone());
+        self.map.insert(old, new);
+        new
+    }
+
+    fn node(&mut self, node: &Node) {
+        let id = NodeId(self.to.nodes.len());
+        let inputs = node.inputs.iter().map(|input| input.map(|input| self.value(input))).collect();
+        let outputs: Vec<_> = node.outputs.iter().map(|output| self.value(*output)).collect();
+        for (slot, output) in outputs.iter().enumerate() {
+            self.to.values[output.0].origin = Origin::Node { node: id, slot };
+        }
+        self.to.nodes.push(Node { op: node.op.clone(), inputs, outputs, role: node.role });
+    }
+}

@@ -1,0 +1,150 @@
+//! Values, nodes and the graph that holds them.
+
+use super::op::Op;
+use super::role::Role;
+use super::types::TensorType;
+use super::weight::Weight;
+
+/// A value of one graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ValueId(pub(super) usize);
+
+/// A node of one graph; its number is its place in the order of evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub(super) usize);
+
+/// Something a node reads or makes.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Unique in the graph; the outside names of inputs and outputs.
+    pub name: String,
+    /// Element type and shape.
+    pub ty: TensorType,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// The caller.
+    Input,
+    /// A constant.
+    Weight(Weight),
+    /// Output number `slot` of a node.
+    Node {
+        /// The node.
+        node: NodeId,
+        /// Which of its outputs.
+        slot: usize,
+    },
+}
+
+/// One operation on values.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What it does.
+    pub op: Op,
+    /// What it reads, `None` where an optional input is absent.
+    pub inputs: Vec<Option<ValueId>>,
+    /// What it makes.
+    pub outputs: Vec<ValueId>,
+    /// The part it plays in the model.
+    pub role: Option<Role>,
+}
+
+/// A dataflow graph: nodes in an order in which they can run. Made by [`super::Builder`] and [`super::rewrite()`].
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    pub(super) name: String,
+    pub(super) values: Vec<Value>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) inputs: Vec<ValueId>,
+    pub(super) outputs: Vec<ValueId>,
+}
+
+impl Graph {
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the caller gives, in order.
+    pub fn inputs(&self) -> &[ValueId] {
+        &self.inputs
+    }
+
+    /// What the caller gets, in order.
+    pub fn outputs(&self) -> &[ValueId] {
+        &self.outputs
+    }
+
+    /// A value. Its id must come from this graph.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.0]
+    }
+
+    /// A node. Its id must come from this graph.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// All values, in no order that means anything.
+    pub fn values(&self) -> impl Iterator<Item = (ValueId, &Value)> {
+        self.values.iter().enumerate().map(|(i, value)| (ValueId(i), value))
+    }
+
+    /// All nodes, in an order in which they can run.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.nodes.iter().enumerate().map(|(i, node)| (NodeId(i), node))
+    }
+
+    /// The constants, in the order in which nodes first read them.
+    pub fn weights(&self) -> impl Iterator<Item = (ValueId, &Value, &Weight)> {
+        self.values().filter_map(|(id, value)| match &value.origin {
+            Origin::Weight(weight) => Some((id, value, weight)),
+            _ => None,
+        })
+    }
+
+    /// The constant that a value is, if it is one.
+    pub fn weight(&self, id: ValueId) -> Option<&Weight> {
+        match &self.value(id).origin {
+            Origin::Weight(weight) => Some(weight),
+            _ => None,
+        }
+    }
+
+    /// The node that makes a value, if a node makes it.
+    pub fn producer(&self, id: ValueId) -> Option<&Node> {
+        match self.value(id).origin {
+            Origin::Node { node, .. } => Some(self.node(node)),
+            _ => None,
+        }
+    }
+
+    /// The nodes that read a value.
+    pub fn consumers(&self, id: ValueId) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(move |node| node.inputs.contains(&Some(id)))
+    }
+
+    /// Whether a node's only readers are norms, as those of a residual sum are.
+    pub fn feeds_only_norms(&self, node: &Node) -> bool {
+        node.outputs.iter().all(|id| {
+            let mut readers = self.consumers(*id).peekable();
+            !self.outputs.contains(id)
+                && readers.peek().is_some()
+                && readers.all(|reader| matches!(reader.op, Op::LayerNorm { .. }))
+        })
+    }
+
+    /// The name by which messages call a node: that of its first output.
+    pub fn node_name(&self, node: &Node) -> &str {
+        node.outputs.first().map_or("", |id| &self.value(*id).name)
+    }
+
+    /// The value with that name.
+    pub fn find(&self, name: &str) -> Option<ValueId> {
+        self.values().find(|(_, value)| value.name == name).map(|(id, _)| id)
+    }
+}

@@ -1,0 +1,427 @@
+//! The types of an operation's results, from those of its operands.
+//!
+//! The only place that knows them: the builder asks here when a node is made, the verifier asks again.
+
+use super::op::Op;
+use super::types::{DType, Dim, TensorType};
+
+/// What the rules answer: the types of the outputs, or what does not fit.
+type Inferred = Result<Vec<TensorType>, String>;
+
+/// The types of the outputs of `op` on operands of the given types.
+pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
+    let operands = Operands { op, inputs };
+    match op {
+        Op::Embed => embed(&operands),
+        Op::PositionEmbed { .. } => position_embed(&operands),
+        Op::Linear => linear(&operands),
+        Op::DynamicQuantLinear | Op::DynamicQuantizeMatMul => quant_linear(&operands),
+        Op::LayerNorm { .. } => layer_norm(&operands),
+        Op::Attention { heads, .. } => attention(&operands, *heads, 3, DType::I64),
+        Op::MultiHeadAttention { heads, .. } => attention(&operands, *heads, 4, DType::I32),
+        Op::Select { axis, .. } => select(&operands, *axis),
+        Op::Add | Op::Sub | Op::Mul | Op::Div => elementwise(&operands, 2),
+        Op::Sum => elementwise(&operands, inputs.len()),
+        Op::Gelu { .. } | Op::FusedGelu | Op::Tanh | Op::Erf => unary_float(&operands),
+        Op::Relu => operands.only().map(|x| vec![x.clone()]),
+        Op::Softmax { axis } => softmax(&operands, *axis),
+        Op::MatMul => mat_mul(&operands),
+        Op::Where => choose(&operands),
+        Op::Cast { to } => operands.only().map(|x| vec![x.with_dtype(*to)]),
+        Op::Gather { axis } => gather(&operands, *axis),
+        Op::Reshape { shape } => reshape(&operands, shape),
+        Op::Transpose { perm } => transpose(&operands, perm),
+        Op::Unsqueeze { axes } => unsqueeze(&operands, axes),
+        Op::Split { axis, sizes } => split(&operands, *axis, sizes),
+        Op::Shape { start, end } => shape_of(&operands, *start, *end),
+        Op::Slice { axis, length } => slice(&operands, *axis, length),
+        Op::DynamicQuantizeLinear => dynamic_quantize(&operands),
+        Op::MatMulInteger => mat_mul_integer(&operands),
+    }
+}
+
+/// The operands of one node, asked for by place and name.
+struct Operands<'a> {
+    op: &'a Op,
+    inputs: &'a [Option<&'a TensorType>],
+}
+
+impl<'a> Operands<'a> {
+    fn count(&self, least: usize, most: usize) -> Result<(), String> {
+        let n = self.inputs.len();
+        if (least..=most).contains(&n) {
+            return Ok(());
+        }
+        let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        Err(format!("{} takes {expected} operands, found {n}", self.op.name()))
+    }
+
+    fn optional(&self, i: usize) -> Option<&'a TensorType> {
+        self.inputs.get(i).copied().flatten()
+    }
+
+    fn get(&self, i: usize, name: &str) -> Result<&'a TensorType, String> {
+        self.optional(i).ok_or_else(|| format!("{} lacks its operand `{name}`", self.op.name()))
+    }
+
+    fn only(&self) -> Result<&'a TensorType, String> {
+        self.count(1, 1)?;
+        self.get(0, "x")
+    }
+
+    fn expect(&self, i: usize, name: &str, expected: &TensorType) -> Result<(), String> {
+        let found = self.get(i, name)?;
+        if found == expected {
+            return Ok(());
+        }
+        Err(format!("{}: `{name}` must be {expected}, found {found}", self.op.name()))
+    }
+
+    fn expect_optional(&self, i: usize, name: &str, expected: &TensorType) -> Result<(), String> {
+        if self.optional(i).is_some() { self.expect(i, name, expected) } else { Ok(()) }
+    }
+
+    fn fail<T>(&self, what: impl std::fmt::Display) -> Result<T, String> {
+        Err(format!("{}: {what}", self.op.name()))
+    }
+
+    /// An axis, counted from the end when negative, of a value of that rank.
+    fn axis(&self, axis: i64, rank: usize) -> Result<usize, String> {
+        let from_front = if axis < 0 { axis + rank as i64 } else { axis };
+        match usize::try_from(from_front) {
+            Ok(i) if i < rank => Ok(i),
+            _ => self.fail(format!("axis {axis} is outside rank {rank}")),
+        }
+    }
+}
+
+fn embed(o: &Operands) -> Inferred {
+    o.count(2, 2)?;
+    let (table, ids) = (o.get(0, "table")?, o.get(1, "ids")?);
+    let [_, width] = table.shape.as_slice() else {
+        return o.fail(format!("`table` must be a matrix, found {table}"));
+    };
+    if ids.dtype != DType::I64 {
+        return o.fail(format!("`ids` must be i64, found {ids}"));
+    }
+    let shape = ids.shape.iter().chain([width]).cloned();
+    Ok(vec![TensorType::new(table.dtype, shape)])
+}
+
+fn position_embed(o: &Operands) -> Inferred {
+    o.count(2, 2)?;
+    let (table, ids) = (o.get(0, "table")?, o.get(1, "ids")?);
+    match (table.shape.as_slice(), ids.shape.as_slice()) {
+        ([_, width], [_, length]) => Ok(vec![TensorType::new(table.dtype, [length.clone(), width.clone()])]),
+        _ => o.fail(format!("`table` and `ids` must be matrices, found {table} and {ids}")),
+    }
+}
+
+fn linear(o: &Operands) -> Inferred {
+    o.count(2, 3)?;
+    let (x, w) = (o.get(0, "x")?, o.get(1, "w")?);
+    let out = project(o, x, w)?;
+    if x.dtype != w.dtype || !x.dtype.is_float() {
+        return o.fail(format!("`x` and `w` must be floats of one type, found {x} and {w}"));
+    }
+    o.expect_optional(2, "bias", &TensorType::new(x.dtype, out.shape.last().cloned()))?;
+    Ok(vec![out])
+}
+
+fn quant_linear(o: &Operands) -> Inferred {
+    // ONNX Runtime's operator has a slot for zero points, which symmetric weights leave empty.
+    let bias = if matches!(o.op, Op::DynamicQuantizeMatMul) { 4 } else { 3 };
+    o.count(3, bias + 1)?;
+    let (x, values) = (o.get(0, "x")?, o.get(1, "values")?);
+    if x.dtype != DType::F32 || values.dtype != DType::I8 {
+        return o.fail(format!("`x` must be f32 and `values` i8, found {x} and {values}"));
+    }
+    let out = project(o, x, values)?;
+    let per_channel = TensorType::new(DType::F32, out.shape.last().cloned());
+    o.expect(2, "scales", &per_channel)?;
+    o.expect_optional(bias, "bias", &per_channel)?;
+    Ok(vec![out])
+}
+
+/// `[…, k] × [k, n] → […, n]`
+fn project(o: &Operands, x: &TensorType, w: &TensorType) -> Result<TensorType, String> {
+    match (x.shape.split_last(), w.shape.as_slice()) {
+        (Some((k, leading)), [wk, n]) if k == wk => Ok(TensorType::new(x.dtype, leading.iter().chain([n]).cloned())),
+        _ => o.fail(format!("{x} cannot be multiplied by {w}")),
+    }
+}
+
+fn layer_norm(o: &Operands) -> Inferred {
+    o.count(2, 3)?;
+    let x = o.get(0, "x")?;
+    if !x.dtype.is_float() || x.rank() == 0 {
+        return o.fail(format!("`x` must be floats of rank 1 or more, found {x}"));
+    }
+    let per_channel = TensorType::new(x.dtype, x.shape.last().cloned());
+    o.expect(1, "scale", &per_channel)?;
+    o.expect_optional(2, "bias", &per_channel)?;
+    Ok(vec![x.clone()])
+}
+
+fn attention(o: &Operands, heads: i64, mask: usize, mask_dtype: DType) -> Inferred {
+    o.count(3, mask + 1)?;
+    let q = o.get(0, "q")?;
+    let [batch, length, width] = q.shape.as_slice() else {
+        return o.fail(format!("`q` must have rank 3, found {q}"));
+    };
+    let width = width.fixed().unwrap_or_default();
+    if heads < 1 || width == 0 || width % heads as usize != 0 {
+        return o.fail(format!("{heads} heads do not divide {q}"));
+    }
+    o.expect(1, "k", q)?;
+    o.expect(2, "v", q)?;
+    o.expect_optional(mask, "mask", &TensorType::new(mask_dtype, [batch.clone(), length.clone()]))?;
+    Ok(vec![q.clone()])
+}
+
+fn select(o: &Operands, axis: i64) -> Inferred {
+    let x = o.only()?;
+    let mut out = x.clone();
+    out.shape.remove(o.axis(axis, x.rank())?);
+    Ok(vec![out])
+}
+
+fn elementwise(o: &Operands, count: usize) -> Inferred {
+    o.count(count.max(1), count.max(1))?;
+    let mut out = o.get(0, "a")?.clone();
+    for i in 1..count {
+        let next = o.get(i, "b")?;
+        if next.dtype != out.dtype {
+            return o.fail(format!("operands must have one element type, found {out} and {next}"));
+        }
+        out.shape = broadcast(o, &out.shape, &next.shape)?;
+    }
+    Ok(vec![out])
+}
+
+fn unary_float(o: &Operands) -> Inferred {
+    let x = o.only()?;
+    if !x.dtype.is_float() {
+        return o.fail(format!("needs floats, found {x}"));
+    }
+    Ok(vec![x.clone()])
+}
+
+fn softmax(o: &Operands, axis: i64) -> Inferred {
+    let out = unary_float(o)?;
+    o.axis(axis, o.only()?.rank())?;
+    Ok(out)
+}
+
+fn mat_mul(o: &Operands) -> Inferred {
+    o.count(2, 2)?;
+    let (a, b) = (o.get(0, "a")?, o.get(1, "b")?);
+    match (a.shape.as_slice(), b.shape.as_slice()) {
+        ([a_batch @ .., m, k], [b_batch @ .., bk, n]) if k == bk && a.dtype == b.dtype => {
+            let mut shape = broadcast(o, a_batch, b_batch)?;
+            shape.extend([m.clone(), n.clone()]);
+            Ok(vec![TensorType { dtype: a.dtype, shape }])
+        }
+        _ => o.fail(format!("{a} cannot be multiplied by {b}")),
+    }
+}
+
+fn choose(o: &Operands) -> Inferred {
+    o.count(3, 3)?;
+    let (condition, a, b) = (o.get(0, "condition")?, o.get(1, "a")?, o.get(2, "b")?);
+    if condition.dtype != DType::Bool || a.dtype != b.dtype {
+        return o.fail(format!("cannot choose by {condition} between {a} and {b}"));
+    }
+    let shape = broadcast(o, &a.shape, &b.shape)?;
+    Ok(vec![TensorType { dtype: a.dtype, shape: broadcast(o, &condition.shape, &shape)? }])
+}
+
+fn gather(o: &Operands, axis: i64) -> Inferred {
+    o.count(2, 2)?;
+    let (data, indices) = (o.get(0, "data")?, o.get(1, "indices")?);
+    let axis = o.axis(axis, data.rank())?;
+    let shape = data.shape.iter().take(axis).chain(&indices.shape).chain(data.shape.iter().skip(axis + 1));
+    Ok(vec![TensorType::new(data.dtype, shape.cloned())])
+}
+
+fn reshape(o: &Operands, sizes: &[i64]) -> Inferred {
+    let x = o.only()?;
+    let mut shape = Vec::with_capacity(sizes.len());
+    for (i, size) in sizes.iter().enumerate() {
+        shape.push(match (usize::try_from(*size), x.shape.get(i)) {
+            (Ok(0), Some(kept)) => kept.clone(),
+            (Ok(size), _) if size > 0 => Dim::Fixed(size),
+            _ => return o.fail(format!("{sizes:?} is not a shape for {x}")),
+        });
+    }
+    // Symbols must be the same on both sides, and so must the product of what is known.
+    let symbols = |dims: &[Dim]| -> Vec<Dim> { dims.iter().filter(|dim| dim.fixed().is_none()).cloned().collect() };
+    let known = |dims: &[Dim]| dims.iter().filter_map(Dim::fixed).try_fold(1usize, usize::checked_mul);
+    if symbols(&x.shape) != symbols(&shape) || known(&x.shape) != known(&shape) {
+        return o.fail(format!("{x} has other elements than the shape {sizes:?}"));
+    }
+    Ok(vec![TensorType { dtype: x.dtype, shape }])
+}
+
+fn transpose(o: &Operands, perm: &[i64]) -> Inferred {
+    let x = o.only()?;
+    let mut sorted: Vec<i64> = perm.to_vec();
+    sorted.sort_unstable();
+    if !sorted.iter().copied().eq(0..x.rank() as i64) {
+        return o.fail(format!("{perm:?} does not order the dimensions of {x}"));
+    }
+    let shape = perm.iter().filter_map(|axis| x.shape.get(*axis as usize)).cloned();
+    Ok(vec![TensorType::new(x.dtype, shape)])
+}
+
+fn unsqueeze(o: &Operands, axes: &[i64]) -> Inferred {
+    let x = o.only()?;
+    let rank = x.rank() + axes.len();
+    let mut new = vec![false; rank];
+    for axis in axes {
+        let i = o.axis(*axis, rank)?;
+        if let Some(slot) = new.get_mut(i) {
+            *slot = true;
+        }
+    }
+    if new.iter().filter(|new| **new).count() != axes.len() {
+        return o.fail(format!("axes {axes:?} repeat"));
+    }
+    let mut old = x.shape.iter();
+    let shape = new.iter().filter_map(|new| if *new { Some(Dim::Fixed(1)) } else { old.next().cloned() });
+    Ok(vec![TensorType { dtype: x.dtype, shape: shape.collect() }])
+}
+
+fn split(o: &Operands, axis: i64, sizes: &[i64]) -> Inferred {
+    let x = o.only()?;
+    let axis = o.axis(axis, x.rank())?;
+    let pieces: Option<Vec<usize>> = sizes.iter().map(|size| usize::try_from(*size).ok()).collect();
+    let total = x.shape.get(axis).and_then(Dim::fixed);
+    match pieces {
+        Some(pieces) if Some(pieces.iter().sum()) == total => Ok(pieces
+            .into_iter()
+            .map(|piece| {
+                let mut out = x.clone();
+                if let Some(dim) = out.shape.get_mut(axis) {
+                    *dim = Dim::Fixed(piece);
+                }
+                out
+            })
+            .collect()),
+        _ => o.fail(format!("pieces of {sizes:?} do not make up dimension {axis} of {x}")),
+    }
+}
+
+fn shape_of(o: &Operands, start: i64, end: i64) -> Inferred {
+    let x = o.only()?;
+    if start < 0 || start > end || end > x.rank() as i64 {
+        return o.fail(format!("{start}…{end} is outside the dimensions of {x}"));
+    }
+    Ok(vec![TensorType::new(DType::I64, [(end - start) as usize])])
+}
+
+fn slice(o: &Operands, axis: i64, length: &Dim) -> Inferred {
+    o.count(3, 3)?;
+    let mut out = o.get(0, "data")?.clone();
+    for (i, name) in [(1, "starts"), (2, "ends")] {
+        o.expect(i, name, &TensorType::new(DType::I64, [1]))?;
+    }
+    let axis = o.axis(axis, out.rank())?;
+    if let Some(dim) = out.shape.get_mut(axis) {
+        *dim = length.clone();
+    }
+    Ok(vec![out])
+}
+
+fn dynamic_quantize(o: &Operands) -> Inferred {
+    let x = o.only()?;
+    if x.dtype != DType::F32 {
+        return o.fail(format!("needs f32, found {x}"));
+    }
+    let scalar = |dtype| TensorType { dtype, shape: Vec::new() };
+    Ok(vec![x.with_dtype(DType::U8), scalar(DType::F32), scalar(DType::U8)])
+}
+
+fn mat_mul_integer(o: &Operands) -> Inferred {
+    o.count(3, 3)?;
+    let (a, b) = (o.get(0, "a")?, o.get(1, "b")?);
+    if a.dtype != DType::U8 || b.dtype != DType::I8 {
+        return o.fail(format!("`a` must be u8 and `b` i8, found {a} and {b}"));
+    }
+    o.expect(2, "a_zero_point", &TensorType { dtype: DType::U8, shape: Vec::new() })?;
+    Ok(vec![project(o, a, b)?.with_dtype(DType::I32)])
+}
+
+/// The rule of NumPy: sizes are aligned at the end, and a size of 1 stretches.
+fn broadcast(o: &Operands, a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, String> {
+    let rank = a.len().max(b.len());
+    let one = Dim::Fixed(1);
+    let at =
+        |dims: &[Dim], i: usize| (i + dims.len()).checked_sub(rank).and_then(|i| dims.get(i)).unwrap_or(&one).clone();
+    (0..rank)
+        .map(|i| match (at(a, i), at(b, i)) {
+            (a, b) if a == b => Ok(a),
+            (Dim::Fixed(1), dim) | (dim, Dim::Fixed(1)) => Ok(dim),
+            (a, b) => o.fail(format!("{a} and {b} do not broadcast")),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn types(texts: &[&str]) -> Vec<TensorType> {
+        texts.iter().map(|text| crate::ir::text::parse_type(text).unwrap()).collect()
+    }
+
+    fn check(op: Op, operands: &[&str]) -> Result<Vec<String>, String> {
+        let operands = types(operands);
+        let operands: Vec<_> = operands.iter().map(Some).collect();
+        infer(&op, &operands).map(|out| out.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn shapes_follow_the_operands() {
+        let cases: Vec<(Op, &[&str], &[&str])> = vec![
+            (Op::Embed, &["f32[10, 4]", "i64[b, s]"], &["f32[b, s, 4]"]),
+            (Op::PositionEmbed { offset: 0 }, &["f32[10, 4]", "i64[b, s]"], &["f32[s, 4]"]),
+            (Op::Linear, &["f32[b, s, 4]", "f32[4, 6]", "f32[6]"], &["f32[b, s, 6]"]),
+            (Op::Add, &["f32[b, s, 4]", "f32[s, 4]"], &["f32[b, s, 4]"]),
+            (Op::MatMul, &["f16[b, 2, s, 4]", "f16[b, 2, 4, s]"], &["f16[b, 2, s, s]"]),
+            (Op::Reshape { shape: vec![0, 0, 2, 2] }, &["f32[b, s, 4]"], &["f32[b, s, 2, 2]"]),
+            (Op::Unsqueeze { axes: vec![1, 2] }, &["i64[b, s]"], &["i64[b, 1, 1, s]"]),
+            (Op::Split { axis: -1, sizes: vec![1, 3] }, &["f32[b, 4]"], &["f32[b, 1]", "f32[b, 3]"]),
+            (Op::Select { axis: 1, index: 0 }, &["f32[b, s, 4]"], &["f32[b, 4]"]),
+            (Op::DynamicQuantizeLinear, &["f32[b, 4]"], &["u8[b, 4]", "f32[]", "u8[]"]),
+        ];
+        for (op, operands, expected) in cases {
+            assert_eq!(check(op.clone(), operands).unwrap(), expected, "{}", op.name());
+        }
+    }
+
+    #[test]
+    fn misfits_are_named() {
+        let cases: Vec<(Op, &[&str], &str)> = vec![
+            (Op::Linear, &["f32[b, 4]", "f32[5, 6]"], "Linear: f32[b, 4] cannot be multiplied by f32[5, 6]"),
+            (Op::Linear, &["f32[b, 4]", "f32[4, 6]", "f32[4]"], "Linear: `bias` must be f32[6], found f32[4]"),
+            (Op::Linear, &["f32[b, 4]"], "Linear takes 2 to 3 operands, found 1"),
+            (Op::Add, &["f32[b]", "f32[s]"], "Add: b and s do not broadcast"),
+            (Op::Tanh, &["i64[b]"], "Tanh: needs floats, found i64[b]"),
+            (Op::Softmax { axis: 2 }, &["f32[b, s]"], "Softmax: axis 2 is outside rank 2"),
+            (
+                Op::Attention { heads: 3, scale: 1.0 },
+                &["f32[b, s, 4]", "f32[b, s, 4]", "f32[b, s, 4]"],
+                "Attention: 3 heads do not divide f32[b, s, 4]",
+            ),
+            (
+                Op::Reshape { shape: vec![0, 3] },
+                &["f32[b, 4]"],
+                "Reshape: f32[b, 4] has other elements than the shape [0, 3]",
+            ),
+        ];
+        for (op, operands, expected) in cases {
+            assert_eq!(check(op, operands).unwrap_err(), expected);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The graph and its specification.
+//!
+//! A [`Graph`] is a list of [`Node`]s in an order in which they can run. Nodes read and make [`Value`]s; a value is an
+//! input, a constant or an output of one node, and has a [`TensorType`]: an element type and a shape whose dimensions
+//! are known numbers or named sizes (`batch_size`, `sequence_length`).
+//!
+//! # What holds for every graph
+//! 1. A value is made once, and before it is read.
+//! 2. Names of values are unique; inputs and outputs keep the names they have on the outside.
+//! 3. The type of every value is the one that [`infer()`] gives for the node that makes it.
+//! 4. A named size is bound by an input.
+//! 5. A constant has the type of its expression.
+//! 6. Every node leads to an output.
+//!
+//! [`crate::verify`] checks these. Passes and back-ends rely on them.
+//!
+//! # Three levels of operations
+//! Families draw **composite** operations (`Attention`, `LayerNorm`, `Gelu`, `Embed`, `Linear`). They stay whole while
+//! passes work, so that no pattern has to be found again in what we drew ourselves. A target's lowering replaces them
+//! by **plain** operations, which are those of ONNX, or by **contrib** operations of one runtime. [`Op`] says for each
+//! what it takes and makes; [`infer()`] is the same in code.
+//!
+//! # Roles
+//! A node can carry a [`Role`]: the part it plays in the model and the layer. Quantizing, pruning and reports act on
+//! roles and so work for every family.
+//!
+//! # Weights
+//! Constants are lazy expressions over mapped files ([`Weight`]); nothing is computed before emission.
+//!
+//! # Text form
+//! A graph prints as text and parses back to the same graph ([`text`]); passes are tested in it.
+
+mod builder;
+mod graph;
+mod infer;
+mod op;
+mod rewrite;
+mod role;
+pub mod text;
+mod types;
+pub mod weight;
+
+pub use builder::Builder;
+pub use graph::{Graph, Node, NodeId, Origin, Value, ValueId};
+pub use infer::infer;
+pub use op::{Attribute, Op};
+pub use rewrite::{Action, Rewriter, retype, rewrite};
+pub use role::{Block, Part, Role};
+pub use types::{DType, Dim, TensorType};
+pub use weight::{Blob, Weight};

@@ -1,0 +1,219 @@
+//! The operations, declared once: the table below feeds the enum, the text form and its parser.
+
+use super::types::{DType, Dim};
+
+/// The value of an attribute, as the text form prints it.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Attribute {
+    Int(i64),
+    Float(f32),
+    Bool(bool),
+    Ints(Vec<i64>),
+    DType(DType),
+    Dim(Dim),
+}
+
+/// A type that an attribute of an operation can have.
+pub trait AttributeValue: Sized {
+    /// The attribute that stands for the value.
+    fn to_attribute(&self) -> Attribute;
+    /// The value that the attribute stands for, if it is of this type.
+    fn from_attribute(attribute: &Attribute) -> Option<Self>;
+}
+
+macro_rules! attribute_values {
+    ($($ty:ty => $variant:ident,)*) => {$(
+        impl AttributeValue for $ty {
+            fn to_attribute(&self) -> Attribute {
+                Attribute::$variant(self.clone())
+            }
+            fn from_attribute(attribute: &Attribute) -> Option<Self> {
+                match attribute {
+                    Attribute::$variant(value) => Some(value.clone()),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+
+attribute_values! {
+    i64 => Int,
+    f32 => Float,
+    bool => Bool,
+    Vec<i64> => Ints,
+    DType => DType,
+    Dim => Dim,
+}
+
+macro_rules! ops {
+    ($($(#[$doc:meta])* $name:ident $({ $($(#[$field_doc:meta])* $field:ident: $ty:ty),* $(,)? })?;)*) => {
+        /// What a node does. Shapes are written outermost first; `…` stands for any leading dimensions.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Op {
+            $($(#[$doc])* $name $({ $($(#[$field_doc])* $field: $ty),* })?,)*
+        }
+
+        impl Op {
+            /// The name of the operation in the text form.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Op::$name $({ $($field: _),* })? => stringify!($name),)*
+                }
+            }
+
+            /// The attributes in the order of their declaration.
+            pub fn attributes(&self) -> Vec<(&'static str, Attribute)> {
+                match self {
+                    $(Op::$name $({ $($field),* })? => vec![$($((stringify!($field), $field.to_attribute())),*)?],)*
+                }
+            }
+
+            /// The operation with that name and those attributes; the error says what is amiss.
+            pub fn from_parts(name: &str, attributes: &[(String, Attribute)]) -> Result<Op, String> {
+                match name {
+                    $(stringify!($name) => {
+                        known(attributes, &[$($(stringify!($field)),*)?])?;
+                        Ok(Op::$name $({ $($field: attribute(attributes, stringify!($field))?),* })?)
+                    })*
+                    _ => Err(format!("unknown operation `{name}`")),
+                }
+            }
+        }
+    };
+}
+
+fn known(attributes: &[(String, Attribute)], fields: &[&str]) -> Result<(), String> {
+    match attributes.iter().find(|(name, _)| !fields.contains(&name.as_str())) {
+        Some((name, _)) => Err(format!("unknown attribute `{name}`")),
+        None => Ok(()),
+    }
+}
+
+fn attribute<T: AttributeValue>(attributes: &[(String, Attribute)], field: &str) -> Result<T, String> {
+    let (_, value) =
+        attributes.iter().find(|(name, _)| name == field).ok_or_else(|| format!("missing attribute `{field}`"))?;
+    T::from_attribute(value).ok_or_else(|| format!("attribute `{field}` has another type"))
+}
+
+ops! {
+    // Composite operations: what families draw. A target's lowering decides what each becomes.
+
+    /// `(table [v, h], ids […]) → […, h]`: rows of a table.
+    Embed;
+    /// `(table [p, h], ids [b, s]) → [s, h]`: the rows `offset … offset + s` of a table.
+    PositionEmbed { /// Row of the first position.
+        offset: i64 };
+    /// `(x […, k], w [k, n], bias [n]?) → […, n]`: `x · w + bias`.
+    Linear;
+    /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose activations are
+    /// quantized to 8 bits per tensor when it runs, and whose weights are 8-bit per output channel.
+    DynamicQuantLinear;
+    /// `(x […, h], scale [h], bias [h]?) → […, h]`: normalized over the last dimension (arXiv 1607.06450).
+    LayerNorm { /// Added to the variance.
+        epsilon: f32 };
+    /// `(x) → x · Φ(x)`, exact or by its tanh approximation (arXiv 1606.08415).
+    Gelu { /// Whether to use the tanh approximation.
+        tanh: bool };
+    /// `(q, k, v [b, s, heads · d], mask i64 [b, s]?) → [b, s, heads · d]`: softmax(`scale · q kᵀ`) v for each head,
+    /// over the positions where the mask is not 0 (arXiv 1706.03762).
+    Attention { /// Number of heads.
+        heads: i64, /// Factor of the scores, usually `1 / √d`.
+        scale: f32 };
+    /// `(x) → x` without dimension `axis`, at `index`.
+    Select { /// The dimension that goes.
+        axis: i64, /// Which element of it stays.
+        index: i64 };
+
+    // Plain operations, as ONNX defines them at opset 17.
+
+    /// `(a, b) → a + b`, broadcast.
+    Add;
+    /// `(a, b) → a − b`, broadcast.
+    Sub;
+    /// `(a, b) → a · b`, broadcast, element by element.
+    Mul;
+    /// `(a, b) → a / b`, broadcast.
+    Div;
+    /// `(a, b, …) → a + b + …`, broadcast.
+    Sum;
+    /// `(a […, m, k], b […, k, n]) → […, m, n]`.
+    MatMul;
+    /// Normalized exponentials along `axis`.
+    Softmax { /// The dimension whose elements add up to 1.
+        axis: i64 };
+    /// Hyperbolic tangent.
+    Tanh;
+    /// `max(x, 0)`.
+    Relu;
+    /// The error function.
+    Erf;
+    /// `(condition bool, a, b) → a` where the condition holds, else `b`, broadcast.
+    Where;
+    /// The same numbers in another element type.
+    Cast { /// The element type.
+        to: DType };
+    /// `(data, indices) → ` slices of `data` along `axis`.
+    Gather { /// The dimension that is indexed.
+        axis: i64 };
+    /// The same elements in another shape; 0 keeps a dimension.
+    Reshape { /// The sizes.
+        shape: Vec<i64> };
+    /// The dimensions in another order.
+    Transpose { /// Which dimension goes where.
+        perm: Vec<i64> };
+    /// New dimensions of size 1 at `axes` of the result.
+    Unsqueeze { /// Where.
+        axes: Vec<i64> };
+    /// Consecutive pieces along `axis`.
+    Split { /// The dimension that is cut.
+        axis: i64, /// The sizes of the pieces.
+        sizes: Vec<i64> };
+    /// `(x) → i64 [end − start]`: the sizes of the dimensions `start … end`.
+    Shape { /// First dimension.
+        start: i64, /// The one after the last.
+        end: i64 };
+    /// `(data, starts [1], ends [1]) → ` a range along `axis`, which is `length` long.
+    Slice { /// The dimension that is cut.
+        axis: i64, /// How long the range is.
+        length: Dim };
+    /// `(x f32) → (y u8, scale f32 [], zero_point u8 [])`: 8-bit values over the range of `x`.
+    DynamicQuantizeLinear;
+    /// `(a u8 […, k], b i8 [k, n], a_zero_point u8 []) → i32 […, n]`.
+    MatMulInteger;
+
+    // Operations of ONNX Runtime's own domain, `com.microsoft`.
+
+    /// `(q, k, v [b, s, heads · d], bias?, mask i32 [b, s]?) → [b, s, heads · d]`.
+    MultiHeadAttention { /// Number of heads.
+        heads: i64, /// Factor of the scores.
+        scale: f32 };
+    /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`.
+    DynamicQuantizeMatMul;
+    /// The exact [`Op::Gelu`] in one kernel.
+    FusedGelu;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_make_the_operation_again() {
+        for op in [Op::Embed, Op::LayerNorm { epsilon: 1e-12 }, Op::Split { axis: 2, sizes: vec![1, 2] }] {
+            let attributes: Vec<_> =
+                op.attributes().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            assert_eq!(Op::from_parts(op.name(), &attributes), Ok(op));
+        }
+    }
+
+    #[test]
+    fn parts_that_are_not_an_operation_are_named() {
+        assert_eq!(Op::from_parts("Fold", &[]), Err("unknown operation `Fold`".to_owned()));
+        assert_eq!(Op::from_parts("Softmax", &[]), Err("missing attribute `axis`".to_owned()));
+        let wrong = [("axis".to_owned(), Attribute::Bool(true))];
+        assert_eq!(Op::from_parts("Softmax", &wrong), Err("attribute `axis` has another type".to_owned()));
+        assert_eq!(Op::from_parts("Add", &wrong), Err("unknown attribute `axis`".to_owned()));
+    }
+}

@@ -1,0 +1,112 @@
+//! What part a node plays in its model.
+//!
+//! Families mark what they draw, so that passes and reports can speak of “the query projection of layer 3” without
+//! knowing any family.
+
+use std::fmt;
+
+/// The part a node plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Role {
+    /// Which part.
+    pub part: Part,
+    /// The layer it belongs to, counted from 0; none outside the layers.
+    pub layer: Option<usize>,
+}
+
+/// The kind of building block a part belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Block {
+    Embedding,
+    Attention,
+    FeedForward,
+    Head,
+}
+
+macro_rules! parts {
+    ($($(#[$doc:meta])* $part:ident = $name:literal in $block:ident;)*) => {
+        /// The parts of the building blocks.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Part {
+            $($(#[$doc])* $part,)*
+        }
+
+        impl Part {
+            /// The name in the text form and in reports.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Part::$part => $name,)*
+                }
+            }
+
+            /// The part with that name.
+            pub fn from_name(name: &str) -> Option<Part> {
+                match name {
+                    $($name => Some(Part::$part),)*
+                    _ => None,
+                }
+            }
+
+            /// The block the part belongs to.
+            pub fn block(self) -> Block {
+                match self {
+                    $(Part::$part => Block::$block,)*
+                }
+            }
+        }
+    };
+}
+
+parts! {
+    /// Rows looked up for tokens, positions and segments, and their norm.
+    Embedding = "embedding" in Embedding;
+    /// The query projection.
+    Query = "query" in Attention;
+    /// The key projection.
+    Key = "key" in Attention;
+    /// The value projection.
+    Value = "value" in Attention;
+    /// Query, key and value in one projection.
+    Qkv = "qkv" in Attention;
+    /// Scores, softmax and weighted sum.
+    Attention = "attention" in Attention;
+    /// The projection of the heads' outputs.
+    AttentionOutput = "attention-output" in Attention;
+    /// The residual and norm after attention.
+    AttentionNorm = "attention-norm" in Attention;
+    /// The projection to the inner size.
+    FeedForwardIn = "ffn-in" in FeedForward;
+    /// The non-linearity between the two projections.
+    Activation = "activation" in FeedForward;
+    /// The projection back from the inner size.
+    FeedForwardOut = "ffn-out" in FeedForward;
+    /// The residual and norm after the feed-forward block.
+    FeedForwardNorm = "ffn-norm" in FeedForward;
+    /// The projection of the first token.
+    Pooler = "pooler" in Head;
+    /// The task's own projection.
+    Head = "head" in Head;
+}
+
+impl Role {
+    /// A part of layer `layer`.
+    pub fn layer(part: Part, layer: usize) -> Role {
+        Role { part, layer: Some(layer) }
+    }
+}
+
+impl From<Part> for Role {
+    fn from(part: Part) -> Role {
+        Role { part, layer: None }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.layer {
+            None => write!(f, "@{}", self.part.name()),
+            Some(layer) => write!(f, "@{}/{layer}", self.part.name()),
+        }
+    }
+}

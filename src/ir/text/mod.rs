@@ -1,0 +1,19 @@
+//! The text form of a graph.
+//!
+//! ```text
+//! graph "tiny" {
+//!   input %x: f32[batch_size, 4]
+//!   weight %w: f32[4, 2] = transpose(source "dense.weight" f32[2, 4])
+//!   %y: f32[batch_size, 2] = Linear(%x, %w)
+//!   %z: f32[batch_size, 2] = Softmax {axis=-1} (%y) @head
+//!   output %z
+//! }
+//! ```
+//!
+//! Constants stand where they are first read. An absent optional operand is `_`. Data of file tensors is not part of
+//! the text: a graph that was parsed has types, and sources without data.
+
+mod parse;
+mod print;
+
+pub use parse::{parse, parse_type};

@@ -1,0 +1,425 @@
+//! Parses the text form of a graph.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::ir::{Attribute, Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId, Weight};
+
+/// Deepest nesting of a weight's expression.
+const DEEPEST: usize = 64;
+
+/// Parses a graph. Types are inferred again, and must be those of the text.
+pub fn parse(text: &str) -> Result<Graph> {
+    let mut parser = Parser { text, rest: text, builder: Builder::default(), named: HashMap::new() };
+    parser.graph().map_err(|what| {
+        let line = text.len().checked_sub(parser.rest.len()).and_then(|at| text.get(..at));
+        Error::bad_input(what).at(format!("line {} of the graph's text", line.unwrap_or(text).lines().count().max(1)))
+    })?;
+    Ok(parser.builder.finish())
+}
+
+/// Parses a type such as `f32[batch_size, 4]`.
+pub fn parse_type(text: &str) -> Result<TensorType> {
+    let mut parser = Parser { text, rest: text, builder: Builder::default(), named: HashMap::new() };
+    parser.ty().map_err(Error::bad_input)
+}
+
+/// Whether a bare name can have this character.
+pub(super) fn is_name_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-')
+}
+
+type Parsed<T> = std::result::Result<T, String>;
+
+struct Parser<'a> {
+    text: &'a str,
+    rest: &'a str,
+    builder: Builder,
+    named: HashMap<String, ValueId>,
+}
+
+impl<'a> Parser<'a> {
+    fn graph(&mut self) -> Parsed<()> {
+        self.word("graph")?;
+        let name = self.string()?;
+        self.builder = Builder::new(name);
+        self.expect('{')?;
+        while !self.eat("}") {
+            match self.peek_word() {
+                "input" => self.input()?,
+                "weight" => self.weight()?,
+                "output" => self.output()?,
+                _ => self.node()?,
+            }
+        }
+        self.skip();
+        if self.rest.is_empty() { Ok(()) } else { Err("text follows the graph".to_owned()) }
+    }
+
+    fn input(&mut self) -> Parsed<()> {
+        self.word("input")?;
+        let (name, ty) = self.typed_name()?;
+        let id = self.builder.input(&name, ty);
+        self.define(name, id)
+    }
+
+    fn weight(&mut self) -> Parsed<()> {
+        self.word("weight")?;
+        let (name, ty) = self.typed_name()?;
+        self.expect('=')?;
+        let weight = self.expression(Some(&ty), 0)?;
+        if weight.ty() != ty {
+            return Err(format!("%{name} is {}, not {ty}", weight.ty()));
+        }
+        let id = self.builder.weight(&name, weight);
+        self.define(name, id)
+    }
+
+    fn output(&mut self) -> Parsed<()> {
+        self.word("output")?;
+        let (name, id) = self.used()?;
+        self.builder.output(&name, id).map_err(|e| e.message().to_owned())
+    }
+
+    fn node(&mut self) -> Parsed<()> {
+        let mut outputs = vec![self.typed_name()?];
+        while self.eat(",") {
+            outputs.push(self.typed_name()?);
+        }
+        self.expect('=')?;
+        let op_name = self.bare()?.to_owned();
+        let attributes = self.attributes()?;
+        let op = Op::from_parts(&op_name, &attributes)?;
+        let inputs = self.operands()?;
+        let role = self.role()?;
+        self.builder.set_role(role);
+        let first = outputs.first().map_or("", |(name, _)| name).to_owned();
+        let ids = self.builder.nodes(&first, op, &inputs).map_err(|e| e.message().to_owned())?;
+        if ids.len() != outputs.len() {
+            return Err(format!("{op_name} has {} outputs, found {} names", ids.len(), outputs.len()));
+        }
+        for ((name, ty), id) in outputs.into_iter().zip(ids) {
+            if *self.builder.ty(id) != ty {
+                return Err(format!("%{name} is {}, not {ty}", self.builder.ty(id)));
+            }
+            self.define(name, id)?;
+        }
+        Ok(())
+    }
+
+    fn define(&mut self, name: String, id: ValueId) -> Parsed<()> {
+        match self.named.insert(name.clone(), id) {
+            None => Ok(()),
+            Some(_) => Err(format!("%{name} is defined twice")),
+        }
+    }
+
+    fn used(&mut self) -> Parsed<(String, ValueId)> {
+        let name = self.name()?;
+        match self.named.get(&name) {
+            Some(id) => Ok((name, *id)),
+            None => Err(format!("%{name} is not defined")),
+        }
+    }
+
+    fn operands(&mut self) -> Parsed<Vec<Option<ValueId>>> {
+        self.expect('(')?;
+        let mut inputs = Vec::new();
+        while !self.eat(")") {
+            if !inputs.is_empty() {
+                self.expect(',')?;
+            }
+            inputs.push(if self.eat("_") { None } else { Some(self.used()?.1) });
+        }
+        Ok(inputs)
+    }
+
+    fn attributes(&mut self) -> Parsed<Vec<(String, Attribute)>> {
+        let mut attributes = Vec::new();
+        if self.eat("{") {
+            while !self.eat("}") {
+                if !attributes.is_empty() {
+                    self.expect(',')?;
+                }
+                let name = self.bare()?.to_owned();
+                self.expect('=')?;
+                attributes.push((name, self.attribute()?));
+            }
+        }
+        Ok(attributes)
+    }
+
+    fn attribute(&mut self) -> Parsed<Attribute> {
+        if self.eat("[") {
+            let mut ints = Vec::new();
+            while !self.eat("]") {
+                if !ints.is_empty() {
+                    self.expect(',')?;
+                }
+                let word = self.bare()?;
+                ints.push(word.parse().map_err(|_| format!("`{word}` is not an integer"))?);
+            }
+            return Ok(Attribute::Ints(ints));
+        }
+        let word = self.bare()?;
+        Ok(match word {
+            "true" | "false" => Attribute::Bool(word == "true"),
+            "dim" => Attribute::Dim(self.dim()?),
+            _ => match (DType::from_name(word), word.parse::<i64>(), word.parse::<f32>()) {
+                (Some(dtype), _, _) => Attribute::DType(dtype),
+                (_, Ok(int), _) => Attribute::Int(int),
+                (_, _, Ok(float)) => Attribute::Float(float),
+                _ => return Err(format!("`{word}` is not a value")),
+            },
+        })
+    }
+
+    fn role(&mut self) -> Parsed<Option<Role>> {
+        if !self.eat("@") {
+            return Ok(None);
+        }
+        let word = self.bare()?;
+        let (part, layer) = word.split_once('/').map_or((word, None), |(part, layer)| (part, Some(layer)));
+        let part = Part::from_name(part).ok_or_else(|| format!("unknown role `{part}`"))?;
+        let layer = layer.map(|l| l.parse().map_err(|_| format!("`{l}` is not a layer"))).transpose()?;
+        Ok(Some(Role { part, layer }))
+    }
+
+    /// A weight's expression. `outer` is its type where the text gave it before the expression.
+    fn expression(&mut self, outer: Option<&TensorType>, depth: usize) -> Parsed<Weight> {
+        if depth > DEEPEST {
+            return Err("the expression is nested too deeply".to_owned());
+        }
+        let kind = self.bare()?;
+        match kind {
+            "source" => {
+                let name = self.string()?;
+                let (dtype, shape) = self.leaf_type(outer)?;
+                Weight::source(name, dtype, shape, None).map_err(|e| e.message().to_owned())
+            }
+            "literal" => {
+                self.word("x")?;
+                let hex = self.string()?;
+                let (dtype, shape) = self.leaf_type(outer)?;
+                let bytes = from_hex(&hex).ok_or("a literal is not hexadecimal")?;
+                Weight::literal(dtype, shape, bytes).map_err(|e| e.message().to_owned())
+            }
+            _ => self.compound(kind, depth),
+        }
+    }
+
+    fn compound(&mut self, kind: &str, depth: usize) -> Parsed<Weight> {
+        self.expect('(')?;
+        let plain = |e: Error| e.message().to_owned();
+        let weight = match kind {
+            "transpose" => self.expression(None, depth + 1)?.transpose().map_err(plain)?,
+            "cast" => {
+                let word = self.bare()?;
+                let dtype = DType::from_name(word).ok_or_else(|| format!("unknown element type `{word}`"))?;
+                self.expect(',')?;
+                self.expression(None, depth + 1)?.cast(dtype)
+            }
+            "concat" => {
+                let axis = self.integer()?;
+                let mut parts = Vec::new();
+                while self.eat(",") {
+                    parts.push(self.expression(None, depth + 1)?);
+                }
+                Weight::concat(axis, parts).map_err(plain)?
+            }
+            "lora" => {
+                let word = self.bare()?;
+                let scale = word.parse().map_err(|_| format!("`{word}` is not a scale"))?;
+                let mut next = || {
+                    self.expect(',')?;
+                    self.expression(None, depth + 1)
+                };
+                let (base, a, b) = (next()?, next()?, next()?);
+                base.lora(&a, &b, scale).map_err(plain)?
+            }
+            "quantized" | "scales" => {
+                let axis = self.integer()?;
+                self.expect(',')?;
+                let (values, scales) = self.expression(None, depth + 1)?.quantize(axis).map_err(plain)?;
+                if kind == "scales" { scales } else { values }
+            }
+            _ => return Err(format!("unknown weight expression `{kind}`")),
+        };
+        self.expect(')')?;
+        Ok(weight)
+    }
+
+    fn leaf_type(&mut self, outer: Option<&TensorType>) -> Parsed<(DType, Vec<usize>)> {
+        let ty = match outer {
+            Some(ty) => ty.clone(),
+            None => self.ty()?,
+        };
+        let shape = ty.fixed_shape().ok_or_else(|| format!("a constant cannot be {ty}"))?;
+        Ok((ty.dtype, shape))
+    }
+
+    fn typed_name(&mut self) -> Parsed<(String, TensorType)> {
+        let name = self.name()?;
+        self.expect(':')?;
+        Ok((name, self.ty()?))
+    }
+
+    fn ty(&mut self) -> Parsed<TensorType> {
+        let word = self.bare()?;
+        let dtype = DType::from_name(word).ok_or_else(|| format!("unknown element type `{word}`"))?;
+        self.expect('[')?;
+        let mut shape = Vec::new();
+        while !self.eat("]") {
+            if !shape.is_empty() {
+                self.expect(',')?;
+            }
+            shape.push(self.dim()?);
+        }
+        Ok(TensorType { dtype, shape })
+    }
+
+    fn dim(&mut self) -> Parsed<Dim> {
+        let word = self.bare()?;
+        Ok(word.parse().map_or_else(|_| Dim::from(word), Dim::Fixed))
+    }
+
+    fn integer(&mut self) -> Parsed<usize> {
+        let word = self.bare()?;
+        word.parse().map_err(|_| format!("`{word}` is not a number"))
+    }
+
+    fn name(&mut self) -> Parsed<String> {
+        self.expect('%')?;
+        if self.rest.starts_with('"') { self.string() } else { Ok(self.bare()?.to_owned()) }
+    }
+
+    fn bare(&mut self) -> Parsed<&'a str> {
+        self.skip();
+        let end = self.rest.find(|c| !is_name_char(c)).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        if word.is_empty() { Err(format!("expected a word, found {}", self.found())) } else { Ok(word) }
+    }
+
+    fn peek_word(&mut self) -> &'a str {
+        self.skip();
+        self.rest.split(|c| !is_name_char(c)).next().unwrap_or_default()
+    }
+
+    /// A string in quotes, escaped as Rust's `{:?}` and JSON both understand it.
+    fn string(&mut self) -> Parsed<String> {
+        self.expect('"')?;
+        let mut out = String::new();
+        let mut chars = self.rest.char_indices();
+        while let Some((i, c)) = chars.next() {
+            match c {
+                '"' => {
+                    self.rest = self.rest.get(i + 1..).unwrap_or_default();
+                    return Ok(out);
+                }
+                '\\' => match chars.next() {
+                    Some((_, 'n')) => out.push('\n'),
+                    Some((_, 't')) => out.push('\t'),
+                    Some((_, c @ ('"' | '\\' | '\''))) => out.push(c),
+                    _ => return Err("unknown escape in a string".to_owned()),
+                },
+                c => out.push(c),
+            }
+        }
+        Err("a string does not end".to_owned())
+    }
+
+    fn word(&mut self, word: &str) -> Parsed<()> {
+        match self.bare()? {
+            found if found == word => Ok(()),
+            found => Err(format!("expected `{word}`, found `{found}`")),
+        }
+    }
+
+    fn expect(&mut self, c: char) -> Parsed<()> {
+        self.skip();
+        match self.rest.strip_prefix(c) {
+            Some(rest) => {
+                self.rest = rest;
+                Ok(())
+            }
+            None => Err(format!("expected `{c}`, found {}", self.found())),
+        }
+    }
+
+    fn eat(&mut self, token: &str) -> bool {
+        self.skip();
+        match self.rest.strip_prefix(token) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn found(&self) -> String {
+        match self.rest.chars().next() {
+            Some(c) => format!("`{}`", c.escape_debug()),
+            None => format!("the end after {} bytes", self.text.len()),
+        }
+    }
+
+    fn skip(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+}
+
+fn from_hex(hex: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    let digit = |c: u8| (c as char).to_digit(16);
+    let bytes = pairs.iter().map(|[high, low]| Some((digit(*high)? * 16 + digit(*low)?) as u8)).collect();
+    if rest.is_empty() { bytes } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    const TEXT: &str = r#"graph "tiny" {
+  input %ids: i64[batch_size, sequence_length]
+  weight %table: f32[10, 4] = source "embed"
+  %x: f32[batch_size, sequence_length, 4] = Embed(%table, %ids) @embedding
+  weight %w: f32[4, 4] = transpose(lora(0.5, source "w" f32[4, 4], source "a" f32[2, 4], cast(f32, source "b" f16[4, 2])))
+  weight %bias: f32[4] = literal x"0000803f000000400000404000008040"
+  %"a b": f32[batch_size, sequence_length, 4] = Linear(%x, %w, %bias) @query/0
+  %l: f32[batch_size, sequence_length, 1], %r: f32[batch_size, sequence_length, 3] = Split {axis=2, sizes=[1, 3]} (%"a b")
+  %y: f32[batch_size, sequence_length, 3] = Softmax {axis=-1} (%r)
+  output %y
+}
+"#;
+
+    #[test]
+    fn text_parses_and_prints_back() {
+        let text = TEXT.replace(
+            "  %l: f32[batch_size, sequence_length, 1], %r",
+            "  %l: f32[batch_size, sequence_length, 1], %l.1",
+        );
+        let text = text.replace("(%r)", "(%l.1)");
+        assert_eq!(parse(&text).unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        let message = |text: &str| parse(text).unwrap_err().to_string();
+        assert_eq!(
+            message(&TEXT.replace("(%table, %ids)", "(%table, %idz)")),
+            "%idz is not defined\n  in line 4 of the graph's text"
+        );
+        assert_eq!(
+            message(&TEXT.replace("Softmax {axis=-1}", "Softmax")),
+            "missing attribute `axis`\n  in line 9 of the graph's text"
+        );
+        assert_eq!(
+            message("graph \"x\" {"),
+            "expected `%`, found the end after 11 bytes\n  in line 1 of the graph's text"
+        );
+        let deep = format!("graph \"x\" {{ weight %w: f32[1] = {}", "cast(f16, ".repeat(10_000));
+        assert!(message(&deep).starts_with("the expression is nested too deeply"));
+    }
+}
