@@ -1,0 +1,104 @@
+//! Readers of trained weights: a folder in the Hub layout becomes a [`Checkpoint`].
+
+pub mod json;
+pub mod safetensors;
+mod state;
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::ir::DType;
+
+pub use state::{Scope, Size, StateDict, Tensor};
+
+/// A trained model: its configuration, its tensors and the folder they came from.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The text of `config.json`; each family reads its own fields from it.
+    pub config: String,
+    /// The fields of `config.json` that every family has.
+    pub common: CommonConfig,
+    /// The tensors.
+    pub state: StateDict,
+    /// The files that were read, configuration first.
+    pub files: Vec<PathBuf>,
+}
+
+/// What `config.json` says of any model.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct CommonConfig {
+    /// The family, e.g. `bert`.
+    pub model_type: Option<String>,
+    /// The classes of `transformers` that the weights were saved from.
+    #[serde(default)]
+    pub architectures: Option<Vec<String>>,
+    /// Names of a classifier's answers, by number.
+    #[serde(default)]
+    pub id2label: Option<json::UniqueMap<String>>,
+    /// What a classifier's logits mean: `single_label_classification`, `multi_label_classification`, `regression`.
+    #[serde(default)]
+    pub problem_type: Option<String>,
+}
+
+impl CommonConfig {
+    /// The labels in the order of their numbers, where there is one for each number.
+    pub fn labels(&self) -> Option<Vec<String>> {
+        let labels = &self.id2label.as_ref()?.0;
+        (0..labels.len()).map(|i| labels.get(&i.to_string()).cloned()).collect()
+    }
+}
+
+impl Checkpoint {
+    /// Opens a folder in the Hub layout: `config.json` and `model.safetensors`.
+    pub fn open(dir: &Path) -> Result<Checkpoint> {
+        if !dir.is_dir() {
+            return Err(Error::bad_input(format!("{} is not a folder", dir.display()))
+                .hint("give the folder that holds config.json and model.safetensors"));
+        }
+        let config_path = dir.join("config.json");
+        let config = json::read_text(&config_path)?;
+        let common = json::parse(&config, "config.json")?;
+        let weights = weights_file(dir)?;
+        let mut state = StateDict::default();
+        let file: std::sync::Arc<str> = json::file_name(&weights).into();
+        for (name, weight) in safetensors::read(&weights)? {
+            state.insert(current_name(name), Tensor { weight, file: file.clone() });
+        }
+        Ok(Checkpoint { dir: dir.to_owned(), config, common, state, files: vec![config_path, weights] })
+    }
+
+    /// How many numbers the tensors hold, and in which element types.
+    pub fn parameters(&self) -> (usize, Vec<DType>) {
+        let mut dtypes: Vec<DType> = self.state.iter().map(|(_, t)| t.weight.dtype()).collect();
+        dtypes.sort();
+        dtypes.dedup();
+        (self.state.iter().map(|(_, t)| t.weight.shape().iter().product::<usize>()).sum(), dtypes)
+    }
+}
+
+fn weights_file(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join("model.safetensors");
+    if path.is_file() {
+        return Ok(path);
+    }
+    for other in ["model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"] {
+        if dir.join(other).is_file() {
+            return Err(Error::unsupported(format!("weights in the form of {other} are not read yet"))
+                .at(dir.display().to_string())
+                .hint("save the model as one file: model.save_pretrained(DIR, max_shard_size=\"100GB\")"));
+        }
+    }
+    Err(Error::bad_input("model.safetensors is missing").at(dir.display().to_string()))
+}
+
+/// Norms were saved as `gamma` and `beta` by TensorFlow's converters.
+fn current_name(name: String) -> String {
+    let renamed = |old: &str, new: &str| name.strip_suffix(old).map(|stem| format!("{stem}{new}"));
+    renamed("LayerNorm.gamma", "LayerNorm.weight")
+        .or_else(|| renamed("LayerNorm.beta", "LayerNorm.bias"))
+        .unwrap_or(name)
+}

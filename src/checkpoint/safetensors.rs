@@ -1,0 +1,223 @@
+//! Reads safetensors files.
+//!
+//! The format: a length (u64, little-endian), a JSON header of that many bytes, then the tensors' bytes, which must
+//! cover the rest of the file without gap or overlap. The file is mapped, not read; a tensor is a lazy [`Weight`].
+//! Source: the format's description in the safetensors repository. Stricter than the `safetensors` crate in one
+//! point: a key that stands twice is an error.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use serde::Deserialize;
+
+use super::json::{self, UniqueMap};
+use crate::error::{Error, Result, printable};
+use crate::ir::{Blob, DType, Weight};
+
+/// Longest header that the format admits, in bytes.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [usize; 2],
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum HeaderValue {
+    Tensor(Entry),
+    Metadata(#[allow(dead_code)] UniqueMap<String>),
+}
+
+/// The tensors of a file, by name. Fails where the file is not well-formed; nothing of it is read but the header.
+pub fn read(path: &Path) -> Result<Vec<(String, Weight)>> {
+    let file = File::open(path).map_err(|e| Error::io("reading", path, &e))?;
+    // SAFETY: the mapping is read-only. Another process that cuts the file meanwhile would end this one with SIGBUS,
+    // which loses nothing: outputs are staged and renamed last.
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("mapping", path, &e))?;
+    parse(Arc::new(map))
+        .map_err(|e| e.at(json::file_name(path)).hint("the file is damaged or cut short; fetch it again"))
+}
+
+/// The tensors of a file's bytes, by name.
+pub fn parse(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Vec<(String, Weight)>> {
+    let (header, data_start) = header((*bytes).as_ref())?;
+    let data_len = (*bytes).as_ref().len().saturating_sub(data_start);
+    let mut tensors = Vec::with_capacity(header.len());
+    for (name, value) in header {
+        match value {
+            HeaderValue::Metadata(_) if name == "__metadata__" => {}
+            HeaderValue::Tensor(entry) if name != "__metadata__" => tensors.push((name, entry)),
+            _ => return Err(Error::bad_input(format!("header: `{}` is malformed", printable(&name)))),
+        }
+    }
+    cover(&tensors, data_len)?;
+    tensors.into_iter().map(|(name, entry)| weight(&bytes, data_start, name, &entry)).collect()
+}
+
+fn header(bytes: &[u8]) -> Result<(Vec<(String, HeaderValue)>, usize)> {
+    let (length, rest) = bytes
+        .split_first_chunk::<8>()
+        .ok_or_else(|| Error::bad_input(format!("{} bytes are too few for a safetensors file", bytes.len())))?;
+    let length = u64::from_le_bytes(*length);
+    if length > LONGEST_HEADER {
+        return Err(Error::bad_input(format!("header: {length} bytes, at most {LONGEST_HEADER} are admitted")));
+    }
+    let text = rest.get(..length as usize).ok_or_else(|| {
+        Error::bad_input(format!("header: {length} bytes announced, {} are left in the file", rest.len()))
+    })?;
+    let text = std::str::from_utf8(text).map_err(|_| Error::bad_input("header: not UTF-8"))?;
+    if !text.starts_with('{') {
+        return Err(Error::bad_input("header: does not start with `{`"));
+    }
+    let UniqueMap(entries) = json::parse::<UniqueMap<HeaderValue>>(text, "header")?;
+    Ok((entries.into_iter().collect(), 8 + length as usize))
+}
+
+/// The tensors' bytes must follow each other from the first to the last byte. Empty tensors may share a place.
+fn cover(tensors: &[(String, Entry)], data_len: usize) -> Result<()> {
+    let mut order: Vec<&(String, Entry)> = tensors.iter().collect();
+    order.sort_by_key(|(_, entry)| entry.data_offsets);
+    let mut end = 0;
+    for (name, Entry { data_offsets: [begin, stop], .. }) in order {
+        if begin > stop || *stop > data_len {
+            return Err(Error::bad_input(format!(
+                "tensor `{}`: bytes {begin}…{stop} are outside the file's {data_len} bytes of data",
+                printable(name)
+            )));
+        }
+        if *begin != end {
+            let what = if *begin < end { "overlap" } else { "leave a gap after" };
+            return Err(Error::bad_input(format!(
+                "tensor `{}`: bytes {begin}…{stop} {what} those before, which end at {end}",
+                printable(name)
+            )));
+        }
+        end = *stop;
+    }
+    if end != data_len {
+        return Err(Error::bad_input(format!("{} bytes follow the last tensor", data_len - end)));
+    }
+    Ok(())
+}
+
+fn weight(
+    bytes: &Arc<dyn AsRef<[u8]> + Send + Sync>,
+    data_start: usize,
+    name: String,
+    entry: &Entry,
+) -> Result<(String, Weight)> {
+    let dtype = match entry.dtype.as_str() {
+        "F64" => DType::F64,
+        "F32" => DType::F32,
+        "F16" => DType::F16,
+        "BF16" => DType::BF16,
+        "I64" => DType::I64,
+        "I32" => DType::I32,
+        "I16" => DType::I16,
+        "I8" => DType::I8,
+        "U8" => DType::U8,
+        "BOOL" => DType::Bool,
+        other => {
+            return Err(Error::unsupported(format!(
+                "tensor `{}`: element type `{}` is not one kilnc reads",
+                printable(&name),
+                printable(other)
+            )));
+        }
+    };
+    let [begin, end] = entry.data_offsets;
+    let blob = Blob::new(bytes.clone(), data_start + begin..data_start + end);
+    let blob = blob.ok_or_else(|| Error::bug("a checked range is outside the file"))?;
+    let weight = Weight::source(name.clone(), dtype, entry.shape.clone(), Some(blob))?;
+    Ok((name, weight))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(header: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    fn refusal(bytes: Vec<u8>) -> String {
+        parse(Arc::new(bytes)).unwrap_err().message().to_owned()
+    }
+
+    fn entry(name: &str, dtype: &str, shape: &str, offsets: &str) -> String {
+        format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}"#)
+    }
+
+    #[test]
+    fn tensors_are_read_with_names_types_and_bytes() {
+        let header = format!(
+            r#"{{"__metadata__":{{"format":"pt"}},{},{},{}}}"#,
+            entry("b", "F32", "[1,2]", "[0,8]"),
+            entry("a", "I64", "[]", "[8,16]"),
+            entry("empty", "F16", "[0]", "[8,8]"),
+        );
+        let data: Vec<u8> = (0..16).collect();
+        let tensors = parse(Arc::new(file(&header, &data))).unwrap();
+        let names: Vec<_> = tensors.iter().map(|(name, w)| format!("{name}: {}", w.ty())).collect();
+        assert_eq!(names, ["a: i64[]", "b: f32[1, 2]", "empty: f16[0]"]);
+        assert_eq!(tensors[0].1.evaluate().unwrap().as_bytes(), &data[8..]);
+    }
+
+    #[test]
+    fn every_malformation_has_its_message() {
+        let one = |dtype, shape, offsets, data: usize| {
+            file(&format!("{{{}}}", entry("w", dtype, shape, offsets)), &vec![0; data])
+        };
+        let two = |first: &str, second: &str| file(&format!("{{{first},{second}}}"), &[0; 8]);
+        let cases = [
+            (vec![1, 2, 3], "3 bytes are too few for a safetensors file"),
+            (u64::MAX.to_le_bytes().to_vec(), "header: 18446744073709551615 bytes, at most 100000000 are admitted"),
+            (100u64.to_le_bytes().to_vec(), "header: 100 bytes announced, 0 are left in the file"),
+            (file("[]", &[]), "header: does not start with `{`"),
+            (one("F32", "[2]", "[0,4]", 4), "tensor `w` holds 4 bytes, but f32[2] needs 8"),
+            (one("F32", "[1]", "[4,0]", 4), "tensor `w`: bytes 4…0 are outside the file's 4 bytes of data"),
+            (one("F32", "[1]", "[0,4]", 2), "tensor `w`: bytes 0…4 are outside the file's 2 bytes of data"),
+            (one("F32", "[1]", "[0,4]", 9), "5 bytes follow the last tensor"),
+            (one("F4", "[1]", "[0,4]", 4), "tensor `w`: element type `F4` is not one kilnc reads"),
+            (one("F32", "[9223372036854775807,4]", "[0,4]", 4), "tensor `w`: its size overflows"),
+            (
+                two(&entry("a", "F32", "[1]", "[0,4]"), &entry("b", "F32", "[1]", "[2,6]")),
+                "tensor `b`: bytes 2…6 overlap those before, which end at 4",
+            ),
+            (
+                two(&entry("a", "U8", "[1]", "[0,1]"), &entry("b", "F32", "[1]", "[4,8]")),
+                "tensor `b`: bytes 4…8 leave a gap after those before, which end at 1",
+            ),
+            (file(r#"{"__metadata__":{"format":3}}"#, &[]), "header: __metadata__: data did not match any variant"),
+        ];
+        for (bytes, expected) in cases {
+            let found = refusal(bytes);
+            assert!(found.starts_with(expected), "{found}");
+        }
+        let twice = two(&entry("a", "F32", "[1]", "[0,4]"), &entry("a", "F32", "[1]", "[4,8]"));
+        assert!(refusal(twice).contains("`a` stands twice"));
+        assert_eq!(
+            refusal(file("{\u{0}", &[]).into_iter().map(|b| if b == 0x7b { 0xff } else { b }).collect()),
+            "header: not UTF-8"
+        );
+    }
+
+    #[test]
+    fn the_reference_crate_agrees_on_what_it_writes() {
+        let data: Vec<u8> = (0..24).collect();
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &data).unwrap();
+        let bytes = safetensors::serialize([("w", view)], None).unwrap();
+        let tensors = parse(Arc::new(bytes)).unwrap();
+        assert_eq!(tensors.len(), 1);
+        assert_eq!(tensors[0].1.evaluate().unwrap().as_bytes(), data);
+    }
+}

@@ -1,0 +1,162 @@
+//! The tensors of a model by the names that the checkpoint gives them, and the scopes that families read them through.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::error::{Error, Result, nearest, printable};
+use crate::ir::Weight;
+
+/// A tensor and the file it came from.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Its elements.
+    pub weight: Weight,
+    /// The file, as messages call it.
+    pub file: Arc<str>,
+}
+
+/// The tensors of a model, by name.
+#[derive(Clone, Debug, Default)]
+pub struct StateDict {
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl StateDict {
+    /// Adds a tensor, in place of one of that name.
+    pub fn insert(&mut self, name: String, tensor: Tensor) -> Option<Tensor> {
+        self.tensors.insert(name, tensor)
+    }
+
+    /// The tensor of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// All tensors, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The tensors with names as a task's model has them: those of the encoder begin with `prefix`, those of the
+    /// `heads` do not. A checkpoint of the bare encoder gets the prefix, any other is left as it is.
+    pub fn with_prefix(self, prefix: &str, heads: &[&str]) -> StateDict {
+        let inside = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
+        if self.tensors.keys().any(|name| inside(name)) {
+            return self;
+        }
+        let head = |name: &str| heads.iter().any(|h| name.strip_prefix(h).is_some_and(|rest| rest.starts_with('.')));
+        let rename = |name: String| if head(&name) { name } else { format!("{prefix}.{name}") };
+        StateDict { tensors: self.tensors.into_iter().map(|(name, tensor)| (rename(name), tensor)).collect() }
+    }
+}
+
+/// A size that a configuration demands, and the field that demands it.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// How many.
+    pub n: usize,
+    /// The field of `config.json`.
+    pub field: &'static str,
+}
+
+/// The tensors below one path of the checkpoint, e.g. `bert.encoder.layer.0`. Remembers which were read.
+#[derive(Clone)]
+pub struct Scope<'a> {
+    state: &'a StateDict,
+    path: String,
+    read: Rc<RefCell<BTreeSet<String>>>,
+}
+
+impl<'a> Scope<'a> {
+    /// The scope of all tensors.
+    pub fn root(state: &'a StateDict) -> Scope<'a> {
+        Scope { state, path: String::new(), read: Rc::default() }
+    }
+
+    /// The scope below `name`.
+    pub fn sub(&self, name: &str) -> Scope<'a> {
+        Scope { path: self.full(name), ..self.clone() }
+    }
+
+    /// The scope of element `i` of the list `name`.
+    pub fn item(&self, name: &str, i: usize) -> Scope<'a> {
+        self.sub(&format!("{name}.{i}"))
+    }
+
+    /// Where this scope is in the checkpoint.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The full name of a tensor of this scope.
+    pub fn full(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// Whether this scope has a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.state.contains(&self.full(name))
+    }
+
+    /// The tensor `name` of this scope, which must have that shape.
+    pub fn tensor(&self, name: &str, shape: &[Size]) -> Result<Weight> {
+        let full = self.full(name);
+        let tensor = self.state.get(&full).ok_or_else(|| self.missing(&full))?;
+        let found = tensor.weight.shape();
+        let expected: Vec<usize> = shape.iter().map(|size| size.n).collect();
+        if found != expected {
+            let mut fields: Vec<&str> = Vec::new();
+            for (i, size) in shape.iter().enumerate() {
+                if found.get(i) != Some(&size.n) && !fields.contains(&size.field) {
+                    fields.push(size.field);
+                }
+            }
+            let fields: Vec<_> = fields.into_iter().map(|field| format!("`{field}`")).collect();
+            return Err(Error::bad_input(format!(
+                "tensor `{}` has shape {found:?}, expected {expected:?}",
+                printable(&full)
+            ))
+            .at(format!("{}; the expectation comes from {} in config.json", tensor.file, fields.join(" and ")))
+            .hint("the weights and config.json look like different models"));
+        }
+        if !tensor.weight.dtype().is_float() {
+            return Err(Error::bad_input(format!(
+                "tensor `{}` holds {}, expected floating-point numbers",
+                printable(&full),
+                tensor.weight.dtype()
+            ))
+            .at(tensor.file.to_string()));
+        }
+        self.read.borrow_mut().insert(full);
+        Ok(tensor.weight.clone())
+    }
+
+    /// The shape of a tensor of this scope, where only the checkpoint knows it.
+    pub fn shape(&self, name: &str) -> Result<&'a [usize]> {
+        let full = self.full(name);
+        self.state.get(&full).map(|tensor| tensor.weight.shape()).ok_or_else(|| self.missing(&full))
+    }
+
+    /// The tensors that nobody has read.
+    pub fn unread(&self) -> Vec<&'a str> {
+        let read = self.read.borrow();
+        self.state.iter().map(|(name, _)| name).filter(|name| !read.contains(*name)).collect()
+    }
+
+    fn missing(&self, full: &str) -> Error {
+        let error = Error::bad_input(format!("tensor `{}` is missing", printable(full)));
+        let files: BTreeSet<&str> = self.state.iter().map(|(_, tensor)| &*tensor.file).collect();
+        let error = error.at(files.into_iter().collect::<Vec<_>>().join(", "));
+        match nearest(full, self.state.iter().map(|(name, _)| name)) {
+            Some(name) => error.hint(format!("the nearest name there is `{}`", printable(name))),
+            None => error.hint("the weights are of another model than config.json says"),
+        }
+    }
+}
