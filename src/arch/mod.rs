@@ -1,0 +1,85 @@
+//! Model families: from tensors and configuration to a graph.
+//!
+//! A family is one file: its configuration, the names of its weights, and `draw`, made of the shared [`blocks`].
+//! [`FAMILIES`] lists them.
+
+mod bert;
+pub mod blocks;
+mod heads;
+
+use crate::checkpoint::{Checkpoint, CommonConfig, Scope, StateDict};
+use crate::error::{Error, Result, nearest, printable};
+use crate::ir::Graph;
+use crate::task::Task;
+
+/// A model family.
+pub struct Family {
+    /// The `model_type` of its configurations.
+    pub model_type: &'static str,
+    /// What the names of the encoder's weights begin with in a model that was saved with a head.
+    pub prefix: &'static str,
+    draw: fn(&Drawing) -> Result<Graph>,
+}
+
+/// Every family there is.
+pub static FAMILIES: &[Family] = &[bert::FAMILY];
+
+/// The paths under which any family's heads are saved.
+const HEADS: &[&str] = &["classifier"];
+
+/// What a family draws from.
+pub struct Drawing<'a> {
+    config: &'a str,
+    common: &'a CommonConfig,
+    task: Task,
+    weights: Scope<'a>,
+}
+
+/// A graph, what it is for, and what the drawing did not use.
+#[derive(Debug)]
+pub struct Drawn {
+    /// The graph.
+    pub graph: Graph,
+    /// What it is for.
+    pub task: Task,
+    /// Tensors of the checkpoint that no part of the graph reads.
+    pub unused: Vec<String>,
+}
+
+/// The family of a checkpoint. Fails, naming the known ones, where `model_type` is another.
+pub fn family(common: &CommonConfig) -> Result<&'static Family> {
+    let names = || FAMILIES.iter().map(|family| family.model_type);
+    let known = names().collect::<Vec<_>>().join(", ");
+    let Some(model_type) = &common.model_type else {
+        return Err(Error::bad_input("`model_type` is missing").at("config.json").hint(format!("known: {known}")));
+    };
+    FAMILIES.iter().find(|family| family.model_type == model_type).ok_or_else(|| {
+        let error =
+            Error::unsupported(format!("unknown model type `{}`", printable(model_type))).at("config.json: model_type");
+        match nearest(model_type, names()) {
+            Some(near) => error.hint(format!("known: {known}; the nearest is `{near}`")),
+            None => error.hint(format!("known: {known}")),
+        }
+    })
+}
+
+/// The checkpoint's tensors under the names that the family's model with a head has.
+pub fn canonical_state(checkpoint: &Checkpoint) -> Result<StateDict> {
+    Ok(checkpoint.state.clone().with_prefix(family(&checkpoint.common)?.prefix, HEADS))
+}
+
+/// Draws the graph of `task` from a checkpoint's configuration and the given tensors (the checkpoint's own, or with
+/// adapters merged). Without a task, a classifier among the tensors makes it a classification.
+pub fn draw(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> Result<Drawn> {
+    let family = family(&checkpoint.common)?;
+    let weights = Scope::root(state);
+    let task = task.unwrap_or(if weights.has("classifier.weight") {
+        Task::TextClassification
+    } else {
+        Task::FeatureExtraction
+    });
+    let drawing = Drawing { config: &checkpoint.config, common: &checkpoint.common, task, weights };
+    let graph = (family.draw)(&drawing)?;
+    let unused = drawing.weights.unread().into_iter().map(str::to_owned).collect();
+    Ok(Drawn { graph, task, unused })
+}
