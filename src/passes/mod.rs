@@ -1,0 +1,92 @@
+//! Changes to the graph, one file per pass.
+//!
+//! A pass knows operations and roles, never a family. The [`Manager`] verifies before and after each, times it, and
+//! names the pass when an invariant breaks.
+
+mod fuse_qkv;
+mod half;
+mod quantize;
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result, nearest, printable};
+use crate::ir::Graph;
+use crate::verify::{Verified, verify};
+
+pub use fuse_qkv::FuseQkv;
+pub use half::Half;
+pub use quantize::{QuantizeDynamic, Scheme};
+
+/// One change to the graph.
+pub trait Pass {
+    /// The name in reports, in manifests and for `--dump-after`.
+    fn name(&self) -> &'static str;
+
+    /// The graph after the change, and what was done.
+    fn run(&self, graph: &Graph) -> Result<(Graph, Report)>;
+}
+
+/// What a pass did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// How many places were changed.
+    pub changed: usize,
+    /// Places that looked like a match and were left, with the reason.
+    pub left: Vec<String>,
+}
+
+/// A pass that ran.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ran {
+    /// Its name.
+    pub name: &'static str,
+    /// What it did.
+    #[serde(flatten)]
+    pub report: Report,
+    /// How long it took.
+    #[serde(skip)]
+    pub time: Duration,
+}
+
+/// Runs passes in order.
+#[derive(Default)]
+pub struct Manager {
+    /// The pass after which the graph's text is kept.
+    pub dump_after: Option<String>,
+    /// The passes that ran.
+    pub ran: Vec<Ran>,
+    /// The text that was kept.
+    pub dump: Option<String>,
+}
+
+impl Manager {
+    /// Runs one pass and verifies what it made.
+    pub fn run(&mut self, graph: &Verified<Graph>, pass: &dyn Pass) -> Result<Verified<Graph>> {
+        let start = Instant::now();
+        let in_pass = |e: Error| e.at(format!("pass {}", pass.name()));
+        let (changed, report) = pass.run(graph).map_err(in_pass)?;
+        let verified = verify(changed).map_err(in_pass)?;
+        self.ran.push(Ran { name: pass.name(), report, time: start.elapsed() });
+        if self.dump_after.as_deref() == Some(pass.name()) {
+            self.dump = Some(verified.to_string());
+        }
+        Ok(verified)
+    }
+}
+
+/// The names of all passes.
+pub const NAMES: [&str; 3] = ["fuse-qkv", "quantize-dynamic", "half"];
+
+/// Checks that there is a pass of that name.
+pub fn known(name: &str) -> Result<()> {
+    if NAMES.contains(&name) {
+        return Ok(());
+    }
+    let error = Error::bad_input(format!("no pass is called `{}`; known: {}", printable(name), NAMES.join(", ")));
+    Err(match nearest(name, NAMES) {
+        Some(near) => error.hint(format!("did you mean {near}?")),
+        None => error,
+    })
+}
