@@ -1,0 +1,67 @@
+//! Attention, as one operator or as products and a softmax.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::ir::{DType, Dim, Node, Op, Rewriter, ValueId, Weight};
+
+type Masks = HashMap<(ValueId, DType), ValueId>;
+
+/// `Attention = com.microsoft.MultiHeadAttention`, with the mask in 32 bits
+pub(super) fn multi_head(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, masks: &mut Masks) -> Result<ValueId> {
+    let mut operands: Vec<_> = (0..3).map(|i| rw.operand(node, i)).collect::<Result<_>>()?;
+    if let Some(mask) = rw.operand(node, 3)? {
+        let narrow = match masks.get(&(mask, DType::I32)) {
+            Some(drawn) => *drawn,
+            None => rw.node("attention_mask.i32", Op::Cast { to: DType::I32 }, &[mask])?,
+        };
+        masks.insert((mask, DType::I32), narrow);
+        operands.extend([None, Some(narrow)]);
+    }
+    let outputs = rw.nodes(rw.name(node), Op::MultiHeadAttention { heads, scale }, &operands)?;
+    outputs.first().copied().ok_or_else(|| Error::bug("MultiHeadAttention has an output"))
+}
+
+/// `Attention(q, k, v, m) = softmax(where(m, scale · q kᵀ, lowest)) v`, head by head
+///
+/// TensorRT's fused attention reads this mask as it is; an additive one costs it a kernel.
+pub(super) fn plain(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, masks: &mut Masks) -> Result<ValueId> {
+    let name = rw.name(node);
+    let q = rw.required(node, 0)?;
+    let ty = rw.ty(q);
+    let width =
+        ty.shape.last().and_then(Dim::fixed).ok_or_else(|| Error::bug("the width of attention is known"))? as i64;
+    let head = |rw: &mut Rewriter, i: usize, what: &str, perm: [i64; 4]| -> Result<ValueId> {
+        let x = rw.required(node, i)?;
+        let shape = vec![0, 0, heads, width / heads];
+        let x = rw.node(&format!("{name}.{what}.heads"), Op::Reshape { shape }, &[x])?;
+        rw.node(&format!("{name}.{what}.turned"), Op::Transpose { perm: perm.to_vec() }, &[x])
+    };
+    let q = head(rw, 0, "query", [0, 2, 1, 3])?;
+    let k = head(rw, 1, "key", [0, 2, 3, 1])?;
+    let v = head(rw, 2, "value", [0, 2, 1, 3])?;
+    let mut scores = rw.node(&format!("{name}.product"), Op::MatMul, &[q, k])?;
+    let factor = rw.weight(&format!("{name}.scale"), Weight::scalar(ty.dtype, scale)?);
+    scores = rw.node(&format!("{name}.scores"), Op::Mul, &[scores, factor])?;
+    if let Some(mask) = rw.operand(node, 3)? {
+        let kept = spread_mask(rw, mask, masks)?;
+        let lowest = if ty.dtype == DType::F16 { -65504.0 } else { f32::MIN };
+        let lowest = rw.weight(&format!("{name}.lowest"), Weight::scalar(ty.dtype, lowest)?);
+        scores = rw.node(&format!("{name}.masked"), Op::Where, &[kept, scores, lowest])?;
+    }
+    let weights = rw.node(&format!("{name}.softmax"), Op::Softmax { axis: -1 }, &[scores])?;
+    let context = rw.node(&format!("{name}.context"), Op::MatMul, &[weights, v])?;
+    let context = rw.node(&format!("{name}.context.turned"), Op::Transpose { perm: vec![0, 2, 1, 3] }, &[context])?;
+    rw.node(name, Op::Reshape { shape: vec![0, 0, width] }, &[context])
+}
+
+/// `i64 [b, s] → bool [b, 1, 1, s]`
+fn spread_mask(rw: &mut Rewriter, mask: ValueId, masks: &mut Masks) -> Result<ValueId> {
+    if let Some(drawn) = masks.get(&(mask, DType::Bool)) {
+        return Ok(*drawn);
+    }
+    let kept = rw.node("attention_mask.kept", Op::Cast { to: DType::Bool }, &[mask])?;
+    let spread = rw.node("attention_mask.spread", Op::Unsqueeze { axes: vec![1, 2] }, &[kept])?;
+    masks.insert((mask, DType::Bool), spread);
+    Ok(spread)
+}

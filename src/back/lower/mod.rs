@@ -1,0 +1,60 @@
+//! From composite operations to those of a target.
+//!
+//! One file for each composite. What a target wants is read from its [`Capabilities`]; the result holds plain and
+//! contrib operations only, and has been verified again.
+
+mod attention;
+mod elementary;
+mod gelu;
+mod linear;
+
+use std::collections::HashMap;
+
+use crate::error::Result;
+use crate::ir::{Action, DType, Graph, Node, Op, Rewriter, ValueId, rewrite};
+use crate::target::{AttentionForm, Capabilities, DynamicQuantForm, GeluForm, Target};
+use crate::verify::{Verified, verify};
+
+/// The graph in the operations of `target`.
+pub fn lower(graph: &Verified<Graph>, target: &Target) -> Result<Verified<Graph>> {
+    let mut lowering = Lowering { can: target.capabilities(), masks: HashMap::new() };
+    let lowered =
+        rewrite(graph, |rw, node| lowering.node(rw, node)).map_err(|e| e.at(format!("lowering to {target}")))?;
+    verify(lowered).map_err(|e| e.at(format!("lowering to {target}")))
+}
+
+struct Lowering {
+    can: Capabilities,
+    /// Masks in the form that attention wants them, made once and read by every layer.
+    masks: HashMap<(ValueId, DType), ValueId>,
+}
+
+impl Lowering {
+    fn node(&mut self, rw: &mut Rewriter, node: &Node) -> Result<Action> {
+        let replacement = match &node.op {
+            Op::Embed => elementary::embed(rw, node)?,
+            Op::PositionEmbed { offset } => elementary::position_embed(rw, node, *offset)?,
+            Op::Select { axis, index } => elementary::select(rw, node, *axis, *index)?,
+            Op::Linear => linear::float(rw, node)?,
+            Op::DynamicQuantLinear => match self.can.dynamic_quant {
+                DynamicQuantForm::Fused => linear::dynamic_fused(rw, node)?,
+                DynamicQuantForm::Plain => linear::dynamic_plain(rw, node)?,
+                DynamicQuantForm::None => return Err(linear::no_dynamic_quant(rw, node)),
+            },
+            Op::Gelu { tanh: true } => gelu::tanh(rw, node)?,
+            Op::Gelu { tanh: false } => match self.can.gelu {
+                GeluForm::Fused => gelu::fused(rw, node)?,
+                GeluForm::Erf => gelu::erf(rw, node)?,
+            },
+            Op::Attention { heads, scale } => match self.can.attention {
+                AttentionForm::MultiHeadAttention => attention::multi_head(rw, node, *heads, *scale, &mut self.masks)?,
+                AttentionForm::Plain => attention::plain(rw, node, *heads, *scale, &mut self.masks)?,
+            },
+            Op::Add if self.can.residual_as_sum && rw.old().feeds_only_norms(node) => {
+                elementary::residual_sum(rw, node)?
+            }
+            _ => return Ok(Action::Keep),
+        };
+        Ok(Action::Replace(vec![replacement]))
+    }
+}

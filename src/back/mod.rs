@@ -1,0 +1,6 @@
+//! Back-ends: a verified graph becomes files.
+
+pub mod lower;
+pub mod onnx;
+
+pub use lower::lower;

@@ -1,0 +1,116 @@
+//! One node of the graph as one node of ONNX.
+
+use onnx_protobuf::attribute_proto::AttributeType;
+use onnx_protobuf::{AttributeProto, NodeProto};
+
+use crate::error::{Error, Result};
+use crate::ir::{DType, Graph, Node, Op};
+
+/// The domain of ONNX Runtime's own operators.
+pub(super) const MICROSOFT: &str = "com.microsoft";
+
+/// A node of ONNX, and the small constants that it reads where our operation has attributes.
+pub(super) struct Spelled {
+    pub node: NodeProto,
+    pub constants: Vec<(String, Vec<i64>)>,
+}
+
+/// Spells a node. Composite operations cannot be spelled: lowering has replaced them.
+pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
+    let name = graph.node_name(node);
+    let mut out = NodeProto::new();
+    out.name = name.to_owned();
+    out.op_type = node.op.name().to_owned();
+    out.input =
+        node.inputs.iter().map(|input| input.map_or_else(String::new, |id| graph.value(id).name.clone())).collect();
+    out.output = node.outputs.iter().map(|id| graph.value(*id).name.clone()).collect();
+    let mut spelled = Spelled { node: out, constants: Vec::new() };
+    match &node.op {
+        Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Sum | Op::MatMul | Op::Tanh | Op::Relu | Op::Erf | Op::Where => {}
+        Op::DynamicQuantizeLinear | Op::MatMulInteger => {}
+        Op::Softmax { axis } | Op::Gather { axis } => spelled.int("axis", *axis),
+        Op::Cast { to } => spelled.int("to", i64::from(element_type(*to))),
+        Op::Transpose { perm } => spelled.ints("perm", perm),
+        Op::Reshape { shape } => spelled.constant("shape", shape),
+        Op::Unsqueeze { axes } => spelled.constant("axes", axes),
+        Op::Split { axis, sizes } => {
+            spelled.int("axis", *axis);
+            spelled.constant("split", sizes);
+        }
+        Op::Shape { start, end } => {
+            spelled.int("start", *start);
+            spelled.int("end", *end);
+        }
+        Op::Slice { axis, .. } => spelled.constant("axes", &[*axis]),
+        Op::LayerNorm { epsilon } => {
+            spelled.node.op_type = "LayerNormalization".to_owned();
+            spelled.int("axis", -1);
+            spelled.float("epsilon", *epsilon);
+        }
+        Op::MultiHeadAttention { heads, scale } => {
+            spelled.node.domain = MICROSOFT.to_owned();
+            spelled.int("num_heads", *heads);
+            spelled.float("scale", *scale);
+        }
+        Op::DynamicQuantizeMatMul => spelled.node.domain = MICROSOFT.to_owned(),
+        Op::FusedGelu => {
+            spelled.node.domain = MICROSOFT.to_owned();
+            spelled.node.op_type = "Gelu".to_owned();
+        }
+        Op::Embed
+        | Op::PositionEmbed { .. }
+        | Op::Linear
+        | Op::DynamicQuantLinear
+        | Op::Gelu { .. }
+        | Op::Attention { .. }
+        | Op::Select { .. } => {
+            return Err(Error::bug(format!("`{name}` is a {}, which was to be lowered", node.op.name())));
+        }
+    }
+    Ok(spelled)
+}
+
+impl Spelled {
+    fn attribute(&mut self, name: &str, ty: AttributeType, set: impl FnOnce(&mut AttributeProto)) {
+        let mut attribute = AttributeProto::new();
+        attribute.name = name.to_owned();
+        attribute.type_ = ty.into();
+        set(&mut attribute);
+        self.node.attribute.push(attribute);
+    }
+
+    fn int(&mut self, name: &str, value: i64) {
+        self.attribute(name, AttributeType::INT, |attribute| attribute.i = value);
+    }
+
+    fn ints(&mut self, name: &str, values: &[i64]) {
+        self.attribute(name, AttributeType::INTS, |attribute| attribute.ints = values.to_vec());
+    }
+
+    fn float(&mut self, name: &str, value: f32) {
+        self.attribute(name, AttributeType::FLOAT, |attribute| attribute.f = value);
+    }
+
+    /// A further operand, which ONNX wants as a constant where we have an attribute.
+    fn constant(&mut self, name: &str, values: &[i64]) {
+        let name = format!("{}.{name}", self.node.name);
+        self.node.input.push(name.clone());
+        self.constants.push((name, values.to_vec()));
+    }
+}
+
+/// The number of an element type in `TensorProto.DataType`.
+pub(super) fn element_type(dtype: DType) -> i32 {
+    match dtype {
+        DType::F32 => 1,
+        DType::U8 => 2,
+        DType::I8 => 3,
+        DType::I16 => 5,
+        DType::I32 => 6,
+        DType::I64 => 7,
+        DType::Bool => 9,
+        DType::F16 => 10,
+        DType::F64 => 11,
+        DType::BF16 => 16,
+    }
+}

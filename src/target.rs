@@ -1,0 +1,185 @@
+//! What each back-end can do, as data. Lowerings read it; nothing else knows a target's taste.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result, nearest, printable};
+
+/// Where an engine is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// ONNX Runtime on a CPU, with its own fast kernels.
+    OrtCpu,
+    /// tract, which is compiled in: plain ONNX.
+    Tract,
+    /// TensorRT for RTX, for GPUs of one compute capability.
+    TensorRtRtx(ComputeCapability),
+}
+
+/// The compute capability of NVIDIA's GPUs, as in `sm75` (T4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ComputeCapability(u32);
+
+impl ComputeCapability {
+    /// Those that TensorRT for RTX builds for, with a card that has it.
+    pub const KNOWN: [(u32, &'static str); 5] =
+        [(75, "T4, RTX 20"), (80, "A100, A30"), (86, "A10, RTX 30"), (89, "L4, L40S, RTX 40"), (120, "RTX 50")];
+
+    /// The number, e.g. 75.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for ComputeCapability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sm{}", self.0)
+    }
+}
+
+impl FromStr for ComputeCapability {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<ComputeCapability> {
+        let number = text.strip_prefix("sm").and_then(|n| n.parse::<u32>().ok());
+        match number.filter(|n| ComputeCapability::KNOWN.iter().any(|(known, _)| known == n)) {
+            Some(n) => Ok(ComputeCapability(n)),
+            None => {
+                let known: Vec<_> =
+                    ComputeCapability::KNOWN.iter().map(|(n, cards)| format!("sm{n} ({cards})")).collect();
+                Err(Error::bad_input(format!("unknown compute capability `{}`", printable(text)))
+                    .hint(format!("known: {}", known.join(", "))))
+            }
+        }
+    }
+}
+
+/// How a target wants attention spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionForm {
+    /// `MultiHeadAttention` of `com.microsoft`.
+    MultiHeadAttention,
+    /// Products, softmax and transpositions.
+    Plain,
+}
+
+/// How a target wants the exact GELU spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GeluForm {
+    /// `Gelu` of `com.microsoft`.
+    Fused,
+    /// `0.5 x (1 + erf(x / √2))`.
+    Erf,
+}
+
+/// How a target wants a linear layer with dynamic 8-bit activations spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DynamicQuantForm {
+    /// `DynamicQuantizeMatMul` of `com.microsoft`.
+    Fused,
+    /// `DynamicQuantizeLinear`, `MatMulInteger` and the scales.
+    Plain,
+    /// Not at all.
+    None,
+}
+
+/// What a target can do and what it is fastest at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Attention.
+    pub attention: AttentionForm,
+    /// GELU.
+    pub gelu: GeluForm,
+    /// Dynamic 8-bit layers.
+    pub dynamic_quant: DynamicQuantForm,
+    /// Whether a residual before a norm is spelled `Sum`: ONNX Runtime fuses `Add` and norm into
+    /// `SkipLayerNormalization`, whose CPU kernel is slower than the two apart.
+    pub residual_as_sum: bool,
+    /// Whether 32-bit matrix products are possible; SM75 under TensorRT for RTX has none.
+    pub fp32_gemm: bool,
+}
+
+impl Target {
+    /// What the target can do.
+    pub fn capabilities(&self) -> Capabilities {
+        match self {
+            Target::OrtCpu => Capabilities {
+                attention: AttentionForm::MultiHeadAttention,
+                gelu: GeluForm::Fused,
+                dynamic_quant: DynamicQuantForm::Fused,
+                residual_as_sum: true,
+                fp32_gemm: true,
+            },
+            Target::Tract => Capabilities {
+                attention: AttentionForm::Plain,
+                gelu: GeluForm::Erf,
+                dynamic_quant: DynamicQuantForm::Plain,
+                residual_as_sum: false,
+                fp32_gemm: true,
+            },
+            Target::TensorRtRtx(capability) => Capabilities {
+                attention: AttentionForm::Plain,
+                gelu: GeluForm::Erf,
+                dynamic_quant: DynamicQuantForm::None,
+                residual_as_sum: false,
+                fp32_gemm: capability.number() != 75,
+            },
+        }
+    }
+
+    /// A name that can be part of a file name.
+    pub fn slug(&self) -> String {
+        self.to_string().replace(':', "-")
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::OrtCpu => f.write_str("ort-cpu"),
+            Target::Tract => f.write_str("tract"),
+            Target::TensorRtRtx(capability) => write!(f, "tensorrt-rtx:{capability}"),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Target> {
+        const KNOWN: [&str; 3] = ["ort-cpu", "tract", "tensorrt-rtx:smNN"];
+        match text.split_once(':') {
+            None if text == "ort-cpu" => Ok(Target::OrtCpu),
+            None if text == "tract" => Ok(Target::Tract),
+            Some(("tensorrt-rtx", capability)) => Ok(Target::TensorRtRtx(capability.parse()?)),
+            _ => {
+                let error =
+                    Error::bad_input(format!("unknown target `{}`; known: {}", printable(text), KNOWN.join(", ")));
+                Err(match nearest(text, KNOWN) {
+                    Some(near) => error.hint(format!("did you mean {near}?")),
+                    None => error,
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_and_print_back() {
+        for name in ["ort-cpu", "tract", "tensorrt-rtx:sm75"] {
+            assert_eq!(name.parse::<Target>().unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn unknown_ones_are_refused_with_the_known() {
+        let error = "tensorrt-rtx:sm70".parse::<Target>().unwrap_err();
+        assert_eq!(error.message(), "unknown compute capability `sm70`");
+        assert!(error.hints()[0].starts_with("known: sm75 (T4, RTX 20), sm80"));
+        assert_eq!("ort-cpuu".parse::<Target>().unwrap_err().hints(), ["did you mean ort-cpu?"]);
+    }
+}
