@@ -22,8 +22,14 @@ pub struct ComputeCapability(u32);
 
 impl ComputeCapability {
     /// Those that TensorRT for RTX builds for, with a card that has it.
-    pub const KNOWN: [(u32, &'static str); 5] =
-        [(75, "T4, RTX 20"), (80, "A100, A30"), (86, "A10, RTX 30"), (89, "L4, L40S, RTX 40"), (120, "RTX 50")];
+    pub const KNOWN: [(u32, &'static str); 6] = [
+        (75, "T4, RTX 20"),
+        (80, "A100, A30"),
+        (86, "A10, RTX 30"),
+        (89, "L4, L40S, RTX 40"),
+        (120, "RTX 50"),
+        (121, "GB10"),
+    ];
 
     /// The number, e.g. 75.
     pub fn number(self) -> u32 {

@@ -2,5 +2,7 @@
 
 pub mod lower;
 pub mod onnx;
+#[cfg(feature = "tensorrt")]
+pub mod tensorrt;
 
 pub use lower::lower;

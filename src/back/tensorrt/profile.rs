@@ -1,0 +1,204 @@
+//! Optimization profiles: the range of shapes that an engine must take.
+//!
+//! TensorRT checks them itself, but late and without naming what it compared; so they are
+//! held against the network's inputs first.
+
+use trtx::trtx_sys::Dims64;
+use trtx::{Builder, BuilderConfig, NetworkDefinition, OptProfileSelector};
+
+use super::refused;
+use crate::error::{Error, Result};
+
+/// The shapes that one input takes, dimension by dimension in its own order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputProfile {
+    /// The input's name in the ONNX file.
+    pub input: String,
+    /// The smallest shape.
+    pub min: Vec<i64>,
+    /// The shape to be fastest at.
+    pub opt: Vec<i64>,
+    /// The largest shape.
+    pub max: Vec<i64>,
+}
+
+/// An input of the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Input {
+    name: String,
+    /// -1 where the dimension is dynamic.
+    shape: Vec<i64>,
+}
+
+impl Input {
+    fn is_dynamic(&self) -> bool {
+        self.shape.contains(&-1)
+    }
+}
+
+/// The inputs of the network, in its order.
+pub(super) fn inputs(network: &NetworkDefinition) -> Result<Vec<Input>> {
+    let read = |index| {
+        let tensor = network.input(index)?;
+        let name = tensor.name(network)?;
+        let shape = tensor.dimensions(network)?;
+        Ok((Input { name, shape }, tensor.is_shape_tensor(network)))
+    };
+    (0..network.nb_inputs())
+        .map(|index| {
+            let (input, is_shape) =
+                read(index).map_err(|error: trtx::Error| Error::unsupported(format!("input {index}: {error}")))?;
+            match is_shape {
+                true => Err(Error::unsupported(format!(
+                    "input `{}` is used as a shape; profiles range over shapes, not values",
+                    input.name
+                ))),
+                false => Ok(input),
+            }
+        })
+        .collect()
+}
+
+/// Checks `profiles` against `inputs` and adds them to `config` in order.
+pub(super) fn add(
+    profiles: &[Vec<InputProfile>],
+    inputs: &[Input],
+    builder: &mut Builder,
+    config: &mut BuilderConfig,
+) -> Result<()> {
+    check(profiles, inputs)?;
+    for profile in profiles {
+        let mut native = builder.creata_optimization_profile().map_err(refused)?;
+        for range in profile {
+            for (select, shape) in [
+                (OptProfileSelector::kMIN, &range.min),
+                (OptProfileSelector::kOPT, &range.opt),
+                (OptProfileSelector::kMAX, &range.max),
+            ] {
+                native.set_dimensions(&range.input, select, &Dims64::from_slice(shape)).map_err(|_| {
+                    Error::bad_input(format!("TensorRT refuses {shape:?} as a shape of input `{}`", range.input))
+                })?;
+            }
+        }
+        config
+            .add_optimization_profile(&mut native)
+            .map_err(|error| Error::bad_input(format!("TensorRT refuses a profile: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Every profile has a range for every dynamic input, and every range fits its input.
+fn check(profiles: &[Vec<InputProfile>], inputs: &[Input]) -> Result<()> {
+    if let (Some(input), true) = (inputs.iter().find(|input| input.is_dynamic()), profiles.is_empty()) {
+        return Err(no_range(input));
+    }
+    for profile in profiles {
+        for range in profile {
+            let input = inputs.iter().find(|input| input.name == range.input);
+            let input = input.ok_or_else(|| {
+                let names: Vec<_> = inputs.iter().map(|input| input.name.as_str()).collect();
+                Error::bad_input(format!(
+                    "a profile names the input `{}`, the model has {}",
+                    range.input,
+                    names.join(", ")
+                ))
+            })?;
+            fits(range, input)?;
+        }
+        let ranged = |input: &&Input| !profile.iter().any(|range| range.input == input.name);
+        if let Some(input) = inputs.iter().filter(|input| input.is_dynamic()).find(ranged) {
+            return Err(no_range(input));
+        }
+    }
+    Ok(())
+}
+
+fn no_range(input: &Input) -> Error {
+    Error::bad_input(format!(
+        "input `{}` has the dynamic shape {:?}, and a profile gives no range for it",
+        input.name, input.shape
+    ))
+}
+
+/// Ranks agree, fixed dimensions stay, and 0 < min ≤ opt ≤ max elsewhere.
+fn fits(range: &InputProfile, input: &Input) -> Result<()> {
+    let rank = input.shape.len();
+    let ranks = [&range.min, &range.opt, &range.max].map(Vec::len);
+    if ranks.iter().any(|&other| other != rank) {
+        return Err(Error::bad_input(format!(
+            "the profile of input `{}` has shapes of {ranks:?} dimensions, expected {rank}",
+            input.name
+        )));
+    }
+    let bounds = range.min.iter().zip(&range.opt).zip(&range.max);
+    for (axis, (&size, ((&min, &opt), &max))) in input.shape.iter().zip(bounds).enumerate() {
+        let ordered = 0 < min && min <= opt && opt <= max;
+        let fixed = size == -1 || (min == size && max == size);
+        if !(ordered && fixed) {
+            let expected = match size {
+                -1 => "0 < min ≤ opt ≤ max".to_owned(),
+                size => format!("the model's own {size}"),
+            };
+            return Err(Error::bad_input(format!(
+                "dimension {axis} of input `{}` ranges over {min}, {opt}, {max}, expected {expected}",
+                input.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(profiles: &[Vec<InputProfile>]) -> String {
+        let inputs = [
+            Input { name: "input_ids".to_owned(), shape: vec![-1, -1] },
+            Input { name: "pixels".to_owned(), shape: vec![1, 3] },
+        ];
+        match check(profiles, &inputs) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn range(input: &str, min: &[i64], opt: &[i64], max: &[i64]) -> InputProfile {
+        InputProfile { input: input.to_owned(), min: min.to_vec(), opt: opt.to_vec(), max: max.to_vec() }
+    }
+
+    #[test]
+    fn a_fixed_input_needs_no_range() {
+        assert_eq!(refusal(&[vec![range("input_ids", &[1, 8], &[8, 128], &[8, 512])]]), "");
+    }
+
+    #[test]
+    fn each_misfit_is_named() {
+        let fitting = range("input_ids", &[1, 8], &[8, 128], &[8, 512]);
+        for (profiles, expected) in [
+            (vec![], "input `input_ids` has the dynamic shape [-1, -1], and a profile gives no range for it"),
+            (
+                vec![vec![range("pixels", &[1, 3], &[1, 3], &[1, 3])]],
+                "input `input_ids` has the dynamic shape [-1, -1], and a profile gives no range for it",
+            ),
+            (
+                vec![vec![range("ids", &[1], &[1], &[1])]],
+                "a profile names the input `ids`, the model has input_ids, pixels",
+            ),
+            (
+                vec![vec![range("input_ids", &[1], &[8, 128], &[8, 512])]],
+                "the profile of input `input_ids` has shapes of [1, 2, 2] dimensions, expected 2",
+            ),
+            (
+                vec![vec![range("input_ids", &[1, 8], &[8, 4], &[8, 512])]],
+                "dimension 1 of input `input_ids` ranges over 8, 4, 512, expected 0 < min ≤ opt ≤ max",
+            ),
+            (
+                vec![vec![fitting, range("pixels", &[1, 3], &[1, 3], &[1, 4])]],
+                "dimension 1 of input `pixels` ranges over 3, 3, 4, expected the model's own 3",
+            ),
+        ] {
+            assert_eq!(refusal(&profiles), expected);
+        }
+    }
+}
