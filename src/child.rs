@@ -1,0 +1,196 @@
+//! Runs a part of kilnc in a process of its own, with a time limit.
+//!
+//! Native libraries can crash or hang; engines that share a process spoil each other's timings. Both go to a child:
+//! this program again, with a hidden subcommand, a request as JSON on its standard input and an answer on its output.
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Kind, Result};
+
+/// The hidden subcommand under which this program is started as a child.
+pub const SUBCOMMAND: &str = "internal-child";
+
+/// The variable that names another program to start instead of this one, for tests that run outside the binary.
+const PROGRAM: &str = "KILNC_PROGRAM";
+
+/// Processes that a signal has to end.
+static LIVE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// An error on its way from a child to its parent.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct SentError {
+    kind: String,
+    message: String,
+    locations: Vec<String>,
+    hints: Vec<String>,
+}
+
+impl From<&Error> for SentError {
+    fn from(error: &Error) -> SentError {
+        SentError {
+            kind: error.kind().name().to_owned(),
+            message: error.message().to_owned(),
+            locations: error.locations().to_vec(),
+            hints: error.hints().to_vec(),
+        }
+    }
+}
+
+impl From<SentError> for Error {
+    fn from(sent: SentError) -> Error {
+        let make = match sent.kind.as_str() {
+            kind if kind == Kind::BadInput.name() => Error::bad_input,
+            kind if kind == Kind::Unsupported.name() => Error::unsupported,
+            kind if kind == Kind::RuntimeMissing.name() => Error::runtime_missing,
+            kind if kind == Kind::GateFailed.name() => Error::gate_failed,
+            _ => Error::bug,
+        };
+        let error = sent.locations.into_iter().fold(make(sent.message), Error::at);
+        sent.hints.into_iter().fold(error, Error::hint)
+    }
+}
+
+/// What a child writes on its standard output.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub enum Answer<T> {
+    /// It did what was asked.
+    Done(T),
+    /// It could not.
+    Failed(SentError),
+}
+
+/// Asks a child to do `job`. `what` says in messages what the child was doing.
+///
+/// Fails where the child fails, dies of a signal (which is named) or is not done within `limit`.
+pub fn ask<Request: Serialize, T: DeserializeOwned>(
+    job: &str,
+    request: &Request,
+    limit: Duration,
+    what: &str,
+) -> Result<T> {
+    let program = match std::env::var_os(PROGRAM) {
+        Some(program) => program.into(),
+        None => {
+            std::env::current_exe().map_err(|e| Error::bug(format!("this program's own file is not known: {e}")))?
+        }
+    };
+    let mut child = Command::new(program)
+        .args([SUBCOMMAND, job])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| Error::bug(format!("{what}: a child process did not start: {e}")))?;
+    let id = child.id();
+    if let Ok(mut live) = LIVE.lock() {
+        live.push(id);
+    }
+    let outcome = converse(&mut child, request, limit, what);
+    if let Ok(mut live) = LIVE.lock() {
+        live.retain(|other| *other != id);
+    }
+    let (status, output, complaints) = outcome?;
+    match serde_json::from_slice::<Answer<T>>(&output) {
+        Ok(Answer::Done(done)) => Ok(done),
+        Ok(Answer::Failed(sent)) => Err(sent.into()),
+        Err(_) => Err(died(what, status, &complaints)),
+    }
+}
+
+fn converse<Request: Serialize>(
+    child: &mut Child,
+    request: &Request,
+    limit: Duration,
+    what: &str,
+) -> Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    let request = serde_json::to_vec(request).map_err(|e| Error::bug(format!("{what}: {e}")))?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let reader = |pipe: Option<Box<dyn Read + Send>>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            if let Some(mut pipe) = pipe {
+                let _ = pipe.read_to_end(&mut bytes);
+            }
+            bytes
+        })
+    };
+    let output = reader(stdout.map(|pipe| Box::new(pipe) as _));
+    let complaints = reader(stderr.map(|pipe| Box::new(pipe) as _));
+    if let Some(mut stdin) = stdin {
+        // A child that has died already does not read; its status says why.
+        let _ = stdin.write_all(&request);
+    }
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(2)),
+            Ok(None) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(Error::unsupported(format!("{what}: not done within {} s, and ended", limit.as_secs())));
+            }
+            Err(e) => return Err(Error::bug(format!("{what}: {e}"))),
+        }
+    };
+    Ok((status, output.join().unwrap_or_default(), complaints.join().unwrap_or_default()))
+}
+
+fn died(what: &str, status: ExitStatus, complaints: &[u8]) -> Error {
+    let complaints = String::from_utf8_lossy(complaints);
+    let last: Vec<_> = complaints.lines().rev().take(3).map(crate::error::printable).collect();
+    let error = Error::bug(format!("{what}: the child process ended with {}", describe(status)));
+    if last.is_empty() {
+        error
+    } else {
+        error.at(format!("its last words: {}", last.into_iter().rev().collect::<Vec<_>>().join(" | ")))
+    }
+}
+
+#[cfg(unix)]
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match status.signal() {
+        Some(11) => "signal 11 (a crash in native code)".to_owned(),
+        Some(6) => "signal 6 (an abort in native code)".to_owned(),
+        Some(9) => "signal 9 (killed; was memory short?)".to_owned(),
+        Some(signal) => format!("signal {signal}"),
+        None => status.to_string(),
+    }
+}
+
+#[cfg(not(unix))]
+fn describe(status: ExitStatus) -> String {
+    status.to_string()
+}
+
+/// Ends every live child; for the moment before a signal ends this process.
+pub fn end_all() {
+    #[cfg(unix)]
+    if let Ok(live) = LIVE.lock() {
+        for id in live.iter().filter_map(|id| rustix::process::Pid::from_raw(*id as i32)) {
+            let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// The child's side: reads the request, does the job, writes the answer.
+pub fn serve<Request: DeserializeOwned, T: Serialize>(job: impl FnOnce(Request) -> Result<T>) -> Result<()> {
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text).map_err(|e| Error::bug(format!("a request does not arrive: {e}")))?;
+    let answer = match serde_json::from_slice(&text) {
+        Ok(request) => match job(request) {
+            Ok(done) => Answer::Done(done),
+            Err(error) => Answer::Failed(SentError::from(&error)),
+        },
+        Err(e) => Answer::Failed(SentError::from(&Error::bug(format!("a request is malformed: {e}")))),
+    };
+    let answer = serde_json::to_vec(&answer).map_err(|e| Error::bug(format!("an answer cannot be written: {e}")))?;
+    std::io::stdout().write_all(&answer).map_err(|e| Error::bug(format!("an answer does not leave: {e}")))
+}

@@ -1,0 +1,310 @@
+//! The one way kilnc puts files in place: staged beside the output, synced, renamed last.
+//!
+//! Whatever happens before the last rename (an error, a signal, `kill -9`, power loss) leaves the old output as it was.
+//! The stage of a run that was killed is swept by the next run to the same output. Two runs to one output do not mix:
+//! the second says so.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::error::{Error, Result};
+
+/// Stages that a signal has to remove.
+static LIVE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// A folder beside the output, in which the output is made ready.
+#[derive(Debug)]
+pub struct Stage {
+    output: PathBuf,
+    dir: PathBuf,
+    /// Locked as long as the stage lives.
+    lock: Option<File>,
+}
+
+impl Stage {
+    /// Prepares to write `output`, a file or a folder.
+    ///
+    /// Fails, before any work is done, where the place cannot be written, where another run is writing the same
+    /// output, or where something stands there that is not ours to replace: a folder that `replaceable` does not
+    /// recognize, or a link.
+    pub fn new(output: &Path, replaceable: impl Fn(&Path) -> bool) -> Result<Stage> {
+        let name = output
+            .file_name()
+            .ok_or_else(|| Error::bad_input(format!("{} is no name for an output", output.display())))?;
+        let parent = match output.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        if let Ok(found) = fs::symlink_metadata(output) {
+            if found.is_symlink() {
+                return Err(
+                    Error::bad_input(format!("the output {} is a link", output.display())).hint("remove it first")
+                );
+            }
+            if found.is_dir() && !replaceable(output) {
+                return Err(Error::bad_input(format!(
+                    "the output {} is a folder that kilnc did not make",
+                    output.display()
+                ))
+                .hint("remove it, or choose another name"));
+            }
+        }
+        fs::create_dir_all(&parent).map_err(|e| Error::io("creating", &parent, &e))?;
+        let mut stage_name = std::ffi::OsString::from(".");
+        stage_name.push(name);
+        stage_name.push(".kilnc-stage");
+        let dir = parent.join(stage_name);
+        let lock = claim(&dir, output)?;
+        if let Ok(mut live) = LIVE.lock() {
+            live.push(dir.clone());
+        }
+        let stage = Stage { output: output.to_owned(), dir, lock };
+        sweep(&stage.dir)?;
+        Ok(stage)
+    }
+
+    /// The path of a file or folder of the stage.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The folder itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Puts the whole folder in place of the output.
+    pub fn commit_dir(mut self) -> Result<()> {
+        sync_tree(&self.dir)?;
+        exchange(&self.dir, &self.output)?;
+        self.release();
+        Ok(())
+    }
+
+    /// Puts files of the stage in place beside each other, in the order given; the last one makes the output whole.
+    pub fn commit_files(mut self, names: &[&str]) -> Result<()> {
+        for name in names {
+            let (from, to) = (self.dir.join(name), self.output.with_file_name(name));
+            fs::rename(&from, &to).map_err(|e| Error::io("writing", &to, &e))?;
+        }
+        sync_dir(self.dir.parent().unwrap_or(Path::new(".")))?;
+        self.release();
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        // Failing to tidy up is no reason to fail: the output is in place, and the next run sweeps.
+        let _ = fs::remove_dir_all(&self.dir);
+        self.lock = None;
+        if let Ok(mut live) = LIVE.lock() {
+            live.retain(|dir| *dir != self.dir);
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.lock.is_some() || self.dir.exists() {
+            self.release();
+        }
+    }
+}
+
+/// Removes every live stage; for the moment before a signal ends the process.
+pub fn sweep_all() {
+    if let Ok(live) = LIVE.lock() {
+        for dir in live.iter() {
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+}
+
+/// Makes the stage's folder and locks it. A folder left by a run that died is not locked and becomes ours.
+#[cfg(unix)]
+fn claim(dir: &Path, output: &Path) -> Result<Option<File>> {
+    use std::os::unix::fs::MetadataExt;
+    for _ in 0..16 {
+        match fs::create_dir(dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(Error::io("writing to", dir, &e)),
+            _ => {}
+        }
+        let Ok(lock) = File::open(dir) else { continue };
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::bad_input(format!("another run of kilnc is writing {}", output.display()))
+                    .hint("wait for it, or choose another output"));
+            }
+            // A file system without locks: carry on, as every tool does there.
+            Err(TryLockError::Error(_)) => return Ok(Some(lock)),
+        }
+        // The run that held the lock may have renamed the folder away meanwhile.
+        let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        if let (Ok(held), Ok(there)) = (lock.metadata(), fs::metadata(dir))
+            && same(&held, &there)
+        {
+            return Ok(Some(lock));
+        }
+    }
+    Err(Error::bad_input(format!("{} keeps changing under another run", dir.display())))
+}
+
+#[cfg(not(unix))]
+fn claim(dir: &Path, _output: &Path) -> Result<Option<File>> {
+    fs::create_dir_all(dir).map_err(|e| Error::io("writing to", dir, &e))?;
+    Ok(None)
+}
+
+/// Empties a folder.
+fn sweep(dir: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| Error::io("emptying", dir, &e);
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_dir = entry.file_type().map_err(failed)?.is_dir();
+        if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Puts `new` where `old` stands, if anything stands there; what stood there is then under the name of `new`.
+#[cfg(target_os = "linux")]
+fn exchange(new: &Path, old: &Path) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let failed = |e: std::io::Error| Error::io("writing", old, &e);
+    if fs::symlink_metadata(old).is_err() {
+        fs::rename(new, old).map_err(failed)?;
+    } else {
+        match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            Err(_) => replace_in_two_steps(new, old).map_err(failed)?,
+        }
+    }
+    sync_dir(old.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(new: &Path, old: &Path) -> Result<()> {
+    replace_in_two_steps(new, old).map_err(|e| Error::io("writing", old, &e))
+}
+
+/// For file systems that cannot exchange two names in one step.
+fn replace_in_two_steps(new: &Path, old: &Path) -> std::io::Result<()> {
+    let mut aside = new.as_os_str().to_owned();
+    aside.push(".old");
+    let aside = PathBuf::from(aside);
+    if old.exists() {
+        fs::rename(old, &aside)?;
+    }
+    fs::rename(new, old).inspect_err(|_| {
+        let _ = fs::rename(&aside, old);
+    })?;
+    let _ = fs::remove_dir_all(&aside);
+    Ok(())
+}
+
+fn sync_tree(dir: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| Error::io("syncing", dir, &e);
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            File::open(entry.path()).and_then(|file| file.sync_all()).map_err(failed)?;
+        }
+    }
+    sync_dir(dir)
+}
+
+fn sync_dir(dir: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| Error::io("syncing", dir, &e))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours(dir: &Path) -> bool {
+        dir.join("mark").exists()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_folder_is_replaced_as_a_whole() {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("out");
+        for content in ["one", "two"] {
+            let stage = Stage::new(&out, ours).unwrap();
+            fs::write(stage.path("mark"), content).unwrap();
+            stage.commit_dir().unwrap();
+            assert_eq!(fs::read_to_string(out.join("mark")).unwrap(), content);
+        }
+        assert_eq!(names(place.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_stage_that_is_dropped_leaves_the_old_output() {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("out");
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("mark"), "old").unwrap();
+        let stage = Stage::new(&out, ours).unwrap();
+        fs::write(stage.path("mark"), "new").unwrap();
+        drop(stage);
+        assert_eq!(fs::read_to_string(out.join("mark")).unwrap(), "old");
+        assert_eq!(names(place.path()), ["out"]);
+    }
+
+    #[test]
+    fn what_kilnc_did_not_make_is_not_replaced() {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("out");
+        fs::create_dir(&out).unwrap();
+        let error = Stage::new(&out, ours).unwrap_err();
+        assert!(error.message().ends_with("is a folder that kilnc did not make"));
+        assert_eq!(names(place.path()), ["out"]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_is_not_written_through() {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("out");
+        std::os::unix::fs::symlink(place.path().join("elsewhere"), &out).unwrap();
+        assert!(Stage::new(&out, ours).unwrap_err().message().ends_with("is a link"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn the_second_of_two_runs_says_so_and_a_dead_run_is_swept() {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("out");
+        let first = Stage::new(&out, ours).unwrap();
+        assert!(Stage::new(&out, ours).unwrap_err().message().starts_with("another run of kilnc is writing"));
+        drop(first);
+        let dead = place.path().join(".out.kilnc-stage");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("half"), "half").unwrap();
+        let stage = Stage::new(&out, ours).unwrap();
+        assert!(names(stage.dir()).is_empty());
+    }
+
+    #[test]
+    fn files_are_put_beside_each_other() {
+        let place = tempfile::tempdir().unwrap();
+        let stage = Stage::new(&place.path().join("m.onnx"), |_| false).unwrap();
+        fs::write(stage.path("m.onnx"), "m").unwrap();
+        fs::write(stage.path("m.onnx_data"), "d").unwrap();
+        stage.commit_files(&["m.onnx_data", "m.onnx"]).unwrap();
+        assert_eq!(names(place.path()), ["m.onnx", "m.onnx_data"]);
+    }
+}
