@@ -1,0 +1,136 @@
+//! Where the native libraries are.
+//!
+//! They are looked for in this order: the folder or file that a variable names, the folders `runtimes` beside this
+//! program, the user's own folder of runtimes, the system's folders. Never in the current folder, which may hold
+//! anything.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Names another folder of runtimes.
+pub const RUNTIMES: &str = "KILNC_RUNTIMES";
+
+/// A native library that kilnc can use.
+#[derive(Debug)]
+pub struct Library {
+    /// What people call it.
+    pub name: &'static str,
+    /// What its absence means.
+    pub purpose: &'static str,
+    /// The variable that names the file itself.
+    pub variable: Option<&'static str>,
+    /// The PyPI package that brings it, with its version.
+    pub package: &'static str,
+    /// The folder it has below a folder of runtimes.
+    folder: &'static str,
+    /// Where it is inside the unpacked package.
+    inside: &'static str,
+    /// The beginning of its file name.
+    file: &'static str,
+}
+
+/// ONNX Runtime.
+pub static ONNX_RUNTIME: Library = Library {
+    name: "ONNX Runtime",
+    purpose: "checks and runs engines for ort-cpu",
+    variable: Some("ORT_DYLIB_PATH"),
+    package: "onnxruntime==1.32.0",
+    folder: "onnxruntime",
+    inside: "onnxruntime/capi",
+    file: if cfg!(windows) {
+        "onnxruntime.dll"
+    } else if cfg!(target_os = "macos") {
+        "libonnxruntime"
+    } else {
+        "libonnxruntime.so"
+    },
+};
+
+/// TensorRT for RTX.
+pub static TENSORRT_RTX: Library = Library {
+    name: "TensorRT for RTX",
+    purpose: "compiles engines for GPUs, without one",
+    variable: None,
+    package: "tensorrt-rtx-cu12-libs==1.7.1.116",
+    folder: "tensorrt-rtx",
+    inside: "tensorrt_rtx_libs",
+    file: if cfg!(windows) { "tensorrt_rtx" } else { "libtensorrt_rtx.so" },
+};
+
+/// All of them.
+pub static ALL: [&Library; 2] = [&ONNX_RUNTIME, &TENSORRT_RTX];
+
+impl Library {
+    /// The library's file, or what was looked for, where, and the command that gets it.
+    pub fn find(&self) -> Result<PathBuf> {
+        if let Some(path) = self.variable.and_then(std::env::var_os).map(PathBuf::from) {
+            return match path.is_file() {
+                true => Ok(path),
+                false => Err(Error::runtime_missing(format!(
+                    "{} names {}, which is no file",
+                    self.variable.unwrap_or_default(),
+                    path.display()
+                ))),
+            };
+        }
+        let folders = self.folders();
+        folders.iter().find_map(|folder| self.in_folder(folder)).ok_or_else(|| {
+            let looked: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+            Error::runtime_missing(format!(
+                "{} is not found: looked for {}* in {}",
+                self.name,
+                self.file,
+                looked.join(", ")
+            ))
+            .hint(format!("get it with: {}", self.command()))
+        })
+    }
+
+    /// The command that installs the library where it is looked for.
+    pub fn command(&self) -> String {
+        let place = user_folder().unwrap_or_else(|| PathBuf::from("runtimes")).join(self.folder);
+        format!("python3 -m pip install --no-deps --target {} {}", place.display(), self.package)
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        let unpacked = |root: PathBuf| root.join(self.folder).join(self.inside);
+        let mut folders = Vec::new();
+        if let Some(root) = std::env::var_os(RUNTIMES) {
+            folders.push(unpacked(root.into()));
+            return folders;
+        }
+        if let Some(beside) = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())) {
+            folders.push(unpacked(beside.join("runtimes")));
+        }
+        folders.extend(user_folder().map(unpacked));
+        if cfg!(target_os = "linux") {
+            let triple =
+                if cfg!(target_arch = "aarch64") { "/usr/lib/aarch64-linux-gnu" } else { "/usr/lib/x86_64-linux-gnu" };
+            folders.extend(["/usr/local/lib", triple, "/usr/lib"].map(PathBuf::from));
+        }
+        folders
+    }
+
+    /// The newest file of that name in a folder.
+    fn in_folder(&self, folder: &Path) -> Option<PathBuf> {
+        let wanted = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with(self.file) && !name.contains("providers")
+        };
+        let mut found: Vec<PathBuf> =
+            std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(wanted).collect();
+        found.sort();
+        found.pop()
+    }
+}
+
+/// The user's own folder of runtimes.
+fn user_folder() -> Option<PathBuf> {
+    let data = match std::env::var_os("XDG_DATA_HOME") {
+        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
+        _ if cfg!(windows) => PathBuf::from(std::env::var_os("LOCALAPPDATA")?),
+        _ => PathBuf::from(std::env::var_os("HOME")?).join(".local/share"),
+    };
+    Some(data.join("kilnc").join("runtimes"))
+}

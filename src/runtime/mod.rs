@@ -1,0 +1,129 @@
+//! Opens engines and runs them.
+//!
+//! [`open`] gives an [`Engine`] for a file; the text pipelines ([`TextEncoder`], [`classify`]) stand on top of it.
+
+mod classify;
+pub mod library;
+mod ort;
+mod text;
+mod tract;
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+pub use classify::{Answer, classify};
+pub use text::TextEncoder;
+
+/// A program or library that runs engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// ONNX Runtime on the CPU.
+    Ort,
+    /// tract, compiled in.
+    Tract,
+    /// TensorRT for RTX, on a GPU.
+    TensorRtRtx,
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Runtime::Ort => "ONNX Runtime",
+            Runtime::Tract => "tract",
+            Runtime::TensorRtRtx => "TensorRT for RTX",
+        })
+    }
+}
+
+/// The elements of a tensor, in the types that models take and give.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Elements {
+    /// Token numbers and masks.
+    I64(Vec<i64>),
+    /// Everything else.
+    F32(Vec<f32>),
+}
+
+/// A tensor on its way into or out of an engine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// As many as the sizes' product.
+    pub elements: Elements,
+}
+
+impl Tensor {
+    /// The rows of floats along the last dimension; `None` for integers and scalars.
+    pub fn rows(&self) -> Option<impl Iterator<Item = &[f32]>> {
+        match (self.shape.last(), &self.elements) {
+            (Some(columns), Elements::F32(values)) if *columns > 0 => Some(values.chunks(*columns)),
+            _ => None,
+        }
+    }
+}
+
+/// Tensors by the names of the engine's inputs or outputs, in the engine's order.
+pub type Named = Vec<(String, Tensor)>;
+
+/// How an engine is opened.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// Threads that one run may use.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { threads: std::thread::available_parallelism().map_or(1, usize::from) }
+    }
+}
+
+/// A loaded model.
+pub trait Engine {
+    /// The runtime and its version, for reports.
+    fn describe(&self) -> String;
+
+    /// The names of the inputs.
+    fn inputs(&self) -> &[String];
+
+    /// Runs the model once. Every input must be there; outputs come in the model's order.
+    fn run(&mut self, inputs: &Named) -> Result<Named>;
+}
+
+/// Opens the engine in the file `path`.
+pub fn open(runtime: Runtime, path: &Path, options: Options) -> Result<Box<dyn Engine>> {
+    match runtime {
+        Runtime::Ort => Ok(Box::new(ort::OrtEngine::open(path, options)?)),
+        Runtime::Tract => Ok(Box::new(tract::TractEngine::open(path)?)),
+        Runtime::TensorRtRtx => Err(no_gpu(path)),
+    }
+}
+
+/// Whether engines of this runtime can run on this machine; the error says what is missing and how to get it.
+pub fn available(runtime: Runtime) -> Result<String> {
+    match runtime {
+        Runtime::Ort => ort::version(),
+        Runtime::Tract => Ok("compiled in".to_owned()),
+        Runtime::TensorRtRtx => {
+            Err(Error::runtime_missing("engines of TensorRT for RTX run on a GPU, which kilnc does not drive yet"))
+        }
+    }
+}
+
+fn no_gpu(path: &Path) -> Error {
+    Error::runtime_missing(format!("{} is an engine for a GPU, which kilnc does not drive yet", path.display()))
+        .hint("run it with TensorRT for RTX on a machine that has the GPU; run the bundle's other engines here")
+}
+
+/// Takes an input by name out of what the caller gave.
+fn input<'a>(inputs: &'a Named, name: &str) -> Result<&'a Tensor> {
+    inputs.iter().find(|(given, _)| given == name).map(|(_, tensor)| tensor).ok_or_else(|| {
+        Error::bad_input(format!("the engine wants an input `{}`, which is not given", crate::error::printable(name)))
+    })
+}
