@@ -1,0 +1,159 @@
+//! Bounds that a build has to keep.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Parity;
+use crate::error::{Error, Result, nearest, printable};
+
+/// The bounds for one engine. What is not set is not demanded; non-finite outputs never pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gate {
+    /// Smallest share of texts with the reference's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<f64>,
+    /// Largest difference of any output element.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_abs: Option<f64>,
+    /// Largest loss of accuracy against the reference, e.g. 0.005 for half a point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_drop: Option<f64>,
+}
+
+/// One bound, and what was found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was measured.
+    pub measure: String,
+    /// What was found.
+    pub found: f64,
+    /// The bound, where one was demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<f64>,
+    /// Whether it holds.
+    pub passed: bool,
+}
+
+impl Gate {
+    /// Holds a parity, and a loss of accuracy where texts had labels, against the bounds.
+    pub fn check(&self, parity: &Parity, accuracy_drop: Option<f64>) -> Vec<Check> {
+        let at_least = |measure: &str, found: f64, bound: Option<f64>| Check {
+            measure: measure.to_owned(),
+            found,
+            bound,
+            passed: bound.is_none_or(|bound| found >= bound),
+        };
+        let at_most = |measure: &str, found: f64, bound: Option<f64>| Check {
+            measure: measure.to_owned(),
+            found,
+            bound,
+            passed: bound.is_none_or(|bound| found <= bound),
+        };
+        let mut checks = vec![
+            at_least("agreement", parity.agreement, self.agreement),
+            at_most("max_abs", parity.max_abs, self.max_abs),
+            at_most("non_finite", parity.non_finite as f64, Some(0.0)),
+        ];
+        checks.extend(accuracy_drop.map(|drop| at_most("accuracy_drop", drop, self.accuracy_drop)));
+        checks
+    }
+
+    /// Takes the bounds of `other` where it has any.
+    pub fn overridden_by(self, other: Gate) -> Gate {
+        Gate {
+            agreement: other.agreement.or(self.agreement),
+            max_abs: other.max_abs.or(self.max_abs),
+            accuracy_drop: other.accuracy_drop.or(self.accuracy_drop),
+        }
+    }
+}
+
+impl std::str::FromStr for Gate {
+    type Err = Error;
+
+    /// Reads `agreement=0.985,accuracy_drop=0.005`.
+    fn from_str(text: &str) -> Result<Gate> {
+        const KNOWN: [&str; 3] = ["agreement", "max_abs", "accuracy_drop"];
+        let mut gate = Gate::default();
+        for part in text.split(',').map(str::trim) {
+            let (name, value) = part.split_once('=').ok_or_else(|| {
+                Error::bad_input(format!("`{}` is no bound", printable(part)))
+                    .hint("write agreement=0.985,accuracy_drop=0.005")
+            })?;
+            let bound: f64 =
+                value.trim().parse().ok().filter(|bound: &f64| bound.is_finite() && *bound >= 0.0).ok_or_else(
+                    || {
+                        Error::bad_input(format!(
+                            "the bound of `{}` must be a number of 0 or more, found `{}`",
+                            printable(name),
+                            printable(value)
+                        ))
+                    },
+                )?;
+            match name.trim() {
+                "agreement" => gate.agreement = Some(bound),
+                "max_abs" => gate.max_abs = Some(bound),
+                "accuracy_drop" => gate.accuracy_drop = Some(bound),
+                other => {
+                    let error =
+                        Error::bad_input(format!("unknown bound `{}`; known: {}", printable(other), KNOWN.join(", ")));
+                    return Err(match nearest(other, KNOWN) {
+                        Some(near) => error.hint(format!("did you mean {near}?")),
+                        None => error,
+                    });
+                }
+            }
+        }
+        Ok(gate)
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bound {
+            None => write!(f, "{} {}", self.measure, short(self.found)),
+            Some(bound) => {
+                let sign = if self.measure == "agreement" { "≥" } else { "≤" };
+                write!(f, "{} {} ({sign} {})", self.measure, short(self.found), short(bound))
+            }
+        }
+    }
+}
+
+/// A number as people read it: four digits, or powers of ten where it is tiny.
+fn short(x: f64) -> String {
+    if x != 0.0 && x.abs() < 1e-3 { format!("{x:.1e}") } else { format!("{}", (x * 1e4).round() / 1e4) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_read_and_held() {
+        let gate: Gate = "agreement=0.985, accuracy_drop=0.005".parse().unwrap();
+        let parity = Parity { rows: 100, agreement: 0.98, max_abs: 1.0, min_cosine: 0.9, non_finite: 0 };
+        let failed: Vec<_> = gate.check(&parity, Some(0.001)).into_iter().filter(|c| !c.passed).collect();
+        assert_eq!(failed.len(), 1);
+        assert_eq!(failed[0].to_string(), "agreement 0.98 (≥ 0.985)");
+    }
+
+    #[test]
+    fn outputs_that_are_not_finite_never_pass() {
+        let parity = Parity { rows: 1, agreement: 1.0, max_abs: 0.0, min_cosine: 1.0, non_finite: 1 };
+        assert!(Gate::default().check(&parity, None).iter().any(|c| !c.passed));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let message = |text: &str| text.parse::<Gate>().unwrap_err().to_string();
+        assert_eq!(
+            message("agrement=1"),
+            "unknown bound `agrement`; known: agreement, max_abs, accuracy_drop\n\nhint: did you mean agreement?"
+        );
+        assert!(message("agreement=high").contains("must be a number"));
+        assert!(message("agreement").contains("is no bound"));
+    }
+}

@@ -1,0 +1,13 @@
+//! Are the answers still right? Parity of two sets of outputs, accuracy on labelled texts, and gates over both.
+
+mod dataset;
+mod gate;
+mod golden;
+mod parity;
+mod probes;
+
+pub use dataset::{Example, read_examples};
+pub use gate::{Check, Gate};
+pub use golden::Golden;
+pub use parity::Parity;
+pub use probes::PROBES;
