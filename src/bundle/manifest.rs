@@ -1,0 +1,130 @@
+//! What a bundle says of itself: where it comes from, what was done, and what was measured.
+
+use serde::{Deserialize, Serialize};
+
+use crate::eval::Check;
+use crate::precision::Precision;
+use crate::runtime::Runtime;
+use crate::task::Task;
+
+/// The version of the manifest's form; readers refuse another.
+pub const SCHEMA: &str = "kilnc.bundle/1";
+
+/// The manifest, `manifest.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The version of kilnc that built it.
+    pub kilnc: String,
+    /// The bundle's name.
+    pub name: String,
+    /// The model's family.
+    pub model_type: String,
+    /// What the model is for.
+    pub task: Task,
+    /// The answers of a classifier, by number.
+    pub labels: Vec<String>,
+    /// Longest text, in tokens.
+    pub max_length: usize,
+    /// The files of the checkpoint.
+    pub sources: Vec<FileEntry>,
+    /// What was merged into it, in order.
+    pub adapters: Vec<AdapterEntry>,
+    /// The engines.
+    pub engines: Vec<EngineEntry>,
+    /// Engines that were asked for and could not be made here.
+    pub skipped: Vec<Skipped>,
+    /// Every file of the bundle but this one.
+    pub files: Vec<FileEntry>,
+}
+
+/// A file by its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Its name, or its path inside the bundle with `/`.
+    pub path: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of its content, in hexadecimal.
+    pub sha256: String,
+}
+
+/// An adapter that was merged.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AdapterEntry {
+    /// The name of its folder.
+    pub name: String,
+    /// What its own scale was multiplied by.
+    pub scale: f32,
+    /// How many weights it changed.
+    pub changed: usize,
+    /// The tensors that it brought whole.
+    pub saved: Vec<String>,
+    /// Its files.
+    pub files: Vec<FileEntry>,
+}
+
+/// An engine of the bundle.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EngineEntry {
+    /// Its name, e.g. `ort-cpu-int8`.
+    pub name: String,
+    /// Where it is to run.
+    pub target: String,
+    /// What opens it.
+    pub runtime: Runtime,
+    /// Its number format.
+    pub precision: Precision,
+    /// The file that is opened; a path in the bundle.
+    pub file: String,
+    /// What it takes, e.g. `input_ids: i64[batch_size, sequence_length]`.
+    pub inputs: Vec<String>,
+    /// What it gives.
+    pub outputs: Vec<String>,
+    /// The passes that made it, in order.
+    pub passes: Vec<PassEntry>,
+    /// The library that compiled it, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compiled_by: Option<String>,
+    /// What a compiling library made of the layers, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<String>,
+    /// What it was held against.
+    pub gates: Vec<GateEntry>,
+}
+
+/// A pass that ran.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PassEntry {
+    /// Its name.
+    pub name: String,
+    /// How many places it changed.
+    pub changed: usize,
+    /// Places it left, with the reason.
+    pub left: Vec<String>,
+}
+
+/// One comparison of an engine with something it must agree with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GateEntry {
+    /// What it was compared with: `golden`, or the name of the reference.
+    pub against: String,
+    /// On what: `golden.safetensors`, a text file, or the built-in probes.
+    pub on: String,
+    /// How many rows were compared; none where it could not run here.
+    pub rows: usize,
+    /// What ran it, or why nothing did.
+    pub ran_by: String,
+    /// The measures and their bounds.
+    pub checks: Vec<Check>,
+}
+
+/// An engine that was asked for and could not be made here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its name.
+    pub engine: String,
+    /// Why, and what would help.
+    pub reason: String,
+}

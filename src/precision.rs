@@ -1,0 +1,57 @@
+//! The number formats an engine can be built in.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, nearest, printable};
+
+/// The number format of an engine's heavy work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    #[default]
+    Fp32,
+    /// 16-bit floats, with norms in 32.
+    Fp16,
+    /// 8-bit linear layers, weights per output channel, activations with ranges found at run time.
+    Int8,
+}
+
+impl Precision {
+    /// Every precision there is.
+    pub const ALL: [Precision; 3] = [Precision::Fp32, Precision::Fp16, Precision::Int8];
+
+    /// The name on the command line, in recipes and in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+            Precision::Int8 => "int8",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Precision> {
+        let names = Precision::ALL.map(Precision::name);
+        Precision::ALL.into_iter().find(|precision| precision.name() == text).ok_or_else(|| {
+            let error =
+                Error::bad_input(format!("unknown precision `{}`; known: {}", printable(text), names.join(", ")));
+            match nearest(text, names) {
+                Some(near) => error.hint(format!("did you mean {near}?")),
+                None => error,
+            }
+        })
+    }
+}
