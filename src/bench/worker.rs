@@ -1,0 +1,132 @@
+//! The child's side: open one engine, warm it up, time it.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::runtime::{self, Elements, Engine, Named, Options, Runtime, Tensor};
+
+/// The name of the child's job.
+pub const JOB: &str = "bench";
+
+/// Runs before the clock starts, at least.
+const WARM_UP_RUNS: usize = 5;
+
+/// Runs that are timed, at least.
+const TIMED_RUNS: usize = 10;
+
+/// A batch of tokens, row after row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenBatch {
+    /// Number of texts.
+    pub rows: usize,
+    /// Tokens of each text.
+    pub length: usize,
+    /// The token numbers.
+    pub ids: Vec<i64>,
+}
+
+impl TokenBatch {
+    /// The inputs that an engine of that interface wants: every token counts, all of the first segment.
+    fn inputs(&self, names: &[String]) -> Result<Named> {
+        let filled = |value| Elements::I64(vec![value; self.rows * self.length]);
+        let elements = |name: &str| match name {
+            "input_ids" => Ok(Elements::I64(self.ids.clone())),
+            "attention_mask" => Ok(filled(1)),
+            "token_type_ids" => Ok(filled(0)),
+            other => Err(Error::unsupported(format!(
+                "no values are known for the engine's input `{}`",
+                crate::error::printable(other)
+            ))),
+        };
+        let tensor = |name: &String| {
+            Ok((name.clone(), Tensor { shape: vec![self.rows, self.length], elements: elements(name)? }))
+        };
+        names.iter().map(tensor).collect()
+    }
+}
+
+/// What a child is asked to measure.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// The engine.
+    pub file: PathBuf,
+    /// What opens it.
+    pub runtime: Runtime,
+    /// Its threads.
+    pub threads: usize,
+    /// How long to time it.
+    pub seconds: f64,
+    /// What to run.
+    pub batch: TokenBatch,
+}
+
+/// What one child measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Round {
+    /// What ran the engine.
+    pub runtime: String,
+    /// Time to open it, in milliseconds.
+    pub load_ms: f64,
+    /// Time of each run, in milliseconds.
+    pub latencies_ms: Vec<f64>,
+    /// Largest resident memory of the process, in bytes; 0 where the system does not tell.
+    pub peak_bytes: u64,
+    /// The first output.
+    pub output: Vec<f32>,
+    /// The length of its rows.
+    pub row: usize,
+}
+
+/// Opens the engine and times it.
+pub fn run(request: Request) -> Result<Round> {
+    let start = Instant::now();
+    let mut engine = runtime::open(request.runtime, &request.file, Options { threads: request.threads })?;
+    let load_ms = milliseconds(start);
+    let inputs = request.batch.inputs(engine.inputs())?;
+    let (output, row) = first_output(&mut *engine, &inputs)?;
+    let warm = Instant::now();
+    let mut runs = 0;
+    while runs < WARM_UP_RUNS || warm.elapsed().as_secs_f64() < request.seconds / 4.0 {
+        engine.run(&inputs)?;
+        runs += 1;
+    }
+    let mut latencies_ms = Vec::new();
+    let clock = Instant::now();
+    while latencies_ms.len() < TIMED_RUNS || clock.elapsed().as_secs_f64() < request.seconds {
+        let start = Instant::now();
+        engine.run(&inputs)?;
+        latencies_ms.push(milliseconds(start));
+    }
+    Ok(Round {
+        runtime: format!("{} {}", request.runtime, engine.describe().split(" (").next().unwrap_or_default()),
+        load_ms,
+        latencies_ms,
+        peak_bytes: peak_bytes(),
+        output,
+        row,
+    })
+}
+
+fn first_output(engine: &mut dyn Engine, inputs: &Named) -> Result<(Vec<f32>, usize)> {
+    let outputs = engine.run(inputs)?;
+    match outputs.into_iter().next() {
+        Some((_, Tensor { shape, elements: Elements::F32(values) })) => {
+            Ok((values, shape.last().copied().unwrap_or(1)))
+        }
+        _ => Err(Error::bad_input("the engine gives no floats")),
+    }
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+/// `VmHWM` of Linux.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
