@@ -1,12 +1,40 @@
-//! kilnc turns a trained NLP checkpoint into engines that are ready to ship.
+//! kilnc turns a trained NLP checkpoint into engines that are ready to ship: one binary, no Python, no tracing.
+//!
+//! The modules in the order in which data flows:
+//!
+//! 1. [`checkpoint`] reads what was trained: configuration and tensors, memory-mapped.
+//! 2. [`adapter`] merges what was trained later, as lazy expressions.
+//! 3. [`arch`] draws the graph of a model family from shared blocks.
+//! 4. [`ir`] is that graph, and its specification; [`verify`] proves that one keeps it.
+//! 5. [`passes`] change the graph: fuse, quantize, narrow.
+//! 6. [`back`] lowers it for a [`target`] and writes the engine's files.
+//! 7. [`runtime`] opens engines and answers texts; [`eval`] says whether the answers are right; [`bench`] how fast.
+//! 8. [`bundle`] is what is shipped.
+//!
+//! [`pipeline`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.
+//! [`output`] puts files in place safely, [`child`] runs parts in processes of their own.
 #![warn(missing_docs)]
+
+#[cfg(target_endian = "big")]
+compile_error!("kilnc reads and writes little-endian tensors as they stand in memory");
+
 pub mod adapter;
 pub mod arch;
 pub mod back;
+pub mod bench;
+pub mod bundle;
 pub mod checkpoint;
+pub mod child;
+pub mod cli;
 pub mod error;
+pub mod eval;
 pub mod ir;
+pub mod output;
 pub mod passes;
+pub mod pipeline;
+pub mod precision;
+pub mod recipe;
+pub mod runtime;
 pub mod target;
 pub mod task;
 pub mod verify;

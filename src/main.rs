@@ -1,1 +1,35 @@
-fn main() {}
+//! Parses arguments, calls, prints one error, exits.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kilnc::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    end_cleanly_on_signals();
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    match cli::run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            cli::report(&error, json);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// On SIGINT and SIGTERM: no stage and no child stays behind, and the exit code says which it was.
+#[cfg(unix)]
+fn end_cleanly_on_signals() {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else { return };
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            kilnc::child::end_all();
+            kilnc::output::sweep_all();
+            std::process::exit(128 + signal);
+        }
+    });
+}
+
+#[cfg(not(unix))]
+fn end_cleanly_on_signals() {}

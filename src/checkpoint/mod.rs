@@ -42,6 +42,9 @@ pub struct CommonConfig {
     /// What a classifier's logits mean: `single_label_classification`, `multi_label_classification`, `regression`.
     #[serde(default)]
     pub problem_type: Option<String>,
+    /// Longest sequence that the positions cover, in tokens.
+    #[serde(default)]
+    pub max_position_embeddings: Option<usize>,
 }
 
 impl CommonConfig {

@@ -17,7 +17,7 @@ use crate::verify::{Verified, verify};
 
 pub use fuse_qkv::FuseQkv;
 pub use half::Half;
-pub use quantize::{QuantizeDynamic, Scheme};
+pub use quantize::QuantizeDynamic;
 
 /// One change to the graph.
 pub trait Pass {

@@ -7,43 +7,10 @@
 //! more answers than it wins time.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
 
 use super::{Pass, Report};
-use crate::error::{Error, Result, printable};
+use crate::error::Result;
 use crate::ir::{Action, Block, Graph, Node, Op, Rewriter, rewrite};
-
-/// How a model is quantized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scheme {
-    /// Weights per channel, activations with a range per tensor that is found at run time.
-    #[serde(rename = "int8")]
-    Int8Dynamic,
-}
-
-impl fmt::Display for Scheme {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("int8")
-    }
-}
-
-impl FromStr for Scheme {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Scheme> {
-        match text {
-            "int8" => Ok(Scheme::Int8Dynamic),
-            "int8-fast" | "int8-static" | "int4" => {
-                Err(Error::unsupported(format!("the scheme `{text}` is not built yet")).hint("known: int8"))
-            }
-            _ => Err(Error::bad_input(format!("unknown scheme `{}`; known: int8", printable(text)))),
-        }
-    }
-}
 
 /// The pass: quantizes the linear layers of the attention and feed-forward blocks.
 pub struct QuantizeDynamic;

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::ir::Weight;
 
 /// Called with the number of bytes that have just been written.
-pub type Progress = dyn Fn(u64) + Sync;
+pub type Progress<'a> = dyn Fn(u64) + Sync + 'a;
 
 /// What was written.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ pub(super) fn write(
     weights: &[(String, Weight)],
     path: &Path,
     largest: u64,
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> Result<Written> {
     let message = |e: protobuf::Error| Error::bug(format!("an ONNX message cannot be encoded: {e}"));
     let model = model.write_to_bytes().map_err(message)?;
@@ -112,7 +112,7 @@ impl<'a> Layout<'a> {
         Ok(Layout { model: pieces, model_len: at, data, data_len })
     }
 
-    fn write(self, path: &Path, beside: Option<&Path>, progress: &Progress) -> Result<Written> {
+    fn write(self, path: &Path, beside: Option<&Path>, progress: &Progress<'_>) -> Result<Written> {
         let mut files = Vec::new();
         if let Some(beside) = beside {
             write_pieces(beside, &self.data, self.data_len, progress)?;
@@ -167,7 +167,7 @@ fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push(value as u8);
 }
 
-fn write_pieces(path: &Path, pieces: &[Piece], len: u64, progress: &Progress) -> Result<()> {
+fn write_pieces(path: &Path, pieces: &[Piece], len: u64, progress: &Progress<'_>) -> Result<()> {
     let refused = |e: std::io::Error| Error::io("writing", path, &e);
     let file = File::create(path).map_err(refused)?;
     file.set_len(len).map_err(refused)?;

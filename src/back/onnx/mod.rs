@@ -30,11 +30,11 @@ const LARGEST_MESSAGE: u64 = (1 << 31) - (1 << 20);
 /// Writes `graph` to `path`; weights that would make the file pass 2 GiB go to `path` + `_data` beside it.
 ///
 /// The file is complete and synced when this returns; to put it in place safely is the caller's part.
-pub fn write(graph: &Verified<Graph>, path: &Path, progress: &Progress) -> Result<Written> {
+pub fn write(graph: &Verified<Graph>, path: &Path, progress: &Progress<'_>) -> Result<Written> {
     write_up_to(graph, path, LARGEST_MESSAGE, progress)
 }
 
-fn write_up_to(graph: &Verified<Graph>, path: &Path, largest: u64, progress: &Progress) -> Result<Written> {
+fn write_up_to(graph: &Verified<Graph>, path: &Path, largest: u64, progress: &Progress<'_>) -> Result<Written> {
     let (model, body, small) = messages(graph)?;
     let mut weights: Vec<(String, Weight)> = small;
     weights.extend(graph.weights().map(|(_, value, weight)| (value.name.clone(), weight.clone())));

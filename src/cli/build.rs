@@ -1,0 +1,118 @@
+//! `kilnc build`: a checkpoint becomes a bundle.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Screen, SourceArgs};
+use crate::bundle::Manifest;
+use crate::error::{Error, Result};
+use crate::eval::Gate;
+use crate::pipeline::{self, BuildRequest};
+use crate::precision::Precision;
+use crate::recipe::{EngineSpec, Recipe};
+use crate::target::Target;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  kilnc build checkpoint/ -o model.kiln
+  kilnc build checkpoint/ --adapter lora/ --labels labels.json --recipe deploy.toml -o model.kiln
+  kilnc build checkpoint/ --target ort-cpu --target tensorrt-rtx:sm75 --quantize int8 -o model.kiln
+
+What this machine cannot make or check is skipped with a warning; --strict makes it an error.")]
+pub struct BuildArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// A TOML file that says what to build.
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Where engines are to run, instead of the recipe's: ort-cpu, tract, tensorrt-rtx:smNN.
+    #[arg(long, value_name = "TARGET")]
+    target: Vec<Target>,
+    /// Adds an engine in this precision for every target that has it.
+    #[arg(long, value_name = "SCHEME")]
+    quantize: Option<Precision>,
+    /// A JSON list with one label for each answer.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Bounds for every quantized engine, e.g. agreement=0.985,accuracy_drop=0.005.
+    #[arg(long, value_name = "BOUNDS")]
+    gate: Option<Gate>,
+    /// Longest text, in tokens.
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+    /// Fail where an engine cannot be made or checked on this machine.
+    #[arg(long)]
+    strict: bool,
+    /// The bundle, a folder.
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+}
+
+pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
+    let mut recipe = args.recipe.as_deref().map(Recipe::read).transpose()?.unwrap_or_default();
+    if !args.target.is_empty() || args.quantize.is_some() {
+        recipe.engines = engines(&args, &recipe)?;
+    }
+    if let Some(gate) = args.gate {
+        let quantized = recipe.engines.iter_mut().filter(|engine| engine.precision != Precision::Fp32);
+        quantized.for_each(|engine| engine.gate = engine.gate.overridden_by(gate));
+    }
+    recipe.labels = args.labels.or(recipe.labels);
+    recipe.max_length = args.max_length.or(recipe.max_length);
+    if args.output.starts_with(&args.source.checkpoint) {
+        return Err(Error::bad_input("the output is inside the checkpoint").hint("choose another place for -o"));
+    }
+    let request =
+        BuildRequest { source: args.source.source(recipe.task), recipe, output: args.output, strict: args.strict };
+    screen.note(format!("building {}", request.output.display()));
+    let manifest = pipeline::build(&request, screen)?;
+    screen.result(&manifest, |manifest| summary(manifest, &request))
+}
+
+/// One engine for each target, at the precision it runs best, and one more for each that can be quantized.
+fn engines(args: &BuildArgs, recipe: &Recipe) -> Result<Vec<EngineSpec>> {
+    let mut targets = args.target.clone();
+    if targets.is_empty() {
+        for engine in &recipe.engines {
+            if !targets.contains(&engine.target) {
+                targets.push(engine.target.clone());
+            }
+        }
+    }
+    if targets.is_empty() {
+        targets = vec![Target::OrtCpu, Target::Tract];
+    }
+    let spec = |target: &Target, precision| EngineSpec {
+        target: target.clone(),
+        precision,
+        gate: Gate::default(),
+        profile: None,
+    };
+    let mut engines = Vec::new();
+    for target in &targets {
+        let gpu = matches!(target, Target::TensorRtRtx(_));
+        let plain = if gpu { Precision::Fp16 } else { Precision::Fp32 };
+        engines.push(spec(target, plain));
+        match args.quantize {
+            Some(precision) if precision != plain && *target == Target::OrtCpu => engines.push(spec(target, precision)),
+            _ => {}
+        }
+    }
+    Ok(engines)
+}
+
+fn summary(manifest: &Manifest, request: &BuildRequest) -> String {
+    let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
+    let engines: Vec<&str> = manifest.engines.iter().map(|engine| engine.name.as_str()).collect();
+    let skipped: Vec<&str> = manifest.skipped.iter().map(|skipped| skipped.engine.as_str()).collect();
+    let skipped = if skipped.is_empty() { String::new() } else { format!("; skipped: {}", skipped.join(", ")) };
+    format!(
+        "{} ({:.1} MB): {}{skipped}\nnext: kilnc run {} --text \"…\"\n",
+        request.output.display(),
+        bytes as f64 / 1e6,
+        engines.join(", "),
+        request.output.display()
+    )
+}

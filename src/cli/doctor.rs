@@ -1,0 +1,66 @@
+//! `kilnc doctor`: which runtimes are found, and how to get those that are not.
+
+use serde::Serialize;
+
+use super::Screen;
+use crate::error::Result;
+use crate::runtime::library::{self, Library};
+use crate::runtime::{self, Runtime};
+
+#[derive(Serialize)]
+struct Finding {
+    name: &'static str,
+    purpose: &'static str,
+    found: bool,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
+}
+
+pub fn run(screen: &Screen) -> Result<()> {
+    let mut findings = vec![Finding {
+        name: "tract",
+        purpose: "runs plain engines, without any native library",
+        found: true,
+        detail: "compiled in".to_owned(),
+        command: None,
+    }];
+    findings.extend(library::ALL.into_iter().map(look));
+    screen.result(&findings, |findings| {
+        findings
+            .iter()
+            .map(|f| {
+                let command =
+                    f.command.as_ref().map(|command| format!("\n              {command}")).unwrap_or_default();
+                format!(
+                    "{:7} {:17} {}\n        {}{command}\n",
+                    if f.found { "found" } else { "MISSING" },
+                    f.name,
+                    f.purpose,
+                    f.detail
+                )
+            })
+            .collect()
+    })
+}
+
+fn look(library: &'static Library) -> Finding {
+    let tensorrt = std::ptr::eq(library, &library::TENSORRT_RTX);
+    let found =
+        if tensorrt { library.find().map(|path| path.display().to_string()) } else { runtime::available(Runtime::Ort) };
+    let (name, purpose) = (library.name, library.purpose);
+    match found {
+        Ok(_) if tensorrt && !cfg!(feature = "tensorrt") => Finding {
+            name,
+            purpose,
+            found: false,
+            detail: "the library is there, but this kilnc was built without the feature `tensorrt`; build it with:"
+                .to_owned(),
+            command: Some("cargo build --release --features tensorrt".to_owned()),
+        },
+        Ok(detail) => Finding { name, purpose, found: true, detail, command: None },
+        Err(e) => {
+            Finding { name, purpose, found: false, detail: e.message().to_owned(), command: Some(library.command()) }
+        }
+    }
+}

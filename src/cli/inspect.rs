@@ -1,0 +1,159 @@
+//! `kilnc inspect`: says what a path is.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Screen;
+use crate::adapter;
+use crate::bundle::{self, Bundle, Manifest};
+use crate::checkpoint::{Checkpoint, safetensors};
+use crate::error::{Error, Result};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  kilnc inspect checkpoint/
+  kilnc inspect models/sections-lora
+  kilnc inspect sections.kiln --json")]
+pub struct InspectArgs {
+    /// A checkpoint, an adapter, a bundle or a safetensors file.
+    path: PathBuf,
+}
+
+/// A tensor of a file.
+#[derive(Serialize)]
+struct TensorLine {
+    name: String,
+    #[serde(rename = "type")]
+    ty: String,
+}
+
+#[derive(Serialize)]
+struct CheckpointReport {
+    kind: &'static str,
+    model_type: Option<String>,
+    architectures: Vec<String>,
+    parameters: usize,
+    bytes: usize,
+    labels: Option<Vec<String>>,
+    tensors: Vec<TensorLine>,
+}
+
+pub fn run(args: InspectArgs, screen: &Screen) -> Result<()> {
+    let path = &args.path;
+    if bundle::is_bundle(path) {
+        let bundle = Bundle::open(path)?;
+        return screen.result(&bundle.manifest, describe_bundle);
+    }
+    let report = if adapter::is_adapter(path) {
+        weights("adapter", &path.join("adapter_model.safetensors"))?
+    } else if path.extension().is_some_and(|extension| extension == "safetensors") {
+        weights("safetensors file", path)?
+    } else if path.join("config.json").is_file() {
+        checkpoint(&Checkpoint::open(path)?)
+    } else {
+        return Err(Error::bad_input(format!("{} is nothing that kilnc knows", path.display()))
+            .hint("known: a checkpoint's folder, an adapter's folder, a bundle, a safetensors file"));
+    };
+    screen.result(&report, describe_weights)
+}
+
+fn checkpoint(checkpoint: &Checkpoint) -> CheckpointReport {
+    CheckpointReport {
+        kind: "checkpoint",
+        model_type: checkpoint.common.model_type.clone(),
+        architectures: checkpoint.common.architectures.clone().unwrap_or_default(),
+        parameters: checkpoint.parameters().0,
+        bytes: checkpoint.state.iter().map(|(_, t)| t.weight.byte_len()).sum(),
+        labels: checkpoint.common.labels(),
+        tensors: checkpoint.state.iter().map(|(name, t)| line(name, t.weight.ty().to_string())).collect(),
+    }
+}
+
+fn weights(kind: &'static str, path: &std::path::Path) -> Result<CheckpointReport> {
+    let tensors = safetensors::read(path)?;
+    Ok(CheckpointReport {
+        kind,
+        model_type: None,
+        architectures: Vec::new(),
+        parameters: tensors.iter().map(|(_, w)| w.shape().iter().product::<usize>()).sum(),
+        bytes: tensors.iter().map(|(_, w)| w.byte_len()).sum(),
+        labels: None,
+        tensors: tensors.iter().map(|(name, w)| line(name, w.ty().to_string())).collect(),
+    })
+}
+
+fn line(name: &str, ty: String) -> TensorLine {
+    TensorLine { name: crate::error::printable(name), ty }
+}
+
+fn describe_weights(report: &CheckpointReport) -> String {
+    let mut out = format!("{}", report.kind);
+    if let Some(model_type) = &report.model_type {
+        out += &format!(" of a {} ({})", crate::error::printable(model_type), report.architectures.join(", "));
+    }
+    out += &format!(": {:.2} M parameters, {:.1} MB\n", report.parameters as f64 / 1e6, report.bytes as f64 / 1e6);
+    if let Some(labels) = &report.labels {
+        out += &format!("labels: {}\n", labels.join(", "));
+    }
+    let width = report.tensors.iter().map(|t| t.name.chars().count()).max().unwrap_or(0);
+    report.tensors.iter().for_each(|t| out += &format!("  {:width$}  {}\n", t.name, t.ty));
+    out
+}
+
+fn describe_bundle(manifest: &Manifest) -> String {
+    let mut out = format!(
+        "bundle {}: {} for {}, {} labels, up to {} tokens; built by kilnc {}\n",
+        manifest.name,
+        manifest.model_type,
+        manifest.task,
+        manifest.labels.len(),
+        manifest.max_length,
+        manifest.kilnc
+    );
+    for file in &manifest.sources {
+        out += &format!("source   {} ({} bytes, sha256 {}…)\n", file.path, file.bytes, short(&file.sha256));
+    }
+    for adapter in &manifest.adapters {
+        out += &format!(
+            "adapter  {} × {}: {} weights changed, {} brought whole\n",
+            adapter.name,
+            adapter.scale,
+            adapter.changed,
+            adapter.saved.len()
+        );
+    }
+    for engine in &manifest.engines {
+        let file = manifest.files.iter().find(|file| file.path == engine.file);
+        let bytes = file.map_or(0, |file| file.bytes);
+        out += &format!(
+            "engine   {}: {} on {}, {:.1} MB\n",
+            engine.name,
+            engine.precision,
+            engine.runtime,
+            bytes as f64 / 1e6
+        );
+        for pass in &engine.passes {
+            out += &format!("           {}: {} changed, {} left\n", pass.name, pass.changed, pass.left.len());
+        }
+        if let Some(library) = &engine.compiled_by {
+            out += &format!("           compiled by {library}: {}\n", engine.layers.as_deref().unwrap_or_default());
+        }
+        for gate in &engine.gates {
+            let checks: Vec<_> = gate.checks.iter().map(|check| check.to_string()).collect();
+            let checks = if checks.is_empty() { "not checked".to_owned() } else { checks.join(", ") };
+            out += &format!("           against {} on {}: {checks} ({})\n", gate.against, gate.on, gate.ran_by);
+        }
+    }
+    for skipped in &manifest.skipped {
+        out += &format!("skipped  {}: {}\n", skipped.engine, skipped.reason);
+    }
+    out += &format!("{} files; check them with kilnc verify\n", manifest.files.len());
+    out
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}

@@ -1,0 +1,129 @@
+//! The command line: one file for each command.
+
+mod bench;
+mod build;
+mod doctor;
+mod eval;
+mod export;
+mod inspect;
+mod run;
+mod screen;
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::adapter::AdapterSource;
+use crate::error::{Error, Result};
+use crate::pipeline::{self, Source};
+use crate::task::Task;
+use crate::{bench as harness, child};
+
+pub use screen::Screen;
+
+/// The command line of kilnc.
+#[derive(Parser)]
+#[command(name = "kilnc", version, about, long_about = LONG_ABOUT, after_help = "Documentation: README.md")]
+pub struct Cli {
+    #[command(flatten)]
+    shared: Shared,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "\
+Turns a trained NLP checkpoint into engines that are ready to ship: reads the weights, merges adapters, draws the \
+graph, quantizes, proves that the answers are still the checkpoint's, and packs it all in one bundle.
+
+Exit codes: 0 done, 1 a fault of kilnc's, 2 bad input or usage, 3 a gate was missed, 4 a runtime or device is missing.";
+
+/// What every command takes.
+#[derive(Args, Clone, Copy)]
+struct Shared {
+    /// Print the result as JSON on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress, only results, warnings and errors.
+    #[arg(long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build a bundle of engines from a checkpoint.
+    Build(build::BuildArgs),
+    /// Write one ONNX model from a checkpoint.
+    Export(export::ExportArgs),
+    /// Answer texts with a bundle.
+    Run(run::RunArgs),
+    /// Score a bundle on labelled texts.
+    Eval(eval::EvalArgs),
+    /// Measure engines side by side.
+    Bench(bench::BenchArgs),
+    /// Say what a checkpoint, an adapter or a bundle is.
+    Inspect(inspect::InspectArgs),
+    /// Check that a bundle is what its manifest says.
+    Verify(verify::VerifyArgs),
+    /// Say which runtimes are found, and how to get those that are not.
+    Doctor,
+    /// A part of another command, in a process of its own.
+    #[command(name = child::SUBCOMMAND, hide = true)]
+    Child {
+        /// Which part.
+        job: String,
+    },
+}
+
+/// The model that a command works on.
+#[derive(Args)]
+struct SourceArgs {
+    /// A checkpoint in the Hub layout: a folder with config.json and model.safetensors.
+    #[arg(value_name = "SRC")]
+    checkpoint: PathBuf,
+    /// A PEFT adapter to merge, with a factor if not 1.
+    #[arg(long, value_name = "DIR[@SCALE]")]
+    adapter: Vec<AdapterSource>,
+    /// What the model is for; found out from the weights, if not given.
+    #[arg(long, value_name = "TASK")]
+    task: Option<Task>,
+}
+
+impl SourceArgs {
+    fn source(&self, task: Option<Task>) -> Source {
+        Source { checkpoint: self.checkpoint.clone(), adapters: self.adapter.clone(), task: self.task.or(task) }
+    }
+}
+
+/// Runs the command.
+pub fn run(cli: Cli) -> Result<()> {
+    let screen = Screen::new(cli.shared.quiet, cli.shared.json);
+    match cli.command {
+        Command::Build(args) => build::run(args, &screen),
+        Command::Export(args) => export::run(args, &screen),
+        Command::Run(args) => run::run(args, &screen),
+        Command::Eval(args) => eval::run(args, &screen),
+        Command::Bench(args) => bench::run(args, &screen),
+        Command::Inspect(args) => inspect::run(args, &screen),
+        Command::Verify(args) => verify::run(args, &screen),
+        Command::Doctor => doctor::run(&screen),
+        Command::Child { job } => serve(&job),
+    }
+}
+
+/// Prints an error the way the command line was told to.
+pub fn report(error: &Error, json: bool) {
+    if json {
+        println!("{}", serde_json::json!({ "error": child::SentError::from(error) }));
+    }
+    eprintln!("error: {error}");
+}
+
+fn serve(job: &str) -> Result<()> {
+    match job {
+        harness::JOB => child::serve(harness::run),
+        #[cfg(feature = "tensorrt")]
+        pipeline::TENSORRT_JOB => child::serve(pipeline::compile_tensorrt),
+        other => Err(Error::bad_input(format!("no part of kilnc is called `{}`", crate::error::printable(other)))),
+    }
+}

@@ -1,0 +1,109 @@
+//! What the user sees: results on standard output, progress and warnings on standard error.
+
+use std::fmt::Display;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::pipeline::Observer;
+
+/// Standard output and standard error, as the flags ask.
+pub struct Screen {
+    quiet: bool,
+    json: bool,
+    stage: Mutex<Option<Stage>>,
+}
+
+struct Stage {
+    bar: ProgressBar,
+    start: Instant,
+}
+
+impl Screen {
+    /// A screen; `quiet` leaves progress out, `json` prints results as JSON.
+    pub fn new(quiet: bool, json: bool) -> Screen {
+        Screen { quiet, json, stage: Mutex::new(None) }
+    }
+
+    /// Prints a result: as JSON where that was asked for, else as the text that `human` makes.
+    pub fn result<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> Result<()> {
+        let text = match self.json {
+            true => {
+                serde_json::to_string_pretty(value)
+                    .map_err(|e| Error::bug(format!("a result cannot be printed: {e}")))?
+                    + "\n"
+            }
+            false => human(value),
+        };
+        use std::io::Write;
+        match std::io::stdout().write_all(text.as_bytes()) {
+            // Whoever reads has read enough, as `head` does.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|e| Error::bad_input(format!("standard output: {e}"))),
+        }
+    }
+
+    /// A line about what is going on.
+    pub fn note(&self, line: impl Display) {
+        if !self.quiet {
+            self.print(&line.to_string());
+        }
+    }
+
+    fn print(&self, line: &str) {
+        let stage = self.stage.lock();
+        match stage.as_ref().ok().and_then(|stage| stage.as_ref()) {
+            Some(stage) => stage.bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+impl Observer for Screen {
+    fn begin(&self, name: &str, total: Option<u64>) {
+        let shown = !self.quiet && std::io::stderr().is_terminal();
+        let bar = match (shown, total) {
+            (false, _) => ProgressBar::hidden(),
+            (true, None) => ProgressBar::new_spinner(),
+            (true, Some(total)) => ProgressBar::new(total),
+        };
+        let template =
+            if total.is_some() { "  {msg} {bar:30} {percent:>3} % · {eta} left" } else { "  {spinner} {msg}" };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(name.to_owned());
+        bar.tick();
+        if let Ok(mut stage) = self.stage.lock() {
+            *stage = Some(Stage { bar, start: Instant::now() });
+        }
+    }
+
+    fn advance(&self, steps: u64) {
+        if let Ok(stage) = self.stage.lock()
+            && let Some(stage) = stage.as_ref()
+        {
+            stage.bar.inc(steps);
+        }
+    }
+
+    fn done(&self, line: &str) {
+        let ended = self.stage.lock().ok().and_then(|mut stage| stage.take());
+        let time = ended.map(|stage| {
+            stage.bar.finish_and_clear();
+            stage.start.elapsed().as_secs_f64()
+        });
+        match time {
+            Some(time) => self.note(format!("  {time:>6.2} s  {line}")),
+            None => self.note(format!("            {line}")),
+        }
+    }
+
+    fn warn(&self, line: &str) {
+        self.print(&format!("warning: {line}"));
+    }
+}
