@@ -51,6 +51,11 @@ pub struct EngineSpec {
 }
 
 impl EngineSpec {
+    /// An engine without bounds or shapes of its own.
+    pub fn new(target: Target, precision: Precision) -> EngineSpec {
+        EngineSpec { target, precision, gate: Gate::default(), profile: None }
+    }
+
     /// The engine's name in the bundle, e.g. `ort-cpu-int8`.
     pub fn name(&self) -> String {
         format!("{}-{}", self.target.slug(), self.precision)
@@ -87,6 +92,14 @@ pub struct GoldenSpec {
 }
 
 impl Recipe {
+    /// The engines to build: FP32 for ONNX Runtime and for tract, where the recipe has none.
+    pub fn engines_or_default(&self) -> Vec<EngineSpec> {
+        match self.engines.as_slice() {
+            [] => [Target::OrtCpu, Target::Tract].map(|target| EngineSpec::new(target, Precision::Fp32)).to_vec(),
+            given => given.to_vec(),
+        }
+    }
+
     /// Reads a recipe. Paths in it are taken from the recipe's own folder.
     pub fn read(path: &Path) -> Result<Recipe> {
         let text = read_text(path)?;

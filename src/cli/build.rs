@@ -84,19 +84,15 @@ fn engines(args: &BuildArgs, recipe: &Recipe) -> Result<Vec<EngineSpec>> {
     if targets.is_empty() {
         targets = vec![Target::OrtCpu, Target::Tract];
     }
-    let spec = |target: &Target, precision| EngineSpec {
-        target: target.clone(),
-        precision,
-        gate: Gate::default(),
-        profile: None,
-    };
     let mut engines = Vec::new();
     for target in &targets {
         let gpu = matches!(target, Target::TensorRtRtx(_));
         let plain = if gpu { Precision::Fp16 } else { Precision::Fp32 };
-        engines.push(spec(target, plain));
+        engines.push(EngineSpec::new(target.clone(), plain));
         match args.quantize {
-            Some(precision) if precision != plain && *target == Target::OrtCpu => engines.push(spec(target, precision)),
+            Some(precision) if precision != plain && *target == Target::OrtCpu => {
+                engines.push(EngineSpec::new(target.clone(), precision))
+            }
             _ => {}
         }
     }

@@ -90,7 +90,7 @@ fn line(name: &str, ty: String) -> TensorLine {
 }
 
 fn describe_weights(report: &CheckpointReport) -> String {
-    let mut out = format!("{}", report.kind);
+    let mut out = report.kind.to_owned();
     if let Some(model_type) = &report.model_type {
         out += &format!(" of a {} ({})", crate::error::printable(model_type), report.architectures.join(", "));
     }

@@ -89,7 +89,8 @@ impl Library {
 
     /// The command that installs the library where it is looked for.
     pub fn command(&self) -> String {
-        let place = user_folder().unwrap_or_else(|| PathBuf::from("runtimes")).join(self.folder);
+        let named = std::env::var_os(RUNTIMES).map(PathBuf::from);
+        let place = named.or_else(user_folder).unwrap_or_else(|| PathBuf::from("runtimes")).join(self.folder);
         format!("python3 -m pip install --no-deps --target {} {}", place.display(), self.package)
     }
 

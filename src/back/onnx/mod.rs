@@ -35,14 +35,23 @@ pub fn write(graph: &Verified<Graph>, path: &Path, progress: &Progress<'_>) -> R
 }
 
 fn write_up_to(graph: &Verified<Graph>, path: &Path, largest: u64, progress: &Progress<'_>) -> Result<Written> {
-    let (model, body, small) = messages(graph)?;
-    let mut weights: Vec<(String, Weight)> = small;
+    let messages = messages(graph)?;
+    let mut weights = messages.constants;
     weights.extend(graph.weights().map(|(_, value, weight)| (value.name.clone(), weight.clone())));
-    layout::write(&model, &body, &weights, path, largest, progress)
+    layout::write(&messages.model, &messages.graph, &weights, path, largest, progress)
 }
 
-/// The model without its graph, the graph without its weights, and the small constants that nodes read.
-fn messages(graph: &Graph) -> Result<(ModelProto, GraphProto, Vec<(String, Weight)>)> {
+/// A graph as messages, but for its weights.
+struct Messages {
+    /// The model without its graph.
+    model: ModelProto,
+    /// The graph without its weights.
+    graph: GraphProto,
+    /// The small constants that nodes read where our operations have attributes.
+    constants: Vec<(String, Weight)>,
+}
+
+fn messages(graph: &Graph) -> Result<Messages> {
     let mut body = GraphProto::new();
     body.name = graph.name().to_owned();
     let mut constants = Vec::new();
@@ -67,7 +76,7 @@ fn messages(graph: &Graph) -> Result<(ModelProto, GraphProto, Vec<(String, Weigh
     if body.node.iter().any(|node| node.domain == node::MICROSOFT) {
         model.opset_import.push(operator_set(node::MICROSOFT, 1));
     }
-    Ok((model, body, constants))
+    Ok(Messages { model, graph: body, constants })
 }
 
 fn operator_set(domain: &str, version: i64) -> OperatorSetIdProto {

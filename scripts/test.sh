@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# All that a change has to pass: format, lints, tests, documentation. Sets up what it needs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh
+cargo fmt --check
+cargo clippy --release --features tensorrt --all-targets -- -D warnings
+# Without the binding of TensorRT, kilnc is whole in all else.
+cargo clippy --release --all-targets -- -D warnings
+if cargo nextest --version >/dev/null 2>&1; then
+  cargo nextest run --release --features tensorrt
+else
+  cargo test --release --features tensorrt --lib --bins --tests
+fi
+RUSTDOCFLAGS="-D warnings" cargo doc --release --features tensorrt --no-deps --quiet

@@ -1,0 +1,258 @@
+//! Proves that the engines of a bundle still answer like the checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use super::assembly::{Assembly, Made, remove, runtime_of};
+use super::{Model, Observer, compile};
+use crate::back::onnx;
+use crate::bundle::{self, GateEntry};
+use crate::checkpoint::json;
+use crate::error::{Error, Result, printable};
+use crate::eval::{Example, Gate, Golden, PROBES, Parity, read_examples};
+use crate::passes::Manager;
+use crate::precision::Precision;
+use crate::recipe::Recipe;
+use crate::runtime::{self, Options, Runtime, TextEncoder};
+use crate::target::Target;
+use crate::task::Task;
+
+/// What engines are asked, and what they have to answer.
+pub(super) struct Judge {
+    encoder: TextEncoder,
+    labels: Vec<String>,
+    texts: Vec<Example>,
+    texts_name: String,
+    golden: Option<(String, Golden, Gate)>,
+    strict: bool,
+}
+
+/// The FP32 engine that the others are held against.
+struct Reference {
+    name: String,
+    onnx: PathBuf,
+    /// The first output's rows, text after text.
+    answers: Vec<Vec<f32>>,
+}
+
+impl Judge {
+    /// Reads all that answers are checked with. Without texts in the recipe, a few built-in ones are asked.
+    pub fn new(recipe: &Recipe, model: &Model, strict: bool) -> Result<Judge> {
+        let labels = labels(recipe, model)?;
+        let encoder = TextEncoder::open(&model.checkpoint.dir.join(bundle::TOKENIZER), max_length(recipe, model)?)?;
+        let (texts_name, texts) = match &recipe.texts {
+            Some(path) => (json::file_name(path), read_examples(path, &labels)?),
+            None => {
+                let probe = |text: &&str| Example { text: (*text).to_owned(), label: None };
+                ("built-in probes".to_owned(), PROBES.iter().map(probe).collect())
+            }
+        };
+        let golden = match &recipe.golden {
+            None => None,
+            Some(spec) => {
+                let gate = Gate { max_abs: Some(spec.max_abs), ..Gate::default() };
+                Some((json::file_name(&spec.file), Golden::read(&spec.file)?, gate))
+            }
+        };
+        Ok(Judge { encoder, labels, texts, texts_name, golden, strict })
+    }
+
+    /// Longest text, in tokens.
+    pub fn max_length(&self) -> usize {
+        self.encoder.max_length
+    }
+
+    /// The classifier's labels, none for another task.
+    pub fn into_labels(self) -> Vec<String> {
+        self.labels
+    }
+
+    /// Checks every engine and enters what was found. Fails where a bound is missed.
+    pub fn judge(&self, assembly: &mut Assembly) -> Result<()> {
+        let steps = (assembly.made.len() + 1) * self.texts.len();
+        assembly.observer.begin("checking answers", Some(steps as u64));
+        let reference = self.reference(assembly)?;
+        let mut made = std::mem::take(&mut assembly.made);
+        for engine in &mut made {
+            engine.entry.gates =
+                self.gates(engine, &reference, assembly).map_err(|e| e.at(format!("engine {}", engine.entry.name)))?;
+            if engine.entry.runtime == Runtime::TensorRtRtx {
+                remove(&engine.onnx)?;
+            }
+        }
+        if !made.iter().any(|engine| engine.onnx == reference.onnx) {
+            remove(&reference.onnx)?;
+        }
+        let line = format!("{} texts of {}, each engine against {}", self.texts.len(), self.texts_name, reference.name);
+        assembly.observer.done(&line);
+        tell(&made, assembly.observer);
+        let missed = missed(&made);
+        assembly.made = made;
+        missed
+    }
+
+    /// One of the bundle's FP32 engines, or one made for the purpose.
+    fn reference(&self, assembly: &Assembly) -> Result<Reference> {
+        let target = if runtime::available(Runtime::Ort).is_ok() { Target::OrtCpu } else { Target::Tract };
+        let runtime = runtime_of(&target);
+        let serves = |made: &&Made| made.entry.runtime == runtime && made.entry.precision == Precision::Fp32;
+        let (name, onnx) = match assembly.made.iter().find(serves) {
+            Some(made) => (made.entry.name.clone(), made.onnx.clone()),
+            None => {
+                let graph = compile(assembly.model, &target, Precision::Fp32, &mut Manager::default())?;
+                let onnx = assembly.stage.path("reference.onnx");
+                onnx::write(&graph, &onnx, &|_| {})?;
+                (format!("{target} fp32"), onnx)
+            }
+        };
+        Ok(Reference { name, answers: self.answers(&onnx, runtime, assembly.observer)?, onnx })
+    }
+
+    fn gates(&self, made: &Made, reference: &Reference, assembly: &Assembly) -> Result<Vec<GateEntry>> {
+        let mut gates = Vec::new();
+        // A plan needs its GPU. Its ONNX file, in the same operations and precision, runs on the CPU.
+        let (runtime, ran_by) = match made.entry.runtime {
+            Runtime::TensorRtRtx => (Runtime::Ort, format!("the plan's ONNX on {}", Runtime::Ort)),
+            runtime => (runtime, runtime.to_string()),
+        };
+        let entry = |against: &str, on: &str, rows, ran_by: &str, checks| GateEntry {
+            against: against.to_owned(),
+            on: on.to_owned(),
+            rows,
+            ran_by: ran_by.to_owned(),
+            checks,
+        };
+        if let Err(e) = runtime::available(runtime) {
+            if self.strict {
+                return Err(e);
+            }
+            assembly.observer.advance(self.texts.len() as u64);
+            return Ok(vec![entry(&reference.name, &self.texts_name, 0, e.message(), Vec::new())]);
+        }
+        if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
+            let parity = golden.compare(&mut *runtime::open(runtime, &made.onnx, Options::default())?)?;
+            gates.push(entry("golden", name, parity.rows, &ran_by, gate.check(&parity, None)));
+        }
+        if made.onnx != reference.onnx {
+            let found = self.answers(&made.onnx, runtime, assembly.observer)?;
+            let pairs = reference.answers.iter().zip(&found);
+            let parity = Parity::of(pairs.map(|(expected, found)| (expected.as_slice(), found.as_slice())))?;
+            let drop =
+                self.accuracy(&reference.answers).zip(self.accuracy(&found)).map(|(before, after)| before - after);
+            let gate = default_gate(made.entry.precision).overridden_by(made.spec.gate);
+            gates.push(entry(&reference.name, &self.texts_name, parity.rows, &ran_by, gate.check(&parity, drop)));
+        }
+        Ok(gates)
+    }
+
+    /// The first output's rows for every text, one text at a time, so that no answer depends on its neighbours.
+    fn answers(&self, onnx: &Path, runtime: Runtime, observer: &dyn Observer) -> Result<Vec<Vec<f32>>> {
+        let mut engine = runtime::open(runtime, onnx, Options::default())?;
+        let mut answers = Vec::with_capacity(self.texts.len());
+        for example in &self.texts {
+            let outputs = engine.run(&self.encoder.encode(&[&example.text])?)?;
+            let rows = outputs.first().and_then(|(_, tensor)| tensor.rows());
+            answers.extend(rows.ok_or_else(|| Error::bad_input("the engine gives no floats"))?.map(<[f32]>::to_vec));
+            observer.advance(1);
+        }
+        Ok(answers)
+    }
+
+    /// The share of texts that are answered right, where this is a classifier and all texts have labels.
+    fn accuracy(&self, answers: &[Vec<f32>]) -> Option<f64> {
+        if self.labels.is_empty() || answers.len() != self.texts.len() {
+            return None;
+        }
+        let mut right = 0;
+        for (answer, example) in answers.iter().zip(&self.texts) {
+            let label = example.label.as_ref()?;
+            let best = answer.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
+            right += usize::from(best == self.labels.iter().position(|known| known == label));
+        }
+        Some(right as f64 / answers.len() as f64)
+    }
+}
+
+/// What any engine has to keep: in FP32 the numbers, in other precisions only that they are numbers.
+fn default_gate(precision: Precision) -> Gate {
+    match precision {
+        Precision::Fp32 => Gate { max_abs: Some(1e-3), ..Gate::default() },
+        Precision::Fp16 | Precision::Int8 => Gate::default(),
+    }
+}
+
+/// Says for every engine what was found, and loudly where nothing could be.
+fn tell(made: &[Made], observer: &dyn Observer) {
+    for engine in made {
+        let name = &engine.entry.name;
+        for gate in &engine.entry.gates {
+            let checks: Vec<_> = gate.checks.iter().map(ToString::to_string).collect();
+            match gate.rows {
+                0 => observer.warn(&format!("{name} was NOT CHECKED: {}", gate.ran_by)),
+                _ => {
+                    observer.done(&format!("{name} against {}: {} ({})", gate.against, checks.join(", "), gate.ran_by))
+                }
+            }
+        }
+    }
+}
+
+/// All bounds that were missed, in one error.
+fn missed(made: &[Made]) -> Result<()> {
+    let gates = made.iter().flat_map(|engine| engine.entry.gates.iter().map(move |gate| (&engine.entry.name, gate)));
+    let mut missed = gates.flat_map(|(name, gate)| {
+        let failed = gate.checks.iter().filter(|check| !check.passed);
+        failed.map(move |check| format!("{name}: {check} against {} on {}", gate.against, gate.on))
+    });
+    match missed.next() {
+        None => Ok(()),
+        Some(first) => {
+            let error = Error::gate_failed(format!("a gate was missed: {first}"));
+            Err(missed.fold(error, |error, other| error.at(format!("also {other}"))).hint(
+                "nothing was written; loosen the bound in the recipe or with --gate, or choose a finer precision",
+            ))
+        }
+    }
+}
+
+/// The labels of a classifier: the recipe's, or the checkpoint's where their number is right.
+fn labels(recipe: &Recipe, model: &Model) -> Result<Vec<String>> {
+    if model.task != Task::TextClassification {
+        return Ok(Vec::new());
+    }
+    let logits = model.graph.outputs().first().and_then(|id| model.graph.value(*id).ty.shape.last()?.fixed());
+    let logits = logits.ok_or_else(|| Error::bug("a classifier's number of labels is not known"))?;
+    let labels = match &recipe.labels {
+        Some(path) => {
+            let labels: Vec<String> = json::read(path)?;
+            if labels.len() != logits {
+                return Err(Error::bad_input(format!(
+                    "{} labels, but the classifier has {logits} answers",
+                    labels.len()
+                ))
+                .at(path.display().to_string()));
+            }
+            labels
+        }
+        None => match model.checkpoint.common.labels() {
+            Some(labels) if labels.len() == logits => labels,
+            _ => (0..logits).map(|i| format!("LABEL_{i}")).collect(),
+        },
+    };
+    let mut sorted = labels.clone();
+    sorted.sort();
+    match sorted.windows(2).find(|pair| pair.first() == pair.last()) {
+        Some(twice) => Err(Error::bad_input(format!("the label `{}` stands twice", printable(&twice.concat())))),
+        None => Ok(labels),
+    }
+}
+
+fn max_length(recipe: &Recipe, model: &Model) -> Result<usize> {
+    let limit = model.checkpoint.common.max_position_embeddings.unwrap_or(512);
+    match recipe.max_length {
+        Some(n) if n > limit || n < 2 => {
+            Err(Error::bad_input(format!("max_length {n} is outside 2…{limit}, the positions that the model has")))
+        }
+        Some(n) => Ok(n),
+        None => Ok(limit),
+    }
+}

@@ -1,0 +1,188 @@
+//! Makes the parts of a bundle in its stage.
+
+use std::path::{Path, PathBuf};
+
+use super::answers::Judge;
+use super::tensorrt::compile_in_child;
+use super::{BuildRequest, Model, Observer, TensorRtJob, compile};
+use crate::adapter::{AdapterSource, Merged};
+use crate::back::onnx;
+use crate::bundle::{self, AdapterEntry, EngineEntry, Manifest, PassEntry, Skipped};
+use crate::checkpoint::json;
+use crate::error::{Error, Kind, Result};
+use crate::ir::{Graph, ValueId};
+use crate::output::Stage;
+use crate::passes::{Manager, Ran};
+use crate::recipe::{EngineSpec, ProfileSpec};
+use crate::runtime::Runtime;
+use crate::target::Target;
+
+/// An engine of the bundle while it is made.
+pub(super) struct Made {
+    /// What the manifest will say of it.
+    pub entry: EngineEntry,
+    /// What was asked for.
+    pub spec: EngineSpec,
+    /// Its ONNX file in the stage. A TensorRT engine's is there until its answers have been checked.
+    pub onnx: PathBuf,
+}
+
+/// A bundle that is being put together.
+pub(super) struct Assembly<'a> {
+    request: &'a BuildRequest,
+    pub model: &'a Model,
+    pub stage: &'a Stage,
+    pub observer: &'a dyn Observer,
+    pub made: Vec<Made>,
+    skipped: Vec<Skipped>,
+}
+
+impl<'a> Assembly<'a> {
+    pub fn new(
+        request: &'a BuildRequest,
+        model: &'a Model,
+        stage: &'a Stage,
+        observer: &'a dyn Observer,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(stage.path("engines")).map_err(|e| Error::io("writing to", stage.dir(), &e))?;
+        Ok(Assembly { request, model, stage, observer, made: Vec::new(), skipped: Vec::new() })
+    }
+
+    /// Makes one engine. One that this machine cannot make is skipped, unless the build is strict.
+    pub fn engine(&mut self, spec: &EngineSpec, max_length: usize) -> Result<()> {
+        let name = spec.name();
+        if self.made.iter().any(|made| made.entry.name == name) {
+            return Err(Error::bad_input(format!("the engine {name} is asked for twice")));
+        }
+        match self.make(spec, &name, max_length) {
+            Ok(made) => self.made.push(made),
+            Err(e) if e.kind() == Kind::RuntimeMissing && !self.request.strict => self.skip(name, &e)?,
+            Err(e) => return Err(e.at(format!("engine {name}"))),
+        }
+        Ok(())
+    }
+
+    fn make(&self, spec: &EngineSpec, name: &str, max_length: usize) -> Result<Made> {
+        let mut manager = Manager::default();
+        let graph = compile(self.model, &spec.target, spec.precision, &mut manager)?;
+        let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
+        self.observer.begin(name, Some(total));
+        let onnx = self.stage.path(&onnx_path(name));
+        let written = onnx::write(&graph, &onnx, &|bytes| self.observer.advance(bytes))?;
+        let mut entry = EngineEntry {
+            name: name.to_owned(),
+            target: spec.target.to_string(),
+            runtime: runtime_of(&spec.target),
+            precision: spec.precision,
+            file: onnx_path(name),
+            inputs: ports(&graph, graph.inputs()),
+            outputs: ports(&graph, graph.outputs()),
+            passes: manager.ran.iter().map(pass_entry).collect(),
+            compiled_by: None,
+            layers: None,
+            gates: Vec::new(),
+        };
+        if let Target::TensorRtRtx(_) = &spec.target {
+            self.compile_plan(spec, &onnx, max_length, &mut entry)?;
+        }
+        let layers = entry.layers.as_ref().map(|layers| format!(" → a plan of {layers}")).unwrap_or_default();
+        self.observer.done(&format!("{name}: {:.1} MB of ONNX{layers}", written.bytes as f64 / 1e6));
+        Ok(Made { entry, spec: spec.clone(), onnx })
+    }
+
+    /// Has TensorRT compile an ONNX file, in a child process, and makes the plan the engine's file.
+    fn compile_plan(&self, spec: &EngineSpec, onnx: &Path, max_length: usize, entry: &mut EngineEntry) -> Result<()> {
+        let graph = &self.model.graph;
+        let profile = spec.profile.unwrap_or_else(|| ProfileSpec::up_to(max_length));
+        let plan = format!("engines/{}.plan", entry.name);
+        let job = TensorRtJob {
+            onnx: onnx.to_owned(),
+            plan: self.stage.path(&plan),
+            layers: self.stage.path(&format!("engines/{}.layers.json", entry.name)),
+            target: spec.target.to_string(),
+            inputs: graph.inputs().iter().map(|id| graph.value(*id).name.clone()).collect(),
+            profile: [profile.min, profile.opt, profile.max],
+        };
+        let compiled = compile_in_child(&job)?;
+        compiled.warnings.iter().for_each(|warning| self.observer.warn(&format!("{}: {warning}", entry.name)));
+        entry.file = plan;
+        entry.compiled_by = Some(compiled.library);
+        entry.layers = Some(compiled.summary);
+        Ok(())
+    }
+
+    fn skip(&mut self, engine: String, why: &Error) -> Result<()> {
+        let reason: Vec<&str> = std::iter::once(why.message()).chain(why.hints().iter().map(String::as_str)).collect();
+        let reason = reason.join("; ");
+        self.observer.warn(&format!("{engine} is SKIPPED: {reason}"));
+        let onnx = self.stage.path(&onnx_path(&engine));
+        self.skipped.push(Skipped { engine, reason });
+        if onnx.exists() { remove(&onnx) } else { Ok(()) }
+    }
+
+    /// Copies what runs the engines, and writes the manifest last.
+    pub fn finish(self, judge: Judge) -> Result<Manifest> {
+        let tokenizer = self.model.checkpoint.dir.join(bundle::TOKENIZER);
+        let copy = self.stage.path(bundle::TOKENIZER);
+        std::fs::copy(&tokenizer, &copy).map_err(|e| Error::io("copying", &tokenizer, &e))?;
+        let name = match &self.request.recipe.name {
+            Some(name) => name.clone(),
+            None => self.request.output.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        let sources = self.model.checkpoint.files.iter().chain([&tokenizer]);
+        let manifest = Manifest {
+            schema: bundle::SCHEMA.to_owned(),
+            kilnc: env!("CARGO_PKG_VERSION").to_owned(),
+            name,
+            model_type: self.model.checkpoint.common.model_type.clone().unwrap_or_default(),
+            task: self.model.task,
+            max_length: judge.max_length(),
+            labels: judge.into_labels(),
+            sources: sources.map(|path| bundle::digest_source(path)).collect::<Result<_>>()?,
+            adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
+            engines: self.made.into_iter().map(|made| made.entry).collect(),
+            skipped: self.skipped,
+            files: bundle::digest_tree(self.stage.dir())?,
+        };
+        let text = serde_json::to_string_pretty(&manifest).map_err(|e| Error::bug(format!("the manifest: {e}")))?;
+        let path = self.stage.path(bundle::MANIFEST);
+        std::fs::write(&path, text + "\n").map_err(|e| Error::io("writing", &path, &e))?;
+        Ok(manifest)
+    }
+}
+
+/// What opens engines for a target.
+pub(super) fn runtime_of(target: &Target) -> Runtime {
+    match target {
+        Target::OrtCpu => Runtime::Ort,
+        Target::Tract => Runtime::Tract,
+        Target::TensorRtRtx(_) => Runtime::TensorRtRtx,
+    }
+}
+
+/// Removes a file of the stage that is not part of the bundle.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e))
+}
+
+fn onnx_path(engine: &str) -> String {
+    format!("engines/{engine}.onnx")
+}
+
+fn ports(graph: &Graph, ids: &[ValueId]) -> Vec<String> {
+    ids.iter().map(|id| graph.value(*id)).map(|value| format!("{}: {}", value.name, value.ty)).collect()
+}
+
+fn pass_entry(ran: &Ran) -> PassEntry {
+    PassEntry { name: ran.name.to_owned(), changed: ran.report.changed, left: ran.report.left.clone() }
+}
+
+fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEntry> {
+    Ok(AdapterEntry {
+        name: json::file_name(&source.dir),
+        scale: source.scale,
+        changed: merged.changed,
+        saved: merged.saved.clone(),
+        files: merged.files.iter().map(|path| bundle::digest_source(path)).collect::<Result<_>>()?,
+    })
+}

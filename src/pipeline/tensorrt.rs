@@ -1,0 +1,88 @@
+//! The part of a build that TensorRT does, in a process of its own.
+
+#[cfg(feature = "tensorrt")]
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+#[cfg(feature = "tensorrt")]
+use crate::target::Target;
+use crate::{child, runtime};
+
+/// What a child is asked to compile.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct TensorRtJob {
+    /// The model.
+    pub onnx: PathBuf,
+    /// Where the plan goes.
+    pub plan: PathBuf,
+    /// Where the list of layers goes.
+    pub layers: PathBuf,
+    /// What it is compiled for.
+    pub target: String,
+    /// The inputs, all of one shape
+    pub inputs: Vec<String>,
+    /// That shape: smallest, fastest at, largest.
+    pub profile: [[usize; 2]; 3],
+}
+
+/// What came of it.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct TensorRtDone {
+    /// The library and its version.
+    pub library: String,
+    /// What became of the layers, in words.
+    pub summary: String,
+    /// What the library complained of.
+    pub warnings: Vec<String>,
+}
+
+/// Longest that a compile may take.
+const TENSORRT_LIMIT: Duration = Duration::from_secs(1800);
+
+/// The name of the child's job.
+pub const TENSORRT_JOB: &str = "tensorrt";
+
+pub(super) fn compile_in_child(job: &TensorRtJob) -> Result<TensorRtDone> {
+    if !cfg!(feature = "tensorrt") {
+        return Err(Error::runtime_missing("this kilnc was built without TensorRT")
+            .hint("build it with: cargo build --release --features tensorrt (needs libclang and a C++ compiler)"));
+    }
+    runtime::library::TENSORRT_RTX.find()?;
+    child::ask(TENSORRT_JOB, job, TENSORRT_LIMIT, "compiling with TensorRT for RTX")
+}
+
+/// The child's side of a TensorRT engine.
+#[cfg(feature = "tensorrt")]
+pub fn compile_tensorrt(job: TensorRtJob) -> Result<TensorRtDone> {
+    use crate::back::tensorrt::{CompileOptions, InputProfile, Libraries, compile};
+
+    let library = runtime::library::TENSORRT_RTX.find()?;
+    let libraries = Libraries::in_folder(library.parent().unwrap_or(Path::new("")));
+    let Target::TensorRtRtx(capability) = job.target.parse()? else {
+        return Err(Error::bug(format!("{} is no target of TensorRT", job.target)));
+    };
+    let [min, opt, max] = job.profile.map(|shape| shape.map(|n| n as i64).to_vec());
+    let range =
+        |input: &String| InputProfile { input: input.clone(), min: min.clone(), opt: opt.clone(), max: max.clone() };
+    let options = CompileOptions {
+        capabilities: vec![capability],
+        profiles: vec![job.inputs.iter().map(range).collect()],
+        workspace_bytes: None,
+    };
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |e: std::io::Error| Error::io("writing", &path, &e)
+    };
+    let mut plan = Vec::new();
+    let report = compile(&libraries, &job.onnx, &options, &mut plan)?;
+    std::fs::write(&job.plan, &plan).map_err(failed(&job.plan))?;
+    let layers = serde_json::to_vec_pretty(&report.layers).map_err(|e| Error::bug(format!("the layer list: {e}")))?;
+    std::fs::write(&job.layers, layers).map_err(failed(&job.layers))?;
+    Ok(TensorRtDone {
+        library: format!("TensorRT for RTX {}", report.library_version),
+        summary: report.summary().to_string(),
+        warnings: report.warnings,
+    })
+}
