@@ -62,6 +62,7 @@ impl Config {
 fn draw(drawing: &Drawing) -> Result<Graph> {
     let config: Config = json::parse(drawing.config, "config.json")?;
     config.refuse_unsupported()?;
+    let layer = config.layer()?;
     let mut blocks = Blocks::new("bert");
     let bert = drawing.weights.sub("bert");
     let ids = blocks.token_input("input_ids");
@@ -69,7 +70,6 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
     let types = blocks.token_input("token_type_ids");
 
     let mut x = embeddings(&mut blocks, &config, &bert.sub("embeddings"), ids, types)?;
-    let layer = config.layer()?;
     for i in 0..config.num_hidden_layers {
         x = blocks.encoder_layer(&bert.sub("encoder").item("layer", i), i, &layer, x, mask)?;
     }

@@ -1,0 +1,226 @@
+//! `kilnc build` and what is done with its bundles, on small checkpoints with known answers.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{command, copied, edit, fixture, kilnc, names, place};
+use serde_json::Value;
+
+/// A recipe with one golden file and these engines.
+fn recipe(dir: &Path, golden: &Path, max_abs: &str, engines: &[(&str, &str)]) -> std::path::PathBuf {
+    let mut text = format!("name = \"tiny\"\n[golden]\nfile = {golden:?}\nmax_abs = {max_abs}\n");
+    for (target, precision) in engines {
+        text += &format!("[[engine]]\ntarget = {target:?}\nprecision = {precision:?}\n");
+    }
+    let path = dir.join("recipe.toml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+const FP32: &[(&str, &str)] = &[("ort-cpu", "fp32"), ("tract", "fp32")];
+
+#[test]
+fn a_checkpoint_becomes_a_bundle_that_answers() {
+    let place = place();
+    let out = place.path().join("tiny.kiln");
+    let golden = fixture("tiny-bert").join("golden.safetensors");
+    let engines = [("ort-cpu", "fp32"), ("ort-cpu", "int8"), ("tract", "fp32"), ("tract", "int8")];
+    let recipe = recipe(place.path(), &golden, "1e-5", &engines);
+    kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out, "--quiet"]).expect(0);
+    assert_eq!(names(place.path()), ["recipe.toml", "tiny.kiln"]);
+    assert_eq!(names(&out), ["engines", "manifest.json", "tokenizer.json"]);
+
+    let manifest = kilnc(arguments!["inspect", out, "--json"]).expect(0).json();
+    assert_eq!(manifest["task"], "text-classification");
+    assert_eq!(manifest["engines"].as_array().unwrap().len(), 4);
+    let gate = &manifest["engines"][0]["gates"][0];
+    assert_eq!((&gate["against"], &gate["rows"]), (&Value::from("golden"), &Value::from(4)));
+
+    let answers = kilnc(arguments!["run", out, "--text", "the movie", "--text", "not good", "--json"]).expect(0).json();
+    assert_eq!(answers.as_array().unwrap().len(), 2);
+    let label = answers[0]["label"].as_str().unwrap();
+    assert!(manifest["labels"].as_array().unwrap().iter().any(|known| known == label));
+    kilnc(arguments!["verify", out]).expect(0);
+
+    let texts = place.path().join("texts.jsonl");
+    fs::write(&texts, format!("{{\"text\": \"the movie\", \"label\": {label:?}}}\n")).unwrap();
+    let scores = kilnc(arguments!["eval", out, "--data", texts, "--json"]).expect(0).json();
+    assert_eq!(scores.as_array().unwrap().len(), 4);
+    assert_eq!(scores[1]["accuracy"], 1.0);
+}
+
+#[test]
+fn merged_adapters_give_pytorchs_numbers() {
+    for adapter in ["tiny-lora", "tiny-lora-rslora"] {
+        let place = place();
+        let recipe = recipe(place.path(), &fixture(adapter).join("golden.safetensors"), "1e-5", FP32);
+        let out = place.path().join("out");
+        kilnc(arguments![
+            "build",
+            fixture("tiny-bert-base"),
+            "--adapter",
+            fixture(adapter),
+            "--recipe",
+            recipe,
+            "-o",
+            out,
+            "--quiet"
+        ])
+        .expect(0);
+    }
+}
+
+#[test]
+fn the_bare_encoder_gives_pytorchs_hidden_states() {
+    let place = place();
+    let recipe = recipe(place.path(), &fixture("tiny-bert-base").join("golden.safetensors"), "1e-5", FP32);
+    let out = place.path().join("out");
+    let manifest =
+        kilnc(arguments!["build", fixture("tiny-bert-base"), "--recipe", recipe, "-o", out, "--json"]).expect(0).json();
+    assert_eq!(manifest["task"], "feature-extraction");
+    let outputs = &manifest["engines"][0]["outputs"];
+    assert_eq!(outputs[0], "last_hidden_state: f32[batch_size, sequence_length, 32]");
+    assert_eq!(outputs[1], "pooler_output: f32[batch_size, 32]");
+}
+
+#[test]
+fn a_missed_gate_exits_3_and_keeps_the_old_output() {
+    let place = place();
+    let out = place.path().join("out");
+    let golden = fixture("tiny-bert").join("golden.safetensors");
+    let build = |max_abs| {
+        let recipe = recipe(place.path(), &golden, max_abs, FP32);
+        kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out])
+    };
+    let ran = build("0.0").expect(3);
+    assert!(ran.stderr.contains("error: a gate was missed: ort-cpu-fp32: max_abs"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: nothing was written"), "{}", ran.stderr);
+    assert_eq!(names(place.path()), ["recipe.toml"]);
+
+    build("1e-5").expect(0);
+    let before = fs::read(out.join("manifest.json")).unwrap();
+    build("0.0").expect(3);
+    assert_eq!(fs::read(out.join("manifest.json")).unwrap(), before);
+    kilnc(arguments!["verify", out]).expect(0);
+}
+
+#[test]
+fn the_gates_of_the_command_line_hold_quantized_engines() {
+    let place = place();
+    let out = place.path().join("out");
+    let ran =
+        kilnc(arguments!["build", fixture("tiny-bert"), "--quantize", "int8", "--gate", "max_abs=1e-9", "-o", out])
+            .expect(3);
+    assert!(ran.stderr.contains("ort-cpu-int8: max_abs"), "{}", ran.stderr);
+    assert!(names(place.path()).is_empty());
+}
+
+#[test]
+fn the_same_build_twice_gives_the_same_bytes() {
+    let place = place();
+    let golden = fixture("tiny-bert").join("golden.safetensors");
+    let recipe = recipe(place.path(), &golden, "1e-5", &[("ort-cpu", "fp32"), ("ort-cpu", "int8"), ("tract", "fp32")]);
+    let build = |name: &str| {
+        let out = place.path().join(name);
+        kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out, "--quiet"]).expect(0);
+        fs::read(out.join("manifest.json")).unwrap()
+    };
+    // The manifest holds the digest of every file.
+    assert_eq!(build("one"), build("two"));
+}
+
+#[test]
+fn without_native_libraries_kilnc_builds_and_answers_on_tract_and_says_what_is_missing() {
+    let place = place();
+    let out = place.path().join("out");
+    let bare = |arguments: Vec<std::ffi::OsString>| -> common::Ran {
+        let nowhere = place.path().join("nowhere");
+        command(arguments).env("KILNC_RUNTIMES", nowhere).env_remove("ORT_DYLIB_PATH").output().unwrap().into()
+    };
+    let targets = ["--target", "ort-cpu", "--target", "tract", "--target", "tensorrt-rtx:sm75"];
+    let mut build: Vec<std::ffi::OsString> = arguments!["build", fixture("tiny-bert"), "-o", out].into();
+    build.extend(targets.map(Into::into));
+    let ran = bare(build.clone()).expect(0);
+    assert!(ran.stderr.contains("warning: tensorrt-rtx-sm75-fp16 is SKIPPED: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("warning: ort-cpu-fp32 was NOT CHECKED: ONNX Runtime is not found"), "{}", ran.stderr);
+    let answered = bare(arguments!["run", out, "--text", "the movie"].into()).expect(0);
+    assert!(answered.stderr.contains("engine tract-fp32"), "{}", answered.stderr);
+    let doctor = bare(arguments!["doctor"].into()).expect(0);
+    assert!(doctor.stdout.contains("MISSING ONNX Runtime"), "{}", doctor.stdout);
+    assert!(doctor.stdout.contains("python3 -m pip install"), "{}", doctor.stdout);
+
+    build.push("--strict".into());
+    let strict = bare(build).expect(4);
+    assert!(strict.stderr.contains("error: "), "{}", strict.stderr);
+    bare(arguments!["run", out, "--engine", "ort-cpu-fp32", "--text", "x"].into()).expect(4);
+}
+
+#[test]
+fn a_bundle_that_was_changed_is_refused() {
+    let place = place();
+    let out = place.path().join("out");
+    kilnc(arguments!["build", fixture("tiny-bert"), "--target", "tract", "-o", out, "--quiet"]).expect(0);
+    fs::write(out.join("extra"), "x").unwrap();
+    let ran = kilnc(arguments!["verify", out]).expect(2);
+    assert!(ran.stderr.contains("the manifest does not list `extra`"), "{}", ran.stderr);
+    fs::remove_file(out.join("extra")).unwrap();
+
+    let engine = out.join("engines/tract-fp32.onnx");
+    let mut bytes = fs::read(&engine).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&engine, bytes).unwrap();
+    for arguments in [arguments!["verify", out].to_vec(), arguments!["run", out, "--text", "x"].to_vec()] {
+        let ran = kilnc(arguments).expect(2);
+        assert!(
+            ran.stderr.contains("`engines/tract-fp32.onnx` is not the file that the manifest describes"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn a_manifest_cannot_lead_out_of_its_bundle() {
+    let place = place();
+    let out = place.path().join("out");
+    kilnc(arguments!["build", fixture("tiny-bert"), "--target", "tract", "-o", out, "--quiet"]).expect(0);
+    edit(&out.join("manifest.json"), "\"tokenizer.json\"", "\"../tokenizer.json\"");
+    let ran = kilnc(arguments!["verify", out]).expect(2);
+    assert!(ran.stderr.contains("`../tokenizer.json` leads out of the bundle"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_folder_that_kilnc_did_not_make_is_not_replaced() {
+    let place = place();
+    let out = place.path().join("precious");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("work.txt"), "work").unwrap();
+    let ran = kilnc(arguments!["build", fixture("tiny-bert"), "-o", out]).expect(2);
+    assert!(ran.stderr.contains("is a folder that kilnc did not make"), "{}", ran.stderr);
+    assert_eq!(names(&out), ["work.txt"]);
+}
+
+#[test]
+fn labels_must_be_as_many_as_the_answers() {
+    let place = place();
+    let labels = place.path().join("labels.json");
+    fs::write(&labels, "[\"a\", \"b\"]").unwrap();
+    let ran =
+        kilnc(arguments!["build", fixture("tiny-bert"), "--labels", labels, "-o", place.path().join("out")]).expect(2);
+    assert!(ran.stderr.contains("error: 2 labels, but the classifier has 3 answers"), "{}", ran.stderr);
+    assert_eq!(names(place.path()), ["labels.json"]);
+}
+
+#[test]
+fn a_missing_tokenizer_is_said_before_any_engine_is_made() {
+    let checkpoint = copied("tiny-bert");
+    fs::remove_file(checkpoint.path().join("tokenizer.json")).unwrap();
+    let place = place();
+    let ran = kilnc(arguments!["build", checkpoint.path(), "-o", place.path().join("out")]).expect(2);
+    assert!(ran.stderr.contains("tokenizer.json is missing"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("MB of ONNX"), "{}", ran.stderr);
+    assert!(names(place.path()).is_empty());
+}

@@ -1,0 +1,104 @@
+//! Runs the `kilnc` binary in tests, on the fixtures and in folders of their own.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// A folder of the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A fixture's folder.
+pub fn fixture(name: &str) -> PathBuf {
+    repository("tests/fixtures").join(name)
+}
+
+/// The real checkpoint, which `scripts/setup.sh` installs.
+pub fn minilm() -> PathBuf {
+    let path = repository("out/checkpoints/all-MiniLM-L6-v2");
+    assert!(path.join("model.safetensors").exists(), "the checkpoint is missing: run scripts/setup.sh");
+    path
+}
+
+/// An empty folder to work in.
+pub fn place() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// The binary with these arguments.
+pub fn command<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kilnc"));
+    command.args(arguments);
+    command
+}
+
+/// What a run left behind.
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Fails the test, showing what was printed, unless the exit code is the one expected.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Ran {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e} in:\n{}", self.stdout))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Ran {
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// Runs the binary with these arguments.
+pub fn kilnc<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Ran {
+    command(arguments).output().unwrap().into()
+}
+
+/// The names in a folder, hidden ones too.
+pub fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Copies a fixture, so that a test can damage it.
+pub fn copied(name: &str) -> TempDir {
+    let copy = place();
+    for entry in std::fs::read_dir(fixture(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+/// Replaces text in a file.
+pub fn edit(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{} does not hold `{from}`", path.display());
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+/// `OsString`s of arguments of any kind.
+#[macro_export]
+macro_rules! arguments {
+    ($($argument:expr),* $(,)?) => { [$(std::ffi::OsString::from(&$argument)),*] };
+}

@@ -1,0 +1,91 @@
+//! Engines of TensorRT for RTX, compiled without a GPU from graphs that kilnc lowered.
+#![cfg(feature = "tensorrt")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{fixture, minilm, place};
+use kilnc::Result;
+use kilnc::back::onnx;
+use kilnc::back::tensorrt::{CompileOptions, CompileReport, InputProfile, Libraries, compile};
+use kilnc::passes::Manager;
+use kilnc::pipeline::{self, Source};
+use kilnc::precision::Precision;
+use kilnc::runtime::library::TENSORRT_RTX;
+use kilnc::target::Target;
+
+/// The library's folder; without the library a test is skipped, loudly.
+fn libraries(test: &str) -> Option<Libraries> {
+    match TENSORRT_RTX.find() {
+        Ok(path) => Some(Libraries::in_folder(path.parent().unwrap())),
+        Err(e) => {
+            eprintln!("SKIPPED: {test}: {}", e.message());
+            None
+        }
+    }
+}
+
+/// A checkpoint as an ONNX file in the operations of `target`.
+fn model(dir: &Path, checkpoint: PathBuf, target: &str, precision: Precision) -> PathBuf {
+    let model = pipeline::load(&Source { checkpoint, adapters: Vec::new(), task: None }).unwrap();
+    let target: Target = target.parse().unwrap();
+    let graph = pipeline::compile(&model, &target, precision, &mut Manager::default()).unwrap();
+    let path = dir.join("model.onnx");
+    onnx::write(&graph, &path, &|_| {}).unwrap();
+    path
+}
+
+fn options(capability: &str, longest: i64) -> CompileOptions {
+    let range = |input: &str| InputProfile {
+        input: input.to_owned(),
+        min: vec![1, 8],
+        opt: vec![4, 16],
+        max: vec![8, longest],
+    };
+    CompileOptions {
+        capabilities: vec![capability.parse().unwrap()],
+        profiles: vec![["input_ids", "attention_mask", "token_type_ids"].map(range).to_vec()],
+        workspace_bytes: None,
+    }
+}
+
+fn compiled(libraries: &Libraries, onnx: &Path, options: &CompileOptions) -> Result<(CompileReport, Vec<u8>)> {
+    let mut plan = Vec::new();
+    compile(libraries, onnx, options, &mut plan).map(|report| (report, plan))
+}
+
+#[test]
+fn every_gpu_generation_gets_half_precision_products_and_fused_attention() {
+    let Some(libraries) = libraries("plans for every capability") else { return };
+    let place = place();
+    let onnx = model(place.path(), minilm(), "tensorrt-rtx:sm75", Precision::Fp16);
+    for capability in ["sm75", "sm80", "sm86", "sm89", "sm120"] {
+        let (report, plan) = compiled(&libraries, &onnx, &options(capability, 512)).unwrap();
+        assert_eq!(&plan[..4], b"vtrt");
+        let summary = report.summary();
+        assert_eq!(summary.fused_attention, 6, "{capability}: {summary}");
+        let precisions: Vec<&String> = summary.gemms.keys().collect();
+        assert_eq!(precisions, ["Half"], "{capability}: {summary}");
+        assert!(report.library_version.starts_with("1.7"), "{}", report.library_version);
+    }
+}
+
+#[test]
+fn what_the_library_refuses_is_said_in_its_words() {
+    let Some(libraries) = libraries("refusals") else { return };
+    let place = place();
+    let fp32 = model(place.path(), fixture("tiny-bert"), "tract", Precision::Fp32);
+    let message = compiled(&libraries, &fp32, &options("sm75", 64)).unwrap_err().to_string();
+    assert!(message.contains("FP32 GEMM is not supported"), "{message}");
+
+    let mut short = options("sm75", 64);
+    short.profiles[0].pop();
+    let message = compiled(&libraries, &fp32, &short).unwrap_err().to_string();
+    assert!(message.contains("token_type_ids"), "{message}");
+
+    let garbage = place.path().join("garbage.onnx");
+    std::fs::write(&garbage, "garbage").unwrap();
+    let message = compiled(&libraries, &garbage, &options("sm75", 64)).unwrap_err().to_string();
+    assert!(message.contains("garbage.onnx"), "{message}");
+}
