@@ -133,10 +133,11 @@ pub(super) fn merge(
     for (module, factors) in modules {
         let merged = merge_module(state, &config, source.scale, &module, &factors)
             .map_err(|e| e.at(format!("adapter_model.safetensors: {}", printable(&module))))?;
-        next.insert(format!("{module}.weight"), merged);
+        next.insert(state.resolve(&format!("{module}.weight")), merged);
     }
     let mut names = Vec::with_capacity(saved.len());
     for (name, weight) in saved {
+        let name = state.resolve(&name);
         check_saved(state, &name, &weight).map_err(|e| e.at("adapter_model.safetensors"))?;
         next.insert(name.clone(), Tensor { weight, file: file.clone() });
         names.push(name);
@@ -198,7 +199,8 @@ fn merge_module(state: &StateDict, config: &Config, extra: f32, module: &str, fa
             a.shape()
         )));
     }
-    let name = format!("{module}.weight");
+    // An adapter that was trained on the bare encoder leaves its prefix out.
+    let name = state.resolve(&format!("{module}.weight"));
     let base = state.get(&name).ok_or_else(|| {
         Error::bad_input(format!("the base model has no tensor `{}`", printable(&name)))
             .hint("the adapter was trained on another model")

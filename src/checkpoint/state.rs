@@ -21,6 +21,8 @@ pub struct Tensor {
 #[derive(Clone, Debug, Default)]
 pub struct StateDict {
     tensors: BTreeMap<String, Tensor>,
+    /// What the names of the encoder begin with.
+    prefix: Option<String>,
 }
 
 impl StateDict {
@@ -46,14 +48,27 @@ impl StateDict {
 
     /// The tensors with names as a task's model has them: those of the encoder begin with `prefix`, those of the
     /// `heads` do not. A checkpoint of the bare encoder gets the prefix, any other is left as it is.
-    pub fn with_prefix(self, prefix: &str, heads: &[&str]) -> StateDict {
+    pub fn with_prefix(mut self, prefix: &str, heads: &[&str]) -> StateDict {
+        self.prefix = Some(prefix.to_owned());
         let inside = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
         if self.tensors.keys().any(|name| inside(name)) {
             return self;
         }
         let head = |name: &str| heads.iter().any(|h| name.strip_prefix(h).is_some_and(|rest| rest.starts_with('.')));
         let rename = |name: String| if head(&name) { name } else { format!("{prefix}.{name}") };
-        StateDict { tensors: self.tensors.into_iter().map(|(name, tensor)| (rename(name), tensor)).collect() }
+        self.tensors = self.tensors.into_iter().map(|(name, tensor)| (rename(name), tensor)).collect();
+        self
+    }
+
+    /// The name that a tensor has here, for a name from a file that may leave the encoder's prefix out.
+    pub fn resolve(&self, name: &str) -> String {
+        match &self.prefix {
+            Some(prefix) if !self.contains(name) => {
+                let full = format!("{prefix}.{name}");
+                if self.contains(&full) { full } else { name.to_owned() }
+            }
+            _ => name.to_owned(),
+        }
     }
 }
 
