@@ -189,9 +189,18 @@ fn write_pieces(path: &Path, pieces: &[Piece], len: u64, progress: &Progress<'_>
     file.sync_all().map_err(refused)
 }
 
+/// Longest single write. A file takes one write at a time; a long one would keep the other threads waiting.
+#[cfg(unix)]
+const LONGEST_WRITE: usize = 2 << 20;
+
 #[cfg(unix)]
 fn write_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+    let mut at = at;
+    for chunk in bytes.chunks(LONGEST_WRITE) {
+        std::os::unix::fs::FileExt::write_all_at(file, chunk, at)?;
+        at += chunk.len() as u64;
+    }
+    Ok(())
 }
 
 #[cfg(windows)]
