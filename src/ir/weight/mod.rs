@@ -177,7 +177,11 @@ impl Weight {
         }
         let mut shape = first.shape().to_vec();
         if let Some(size) = shape.get_mut(axis) {
-            *size = parts.iter().filter_map(|part| part.shape().get(axis)).sum();
+            let sizes = parts.iter().filter_map(|part| part.shape().get(axis));
+            *size = sizes
+                .copied()
+                .try_fold(0, usize::checked_add)
+                .ok_or_else(|| Error::bad_input("a concatenation whose size overflows"))?;
         }
         Ok(Weight::new(first.dtype(), shape, Expr::Concat { axis, parts }))
     }
