@@ -67,11 +67,15 @@ fn node_is_sound(graph: &Graph, node: &Node, defined: &HashSet<ValueId>) -> Resu
     }
     let operands: Vec<_> = node.inputs.iter().map(|id| id.map(|id| &graph.value(id).ty)).collect();
     let inferred = infer(&node.op, &operands).map_err(|what| broken(name, what))?;
-    let found: Vec<&TensorType> = node.outputs.iter().map(|id| &graph.value(*id).ty).collect();
-    if !inferred.iter().eq(found.iter().copied()) {
-        return Err(broken(name, format!("makes {inferred:?}, but its outputs say {found:?}")));
+    let found: Vec<TensorType> = node.outputs.iter().map(|id| graph.value(*id).ty.clone()).collect();
+    if inferred != found {
+        return Err(broken(name, format!("makes {}, but its outputs are {}", listed(&inferred), listed(&found))));
     }
     Ok(())
+}
+
+fn listed(types: &[TensorType]) -> String {
+    types.iter().map(TensorType::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn symbols_are_bound(graph: &Graph) -> Result<()> {
@@ -105,4 +109,97 @@ fn nothing_is_dead(graph: &Graph) -> Result<()> {
 
 fn broken(name: &str, what: impl std::fmt::Display) -> Error {
     Error::bug(format!("the graph is broken: `{name}` {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::Value;
+    use crate::ir::text::{parse, parse_type};
+
+    const SOUND: &str = r#"graph "g" {
+  input %x: f32[b, 4]
+  weight %w: f32[4, 2] = source "w"
+  %y: f32[b, 2] = Linear(%x, %w)
+  %z: f32[b, 2] = Tanh(%y)
+  output %z
+}
+"#;
+
+    type Parts<'a> = (&'a mut Vec<Value>, &'a mut Vec<Node>, &'a mut Vec<ValueId>);
+
+    /// What the verifier says of [`SOUND`] after `breaking` had its way with values, nodes and outputs.
+    fn complaint(breaking: impl FnOnce(Parts)) -> String {
+        let mut graph = parse(SOUND).unwrap();
+        breaking(graph.parts_mut());
+        let error = verify(graph).unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        error.message().strip_prefix("the graph is broken: ").unwrap().to_owned()
+    }
+
+    fn retype(values: &mut [Value], name: &str, ty: &str) {
+        values.iter_mut().find(|value| value.name == name).unwrap().ty = parse_type(ty).unwrap();
+    }
+
+    #[test]
+    fn a_sound_graph_passes() {
+        assert_eq!(verify(parse(SOUND).unwrap()).unwrap().to_string(), SOUND);
+    }
+
+    #[test]
+    fn a_value_is_made_once_and_before_it_is_read() {
+        assert_eq!(complaint(|(_, nodes, _)| nodes.swap(0, 1)), "`z` reads `y` before it is made");
+        assert_eq!(complaint(|(_, nodes, _)| nodes[1].outputs = nodes[0].outputs.clone()), "`y` is made twice");
+        assert_eq!(complaint(|(_, nodes, _)| nodes.truncate(1)), "`z` is an output that nothing makes");
+    }
+
+    #[test]
+    fn names_are_unique() {
+        assert_eq!(complaint(|(values, ..)| values[2].name = "x".to_owned()), "`x` names two values, or none");
+        assert_eq!(complaint(|(values, ..)| values[2].name.clear()), "`` names two values, or none");
+    }
+
+    #[test]
+    fn types_are_those_that_are_inferred() {
+        assert_eq!(
+            complaint(|(values, ..)| retype(values, "y", "f32[b, 3]")),
+            "`y` makes f32[b, 2], but its outputs are f32[b, 3]"
+        );
+        assert_eq!(
+            complaint(|(values, ..)| retype(values, "x", "f32[b, 5]")),
+            "`y` Linear: f32[b, 5] cannot be multiplied by f32[4, 2]"
+        );
+    }
+
+    #[test]
+    fn a_named_size_is_bound_by_an_input() {
+        let unbound = r#"graph "g" {
+  input %x: f32[b, 4]
+  weight %zero: i64[1] = literal x"0000000000000000"
+  %y: f32[p, 4] = Slice {axis=0, length=dim p} (%x, %zero, %zero)
+  output %y
+}
+"#;
+        let error = verify(parse(unbound).unwrap()).unwrap_err();
+        assert_eq!(error.message(), "the graph is broken: `y` has size `p`, which no input has");
+    }
+
+    #[test]
+    fn a_constant_has_the_type_of_its_expression() {
+        assert_eq!(
+            complaint(|(values, ..)| retype(values, "w", "f32[4, 3]")),
+            "`w` is f32[4, 3], its constant f32[4, 2]"
+        );
+    }
+
+    #[test]
+    fn every_node_leads_to_an_output_and_every_constant_is_read() {
+        assert_eq!(complaint(|(_, nodes, outputs)| *outputs = nodes[0].outputs.clone()), "`z` leads to no output");
+        let unread = |(values, ..): Parts| {
+            let w = values.iter().find(|value| value.name == "w").unwrap();
+            let copy = Value { name: "w.1".to_owned(), ..w.clone() };
+            values.push(copy);
+        };
+        assert_eq!(complaint(unread), "`w.1` is a constant that nothing reads");
+    }
 }

@@ -72,18 +72,21 @@ impl Config {
         }
     }
 
-    /// The rank of a module, and the factor of its product.
-    fn rank_and_scale(&self, module: &str) -> Result<(usize, f32)> {
+    /// The rank of a module, and the factor of its product, which is `extra` times the adapter's own.
+    fn rank_and_scale(&self, module: &str, extra: f32) -> Result<(usize, f32)> {
         let rank = pattern(&self.rank_pattern.0, "rank_pattern", module)?.unwrap_or(self.r);
         let alpha = pattern(&self.alpha_pattern.0, "alpha_pattern", module)?.unwrap_or(self.lora_alpha);
         if rank == 0 {
             return Err(Error::bad_input("the rank must be 1 or more, found 0").at("adapter_config.json: r"));
         }
         let divisor = if self.use_rslora { (rank as f32).sqrt() } else { rank as f32 };
-        let scale = alpha / divisor;
-        if !scale.is_finite() {
+        if !alpha.is_finite() {
             return Err(Error::bad_input(format!("alpha must be a finite number, found {alpha}"))
                 .at("adapter_config.json: lora_alpha"));
+        }
+        let scale = alpha / divisor * extra;
+        if !scale.is_finite() {
+            return Err(Error::bad_input(format!("the scale {alpha} / {divisor} · {extra} is too large for f32")));
         }
         Ok((rank, scale))
     }
@@ -192,7 +195,7 @@ fn merge_module(state: &StateDict, config: &Config, extra: f32, module: &str, fa
         let missing = if factors.a.is_none() { "A" } else { "B" };
         return Err(Error::bad_input(format!("lora_{missing} is missing")));
     };
-    let (rank, scale) = config.rank_and_scale(module)?;
+    let (rank, scale) = config.rank_and_scale(module, extra)?;
     if a.shape().first() != Some(&rank) {
         return Err(Error::bad_input(format!(
             "lora_A has shape {:?}, but the configuration says rank {rank}",
@@ -205,8 +208,7 @@ fn merge_module(state: &StateDict, config: &Config, extra: f32, module: &str, fa
         Error::bad_input(format!("the base model has no tensor `{}`", printable(&name)))
             .hint("the adapter was trained on another model")
     })?;
-    let weight =
-        base.weight.lora(a, b, scale * extra).map_err(|e| e.hint("the adapter was trained on another model"))?;
+    let weight = base.weight.lora(a, b, scale).map_err(|e| e.hint("the adapter was trained on another model"))?;
     Ok(Tensor { weight, file: base.file.clone() })
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::error::{Error, Result, nearest, printable};
-use crate::ir::Weight;
+use crate::ir::{DType, Weight};
 
 /// A tensor and the file it came from.
 #[derive(Clone, Debug)]
@@ -120,7 +120,8 @@ impl<'a> Scope<'a> {
         self.state.contains(&self.full(name))
     }
 
-    /// The tensor `name` of this scope, which must have that shape.
+    /// The tensor `name` of this scope, which must have that shape. It comes in 32 bits, whatever the file keeps:
+    /// families draw in one precision, and passes choose another.
     pub fn tensor(&self, name: &str, shape: &[Size]) -> Result<Weight> {
         let full = self.full(name);
         let tensor = self.state.get(&full).ok_or_else(|| self.missing(&full))?;
@@ -150,7 +151,7 @@ impl<'a> Scope<'a> {
             .at(tensor.file.to_string()));
         }
         self.read.borrow_mut().insert(full);
-        Ok(tensor.weight.clone())
+        Ok(tensor.weight.cast(DType::F32))
     }
 
     /// The shape of a tensor of this scope, where only the checkpoint knows it.
@@ -173,5 +174,26 @@ impl<'a> Scope<'a> {
             Some(name) => error.hint(format!("the nearest name there is `{}`", printable(name))),
             None => error.hint("the weights are of another model than config.json says"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_come_in_one_precision_whatever_the_file_keeps() {
+        let mut state = StateDict::default();
+        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64] {
+            let weight = Weight::source(dtype.name(), dtype, vec![2], None).unwrap();
+            state.insert(dtype.name().to_owned(), Tensor { weight, file: "model.safetensors".into() });
+        }
+        let (scope, size) = (Scope::root(&state), Size { n: 2, field: "hidden_size" });
+        for name in ["f64", "f32", "f16", "bf16"] {
+            assert_eq!(scope.tensor(name, &[size]).unwrap().ty().to_string(), "f32[2]");
+        }
+        let error = scope.tensor("i64", &[size]).unwrap_err();
+        assert_eq!(error.message(), "tensor `i64` holds i64, expected floating-point numbers");
+        assert_eq!(scope.unread(), ["i64"]);
     }
 }

@@ -83,6 +83,12 @@ impl Builder {
         Ok(())
     }
 
+    /// Gives a value the very name that a text gives it. That names are unique is the caller's part.
+    pub(super) fn rename(&mut self, id: ValueId, name: &str) {
+        self.taken.insert(name.to_owned(), 0);
+        self.graph.values[id.0].name = name.to_owned();
+    }
+
     /// What has been drawn so far.
     pub fn graph(&self) -> &Graph {
         &self.graph

@@ -296,9 +296,9 @@ fn split(o: &Operands, axis: i64, sizes: &[i64]) -> Inferred {
     let x = o.only()?;
     let axis = o.axis(axis, x.rank())?;
     let pieces: Option<Vec<usize>> = sizes.iter().map(|size| usize::try_from(*size).ok()).collect();
-    let total = x.shape.get(axis).and_then(Dim::fixed);
-    match pieces {
-        Some(pieces) if Some(pieces.iter().sum()) == total => Ok(pieces
+    let sum = |pieces: &[usize]| pieces.iter().try_fold(0usize, |sum, piece| sum.checked_add(*piece));
+    match (pieces, x.shape.get(axis).and_then(Dim::fixed)) {
+        (Some(pieces), Some(total)) if sum(&pieces) == Some(total) => Ok(pieces
             .into_iter()
             .map(|piece| {
                 let mut out = x.clone();

@@ -6,7 +6,7 @@
 
 use super::{Pass, Report};
 use crate::error::Result;
-use crate::ir::{Action, Graph, Node, Op, Part, Rewriter, Role, Weight, rewrite};
+use crate::ir::{Action, Graph, Node, Op, Part, Rewriter, Role, ValueId, Weight, rewrite};
 
 /// The pass.
 pub struct FuseQkv;
@@ -38,21 +38,30 @@ impl Pass for FuseQkv {
 /// The three projections of an attention, if they are linear layers of one value, or why not.
 fn matched<'a>(graph: &'a Graph, attention: &Node) -> Result<[&'a Node; 3], &'static str> {
     let projection = |i: usize| {
-        let id = attention.inputs.get(i).copied().flatten().ok_or("an operand is missing")?;
-        if graph.consumers(id).count() != 1 {
+        let id = operand(attention, i).ok_or("an operand is missing")?;
+        let node = graph.producer(id).filter(|node| node.op == Op::Linear).ok_or("an operand is no linear layer")?;
+        if graph.consumers(id).count() != 1 || graph.outputs().contains(&id) {
             return Err("a projection is read elsewhere too");
         }
-        graph.producer(id).filter(|node| node.op == Op::Linear).ok_or("an operand is no linear layer")
+        if (1..node.inputs.len()).filter_map(|i| operand(node, i)).any(|id| graph.weight(id).is_none()) {
+            return Err("a weight or bias is not a constant");
+        }
+        Ok(node)
     };
     let all = [projection(0)?, projection(1)?, projection(2)?];
     let [q, k, v] = all;
     if q.inputs.first() != k.inputs.first() || q.inputs.first() != v.inputs.first() {
         return Err("the projections read different values");
     }
-    if q.inputs.len() != k.inputs.len() || q.inputs.len() != v.inputs.len() {
+    let has_bias = |node| operand(node, 2).is_some();
+    if has_bias(q) != has_bias(k) || has_bias(q) != has_bias(v) {
         return Err("some projections have a bias and some have none");
     }
     Ok(all)
+}
+
+fn operand(node: &Node, i: usize) -> Option<ValueId> {
+    node.inputs.get(i).copied().flatten()
 }
 
 fn replace(rw: &mut Rewriter, attention: &Node, projections: &[&Node; 3]) -> Result<Action> {
@@ -62,10 +71,8 @@ fn replace(rw: &mut Rewriter, attention: &Node, projections: &[&Node; 3]) -> Res
     let mut operands = vec![rw.required(q, 0)?];
     for (i, part, axis) in [(1, "weight", 1), (2, "bias", 0)] {
         let parts: Vec<Weight> = projections.iter().filter_map(|node| rw.constant(node, i).cloned()).collect();
-        if parts.len() == 3 {
+        if !parts.is_empty() {
             operands.push(rw.weight(&format!("{name}.qkv.{part}"), Weight::concat(axis, parts)?));
-        } else if q.inputs.get(i).is_some() {
-            return Ok(Action::Keep);
         }
     }
     let merged = rw.node(&format!("{name}.qkv"), Op::Linear, &operands)?;
@@ -79,4 +86,78 @@ fn replace(rw: &mut Rewriter, attention: &Node, projections: &[&Node; 3]) -> Res
     inputs.push(rw.operand(attention, 3)?);
     let op = attention.op.clone();
     rw.nodes(name, op, &inputs).map(Action::Replace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FuseQkv;
+    use crate::passes::tests::run;
+
+    const APART: &str = r#"graph "g" {
+  input %x: f32[b, s, 4]
+  input %mask: i64[b, s]
+  weight %q.weight: f32[4, 4] = transpose(source "q.weight" f32[4, 4])
+  weight %q.bias: f32[4] = source "q.bias"
+  %q: f32[b, s, 4] = Linear(%x, %q.weight, %q.bias) @query/3
+  weight %k.weight: f32[4, 4] = transpose(source "k.weight" f32[4, 4])
+  weight %k.bias: f32[4] = source "k.bias"
+  %k: f32[b, s, 4] = Linear(%x, %k.weight, %k.bias) @key/3
+  weight %v.weight: f32[4, 4] = transpose(source "v.weight" f32[4, 4])
+  weight %v.bias: f32[4] = source "v.bias"
+  %v: f32[b, s, 4] = Linear(%x, %v.weight, %v.bias) @value/3
+  %y: f32[b, s, 4] = Attention {heads=2, scale=0.5} (%q, %k, %v, %mask) @attention/3
+  output %y
+}
+"#;
+
+    #[test]
+    fn three_projections_of_one_value_become_one() {
+        let (after, left) = run(&FuseQkv, APART);
+        assert_eq!(
+            after,
+            r#"graph "g" {
+  input %x: f32[b, s, 4]
+  input %mask: i64[b, s]
+  weight %y.qkv.weight: f32[4, 12] = transpose(concat(0, source "q.weight" f32[4, 4], source "k.weight" f32[4, 4], source "v.weight" f32[4, 4]))
+  weight %y.qkv.bias: f32[12] = concat(0, source "q.bias" f32[4], source "k.bias" f32[4], source "v.bias" f32[4])
+  %y.qkv: f32[b, s, 12] = Linear(%x, %y.qkv.weight, %y.qkv.bias) @qkv/3
+  %y.split: f32[b, s, 4], %y.split.1: f32[b, s, 4], %y.split.2: f32[b, s, 4] = Split {axis=-1, sizes=[4, 4, 4]} (%y.qkv) @qkv/3
+  %y: f32[b, s, 4] = Attention {heads=2, scale=0.5} (%y.split, %y.split.1, %y.split.2, %mask) @attention/3
+  output %y
+}
+"#
+        );
+        assert!(left.is_empty());
+    }
+
+    #[test]
+    fn projections_without_bias_become_one_without_bias() {
+        let bare = ["q", "k", "v"].iter().fold(APART.to_owned(), |text, p| text.replace(&format!(", %{p}.bias"), ""));
+        let (after, left) = run(&FuseQkv, &bare);
+        assert!(after.contains("%y.qkv: f32[b, s, 12] = Linear(%x, %y.qkv.weight) @qkv/3"), "{after}");
+        assert!(left.is_empty());
+    }
+
+    #[test]
+    fn what_does_not_match_is_left_with_the_reason() {
+        let cases = [
+            ("%y: f32", "%z: f32[b, s, 4] = Tanh(%k)\n%y: f32", "a projection is read elsewhere too"),
+            ("output %y", "output %y\noutput %v", "a projection is read elsewhere too"),
+            ("Linear(%x, %k.weight", "Linear(%other, %k.weight", "the projections read different values"),
+            ("(%x, %v.weight, %v.bias)", "(%x, %v.weight)", "some projections have a bias and some have none"),
+            ("(%x, %v.weight, %v.bias)", "(%x, %v.weight, _)", "some projections have a bias and some have none"),
+            ("Linear(%x, %q.weight, %q.bias)", "Tanh(%x)", "an operand is no linear layer"),
+            ("(%q, %k, %v, %mask)", "(%q, %k, %x, %mask)", "an operand is no linear layer"),
+            ("(%x, %k.weight, %k.bias)", "(%x, %given, %k.bias)", "a weight or bias is not a constant"),
+        ];
+        for (from, to, reason) in cases {
+            let text = APART
+                .replace("input %mask", "input %other: f32[b, s, 4]\ninput %given: f32[4, 4]\ninput %mask")
+                .replace("output %y", if to.contains("%z") { "output %y\noutput %z" } else { "output %y" })
+                .replace(from, to);
+            let (after, left) = run(&FuseQkv, &text);
+            assert_eq!(after, crate::ir::text::parse(&text).unwrap().to_string(), "{reason}");
+            assert_eq!(left, [format!("y: {reason}")]);
+        }
+    }
 }

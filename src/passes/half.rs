@@ -105,3 +105,71 @@ impl Narrowing {
         *self.weights.entry(old).or_insert_with(|| rw.weight(name, weight.cast(to)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Half;
+    use crate::ir::DType;
+    use crate::passes::tests::run;
+
+    #[test]
+    fn products_are_narrow_and_norms_stay_wide() {
+        let before = r#"graph "g" {
+  input %x: f32[b, 4]
+  weight %w: f32[4, 4] = transpose(source "w" f32[4, 4])
+  %product: f32[b, 4] = Linear(%x, %w) @ffn-out/0
+  weight %scale: f32[4] = source "scale"
+  %norm: f32[b, 4] = LayerNorm {epsilon=1e-12} (%product, %scale) @ffn-norm/0
+  %active: f32[b, 4] = Relu(%norm)
+  %y: f32[b, 4] = Linear(%active, %w)
+  output %y
+}
+"#;
+        assert_eq!(
+            run(&Half(DType::F16), before).0,
+            r#"graph "g" {
+  input %x: f32[b, 4]
+  %product.narrow: f16[b, 4] = Cast {to=f16} (%x) @ffn-out/0
+  weight %w: f16[4, 4] = transpose(cast(f16, source "w" f32[4, 4]))
+  %product: f16[b, 4] = Linear(%product.narrow, %w) @ffn-out/0
+  %norm.f32.wide: f32[b, 4] = Cast {to=f32} (%product) @ffn-norm/0
+  weight %scale: f32[4] = source "scale"
+  %norm.f32: f32[b, 4] = LayerNorm {epsilon=1e-12} (%norm.f32.wide, %scale) @ffn-norm/0
+  %norm: f16[b, 4] = Cast {to=f16} (%norm.f32) @ffn-norm/0
+  %active: f16[b, 4] = Relu(%norm)
+  %y.1: f16[b, 4] = Linear(%active, %w)
+  %y: f32[b, 4] = Cast {to=f32} (%y.1)
+  output %y
+}
+"#
+        );
+    }
+
+    #[test]
+    fn an_output_keeps_its_type_and_is_narrowed_where_it_is_read_inside() {
+        let before = r#"graph "g" {
+  input %x: i64[b]
+  weight %table: f32[8, 4] = source "table"
+  %hidden: f32[b, 4] = Embed(%table, %x)
+  %y: f32[b, 4] = Tanh(%hidden)
+  output %hidden
+  output %y
+}
+"#;
+        assert_eq!(
+            run(&Half(DType::BF16), before).0,
+            r#"graph "g" {
+  input %x: i64[b]
+  weight %table: bf16[8, 4] = cast(bf16, source "table" f32[8, 4])
+  %hidden.1: bf16[b, 4] = Embed(%table, %x)
+  %hidden: f32[b, 4] = Cast {to=f32} (%hidden.1)
+  %y.narrow: bf16[b, 4] = Cast {to=bf16} (%hidden)
+  %y.1: bf16[b, 4] = Tanh(%y.narrow)
+  %y: f32[b, 4] = Cast {to=f32} (%y.1)
+  output %hidden
+  output %y
+}
+"#
+        );
+    }
+}

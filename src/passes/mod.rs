@@ -90,3 +90,59 @@ pub fn known(name: &str) -> Result<()> {
         None => error,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::text;
+
+    /// Runs a pass over the text of a graph. Gives the text after it, and what was left with the reasons.
+    pub(super) fn run(pass: &dyn Pass, text: &str) -> (String, Vec<String>) {
+        let graph = verify(text::parse(text).unwrap()).unwrap();
+        let mut manager = Manager::default();
+        let after = manager.run(&graph, pass).unwrap();
+        (after.to_string(), manager.ran.remove(0).report.left)
+    }
+
+    #[test]
+    fn a_pass_that_breaks_the_graph_is_named() {
+        struct Breaks;
+        impl Pass for Breaks {
+            fn name(&self) -> &'static str {
+                "breaks"
+            }
+            fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
+                let mut graph = graph.clone();
+                graph.parts_mut().1.clear();
+                Ok((graph, Report::default()))
+            }
+        }
+        let text = "graph \"g\" { input %x: f32[b] %y: f32[b] = Tanh(%x) output %y }";
+        let graph = verify(text::parse(text).unwrap()).unwrap();
+        let error = Manager::default().run(&graph, &Breaks).unwrap_err();
+        assert_eq!(error.to_string(), "the graph is broken: `y` is an output that nothing makes\n  in pass breaks");
+        assert_eq!(error.exit_code(), 1);
+    }
+
+    #[test]
+    fn the_text_after_one_pass_is_kept_on_demand() {
+        let text = "graph \"g\" { input %x: f32[b] %y: f32[b] = Tanh(%x) output %y }";
+        let graph = verify(text::parse(text).unwrap()).unwrap();
+        let mut manager = Manager { dump_after: Some("half".to_owned()), ..Manager::default() };
+        let after = manager.run(&graph, &Half(crate::ir::DType::F16)).unwrap();
+        manager.run(&after, &FuseQkv).unwrap();
+        assert_eq!(manager.dump, Some(after.to_string()));
+    }
+
+    #[test]
+    fn every_pass_is_known_by_its_name() {
+        for pass in [&FuseQkv as &dyn Pass, &QuantizeDynamic, &Half(crate::ir::DType::F16)] {
+            known(pass.name()).unwrap();
+        }
+        let error = known("fuse-qvk").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "no pass is called `fuse-qvk`; known: fuse-qkv, quantize-dynamic, half\n\nhint: did you mean fuse-qkv?"
+        );
+    }
+}

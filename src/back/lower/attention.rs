@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use half::{bf16, f16};
+
 use crate::error::{Error, Result};
 use crate::ir::{DType, Dim, Node, Op, Rewriter, ValueId, Weight};
 
@@ -45,7 +47,11 @@ pub(super) fn plain(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, mask
     scores = rw.node(&format!("{name}.scores"), Op::Mul, &[scores, factor])?;
     if let Some(mask) = rw.operand(node, 3)? {
         let kept = spread_mask(rw, mask, masks)?;
-        let lowest = if ty.dtype == DType::F16 { -65504.0 } else { f32::MIN };
+        let lowest = match ty.dtype {
+            DType::F16 => f16::MIN.to_f32(),
+            DType::BF16 => bf16::MIN.to_f32(),
+            _ => f32::MIN,
+        };
         let lowest = rw.weight(&format!("{name}.lowest"), Weight::scalar(ty.dtype, lowest)?);
         scores = rw.node(&format!("{name}.masked"), Op::Where, &[kept, scores, lowest])?;
     }
@@ -64,4 +70,36 @@ fn spread_mask(rw: &mut Rewriter, mask: ValueId, masks: &mut Masks) -> Result<Va
     let spread = rw.node("attention_mask.spread", Op::Unsqueeze { axes: vec![1, 2] }, &[kept])?;
     masks.insert((mask, DType::Bool), spread);
     Ok(spread)
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use crate::back::lower;
+    use crate::ir::text::parse;
+    use crate::target::Target;
+    use crate::verify::verify;
+
+    #[test]
+    fn what_is_masked_gets_the_lowest_finite_number_of_its_type() {
+        let lowest = [
+            ("f32", f32::MIN.to_le_bytes().to_vec()),
+            ("f16", f16::MIN.to_le_bytes().to_vec()),
+            ("bf16", bf16::MIN.to_le_bytes().to_vec()),
+        ];
+        for (dtype, bytes) in lowest {
+            let text = r#"graph "g" {
+  input %x: DTYPE[b, s, 4]
+  input %mask: i64[b, s]
+  %y: DTYPE[b, s, 4] = Attention {heads=2, scale=0.5} (%x, %x, %x, %mask)
+  output %y
+}
+"#;
+            let graph = verify(parse(&text.replace("DTYPE", dtype)).unwrap()).unwrap();
+            let lowered = lower(&graph, &Target::Tract).unwrap();
+            let (_, _, weight) = lowered.weights().find(|(_, value, _)| value.name == "y.lowest").unwrap();
+            assert_eq!(weight.evaluate().unwrap().as_bytes(), bytes, "{dtype}");
+        }
+    }
 }

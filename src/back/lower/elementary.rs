@@ -1,6 +1,6 @@
 //! Lookups, selections and residuals.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ir::{Node, Op, Rewriter, ValueId, Weight};
 
 /// `Embed(table, ids) = Gather_0(table, ids)`
@@ -12,7 +12,7 @@ pub(super) fn embed(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
 /// `PositionEmbed(table, ids [b, s]) = table[offset … offset + s]`
 pub(super) fn position_embed(rw: &mut Rewriter, node: &Node, offset: i64) -> Result<ValueId> {
     let (name, table, ids) = (rw.name(node), rw.required(node, 0)?, rw.required(node, 1)?);
-    let length = rw.ty(ids).shape.last().cloned().ok_or_else(|| crate::Error::bug("ids without dimensions"))?;
+    let length = rw.ty(ids).shape.last().cloned().ok_or_else(|| Error::bug("ids without dimensions"))?;
     let starts = rw.weight(&format!("{name}.start"), Weight::i64s(vec![1], &[offset])?);
     let mut ends = rw.node(&format!("{name}.length"), Op::Shape { start: 1, end: 2 }, &[ids])?;
     if offset != 0 {

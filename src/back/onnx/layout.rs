@@ -59,16 +59,16 @@ pub(super) fn write(
     if inline.model_len <= largest {
         return inline.write(path, None, progress);
     }
-    let beside = beside(path)?;
-    let location = crate::checkpoint::json::file_name(&beside);
+    let location = location(path)?;
+    let beside = path.with_file_name(&location);
     Layout::new(&model, &graph, weights, Some(&location))?.write(path, Some(&beside), progress)
 }
 
-fn beside(path: &Path) -> Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| Error::bad_input(format!("{} is no file name", path.display())))?;
-    let mut name = name.to_owned();
-    name.push("_data");
-    Ok(path.with_file_name(name))
+/// The name of the file beside the model. The model tells it to readers, so it has to be UTF-8.
+fn location(path: &Path) -> Result<String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| Error::bad_input(format!("{} is no file name in UTF-8", path.display())))?;
+    Ok(format!("{name}_data"))
 }
 
 struct Layout<'a> {

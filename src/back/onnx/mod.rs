@@ -104,3 +104,176 @@ fn value_info(name: &str, ty: &TensorType) -> ValueInfoProto {
     out.type_ = Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::new() }).into();
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+    use std::fs;
+
+    use onnx_protobuf::tensor_proto::DataLocation;
+    use onnx_protobuf::{Message, TensorProto};
+
+    use super::*;
+    use crate::back::lower;
+    use crate::ir::{Builder, DType, Op};
+    use crate::verify::verify;
+
+    const QUIET: &Progress = &|_| {};
+
+    fn numbers(shape: [usize; 2]) -> Weight {
+        let values: Vec<f32> = (0..shape[0] * shape[1]).map(|i| (i % 251) as f32 - 125.0).collect();
+        Weight::f32s(shape.to_vec(), &values).unwrap()
+    }
+
+    /// Weights of every kind that is emitted, of 1 024 bytes and more and of less.
+    fn graph(target: &str) -> Verified<Graph> {
+        let mut b = Builder::new("g");
+        let x = b.input("x", TensorType::new(DType::F32, [Dim::from("b"), Dim::from("s"), Dim::from(16)]));
+        let mask = b.input("mask", TensorType::new(DType::I64, ["b", "s"]));
+        let square = b.weight("square", numbers([16, 16]));
+        let bias = b.weight("bias", Weight::f32s(vec![16], &[0.5; 16]).unwrap());
+        let y = b.node("y", Op::Linear, &[x, square, bias]).unwrap();
+        let y = b.node("attended", Op::Attention { heads: 2, scale: 0.25 }, &[y, y, y, mask]).unwrap();
+        let (values, scales) = numbers([300, 16]).transpose().unwrap().quantize(1).unwrap();
+        let (values, scales) = (b.weight("values", values), b.weight("scales", scales));
+        let y = b.node("wide", Op::DynamicQuantLinear, &[y, values, scales]).unwrap();
+        let y = b.node("narrow", Op::Cast { to: DType::F16 }, &[y]).unwrap();
+        let last = b.weight("last", numbers([300, 7]).cast(DType::F16));
+        let y = b.node("last.product", Op::Linear, &[y, last]).unwrap();
+        b.output("logits", y).unwrap();
+        lower(&verify(b.finish()).unwrap(), &target.parse().unwrap()).unwrap()
+    }
+
+    fn write_and_read(graph: &Verified<Graph>, largest: u64) -> (tempfile::TempDir, Written, ModelProto) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.onnx");
+        let written = write_up_to(graph, &path, largest, QUIET).unwrap();
+        assert_eq!(written.bytes, written.files.iter().map(|file| fs::metadata(file).unwrap().len()).sum::<u64>());
+        let model = ModelProto::parse_from_bytes(&fs::read(path).unwrap()).unwrap();
+        (dir, written, model)
+    }
+
+    /// Checks type, shape and elements of every constant of the graph, read by `raw`.
+    fn check_weights(graph: &Graph, model: &ModelProto, raw: impl Fn(&TensorProto) -> Vec<u8>) {
+        let tensors: HashMap<_, _> = model.graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+        assert_eq!(tensors.len(), model.graph.initializer.len());
+        for (_, value, weight) in graph.weights() {
+            let tensor = tensors[value.name.as_str()];
+            assert_eq!(tensor.data_type, node::element_type(weight.dtype()), "{}", value.name);
+            assert_eq!(tensor.dims, weight.shape().iter().map(|n| *n as i64).collect::<Vec<_>>(), "{}", value.name);
+            assert!(raw(tensor) == weight.evaluate().unwrap().as_bytes(), "{}", value.name);
+        }
+    }
+
+    #[test]
+    fn a_file_holds_every_weight_and_the_type_of_every_value() {
+        for target in ["ort-cpu", "tract"] {
+            let graph = graph(target);
+            let (_dir, written, model) = write_and_read(&graph, LARGEST_MESSAGE);
+            assert_eq!(written.files.len(), 1);
+            check_weights(&graph, &model, |tensor| tensor.raw_data.clone());
+
+            let body = &model.graph;
+            let told: HashMap<_, _> =
+                body.input.iter().chain(&body.output).chain(&body.value_info).map(|v| (v.name.as_str(), v)).collect();
+            for (id, value) in graph.values().filter(|(id, _)| graph.weight(*id).is_none()) {
+                assert_eq!(*told[value.name.as_str()], value_info(&value.name, &value.ty));
+                assert_eq!(graph.inputs().contains(&id), body.input.iter().any(|v| v.name == value.name));
+            }
+            assert_eq!(body.output.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["logits"]);
+        }
+    }
+
+    #[test]
+    fn every_name_that_a_node_reads_is_there_before_it() {
+        for target in ["ort-cpu", "tract"] {
+            let (_dir, _, model) = write_and_read(&graph(target), LARGEST_MESSAGE);
+            let body = &model.graph;
+            let mut known: HashSet<&str> = body.initializer.iter().map(|t| t.name.as_str()).collect();
+            known.extend(body.input.iter().map(|v| v.name.as_str()));
+            known.insert("");
+            for node in &body.node {
+                assert!(node.input.iter().all(|name| known.contains(name.as_str())), "{}", node.name);
+                assert!(node.output.iter().all(|name| known.insert(name)), "{}", node.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_domains_that_are_used_are_imported() {
+        let imported = |target| {
+            let (_dir, _, model) = write_and_read(&graph(target), LARGEST_MESSAGE);
+            model.opset_import.iter().map(|set| (set.domain.clone(), set.version)).collect::<Vec<_>>()
+        };
+        assert_eq!(imported("tract"), [(String::new(), 17)]);
+        assert_eq!(imported("ort-cpu"), [(String::new(), 17), ("com.microsoft".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn weights_of_a_file_that_would_be_too_long_lie_beside_it_page_by_page() {
+        let graph = graph("tract");
+        let (dir, written, model) = write_and_read(&graph, 4000);
+        assert_eq!(written.files, [dir.path().join("model.onnx"), dir.path().join("model.onnx_data")]);
+        let data = fs::read(&written.files[1]).unwrap();
+        let mut end = 0;
+        check_weights(&graph, &model, |tensor| {
+            if tensor.data_location.enum_value_or_default() != DataLocation::EXTERNAL {
+                assert!(tensor.raw_data.len() < 1024, "{}", tensor.name);
+                return tensor.raw_data.clone();
+            }
+            let [location, offset, length] = ["location", "offset", "length"].map(|key| {
+                let entry = tensor.external_data.iter().find(|entry| entry.key == key).unwrap();
+                entry.value.as_str()
+            });
+            assert_eq!(location, "model.onnx_data");
+            let (offset, length): (usize, usize) = (offset.parse().unwrap(), length.parse().unwrap());
+            assert!(offset.is_multiple_of(4096) && length >= 1024 && tensor.raw_data.is_empty(), "{}", tensor.name);
+            data[offset..offset + length].to_vec()
+        });
+        for tensor in &model.graph.initializer {
+            let number =
+                |key| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.parse::<u64>().unwrap());
+            if let (Some(offset), Some(length)) = (number("offset"), number("length")) {
+                assert!(offset >= end, "{} overlaps what comes before", tensor.name);
+                end = offset + length;
+            }
+        }
+        assert_eq!(end, data.len() as u64);
+    }
+
+    #[test]
+    fn the_same_graph_has_the_same_bytes() {
+        let graph = graph("ort-cpu");
+        let bytes = |largest| {
+            let (_dir, written, _) = write_and_read(&graph, largest);
+            written.files.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>()
+        };
+        for largest in [4000, LARGEST_MESSAGE] {
+            assert!(bytes(largest) == bytes(largest));
+        }
+    }
+
+    #[test]
+    fn progress_tells_every_byte_of_the_weights() {
+        let graph = graph("tract");
+        let told = std::sync::atomic::AtomicU64::new(0);
+        let dir = tempfile::tempdir().unwrap();
+        write(&graph, &dir.path().join("model.onnx"), &|n| {
+            told.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+        })
+        .unwrap();
+        let weights: usize = graph.weights().map(|(.., weight)| weight.byte_len()).sum();
+        let constants: usize = messages(&graph).unwrap().constants.iter().map(|(_, weight)| weight.byte_len()).sum();
+        assert_eq!(told.into_inner(), (weights + constants) as u64);
+    }
+
+    #[test]
+    fn a_composite_operation_cannot_be_spelled() {
+        let mut b = Builder::new("g");
+        let x = b.input("x", TensorType::new(DType::F32, ["b"]));
+        let y = b.node("y", Op::Gelu { tanh: false }, &[x]).unwrap();
+        b.output("y", y).unwrap();
+        let error = write(&verify(b.finish()).unwrap(), Path::new("never.onnx"), QUIET).unwrap_err();
+        assert_eq!(error.message(), "`y` is a Gelu, which was to be lowered");
+    }
+}

@@ -73,8 +73,12 @@ impl Weight {
         let values = inner.to_f32s()?;
         Ok(match self.dtype() {
             DType::F32 => Evaluated::Floats(values.into_owned()),
-            DType::F16 => Evaluated::Bytes(narrow(self, &values, |v| f16::from_f32(v).to_le_bytes(), 65504.0)?),
-            DType::BF16 => Evaluated::Bytes(narrow(self, &values, |v| bf16::from_f32(v).to_le_bytes(), f32::MAX)?),
+            DType::F16 => {
+                Evaluated::Bytes(narrow(self, &values, |v| f16::from_f32(v).to_le_bytes(), f16::MAX.to_f32())?)
+            }
+            DType::BF16 => {
+                Evaluated::Bytes(narrow(self, &values, |v| bf16::from_f32(v).to_le_bytes(), bf16::MAX.to_f32())?)
+            }
             other => return Err(Error::bug(format!("a weight cannot be cast to {other}"))),
         })
     }
@@ -288,6 +292,11 @@ mod tests {
     fn numbers_that_do_not_fit_are_refused() {
         let error = weight([1, 1], &[1e6]).cast(DType::F16).evaluate().err().unwrap();
         assert_eq!(error.message(), "a computed tensor holds 1000000, which f16 cannot represent");
+        let error = weight([1, 1], &[f32::MIN]).cast(DType::BF16).evaluate().err().unwrap();
+        assert_eq!(
+            error.message(),
+            "a computed tensor holds -340282350000000000000000000000000000000, which bf16 cannot represent"
+        );
         let error = weight([1, 2], &[1.0, f32::NAN]).quantize(0).unwrap().0.evaluate().err().unwrap();
         assert_eq!(error.message(), "a computed tensor holds NaN or infinity and cannot be quantized");
     }

@@ -134,10 +134,17 @@ impl Weight {
         Ok(Weight::new(self.dtype(), vec![columns, rows], Expr::Transpose(self.clone())))
     }
 
-    /// `cast(w: T, T) = w` · `cast(transpose(w)) = transpose(cast(w))`
+    /// `cast(w: T, T) = w` · `cast(cast(w: T, f32), T) = w` for T of 16 bits · `cast(transpose(w)) = transpose(cast(w))`
     pub fn cast(&self, dtype: DType) -> Weight {
         if dtype == self.dtype() {
             return self.clone();
+        }
+        if let Expr::Cast(narrow) = self.expr()
+            && self.dtype() == DType::F32
+            && narrow.dtype() == dtype
+            && matches!(dtype, DType::F16 | DType::BF16)
+        {
+            return narrow.clone();
         }
         if let Expr::Transpose(inner) = self.expr() {
             let cast = inner.cast(dtype);
@@ -170,7 +177,11 @@ impl Weight {
         }
         let mut shape = first.shape().to_vec();
         if let Some(size) = shape.get_mut(axis) {
-            *size = parts.iter().filter_map(|part| part.shape().get(axis)).sum();
+            let sizes = parts.iter().filter_map(|part| part.shape().get(axis));
+            *size = sizes
+                .copied()
+                .try_fold(0, usize::checked_add)
+                .ok_or_else(|| Error::bad_input("a concatenation whose size overflows"))?;
         }
         Ok(Weight::new(first.dtype(), shape, Expr::Concat { axis, parts }))
     }
@@ -303,6 +314,15 @@ mod tests {
         assert!(
             matches!(joined.expr(), Expr::Transpose(inner) if matches!(inner.expr(), Expr::Concat { axis: 0, .. }))
         );
+    }
+
+    #[test]
+    fn widening_is_undone_and_narrowing_is_not() {
+        let w = Weight::source("w", DType::F16, vec![2, 3], None).unwrap();
+        let back = w.cast(DType::F32).transpose().unwrap().cast(DType::F16).transpose().unwrap();
+        assert!(matches!(back.expr(), Expr::Source { .. }));
+        assert!(matches!(w.cast(DType::F32).cast(DType::BF16).expr(), Expr::Cast(wide) if wide.dtype() == DType::F32));
+        assert!(matches!(matrix(2, 2).cast(DType::F16).cast(DType::F32).expr(), Expr::Cast(_)));
     }
 
     #[test]

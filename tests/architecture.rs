@@ -1,0 +1,234 @@
+//! Who may import whom, held over the text of `src/`. The table is DESIGN.md's “directions”.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// A module, and what of kilnc it may import: whole modules, or parts of one; `*` is anything.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("ir", &["error"]),
+    ("verify", &["error", "ir"]),
+    ("checkpoint", &["error", "ir"]),
+    ("adapter", &["error", "ir", "checkpoint"]),
+    ("task", &["error"]),
+    ("target", &["error"]),
+    ("precision", &["error"]),
+    ("arch", &["error", "ir", "checkpoint", "task"]),
+    ("passes", &["error", "ir", "verify"]),
+    ("back", &["error", "ir", "verify", "target", "child", "output"]),
+    ("child", &["error"]),
+    ("output", &["error"]),
+    ("runtime", &["error", "task", "target", "child", "output", "checkpoint::json"]),
+    ("eval", &["error", "runtime", "task", "checkpoint::json", "checkpoint::safetensors", "ir::DType", "ir::Weight"]),
+    ("bench", &["error", "runtime", "eval", "bundle", "task", "target", "child"]),
+    ("bundle", &["error", "output", "checkpoint", "task", "target", "precision", "runtime", "eval::Check"]),
+    ("recipe", &["*"]),
+    ("pipeline", &["*"]),
+    ("cli", &["*"]),
+    ("lib", &["*"]),
+    ("main", &["*"]),
+];
+
+/// The modules that may print.
+const MAY_PRINT: [&str; 2] = ["cli", "main"];
+
+#[test]
+fn modules_import_only_what_their_place_allows() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(module, _)| *module == source.module()) else {
+            wrong.push(format!("{}: add `{}` to MAY_IMPORT in {}", source.path, source.module(), file!()));
+            continue;
+        };
+        let fits = |path: &str| {
+            allowed.iter().any(|a| *a == "*" || path == *a || path.strip_prefix(a).is_some_and(|p| p.starts_with("::")))
+        };
+        for path in source.crate_paths() {
+            let module = path.split("::").next().unwrap_or_default();
+            if module != source.module() && !fits(&path) {
+                wrong.push(format!("{}: {} must not import {path}", source.path, source.module()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn passes_know_no_family() {
+    for source in sources().filter(|source| source.module() == "passes") {
+        for family in kilnc::arch::FAMILIES {
+            let known = source.text.to_lowercase().contains(family.model_type);
+            assert!(!known, "{} speaks of `{}`; a pass reads roles", source.path, family.model_type);
+        }
+    }
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    let mut wrong = Vec::new();
+    for source in sources().filter(|source| !MAY_PRINT.contains(&source.module())) {
+        source.windows(&mut |tokens| {
+            if let [TokenTree::Ident(name), TokenTree::Punct(bang), ..] = tokens
+                && bang.as_char() == '!'
+                && ["print", "println", "eprint", "eprintln", "dbg"].iter().any(|printing| name == printing)
+            {
+                wrong.push(format!("{}: {name}!", source.path));
+            }
+        });
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_is_unwrapped_outside_tests() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        source.windows(&mut |tokens| {
+            if let [TokenTree::Punct(dot), TokenTree::Ident(name), TokenTree::Group(arguments), ..] = tokens
+                && dot.as_char() == '.'
+                && panics(&name.to_string(), arguments.stream())
+            {
+                wrong.push(format!("{}: .{name}{arguments}", source.path));
+            }
+        });
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Parsers have an `expect` of their own; the one that panics takes a message.
+fn panics(method: &str, arguments: TokenStream) -> bool {
+    let message = || arguments.to_string().starts_with('"');
+    matches!(method, "unwrap" | "unwrap_err") && arguments.is_empty() || method == "expect" && message()
+}
+
+/// A file of `src/` without its tests.
+struct Source {
+    /// From `src/` on, with `/`.
+    path: String,
+    text: String,
+    tokens: Vec<TokenTree>,
+}
+
+fn sources() -> impl Iterator<Item = Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    assert!(!files.is_empty());
+    files.into_iter().filter(|file| !file.ends_with("tests.rs")).map(move |file| {
+        let text = fs::read_to_string(&file).unwrap();
+        let tokens = text.parse::<TokenStream>().unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let parts = file.strip_prefix(&root).unwrap().iter().map(|part| part.to_str().unwrap());
+        Source { path: parts.collect::<Vec<_>>().join("/"), text, tokens: without_tests(tokens) }
+    })
+}
+
+fn rust_files(dir: &Path, files: &mut Vec<PathBuf>) {
+    let mut entries: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The tokens but for every item under `#[cfg(test)]`, which ends with its first block or semicolon.
+fn without_tests(tokens: TokenStream) -> Vec<TokenTree> {
+    let mut kept = Vec::new();
+    let mut skipping = false;
+    for token in tokens {
+        if let TokenTree::Group(group) = &token
+            && group.delimiter() == Delimiter::Bracket
+            && group.stream().to_string().replace(' ', "") == "cfg(test)"
+        {
+            skipping = true;
+        }
+        let ends = match &token {
+            TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+            TokenTree::Punct(punct) => punct.as_char() == ';',
+            _ => false,
+        };
+        if !skipping {
+            kept.push(token);
+        } else if ends {
+            skipping = false;
+        }
+    }
+    kept
+}
+
+impl Source {
+    /// The module under the crate's root that the file belongs to.
+    fn module(&self) -> &str {
+        self.path.split('/').next().unwrap_or_default().trim_end_matches(".rs")
+    }
+
+    /// How many `super` lead from the file to the crate's root.
+    fn depth(&self) -> usize {
+        let named = self.path.trim_end_matches(".rs").trim_end_matches("/mod");
+        if ["lib", "main"].contains(&named) { 0 } else { named.split('/').count() }
+    }
+
+    /// Calls `see` with what follows each token, in every block.
+    fn windows(&self, see: &mut dyn FnMut(&[TokenTree])) {
+        walk(&self.tokens, see);
+    }
+
+    /// The paths from the crate's root that the file names, up to two names long.
+    fn crate_paths(&self) -> BTreeSet<String> {
+        let mut paths = BTreeSet::new();
+        self.windows(&mut |tokens| {
+            let supers = tokens.chunks(3).take_while(|step| steps_by("super", step)).count();
+            if steps_by("crate", tokens) {
+                collect_paths("", &tokens[3..], &mut paths);
+            } else if supers > 0 && supers == self.depth() {
+                collect_paths("", &tokens[3 * supers..], &mut paths);
+            }
+        });
+        paths
+    }
+}
+
+fn walk(tokens: &[TokenTree], see: &mut dyn FnMut(&[TokenTree])) {
+    for (i, token) in tokens.iter().enumerate() {
+        see(&tokens[i..]);
+        if let TokenTree::Group(group) = token {
+            walk(&group.stream().into_iter().collect::<Vec<_>>(), see);
+        }
+    }
+}
+
+/// Whether the tokens begin with `word ::`.
+fn steps_by(word: &str, tokens: &[TokenTree]) -> bool {
+    matches!(tokens, [TokenTree::Ident(name), TokenTree::Punct(a), TokenTree::Punct(b), ..]
+        if name == word && a.as_char() == ':' && b.as_char() == ':')
+}
+
+/// The paths that the tokens after `prefix` name. What the root re-exports is the error module's.
+fn collect_paths(prefix: &str, tokens: &[TokenTree], paths: &mut BTreeSet<String>) {
+    match tokens {
+        [TokenTree::Group(group), ..] => {
+            let inner: Vec<_> = group.stream().into_iter().collect();
+            let is_comma = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',');
+            inner.split(is_comma).for_each(|branch| collect_paths(prefix, branch, paths));
+        }
+        [TokenTree::Ident(name), ..] if !prefix.is_empty() => {
+            paths.insert(format!("{prefix}::{name}"));
+        }
+        [TokenTree::Ident(name), ..] if name == "Error" || name == "Result" => {
+            paths.insert("error".to_owned());
+        }
+        [TokenTree::Ident(name), ..] if steps_by(&name.to_string(), tokens) => {
+            collect_paths(&name.to_string(), &tokens[3..], paths);
+        }
+        [TokenTree::Ident(name), ..] => {
+            paths.insert(name.to_string());
+        }
+        _ => {}
+    }
+}

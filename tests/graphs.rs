@@ -1,0 +1,90 @@
+//! The graph of a small BERT at each stage of the compile, as text to review. `UPDATE_SNAPSHOTS=1` writes it anew.
+
+use std::fs;
+use std::path::Path;
+
+use kilnc::checkpoint::Checkpoint;
+use kilnc::ir::{DType, Graph, text};
+use kilnc::passes::{FuseQkv, Half, Manager, Pass, QuantizeDynamic};
+use kilnc::verify::{Verified, verify};
+use kilnc::{arch, back};
+
+#[test]
+fn bert_is_drawn_as_in_the_paper() {
+    check("drawn", &drawn());
+}
+
+#[test]
+fn fuse_qkv_leaves_one_projection_per_attention() {
+    check("fuse-qkv", &after(&[&FuseQkv]));
+}
+
+#[test]
+fn quantize_dynamic_leaves_the_head_in_full_precision() {
+    check("quantize-dynamic", &after(&[&FuseQkv, &QuantizeDynamic]));
+}
+
+#[test]
+fn half_keeps_norms_and_outputs_in_full_precision() {
+    check("half", &after(&[&FuseQkv, &Half(DType::F16)]));
+}
+
+#[test]
+fn onnx_runtime_gets_its_own_kernels() {
+    check("ort-cpu.fp32", &lowered(&[&FuseQkv], "ort-cpu"));
+    check("ort-cpu.int8", &lowered(&[&FuseQkv, &QuantizeDynamic], "ort-cpu"));
+}
+
+#[test]
+fn tract_gets_plain_operators() {
+    check("tract.fp32", &lowered(&[&FuseQkv], "tract"));
+    check("tract.int8", &lowered(&[&FuseQkv, &QuantizeDynamic], "tract"));
+}
+
+#[test]
+fn tensorrt_gets_half_precision_and_a_boolean_mask() {
+    check("tensorrt-rtx-sm75.fp16", &lowered(&[&FuseQkv, &Half(DType::F16)], "tensorrt-rtx:sm75"));
+}
+
+fn drawn() -> Verified<Graph> {
+    let checkpoint = Checkpoint::open(&root().join("fixtures/tiny-bert")).unwrap();
+    let state = arch::canonical_state(&checkpoint).unwrap();
+    let drawn = arch::draw(&checkpoint, &state, None).unwrap();
+    assert!(drawn.unused.is_empty(), "{:?}", drawn.unused);
+    verify(drawn.graph).unwrap()
+}
+
+fn after(passes: &[&dyn Pass]) -> Verified<Graph> {
+    let mut manager = Manager::default();
+    passes.iter().fold(drawn(), |graph, pass| manager.run(&graph, *pass).unwrap())
+}
+
+fn lowered(passes: &[&dyn Pass], target: &str) -> Verified<Graph> {
+    back::lower(&after(passes), &target.parse().unwrap()).unwrap()
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests"))
+}
+
+/// Compares a graph with its snapshot, and with what its text parses to.
+fn check(name: &str, graph: &Graph) {
+    let found = graph.to_string();
+    assert_eq!(text::parse(&found).unwrap().to_string(), found);
+    let path = root().join(format!("graphs/{name}.txt"));
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        fs::write(&path, &found).unwrap();
+        return;
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
+    let lines = expected.lines().map(Some).chain(std::iter::repeat(None));
+    let changed = found.lines().zip(lines).position(|(found, expected)| Some(found) != expected);
+    let line = changed.unwrap_or(found.lines().count());
+    assert!(
+        found == expected,
+        "tests/graphs/{name}.txt differs from line {} on; UPDATE_SNAPSHOTS=1 writes it anew\n  expected {:?}\n  found    {:?}",
+        line + 1,
+        expected.lines().nth(line).unwrap_or("the end"),
+        found.lines().nth(line).unwrap_or("the end"),
+    );
+}

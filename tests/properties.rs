@@ -1,0 +1,245 @@
+//! What holds for every input: readers refuse and never panic, and lazy weights compute what their algebra says.
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use kilnc::checkpoint::safetensors;
+use kilnc::ir::{DType, Weight, text};
+use kilnc::verify::verify;
+use ndarray::{Array2, Axis, concatenate};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+/// One change to a file.
+#[derive(Clone, Debug)]
+enum Mutation {
+    Set(Index, u8),
+    Insert(Index, Vec<u8>),
+    Remove(Index, usize),
+    /// Copies a piece over another place.
+    Copy(Index, Index, usize),
+    CutAt(Index),
+}
+
+/// Numbers and words on which readers of such files have stumbled.
+const TOKENS: [&str; 14] = [
+    "0",
+    "-1",
+    "1e300",
+    "2147483648",
+    "9223372036854775807",
+    "18446744073709551615",
+    "[",
+    "{",
+    "\"",
+    "}",
+    ",",
+    "null",
+    "\\u{d800}",
+    "é",
+];
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let token = proptest::sample::select(&TOKENS[..]).prop_map(|token| token.as_bytes().to_vec());
+    prop_oneof![
+        (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
+        (any::<Index>(), token).prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
+        (any::<Index>(), 1..8usize).prop_map(|(at, n)| Mutation::Remove(at, n)),
+        (any::<Index>(), any::<Index>(), 1..40usize).prop_map(|(from, to, n)| Mutation::Copy(from, to, n)),
+        any::<Index>().prop_map(Mutation::CutAt),
+    ]
+}
+
+fn mutated(bytes: &[u8], mutations: &[Mutation]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for mutation in mutations {
+        let len = bytes.len();
+        let end = |at: usize, n: usize| (at + n).min(len);
+        match mutation {
+            _ if len == 0 => {}
+            Mutation::Set(at, byte) => bytes[at.index(len)] = *byte,
+            Mutation::Insert(at, token) => drop(bytes.splice(at.index(len)..at.index(len), token.iter().copied())),
+            Mutation::Remove(at, n) => drop(bytes.drain(at.index(len)..end(at.index(len), *n))),
+            Mutation::Copy(from, to, n) => {
+                let piece = bytes[from.index(len)..end(from.index(len), *n)].to_vec();
+                bytes.splice(to.index(len)..end(to.index(len), *n), piece);
+            }
+            Mutation::CutAt(at) => bytes.truncate(at.index(len)),
+        }
+    }
+    bytes
+}
+
+/// A file of that header.
+fn safetensors_file(header: &[u8]) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    bytes.extend(0..24u8);
+    bytes
+}
+
+const HEADER: &str = concat!(
+    r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"#,
+    r#""b":{"dtype":"F16","shape":[0,3],"data_offsets":[16,16]},"c":{"dtype":"I64","shape":[],"data_offsets":[16,24]}}"#
+);
+
+/// Reads a file that may be anything. What is accepted has its elements, and the reference reader accepts it too.
+fn read(bytes: Vec<u8>) {
+    let Ok(tensors) = safetensors::parse(Arc::new(bytes.clone())) else { return };
+    let reference = ::safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(tensors.len(), reference.len());
+    for (name, weight) in tensors {
+        let view = reference.tensor(&name).unwrap();
+        assert_eq!(weight.shape(), view.shape());
+        assert_eq!(weight.evaluate().unwrap().as_bytes(), view.data());
+    }
+}
+
+const GRAPH: &str = r#"graph "tiny" {
+  input %ids: i64[b, s]
+  input %mask: i64[b, s]
+  weight %table: f32[10, 4] = source "embed"
+  %x: f32[b, s, 4] = Embed(%table, %ids) @embedding
+  weight %w: f32[4, 4] = transpose(lora(0.5, source "w" f32[4, 4], source "a" f32[2, 4], cast(f32, source "b" f16[4, 2])))
+  weight %bias: f32[4] = literal x"0000803f000000400000404000008040"
+  %y: f32[b, s, 4] = Linear(%x, %w, %bias) @query/0
+  %z: f32[b, s, 4] = Attention {heads=2, scale=0.5} (%y, %y, %x, %mask)
+  weight %v.int8: i8[4, 4] = quantized(1, concat(0, source "v" f32[1, 4], source "v" f32[3, 4]))
+  weight %v.scale: f32[4] = scales(1, concat(0, source "v" f32[1, 4], source "v" f32[3, 4]))
+  %q: f32[b, s, 4] = DynamicQuantLinear(%z, %v.int8, %v.scale, _)
+  %l: f32[b, s, 1], %"r s": f32[b, s, 3] = Split {axis=2, sizes=[1, 3]} (%q)
+  %t: f32[b, s, 3, 1] = Reshape {shape=[0, 0, 3, 1]} (%"r s")
+  %u: f32[b, 3, s, 1] = Transpose {perm=[0, 2, 1, 3]} (%t)
+  weight %one: i64[1] = literal x"0100000000000000"
+  %p: f32[b, s, 1] = Slice {axis=1, length=dim s} (%l, %one, %one)
+  %o: f32[b, s, 1] = Softmax {axis=-1} (%p)
+  output %o
+  output %u
+}
+"#;
+
+/// Parses a text that may be anything. What is accepted prints to a text that means the same, and can be judged.
+fn parse(bytes: &[u8]) {
+    let Ok(graph) = text::parse(&String::from_utf8_lossy(bytes)) else { return };
+    let printed = graph.to_string();
+    let again = text::parse(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
+    assert_eq!(again.to_string(), printed);
+    let _ = verify(graph);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_safetensors_file_is_read_or_refused(mutations in prop::collection::vec(mutation(), 0..6)) {
+        read(mutated(&safetensors_file(HEADER.as_bytes()), &mutations));
+    }
+
+    #[test]
+    fn a_damaged_safetensors_header_is_read_or_refused(mutations in prop::collection::vec(mutation(), 0..6)) {
+        read(safetensors_file(&mutated(HEADER.as_bytes(), &mutations)));
+    }
+
+    #[test]
+    fn a_damaged_graph_text_is_parsed_or_refused(mutations in prop::collection::vec(mutation(), 0..6)) {
+        parse(&mutated(GRAPH.as_bytes(), &mutations));
+    }
+
+    #[test]
+    fn a_weight_evaluates_to_what_its_expression_says(
+        tape in prop::collection::vec(any::<u8>(), 0..200),
+        rows in 1..7usize,
+        columns in 1..7usize,
+    ) {
+        let (weight, expected) = Tape(tape.into_iter()).expression(rows, columns, 4);
+        prop_assert_eq!(weight.shape(), [rows, columns]);
+        prop_assert_eq!(array(&weight), expected);
+    }
+
+    #[test]
+    fn quantized_values_times_their_steps_are_the_weight_rounded(
+        tape in prop::collection::vec(any::<u8>(), 0..200),
+        rows in 1..7usize,
+        columns in 1..7usize,
+        axis in 0..2usize,
+    ) {
+        let (weight, numbers) = Tape(tape.into_iter()).expression(rows, columns, 3);
+        let (values, scales) = weight.quantize(axis).unwrap();
+        let largest = numbers.map_axis(Axis(1 - axis), |channel| channel.fold(0f32, |m, v| m.max(v.abs())));
+        let steps = largest.mapv(|m| if m > 0.0 { m / 127.0 } else { 1.0 });
+        prop_assert_eq!(&*scales.to_f32s().unwrap(), steps.as_slice().unwrap());
+        let expected: Vec<i8> =
+            numbers.indexed_iter().map(|((r, c), v)| (v / steps[[r, c][axis]]).round_ties_even() as i8).collect();
+        let found: Vec<i8> = values.evaluate().unwrap().as_bytes().iter().map(|byte| *byte as i8).collect();
+        prop_assert_eq!(found, expected);
+    }
+}
+
+fn array(weight: &Weight) -> Array2<f32> {
+    Array2::from_shape_vec((weight.shape()[0], weight.shape()[1]), weight.to_f32s().unwrap().into_owned()).unwrap()
+}
+
+/// Chooses an expression by the bytes of a tape; an empty tape chooses the simplest.
+struct Tape(std::vec::IntoIter<u8>);
+
+impl Tape {
+    fn choose(&mut self, n: usize) -> usize {
+        self.0.next().unwrap_or(0) as usize % n
+    }
+
+    /// Small integers, so that no order of summation rounds.
+    fn leaf(&mut self, rows: usize, columns: usize) -> (Weight, Array2<f32>) {
+        let numbers = Array2::from_shape_fn((rows, columns), |_| self.choose(17) as f32 - 8.0);
+        let weight = Weight::f32s(vec![rows, columns], numbers.as_slice().unwrap()).unwrap();
+        (weight, numbers)
+    }
+
+    /// A lazy expression of that shape, and the same computed at once by ndarray.
+    fn expression(&mut self, rows: usize, columns: usize, depth: usize) -> (Weight, Array2<f32>) {
+        match self.choose(if depth == 0 { 1 } else { 7 }) {
+            1 | 2 => {
+                let (weight, numbers) = self.expression(columns, rows, depth - 1);
+                (weight.transpose().unwrap(), numbers.t().as_standard_layout().into_owned())
+            }
+            3 | 4 => {
+                let axis = self.choose(2);
+                let total = [rows, columns][axis];
+                let first = 1 + self.choose(total);
+                let mut parts = Vec::new();
+                for size in [first, total - first].into_iter().filter(|size| *size > 0) {
+                    let (rows, columns) = if axis == 0 { (size, columns) } else { (rows, size) };
+                    parts.push(self.expression(rows, columns, depth - 1));
+                }
+                let views: Vec<_> = parts.iter().map(|(_, numbers)| numbers.view()).collect();
+                let joined = concatenate(Axis(axis), &views).unwrap().as_standard_layout().into_owned();
+                (Weight::concat(axis, parts.into_iter().map(|(weight, _)| weight).collect()).unwrap(), joined)
+            }
+            5 => {
+                let (weight, numbers) = self.expression(rows, columns, depth - 1);
+                let (dtype, round): (_, fn(f32) -> f32) = match self.choose(2) {
+                    0 => (DType::F16, |v| f16::from_f32(v).to_f32()),
+                    _ => (DType::BF16, |v| bf16::from_f32(v).to_f32()),
+                };
+                (weight.cast(dtype).cast(DType::F32), numbers.mapv(round))
+            }
+            6 => {
+                let (base, numbers) = self.expression(rows, columns, depth - 1);
+                let rank = 1 + self.choose(3);
+                let ((a, a_numbers), (b, b_numbers)) = (self.leaf(rank, columns), self.leaf(rows, rank));
+                let scale = [1.0, -2.0, 0.5][self.choose(3)];
+                (base.lora(&a, &b, scale).unwrap(), numbers + scale * b_numbers.dot(&a_numbers))
+            }
+            _ => self.leaf(rows, columns),
+        }
+    }
+}
+
+#[test]
+fn a_hundred_thousand_tiny_tensors_are_read() {
+    let entries: Vec<_> = (0..100_000)
+        .map(|i| format!(r#""{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#))
+        .chain([r#""last":{"dtype":"U8","shape":[24],"data_offsets":[0,24]}"#.to_owned()])
+        .collect();
+    let header = format!("{{{}}}", entries.join(","));
+    assert_eq!(safetensors::parse(Arc::new(safetensors_file(header.as_bytes()))).unwrap().len(), 100_001);
+}

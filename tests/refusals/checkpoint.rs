@@ -1,0 +1,201 @@
+//! Checkpoints that are damaged, that contradict themselves, or that kilnc does not know.
+
+use std::fs;
+use std::path::Path;
+
+use kilnc::arch;
+use kilnc::checkpoint::{Checkpoint, CommonConfig, json};
+use kilnc::error::{Error, Result};
+use kilnc::task::Task;
+
+use super::{Tensors, copied, edit, fixture, floats, read_tensors, write_tensors};
+
+const QUERY: &str = "bert.encoder.layer.1.attention.self.query.weight";
+
+fn draw(dir: &Path) -> Result<()> {
+    let checkpoint = Checkpoint::open(dir)?;
+    let state = arch::canonical_state(&checkpoint)?;
+    arch::draw(&checkpoint, &state, None).map(drop)
+}
+
+/// What is said of tiny-bert after `from` became `to` in its config.json.
+fn config_refusal(from: &str, to: &str) -> String {
+    let dir = copied("tiny-bert", &["config.json", "model.safetensors"]);
+    edit(&dir.path().join("config.json"), from, to);
+    refusal(draw(dir.path()))
+}
+
+/// What is said of tiny-bert after its tensors were changed.
+fn tensor_refusal(change: impl FnOnce(&mut Tensors)) -> String {
+    let dir = copied("tiny-bert", &["config.json", "model.safetensors"]);
+    let path = dir.path().join("model.safetensors");
+    let mut tensors = read_tensors(&path);
+    change(&mut tensors);
+    write_tensors(&path, &tensors);
+    refusal(draw(dir.path()))
+}
+
+fn refusal(result: Result<()>) -> String {
+    let error: Error = result.unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    error.to_string()
+}
+
+#[test]
+fn a_sound_checkpoint_is_drawn() {
+    draw(&fixture("tiny-bert")).unwrap();
+    draw(&fixture("tiny-bert-base")).unwrap();
+}
+
+#[test]
+fn an_unknown_model_type_is_named_with_the_known_ones() {
+    let common: CommonConfig = json::read(&fixture("roberta-config").join("config.json")).unwrap();
+    let error = arch::family(&common).err().unwrap();
+    assert_eq!(error.message(), "unknown model type `robertta`");
+    assert_eq!(error.locations(), ["config.json: model_type"]);
+    assert!(error.hints()[0].starts_with("known: bert"), "{:?}", error.hints());
+}
+
+#[test]
+fn a_misspelt_model_type_is_answered_with_the_nearest() {
+    let said = config_refusal(r#""model_type": "bert""#, r#""model_type": "brt""#);
+    assert!(said.starts_with("unknown model type `brt`\n  in config.json: model_type\n\nhint: known: "), "{said}");
+    assert!(said.ends_with("; the nearest is `bert`"), "{said}");
+    let said = config_refusal(r#""model_type": "bert","#, "");
+    assert!(said.starts_with("`model_type` is missing\n  in config.json\n\nhint: known: bert"), "{said}");
+}
+
+#[test]
+fn a_missing_tensor_is_named_with_the_nearest_there_is() {
+    assert_eq!(
+        tensor_refusal(|tensors| drop(tensors.remove(QUERY))),
+        format!(
+            "tensor `{QUERY}` is missing\n  in model.safetensors\n\n\
+             hint: the nearest name there is `bert.encoder.layer.0.attention.self.query.weight`"
+        )
+    );
+}
+
+#[test]
+fn a_wrong_shape_is_told_with_the_field_that_expects_another() {
+    assert_eq!(
+        tensor_refusal(|tensors| *tensors.get_mut(QUERY).unwrap() = floats(&[48, 32], 0.0)),
+        format!(
+            "tensor `{QUERY}` has shape [48, 32], expected [32, 32]\n  \
+             in model.safetensors; the expectation comes from `hidden_size` in config.json\n\n\
+             hint: the weights and config.json look like different models"
+        )
+    );
+    assert_eq!(
+        config_refusal(r#""intermediate_size": 64"#, r#""intermediate_size": 128"#),
+        "tensor `bert.encoder.layer.0.intermediate.dense.weight` has shape [64, 32], expected [128, 32]\n  \
+         in model.safetensors; the expectation comes from `intermediate_size` in config.json\n\n\
+         hint: the weights and config.json look like different models"
+    );
+}
+
+#[test]
+fn a_file_that_is_cut_short_is_refused() {
+    let dir = copied("tiny-bert", &["config.json", "model.safetensors"]);
+    let path = dir.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let said = refusal(draw(dir.path()));
+    assert!(said.starts_with("tensor `"), "{said}");
+    assert!(said.contains("are outside the file's "), "{said}");
+    let end = "\n  in model.safetensors\n\nhint: the file is damaged or cut short; fetch it again";
+    assert!(said.ends_with(end), "{said}");
+
+    fs::write(&path, &bytes[..100]).unwrap();
+    let said = refusal(draw(dir.path()));
+    assert!(said.starts_with("header: ") && said.contains(" bytes announced, 92 are left in the file"), "{said}");
+    fs::write(&path, []).unwrap();
+    assert!(refusal(draw(dir.path())).ends_with(end));
+}
+
+#[test]
+fn sizes_that_are_none_are_refused_with_their_field() {
+    let size = |value: &str| config_refusal(r#""hidden_size": 32"#, &format!(r#""hidden_size": {value}"#));
+    assert_eq!(size("0"), "`num_attention_heads` 4 does not divide `hidden_size` 0\n  in config.json");
+    let cases = [
+        ("-1", "config.json: hidden_size: invalid value: integer `-1`, expected usize"),
+        ("1e300", "config.json: hidden_size: invalid type: floating point `1e+300`, expected usize"),
+        ("1e999", "config.json: hidden_size: number out of range"),
+        ("NaN", "config.json: hidden_size: expected value"),
+        (r#""32""#, r#"config.json: hidden_size: invalid type: string \"32\", expected usize"#),
+        ("null", "config.json: hidden_size: invalid type: null, expected usize"),
+        ("18446744073709551616", "config.json: hidden_size: invalid type: floating point `1.8446744073709552e+19`"),
+        ("32, \"hidden_size\": 32", "config.json: duplicate field `hidden_size`"),
+    ];
+    for (value, expected) in cases {
+        let said = size(value);
+        assert!(said.starts_with(expected), "{value}: {said}");
+    }
+}
+
+#[test]
+fn heads_that_do_not_divide_the_width_are_refused() {
+    let heads = |n| config_refusal(r#""num_attention_heads": 4"#, &format!(r#""num_attention_heads": {n}"#));
+    for n in [0usize, 5, usize::MAX] {
+        assert_eq!(heads(n), format!("`num_attention_heads` {n} does not divide `hidden_size` 32\n  in config.json"));
+    }
+}
+
+#[test]
+fn more_layers_than_there_are_fail_at_the_first_that_is_missing() {
+    let said = config_refusal(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 2147483648"#);
+    let expected = "tensor `bert.encoder.layer.2.attention.self.query.weight` is missing\n  in model.safetensors\n\n";
+    assert!(said.starts_with(expected), "{said}");
+}
+
+#[test]
+fn options_that_would_change_the_answer_are_refused_by_name() {
+    let cases = [
+        (
+            r#""position_embedding_type": "absolute""#,
+            r#""position_embedding_type": "relative_key""#,
+            "only absolute positions are drawn for BERT\n  in config.json: position_embedding_type",
+        ),
+        (
+            r#""use_cache": true"#,
+            r#""is_decoder": true"#,
+            "BERT as a decoder is not drawn\n  in config.json: is_decoder",
+        ),
+        (
+            r#""use_cache": true"#,
+            r#""problem_type": "multi_label_classification""#,
+            "only single-label classification is drawn\n  in config.json: problem_type",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        assert_eq!(config_refusal(from, to), expected);
+    }
+    let said = config_refusal(r#""hidden_act": "gelu""#, r#""hidden_act": "swish""#);
+    assert!(said.starts_with("config.json: hidden_act: unknown variant `swish`, expected one of `gelu`"), "{said}");
+}
+
+#[test]
+fn code_that_a_configuration_names_is_never_run() {
+    let dir = copied("tiny-bert", &["config.json", "model.safetensors"]);
+    let path = dir.path().join("config.json");
+    edit(&path, r#""use_cache": true"#, r#""auto_map": {"AutoModel": "evil.Model"}, "use_cache": true"#);
+    draw(dir.path()).unwrap();
+}
+
+#[test]
+fn a_folder_without_a_model_says_what_it_lacks() {
+    let dir = copied("tiny-bert", &["config.json"]);
+    assert!(refusal(draw(dir.path())).starts_with("model.safetensors is missing\n  in "));
+    fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
+    assert!(refusal(draw(dir.path())).starts_with("weights in the form of pytorch_model.bin are not read yet\n  in "));
+    let file = dir.path().join("config.json");
+    assert!(refusal(draw(&file)).contains(" is not a folder\n\nhint: give the folder"));
+}
+
+#[test]
+fn a_bare_encoder_is_no_classifier() {
+    let checkpoint = Checkpoint::open(&fixture("tiny-bert-base")).unwrap();
+    let state = arch::canonical_state(&checkpoint).unwrap();
+    let error = arch::draw(&checkpoint, &state, Some(Task::TextClassification)).unwrap_err();
+    assert_eq!(error.message(), "text classification needs a classifier, and there is no `classifier.weight`");
+}
