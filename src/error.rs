@@ -147,12 +147,33 @@ impl std::error::Error for Error {}
 
 /// A name that came from outside, made safe to print: control characters escaped, cut at 120 characters.
 pub fn printable(name: &str) -> String {
-    const LONGEST: usize = 120;
-    let mut out: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    if name.chars().count() > LONGEST {
+    escaped(name, 120)
+}
+
+/// Like [`printable`], for a sentence in which text from outside may stand: cut at 500 characters.
+pub fn printable_sentence(sentence: &str) -> String {
+    escaped(sentence, 500)
+}
+
+fn escaped(text: &str, longest: usize) -> String {
+    let mut out = String::new();
+    for c in text.chars().take(longest) {
+        match c {
+            '"' | '\'' | '\\' => out.push(c),
+            c => out.extend(c.escape_debug()),
+        }
+    }
+    if text.chars().count() > longest {
         out.push('…');
     }
     out
+}
+
+/// `known`, the entries that are nearest to `name` first.
+pub fn by_nearness<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut sorted: Vec<&str> = known.into_iter().collect();
+    sorted.sort_by_key(|candidate| strsim::damerau_levenshtein(name, candidate));
+    sorted
 }
 
 /// The entry of `known` that is nearest to `name`, if any is near enough to be what was meant.

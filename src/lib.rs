@@ -8,7 +8,7 @@
 //! 4. [`ir`] is that graph, and its specification; [`verify`] proves that one keeps it.
 //! 5. [`passes`] change the graph: fuse, quantize, narrow.
 //! 6. [`back`] lowers it for a [`target`] and writes the engine's files.
-//! 7. [`runtime`] opens engines and answers texts; [`eval`] says whether the answers are right; [`bench`] how fast.
+//! 7. [`runtime`] opens engines and answers texts; [`eval`] says whether the answers are right; [`mod@bench`] how fast.
 //! 8. [`bundle`] is what is shipped.
 //!
 //! [`pipeline`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.

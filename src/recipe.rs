@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 
 use crate::checkpoint::json::{file_name, read_text};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, printable_sentence};
 use crate::eval::Gate;
 use crate::precision::Precision;
 use crate::target::Target;
@@ -106,7 +106,7 @@ impl Recipe {
         let mut recipe: Recipe = toml::from_str(&text).map_err(|e| {
             let line =
                 e.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.lines().count().max(1));
-            Error::bad_input(format!("{} line {line}: {}", file_name(path), printable(e.message())))
+            Error::bad_input(format!("{} line {line}: {}", file_name(path), printable_sentence(e.message())))
         })?;
         let dir = path.parent().unwrap_or(Path::new(""));
         let golden = recipe.golden.as_mut().map(|golden| &mut golden.file);

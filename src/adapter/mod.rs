@@ -97,7 +97,7 @@ pub fn merge(state: &mut StateDict, source: &AdapterSource) -> Result<Merged> {
         other => {
             let error = Error::bad_input(format!("unknown adapter type `{}`; known: LORA", printable(other)))
                 .at("adapter_config.json: peft_type");
-            Err(match nearest(other, PEFT_TYPES.iter().copied()) {
+            Err(match nearest(&other.to_uppercase(), PEFT_TYPES.iter().copied()) {
                 Some(near) => error.hint(format!("did you mean {near}?")),
                 None => error,
             })

@@ -38,6 +38,10 @@ impl Config {
                     .at("config.json: position_embedding_type"));
             }
         }
+        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.0) {
+            return Err(Error::bad_input(format!("expected a small positive number, found {}", self.layer_norm_eps))
+                .at("config.json: layer_norm_eps"));
+        }
         if self.is_decoder || self.add_cross_attention {
             return Err(Error::unsupported("BERT as a decoder is not drawn").at("config.json: is_decoder"));
         }

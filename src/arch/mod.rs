@@ -8,7 +8,7 @@ pub mod blocks;
 mod heads;
 
 use crate::checkpoint::{Checkpoint, CommonConfig, Scope, StateDict};
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, by_nearness, nearest, printable};
 use crate::ir::Graph;
 use crate::task::Task;
 
@@ -46,21 +46,21 @@ pub struct Drawn {
     pub unused: Vec<String>,
 }
 
-/// The family of a checkpoint. Fails, naming the known ones, where `model_type` is another.
+/// The family of a checkpoint. Fails, naming the known ones, nearest first, where `model_type` is another.
 pub fn family(common: &CommonConfig) -> Result<&'static Family> {
-    let names = || FAMILIES.iter().map(|family| family.model_type);
-    let known = names().collect::<Vec<_>>().join(", ");
-    let Some(model_type) = &common.model_type else {
-        return Err(Error::bad_input("`model_type` is missing").at("config.json").hint(format!("known: {known}")));
-    };
-    FAMILIES.iter().find(|family| family.model_type == model_type).ok_or_else(|| {
-        let error =
-            Error::unsupported(format!("unknown model type `{}`", printable(model_type))).at("config.json: model_type");
-        match nearest(model_type, names()) {
-            Some(near) => error.hint(format!("known: {known}; the nearest is `{near}`")),
-            None => error.hint(format!("known: {known}")),
+    let names = FAMILIES.iter().map(|family| family.model_type);
+    let model_type = common.model_type.as_deref().unwrap_or_default();
+    if let Some(family) = FAMILIES.iter().find(|family| family.model_type == model_type) {
+        return Ok(family);
+    }
+    let error = match &common.model_type {
+        None => Error::bad_input("`model_type` is missing").at("config.json"),
+        Some(other) => {
+            Error::unsupported(format!("unknown model type `{}`", printable(other))).at("config.json: model_type")
         }
-    })
+    };
+    let near = nearest(model_type, names.clone()).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    Err(error.hint(format!("{near}known, nearest first: {}", by_nearness(model_type, names).join(", "))))
 }
 
 /// The checkpoint's tensors under the names that the family's model with a head has.

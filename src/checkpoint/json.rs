@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, printable, printable_sentence};
 
 /// Longest JSON file that is read, in bytes; tokenizers of large vocabularies are the longest there are.
 pub const LONGEST: u64 = 256 << 20;
@@ -39,7 +39,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
         let field = e.path().to_string();
         let field = if field == "." { String::new() } else { format!("{}: ", printable(&field)) };
-        Error::bad_input(format!("{file}: {field}{}", printable(&e.inner().to_string())))
+        Error::bad_input(format!("{file}: {field}{}", printable_sentence(&e.inner().to_string())))
     })?;
     deserializer.end().map_err(|e| Error::bad_input(format!("{file}: {e}")))?;
     Ok(value)
@@ -103,7 +103,7 @@ mod tests {
         let message = |text: &str| parse::<Config>(text, "config.json").unwrap_err().message().to_owned();
         assert_eq!(
             message(r#"{"hidden_size": "big"}"#),
-            "config.json: hidden_size: invalid type: string \\\"big\\\", expected u32 at line 1 column 21"
+            "config.json: hidden_size: invalid type: string \"big\", expected u32 at line 1 column 21"
         );
         assert_eq!(message("{}"), "config.json: missing field `hidden_size` at line 1 column 2");
         assert_eq!(message("\u{feff}{}"), "config.json: starts with a byte order mark");

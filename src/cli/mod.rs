@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::adapter::AdapterSource;
 use crate::error::{Error, Result};
-use crate::pipeline::{self, Source};
+use crate::pipeline::Source;
 use crate::task::Task;
 use crate::{bench as harness, child};
 
@@ -123,7 +123,7 @@ fn serve(job: &str) -> Result<()> {
     match job {
         harness::JOB => child::serve(harness::run),
         #[cfg(feature = "tensorrt")]
-        pipeline::TENSORRT_JOB => child::serve(pipeline::compile_tensorrt),
+        crate::pipeline::TENSORRT_JOB => child::serve(crate::pipeline::compile_tensorrt),
         other => Err(Error::bad_input(format!("no part of kilnc is called `{}`", crate::error::printable(other)))),
     }
 }

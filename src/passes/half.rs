@@ -25,10 +25,10 @@ impl Pass for Half {
         let mut narrow = Narrowing { to: self.0, weights: HashMap::new() };
         let graph = retype(graph, |rw, node| {
             report.changed += 1;
-            let outputs = if matches!(node.op, Op::LayerNorm { .. }) {
-                narrow.island(rw, node)?
-            } else {
-                narrow.inside(rw, node)?
+            let outputs = match node.op {
+                Op::LayerNorm { .. } => narrow.island(rw, node)?,
+                Op::Add if rw.old().feeds_only_norms(node) => narrow.wide(rw, node, rw.name(node))?,
+                _ => narrow.inside(rw, node)?,
             };
             narrow.restore_outputs(rw, node, outputs).map(Action::Replace)
         })?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
 use super::{Elements, Named, Tensor};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, printable_sentence};
 
 /// A tokenizer with the model's limits.
 pub struct TextEncoder {
@@ -20,7 +20,8 @@ impl TextEncoder {
     /// is padded to its longest text.
     pub fn open(path: &Path, max_length: usize) -> Result<TextEncoder> {
         let malformed = |e: tokenizers::Error| {
-            Error::bad_input(format!("tokenizer.json: {}", printable(&e.to_string()))).at(path.display().to_string())
+            Error::bad_input(format!("tokenizer.json: {}", printable_sentence(&e.to_string())))
+                .at(path.display().to_string())
         };
         if !path.is_file() {
             return Err(Error::bad_input(format!("{} is missing", path.display()))
@@ -64,8 +65,8 @@ impl TextEncoder {
     }
 
     fn encode_one(&self, text: &str) -> Result<Encoding> {
-        self.tokenizer
-            .encode(text, true)
-            .map_err(|e| Error::bad_input(format!("a text cannot be tokenized: {}", printable(&e.to_string()))))
+        self.tokenizer.encode(text, true).map_err(|e| {
+            Error::bad_input(format!("a text cannot be tokenized: {}", printable_sentence(&e.to_string())))
+        })
     }
 }
