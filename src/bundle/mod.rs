@@ -105,7 +105,7 @@ impl Bundle {
         for engine in order {
             match runtime::available(engine.runtime) {
                 Ok(_) if why_not.is_empty() => return Ok((engine, "the fastest of the bundle".to_owned())),
-                Ok(_) => return Ok((engine, format!("the fastest that runs here: {}", why_not.join("; ")))),
+                Ok(_) => return Ok((engine, format!("the fastest that runs here; not {}", why_not.join("; ")))),
                 Err(e) => why_not.push(format!("{}: {}", engine.name, e.message())),
             }
         }

@@ -51,7 +51,9 @@ impl Classifier {
             )));
         }
         let (entry, why) = bundle.choose(engine)?;
-        screen.note(format!("engine {} on {}: {why}", entry.name, entry.runtime));
+        if engine.is_none() {
+            screen.note(format!("engine {} on {}, {why}", entry.name, entry.runtime));
+        }
         Ok(Classifier {
             engine: runtime::open(entry.runtime, &bundle.file(&entry.file)?, options)?,
             encoder: TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, manifest.max_length)?,

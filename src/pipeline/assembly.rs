@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::answers::Judge;
 use super::tensorrt::compile_in_child;
 use super::{BuildRequest, Model, Observer, TensorRtJob, compile};
 use crate::adapter::{AdapterSource, Merged};
@@ -121,7 +120,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Copies what runs the engines, and writes the manifest last.
-    pub fn finish(self, judge: Judge) -> Result<Manifest> {
+    pub fn finish(self, labels: Vec<String>, max_length: usize) -> Result<Manifest> {
         let tokenizer = self.model.checkpoint.dir.join(bundle::TOKENIZER);
         let copy = self.stage.path(bundle::TOKENIZER);
         std::fs::copy(&tokenizer, &copy).map_err(|e| Error::io("copying", &tokenizer, &e))?;
@@ -136,8 +135,8 @@ impl<'a> Assembly<'a> {
             name,
             model_type: self.model.checkpoint.common.model_type.clone().unwrap_or_default(),
             task: self.model.task,
-            max_length: judge.max_length(),
-            labels: judge.into_labels(),
+            max_length,
+            labels,
             sources: sources.map(|path| bundle::digest_source(path)).collect::<Result<_>>()?,
             adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
             engines: self.made.into_iter().map(|made| made.entry).collect(),

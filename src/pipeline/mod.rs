@@ -119,7 +119,8 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
         assembly.engine(spec, judge.max_length())?;
     }
     judge.judge(&mut assembly)?;
-    let manifest = assembly.finish(judge)?;
+    let max_length = judge.max_length();
+    let manifest = assembly.finish(judge.into_labels(), max_length)?;
     stage.commit_dir()?;
     Ok(manifest)
 }

@@ -110,9 +110,7 @@ pub fn available(runtime: Runtime) -> Result<String> {
     match runtime {
         Runtime::Ort => ort::version(),
         Runtime::Tract => Ok("compiled in".to_owned()),
-        Runtime::TensorRtRtx => {
-            Err(Error::runtime_missing("engines of TensorRT for RTX run on a GPU, which kilnc does not drive yet"))
-        }
+        Runtime::TensorRtRtx => Err(Error::runtime_missing("it needs a GPU, which kilnc does not drive yet")),
     }
 }
 
