@@ -2,14 +2,16 @@
 
 pub mod json;
 pub mod safetensors;
+mod shards;
 mod state;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::ir::DType;
+use crate::ir::{DType, Weight};
 
 pub use state::{Scope, Size, StateDict, Tensor};
 
@@ -65,13 +67,9 @@ impl Checkpoint {
         let config_path = dir.join("config.json");
         let config = json::read_text(&config_path)?;
         let common = json::parse(&config, "config.json")?;
-        let weights = weights_file(dir)?;
-        let mut state = StateDict::default();
-        let file: std::sync::Arc<str> = json::file_name(&weights).into();
-        for (name, weight) in safetensors::read(&weights)? {
-            state.insert(current_name(name), Tensor { weight, file: file.clone() });
-        }
-        Ok(Checkpoint { dir: dir.to_owned(), config, common, state, files: vec![config_path, weights] })
+        let (state, weights) = read_state(dir)?;
+        let files = std::iter::once(config_path).chain(weights).collect();
+        Ok(Checkpoint { dir: dir.to_owned(), config, common, state: state.with_current_names(), files })
     }
 
     /// How many numbers the tensors hold, and in which element types.
@@ -83,25 +81,32 @@ impl Checkpoint {
     }
 }
 
-fn weights_file(dir: &Path) -> Result<PathBuf> {
-    let path = dir.join("model.safetensors");
-    if path.is_file() {
-        return Ok(path);
+/// The tensors of a folder, in whichever form it has them, and the files that were read.
+fn read_state(dir: &Path) -> Result<(StateDict, Vec<PathBuf>)> {
+    let one = dir.join("model.safetensors");
+    if one.is_file() {
+        let file: Arc<str> = json::file_name(&one).into();
+        let mut state = StateDict::default();
+        for (name, weight) in read_weights(&one)? {
+            state.insert(name, Tensor { weight, file: file.clone() });
+        }
+        return Ok((state, vec![one]));
     }
-    for other in ["model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"] {
+    let index = dir.join("model.safetensors.index.json");
+    if index.is_file() {
+        return shards::read(&index);
+    }
+    for other in ["pytorch_model.bin", "pytorch_model.bin.index.json"] {
         if dir.join(other).is_file() {
             return Err(Error::unsupported(format!("weights in the form of {other} are not read yet"))
                 .at(dir.display().to_string())
-                .hint("save the model as one file: model.save_pretrained(DIR, max_shard_size=\"100GB\")"));
+                .hint("save the model as safetensors: model.save_pretrained(DIR, safe_serialization=True)"));
         }
     }
     Err(Error::bad_input("model.safetensors is missing").at(dir.display().to_string()))
 }
 
-/// Norms were saved as `gamma` and `beta` by TensorFlow's converters.
-fn current_name(name: String) -> String {
-    let renamed = |old: &str, new: &str| name.strip_suffix(old).map(|stem| format!("{stem}{new}"));
-    renamed("LayerNorm.gamma", "LayerNorm.weight")
-        .or_else(|| renamed("LayerNorm.beta", "LayerNorm.bias"))
-        .unwrap_or(name)
+/// The tensors of one file.
+fn read_weights(path: &Path) -> Result<Vec<(String, Weight)>> {
+    safetensors::read(path)
 }

@@ -46,6 +46,18 @@ impl StateDict {
         self.tensors.contains_key(name)
     }
 
+    /// The tensors with norms called `weight` and `bias`; TensorFlow's converters called them `gamma` and `beta`.
+    pub fn with_current_names(mut self) -> StateDict {
+        let renamed = |name: &str, old: &str, new: &str| name.strip_suffix(old).map(|stem| format!("{stem}{new}"));
+        let current = |name: String| {
+            renamed(&name, "LayerNorm.gamma", "LayerNorm.weight")
+                .or_else(|| renamed(&name, "LayerNorm.beta", "LayerNorm.bias"))
+                .unwrap_or(name)
+        };
+        self.tensors = self.tensors.into_iter().map(|(name, tensor)| (current(name), tensor)).collect();
+        self
+    }
+
     /// The tensors with names as a task's model has them: those of the encoder begin with `prefix`, those of the
     /// `heads` do not. A checkpoint of the bare encoder gets the prefix, any other is left as it is.
     pub fn with_prefix(mut self, prefix: &str, heads: &[&str]) -> StateDict {
