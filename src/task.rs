@@ -15,17 +15,50 @@ pub enum Task {
     FeatureExtraction,
     /// One row of logits for each text.
     TextClassification,
+    /// One row of logits for each token.
+    TokenClassification,
+    /// Where in a text an answer begins and ends.
+    QuestionAnswering,
+    /// Logits over the vocabulary for each token.
+    FillMask,
 }
 
 impl Task {
     /// Every task there is.
-    pub const ALL: [Task; 2] = [Task::FeatureExtraction, Task::TextClassification];
+    pub const ALL: [Task; 5] = [
+        Task::FeatureExtraction,
+        Task::TextClassification,
+        Task::TokenClassification,
+        Task::QuestionAnswering,
+        Task::FillMask,
+    ];
+
+    /// The task of a class of `transformers`, by the end of its name.
+    pub fn of_architecture(name: &str) -> Option<Task> {
+        const ENDINGS: [(&str, Task); 6] = [
+            ("ForSequenceClassification", Task::TextClassification),
+            ("ForTokenClassification", Task::TokenClassification),
+            ("ForQuestionAnswering", Task::QuestionAnswering),
+            ("ForMaskedLM", Task::FillMask),
+            ("ForPreTraining", Task::FeatureExtraction),
+            ("Model", Task::FeatureExtraction),
+        ];
+        ENDINGS.into_iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, task)| task)
+    }
+
+    /// Whether answers have names.
+    pub fn has_labels(self) -> bool {
+        matches!(self, Task::TextClassification | Task::TokenClassification)
+    }
 
     /// The name on the Hub.
     pub fn name(self) -> &'static str {
         match self {
             Task::FeatureExtraction => "feature-extraction",
             Task::TextClassification => "text-classification",
+            Task::TokenClassification => "token-classification",
+            Task::QuestionAnswering => "question-answering",
+            Task::FillMask => "fill-mask",
         }
     }
 }

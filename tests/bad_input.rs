@@ -29,11 +29,10 @@ fn export_refusal(checkpoint: &Path) -> String {
 fn an_unknown_model_type_names_the_known_nearest_first() {
     let copy = copied("tiny-bert");
     edit(&copy.path().join("config.json"), "\"model_type\": \"bert\"", "\"model_type\": \"berd\"");
-    assert_eq!(
-        export_refusal(copy.path()),
-        "error: unknown model type `berd`\n  in config.json: model_type\n\n\
-         hint: did you mean `bert`? known, nearest first: bert\n"
-    );
+    let message = export_refusal(copy.path());
+    let expected = "error: unknown model type `berd`\n  in config.json: model_type\n\n\
+                    hint: did you mean `bert`? known, nearest first: bert, albert, ";
+    assert!(message.starts_with(expected), "{message}");
 }
 
 #[test]

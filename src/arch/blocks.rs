@@ -2,17 +2,20 @@
 //!
 //! Nodes get the path of their weights as their name, and the role of the part they play.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 
 use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
-use crate::ir::{Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId};
+use crate::ir::{Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId, Weight};
 
-/// The non-linearity of a feed-forward block, by the names of `transformers`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// A non-linearity, by the names of `transformers`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// `x · Φ(x)`
+    #[default]
     Gelu,
     /// Its tanh approximation, in the spelling of the first BERT.
     GeluNew,
@@ -20,6 +23,8 @@ pub enum Activation {
     GeluPytorchTanh,
     /// `max(x, 0)`
     Relu,
+    /// Hyperbolic tangent.
+    Tanh,
 }
 
 /// The sizes of one layer of an encoder.
@@ -37,6 +42,86 @@ pub struct EncoderLayer {
     pub epsilon: f32,
 }
 
+/// Where the weights of one layer are, under whatever names a family gives them.
+pub struct LayerWeights<'a> {
+    /// The attention as a whole; names its node.
+    pub attention: Scope<'a>,
+    /// The query projection.
+    pub query: Scope<'a>,
+    /// The key projection.
+    pub key: Scope<'a>,
+    /// The value projection.
+    pub value: Scope<'a>,
+    /// The projection of the heads' outputs.
+    pub attention_output: Scope<'a>,
+    /// The norm after attention.
+    pub attention_norm: Scope<'a>,
+    /// The projection to the inner size.
+    pub ffn_in: Scope<'a>,
+    /// The projection back.
+    pub ffn_out: Scope<'a>,
+    /// The norm after the feed-forward block.
+    pub ffn_norm: Scope<'a>,
+}
+
+impl<'a> LayerWeights<'a> {
+    /// BERT's names, below the path of the layer.
+    pub fn bert(p: &Scope<'a>) -> LayerWeights<'a> {
+        let (attention, output) = (p.sub("attention.self"), p.sub("attention.output"));
+        LayerWeights {
+            query: attention.sub("query"),
+            key: attention.sub("key"),
+            value: attention.sub("value"),
+            attention,
+            attention_output: output.sub("dense"),
+            attention_norm: output.sub("LayerNorm"),
+            ffn_in: p.sub("intermediate.dense"),
+            ffn_out: p.sub("output.dense"),
+            ffn_norm: p.sub("output.LayerNorm"),
+        }
+    }
+}
+
+/// How the segments of a text enter its embedding.
+#[derive(Clone, Copy, Debug)]
+pub enum Segments {
+    /// By an input, one number for each token, out of a table of that many rows.
+    Input(ValueId, Size),
+    /// All tokens are of the first segment, out of a table of that many rows.
+    First(Size),
+    /// Not at all.
+    None,
+}
+
+/// How the positions of tokens are counted.
+#[derive(Clone, Copy, Debug)]
+pub enum Positions {
+    /// From 0 on, padding too.
+    Absolute,
+    /// From `pad + 1` on over the tokens that are not `pad`, which are all at `pad`.
+    SkipPadding {
+        /// The number of the padding token.
+        pad: i64,
+    },
+}
+
+/// The sum of looked-up rows that an encoder begins with, and its norm.
+#[derive(Clone, Copy, Debug)]
+pub struct Embeddings {
+    /// Number of tokens.
+    pub vocabulary: Size,
+    /// Number of positions.
+    pub positions: Size,
+    /// How positions are counted.
+    pub counted: Positions,
+    /// Segments.
+    pub segments: Segments,
+    /// Width of the rows.
+    pub width: Size,
+    /// What the norm adds to the variance.
+    pub epsilon: f32,
+}
+
 /// The number of heads, if it divides the width.
 pub fn heads(heads: usize, hidden: usize) -> Result<i64> {
     if heads == 0 || hidden == 0 || !hidden.is_multiple_of(heads) {
@@ -49,22 +134,55 @@ pub fn heads(heads: usize, hidden: usize) -> Result<i64> {
 /// A graph under construction, in terms of blocks.
 pub struct Blocks {
     builder: Builder,
+    /// Constants by name, so that a weight that layers share is one constant.
+    weights: HashMap<String, ValueId>,
 }
 
 impl Blocks {
     /// An empty graph of that name.
     pub fn new(name: &str) -> Blocks {
-        Blocks { builder: Builder::new(name) }
+        Blocks { builder: Builder::new(name), weights: HashMap::new() }
     }
 
     /// The role of what is drawn from here on.
-    pub fn role(&mut self, role: Role) {
-        self.builder.set_role(Some(role));
+    pub fn role(&mut self, role: impl Into<Role>) {
+        self.builder.set_role(Some(role.into()));
     }
 
     /// An input of one integer for each token, `i64 [batch_size, sequence_length]`.
     pub fn token_input(&mut self, name: &str) -> ValueId {
         self.builder.input(name, TensorType::new(DType::I64, [Dim::from("batch_size"), Dim::from("sequence_length")]))
+    }
+
+    /// Rows for tokens, segments and positions, added and normed; names as BERT's.
+    pub fn embeddings(&mut self, p: &Scope, e: &Embeddings, ids: ValueId) -> Result<ValueId> {
+        self.role(Part::Embedding);
+        let mut sum = self.embed(&p.sub("word_embeddings"), [e.vocabulary, e.width], ids)?;
+        let types = p.sub("token_type_embeddings");
+        let segment = match e.segments {
+            Segments::None => None,
+            Segments::Input(types_input, rows) => Some(self.embed(&types, [rows, e.width], types_input)?),
+            Segments::First(rows) => {
+                let table = self.weight(&types, "weight", &[rows, e.width])?;
+                Some(self.builder.node(types.path(), Op::Select { axis: 0, index: 0 }, &[table])?)
+            }
+        };
+        if let Some(segment) = segment {
+            sum = self.add(&p.full("segments"), sum, segment)?;
+        }
+        let places = p.sub("position_embeddings");
+        let position = match e.counted {
+            Positions::Absolute => {
+                let table = self.weight(&places, "weight", &[e.positions, e.width])?;
+                self.builder.node(places.path(), Op::PositionEmbed { offset: 0 }, &[table, ids])?
+            }
+            Positions::SkipPadding { pad } => {
+                let counted = self.builder.node(&p.full("position_ids"), Op::TokenPositions { pad }, &[ids])?;
+                self.embed(&places, [e.positions, e.width], counted)?
+            }
+        };
+        let sum = self.add(&p.full("positions"), sum, position)?;
+        self.layer_norm(&p.sub("LayerNorm"), e.width, e.epsilon, sum)
     }
 
     /// Rows of the table `weight` of the scope.
@@ -73,19 +191,17 @@ impl Blocks {
         self.builder.node(p.path(), Op::Embed, &[table, ids])
     }
 
-    /// The first rows of the table `weight`, one for each position, from row `offset` on.
-    pub fn positions(&mut self, p: &Scope, table: [Size; 2], offset: i64, ids: ValueId) -> Result<ValueId> {
-        let table = self.weight(p, "weight", &table)?;
-        self.builder.node(p.path(), Op::PositionEmbed { offset }, &[table, ids])
-    }
-
     /// `x · weightᵀ + bias`; checkpoints keep the outputs as rows.
     pub fn linear(&mut self, p: &Scope, inputs: Size, outputs: Size, x: ValueId) -> Result<ValueId> {
-        let weight = p.tensor("weight", &[outputs, inputs])?.transpose()?;
-        let mut operands = vec![x, self.builder.weight(&p.full("weight"), weight)];
-        if p.has("bias") {
-            operands.push(self.weight(p, "bias", &[outputs])?);
-        }
+        let weight = p.tensor("weight", &[outputs, inputs])?;
+        let bias = if p.has("bias") { Some(self.weight(p, "bias", &[outputs])?) } else { None };
+        self.project(p, &weight, bias, x)
+    }
+
+    /// `x · weightᵀ + bias`, where the weight may be that of another part of the model.
+    pub fn project(&mut self, p: &Scope, weight: &Weight, bias: Option<ValueId>, x: ValueId) -> Result<ValueId> {
+        let weight = self.constant(&p.full("weight"), weight.transpose()?);
+        let operands: Vec<ValueId> = [x, weight].into_iter().chain(bias).collect();
         self.builder.node(p.path(), Op::Linear, &operands)
     }
 
@@ -95,64 +211,66 @@ impl Blocks {
         self.builder.node(p.path(), Op::LayerNorm { epsilon }, &[x, scale, bias])
     }
 
-    /// A post-norm encoder layer: attention, residual, norm, feed-forward, residual, norm; names as BERT's.
+    /// A post-norm encoder layer: attention, residual, norm, feed-forward, residual, norm.
     pub fn encoder_layer(
         &mut self,
-        p: &Scope,
+        w: &LayerWeights,
         i: usize,
         layer: &EncoderLayer,
         x: ValueId,
         mask: ValueId,
     ) -> Result<ValueId> {
-        let attended = self.self_attention(&p.sub("attention"), i, layer, x, mask)?;
+        let attended = self.self_attention(w, i, layer, x, mask)?;
         self.role(Role::layer(Part::AttentionNorm, i));
-        let x = self.add_and_norm(&p.sub("attention").sub("output"), layer, attended, x)?;
-        let inner = self.feed_forward(p, i, layer, x)?;
+        let x = self.add_and_norm(&w.attention_norm, layer, attended, x)?;
+        let inner = self.feed_forward(w, i, layer, x)?;
         self.role(Role::layer(Part::FeedForwardNorm, i));
-        self.add_and_norm(&p.sub("output"), layer, inner, x)
+        self.add_and_norm(&w.ffn_norm, layer, inner, x)
     }
 
     fn self_attention(
         &mut self,
-        p: &Scope,
+        w: &LayerWeights,
         i: usize,
         layer: &EncoderLayer,
         x: ValueId,
         mask: ValueId,
     ) -> Result<ValueId> {
         let mut operands = Vec::with_capacity(4);
-        for (part, name) in [(Part::Query, "query"), (Part::Key, "key"), (Part::Value, "value")] {
+        for (part, p) in [(Part::Query, &w.query), (Part::Key, &w.key), (Part::Value, &w.value)] {
             self.role(Role::layer(part, i));
-            operands.push(self.linear(&p.sub("self").sub(name), layer.hidden, layer.hidden, x)?);
+            operands.push(self.linear(p, layer.hidden, layer.hidden, x)?);
         }
         operands.push(mask);
         self.role(Role::layer(Part::Attention, i));
         let head_size = layer.hidden.n as f32 / layer.heads as f32;
         let op = Op::Attention { heads: layer.heads, scale: head_size.sqrt().recip() };
-        let attended = self.builder.node(&p.full("self"), op, &operands)?;
+        let attended = self.builder.node(w.attention.path(), op, &operands)?;
         self.role(Role::layer(Part::AttentionOutput, i));
-        self.linear(&p.sub("output").sub("dense"), layer.hidden, layer.hidden, attended)
+        self.linear(&w.attention_output, layer.hidden, layer.hidden, attended)
     }
 
-    fn feed_forward(&mut self, p: &Scope, i: usize, layer: &EncoderLayer, x: ValueId) -> Result<ValueId> {
+    fn feed_forward(&mut self, w: &LayerWeights, i: usize, layer: &EncoderLayer, x: ValueId) -> Result<ValueId> {
         self.role(Role::layer(Part::FeedForwardIn, i));
-        let inner = self.linear(&p.sub("intermediate").sub("dense"), layer.hidden, layer.inner, x)?;
+        let inner = self.linear(&w.ffn_in, layer.hidden, layer.inner, x)?;
         self.role(Role::layer(Part::Activation, i));
-        let active = self.activation(&p.sub("intermediate").full("activation"), layer.activation, inner)?;
+        let active = self.activation(&w.ffn_in.full("activation"), layer.activation, inner)?;
         self.role(Role::layer(Part::FeedForwardOut, i));
-        self.linear(&p.sub("output").sub("dense"), layer.inner, layer.hidden, active)
+        self.linear(&w.ffn_out, layer.inner, layer.hidden, active)
     }
 
-    fn add_and_norm(&mut self, p: &Scope, layer: &EncoderLayer, x: ValueId, residual: ValueId) -> Result<ValueId> {
-        let sum = self.add(&p.full("residual"), x, residual)?;
-        self.layer_norm(&p.sub("LayerNorm"), layer.hidden, layer.epsilon, sum)
+    fn add_and_norm(&mut self, norm: &Scope, layer: &EncoderLayer, x: ValueId, residual: ValueId) -> Result<ValueId> {
+        let sum = self.add(&norm.full("residual"), x, residual)?;
+        self.layer_norm(norm, layer.hidden, layer.epsilon, sum)
     }
 
-    fn activation(&mut self, name: &str, activation: Activation, x: ValueId) -> Result<ValueId> {
+    /// A non-linearity, element by element.
+    pub fn activation(&mut self, name: &str, activation: Activation, x: ValueId) -> Result<ValueId> {
         let op = match activation {
             Activation::Gelu => Op::Gelu { tanh: false },
             Activation::GeluNew | Activation::GeluPytorchTanh => Op::Gelu { tanh: true },
             Activation::Relu => Op::Relu,
+            Activation::Tanh => Op::Tanh,
         };
         self.builder.node(name, op, &[x])
     }
@@ -162,14 +280,14 @@ impl Blocks {
         self.builder.node(name, Op::Add, &[a, b])
     }
 
-    /// `tanh(x)`
-    pub fn tanh(&mut self, name: &str, x: ValueId) -> Result<ValueId> {
-        self.builder.node(name, Op::Tanh, &[x])
-    }
-
     /// `[batch, length, hidden] → [batch, hidden]`: the first token of each text.
     pub fn first_token(&mut self, path: &str, x: ValueId) -> Result<ValueId> {
-        self.builder.node(&format!("{path}.first_token"), Op::Select { axis: 1, index: 0 }, &[x])
+        self.select(&format!("{path}.first_token"), x, 1, 0)
+    }
+
+    /// `x` without dimension `axis`, at `index`.
+    pub fn select(&mut self, name: &str, x: ValueId, axis: i64, index: i64) -> Result<ValueId> {
+        self.builder.node(name, Op::Select { axis, index }, &[x])
     }
 
     /// Gives a value to the caller under that name.
@@ -182,8 +300,14 @@ impl Blocks {
         self.builder.finish()
     }
 
-    fn weight(&mut self, p: &Scope, name: &str, shape: &[Size]) -> Result<ValueId> {
+    /// The tensor `name` of a scope as a constant.
+    pub fn weight(&mut self, p: &Scope, name: &str, shape: &[Size]) -> Result<ValueId> {
         let weight = p.tensor(name, shape)?;
-        Ok(self.builder.weight(&p.full(name), weight))
+        Ok(self.constant(&p.full(name), weight))
+    }
+
+    fn constant(&mut self, name: &str, weight: Weight) -> ValueId {
+        let Blocks { builder, weights } = self;
+        *weights.entry(name.to_owned()).or_insert_with(|| builder.weight(name, weight))
     }
 }

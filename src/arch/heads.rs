@@ -1,53 +1,133 @@
 //! What stands on top of an encoder, by task.
 
 use super::Drawing;
-use super::blocks::Blocks;
-use crate::checkpoint::Size;
+use super::blocks::{Activation, Blocks};
+use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
-use crate::ir::{Graph, Part, ValueId};
+use crate::ir::{Part, ValueId};
 use crate::task::Task;
 
-/// Draws the head of the drawing's task over the hidden states `x`, and finishes the graph. `pool` draws the family's
-/// pooler, where the checkpoint has one.
-pub(super) fn draw(
-    mut blocks: Blocks,
-    drawing: &Drawing,
-    x: ValueId,
-    hidden: Size,
-    pool: impl FnOnce(&mut Blocks, ValueId) -> Result<Option<ValueId>>,
-) -> Result<Graph> {
-    match drawing.task {
-        Task::FeatureExtraction => {
-            let pooled = pool(&mut blocks, x)?;
-            blocks.output("last_hidden_state", x)?;
-            if let Some(pooled) = pooled {
-                blocks.output("pooler_output", pooled)?;
-            }
-        }
-        Task::TextClassification => {
-            let pooled = pool(&mut blocks, x)?.ok_or_else(|| {
-                Error::bad_input("a classifier needs the pooler, which the checkpoint does not have")
-                    .hint("was the model saved with add_pooling_layer=False?")
-            })?;
-            let logits = classifier(&mut blocks, drawing, hidden, pooled)?;
-            blocks.output("logits", logits)?;
-        }
+/// The bare encoder: its hidden states and, where the checkpoint has a pooler, the pooled first token.
+pub(super) fn features(blocks: &mut Blocks, x: ValueId, pooled: Option<ValueId>) -> Result<()> {
+    blocks.output("last_hidden_state", x)?;
+    match pooled {
+        Some(pooled) => blocks.output("pooler_output", pooled),
+        None => Ok(()),
     }
-    Ok(blocks.finish())
 }
 
-fn classifier(blocks: &mut Blocks, drawing: &Drawing, hidden: Size, pooled: ValueId) -> Result<ValueId> {
-    let p = drawing.weights.sub("classifier");
+/// The first token through the dense layer `p` and a non-linearity.
+pub(super) fn first_token_dense(
+    blocks: &mut Blocks,
+    p: &Scope,
+    hidden: Size,
+    activation: Activation,
+    x: ValueId,
+) -> Result<ValueId> {
+    let first = blocks.first_token(p.path(), x)?;
+    let dense = blocks.linear(p, hidden, hidden, first)?;
+    blocks.activation(&p.full("activation"), activation, dense)
+}
+
+/// BERT's pooler: the first token through `dense` and tanh. Models that were saved without one have none.
+pub(super) fn pooler(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId) -> Result<Option<ValueId>> {
     if !p.has("weight") {
-        return Err(Error::bad_input("text classification needs a classifier, and there is no `classifier.weight`")
-            .hint("add --adapter with a trained classifier, or choose --task feature-extraction"));
+        return Ok(None);
     }
-    blocks.role(Part::Head.into());
+    blocks.role(Part::Pooler);
+    first_token_dense(blocks, p, hidden, Activation::Tanh, x).map(Some)
+}
+
+/// The pooled first token, which a classifier needs.
+pub(super) fn need_pooler(pooled: Option<ValueId>) -> Result<ValueId> {
+    pooled.ok_or_else(|| {
+        Error::bad_input("a classifier needs the pooler, which the checkpoint does not have")
+            .hint("was the model saved with add_pooling_layer=False?")
+    })
+}
+
+/// One row of logits for each text, by the linear layer `p` over a summary of the text.
+pub(super) fn classification(
+    blocks: &mut Blocks,
+    drawing: &Drawing,
+    p: &Scope,
+    hidden: Size,
+    summary: ValueId,
+) -> Result<()> {
+    if drawing.common.problem_type.as_deref() == Some("multi_label_classification") {
+        return Err(Error::unsupported("multi-label classification is not drawn yet").at("config.json: problem_type"));
+    }
+    labelled(blocks, p, hidden, summary, drawing.task)
+}
+
+/// What is said of every token: its label, or whether an answer begins or ends there.
+pub(super) fn per_token(blocks: &mut Blocks, drawing: &Drawing, hidden: Size, x: ValueId) -> Result<()> {
+    match drawing.task {
+        Task::QuestionAnswering => {
+            let p = drawing.weights.sub("qa_outputs");
+            present(&p, drawing.task)?;
+            blocks.role(Part::Head);
+            let both = blocks.linear(&p, hidden, Size { n: 2, field: "num_labels" }, x)?;
+            for (i, name) in ["start_logits", "end_logits"].into_iter().enumerate() {
+                let one = blocks.select(name, both, 2, i as i64)?;
+                blocks.output(name, one)?;
+            }
+            Ok(())
+        }
+        _ => labelled(blocks, &drawing.weights.sub("classifier"), hidden, x, drawing.task),
+    }
+}
+
+/// Logits by a linear layer whose rows are the task's labels.
+fn labelled(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId, task: Task) -> Result<()> {
+    present(p, task)?;
+    blocks.role(Part::Head);
     let labels = Size { n: p.shape("weight")?.first().copied().unwrap_or_default(), field: "id2label" };
-    if let Some(problem) = &drawing.common.problem_type
-        && problem != "single_label_classification"
-    {
-        return Err(Error::unsupported("only single-label classification is drawn").at("config.json: problem_type"));
+    let logits = blocks.linear(p, hidden, labels, x)?;
+    blocks.output("logits", logits)
+}
+
+fn present(p: &Scope, task: Task) -> Result<()> {
+    if p.has("weight") {
+        return Ok(());
     }
-    blocks.linear(&p, hidden, labels, pooled)
+    let weight = crate::error::printable(&p.full("weight"));
+    Err(Error::bad_input(format!("{task} needs a head, and there is no `{weight}`"))
+        .hint("add --adapter with a trained head, or choose --task feature-extraction"))
+}
+
+/// The weights of a head that guesses masked tokens.
+pub(super) struct MaskedLm<'a> {
+    /// The transformation before the norm.
+    pub dense: Scope<'a>,
+    /// The norm.
+    pub norm: Scope<'a>,
+    /// The projection to the vocabulary; without a weight of its own it is tied to the word embeddings.
+    pub decoder: Scope<'a>,
+    /// The word embeddings.
+    pub tied: Scope<'a>,
+    /// Where the bias is, if the decoder has none of its own.
+    pub bias: Scope<'a>,
+}
+
+/// Logits over the vocabulary for every token: dense, non-linearity, norm, decoder.
+pub(super) fn masked_lm(
+    blocks: &mut Blocks,
+    w: &MaskedLm,
+    [hidden, width, vocabulary]: [Size; 3],
+    activation: Activation,
+    epsilon: f32,
+    x: ValueId,
+) -> Result<()> {
+    present(&w.dense, Task::FillMask)?;
+    blocks.role(Part::Head);
+    let x = blocks.linear(&w.dense, hidden, width, x)?;
+    let x = blocks.activation(&w.dense.full("activation"), activation, x)?;
+    let x = blocks.layer_norm(&w.norm, width, epsilon, x)?;
+    let of = if w.decoder.has("weight") { &w.decoder } else { &w.tied };
+    let weight = of.tensor("weight", &[vocabulary, width])?;
+    let bias = [&w.decoder, &w.bias].into_iter().find(|p| p.has("bias"));
+    let bias = bias.map(|p| blocks.weight(p, "bias", &[vocabulary])).transpose()?;
+    let logits = blocks.project(&w.decoder, &weight, bias, x)?;
+    blocks.output("logits", logits)
 }

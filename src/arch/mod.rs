@@ -3,9 +3,14 @@
 //! A family is one file: its configuration, the names of its weights, and `draw`, made of the shared [`blocks`].
 //! [`FAMILIES`] lists them.
 
+mod albert;
 mod bert;
 pub mod blocks;
+mod config;
+mod distilbert;
+mod electra;
 mod heads;
+mod roberta;
 
 use crate::checkpoint::{Checkpoint, CommonConfig, Scope, StateDict};
 use crate::error::{Error, Result, by_nearness, nearest, printable};
@@ -22,10 +27,32 @@ pub struct Family {
 }
 
 /// Every family there is.
-pub static FAMILIES: &[Family] = &[bert::FAMILY];
+pub static FAMILIES: &[Family] = &[
+    albert::FAMILY,
+    bert::FAMILY,
+    roberta::CAMEMBERT,
+    distilbert::FAMILY,
+    electra::FAMILY,
+    roberta::ROBERTA,
+    roberta::XLM_ROBERTA,
+];
 
 /// The paths under which any family's heads are saved.
-const HEADS: &[&str] = &["classifier"];
+const HEADS: &[&str] = &[
+    "classifier",
+    "cls",
+    "discriminator_predictions",
+    "generator_lm_head",
+    "generator_predictions",
+    "lm_head",
+    "pre_classifier",
+    "predictions",
+    "qa_outputs",
+    "sop_classifier",
+    "vocab_layer_norm",
+    "vocab_projector",
+    "vocab_transform",
+];
 
 /// What a family draws from.
 pub struct Drawing<'a> {
@@ -69,17 +96,25 @@ pub fn canonical_state(checkpoint: &Checkpoint) -> Result<StateDict> {
 }
 
 /// Draws the graph of `task` from a checkpoint's configuration and the given tensors (the checkpoint's own, or with
-/// adapters merged). Without a task, a classifier among the tensors makes it a classification.
+/// adapters merged). Without a task, the checkpoint's architecture says it; a classifier over a bare encoder, as an
+/// adapter brings it, makes a classification.
 pub fn draw(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> Result<Drawn> {
     let family = family(&checkpoint.common)?;
     let weights = Scope::root(state);
-    let task = task.unwrap_or(if weights.has("classifier.weight") {
-        Task::TextClassification
-    } else {
-        Task::FeatureExtraction
+    let architectures = checkpoint.common.architectures.iter().flatten();
+    let saved_for = architectures.filter_map(|name| Task::of_architecture(name)).next();
+    let task = task.unwrap_or(match saved_for {
+        None | Some(Task::FeatureExtraction) if has_classifier(&weights) => Task::TextClassification,
+        None => Task::FeatureExtraction,
+        Some(task) => task,
     });
     let drawing = Drawing { config: &checkpoint.config, common: &checkpoint.common, task, weights };
     let graph = (family.draw)(&drawing)?;
     let unused = drawing.weights.unread().into_iter().map(str::to_owned).collect();
     Ok(Drawn { graph, task, unused })
+}
+
+/// Whether there is a classifier, as one layer or with a dense layer before it.
+fn has_classifier(weights: &Scope) -> bool {
+    weights.has("classifier.weight") || weights.has("classifier.out_proj.weight")
 }

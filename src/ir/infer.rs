@@ -14,6 +14,7 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
     match op {
         Op::Embed => embed(&operands),
         Op::PositionEmbed { .. } => position_embed(&operands),
+        Op::TokenPositions { .. } => token_positions(&operands),
         Op::Linear => linear(&operands),
         Op::DynamicQuantLinear | Op::DynamicQuantizeMatMul => quant_linear(&operands),
         Op::LayerNorm { .. } => layer_norm(&operands),
@@ -23,6 +24,7 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::Add | Op::Sub | Op::Mul | Op::Div => elementwise(&operands, 2),
         Op::Sum => elementwise(&operands, inputs.len()),
         Op::Gelu { .. } | Op::FusedGelu | Op::Tanh | Op::Erf => unary_float(&operands),
+        Op::CumSum { axis } => cum_sum(&operands, *axis),
         Op::Relu => operands.only().map(|x| vec![x.clone()]),
         Op::Softmax { axis } => softmax(&operands, *axis),
         Op::MatMul => mat_mul(&operands),
@@ -115,6 +117,20 @@ fn position_embed(o: &Operands) -> Inferred {
         ([_, width], [_, length]) => Ok(vec![TensorType::new(table.dtype, [length.clone(), width.clone()])]),
         _ => o.fail(format!("`table` and `ids` must be matrices, found {table} and {ids}")),
     }
+}
+
+fn token_positions(o: &Operands) -> Inferred {
+    let ids = o.only()?;
+    match (ids.dtype, ids.rank()) {
+        (DType::I64, 2) => Ok(vec![ids.clone()]),
+        _ => o.fail(format!("`ids` must be i64 of rank 2, found {ids}")),
+    }
+}
+
+fn cum_sum(o: &Operands, axis: i64) -> Inferred {
+    let x = o.only()?;
+    o.axis(axis, x.rank())?;
+    Ok(vec![x.clone()])
 }
 
 fn linear(o: &Operands) -> Inferred {

@@ -105,6 +105,10 @@ ops! {
     /// `(table [p, h], ids [b, s]) → [s, h]`: the rows `offset … offset + s` of a table.
     PositionEmbed { /// Row of the first position.
         offset: i64 };
+    /// `(ids [b, s]) → i64 [b, s]`: positions that count the tokens which are not `pad`, from `pad + 1` on; `pad` itself
+    /// is at position `pad`.
+    TokenPositions { /// The padding token.
+        pad: i64 };
     /// `(x […, k], w [k, n], bias [n]?) → […, n]`: `x · w + bias`.
     Linear;
     /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose activations are
@@ -154,6 +158,9 @@ ops! {
     /// The same numbers in another element type.
     Cast { /// The element type.
         to: DType };
+    /// Running sums along `axis`.
+    CumSum { /// The dimension that is summed.
+        axis: i64 };
     /// `(data, indices) → ` slices of `data` along `axis`.
     Gather { /// The dimension that is indexed.
         axis: i64 };

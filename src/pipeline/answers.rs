@@ -14,7 +14,6 @@ use crate::precision::Precision;
 use crate::recipe::Recipe;
 use crate::runtime::{self, Options, Runtime, TextEncoder};
 use crate::target::Target;
-use crate::task::Task;
 
 /// What engines are asked, and what they have to answer.
 pub(super) struct Judge {
@@ -216,7 +215,7 @@ fn missed(made: &[Made]) -> Result<()> {
 
 /// The labels of a classifier: the recipe's, or the checkpoint's where their number is right.
 fn labels(recipe: &Recipe, model: &Model) -> Result<Vec<String>> {
-    if model.task != Task::TextClassification {
+    if !model.task.has_labels() {
         return Ok(Vec::new());
     }
     let logits = model.graph.outputs().first().and_then(|id| model.graph.value(*id).ty.shape.last()?.fixed());

@@ -1,7 +1,7 @@
 //! Lookups, selections and residuals.
 
 use crate::error::{Error, Result};
-use crate::ir::{Node, Op, Rewriter, ValueId, Weight};
+use crate::ir::{DType, Node, Op, Rewriter, ValueId, Weight};
 
 /// `Embed(table, ids) = Gather_0(table, ids)`
 pub(super) fn embed(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
@@ -19,6 +19,21 @@ pub(super) fn position_embed(rw: &mut Rewriter, node: &Node, offset: i64) -> Res
         ends = rw.node(&format!("{name}.end"), Op::Add, &[ends, starts])?;
     }
     rw.node(name, Op::Slice { axis: 0, length }, &[table, starts, ends])
+}
+
+/// `TokenPositions(ids) = cumsum(kept) · kept + pad`, where `kept` is 1 for every token but `pad`
+///
+/// In 32 bits: tract takes sums of 64-bit integers for sizes.
+pub(super) fn token_positions(rw: &mut Rewriter, node: &Node, pad: i64) -> Result<ValueId> {
+    let (name, ids) = (rw.name(node), rw.required(node, 0)?);
+    let pad = rw.weight(&format!("{name}.pad"), Weight::i64s(vec![], &[pad])?);
+    let distance = rw.node(&format!("{name}.distance"), Op::Sub, &[ids, pad])?;
+    let kept = rw.node(&format!("{name}.differs"), Op::Cast { to: DType::Bool }, &[distance])?;
+    let kept = rw.node(&format!("{name}.kept"), Op::Cast { to: DType::I32 }, &[kept])?;
+    let count = rw.node(&format!("{name}.count"), Op::CumSum { axis: 1 }, &[kept])?;
+    let place = rw.node(&format!("{name}.place"), Op::Mul, &[count, kept])?;
+    let place = rw.node(&format!("{name}.wide"), Op::Cast { to: DType::I64 }, &[place])?;
+    rw.node(name, Op::Add, &[place, pad])
 }
 
 /// `Select_axis(x, i) = Gather_axis(x, i)` with a scalar index

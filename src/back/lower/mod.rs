@@ -34,6 +34,7 @@ impl Lowering {
         let replacement = match &node.op {
             Op::Embed => elementary::embed(rw, node)?,
             Op::PositionEmbed { offset } => elementary::position_embed(rw, node, *offset)?,
+            Op::TokenPositions { pad } => elementary::token_positions(rw, node, *pad)?,
             Op::Select { axis, index } => elementary::select(rw, node, *axis, *index)?,
             Op::Linear => linear::float(rw, node)?,
             Op::DynamicQuantLinear => match self.can.dynamic_quant {

@@ -58,9 +58,7 @@ fn messages(graph: &Graph) -> Result<Messages> {
     for (_, node) in graph.nodes() {
         let spelled = node::spell(graph, node)?;
         body.node.push(spelled.node);
-        for (name, values) in spelled.constants {
-            constants.push((name, Weight::i64s(vec![values.len()], &values)?));
-        }
+        constants.extend(spelled.constants);
     }
     let info = |id: &crate::ir::ValueId| value_info(&graph.value(*id).name, &graph.value(*id).ty);
     body.input = graph.inputs().iter().map(info).collect();

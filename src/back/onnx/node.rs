@@ -4,7 +4,7 @@ use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{AttributeProto, NodeProto};
 
 use crate::error::{Error, Result};
-use crate::ir::{DType, Graph, Node, Op};
+use crate::ir::{DType, Graph, Node, Op, Weight};
 
 /// The domain of ONNX Runtime's own operators.
 pub(super) const MICROSOFT: &str = "com.microsoft";
@@ -12,7 +12,7 @@ pub(super) const MICROSOFT: &str = "com.microsoft";
 /// A node of ONNX, and the small constants that it reads where our operation has attributes.
 pub(super) struct Spelled {
     pub node: NodeProto,
-    pub constants: Vec<(String, Vec<i64>)>,
+    pub constants: Vec<(String, Weight)>,
 }
 
 /// Spells a node. Composite operations cannot be spelled: lowering has replaced them.
@@ -31,17 +31,18 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         Op::Softmax { axis } | Op::Gather { axis } => spelled.int("axis", *axis),
         Op::Cast { to } => spelled.int("to", i64::from(element_type(*to))),
         Op::Transpose { perm } => spelled.ints("perm", perm),
-        Op::Reshape { shape } => spelled.constant("shape", shape),
-        Op::Unsqueeze { axes } => spelled.constant("axes", axes),
+        Op::Reshape { shape } => spelled.constant("shape", shape)?,
+        Op::Unsqueeze { axes } => spelled.constant("axes", axes)?,
         Op::Split { axis, sizes } => {
             spelled.int("axis", *axis);
-            spelled.constant("split", sizes);
+            spelled.constant("split", sizes)?;
         }
         Op::Shape { start, end } => {
             spelled.int("start", *start);
             spelled.int("end", *end);
         }
-        Op::Slice { axis, .. } => spelled.constant("axes", &[*axis]),
+        Op::Slice { axis, .. } => spelled.constant("axes", &[*axis])?,
+        Op::CumSum { axis } => spelled.scalar("axis", *axis)?,
         Op::LayerNorm { epsilon } => {
             spelled.node.op_type = "LayerNormalization".to_owned();
             spelled.int("axis", -1);
@@ -59,6 +60,7 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         }
         Op::Embed
         | Op::PositionEmbed { .. }
+        | Op::TokenPositions { .. }
         | Op::Linear
         | Op::DynamicQuantLinear
         | Op::Gelu { .. }
@@ -92,10 +94,23 @@ impl Spelled {
     }
 
     /// A further operand, which ONNX wants as a constant where we have an attribute.
-    fn constant(&mut self, name: &str, values: &[i64]) {
+    fn constant(&mut self, name: &str, values: &[i64]) -> Result<()> {
+        let weight = Weight::i64s(vec![values.len()], values)?;
+        self.operand(name, weight);
+        Ok(())
+    }
+
+    /// The same, of a single number.
+    fn scalar(&mut self, name: &str, value: i64) -> Result<()> {
+        let weight = Weight::i64s(Vec::new(), &[value])?;
+        self.operand(name, weight);
+        Ok(())
+    }
+
+    fn operand(&mut self, name: &str, weight: Weight) {
         let name = format!("{}.{name}", self.node.name);
         self.node.input.push(name.clone());
-        self.constants.push((name, values.to_vec()));
+        self.constants.push((name, weight));
     }
 }
 

@@ -1,0 +1,102 @@
+//! ALBERT (arXiv 1909.11942): narrow embeddings, and layers that share their weights in groups.
+
+use serde::Deserialize;
+
+use super::blocks::{Blocks, Embeddings, LayerWeights, Positions, Segments};
+use super::config::EncoderConfig;
+use super::heads::{self, MaskedLm};
+use super::{Drawing, Family};
+use crate::checkpoint::{Scope, Size, json};
+use crate::error::{Error, Result};
+use crate::ir::Graph;
+use crate::task::Task;
+
+pub(super) const FAMILY: Family = Family { model_type: "albert", prefix: "albert", draw };
+
+#[derive(Deserialize)]
+struct Config {
+    embedding_size: usize,
+    num_hidden_groups: usize,
+    inner_group_num: usize,
+}
+
+fn draw(drawing: &Drawing) -> Result<Graph> {
+    let config = EncoderConfig::read(drawing.config)?;
+    let own: Config = json::parse(drawing.config, "config.json")?;
+    if own.num_hidden_groups == 0 || own.num_hidden_groups > config.num_hidden_layers {
+        return Err(Error::bad_input(format!(
+            "expected 1 to {} groups, found {}",
+            config.num_hidden_layers, own.num_hidden_groups
+        ))
+        .at("config.json: num_hidden_groups"));
+    }
+    let (hidden, layer) = (config.hidden(), config.layer()?);
+    let width = Size { n: own.embedding_size, field: "embedding_size" };
+    let mut blocks = Blocks::new("albert");
+    let albert = drawing.weights.sub("albert");
+    let ids = blocks.token_input("input_ids");
+    let mask = blocks.token_input("attention_mask");
+    let types = blocks.token_input("token_type_ids");
+
+    let embeddings = Embeddings {
+        vocabulary: config.vocabulary(),
+        positions: config.positions(),
+        counted: Positions::Absolute,
+        segments: Segments::Input(types, config.segments()),
+        width,
+        epsilon: config.layer_norm_eps,
+    };
+    let mut x = blocks.embeddings(&albert.sub("embeddings"), &embeddings, ids)?;
+    let encoder = albert.sub("encoder");
+    x = blocks.linear(&encoder.sub("embedding_hidden_mapping_in"), width, hidden, x)?;
+    let mut drawn = 0;
+    for i in 0..config.num_hidden_layers {
+        // As `transformers` has it, in floating point: the group of a layer is ⌊i / (layers / groups)⌋.
+        let group = (i as f64 / (config.num_hidden_layers as f64 / own.num_hidden_groups as f64)) as usize;
+        for inner in 0..own.inner_group_num {
+            let p = encoder.item("albert_layer_groups", group).item("albert_layers", inner);
+            x = blocks.encoder_layer(&layer_weights(&p), drawn, &layer, x, mask)?;
+            drawn += 1;
+        }
+    }
+
+    match drawing.task {
+        Task::FeatureExtraction => {
+            let pooled = heads::pooler(&mut blocks, &albert.sub("pooler"), hidden, x)?;
+            heads::features(&mut blocks, x, pooled)?;
+        }
+        Task::TextClassification => {
+            let pooled = heads::need_pooler(heads::pooler(&mut blocks, &albert.sub("pooler"), hidden, x)?)?;
+            heads::classification(&mut blocks, drawing, &drawing.weights.sub("classifier"), hidden, pooled)?;
+        }
+        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, drawing, hidden, x)?,
+        Task::FillMask => {
+            let p = drawing.weights.sub("predictions");
+            let weights = MaskedLm {
+                dense: p.sub("dense"),
+                norm: p.sub("LayerNorm"),
+                decoder: p.sub("decoder"),
+                tied: albert.sub("embeddings.word_embeddings"),
+                bias: p,
+            };
+            let sizes = [hidden, width, config.vocabulary()];
+            heads::masked_lm(&mut blocks, &weights, sizes, config.hidden_act, config.layer_norm_eps, x)?;
+        }
+    }
+    Ok(blocks.finish())
+}
+
+fn layer_weights<'a>(p: &Scope<'a>) -> LayerWeights<'a> {
+    let attention = p.sub("attention");
+    LayerWeights {
+        query: attention.sub("query"),
+        key: attention.sub("key"),
+        value: attention.sub("value"),
+        attention_output: attention.sub("dense"),
+        attention_norm: attention.sub("LayerNorm"),
+        attention,
+        ffn_in: p.sub("ffn"),
+        ffn_out: p.sub("ffn_output"),
+        ffn_norm: p.sub("full_layer_layer_norm"),
+    }
+}

@@ -1,0 +1,99 @@
+//! DistilBERT (arXiv 1910.01108): BERT's layers under other names, without segments and pooler.
+
+use serde::Deserialize;
+
+use super::blocks::{
+    Activation, Blocks, Embeddings, EncoderLayer, LayerWeights, Positions, Segments, heads as heads_of,
+};
+use super::heads::{self, MaskedLm};
+use super::{Drawing, Family};
+use crate::checkpoint::{Scope, Size, json};
+use crate::error::Result;
+use crate::ir::{Graph, Part};
+use crate::task::Task;
+
+pub(super) const FAMILY: Family = Family { model_type: "distilbert", prefix: "distilbert", draw };
+
+/// The code of `transformers` fixes it.
+const EPSILON: f32 = 1e-12;
+
+#[derive(Deserialize)]
+struct Config {
+    vocab_size: usize,
+    dim: usize,
+    n_layers: usize,
+    n_heads: usize,
+    hidden_dim: usize,
+    #[serde(default)]
+    activation: Activation,
+    max_position_embeddings: usize,
+}
+
+fn draw(drawing: &Drawing) -> Result<Graph> {
+    let config: Config = json::parse(drawing.config, "config.json")?;
+    let hidden = Size { n: config.dim, field: "dim" };
+    let vocabulary = Size { n: config.vocab_size, field: "vocab_size" };
+    let layer = EncoderLayer {
+        hidden,
+        inner: Size { n: config.hidden_dim, field: "hidden_dim" },
+        heads: heads_of(config.n_heads, config.dim)?,
+        activation: config.activation,
+        epsilon: EPSILON,
+    };
+    let mut blocks = Blocks::new("distilbert");
+    let distilbert = drawing.weights.sub("distilbert");
+    let ids = blocks.token_input("input_ids");
+    let mask = blocks.token_input("attention_mask");
+
+    let embeddings = Embeddings {
+        vocabulary,
+        positions: Size { n: config.max_position_embeddings, field: "max_position_embeddings" },
+        counted: Positions::Absolute,
+        segments: Segments::None,
+        width: hidden,
+        epsilon: EPSILON,
+    };
+    let mut x = blocks.embeddings(&distilbert.sub("embeddings"), &embeddings, ids)?;
+    for i in 0..config.n_layers {
+        let weights = layer_weights(&distilbert.sub("transformer").item("layer", i));
+        x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
+    }
+
+    match drawing.task {
+        Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
+        Task::TextClassification => {
+            let p = drawing.weights.sub("pre_classifier");
+            blocks.role(Part::Pooler);
+            let first = heads::first_token_dense(&mut blocks, &p, hidden, Activation::Relu, x)?;
+            heads::classification(&mut blocks, drawing, &drawing.weights.sub("classifier"), hidden, first)?;
+        }
+        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, drawing, hidden, x)?,
+        Task::FillMask => {
+            let decoder = drawing.weights.sub("vocab_projector");
+            let weights = MaskedLm {
+                dense: drawing.weights.sub("vocab_transform"),
+                norm: drawing.weights.sub("vocab_layer_norm"),
+                bias: decoder.clone(),
+                decoder,
+                tied: distilbert.sub("embeddings.word_embeddings"),
+            };
+            heads::masked_lm(&mut blocks, &weights, [hidden, hidden, vocabulary], config.activation, EPSILON, x)?;
+        }
+    }
+    Ok(blocks.finish())
+}
+
+fn layer_weights<'a>(p: &Scope<'a>) -> LayerWeights<'a> {
+    let attention = p.sub("attention");
+    LayerWeights {
+        query: attention.sub("q_lin"),
+        key: attention.sub("k_lin"),
+        value: attention.sub("v_lin"),
+        attention_output: attention.sub("out_lin"),
+        attention,
+        attention_norm: p.sub("sa_layer_norm"),
+        ffn_in: p.sub("ffn.lin1"),
+        ffn_out: p.sub("ffn.lin2"),
+        ffn_norm: p.sub("output_layer_norm"),
+    }
+}
