@@ -122,6 +122,21 @@ pub struct Embeddings {
     pub epsilon: f32,
 }
 
+/// What the attentions of all layers are given besides the hidden states.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionInputs {
+    /// `i64 [batch_size, sequence_length]`: 0 where a token is padding.
+    pub mask: ValueId,
+    /// What is added to the scores.
+    pub bias: Option<ValueId>,
+}
+
+impl From<ValueId> for AttentionInputs {
+    fn from(mask: ValueId) -> AttentionInputs {
+        AttentionInputs { mask, bias: None }
+    }
+}
+
 /// The number of heads, if it divides the width.
 pub fn heads(heads: usize, hidden: usize) -> Result<i64> {
     if heads == 0 || hidden == 0 || !hidden.is_multiple_of(heads) {
@@ -185,6 +200,18 @@ impl Blocks {
         self.layer_norm(&p.sub("LayerNorm"), e.width, e.epsilon, sum)
     }
 
+    /// T5's bias by relative position, with the buckets that `transformers` fixes for MPNet.
+    pub fn relative_bias(&mut self, p: &Scope, layer: &EncoderLayer, positions: Size, ids: ValueId) -> Result<ValueId> {
+        self.role(Part::Embedding);
+        let rows = p.shape("weight")?.first().copied().unwrap_or_default();
+        let heads = Size { n: layer.heads as usize, field: "num_attention_heads" };
+        let table = [Size { n: rows, field: "relative_attention_num_buckets" }, heads];
+        let table = self.weight(p, "weight", &table)?;
+        let positions = i64::try_from(positions.n).unwrap_or(i64::MAX);
+        let op = Op::RelativeBias { buckets: 32, max_distance: 128, positions };
+        self.builder.node(p.path(), op, &[table, ids])
+    }
+
     /// Rows of the table `weight` of the scope.
     pub fn embed(&mut self, p: &Scope, table: [Size; 2], ids: ValueId) -> Result<ValueId> {
         let table = self.weight(p, "weight", &table)?;
@@ -218,9 +245,9 @@ impl Blocks {
         i: usize,
         layer: &EncoderLayer,
         x: ValueId,
-        mask: ValueId,
+        inputs: impl Into<AttentionInputs>,
     ) -> Result<ValueId> {
-        let attended = self.self_attention(w, i, layer, x, mask)?;
+        let attended = self.self_attention(w, i, layer, x, inputs.into())?;
         self.role(Role::layer(Part::AttentionNorm, i));
         let x = self.add_and_norm(&w.attention_norm, layer, attended, x)?;
         let inner = self.feed_forward(w, i, layer, x)?;
@@ -234,14 +261,15 @@ impl Blocks {
         i: usize,
         layer: &EncoderLayer,
         x: ValueId,
-        mask: ValueId,
+        inputs: AttentionInputs,
     ) -> Result<ValueId> {
-        let mut operands = Vec::with_capacity(4);
+        let mut operands = Vec::with_capacity(5);
         for (part, p) in [(Part::Query, &w.query), (Part::Key, &w.key), (Part::Value, &w.value)] {
             self.role(Role::layer(part, i));
             operands.push(self.linear(p, layer.hidden, layer.hidden, x)?);
         }
-        operands.push(mask);
+        operands.push(inputs.mask);
+        operands.extend(inputs.bias);
         self.role(Role::layer(Part::Attention, i));
         let head_size = layer.hidden.n as f32 / layer.heads as f32;
         let op = Op::Attention { heads: layer.heads, scale: head_size.sqrt().recip() };

@@ -110,6 +110,19 @@ pub(super) struct MaskedLm<'a> {
     pub bias: Scope<'a>,
 }
 
+impl<'a> MaskedLm<'a> {
+    /// RoBERTa's names, tied to the word embeddings below `encoder`.
+    pub fn roberta(p: Scope<'a>, encoder: &Scope<'a>) -> MaskedLm<'a> {
+        MaskedLm {
+            dense: p.sub("dense"),
+            norm: p.sub("layer_norm"),
+            decoder: p.sub("decoder"),
+            tied: encoder.sub("embeddings.word_embeddings"),
+            bias: p,
+        }
+    }
+}
+
 /// Logits over the vocabulary for every token: dense, non-linearity, norm, decoder.
 pub(super) fn masked_lm(
     blocks: &mut Blocks,

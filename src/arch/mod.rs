@@ -10,6 +10,7 @@ mod config;
 mod distilbert;
 mod electra;
 mod heads;
+mod mpnet;
 mod roberta;
 
 use crate::checkpoint::{Checkpoint, CommonConfig, Scope, StateDict};
@@ -33,6 +34,7 @@ pub static FAMILIES: &[Family] = &[
     roberta::CAMEMBERT,
     distilbert::FAMILY,
     electra::FAMILY,
+    mpnet::FAMILY,
     roberta::ROBERTA,
     roberta::XLM_ROBERTA,
 ];

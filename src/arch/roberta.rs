@@ -64,14 +64,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         }
         Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, drawing, hidden, x)?,
         Task::FillMask => {
-            let p = drawing.weights.sub("lm_head");
-            let weights = MaskedLm {
-                dense: p.sub("dense"),
-                norm: p.sub("layer_norm"),
-                decoder: p.sub("decoder"),
-                tied: roberta.sub("embeddings.word_embeddings"),
-                bias: p,
-            };
+            let weights = MaskedLm::roberta(drawing.weights.sub("lm_head"), &roberta);
             let sizes = [hidden, hidden, config.vocabulary()];
             heads::masked_lm(&mut blocks, &weights, sizes, Activation::Gelu, config.layer_norm_eps, x)?;
         }

@@ -14,6 +14,7 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
     match op {
         Op::Embed => embed(&operands),
         Op::PositionEmbed { .. } => position_embed(&operands),
+        Op::RelativeBias { buckets, .. } => relative_bias(&operands, *buckets),
         Op::TokenPositions { .. } => token_positions(&operands),
         Op::Linear => linear(&operands),
         Op::DynamicQuantLinear | Op::DynamicQuantizeMatMul => quant_linear(&operands),
@@ -127,6 +128,18 @@ fn token_positions(o: &Operands) -> Inferred {
     }
 }
 
+fn relative_bias(o: &Operands, buckets: i64) -> Inferred {
+    o.count(2, 2)?;
+    let (table, ids) = (o.get(0, "table")?, o.get(1, "ids")?);
+    match (table.shape.as_slice(), ids.shape.as_slice()) {
+        ([Dim::Fixed(rows), heads], [_, length]) if *rows as i64 >= buckets && buckets > 0 => {
+            let shape = [Dim::Fixed(1), heads.clone(), length.clone(), length.clone()];
+            Ok(vec![TensorType::new(table.dtype, shape)])
+        }
+        _ => o.fail(format!("{table} has no {buckets} buckets, or {ids} is no matrix")),
+    }
+}
+
 fn cum_sum(o: &Operands, axis: i64) -> Inferred {
     let x = o.only()?;
     o.axis(axis, x.rank())?;
@@ -180,7 +193,7 @@ fn layer_norm(o: &Operands) -> Inferred {
 }
 
 fn attention(o: &Operands, heads: i64, mask: usize, mask_dtype: DType) -> Inferred {
-    o.count(3, mask + 1)?;
+    o.count(3, mask + 2)?;
     let q = o.get(0, "q")?;
     let [batch, length, width] = q.shape.as_slice() else {
         return o.fail(format!("`q` must have rank 3, found {q}"));
@@ -192,6 +205,8 @@ fn attention(o: &Operands, heads: i64, mask: usize, mask_dtype: DType) -> Inferr
     o.expect(1, "k", q)?;
     o.expect(2, "v", q)?;
     o.expect_optional(mask, "mask", &TensorType::new(mask_dtype, [batch.clone(), length.clone()]))?;
+    let square = [Dim::Fixed(1), Dim::Fixed(heads as usize), length.clone(), length.clone()];
+    o.expect_optional(mask + 1, "bias", &TensorType::new(q.dtype, square))?;
     Ok(vec![q.clone()])
 }
 

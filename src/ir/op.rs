@@ -109,6 +109,12 @@ ops! {
     /// is at position `pad`.
     TokenPositions { /// The padding token.
         pad: i64 };
+    /// `(table [buckets, heads], ids [b, s]) → [1, heads, s, s]`: what attention adds to the score of a query and a key,
+    /// by the bucket that their distance falls into (arXiv 1910.10683).
+    RelativeBias { /// Number of buckets, for both directions together.
+        buckets: i64, /// Distances from here on share the last bucket.
+        max_distance: i64, /// Longest sequence.
+        positions: i64 };
     /// `(x […, k], w [k, n], bias [n]?) → […, n]`: `x · w + bias`.
     Linear;
     /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose activations are
@@ -120,8 +126,8 @@ ops! {
     /// `(x) → x · Φ(x)`, exact or by its tanh approximation (arXiv 1606.08415).
     Gelu { /// Whether to use the tanh approximation.
         tanh: bool };
-    /// `(q, k, v [b, s, heads · d], mask i64 [b, s]?) → [b, s, heads · d]`: softmax(`scale · q kᵀ`) v for each head,
-    /// over the positions where the mask is not 0 (arXiv 1706.03762).
+    /// `(q, k, v [b, s, heads · d], mask i64 [b, s]?, bias [1, heads, s, s]?) → [b, s, heads · d]`:
+    /// softmax(`scale · q kᵀ + bias`) v for each head, over the positions where the mask is not 0 (arXiv 1706.03762).
     Attention { /// Number of heads.
         heads: i64, /// Factor of the scores, usually `1 / √d`.
         scale: f32 };
@@ -192,7 +198,7 @@ ops! {
 
     // Operations of ONNX Runtime's own domain, `com.microsoft`.
 
-    /// `(q, k, v [b, s, heads · d], bias?, mask i32 [b, s]?) → [b, s, heads · d]`.
+    /// `(q, k, v [b, s, heads · d], projection bias?, mask i32 [b, s]?, bias [1, heads, s, s]?) → [b, s, heads · d]`.
     MultiHeadAttention { /// Number of heads.
         heads: i64, /// Factor of the scores.
         scale: f32 };

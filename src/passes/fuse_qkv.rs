@@ -83,7 +83,9 @@ fn replace(rw: &mut Rewriter, attention: &Node, projections: &[&Node; 3]) -> Res
         .map(Some)
         .collect();
     rw.set_role(attention.role);
-    inputs.push(rw.operand(attention, 3)?);
+    for i in 3..attention.inputs.len() {
+        inputs.push(rw.operand(attention, i)?);
+    }
     let op = attention.op.clone();
     rw.nodes(name, op, &inputs).map(Action::Replace)
 }

@@ -12,19 +12,27 @@ type Masks = HashMap<(ValueId, DType), ValueId>;
 /// `Attention = com.microsoft.MultiHeadAttention`, with the mask in 32 bits
 pub(super) fn multi_head(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, masks: &mut Masks) -> Result<ValueId> {
     let mut operands: Vec<_> = (0..3).map(|i| rw.operand(node, i)).collect::<Result<_>>()?;
-    if let Some(mask) = rw.operand(node, 3)? {
-        let narrow = match masks.get(&(mask, DType::I32)) {
+    let mask = match rw.operand(node, 3)? {
+        None => None,
+        Some(mask) => Some(match masks.get(&(mask, DType::I32)) {
             Some(drawn) => *drawn,
-            None => rw.node("attention_mask.i32", Op::Cast { to: DType::I32 }, &[mask])?,
-        };
-        masks.insert((mask, DType::I32), narrow);
-        operands.extend([None, Some(narrow)]);
+            None => {
+                let drawn = rw.node("attention_mask.i32", Op::Cast { to: DType::I32 }, &[mask])?;
+                masks.insert((mask, DType::I32), drawn);
+                drawn
+            }
+        }),
+    };
+    // Between the values and the mask is the place of biases of the three projections.
+    operands.extend([None, mask, rw.operand(node, 4)?]);
+    while operands.last() == Some(&None) {
+        operands.pop();
     }
     let outputs = rw.nodes(rw.name(node), Op::MultiHeadAttention { heads, scale }, &operands)?;
     outputs.first().copied().ok_or_else(|| Error::bug("MultiHeadAttention has an output"))
 }
 
-/// `Attention(q, k, v, m) = softmax(where(m, scale · q kᵀ, lowest)) v`, head by head
+/// `Attention(q, k, v, m, b) = softmax(where(m, scale · q kᵀ + b, lowest)) v`, head by head
 ///
 /// TensorRT's fused attention reads this mask as it is; an additive one costs it a kernel.
 pub(super) fn plain(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, masks: &mut Masks) -> Result<ValueId> {
@@ -45,6 +53,9 @@ pub(super) fn plain(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, mask
     let mut scores = rw.node(&format!("{name}.product"), Op::MatMul, &[q, k])?;
     let factor = rw.weight(&format!("{name}.scale"), Weight::scalar(ty.dtype, scale)?);
     scores = rw.node(&format!("{name}.scores"), Op::Mul, &[scores, factor])?;
+    if let Some(bias) = rw.operand(node, 4)? {
+        scores = rw.node(&format!("{name}.biased"), Op::Add, &[scores, bias])?;
+    }
     if let Some(mask) = rw.operand(node, 3)? {
         let kept = spread_mask(rw, mask, masks)?;
         let lowest = match ty.dtype {

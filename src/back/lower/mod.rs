@@ -7,6 +7,7 @@ mod attention;
 mod elementary;
 mod gelu;
 mod linear;
+mod relative;
 
 use std::collections::HashMap;
 
@@ -34,6 +35,9 @@ impl Lowering {
         let replacement = match &node.op {
             Op::Embed => elementary::embed(rw, node)?,
             Op::PositionEmbed { offset } => elementary::position_embed(rw, node, *offset)?,
+            Op::RelativeBias { buckets, max_distance, positions } => {
+                relative::bias(rw, node, *buckets, *max_distance, *positions)?
+            }
             Op::TokenPositions { pad } => elementary::token_positions(rw, node, *pad)?,
             Op::Select { axis, index } => elementary::select(rw, node, *axis, *index)?,
             Op::Linear => linear::float(rw, node)?,

@@ -61,6 +61,7 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         Op::Embed
         | Op::PositionEmbed { .. }
         | Op::TokenPositions { .. }
+        | Op::RelativeBias { .. }
         | Op::Linear
         | Op::DynamicQuantLinear
         | Op::Gelu { .. }

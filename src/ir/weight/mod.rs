@@ -103,6 +103,11 @@ impl Weight {
         Weight::literal(DType::I64, shape, bytemuck::cast_slice(values).to_vec())
     }
 
+    /// 32-bit integers.
+    pub fn i32s(shape: Vec<usize>, values: &[i32]) -> Result<Weight> {
+        Weight::literal(DType::I32, shape, bytemuck::cast_slice(values).to_vec())
+    }
+
     /// 32-bit floats.
     pub fn f32s(shape: Vec<usize>, values: &[f32]) -> Result<Weight> {
         Weight::literal(DType::F32, shape, bytemuck::cast_slice(values).to_vec())

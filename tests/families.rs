@@ -1,0 +1,121 @@
+//! Every family × head × weight format of the fixtures gives PyTorch's numbers, on ONNX Runtime and on tract.
+//!
+//! The test also writes the table of what is covered, `docs/coverage.md`; `UPDATE_SNAPSHOTS=1` refreshes it.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use common::{place, repository};
+use kilnc::back::onnx;
+use kilnc::eval::Golden;
+use kilnc::passes::Manager;
+use kilnc::pipeline::{self, Source};
+use kilnc::precision::Precision;
+use kilnc::runtime::{self, Options, Runtime};
+use kilnc::target::Target;
+
+/// Largest difference of any output from PyTorch's, in FP32.
+const BOUND: f64 = 1e-4;
+
+/// Fixtures that kilnc refuses so far, by the beginning of the message.
+const REFUSED: &[(&str, &str)] = &[
+    ("bert/mlm-bin", "weights in the form of pytorch_model.bin are not read yet"),
+    ("bert/seqcls-bin", "weights in the form of pytorch_model.bin are not read yet"),
+    ("bert/seqcls-bin-legacy", "weights in the form of pytorch_model.bin are not read yet"),
+    ("bert/seqcls-bin-sharded", "weights in the form of pytorch_model.bin.index.json are not read yet"),
+    ("bert/seqcls-extra-rows", "tensor `bert.embeddings.word_embeddings.weight` has shape"),
+    ("deberta-v2/", "unknown model type `deberta-v2`"),
+    ("modernbert/", "unknown model type `modernbert`"),
+    ("xlnet/", "unknown model type `xlnet`"),
+];
+
+/// Every folder with a golden file, as `family/head`.
+fn fixtures() -> Vec<(String, PathBuf)> {
+    let root = repository("tests/fixtures/families");
+    let mut found = Vec::new();
+    for family in std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+        for head in std::fs::read_dir(&family).unwrap().map(|entry| entry.unwrap().path()) {
+            if head.join("golden.safetensors").is_file() {
+                let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+                found.push((format!("{}/{}", name(&family), name(&head)), head));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn difference(checkpoint: &Path, target: &Target, runtime: Runtime) -> kilnc::Result<f64> {
+    let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), task: None };
+    let model = pipeline::load(&source)?;
+    let graph = pipeline::compile(&model, target, Precision::Fp32, &mut Manager::default())?;
+    let place = place();
+    let path = place.path().join("model.onnx");
+    onnx::write(&graph, &path, &|_| {})?;
+    let mut engine = runtime::open(runtime, &path, Options { threads: 1 })?;
+    let golden = Golden::read(&checkpoint.join("golden.safetensors"))?;
+    Ok(golden.compare(&mut *engine)?.max_abs)
+}
+
+#[test]
+fn every_fixture_gives_pytorchs_numbers_or_the_refusal_that_is_written_down() {
+    let fixtures = fixtures();
+    assert!(fixtures.len() > 40, "the fixtures are not there");
+    let mut rows: BTreeMap<String, Vec<(String, f64, f64)>> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (name, path) in &fixtures {
+        let refused =
+            REFUSED.iter().find(|(prefix, _)| name == prefix || prefix.ends_with('/') && name.starts_with(prefix));
+        let measured = difference(path, &Target::OrtCpu, Runtime::Ort)
+            .and_then(|ort| Ok((ort, difference(path, &Target::Tract, Runtime::Tract)?)));
+        match (measured, refused) {
+            (Ok((ort, tract)), None) if ort <= BOUND && tract <= BOUND => {
+                let (family, head) = name.split_once('/').unwrap();
+                rows.entry(family.to_owned()).or_default().push((head.to_owned(), ort, tract));
+            }
+            (Err(e), Some((_, message))) if e.message().starts_with(message) => {}
+            (found, _) => wrong.push(format!("{name}: {found:?}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let table = table(&rows);
+    let kept = repository("docs/coverage.md");
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
+        std::fs::write(&kept, &table).unwrap();
+    }
+    let kept = std::fs::read_to_string(&kept).unwrap_or_default();
+    let rows = |table: &str| table.lines().map(|line| without_figures(line).to_owned()).collect::<Vec<_>>();
+    assert_eq!(rows(&kept), rows(&table), "docs/coverage.md is out of date: run the tests with UPDATE_SNAPSHOTS=1");
+}
+
+/// A row of the table without its differences, which change from machine to machine.
+fn without_figures(line: &str) -> &str {
+    line.find("e-").and_then(|at| line[..at].rfind(" | ")).map_or(line, |at| &line[..at])
+}
+
+/// One row for each family.
+fn table(rows: &BTreeMap<String, Vec<(String, f64, f64)>>) -> String {
+    let mut out = String::from(
+        "# What is covered\n\nMade by `tests/families.rs` from `tests/fixtures/families`: tiny checkpoints by \
+         `transformers`, with PyTorch's outputs.\nThe differences are the largest of any output element in FP32; \
+         the bound is 1e-4.\n\n| family | heads and variants | ONNX Runtime | tract |\n|---|---|---|---|\n",
+    );
+    for (family, heads) in rows {
+        let names: Vec<&str> = heads.iter().map(|(head, ..)| head.as_str()).collect();
+        let largest = |of: fn(&(String, f64, f64)) -> f64| heads.iter().map(of).fold(0.0, f64::max);
+        out += &format!(
+            "| {family} | {} | {:.1e} | {:.1e} |\n",
+            names.join(", "),
+            largest(|row| row.1),
+            largest(|row| row.2)
+        );
+    }
+    out += "\nRefused so far, by name:\n\n";
+    for (fixture, message) in REFUSED {
+        out += &format!("- `{fixture}`: {message}\n");
+    }
+    out
+}
