@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::{place, repository};
 use kilnc::back::onnx;
-use kilnc::eval::Golden;
+use kilnc::eval::{Golden, Parity};
 use kilnc::passes::Manager;
 use kilnc::pipeline::{self, Source};
 use kilnc::precision::Precision;
@@ -47,16 +47,21 @@ fn fixtures() -> Vec<(String, PathBuf)> {
     found
 }
 
-fn difference(checkpoint: &Path, target: &Target, runtime: Runtime) -> kilnc::Result<f64> {
+/// An engine's outputs held against PyTorch's.
+fn parity(checkpoint: &Path, target: &Target, precision: Precision, runtime: Runtime) -> kilnc::Result<Parity> {
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), task: None };
     let model = pipeline::load(&source)?;
-    let graph = pipeline::compile(&model, target, Precision::Fp32, &mut Manager::default())?;
+    let graph = pipeline::compile(&model, target, precision, &mut Manager::default())?;
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {})?;
     let mut engine = runtime::open(runtime, &path, Options { threads: 1 })?;
     let golden = Golden::read(&checkpoint.join("golden.safetensors"))?;
-    Ok(golden.compare(&mut *engine)?.max_abs)
+    golden.compare(&mut *engine)
+}
+
+fn difference(checkpoint: &Path, target: &Target, runtime: Runtime) -> kilnc::Result<f64> {
+    Ok(parity(checkpoint, target, Precision::Fp32, runtime)?.max_abs)
 }
 
 #[test]
@@ -66,16 +71,14 @@ fn every_fixture_gives_pytorchs_numbers_or_the_refusal_that_is_written_down() {
     let mut rows: BTreeMap<String, Vec<(String, f64, f64)>> = BTreeMap::new();
     let mut wrong = Vec::new();
     for (name, path) in &fixtures {
-        let refused =
-            REFUSED.iter().find(|(prefix, _)| name == prefix || prefix.ends_with('/') && name.starts_with(prefix));
         let measured = difference(path, &Target::OrtCpu, Runtime::Ort)
             .and_then(|ort| Ok((ort, difference(path, &Target::Tract, Runtime::Tract)?)));
-        match (measured, refused) {
+        match (measured, refused(name)) {
             (Ok((ort, tract)), None) if ort <= BOUND && tract <= BOUND => {
                 let (family, head) = name.split_once('/').unwrap();
                 rows.entry(family.to_owned()).or_default().push((head.to_owned(), ort, tract));
             }
-            (Err(e), Some((_, message))) if e.message().starts_with(message) => {}
+            (Err(e), Some(message)) if e.message().starts_with(message) => {}
             (found, _) => wrong.push(format!("{name}: {found:?}")),
         }
     }
@@ -89,6 +92,38 @@ fn every_fixture_gives_pytorchs_numbers_or_the_refusal_that_is_written_down() {
     let kept = std::fs::read_to_string(&kept).unwrap_or_default();
     let rows = |table: &str| table.lines().map(|line| without_figures(line).to_owned()).collect::<Vec<_>>();
     assert_eq!(rows(&kept), rows(&table), "docs/coverage.md is out of date: run the tests with UPDATE_SNAPSHOTS=1");
+}
+
+/// The passes know roles and operations, no family; so every family must come through them.
+#[test]
+fn every_family_comes_through_every_precision() {
+    let gpu: Target = "tensorrt-rtx:sm75".parse().unwrap();
+    let engines = [
+        (Target::OrtCpu, Precision::Int8, Runtime::Ort),
+        (Target::Tract, Precision::Int8, Runtime::Tract),
+        (gpu, Precision::Fp16, Runtime::Ort),
+    ];
+    let mut checked = 0;
+    for (name, path) in fixtures().iter().filter(|(name, _)| name.ends_with("/base") || name.ends_with("/mlm")) {
+        if refused(name).is_some() {
+            continue;
+        }
+        for (target, precision, runtime) in &engines {
+            let parity = parity(path, target, *precision, *runtime).unwrap_or_else(|e| panic!("{name}: {e}"));
+            // Random weights are harder on 8 bits than trained ones: this only tells right from wrong.
+            let bound = if *precision == Precision::Fp16 { 0.999 } else { 0.9 };
+            assert_eq!(parity.non_finite, 0, "{name} for {target} in {precision}");
+            assert!(parity.min_cosine >= bound, "{name} for {target} in {precision}: {parity:?}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 45, "only {checked} engines were checked");
+}
+
+/// The message with which a fixture is refused so far, if it is.
+fn refused(name: &str) -> Option<&'static str> {
+    let fits = |prefix: &str| name == prefix || prefix.ends_with('/') && name.starts_with(prefix);
+    REFUSED.iter().find(|(prefix, _)| fits(prefix)).map(|(_, message)| *message)
 }
 
 /// A row of the table without its differences, which change from machine to machine.
