@@ -36,7 +36,12 @@ fn model(dir: &Path, checkpoint: PathBuf, target: &str, precision: Precision) ->
     path
 }
 
+/// Shapes for the inputs that most models have.
 fn options(capability: &str, longest: i64) -> CompileOptions {
+    options_for(capability, longest, &["input_ids", "attention_mask", "token_type_ids"])
+}
+
+fn options_for(capability: &str, longest: i64, inputs: &[&str]) -> CompileOptions {
     let range = |input: &str| InputProfile {
         input: input.to_owned(),
         min: vec![1, 8],
@@ -45,7 +50,7 @@ fn options(capability: &str, longest: i64) -> CompileOptions {
     };
     CompileOptions {
         capabilities: vec![capability.parse().unwrap()],
-        profiles: vec![["input_ids", "attention_mask", "token_type_ids"].map(range).to_vec()],
+        profiles: vec![inputs.iter().map(|input| range(input)).collect()],
         workspace_bytes: None,
     }
 }
@@ -88,4 +93,24 @@ fn what_the_library_refuses_is_said_in_its_words() {
     std::fs::write(&garbage, "garbage").unwrap();
     let message = compiled(&libraries, &garbage, &options("sm75", 64)).unwrap_err().to_string();
     assert!(message.contains("garbage.onnx"), "{message}");
+}
+
+#[test]
+fn every_family_compiles_for_the_t4_with_half_precision_products_only() {
+    let Some(libraries) = libraries("plans for every family") else { return };
+    let families = ["albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"];
+    for family in families {
+        for head in ["base", "seqcls", "qa", "mlm"] {
+            let place = place();
+            let checkpoint = fixture("families").join(family).join(head);
+            let onnx = model(place.path(), checkpoint, "tensorrt-rtx:sm75", Precision::Fp16);
+            let segments = matches!(family, "albert" | "bert" | "electra");
+            let inputs = ["input_ids", "attention_mask", "token_type_ids"];
+            let options = options_for("sm75", 32, if segments { &inputs } else { &inputs[..2] });
+            let (report, _) = compiled(&libraries, &onnx, &options).unwrap_or_else(|e| panic!("{family}/{head}: {e}"));
+            let summary = report.summary();
+            let precisions: Vec<&String> = summary.gemms.keys().collect();
+            assert_eq!(precisions, ["Half"], "{family}/{head}: {summary}");
+        }
+    }
 }
