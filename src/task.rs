@@ -21,16 +21,19 @@ pub enum Task {
     QuestionAnswering,
     /// Logits over the vocabulary for each token.
     FillMask,
+    /// One vector for each text, whose cosines say how alike texts are.
+    SentenceSimilarity,
 }
 
 impl Task {
     /// Every task there is.
-    pub const ALL: [Task; 5] = [
+    pub const ALL: [Task; 6] = [
         Task::FeatureExtraction,
         Task::TextClassification,
         Task::TokenClassification,
         Task::QuestionAnswering,
         Task::FillMask,
+        Task::SentenceSimilarity,
     ];
 
     /// The task of a class of `transformers`, by the end of its name.
@@ -59,6 +62,7 @@ impl Task {
             Task::TokenClassification => "token-classification",
             Task::QuestionAnswering => "question-answering",
             Task::FillMask => "fill-mask",
+            Task::SentenceSimilarity => "sentence-similarity",
         }
     }
 }

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::{place, repository};
+use common::{minilm, place, repository};
 use kilnc::back::onnx;
 use kilnc::eval::{Golden, Parity};
 use kilnc::passes::Manager;
@@ -153,4 +153,22 @@ fn table(rows: &BTreeMap<String, Vec<(String, f64, f64)>>) -> String {
         out += &format!("- `{fixture}`: {message}\n");
     }
     out
+}
+
+#[test]
+fn minilm_gives_the_vectors_of_sentence_transformers() {
+    let golden = Golden::read(&repository("tests/fixtures/minilm-embeddings.safetensors")).unwrap();
+    let model = pipeline::load(&Source { checkpoint: minilm(), adapters: Vec::new(), task: None }).unwrap();
+    assert_eq!(model.task.name(), "sentence-similarity");
+    let place = place();
+    for (target, runtime) in [(Target::OrtCpu, Runtime::Ort), (Target::Tract, Runtime::Tract)] {
+        let graph = pipeline::compile(&model, &target, Precision::Fp32, &mut Manager::default()).unwrap();
+        let path = place.path().join("model.onnx");
+        onnx::write(&graph, &path, &|_| {}).unwrap();
+        let mut engine = runtime::open(runtime, &path, Options::default()).unwrap();
+        let parity = golden.compare(&mut *engine).unwrap();
+        assert_eq!(parity.rows, 16);
+        assert!(parity.min_cosine >= 0.99999, "{target}: {parity:?}");
+        assert!(parity.max_abs <= 1e-5, "{target}: {parity:?}");
+    }
 }

@@ -38,6 +38,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
             let pooled = heads::pooler(&mut blocks, &bert.sub("pooler.dense"), hidden, x)?;
             heads::features(&mut blocks, x, pooled)?;
         }
+        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
         Task::TextClassification => {
             let pooled = heads::need_pooler(heads::pooler(&mut blocks, &bert.sub("pooler.dense"), hidden, x)?)?;
             heads::classification(&mut blocks, drawing, &drawing.weights.sub("classifier"), hidden, pooled)?;

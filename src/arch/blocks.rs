@@ -318,6 +318,16 @@ impl Blocks {
         self.builder.node(name, Op::Select { axis, index }, &[x])
     }
 
+    /// `[batch, length, hidden] → [batch, hidden]`: the mean over the tokens that are not padding.
+    pub fn mean_pool(&mut self, name: &str, x: ValueId, mask: ValueId) -> Result<ValueId> {
+        self.builder.node(name, Op::MeanPool, &[x, mask])
+    }
+
+    /// `x` at length 1.
+    pub fn normalize(&mut self, name: &str, x: ValueId) -> Result<ValueId> {
+        self.builder.node(name, Op::Normalize, &[x])
+    }
+
     /// Gives a value to the caller under that name.
     pub fn output(&mut self, name: &str, x: ValueId) -> Result<()> {
         self.builder.output(name, x)

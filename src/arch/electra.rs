@@ -48,6 +48,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
 
     match drawing.task {
         Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
+        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
         Task::TextClassification => {
             let p = drawing.weights.sub("classifier");
             blocks.role(Part::Pooler);

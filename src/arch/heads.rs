@@ -2,7 +2,7 @@
 
 use super::Drawing;
 use super::blocks::{Activation, Blocks};
-use crate::checkpoint::{Scope, Size};
+use crate::checkpoint::{Pooling, Scope, Size};
 use crate::error::{Error, Result};
 use crate::ir::{Part, ValueId};
 use crate::task::Task;
@@ -14,6 +14,24 @@ pub(super) fn features(blocks: &mut Blocks, x: ValueId, pooled: Option<ValueId>)
         Some(pooled) => blocks.output("pooler_output", pooled),
         None => Ok(()),
     }
+}
+
+/// One vector for each text, as sentence-transformers makes it, and the hidden states that it comes from.
+pub(super) fn sentence(blocks: &mut Blocks, drawing: &Drawing, x: ValueId, mask: ValueId) -> Result<()> {
+    let modules = drawing.sentence.ok_or_else(|| {
+        Error::bad_input("sentence similarity needs modules.json, which the checkpoint does not have")
+            .hint("save the model with sentence-transformers, or choose --task feature-extraction")
+    })?;
+    blocks.role(Part::Head);
+    let mut vector = match modules.pooling {
+        Pooling::Mean => blocks.mean_pool("pooling", x, mask)?,
+        Pooling::FirstToken => blocks.first_token("pooling", x)?,
+    };
+    if modules.normalize {
+        vector = blocks.normalize("normalize", vector)?;
+    }
+    blocks.output("token_embeddings", x)?;
+    blocks.output("sentence_embedding", vector)
 }
 
 /// The first token through the dense layer `p` and a non-linearity.

@@ -13,7 +13,7 @@ mod heads;
 mod mpnet;
 mod roberta;
 
-use crate::checkpoint::{Checkpoint, CommonConfig, Scope, StateDict};
+use crate::checkpoint::{Checkpoint, CommonConfig, Scope, SentenceModules, StateDict};
 use crate::error::{Error, Result, by_nearness, nearest, printable};
 use crate::ir::Graph;
 use crate::task::Task;
@@ -60,6 +60,7 @@ const HEADS: &[&str] = &[
 pub struct Drawing<'a> {
     config: &'a str,
     common: &'a CommonConfig,
+    sentence: Option<SentenceModules>,
     task: Task,
     weights: Scope<'a>,
 }
@@ -107,10 +108,17 @@ pub fn draw(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> R
     let saved_for = architectures.filter_map(|name| Task::of_architecture(name)).next();
     let task = task.unwrap_or(match saved_for {
         None | Some(Task::FeatureExtraction) if has_classifier(&weights) => Task::TextClassification,
+        None | Some(Task::FeatureExtraction) if checkpoint.sentence.is_some() => Task::SentenceSimilarity,
         None => Task::FeatureExtraction,
         Some(task) => task,
     });
-    let drawing = Drawing { config: &checkpoint.config, common: &checkpoint.common, task, weights };
+    let drawing = Drawing {
+        config: &checkpoint.config,
+        common: &checkpoint.common,
+        sentence: checkpoint.sentence,
+        task,
+        weights,
+    };
     let graph = (family.draw)(&drawing)?;
     let unused = drawing.weights.unread().into_iter().map(str::to_owned).collect();
     Ok(Drawn { graph, task, unused })

@@ -56,6 +56,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
             let pooled = heads::pooler(&mut blocks, &roberta.sub("pooler.dense"), hidden, x)?;
             heads::features(&mut blocks, x, pooled)?;
         }
+        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
         Task::TextClassification => {
             let p = drawing.weights.sub("classifier");
             blocks.role(Part::Pooler);

@@ -2,6 +2,7 @@
 
 pub mod json;
 pub mod safetensors;
+mod sentence;
 mod shards;
 mod state;
 
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::ir::{DType, Weight};
 
+pub use sentence::{Pooling, SentenceModules};
 pub use state::{Scope, Size, StateDict, Tensor};
 
 /// A trained model: its configuration, its tensors and the folder they came from.
@@ -24,6 +26,8 @@ pub struct Checkpoint {
     pub config: String,
     /// The fields of `config.json` that every family has.
     pub common: CommonConfig,
+    /// What sentence-transformers puts after the encoder, if this is a model of its.
+    pub sentence: Option<SentenceModules>,
     /// The tensors.
     pub state: StateDict,
     /// The files that were read, configuration first.
@@ -68,8 +72,9 @@ impl Checkpoint {
         let config = json::read_text(&config_path)?;
         let common = json::parse(&config, "config.json")?;
         let (state, weights) = read_state(dir)?;
-        let files = std::iter::once(config_path).chain(weights).collect();
-        Ok(Checkpoint { dir: dir.to_owned(), config, common, state: state.with_current_names(), files })
+        let (sentence, modules) = sentence::read(dir)?.unzip();
+        let files = std::iter::once(config_path).chain(weights).chain(modules.into_iter().flatten()).collect();
+        Ok(Checkpoint { dir: dir.to_owned(), config, common, sentence, state: state.with_current_names(), files })
     }
 
     /// How many numbers the tensors hold, and in which element types.

@@ -21,10 +21,12 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::LayerNorm { .. } => layer_norm(&operands),
         Op::Attention { heads, .. } => attention(&operands, *heads, 3, DType::I64),
         Op::MultiHeadAttention { heads, .. } => attention(&operands, *heads, 4, DType::I32),
+        Op::MeanPool => mean_pool(&operands),
+        Op::ReduceSum { axes, keep } => reduce_sum(&operands, axes, *keep),
         Op::Select { axis, .. } => select(&operands, *axis),
-        Op::Add | Op::Sub | Op::Mul | Op::Div => elementwise(&operands, 2),
+        Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Max => elementwise(&operands, 2),
         Op::Sum => elementwise(&operands, inputs.len()),
-        Op::Gelu { .. } | Op::FusedGelu | Op::Tanh | Op::Erf => unary_float(&operands),
+        Op::Gelu { .. } | Op::FusedGelu | Op::Tanh | Op::Erf | Op::Sqrt | Op::Normalize => unary_float(&operands),
         Op::CumSum { axis } => cum_sum(&operands, *axis),
         Op::Relu => operands.only().map(|x| vec![x.clone()]),
         Op::Softmax { axis } => softmax(&operands, *axis),
@@ -208,6 +210,31 @@ fn attention(o: &Operands, heads: i64, mask: usize, mask_dtype: DType) -> Inferr
     let square = [Dim::Fixed(1), Dim::Fixed(heads as usize), length.clone(), length.clone()];
     o.expect_optional(mask + 1, "bias", &TensorType::new(q.dtype, square))?;
     Ok(vec![q.clone()])
+}
+
+fn mean_pool(o: &Operands) -> Inferred {
+    o.count(2, 2)?;
+    let x = o.get(0, "x")?;
+    let [batch, length, width] = x.shape.as_slice() else {
+        return o.fail(format!("`x` must have rank 3, found {x}"));
+    };
+    o.expect(1, "mask", &TensorType::new(DType::I64, [batch.clone(), length.clone()]))?;
+    Ok(vec![TensorType::new(x.dtype, [batch.clone(), width.clone()])])
+}
+
+fn reduce_sum(o: &Operands, axes: &[i64], keep: bool) -> Inferred {
+    let mut out = o.only()?.clone();
+    let mut places = axes.iter().map(|axis| o.axis(*axis, out.rank())).collect::<Result<Vec<_>, _>>()?;
+    places.sort_unstable();
+    places.dedup();
+    for place in places.into_iter().rev() {
+        if keep {
+            out.shape.splice(place..=place, [Dim::Fixed(1)]);
+        } else {
+            out.shape.remove(place);
+        }
+    }
+    Ok(vec![out])
 }
 
 fn select(o: &Operands, axis: i64) -> Inferred {

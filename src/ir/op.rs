@@ -131,6 +131,10 @@ ops! {
     Attention { /// Number of heads.
         heads: i64, /// Factor of the scores, usually `1 / √d`.
         scale: f32 };
+    /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the mean over the positions where the mask is 1.
+    MeanPool;
+    /// `(x […, h]) → […, h]`: divided by the Euclidean length of the last dimension.
+    Normalize;
     /// `(x) → x` without dimension `axis`, at `index`.
     Select { /// The dimension that goes.
         axis: i64, /// Which element of it stays.
@@ -153,6 +157,14 @@ ops! {
     /// Normalized exponentials along `axis`.
     Softmax { /// The dimension whose elements add up to 1.
         axis: i64 };
+    /// `(a, b) → max(a, b)`, broadcast.
+    Max;
+    /// Square root.
+    Sqrt;
+    /// Sums over `axes`, which stay with size 1 or go.
+    ReduceSum { /// The dimensions that are summed.
+        axes: Vec<i64>, /// Whether they stay.
+        keep: bool };
     /// Hyperbolic tangent.
     Tanh;
     /// `max(x, 0)`.

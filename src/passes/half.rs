@@ -26,7 +26,7 @@ impl Pass for Half {
         let graph = retype(graph, |rw, node| {
             report.changed += 1;
             let outputs = match node.op {
-                Op::LayerNorm { .. } => narrow.island(rw, node)?,
+                Op::LayerNorm { .. } | Op::MeanPool | Op::Normalize => narrow.island(rw, node)?,
                 Op::Add if rw.old().feeds_only_norms(node) => narrow.wide(rw, node, rw.name(node))?,
                 _ => narrow.inside(rw, node)?,
             };

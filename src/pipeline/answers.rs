@@ -143,13 +143,14 @@ impl Judge {
         Ok(gates)
     }
 
-    /// The first output's rows for every text, one text at a time, so that no answer depends on its neighbours.
+    /// The first output's rows for every text, or its vector where it has one; one text at a time, so that no answer depends on its neighbours.
     fn answers(&self, onnx: &Path, runtime: Runtime, observer: &dyn Observer) -> Result<Vec<Vec<f32>>> {
         let mut engine = runtime::open(runtime, onnx, Options::default())?;
         let mut answers = Vec::with_capacity(self.texts.len());
         for example in &self.texts {
             let outputs = engine.run(&self.encoder.encode(&[&example.text])?)?;
-            let rows = outputs.first().and_then(|(_, tensor)| tensor.rows());
+            let vector = outputs.iter().find(|(name, _)| name == "sentence_embedding").or(outputs.first());
+            let rows = vector.and_then(|(_, tensor)| tensor.rows());
             answers.extend(rows.ok_or_else(|| Error::bad_input("the engine gives no floats"))?.map(<[f32]>::to_vec));
             observer.advance(1);
         }

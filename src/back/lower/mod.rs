@@ -7,6 +7,7 @@ mod attention;
 mod elementary;
 mod gelu;
 mod linear;
+mod pool;
 mod relative;
 
 use std::collections::HashMap;
@@ -35,6 +36,8 @@ impl Lowering {
         let replacement = match &node.op {
             Op::Embed => elementary::embed(rw, node)?,
             Op::PositionEmbed { offset } => elementary::position_embed(rw, node, *offset)?,
+            Op::MeanPool => pool::mean(rw, node)?,
+            Op::Normalize => pool::normalize(rw, node)?,
             Op::RelativeBias { buckets, max_distance, positions } => {
                 relative::bias(rw, node, *buckets, *max_distance, *positions)?
             }

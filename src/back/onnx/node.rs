@@ -26,13 +26,28 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
     out.output = node.outputs.iter().map(|id| graph.value(*id).name.clone()).collect();
     let mut spelled = Spelled { node: out, constants: Vec::new() };
     match &node.op {
-        Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Sum | Op::MatMul | Op::Tanh | Op::Relu | Op::Erf | Op::Where => {}
+        Op::Add
+        | Op::Sub
+        | Op::Mul
+        | Op::Div
+        | Op::Sum
+        | Op::MatMul
+        | Op::Tanh
+        | Op::Relu
+        | Op::Erf
+        | Op::Where
+        | Op::Max
+        | Op::Sqrt => {}
         Op::DynamicQuantizeLinear | Op::MatMulInteger => {}
         Op::Softmax { axis } | Op::Gather { axis } => spelled.int("axis", *axis),
         Op::Cast { to } => spelled.int("to", i64::from(element_type(*to))),
         Op::Transpose { perm } => spelled.ints("perm", perm),
         Op::Reshape { shape } => spelled.constant("shape", shape)?,
         Op::Unsqueeze { axes } => spelled.constant("axes", axes)?,
+        Op::ReduceSum { axes, keep } => {
+            spelled.int("keepdims", i64::from(*keep));
+            spelled.constant("axes", axes)?;
+        }
         Op::Split { axis, sizes } => {
             spelled.int("axis", *axis);
             spelled.constant("split", sizes)?;
@@ -61,6 +76,8 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         Op::Embed
         | Op::PositionEmbed { .. }
         | Op::TokenPositions { .. }
+        | Op::MeanPool
+        | Op::Normalize
         | Op::RelativeBias { .. }
         | Op::Linear
         | Op::DynamicQuantLinear

@@ -1,0 +1,38 @@
+//! One vector for each text.
+
+use crate::error::{Error, Result};
+use crate::ir::{Node, Op, Rewriter, ValueId, Weight};
+
+/// `MeanPool(x, m) = Σ x·m / max(Σ m, 10⁻⁹)`, over the tokens
+pub(super) fn mean(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
+    let (name, x, mask) = (rw.name(node), rw.required(node, 0)?, rw.required(node, 1)?);
+    let at = |suffix: &str| format!("{name}.{suffix}");
+    let dtype = rw.ty(x).dtype;
+    let kept = rw.node(&at("kept"), Op::Cast { to: dtype }, &[mask])?;
+    let kept = rw.node(&at("weights"), Op::Unsqueeze { axes: vec![2] }, &[kept])?;
+    let masked = rw.node(&at("masked"), Op::Mul, &[x, kept])?;
+    let sum = rw.node(&at("sum"), Op::ReduceSum { axes: vec![1], keep: false }, &[masked])?;
+    let count = rw.node(&at("count"), Op::ReduceSum { axes: vec![1], keep: false }, &[kept])?;
+    let count = at_least(rw, &at("count.positive"), count, 1e-9)?;
+    rw.node(name, Op::Div, &[sum, count])
+}
+
+/// `Normalize(x) = x / max(√Σ x², 10⁻¹²)`, over the last dimension
+pub(super) fn normalize(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
+    let (name, x) = (rw.name(node), rw.required(node, 0)?);
+    let at = |suffix: &str| format!("{name}.{suffix}");
+    let squares = rw.node(&at("squares"), Op::Mul, &[x, x])?;
+    let sum = rw.node(&at("sum"), Op::ReduceSum { axes: vec![-1], keep: true }, &[squares])?;
+    let length = rw.node(&at("length"), Op::Sqrt, &[sum])?;
+    let length = at_least(rw, &at("length.positive"), length, 1e-12)?;
+    rw.node(name, Op::Div, &[x, length])
+}
+
+fn at_least(rw: &mut Rewriter, name: &str, x: ValueId, least: f32) -> Result<ValueId> {
+    let dtype = rw.ty(x).dtype;
+    if !dtype.is_float() {
+        return Err(Error::bug(format!("`{name}` is {dtype}")));
+    }
+    let least = rw.weight(&format!("{name}.least"), Weight::scalar(dtype, least)?);
+    rw.node(name, Op::Max, &[x, least])
+}
