@@ -27,7 +27,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("bert/seqcls-bin-sharded", "weights in the form of pytorch_model.bin.index.json are not read yet"),
     ("bert/seqcls-extra-rows", "tensor `bert.embeddings.word_embeddings.weight` has shape"),
     ("deberta-v2/", "unknown model type `deberta-v2`"),
-    ("modernbert/", "unknown model type `modernbert`"),
     ("xlnet/", "unknown model type `xlnet`"),
 ];
 

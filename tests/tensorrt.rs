@@ -98,7 +98,8 @@ fn what_the_library_refuses_is_said_in_its_words() {
 #[test]
 fn every_family_compiles_for_the_t4_with_half_precision_products_only() {
     let Some(libraries) = libraries("plans for every family") else { return };
-    let families = ["albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"];
+    let families =
+        ["albert", "bert", "camembert", "distilbert", "electra", "modernbert", "mpnet", "roberta", "xlm-roberta"];
     for family in families {
         for head in ["base", "seqcls", "qa", "mlm"] {
             let place = place();

@@ -238,6 +238,15 @@ impl Blocks {
         self.builder.node(p.path(), Op::LayerNorm { epsilon }, &[x, scale, bias])
     }
 
+    /// A norm over the last dimension that may have no `bias`.
+    pub fn norm(&mut self, p: &Scope, hidden: Size, epsilon: f32, x: ValueId) -> Result<ValueId> {
+        if p.has("bias") {
+            return self.layer_norm(p, hidden, epsilon, x);
+        }
+        let scale = self.weight(p, "weight", &[hidden])?;
+        self.builder.node(p.path(), Op::LayerNorm { epsilon }, &[x, scale])
+    }
+
     /// A post-norm encoder layer: attention, residual, norm, feed-forward, residual, norm.
     pub fn encoder_layer(
         &mut self,
@@ -263,19 +272,51 @@ impl Blocks {
         x: ValueId,
         inputs: AttentionInputs,
     ) -> Result<ValueId> {
-        let mut operands = Vec::with_capacity(5);
+        let mut operands = Vec::with_capacity(3);
         for (part, p) in [(Part::Query, &w.query), (Part::Key, &w.key), (Part::Value, &w.value)] {
             self.role(Role::layer(part, i));
             operands.push(self.linear(p, layer.hidden, layer.hidden, x)?);
         }
-        operands.push(inputs.mask);
-        operands.extend(inputs.bias);
+        let projected =
+            <[ValueId; 3]>::try_from(operands).map_err(|_| Error::bug("attention has three projections"))?;
         self.role(Role::layer(Part::Attention, i));
-        let head_size = layer.hidden.n as f32 / layer.heads as f32;
-        let op = Op::Attention { heads: layer.heads, scale: head_size.sqrt().recip() };
-        let attended = self.builder.node(w.attention.path(), op, &operands)?;
+        let attended = self.attention(w.attention.path(), layer.heads, layer.hidden, projected, inputs)?;
         self.role(Role::layer(Part::AttentionOutput, i));
         self.linear(&w.attention_output, layer.hidden, layer.hidden, attended)
+    }
+
+    /// Scores scaled by the root of the head size, softmax, and the weighted sum.
+    pub fn attention(
+        &mut self,
+        name: &str,
+        heads: i64,
+        hidden: Size,
+        [query, key, value]: [ValueId; 3],
+        inputs: AttentionInputs,
+    ) -> Result<ValueId> {
+        let head_size = hidden.n as f32 / heads as f32;
+        let operands: Vec<ValueId> = [query, key, value, inputs.mask].into_iter().chain(inputs.bias).collect();
+        self.builder.node(name, Op::Attention { heads, scale: head_size.sqrt().recip() }, &operands)
+    }
+
+    /// Rotary positions for one projection.
+    pub fn rotary(&mut self, name: &str, heads: i64, theta: f32, positions: usize, x: ValueId) -> Result<ValueId> {
+        let positions = i64::try_from(positions).unwrap_or(i64::MAX);
+        self.builder.node(name, Op::Rotary { heads, theta, positions }, &[x])
+    }
+
+    /// What keeps attention within `window` tokens to either side.
+    pub fn local_bias(&mut self, name: &str, window: i64, positions: usize, ids: ValueId) -> Result<ValueId> {
+        let positions = i64::try_from(positions).unwrap_or(i64::MAX);
+        self.builder.node(name, Op::LocalBias { window, positions }, &[ids])
+    }
+
+    /// `N` equal pieces of the last dimension.
+    pub fn split<const N: usize>(&mut self, name: &str, x: ValueId) -> Result<[ValueId; N]> {
+        let width = self.builder.ty(x).shape.last().and_then(Dim::fixed).unwrap_or_default();
+        let sizes = vec![(width / N) as i64; N];
+        let pieces = self.builder.nodes(name, Op::Split { axis: -1, sizes }, &[Some(x)])?;
+        pieces.try_into().map_err(|_| Error::bug(format!("`{name}` has not {N} pieces")))
     }
 
     fn feed_forward(&mut self, w: &LayerWeights, i: usize, layer: &EncoderLayer, x: ValueId) -> Result<ValueId> {
@@ -306,6 +347,11 @@ impl Blocks {
     /// `a + b`
     pub fn add(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId> {
         self.builder.node(name, Op::Add, &[a, b])
+    }
+
+    /// `a · b`, element by element.
+    pub fn mul(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.builder.node(name, Op::Mul, &[a, b])
     }
 
     /// `[batch, length, hidden] → [batch, hidden]`: the first token of each text.

@@ -81,19 +81,21 @@ pub(super) fn classification(
 /// What is said of every token: its label, or whether an answer begins or ends there.
 pub(super) fn per_token(blocks: &mut Blocks, drawing: &Drawing, hidden: Size, x: ValueId) -> Result<()> {
     match drawing.task {
-        Task::QuestionAnswering => {
-            let p = drawing.weights.sub("qa_outputs");
-            present(&p, drawing.task)?;
-            blocks.role(Part::Head);
-            let both = blocks.linear(&p, hidden, Size { n: 2, field: "num_labels" }, x)?;
-            for (i, name) in ["start_logits", "end_logits"].into_iter().enumerate() {
-                let one = blocks.select(name, both, 2, i as i64)?;
-                blocks.output(name, one)?;
-            }
-            Ok(())
-        }
+        Task::QuestionAnswering => spans(blocks, &drawing.weights.sub("qa_outputs"), hidden, x),
         _ => labelled(blocks, &drawing.weights.sub("classifier"), hidden, x, drawing.task),
     }
+}
+
+/// Where an answer begins and where it ends, by the two rows of the linear layer `p`.
+pub(super) fn spans(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId) -> Result<()> {
+    present(p, Task::QuestionAnswering)?;
+    blocks.role(Part::Head);
+    let both = blocks.linear(p, hidden, Size { n: 2, field: "num_labels" }, x)?;
+    for (i, name) in ["start_logits", "end_logits"].into_iter().enumerate() {
+        let one = blocks.select(name, both, 2, i as i64)?;
+        blocks.output(name, one)?;
+    }
+    Ok(())
 }
 
 /// Logits by a linear layer whose rows are the task's labels.
@@ -155,10 +157,22 @@ pub(super) fn masked_lm(
     let x = blocks.linear(&w.dense, hidden, width, x)?;
     let x = blocks.activation(&w.dense.full("activation"), activation, x)?;
     let x = blocks.layer_norm(&w.norm, width, epsilon, x)?;
-    let of = if w.decoder.has("weight") { &w.decoder } else { &w.tied };
+    self::vocabulary(blocks, &w.decoder, &w.tied, &w.bias, [width, vocabulary], x)
+}
+
+/// Logits over the vocabulary, by a decoder that may be tied to the word embeddings.
+pub(super) fn vocabulary(
+    blocks: &mut Blocks,
+    decoder: &Scope,
+    tied: &Scope,
+    bias: &Scope,
+    [width, vocabulary]: [Size; 2],
+    x: ValueId,
+) -> Result<()> {
+    let of = if decoder.has("weight") { decoder } else { tied };
     let weight = of.tensor("weight", &[vocabulary, width])?;
-    let bias = [&w.decoder, &w.bias].into_iter().find(|p| p.has("bias"));
+    let bias = [decoder, bias].into_iter().find(|p| p.has("bias"));
     let bias = bias.map(|p| blocks.weight(p, "bias", &[vocabulary])).transpose()?;
-    let logits = blocks.project(&w.decoder, &weight, bias, x)?;
+    let logits = blocks.project(decoder, &weight, bias, x)?;
     blocks.output("logits", logits)
 }

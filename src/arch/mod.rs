@@ -10,6 +10,7 @@ mod config;
 mod distilbert;
 mod electra;
 mod heads;
+mod modernbert;
 mod mpnet;
 mod roberta;
 
@@ -34,6 +35,7 @@ pub static FAMILIES: &[Family] = &[
     roberta::CAMEMBERT,
     distilbert::FAMILY,
     electra::FAMILY,
+    modernbert::FAMILY,
     mpnet::FAMILY,
     roberta::ROBERTA,
     roberta::XLM_ROBERTA,
@@ -43,9 +45,11 @@ pub static FAMILIES: &[Family] = &[
 const HEADS: &[&str] = &[
     "classifier",
     "cls",
+    "decoder",
     "discriminator_predictions",
     "generator_lm_head",
     "generator_predictions",
+    "head",
     "lm_head",
     "pre_classifier",
     "predictions",

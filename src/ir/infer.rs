@@ -21,6 +21,9 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::LayerNorm { .. } => layer_norm(&operands),
         Op::Attention { heads, .. } => attention(&operands, *heads, 3, DType::I64),
         Op::MultiHeadAttention { heads, .. } => attention(&operands, *heads, 4, DType::I32),
+        Op::Rotary { heads, positions, .. } => rotary(&operands, *heads, *positions),
+        Op::LocalBias { window, positions } => local_bias(&operands, *window, *positions),
+        Op::Concat { axis } => concat(&operands, *axis),
         Op::MeanPool => mean_pool(&operands),
         Op::ReduceSum { axes, keep } => reduce_sum(&operands, axes, *keep),
         Op::Select { axis, .. } => select(&operands, *axis),
@@ -207,9 +210,52 @@ fn attention(o: &Operands, heads: i64, mask: usize, mask_dtype: DType) -> Inferr
     o.expect(1, "k", q)?;
     o.expect(2, "v", q)?;
     o.expect_optional(mask, "mask", &TensorType::new(mask_dtype, [batch.clone(), length.clone()]))?;
-    let square = [Dim::Fixed(1), Dim::Fixed(heads as usize), length.clone(), length.clone()];
-    o.expect_optional(mask + 1, "bias", &TensorType::new(q.dtype, square))?;
+    let square = |heads| TensorType::new(q.dtype, [Dim::Fixed(1), Dim::Fixed(heads), length.clone(), length.clone()]);
+    if o.optional(mask + 1) != Some(&square(1)) {
+        o.expect_optional(mask + 1, "bias", &square(heads as usize))?;
+    }
     Ok(vec![q.clone()])
+}
+
+fn rotary(o: &Operands, heads: i64, positions: i64) -> Inferred {
+    let x = o.only()?;
+    let width = x.shape.last().and_then(Dim::fixed).unwrap_or_default() as i64;
+    match x.rank() == 3 && x.dtype.is_float() && heads > 0 && positions > 0 && width > 0 && width % (2 * heads) == 0 {
+        true => Ok(vec![x.clone()]),
+        false => o.fail(format!("{heads} heads with pairs do not divide {x}")),
+    }
+}
+
+fn local_bias(o: &Operands, window: i64, positions: i64) -> Inferred {
+    let ids = o.only()?;
+    match ids.shape.as_slice() {
+        [_, length] if window >= 0 && positions > 0 => {
+            let shape = [Dim::Fixed(1), Dim::Fixed(1), length.clone(), length.clone()];
+            Ok(vec![TensorType::new(DType::F32, shape)])
+        }
+        _ => o.fail(format!("a window of {window} in {positions} positions does not fit {ids}")),
+    }
+}
+
+fn concat(o: &Operands, axis: i64) -> Inferred {
+    o.count(1, usize::MAX)?;
+    let mut out = o.get(0, "x")?.clone();
+    let axis = o.axis(axis, out.rank())?;
+    let mut total = 0usize;
+    for i in 0..o.inputs.len() {
+        let part = o.get(i, "x")?;
+        let fits = part.dtype == out.dtype
+            && part.rank() == out.rank()
+            && part.shape.iter().zip(&out.shape).enumerate().all(|(place, (a, b))| place == axis || a == b);
+        match part.shape.get(axis).and_then(Dim::fixed).and_then(|n| total.checked_add(n)) {
+            Some(sum) if fits => total = sum,
+            _ => return o.fail(format!("{part} cannot follow {out}")),
+        }
+    }
+    if let Some(dim) = out.shape.get_mut(axis) {
+        *dim = Dim::Fixed(total);
+    }
+    Ok(vec![out])
 }
 
 fn mean_pool(o: &Operands) -> Inferred {

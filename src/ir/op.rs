@@ -131,6 +131,16 @@ ops! {
     Attention { /// Number of heads.
         heads: i64, /// Factor of the scores, usually `1 / √d`.
         scale: f32 };
+    /// `(x [b, s, heads · d]) → [b, s, heads · d]`: each head's pairs `(i, i + d/2)` turned by the angle
+    /// `position · theta^(−2i/d)` (arXiv 2104.09864).
+    Rotary { /// Number of heads.
+        heads: i64, /// Base of the angles.
+        theta: f32, /// Longest sequence.
+        positions: i64 };
+    /// `(ids [b, s]) → f32 [1, 1, s, s]`: 0 for keys at most `window` from the query, else the lowest number.
+    LocalBias { /// Largest distance that attends.
+        window: i64, /// Longest sequence.
+        positions: i64 };
     /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the mean over the positions where the mask is 1.
     MeanPool;
     /// `(x […, h]) → […, h]`: divided by the Euclidean length of the last dimension.
@@ -191,6 +201,9 @@ ops! {
     /// New dimensions of size 1 at `axes` of the result.
     Unsqueeze { /// Where.
         axes: Vec<i64> };
+    /// The operands side by side along `axis`.
+    Concat { /// The dimension along which they follow each other.
+        axis: i64 };
     /// Consecutive pieces along `axis`.
     Split { /// The dimension that is cut.
         axis: i64, /// The sizes of the pieces.

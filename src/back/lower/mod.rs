@@ -36,6 +36,8 @@ impl Lowering {
         let replacement = match &node.op {
             Op::Embed => elementary::embed(rw, node)?,
             Op::PositionEmbed { offset } => elementary::position_embed(rw, node, *offset)?,
+            Op::Rotary { heads, theta, positions } => relative::rotary(rw, node, *heads, *theta, *positions)?,
+            Op::LocalBias { window, positions } => relative::local(rw, node, *window, *positions)?,
             Op::MeanPool => pool::mean(rw, node)?,
             Op::Normalize => pool::normalize(rw, node)?,
             Op::RelativeBias { buckets, max_distance, positions } => {

@@ -39,7 +39,7 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         | Op::Max
         | Op::Sqrt => {}
         Op::DynamicQuantizeLinear | Op::MatMulInteger => {}
-        Op::Softmax { axis } | Op::Gather { axis } => spelled.int("axis", *axis),
+        Op::Softmax { axis } | Op::Gather { axis } | Op::Concat { axis } => spelled.int("axis", *axis),
         Op::Cast { to } => spelled.int("to", i64::from(element_type(*to))),
         Op::Transpose { perm } => spelled.ints("perm", perm),
         Op::Reshape { shape } => spelled.constant("shape", shape)?,
@@ -76,6 +76,8 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         Op::Embed
         | Op::PositionEmbed { .. }
         | Op::TokenPositions { .. }
+        | Op::Rotary { .. }
+        | Op::LocalBias { .. }
         | Op::MeanPool
         | Op::Normalize
         | Op::RelativeBias { .. }
