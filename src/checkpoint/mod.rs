@@ -3,6 +3,7 @@
 pub mod json;
 pub mod safetensors;
 mod state;
+pub mod torch;
 
 use std::path::{Path, PathBuf};
 
