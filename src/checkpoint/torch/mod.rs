@@ -1,8 +1,8 @@
 //! Reads what `torch.save` writes, without Python and without running anything.
 //!
-//! Such a file holds a pickle, which is a program, and the elements of tensors. [`pickle`] reads the program as data:
-//! a dict of tensors is all it may make. There are two containers: a zip archive ([`zip`]), and the stream of before
-//! PyTorch 1.6 ([`legacy`]). The file is mapped; a tensor whose elements follow each other is a lazy [`Weight`] in
+//! Such a file holds a pickle, which is a program, and the elements of tensors. `pickle` reads the program as data:
+//! a dict of tensors is all it may make. There are two containers: a zip archive (`zip`), and the stream of before
+//! PyTorch 1.6 (`legacy`). The file is mapped; a tensor whose elements follow each other is a lazy [`Weight`] in
 //! place, and memory is bounded by the file's size. Source: `torch/serialization.py`.
 
 mod cursor;
@@ -65,9 +65,6 @@ pub fn parse(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Vec<(String, W
 
 /// The pickle of an archive. Fails where the archive is not what `torch.save` writes.
 fn archived<'a>(bytes: &'a [u8], archive: &zip::Archive<'a>) -> Result<Pickle<'a>> {
-    if archive.names().any(|name| name == "constants.pkl" || name.starts_with("code/")) {
-        return Err(Error::unsupported("the file is a TorchScript program, expected a dict of tensors"));
-    }
     let record = |name| archive.record(name).and_then(|range| bytes.get(range));
     match record("byteorder") {
         None | Some(b"little") => {}

@@ -13,7 +13,7 @@ use super::value::{Global, Heap, Object, Value};
 use crate::error::{Error, Result, printable};
 
 /// Most opcodes of one pickle. A tensor takes about 25 of them.
-const MOST_OPCODES: usize = 1 << 22;
+const MOST_OPCODES: usize = 1 << 21;
 /// Most values on the stack. Python's writer empties it after a thousand entries of a dict.
 const MOST_STACKED: usize = 1 << 16;
 /// Most marks that are open at a time.

@@ -50,6 +50,9 @@ impl<'a> Archive<'a> {
             let found = entries.len();
             return Err(Error::bad_input(format!("the archive's directory has {found} entries, its end says {count}")));
         }
+        if entries.iter().any(Entry::is_script) {
+            return Err(Error::unsupported("the file is a TorchScript program, expected a dict of tensors"));
+        }
         entries.sort_by_key(|entry| entry.header);
         let records = locate(&entries, bytes, directory.start)?;
         entries.par_iter().zip(&records).try_for_each(|(entry, data)| entry.check_crc(bytes, data.clone()))?;
@@ -59,11 +62,6 @@ impl<'a> Archive<'a> {
     /// Where the record `name` of the top folder is.
     pub(super) fn record(&self, name: &str) -> Option<Range<usize>> {
         self.records.get(name).cloned()
-    }
-
-    /// The names of the records, below the top folder.
-    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
-        self.records.keys().copied()
     }
 
     fn of(entries: &[Entry<'a>], data: Vec<Range<usize>>) -> Result<Archive<'a>> {
@@ -177,8 +175,13 @@ impl<'a> Entry<'a> {
         if disk != 0 {
             return Err(entry.place(Error::bad_input("the entry is on another disk")));
         }
-        entry.check_form().map_err(|e| entry.place(e))?;
         Ok(entry)
+    }
+
+    /// Whether it is one of those that make an archive a program.
+    fn is_script(&self) -> bool {
+        let name = self.name.split_once('/').map_or("", |(_, name)| name);
+        name == "constants.pkl" || name.starts_with("code/")
     }
 
     fn place(&self, error: Error) -> Error {
@@ -202,6 +205,7 @@ impl<'a> Entry<'a> {
     /// Where the data of the entry is, by its own header, which must agree with this one, and where the entry ends.
     /// It must begin and end in `space`.
     fn locate(&self, bytes: &[u8], space: Range<usize>) -> Result<(Range<usize>, usize)> {
+        self.check_form()?;
         let outside =
             || Error::bad_input(format!("the entry's {} bytes at {} leave the archive", self.size, self.header));
         let start = usize::try_from(self.header).map_err(|_| outside())?;
@@ -268,8 +272,10 @@ impl<'a> Entry<'a> {
         if found == self.crc {
             return Ok(());
         }
-        let expected = self.crc;
-        Err(self.place(Error::bad_input(format!("the entry's checksum is {found:08x}, expected {expected:08x}"))))
+        Err(self.place(match self.crc {
+            0 => Error::unsupported("the entry has no checksum"),
+            expected => Error::bad_input(format!("the entry's checksum is {found:08x}, expected {expected:08x}")),
+        }))
     }
 }
 

@@ -40,6 +40,44 @@ fn changed_end(offset: usize, byte: u8) -> String {
     refusal(bytes)
 }
 
+/// The good archive with the storage's numbers in 64 bits, as they are where a file is longer than 4 GiB.
+fn wide() -> Vec<u8> {
+    let mut bytes = good();
+    let (data, entry) = (local(&bytes, "m/data/0") + 30 + "m/data/0".len(), central(&bytes, "m/data/0"));
+    let header = local(&bytes, "m/data/0") as u64;
+    let most = [0xff; 4];
+    let crc: [u8; 4] = bytes[entry + 16..entry + 20].try_into().unwrap();
+    let extra = [&[1, 0, 24, 0][..], &8u64.to_le_bytes(), &8u64.to_le_bytes(), &header.to_le_bytes()].concat();
+    for (at, value) in [(20, most), (24, most), (42, most)] {
+        bytes[entry + at..entry + at + 4].copy_from_slice(&value);
+    }
+    (bytes[entry + 8], bytes[entry + 30]) = (8, 28);
+    let end = bytes.len() - 22;
+    bytes.splice(end..end, extra);
+    let start = header as usize;
+    bytes[start + 6] = 8;
+    bytes[start + 14..start + 26].fill(0);
+    let descriptor = [b"PK\x07\x08", &crc[..], &8u64.to_le_bytes(), &8u64.to_le_bytes()].concat();
+    bytes.splice(data + 8..data + 8, descriptor);
+    let end = bytes.len() - 22;
+    for (at, more) in [(12, 28), (16, 24)] {
+        let field = &mut bytes[end + at..end + at + 4];
+        let old = u32::from_le_bytes(field.try_into().unwrap());
+        field.copy_from_slice(&(old + more).to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn sizes_in_64_bits_are_read() {
+    let tensors = parse(Arc::new(wide())).unwrap();
+    assert_eq!(contents(&tensors)["w"], ("f32[2]".to_owned(), floats(&[1., 2.])));
+    let mut bytes = wide();
+    let at = central(&bytes, "m/data/0") + 46 + "m/data/0".len() + 4;
+    bytes[at] = 9;
+    assert_eq!(refusal(bytes), "8 bytes are stored, but the size is 9");
+}
+
 #[test]
 fn an_archive_without_descriptors_is_read() {
     let tensors = parse(Arc::new(good())).unwrap();
@@ -83,6 +121,8 @@ fn checksums_are_checked() {
     bytes[data] ^= 1;
     let found = refusal(bytes);
     assert!(found.starts_with("the entry's checksum is ") && found.contains(", expected "), "{found}");
+    let zero = |start: usize| (start..start + 4).map(|at| (at, 0)).collect::<Vec<_>>();
+    assert_eq!(changed("m/data/0", &zero(14), &zero(16)), "the entry has no checksum");
 }
 
 #[test]
@@ -165,5 +205,9 @@ fn records_are_those_of_a_state_dict() {
     let script = "the file is a TorchScript program, expected a dict of tensors";
     assert_eq!(with("m/constants.pkl", b""), script);
     assert_eq!(with("m/code/__torch__.py", b""), script);
+    let mut deflated = archive(&[(DATA, &data), ("m/code/x.py", b"")]);
+    let entry = central(&deflated, "m/code/x.py");
+    deflated[entry + 10] = 8;
+    assert_eq!(refusal(deflated), script);
     assert_eq!(refusal(archive(&[("m/x", b"")])), "`m/data.pkl` is missing");
 }
