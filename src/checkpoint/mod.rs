@@ -5,6 +5,7 @@ pub mod safetensors;
 mod sentence;
 mod shards;
 mod state;
+pub mod torch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
