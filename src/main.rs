@@ -1,14 +1,23 @@
 //! Parses arguments, calls, prints one error, exits.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use kilnc::cli::{self, Cli};
 
+/// Whether a signal has come.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 fn main() -> ExitCode {
     end_cleanly_on_signals();
     let json = std::env::args_os().any(|argument| argument == "--json");
-    match cli::run(Cli::parse()) {
+    let outcome = cli::run(Cli::parse());
+    while ENDING.load(Ordering::SeqCst) {
+        // What failed now failed because the stage is gone; the thread that sweeps it ends the process.
+        std::thread::park();
+    }
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             cli::report(&error, json);
@@ -24,6 +33,7 @@ fn end_cleanly_on_signals() {
     let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else { return };
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
+            ENDING.store(true, Ordering::SeqCst);
             kilnc::child::end_all();
             kilnc::output::sweep_all();
             std::process::exit(128 + signal);

@@ -113,9 +113,14 @@ impl Drop for Stage {
 
 /// Removes every live stage; for the moment before a signal ends the process.
 pub fn sweep_all() {
-    if let Ok(live) = LIVE.lock() {
-        for dir in live.iter() {
-            let _ = fs::remove_dir_all(dir);
+    let stages = LIVE.lock().map(|live| live.clone()).unwrap_or_default();
+    for dir in stages {
+        // The threads that fill the stage are still at it, and may add a file while others are being removed.
+        for _ in 0..1000 {
+            if fs::remove_dir_all(&dir).is_ok() || !dir.exists() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
 }
