@@ -21,10 +21,6 @@ const BOUND: f64 = 1e-4;
 
 /// Fixtures that kilnc refuses so far, by the beginning of the message.
 const REFUSED: &[(&str, &str)] = &[
-    ("bert/mlm-bin", "weights in the form of pytorch_model.bin are not read yet"),
-    ("bert/seqcls-bin", "weights in the form of pytorch_model.bin are not read yet"),
-    ("bert/seqcls-bin-legacy", "weights in the form of pytorch_model.bin are not read yet"),
-    ("bert/seqcls-bin-sharded", "weights in the form of pytorch_model.bin.index.json are not read yet"),
     ("bert/seqcls-extra-rows", "tensor `bert.embeddings.word_embeddings.weight` has shape"),
     ("deberta-v2/", "unknown model type `deberta-v2`"),
     ("xlnet/", "unknown model type `xlnet`"),

@@ -63,7 +63,8 @@ impl CommonConfig {
 }
 
 impl Checkpoint {
-    /// Opens a folder in the Hub layout: `config.json` and `model.safetensors`.
+    /// Opens a folder in the Hub layout: `config.json`, and `model.safetensors` or `pytorch_model.bin`, whole or in
+    /// shards.
     pub fn open(dir: &Path) -> Result<Checkpoint> {
         if !dir.is_dir() {
             return Err(Error::bad_input(format!("{} is not a folder", dir.display()))
@@ -87,32 +88,30 @@ impl Checkpoint {
     }
 }
 
-/// The tensors of a folder, in whichever form it has them, and the files that were read.
+/// The tensors of a folder, in the best of the forms that it has, and the files that were read.
 fn read_state(dir: &Path) -> Result<(StateDict, Vec<PathBuf>)> {
-    let one = dir.join("model.safetensors");
-    if one.is_file() {
-        let file: Arc<str> = json::file_name(&one).into();
-        let mut state = StateDict::default();
-        for (name, weight) in read_weights(&one)? {
-            state.insert(name, Tensor { weight, file: file.clone() });
+    for stem in ["model.safetensors", "pytorch_model.bin"] {
+        let one = dir.join(stem);
+        if one.is_file() {
+            let file: Arc<str> = stem.into();
+            let mut state = StateDict::default();
+            for (name, weight) in read_weights(&one)? {
+                state.insert(name, Tensor { weight, file: file.clone() });
+            }
+            return Ok((state, vec![one]));
         }
-        return Ok((state, vec![one]));
-    }
-    let index = dir.join("model.safetensors.index.json");
-    if index.is_file() {
-        return shards::read(&index);
-    }
-    for other in ["pytorch_model.bin", "pytorch_model.bin.index.json"] {
-        if dir.join(other).is_file() {
-            return Err(Error::unsupported(format!("weights in the form of {other} are not read yet"))
-                .at(dir.display().to_string())
-                .hint("save the model as safetensors: model.save_pretrained(DIR, safe_serialization=True)"));
+        let index = dir.join(format!("{stem}.index.json"));
+        if index.is_file() {
+            return shards::read(&index);
         }
     }
-    Err(Error::bad_input("model.safetensors is missing").at(dir.display().to_string()))
+    Err(Error::bad_input("neither model.safetensors nor pytorch_model.bin is there").at(dir.display().to_string()))
 }
 
-/// The tensors of one file.
+/// The tensors of one file, by the form that its name says.
 fn read_weights(path: &Path) -> Result<Vec<(String, Weight)>> {
-    safetensors::read(path)
+    match path.extension().is_some_and(|extension| extension == "bin") {
+        true => torch::read(path),
+        false => safetensors::read(path),
+    }
 }

@@ -170,12 +170,12 @@ fn options_that_would_change_the_answer_are_refused_by_name() {
         (
             r#""use_cache": true"#,
             r#""is_decoder": true"#,
-            "BERT as a decoder is not drawn\n  in config.json: is_decoder",
+            "an encoder as a decoder is not drawn\n  in config.json: is_decoder",
         ),
         (
             r#""use_cache": true"#,
             r#""problem_type": "multi_label_classification""#,
-            "only single-label classification is drawn\n  in config.json: problem_type",
+            "multi-label classification is not drawn yet\n  in config.json: problem_type",
         ),
     ];
     for (from, to, expected) in cases {
@@ -196,9 +196,9 @@ fn code_that_a_configuration_names_is_never_run() {
 #[test]
 fn a_folder_without_a_model_says_what_it_lacks() {
     let dir = copied("tiny-bert", &["config.json"]);
-    assert!(refusal(draw(dir.path())).starts_with("model.safetensors is missing\n  in "));
+    assert!(refusal(draw(dir.path())).starts_with("neither model.safetensors nor pytorch_model.bin is there\n  in "));
     fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
-    assert!(refusal(draw(dir.path())).starts_with("weights in the form of pytorch_model.bin are not read yet\n  in "));
+    assert!(refusal(draw(dir.path())).contains("the file is neither a zip archive nor a stream of PyTorch"));
     let file = dir.path().join("config.json");
     assert!(refusal(draw(&file)).contains(" is not a folder\n\nhint: give the folder"));
 }
