@@ -12,6 +12,7 @@ use crate::pipeline::{self, BuildRequest};
 use crate::precision::Precision;
 use crate::recipe::{EngineSpec, Recipe};
 use crate::target::Target;
+use crate::task::Task;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -104,11 +105,10 @@ fn summary(manifest: &Manifest, request: &BuildRequest) -> String {
     let engines: Vec<&str> = manifest.engines.iter().map(|engine| engine.name.as_str()).collect();
     let skipped: Vec<&str> = manifest.skipped.iter().map(|skipped| skipped.engine.as_str()).collect();
     let skipped = if skipped.is_empty() { String::new() } else { format!("; skipped: {}", skipped.join(", ")) };
-    format!(
-        "{} ({:.1} MB): {}{skipped}\nnext: kilnc run {} --text \"…\"\n",
-        request.output.display(),
-        bytes as f64 / 1e6,
-        engines.join(", "),
-        request.output.display()
-    )
+    let output = request.output.display();
+    let next = match manifest.task {
+        Task::TextClassification => format!("kilnc run {output} --text \"…\""),
+        _ => format!("kilnc bench {output}"),
+    };
+    format!("{output} ({:.1} MB): {}{skipped}\nnext: {next}\n", bytes as f64 / 1e6, engines.join(", "))
 }

@@ -137,7 +137,9 @@ impl<'a> Assembly<'a> {
             task: self.model.task,
             max_length,
             labels,
-            sources: sources.map(|path| bundle::digest_source(path)).collect::<Result<_>>()?,
+            sources: sources
+                .map(|path| bundle::digest_source(path, &self.model.checkpoint.dir))
+                .collect::<Result<_>>()?,
             adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
             engines: self.made.into_iter().map(|made| made.entry).collect(),
             skipped: self.skipped,
@@ -182,6 +184,6 @@ fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEn
         scale: source.scale,
         changed: merged.changed,
         saved: merged.saved.clone(),
-        files: merged.files.iter().map(|path| bundle::digest_source(path)).collect::<Result<_>>()?,
+        files: merged.files.iter().map(|path| bundle::digest_source(path, &source.dir)).collect::<Result<_>>()?,
     })
 }
