@@ -74,7 +74,7 @@ pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
             same_answer: share(same),
             texts_per_second: examples.len() as f64 / seconds,
         });
-        screen.done(&format!("{right} of {} right", examples.len()));
+        screen.done(&format!("{}: {right} of {} right", classifier.name, examples.len()));
     }
     if scores.is_empty() {
         return Err(Error::runtime_missing("none of the bundle's engines can run here")
