@@ -101,6 +101,8 @@ pub struct Capabilities {
     /// Whether a residual before a norm is spelled `Sum`: ONNX Runtime fuses `Add` and norm into
     /// `SkipLayerNormalization`, whose CPU kernel is slower than the two apart.
     pub residual_as_sum: bool,
+    /// Whether attention with fewer queries than keys is as good as any. TensorRT's fused attention wants a square.
+    pub unequal_attention: bool,
     /// Whether 32-bit matrix products are possible; SM75 under TensorRT for RTX has none.
     pub fp32_gemm: bool,
 }
@@ -114,6 +116,7 @@ impl Target {
                 gelu: GeluForm::Fused,
                 dynamic_quant: DynamicQuantForm::Fused,
                 residual_as_sum: true,
+                unequal_attention: true,
                 fp32_gemm: true,
             },
             Target::Tract => Capabilities {
@@ -121,6 +124,7 @@ impl Target {
                 gelu: GeluForm::Erf,
                 dynamic_quant: DynamicQuantForm::Plain,
                 residual_as_sum: false,
+                unequal_attention: true,
                 fp32_gemm: true,
             },
             Target::TensorRtRtx(capability) => Capabilities {
@@ -128,6 +132,7 @@ impl Target {
                 gelu: GeluForm::Erf,
                 dynamic_quant: DynamicQuantForm::None,
                 residual_as_sum: false,
+                unequal_attention: false,
                 fp32_gemm: capability.number() != 75,
             },
         }

@@ -207,12 +207,18 @@ fn attention(o: &Operands, heads: i64, mask: usize, mask_dtype: DType) -> Inferr
     if heads < 1 || width == 0 || width % heads as usize != 0 {
         return o.fail(format!("{heads} heads do not divide {q}"));
     }
-    o.expect(1, "k", q)?;
-    o.expect(2, "v", q)?;
-    o.expect_optional(mask, "mask", &TensorType::new(mask_dtype, [batch.clone(), length.clone()]))?;
-    let square = |heads| TensorType::new(q.dtype, [Dim::Fixed(1), Dim::Fixed(heads), length.clone(), length.clone()]);
-    if o.optional(mask + 1) != Some(&square(1)) {
-        o.expect_optional(mask + 1, "bias", &square(heads as usize))?;
+    let k = o.get(1, "k")?;
+    let [keys_batch, keys, keys_width] = k.shape.as_slice() else {
+        return o.fail(format!("`k` must have rank 3, found {k}"));
+    };
+    if k.dtype != q.dtype || keys_batch != batch || keys_width.fixed() != Some(width) {
+        return o.fail(format!("`k` must be like `q`, {q}, but for its length; found {k}"));
+    }
+    o.expect(2, "v", k)?;
+    o.expect_optional(mask, "mask", &TensorType::new(mask_dtype, [batch.clone(), keys.clone()]))?;
+    let scores = |heads| TensorType::new(q.dtype, [Dim::Fixed(1), Dim::Fixed(heads), length.clone(), keys.clone()]);
+    if o.optional(mask + 1) != Some(&scores(1)) {
+        o.expect_optional(mask + 1, "bias", &scores(heads as usize))?;
     }
     Ok(vec![q.clone()])
 }

@@ -126,7 +126,7 @@ ops! {
     /// `(x) → x · Φ(x)`, exact or by its tanh approximation (arXiv 1606.08415).
     Gelu { /// Whether to use the tanh approximation.
         tanh: bool };
-    /// `(q, k, v [b, s, heads · d], mask i64 [b, s]?, bias [1, heads, s, s]?) → [b, s, heads · d]`:
+    /// `(q [b, t, heads · d], k, v [b, s, heads · d], mask i64 [b, s]?, bias [1, heads, t, s]?) → [b, t, heads · d]`:
     /// softmax(`scale · q kᵀ + bias`) v for each head, over the positions where the mask is not 0 (arXiv 1706.03762).
     Attention { /// Number of heads.
         heads: i64, /// Factor of the scores, usually `1 / √d`.
@@ -223,7 +223,8 @@ ops! {
 
     // Operations of ONNX Runtime's own domain, `com.microsoft`.
 
-    /// `(q, k, v [b, s, heads · d], projection bias?, mask i32 [b, s]?, bias [1, heads, s, s]?) → [b, s, heads · d]`.
+    /// `(q [b, t, heads · d], k, v [b, s, heads · d], projection bias?, mask i32 [b, s]?, bias [1, heads, t, s]?) →
+    /// [b, t, heads · d]`.
     MultiHeadAttention { /// Number of heads.
         heads: i64, /// Factor of the scores.
         scale: f32 };

@@ -21,6 +21,7 @@ pub enum Block {
     Embedding,
     Attention,
     FeedForward,
+    Outliers,
     Head,
 }
 
@@ -69,6 +70,8 @@ parts! {
     Value = "value" in Attention;
     /// Query, key and value in one projection.
     Qkv = "qkv" in Attention;
+    /// Key and value in one projection, where the query reads other rows.
+    KeyValue = "kv" in Attention;
     /// Scores, softmax and weighted sum.
     Attention = "attention" in Attention;
     /// The projection of the heads' outputs.
@@ -83,6 +86,8 @@ parts! {
     FeedForwardOut = "ffn-out" in FeedForward;
     /// The residual and norm after the feed-forward block.
     FeedForwardNorm = "ffn-norm" in FeedForward;
+    /// Channels that are too large for 8 bits, computed apart.
+    Outliers = "outliers" in Outliers;
     /// The projection of the first token.
     Pooler = "pooler" in Head;
     /// The task's own projection.

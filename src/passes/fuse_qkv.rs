@@ -5,7 +5,7 @@
 //! One wide product keeps the cores busier than three narrow ones, and quantizes `x` once.
 
 use super::{Pass, Report};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ir::{Action, Graph, Node, Op, Part, Rewriter, Role, ValueId, Weight, rewrite};
 
 /// The pass.
@@ -35,8 +35,9 @@ impl Pass for FuseQkv {
     }
 }
 
-/// The three projections of an attention, if they are linear layers of one value, or why not.
-fn matched<'a>(graph: &'a Graph, attention: &Node) -> Result<[&'a Node; 3], &'static str> {
+/// The projections of one value in an attention that can be one: all three, or key and value where the query reads
+/// other rows. Or why there are none.
+fn matched<'a>(graph: &'a Graph, attention: &Node) -> Result<Vec<&'a Node>, &'static str> {
     let projection = |i: usize| {
         let id = operand(attention, i).ok_or("an operand is missing")?;
         let node = graph.producer(id).filter(|node| node.op == Op::Linear).ok_or("an operand is no linear layer")?;
@@ -48,40 +49,41 @@ fn matched<'a>(graph: &'a Graph, attention: &Node) -> Result<[&'a Node; 3], &'st
         }
         Ok(node)
     };
-    let all = [projection(0)?, projection(1)?, projection(2)?];
-    let [q, k, v] = all;
-    if q.inputs.first() != k.inputs.first() || q.inputs.first() != v.inputs.first() {
+    let [q, k, v] = [projection(0)?, projection(1)?, projection(2)?];
+    if k.inputs.first() != v.inputs.first() {
         return Err("the projections read different values");
     }
-    let has_bias = |node| operand(node, 2).is_some();
-    if has_bias(q) != has_bias(k) || has_bias(q) != has_bias(v) {
-        return Err("some projections have a bias and some have none");
+    let all = if q.inputs.first() == k.inputs.first() { vec![q, k, v] } else { vec![k, v] };
+    let has_bias = |node: &Node| operand(node, 2).is_some();
+    match all.iter().all(|node| has_bias(node) == has_bias(k)) {
+        true => Ok(all),
+        false => Err("some projections have a bias and some have none"),
     }
-    Ok(all)
 }
 
 fn operand(node: &Node, i: usize) -> Option<ValueId> {
     node.inputs.get(i).copied().flatten()
 }
 
-fn replace(rw: &mut Rewriter, attention: &Node, projections: &[&Node; 3]) -> Result<Action> {
-    let [q, ..] = projections;
+fn replace(rw: &mut Rewriter, attention: &Node, projections: &[&Node]) -> Result<Action> {
     let name = rw.name(attention);
-    rw.set_role(attention.role.map(|role| Role { part: Part::Qkv, ..role }));
-    let mut operands = vec![rw.required(q, 0)?];
-    for (i, part, axis) in [(1, "weight", 1), (2, "bias", 0)] {
+    let (part, short) = if projections.len() == 3 { (Part::Qkv, "qkv") } else { (Part::KeyValue, "kv") };
+    rw.set_role(attention.role.map(|role| Role { part, ..role }));
+    let first = projections.first().ok_or_else(|| Error::bug("a match has projections"))?;
+    let mut operands = vec![rw.required(first, 0)?];
+    for (i, what, axis) in [(1, "weight", 1), (2, "bias", 0)] {
         let parts: Vec<Weight> = projections.iter().filter_map(|node| rw.constant(node, i).cloned()).collect();
         if !parts.is_empty() {
-            operands.push(rw.weight(&format!("{name}.qkv.{part}"), Weight::concat(axis, parts)?));
+            operands.push(rw.weight(&format!("{name}.{short}.{what}"), Weight::concat(axis, parts)?));
         }
     }
-    let merged = rw.node(&format!("{name}.qkv"), Op::Linear, &operands)?;
+    let merged = rw.node(&format!("{name}.{short}"), Op::Linear, &operands)?;
     let sizes = projections.iter().filter_map(|node| rw.constant(node, 1)?.shape().last().map(|n| *n as i64)).collect();
-    let mut inputs: Vec<_> = rw
-        .nodes(&format!("{name}.split"), Op::Split { axis: -1, sizes }, &[Some(merged)])?
-        .into_iter()
-        .map(Some)
-        .collect();
+    let pieces = rw.nodes(&format!("{name}.split"), Op::Split { axis: -1, sizes }, &[Some(merged)])?;
+    let mut inputs: Vec<_> = pieces.into_iter().map(Some).collect();
+    if part == Part::KeyValue {
+        inputs.insert(0, rw.operand(attention, 0)?);
+    }
     rw.set_role(attention.role);
     for i in 3..attention.inputs.len() {
         inputs.push(rw.operand(attention, i)?);
