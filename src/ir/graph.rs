@@ -138,6 +138,17 @@ impl Graph {
         })
     }
 
+    /// The same graph that gives these values too, under their own names.
+    pub fn with_outputs(&self, ids: impl IntoIterator<Item = ValueId>) -> Graph {
+        let mut graph = self.clone();
+        for id in ids {
+            if !graph.outputs.contains(&id) {
+                graph.outputs.push(id);
+            }
+        }
+        graph
+    }
+
     /// The name by which messages call a node: that of its first output.
     pub fn node_name(&self, node: &Node) -> &str {
         node.outputs.first().map_or("", |id| &self.value(*id).name)

@@ -116,6 +116,11 @@ impl<'a> Rewriter<'a> {
         self.new.ty(new).clone()
     }
 
+    /// The constant that a value of the new graph is, if it is one.
+    pub fn drawn(&self, new: ValueId) -> Option<Weight> {
+        self.new.graph().weight(new).cloned()
+    }
+
     /// Draws a constant in the new graph.
     pub fn weight(&mut self, name: &str, weight: Weight) -> ValueId {
         self.new.weight(name, weight)

@@ -64,6 +64,7 @@ impl Display for Expression<'_> {
             Expr::Slice { of, axis, range } => {
                 write!(f, "slice({axis}, {}, {}, {})", range.start, range.end, inner(of))
             }
+            Expr::Take { of, axis, at } => write!(f, "take({axis}, {at:?}, {})", inner(of)),
             Expr::Prune { of, density, seed: None } => write!(f, "prune({density:?}, {})", inner(of)),
             Expr::Prune { of, density, seed: Some(seed) } => write!(f, "drop({density:?}, {seed}, {})", inner(of)),
             Expr::Elect { by, terms } => {
@@ -167,6 +168,12 @@ impl Parser<'_> {
                 self.expect(',')?;
                 let to = self.integer()?;
                 plain(self.next(depth)?.slice(axis, from..to))
+            }
+            "take" => {
+                let axis = self.integer()?;
+                self.expect(',')?;
+                let at = self.indices()?;
+                plain(self.next(depth)?.take(axis, at))
             }
             "prune" | "drop" => {
                 let density = self.value("density", parsed)?;

@@ -57,6 +57,7 @@ impl Weight {
             Expr::Scale { of, by, axis } => Evaluated::Floats(linear::scale(of, by, *axis)?),
             Expr::Renorm { of, like, norms, axis } => Evaluated::Floats(linear::renorm(of, like, norms, *axis)?),
             Expr::Rows { of, at, rows } => Evaluated::Bytes(rows_replaced(of, at, rows)?),
+            Expr::Take { of, axis, at } => Evaluated::Bytes(take(of, *axis, at)?),
             Expr::Slice { of, axis, range } => Evaluated::Bytes(slice(of, *axis, range)?),
             Expr::Prune { of, density, seed } => Evaluated::Floats(combine::pruned(of, *density, *seed)?),
             Expr::Elect { by, terms } => Evaluated::Floats(combine::elected(*by, terms)?),
@@ -189,6 +190,18 @@ fn rows_replaced(of: &Weight, at: &[usize], rows: &Weight) -> Result<Vec<u8>> {
         place.ok_or_else(|| Error::bug(format!("row {row} is outside {}", of.ty())))?.copy_from_slice(from);
     }
     Ok(bytes)
+}
+
+fn take(of: &Weight, axis: usize, at: &[usize]) -> Result<Vec<u8>> {
+    let evaluated = of.evaluate()?;
+    let bytes = evaluated.as_bytes();
+    let inner: usize = of.shape().iter().skip(axis + 1).product::<usize>() * of.dtype().size();
+    let whole = of.shape().get(axis).copied().unwrap_or(1) * inner;
+    let mut taken = Vec::new();
+    for outer in bytes.chunks_exact(whole.max(1)) {
+        at.iter().for_each(|i| taken.extend_from_slice(outer.get(i * inner..(i + 1) * inner).unwrap_or_default()));
+    }
+    Ok(taken)
 }
 
 fn slice(of: &Weight, axis: usize, range: &Range<usize>) -> Result<Vec<u8>> {

@@ -148,6 +148,22 @@ impl Weight {
         Ok(Weight::new(DType::F32, vec![n, k], Expr::Rows { of, at, rows }))
     }
 
+    /// The indices `at` of dimension `axis`, in that order. `take_1(transpose(w)) = transpose(take_0(w))`
+    pub fn take(&self, axis: usize, at: Vec<usize>) -> Result<Weight> {
+        if let Expr::Transpose(inner) = self.expr() {
+            return inner.take(1 - axis.min(1), at)?.transpose();
+        }
+        let mut shape = self.shape().to_vec();
+        match shape.get_mut(axis) {
+            Some(size) if at.iter().all(|i| i < size) => *size = at.len(),
+            _ => {
+                let most = at.iter().max().copied().unwrap_or_default();
+                return Err(Error::bad_input(format!("{} has no index {most} along dimension {axis}", self.ty())));
+            }
+        }
+        Ok(Weight::new(self.dtype(), shape, Expr::Take { of: self.clone(), axis, at }))
+    }
+
     /// The indices `range` of dimension `axis`.
     pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Weight> {
         let mut shape = self.shape().to_vec();
@@ -215,9 +231,12 @@ mod tests {
         assert_eq!(floats(&replaced), [9., 10., 2., 3., 7., 8.]);
         assert_eq!(floats(&w.slice(0, 1..3).unwrap()), [2., 3., 4., 5.]);
         assert_eq!(floats(&w.slice(1, 1..2).unwrap()), [1., 3., 5.]);
+        assert_eq!(floats(&w.take(0, vec![2, 0, 2]).unwrap()), [4., 5., 0., 1., 4., 5.]);
+        assert_eq!(floats(&w.transpose().unwrap().take(0, vec![1]).unwrap()), [1., 3., 5.]);
         assert_eq!(floats(&w.reshape(vec![6]).unwrap()), floats(&w));
         let message = |refused: Result<Weight>| refused.unwrap_err().message().to_owned();
         assert_eq!(message(w.slice(1, 1..3)), "f32[3, 2] has no indices 1…3 along dimension 1");
+        assert_eq!(message(w.take(1, vec![0, 2])), "f32[3, 2] has no index 2 along dimension 1");
         assert_eq!(message(w.replace_rows(vec![3], &matrix(1, 2))), "there is no row 3 in a weight of shape [3, 2]");
         assert_eq!(
             message(w.replace_rows(vec![1, 1], &matrix(2, 2))),

@@ -113,6 +113,15 @@ pub enum Expr {
         /// The indices that are kept.
         range: Range<usize>,
     },
+    /// Some indices of one dimension, in that order.
+    Take {
+        /// What is picked from.
+        of: Weight,
+        /// The dimension.
+        axis: usize,
+        /// The indices that are kept; one may come again.
+        at: Vec<usize>,
+    },
     /// The share `density` of the elements, and zero for the others.
     Prune {
         /// What is pruned.
@@ -201,6 +210,7 @@ impl Weight {
             | Expr::Renorm { of: w, .. }
             | Expr::Rows { of: w, .. }
             | Expr::Slice { of: w, .. }
+            | Expr::Take { of: w, .. }
             | Expr::Prune { of: w, .. }
             | Expr::LowRank { of: w, .. }
             | Expr::QuantizedValues { of: w, .. }

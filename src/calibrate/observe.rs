@@ -1,0 +1,154 @@
+//! Runs a graph over texts and looks at values inside.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::moments::Moments;
+use super::{Activations, Calibration, Extremes, Histogram};
+use crate::back::{self, onnx};
+use crate::error::{Error, Result, printable};
+use crate::ir::{Graph, Op, ValueId};
+use crate::runtime::{self, Elements, Named, Options, Runtime, Tensor};
+use crate::target::Target;
+use crate::verify::{Verified, verify};
+
+/// Tokens from which second moments are found; more add time and little else.
+const MOMENT_TOKENS: usize = 4096;
+
+/// Texts whose own ranges are kept.
+const RANGE_TEXTS: usize = 128;
+
+/// What is run and where.
+pub struct Plan<'a> {
+    /// The model, in composite operations.
+    pub graph: &'a Verified<Graph>,
+    /// The texts as the engine's inputs, each alone.
+    pub inputs: &'a [Named],
+    /// A folder for the file of the instrumented model.
+    pub scratch: &'a Path,
+    /// Hears of every text that is done.
+    pub progress: &'a (dyn Fn() + Sync),
+}
+
+/// What linear layers read, on the texts.
+///
+/// Runs ONNX Runtime where it is found, else tract. Fails where a value is not finite, naming it.
+pub fn observe(plan: &Plan) -> Result<Calibration> {
+    let taps = linear_inputs(plan.graph);
+    let runtime = if runtime::available(Runtime::Ort).is_ok() { Runtime::Ort } else { Runtime::Tract };
+    let target = if runtime == Runtime::Ort { Target::OrtCpu } else { Target::Tract };
+    let tapped = verify(plan.graph.with_outputs(taps.iter().copied()))?;
+    let file = plan.scratch.join("calibration.onnx");
+    onnx::write(&back::lower(&tapped, &target)?, &file, &|_| {})?;
+    let observed = watch(plan, runtime, &file, &taps);
+    std::fs::remove_file(&file).map_err(|e| Error::io("removing", &file, &e))?;
+    let data = plan.scratch.join("calibration.onnx_data");
+    if data.exists() {
+        std::fs::remove_file(&data).map_err(|e| Error::io("removing", &data, &e))?;
+    }
+    observed
+}
+
+/// The values that linear layers with constant weights read, each once.
+fn linear_inputs(graph: &Graph) -> Vec<ValueId> {
+    let mut taps = Vec::new();
+    for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
+        let operand = |i: usize| node.inputs.get(i).copied().flatten();
+        if let (Some(x), Some(w)) = (operand(0), operand(1))
+            && graph.weight(w).is_some()
+            && graph.producer(x).is_some()
+            && !taps.contains(&x)
+        {
+            taps.push(x);
+        }
+    }
+    taps
+}
+
+fn watch(plan: &Plan, runtime: Runtime, file: &Path, taps: &[ValueId]) -> Result<Calibration> {
+    let mut engine = runtime::open(runtime, file, Options::default())?;
+    let names: Vec<&str> = taps.iter().map(|id| plan.graph.value(*id).name.as_str()).collect();
+    let mut watched: Vec<Watched> = Vec::new();
+    let all_tokens: usize = plan.inputs.iter().map(tokens).sum();
+    let stride = all_tokens.div_ceil(MOMENT_TOKENS).max(1);
+    for (i, inputs) in plan.inputs.iter().enumerate() {
+        let outputs = engine.run(inputs)?;
+        let keep_range = i % plan.inputs.len().div_ceil(RANGE_TEXTS).max(1) == 0;
+        let seen = names.iter().map(|name| find(&outputs, name)).collect::<Result<Vec<_>>>()?;
+        if watched.is_empty() {
+            watched = seen.iter().map(|tensor| Watched::new(tensor.shape.last().copied().unwrap_or(1))).collect();
+        }
+        watched.par_iter_mut().zip(&seen).zip(&names).try_for_each(|((watched, tensor), name)| {
+            watched
+                .add(tensor, stride, keep_range)
+                .map_err(|e| e.at(format!("text {}: value {}", i + 1, printable(name))))
+        })?;
+        (plan.progress)();
+    }
+    let values =
+        names.iter().zip(watched).map(|(name, watched)| ((*name).to_owned(), watched.finish().into())).collect();
+    Ok(Calibration { texts: plan.inputs.len(), tokens: all_tokens, values })
+}
+
+fn tokens(inputs: &Named) -> usize {
+    inputs.first().map_or(0, |(_, tensor)| tensor.shape.iter().product())
+}
+
+fn find<'a>(outputs: &'a Named, name: &str) -> Result<&'a Tensor> {
+    let found = outputs.iter().find(|(given, _)| given == name);
+    found.map(|(_, tensor)| tensor).ok_or_else(|| Error::bug(format!("the engine does not give `{name}`")))
+}
+
+/// What has been seen of one value so far.
+struct Watched {
+    extremes: Extremes,
+    by_text: Vec<Extremes>,
+    moments: Moments,
+    histogram: Histogram,
+    rows: usize,
+}
+
+impl Watched {
+    fn new(channels: usize) -> Watched {
+        Watched {
+            extremes: Extremes::none(channels),
+            by_text: Vec::new(),
+            moments: Moments::new(channels),
+            histogram: Histogram::default(),
+            rows: 0,
+        }
+    }
+
+    fn add(&mut self, tensor: &Tensor, stride: usize, keep_range: bool) -> Result<()> {
+        let Elements::F32(elements) = &tensor.elements else { return Err(Error::bug("activations are floats")) };
+        if let Some(x) = elements.iter().find(|x| !x.is_finite()) {
+            return Err(Error::bad_input(format!("the model computes {x}"))
+                .hint("a model that overflows in FP32 cannot be calibrated: are the weights whole?"));
+        }
+        let mut text = Extremes::none(self.extremes.lowest.len());
+        for row in tensor.rows().into_iter().flatten() {
+            text.include(row);
+            // A value of which a text has one row is sampled whole.
+            if tensor.shape.iter().rev().nth(1) == Some(&1) || self.rows.is_multiple_of(stride) {
+                self.moments.add(row);
+            }
+            self.rows += 1;
+        }
+        self.histogram.add(elements);
+        self.extremes.merge(&text);
+        if keep_range {
+            self.by_text.push(text);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Activations {
+        Activations {
+            extremes: self.extremes,
+            by_text: self.by_text,
+            moments: self.moments.mean(),
+            histogram: self.histogram,
+        }
+    }
+}
