@@ -23,6 +23,7 @@ pub mod arch;
 pub mod back;
 pub mod bench;
 pub mod bundle;
+pub mod calibrate;
 pub mod checkpoint;
 pub mod child;
 pub mod cli;

@@ -29,6 +29,8 @@ pub struct Recipe {
     pub engines: Vec<EngineSpec>,
     /// Outputs of the trained model, which the FP32 engines have to give.
     pub golden: Option<GoldenSpec>,
+    /// Texts of the task that 8-bit engines are fitted to.
+    pub calibration: Option<PathBuf>,
     /// Texts on which every engine is held against FP32; built-in ones, where there are none.
     pub texts: Option<PathBuf>,
 }
@@ -110,7 +112,8 @@ impl Recipe {
         })?;
         let dir = path.parent().unwrap_or(Path::new(""));
         let golden = recipe.golden.as_mut().map(|golden| &mut golden.file);
-        for file in [recipe.labels.as_mut(), recipe.texts.as_mut(), golden].into_iter().flatten() {
+        let texts = [recipe.labels.as_mut(), recipe.texts.as_mut(), recipe.calibration.as_mut(), golden];
+        for file in texts.into_iter().flatten() {
             *file = dir.join(&*file);
         }
         Ok(recipe)

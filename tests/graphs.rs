@@ -21,7 +21,7 @@ fn fuse_qkv_leaves_one_projection_per_attention() {
 
 #[test]
 fn quantize_dynamic_leaves_the_head_in_full_precision() {
-    check("quantize-dynamic", &after(&[&FuseQkv, &QuantizeDynamic]));
+    check("quantize-dynamic", &after(&[&FuseQkv, &QuantizeDynamic::default()]));
 }
 
 #[test]
@@ -32,13 +32,13 @@ fn half_keeps_norms_and_outputs_in_full_precision() {
 #[test]
 fn onnx_runtime_gets_its_own_kernels() {
     check("ort-cpu.fp32", &lowered(&[&FuseQkv], "ort-cpu"));
-    check("ort-cpu.int8", &lowered(&[&FuseQkv, &QuantizeDynamic], "ort-cpu"));
+    check("ort-cpu.int8", &lowered(&[&FuseQkv, &QuantizeDynamic::default()], "ort-cpu"));
 }
 
 #[test]
 fn tract_gets_plain_operators() {
     check("tract.fp32", &lowered(&[&FuseQkv], "tract"));
-    check("tract.int8", &lowered(&[&FuseQkv, &QuantizeDynamic], "tract"));
+    check("tract.int8", &lowered(&[&FuseQkv, &QuantizeDynamic::default()], "tract"));
 }
 
 #[test]

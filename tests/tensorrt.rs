@@ -32,7 +32,7 @@ fn libraries(test: &str) -> Option<Libraries> {
 fn model(dir: &Path, checkpoint: PathBuf, target: &str, precision: Precision) -> PathBuf {
     let model = pipeline::load(&Source { checkpoint, adapters: Vec::new(), task: None }).unwrap();
     let target: Target = target.parse().unwrap();
-    let graph = pipeline::compile(&model, &target, precision, &mut Manager::default()).unwrap();
+    let graph = pipeline::compile(&model, &target, precision, None, &mut Manager::default()).unwrap();
     let path = dir.join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();
     path

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
+use crate::precision::Precision;
 use crate::runtime::{self, Runtime};
 
 pub use manifest::{AdapterEntry, EngineEntry, FileEntry, GateEntry, Manifest, PassEntry, SCHEMA, Skipped};
@@ -121,9 +122,10 @@ fn preference(engine: &EngineEntry) -> (u8, u8) {
         Runtime::Tract => 2,
     };
     let precision = match engine.precision {
-        crate::precision::Precision::Int8 => 0,
-        crate::precision::Precision::Fp16 => 1,
-        crate::precision::Precision::Fp32 => 2,
+        Precision::Int8 => 0,
+        Precision::Int8Fast => 1,
+        Precision::Fp16 => 2,
+        Precision::Fp32 => 3,
     };
     (runtime, precision)
 }

@@ -34,6 +34,9 @@ pub struct BuildArgs {
     /// Adds an engine in this precision for every target that has it.
     #[arg(long, value_name = "SCHEME")]
     quantize: Option<Precision>,
+    /// Texts of the task that 8-bit engines are fitted to, a JSON object with `text` on each line.
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
     /// A JSON list with one label for each answer.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -61,6 +64,7 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
         quantized.for_each(|engine| engine.gate = engine.gate.overridden_by(gate));
     }
     recipe.labels = args.labels.or(recipe.labels);
+    recipe.calibration = args.calibration.or(recipe.calibration);
     recipe.max_length = args.max_length.or(recipe.max_length);
     if args.output.starts_with(&args.source.checkpoint) {
         return Err(Error::bad_input("the output is inside the checkpoint").hint("choose another place for -o"));

@@ -57,7 +57,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     screen.begin("reading", None);
     let model = pipeline::load(&args.source.source(None))?;
     let mut manager = Manager { dump_after: args.dump_after, ..Manager::default() };
-    let graph = pipeline::compile(&model, &args.target, args.precision, &mut manager)?;
+    let graph = pipeline::compile(&model, &args.target, args.precision, None, &mut manager)?;
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));
     if let Some(text) = &manager.dump {
         screen.note(text);

@@ -3,9 +3,12 @@
 //! A pass knows operations and roles, never a family. The [`Manager`] verifies before and after each, times it, and
 //! names the pass when an invariant breaks.
 
+mod first_token;
 mod fuse_qkv;
+mod group_neurons;
 mod half;
 mod quantize;
+mod smooth;
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +18,12 @@ use crate::error::{Error, Result, nearest, printable};
 use crate::ir::Graph;
 use crate::verify::{Verified, verify};
 
+pub use first_token::FirstToken;
 pub use fuse_qkv::FuseQkv;
+pub use group_neurons::GroupNeurons;
 pub use half::Half;
 pub use quantize::QuantizeDynamic;
+pub use smooth::Smooth;
 
 /// One change to the graph.
 pub trait Pass {
@@ -77,7 +83,7 @@ impl Manager {
 }
 
 /// The names of all passes.
-pub const NAMES: [&str; 3] = ["fuse-qkv", "quantize-dynamic", "half"];
+pub const NAMES: [&str; 6] = ["first-token", "fuse-qkv", "smooth", "group-neurons", "quantize-dynamic", "half"];
 
 /// Checks that there is a pass of that name.
 pub fn known(name: &str) -> Result<()> {
@@ -136,13 +142,13 @@ mod tests {
 
     #[test]
     fn every_pass_is_known_by_its_name() {
-        for pass in [&FuseQkv as &dyn Pass, &QuantizeDynamic, &Half(crate::ir::DType::F16)] {
+        for pass in [&FirstToken as &dyn Pass, &FuseQkv, &QuantizeDynamic::default(), &Half(crate::ir::DType::F16)] {
             known(pass.name()).unwrap();
         }
         let error = known("fuse-qvk").unwrap_err().to_string();
         assert_eq!(
             error,
-            "no pass is called `fuse-qvk`; known: fuse-qkv, quantize-dynamic, half\n\nhint: did you mean fuse-qkv?"
+            "no pass is called `fuse-qvk`; known: first-token, fuse-qkv, smooth, group-neurons, quantize-dynamic, half\n\nhint: did you mean fuse-qkv?"
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::assembly::{Assembly, Made, remove, runtime_of};
-use super::{Model, Observer, compile};
+use super::{Calibrator, Model, Observer, compile};
 use crate::back::onnx;
 use crate::bundle::{self, GateEntry};
 use crate::checkpoint::json;
@@ -40,10 +40,7 @@ impl Judge {
         let encoder = TextEncoder::open(&model.checkpoint.dir.join(bundle::TOKENIZER), max_length(recipe, model)?)?;
         let (texts_name, texts) = match &recipe.texts {
             Some(path) => (json::file_name(path), read_examples(path, &labels)?),
-            None => {
-                let probe = |text: &&str| Example { text: (*text).to_owned(), label: None };
-                ("built-in probes".to_owned(), PROBES.iter().map(probe).collect())
-            }
+            None => ("built-in probes".to_owned(), probes()),
         };
         let golden = match &recipe.golden {
             None => None,
@@ -53,6 +50,21 @@ impl Judge {
             }
         };
         Ok(Judge { encoder, labels, texts, texts_name, golden, strict })
+    }
+
+    /// The texts of the recipe that engines are fitted to; the built-in ones, where it has none.
+    pub fn calibrator<'a>(
+        &self,
+        recipe: &Recipe,
+        scratch: &Path,
+        observer: &'a dyn Observer,
+    ) -> Result<Calibrator<'a>> {
+        let (name, texts) = match &recipe.calibration {
+            Some(path) => (json::file_name(path), read_examples(path, &[])?),
+            None => ("the built-in probes".to_owned(), probes()),
+        };
+        let inputs = texts.iter().map(|example| self.encoder.encode(&[&example.text])).collect::<Result<Vec<_>>>()?;
+        Ok(Calibrator::new(&name, inputs, scratch.to_owned(), observer))
     }
 
     /// Longest text, in tokens.
@@ -97,7 +109,7 @@ impl Judge {
         let (name, onnx) = match assembly.made.iter().find(serves) {
             Some(made) => (made.entry.name.clone(), made.onnx.clone()),
             None => {
-                let graph = compile(assembly.model, &target, Precision::Fp32, &mut Manager::default())?;
+                let graph = compile(assembly.model, &target, Precision::Fp32, None, &mut Manager::default())?;
                 let onnx = assembly.stage.path("reference.onnx");
                 onnx::write(&graph, &onnx, &|_| {})?;
                 (format!("{target} fp32"), onnx)
@@ -172,11 +184,15 @@ impl Judge {
     }
 }
 
+fn probes() -> Vec<Example> {
+    PROBES.iter().map(|text| Example { text: (*text).to_owned(), label: None }).collect()
+}
+
 /// What any engine has to keep: in FP32 the numbers, in other precisions only that they are numbers.
 fn default_gate(precision: Precision) -> Gate {
     match precision {
         Precision::Fp32 => Gate { max_abs: Some(1e-3), ..Gate::default() },
-        Precision::Fp16 | Precision::Int8 => Gate::default(),
+        Precision::Fp16 | Precision::Int8 | Precision::Int8Fast => Gate::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::tensorrt::compile_in_child;
-use super::{BuildRequest, Model, Observer, TensorRtJob, compile};
+use super::{BuildRequest, Calibrator, Model, Observer, TensorRtJob, compile};
 use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
 use crate::bundle::{self, AdapterEntry, EngineEntry, Manifest, PassEntry, Skipped};
@@ -32,6 +32,7 @@ pub(super) struct Assembly<'a> {
     pub model: &'a Model,
     pub stage: &'a Stage,
     pub observer: &'a dyn Observer,
+    calibrator: &'a Calibrator<'a>,
     pub made: Vec<Made>,
     skipped: Vec<Skipped>,
 }
@@ -41,10 +42,11 @@ impl<'a> Assembly<'a> {
         request: &'a BuildRequest,
         model: &'a Model,
         stage: &'a Stage,
+        calibrator: &'a Calibrator<'a>,
         observer: &'a dyn Observer,
     ) -> Result<Self> {
         std::fs::create_dir_all(stage.path("engines")).map_err(|e| Error::io("writing to", stage.dir(), &e))?;
-        Ok(Assembly { request, model, stage, observer, made: Vec::new(), skipped: Vec::new() })
+        Ok(Assembly { request, model, stage, observer, calibrator, made: Vec::new(), skipped: Vec::new() })
     }
 
     /// Makes one engine. One that this machine cannot make is skipped, unless the build is strict.
@@ -63,7 +65,7 @@ impl<'a> Assembly<'a> {
 
     fn make(&self, spec: &EngineSpec, name: &str, max_length: usize) -> Result<Made> {
         let mut manager = Manager::default();
-        let graph = compile(self.model, &spec.target, spec.precision, &mut manager)?;
+        let graph = compile(self.model, &spec.target, spec.precision, Some(self.calibrator), &mut manager)?;
         let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
         self.observer.begin(name, Some(total));
         let onnx = self.stage.path(&onnx_path(name));

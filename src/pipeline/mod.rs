@@ -2,17 +2,20 @@
 
 mod answers;
 mod assembly;
+mod calibrator;
 mod tensorrt;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use crate::adapter::{self, AdapterSource, Merged};
 use crate::bundle::{self, Manifest};
+use crate::calibrate::Calibration;
 use crate::checkpoint::{Checkpoint, json};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Graph};
 use crate::output::Stage;
-use crate::passes::{FuseQkv, Half, Manager, QuantizeDynamic};
+use crate::passes::{FirstToken, FuseQkv, GroupNeurons, Half, Manager, QuantizeDynamic, Smooth};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
 use crate::target::Target;
@@ -22,6 +25,7 @@ use crate::{arch, back};
 
 use answers::Judge;
 use assembly::Assembly;
+pub use calibrator::Calibrator;
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob};
@@ -78,18 +82,52 @@ pub fn load(source: &Source) -> Result<Model> {
     Ok(Model { graph: verify(drawn.graph)?, merged, task: drawn.task, unused: drawn.unused, checkpoint })
 }
 
-/// The graph of an engine: the passes of its precision, then the lowering of its target.
-pub fn compile(model: &Model, target: &Target, precision: Precision, manager: &mut Manager) -> Result<Verified<Graph>> {
-    let mut graph = manager.run(&model.graph, &FuseQkv)?;
+/// The graph that all precisions of a target begin from.
+fn prepare(model: &Model, target: &Target, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let mut graph = model.graph.clone();
+    if target.capabilities().unequal_attention {
+        graph = manager.run(&graph, &FirstToken)?;
+    }
+    manager.run(&graph, &FuseQkv)
+}
+
+/// The graph of an engine: the passes of its precision, then the lowering of its target. Without a `calibrator`,
+/// 8-bit weights are rounded to the nearest and activations are left as they are.
+pub fn compile(
+    model: &Model,
+    target: &Target,
+    precision: Precision,
+    calibrator: Option<&Calibrator>,
+    manager: &mut Manager,
+) -> Result<Verified<Graph>> {
+    let mut graph = prepare(model, target, manager)?;
     match precision {
         Precision::Fp32 if !target.capabilities().fp32_gemm => {
             return Err(Error::unsupported(format!("{target} multiplies no 32-bit matrices")).hint("use fp16 for it"));
         }
         Precision::Fp32 => {}
         Precision::Fp16 => graph = manager.run(&graph, &Half(DType::F16))?,
-        Precision::Int8 => graph = manager.run(&graph, &QuantizeDynamic)?,
+        Precision::Int8 | Precision::Int8Fast => {
+            graph = match calibrator {
+                None => manager.run(&graph, &QuantizeDynamic::default())?,
+                Some(calibrator) => quantize(&graph, precision, &RefCell::new(calibrator.on(&graph)?), manager)?,
+            }
+        }
     }
     back::lower(&graph, target)
+}
+
+/// Channels are brought to one size, then rounded for what they carry.
+fn quantize(
+    graph: &Verified<Graph>,
+    precision: Precision,
+    calibration: &RefCell<Calibration>,
+    manager: &mut Manager,
+) -> Result<Verified<Graph>> {
+    let groups = if precision == Precision::Int8 { 3 } else { 1 };
+    let graph = manager.run(graph, &Smooth { calibration })?;
+    let graph = manager.run(&graph, &GroupNeurons { calibration, groups })?;
+    manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration) })
 }
 
 /// What a bundle is built from.
@@ -114,7 +152,8 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
         observer.warn(&unused);
     }
     let judge = Judge::new(&request.recipe, &model, request.strict)?;
-    let mut assembly = Assembly::new(request, &model, &stage, observer)?;
+    let calibrator = judge.calibrator(&request.recipe, stage.dir(), observer)?;
+    let mut assembly = Assembly::new(request, &model, &stage, &calibrator, observer)?;
     for spec in &request.recipe.engines_or_default() {
         assembly.engine(spec, judge.max_length())?;
     }

@@ -1,0 +1,335 @@
+//! Channels of one size before they are rounded.
+//!
+//! `Linear(x, w) = Linear(x · f, w / f)`
+//!
+//! A few channels of a transformer's activations are far larger than the rest, and one range for all of them wastes
+//! most of the 8 bits. Making them smaller and their weights larger costs nothing but where the factor goes
+//! (SmoothQuant, arXiv 2211.10438):
+//!
+//! - what attention puts out is linear in the values: `Attention(q, k, v · f) = Attention(q, k, v) · f`, so the factor
+//!   goes into the value projection;
+//! - a norm that only linear layers read takes the factor into its own scale and bias;
+//! - else one `Mul` stands before the linear layers.
+//!
+//! The factors are chosen for each layer by the error that they leave, not by one exponent for all.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use super::{Pass, Report};
+use crate::calibrate::{Activations, Calibration};
+use crate::error::{Error, Result};
+use crate::ir::{Action, Block, Graph, Node, Op, Rewriter, ValueId, Weight, rewrite};
+
+/// How much of the error has to go for a `Mul` to be worth its time.
+const WORTH_A_NODE: f32 = 0.85;
+
+/// How much of the squared error of nearest rounding is left by rounding with moments, roughly.
+const AFTER_ROUNDING: f32 = 0.5;
+
+/// The pass.
+pub struct Smooth<'a> {
+    /// What is known of the activations; that of the smoothed ones is added.
+    pub calibration: &'a RefCell<Calibration>,
+}
+
+impl Pass for Smooth<'_> {
+    fn name(&self) -> &'static str {
+        "smooth"
+    }
+
+    fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
+        let mut report = Report::default();
+        let plans = self.plans(graph, &mut report)?;
+        report.changed = plans.len();
+        let mut made = HashMap::new();
+        let after = rewrite(graph, |rw, node| self.apply(rw, node, &plans, &mut made))?;
+        Ok((after, report))
+    }
+}
+
+/// Where the factors of one value go.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// Into columns of the layer that makes attention's values, from this one on.
+    Values { layer: ValueId, from: usize },
+    /// Into the scale and bias of the norm that makes the value.
+    Norm,
+    /// Into a node of its own.
+    Mul,
+}
+
+struct Plan {
+    place: Place,
+    factors: Vec<f32>,
+}
+
+type Plans = BTreeMap<ValueId, Rc<Plan>>;
+
+impl Smooth<'_> {
+    /// The factors for every value that is worth them.
+    fn plans(&self, graph: &Graph, report: &mut Report) -> Result<Plans> {
+        let mut plans = Plans::new();
+        for (_, node) in graph.nodes() {
+            let Some(x) = smoothable(node) else { continue };
+            if plans.contains_key(&x) {
+                continue;
+            }
+            let name = &graph.value(x).name;
+            match self.plan(graph, x)? {
+                Ok(plan) => {
+                    plans.insert(x, Rc::new(plan));
+                }
+                Err(why) => {
+                    let line = format!("{name}: {why}");
+                    if !report.left.contains(&line) {
+                        report.left.push(line);
+                    }
+                }
+            }
+        }
+        Ok(plans)
+    }
+
+    fn plan(&self, graph: &Graph, x: ValueId) -> Result<Result<Plan, &'static str>> {
+        let calibration = self.calibration.borrow();
+        let Some(seen) = calibration.get(&graph.value(x).name) else { return Ok(Err("nothing is known of it")) };
+        let Some(place) = place(graph, x) else {
+            return Ok(Err("what makes it is not linear, and its channels are grouped instead"));
+        };
+        let weights: Vec<&Weight> = readers(graph, x).filter_map(|node| graph.weight(operand(node, 1)?)).collect();
+        let Some((factors, left)) = best_factors(seen, &weights)? else {
+            return Ok(Err("its channels are of one size"));
+        };
+        let enough = if place == Place::Mul { WORTH_A_NODE } else { 1.0 };
+        Ok(if left < enough { Ok(Plan { place, factors }) } else { Err("it would gain too little") })
+    }
+
+    fn apply(
+        &self,
+        rw: &mut Rewriter,
+        node: &Node,
+        plans: &Plans,
+        made: &mut HashMap<ValueId, ValueId>,
+    ) -> Result<Action> {
+        let mut inputs = (0..node.inputs.len()).map(|i| rw.operand(node, i)).collect::<Result<Vec<_>>>()?;
+        let mut changed = false;
+        if let Some((x, plan)) = smoothable(node).and_then(|x| Some((x, plans.get(&x)?.clone()))) {
+            self.scale_rows(rw, node, &plan, &mut inputs)?;
+            if plan.place == Place::Mul {
+                let scaled = self.multiplied(rw, x, &plan, made)?;
+                inputs.splice(..1, [Some(scaled)]);
+            } else {
+                self.note(&rw.old().value(x).name, &rw.old().value(x).name, &plan.factors);
+            }
+            changed = true;
+        }
+        for plan in plans.values() {
+            let Place::Values { layer, from } = plan.place else { continue };
+            if node.outputs.first() == Some(&layer) {
+                scale_columns(rw, node, from, &plan.factors, &mut inputs)?;
+                changed = true;
+            }
+        }
+        if let Some(plan) = node.outputs.first().and_then(|x| plans.get(x)).filter(|plan| plan.place == Place::Norm) {
+            for i in 1..inputs.len() {
+                scale_operand(rw, node, i, 0, &plan.factors, &mut inputs)?;
+            }
+            changed = true;
+        }
+        match changed {
+            false => Ok(Action::Keep),
+            true => rw.nodes(rw.name(node), node.op.clone(), &inputs).map(Action::Replace),
+        }
+    }
+
+    /// `w / f`, a row for each channel.
+    fn scale_rows(&self, rw: &mut Rewriter, node: &Node, plan: &Plan, inputs: &mut [Option<ValueId>]) -> Result<()> {
+        let inverse: Vec<f32> = plan.factors.iter().map(|f| 1.0 / f).collect();
+        scale_operand(rw, node, 1, 0, &inverse, inputs)
+    }
+
+    /// `x · f`, drawn once for all that read it.
+    fn multiplied(
+        &self,
+        rw: &mut Rewriter,
+        x: ValueId,
+        plan: &Plan,
+        made: &mut HashMap<ValueId, ValueId>,
+    ) -> Result<ValueId> {
+        if let Some(drawn) = made.get(&x) {
+            return Ok(*drawn);
+        }
+        let old = rw.old().value(x).name.clone();
+        let name = format!("{old}.smooth");
+        let factors = rw.weight(&format!("{name}.factors"), Weight::f32s(vec![plan.factors.len()], &plan.factors)?);
+        let from = rw.get(x)?;
+        let drawn = rw.node(&name, Op::Mul, &[from, factors])?;
+        made.insert(x, drawn);
+        self.note(&old, &name, &plan.factors);
+        Ok(drawn)
+    }
+
+    fn note(&self, old: &str, new: &str, factors: &[f32]) {
+        let mut calibration = self.calibration.borrow_mut();
+        if let Some(scaled) = calibration.get(old).map(|seen| seen.scaled(factors)) {
+            calibration.insert(new, scaled);
+        }
+    }
+}
+
+fn operand(node: &Node, i: usize) -> Option<ValueId> {
+    node.inputs.get(i).copied().flatten()
+}
+
+/// What a linear layer of the blocks reads, if the layer is one that will be quantized.
+fn smoothable(node: &Node) -> Option<ValueId> {
+    let block = node.role?.part.block();
+    (node.op == Op::Linear && matches!(block, Block::Attention | Block::FeedForward)).then(|| operand(node, 0))?
+}
+
+/// The linear layers that read a value.
+fn readers(graph: &Graph, x: ValueId) -> impl Iterator<Item = &Node> {
+    graph.consumers(x).filter(move |node| smoothable(node) == Some(x))
+}
+
+fn place(graph: &Graph, x: ValueId) -> Option<Place> {
+    let node = graph.producer(x)?;
+    let only_linear = graph.consumers(x).all(|reader| smoothable(reader) == Some(x)) && !graph.outputs().contains(&x);
+    match node.op {
+        Op::Attention { .. } if only_linear => values(graph, node),
+        Op::LayerNorm { .. } if only_linear => Some(Place::Norm),
+        Op::LayerNorm { .. } | Op::Slice { .. } => Some(Place::Mul),
+        _ => None,
+    }
+}
+
+/// The layer that makes the values of an attention, and where among its columns they begin.
+fn values(graph: &Graph, attention: &Node) -> Option<Place> {
+    let v = operand(attention, 2)?;
+    let only = |id: ValueId| graph.consumers(id).count() == 1 && !graph.outputs().contains(&id);
+    if !only(v) {
+        return None;
+    }
+    let maker = graph.producer(v)?;
+    let (layer, from) = match &maker.op {
+        Op::Split { axis: -1, sizes } => {
+            let slot = maker.outputs.iter().position(|id| *id == v)?;
+            let from: i64 = sizes.iter().take(slot).sum();
+            (operand(maker, 0).filter(|id| only(*id))?, usize::try_from(from).ok()?)
+        }
+        _ => (v, 0),
+    };
+    let linear = graph.producer(layer).filter(|node| node.op == Op::Linear)?;
+    let constant = (1..linear.inputs.len()).filter_map(|i| operand(linear, i)).all(|id| graph.weight(id).is_some());
+    constant.then_some(Place::Values { layer, from })
+}
+
+fn scale_columns(
+    rw: &mut Rewriter,
+    node: &Node,
+    from: usize,
+    factors: &[f32],
+    inputs: &mut [Option<ValueId>],
+) -> Result<()> {
+    let columns = rw.constant(node, 1).and_then(|w| w.shape().get(1).copied()).unwrap_or_default();
+    let mut all = vec![1.0; columns];
+    all.iter_mut().skip(from).zip(factors).for_each(|(to, f)| *to = *f);
+    scale_operand(rw, node, 1, 1, &all, inputs)?;
+    scale_operand(rw, node, 2, 0, &all, inputs)
+}
+
+/// Scales the constant that operand `i` is by then: one that was scaled before is scaled again.
+fn scale_operand(
+    rw: &mut Rewriter,
+    node: &Node,
+    i: usize,
+    axis: usize,
+    factors: &[f32],
+    inputs: &mut [Option<ValueId>],
+) -> Result<()> {
+    let (Some(slot), Some(old)) = (inputs.get_mut(i), operand(node, i)) else { return Ok(()) };
+    let Some(drawn) = *slot else { return Ok(()) };
+    let weight = rw.drawn(drawn).ok_or_else(|| Error::bug("what is smoothed has constant weights"))?;
+    let scaled = weight.scale(&Weight::f32s(vec![factors.len()], factors)?, axis)?;
+    let name = format!("{}.smooth", rw.old().value(old).name);
+    *slot = Some(rw.weight(&name, scaled));
+    Ok(())
+}
+
+/// The factors with the least error, and which share of the error without any they leave.
+fn best_factors(seen: &Activations, weights: &[&Weight]) -> Result<Option<(Vec<f32>, f32)>> {
+    let shape = Shape::of(seen, weights)?;
+    let ones = vec![1.0; seen.channels()];
+    let plain = shape.error(seen, &ones);
+    let best = candidates(&seen.magnitudes(), &shape.largest)
+        .map(|factors| (shape.error(seen, &factors), factors))
+        .min_by(|a, b| a.0.total_cmp(&b.0));
+    Ok(best.filter(|(error, _)| *error < plain).map(|(error, factors)| (factors, error / plain)))
+}
+
+/// Factors to try: the largest channels cut down to the size of another, and SmoothQuant's for several exponents.
+fn candidates(magnitudes: &[f32], largest: &[f32]) -> impl Iterator<Item = Vec<f32>> {
+    let mut sorted = magnitudes.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let cut = [0.003, 0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.35, 0.5, 0.7].map(|share| {
+        let target = sorted.get((sorted.len() as f32 * share) as usize).copied().unwrap_or_default();
+        magnitudes.iter().map(|m| if *m > target && target > 0.0 { target / m } else { 1.0 }).collect::<Vec<f32>>()
+    });
+    let power = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0f32].map(|alpha| {
+        let factor = |(m, w): (&f32, &f32)| {
+            let factor = w.max(1e-5).powf(1.0 - alpha) / m.max(1e-5).powf(alpha);
+            factor.clamp(1e-4, 1e4)
+        };
+        let factors: Vec<f32> = magnitudes.iter().zip(largest).map(factor).collect();
+        let mean = (factors.iter().map(|f| f.ln()).sum::<f32>() / factors.len().max(1) as f32).exp();
+        factors.into_iter().map(|f| f / mean).collect::<Vec<f32>>()
+    });
+    cut.into_iter().chain(power)
+}
+
+/// What the error depends on, of the weights that read one value side by side.
+struct Shape {
+    /// `[k]`: the largest magnitude of each row.
+    largest: Vec<f32>,
+    /// `[k]`: the sum of squares of each row.
+    squares: Vec<f32>,
+    /// `[k, n]`, absolute.
+    rows: Vec<Vec<f32>>,
+}
+
+impl Shape {
+    fn of(seen: &Activations, weights: &[&Weight]) -> Result<Shape> {
+        let k = seen.channels();
+        let mut rows: Vec<Vec<f32>> = vec![Vec::new(); k];
+        for weight in weights {
+            let columns = weight.shape().get(1).copied().unwrap_or(1).max(1);
+            let values = weight.to_f32s()?;
+            rows.iter_mut()
+                .zip(values.chunks(columns))
+                .for_each(|(row, more)| row.extend(more.iter().map(|w| w.abs())));
+        }
+        Ok(Shape {
+            largest: rows.iter().map(|row| row.iter().copied().fold(0.0, f32::max)).collect(),
+            squares: rows.iter().map(|row| row.iter().map(|w| w * w).sum()).collect(),
+            rows,
+        })
+    }
+
+    /// The expected square error of the outputs: what rounding the inputs does through the weights, and what rounding
+    /// the weights does to the inputs.
+    fn error(&self, seen: &Activations, factors: &[f32]) -> f32 {
+        let factor = |c: usize| factors.get(c).copied().unwrap_or(1.0);
+        let noise = seen.rounding_noise(factor);
+        let through: f32 = self.squares.iter().enumerate().map(|(c, s)| s / factor(c).powi(2)).sum();
+        let inputs: f32 = seen.moments.diag().iter().enumerate().map(|(c, m)| m * factor(c).powi(2)).sum();
+        let mut largest = vec![0.0f32; self.rows.first().map_or(0, Vec::len)];
+        for (c, row) in self.rows.iter().enumerate() {
+            let inverse = 1.0 / factor(c);
+            largest.iter_mut().zip(row).for_each(|(most, w)| *most = most.max(w * inverse));
+        }
+        let steps: f32 = largest.iter().map(|most| (most / 127.0).powi(2)).sum();
+        noise * through + AFTER_ROUNDING * steps / 12.0 * inputs
+    }
+}
