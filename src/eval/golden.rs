@@ -42,6 +42,11 @@ impl Golden {
         }
     }
 
+    /// What the model was given.
+    pub fn inputs(&self) -> &Named {
+        &self.inputs
+    }
+
     /// Runs an engine on the inputs and compares all outputs that the file has.
     pub fn compare(&self, engine: &mut dyn Engine) -> Result<Parity> {
         let found = engine.run(&self.inputs)?;

@@ -269,3 +269,84 @@ impl<'a> Layout<'a> {
         (!found.0.is_empty() || found.1.len() > 1).then_some(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use ndarray::Array2;
+
+    use super::GroupNeurons;
+    use crate::calibrate::{Activations, Calibration, Extremes, Histogram};
+    use crate::passes::tests::run;
+
+    /// A block of `n` neurons, of which `large` reach 100 and the others 1.
+    fn block(n: usize, large: &[usize]) -> (String, RefCell<Calibration>) {
+        let text = format!(
+            r#"graph "g" {{
+  input %x: f32[b, s, 2]
+  weight %w1: f32[2, {n}] = source "w1"
+  weight %b1: f32[{n}] = source "b1"
+  %inner: f32[b, s, {n}] = Linear(%x, %w1, %b1) @ffn-in/0
+  %act: f32[b, s, {n}] = Relu(%inner) @activation/0
+  weight %w2: f32[{n}, 2] = literal x"{}"
+  weight %b2: f32[2] = source "b2"
+  %outer: f32[b, s, 2] = Linear(%act, %w2, %b2) @ffn-out/0
+  %y: f32[b, s, 2] = Add(%outer, %x) @ffn-norm/0
+  output %y
+}}
+"#,
+            "0000803f".repeat(2 * n)
+        );
+        let highest = (0..n).map(|i| if large.contains(&i) { 100.0 } else { 1.0 }).collect();
+        let extremes = Extremes { lowest: vec![0.0; n], highest };
+        let seen = Activations {
+            by_text: vec![extremes.clone()],
+            extremes,
+            moments: Array2::eye(n),
+            histogram: Histogram::default(),
+        };
+        let mut calibration = Calibration::default();
+        calibration.insert("act", seen);
+        (text, RefCell::new(calibration))
+    }
+
+    #[test]
+    fn outliers_go_apart_and_the_sum_takes_the_parts() {
+        let (before, calibration) = block(32, &[3, 7]);
+        let (after, left) = run(&GroupNeurons { calibration: &calibration, groups: 1 }, &before);
+        assert_eq!(left, [""; 0]);
+        let lines: Vec<&str> = after.lines().map(str::trim).filter(|line| line.starts_with('%')).collect();
+        assert_eq!(
+            lines,
+            [
+                "%inner.g0: f32[b, s, 30] = Linear(%x, %w1.g0, %b1.g0) @ffn-in/0",
+                "%act.g0: f32[b, s, 30] = Relu(%inner.g0) @activation/0",
+                "%outer.g0: f32[b, s, 2] = Linear(%act.g0, %w2.g0, %b2) @ffn-out/0",
+                "%inner.outliers: f32[b, s, 2] = Linear(%x, %w1.outliers, %b1.outliers) @outliers/0",
+                "%act.outliers: f32[b, s, 2] = Relu(%inner.outliers) @outliers/0",
+                "%outer.outliers: f32[b, s, 2] = Linear(%act.outliers, %w2.outliers) @outliers/0",
+                "%y: f32[b, s, 2] = Sum(%outer.g0, %outer.outliers, %x) @ffn-norm/0",
+            ]
+        );
+        assert!(after.contains("%w1.outliers: f32[2, 2] = take(1, [3, 7], source \"w1\""), "{after}");
+        let calibration = calibration.borrow();
+        assert_eq!(calibration.get("act.g0").unwrap().magnitudes(), [1.0; 30]);
+    }
+
+    #[test]
+    fn neurons_of_two_sizes_are_two_groups() {
+        let (before, calibration) = block(64, &(0..16).collect::<Vec<_>>());
+        let (after, _) = run(&GroupNeurons { calibration: &calibration, groups: 3 }, &before);
+        assert!(after.contains("%act.g0: f32[b, s, 16]") && after.contains("%act.g1: f32[b, s, 48]"), "{after}");
+        assert!(!after.contains("outliers"), "{after}");
+    }
+
+    #[test]
+    fn neurons_of_one_size_stay_together() {
+        let (before, calibration) = block(32, &[]);
+        let (after, left) = run(&GroupNeurons { calibration: &calibration, groups: 3 }, &before);
+        assert_eq!(after, before);
+        assert_eq!(left, ["outer: its neurons are of one size"]);
+    }
+}

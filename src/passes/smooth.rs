@@ -333,3 +333,116 @@ impl Shape {
         noise * through + AFTER_ROUNDING * steps / 12.0 * inputs
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use ndarray::Array2;
+
+    use super::Smooth;
+    use crate::calibrate::{Activations, Calibration, Extremes, Histogram};
+    use crate::passes::tests::run;
+
+    /// Knows of values of 4 channels, the first of which reaches 80 and the others 1.
+    fn calibration(names: &[&str]) -> RefCell<Calibration> {
+        let extremes = Extremes { lowest: vec![-1.0; 4], highest: vec![80.0, 1.0, 1.0, 1.0] };
+        let seen = Activations {
+            by_text: vec![extremes.clone()],
+            extremes,
+            moments: Array2::from_diag(&ndarray::arr1(&[6000.0, 0.3, 0.3, 0.3])),
+            histogram: Histogram::default(),
+        };
+        let mut calibration = Calibration::default();
+        names.iter().for_each(|name| calibration.insert(*name, seen.clone()));
+        RefCell::new(calibration)
+    }
+
+    /// `[4, 4]`, all ones.
+    const ONES: &str = "0000803f0000803f0000803f0000803f0000803f0000803f0000803f0000803f\
+                        0000803f0000803f0000803f0000803f0000803f0000803f0000803f0000803f";
+
+    fn nodes(graph: &str) -> Vec<&str> {
+        graph.lines().map(str::trim).filter(|line| line.starts_with('%')).collect()
+    }
+
+    #[test]
+    fn a_norm_that_others_read_too_gets_a_node_of_its_own() {
+        let before = format!(
+            r#"graph "g" {{
+  input %x: f32[b, s, 4]
+  weight %scale: f32[4] = source "scale"
+  %norm: f32[b, s, 4] = LayerNorm {{epsilon=0.1}} (%x, %scale) @attention-norm/0
+  weight %w: f32[4, 4] = literal x"{ONES}"
+  %inner: f32[b, s, 4] = Linear(%norm, %w) @ffn-in/0
+  %y: f32[b, s, 4] = Add(%inner, %norm)
+  output %y
+}}
+"#
+        );
+        let calibration = calibration(&["norm"]);
+        let (after, _) = run(&Smooth { calibration: &calibration }, &before);
+        assert_eq!(
+            nodes(&after),
+            [
+                "%norm: f32[b, s, 4] = LayerNorm {epsilon=0.1} (%x, %scale) @attention-norm/0",
+                "%norm.smooth: f32[b, s, 4] = Mul(%norm, %norm.smooth.factors) @ffn-in/0",
+                "%inner: f32[b, s, 4] = Linear(%norm.smooth, %w.smooth) @ffn-in/0",
+                "%y: f32[b, s, 4] = Add(%inner, %norm)",
+            ]
+        );
+        let seen = calibration.borrow().get("norm.smooth").unwrap().magnitudes();
+        assert!(seen[0] < 40.0 * seen[1], "{seen:?}");
+    }
+
+    #[test]
+    fn a_norm_that_only_layers_read_takes_the_factors() {
+        let before = format!(
+            r#"graph "g" {{
+  input %x: f32[b, s, 4]
+  weight %scale: f32[4] = source "scale"
+  weight %bias: f32[4] = source "bias"
+  %norm: f32[b, s, 4] = LayerNorm {{epsilon=0.1}} (%x, %scale, %bias) @attention-norm/0
+  weight %w: f32[4, 4] = literal x"{ONES}"
+  %y: f32[b, s, 4] = Linear(%norm, %w) @ffn-in/0
+  output %y
+}}
+"#
+        );
+        let (after, _) = run(&Smooth { calibration: &calibration(&["norm"]) }, &before);
+        assert_eq!(
+            nodes(&after),
+            [
+                "%norm: f32[b, s, 4] = LayerNorm {epsilon=0.1} (%x, %scale.smooth, %bias.smooth) @attention-norm/0",
+                "%y: f32[b, s, 4] = Linear(%norm, %w.smooth) @ffn-in/0",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_attention_puts_out_takes_them_from_the_values() {
+        let before = format!(
+            r#"graph "g" {{
+  input %x: f32[b, s, 4]
+  weight %wv: f32[4, 4] = literal x"{ONES}"
+  weight %bv: f32[4] = source "bv"
+  %v: f32[b, s, 4] = Linear(%x, %wv, %bv) @value/0
+  %a: f32[b, s, 4] = Attention {{heads=2, scale=0.5}} (%x, %x, %v) @attention/0
+  weight %w: f32[4, 4] = literal x"{ONES}"
+  %y: f32[b, s, 4] = Linear(%a, %w) @attention-output/0
+  output %y
+}}
+"#
+        );
+        let (after, left) = run(&Smooth { calibration: &calibration(&["a"]) }, &before);
+        assert_eq!(
+            nodes(&after),
+            [
+                "%v: f32[b, s, 4] = Linear(%x, %wv.smooth, %bv.smooth) @value/0",
+                "%a: f32[b, s, 4] = Attention {heads=2, scale=0.5} (%x, %x, %v) @attention/0",
+                "%y: f32[b, s, 4] = Linear(%a, %w.smooth) @attention-output/0",
+            ]
+        );
+        assert_eq!(left, ["x: nothing is known of it"]);
+    }
+}
