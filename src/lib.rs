@@ -38,6 +38,7 @@ pub mod recipe;
 pub mod runtime;
 pub mod target;
 pub mod task;
+pub mod tune;
 pub mod verify;
 
 pub use error::{Error, Result};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use crate::checkpoint::json::{file_name, read_text};
 use crate::error::{Error, Result, printable_sentence};
 use crate::eval::Gate;
+use crate::ir::Role;
 use crate::precision::Precision;
 use crate::target::Target;
 use crate::task::Task;
@@ -45,6 +46,9 @@ pub struct EngineSpec {
     /// Its number format.
     #[serde(default)]
     pub precision: Precision,
+    /// Linear layers that stay in full precision, e.g. `ffn-out/3`, whatever the number format.
+    #[serde(default, deserialize_with = "from_texts")]
+    pub keep: Vec<Role>,
     /// What it has to keep.
     #[serde(default)]
     pub gate: Gate,
@@ -55,7 +59,7 @@ pub struct EngineSpec {
 impl EngineSpec {
     /// An engine without bounds or shapes of its own.
     pub fn new(target: Target, precision: Precision) -> EngineSpec {
-        EngineSpec { target, precision, gate: Gate::default(), profile: None }
+        EngineSpec { target, precision, keep: Vec::new(), gate: Gate::default(), profile: None }
     }
 
     /// The engine's name in the bundle, e.g. `ort-cpu-int8`.
@@ -121,10 +125,17 @@ impl Recipe {
 }
 
 fn from_text<'de, T: FromStr<Err = Error>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    parsed(&String::deserialize(deserializer)?)
+}
+
+fn from_texts<'de, T: FromStr<Err = Error>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?.iter().map(|text| parsed(text)).collect()
+}
+
+fn parsed<T: FromStr<Err = Error>, E: serde::de::Error>(text: &str) -> Result<T, E> {
     text.parse().map_err(|e: Error| {
         let hints: Vec<_> = e.hints().iter().map(|hint| format!("; {hint}")).collect();
-        serde::de::Error::custom(format!("{}{}", e.message(), hints.concat()))
+        E::custom(format!("{}{}", e.message(), hints.concat()))
     })
 }
 

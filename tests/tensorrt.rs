@@ -10,7 +10,7 @@ use kilnc::Result;
 use kilnc::back::onnx;
 use kilnc::back::tensorrt::{CompileOptions, CompileReport, InputProfile, Libraries, compile};
 use kilnc::passes::Manager;
-use kilnc::pipeline::{self, Source};
+use kilnc::pipeline::{self, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::library::TENSORRT_RTX;
 use kilnc::target::Target;
@@ -32,7 +32,7 @@ fn libraries(test: &str) -> Option<Libraries> {
 fn model(dir: &Path, checkpoint: PathBuf, target: &str, precision: Precision) -> PathBuf {
     let model = pipeline::load(&Source { checkpoint, adapters: Vec::new(), task: None }).unwrap();
     let target: Target = target.parse().unwrap();
-    let graph = pipeline::compile(&model, &target, precision, None, &mut Manager::default()).unwrap();
+    let graph = pipeline::compile(&model, &Scheme::new(&target, precision), &mut Manager::default()).unwrap();
     let path = dir.join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();
     path

@@ -165,10 +165,14 @@ impl Histogram {
         (bin as f32 - BINS as f32) * self.width
     }
 
-    /// The share of the whole range with the least loss, both ends cut alike.
+    /// The range with the least loss, of those cut at one magnitude.
     fn best_clip(&self, loss: impl Fn((f32, f32)) -> f64) -> (f32, f32) {
-        let cut = |i: u32| (self.lowest * i as f32 / 64.0, self.highest * i as f32 / 64.0);
-        (8..=64).map(cut).min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap_or((self.lowest, self.highest))
+        let most = self.highest.max(-self.lowest);
+        let cut = |i: u32| {
+            let end = most * i as f32 / 128.0;
+            (self.lowest.max(-end), self.highest.min(end))
+        };
+        (2..=128).map(cut).min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap_or((self.lowest, self.highest))
     }
 
     fn bins(&self) -> impl Iterator<Item = (f32, f64)> {

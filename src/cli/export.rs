@@ -11,7 +11,7 @@ use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::output::Stage;
 use crate::passes::{self, Manager};
-use crate::pipeline::{self, Observer};
+use crate::pipeline::{self, Observer, Scheme};
 use crate::precision::Precision;
 use crate::target::Target;
 
@@ -57,7 +57,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     screen.begin("reading", None);
     let model = pipeline::load(&args.source.source(None))?;
     let mut manager = Manager { dump_after: args.dump_after, ..Manager::default() };
-    let graph = pipeline::compile(&model, &args.target, args.precision, None, &mut manager)?;
+    let graph = pipeline::compile(&model, &Scheme::new(&args.target, args.precision), &mut manager)?;
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));
     if let Some(text) = &manager.dump {
         screen.note(text);

@@ -8,6 +8,7 @@ mod export;
 mod inspect;
 mod run;
 mod screen;
+mod tune;
 mod verify;
 
 use std::path::PathBuf;
@@ -59,6 +60,8 @@ enum Command {
     Run(run::RunArgs),
     /// Score a bundle on labelled texts.
     Eval(eval::EvalArgs),
+    /// Search the precision of every layer under a bound on what may be lost.
+    Tune(tune::TuneArgs),
     /// Measure engines side by side.
     Bench(bench::BenchArgs),
     /// Say what a checkpoint, an adapter or a bundle is.
@@ -103,6 +106,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Export(args) => export::run(args, &screen),
         Command::Run(args) => run::run(args, &screen),
         Command::Eval(args) => eval::run(args, &screen),
+        Command::Tune(args) => tune::run(args, &screen),
         Command::Bench(args) => bench::run(args, &screen),
         Command::Inspect(args) => inspect::run(args, &screen),
         Command::Verify(args) => verify::run(args, &screen),

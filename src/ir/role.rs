@@ -4,6 +4,9 @@
 //! knowing any family.
 
 use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result, nearest, printable};
 
 /// The part a node plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +37,9 @@ macro_rules! parts {
         }
 
         impl Part {
+            /// Every part there is.
+            pub const ALL: &[Part] = &[$(Part::$part),*];
+
             /// The name in the text form and in reports.
             pub fn name(self) -> &'static str {
                 match self {
@@ -104,6 +110,26 @@ impl Role {
 impl From<Part> for Role {
     fn from(part: Part) -> Role {
         Role { part, layer: None }
+    }
+}
+
+impl FromStr for Role {
+    type Err = Error;
+
+    /// Reads `ffn-out/3` or `pooler`.
+    fn from_str(text: &str) -> Result<Role> {
+        let (name, layer) = text.split_once('/').map_or((text, None), |(name, layer)| (name, Some(layer)));
+        let part = Part::from_name(name).ok_or_else(|| {
+            let error = Error::bad_input(format!("no part of a model is called `{}`", printable(name)));
+            match nearest(name, Part::ALL.iter().map(|part| part.name())) {
+                Some(near) => error.hint(format!("did you mean {near}?")),
+                None => error.hint("known: qkv, attention-output, ffn-in, ffn-out, each with a layer, as in ffn-out/3"),
+            }
+        })?;
+        let number = |layer: &str| {
+            layer.parse().map_err(|_| Error::bad_input(format!("`{}`: the layer must be a number", printable(text))))
+        };
+        Ok(Role { part, layer: layer.map(number).transpose()? })
     }
 }
 

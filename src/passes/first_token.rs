@@ -2,7 +2,7 @@
 //!
 //! `Select₀(f(x)) = Select₀(f(x[:, 0:1]))` for every `f` that works row by row
 //!
-//! A classifier over BERT reads the first token alone. Of the last layer it needs one row of the query, of what
+//! Most classifiers read the first token alone. Of the last layer it needs one row of the query, of what
 //! attention puts out and of the feed-forward block; only keys and values are needed for every token. That is most of
 //! a layer, exact to the last bit but for the order of sums.
 

@@ -30,6 +30,8 @@ pub struct GroupNeurons<'a> {
     pub calibration: &'a RefCell<Calibration>,
     /// The most groups of 8-bit neurons that a layer is cut into.
     pub groups: usize,
+    /// Layers that stay as they are.
+    pub keep: &'a [Role],
 }
 
 impl Pass for GroupNeurons<'_> {
@@ -40,7 +42,7 @@ impl Pass for GroupNeurons<'_> {
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
         let mut report = Report::default();
         let mut plans = BTreeMap::new();
-        for (_, node) in graph.nodes().filter(|(_, node)| is(node, Part::FeedForwardOut)) {
+        for (_, node) in graph.nodes().filter(|(_, node)| is(node, Part::FeedForwardOut) && !kept(node, self.keep)) {
             match self.plan(graph, node)? {
                 Ok((out, plan)) => drop(plans.insert(out, plan)),
                 Err(why) => report.left.push(format!("{}: {why}", graph.node_name(node))),
@@ -187,6 +189,10 @@ fn operand(node: &Node, i: usize) -> Option<ValueId> {
     node.inputs.get(i).copied().flatten()
 }
 
+fn kept(node: &Node, keep: &[Role]) -> bool {
+    node.role.is_some_and(|role| keep.contains(&role))
+}
+
 fn is(node: &Node, part: Part) -> bool {
     node.op == Op::Linear && node.role.is_some_and(|role| role.part == part)
 }
@@ -314,7 +320,7 @@ mod tests {
     #[test]
     fn outliers_go_apart_and_the_sum_takes_the_parts() {
         let (before, calibration) = block(32, &[3, 7]);
-        let (after, left) = run(&GroupNeurons { calibration: &calibration, groups: 1 }, &before);
+        let (after, left) = run(&GroupNeurons { calibration: &calibration, groups: 1, keep: &[] }, &before);
         assert_eq!(left, [""; 0]);
         let lines: Vec<&str> = after.lines().map(str::trim).filter(|line| line.starts_with('%')).collect();
         assert_eq!(
@@ -337,7 +343,7 @@ mod tests {
     #[test]
     fn neurons_of_two_sizes_are_two_groups() {
         let (before, calibration) = block(64, &(0..16).collect::<Vec<_>>());
-        let (after, _) = run(&GroupNeurons { calibration: &calibration, groups: 3 }, &before);
+        let (after, _) = run(&GroupNeurons { calibration: &calibration, groups: 3, keep: &[] }, &before);
         assert!(after.contains("%act.g0: f32[b, s, 16]") && after.contains("%act.g1: f32[b, s, 48]"), "{after}");
         assert!(!after.contains("outliers"), "{after}");
     }
@@ -345,7 +351,7 @@ mod tests {
     #[test]
     fn neurons_of_one_size_stay_together() {
         let (before, calibration) = block(32, &[]);
-        let (after, left) = run(&GroupNeurons { calibration: &calibration, groups: 3 }, &before);
+        let (after, left) = run(&GroupNeurons { calibration: &calibration, groups: 3, keep: &[] }, &before);
         assert_eq!(after, before);
         assert_eq!(left, ["outer: its neurons are of one size"]);
     }

@@ -17,13 +17,15 @@ use rayon::prelude::*;
 use super::{Pass, Report};
 use crate::calibrate::{Activations, Calibration, Rounded, round};
 use crate::error::{Error, Result};
-use crate::ir::{Action, Block, DType, Graph, Node, Op, Rewriter, ValueId, Weight, rewrite};
+use crate::ir::{Action, Block, DType, Graph, Node, Op, Rewriter, Role, ValueId, Weight, rewrite};
 
 /// The pass: quantizes the linear layers of the attention and feed-forward blocks.
 #[derive(Default)]
 pub struct QuantizeDynamic<'a> {
     /// What is known of the activations.
     pub calibration: Option<&'a RefCell<Calibration>>,
+    /// Layers that stay as they are.
+    pub keep: &'a [Role],
 }
 
 impl Pass for QuantizeDynamic<'_> {
@@ -36,14 +38,14 @@ impl Pass for QuantizeDynamic<'_> {
         // A weight that two layers share is quantized once.
         let mut shared = HashMap::new();
         let rounded = match self.calibration {
-            Some(calibration) => round_all(graph, &calibration.borrow())?,
+            Some(calibration) => round_all(graph, &calibration.borrow(), self.keep)?,
             None => HashMap::new(),
         };
         let quantized = rewrite(graph, |rw, node| {
             if node.op != Op::Linear {
                 return Ok(Action::Keep);
             }
-            if let Some(why) = reason_to_leave(rw.old(), node) {
+            if let Some(why) = reason_to_leave(rw.old(), node, self.keep) {
                 report.left.push(format!("{}: {why}", rw.name(node)));
                 return Ok(Action::Keep);
             }
@@ -54,7 +56,10 @@ impl Pass for QuantizeDynamic<'_> {
     }
 }
 
-fn reason_to_leave(graph: &Graph, node: &Node) -> Option<&'static str> {
+fn reason_to_leave(graph: &Graph, node: &Node, keep: &[Role]) -> Option<&'static str> {
+    if node.role.is_some_and(|role| keep.contains(&role)) {
+        return Some("it is kept in full precision");
+    }
     match node.role.map(|role| role.part.block()) {
         Some(Block::Attention | Block::FeedForward) if constant(graph, node, 1).is_some() => None,
         Some(Block::Attention | Block::FeedForward) => Some("its weight is not a constant"),
@@ -73,13 +78,13 @@ type Pair = (Weight, Weight);
 
 /// The weights of all layers of which it is known what they read, side by side. One that two layers share is rounded
 /// for the first.
-fn round_all(graph: &Graph, calibration: &Calibration) -> Result<HashMap<ValueId, Pair>> {
+fn round_all(graph: &Graph, calibration: &Calibration, keep: &[Role]) -> Result<HashMap<ValueId, Pair>> {
     let mut jobs: Vec<(ValueId, &Weight, &Activations)> = Vec::new();
     for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
         let operand = |i: usize| node.inputs.get(i).copied().flatten();
         let (Some(x), Some(w), Some(weight)) = (operand(0), operand(1), constant(graph, node, 1)) else { continue };
         let known = calibration.get(&graph.value(x).name);
-        if let (None, Some(seen)) = (reason_to_leave(graph, node), known)
+        if let (None, Some(seen)) = (reason_to_leave(graph, node, keep), known)
             && !jobs.iter().any(|(id, ..)| *id == w)
         {
             jobs.push((w, weight, seen));

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use super::{Pass, Report};
 use crate::calibrate::{Activations, Calibration};
 use crate::error::{Error, Result};
-use crate::ir::{Action, Block, Graph, Node, Op, Rewriter, ValueId, Weight, rewrite};
+use crate::ir::{Action, Block, Graph, Node, Op, Rewriter, Role, ValueId, Weight, rewrite};
 
 /// How much of the error has to go for a `Mul` to be worth its time.
 const WORTH_A_NODE: f32 = 0.85;
@@ -32,6 +32,8 @@ const AFTER_ROUNDING: f32 = 0.5;
 pub struct Smooth<'a> {
     /// What is known of the activations; that of the smoothed ones is added.
     pub calibration: &'a RefCell<Calibration>,
+    /// Layers that stay as they are.
+    pub keep: &'a [Role],
 }
 
 impl Pass for Smooth<'_> {
@@ -74,6 +76,9 @@ impl Smooth<'_> {
         for (_, node) in graph.nodes() {
             let Some(x) = smoothable(node) else { continue };
             if plans.contains_key(&x) {
+                continue;
+            }
+            if readers(graph, x).all(|reader| reader.role.is_some_and(|role| self.keep.contains(&role))) {
                 continue;
             }
             let name = &graph.value(x).name;
@@ -381,7 +386,7 @@ mod tests {
 "#
         );
         let calibration = calibration(&["norm"]);
-        let (after, _) = run(&Smooth { calibration: &calibration }, &before);
+        let (after, _) = run(&Smooth { calibration: &calibration, keep: &[] }, &before);
         assert_eq!(
             nodes(&after),
             [
@@ -409,7 +414,7 @@ mod tests {
 }}
 "#
         );
-        let (after, _) = run(&Smooth { calibration: &calibration(&["norm"]) }, &before);
+        let (after, _) = run(&Smooth { calibration: &calibration(&["norm"]), keep: &[] }, &before);
         assert_eq!(
             nodes(&after),
             [
@@ -434,7 +439,7 @@ mod tests {
 }}
 "#
         );
-        let (after, left) = run(&Smooth { calibration: &calibration(&["a"]) }, &before);
+        let (after, left) = run(&Smooth { calibration: &calibration(&["a"]), keep: &[] }, &before);
         assert_eq!(
             nodes(&after),
             [

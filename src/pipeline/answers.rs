@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::assembly::{Assembly, Made, remove, runtime_of};
-use super::{Calibrator, Model, Observer, compile};
+use super::{Calibrator, Model, Observer, Scheme, compile};
 use crate::back::onnx;
 use crate::bundle::{self, GateEntry};
 use crate::checkpoint::json;
@@ -16,7 +16,7 @@ use crate::runtime::{self, Options, Runtime, TextEncoder};
 use crate::target::Target;
 
 /// What engines are asked, and what they have to answer.
-pub(super) struct Judge {
+pub struct Judge {
     encoder: TextEncoder,
     labels: Vec<String>,
     texts: Vec<Example>,
@@ -77,8 +77,23 @@ impl Judge {
         self.labels
     }
 
+    /// The tokenizer, with the model's limits.
+    pub fn encoder(&self) -> &TextEncoder {
+        &self.encoder
+    }
+
+    /// The texts that are asked.
+    pub fn texts(&self) -> &[Example] {
+        &self.texts
+    }
+
+    /// The classifier's labels, none for another task.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
     /// Checks every engine and enters what was found. Fails where a bound is missed.
-    pub fn judge(&self, assembly: &mut Assembly) -> Result<()> {
+    pub(super) fn judge(&self, assembly: &mut Assembly) -> Result<()> {
         let steps = (assembly.made.len() + 1) * self.texts.len();
         assembly.observer.begin("checking answers", Some(steps as u64));
         let reference = self.reference(assembly)?;
@@ -109,7 +124,7 @@ impl Judge {
         let (name, onnx) = match assembly.made.iter().find(serves) {
             Some(made) => (made.entry.name.clone(), made.onnx.clone()),
             None => {
-                let graph = compile(assembly.model, &target, Precision::Fp32, None, &mut Manager::default())?;
+                let graph = compile(assembly.model, &Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
                 let onnx = assembly.stage.path("reference.onnx");
                 onnx::write(&graph, &onnx, &|_| {})?;
                 (format!("{target} fp32"), onnx)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::tensorrt::compile_in_child;
-use super::{BuildRequest, Calibrator, Model, Observer, TensorRtJob, compile};
+use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, compile};
 use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
 use crate::bundle::{self, AdapterEntry, EngineEntry, Manifest, PassEntry, Skipped};
@@ -65,7 +65,13 @@ impl<'a> Assembly<'a> {
 
     fn make(&self, spec: &EngineSpec, name: &str, max_length: usize) -> Result<Made> {
         let mut manager = Manager::default();
-        let graph = compile(self.model, &spec.target, spec.precision, Some(self.calibrator), &mut manager)?;
+        let scheme = Scheme {
+            target: &spec.target,
+            precision: spec.precision,
+            keep: &spec.keep,
+            calibrator: Some(self.calibrator),
+        };
+        let graph = compile(self.model, &scheme, &mut manager)?;
         let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
         self.observer.begin(name, Some(total));
         let onnx = self.stage.path(&onnx_path(name));

@@ -10,10 +10,9 @@ use std::path::PathBuf;
 
 use crate::adapter::{self, AdapterSource, Merged};
 use crate::bundle::{self, Manifest};
-use crate::calibrate::Calibration;
 use crate::checkpoint::{Checkpoint, json};
 use crate::error::{Error, Result};
-use crate::ir::{DType, Graph};
+use crate::ir::{DType, Graph, Role};
 use crate::output::Stage;
 use crate::passes::{FirstToken, FuseQkv, GroupNeurons, Half, Manager, QuantizeDynamic, Smooth};
 use crate::precision::Precision;
@@ -23,7 +22,7 @@ use crate::task::Task;
 use crate::verify::{Verified, verify};
 use crate::{arch, back};
 
-use answers::Judge;
+pub use answers::Judge;
 use assembly::Assembly;
 pub use calibrator::Calibrator;
 #[cfg(feature = "tensorrt")]
@@ -83,7 +82,7 @@ pub fn load(source: &Source) -> Result<Model> {
 }
 
 /// The graph that all precisions of a target begin from.
-fn prepare(model: &Model, target: &Target, manager: &mut Manager) -> Result<Verified<Graph>> {
+pub fn prepare(model: &Model, target: &Target, manager: &mut Manager) -> Result<Verified<Graph>> {
     let mut graph = model.graph.clone();
     if target.capabilities().unequal_attention {
         graph = manager.run(&graph, &FirstToken)?;
@@ -91,43 +90,53 @@ fn prepare(model: &Model, target: &Target, manager: &mut Manager) -> Result<Veri
     manager.run(&graph, &FuseQkv)
 }
 
-/// The graph of an engine: the passes of its precision, then the lowering of its target. Without a `calibrator`,
-/// 8-bit weights are rounded to the nearest and activations are left as they are.
-pub fn compile(
-    model: &Model,
-    target: &Target,
-    precision: Precision,
-    calibrator: Option<&Calibrator>,
-    manager: &mut Manager,
-) -> Result<Verified<Graph>> {
+/// How an engine is made of a model.
+#[derive(Clone, Copy)]
+pub struct Scheme<'a> {
+    /// Where it is to run.
+    pub target: &'a Target,
+    /// Its number format.
+    pub precision: Precision,
+    /// Linear layers that stay in full precision.
+    pub keep: &'a [Role],
+    /// Texts that 8-bit layers are fitted to. Without them weights are rounded to the nearest, and activations are
+    /// left as they are.
+    pub calibrator: Option<&'a Calibrator<'a>>,
+}
+
+impl<'a> Scheme<'a> {
+    /// A number format for a target, the same for all layers and fitted to no texts.
+    pub fn new(target: &'a Target, precision: Precision) -> Scheme<'a> {
+        Scheme { target, precision, keep: &[], calibrator: None }
+    }
+}
+
+/// The graph of an engine: the passes of its precision, then the lowering of its target.
+pub fn compile(model: &Model, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let target = scheme.target;
     let mut graph = prepare(model, target, manager)?;
-    match precision {
+    match scheme.precision {
         Precision::Fp32 if !target.capabilities().fp32_gemm => {
             return Err(Error::unsupported(format!("{target} multiplies no 32-bit matrices")).hint("use fp16 for it"));
         }
         Precision::Fp32 => {}
         Precision::Fp16 => graph = manager.run(&graph, &Half(DType::F16))?,
-        Precision::Int8 | Precision::Int8Fast => {
-            graph = match calibrator {
-                None => manager.run(&graph, &QuantizeDynamic::default())?,
-                Some(calibrator) => quantize(&graph, precision, &RefCell::new(calibrator.on(&graph)?), manager)?,
-            }
-        }
+        Precision::Int8 | Precision::Int8Fast => graph = quantize(&graph, scheme, manager)?,
     }
     back::lower(&graph, target)
 }
 
 /// Channels are brought to one size, then rounded for what they carry.
-fn quantize(
-    graph: &Verified<Graph>,
-    precision: Precision,
-    calibration: &RefCell<Calibration>,
-    manager: &mut Manager,
-) -> Result<Verified<Graph>> {
-    let groups = if precision == Precision::Int8 { 3 } else { 1 };
-    let graph = manager.run(graph, &Smooth { calibration })?;
-    let graph = manager.run(&graph, &GroupNeurons { calibration, groups })?;
-    manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration) })
+fn quantize(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let keep = scheme.keep;
+    let Some(calibrator) = scheme.calibrator else {
+        return manager.run(graph, &QuantizeDynamic { calibration: None, keep });
+    };
+    let calibration = &RefCell::new(calibrator.on(graph)?);
+    let groups = if scheme.precision == Precision::Int8 { 3 } else { 1 };
+    let graph = manager.run(graph, &Smooth { calibration, keep })?;
+    let graph = manager.run(&graph, &GroupNeurons { calibration, groups, keep })?;
+    manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration), keep })
 }
 
 /// What a bundle is built from.

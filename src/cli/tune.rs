@@ -1,0 +1,159 @@
+//! `kilnc tune`: which layers are worth 8 bits.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Screen, SourceArgs};
+use crate::error::{Error, Result};
+use crate::output::Stage;
+use crate::pipeline::{self, Judge, Observer};
+use crate::precision::Precision;
+use crate::recipe::Recipe;
+use crate::target::Target;
+use crate::tune::{self, Tuned};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  kilnc tune checkpoint/ --adapter lora/ --calibration texts.jsonl --max-drop 0.002 -o tuned/
+  kilnc tune checkpoint/ --calibration texts.jsonl --texts heldout.jsonl --shape 8x128 -o tuned/
+  kilnc build checkpoint/ --recipe tuned/recipe.toml -o model.kiln
+
+Writes a folder: recipe.toml for `kilnc build`, tune.md and tune.svg to read, tune.json for programs.")]
+pub struct TuneArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Texts that 8-bit layers are fitted to, a JSON object with `text` on each line.
+    #[arg(long, value_name = "FILE")]
+    calibration: PathBuf,
+    /// Texts on which the loss is measured, with `label` for accuracy; those of the calibration, if not given.
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+    /// A JSON list with one label for each answer.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// The most that may be lost: accuracy where texts have labels, else the share of other answers.
+    #[arg(long, value_name = "SHARE")]
+    max_drop: f64,
+    /// Where the engine is to run.
+    #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
+    target: Target,
+    /// Batch and length for which time counts.
+    #[arg(long, value_name = "BxS", default_value = "1x128", value_parser = shape)]
+    shape: [usize; 2],
+    /// Longest text, in tokens.
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+    /// The folder for what was found.
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+}
+
+fn shape(text: &str) -> Result<[usize; 2], String> {
+    let sizes = text.split_once('x').and_then(|(b, s)| Some([b.parse().ok()?, s.parse().ok()?]));
+    sizes
+        .filter(|sizes: &[usize; 2]| sizes.iter().all(|n| (1..=4096).contains(n)))
+        .ok_or_else(|| "write batch and length as in 1x128".to_owned())
+}
+
+pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
+    if args.max_drop.is_nan() || args.max_drop < 0.0 {
+        return Err(Error::bad_input("the drop must be 0 or more").at("--max-drop"));
+    }
+    let stage = Stage::new(&args.output, |dir| dir.join(JSON).is_file())?;
+    screen.begin("reading", None);
+    let model = pipeline::load(&args.source.source(None))?;
+    let recipe = Recipe {
+        labels: args.labels.clone(),
+        max_length: args.max_length,
+        calibration: Some(args.calibration.clone()),
+        texts: Some(args.texts.clone().unwrap_or_else(|| args.calibration.clone())),
+        ..Recipe::default()
+    };
+    let judge = Judge::new(&recipe, &model, true)?;
+    let calibrator = judge.calibrator(&recipe, stage.dir(), screen)?;
+    let request = tune::Request {
+        model: &model,
+        target: &args.target,
+        calibrator: &calibrator,
+        encoder: judge.encoder(),
+        texts: judge.texts(),
+        labels: judge.labels(),
+        max_drop: args.max_drop,
+        shape: args.shape,
+        scratch: stage.dir(),
+        observer: screen,
+    };
+    let tuned = tune::tune(&request)?;
+    write(&stage, &tuned, &args, judge.max_length())?;
+    stage.commit_dir()?;
+    screen.result(&tuned, |tuned| summary(tuned, &args.output))
+}
+
+const JSON: &str = "tune.json";
+
+fn write(stage: &Stage, tuned: &Tuned, args: &TuneArgs, max_length: usize) -> Result<()> {
+    let json = serde_json::to_string_pretty(tuned).map_err(|e| Error::bug(format!("the report: {e}")))? + "\n";
+    let files = [
+        (JSON, json),
+        ("tune.md", tune::markdown(tuned)),
+        ("tune.svg", tune::plot(tuned)),
+        ("recipe.toml", recipe(tuned, args, max_length)),
+    ];
+    for (name, text) in files {
+        let path = stage.path(name);
+        std::fs::write(&path, text).map_err(|e| Error::io("writing", &path, &e))?;
+    }
+    for name in ["layer-fp32.onnx", "layer-int8.onnx", "layer.onnx", "reference.onnx"] {
+        // Engines that were only measured are no part of the result.
+        let _ = std::fs::remove_file(stage.path(name));
+    }
+    Ok(())
+}
+
+/// The chosen engine as a recipe.
+fn recipe(tuned: &Tuned, args: &TuneArgs, max_length: usize) -> String {
+    let precision = tuned.points.get(tuned.chosen).map_or(Precision::Fp32, |point| point.precision);
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let file = |path: &Path| quoted(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy());
+    let labels = args.labels.as_ref().map(|path| format!("labels = {}\n", file(path))).unwrap_or_default();
+    let keep: Vec<String> = tuned.keep.iter().map(|name| quoted(name)).collect();
+    format!(
+        "# Found by `kilnc tune` for at most {} lost.\nmax_length = {max_length}\ncalibration = {}\n{labels}\n[[engine]]\n\
+         target = {}\nprecision = {}\nkeep = [{}]\n",
+        tuned.max_drop,
+        file(&args.calibration),
+        quoted(&tuned.target),
+        quoted(precision.name()),
+        keep.join(", ")
+    )
+}
+
+fn summary(tuned: &Tuned, output: &Path) -> String {
+    let line = |i: usize| {
+        let point = tuned.points.get(i)?;
+        Some(format!(
+            "{:<10} {:>4} {:>9.2} {:>10.4} {:>9.4}{}\n",
+            point.precision.name(),
+            if point.precision == Precision::Fp32 { "all".to_owned() } else { point.kept.to_string() },
+            point.ms,
+            point.agreement,
+            point.drop,
+            if i == tuned.chosen {
+                "  ← chosen"
+            } else if point.fits {
+                ""
+            } else {
+                "  loses too much"
+            }
+        ))
+    };
+    let lines: String = (0..tuned.points.len()).filter_map(line).collect();
+    let keep = if tuned.keep.is_empty() { "no layer".to_owned() } else { tuned.keep.join(", ") };
+    format!(
+        "engine     FP32        ms     agrees      lost\n{lines}in full precision: {keep}\n\
+         next: kilnc build … --recipe {}/recipe.toml -o model.kiln\n",
+        output.display()
+    )
+}

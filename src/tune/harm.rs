@@ -1,0 +1,133 @@
+//! What 8 bits in one layer do to the answers.
+
+use std::path::Path;
+
+use super::{Layer, Request, time};
+use crate::back::onnx;
+use crate::error::{Error, Result};
+use crate::ir::{Block, Op, Role};
+use crate::passes::Manager;
+use crate::pipeline::{Scheme, compile, prepare};
+use crate::precision::Precision;
+use crate::runtime::{self, Named, Options, Runtime};
+use crate::target::Target;
+
+/// Texts on which single layers are judged: enough to tell them apart.
+const LAYER_TEXTS: usize = 48;
+
+/// FP32's answers, by text.
+pub(super) struct Reference {
+    answers: Vec<Vec<f32>>,
+    right: Option<Vec<usize>>,
+    /// The share of right answers, where texts have labels.
+    pub accuracy: Option<f64>,
+}
+
+/// An engine beside the reference.
+pub(super) struct Found {
+    pub agreement: f64,
+    pub drop: f64,
+    pub rms: f64,
+}
+
+impl Reference {
+    pub fn of(request: &Request, inputs: &[Named]) -> Result<Reference> {
+        let graph = compile(request.model, &Scheme::new(request.target, Precision::Fp32), &mut Manager::default())?;
+        let file = request.scratch.join("reference.onnx");
+        onnx::write(&graph, &file, &|_| {})?;
+        let answers = answers(request, &file, inputs)?;
+        let place =
+            |text: &crate::eval::Example| request.labels.iter().position(|known| text.label.as_ref() == Some(known));
+        let right: Option<Vec<usize>> = request.texts.iter().map(place).collect();
+        let right = right.filter(|_| !request.labels.is_empty());
+        let accuracy = right.as_ref().map(|right| share_right(&answers, right));
+        Ok(Reference { answers, right, accuracy })
+    }
+
+    pub fn compare(&self, found: &[Vec<f32>]) -> Found {
+        let pairs = || self.answers.iter().zip(found);
+        let same = pairs().filter(|(expected, found)| best(expected) == best(found)).count();
+        let agreement = same as f64 / found.len().max(1) as f64;
+        let after = self.right.as_ref().map(|right| share_right(found, right));
+        let drop = self.accuracy.zip(after).map_or(1.0 - agreement, |(before, after)| before - after);
+        Found { agreement, drop, rms: rms(pairs()) }
+    }
+}
+
+fn rms<'a>(pairs: impl Iterator<Item = (&'a Vec<f32>, &'a Vec<f32>)>) -> f64 {
+    let (mut squares, mut count) = (0.0, 0usize);
+    for (expected, found) in pairs {
+        squares += expected.iter().zip(found).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+        count += expected.len();
+    }
+    (squares / count.max(1) as f64).sqrt()
+}
+
+fn best(answer: &[f32]) -> Option<usize> {
+    answer.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i)
+}
+
+fn share_right(answers: &[Vec<f32>], right: &[usize]) -> f64 {
+    let count = answers.iter().zip(right).filter(|(answer, right)| best(answer) == Some(**right)).count();
+    count as f64 / answers.len().max(1) as f64
+}
+
+/// The first output for every text, as one row.
+pub(super) fn answers(request: &Request, file: &Path, inputs: &[Named]) -> Result<Vec<Vec<f32>>> {
+    let runtime = if *request.target == Target::Tract { Runtime::Tract } else { Runtime::Ort };
+    let mut engine = runtime::open(runtime, file, Options::default())?;
+    let mut answers = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let outputs = engine.run(input)?;
+        let rows = outputs.first().and_then(|(_, tensor)| tensor.rows());
+        answers.push(rows.ok_or_else(|| Error::bad_input("the engine gives no floats"))?.flatten().copied().collect());
+    }
+    Ok(answers)
+}
+
+/// Every layer that can be in 8 bits, with its harm and its time.
+pub(super) fn layers(request: &Request, inputs: &[Named], reference: &Reference) -> Result<Vec<Layer>> {
+    let graph = prepare(request.model, request.target, &mut Manager::default())?;
+    let mut layers: Vec<(Role, time::Shape)> = Vec::new();
+    for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
+        let weight = node.inputs.get(1).copied().flatten().and_then(|id| graph.weight(id));
+        let Some((role, weight)) = node.role.zip(weight) else { continue };
+        let rows = node.outputs.first().map(|id| graph.value(*id).ty.shape.clone()).unwrap_or_default();
+        let one_row = rows.len() == 2 || rows.get(1).and_then(|dim| dim.fixed()) == Some(1);
+        if matches!(role.part.block(), Block::Attention | Block::FeedForward) {
+            layers.push((role, time::Shape::of(weight, one_row, request.shape)));
+        }
+    }
+    let all: Vec<Role> = layers.iter().map(|(role, _)| *role).collect();
+    let step = inputs.len().div_ceil(LAYER_TEXTS).max(1);
+    let sample: Vec<Named> = inputs.iter().step_by(step).cloned().collect();
+    let expected: Vec<&Vec<f32>> = reference.answers.iter().step_by(step).collect();
+    let mut times = time::Layers::new(request);
+    request.observer.begin("measuring layers", Some(layers.len() as u64));
+    let mut found = Vec::new();
+    for (role, shape) in layers {
+        let keep: Vec<Role> = all.iter().filter(|other| **other != role).copied().collect();
+        let scheme = Scheme {
+            keep: &keep,
+            calibrator: Some(request.calibrator),
+            ..Scheme::new(request.target, Precision::Int8)
+        };
+        let graph = compile(request.model, &scheme, &mut Manager::default())?;
+        let file = request.scratch.join("layer.onnx");
+        onnx::write(&graph, &file, &|_| {})?;
+        let answers = answers(request, &file, &sample)?;
+        let [ms_full, ms_int8] = times.of(shape)?;
+        found.push(Layer {
+            name: role.to_string().trim_start_matches('@').to_owned(),
+            harm: rms(expected.iter().copied().zip(&answers)),
+            ms_full,
+            ms_int8,
+            chosen: String::new(),
+            why: String::new(),
+            role: Some(role),
+        });
+        request.observer.advance(1);
+    }
+    request.observer.done(&format!("{} layers, each in 8 bits alone on {} texts", found.len(), sample.len()));
+    Ok(found)
+}

@@ -1,0 +1,209 @@
+//! Which layers are worth 8 bits.
+//!
+//! Every linear layer is quantized alone: what it does to the answers on the texts is its harm, what it takes less of
+//! is its gain. Layers are then given back to full precision in the order of harm for gain, and engines along that
+//! order are measured whole: their answers on the texts and their time. The fastest that keeps the bound is chosen; the
+//! frontier of all of them is reported.
+
+mod harm;
+mod report;
+mod time;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::eval::Example;
+use crate::ir::Role;
+use crate::passes::Manager;
+use crate::pipeline::{Calibrator, Model, Observer, Scheme, compile};
+use crate::precision::Precision;
+use crate::runtime::{Named, TextEncoder};
+use crate::target::Target;
+
+pub use report::{markdown, plot};
+
+/// How many layers may be given back at the points that are measured whole.
+const POINTS: [usize; 8] = [0, 1, 2, 4, 6, 9, 13, 18];
+
+/// What is tuned, and for what.
+pub struct Request<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Where it is to run.
+    pub target: &'a Target,
+    /// What 8-bit layers are fitted to.
+    pub calibrator: &'a Calibrator<'a>,
+    /// Turns texts into inputs.
+    pub encoder: &'a TextEncoder,
+    /// The texts on which harm is measured.
+    pub texts: &'a [Example],
+    /// The classifier's labels, none where texts have none: then the drop is the share of other answers.
+    pub labels: &'a [String],
+    /// The largest drop.
+    pub max_drop: f64,
+    /// Batch and length for which time counts.
+    pub shape: [usize; 2],
+    /// A folder for engines while they are measured.
+    pub scratch: &'a std::path::Path,
+    /// Hears of progress.
+    pub observer: &'a dyn Observer,
+}
+
+/// What one layer costs and wins in 8 bits.
+#[derive(Clone, Debug, Serialize)]
+pub struct Layer {
+    /// The layer, e.g. `ffn-out/3`.
+    pub name: String,
+    /// Root mean square of the change of the outputs when it alone is in 8 bits.
+    pub harm: f64,
+    /// Milliseconds in full precision.
+    pub ms_full: f64,
+    /// Milliseconds in 8 bits.
+    pub ms_int8: f64,
+    /// `int8` or `fp32`.
+    pub chosen: String,
+    /// Why.
+    pub why: String,
+    #[serde(skip)]
+    role: Option<Role>,
+}
+
+/// A whole engine that was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Point {
+    /// `fp32`, `int8` or `int8-fast`.
+    pub precision: Precision,
+    /// How many layers are in full precision.
+    pub kept: usize,
+    /// The share of texts with FP32's answer.
+    pub agreement: f64,
+    /// Loss of accuracy, or the share of other answers where texts have no labels.
+    pub drop: f64,
+    /// Root mean square of the change of the outputs.
+    pub rms: f64,
+    /// Median milliseconds for one batch.
+    pub ms: f64,
+    /// Whether it keeps the bound.
+    pub fits: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tuned {
+    /// The version of this report.
+    pub schema: &'static str,
+    /// Where the engines run.
+    pub target: String,
+    /// Batch and length for which time was measured.
+    pub shape: [usize; 2],
+    /// How many texts were asked.
+    pub texts: usize,
+    /// Whether the drop is one of accuracy, rather than of agreement.
+    pub labelled: bool,
+    /// The bound.
+    pub max_drop: f64,
+    /// The layers, in the order in which they are given back.
+    pub layers: Vec<Layer>,
+    /// The engines that were measured.
+    pub points: Vec<Point>,
+    /// Which of them was chosen.
+    pub chosen: usize,
+    /// The layers that stay in full precision in it.
+    pub keep: Vec<String>,
+}
+
+/// Searches. Fails where not even FP32 keeps the bound, which is a bound below 0.
+pub fn tune(request: &Request) -> Result<Tuned> {
+    let inputs: Vec<Named> =
+        request.texts.iter().map(|text| request.encoder.encode(&[&text.text])).collect::<Result<_>>()?;
+    let reference = harm::Reference::of(request, &inputs)?;
+    let mut layers = harm::layers(request, &inputs, &reference)?;
+    // A layer that wins no time goes first; then those that do most harm for the time they win.
+    layers.sort_by(|a, b| worth(b).total_cmp(&worth(a)).then(a.name.cmp(&b.name)));
+    let points = frontier(request, &inputs, &reference, &layers)?;
+    let chosen = points
+        .iter()
+        .enumerate()
+        .filter(|(_, (point, _))| point.fits)
+        .min_by(|a, b| a.1.0.ms.total_cmp(&b.1.0.ms))
+        .map(|(i, _)| i)
+        .ok_or_else(|| Error::gate_failed(format!("no engine loses at most {}", request.max_drop)))?;
+    let kept = points.get(chosen).map(|(_, keep)| keep.clone()).unwrap_or_default();
+    explain(&mut layers, &kept);
+    Ok(Tuned {
+        schema: "kilnc.tune/1",
+        target: request.target.to_string(),
+        shape: request.shape,
+        texts: request.texts.len(),
+        labelled: reference.accuracy.is_some(),
+        max_drop: request.max_drop,
+        keep: kept.iter().map(|role| role.to_string().trim_start_matches('@').to_owned()).collect(),
+        layers,
+        points: points.into_iter().map(|(point, _)| point).collect(),
+        chosen,
+    })
+}
+
+/// Square harm for a millisecond.
+fn worth(layer: &Layer) -> f64 {
+    let gain = layer.ms_full - layer.ms_int8;
+    if gain <= 0.0 { f64::INFINITY } else { layer.harm * layer.harm / gain }
+}
+
+/// Engines in both schemes with more and more layers in full precision, and FP32.
+fn frontier(
+    request: &Request,
+    inputs: &[Named],
+    reference: &harm::Reference,
+    layers: &[Layer],
+) -> Result<Vec<(Point, Vec<Role>)>> {
+    let roles: Vec<Role> = layers.iter().filter_map(|layer| layer.role).collect();
+    let counts: Vec<usize> = POINTS.into_iter().filter(|count| *count < roles.len()).collect();
+    let total = 2 * counts.len() + 1;
+    request.observer.begin("measuring engines", Some(total as u64));
+    let mut engines = vec![(Precision::Fp32, Vec::new())];
+    for precision in [Precision::Int8, Precision::Int8Fast] {
+        engines.extend(counts.iter().map(|count| (precision, roles.iter().take(*count).copied().collect())));
+    }
+    let mut files = Vec::new();
+    for (i, (precision, keep)) in engines.iter().enumerate() {
+        let scheme = Scheme { keep, calibrator: Some(request.calibrator), ..Scheme::new(request.target, *precision) };
+        let graph = compile(request.model, &scheme, &mut Manager::default())?;
+        let file = request.scratch.join(format!("point-{i}.onnx"));
+        crate::back::onnx::write(&graph, &file, &|_| {})?;
+        files.push(file);
+    }
+    let times = time::engines(&files, request)?;
+    let mut points = Vec::new();
+    for (((precision, keep), file), ms) in engines.into_iter().zip(&files).zip(times) {
+        let answers = harm::answers(request, file, inputs)?;
+        let found = reference.compare(&answers);
+        let point = Point {
+            precision,
+            kept: keep.len(),
+            agreement: found.agreement,
+            drop: found.drop,
+            rms: found.rms,
+            ms,
+            fits: found.drop <= request.max_drop,
+        };
+        points.push((point, keep));
+        std::fs::remove_file(file).map_err(|e| Error::io("removing", file, &e))?;
+        request.observer.advance(1);
+    }
+    request.observer.done(&format!("{total} engines measured"));
+    Ok(points)
+}
+
+fn explain(layers: &mut [Layer], kept: &[Role]) {
+    for layer in layers {
+        let in_full = layer.role.is_some_and(|role| kept.contains(&role));
+        let gain = layer.ms_full - layer.ms_int8;
+        layer.chosen = if in_full { "fp32" } else { "int8" }.to_owned();
+        layer.why = match in_full {
+            true if gain <= 0.0 => "8 bits win no time here".to_owned(),
+            true => format!("its harm, {:.4}, is not worth the {gain:.3} ms it would win", layer.harm),
+            false => format!("wins {gain:.3} ms of {:.3} for a harm of {:.4}", layer.ms_full, layer.harm),
+        };
+    }
+}
