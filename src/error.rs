@@ -150,6 +150,17 @@ pub fn printable(name: &str) -> String {
     escaped(name, 120)
 }
 
+/// A text of ours in which a name from outside may stand: whatever moves the cursor is escaped, but for line feeds.
+pub fn visible(text: &str) -> String {
+    let hidden =
+        |c: char| c.is_control() && c != '\n' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hidden(c) { out.extend(c.escape_debug()) } else { out.push(c) }
+    }
+    out
+}
+
 /// Like [`printable`], for a sentence in which text from outside may stand: cut at 500 characters.
 pub fn printable_sentence(sentence: &str) -> String {
     escaped(sentence, 500)
@@ -207,6 +218,7 @@ mod tests {
     fn names_from_outside_cannot_move_the_cursor_or_flood_the_screen() {
         assert_eq!(printable("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
         assert!(printable(&"x".repeat(1_000_000)).chars().count() <= 121);
+        assert_eq!(visible("a\u{1b}[2J\r\u{202e}\nbé"), "a\\u{1b}[2J\\r\\u{202e}\nbé");
     }
 
     #[test]

@@ -11,6 +11,7 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     end_cleanly_on_signals();
+    leave_watched_panics_to_their_errors();
     let json = std::env::args_os().any(|argument| argument == "--json");
     let outcome = cli::run(Cli::parse());
     while ENDING.load(Ordering::SeqCst) {
@@ -24,6 +25,16 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Where a tokenizer's library panics on a damaged file, those who watch it make an error of it; one message is enough.
+fn leave_watched_panics_to_their_errors() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().name() != Some(kilnc::runtime::TOKENIZER_THREAD) {
+            print(panic);
+        }
+    }));
 }
 
 /// On SIGINT and SIGTERM: no stage and no child stays behind, and the exit code says which it was.

@@ -11,27 +11,48 @@ use std::sync::Mutex;
 use crate::error::{Error, Result};
 
 /// Stages that a signal has to remove.
-static LIVE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static LIVE: Mutex<Vec<Made>> = Mutex::new(Vec::new());
 
 /// A folder beside the output, in which the output is made ready.
 #[derive(Debug)]
 pub struct Stage {
     output: PathBuf,
-    dir: PathBuf,
+    made: Made,
     /// Locked as long as the stage lives.
     lock: Option<File>,
+}
+
+/// The stage's folder, and the folders that were made to put it in, innermost first.
+#[derive(Clone, Debug)]
+struct Made {
+    dir: PathBuf,
+    parents: Vec<PathBuf>,
+}
+
+impl Made {
+    /// Removes the stage. The folders around it stay where an output was put in one.
+    fn remove(&self) -> std::io::Result<()> {
+        let removed = fs::remove_dir_all(&self.dir);
+        for parent in &self.parents {
+            let _ = fs::remove_dir(parent);
+        }
+        removed
+    }
 }
 
 impl Stage {
     /// Prepares to write `output`, a file or a folder.
     ///
     /// Fails, before any work is done, where the place cannot be written, where another run is writing the same
-    /// output, or where something stands there that is not ours to replace: a folder that `replaceable` does not
-    /// recognize, or a link.
+    /// output, or where something stands there that is not ours to replace: what `replaceable` does not recognize, or
+    /// a link.
     pub fn new(output: &Path, replaceable: impl Fn(&Path) -> bool) -> Result<Stage> {
         let name = output
             .file_name()
             .ok_or_else(|| Error::bad_input(format!("{} is no name for an output", output.display())))?;
+        if output.to_str().is_none() {
+            return Err(Error::bad_input(format!("the output's path {} is not UTF-8", output.display())));
+        }
         let parent = match output.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -42,42 +63,46 @@ impl Stage {
                     Error::bad_input(format!("the output {} is a link", output.display())).hint("remove it first")
                 );
             }
-            if found.is_dir() && !replaceable(output) {
+            if !replaceable(output) {
+                let what = if found.is_dir() { "folder" } else { "file" };
                 return Err(Error::bad_input(format!(
-                    "the output {} is a folder that kilnc did not make",
+                    "the output {} is a {what} that kilnc did not make",
                     output.display()
                 ))
                 .hint("remove it, or choose another name"));
             }
         }
-        fs::create_dir_all(&parent).map_err(|e| Error::io("creating", &parent, &e))?;
         let mut stage_name = std::ffi::OsString::from(".");
         stage_name.push(name);
         stage_name.push(".kilnc-stage");
-        let dir = parent.join(stage_name);
-        let lock = claim(&dir, output)?;
+        let missing = parent.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
+        let made = Made { dir: parent.join(stage_name), parents: missing.map(Path::to_owned).collect() };
+        let lock = fs::create_dir_all(&parent)
+            .map_err(|e| Error::io("creating", &parent, &e))
+            .and_then(|()| claim(&made.dir, output))
+            .inspect_err(|_| made.parents.iter().for_each(|parent| drop(fs::remove_dir(parent))))?;
         if let Ok(mut live) = LIVE.lock() {
-            live.push(dir.clone());
+            live.push(made.clone());
         }
-        let stage = Stage { output: output.to_owned(), dir, lock };
-        sweep(&stage.dir)?;
+        let stage = Stage { output: output.to_owned(), made, lock };
+        sweep(stage.dir())?;
         Ok(stage)
     }
 
     /// The path of a file or folder of the stage.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+        self.made.dir.join(name)
     }
 
     /// The folder itself.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.made.dir
     }
 
     /// Puts the whole folder in place of the output.
     pub fn commit_dir(mut self) -> Result<()> {
-        sync_tree(&self.dir)?;
-        exchange(&self.dir, &self.output)?;
+        sync_tree(self.dir())?;
+        exchange(self.dir(), &self.output)?;
         self.release();
         Ok(())
     }
@@ -85,39 +110,74 @@ impl Stage {
     /// Puts files of the stage in place beside each other, in the order given; the last one makes the output whole.
     pub fn commit_files(mut self, names: &[&str]) -> Result<()> {
         for name in names {
-            let (from, to) = (self.dir.join(name), self.output.with_file_name(name));
+            let (from, to) = (self.path(name), self.output.with_file_name(name));
             fs::rename(&from, &to).map_err(|e| Error::io("writing", &to, &e))?;
         }
-        sync_dir(self.dir.parent().unwrap_or(Path::new(".")))?;
+        sync_dir(self.dir().parent().unwrap_or(Path::new(".")))?;
         self.release();
         Ok(())
     }
 
     fn release(&mut self) {
         // Failing to tidy up is no reason to fail: the output is in place, and the next run sweeps.
-        let _ = fs::remove_dir_all(&self.dir);
+        let _ = self.made.remove();
         self.lock = None;
         if let Ok(mut live) = LIVE.lock() {
-            live.retain(|dir| *dir != self.dir);
+            live.retain(|made| made.dir != self.made.dir);
         }
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if self.lock.is_some() || self.dir.exists() {
+        if self.lock.is_some() || self.dir().exists() {
             self.release();
         }
+    }
+}
+
+/// Fails where putting `output` in place would cost an input, or where it would be put into a folder of the inputs.
+pub fn check_apart<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    let place = resolved(output);
+    for input in inputs {
+        let found = resolved(input);
+        if found.starts_with(&place) {
+            return Err(Error::bad_input(format!(
+                "the output {} would replace the input {}",
+                output.display(),
+                input.display()
+            ))
+            .hint("choose another place for -o"));
+        }
+        if place.starts_with(&found) {
+            return Err(Error::bad_input(format!(
+                "the output {} is inside the input {}",
+                output.display(),
+                input.display()
+            ))
+            .hint("choose another place for -o"));
+        }
+    }
+    Ok(())
+}
+
+/// The path without links, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there = full.ancestors().find_map(|dir| Some((dir, dir.canonicalize().ok()?)));
+    match there {
+        Some((dir, real)) => full.strip_prefix(dir).map_or(real.clone(), |rest| real.join(rest)),
+        None => full,
     }
 }
 
 /// Removes every live stage; for the moment before a signal ends the process.
 pub fn sweep_all() {
     let stages = LIVE.lock().map(|live| live.clone()).unwrap_or_default();
-    for dir in stages {
+    for made in stages {
         // The threads that fill the stage are still at it, and may add a file while others are being removed.
         for _ in 0..1000 {
-            if fs::remove_dir_all(&dir).is_ok() || !dir.exists() {
+            if made.remove().is_ok() || !made.dir.exists() {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(1));
@@ -275,8 +335,51 @@ mod tests {
         let out = place.path().join("out");
         fs::create_dir(&out).unwrap();
         let error = Stage::new(&out, ours).unwrap_err();
-        assert!(error.message().ends_with("is a folder that kilnc did not make"));
-        assert_eq!(names(place.path()), ["out"]);
+        assert!(error.message().ends_with("out is a folder that kilnc did not make"));
+        let file = place.path().join("file");
+        fs::write(&file, "a recipe").unwrap();
+        assert!(Stage::new(&file, ours).unwrap_err().message().ends_with("file is a file that kilnc did not make"));
+        assert_eq!(names(place.path()), ["file", "out"]);
+    }
+
+    #[test]
+    fn folders_that_were_made_for_nothing_are_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("a/b/out");
+        drop(Stage::new(&out, ours).unwrap());
+        assert!(names(place.path()).is_empty());
+        let stage = Stage::new(&out, ours).unwrap();
+        fs::write(stage.path("mark"), "").unwrap();
+        stage.commit_dir().unwrap();
+        assert_eq!(names(&place.path().join("a/b")), ["out"]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn an_output_is_apart_from_the_inputs_however_they_are_spelt() {
+        let place = tempfile::tempdir().unwrap();
+        let model = place.path().join("model");
+        fs::create_dir_all(model.join("sub")).unwrap();
+        std::os::unix::fs::symlink(&model, place.path().join("link")).unwrap();
+        let said = |output: &str| {
+            check_apart(&place.path().join(output), [&*model])
+                .map_err(|e| e.message().replace(place.path().to_str().unwrap(), "…"))
+        };
+        assert_eq!(said("model").unwrap_err(), "the output …/model would replace the input …/model");
+        assert_eq!(said("link").unwrap_err(), "the output …/link would replace the input …/model");
+        assert_eq!(said("").unwrap_err(), "the output …/ would replace the input …/model");
+        assert_eq!(said("model/new").unwrap_err(), "the output …/model/new is inside the input …/model");
+        assert_eq!(said("link/sub/../new").unwrap_err(), "the output …/link/sub/../new is inside the input …/model");
+        assert_eq!(said("model.kiln"), Ok(()));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn an_output_has_a_name_in_utf_8() {
+        use std::os::unix::ffi::OsStrExt;
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join(std::ffi::OsStr::from_bytes(b"o\xff"));
+        assert!(Stage::new(&out, ours).unwrap_err().message().ends_with("o\u{fffd} is not UTF-8"));
     }
 
     #[test]

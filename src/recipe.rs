@@ -108,12 +108,7 @@ impl Recipe {
 
     /// Reads a recipe. Paths in it are taken from the recipe's own folder.
     pub fn read(path: &Path) -> Result<Recipe> {
-        let text = read_text(path)?;
-        let mut recipe: Recipe = toml::from_str(&text).map_err(|e| {
-            let line =
-                e.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.lines().count().max(1));
-            Error::bad_input(format!("{} line {line}: {}", file_name(path), printable_sentence(e.message())))
-        })?;
+        let mut recipe = Recipe::parse(&read_text(path)?, &file_name(path))?;
         let dir = path.parent().unwrap_or(Path::new(""));
         let golden = recipe.golden.as_mut().map(|golden| &mut golden.file);
         let texts = [recipe.labels.as_mut(), recipe.texts.as_mut(), recipe.calibration.as_mut(), golden];
@@ -121,6 +116,15 @@ impl Recipe {
             *file = dir.join(&*file);
         }
         Ok(recipe)
+    }
+
+    /// Parses the text of a recipe, which messages call `file`. Paths are left as they stand.
+    pub fn parse(text: &str, file: &str) -> Result<Recipe> {
+        toml::from_str(text).map_err(|e| {
+            let line =
+                e.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.lines().count().max(1));
+            Error::bad_input(format!("{file} line {line}: {}", printable_sentence(e.message())))
+        })
     }
 }
 

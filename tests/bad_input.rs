@@ -75,6 +75,156 @@ fn a_truncated_file_is_refused() {
     );
 }
 
+/// A legacy stream of `torch.save` whose next pickle asks for `os.system`.
+const EVIL_STREAM: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02cos\nsystem\n.";
+
+/// A file that is put into a checkpoint, in place of another, and what is said of it.
+type Damage = (&'static str, &'static str, Vec<u8>, &'static str);
+
+#[test]
+fn every_reader_of_a_checkpoint_ends_with_code_2_and_writes_nothing() {
+    let weights = fs::read(fixture("tiny-bert").join("model.safetensors")).unwrap();
+    let config = fs::read_to_string(fixture("tiny-bert").join("config.json")).unwrap();
+    let tokenizer = fs::read_to_string(fixture("tiny-bert").join("tokenizer.json")).unwrap();
+    let weights_file = "model.safetensors";
+    let index = |name: &str| format!(r#"{{"weight_map": {{"x": "{name}"}}}}"#).into_bytes();
+    let cases: [Damage; 9] = [
+        (
+            weights_file,
+            weights_file,
+            [&weights[..], b"x"].concat(),
+            "error: 1 bytes follow the last tensor\n  in model.safetensors\n",
+        ),
+        (
+            weights_file,
+            weights_file,
+            b"\x80\x02}q\x00.".to_vec(),
+            "error: 6 bytes are too few for a safetensors file\n",
+        ),
+        (
+            "pytorch_model.bin",
+            weights_file,
+            EVIL_STREAM.to_vec(),
+            "error: the pickle asks for `os.system`, which kilnc does not run\n",
+        ),
+        (
+            "model.safetensors.index.json",
+            weights_file,
+            index("../x"),
+            "error: `../x` is no name of a file beside the index\n",
+        ),
+        ("model.safetensors.index.json", weights_file, index("x"), "error: the shard x is missing\n"),
+        (
+            "config.json",
+            "config.json",
+            config.replacen('{', "{\"a\": 1, \"a\": 2,", 1).into_bytes(),
+            "error: config.json: `a` stands twice at line 1 column ",
+        ),
+        (
+            "config.json",
+            "config.json",
+            format!("\u{feff}{config}").into_bytes(),
+            "error: config.json: starts with a byte order mark\n",
+        ),
+        (
+            "tokenizer.json",
+            "tokenizer.json",
+            tokenizer.replace("\"id\": 4", "\"id\": -4").into_bytes(),
+            "error: tokenizer.json: added_tokens[4].id: invalid value: integer `-4`",
+        ),
+        ("tokenizer.json", "tokenizer.json", b"[".to_vec(), "error: tokenizer.json: "),
+    ];
+    for (file, replaced, bytes, expected) in cases {
+        let copy = copied("tiny-bert");
+        fs::remove_file(copy.path().join(replaced)).unwrap();
+        fs::write(copy.path().join(file), bytes).unwrap();
+        let out = place();
+        let ran = kilnc(arguments!["build", copy.path(), "-o", out.path().join("new/out"), "--quiet"]).expect(2);
+        assert!(ran.stderr.starts_with(expected), "{expected}\n{}", ran.stderr);
+        assert_eq!((ran.stdout.as_str(), ran.stderr.matches("error:").count()), ("", 1));
+        assert!(names(out.path()).is_empty(), "left behind: {:?}", names(out.path()));
+    }
+}
+
+#[test]
+fn every_reader_of_a_recipe_ends_with_code_2_and_writes_nothing() {
+    let cases = [
+        ("labels.json", "[\"a\", \"a\", \"b\"]", "labels = \"labels.json\"", "error: the label `aa` stands twice"),
+        (
+            "t.jsonl",
+            "{\"text\": \"a\"}\nno\n",
+            "texts = \"t.jsonl\"",
+            "error: t.jsonl line 2: expected ident at line 1 column 2",
+        ),
+        ("t.jsonl", "", "texts = \"t.jsonl\"", "error: t.jsonl holds no texts\n"),
+        (
+            "g.safetensors",
+            "PK\u{3}\u{4}1234567890",
+            "[golden]\nfile = \"g.safetensors\"\nmax_abs = 1.0",
+            "error: header: ",
+        ),
+        ("x", "", "max_length = 65", "error: max_length 65 is outside 2…64, the positions that the model has"),
+    ];
+    for (file, content, recipe, expected) in cases {
+        let place = place();
+        fs::write(place.path().join(file), content).unwrap();
+        fs::write(place.path().join("r.toml"), recipe).unwrap();
+        let out = place.path().join("out");
+        let all =
+            arguments!["build", fixture("tiny-bert"), "--recipe", place.path().join("r.toml"), "-o", out, "--quiet"];
+        let ran = kilnc(all).expect(2);
+        assert!(ran.stderr.starts_with(expected), "{expected}\n{}", ran.stderr);
+        assert!(!out.exists());
+    }
+    let bundle = place();
+    fs::write(bundle.path().join("manifest.json"), "{\"schema\": \"kilnc.bundle/9\"}").unwrap();
+    let ran = kilnc(arguments!["run", bundle.path(), "--text", "a"]).expect(2);
+    assert!(
+        ran.stderr.starts_with("error: the bundle has the form `kilnc.bundle/9`, this kilnc reads `kilnc.bundle/1`\n")
+    );
+}
+
+#[test]
+fn names_from_outside_cannot_move_the_cursor() {
+    let copy = copied("tiny-bert");
+    let path = copy.path().join("config.json");
+    edit(&path, "\"BertForSequenceClassification\"", "\"Bert\\u001b[2JForSequenceClassification\"");
+    let ran = kilnc(arguments!["inspect", copy.path()]).expect(0);
+    assert!(ran.stdout.contains("(Bert\\u{1b}[2JForSequenceClassification)"), "{}", ran.stdout);
+    edit(&path, "\"model_type\": \"bert\"", "\"model_type\": \"b\\u001b]0;x\\u0007\"");
+    let ran = kilnc(arguments!["inspect", copy.path()]).expect(0);
+    assert!(ran.stdout.starts_with("checkpoint of a b\\u{1b}]0;x\\u{7} "), "{}", ran.stdout);
+    let message = export_refusal(copy.path());
+    assert!(message.starts_with("error: unknown model type `b\\u{1b}]0;x\\u{7}`\n"), "{message}");
+}
+
+#[test]
+fn a_template_of_a_chat_is_never_rendered() {
+    let copy = copied("tiny-bert");
+    let endless = "{% for i in range(1000000000000) %}{{ raise_exception('rendered') }}{% endfor %}";
+    fs::write(copy.path().join("chat_template.jinja"), endless).unwrap();
+    let config = serde_json::json!({"chat_template": endless, "tokenizer_class": "BertTokenizer"});
+    fs::write(copy.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    let out = place();
+    kilnc(arguments!["build", copy.path(), "-o", out.path().join("out"), "--target", "tract", "--quiet"]).expect(0);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_million_tiny_tensors_are_read_in_bounded_memory() {
+    let entries = (0..1_000_000).map(|i| format!(r#""{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#));
+    let header = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+    let place = place();
+    let path = place.path().join("million.safetensors");
+    fs::write(&path, [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()).unwrap();
+    // 1 GB of addresses, for a header of 57 MB.
+    let limited = "ulimit -v 1000000 && exec \"$0\" inspect \"$1\"";
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", limited, env!("CARGO_BIN_EXE_kilnc")]).arg(&path);
+    let ran = common::Ran::from(shell.output().unwrap()).expect(0);
+    assert_eq!(ran.stdout.lines().count(), 1_000_001);
+}
+
 #[test]
 fn an_adapter_of_another_base_is_refused() {
     let message = refusal(&arguments!["export", fixture("tiny-bert-base"), "--adapter", fixture("wrong-base-lora")]);
@@ -101,6 +251,100 @@ fn a_model_is_not_written_where_it_cannot_be() {
     fs::write(&file, "").unwrap();
     let ran = kilnc(arguments!["export", fixture("tiny-bert"), "-o", file.join("model.onnx")]).expect(2);
     assert!(ran.stderr.contains("creating "), "{}", ran.stderr);
+}
+
+#[test]
+fn an_output_is_no_input_and_nothing_that_kilnc_did_not_make() {
+    let copy = copied("tiny-bert");
+    let recipe = copy.path().join("r.toml");
+    fs::write(&recipe, "").unwrap();
+    let folder = place();
+    let said = |output: &Path| {
+        let all = arguments!["build", copy.path(), "--recipe", recipe, "-o", output, "--quiet"];
+        kilnc(all).expect(2).stderr
+    };
+    let before = names(copy.path());
+    let parent = copy.path().parent().unwrap();
+    for replaced in [copy.path(), &copy.path().join("../").join(copy.path().file_name().unwrap()), parent] {
+        let expected = format!("error: the output {} would replace the input ", replaced.display());
+        assert!(said(replaced).starts_with(&expected), "{}", said(replaced));
+    }
+    assert!(said(&recipe).contains(" would replace the input "));
+    assert!(said(&copy.path().join("out")).contains(" is inside the input "));
+    assert!(
+        said(folder.path()).contains(" is a folder that kilnc did not make\n\nhint: remove it, or choose another name")
+    );
+    let file = folder.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    assert!(said(&file).contains(" is a file that kilnc did not make\n"));
+    let model = folder.path().join("model.onnx");
+    fs::create_dir(&model).unwrap();
+    let ran = kilnc(arguments!["export", copy.path(), "-o", model]).expect(2);
+    assert!(ran.stderr.contains("model.onnx is a folder that kilnc did not make\n"), "{}", ran.stderr);
+    assert_eq!((names(copy.path()), names(folder.path())), (before, vec!["file".to_owned(), "model.onnx".to_owned()]));
+}
+
+#[test]
+#[cfg(unix)]
+fn an_output_is_no_link() {
+    let folder = place();
+    for (link, target) in [("model.onnx", "real.onnx"), ("dangling.onnx", "nowhere")] {
+        fs::write(folder.path().join("real.onnx"), "real").unwrap();
+        std::os::unix::fs::symlink(folder.path().join(target), folder.path().join(link)).unwrap();
+        let ran = kilnc(arguments!["export", fixture("tiny-bert"), "-o", folder.path().join(link)]).expect(2);
+        assert!(ran.stderr.contains(&format!("{link} is a link\n\nhint: remove it first")), "{}", ran.stderr);
+        assert_eq!(fs::read_to_string(folder.path().join("real.onnx")).unwrap(), "real");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_path_that_is_not_utf_8_is_read_but_not_written() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = place();
+    let odd = folder.path().join(OsStr::from_bytes(b"m\xff"));
+    fs::create_dir(&odd).unwrap();
+    for entry in fs::read_dir(fixture("tiny-bert")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), odd.join(entry.file_name())).unwrap();
+    }
+    kilnc(arguments!["export", odd, "-o", folder.path().join("model.onnx"), "--quiet"]).expect(0);
+    kilnc(arguments!["build", odd, "-o", folder.path().join("out"), "--target", "tract", "--quiet"]).expect(0);
+    let before = names_of(folder.path());
+    for output in [folder.path().join(OsStr::from_bytes(b"n\xff.onnx")), odd.join("x.onnx")] {
+        let ran = kilnc(arguments!["export", fixture("tiny-bert"), "-o", output]).expect(2);
+        assert!(
+            ran.stderr.starts_with("error: the output's path ") && ran.stderr.contains(" is not UTF-8\n"),
+            "{}",
+            ran.stderr
+        );
+    }
+    let ran = kilnc(arguments!["export", fixture("tiny-bert"), "--adapter", odd, "-o", folder.path().join("x.onnx")])
+        .expect(2);
+    assert!(ran.stderr.contains("invalid UTF-8"), "{}", ran.stderr);
+    assert_eq!(names_of(folder.path()), before);
+}
+
+/// The names in a folder, whatever they are.
+fn names_of(dir: &Path) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_place_that_cannot_be_written_is_said_before_the_work() {
+    // Not even root writes there. The checkpoint is not one, which would be said first if it were read first.
+    let nowhere = Path::new("/proc/kilnc");
+    for arguments in [
+        arguments!["export", "nowhere", "-o", nowhere.join("model.onnx"), "--quiet"],
+        arguments!["build", "nowhere", "-o", nowhere.join("out"), "--quiet"],
+    ] {
+        let ran = kilnc(arguments).expect(2);
+        assert_eq!(ran.stderr, "error: creating /proc/kilnc: No such file or directory (os error 2)\n");
+    }
 }
 
 #[test]

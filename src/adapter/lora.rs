@@ -8,7 +8,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::{AdapterSource, Merged};
-use crate::checkpoint::json::{self, UniqueMap};
+use crate::checkpoint::json;
 use crate::checkpoint::{StateDict, Tensor, safetensors};
 use crate::error::{Error, Result, printable};
 use crate::ir::Weight;
@@ -25,9 +25,9 @@ struct Config {
     #[serde(default)]
     use_rslora: bool,
     #[serde(default)]
-    rank_pattern: UniqueMap<usize>,
+    rank_pattern: BTreeMap<String, usize>,
     #[serde(default)]
-    alpha_pattern: UniqueMap<f32>,
+    alpha_pattern: BTreeMap<String, f32>,
     #[serde(default)]
     bias: Option<String>,
     #[serde(default)]
@@ -74,8 +74,8 @@ impl Config {
 
     /// The rank of a module, and the factor of its product, which is `extra` times the adapter's own.
     fn rank_and_scale(&self, module: &str, extra: f32) -> Result<(usize, f32)> {
-        let rank = pattern(&self.rank_pattern.0, "rank_pattern", module)?.unwrap_or(self.r);
-        let alpha = pattern(&self.alpha_pattern.0, "alpha_pattern", module)?.unwrap_or(self.lora_alpha);
+        let rank = pattern(&self.rank_pattern, "rank_pattern", module)?.unwrap_or(self.r);
+        let alpha = pattern(&self.alpha_pattern, "alpha_pattern", module)?.unwrap_or(self.lora_alpha);
         if rank == 0 {
             return Err(Error::bad_input("the rank must be 1 or more, found 0").at("adapter_config.json: r"));
         }

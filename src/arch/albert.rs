@@ -13,6 +13,9 @@ use crate::task::Task;
 
 pub(super) const FAMILY: Family = Family { model_type: "albert", prefix: "albert", draw };
 
+/// Most layers that are drawn: no tensor bounds their number, since they share their weights.
+const MOST_LAYERS: usize = 1 << 10;
+
 #[derive(Deserialize)]
 struct Config {
     embedding_size: usize,
@@ -29,6 +32,11 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
             config.num_hidden_layers, own.num_hidden_groups
         ))
         .at("config.json: num_hidden_groups"));
+    }
+    let layers = config.num_hidden_layers.saturating_mul(own.inner_group_num);
+    if layers == 0 || layers > MOST_LAYERS {
+        return Err(Error::bad_input(format!("expected 1 to {MOST_LAYERS} layers, found {layers}"))
+            .at("config.json: num_hidden_layers × inner_group_num"));
     }
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let width = Size { n: own.embedding_size, field: "embedding_size" };

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::json;
+use crate::error::{Error, Result, printable};
 use crate::eval::Check;
 use crate::precision::Precision;
 use crate::runtime::Runtime;
@@ -37,6 +39,24 @@ pub struct Manifest {
     pub skipped: Vec<Skipped>,
     /// Every file of the bundle but this one.
     pub files: Vec<FileEntry>,
+}
+
+impl Manifest {
+    /// Parses the text of a manifest. Fails where it has another form than [`SCHEMA`].
+    pub fn parse(text: &str) -> Result<Manifest> {
+        #[derive(Deserialize)]
+        struct Form {
+            schema: String,
+        }
+        let Form { schema } = json::parse(text, super::MANIFEST)?;
+        match schema == SCHEMA {
+            true => json::parse(text, super::MANIFEST),
+            false => Err(Error::unsupported(format!(
+                "the bundle has the form `{}`, this kilnc reads `{SCHEMA}`",
+                printable(&schema)
+            ))),
+        }
+    }
 }
 
 /// A file by its content.

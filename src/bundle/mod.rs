@@ -43,15 +43,8 @@ impl Bundle {
             return Err(Error::bad_input(format!("{} is no bundle: it has no {MANIFEST}", dir.display()))
                 .hint("kilnc build makes one"));
         }
-        let manifest: Manifest = json::read(&dir.join(MANIFEST)).map_err(|e| e.at(dir.display().to_string()))?;
-        if manifest.schema != SCHEMA {
-            return Err(Error::unsupported(format!(
-                "the bundle has the form `{}`, this kilnc reads `{SCHEMA}`",
-                printable(&manifest.schema)
-            ))
-            .at(dir.display().to_string()));
-        }
-        Ok(Bundle { dir: dir.to_owned(), manifest })
+        let manifest = json::read_text(&dir.join(MANIFEST)).and_then(|text| Manifest::parse(&text));
+        Ok(Bundle { dir: dir.to_owned(), manifest: manifest.map_err(|e| e.at(dir.display().to_string()))? })
     }
 
     /// A file that the manifest lists, after its digest has been checked.

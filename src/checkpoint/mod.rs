@@ -1,12 +1,14 @@
 //! Readers of trained weights: a folder in the Hub layout becomes a [`Checkpoint`].
 
+mod file;
 pub mod json;
 pub mod safetensors;
 mod sentence;
-mod shards;
+pub mod shards;
 mod state;
 pub mod torch;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,7 +47,7 @@ pub struct CommonConfig {
     pub architectures: Option<Vec<String>>,
     /// Names of a classifier's answers, by number.
     #[serde(default)]
-    pub id2label: Option<json::UniqueMap<String>>,
+    pub id2label: Option<BTreeMap<String, String>>,
     /// What a classifier's logits mean: `single_label_classification`, `multi_label_classification`, `regression`.
     #[serde(default)]
     pub problem_type: Option<String>,
@@ -57,7 +59,7 @@ pub struct CommonConfig {
 impl CommonConfig {
     /// The labels in the order of their numbers, where there is one for each number.
     pub fn labels(&self) -> Option<Vec<String>> {
-        let labels = &self.id2label.as_ref()?.0;
+        let labels = self.id2label.as_ref()?;
         (0..labels.len()).map(|i| labels.get(&i.to_string()).cloned()).collect()
     }
 }
@@ -76,7 +78,7 @@ impl Checkpoint {
         let (state, weights) = read_state(dir)?;
         let (sentence, modules) = sentence::read(dir)?.unzip();
         let files = std::iter::once(config_path).chain(weights).chain(modules.into_iter().flatten()).collect();
-        Ok(Checkpoint { dir: dir.to_owned(), config, common, sentence, state: state.with_current_names(), files })
+        Ok(Checkpoint { dir: dir.to_owned(), config, common, sentence, state: state.with_current_names()?, files })
     }
 
     /// How many numbers the tensors hold, and in which element types.

@@ -5,15 +5,14 @@
 //! Source: the format's description in the safetensors repository. Stricter than the `safetensors` crate in one
 //! point: a key that stands twice is an error.
 
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use serde::Deserialize;
 
-use super::json::{self, UniqueMap};
-use crate::error::{Error, Result, printable};
+use super::{file, json};
+use crate::error::{Error, Kind, Result, printable};
 use crate::ir::{Blob, DType, Weight};
 
 /// Longest header that the format admits, in bytes.
@@ -31,17 +30,18 @@ struct Entry {
 #[serde(untagged)]
 enum HeaderValue {
     Tensor(Entry),
-    Metadata(#[allow(dead_code)] UniqueMap<String>),
+    Metadata(#[allow(dead_code)] BTreeMap<String, String>),
 }
 
 /// The tensors of a file, by name. Fails where the file is not well-formed; nothing of it is read but the header.
 pub fn read(path: &Path) -> Result<Vec<(String, Weight)>> {
-    let file = File::open(path).map_err(|e| Error::io("reading", path, &e))?;
-    // SAFETY: the mapping is read-only. Another process that cuts the file meanwhile would end this one with SIGBUS,
-    // which loses nothing: outputs are staged and renamed last.
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("mapping", path, &e))?;
-    parse(Arc::new(map))
-        .map_err(|e| e.at(json::file_name(path)).hint("the file is damaged or cut short; fetch it again"))
+    parse(file::map(path)?).map_err(|e| {
+        let hint = match e.kind() {
+            Kind::Unsupported => "save it in one of F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL",
+            _ => "the file is damaged or cut short; fetch it again",
+        };
+        e.at(json::file_name(path)).hint(hint)
+    })
 }
 
 /// The tensors of a file's bytes, by name.
@@ -75,7 +75,7 @@ fn header(bytes: &[u8]) -> Result<(Vec<(String, HeaderValue)>, usize)> {
     if !text.starts_with('{') {
         return Err(Error::bad_input("header: does not start with `{`"));
     }
-    let UniqueMap(entries) = json::parse::<UniqueMap<HeaderValue>>(text, "header")?;
+    let entries = json::parse::<BTreeMap<String, HeaderValue>>(text, "header")?;
     Ok((entries.into_iter().collect(), 8 + length as usize))
 }
 
@@ -181,6 +181,8 @@ mod tests {
         let cases = [
             (vec![1, 2, 3], "3 bytes are too few for a safetensors file"),
             (u64::MAX.to_le_bytes().to_vec(), "header: 18446744073709551615 bytes, at most 100000000 are admitted"),
+            (100_000_001u64.to_le_bytes().to_vec(), "header: 100000001 bytes, at most 100000000 are admitted"),
+            (100_000_000u64.to_le_bytes().to_vec(), "header: 100000000 bytes announced, 0 are left in the file"),
             (100u64.to_le_bytes().to_vec(), "header: 100 bytes announced, 0 are left in the file"),
             (file("[]", &[]), "header: does not start with `{`"),
             (one("F32", "[2]", "[0,4]", 4), "tensor `w` holds 4 bytes, but f32[2] needs 8"),
@@ -198,16 +200,40 @@ mod tests {
                 "tensor `b`: bytes 4…8 leave a gap after those before, which end at 1",
             ),
             (file(r#"{"__metadata__":{"format":3}}"#, &[]), "header: __metadata__: data did not match any variant"),
+            (file(r#"{"__metadata__":["pt"]}"#, &[]), "header: __metadata__: data did not match any variant"),
+            (file(r#"{"__metadata__":{},"__metadata__":{}}"#, &[]), "header: `__metadata__` stands twice"),
+            (file(r#"{"__metadata__":{"a":"","a":""}}"#, &[]), "header: __metadata__: `a` stands twice"),
+            (file(r#"{"w":{}}"#, &[]), "header: `w` is malformed"),
+            (one("F32", "[-1]", "[0,4]", 4), "header: w: data did not match any variant"),
+            (one("F32", "[1]", "[-4,0]", 4), "header: w: data did not match any variant"),
         ];
         for (bytes, expected) in cases {
             let found = refusal(bytes);
             assert!(found.starts_with(expected), "{found}");
         }
         let twice = two(&entry("a", "F32", "[1]", "[0,4]"), &entry("a", "F32", "[1]", "[4,8]"));
-        assert!(refusal(twice).contains("`a` stands twice"));
+        assert_eq!(refusal(twice), "header: `a` stands twice at line 1 column 57");
         assert_eq!(
             refusal(file("{\u{0}", &[]).into_iter().map(|b| if b == 0x7b { 0xff } else { b }).collect()),
             "header: not UTF-8"
+        );
+    }
+
+    #[test]
+    fn a_hint_says_what_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let hint = |bytes: Vec<u8>| {
+            std::fs::write(&path, bytes).unwrap();
+            let error = read(&path).unwrap_err();
+            assert_eq!((error.locations(), error.exit_code()), (&["model.safetensors".to_owned()][..], 2));
+            error.hints()[0].clone()
+        };
+        assert_eq!(hint(vec![1]), "the file is damaged or cut short; fetch it again");
+        assert_eq!(hint(vec![]), "the file is damaged or cut short; fetch it again");
+        assert_eq!(
+            hint(file(&format!("{{{}}}", entry("w", "F8_E4M3", "[1]", "[0,1]")), &[0])),
+            "save it in one of F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL"
         );
     }
 

@@ -5,28 +5,38 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::json::{self, UniqueMap};
+use super::json;
 use super::{StateDict, Tensor, read_weights};
 use crate::error::{Error, Result, printable};
 
 #[derive(Deserialize)]
 struct Index {
-    weight_map: UniqueMap<String>,
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Which file holds each tensor, by the text of an index that messages call `index_name`. Every file is a name beside
+/// the index.
+pub fn parse(text: &str, index_name: &str) -> Result<BTreeMap<String, String>> {
+    let Index { weight_map } = json::parse(text, index_name)?;
+    if weight_map.is_empty() {
+        return Err(Error::bad_input("`weight_map` names no tensor").at(index_name));
+    }
+    for shard in weight_map.values() {
+        check_name(shard).map_err(|e| e.at(format!("{index_name}: weight_map")))?;
+    }
+    Ok(weight_map)
 }
 
 /// Reads every file that an index names. Each tensor must be in the file that the index says, and in no other.
 pub(super) fn read(index_path: &Path) -> Result<(StateDict, Vec<PathBuf>)> {
     let index_name = json::file_name(index_path);
-    let Index { weight_map: UniqueMap(weight_map) } = json::read(index_path)?;
-    if weight_map.is_empty() {
-        return Err(Error::bad_input("`weight_map` names no tensor").at(index_name));
-    }
+    let weight_map = parse(&json::read_text(index_path)?, &index_name)?;
     let dir = index_path.parent().unwrap_or(Path::new(""));
     let mut state = StateDict::default();
     let mut files = vec![index_path.to_owned()];
     let shards: BTreeSet<&String> = weight_map.values().collect();
     for shard in shards {
-        let path = dir.join(plain_name(shard).map_err(|e| e.at(format!("{index_name}: weight_map")))?);
+        let path = dir.join(shard);
         if !path.is_file() {
             return Err(Error::bad_input(format!("the shard {} is missing", printable(shard)))
                 .at(format!("{index_name}: weight_map"))
@@ -64,12 +74,11 @@ fn add(
     Ok(())
 }
 
-/// The name of a file beside the index, and of nothing else.
-fn plain_name(name: &str) -> Result<&Path> {
-    let path = Path::new(name);
-    let mut parts = path.components();
+/// Fails where a name is not that of a file beside the index.
+fn check_name(name: &str) -> Result<()> {
+    let mut parts = Path::new(name).components();
     match (parts.next(), parts.next()) {
-        (Some(Component::Normal(_)), None) if !name.contains('\\') => Ok(path),
+        (Some(Component::Normal(_)), None) if !name.contains(['/', '\\', '\0']) => Ok(()),
         _ => Err(Error::bad_input(format!("`{}` is no name of a file beside the index", printable(name)))),
     }
 }

@@ -46,16 +46,26 @@ impl StateDict {
         self.tensors.contains_key(name)
     }
 
-    /// The tensors with norms called `weight` and `bias`; TensorFlow's converters called them `gamma` and `beta`.
-    pub fn with_current_names(mut self) -> StateDict {
+    /// The tensors with norms called `weight` and `bias`; TensorFlow's converters called them `gamma` and `beta`. Fails
+    /// where a tensor has both names.
+    pub fn with_current_names(mut self) -> Result<StateDict> {
         let renamed = |name: &str, old: &str, new: &str| name.strip_suffix(old).map(|stem| format!("{stem}{new}"));
         let current = |name: String| {
             renamed(&name, "LayerNorm.gamma", "LayerNorm.weight")
                 .or_else(|| renamed(&name, "LayerNorm.beta", "LayerNorm.bias"))
                 .unwrap_or(name)
         };
-        self.tensors = self.tensors.into_iter().map(|(name, tensor)| (current(name), tensor)).collect();
-        self
+        for (name, tensor) in std::mem::take(&mut self.tensors) {
+            let (file, name) = (tensor.file.clone(), current(name));
+            if self.tensors.insert(name.clone(), tensor).is_some() {
+                return Err(Error::bad_input(format!(
+                    "tensor `{}` stands twice, also under its old name",
+                    printable(&name)
+                ))
+                .at(file.to_string()));
+            }
+        }
+        Ok(self)
     }
 
     /// The tensors with names as a task's model has them: those of the encoder begin with `prefix`, those of the
@@ -135,6 +145,9 @@ impl<'a> Scope<'a> {
     /// The tensor `name` of this scope, which must have that shape. It comes in 32 bits, whatever the file keeps:
     /// families draw in one precision, and passes choose another.
     pub fn tensor(&self, name: &str, shape: &[Size]) -> Result<Weight> {
+        if let Some(size) = shape.iter().find(|size| size.n == 0) {
+            return Err(Error::bad_input(format!("`{}` is 0, expected 1 or more", size.field)).at("config.json"));
+        }
         let full = self.full(name);
         let tensor = self.state.get(&full).ok_or_else(|| self.missing(&full))?;
         let found = tensor.weight.shape();
@@ -207,5 +220,24 @@ mod tests {
         let error = scope.tensor("i64", &[size]).unwrap_err();
         assert_eq!(error.message(), "tensor `i64` holds i64, expected floating-point numbers");
         assert_eq!(scope.unread(), ["i64"]);
+        let error = scope.tensor("f32", &[Size { n: 0, field: "vocab_size" }]).unwrap_err();
+        assert_eq!(error.to_string(), "`vocab_size` is 0, expected 1 or more\n  in config.json");
+    }
+
+    #[test]
+    fn a_norm_has_one_name() {
+        let named = |names: &[&str]| {
+            let mut state = StateDict::default();
+            for name in names {
+                let weight = Weight::source(*name, DType::F32, vec![2], None).unwrap();
+                state.insert((*name).to_owned(), Tensor { weight, file: "model.safetensors".into() });
+            }
+            state.with_current_names()
+        };
+        assert!(named(&["a.LayerNorm.gamma", "a.LayerNorm.beta"]).unwrap().contains("a.LayerNorm.weight"));
+        assert_eq!(
+            named(&["a.LayerNorm.gamma", "a.LayerNorm.weight"]).unwrap_err().to_string(),
+            "tensor `a.LayerNorm.weight` stands twice, also under its old name\n  in model.safetensors"
+        );
     }
 }

@@ -6,8 +6,9 @@ use clap::Args;
 
 use super::{Screen, SourceArgs};
 use crate::bundle::Manifest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::Gate;
+use crate::output;
 use crate::pipeline::{self, BuildRequest};
 use crate::precision::Precision;
 use crate::recipe::{EngineSpec, Recipe};
@@ -66,9 +67,7 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
     recipe.labels = args.labels.or(recipe.labels);
     recipe.calibration = args.calibration.or(recipe.calibration);
     recipe.max_length = args.max_length.or(recipe.max_length);
-    if args.output.starts_with(&args.source.checkpoint) {
-        return Err(Error::bad_input("the output is inside the checkpoint").hint("choose another place for -o"));
-    }
+    output::check_apart(&args.output, args.recipe.as_deref())?;
     let request =
         BuildRequest { source: args.source.source(recipe.task), recipe, output: args.output, strict: args.strict };
     screen.note(format!("building {}", request.output.display()));

@@ -1,6 +1,6 @@
 //! `kilnc export`: a checkpoint becomes one ONNX model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -53,7 +53,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
         return Err(Error::bad_input(format!("the output {} does not end in .onnx", args.output.display())));
     }
     args.dump_after.as_deref().map(passes::known).transpose()?;
-    let stage = Stage::new(&args.output, |_| false)?;
+    let stage = Stage::new(&args.output, Path::is_file)?;
     screen.begin("reading", None);
     let model = pipeline::load(&args.source.source(None))?;
     let mut manager = Manager { dump_after: args.dump_after, ..Manager::default() };

@@ -9,7 +9,7 @@ use super::Screen;
 use crate::adapter;
 use crate::bundle::{self, Bundle, Manifest};
 use crate::checkpoint::{Checkpoint, safetensors};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable, printable_sentence};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -86,17 +86,17 @@ fn weights(kind: &'static str, path: &std::path::Path) -> Result<CheckpointRepor
 }
 
 fn line(name: &str, ty: String) -> TensorLine {
-    TensorLine { name: crate::error::printable(name), ty }
+    TensorLine { name: printable(name), ty }
 }
 
 fn describe_weights(report: &CheckpointReport) -> String {
     let mut out = report.kind.to_owned();
     if let Some(model_type) = &report.model_type {
-        out += &format!(" of a {} ({})", crate::error::printable(model_type), report.architectures.join(", "));
+        out += &format!(" of a {} ({})", printable(model_type), printable_sentence(&report.architectures.join(", ")));
     }
     out += &format!(": {:.2} M parameters, {:.1} MB\n", report.parameters as f64 / 1e6, report.bytes as f64 / 1e6);
     if let Some(labels) = &report.labels {
-        out += &format!("labels: {}\n", labels.join(", "));
+        out += &format!("labels: {}\n", printable_sentence(&labels.join(", ")));
     }
     let width = report.tensors.iter().map(|t| t.name.chars().count()).max().unwrap_or(0);
     report.tensors.iter().for_each(|t| out += &format!("  {:width$}  {}\n", t.name, t.ty));
@@ -106,12 +106,12 @@ fn describe_weights(report: &CheckpointReport) -> String {
 fn describe_bundle(manifest: &Manifest) -> String {
     let mut out = format!(
         "bundle {}: {} for {}, {} labels, up to {} tokens; built by kilnc {}\n",
-        manifest.name,
-        manifest.model_type,
+        printable(&manifest.name),
+        printable(&manifest.model_type),
         manifest.task,
         manifest.labels.len(),
         manifest.max_length,
-        manifest.kilnc
+        printable(&manifest.kilnc)
     );
     for file in &manifest.sources {
         out += &format!("source   {} ({} bytes, sha256 {}…)\n", file.path, file.bytes, short(&file.sha256));

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::adapter::AdapterSource;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, visible};
 use crate::pipeline::Source;
 use crate::task::Task;
 use crate::{bench as harness, child};
@@ -120,7 +120,7 @@ pub fn report(error: &Error, json: bool) {
     if json {
         println!("{}", serde_json::json!({ "error": child::SentError::from(error) }));
     }
-    eprintln!("error: {error}");
+    eprintln!("error: {}", visible(&error.to_string()));
 }
 
 fn serve(job: &str) -> Result<()> {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, visible};
 use crate::pipeline::Observer;
 
 /// Standard output and standard error, as the flags ask.
@@ -37,7 +37,7 @@ impl Screen {
                     .map_err(|e| Error::bug(format!("a result cannot be printed: {e}")))?
                     + "\n"
             }
-            false => human(value),
+            false => visible(&human(value)),
         };
         use std::io::Write;
         match std::io::stdout().write_all(text.as_bytes()) {
@@ -57,8 +57,8 @@ impl Screen {
     fn print(&self, line: &str) {
         let stage = self.stage.lock();
         match stage.as_ref().ok().and_then(|stage| stage.as_ref()) {
-            Some(stage) => stage.bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(stage) => stage.bar.suspend(|| eprintln!("{}", visible(line))),
+            None => eprintln!("{}", visible(line)),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::checkpoint::json::{self, file_name};
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, nearest, printable, printable_sentence};
 
 /// Longest line that is read, in bytes.
 const LONGEST_LINE: u64 = 16 << 20;
@@ -26,28 +26,33 @@ pub struct Example {
 /// object, is empty, or has a label that is not among `labels`.
 pub fn read_examples(path: &Path, labels: &[String]) -> Result<Vec<Example>> {
     let file = File::open(path).map_err(|e| Error::io("reading", path, &e))?;
-    let mut reader = BufReader::new(file);
+    parse_examples(BufReader::new(file), &file_name(path), labels)
+}
+
+/// The same for the lines of `reader`, which messages call `file`.
+pub fn parse_examples(mut reader: impl BufRead, file: &str, labels: &[String]) -> Result<Vec<Example>> {
     let mut examples = Vec::new();
+    let mut line = Vec::new();
     for number in 1.. {
-        let mut line = String::new();
-        let read =
-            reader.by_ref().take(LONGEST_LINE + 1).read_line(&mut line).map_err(|e| Error::io("reading", path, &e))?;
-        if read == 0 {
+        let place = format!("{file} line {number}");
+        line.clear();
+        let read = reader.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut line);
+        if read.map_err(|e| Error::bad_input(format!("{place}: {e}")))? == 0 {
             break;
         }
-        let place = format!("{} line {number}", file_name(path));
-        if read as u64 > LONGEST_LINE {
+        if line.len() as u64 > LONGEST_LINE {
             return Err(Error::bad_input(format!("{place}: longer than {LONGEST_LINE} bytes")));
         }
-        if line.trim().is_empty() {
+        let text = std::str::from_utf8(&line).map_err(|_| Error::bad_input(format!("{place}: not UTF-8")))?;
+        if text.trim().is_empty() {
             continue;
         }
-        let example: Example = json::parse(line.trim_end(), &place)?;
+        let example: Example = json::parse(text.trim_end(), &place)?;
         check(&example, labels).map_err(|e| e.at(place))?;
         examples.push(example);
     }
     if examples.is_empty() {
-        return Err(Error::bad_input(format!("{} holds no texts", path.display()))
+        return Err(Error::bad_input(format!("{file} holds no texts"))
             .hint("each line is an object such as {\"text\": \"…\", \"label\": \"…\"}"));
     }
     Ok(examples)
@@ -62,7 +67,7 @@ fn check(example: &Example, labels: &[String]) -> Result<()> {
             let error = Error::bad_input(format!("unknown label `{}`", printable(label)));
             Err(match nearest(label, labels.iter().map(String::as_str)) {
                 Some(near) => error.hint(format!("did you mean `{near}`?")),
-                None => error.hint(format!("known: {}", labels.join(", "))),
+                None => error.hint(format!("known: {}", printable_sentence(&labels.join(", ")))),
             })
         }
         _ => Ok(()),
@@ -96,6 +101,25 @@ mod tests {
             message("{\"text\": \"a\", \"label\": \"wep\"}"),
             "unknown label `wep`\n  in texts.jsonl line 1\n\nhint: did you mean `web`?"
         );
-        assert!(message("\n\n").contains("holds no texts"));
+        assert_eq!(
+            message("{\"text\": \"a\", \"label\": \"a quite different one\"}"),
+            "unknown label `a quite different one`\n  in texts.jsonl line 1\n\nhint: known: web, mail"
+        );
+        assert_eq!(message("{\"label\": \"web\"}"), "texts.jsonl line 1: missing field `text` at line 1 column 16");
+        let empty = "texts.jsonl holds no texts\n\n\
+                     hint: each line is an object such as {\"text\": \"…\", \"label\": \"…\"}";
+        assert_eq!(message("\n\n"), empty);
+        assert_eq!(message(""), empty);
+    }
+
+    #[test]
+    fn a_line_has_a_length_and_is_utf_8() {
+        let labels = ["web".to_owned()];
+        let refused = |reader: &mut dyn Read| parse_examples(BufReader::new(reader), "t.jsonl", &labels).unwrap_err();
+        let long = "t.jsonl line 1: longer than 16777216 bytes";
+        // 100 MB without an end, and 17 MB of a letter of two bytes that the limit cuts in half.
+        assert_eq!(refused(&mut std::io::repeat(b'x').take(100_000_000)).message(), long);
+        assert_eq!(refused(&mut format!("x{}", "é".repeat(17 << 19)).as_bytes()).message(), long);
+        assert_eq!(refused(&mut &b"{\"text\": \"\xff\"}"[..]).message(), "t.jsonl line 1: not UTF-8");
     }
 }

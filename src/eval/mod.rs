@@ -6,7 +6,7 @@ mod golden;
 mod parity;
 mod probes;
 
-pub use dataset::{Example, read_examples};
+pub use dataset::{Example, parse_examples, read_examples};
 pub use gate::{Check, Gate};
 pub use golden::Golden;
 pub use parity::Parity;

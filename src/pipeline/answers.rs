@@ -9,6 +9,7 @@ use crate::bundle::{self, GateEntry};
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
 use crate::eval::{Example, Gate, Golden, PROBES, Parity, read_examples};
+use crate::ir::{Graph, Op};
 use crate::passes::Manager;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
@@ -37,7 +38,11 @@ impl Judge {
     /// Reads all that answers are checked with. Without texts in the recipe, a few built-in ones are asked.
     pub fn new(recipe: &Recipe, model: &Model, strict: bool) -> Result<Judge> {
         let labels = labels(recipe, model)?;
-        let encoder = TextEncoder::open(&model.checkpoint.dir.join(bundle::TOKENIZER), max_length(recipe, model)?)?;
+        let tokenizer = model.checkpoint.dir.join(bundle::TOKENIZER);
+        let encoder = TextEncoder::open(&tokenizer, max_length(recipe, model)?)?;
+        if let Some(rows) = embedding_rows(&model.graph) {
+            encoder.check_rows(rows).map_err(|e| e.at(tokenizer.display().to_string()))?;
+        }
         let (texts_name, texts) = match &recipe.texts {
             Some(path) => (json::file_name(path), read_examples(path, &labels)?),
             None => ("built-in probes".to_owned(), probes()),
@@ -275,6 +280,13 @@ fn labels(recipe: &Recipe, model: &Model) -> Result<Vec<String>> {
         Some(twice) => Err(Error::bad_input(format!("the label `{}` stands twice", printable(&twice.concat())))),
         None => Ok(labels),
     }
+}
+
+/// How many tokens the graph has an embedding for.
+fn embedding_rows(graph: &Graph) -> Option<usize> {
+    let ids = graph.find("input_ids")?;
+    let tables = graph.consumers(ids).filter(|node| node.op == Op::Embed).filter_map(|node| *node.inputs.first()?);
+    tables.filter_map(|table| graph.value(table).ty.shape.first()?.fixed()).min()
 }
 
 fn max_length(recipe: &Recipe, model: &Model) -> Result<usize> {

@@ -6,14 +6,14 @@ mod calibrator;
 mod tensorrt;
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::adapter::{self, AdapterSource, Merged};
 use crate::bundle::{self, Manifest};
 use crate::checkpoint::{Checkpoint, json};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Graph, Role};
-use crate::output::Stage;
+use crate::output::{self, Stage};
 use crate::passes::{FirstToken, FuseQkv, GroupNeurons, Half, Manager, QuantizeDynamic, Smooth};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
@@ -151,8 +151,19 @@ pub struct BuildRequest {
     pub strict: bool,
 }
 
+impl BuildRequest {
+    /// The folders and files that it names.
+    fn inputs(&self) -> impl Iterator<Item = &Path> {
+        let Recipe { labels, texts, golden, .. } = &self.recipe;
+        let files = [labels.as_ref(), texts.as_ref(), golden.as_ref().map(|golden| &golden.file)];
+        let folders = self.source.adapters.iter().map(|adapter| &adapter.dir).chain([&self.source.checkpoint]);
+        folders.chain(files.into_iter().flatten()).map(PathBuf::as_path)
+    }
+}
+
 /// Builds a bundle. Nothing is written to the output unless every gate is passed.
 pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest> {
+    output::check_apart(&request.output, request.inputs())?;
     let stage = Stage::new(&request.output, bundle::is_bundle)?;
     observer.begin("reading", None);
     let model = load(&request.source)?;

@@ -6,6 +6,7 @@ mod classify;
 pub mod library;
 mod ort;
 mod text;
+mod tokenizer;
 mod tract;
 
 use std::fmt;
@@ -16,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 pub use classify::{Answer, classify};
-pub use text::TextEncoder;
+pub use text::{LONGEST_TEXT, TextEncoder};
+pub use tokenizer::THREAD as TOKENIZER_THREAD;
 
 /// A program or library that runs engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

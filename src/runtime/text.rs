@@ -1,16 +1,26 @@
 //! From texts to the inputs of an engine.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
+use super::tokenizer::{self, Checked};
 use super::{Elements, Named, Tensor};
-use crate::error::{Error, Result, printable_sentence};
+use crate::checkpoint::json;
+use crate::error::{Error, Result, printable, printable_sentence};
+
+/// Longest text that is read, in bytes. It is cut to the model's length, but only after all of it was tokenized.
+pub const LONGEST_TEXT: usize = 1 << 20;
+
+/// Longest normalized form of a text that a tokenizer may make, in bytes.
+const LONGEST_NORMALIZED: usize = 1 << 26;
 
 /// A tokenizer with the model's limits.
 pub struct TextEncoder {
-    tokenizer: Tokenizer,
-    pad: i64,
+    tokenizer: Arc<Tokenizer>,
+    growth: usize,
+    pad: u32,
     /// Longest sequence that is made, in tokens; longer texts are cut.
     pub max_length: usize,
 }
@@ -19,31 +29,44 @@ impl TextEncoder {
     /// Opens a `tokenizer.json`. Its own truncation and padding do not count: `max_length` is the model's, and a batch
     /// is padded to its longest text.
     pub fn open(path: &Path, max_length: usize) -> Result<TextEncoder> {
-        let malformed = |e: tokenizers::Error| {
-            Error::bad_input(format!("tokenizer.json: {}", printable_sentence(&e.to_string())))
-                .at(path.display().to_string())
-        };
         if !path.is_file() {
             return Err(Error::bad_input(format!("{} is missing", path.display()))
                 .hint("save the fast tokenizer beside the model: tokenizer.save_pretrained(DIR)"));
         }
-        let mut tokenizer = Tokenizer::from_file(path).map_err(malformed)?;
+        TextEncoder::parse(json::read_text(path)?, max_length).map_err(|e| e.at(path.display().to_string()))
+    }
+
+    /// The same for the text of a file.
+    pub fn parse(text: String, max_length: usize) -> Result<TextEncoder> {
+        let Checked { mut tokenizer, growth } = tokenizer::parse(text)?;
         let pad = tokenizer.get_padding().map(|padding| padding.pad_id);
         let pad = pad.or_else(|| tokenizer.token_to_id("[PAD]")).or_else(|| tokenizer.token_to_id("<pad>"));
         let truncation = TruncationParams { max_length, ..TruncationParams::default() };
-        tokenizer.with_truncation(Some(truncation)).map_err(malformed)?;
+        tokenizer.with_truncation(Some(truncation)).map_err(|e| tokenizer::malformed(&e))?;
         tokenizer.with_padding(None);
-        Ok(TextEncoder { tokenizer, pad: i64::from(pad.unwrap_or(0)), max_length })
+        Ok(TextEncoder { tokenizer: Arc::new(tokenizer), growth, pad: pad.unwrap_or(0), max_length })
     }
 
-    /// The number of tokens of a text, without its cut.
-    pub fn length(&self, text: &str) -> Result<usize> {
-        Ok(self.encode_one(text)?.get_ids().len())
+    /// Fails where a token has no row in an embedding of so many: those of the vocabulary, those that are put around
+    /// every text, and padding.
+    pub fn check_rows(&self, rows: usize) -> Result<()> {
+        let vocabulary = self.tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token));
+        let around = self.encode_all(&[""])?;
+        let around = around.iter().flat_map(|e| e.get_ids().iter().copied().zip(e.get_tokens().iter().cloned()));
+        let largest = vocabulary.chain(around).chain([(self.pad, "padding".to_owned())]).max();
+        match largest {
+            Some((id, token)) if id as usize >= rows => Err(Error::bad_input(format!(
+                "tokenizer.json: the token `{}` has the number {id}, but the embedding has {rows} rows",
+                printable(&token)
+            ))
+            .hint("the tokenizer belongs to another model, or the embedding was not resized when tokens were added")),
+            _ => Ok(()),
+        }
     }
 
     /// The inputs for a batch of texts, padded to the longest.
     pub fn encode(&self, texts: &[&str]) -> Result<Named> {
-        let encodings = texts.iter().map(|text| self.encode_one(text)).collect::<Result<Vec<_>>>()?;
+        let encodings = self.encode_all(texts)?;
         let longest = encodings.iter().map(|e| e.get_ids().len()).max().unwrap_or(0);
         if longest == 0 {
             return Err(Error::bad_input("there is no text to encode"));
@@ -58,15 +81,39 @@ impl TextEncoder {
             Tensor { shape: vec![encodings.len(), longest], elements: Elements::I64(values) }
         };
         Ok(vec![
-            ("input_ids".to_owned(), tensor(Encoding::get_ids, self.pad)),
+            ("input_ids".to_owned(), tensor(Encoding::get_ids, i64::from(self.pad))),
             ("attention_mask".to_owned(), tensor(Encoding::get_attention_mask, 0)),
             ("token_type_ids".to_owned(), tensor(Encoding::get_type_ids, 0)),
         ])
     }
 
-    fn encode_one(&self, text: &str) -> Result<Encoding> {
-        self.tokenizer.encode(text, true).map_err(|e| {
-            Error::bad_input(format!("a text cannot be tokenized: {}", printable_sentence(&e.to_string())))
+    fn encode_all(&self, texts: &[&str]) -> Result<Vec<Encoding>> {
+        for text in texts {
+            self.check_length(text.len())?;
+        }
+        let (tokenizer, texts) = (self.tokenizer.clone(), texts.iter().map(|text| (*text).to_owned()).collect());
+        tokenizer::watched(move || {
+            let texts: Vec<String> = texts;
+            texts.iter().map(|text| encode_one(&tokenizer, text)).collect()
         })
     }
+
+    fn check_length(&self, bytes: usize) -> Result<()> {
+        if bytes > LONGEST_TEXT {
+            return Err(Error::bad_input(format!("a text of {bytes} bytes, at most {LONGEST_TEXT} are read")));
+        }
+        if bytes.saturating_mul(self.growth) > LONGEST_NORMALIZED {
+            return Err(Error::unsupported(format!(
+                "tokenizer.json: normalizer: its replacements can make a text of {bytes} bytes longer than \
+                 {LONGEST_NORMALIZED}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn encode_one(tokenizer: &Tokenizer, text: &str) -> Result<Encoding> {
+    tokenizer
+        .encode(text, true)
+        .map_err(|e| Error::bad_input(format!("a text cannot be tokenized: {}", printable_sentence(&e.to_string()))))
 }

@@ -136,12 +136,83 @@ fn sizes_that_are_none_are_refused_with_their_field() {
         (r#""32""#, r#"config.json: hidden_size: invalid type: string "32", expected usize"#),
         ("null", "config.json: hidden_size: invalid type: null, expected usize"),
         ("18446744073709551616", "config.json: hidden_size: invalid type: floating point `1.8446744073709552e+19`"),
-        ("32, \"hidden_size\": 32", "config.json: duplicate field `hidden_size`"),
+        ("32, \"hidden_size\": 32", "config.json: `hidden_size` stands twice at line "),
     ];
     for (value, expected) in cases {
         let said = size(value);
         assert!(said.starts_with(expected), "{value}: {said}");
     }
+}
+
+#[test]
+fn json_is_sound_in_fields_that_nobody_reads_too() {
+    let ignored = |value: &str| config_refusal(r#""use_cache": true"#, &format!(r#""ignored": {value}"#));
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    assert!(ignored(&deep).contains(": recursion limit exceeded at line "), "{}", ignored(&deep));
+    let cases = [
+        (r#"{"a": [{"b": 1, "b": 1}]}"#, "config.json: ignored.a[0]: `b` stands twice at line "),
+        ("NaN", "config.json: ignored: expected value at line "),
+        ("-Infinity", "config.json: ignored: invalid number at line "),
+        ("1e999", "config.json: ignored: number out of range at line "),
+        (
+            "\"\u{1}\"",
+            "config.json: ignored: control character (\\u0000-\\u001F) found while parsing a string at line ",
+        ),
+    ];
+    for (value, expected) in cases {
+        let said = ignored(value);
+        assert!(said.starts_with(expected), "{value}: {said}");
+    }
+}
+
+#[test]
+fn a_configuration_is_one_plain_file_of_json() {
+    let dir = copied("tiny-bert", &["config.json", "model.safetensors"]);
+    let path = dir.path().join("config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let said = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        refusal(draw(dir.path()))
+    };
+    assert_eq!(
+        said(format!("\u{feff}{text}").as_bytes()),
+        "config.json: starts with a byte order mark\n\nhint: save it as plain UTF-8"
+    );
+    assert!(said(format!("{text} {{}}").as_bytes()).starts_with("config.json: trailing characters at line "));
+    assert!(said(&text.as_bytes()[..100]).contains(": EOF while parsing a value at line "));
+    assert!(said(b"").starts_with("config.json: EOF while parsing a value at line 1"));
+    assert!(said(b"[]").starts_with("config.json: invalid length 0, expected struct CommonConfig"));
+    assert!(said(b"{\"a\": \"\xff\"}").ends_with(": stream did not contain valid UTF-8"));
+    fs::remove_file(&path).unwrap();
+    assert!(refusal(draw(dir.path())).ends_with("config.json: No such file or directory (os error 2)"));
+    fs::create_dir(&path).unwrap();
+    assert!(refusal(draw(dir.path())).ends_with("config.json is no plain file"));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_pipe_is_no_part_of_a_checkpoint() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    for (file, others, expected) in [
+        ("config.json", "model.safetensors", "config.json is no plain file"),
+        ("model.safetensors", "config.json", "neither model.safetensors nor pytorch_model.bin is there\n  in "),
+    ] {
+        let dir = copied("tiny-bert", &[others]);
+        mknodat(CWD, &dir.path().join(file), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let said = refusal(draw(dir.path()));
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn links_to_files_are_followed_as_the_cache_of_the_hub_has_them() {
+    let blobs = copied("tiny-bert", &["config.json", "model.safetensors"]);
+    let snapshot = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::os::unix::fs::symlink(blobs.path().join(file), snapshot.path().join(file)).unwrap();
+    }
+    draw(snapshot.path()).unwrap();
 }
 
 #[test]
@@ -157,6 +228,34 @@ fn more_layers_than_there_are_fail_at_the_first_that_is_missing() {
     let said = config_refusal(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 2147483648"#);
     let expected = "tensor `bert.encoder.layer.2.attention.self.query.weight` is missing\n  in model.safetensors\n\n";
     assert!(said.starts_with(expected), "{said}");
+}
+
+#[test]
+fn layers_that_share_their_weights_are_limited_in_number() {
+    let dir = copied("families/albert/seqcls", &["config.json", "model.safetensors"]);
+    let path = dir.path().join("config.json");
+    let mut config: serde_json::Value = json::read(&path).unwrap();
+    for (layers, inner, found) in
+        [(2147483648u64, 1, 2147483648u64), (1, 1025, 1025), (2, 0, 0), (u64::MAX, 2, u64::MAX)]
+    {
+        config["num_hidden_layers"] = layers.into();
+        config["inner_group_num"] = inner.into();
+        fs::write(&path, config.to_string()).unwrap();
+        assert_eq!(
+            refusal(draw(dir.path())),
+            format!("expected 1 to 1024 layers, found {found}\n  in config.json: num_hidden_layers × inner_group_num")
+        );
+    }
+}
+
+#[test]
+fn sizes_of_zero_are_refused_with_their_field() {
+    for (field, value) in
+        [("vocab_size", 121), ("max_position_embeddings", 64), ("type_vocab_size", 2), ("intermediate_size", 64)]
+    {
+        let said = config_refusal(&format!("\"{field}\": {value}"), &format!("\"{field}\": 0"));
+        assert_eq!(said, format!("`{field}` is 0, expected 1 or more\n  in config.json"));
+    }
 }
 
 #[test]

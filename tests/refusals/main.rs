@@ -2,6 +2,7 @@
 
 mod adapter;
 mod checkpoint;
+mod tokenizer;
 
 use std::collections::BTreeMap;
 use std::fs;

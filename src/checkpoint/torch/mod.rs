@@ -16,17 +16,14 @@ mod value;
 mod zip;
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
-
 use self::pickle::Pickle;
 use self::strided::Views;
 use self::value::{Object, Tensor, Value};
-use super::json;
+use super::{file, json};
 use crate::error::{Error, Kind, Result, printable};
 use crate::ir::Weight;
 
@@ -34,11 +31,7 @@ type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// The tensors of a file, by name, in the file's order. Fails where the file is damaged or asks for code.
 pub fn read(path: &Path) -> Result<Vec<(String, Weight)>> {
-    let file = File::open(path).map_err(|e| Error::io("reading", path, &e))?;
-    // SAFETY: the mapping is read-only. Another process that cuts the file meanwhile would end this one with SIGBUS,
-    // which loses nothing: outputs are staged and renamed last.
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("mapping", path, &e))?;
-    parse(Arc::new(map)).map_err(|e| {
+    parse(file::map(path)?).map_err(|e| {
         let hint = match e.kind() {
             Kind::Unsupported => "re-save as safetensors: model.save_pretrained(DIR, safe_serialization=True)",
             _ => "the file is damaged or cut short; fetch it again",

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::str::CharIndices;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable_sentence};
 use crate::ir::{Attribute, Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId};
 
 /// Parses a graph. Types are inferred again, and must be those of the text.
@@ -11,7 +11,8 @@ pub fn parse(text: &str) -> Result<Graph> {
     let mut parser = Parser { text, rest: text, builder: Builder::default(), named: HashMap::new() };
     parser.graph().map_err(|what| {
         let line = text.len().checked_sub(parser.rest.len()).and_then(|at| text.get(..at));
-        Error::bad_input(what).at(format!("line {} of the graph's text", line.unwrap_or(text).lines().count().max(1)))
+        Error::bad_input(printable_sentence(&what))
+            .at(format!("line {} of the graph's text", line.unwrap_or(text).lines().count().max(1)))
     })?;
     Ok(parser.builder.finish())
 }
@@ -19,7 +20,7 @@ pub fn parse(text: &str) -> Result<Graph> {
 /// Parses a type such as `f32[batch_size, 4]`.
 pub fn parse_type(text: &str) -> Result<TensorType> {
     let mut parser = Parser { text, rest: text, builder: Builder::default(), named: HashMap::new() };
-    parser.ty().map_err(Error::bad_input)
+    parser.ty().map_err(|what| Error::bad_input(printable_sentence(&what)))
 }
 
 /// Whether a bare name can have this character.

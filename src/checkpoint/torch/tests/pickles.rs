@@ -85,6 +85,69 @@ fn every_element_type_has_its_storage() {
     }
 }
 
+/// What is said of an archive of that pickle, or that it is read.
+fn said(body: Vec<u8>) -> String {
+    let read = parse(Arc::new(saved(&body, &[("0", &[0; 8])])));
+    read.map_or_else(|e| e.message().to_owned(), |_| "read".to_owned())
+}
+
+#[test]
+fn these_opcodes_are_admitted_and_no_others() {
+    // PROTO STOP MARK GLOBAL REDUCE BUILD, EMPTY_ DICT LIST TUPLE, TUPLE TUPLE1-3, APPEND APPENDS SETITEM SETITEMS,
+    // NONE NEWTRUE NEWFALSE, BININT BININT1 BININT2 LONG1 BINFLOAT, BINUNICODE SHORT_BINSTRING,
+    // BINGET LONG_BINGET BINPUT LONG_BINPUT, BINPERSID
+    let admitted = b"\x80.(cRb}])t\x85\x86\x87aesuN\x88\x89JKM\x8aGXUhjqrQ";
+    for opcode in 0..=u8::MAX {
+        let said = said(vec![opcode]);
+        let refused = said.starts_with("opcode ") && said.ends_with(" is not one that kilnc reads")
+            || said == format!("0x{opcode:02x} is no opcode of a pickle");
+        assert_eq!(refused, !admitted.contains(&opcode), "{opcode:#x}: {said}");
+    }
+}
+
+#[test]
+fn these_names_are_admitted_and_no_others() {
+    let storages = ["Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"];
+    let types = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"];
+    let functions = ["_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter"];
+    let admitted = (functions.map(|name| ("torch._utils", name.to_owned())).into_iter())
+        .chain(storages.map(|name| ("torch", format!("{name}Storage"))))
+        .chain(types.map(|name| ("torch", name.to_owned())))
+        .chain([("torch", "Size".to_owned()), ("torch.storage", "UntypedStorage".to_owned())])
+        .chain([("collections", "OrderedDict".to_owned())]);
+    for (module, name) in admitted {
+        assert_eq!(entry(global(module, &name)), "`w` is a name, expected a tensor", "{module}.{name}");
+    }
+    let others = [
+        "posix.system",
+        "builtins.eval",
+        "__builtin__.OrderedDict",
+        "collections.defaultdict",
+        "torch.OrderedDict",
+        "torch.Storage",
+        "torch.FloatStorage.x",
+        "torch.jit.load",
+        "torch.complex64",
+        "torch.storage._load_from_bytes",
+        "torch._utils._rebuild_tensor",
+        "torch._utils._rebuild_sparse_tensor",
+        "torch._utils._rebuild_tensor_v2.__globals__",
+        "numpy.core.multiarray._reconstruct",
+    ];
+    for name in others {
+        let (module, last) = name.rsplit_once('.').unwrap();
+        let expected = format!("the pickle asks for `{name}`, which kilnc does not run");
+        assert_eq!(entry(global(module, last)), expected);
+    }
+}
+
+#[test]
+fn the_state_of_an_ordered_dict_is_dropped() {
+    let entries = [ordered(), b"(".to_vec(), text("w"), pair(), b"u".to_vec()].concat();
+    let body = [entries, dict(&[("_metadata", int(1))]), b"b".to_vec()].concat();
+    assert_eq!(values(body, &[1., 2.]), [("w".to_owned(), "f32[2]".to_owned(), vec![1., 2.])]);
+}
+
 #[test]
 fn code_is_refused_by_name() {
     let asks = |name: &str| format!("the pickle asks for `{name}`, which kilnc does not run");
