@@ -93,10 +93,8 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Adds the elements that one text gave. They are finite.
-    pub fn add(&mut self, elements: &[f32]) {
-        let low = elements.iter().copied().fold(0.0, f32::min);
-        let high = elements.iter().copied().fold(0.0, f32::max);
+    /// Adds the elements that one text gave: finite ones in the range `low … high`, which holds 0.
+    pub fn add(&mut self, elements: &[f32], low: f32, high: f32) {
         self.fit(high.max(-low));
         let scale = if self.width > 0.0 { 1.0 / self.width } else { 0.0 };
         for x in elements {
@@ -232,9 +230,14 @@ fn past<'a>(bins: impl Iterator<Item = (usize, &'a u64)>, outside: u64) -> Optio
 mod tests {
     use super::*;
 
+    fn add(histogram: &mut Histogram, text: &[f32]) {
+        let low = text.iter().copied().fold(0.0, f32::min);
+        histogram.add(text, low, text.iter().copied().fold(0.0, f32::max));
+    }
+
     fn of(elements: &[f32]) -> Histogram {
         let mut histogram = Histogram::default();
-        elements.chunks(100).for_each(|text| histogram.add(text));
+        elements.chunks(100).for_each(|text| add(&mut histogram, text));
         histogram
     }
 
@@ -269,8 +272,8 @@ mod tests {
     #[test]
     fn the_average_is_that_of_texts() {
         let mut histogram = Histogram::default();
-        histogram.add(&[-1.0, 2.0]);
-        histogram.add(&[-3.0, 4.0]);
+        add(&mut histogram, &[-1.0, 2.0]);
+        add(&mut histogram, &[-3.0, 4.0]);
         assert_eq!(histogram.range(Estimator::MovingAverage), (-2.0, 3.0));
     }
 

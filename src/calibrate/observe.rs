@@ -14,7 +14,7 @@ use crate::target::Target;
 use crate::verify::{Verified, verify};
 
 /// Tokens from which second moments are found; more add time and little else.
-const MOMENT_TOKENS: usize = 4096;
+const MOMENT_TOKENS: usize = 2048;
 
 /// Texts whose own ranges are kept.
 const RANGE_TEXTS: usize = 128;
@@ -135,7 +135,9 @@ impl Watched {
             }
             self.rows += 1;
         }
-        self.histogram.add(elements);
+        let low = text.lowest.iter().copied().fold(0.0, f32::min);
+        let high = text.highest.iter().copied().fold(0.0, f32::max);
+        self.histogram.add(elements, low, high);
         self.extremes.merge(&text);
         if keep_range {
             self.by_text.push(text);
