@@ -32,9 +32,10 @@ pub(super) fn multi_head(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32,
     outputs.first().copied().ok_or_else(|| Error::bug("MultiHeadAttention has an output"))
 }
 
-/// `Attention(q, k, v, m, b) = softmax(where(m, scale · q kᵀ + b, lowest)) v`, head by head
+/// `Attention(q, k, v, m, b) = softmax(where(m, (scale · q) kᵀ + b, lowest)) v`, head by head
 ///
-/// TensorRT's fused attention reads this mask as it is; an additive one costs it a kernel.
+/// Scaled first, products are smaller: half precision ends at 65504. TensorRT's fused attention takes that and reads this
+/// mask as it is; an additive one costs it a kernel.
 pub(super) fn plain(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, masks: &mut Masks) -> Result<ValueId> {
     let name = rw.name(node);
     let q = rw.required(node, 0)?;
@@ -50,9 +51,9 @@ pub(super) fn plain(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, mask
     let q = head(rw, 0, "query", [0, 2, 1, 3])?;
     let k = head(rw, 1, "key", [0, 2, 3, 1])?;
     let v = head(rw, 2, "value", [0, 2, 1, 3])?;
-    let mut scores = rw.node(&format!("{name}.product"), Op::MatMul, &[q, k])?;
     let factor = rw.weight(&format!("{name}.scale"), Weight::scalar(ty.dtype, scale)?);
-    scores = rw.node(&format!("{name}.scores"), Op::Mul, &[scores, factor])?;
+    let q = rw.node(&format!("{name}.query.scaled"), Op::Mul, &[q, factor])?;
+    let mut scores = rw.node(&format!("{name}.scores"), Op::MatMul, &[q, k])?;
     if let Some(bias) = rw.operand(node, 4)? {
         scores = rw.node(&format!("{name}.biased"), Op::Add, &[scores, bias])?;
     }
