@@ -1,8 +1,11 @@
 //! Query, key and value in one product.
 //!
-//! `Attention(x·Wq + bq, x·Wk + bk, x·Wv + bv) = Attention(split(x·[Wq|Wk|Wv] + [bq|bk|bv]))`
+//! `x·Wq + bq, x·Wk + bk, x·Wv + bv = split(x·[Wq|Wk|Wv] + [bq|bk|bv])`, where an attention reads them
 //!
-//! One wide product keeps the cores busier than three narrow ones, and quantizes `x` once.
+//! One wide product keeps the cores busier than three narrow ones, and quantizes `x` once. Whoever else reads one of the
+//! three, such as scores by distance, reads its piece.
+
+use std::collections::HashMap;
 
 use super::{Pass, Report};
 use crate::error::{Error, Result};
@@ -18,46 +21,91 @@ impl Pass for FuseQkv {
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
         let mut report = Report::default();
-        let fused = rewrite(graph, |rw, node| {
-            let Op::Attention { .. } = node.op else { return Ok(Action::Keep) };
-            match matched(rw.old(), node) {
-                Ok(projections) => {
-                    report.changed += 1;
-                    replace(rw, node, &projections)
-                }
-                Err(why) => {
-                    report.left.push(format!("{}: {why}", rw.name(node)));
-                    Ok(Action::Keep)
-                }
+        let mut found = Found::default();
+        for (_, node) in graph.nodes().filter(|(_, node)| matches!(node.op, Op::Attention { .. })) {
+            match found.matched(graph, node) {
+                Ok(projections) => found.insert(node, projections),
+                Err(why) => report.left.push(format!("{}: {why}", graph.node_name(node))),
             }
+        }
+        report.changed = found.attentions.len();
+        let mut drawn: Vec<Vec<ValueId>> = vec![Vec::new(); found.attentions.len()];
+        let fused = rewrite(graph, |rw, node| {
+            let place = node.outputs.first().and_then(|id| found.places.get(id));
+            let Some((attention, piece)) = place.copied() else { return Ok(Action::Keep) };
+            let (Some(pieces), Some(of)) = (drawn.get_mut(attention), found.attentions.get(attention)) else {
+                return Err(Error::bug("a projection belongs to an attention"));
+            };
+            if pieces.is_empty() {
+                *pieces = merge(rw, of)?;
+            }
+            Ok(Action::Replace(pieces.get(piece).copied().into_iter().collect()))
         })?;
         Ok((fused, report))
     }
 }
 
-/// The projections of one value in an attention that can be one: all three, or key and value where the query reads
-/// other rows. Or why there are none.
-fn matched<'a>(graph: &'a Graph, attention: &Node) -> Result<Vec<&'a Node>, &'static str> {
-    let projection = |i: usize| {
-        let id = operand(attention, i).ok_or("an operand is missing")?;
-        let node = graph.producer(id).filter(|node| node.op == Op::Linear).ok_or("an operand is no linear layer")?;
-        if graph.consumers(id).count() != 1 || graph.outputs().contains(&id) {
-            return Err("a projection is read elsewhere too");
+/// An attention and those of its projections that become one: all three, or key and value where the query reads other
+/// rows.
+struct Attention<'a> {
+    node: &'a Node,
+    projections: Vec<&'a Node>,
+}
+
+/// The attentions whose projections become one.
+#[derive(Default)]
+struct Found<'a> {
+    attentions: Vec<Attention<'a>>,
+    /// The attention that a projection belongs to, and its place there, by what the projection makes.
+    places: HashMap<ValueId, (usize, usize)>,
+}
+
+impl<'a> Found<'a> {
+    fn insert(&mut self, node: &'a Node, projections: Vec<&'a Node>) {
+        for (piece, projection) in projections.iter().enumerate() {
+            self.places.extend(projection.outputs.iter().map(|id| (*id, (self.attentions.len(), piece))));
         }
-        if (1..node.inputs.len()).filter_map(|i| operand(node, i)).any(|id| graph.weight(id).is_none()) {
-            return Err("a weight or bias is not a constant");
-        }
-        Ok(node)
-    };
-    let [q, k, v] = [projection(0)?, projection(1)?, projection(2)?];
-    if k.inputs.first() != v.inputs.first() {
-        return Err("the projections read different values");
+        self.attentions.push(Attention { node, projections });
     }
-    let all = if q.inputs.first() == k.inputs.first() { vec![q, k, v] } else { vec![k, v] };
-    let has_bias = |node: &Node| operand(node, 2).is_some();
-    match all.iter().all(|node| has_bias(node) == has_bias(k)) {
-        true => Ok(all),
-        false => Err("some projections have a bias and some have none"),
+
+    /// The projections of one value in an attention, if they are linear layers, or why there are none.
+    fn matched(&self, graph: &'a Graph, attention: &Node) -> Result<Vec<&'a Node>, &'static str> {
+        let projection = |i: usize| {
+            let id = projected(graph, operand(attention, i).ok_or("an operand is missing")?);
+            let node =
+                graph.producer(id).filter(|node| node.op == Op::Linear).ok_or("an operand is no linear layer")?;
+            if self.places.contains_key(&id) {
+                return Err("a projection is another attention's too");
+            }
+            if (1..node.inputs.len()).filter_map(|i| operand(node, i)).any(|id| graph.weight(id).is_none()) {
+                return Err("a weight or bias is not a constant");
+            }
+            Ok(node)
+        };
+        let [q, k, v] = [projection(0)?, projection(1)?, projection(2)?];
+        if q.outputs == k.outputs || q.outputs == v.outputs || k.outputs == v.outputs {
+            return Err("two operands are one projection");
+        }
+        if k.inputs.first() != v.inputs.first() {
+            return Err("the projections read different values");
+        }
+        let all = if q.inputs.first() == k.inputs.first() { vec![q, k, v] } else { vec![k, v] };
+        let has_bias = |node: &Node| operand(node, 2).is_some();
+        match all.iter().all(|node| has_bias(node) == has_bias(k)) {
+            true => Ok(all),
+            false => Err("some projections have a bias and some have none"),
+        }
+    }
+}
+
+/// What a projection made of an operand, before a constant was added to it.
+fn projected(graph: &Graph, id: ValueId) -> ValueId {
+    match graph.producer(id) {
+        Some(Node { op: Op::Add, inputs, .. }) => match inputs.as_slice() {
+            [Some(x), Some(by)] if graph.weight(*by).is_some() => *x,
+            _ => id,
+        },
+        _ => id,
     }
 }
 
@@ -65,7 +113,9 @@ fn operand(node: &Node, i: usize) -> Option<ValueId> {
     node.inputs.get(i).copied().flatten()
 }
 
-fn replace(rw: &mut Rewriter, attention: &Node, projections: &[&Node]) -> Result<Action> {
+/// One product and its pieces.
+fn merge(rw: &mut Rewriter, of: &Attention) -> Result<Vec<ValueId>> {
+    let Attention { node: attention, projections } = of;
     let name = rw.name(attention);
     let (part, short) = if projections.len() == 3 { (Part::Qkv, "qkv") } else { (Part::KeyValue, "kv") };
     rw.set_role(attention.role.map(|role| Role { part, ..role }));
@@ -79,17 +129,7 @@ fn replace(rw: &mut Rewriter, attention: &Node, projections: &[&Node]) -> Result
     }
     let merged = rw.node(&format!("{name}.{short}"), Op::Linear, &operands)?;
     let sizes = projections.iter().filter_map(|node| rw.constant(node, 1)?.shape().last().map(|n| *n as i64)).collect();
-    let pieces = rw.nodes(&format!("{name}.split"), Op::Split { axis: -1, sizes }, &[Some(merged)])?;
-    let mut inputs: Vec<_> = pieces.into_iter().map(Some).collect();
-    if part == Part::KeyValue {
-        inputs.insert(0, rw.operand(attention, 0)?);
-    }
-    rw.set_role(attention.role);
-    for i in 3..attention.inputs.len() {
-        inputs.push(rw.operand(attention, i)?);
-    }
-    let op = attention.op.clone();
-    rw.nodes(name, op, &inputs).map(Action::Replace)
+    rw.nodes(&format!("{name}.split"), Op::Split { axis: -1, sizes }, &[Some(merged)])
 }
 
 #[cfg(test)]
@@ -143,10 +183,38 @@ mod tests {
     }
 
     #[test]
+    fn whoever_else_reads_a_projection_reads_its_piece() {
+        let text = APART
+            .replace("  %y: f32", "  %z: f32[b, s, 4] = Tanh(%k)\n  weight %by: f32[4] = source \"by\"\n  %moved: f32[b, s, 4] = Add(%q, %by)\n  %y: f32")
+            .replace("(%q, %k, %v, %mask)", "(%moved, %k, %v, %mask)")
+            .replace("output %y", "output %y\n  output %z\n  output %v");
+        let (after, left) = run(&FuseQkv, &text);
+        let ends = r#"  %y.split: f32[b, s, 4], %y.split.1: f32[b, s, 4], %v: f32[b, s, 4] = Split {axis=-1, sizes=[4, 4, 4]} (%y.qkv) @qkv/3
+  %z: f32[b, s, 4] = Tanh(%y.split.1)
+  weight %by: f32[4] = source "by"
+  %moved: f32[b, s, 4] = Add(%y.split, %by)
+  %y: f32[b, s, 4] = Attention {heads=2, scale=0.5} (%moved, %y.split.1, %v, %mask) @attention/3
+  output %y
+  output %z
+  output %v
+}
+"#;
+        assert!(after.ends_with(ends), "{after}");
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn a_projection_belongs_to_one_attention() {
+        let again = "  %w: f32[b, s, 4] = Attention {heads=2, scale=0.5} (%q, %k, %v, %mask)\n  output %w\n  output %y";
+        let (after, left) = run(&FuseQkv, &APART.replace("  output %y", again));
+        assert_eq!(after.matches("= Linear").count(), 1, "{after}");
+        assert_eq!(left, ["w: a projection is another attention's too"]);
+    }
+
+    #[test]
     fn what_does_not_match_is_left_with_the_reason() {
         let cases = [
-            ("%y: f32", "%z: f32[b, s, 4] = Tanh(%k)\n%y: f32", "a projection is read elsewhere too"),
-            ("output %y", "output %y\noutput %v", "a projection is read elsewhere too"),
+            ("(%q, %k, %v, %mask)", "(%q, %k, %k, %mask)", "two operands are one projection"),
             ("Linear(%x, %k.weight", "Linear(%other, %k.weight", "the projections read different values"),
             ("(%x, %v.weight, %v.bias)", "(%x, %v.weight)", "some projections have a bias and some have none"),
             ("(%x, %v.weight, %v.bias)", "(%x, %v.weight, _)", "some projections have a bias and some have none"),
@@ -157,7 +225,6 @@ mod tests {
         for (from, to, reason) in cases {
             let text = APART
                 .replace("input %mask", "input %other: f32[b, s, 4]\ninput %given: f32[4, 4]\ninput %mask")
-                .replace("output %y", if to.contains("%z") { "output %y\noutput %z" } else { "output %y" })
                 .replace(from, to);
             let (after, left) = run(&FuseQkv, &text);
             assert_eq!(after, crate::ir::text::parse(&text).unwrap().to_string(), "{reason}");
