@@ -79,12 +79,7 @@ fn listed(types: &[TensorType]) -> String {
 }
 
 fn symbols_are_bound(graph: &Graph) -> Result<()> {
-    let symbols = |id: ValueId| {
-        graph.value(id).ty.shape.iter().filter_map(|dim| match dim {
-            Dim::Symbol(name) => Some(name.clone()),
-            Dim::Fixed(_) => None,
-        })
-    };
+    let symbols = |id: ValueId| graph.value(id).ty.shape.iter().filter_map(Dim::symbol).cloned();
     let bound: BTreeSet<_> = graph.inputs().iter().flat_map(|id| symbols(*id)).collect();
     for (id, value) in graph.values() {
         if let Some(symbol) = symbols(id).find(|symbol| !bound.contains(symbol)) {

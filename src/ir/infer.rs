@@ -2,6 +2,8 @@
 //!
 //! The only place that knows them: the builder asks here when a node is made, the verifier asks again.
 
+mod attention;
+
 use super::op::Op;
 use super::types::{DType, Dim, TensorType};
 
@@ -14,22 +16,32 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
     match op {
         Op::Embed => embed(&operands),
         Op::PositionEmbed { .. } => position_embed(&operands),
-        Op::RelativeBias { buckets, .. } => relative_bias(&operands, *buckets),
+        Op::RelativeBias { buckets, .. } => attention::relative_bias(&operands, *buckets),
         Op::TokenPositions { .. } => token_positions(&operands),
         Op::Linear => linear(&operands),
         Op::DynamicQuantLinear | Op::DynamicQuantizeMatMul => quant_linear(&operands),
         Op::LayerNorm { .. } => layer_norm(&operands),
-        Op::Attention { heads, .. } => attention(&operands, *heads, 3, DType::I64),
-        Op::MultiHeadAttention { heads, .. } => attention(&operands, *heads, 4, DType::I32),
-        Op::Rotary { heads, positions, .. } => rotary(&operands, *heads, *positions),
-        Op::LocalBias { window, positions } => local_bias(&operands, *window, *positions),
+        Op::Attention { heads, .. } => attention::attention(&operands, *heads, 3, DType::I64),
+        Op::MultiHeadAttention { heads, .. } => attention::attention(&operands, *heads, 4, DType::I32),
+        Op::Rotary { heads, positions, .. } => attention::rotary(&operands, *heads, *positions),
+        Op::LocalBias { window, positions } => attention::local_bias(&operands, *window, *positions),
+        Op::DistanceRows { positions, .. } => attention::distance_rows(&operands, *positions),
+        Op::Sinusoids { width, positions, .. } => attention::sinusoids(&operands, *width, *positions),
+        Op::DistanceScores { heads, .. } => attention::distance_scores(&operands, *heads),
+        Op::SegmentScores { heads, .. } => attention::segment_scores(&operands, *heads),
+        Op::SelfMask { positions } => attention::self_mask(&operands, *positions),
+        Op::ZeroPadding => zero_padding(&operands),
+        Op::TokenConv { groups } => conv(&operands, *groups, 2),
+        Op::Conv { groups } => conv(&operands, *groups, 1),
         Op::Concat { axis } => concat(&operands, *axis),
         Op::MeanPool => mean_pool(&operands),
         Op::ReduceSum { axes, keep } => reduce_sum(&operands, axes, *keep),
         Op::Select { axis, .. } => select(&operands, *axis),
         Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Max => elementwise(&operands, 2),
         Op::Sum => elementwise(&operands, inputs.len()),
-        Op::Gelu { .. } | Op::FusedGelu | Op::Tanh | Op::Erf | Op::Sqrt | Op::Normalize => unary_float(&operands),
+        Op::Gelu { .. } | Op::FusedGelu | Op::Tanh | Op::Sin | Op::Cos | Op::Erf | Op::Sqrt | Op::Normalize => {
+            unary_float(&operands)
+        }
         Op::CumSum { axis } => cum_sum(&operands, *axis),
         Op::Relu => operands.only().map(|x| vec![x.clone()]),
         Op::Softmax { axis } => softmax(&operands, *axis),
@@ -38,6 +50,7 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::Cast { to } => operands.only().map(|x| vec![x.with_dtype(*to)]),
         Op::Gather { axis } => gather(&operands, *axis),
         Op::Reshape { shape } => reshape(&operands, shape),
+        Op::ReshapeTo { shape } => reshape_to(&operands, shape),
         Op::Transpose { perm } => transpose(&operands, perm),
         Op::Unsqueeze { axes } => unsqueeze(&operands, axes),
         Op::Split { axis, sizes } => split(&operands, *axis, sizes),
@@ -133,18 +146,6 @@ fn token_positions(o: &Operands) -> Inferred {
     }
 }
 
-fn relative_bias(o: &Operands, buckets: i64) -> Inferred {
-    o.count(2, 2)?;
-    let (table, ids) = (o.get(0, "table")?, o.get(1, "ids")?);
-    match (table.shape.as_slice(), ids.shape.as_slice()) {
-        ([Dim::Fixed(rows), heads], [_, length]) if *rows as i64 >= buckets && buckets > 0 => {
-            let shape = [Dim::Fixed(1), heads.clone(), length.clone(), length.clone()];
-            Ok(vec![TensorType::new(table.dtype, shape)])
-        }
-        _ => o.fail(format!("{table} has no {buckets} buckets, or {ids} is no matrix")),
-    }
-}
-
 fn cum_sum(o: &Operands, axis: i64) -> Inferred {
     let x = o.only()?;
     o.axis(axis, x.rank())?;
@@ -195,52 +196,6 @@ fn layer_norm(o: &Operands) -> Inferred {
     o.expect(1, "scale", &per_channel)?;
     o.expect_optional(2, "bias", &per_channel)?;
     Ok(vec![x.clone()])
-}
-
-fn attention(o: &Operands, heads: i64, mask: usize, mask_dtype: DType) -> Inferred {
-    o.count(3, mask + 2)?;
-    let q = o.get(0, "q")?;
-    let [batch, length, width] = q.shape.as_slice() else {
-        return o.fail(format!("`q` must have rank 3, found {q}"));
-    };
-    let width = width.fixed().unwrap_or_default();
-    if heads < 1 || width == 0 || width % heads as usize != 0 {
-        return o.fail(format!("{heads} heads do not divide {q}"));
-    }
-    let k = o.get(1, "k")?;
-    let [keys_batch, keys, keys_width] = k.shape.as_slice() else {
-        return o.fail(format!("`k` must have rank 3, found {k}"));
-    };
-    if k.dtype != q.dtype || keys_batch != batch || keys_width.fixed() != Some(width) {
-        return o.fail(format!("`k` must be like `q`, {q}, but for its length; found {k}"));
-    }
-    o.expect(2, "v", k)?;
-    o.expect_optional(mask, "mask", &TensorType::new(mask_dtype, [batch.clone(), keys.clone()]))?;
-    let scores = |heads| TensorType::new(q.dtype, [Dim::Fixed(1), Dim::Fixed(heads), length.clone(), keys.clone()]);
-    if o.optional(mask + 1) != Some(&scores(1)) {
-        o.expect_optional(mask + 1, "bias", &scores(heads as usize))?;
-    }
-    Ok(vec![q.clone()])
-}
-
-fn rotary(o: &Operands, heads: i64, positions: i64) -> Inferred {
-    let x = o.only()?;
-    let width = x.shape.last().and_then(Dim::fixed).unwrap_or_default() as i64;
-    match x.rank() == 3 && x.dtype.is_float() && heads > 0 && positions > 0 && width > 0 && width % (2 * heads) == 0 {
-        true => Ok(vec![x.clone()]),
-        false => o.fail(format!("{heads} heads with pairs do not divide {x}")),
-    }
-}
-
-fn local_bias(o: &Operands, window: i64, positions: i64) -> Inferred {
-    let ids = o.only()?;
-    match ids.shape.as_slice() {
-        [_, length] if window >= 0 && positions > 0 => {
-            let shape = [Dim::Fixed(1), Dim::Fixed(1), length.clone(), length.clone()];
-            Ok(vec![TensorType::new(DType::F32, shape)])
-        }
-        _ => o.fail(format!("a window of {window} in {positions} positions does not fit {ids}")),
-    }
 }
 
 fn concat(o: &Operands, axis: i64) -> Inferred {
@@ -371,6 +326,59 @@ fn reshape(o: &Operands, sizes: &[i64]) -> Inferred {
         return o.fail(format!("{x} has other elements than the shape {sizes:?}"));
     }
     Ok(vec![TensorType { dtype: x.dtype, shape }])
+}
+
+fn reshape_to(o: &Operands, shape: &[Dim]) -> Inferred {
+    o.count(2, 2)?;
+    let x = o.get(0, "x")?;
+    o.expect(1, "sizes", &TensorType::new(DType::I64, [shape.len()]))?;
+    let out = TensorType::new(x.dtype, shape.iter().cloned());
+    // The same sizes in another order, where only those that are known may have been put together or taken apart.
+    let unknown = |dims: &[Dim]| {
+        let mut unknown: Vec<String> = dims.iter().filter(|d| d.fixed().is_none()).map(Dim::to_string).collect();
+        unknown.sort();
+        unknown
+    };
+    let known = |dims: &[Dim]| dims.iter().filter_map(Dim::fixed).try_fold(1usize, usize::checked_mul);
+    match unknown(&x.shape) == unknown(shape) && known(&x.shape) == known(shape) {
+        true => Ok(vec![out]),
+        false => o.fail(format!("{x} has other elements than {out}")),
+    }
+}
+
+fn zero_padding(o: &Operands) -> Inferred {
+    o.count(2, 2)?;
+    let x = o.get(0, "x")?;
+    match x.shape.as_slice() {
+        [batch, length, _] => {
+            o.expect(1, "mask", &TensorType::new(DType::I64, [batch.clone(), length.clone()]))?;
+            Ok(vec![x.clone()])
+        }
+        _ => o.fail(format!("`x` must have rank 3, found {x}")),
+    }
+}
+
+/// A convolution along the tokens of `x`, whose channels are dimension `axis`.
+fn conv(o: &Operands, groups: i64, axis: usize) -> Inferred {
+    o.count(2, 3)?;
+    let (x, w) = (o.get(0, "x")?, o.get(1, "w")?);
+    let channels = x.shape.get(axis).and_then(Dim::fixed).unwrap_or_default();
+    let (groups, mut out) = (groups.max(0) as usize, x.clone());
+    match (w.fixed_shape().as_deref(), out.shape.get_mut(axis)) {
+        (Some(&[n, per_group, width]), Some(dim))
+            if x.rank() == 3
+                && x.dtype == w.dtype
+                && width % 2 == 1
+                && groups > 0
+                && n % groups == 0
+                && per_group.checked_mul(groups) == Some(channels) =>
+        {
+            *dim = Dim::Fixed(n);
+            o.expect_optional(2, "bias", &TensorType::new(x.dtype, [n]))?;
+            Ok(vec![out])
+        }
+        _ => o.fail(format!("{x} and {w} in {groups} groups do not fit, or the kernel is not odd")),
+    }
 }
 
 fn transpose(o: &Operands, perm: &[i64]) -> Inferred {
@@ -504,6 +512,25 @@ mod tests {
             (Op::Split { axis: -1, sizes: vec![1, 3] }, &["f32[b, 4]"], &["f32[b, 1]", "f32[b, 3]"]),
             (Op::Select { axis: 1, index: 0 }, &["f32[b, s, 4]"], &["f32[b, 4]"]),
             (Op::DynamicQuantizeLinear, &["f32[b, 4]"], &["u8[b, 4]", "f32[]", "u8[]"]),
+            (
+                Op::ReshapeTo { shape: vec![Dim::from("b"), Dim::from("s").affine(2, -1), Dim::from(3), "s".into()] },
+                &["f32[b, 3, s, 2*s - 1]", "i64[4]"],
+                &["f32[b, 2*s - 1, 3, s]"],
+            ),
+            (Op::Sinusoids { width: 4, clamp: 0, positions: 9 }, &["i64[b, s]"], &["f32[2*s, 4]"]),
+            (
+                Op::DistanceScores { heads: 2, scale: 1.0, keys: true },
+                &["f32[b, s, 4]", "f32[2*s, 4]"],
+                &["f32[b, 2, s, s]"],
+            ),
+            (
+                Op::SegmentScores { heads: 2, scale: 1.0 },
+                &["f32[b, s, 4]", "f32[2, 4]", "i64[b, s]"],
+                &["f32[b, 2, s, s]"],
+            ),
+            (Op::SelfMask { positions: 9 }, &["i64[b, s]"], &["i64[b, s, s]"]),
+            (Op::TokenConv { groups: 2 }, &["f32[b, s, 4]", "f32[6, 2, 3]", "f32[6]"], &["f32[b, s, 6]"]),
+            (Op::Conv { groups: 2 }, &["f32[b, 4, s]", "f32[6, 2, 3]"], &["f32[b, 6, s]"]),
         ];
         for (op, operands, expected) in cases {
             assert_eq!(check(op.clone(), operands).unwrap(), expected, "{}", op.name());
@@ -523,6 +550,31 @@ mod tests {
                 Op::Attention { heads: 3, scale: 1.0 },
                 &["f32[b, s, 4]", "f32[b, s, 4]", "f32[b, s, 4]"],
                 "Attention: 3 heads do not divide f32[b, s, 4]",
+            ),
+            (
+                Op::Attention { heads: 2, scale: 1.0 },
+                &["f32[b, s, 4]", "f32[b, s, 4]", "f32[b, s, 4]", "i64[b, s, s]", "f32[b, 3, s, s]"],
+                "Attention: `bias` must be f32[b, 2, s, s], or 1 in its first two places; found f32[b, 3, s, s]",
+            ),
+            (
+                Op::Attention { heads: 2, scale: 1.0 },
+                &["f32[b, s, 4]", "f32[b, s, 4]", "f32[b, s, 4]", "i64[s, s]"],
+                "Attention: `mask` must be i64[b, s], found i64[s, s]",
+            ),
+            (
+                Op::DistanceScores { heads: 2, scale: 1.0, keys: false },
+                &["f32[b, s, 4]", "f32[s, 4]"],
+                "DistanceScores: `rows` must be f32[2*s, 4], found f32[s, 4]",
+            ),
+            (
+                Op::TokenConv { groups: 1 },
+                &["f32[b, s, 4]", "f32[4, 4, 2]"],
+                "TokenConv: f32[b, s, 4] and f32[4, 4, 2] in 1 groups do not fit, or the kernel is not odd",
+            ),
+            (
+                Op::ReshapeTo { shape: vec!["s".into(), "s".into()] },
+                &["f32[b, s]", "i64[2]"],
+                "ReshapeTo: f32[b, s] has other elements than f32[s, s]",
             ),
             (
                 Op::Reshape { shape: vec![0, 3] },

@@ -2,7 +2,7 @@
 //!
 //! A [`Graph`] is a list of [`Node`]s in an order in which they can run. Nodes read and make [`Value`]s; a value is an
 //! input, a constant or an output of one node, and has a [`TensorType`]: an element type and a shape whose dimensions
-//! are known numbers or named sizes (`batch_size`, `sequence_length`).
+//! are known numbers, named sizes (`batch_size`, `sequence_length`) or multiples of one (`2*sequence_length - 1`).
 //!
 //! # What holds for every graph
 //! 1. A value is made once, and before it is read.

@@ -12,6 +12,7 @@ pub enum Attribute {
     Ints(Vec<i64>),
     DType(DType),
     Dim(Dim),
+    Dims(Vec<Dim>),
 }
 
 /// A type that an attribute of an operation can have.
@@ -45,6 +46,7 @@ attribute_values! {
     Vec<i64> => Ints,
     DType => DType,
     Dim => Dim,
+    Vec<Dim> => Dims,
 }
 
 macro_rules! ops {
@@ -128,6 +130,7 @@ ops! {
         tanh: bool };
     /// `(q [b, t, heads · d], k, v [b, s, heads · d], mask i64 [b, s]?, bias [1, heads, t, s]?) → [b, t, heads · d]`:
     /// softmax(`scale · q kᵀ + bias`) v for each head, over the positions where the mask is not 0 (arXiv 1706.03762).
+    /// The mask may be `[b, t, s]`, by query and key; the bias may have `b` for the first 1, and 1 for `heads`.
     Attention { /// Number of heads.
         heads: i64, /// Factor of the scores, usually `1 / √d`.
         scale: f32 };
@@ -141,6 +144,40 @@ ops! {
     LocalBias { /// Largest distance that attends.
         window: i64, /// Longest sequence.
         positions: i64 };
+    /// `(ids [b, s]) → i64 [2 · s]`: for each of the distances `s, s − 1 … 1 − s`, or their opposites, the row of a table
+    /// that has rows for `−span … span − 1` and shares the outermost ones. Where there are buckets, the span is their
+    /// number, and distances beyond half of it share them by logarithm, up to `max_distance`; else the span is
+    /// `max_distance` (arXiv 2006.03654).
+    DistanceRows { /// Number of buckets for each direction, or 0.
+        buckets: i64, /// Distances from here on share the last row.
+        max_distance: i64, /// Whether the distances are `−s, 1 − s … s − 1`.
+        opposite: bool, /// Longest sequence.
+        positions: i64 };
+    /// `(ids [b, s]) → f32 [2 · s, width]`: for each of the distances `s, s − 1 … 1 − s`, the sines and then the cosines
+    /// of its products with `10000^(−2t/width)` (arXiv 1901.02860).
+    Sinusoids { /// Number of sines and cosines.
+        width: i64, /// Distances from here on count as this one, if it is not 0.
+        clamp: i64, /// Longest sequence.
+        positions: i64 };
+    /// `(x [b, s, heads · d], rows [2 · s, heads · d]) → [b, heads, s, s]`: to the score of a query `i` and a key `j`,
+    /// `scale · xᵢ · rows[s − (i − j)]` where `x` are the queries, `scale · xⱼ · rows[s − (j − i)]` where they are the keys.
+    DistanceScores { /// Number of heads.
+        heads: i64, /// Factor of the scores.
+        scale: f32, /// Whether `x` are the keys.
+        keys: bool };
+    /// `(x [b, s, heads · d], table [2, heads · d], types i64 [b, s]) → [b, heads, s, s]`: `scale · xᵢ · table[1]` where the
+    /// types of query `i` and key `j` differ, else `scale · xᵢ · table[0]` (arXiv 1906.08237).
+    SegmentScores { /// Number of heads.
+        heads: i64, /// Factor of the scores.
+        scale: f32 };
+    /// `(mask i64 [b, s]) → i64 [b, s, s]`: for each query, the keys where the mask is not 0, and itself.
+    SelfMask { /// Longest sequence.
+        positions: i64 };
+    /// `(x [b, s, h], mask i64 [b, s]) → [b, s, h]`: 0 where the mask is.
+    ZeroPadding;
+    /// `(x [b, s, c], w [n, c / groups, k], bias [n]?) → [b, s, n]`: each token with the `k − 1` around it.
+    TokenConv { /// Number of groups of channels that know nothing of each other.
+        groups: i64 };
     /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the mean over the positions where the mask is 1.
     MeanPool;
     /// `(x […, h]) → […, h]`: divided by the Euclidean length of the last dimension.
@@ -177,6 +214,10 @@ ops! {
         keep: bool };
     /// Hyperbolic tangent.
     Tanh;
+    /// Sine.
+    Sin;
+    /// Cosine.
+    Cos;
     /// `max(x, 0)`.
     Relu;
     /// The error function.
@@ -195,6 +236,10 @@ ops! {
     /// The same elements in another shape; 0 keeps a dimension.
     Reshape { /// The sizes.
         shape: Vec<i64> };
+    /// `(x, sizes i64 [rank]) → ` the same elements in a shape whose sizes are known when it runs; 0 keeps a dimension,
+    /// −1 is what is left.
+    ReshapeTo { /// The sizes, in terms of those of the inputs.
+        shape: Vec<Dim> };
     /// The dimensions in another order.
     Transpose { /// Which dimension goes where.
         perm: Vec<i64> };
@@ -216,6 +261,9 @@ ops! {
     Slice { /// The dimension that is cut.
         axis: i64, /// How long the range is.
         length: Dim };
+    /// `(x [b, c, s], w [n, c / groups, k], bias [n]?) → [b, n, s]`, with zeros around `x`.
+    Conv { /// Number of groups of channels.
+        groups: i64 };
     /// `(x f32) → (y u8, scale f32 [], zero_point u8 [])`: 8-bit values over the range of `x`.
     DynamicQuantizeLinear;
     /// `(a u8 […, k], b i8 [k, n], a_zero_point u8 []) → i32 […, n]`.
@@ -224,7 +272,7 @@ ops! {
     // Operations of ONNX Runtime's own domain, `com.microsoft`.
 
     /// `(q [b, t, heads · d], k, v [b, s, heads · d], projection bias?, mask i32 [b, s]?, bias [1, heads, t, s]?) →
-    /// [b, t, heads · d]`.
+    /// [b, t, heads · d]`, with masks and biases as [`Op::Attention`].
     MultiHeadAttention { /// Number of heads.
         heads: i64, /// Factor of the scores.
         scale: f32 };

@@ -68,6 +68,8 @@ macro_rules! parts {
 parts! {
     /// Rows looked up for tokens, positions and segments, and their norm.
     Embedding = "embedding" in Embedding;
+    /// Tables by position that attention reads.
+    Position = "position" in Embedding;
     /// The query projection.
     Query = "query" in Attention;
     /// The key projection.

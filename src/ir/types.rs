@@ -84,6 +84,15 @@ pub enum Dim {
     Fixed(usize),
     /// As many as the run-time size of that name, e.g. `batch_size`.
     Symbol(Arc<str>),
+    /// `times · symbol + plus`, as [`Dim::affine`] makes it.
+    Affine {
+        /// What the run-time size is multiplied by.
+        times: usize,
+        /// The run-time size.
+        symbol: Arc<str>,
+        /// What is added.
+        plus: i64,
+    },
 }
 
 impl Dim {
@@ -91,7 +100,30 @@ impl Dim {
     pub fn fixed(&self) -> Option<usize> {
         match self {
             Dim::Fixed(n) => Some(*n),
-            Dim::Symbol(_) => None,
+            Dim::Symbol(_) | Dim::Affine { .. } => None,
+        }
+    }
+
+    /// The run-time size that it depends on, if it does.
+    pub fn symbol(&self) -> Option<&Arc<str>> {
+        match self {
+            Dim::Fixed(_) => None,
+            Dim::Symbol(symbol) | Dim::Affine { symbol, .. } => Some(symbol),
+        }
+    }
+
+    /// `times · self + plus`
+    pub fn affine(&self, times: usize, plus: i64) -> Dim {
+        let scaled = |n: i64| n.saturating_mul(times as i64).saturating_add(plus);
+        let (before, constant) = match self {
+            Dim::Fixed(n) => return Dim::Fixed(usize::try_from(scaled(*n as i64)).unwrap_or(0)),
+            Dim::Symbol(_) => (1, 0),
+            Dim::Affine { times, plus, .. } => (*times, *plus),
+        };
+        match (self.symbol(), before.saturating_mul(times), scaled(constant)) {
+            (Some(symbol), 1, 0) => Dim::Symbol(symbol.clone()),
+            (Some(symbol), times @ 1.., plus) => Dim::Affine { times, symbol: symbol.clone(), plus },
+            (_, _, plus) => Dim::Fixed(usize::try_from(plus).unwrap_or(0)),
         }
     }
 }
@@ -113,6 +145,11 @@ impl fmt::Display for Dim {
         match self {
             Dim::Fixed(n) => write!(f, "{n}"),
             Dim::Symbol(name) => f.write_str(name),
+            Dim::Affine { times, symbol, plus: 0 } => write!(f, "{times}*{symbol}"),
+            Dim::Affine { times, symbol, plus } => {
+                let sign = if *plus < 0 { '-' } else { '+' };
+                write!(f, "{times}*{symbol} {sign} {}", plus.unsigned_abs())
+            }
         }
     }
 }
@@ -155,5 +192,21 @@ impl fmt::Display for TensorType {
             write!(f, "{}{dim}", if i == 0 { "" } else { ", " })?;
         }
         f.write_str("]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multiples_of_a_size_are_sizes_in_one_form() {
+        let s = Dim::from("s");
+        assert_eq!(s.affine(2, -1).to_string(), "2*s - 1");
+        assert_eq!(s.affine(2, 0).affine(3, 4).to_string(), "6*s + 4");
+        assert_eq!(s.affine(1, 1).affine(1, -1), s);
+        assert_eq!(s.affine(0, 3), Dim::Fixed(3));
+        assert_eq!(Dim::Fixed(5).affine(2, -1), Dim::Fixed(9));
+        assert_eq!((s.affine(2, 0).fixed(), s.affine(2, 0).symbol()), (None, s.symbol()));
     }
 }

@@ -78,8 +78,10 @@ fn row_by_row(graph: &Graph, node: &Node) -> bool {
     let fits = match node.op {
         Op::Linear | Op::LayerNorm { .. } | Op::Gelu { .. } | Op::Tanh | Op::Relu | Op::Erf | Op::Normalize => true,
         Op::Split { axis, .. } => axis == -1 || axis == 2,
-        // A bias between positions has rows of its own.
-        Op::Attention { .. } => operand(node, 4).is_none(),
+        // A bias between positions has rows of its own, and so has a mask by query and key.
+        Op::Attention { .. } => {
+            operand(node, 4).is_none() && operand(node, 3).is_none_or(|mask| graph.value(mask).ty.rank() == 2)
+        }
         Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Sum | Op::Max => {
             (0..node.inputs.len()).filter_map(|i| operand(node, i)).all(|id| tokens(id) || is_one_row(graph, id))
         }
@@ -151,6 +153,23 @@ mod tests {
 }
 "#
         );
+    }
+
+    #[test]
+    fn attention_that_differs_from_query_to_query_keeps_all_rows() {
+        for (operand, of) in [("_, %by", "f32[b, 2, s, s]"), ("%by", "i64[b, s, s]")] {
+            let before = format!(
+                r#"graph "g" {{
+  input %x: f32[b, s, 4]
+  input %by: {of}
+  %a: f32[b, s, 4] = Attention {{heads=2, scale=0.5}} (%x, %x, %x, {operand})
+  %first: f32[b, 4] = Select {{axis=1, index=0}} (%a)
+  output %first
+}}
+"#
+            );
+            assert_eq!(run(&FirstToken, &before).0, before);
+        }
     }
 
     #[test]

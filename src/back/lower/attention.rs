@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Dim, Node, Op, Rewriter, ValueId, Weight};
 
-type Masks = HashMap<(ValueId, DType), ValueId>;
+pub(super) type Masks = HashMap<(ValueId, DType), ValueId>;
 
 /// `Attention = com.microsoft.MultiHeadAttention`, with the mask in 32 bits
 pub(super) fn multi_head(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, masks: &mut Masks) -> Result<ValueId> {
@@ -42,15 +42,9 @@ pub(super) fn plain(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, mask
     let ty = rw.ty(q);
     let width =
         ty.shape.last().and_then(Dim::fixed).ok_or_else(|| Error::bug("the width of attention is known"))? as i64;
-    let head = |rw: &mut Rewriter, i: usize, what: &str, perm: [i64; 4]| -> Result<ValueId> {
-        let x = rw.required(node, i)?;
-        let shape = vec![0, 0, heads, width / heads];
-        let x = rw.node(&format!("{name}.{what}.heads"), Op::Reshape { shape }, &[x])?;
-        rw.node(&format!("{name}.{what}.turned"), Op::Transpose { perm: perm.to_vec() }, &[x])
-    };
-    let q = head(rw, 0, "query", [0, 2, 1, 3])?;
-    let k = head(rw, 1, "key", [0, 2, 3, 1])?;
-    let v = head(rw, 2, "value", [0, 2, 1, 3])?;
+    let q = turned_heads(rw, &format!("{name}.query"), node, 0, heads, [0, 2, 1, 3])?;
+    let k = turned_heads(rw, &format!("{name}.key"), node, 1, heads, [0, 2, 3, 1])?;
+    let v = turned_heads(rw, &format!("{name}.value"), node, 2, heads, [0, 2, 1, 3])?;
     let factor = rw.weight(&format!("{name}.scale"), Weight::scalar(ty.dtype, scale)?);
     let q = rw.node(&format!("{name}.query.scaled"), Op::Mul, &[q, factor])?;
     let mut scores = rw.node(&format!("{name}.scores"), Op::MatMul, &[q, k])?;
@@ -73,13 +67,28 @@ pub(super) fn plain(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, mask
     rw.node(name, Op::Reshape { shape: vec![0, 0, width] }, &[context])
 }
 
-/// `i64 [b, s] → bool [b, 1, 1, s]`
+/// Operand `i` of a node, `[b, s, heads · d] → [b, heads, s, d]`.
+pub(super) fn split_heads(rw: &mut Rewriter, name: &str, node: &Node, i: usize, heads: i64) -> Result<ValueId> {
+    turned_heads(rw, name, node, i, heads, [0, 2, 1, 3])
+}
+
+/// The same in the order of dimensions `perm` of `[b, s, heads, d]`.
+fn turned_heads(rw: &mut Rewriter, name: &str, node: &Node, i: usize, heads: i64, perm: [i64; 4]) -> Result<ValueId> {
+    let x = rw.required(node, i)?;
+    let width = rw.ty(x).shape.last().and_then(Dim::fixed);
+    let width = width.ok_or_else(|| Error::bug("the width of attention is known"))? as i64;
+    let x = rw.node(&format!("{name}.heads"), Op::Reshape { shape: vec![0, 0, heads, width / heads] }, &[x])?;
+    rw.node(&format!("{name}.turned"), Op::Transpose { perm: perm.to_vec() }, &[x])
+}
+
+/// `i64 [b, s] → bool [b, 1, 1, s]`, `i64 [b, s, s] → bool [b, 1, s, s]`
 fn spread_mask(rw: &mut Rewriter, mask: ValueId, masks: &mut Masks) -> Result<ValueId> {
     if let Some(drawn) = masks.get(&(mask, DType::Bool)) {
         return Ok(*drawn);
     }
     let kept = rw.node("attention_mask.kept", Op::Cast { to: DType::Bool }, &[mask])?;
-    let spread = rw.node("attention_mask.spread", Op::Unsqueeze { axes: vec![1, 2] }, &[kept])?;
+    let axes = if rw.ty(mask).rank() == 2 { vec![1, 2] } else { vec![1] };
+    let spread = rw.node("attention_mask.spread", Op::Unsqueeze { axes }, &[kept])?;
     masks.insert((mask, DType::Bool), spread);
     Ok(spread)
 }

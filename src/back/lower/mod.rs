@@ -4,22 +4,25 @@
 //! contrib operations only, and has been verified again.
 
 mod attention;
+mod conv;
+mod distance;
 mod elementary;
 mod gelu;
 mod linear;
 mod pool;
 mod relative;
+mod segment;
 
 use std::collections::HashMap;
 
 use crate::error::Result;
-use crate::ir::{Action, DType, Graph, Node, Op, Rewriter, ValueId, rewrite};
+use crate::ir::{Action, DType, Dim, Graph, Node, Op, Rewriter, ValueId, rewrite};
 use crate::target::{AttentionForm, Capabilities, DynamicQuantForm, GeluForm, Target};
 use crate::verify::{Verified, verify};
 
 /// The graph in the operations of `target`.
 pub fn lower(graph: &Verified<Graph>, target: &Target) -> Result<Verified<Graph>> {
-    let mut lowering = Lowering { can: target.capabilities(), masks: HashMap::new() };
+    let mut lowering = Lowering { can: target.capabilities(), masks: HashMap::new(), shifts: HashMap::new() };
     let lowered =
         rewrite(graph, |rw, node| lowering.node(rw, node)).map_err(|e| e.at(format!("lowering to {target}")))?;
     verify(lowered).map_err(|e| e.at(format!("lowering to {target}")))
@@ -29,6 +32,8 @@ struct Lowering {
     can: Capabilities,
     /// Masks in the form that attention wants them, made once and read by every layer.
     masks: HashMap<(ValueId, DType), ValueId>,
+    /// What every layer's shift by distance needs to know of a length.
+    shifts: HashMap<Dim, distance::Shift>,
 }
 
 impl Lowering {
@@ -43,6 +48,17 @@ impl Lowering {
             Op::RelativeBias { buckets, max_distance, positions } => {
                 relative::bias(rw, node, *buckets, *max_distance, *positions)?
             }
+            Op::DistanceRows { buckets, max_distance, opposite, positions } => {
+                distance::rows(rw, node, [*buckets, *max_distance, *positions], *opposite)?
+            }
+            Op::Sinusoids { width, clamp, positions } => distance::sinusoids(rw, node, *width, *clamp, *positions)?,
+            Op::DistanceScores { heads, scale, keys } => {
+                distance::scores(rw, node, *heads, *scale, *keys, &mut self.shifts)?
+            }
+            Op::SegmentScores { heads, scale } => segment::scores(rw, node, *heads, *scale, &mut self.masks)?,
+            Op::SelfMask { positions } => relative::self_mask(rw, node, *positions)?,
+            Op::ZeroPadding => pool::zero_padding(rw, node)?,
+            Op::TokenConv { groups } => conv::along_tokens(rw, node, *groups)?,
             Op::TokenPositions { pad } => elementary::token_positions(rw, node, *pad)?,
             Op::Select { axis, index } => elementary::select(rw, node, *axis, *index)?,
             Op::Linear => linear::float(rw, node)?,

@@ -1,4 +1,4 @@
-//! One vector for each text.
+//! One vector for each text, and what leaves padding out.
 
 use crate::error::{Error, Result};
 use crate::ir::{Node, Op, Rewriter, ValueId, Weight};
@@ -7,14 +7,26 @@ use crate::ir::{Node, Op, Rewriter, ValueId, Weight};
 pub(super) fn mean(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
     let (name, x, mask) = (rw.name(node), rw.required(node, 0)?, rw.required(node, 1)?);
     let at = |suffix: &str| format!("{name}.{suffix}");
-    let dtype = rw.ty(x).dtype;
-    let kept = rw.node(&at("kept"), Op::Cast { to: dtype }, &[mask])?;
-    let kept = rw.node(&at("weights"), Op::Unsqueeze { axes: vec![2] }, &[kept])?;
+    let kept = weights(rw, name, x, mask)?;
     let masked = rw.node(&at("masked"), Op::Mul, &[x, kept])?;
     let sum = rw.node(&at("sum"), Op::ReduceSum { axes: vec![1], keep: false }, &[masked])?;
     let count = rw.node(&at("count"), Op::ReduceSum { axes: vec![1], keep: false }, &[kept])?;
     let count = at_least(rw, &at("count.positive"), count, 1e-9)?;
     rw.node(name, Op::Div, &[sum, count])
+}
+
+/// `ZeroPadding(x, m) = x·m`
+pub(super) fn zero_padding(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
+    let (name, x, mask) = (rw.name(node), rw.required(node, 0)?, rw.required(node, 1)?);
+    let kept = weights(rw, name, x, mask)?;
+    rw.node(name, Op::Mul, &[x, kept])
+}
+
+/// A mask `[b, s]` as factors `[b, s, 1]` of `x`.
+fn weights(rw: &mut Rewriter, name: &str, x: ValueId, mask: ValueId) -> Result<ValueId> {
+    let to = rw.ty(x).dtype;
+    let kept = rw.node(&format!("{name}.kept"), Op::Cast { to }, &[mask])?;
+    rw.node(&format!("{name}.weights"), Op::Unsqueeze { axes: vec![2] }, &[kept])
 }
 
 /// `Normalize(x) = x / max(√Σ x², 10⁻¹²)`, over the last dimension

@@ -1,7 +1,7 @@
 //! What attention knows of positions: biases by distance, and rotations.
 
 use crate::error::{Error, Result};
-use crate::ir::{Dim, Node, Op, Rewriter, ValueId, Weight};
+use crate::ir::{DType, Dim, Node, Op, Rewriter, ValueId, Weight};
 
 /// `RelativeBias(table, ids [b, s])[0, h, i, j] = table[bucket(j − i), h]`; which bucket a distance falls into is a
 /// constant
@@ -71,8 +71,25 @@ fn angles(
     first_rows(rw, name, table, x, length)
 }
 
-/// `j − i` for all queries and keys, counted from 0, as `[s, s]`. In 32 bits: tract takes 64-bit integers for sizes.
+/// `SelfMask(m)[b, i, j] = m[b, j]` where `i ≠ j`, else 1
+pub(super) fn self_mask(rw: &mut Rewriter, node: &Node, positions: i64) -> Result<ValueId> {
+    let (name, mask) = (rw.name(node), rw.required(node, 0)?);
+    let others = distance(rw, name, mask, positions)?;
+    let others = rw.node(&format!("{name}.others"), Op::Cast { to: DType::Bool }, &[others])?;
+    let keys = rw.node(&format!("{name}.keys"), Op::Unsqueeze { axes: vec![1] }, &[mask])?;
+    let one = rw.weight(&format!("{name}.one"), Weight::i64s(vec![], &[1])?);
+    rw.node(name, Op::Where, &[others, keys, one])
+}
+
+/// `j − i` for all queries and keys, counted from 0, as `[s, s]`.
 fn distance_index(rw: &mut Rewriter, name: &str, ids: ValueId, positions: i64) -> Result<ValueId> {
+    let distance = distance(rw, name, ids, positions)?;
+    let offset = rw.weight(&format!("{name}.offset"), Weight::i32s(vec![], &[positions as i32 - 1])?);
+    rw.node(&format!("{name}.index"), Op::Add, &[distance, offset])
+}
+
+/// `j − i` for all queries and keys as `[s, s]`. In 32 bits: tract takes 64-bit integers for sizes.
+fn distance(rw: &mut Rewriter, name: &str, ids: ValueId, positions: i64) -> Result<ValueId> {
     let at = |suffix: &str| format!("{name}.{suffix}");
     let length = rw.ty(ids).shape.last().cloned().ok_or_else(|| Error::bug("ids without dimensions"))?;
     let count: Vec<i32> = (0..positions as i32).collect();
@@ -80,9 +97,7 @@ fn distance_index(rw: &mut Rewriter, name: &str, ids: ValueId, positions: i64) -
     let places = first_rows(rw, &at("places"), count, ids, length)?;
     let query = rw.node(&at("query"), Op::Unsqueeze { axes: vec![1] }, &[places])?;
     let key = rw.node(&at("key"), Op::Unsqueeze { axes: vec![0] }, &[places])?;
-    let distance = rw.node(&at("distance"), Op::Sub, &[key, query])?;
-    let offset = rw.weight(&at("offset"), Weight::i32s(vec![], &[positions as i32 - 1])?);
-    rw.node(&at("index"), Op::Add, &[distance, offset])
+    rw.node(&at("distance"), Op::Sub, &[key, query])
 }
 
 /// As many rows of a table as `like [b, s, …]` has positions.

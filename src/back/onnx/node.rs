@@ -33,6 +33,8 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         | Op::Sum
         | Op::MatMul
         | Op::Tanh
+        | Op::Sin
+        | Op::Cos
         | Op::Relu
         | Op::Erf
         | Op::Where
@@ -43,6 +45,13 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         Op::Cast { to } => spelled.int("to", i64::from(element_type(*to))),
         Op::Transpose { perm } => spelled.ints("perm", perm),
         Op::Reshape { shape } => spelled.constant("shape", shape)?,
+        Op::ReshapeTo { .. } => spelled.node.op_type = "Reshape".to_owned(),
+        Op::Conv { groups } => {
+            let kernel = node.inputs.get(1).copied().flatten().and_then(|id| graph.value(id).ty.shape.last()?.fixed());
+            let around = kernel.map_or(0, |kernel| (kernel / 2) as i64);
+            spelled.int("group", *groups);
+            spelled.ints("pads", &[around, around]);
+        }
         Op::Unsqueeze { axes } => spelled.constant("axes", axes)?,
         Op::ReduceSum { axes, keep } => {
             spelled.int("keepdims", i64::from(*keep));
@@ -78,6 +87,13 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         | Op::TokenPositions { .. }
         | Op::Rotary { .. }
         | Op::LocalBias { .. }
+        | Op::DistanceRows { .. }
+        | Op::Sinusoids { .. }
+        | Op::DistanceScores { .. }
+        | Op::SegmentScores { .. }
+        | Op::SelfMask { .. }
+        | Op::ZeroPadding
+        | Op::TokenConv { .. }
         | Op::MeanPool
         | Op::Normalize
         | Op::RelativeBias { .. }

@@ -166,6 +166,7 @@ impl<'a> Parser<'a> {
         Ok(match word {
             "true" | "false" => Attribute::Bool(word == "true"),
             "dim" => Attribute::Dim(self.dim()?),
+            "dims" => Attribute::Dims(self.dims()?),
             _ => match (DType::from_name(word), word.parse::<i64>(), word.parse::<f32>()) {
                 (Some(dtype), _, _) => Attribute::DType(dtype),
                 (_, Ok(int), _) => Attribute::Int(int),
@@ -195,20 +196,32 @@ impl<'a> Parser<'a> {
     pub(super) fn ty(&mut self) -> Parsed<TensorType> {
         let word = self.bare()?;
         let dtype = DType::from_name(word).ok_or_else(|| format!("unknown element type `{word}`"))?;
-        self.expect('[')?;
-        let mut shape = Vec::new();
-        while !self.eat("]") {
-            if !shape.is_empty() {
-                self.expect(',')?;
-            }
-            shape.push(self.dim()?);
-        }
-        Ok(TensorType { dtype, shape })
+        Ok(TensorType { dtype, shape: self.dims()? })
     }
 
+    fn dims(&mut self) -> Parsed<Vec<Dim>> {
+        self.expect('[')?;
+        let mut dims = Vec::new();
+        while !self.eat("]") {
+            if !dims.is_empty() {
+                self.expect(',')?;
+            }
+            dims.push(self.dim()?);
+        }
+        Ok(dims)
+    }
+
+    /// A size such as `4`, `s` or `2*s - 1`.
     fn dim(&mut self) -> Parsed<Dim> {
         let word = self.bare()?;
-        Ok(word.parse().map_or_else(|_| Dim::from(word), Dim::Fixed))
+        let Ok(times) = word.parse() else { return Ok(Dim::from(word)) };
+        if !self.eat("*") {
+            return Ok(Dim::Fixed(times));
+        }
+        let symbol = Dim::from(self.bare()?);
+        let sign = if self.eat("+ ") { 1 } else { -i64::from(self.eat("- ")) };
+        let plus = if sign == 0 { 0 } else { i64::try_from(self.integer()?).unwrap_or(i64::MAX) };
+        Ok(symbol.affine(times, sign * plus))
     }
 
     pub(super) fn integer(&mut self) -> Parsed<usize> {
@@ -328,6 +341,20 @@ mod tests {
     #[test]
     fn text_parses_and_prints_back() {
         assert_eq!(parse(TEXT).unwrap().to_string(), TEXT);
+    }
+
+    #[test]
+    fn multiples_of_sizes_print_back() {
+        let text = r#"graph "g" {
+  input %x: f32[b, s, 2*s]
+  input %sizes: i64[3]
+  %y: f32[b, 2*s, s] = ReshapeTo {shape=dims [b, 2*s, s]} (%x, %sizes)
+  weight %one: i64[1] = literal x"0100000000000000"
+  %z: f32[b, 2*s - 1, s] = Slice {axis=1, length=dim 2*s - 1} (%y, %one, %one)
+  output %z
+}
+"#;
+        assert_eq!(parse(text).unwrap().to_string(), text);
     }
 
     #[test]

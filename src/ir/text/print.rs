@@ -86,8 +86,11 @@ impl Display for Shown<'_> {
             Attribute::Bool(b) => write!(f, "{b}"),
             Attribute::Ints(ns) => write!(f, "{ns:?}"),
             Attribute::DType(dtype) => write!(f, "{dtype}"),
-            Attribute::Dim(Dim::Fixed(n)) => write!(f, "dim {n}"),
-            Attribute::Dim(Dim::Symbol(name)) => write!(f, "dim {name}"),
+            Attribute::Dim(dim) => write!(f, "dim {dim}"),
+            Attribute::Dims(dims) => {
+                let dims: Vec<String> = dims.iter().map(Dim::to_string).collect();
+                write!(f, "dims [{}]", dims.join(", "))
+            }
         }
     }
 }
