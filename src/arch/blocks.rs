@@ -2,6 +2,8 @@
 //!
 //! Nodes get the path of their weights as their name, and the role of the part they play.
 
+mod relative;
+
 use std::collections::HashMap;
 
 use serde::Deserialize;
@@ -9,6 +11,8 @@ use serde::Deserialize;
 use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
 use crate::ir::{Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId, Weight};
+
+pub use relative::LONGEST;
 
 /// A non-linearity, by the names of `transformers`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -103,6 +107,8 @@ pub enum Positions {
         /// The number of the padding token.
         pad: i64,
     },
+    /// Not at all: attention knows of distances.
+    None,
 }
 
 /// The sum of looked-up rows that an encoder begins with, and its norm.
@@ -146,6 +152,11 @@ pub fn heads(heads: usize, hidden: usize) -> Result<i64> {
     i64::try_from(heads).map_err(|_| Error::bad_input(format!("{heads} heads are too many")).at("config.json"))
 }
 
+/// The factor of a sum of `terms` scores: one over the root of the head size times their number.
+pub fn attention_scale(hidden: Size, heads: i64, terms: usize) -> f32 {
+    (hidden.n as f32 / heads as f32 * terms as f32).sqrt().recip()
+}
+
 /// A graph under construction, in terms of blocks.
 pub struct Blocks {
     builder: Builder,
@@ -171,6 +182,12 @@ impl Blocks {
 
     /// Rows for tokens, segments and positions, added and normed; names as BERT's.
     pub fn embeddings(&mut self, p: &Scope, e: &Embeddings, ids: ValueId) -> Result<ValueId> {
+        let sum = self.embedded(p, e, ids)?;
+        self.layer_norm(&p.sub("LayerNorm"), e.width, e.epsilon, sum)
+    }
+
+    /// The same without the norm.
+    pub fn embedded(&mut self, p: &Scope, e: &Embeddings, ids: ValueId) -> Result<ValueId> {
         self.role(Part::Embedding);
         let mut sum = self.embed(&p.sub("word_embeddings"), [e.vocabulary, e.width], ids)?;
         let types = p.sub("token_type_embeddings");
@@ -187,6 +204,7 @@ impl Blocks {
         }
         let places = p.sub("position_embeddings");
         let position = match e.counted {
+            Positions::None => return Ok(sum),
             Positions::Absolute => {
                 let table = self.weight(&places, "weight", &[e.positions, e.width])?;
                 self.builder.node(places.path(), Op::PositionEmbed { offset: 0 }, &[table, ids])?
@@ -196,20 +214,7 @@ impl Blocks {
                 self.embed(&places, [e.positions, e.width], counted)?
             }
         };
-        let sum = self.add(&p.full("positions"), sum, position)?;
-        self.layer_norm(&p.sub("LayerNorm"), e.width, e.epsilon, sum)
-    }
-
-    /// T5's bias by relative position, with the buckets that `transformers` fixes for MPNet.
-    pub fn relative_bias(&mut self, p: &Scope, layer: &EncoderLayer, positions: Size, ids: ValueId) -> Result<ValueId> {
-        self.role(Part::Embedding);
-        let rows = p.shape("weight")?.first().copied().unwrap_or_default();
-        let heads = Size { n: layer.heads as usize, field: "num_attention_heads" };
-        let table = [Size { n: rows, field: "relative_attention_num_buckets" }, heads];
-        let table = self.weight(p, "weight", &table)?;
-        let positions = i64::try_from(positions.n).unwrap_or(i64::MAX);
-        let op = Op::RelativeBias { buckets: 32, max_distance: 128, positions };
-        self.builder.node(p.path(), op, &[table, ids])
+        self.add(&p.full("positions"), sum, position)
     }
 
     /// Rows of the table `weight` of the scope.
@@ -220,16 +225,33 @@ impl Blocks {
 
     /// `x · weightᵀ + bias`; checkpoints keep the outputs as rows.
     pub fn linear(&mut self, p: &Scope, inputs: Size, outputs: Size, x: ValueId) -> Result<ValueId> {
+        self.linear_of(p.path(), p, [inputs, outputs], x)
+    }
+
+    /// The same under a name of its own, for a layer that several parts of the model go through.
+    pub fn linear_of(&mut self, name: &str, p: &Scope, [inputs, outputs]: [Size; 2], x: ValueId) -> Result<ValueId> {
         let weight = p.tensor("weight", &[outputs, inputs])?;
         let bias = if p.has("bias") { Some(self.weight(p, "bias", &[outputs])?) } else { None };
-        self.project(p, &weight, bias, x)
+        self.multiply(name, &p.full("weight"), weight.transpose()?, bias, x)
     }
 
     /// `x · weightᵀ + bias`, where the weight may be that of another part of the model.
     pub fn project(&mut self, p: &Scope, weight: &Weight, bias: Option<ValueId>, x: ValueId) -> Result<ValueId> {
-        let weight = self.constant(&p.full("weight"), weight.transpose()?);
+        self.multiply(p.path(), &p.full("weight"), weight.transpose()?, bias, x)
+    }
+
+    /// `x · weight + bias`, with a constant of that name.
+    pub fn multiply(
+        &mut self,
+        name: &str,
+        constant: &str,
+        weight: Weight,
+        bias: Option<ValueId>,
+        x: ValueId,
+    ) -> Result<ValueId> {
+        let weight = self.constant(constant, weight);
         let operands: Vec<ValueId> = [x, weight].into_iter().chain(bias).collect();
-        self.builder.node(p.path(), Op::Linear, &operands)
+        self.builder.node(name, Op::Linear, &operands)
     }
 
     /// A norm over the last dimension, with `weight` and `bias`.
@@ -256,59 +278,59 @@ impl Blocks {
         x: ValueId,
         inputs: impl Into<AttentionInputs>,
     ) -> Result<ValueId> {
-        let attended = self.self_attention(w, i, layer, x, inputs.into())?;
-        self.role(Role::layer(Part::AttentionNorm, i));
-        let x = self.add_and_norm(&w.attention_norm, layer, attended, x)?;
-        let inner = self.feed_forward(w, i, layer, x)?;
-        self.role(Role::layer(Part::FeedForwardNorm, i));
-        self.add_and_norm(&w.ffn_norm, layer, inner, x)
+        let projected = self.projections(w, i, layer, x)?;
+        self.role(Role::layer(Part::Attention, i));
+        let scale = attention_scale(layer.hidden, layer.heads, 1);
+        let attended = self.attention(w.attention.path(), layer.heads, scale, projected, inputs.into())?;
+        self.role(Role::layer(Part::AttentionOutput, i));
+        let attended = self.linear(&w.attention_output, layer.hidden, layer.hidden, attended)?;
+        self.after_attention(w, i, layer, attended, x)
     }
 
-    fn self_attention(
+    /// Queries, keys and values.
+    pub fn projections(
         &mut self,
         w: &LayerWeights,
         i: usize,
         layer: &EncoderLayer,
         x: ValueId,
-        inputs: AttentionInputs,
-    ) -> Result<ValueId> {
-        let mut operands = Vec::with_capacity(3);
-        for (part, p) in [(Part::Query, &w.query), (Part::Key, &w.key), (Part::Value, &w.value)] {
+    ) -> Result<[ValueId; 3]> {
+        let mut projected = [x; 3];
+        let parts = [(Part::Query, &w.query), (Part::Key, &w.key), (Part::Value, &w.value)];
+        for (out, (part, p)) in projected.iter_mut().zip(parts) {
             self.role(Role::layer(part, i));
-            operands.push(self.linear(p, layer.hidden, layer.hidden, x)?);
+            *out = self.linear(p, layer.hidden, layer.hidden, x)?;
         }
-        let projected =
-            <[ValueId; 3]>::try_from(operands).map_err(|_| Error::bug("attention has three projections"))?;
-        self.role(Role::layer(Part::Attention, i));
-        let attended = self.attention(w.attention.path(), layer.heads, layer.hidden, projected, inputs)?;
-        self.role(Role::layer(Part::AttentionOutput, i));
-        self.linear(&w.attention_output, layer.hidden, layer.hidden, attended)
+        Ok(projected)
     }
 
-    /// Scores scaled by the root of the head size, softmax, and the weighted sum.
+    /// Scores times `scale`, softmax, and the weighted sum.
     pub fn attention(
         &mut self,
         name: &str,
         heads: i64,
-        hidden: Size,
+        scale: f32,
         [query, key, value]: [ValueId; 3],
         inputs: AttentionInputs,
     ) -> Result<ValueId> {
-        let head_size = hidden.n as f32 / heads as f32;
         let operands: Vec<ValueId> = [query, key, value, inputs.mask].into_iter().chain(inputs.bias).collect();
-        self.builder.node(name, Op::Attention { heads, scale: head_size.sqrt().recip() }, &operands)
+        self.builder.node(name, Op::Attention { heads, scale }, &operands)
     }
 
-    /// Rotary positions for one projection.
-    pub fn rotary(&mut self, name: &str, heads: i64, theta: f32, positions: usize, x: ValueId) -> Result<ValueId> {
-        let positions = i64::try_from(positions).unwrap_or(i64::MAX);
-        self.builder.node(name, Op::Rotary { heads, theta, positions }, &[x])
-    }
-
-    /// What keeps attention within `window` tokens to either side.
-    pub fn local_bias(&mut self, name: &str, window: i64, positions: usize, ids: ValueId) -> Result<ValueId> {
-        let positions = i64::try_from(positions).unwrap_or(i64::MAX);
-        self.builder.node(name, Op::LocalBias { window, positions }, &[ids])
+    /// What a post-norm layer does after its attention, of residual `x`: norm, feed-forward, residual, norm.
+    pub fn after_attention(
+        &mut self,
+        w: &LayerWeights,
+        i: usize,
+        layer: &EncoderLayer,
+        attended: ValueId,
+        x: ValueId,
+    ) -> Result<ValueId> {
+        self.role(Role::layer(Part::AttentionNorm, i));
+        let x = self.add_and_norm(&w.attention_norm, layer, attended, x)?;
+        let inner = self.feed_forward(w, i, layer, x)?;
+        self.role(Role::layer(Part::FeedForwardNorm, i));
+        self.add_and_norm(&w.ffn_norm, layer, inner, x)
     }
 
     /// `N` equal pieces of the last dimension.
@@ -328,7 +350,14 @@ impl Blocks {
         self.linear(&w.ffn_out, layer.inner, layer.hidden, active)
     }
 
-    fn add_and_norm(&mut self, norm: &Scope, layer: &EncoderLayer, x: ValueId, residual: ValueId) -> Result<ValueId> {
+    /// The norm of `x + residual`.
+    pub fn add_and_norm(
+        &mut self,
+        norm: &Scope,
+        layer: &EncoderLayer,
+        x: ValueId,
+        residual: ValueId,
+    ) -> Result<ValueId> {
         let sum = self.add(&norm.full("residual"), x, residual)?;
         self.layer_norm(norm, layer.hidden, layer.epsilon, sum)
     }
@@ -352,6 +381,17 @@ impl Blocks {
     /// `a · b`, element by element.
     pub fn mul(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId> {
         self.builder.node(name, Op::Mul, &[a, b])
+    }
+
+    /// `x` with 0 where the mask is.
+    pub fn zero_padding(&mut self, name: &str, x: ValueId, mask: ValueId) -> Result<ValueId> {
+        self.builder.node(name, Op::ZeroPadding, &[x, mask])
+    }
+
+    /// Each token with those around it, as many as the kernel is wide.
+    pub fn token_conv(&mut self, p: &Scope, groups: i64, shape: [Size; 3], x: ValueId) -> Result<ValueId> {
+        let (weight, bias) = (self.weight(p, "weight", &shape)?, self.weight(p, "bias", &shape[..1])?);
+        self.builder.node(p.path(), Op::TokenConv { groups }, &[x, weight, bias])
     }
 
     /// `[batch, length, hidden] → [batch, hidden]`: the first token of each text.
@@ -387,6 +427,12 @@ impl Blocks {
     /// The tensor `name` of a scope as a constant.
     pub fn weight(&mut self, p: &Scope, name: &str, shape: &[Size]) -> Result<ValueId> {
         let weight = p.tensor(name, shape)?;
+        Ok(self.constant(&p.full(name), weight))
+    }
+
+    /// The same with its elements in another shape.
+    pub fn reshaped(&mut self, p: &Scope, name: &str, shape: &[Size], to: Vec<usize>) -> Result<ValueId> {
+        let weight = p.tensor(name, shape)?.reshape(to)?;
         Ok(self.constant(&p.full(name), weight))
     }
 

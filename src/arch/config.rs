@@ -39,6 +39,15 @@ fn tiny() -> f32 {
     1e-12
 }
 
+/// Checks what norms add to the variance.
+pub(super) fn epsilon(layer_norm_eps: f32) -> Result<f32> {
+    match layer_norm_eps.is_finite() && layer_norm_eps >= 0.0 {
+        true => Ok(layer_norm_eps),
+        false => Err(Error::bad_input(format!("expected a small positive number, found {layer_norm_eps}"))
+            .at("config.json: layer_norm_eps")),
+    }
+}
+
 impl EncoderConfig {
     /// Reads the fields, and refuses by name what would change the answer and is not drawn.
     pub fn read(text: &str) -> Result<EncoderConfig> {
@@ -50,10 +59,7 @@ impl EncoderConfig {
                     .at("config.json: position_embedding_type"));
             }
         }
-        if !(config.layer_norm_eps.is_finite() && config.layer_norm_eps >= 0.0) {
-            return Err(Error::bad_input(format!("expected a small positive number, found {}", config.layer_norm_eps))
-                .at("config.json: layer_norm_eps"));
-        }
+        epsilon(config.layer_norm_eps)?;
         if config.is_decoder || config.add_cross_attention {
             return Err(Error::unsupported("an encoder as a decoder is not drawn").at("config.json: is_decoder"));
         }

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::blocks::{Activation, AttentionInputs, Blocks, heads as heads_of};
+use super::blocks::{Activation, AttentionInputs, Blocks, attention_scale, heads as heads_of};
 use super::{Drawing, Family, heads};
 use crate::checkpoint::{Scope, Size, json};
 use crate::error::{Error, Result};
@@ -140,7 +140,8 @@ fn layer(blocks: &mut Blocks, p: &Scope, i: usize, layer: &Layer, x: ValueId) ->
     let positions = layer.config.max_position_embeddings;
     let query = blocks.rotary(&attn.full("query"), layer.heads, layer.theta, positions, query)?;
     let key = blocks.rotary(&attn.full("key"), layer.heads, layer.theta, positions, key)?;
-    let attended = blocks.attention(attn.path(), layer.heads, hidden, [query, key, value], layer.inputs)?;
+    let scale = attention_scale(hidden, layer.heads, 1);
+    let attended = blocks.attention(attn.path(), layer.heads, scale, [query, key, value], layer.inputs)?;
     blocks.role(Role::layer(Part::AttentionOutput, i));
     let attended = blocks.linear(&attn.sub("Wo"), hidden, hidden, attended)?;
     let x = blocks.add(&p.full("attn.residual"), x, attended)?;

@@ -132,9 +132,13 @@ impl<'a> Scope<'a> {
         &self.path
     }
 
-    /// The full name of a tensor of this scope.
+    /// The full name of a tensor of this scope; without a name, of the tensor that has the scope's own.
     pub fn full(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        match (self.path.as_str(), name) {
+            ("", name) => name.to_owned(),
+            (path, "") => path.to_owned(),
+            (path, name) => format!("{path}.{name}"),
+        }
     }
 
     /// Whether this scope has a tensor of that name.
