@@ -22,7 +22,6 @@ const BOUND: f64 = 1e-4;
 /// Fixtures that kilnc refuses so far, by the beginning of the message.
 const REFUSED: &[(&str, &str)] = &[
     ("bert/seqcls-extra-rows", "tensor `bert.embeddings.word_embeddings.weight` has shape"),
-    ("deberta-v2/", "unknown model type `deberta-v2`"),
     ("xlnet/", "unknown model type `xlnet`"),
 ];
 

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 
 use common::{fixture, minilm, place};
 use kilnc::Result;
-use kilnc::back::onnx;
 use kilnc::back::tensorrt::{CompileOptions, CompileReport, InputProfile, Libraries, compile};
-use kilnc::passes::Manager;
+use kilnc::back::{lower, onnx};
+use kilnc::ir::{Builder, DType, Op, TensorType, Weight};
+use kilnc::passes::{Half, Manager};
 use kilnc::pipeline::{self, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::library::TENSORRT_RTX;
 use kilnc::target::Target;
+use kilnc::verify::verify;
 
 /// The library's folder; without the library a test is skipped, loudly. `scripts/test.sh` installs it and sets
 /// `KILNC_TEST_STRICT`, under which a skip is a failure: test runners do not show what a passed test printed.
@@ -78,6 +80,47 @@ fn every_gpu_generation_gets_half_precision_products_and_fused_attention() {
     }
 }
 
+/// DeBERTa's and XLNet's attention, with heads of a size that the fixtures do not have.
+#[test]
+fn scores_by_distance_and_segment_leave_attention_fused() {
+    let Some(libraries) = libraries("fused attention with a bias") else { return };
+    let width = 128;
+    let numbers = |b: &mut Builder, name: &str, shape: &[usize]| {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| (i % 17) as f32 / 64.0 - 0.125).collect();
+        b.weight(name, Weight::f32s(shape.to_vec(), &values).unwrap())
+    };
+    let mut b = Builder::new("g");
+    let [ids, mask, types] = ["input_ids", "attention_mask", "token_type_ids"]
+        .map(|name| b.input(name, TensorType::new(DType::I64, ["batch_size", "sequence_length"])));
+    let (heads, scale) = (2, 0.125);
+    let table = numbers(&mut b, "table", &[16, width]);
+    let x = b.node("x", Op::Embed, &[table, ids]).unwrap();
+    let [q, k, v] = ["q", "k", "v"].map(|name| {
+        let weight = numbers(&mut b, &format!("{name}.weight"), &[width, width]);
+        b.node(name, Op::Linear, &[x, weight]).unwrap()
+    });
+    let rows = b.node("rows", Op::Sinusoids { width: width as i64, clamp: 0, positions: 64 }, &[ids]).unwrap();
+    let c2p = b.node("c2p", Op::DistanceScores { heads, scale, keys: false }, &[q, rows]).unwrap();
+    let p2c = b.node("p2c", Op::DistanceScores { heads, scale, keys: true }, &[k, rows]).unwrap();
+    let two = numbers(&mut b, "two", &[2, width]);
+    let segment = b.node("segment", Op::SegmentScores { heads, scale }, &[q, two, types]).unwrap();
+    let bias = b.node("distance", Op::Add, &[c2p, p2c]).unwrap();
+    let bias = b.node("bias", Op::Add, &[bias, segment]).unwrap();
+    let mask = b.node("mask", Op::SelfMask { positions: 64 }, &[mask]).unwrap();
+    let y = b.node("y", Op::Attention { heads, scale }, &[q, k, v, mask, bias]).unwrap();
+    b.output("y", y).unwrap();
+
+    let target: Target = "tensorrt-rtx:sm75".parse().unwrap();
+    let half = Manager::default().run(&verify(b.finish()).unwrap(), &Half(DType::F16)).unwrap();
+    let place = place();
+    let onnx = place.path().join("model.onnx");
+    onnx::write(&lower(&half, &target).unwrap(), &onnx, &|_| {}).unwrap();
+    let (report, _) = compiled(&libraries, &onnx, &options("sm75", 64)).unwrap();
+    let summary = report.summary();
+    assert_eq!(summary.fused_attention, 1, "{summary}");
+    assert_eq!(summary.gemms.keys().collect::<Vec<_>>(), ["Half"], "{summary}");
+}
+
 #[test]
 fn what_the_library_refuses_is_said_in_its_words() {
     let Some(libraries) = libraries("refusals") else { return };
@@ -100,12 +143,27 @@ fn what_the_library_refuses_is_said_in_its_words() {
 #[test]
 fn every_family_compiles_for_the_t4_with_half_precision_products_only() {
     let Some(libraries) = libraries("plans for every family") else { return };
-    let families =
-        ["albert", "bert", "camembert", "distilbert", "electra", "modernbert", "mpnet", "roberta", "xlm-roberta"];
+    let families = [
+        "albert",
+        "bert",
+        "camembert",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "modernbert",
+        "mpnet",
+        "roberta",
+        "xlm-roberta",
+    ];
+    let mut checked = 0;
     for family in families {
-        for head in ["base", "seqcls", "qa", "mlm"] {
+        for head in ["base", "seqcls", "qa", "mlm", "seqcls-conv"] {
             let place = place();
             let checkpoint = fixture("families").join(family).join(head);
+            // A convolution is DeBERTa's alone.
+            if !checkpoint.is_dir() {
+                continue;
+            }
             let onnx = model(place.path(), checkpoint, "tensorrt-rtx:sm75", Precision::Fp16);
             let segments = matches!(family, "albert" | "bert" | "electra");
             let inputs = ["input_ids", "attention_mask", "token_type_ids"];
@@ -114,6 +172,8 @@ fn every_family_compiles_for_the_t4_with_half_precision_products_only() {
             let summary = report.summary();
             let precisions: Vec<&String> = summary.gemms.keys().collect();
             assert_eq!(precisions, ["Half"], "{family}/{head}: {summary}");
+            checked += 1;
         }
     }
+    assert_eq!(checked, 41, "fixtures are not there");
 }

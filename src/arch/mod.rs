@@ -7,6 +7,7 @@ mod albert;
 mod bert;
 pub mod blocks;
 mod config;
+mod deberta;
 mod distilbert;
 mod electra;
 mod heads;
@@ -33,6 +34,7 @@ pub static FAMILIES: &[Family] = &[
     albert::FAMILY,
     bert::FAMILY,
     roberta::CAMEMBERT,
+    deberta::FAMILY,
     distilbert::FAMILY,
     electra::FAMILY,
     modernbert::FAMILY,
@@ -51,6 +53,8 @@ const HEADS: &[&str] = &[
     "generator_predictions",
     "head",
     "lm_head",
+    "lm_predictions",
+    "mask_predictions",
     "pre_classifier",
     "predictions",
     "qa_outputs",

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod checkpoint;
+mod families;
 mod tokenizer;
 
 use std::collections::BTreeMap;
