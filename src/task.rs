@@ -38,10 +38,11 @@ impl Task {
 
     /// The task of a class of `transformers`, by the end of its name.
     pub fn of_architecture(name: &str) -> Option<Task> {
-        const ENDINGS: [(&str, Task); 6] = [
+        const ENDINGS: [(&str, Task); 7] = [
             ("ForSequenceClassification", Task::TextClassification),
             ("ForTokenClassification", Task::TokenClassification),
             ("ForQuestionAnswering", Task::QuestionAnswering),
+            ("ForQuestionAnsweringSimple", Task::QuestionAnswering),
             ("ForMaskedLM", Task::FillMask),
             ("ForPreTraining", Task::FeatureExtraction),
             ("Model", Task::FeatureExtraction),

@@ -56,6 +56,13 @@ fn deberta_adds_scores_by_position_and_a_convolution() {
     check("deberta-v2.tract.fp32", &back::lower(&fused, &Target::Tract).unwrap());
 }
 
+#[test]
+fn xlnet_adds_scores_by_distance_and_segment() {
+    let drawn = drawn_of("families/xlnet/seqcls", &["transformer.mask_emb"]);
+    check("xlnet.drawn", &drawn);
+    check("xlnet.fuse-qkv", &Manager::default().run(&drawn, &FuseQkv).unwrap());
+}
+
 fn drawn() -> Verified<Graph> {
     drawn_of("tiny-bert", &[])
 }

@@ -154,18 +154,19 @@ fn every_family_compiles_for_the_t4_with_half_precision_products_only() {
         "mpnet",
         "roberta",
         "xlm-roberta",
+        "xlnet",
     ];
     let mut checked = 0;
     for family in families {
         for head in ["base", "seqcls", "qa", "mlm", "seqcls-conv"] {
             let place = place();
             let checkpoint = fixture("families").join(family).join(head);
-            // A convolution is DeBERTa's alone.
+            // XLNet has no `mlm`, and a convolution is DeBERTa's alone.
             if !checkpoint.is_dir() {
                 continue;
             }
             let onnx = model(place.path(), checkpoint, "tensorrt-rtx:sm75", Precision::Fp16);
-            let segments = matches!(family, "albert" | "bert" | "electra");
+            let segments = matches!(family, "albert" | "bert" | "electra" | "xlnet");
             let inputs = ["input_ids", "attention_mask", "token_type_ids"];
             let options = options_for("sm75", 32, if segments { &inputs } else { &inputs[..2] });
             let (report, _) = compiled(&libraries, &onnx, &options).unwrap_or_else(|e| panic!("{family}/{head}: {e}"));
@@ -175,5 +176,5 @@ fn every_family_compiles_for_the_t4_with_half_precision_products_only() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 41, "fixtures are not there");
+    assert_eq!(checked, 44, "fixtures are not there");
 }

@@ -14,6 +14,7 @@ mod heads;
 mod modernbert;
 mod mpnet;
 mod roberta;
+mod xlnet;
 
 use crate::checkpoint::{Checkpoint, CommonConfig, Scope, SentenceModules, StateDict};
 use crate::error::{Error, Result, by_nearness, nearest, printable};
@@ -41,24 +42,31 @@ pub static FAMILIES: &[Family] = &[
     mpnet::FAMILY,
     roberta::ROBERTA,
     roberta::XLM_ROBERTA,
+    xlnet::FAMILY,
 ];
 
 /// The paths under which any family's heads are saved.
 const HEADS: &[&str] = &[
+    "answer_class",
     "classifier",
     "cls",
     "decoder",
     "discriminator_predictions",
+    "end_logits",
     "generator_lm_head",
     "generator_predictions",
     "head",
     "lm_head",
+    "lm_loss",
     "lm_predictions",
+    "logits_proj",
     "mask_predictions",
     "pre_classifier",
     "predictions",
     "qa_outputs",
+    "sequence_summary",
     "sop_classifier",
+    "start_logits",
     "vocab_layer_norm",
     "vocab_projector",
     "vocab_transform",

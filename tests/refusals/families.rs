@@ -4,15 +4,16 @@ use std::path::Path;
 
 use kilnc::arch;
 use kilnc::checkpoint::Checkpoint;
+use kilnc::task::Task;
 
-use super::{copied, edit};
+use super::{copied, edit, fixture, floats, read_tensors, write_tensors};
 
 const FILES: [&str; 2] = ["config.json", "model.safetensors"];
 
-fn draw(dir: &Path) -> kilnc::Result<()> {
+fn draw(dir: &Path, task: Option<Task>) -> kilnc::Result<()> {
     let checkpoint = Checkpoint::open(dir)?;
     let state = arch::canonical_state(&checkpoint)?;
-    arch::draw(&checkpoint, &state, None).map(drop)
+    arch::draw(&checkpoint, &state, task).map(drop)
 }
 
 /// What is said of a fixture after `from` became `to` in its config.json.
@@ -20,7 +21,7 @@ fn draw(dir: &Path) -> kilnc::Result<()> {
 fn refusal(fixture: &str, from: &str, to: &str) -> String {
     let dir = copied(&format!("families/{fixture}"), &FILES);
     edit(&dir.path().join("config.json"), from, to);
-    let error = draw(dir.path()).unwrap_err();
+    let error = draw(dir.path(), None).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     error.to_string()
 }
@@ -90,4 +91,73 @@ fn a_head_that_the_configuration_does_not_ask_for_is_named() {
         "the head is `lm_predictions`, the configuration asks for `cls.predictions`\n  in config.json: legacy\n\n\
          hint: `\"legacy\": false` in config.json takes the head that is there"
     );
+}
+
+#[test]
+fn options_of_xlnet_are_drawn_or_refused_by_name() {
+    let cases = [
+        ("\"attn_type\": \"bi\"", "\"attn_type\": \"uni\"", "only `bi` is drawn\n  in config.json: attn_type"),
+        (
+            "\"bi_data\": false",
+            "\"bi_data\": true",
+            "a batch whose second half is read backwards is not drawn\n  in config.json: bi_data",
+        ),
+        (
+            "\"summary_type\": \"last\"",
+            "\"summary_type\": \"mean\"",
+            "only `last`, `first` and `cls_index` are drawn\n  in config.json: summary_type",
+        ),
+        (
+            "\"summary_type\": \"last\"",
+            "\"summary_type\": \"attn\"",
+            "only `last`, `first` and `cls_index` are drawn\n  in config.json: summary_type",
+        ),
+        (
+            "\"summary_use_proj\": true",
+            "\"summary_use_proj\": true, \"summary_proj_to_labels\": true",
+            "only `false` is drawn\n  in config.json: summary_proj_to_labels",
+        ),
+        ("\"d_head\": 4", "\"d_head\": 8", "only `d_model` over `n_head` is drawn\n  in config.json: d_head"),
+    ];
+    for (from, to, expected) in cases {
+        assert_eq!(refusal("xlnet/seqcls", from, to), expected, "{to}");
+    }
+}
+
+#[test]
+fn heads_of_xlnet_that_are_not_drawn_are_named() {
+    let dir = copied("families/xlnet/qa", &FILES);
+    edit(&dir.path().join("config.json"), "XLNetForQuestionAnsweringSimple", "XLNetForQuestionAnswering");
+    let path = dir.path().join("model.safetensors");
+    let mut tensors = read_tensors(&path);
+    tensors.retain(|name, _| !name.starts_with("qa_outputs"));
+    tensors.insert("start_logits.dense.weight".to_owned(), floats(&[1, 16], 0.5));
+    write_tensors(&path, &tensors);
+    assert_eq!(
+        draw(dir.path(), None).unwrap_err().to_string(),
+        "the head of XLNetForQuestionAnswering searches for spans, which is not drawn\n\n\
+         hint: XLNetForQuestionAnsweringSimple's head is"
+    );
+    assert_eq!(
+        draw(&fixture("families/xlnet/base"), Some(Task::FillMask)).unwrap_err().to_string(),
+        "XLNet guesses tokens in an order of its own, which is not drawn\n\nhint: choose --task feature-extraction"
+    );
+}
+
+/// Without an index, and there is none, the last token stands for the text.
+#[test]
+fn xlnet_sums_up_by_the_last_token_where_no_index_is_given() {
+    let graph = |from: &str, to: &str| {
+        let dir = copied("families/xlnet/seqcls", &FILES);
+        edit(&dir.path().join("config.json"), from, to);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let state = arch::canonical_state(&checkpoint).unwrap();
+        arch::draw(&checkpoint, &state, None).unwrap().graph.to_string()
+    };
+    let last = graph("\"last\"", "\"last\"");
+    assert_eq!(graph("\"last\"", "\"cls_index\""), last);
+    assert_ne!(graph("\"last\"", "\"first\""), last);
+    // What a silent configuration means.
+    assert_eq!(graph("\"summary_activation\": \"tanh\",", ""), last);
+    assert_ne!(graph("\"summary_activation\": \"tanh\",", "\"summary_activation\": null,"), last);
 }
