@@ -2,6 +2,8 @@
 //!
 //! `Attention(x·Wq + bq, x·Wk + bk, x·Wv + bv) = Attention(split(x·[Wq|Wk|Wv] + [bq|bk|bv]))`
 //!
+//! What is added to a projection, as an adapter's change is, is added to its piece instead.
+//!
 //! One wide product keeps the cores busier than three narrow ones, and quantizes `x` once.
 
 use super::{Pass, Report};
@@ -35,29 +37,54 @@ impl Pass for FuseQkv {
     }
 }
 
+/// One of an attention's projections.
+#[derive(Clone, Copy)]
+struct Projection<'a> {
+    linear: &'a Node,
+    /// The sum of it and a change, and the change.
+    changed: Option<(&'a Node, ValueId)>,
+}
+
 /// The projections of one value in an attention that can be one: all three, or key and value where the query reads
 /// other rows. Or why there are none.
-fn matched<'a>(graph: &'a Graph, attention: &Node) -> Result<Vec<&'a Node>, &'static str> {
+fn matched<'a>(graph: &'a Graph, attention: &Node) -> Result<Vec<Projection<'a>>, &'static str> {
     let projection = |i: usize| {
         let id = operand(attention, i).ok_or("an operand is missing")?;
-        let node = graph.producer(id).filter(|node| node.op == Op::Linear).ok_or("an operand is no linear layer")?;
-        if graph.consumers(id).count() != 1 || graph.outputs().contains(&id) {
+        let projection = projection(graph, id).ok_or("an operand is no linear layer")?;
+        let linear = projection.linear;
+        let read_once = |id: &ValueId| graph.consumers(*id).count() == 1 && !graph.outputs().contains(id);
+        if ![id].iter().chain(&linear.outputs).all(read_once) {
             return Err("a projection is read elsewhere too");
         }
-        if (1..node.inputs.len()).filter_map(|i| operand(node, i)).any(|id| graph.weight(id).is_none()) {
+        if (1..linear.inputs.len()).filter_map(|i| operand(linear, i)).any(|id| graph.weight(id).is_none()) {
             return Err("a weight or bias is not a constant");
         }
-        Ok(node)
+        Ok(projection)
     };
     let [q, k, v] = [projection(0)?, projection(1)?, projection(2)?];
-    if k.inputs.first() != v.inputs.first() {
+    let reads = |projection: Projection<'a>| projection.linear.inputs.first();
+    if reads(k) != reads(v) {
         return Err("the projections read different values");
     }
-    let all = if q.inputs.first() == k.inputs.first() { vec![q, k, v] } else { vec![k, v] };
-    let has_bias = |node: &Node| operand(node, 2).is_some();
-    match all.iter().all(|node| has_bias(node) == has_bias(k)) {
+    let all = if reads(q) == reads(k) { vec![q, k, v] } else { vec![k, v] };
+    let has_bias = |projection: &Projection| operand(projection.linear, 2).is_some();
+    match all.iter().all(|projection| has_bias(projection) == has_bias(&k)) {
         true => Ok(all),
         false => Err("some projections have a bias and some have none"),
+    }
+}
+
+/// The linear layer that a value is, with or without a change.
+fn projection(graph: &Graph, id: ValueId) -> Option<Projection<'_>> {
+    let linear = |id| graph.producer(id).filter(|node| node.op == Op::Linear);
+    let node = graph.producer(id)?;
+    match node.op {
+        Op::Linear => Some(Projection { linear: node, changed: None }),
+        Op::Add => {
+            let (base, change) = (operand(node, 0)?, operand(node, 1)?);
+            Some(Projection { linear: linear(base)?, changed: Some((node, change)) })
+        }
+        _ => None,
     }
 }
 
@@ -65,24 +92,30 @@ fn operand(node: &Node, i: usize) -> Option<ValueId> {
     node.inputs.get(i).copied().flatten()
 }
 
-fn replace(rw: &mut Rewriter, attention: &Node, projections: &[&Node]) -> Result<Action> {
+fn replace(rw: &mut Rewriter, attention: &Node, projections: &[Projection]) -> Result<Action> {
     let name = rw.name(attention);
     let (part, short) = if projections.len() == 3 { (Part::Qkv, "qkv") } else { (Part::KeyValue, "kv") };
     rw.set_role(attention.role.map(|role| Role { part, ..role }));
     let first = projections.first().ok_or_else(|| Error::bug("a match has projections"))?;
-    let mut operands = vec![rw.required(first, 0)?];
+    let mut operands = vec![rw.required(first.linear, 0)?];
+    let constants = |rw: &Rewriter, i| -> Vec<Weight> {
+        projections.iter().filter_map(|projection| rw.constant(projection.linear, i).cloned()).collect()
+    };
     for (i, what, axis) in [(1, "weight", 1), (2, "bias", 0)] {
-        let parts: Vec<Weight> = projections.iter().filter_map(|node| rw.constant(node, i).cloned()).collect();
+        let parts = constants(rw, i);
         if !parts.is_empty() {
             operands.push(rw.weight(&format!("{name}.{short}.{what}"), Weight::concat(axis, parts)?));
         }
     }
     let merged = rw.node(&format!("{name}.{short}"), Op::Linear, &operands)?;
-    let sizes = projections.iter().filter_map(|node| rw.constant(node, 1)?.shape().last().map(|n| *n as i64)).collect();
+    let sizes = constants(rw, 1).iter().filter_map(|weight| weight.shape().last().map(|n| *n as i64)).collect();
     let pieces = rw.nodes(&format!("{name}.split"), Op::Split { axis: -1, sizes }, &[Some(merged)])?;
-    let mut inputs: Vec<_> = pieces.into_iter().map(Some).collect();
+    let mut inputs = Vec::with_capacity(attention.inputs.len());
     if part == Part::KeyValue {
-        inputs.insert(0, rw.operand(attention, 0)?);
+        inputs.push(rw.operand(attention, 0)?);
+    }
+    for (piece, projection) in pieces.into_iter().zip(projections) {
+        inputs.push(Some(with_change(rw, name, piece, projection)?));
     }
     rw.set_role(attention.role);
     for i in 3..attention.inputs.len() {
@@ -90,6 +123,14 @@ fn replace(rw: &mut Rewriter, attention: &Node, projections: &[&Node]) -> Result
     }
     let op = attention.op.clone();
     rw.nodes(name, op, &inputs).map(Action::Replace)
+}
+
+/// A piece of the merged projection, with what was added to its own.
+fn with_change(rw: &mut Rewriter, name: &str, piece: ValueId, projection: &Projection) -> Result<ValueId> {
+    let Some((sum, change)) = projection.changed else { return Ok(piece) };
+    rw.set_role(sum.role);
+    let change = rw.get(change)?;
+    rw.node(&format!("{name}.changed"), Op::Add, &[piece, change])
 }
 
 #[cfg(test)]
@@ -140,6 +181,28 @@ mod tests {
         let (after, left) = run(&FuseQkv, &bare);
         assert!(after.contains("%y.qkv: f32[b, s, 12] = Linear(%x, %y.qkv.weight) @qkv/3"), "{after}");
         assert!(left.is_empty());
+    }
+
+    #[test]
+    fn what_is_added_to_a_projection_is_added_to_its_piece() {
+        let changed = APART
+            .replace("input %mask", "input %d: f32[b, s, 4]\n  input %mask")
+            .replace("  %y:", "  %qd: f32[b, s, 4] = Add(%q, %d) @adapter/3\n  %y:")
+            .replace("(%q, %k", "(%qd, %k");
+        let (after, left) = run(&FuseQkv, &changed);
+        assert!(
+            after.ends_with(
+                r#"  %y.changed: f32[b, s, 4] = Add(%y.split, %d) @adapter/3
+  %y: f32[b, s, 4] = Attention {heads=2, scale=0.5} (%y.changed, %y.split.1, %y.split.2, %mask) @attention/3
+  output %y
+}
+"#
+            ),
+            "{after}"
+        );
+        assert!(left.is_empty() && !after.contains("%qd"), "{after}");
+        let twice = changed.replace("output %y", "%z: f32[b, s, 4] = Tanh(%q)\n  output %y\n  output %z");
+        assert_eq!(run(&FuseQkv, &twice).1, ["y: a projection is read elsewhere too"]);
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Weight {
         Ok(Weight::new(first.dtype(), shape, Expr::Concat { axis, parts }))
     }
 
-    /// The same elements in another shape; only of tensors of files and of literals.
+    /// The same elements in another shape; only of tensors of files and of literals, cast or not.
     pub fn reshape(&self, shape: Vec<usize>) -> Result<Weight> {
         if byte_len(self.dtype(), &shape) != Some(self.byte_len()) {
             return Err(Error::bad_input(format!("{} cannot take the shape {shape:?}", self.ty())));
@@ -125,6 +125,7 @@ impl Weight {
         match self.expr() {
             Expr::Source { name, data } => Weight::source(name, self.dtype(), shape, data.clone()),
             Expr::Literal(bytes) => Weight::literal(self.dtype(), shape, bytes.clone()),
+            Expr::Cast(inner) => Ok(inner.reshape(shape)?.cast(self.dtype())),
             _ => Err(Error::bug("only leaves of an expression are reshaped")),
         }
     }
@@ -234,6 +235,7 @@ mod tests {
         assert_eq!(floats(&w.take(0, vec![2, 0, 2]).unwrap()), [4., 5., 0., 1., 4., 5.]);
         assert_eq!(floats(&w.transpose().unwrap().take(0, vec![1]).unwrap()), [1., 3., 5.]);
         assert_eq!(floats(&w.reshape(vec![6]).unwrap()), floats(&w));
+        assert_eq!(w.cast(DType::F16).reshape(vec![6]).unwrap().ty().to_string(), "f16[6]");
         let message = |refused: Result<Weight>| refused.unwrap_err().message().to_owned();
         assert_eq!(message(w.slice(1, 1..3)), "f32[3, 2] has no indices 1…3 along dimension 1");
         assert_eq!(message(w.take(1, vec![0, 2])), "f32[3, 2] has no index 2 along dimension 1");
