@@ -105,7 +105,7 @@ impl Bottleneck {
         let factor = match &self.reduction {
             Reduction::Everywhere(factor) => *factor,
             Reduction::ByLayer(factors) => {
-                let found = factors.0.get(&layer.to_string()).or_else(|| factors.0.get("default"));
+                let found = factors.get(&layer.to_string()).or_else(|| factors.get("default"));
                 *found.ok_or_else(|| {
                     Error::bad_input(format!("layer {layer} has none, and there is no default"))
                         .at(at("reduction_factor"))

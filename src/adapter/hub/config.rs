@@ -1,6 +1,6 @@
 //! The options of a bottleneck adapter, as `config` of its `adapter_config.json` has them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result, printable};
 #[serde(untagged, expecting = "expected a number, or one for each layer")]
 pub(super) enum Reduction {
     Everywhere(f64),
-    ByLayer(json::UniqueMap<f64>),
+    ByLayer(BTreeMap<String, f64>),
 }
 
 #[derive(Deserialize)]
@@ -33,7 +33,7 @@ enum FlagOrWord {
 
 #[derive(Deserialize)]
 struct Document {
-    config: json::UniqueMap<serde_json::Value>,
+    config: BTreeMap<String, serde_json::Value>,
 }
 
 /// Options that matter only while an adapter is trained.
@@ -146,8 +146,8 @@ pub(super) fn at(option: &str) -> String {
 impl Config {
     pub fn read(text: &str) -> Result<Config> {
         let Document { mut config } = json::parse(text, "adapter_config.json")?;
-        config.0.retain(|option, _| !TRAINING.contains(&option.as_str()));
-        json::from_value(config.0.into_iter().collect(), "adapter_config.json: config")
+        config.retain(|option, _| !TRAINING.contains(&option.as_str()));
+        json::from_value(config.into_iter().collect(), "adapter_config.json: config")
     }
 
     pub fn places(&self) -> Result<Vec<Place>> {

@@ -1,5 +1,6 @@
 //! Heads as AdapterHub's library saves them: flexible ones of its own, and those of `transformers`' classes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -8,8 +9,7 @@ use serde::de::IgnoredAny;
 use super::{Insertions, one_of};
 use crate::adapter::Merged;
 use crate::adapter::lora::{check_saved, finite};
-use crate::checkpoint::json::{self, UniqueMap};
-use crate::checkpoint::{StateDict, Tensor, read_weights};
+use crate::checkpoint::{StateDict, Tensor, json, read_weights};
 use crate::error::{Error, Result, nearest, printable};
 use crate::task::Task;
 
@@ -64,9 +64,9 @@ struct Saved {
     name: Option<String>,
     model_class: String,
     #[serde(default)]
-    config: Option<UniqueMap<serde_json::Value>>,
+    config: Option<BTreeMap<String, serde_json::Value>>,
     #[serde(default)]
-    label2id: Option<UniqueMap<usize>>,
+    label2id: Option<BTreeMap<String, usize>>,
 }
 
 #[derive(Deserialize)]
@@ -88,7 +88,7 @@ struct Config {
     #[serde(default)]
     layer_norm: bool,
     #[serde(default)]
-    label2id: Option<UniqueMap<usize>>,
+    label2id: Option<BTreeMap<String, usize>>,
     /// The tensors say these too.
     #[serde(default, rename = "bias")]
     _bias: Option<IgnoredAny>,
@@ -133,7 +133,7 @@ pub(super) fn add(state: &mut StateDict, dir: &Path, insertions: &mut Insertions
     let file = json::file_name(&path);
     match saved.config.take() {
         Some(config) => {
-            let (head, label2id) = flexible(config.0.into_iter().collect(), saved.name.as_deref())?;
+            let (head, label2id) = flexible(config.into_iter().collect(), saved.name.as_deref())?;
             insertions.task = Some(head.kind.task());
             insertions.head = Some(head);
             saved.label2id = label2id;
@@ -173,7 +173,7 @@ fn kind(found: &str) -> Result<HeadKind> {
     })
 }
 
-type Labels = Option<UniqueMap<usize>>;
+type Labels = Option<BTreeMap<String, usize>>;
 
 fn flexible(config: serde_json::Value, name: Option<&str>) -> Result<(FlexibleHead, Labels)> {
     let place = "head_config.json: config";
@@ -202,6 +202,6 @@ fn of_class(class: &str) -> Result<Task> {
 }
 
 /// Labels by number, from numbers by label.
-fn by_number(label2id: &UniqueMap<usize>) -> UniqueMap<String> {
-    UniqueMap(label2id.0.iter().map(|(label, id)| (id.to_string(), label.clone())).collect())
+fn by_number(label2id: &BTreeMap<String, usize>) -> BTreeMap<String, String> {
+    label2id.iter().map(|(label, id)| (id.to_string(), label.clone())).collect()
 }

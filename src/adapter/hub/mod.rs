@@ -35,7 +35,7 @@ pub struct Insertions {
     /// What the head is for.
     pub task: Option<Task>,
     /// The names of the head's answers.
-    pub labels: Option<json::UniqueMap<String>>,
+    pub labels: Option<BTreeMap<String, String>>,
     /// The tensors that some part of the graph has to read, and the adapter that brought them.
     tensors: BTreeMap<String, String>,
     /// How many adapters there are, of any kind.
