@@ -46,6 +46,7 @@ pub fn verify(graph: Graph) -> Result<Verified<Graph>> {
     }
     symbols_are_bound(&graph)?;
     nothing_is_dead(&graph)?;
+    defaults_fit(&graph)?;
     Ok(Verified(graph))
 }
 
@@ -99,6 +100,21 @@ fn nothing_is_dead(graph: &Graph) -> Result<()> {
     match graph.values().find(|(id, value)| unread(id) && matches!(value.origin, Origin::Weight(_))) {
         Some((_, value)) => Err(broken(&value.name, "is a constant that nothing reads")),
         None => Ok(()),
+    }
+}
+
+fn defaults_fit(graph: &Graph) -> Result<()> {
+    let fits = |input: &TensorType, default: &TensorType| {
+        let same = |(a, b): (&Dim, &Dim)| a.fixed().is_none() || a == b;
+        input.dtype == default.dtype
+            && input.rank() == default.rank()
+            && input.shape.iter().zip(&default.shape).all(same)
+    };
+    match graph.defaults().find(|(input, default)| !fits(&input.ty, &default.ty())) {
+        None => Ok(()),
+        Some((input, default)) => {
+            Err(broken(&input.name, format!("is {}, and {} stands for it", input.ty, default.ty())))
+        }
     }
 }
 
@@ -185,6 +201,19 @@ mod tests {
             complaint(|(values, ..)| retype(values, "w", "f32[4, 3]")),
             "`w` is f32[4, 3], its constant f32[4, 2]"
         );
+    }
+
+    #[test]
+    fn what_stands_for_an_input_has_its_type() {
+        let with = |default: &str| {
+            let text = SOUND.replace("  weight", &format!("  input %r: f32[r, 2] = literal {default}\n  weight"));
+            verify(parse(&text).unwrap()).map(drop)
+        };
+        with("x\"\" f32[0, 2]").unwrap();
+        for wrong in ["x\"\" f32[0, 3]", "x\"\" f16[0, 2]", "x\"\" f32[0]"] {
+            let said = with(wrong).unwrap_err().message().to_owned();
+            assert!(said.starts_with("the graph is broken: `r` is f32[r, 2], and "), "{said}");
+        }
     }
 
     #[test]

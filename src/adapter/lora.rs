@@ -146,7 +146,7 @@ pub(super) fn merge(
         names.push(name);
     }
     *state = next;
-    Ok(Merged { files: vec![config_path, path], changed, saved: names })
+    Ok(Merged { files: vec![config_path, path], changed, inserted: 0, saved: names })
 }
 
 type Sorted = (BTreeMap<String, Factors>, Vec<(String, Weight)>);
@@ -180,7 +180,7 @@ fn sort(tensors: Vec<(String, Weight)>) -> Result<Sorted> {
     Ok((modules, saved))
 }
 
-fn finite(key: &str, weight: &Weight) -> Result<()> {
+pub(super) fn finite(key: &str, weight: &Weight) -> Result<()> {
     if !weight.dtype().is_float() {
         return Err(Error::bad_input(format!("tensor `{}` holds {}, expected floats", printable(key), weight.dtype())));
     }
@@ -213,7 +213,7 @@ fn merge_module(state: &StateDict, config: &Config, extra: f32, module: &str, fa
 }
 
 /// A tensor that replaces one of the base has its shape, but for a head, whose rows are the task's labels.
-fn check_saved(state: &StateDict, name: &str, weight: &Weight) -> Result<()> {
+pub(super) fn check_saved(state: &StateDict, name: &str, weight: &Weight) -> Result<()> {
     let Some(base) = state.get(name) else { return Ok(()) };
     let columns = |w: &Weight| w.shape().get(1..).map(<[usize]>::to_vec);
     if columns(&base.weight) == columns(weight) {

@@ -1,5 +1,6 @@
 //! Adapters: small trained changes to a model, merged into its weights before the graph is drawn.
 
+pub mod hub;
 mod lora;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ pub struct Merged {
     pub files: Vec<PathBuf>,
     /// How many weights got a low-rank change.
     pub changed: usize,
+    /// How many tensors of a bottleneck adapter went into the graph.
+    pub inserted: usize,
     /// The tensors that the adapter brought whole, such as a classifier.
     pub saved: Vec<String>,
 }
@@ -83,7 +86,7 @@ pub fn merge(state: &mut StateDict, source: &AdapterSource) -> Result<Merged> {
     let config_path = source.dir.join("adapter_config.json");
     if !config_path.is_file() {
         return Err(Error::bad_input(format!("{} holds no adapter_config.json", source.dir.display()))
-            .hint("--adapter takes the folder that PEFT's save_pretrained wrote"));
+            .hint("--adapter takes the folder that PEFT's save_pretrained or AdapterHub's save_adapter wrote"));
     }
     let text = json::read_text(&config_path)?;
     let Kind { peft_type } = json::parse(&text, "adapter_config.json")?;
@@ -107,7 +110,7 @@ pub fn merge(state: &mut StateDict, source: &AdapterSource) -> Result<Merged> {
 
 /// Whether the folder looks like an adapter.
 pub fn is_adapter(dir: &Path) -> bool {
-    dir.join("adapter_config.json").is_file()
+    dir.join("adapter_config.json").is_file() || hub::is_hub(dir)
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use serde::Deserialize;
 
-use super::blocks::{Blocks, Embeddings, LayerWeights, Positions, Segments};
+use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
+use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
+use super::inserted::AdapterScopes;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size, json};
 use crate::error::{Error, Result};
@@ -40,7 +42,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
     }
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let width = Size { n: own.embedding_size, field: "embedding_size" };
-    let mut blocks = Blocks::new("albert");
+    let mut blocks = drawing.blocks("albert");
     let albert = drawing.weights.sub("albert");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
@@ -63,11 +65,23 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         let group = (i as f64 / (config.num_hidden_layers as f64 / own.num_hidden_groups as f64)) as usize;
         for inner in 0..own.inner_group_num {
             let p = encoder.item("albert_layer_groups", group).item("albert_layers", inner);
-            x = blocks.encoder_layer(&layer_weights(&p), drawn, &layer, x, mask)?;
+            x = blocks.encoder_layer(
+                &layer_weights(&p, group * own.inner_group_num + inner),
+                drawn,
+                &layer,
+                x,
+                mask,
+            )?;
             drawn += 1;
         }
     }
 
+    if let Some(head) = drawing.flexible_head() {
+        let pooled = heads::pooler(&mut blocks, &albert.sub("pooler"), hidden, x)?;
+        let given = Encoded { encoder: &albert, hidden, embedding: width, epsilon: config.layer_norm_eps, x, pooled };
+        flexible::draw(&mut blocks, drawing, head, &given)?;
+        return Ok(blocks.finish());
+    }
     match drawing.task {
         Task::FeatureExtraction => {
             let pooled = heads::pooler(&mut blocks, &albert.sub("pooler"), hidden, x)?;
@@ -95,7 +109,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
     Ok(blocks.finish())
 }
 
-fn layer_weights<'a>(p: &Scope<'a>) -> LayerWeights<'a> {
+fn layer_weights<'a>(p: &Scope<'a>, number: usize) -> LayerWeights<'a> {
     let attention = p.sub("attention");
     LayerWeights {
         query: attention.sub("query"),
@@ -103,6 +117,12 @@ fn layer_weights<'a>(p: &Scope<'a>) -> LayerWeights<'a> {
         value: attention.sub("value"),
         attention_output: attention.sub("dense"),
         attention_norm: attention.sub("LayerNorm"),
+        adapters: Some(AdapterScopes {
+            attention: attention.sub("attention_adapters.adapters"),
+            ffn: p.sub("output_adapters.adapters"),
+            number: Some(number),
+            attention_swapped: true,
+        }),
         attention,
         ffn_in: p.sub("ffn"),
         ffn_out: p.sub("ffn_output"),

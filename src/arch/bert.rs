@@ -1,7 +1,8 @@
 //! BERT (arXiv 1810.04805), as `transformers` saves it: post-norm encoder, learned positions, two segments.
 
-use super::blocks::{Blocks, Embeddings, LayerWeights, Positions, Segments};
+use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
+use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
 use super::{Drawing, Family};
 use crate::error::Result;
@@ -13,7 +14,7 @@ pub(super) const FAMILY: Family = Family { model_type: "bert", prefix: "bert", d
 fn draw(drawing: &Drawing) -> Result<Graph> {
     let config = EncoderConfig::read(drawing.config)?;
     let (hidden, layer) = (config.hidden(), config.layer()?);
-    let mut blocks = Blocks::new("bert");
+    let mut blocks = drawing.blocks("bert");
     let bert = drawing.weights.sub("bert");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
@@ -33,6 +34,12 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
     }
 
+    if let Some(head) = drawing.flexible_head() {
+        let pooled = heads::pooler(&mut blocks, &bert.sub("pooler.dense"), hidden, x)?;
+        let given = Encoded { encoder: &bert, hidden, embedding: hidden, epsilon: config.layer_norm_eps, x, pooled };
+        flexible::draw(&mut blocks, drawing, head, &given)?;
+        return Ok(blocks.finish());
+    }
     match drawing.task {
         Task::FeatureExtraction => {
             let pooled = heads::pooler(&mut blocks, &bert.sub("pooler.dense"), hidden, x)?;

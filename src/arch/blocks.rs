@@ -7,7 +7,11 @@ mod relative;
 use std::collections::HashMap;
 
 use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as Misnamed;
 
+use super::inserted::{AdapterScopes, Ending};
+use crate::adapter::hub::{Bottleneck, Place};
 use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
 use crate::ir::{Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId, Weight};
@@ -20,15 +24,34 @@ pub use relative::LONGEST;
 pub enum Activation {
     /// `x · Φ(x)`
     #[default]
+    #[serde(alias = "gelu_python")]
     Gelu,
     /// Its tanh approximation, in the spelling of the first BERT.
+    #[serde(alias = "gelu_fast", alias = "gelu_accurate", alias = "gelu_python_tanh")]
     GeluNew,
     /// Its tanh approximation.
     GeluPytorchTanh,
+    /// `x · σ(1.702 x)`
+    QuickGelu,
+    /// `x · σ(x)`
+    #[serde(alias = "swish")]
+    Silu,
+    /// `1 / (1 + e⁻ˣ)`
+    Sigmoid,
+    /// `x` where it is positive, else `x / 100`
+    LeakyRelu,
     /// `max(x, 0)`
     Relu,
     /// Hyperbolic tangent.
     Tanh,
+}
+
+impl Activation {
+    /// The one that `transformers` calls that.
+    pub fn named(name: &str) -> Option<Activation> {
+        let name: serde::de::value::StrDeserializer<Misnamed> = name.into_deserializer();
+        Activation::deserialize(name).ok()
+    }
 }
 
 /// The sizes of one layer of an encoder.
@@ -66,6 +89,8 @@ pub struct LayerWeights<'a> {
     pub ffn_out: Scope<'a>,
     /// The norm after the feed-forward block.
     pub ffn_norm: Scope<'a>,
+    /// Bottleneck adapters, in families that AdapterHub's library puts them into.
+    pub adapters: Option<AdapterScopes<'a>>,
 }
 
 impl<'a> LayerWeights<'a> {
@@ -82,6 +107,12 @@ impl<'a> LayerWeights<'a> {
             ffn_in: p.sub("intermediate.dense"),
             ffn_out: p.sub("output.dense"),
             ffn_norm: p.sub("output.LayerNorm"),
+            adapters: Some(AdapterScopes {
+                attention: output.sub("adapters"),
+                ffn: p.sub("output.adapters"),
+                number: None,
+                attention_swapped: false,
+            }),
         }
     }
 }
@@ -162,12 +193,24 @@ pub struct Blocks {
     builder: Builder,
     /// Constants by name, so that a weight that layers share is one constant.
     weights: HashMap<String, ValueId>,
+    /// What is inserted into the layers, those nearest to them first.
+    adapters: Vec<Bottleneck>,
 }
 
 impl Blocks {
     /// An empty graph of that name.
     pub fn new(name: &str) -> Blocks {
-        Blocks { builder: Builder::new(name), weights: HashMap::new() }
+        Blocks { builder: Builder::new(name), weights: HashMap::new(), adapters: Vec::new() }
+    }
+
+    /// With these bottleneck adapters inserted.
+    pub fn with_adapters(self, adapters: &[Bottleneck]) -> Blocks {
+        Blocks { adapters: adapters.to_vec(), ..self }
+    }
+
+    /// What is inserted into the layers.
+    pub(super) fn adapters(&self) -> &[Bottleneck] {
+        &self.adapters
     }
 
     /// The role of what is drawn from here on.
@@ -183,7 +226,8 @@ impl Blocks {
     /// Rows for tokens, segments and positions, added and normed; names as BERT's.
     pub fn embeddings(&mut self, p: &Scope, e: &Embeddings, ids: ValueId) -> Result<ValueId> {
         let sum = self.embedded(p, e, ids)?;
-        self.layer_norm(&p.sub("LayerNorm"), e.width, e.epsilon, sum)
+        let normed = self.layer_norm(&p.sub("LayerNorm"), e.width, e.epsilon, sum)?;
+        self.invertible(p, e.width, normed)
     }
 
     /// The same without the norm.
@@ -326,19 +370,46 @@ impl Blocks {
         attended: ValueId,
         x: ValueId,
     ) -> Result<ValueId> {
-        self.role(Role::layer(Part::AttentionNorm, i));
-        let x = self.add_and_norm(&w.attention_norm, layer, attended, x)?;
+        let adapters = w.adapters.as_ref();
+        let number = adapters.and_then(|adapters| adapters.number).unwrap_or(i);
+        let end = Ending {
+            norm: &w.attention_norm,
+            part: Part::AttentionNorm,
+            adapters: adapters.map(|adapters| &adapters.attention),
+            place: Place::Attention,
+            layer: i,
+            number,
+            sizes: layer,
+        };
+        let swapped = adapters.is_some_and(|adapters| adapters.attention_swapped);
+        let (out, into) = if swapped { (x, attended) } else { (attended, x) };
+        let x = self.end(&end, out, into)?;
         let inner = self.feed_forward(w, i, layer, x)?;
-        self.role(Role::layer(Part::FeedForwardNorm, i));
-        self.add_and_norm(&w.ffn_norm, layer, inner, x)
+        let end = Ending {
+            norm: &w.ffn_norm,
+            part: Part::FeedForwardNorm,
+            adapters: adapters.map(|adapters| &adapters.ffn),
+            place: Place::FeedForward,
+            ..end
+        };
+        self.end(&end, inner, x)
     }
 
     /// `N` equal pieces of the last dimension.
     pub fn split<const N: usize>(&mut self, name: &str, x: ValueId) -> Result<[ValueId; N]> {
         let width = self.builder.ty(x).shape.last().and_then(Dim::fixed).unwrap_or_default();
-        let sizes = vec![(width / N) as i64; N];
-        let pieces = self.builder.nodes(name, Op::Split { axis: -1, sizes }, &[Some(x)])?;
+        let pieces = self.pieces(name, x, vec![(width / N) as i64; N])?;
         pieces.try_into().map_err(|_| Error::bug(format!("`{name}` has not {N} pieces")))
+    }
+
+    /// Pieces of those sizes of the last dimension.
+    pub(super) fn pieces(&mut self, name: &str, x: ValueId, sizes: Vec<i64>) -> Result<Vec<ValueId>> {
+        self.builder.nodes(name, Op::Split { axis: -1, sizes }, &[Some(x)])
+    }
+
+    /// The pieces joined along the last dimension.
+    pub(super) fn concat(&mut self, name: &str, pieces: &[ValueId]) -> Result<ValueId> {
+        self.builder.node(name, Op::Concat { axis: -1 }, pieces)
     }
 
     fn feed_forward(&mut self, w: &LayerWeights, i: usize, layer: &EncoderLayer, x: ValueId) -> Result<ValueId> {
@@ -368,9 +439,38 @@ impl Blocks {
             Activation::Gelu => Op::Gelu { tanh: false },
             Activation::GeluNew | Activation::GeluPytorchTanh => Op::Gelu { tanh: true },
             Activation::Relu => Op::Relu,
+            Activation::LeakyRelu => Op::LeakyRelu { alpha: 0.01 },
             Activation::Tanh => Op::Tanh,
+            Activation::Sigmoid => Op::Sigmoid,
+            Activation::Silu => return self.gated_by_itself(name, x, x),
+            Activation::QuickGelu => {
+                let steepness = self.number(&format!("{name}.steepness"), 1.702)?;
+                let steep = self.mul(&format!("{name}.steep"), x, steepness)?;
+                return self.gated_by_itself(name, x, steep);
+            }
         };
         self.builder.node(name, op, &[x])
+    }
+
+    /// `x · σ(gate)`
+    fn gated_by_itself(&mut self, name: &str, x: ValueId, gate: ValueId) -> Result<ValueId> {
+        let open = self.builder.node(&format!("{name}.open"), Op::Sigmoid, &[gate])?;
+        self.mul(name, x, open)
+    }
+
+    /// `a − b`
+    pub fn sub(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.builder.node(name, Op::Sub, &[a, b])
+    }
+
+    /// A number as a constant.
+    pub fn number(&mut self, name: &str, value: f32) -> Result<ValueId> {
+        Ok(self.constant(name, Weight::scalar(DType::F32, value)?))
+    }
+
+    /// `[batch, length, n] → [batch, 1, n]`: the mean over all tokens, padding too.
+    pub fn mean_over_tokens(&mut self, name: &str, x: ValueId) -> Result<ValueId> {
+        self.builder.node(name, Op::ReduceMean { axes: vec![1], keep: true }, &[x])
     }
 
     /// `a + b`
@@ -437,7 +537,7 @@ impl Blocks {
     }
 
     fn constant(&mut self, name: &str, weight: Weight) -> ValueId {
-        let Blocks { builder, weights } = self;
+        let Blocks { builder, weights, .. } = self;
         *weights.entry(name.to_owned()).or_insert_with(|| builder.weight(name, weight))
     }
 }

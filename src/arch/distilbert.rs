@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
-use super::blocks::{
-    Activation, Blocks, Embeddings, EncoderLayer, LayerWeights, Positions, Segments, heads as heads_of,
-};
+use super::blocks::{Activation, Embeddings, EncoderLayer, LayerWeights, Positions, Segments, heads as heads_of};
+use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
+use super::inserted::AdapterScopes;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size, json};
 use crate::error::Result;
@@ -40,7 +40,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         activation: config.activation,
         epsilon: EPSILON,
     };
-    let mut blocks = Blocks::new("distilbert");
+    let mut blocks = drawing.blocks("distilbert");
     let distilbert = drawing.weights.sub("distilbert");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
@@ -59,6 +59,11 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
     }
 
+    if let Some(head) = drawing.flexible_head() {
+        let given = Encoded { encoder: &distilbert, hidden, embedding: hidden, epsilon: EPSILON, x, pooled: None };
+        flexible::draw(&mut blocks, drawing, head, &given)?;
+        return Ok(blocks.finish());
+    }
     match drawing.task {
         Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
         Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
@@ -96,5 +101,11 @@ fn layer_weights<'a>(p: &Scope<'a>) -> LayerWeights<'a> {
         ffn_in: p.sub("ffn.lin1"),
         ffn_out: p.sub("ffn.lin2"),
         ffn_norm: p.sub("output_layer_norm"),
+        adapters: Some(AdapterScopes {
+            attention: p.sub("attention_adapters.adapters"),
+            ffn: p.sub("output_adapters.adapters"),
+            number: None,
+            attention_swapped: false,
+        }),
     }
 }

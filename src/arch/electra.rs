@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
-use super::blocks::{Activation, Blocks, Embeddings, LayerWeights, Positions, Segments};
+use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
+use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
 use super::{Drawing, Family};
 use crate::checkpoint::{Size, json};
@@ -23,7 +24,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
     let own: Config = json::parse(drawing.config, "config.json")?;
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let width = Size { n: own.embedding_size, field: "embedding_size" };
-    let mut blocks = Blocks::new("electra");
+    let mut blocks = drawing.blocks("electra");
     let electra = drawing.weights.sub("electra");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
@@ -46,6 +47,12 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
     }
 
+    if let Some(head) = drawing.flexible_head() {
+        let given =
+            Encoded { encoder: &electra, hidden, embedding: width, epsilon: config.layer_norm_eps, x, pooled: None };
+        flexible::draw(&mut blocks, drawing, head, &given)?;
+        return Ok(blocks.finish());
+    }
     match drawing.task {
         Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
         Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,

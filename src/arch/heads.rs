@@ -91,6 +91,11 @@ pub(super) fn spans(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId) ->
     present(p, Task::QuestionAnswering)?;
     blocks.role(Part::Head);
     let both = blocks.linear(p, hidden, Size { n: 2, field: "num_labels" }, x)?;
+    start_and_end(blocks, both)
+}
+
+/// The two columns of a span head as outputs of their own.
+pub(super) fn start_and_end(blocks: &mut Blocks, both: ValueId) -> Result<()> {
     for (i, name) in ["start_logits", "end_logits"].into_iter().enumerate() {
         let one = blocks.select(name, both, 2, i as i64)?;
         blocks.output(name, one)?;

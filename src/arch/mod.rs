@@ -10,16 +10,22 @@ mod config;
 mod deberta;
 mod distilbert;
 mod electra;
+mod flexible;
 mod heads;
+mod hypercomplex;
+mod inserted;
 mod modernbert;
 mod mpnet;
 mod roberta;
 mod xlnet;
 
+use crate::adapter::hub::{FlexibleHead, Insertions};
 use crate::checkpoint::{Checkpoint, CommonConfig, Scope, SentenceModules, StateDict};
 use crate::error::{Error, Result, by_nearness, nearest, printable};
 use crate::ir::Graph;
 use crate::task::Task;
+
+use blocks::Blocks;
 
 /// A model family.
 pub struct Family {
@@ -79,6 +85,19 @@ pub struct Drawing<'a> {
     sentence: Option<SentenceModules>,
     task: Task,
     weights: Scope<'a>,
+    inserted: &'a Insertions,
+}
+
+impl Drawing<'_> {
+    /// An empty graph of that name, into which the adapters are drawn as its layers are.
+    fn blocks(&self, name: &str) -> Blocks {
+        Blocks::new(name).with_adapters(&self.inserted.bottlenecks)
+    }
+
+    /// A head to draw in place of the family's own, if it is for the task.
+    fn flexible_head(&self) -> Option<&FlexibleHead> {
+        self.inserted.head.as_ref().filter(|head| head.kind.task() == self.task)
+    }
 }
 
 /// A graph, what it is for, and what the drawing did not use.
@@ -118,11 +137,21 @@ pub fn canonical_state(checkpoint: &Checkpoint) -> Result<StateDict> {
 /// adapters merged). Without a task, the checkpoint's architecture says it; a classifier over a bare encoder, as an
 /// adapter brings it, makes a classification.
 pub fn draw(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> Result<Drawn> {
+    draw_with(checkpoint, state, &Insertions::default(), task)
+}
+
+/// Like [`draw`], with bottleneck adapters and heads that are not the family's own.
+pub fn draw_with(
+    checkpoint: &Checkpoint,
+    state: &StateDict,
+    inserted: &Insertions,
+    task: Option<Task>,
+) -> Result<Drawn> {
     let family = family(&checkpoint.common)?;
     let weights = Scope::root(state);
     let architectures = checkpoint.common.architectures.iter().flatten();
     let saved_for = architectures.filter_map(|name| Task::of_architecture(name)).next();
-    let task = task.unwrap_or(match saved_for {
+    let task = task.or(inserted.task).unwrap_or(match saved_for {
         None | Some(Task::FeatureExtraction) if has_classifier(&weights) => Task::TextClassification,
         None | Some(Task::FeatureExtraction) if checkpoint.sentence.is_some() => Task::SentenceSimilarity,
         None => Task::FeatureExtraction,
@@ -134,10 +163,21 @@ pub fn draw(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> R
         sentence: checkpoint.sentence,
         task,
         weights,
+        inserted,
     };
     let graph = (family.draw)(&drawing)?;
-    let unused = drawing.weights.unread().into_iter().map(str::to_owned).collect();
-    Ok(Drawn { graph, task, unused })
+    let unused = drawing.weights.unread();
+    if let Some((tensor, adapter)) = inserted.left_over(unused.iter().copied()) {
+        return Err(Error::unsupported(format!(
+            "tensor `{}` of the adapter `{}` has no place in a {} model as its configuration describes it",
+            printable(tensor),
+            printable(adapter),
+            family.model_type
+        ))
+        .at("adapter_config.json")
+        .hint("bottleneck adapters are drawn into albert, bert, distilbert, electra, roberta, xlm-roberta"));
+    }
+    Ok(Drawn { graph, task, unused: unused.into_iter().map(str::to_owned).collect() })
 }
 
 /// Whether there is a classifier, as one layer or with a dense layer before it.

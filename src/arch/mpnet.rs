@@ -1,7 +1,7 @@
 //! MPNet (arXiv 2004.09297): BERT's layers with positions that skip padding, and a bias by relative position that all
 //! layers share.
 
-use super::blocks::{Activation, AttentionInputs, Blocks, Embeddings, LayerWeights, Positions, Segments};
+use super::blocks::{Activation, AttentionInputs, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, MaskedLm};
 use super::{Drawing, Family};
@@ -18,7 +18,7 @@ const PAD: i64 = 1;
 fn draw(drawing: &Drawing) -> Result<Graph> {
     let config = EncoderConfig::read(drawing.config)?;
     let (hidden, layer) = (config.hidden(), config.layer()?);
-    let mut blocks = Blocks::new("mpnet");
+    let mut blocks = drawing.blocks("mpnet");
     let mpnet = drawing.weights.sub("mpnet");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
@@ -73,5 +73,6 @@ fn layer_weights<'a>(p: &Scope<'a>) -> LayerWeights<'a> {
         ffn_in: p.sub("intermediate.dense"),
         ffn_out: p.sub("output.dense"),
         ffn_norm: p.sub("output.LayerNorm"),
+        adapters: None,
     }
 }

@@ -4,8 +4,9 @@
 
 use serde::Deserialize;
 
-use super::blocks::{Activation, Blocks, Embeddings, LayerWeights, Positions, Segments};
+use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
+use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
 use super::{Drawing, Family};
 use crate::checkpoint::json;
@@ -32,7 +33,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
     let config = EncoderConfig::read(drawing.config)?;
     let Config { pad_token_id: pad } = json::parse(drawing.config, "config.json")?;
     let (hidden, layer) = (config.hidden(), config.layer()?);
-    let mut blocks = Blocks::new("roberta");
+    let mut blocks = drawing.blocks("roberta");
     let roberta = drawing.weights.sub("roberta");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
@@ -51,6 +52,12 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
     }
 
+    if let Some(head) = drawing.flexible_head() {
+        let pooled = heads::pooler(&mut blocks, &roberta.sub("pooler.dense"), hidden, x)?;
+        let given = Encoded { encoder: &roberta, hidden, embedding: hidden, epsilon: config.layer_norm_eps, x, pooled };
+        flexible::draw(&mut blocks, drawing, head, &given)?;
+        return Ok(blocks.finish());
+    }
     match drawing.task {
         Task::FeatureExtraction => {
             let pooled = heads::pooler(&mut blocks, &roberta.sub("pooler.dense"), hidden, x)?;

@@ -258,5 +258,6 @@ fn layer_weights<'a>(p: &Scope<'a>) -> LayerWeights<'a> {
         ffn_in: ff.sub("layer_1"),
         ffn_out: ff.sub("layer_2"),
         ffn_norm: ff.sub("layer_norm"),
+        adapters: None,
     }
 }

@@ -30,6 +30,8 @@ pub struct Contestant {
     pub file: PathBuf,
     /// What opens it.
     pub runtime: Runtime,
+    /// Files of the adapters that are active in it.
+    pub adapters: Vec<PathBuf>,
 }
 
 /// How to measure.
@@ -100,6 +102,7 @@ pub fn measure(
             let request = Request {
                 file: contestant.file.clone(),
                 runtime: contestant.runtime,
+                adapters: contestant.adapters.clone(),
                 threads: settings.threads,
                 seconds: settings.seconds,
                 batch: batch.clone(),

@@ -55,6 +55,8 @@ pub struct Request {
     pub file: PathBuf,
     /// What opens it.
     pub runtime: Runtime,
+    /// Files of the adapters that are active in it.
+    pub adapters: Vec<PathBuf>,
     /// Its threads.
     pub threads: usize,
     /// How long to time it.
@@ -83,7 +85,8 @@ pub struct Round {
 /// Opens the engine and times it.
 pub fn run(request: Request) -> Result<Round> {
     let start = Instant::now();
-    let mut engine = runtime::open(request.runtime, &request.file, Options { threads: request.threads })?;
+    let options = Options { threads: request.threads };
+    let mut engine = runtime::open_with(request.runtime, &request.file, options, &request.adapters)?;
     let load_ms = milliseconds(start);
     let inputs = request.batch.inputs(engine.inputs())?;
     let (output, row) = first_output(&mut *engine, &inputs)?;

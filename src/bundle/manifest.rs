@@ -79,6 +79,9 @@ pub struct AdapterEntry {
     pub scale: f32,
     /// How many weights it changed.
     pub changed: usize,
+    /// How many tensors of a bottleneck adapter went into the graph.
+    #[serde(default)]
+    pub inserted: usize,
     /// The tensors that it brought whole.
     pub saved: Vec<String>,
     /// Its files.

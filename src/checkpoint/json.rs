@@ -52,6 +52,15 @@ fn typed<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
     Ok(value)
 }
 
+/// Reads a type out of JSON that has been parsed; `place` is the file and the field it stood in. Errors name them.
+pub fn from_value<T: DeserializeOwned>(value: serde_json::Value, place: &str) -> Result<T> {
+    serde_path_to_error::deserialize(value).map_err(|e| {
+        let field = e.path().to_string();
+        let field = if field == "." { String::new() } else { format!(".{}", printable(&field)) };
+        Error::bad_input(format!("{place}{field}: {}", printable_sentence(&e.inner().to_string())))
+    })
+}
+
 /// The last part of a path, as messages call it.
 pub fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())

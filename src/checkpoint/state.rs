@@ -82,6 +82,16 @@ impl StateDict {
         self
     }
 
+    /// A name below the encoder, with the prefix that names of the encoder have here.
+    pub fn within(&self, name: &str) -> String {
+        match &self.prefix {
+            Some(prefix) if name.strip_prefix(prefix.as_str()).is_none_or(|rest| !rest.starts_with('.')) => {
+                format!("{prefix}.{name}")
+            }
+            _ => name.to_owned(),
+        }
+    }
+
     /// The name that a tensor has here, for a name from a file that may leave the encoder's prefix out.
     pub fn resolve(&self, name: &str) -> String {
         match &self.prefix {
@@ -99,8 +109,18 @@ impl StateDict {
 pub struct Size {
     /// How many.
     pub n: usize,
-    /// The field of `config.json`.
+    /// The field of `config.json`, or another file, `: ` and its field.
     pub field: &'static str,
+}
+
+/// Where fields stand, in words.
+fn places(fields: &[&str]) -> String {
+    let (other, own): (Vec<&str>, Vec<&str>) = fields.iter().partition(|field| field.contains(": "));
+    let own: Vec<String> = own.into_iter().map(|field| format!("`{field}`")).collect();
+    let own = (!own.is_empty()).then(|| format!("{} in config.json", own.join(" and ")));
+    let other = other.into_iter().filter_map(|field| field.split_once(": "));
+    let other = other.map(|(file, field)| format!("`{field}` in {file}"));
+    own.into_iter().chain(other).collect::<Vec<_>>().join(" and ")
 }
 
 /// The tensors below one path of the checkpoint, e.g. `bert.encoder.layer.0`. Remembers which were read.
@@ -125,6 +145,11 @@ impl<'a> Scope<'a> {
     /// The scope of element `i` of the list `name`.
     pub fn item(&self, name: &str, i: usize) -> Scope<'a> {
         self.sub(&format!("{name}.{i}"))
+    }
+
+    /// The scope of that path, wherever this one is.
+    pub fn elsewhere(&self, path: &str) -> Scope<'a> {
+        Scope { path: path.to_owned(), ..self.clone() }
     }
 
     /// Where this scope is in the checkpoint.
@@ -163,12 +188,11 @@ impl<'a> Scope<'a> {
                     fields.push(size.field);
                 }
             }
-            let fields: Vec<_> = fields.into_iter().map(|field| format!("`{field}`")).collect();
             return Err(Error::bad_input(format!(
                 "tensor `{}` has shape {found:?}, expected {expected:?}",
                 printable(&full)
             ))
-            .at(format!("{}; the expectation comes from {} in config.json", tensor.file, fields.join(" and ")))
+            .at(format!("{}; the expectation comes from {}", tensor.file, places(&fields)))
             .hint("the weights and config.json look like different models"));
         }
         if !tensor.weight.dtype().is_float() {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::Screen;
 use crate::bench::{Contestant, Measured, Settings, TokenBatch, measure, table};
 use crate::bundle::{self, Bundle};
+use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::eval::PROBES;
 use crate::pipeline::Observer;
@@ -19,6 +20,7 @@ Examples:
   kilnc bench sections.kiln
   kilnc bench sections.kiln --batch 8 --length 128 --threads 2 --rounds 5
   kilnc bench sections.kiln peer/model_quantized.onnx --json
+  kilnc bench base.onnx --onnx-adapter sections-lora.onnx_adapter
 
 Each engine runs in a process of its own; rounds are interleaved in shuffled order. Speed is against the first
 engine, round by round: the median, and the smallest and largest of the rounds.")]
@@ -26,6 +28,9 @@ pub struct BenchArgs {
     /// Bundles and ONNX files.
     #[arg(required = true, value_name = "ENGINE")]
     engines: Vec<PathBuf>,
+    /// Measures each ONNX file also with this adapter, a file that `kilnc export --adapter-as-input` wrote.
+    #[arg(long, value_name = "FILE")]
+    onnx_adapter: Vec<PathBuf>,
     /// Texts in a batch.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
@@ -67,7 +72,7 @@ pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
     let mut contestants = Vec::new();
     let mut tokenizer = None;
     for path in &args.engines {
-        add(path, &mut contestants, &mut tokenizer, screen)?;
+        add(path, &args.onnx_adapter, &mut contestants, &mut tokenizer, screen)?;
     }
     let (rows, length) = (args.batch as usize, args.length as usize);
     let batch = TokenBatch { rows, length, ids: tokens(rows, length, tokenizer.as_deref())? };
@@ -102,11 +107,21 @@ pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
     })
 }
 
-/// The engines of a bundle that run here, or an ONNX file.
-fn add(path: &Path, contestants: &mut Vec<Contestant>, tokenizer: &mut Option<PathBuf>, screen: &Screen) -> Result<()> {
+/// The engines of a bundle that run here, or an ONNX file, alone and with each of the adapters.
+fn add(
+    path: &Path,
+    adapters: &[PathBuf],
+    contestants: &mut Vec<Contestant>,
+    tokenizer: &mut Option<PathBuf>,
+    screen: &Screen,
+) -> Result<()> {
     if path.is_file() {
-        let name = path.display().to_string();
-        contestants.push(Contestant { name, file: path.to_owned(), runtime: Runtime::Ort });
+        let alone = path.display().to_string();
+        let file = |name, adapters| Contestant { name, file: path.to_owned(), runtime: Runtime::Ort, adapters };
+        contestants.push(file(alone.clone(), Vec::new()));
+        for adapter in adapters {
+            contestants.push(file(format!("{alone} + {}", file_name(adapter)), vec![adapter.clone()]));
+        }
         return Ok(());
     }
     let bundle = Bundle::open(path)?;
@@ -116,6 +131,7 @@ fn add(path: &Path, contestants: &mut Vec<Contestant>, tokenizer: &mut Option<Pa
                 name: engine.name.clone(),
                 file: bundle.file(&engine.file)?,
                 runtime: engine.runtime,
+                adapters: Vec::new(),
             }),
             Err(e) => screen.warn(&format!("{} is left out: {}", engine.name, e.message())),
         }

@@ -11,7 +11,7 @@ use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::output::Stage;
 use crate::passes::{self, Manager};
-use crate::pipeline::{self, Observer, Scheme};
+use crate::pipeline::{self, Given, Observer, Scheme, Unmerged};
 use crate::precision::Precision;
 use crate::target::Target;
 
@@ -21,6 +21,8 @@ Examples:
   kilnc export checkpoint/ -o model.onnx
   kilnc export checkpoint/ --adapter lora/ --precision int8 -o model_int8.onnx
   kilnc export checkpoint/ --target tract -o plain.onnx        plain ONNX, no contrib operator
+  kilnc export checkpoint/ --adapter a/ --adapter b/ --adapter-as-input -o base.onnx
+                                                               one base, with a.onnx_adapter and b.onnx_adapter beside
   kilnc export checkpoint/ --dump-after fuse-qkv -o model.onnx the graph's text after a pass, on standard error")]
 pub struct ExportArgs {
     #[command(flatten)]
@@ -31,6 +33,9 @@ pub struct ExportArgs {
     /// Whose operators are used: ort-cpu, tract (plain ONNX), tensorrt-rtx:smNN.
     #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
     target: Target,
+    /// Write the base, with what the adapters change as inputs, and each adapter as a file for ONNX Runtime beside it.
+    #[arg(long)]
+    adapter_as_input: bool,
     /// Print the graph as text after this pass.
     #[arg(long, value_name = "PASS")]
     dump_after: Option<String>,
@@ -44,7 +49,16 @@ struct Exported {
     files: Vec<PathBuf>,
     bytes: u64,
     task: String,
+    adapters: Vec<ExportedAdapter>,
     seconds: f64,
+}
+
+/// An adapter that is active where its file is given to a run.
+#[derive(Serialize)]
+struct ExportedAdapter {
+    file: PathBuf,
+    bytes: u64,
+    inputs: usize,
 }
 
 pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
@@ -55,8 +69,15 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     args.dump_after.as_deref().map(passes::known).transpose()?;
     let stage = Stage::new(&args.output, Path::is_file)?;
     screen.begin("reading", None);
-    let model = pipeline::load(&args.source.source(None))?;
     let mut manager = Manager { dump_after: args.dump_after, ..Manager::default() };
+    let (model, adapters) = match args.adapter_as_input {
+        false => (pipeline::load(&args.source.source(None))?, Vec::new()),
+        true => {
+            only_onnx_runtime(&args.target)?;
+            let Unmerged { model, adapters } = pipeline::load_unmerged(&args.source.source(None), &mut manager)?;
+            (model, adapters)
+        }
+    };
     let graph = pipeline::compile(&model, &Scheme::new(&args.target, args.precision), &mut manager)?;
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));
     if let Some(text) = &manager.dump {
@@ -65,23 +86,47 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     screen.begin("writing", Some(graph.weights().map(|(_, _, w)| w.byte_len() as u64).sum()));
     let name = file_name(&args.output);
     let written = onnx::write(&graph, &stage.path(&name), &|bytes| screen.advance(bytes))?;
+    let adapters =
+        adapters.iter().map(|given| write_adapter(given, &stage, &args.output)).collect::<Result<Vec<_>>>()?;
     // The model refers to the data beside it, so it comes last.
     let names: Vec<String> = written.files.iter().rev().map(|path| file_name(path)).collect();
-    stage.commit_files(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let beside = adapters.iter().map(|adapter| file_name(&adapter.file));
+    let all: Vec<String> = beside.chain(names.iter().cloned()).collect();
+    stage.commit_files(&all.iter().map(String::as_str).collect::<Vec<_>>())?;
     screen.done(&format!("{:.1} MB", written.bytes as f64 / 1e6));
     let exported = Exported {
         files: names.iter().rev().map(|name| args.output.with_file_name(name)).collect(),
         bytes: written.bytes,
         task: model.task.to_string(),
+        adapters,
         seconds: start.elapsed().as_secs_f64(),
     };
     screen.result(&exported, |exported| {
-        format!(
+        let mut out = format!(
             "{} ({:.1} MB, {}) in {:.2} s\n",
             args.output.display(),
             exported.bytes as f64 / 1e6,
             exported.task,
             exported.seconds
-        )
+        );
+        for ExportedAdapter { file, bytes, inputs } in &exported.adapters {
+            out += &format!("{} ({:.1} MB, {inputs} inputs)\n", file.display(), *bytes as f64 / 1e6);
+        }
+        out
     })
+}
+
+fn only_onnx_runtime(target: &Target) -> Result<()> {
+    match target {
+        Target::OrtCpu => Ok(()),
+        other => Err(Error::unsupported(format!("{other} takes no adapters as inputs; only ONNX Runtime does"))
+            .hint("merge them: leave --adapter-as-input out")),
+    }
+}
+
+/// Writes what an adapter gives into the stage, for a place beside the model.
+fn write_adapter(given: &Given, stage: &Stage, output: &Path) -> Result<ExportedAdapter> {
+    let name = format!("{}.onnx_adapter", given.name);
+    let bytes = onnx::write_adapter(&given.tensors, &stage.path(&name))?;
+    Ok(ExportedAdapter { file: output.with_file_name(name), bytes, inputs: given.tensors.len() })
 }

@@ -6,9 +6,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Screen;
-use crate::adapter;
+use crate::adapter::{self, hub};
 use crate::bundle::{self, Bundle, Manifest};
-use crate::checkpoint::{Checkpoint, safetensors};
+use crate::checkpoint::{Checkpoint, read_weights};
 use crate::error::{Error, Result, printable, printable_sentence};
 
 #[derive(Args)]
@@ -47,7 +47,9 @@ pub fn run(args: InspectArgs, screen: &Screen) -> Result<()> {
         let bundle = Bundle::open(path)?;
         return screen.result(&bundle.manifest, describe_bundle);
     }
-    let report = if adapter::is_adapter(path) {
+    let report = if hub::is_hub(path) {
+        weights("adapter of AdapterHub", &hub::weights_file(path)?)?
+    } else if adapter::is_adapter(path) {
         weights("adapter", &path.join("adapter_model.safetensors"))?
     } else if path.extension().is_some_and(|extension| extension == "safetensors") {
         weights("safetensors file", path)?
@@ -73,7 +75,7 @@ fn checkpoint(checkpoint: &Checkpoint) -> CheckpointReport {
 }
 
 fn weights(kind: &'static str, path: &std::path::Path) -> Result<CheckpointReport> {
-    let tensors = safetensors::read(path)?;
+    let tensors = read_weights(path)?;
     Ok(CheckpointReport {
         kind,
         model_type: None,
@@ -118,10 +120,11 @@ fn describe_bundle(manifest: &Manifest) -> String {
     }
     for adapter in &manifest.adapters {
         out += &format!(
-            "adapter  {} × {}: {} weights changed, {} brought whole\n",
+            "adapter  {} × {}: {} weights changed, {} inserted, {} brought whole\n",
             adapter.name,
             adapter.scale,
             adapter.changed,
+            adapter.inserted,
             adapter.saved.len()
         );
     }

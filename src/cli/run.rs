@@ -1,14 +1,15 @@
-//! `kilnc run`: answers texts with a bundle.
+//! `kilnc run`: answers texts with a bundle, or with an ONNX model and adapters.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
 use super::Screen;
 use crate::bundle::{self, Bundle};
+use crate::checkpoint::json;
 use crate::error::{Error, Result};
-use crate::runtime::{self, Answer, Engine, Options, TextEncoder, classify};
+use crate::runtime::{self, Answer, Engine, Options, Runtime, TextEncoder, classify};
 use crate::task::Task;
 
 #[derive(Args)]
@@ -16,9 +17,11 @@ use crate::task::Task;
 Examples:
   kilnc run sections.kiln --text \"a mail server with spam filtering\"
   kilnc run sections.kiln --text \"chess engine\" --text \"font editor\" --engine tract-fp32 --json
-  echo \"one text on each line\" | kilnc run sections.kiln")]
+  echo \"one text on each line\" | kilnc run sections.kiln
+  kilnc run base.onnx --onnx-adapter sections-lora.onnx_adapter --tokenizer checkpoint/tokenizer.json \\
+      --labels labels.json --text \"chess engine\"")]
 pub struct RunArgs {
-    /// The bundle.
+    /// The bundle; or an ONNX model, with --tokenizer and --labels.
     bundle: PathBuf,
     /// A text; without any, one from each line of standard input.
     #[arg(long, value_name = "TEXT")]
@@ -29,6 +32,58 @@ pub struct RunArgs {
     /// Threads that the engine may use.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// What a bundle has and an ONNX model has not.
+#[derive(Args)]
+struct ModelArgs {
+    /// An ONNX model's tokenizer: the tokenizer.json of its checkpoint.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// A JSON list with one label for each answer of an ONNX model.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// An adapter that is active in an ONNX model, a file that `kilnc export --adapter-as-input` wrote.
+    #[arg(long, value_name = "FILE")]
+    onnx_adapter: Vec<PathBuf>,
+    /// Longest text that an ONNX model is given, in tokens.
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+}
+
+/// Longest text in tokens where nobody says: what BERT and most after it have positions for.
+const MAX_LENGTH: usize = 512;
+
+impl ModelArgs {
+    /// Opens an ONNX model with what the arguments give it.
+    fn open(&self, model: &Path, options: Options) -> Result<Classifier> {
+        let needed =
+            |flag: &str| Error::bad_input(format!("an ONNX model needs {flag}")).hint("a bundle has it inside");
+        let tokenizer = self.tokenizer.as_deref().ok_or_else(|| needed("--tokenizer"))?;
+        let labels = self.labels.as_deref().ok_or_else(|| needed("--labels"))?;
+        Ok(Classifier {
+            engine: runtime::open_with(Runtime::Ort, model, options, &self.onnx_adapter)?,
+            encoder: TextEncoder::open(tokenizer, self.max_length.unwrap_or(MAX_LENGTH))?,
+            labels: json::read(labels)?,
+            name: json::file_name(model),
+        })
+    }
+
+    /// A bundle takes none of them.
+    fn refuse(&self) -> Result<()> {
+        let given = [
+            ("--tokenizer", self.tokenizer.is_some()),
+            ("--labels", self.labels.is_some()),
+            ("--onnx-adapter", !self.onnx_adapter.is_empty()),
+            ("--max-length", self.max_length.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Error::bad_input(format!("{flag} is for an ONNX model, not for a bundle"))),
+        }
+    }
 }
 
 /// A bundle's engine, opened with what it needs to answer.
@@ -41,7 +96,7 @@ pub(super) struct Classifier {
 
 impl Classifier {
     /// Opens an engine of a bundle whose files are what the manifest says, and tells the choice.
-    pub fn open(path: &std::path::Path, engine: Option<&str>, options: Options, screen: &Screen) -> Result<Classifier> {
+    pub fn open(path: &Path, engine: Option<&str>, options: Options, screen: &Screen) -> Result<Classifier> {
         let bundle = Bundle::open(path)?;
         let manifest = &bundle.manifest;
         if manifest.task != Task::TextClassification {
@@ -78,7 +133,13 @@ struct Line {
 
 pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let options = args.threads.map_or_else(Options::default, |threads| Options { threads });
-    let mut classifier = Classifier::open(&args.bundle, args.engine.as_deref(), options, screen)?;
+    let mut classifier = match args.bundle.is_file() {
+        true => args.model.open(&args.bundle, options)?,
+        false => {
+            args.model.refuse()?;
+            Classifier::open(&args.bundle, args.engine.as_deref(), options, screen)?
+        }
+    };
     let texts = if args.text.is_empty() { read_lines()? } else { args.text };
     let mut lines = Vec::with_capacity(texts.len());
     for text in texts {

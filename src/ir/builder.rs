@@ -39,6 +39,13 @@ impl Builder {
         id
     }
 
+    /// A value that the caller may give; if not, `default` stands for it.
+    pub fn optional_input(&mut self, name: &str, ty: TensorType, default: Weight) -> ValueId {
+        let id = self.input(name, ty);
+        self.graph.defaults.insert(id, default);
+        id
+    }
+
     /// A constant.
     pub fn weight(&mut self, name: &str, weight: Weight) -> ValueId {
         self.value(name, weight.ty(), Origin::Weight(weight))
@@ -137,6 +144,10 @@ fn without_dead(graph: &Graph) -> Graph {
     let mut copy =
         Copy { from: graph, to: Graph { name: graph.name.clone(), ..Graph::default() }, map: HashMap::new() };
     copy.to.inputs = graph.inputs.iter().map(|id| copy.value(*id)).collect();
+    for (id, default) in &graph.defaults {
+        let id = copy.value(*id);
+        copy.to.defaults.insert(id, default.clone());
+    }
     for (node, _) in graph.nodes.iter().zip(kept).filter(|(_, kept)| *kept) {
         copy.node(node);
     }

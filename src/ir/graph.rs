@@ -1,5 +1,7 @@
 //! Values, nodes and the graph that holds them.
 
+use std::collections::BTreeMap;
+
 use super::op::Op;
 use super::role::Role;
 use super::types::TensorType;
@@ -61,6 +63,7 @@ pub struct Graph {
     pub(super) nodes: Vec<Node>,
     pub(super) inputs: Vec<ValueId>,
     pub(super) outputs: Vec<ValueId>,
+    pub(super) defaults: BTreeMap<ValueId, Weight>,
 }
 
 impl Graph {
@@ -72,6 +75,11 @@ impl Graph {
     /// What the caller gives, in order.
     pub fn inputs(&self) -> &[ValueId] {
         &self.inputs
+    }
+
+    /// What stands for an input that the caller leaves out, if it may be left out.
+    pub fn default_of(&self, input: ValueId) -> Option<&Weight> {
+        self.defaults.get(&input)
     }
 
     /// What the caller gets, in order.
@@ -105,6 +113,11 @@ impl Graph {
             Origin::Weight(weight) => Some((id, value, weight)),
             _ => None,
         })
+    }
+
+    /// The defaults of inputs, in the order of the inputs.
+    pub fn defaults(&self) -> impl Iterator<Item = (&Value, &Weight)> {
+        self.inputs.iter().filter_map(|id| Some((self.value(*id), self.default_of(*id)?)))
     }
 
     /// The constant that a value is, if it is one.

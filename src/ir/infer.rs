@@ -35,13 +35,20 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::Conv { groups } => conv(&operands, *groups, 1),
         Op::Concat { axis } => concat(&operands, *axis),
         Op::MeanPool => mean_pool(&operands),
-        Op::ReduceSum { axes, keep } => reduce_sum(&operands, axes, *keep),
+        Op::ReduceSum { axes, keep } | Op::ReduceMean { axes, keep } => reduce(&operands, axes, *keep),
         Op::Select { axis, .. } => select(&operands, *axis),
         Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Max => elementwise(&operands, 2),
         Op::Sum => elementwise(&operands, inputs.len()),
-        Op::Gelu { .. } | Op::FusedGelu | Op::Tanh | Op::Sin | Op::Cos | Op::Erf | Op::Sqrt | Op::Normalize => {
-            unary_float(&operands)
-        }
+        Op::Gelu { .. }
+        | Op::FusedGelu
+        | Op::Tanh
+        | Op::Sin
+        | Op::Cos
+        | Op::Sigmoid
+        | Op::LeakyRelu { .. }
+        | Op::Erf
+        | Op::Sqrt
+        | Op::Normalize => unary_float(&operands),
         Op::CumSum { axis } => cum_sum(&operands, *axis),
         Op::Relu => operands.only().map(|x| vec![x.clone()]),
         Op::Softmax { axis } => softmax(&operands, *axis),
@@ -229,7 +236,7 @@ fn mean_pool(o: &Operands) -> Inferred {
     Ok(vec![TensorType::new(x.dtype, [batch.clone(), width.clone()])])
 }
 
-fn reduce_sum(o: &Operands, axes: &[i64], keep: bool) -> Inferred {
+fn reduce(o: &Operands, axes: &[i64], keep: bool) -> Inferred {
     let mut out = o.only()?.clone();
     let mut places = axes.iter().map(|axis| o.axis(*axis, out.rank())).collect::<Result<Vec<_>, _>>()?;
     places.sort_unstable();

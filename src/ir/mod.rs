@@ -11,6 +11,7 @@
 //! 4. A named size is bound by an input.
 //! 5. A constant has the type of its expression.
 //! 6. Every node leads to an output.
+//! 7. What stands for an input that the caller leaves out has its element type, and its sizes where they are known.
 //!
 //! [`crate::verify`] checks these. Passes and back-ends rely on them.
 //!
@@ -44,7 +45,7 @@ pub use builder::Builder;
 pub use graph::{Graph, Node, NodeId, Origin, Value, ValueId};
 pub use infer::infer;
 pub use op::{Attribute, Op};
-pub use rewrite::{Action, Rewriter, retype, rewrite};
+pub use rewrite::{Action, Rewriter, reshape, retype, rewrite};
 pub use role::{Block, Part, Role};
 pub use types::{DType, Dim, TensorType};
 pub use weight::{Blob, Weight};

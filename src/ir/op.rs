@@ -212,14 +212,23 @@ ops! {
     ReduceSum { /// The dimensions that are summed.
         axes: Vec<i64>, /// Whether they stay.
         keep: bool };
+    /// Means over `axes`, which stay with size 1 or go.
+    ReduceMean { /// The dimensions that are averaged.
+        axes: Vec<i64>, /// Whether they stay.
+        keep: bool };
     /// Hyperbolic tangent.
     Tanh;
     /// Sine.
     Sin;
     /// Cosine.
     Cos;
+    /// `1 / (1 + e⁻ˣ)`.
+    Sigmoid;
     /// `max(x, 0)`.
     Relu;
+    /// `x` where it is positive, else `alpha · x`.
+    LeakyRelu { /// Slope below 0.
+        alpha: f32 };
     /// The error function.
     Erf;
     /// `(condition bool, a, b) → a` where the condition holds, else `b`, broadcast.

@@ -32,24 +32,43 @@ pub struct Rewriter<'a> {
 ///
 /// Fails where the rule fails, and where it stands in a value of another type.
 pub fn rewrite(graph: &Graph, mut rule: impl FnMut(&mut Rewriter, &Node) -> Result<Action>) -> Result<Graph> {
-    rewrite_with(graph, false, &mut rule)
+    rewrite_with(graph, Kept::Types, &mut rule)
 }
 
 /// Like [`rewrite()`], for rules that change types on purpose: nothing is compared with the old graph but the
 /// outputs' types.
 pub fn retype(graph: &Graph, mut rule: impl FnMut(&mut Rewriter, &Node) -> Result<Action>) -> Result<Graph> {
-    rewrite_with(graph, true, &mut rule)
+    rewrite_with(graph, Kept::Outputs, &mut rule)
+}
+
+/// Like [`retype()`], for rules that change the outputs' sizes on purpose.
+pub fn reshape(graph: &Graph, mut rule: impl FnMut(&mut Rewriter, &Node) -> Result<Action>) -> Result<Graph> {
+    rewrite_with(graph, Kept::Names, &mut rule)
+}
+
+/// What of the old graph the new one must have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// The types at every node.
+    Types,
+    /// The types of the outputs.
+    Outputs,
+    /// The names of the outputs.
+    Names,
 }
 
 fn rewrite_with(
     graph: &Graph,
-    may_retype: bool,
+    kept: Kept,
     rule: &mut dyn FnMut(&mut Rewriter, &Node) -> Result<Action>,
 ) -> Result<Graph> {
     let mut rw = Rewriter { old: graph, new: Builder::new(graph.name()), map: HashMap::new() };
     for id in graph.inputs() {
         let value = graph.value(*id);
-        let new = rw.new.input(&value.name, value.ty.clone());
+        let new = match graph.default_of(*id) {
+            None => rw.new.input(&value.name, value.ty.clone()),
+            Some(default) => rw.new.optional_input(&value.name, value.ty.clone(), default.clone()),
+        };
         rw.map.insert(*id, new);
     }
     for (_, node) in graph.nodes() {
@@ -58,11 +77,11 @@ fn rewrite_with(
             Action::Keep => rw.keep(node)?,
             Action::Replace(outputs) => outputs,
         };
-        rw.stand_in(node, &outputs, may_retype)?;
+        rw.stand_in(node, &outputs, kept)?;
     }
     for id in graph.outputs() {
         let (value, new) = (graph.value(*id), rw.get(*id)?);
-        if *rw.new.ty(new) != value.ty {
+        if *rw.new.ty(new) != value.ty && kept != Kept::Names {
             return Err(Error::bug(format!("output `{}` changed its type to {}", value.name, rw.new.ty(new))));
         }
         rw.new.output(&value.name, new)?;
@@ -126,6 +145,21 @@ impl<'a> Rewriter<'a> {
         self.new.weight(name, weight)
     }
 
+    /// Draws an input in the new graph, which the caller may leave out.
+    pub fn optional_input(&mut self, name: &str, ty: TensorType, default: Weight) -> ValueId {
+        self.new.optional_input(name, ty, default)
+    }
+
+    /// Whether something in the new graph stands for a value of the old graph.
+    pub fn is_drawn(&self, old: ValueId) -> bool {
+        self.map.contains_key(&old)
+    }
+
+    /// Lets a value of the new graph stand for one of the old graph, from here on.
+    pub fn replace(&mut self, old: ValueId, new: ValueId) {
+        self.map.insert(old, new);
+    }
+
     /// Draws a node with one output in the new graph.
     pub fn node(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId> {
         self.new.node(name, op, inputs)
@@ -146,7 +180,7 @@ impl<'a> Rewriter<'a> {
         self.new.nodes(self.old.node_name(node), node.op.clone(), &inputs)
     }
 
-    fn stand_in(&mut self, node: &Node, outputs: &[ValueId], may_retype: bool) -> Result<()> {
+    fn stand_in(&mut self, node: &Node, outputs: &[ValueId], kept: Kept) -> Result<()> {
         if outputs.len() != node.outputs.len() {
             return Err(Error::bug(format!(
                 "node `{}` has {} outputs, its replacement {}",
@@ -157,7 +191,7 @@ impl<'a> Rewriter<'a> {
         }
         for (old, new) in node.outputs.iter().zip(outputs) {
             let (was, is) = (&self.old.value(*old).ty, self.new.ty(*new));
-            if was != is && !may_retype {
+            if was != is && kept == Kept::Types {
                 return Err(Error::bug(format!(
                     "`{}` has type {was}, its replacement {is}",
                     self.old.value(*old).name

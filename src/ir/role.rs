@@ -25,6 +25,7 @@ pub enum Block {
     Attention,
     FeedForward,
     Outliers,
+    Adapter,
     Head,
 }
 
@@ -96,6 +97,12 @@ parts! {
     FeedForwardNorm = "ffn-norm" in FeedForward;
     /// Channels that are too large for 8 bits, computed apart.
     Outliers = "outliers" in Outliers;
+    /// The projection of a bottleneck adapter to its inner size.
+    AdapterDown = "adapter-down" in Adapter;
+    /// The projection of a bottleneck adapter back from its inner size.
+    AdapterUp = "adapter-up" in Adapter;
+    /// What else an adapter inserts: its norms, non-linearity, gate, scale and residual.
+    Adapter = "adapter" in Adapter;
     /// The projection of the first token.
     Pooler = "pooler" in Head;
     /// The task's own projection.

@@ -77,6 +77,7 @@ fn row_by_row(graph: &Graph, node: &Node) -> bool {
     let tokens = |id: ValueId| matches!(graph.value(id).ty.shape.as_slice(), [_, Dim::Symbol(_), _]);
     let fits = match node.op {
         Op::Linear | Op::LayerNorm { .. } | Op::Gelu { .. } | Op::Tanh | Op::Relu | Op::Erf | Op::Normalize => true,
+        Op::Sigmoid | Op::LeakyRelu { .. } => true,
         Op::Split { axis, .. } => axis == -1 || axis == 2,
         // A bias between positions has rows of its own, and so has a mask by query and key.
         Op::Attention { .. } => {

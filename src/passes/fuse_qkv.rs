@@ -98,11 +98,12 @@ impl<'a> Found<'a> {
     }
 }
 
-/// What a projection made of an operand, before a constant was added to it.
+/// What a projection made of an operand, before a constant or an adapter's change was added to it.
 fn projected(graph: &Graph, id: ValueId) -> ValueId {
+    let linear = |id: ValueId| graph.producer(id).is_some_and(|node| node.op == Op::Linear);
     match graph.producer(id) {
         Some(Node { op: Op::Add, inputs, .. }) => match inputs.as_slice() {
-            [Some(x), Some(by)] if graph.weight(*by).is_some() => *x,
+            [Some(x), Some(by)] if graph.weight(*by).is_some() || linear(*x) => *x,
             _ => id,
         },
         _ => id,
@@ -180,6 +181,17 @@ mod tests {
         let (after, left) = run(&FuseQkv, &bare);
         assert!(after.contains("%y.qkv: f32[b, s, 12] = Linear(%x, %y.qkv.weight) @qkv/3"), "{after}");
         assert!(left.is_empty());
+    }
+
+    #[test]
+    fn what_an_adapter_adds_to_a_projection_is_added_to_its_piece() {
+        let changed = APART
+            .replace("input %mask", "input %d: f32[b, s, 4]\n  input %mask")
+            .replace("  %y:", "  %qd: f32[b, s, 4] = Add(%q, %d) @adapter/3\n  %y:")
+            .replace("(%q, %k", "(%qd, %k");
+        let (after, left) = run(&FuseQkv, &changed);
+        assert!(after.contains("%qd: f32[b, s, 4] = Add(%y.split, %d) @adapter/3"), "{after}");
+        assert!(after.contains("(%qd, %y.split.1, %y.split.2, %mask)") && left.is_empty(), "{after}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A pass knows operations and roles, never a family. The [`Manager`] verifies before and after each, times it, and
 //! names the pass when an invariant breaks.
 
+mod adapter_inputs;
 mod first_token;
 mod fuse_qkv;
 mod group_neurons;
@@ -18,6 +19,7 @@ use crate::error::{Error, Result, nearest, printable};
 use crate::ir::Graph;
 use crate::verify::{Verified, verify};
 
+pub use adapter_inputs::{AdapterInputs, Whole, factor_names};
 pub use first_token::FirstToken;
 pub use fuse_qkv::FuseQkv;
 pub use group_neurons::GroupNeurons;
@@ -83,7 +85,8 @@ impl Manager {
 }
 
 /// The names of all passes.
-pub const NAMES: [&str; 6] = ["first-token", "fuse-qkv", "smooth", "group-neurons", "quantize-dynamic", "half"];
+pub const NAMES: [&str; 7] =
+    ["adapter-inputs", "first-token", "fuse-qkv", "smooth", "group-neurons", "quantize-dynamic", "half"];
 
 /// Checks that there is a pass of that name.
 pub fn known(name: &str) -> Result<()> {
@@ -142,13 +145,21 @@ mod tests {
 
     #[test]
     fn every_pass_is_known_by_its_name() {
-        for pass in [&FirstToken as &dyn Pass, &FuseQkv, &QuantizeDynamic::default(), &Half(crate::ir::DType::F16)] {
+        let passes: [&dyn Pass; 5] = [
+            &AdapterInputs::default(),
+            &FirstToken,
+            &FuseQkv,
+            &QuantizeDynamic::default(),
+            &Half(crate::ir::DType::F16),
+        ];
+        for pass in passes {
             known(pass.name()).unwrap();
         }
         let error = known("fuse-qvk").unwrap_err().to_string();
         assert_eq!(
             error,
-            "no pass is called `fuse-qvk`; known: first-token, fuse-qkv, smooth, group-neurons, quantize-dynamic, half\n\nhint: did you mean fuse-qkv?"
+            "no pass is called `fuse-qvk`; known: adapter-inputs, first-token, fuse-qkv, smooth, group-neurons, \
+             quantize-dynamic, half\n\nhint: did you mean fuse-qkv?"
         );
     }
 }

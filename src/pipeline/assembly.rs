@@ -191,6 +191,7 @@ fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEn
         name: json::file_name(&source.dir),
         scale: source.scale,
         changed: merged.changed,
+        inserted: merged.inserted,
         saved: merged.saved.clone(),
         files: merged.files.iter().map(|path| bundle::digest_source(path, &source.dir)).collect::<Result<_>>()?,
     })

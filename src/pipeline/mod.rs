@@ -4,10 +4,12 @@ mod answers;
 mod assembly;
 mod calibrator;
 mod tensorrt;
+mod unmerged;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+use crate::adapter::hub::{self, Insertions};
 use crate::adapter::{self, AdapterSource, Merged};
 use crate::bundle::{self, Manifest};
 use crate::checkpoint::{Checkpoint, json};
@@ -28,6 +30,7 @@ pub use calibrator::Calibrator;
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob};
+pub use unmerged::{Given, Unmerged, load_unmerged};
 
 /// Hears what a build is doing.
 pub trait Observer: Sync {
@@ -68,16 +71,24 @@ pub struct Model {
 
 /// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
 pub fn load(source: &Source) -> Result<Model> {
-    let checkpoint = Checkpoint::open(&source.checkpoint)?;
+    let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
     let mut state = arch::canonical_state(&checkpoint)?;
     let mut merged = Vec::new();
-    if source.adapters.len() > 1 {
+    let mut inserted = Insertions::default();
+    let (hub, linear): (Vec<_>, Vec<_>) = source.adapters.iter().partition(|adapter| hub::is_hub(&adapter.dir));
+    if linear.len() > 1 {
         return Err(Error::unsupported("more than one adapter cannot be merged yet").at("--adapter"));
     }
-    for adapter in &source.adapters {
+    for adapter in linear {
         merged.push((adapter.clone(), adapter::merge(&mut state, adapter)?));
     }
-    let drawn = arch::draw(&checkpoint, &state, source.task)?;
+    for adapter in hub {
+        merged.push((adapter.clone(), hub::add(&mut state, adapter, &mut inserted)?));
+    }
+    if inserted.labels.is_some() {
+        checkpoint.common.id2label = inserted.labels.take();
+    }
+    let drawn = arch::draw_with(&checkpoint, &state, &inserted, source.task)?;
     Ok(Model { graph: verify(drawn.graph)?, merged, task: drawn.task, unused: drawn.unused, checkpoint })
 }
 
@@ -191,12 +202,12 @@ fn describe(model: &Model) -> String {
         .merged
         .iter()
         .map(|(source, merged)| {
-            format!(
-                ", {} merged into {} weights, {} brought whole",
-                json::file_name(&source.dir),
-                merged.changed,
-                merged.saved.len()
-            )
+            let name = json::file_name(&source.dir);
+            let whole = merged.saved.len();
+            match merged.inserted {
+                0 => format!(", {name} merged into {} weights, {whole} brought whole", merged.changed),
+                tensors => format!(", {name} inserted with {tensors} tensors, {whole} brought whole"),
+            }
         })
         .collect();
     format!(

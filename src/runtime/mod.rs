@@ -10,7 +10,7 @@ mod tokenizer;
 mod tract;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -100,8 +100,16 @@ pub trait Engine {
 
 /// Opens the engine in the file `path`.
 pub fn open(runtime: Runtime, path: &Path, options: Options) -> Result<Box<dyn Engine>> {
+    open_with(runtime, path, options, &[])
+}
+
+/// Like [`open`], with adapters in files of ONNX Runtime's own (`.onnx_adapter`), which only it takes.
+pub fn open_with(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
+    if !adapters.is_empty() && runtime != Runtime::Ort {
+        return Err(Error::unsupported(format!("{runtime} takes no adapters beside an engine")));
+    }
     match runtime {
-        Runtime::Ort => Ok(Box::new(ort::OrtEngine::open(path, options)?)),
+        Runtime::Ort => Ok(Box::new(ort::OrtEngine::open(path, options, adapters)?)),
         Runtime::Tract => Ok(Box::new(tract::TractEngine::open(path)?)),
         Runtime::TensorRtRtx => Err(no_gpu(path)),
     }

@@ -1,10 +1,10 @@
 //! ONNX Runtime, loaded when it is first needed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ::ort::environment::Environment;
-use ::ort::session::{Session, SessionInputValue};
+use ::ort::session::{Adapter, RunOptions, Session, SessionInputValue};
 use ::ort::value::{DynValue, Tensor as OrtTensor};
 
 use super::library::ONNX_RUNTIME;
@@ -19,10 +19,12 @@ static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
 pub(super) struct OrtEngine {
     session: Session,
     inputs: Vec<String>,
+    /// With the adapters that are active.
+    run: RunOptions,
 }
 
 impl OrtEngine {
-    pub(super) fn open(path: &Path, options: Options) -> Result<OrtEngine> {
+    pub(super) fn open(path: &Path, options: Options, adapters: &[PathBuf]) -> Result<OrtEngine> {
         let environment = environment()?;
         let refused = |e: ::ort::Error| {
             Error::bad_input(format!("ONNX Runtime does not load {}: {}", file_name(path), one_line(&e.to_string())))
@@ -32,7 +34,7 @@ impl OrtEngine {
             .and_then(|mut builder| builder.commit_from_file(path))
             .map_err(refused)?;
         let inputs = session.inputs().iter().map(|input| input.name().to_owned()).collect();
-        Ok(OrtEngine { session, inputs })
+        Ok(OrtEngine { session, inputs, run: activate(adapters)? })
     }
 }
 
@@ -51,7 +53,7 @@ impl Engine for OrtEngine {
         for name in &self.inputs {
             given.push((name, value(super::input(inputs, name)?).map_err(refused)?.into()));
         }
-        let outputs = self.session.run(given).map_err(refused)?;
+        let outputs = self.session.run_with_options(given, &self.run).map_err(refused)?;
         outputs
             .iter()
             .map(|(name, value)| {
@@ -61,6 +63,19 @@ impl Engine for OrtEngine {
             })
             .collect()
     }
+}
+
+/// Options of a run in which those adapters are active.
+fn activate(adapters: &[PathBuf]) -> Result<RunOptions> {
+    let mut run = RunOptions::new().map_err(|e| Error::bug(format!("ONNX Runtime: {}", one_line(&e.to_string()))))?;
+    for path in adapters {
+        let loaded = Adapter::from_file(path, None).and_then(|adapter| run.add_adapter(&adapter));
+        loaded.map_err(|e| {
+            let said = one_line(&e.to_string());
+            Error::bad_input(format!("ONNX Runtime does not load the adapter {}: {said}", file_name(path)))
+        })?;
+    }
+    Ok(run)
 }
 
 fn value(tensor: &Tensor) -> ::ort::Result<DynValue> {

@@ -239,7 +239,7 @@ fn a_folder_without_an_adapter_says_what_it_lacks() {
     let source = AdapterSource { dir: dir.path().to_owned(), scale: 1.0 };
     let said = |state: &mut StateDict| adapter::merge(state, &source).unwrap_err().to_string();
     assert!(said(&mut base()).ends_with(
-        " holds no adapter_config.json\n\nhint: --adapter takes the folder that PEFT's save_pretrained wrote"
+        " holds no adapter_config.json\n\nhint: --adapter takes the folder that PEFT's save_pretrained or AdapterHub's save_adapter wrote"
     ));
     fs::write(dir.path().join("adapter_config.json"), Adapter::sound().config.to_string()).unwrap();
     assert!(said(&mut base()).starts_with("adapter_model.safetensors is missing\n  in "));

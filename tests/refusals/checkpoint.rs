@@ -280,8 +280,8 @@ fn options_that_would_change_the_answer_are_refused_by_name() {
     for (from, to, expected) in cases {
         assert_eq!(config_refusal(from, to), expected);
     }
-    let said = config_refusal(r#""hidden_act": "gelu""#, r#""hidden_act": "swish""#);
-    assert!(said.starts_with("config.json: hidden_act: unknown variant `swish`, expected one of `gelu`"), "{said}");
+    let said = config_refusal(r#""hidden_act": "gelu""#, r#""hidden_act": "mish""#);
+    assert!(said.starts_with("config.json: hidden_act: unknown variant `mish`, expected one of `gelu`"), "{said}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod adapter;
 mod checkpoint;
 mod families;
+mod hub;
 mod tokenizer;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,10 @@ fn read_tensors(path: &Path) -> Tensors {
         (name, (view.shape().to_vec(), view.data().to_vec()))
     };
     file.tensors().into_iter().map(entry).collect()
+}
+
+fn write_json(path: &Path, value: &serde_json::Value) {
+    fs::write(path, value.to_string()).unwrap();
 }
 
 fn write_tensors(path: &Path, tensors: &Tensors) {

@@ -2,6 +2,7 @@
 //!
 //! Weights are streamed: each is computed when its place in the file is written, in parallel, and let go.
 
+mod adapter;
 mod layout;
 mod node;
 
@@ -16,6 +17,7 @@ use crate::error::Result;
 use crate::ir::{Dim, Graph, TensorType, Weight};
 use crate::verify::Verified;
 
+pub use adapter::write_adapter;
 pub use layout::{Progress, Written};
 
 /// The version of ONNX's operators that is written: the first with `LayerNormalization`.
@@ -37,6 +39,8 @@ pub fn write(graph: &Verified<Graph>, path: &Path, progress: &Progress<'_>) -> R
 fn write_up_to(graph: &Verified<Graph>, path: &Path, largest: u64, progress: &Progress<'_>) -> Result<Written> {
     let messages = messages(graph)?;
     let mut weights = messages.constants;
+    // A reader takes an initializer that is an input too for what stands in where the input is not given.
+    weights.extend(graph.defaults().map(|(value, default)| (value.name.clone(), default.clone())));
     weights.extend(graph.weights().map(|(_, value, weight)| (value.name.clone(), weight.clone())));
     layout::write(&messages.model, &messages.graph, &weights, path, largest, progress)
 }

@@ -35,6 +35,7 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         | Op::Tanh
         | Op::Sin
         | Op::Cos
+        | Op::Sigmoid
         | Op::Relu
         | Op::Erf
         | Op::Where
@@ -66,6 +67,12 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
             spelled.int("end", *end);
         }
         Op::Slice { axis, .. } => spelled.constant("axes", &[*axis])?,
+        // Its axes become an operand with opset 18 only.
+        Op::ReduceMean { axes, keep } => {
+            spelled.int("keepdims", i64::from(*keep));
+            spelled.ints("axes", axes);
+        }
+        Op::LeakyRelu { alpha } => spelled.float("alpha", *alpha),
         Op::CumSum { axis } => spelled.scalar("axis", *axis)?,
         Op::LayerNorm { epsilon } => {
             spelled.node.op_type = "LayerNormalization".to_owned();

@@ -22,6 +22,11 @@ impl<'a> Expression<'a> {
     pub fn outer(weight: &'a Weight) -> Expression<'a> {
         Expression { weight, typed: false }
     }
+
+    /// An expression that says its type itself.
+    pub fn typed(weight: &'a Weight) -> Expression<'a> {
+        Expression { weight, typed: true }
+    }
 }
 
 impl Display for Expression<'_> {

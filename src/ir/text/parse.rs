@@ -58,7 +58,13 @@ impl<'a> Parser<'a> {
     fn input(&mut self) -> Parsed<()> {
         self.word("input")?;
         let (name, ty) = self.typed_name()?;
-        let id = self.builder.input(&name, ty);
+        let id = match self.eat("=") {
+            true => {
+                let default = self.expression(None, 0)?;
+                self.builder.optional_input(&name, ty, default)
+            }
+            false => self.builder.input(&name, ty),
+        };
         self.define(name, id)
     }
 
@@ -355,6 +361,15 @@ mod tests {
 }
 "#;
         assert_eq!(parse(text).unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn what_stands_for_an_input_survives() {
+        let given = "input %b: f32[r, 3] = literal x\"\" f32[0, 3]";
+        let text = TEXT.replace("  %y:", &format!("  {given}\n  %y:"));
+        let printed = parse(&text).unwrap().to_string();
+        assert!(printed.contains(given), "{printed}");
+        assert_eq!(parse(&printed).unwrap().to_string(), printed);
     }
 
     #[test]

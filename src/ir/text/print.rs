@@ -10,7 +10,11 @@ impl Display for Graph {
         writeln!(f, "graph {:?} {{", self.name())?;
         for id in self.inputs() {
             let value = self.value(*id);
-            writeln!(f, "  input {}: {}", Name(&value.name), value.ty)?;
+            write!(f, "  input {}: {}", Name(&value.name), value.ty)?;
+            if let Some(default) = self.default_of(*id) {
+                write!(f, " = {}", Expression::typed(default))?;
+            }
+            f.write_char('\n')?;
         }
         let mut printed = vec![false; self.values().count()];
         for (_, node) in self.nodes() {

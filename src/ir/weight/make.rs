@@ -237,6 +237,7 @@ mod tests {
         assert_eq!(floats(&w.reshape(vec![6]).unwrap()), floats(&w));
         let half = Weight::source("w", DType::F16, vec![3, 2], None).unwrap().cast(DType::F32);
         assert_eq!(half.reshape(vec![6]).unwrap().ty().to_string(), "f32[6]");
+        assert_eq!(w.cast(DType::F16).reshape(vec![6]).unwrap().ty().to_string(), "f16[6]");
         let message = |refused: Result<Weight>| refused.unwrap_err().message().to_owned();
         assert_eq!(message(w.slice(1, 1..3)), "f32[3, 2] has no indices 1…3 along dimension 1");
         assert_eq!(message(w.take(1, vec![0, 2])), "f32[3, 2] has no index 2 along dimension 1");

@@ -169,6 +169,11 @@ impl Weight {
         Weight(Arc::new(Inner { dtype, shape, expr }))
     }
 
+    /// Whether this is the very same weight, not one that computes the same.
+    pub fn is(&self, other: &Weight) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Element type.
     pub fn dtype(&self) -> DType {
         self.0.dtype
