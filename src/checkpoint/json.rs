@@ -1,6 +1,6 @@
 //! JSON from outside: bounded, without duplicate keys, with errors that name the file and the field.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -54,6 +54,22 @@ pub fn file_name(path: &Path) -> String {
 #[derive(Clone, Debug)]
 pub struct UniqueMap<V>(pub BTreeMap<String, V>);
 
+/// A JSON object whose order counts, and in which a key that stands twice is an error.
+#[derive(Clone, Debug)]
+pub struct OrderedMap<V>(pub Vec<(String, V)>);
+
+impl<V> Default for OrderedMap<V> {
+    fn default() -> Self {
+        OrderedMap(Vec::new())
+    }
+}
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for OrderedMap<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Entries(PhantomData)).map(OrderedMap)
+    }
+}
+
 impl<V> Default for UniqueMap<V> {
     fn default() -> Self {
         UniqueMap(BTreeMap::new())
@@ -62,30 +78,31 @@ impl<V> Default for UniqueMap<V> {
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for UniqueMap<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Unique<V>(PhantomData<V>);
+        let entries = deserializer.deserialize_map(Entries(PhantomData))?;
+        Ok(UniqueMap(entries.into_iter().collect()))
+    }
+}
 
-        impl<'de, V: Deserialize<'de>> Visitor<'de> for Unique<V> {
-            type Value = UniqueMap<V>;
+/// Collects the entries of an object in their order.
+struct Entries<V>(PhantomData<V>);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+impl<'de, V: Deserialize<'de>> Visitor<'de> for Entries<V> {
+    type Value = Vec<(String, V)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut entries, mut seen) = (Vec::new(), BTreeSet::new());
+        while let Some(key) = map.next_key::<String>()? {
+            if !seen.insert(key.clone()) {
+                let message = format!("`{}` stands twice", printable(&key));
+                return Err(serde::de::Error::custom(message));
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = BTreeMap::new();
-                while let Some(key) = map.next_key::<String>()? {
-                    if entries.contains_key(&key) {
-                        let message = format!("`{}` stands twice", printable(&key));
-                        return Err(serde::de::Error::custom(message));
-                    }
-                    let value = map.next_value()?;
-                    entries.insert(key, value);
-                }
-                Ok(UniqueMap(entries))
-            }
+            entries.push((key, map.next_value()?));
         }
-
-        deserializer.deserialize_map(Unique(PhantomData))
+        Ok(entries)
     }
 }
 
@@ -114,5 +131,9 @@ mod tests {
     fn a_key_that_stands_twice_is_refused() {
         let error = parse::<UniqueMap<u8>>(r#"{"a": 1, "a": 2}"#, "x.json").unwrap_err();
         assert_eq!(error.message(), "x.json: `a` stands twice at line 1 column 12");
+        let error = parse::<OrderedMap<u8>>(r#"{"a": 1, "a": 2}"#, "x.json").unwrap_err();
+        assert_eq!(error.message(), "x.json: `a` stands twice at line 1 column 12");
+        let ordered = parse::<OrderedMap<u8>>(r#"{"b": 1, "a": 2}"#, "x.json").unwrap();
+        assert_eq!(ordered.0, [("b".to_owned(), 1), ("a".to_owned(), 2)]);
     }
 }

@@ -109,7 +109,7 @@ fn read_state(dir: &Path) -> Result<(StateDict, Vec<PathBuf>)> {
 }
 
 /// The tensors of one file, by the form that its name says.
-fn read_weights(path: &Path) -> Result<Vec<(String, Weight)>> {
+pub fn read_weights(path: &Path) -> Result<Vec<(String, Weight)>> {
     match path.extension().is_some_and(|extension| extension == "bin") {
         true => torch::read(path),
         false => safetensors::read(path),

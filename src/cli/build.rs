@@ -66,7 +66,7 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
         return Err(Error::bad_input("the output is inside the checkpoint").hint("choose another place for -o"));
     }
     let request =
-        BuildRequest { source: args.source.source(recipe.task), recipe, output: args.output, strict: args.strict };
+        BuildRequest { source: args.source.source(recipe.task)?, recipe, output: args.output, strict: args.strict };
     screen.note(format!("building {}", request.output.display()));
     let manifest = pipeline::build(&request, screen)?;
     screen.result(&manifest, |manifest| summary(manifest, &request))

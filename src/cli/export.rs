@@ -55,7 +55,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     args.dump_after.as_deref().map(passes::known).transpose()?;
     let stage = Stage::new(&args.output, |_| false)?;
     screen.begin("reading", None);
-    let model = pipeline::load(&args.source.source(None))?;
+    let model = pipeline::load(&args.source.source(None)?)?;
     let mut manager = Manager { dump_after: args.dump_after, ..Manager::default() };
     let graph = pipeline::compile(&model, &args.target, args.precision, &mut manager)?;
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));

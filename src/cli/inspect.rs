@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Screen;
 use crate::adapter;
 use crate::bundle::{self, Bundle, Manifest};
-use crate::checkpoint::{Checkpoint, safetensors};
+use crate::checkpoint::{Checkpoint, read_weights};
 use crate::error::{Error, Result};
 
 #[derive(Args)]
@@ -48,7 +48,7 @@ pub fn run(args: InspectArgs, screen: &Screen) -> Result<()> {
         return screen.result(&bundle.manifest, describe_bundle);
     }
     let report = if adapter::is_adapter(path) {
-        weights("adapter", &path.join("adapter_model.safetensors"))?
+        weights("adapter", &adapter::weights_file(path)?)?
     } else if path.extension().is_some_and(|extension| extension == "safetensors") {
         weights("safetensors file", path)?
     } else if path.join("config.json").is_file() {
@@ -73,7 +73,7 @@ fn checkpoint(checkpoint: &Checkpoint) -> CheckpointReport {
 }
 
 fn weights(kind: &'static str, path: &std::path::Path) -> Result<CheckpointReport> {
-    let tensors = safetensors::read(path)?;
+    let tensors = read_weights(path)?;
     Ok(CheckpointReport {
         kind,
         model_type: None,
@@ -118,12 +118,15 @@ fn describe_bundle(manifest: &Manifest) -> String {
     }
     for adapter in &manifest.adapters {
         out += &format!(
-            "adapter  {} × {}: {} weights changed, {} brought whole\n",
+            "adapter  {} × {}: {} merged {}\n",
             adapter.name,
             adapter.scale,
-            adapter.changed,
-            adapter.saved.len()
+            adapter.kind,
+            adapter::told(adapter.changed, adapter.tokens, adapter.saved.len())
         );
+    }
+    if let Some(combined) = &manifest.combined {
+        out += &format!("combined by {combined}\n");
     }
     for engine in &manifest.engines {
         let file = manifest.files.iter().find(|file| file.path == engine.file);

@@ -141,6 +141,7 @@ impl<'a> Assembly<'a> {
                 .map(|path| bundle::digest_source(path, &self.model.checkpoint.dir))
                 .collect::<Result<_>>()?,
             adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
+            combined: self.request.source.combine.as_ref().map(ToString::to_string),
             engines: self.made.into_iter().map(|made| made.entry).collect(),
             skipped: self.skipped,
             files: bundle::digest_tree(self.stage.dir())?,
@@ -181,8 +182,10 @@ fn pass_entry(ran: &Ran) -> PassEntry {
 fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEntry> {
     Ok(AdapterEntry {
         name: json::file_name(&source.dir),
+        kind: merged.kind.to_owned(),
         scale: source.scale,
         changed: merged.changed,
+        tokens: merged.tokens,
         saved: merged.saved.clone(),
         files: merged.files.iter().map(|path| bundle::digest_source(path, &source.dir)).collect::<Result<_>>()?,
     })

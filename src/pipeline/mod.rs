@@ -1,12 +1,13 @@
 //! The whole compile: checkpoint → graph → passes → engines → gates → bundle.
 
+mod adapted;
 mod answers;
 mod assembly;
 mod tensorrt;
 
 use std::path::PathBuf;
 
-use crate::adapter::{self, AdapterSource, Merged};
+use crate::adapter::{self, AdapterSource, Combine, Merged};
 use crate::bundle::{self, Manifest};
 use crate::checkpoint::{Checkpoint, json};
 use crate::error::{Error, Result};
@@ -45,6 +46,8 @@ pub struct Source {
     pub checkpoint: PathBuf,
     /// What is merged into it, in order.
     pub adapters: Vec<AdapterSource>,
+    /// How several adapters become one; without it, they are merged one after another.
+    pub combine: Option<Combine>,
     /// What it is for, where that is not to be found out.
     pub task: Option<Task>,
 }
@@ -65,16 +68,17 @@ pub struct Model {
 
 /// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
 pub fn load(source: &Source) -> Result<Model> {
-    let checkpoint = Checkpoint::open(&source.checkpoint)?;
-    let mut state = arch::canonical_state(&checkpoint)?;
-    let mut merged = Vec::new();
-    if source.adapters.len() > 1 {
-        return Err(Error::unsupported("more than one adapter cannot be merged yet").at("--adapter"));
+    let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
+    let base = arch::canonical_state(&checkpoint)?;
+    let mut state = base.clone();
+    let merged = adapter::merge_all(&mut state, &source.adapters, source.combine.as_ref())?;
+    adapted::grow(&mut checkpoint, &base, &state, &merged)?;
+    let task = source.task.or_else(|| adapted::task(&state, &merged));
+    let drawn = arch::draw(&checkpoint, &state, task)?;
+    if drawn.task == Task::FillMask {
+        adapted::refuse_half_tied(&checkpoint, &base, &state)?;
     }
-    for adapter in &source.adapters {
-        merged.push((adapter.clone(), adapter::merge(&mut state, adapter)?));
-    }
-    let drawn = arch::draw(&checkpoint, &state, source.task)?;
+    let merged = source.adapters.iter().cloned().zip(merged).collect();
     Ok(Model { graph: verify(drawn.graph)?, merged, task: drawn.task, unused: drawn.unused, checkpoint })
 }
 
@@ -131,14 +135,7 @@ fn describe(model: &Model) -> String {
     let adapters: Vec<_> = model
         .merged
         .iter()
-        .map(|(source, merged)| {
-            format!(
-                ", {} merged into {} weights, {} brought whole",
-                json::file_name(&source.dir),
-                merged.changed,
-                merged.saved.len()
-            )
-        })
+        .map(|(source, merged)| format!(", {} merged {}", json::file_name(&source.dir), merged.told()))
         .collect();
     format!(
         "{}, {:.1} M parameters ({}){} → {}, {} nodes",

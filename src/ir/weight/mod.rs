@@ -175,6 +175,11 @@ impl Weight {
         TensorType::new(self.dtype(), self.shape().iter().copied())
     }
 
+    /// Whether both are one and the same expression.
+    pub fn is(&self, other: &Weight) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// How the elements come about.
     pub fn expr(&self) -> &Expr {
         &self.0.expr
