@@ -78,7 +78,7 @@ fn a_truncated_file_is_refused() {
 #[test]
 fn an_adapter_of_another_base_is_refused() {
     let message = refusal(&arguments!["export", fixture("tiny-bert-base"), "--adapter", fixture("wrong-base-lora")]);
-    assert!(message.contains("do not fit a weight of shape [32, 32]"), "{message}");
+    assert!(message.contains("has shape [48, 48], the base model's [32, 32]"), "{message}");
     assert!(message.contains("hint: the adapter was trained on another model"), "{message}");
 }
 
