@@ -59,6 +59,17 @@ impl Task {
         }
     }
 
+    /// The end of the name of its class.
+    pub fn architecture(self) -> &'static str {
+        match self {
+            Task::FeatureExtraction | Task::SentenceSimilarity => "Model",
+            Task::TextClassification => "ForSequenceClassification",
+            Task::TokenClassification => "ForTokenClassification",
+            Task::QuestionAnswering => "ForQuestionAnswering",
+            Task::FillMask => "ForMaskedLM",
+        }
+    }
+
     /// Whether answers have names.
     pub fn has_labels(self) -> bool {
         matches!(self, Task::TextClassification | Task::TokenClassification)

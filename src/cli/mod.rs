@@ -6,6 +6,7 @@ mod doctor;
 mod eval;
 mod export;
 mod inspect;
+mod merge;
 mod run;
 mod screen;
 mod verify;
@@ -57,6 +58,8 @@ enum Command {
     Build(build::BuildArgs),
     /// Write one ONNX model from a checkpoint.
     Export(export::ExportArgs),
+    /// Merge adapters into a checkpoint, as a checkpoint.
+    Merge(merge::MergeArgs),
     /// Answer texts with a bundle.
     Run(run::RunArgs),
     /// Score a bundle on labelled texts.
@@ -125,6 +128,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Build(args) => build::run(args, &screen),
         Command::Export(args) => export::run(args, &screen),
+        Command::Merge(args) => merge::run(args, &screen),
         Command::Run(args) => run::run(args, &screen),
         Command::Eval(args) => eval::run(args, &screen),
         Command::Bench(args) => bench::run(args, &screen),

@@ -23,7 +23,7 @@ pub(super) fn task(state: &StateDict, merged: &[Merged]) -> Option<Task> {
 pub(super) fn grow(
     checkpoint: &mut Checkpoint,
     before: &StateDict,
-    after: &StateDict,
+    after: &mut StateDict,
     merged: &[Merged],
 ) -> Result<()> {
     let mut config: Value = json::parse(&checkpoint.config, "config.json")?;
@@ -34,8 +34,19 @@ pub(super) fn grow(
     if let (Some(name), Some(fields)) = (grown, config.as_object_mut()) {
         fields.insert("vocab_size".to_owned(), rows(after, name).into());
         checkpoint.config = config.to_string();
+        let twins: Vec<_> = after.iter().filter_map(|(name, tensor)| Some((twin(name)?, tensor.clone()))).collect();
+        for (name, bias) in twins {
+            if after.contains(&name) {
+                after.insert(name, bias);
+            }
+        }
     }
     Ok(())
+}
+
+/// A decoder's bias is also that of the head around it.
+fn twin(name: &str) -> Option<String> {
+    name.strip_suffix(".decoder.bias").map(|head| format!("{head}.bias"))
 }
 
 /// Fails where an adapter changes word embeddings that the projection to the vocabulary shares: as it was trained, the

@@ -179,7 +179,8 @@ fn pass_entry(ran: &Ran) -> PassEntry {
     PassEntry { name: ran.name.to_owned(), changed: ran.report.changed, left: ran.report.left.clone() }
 }
 
-fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEntry> {
+/// What the manifest says of an adapter.
+pub(super) fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEntry> {
     Ok(AdapterEntry {
         name: json::file_name(&source.dir),
         kind: merged.kind.to_owned(),

@@ -3,13 +3,15 @@
 mod adapted;
 mod answers;
 mod assembly;
+mod merge;
 mod tensorrt;
 
 use std::path::PathBuf;
 
 use crate::adapter::{self, AdapterSource, Combine, Merged};
+use crate::arch::Drawn;
 use crate::bundle::{self, Manifest};
-use crate::checkpoint::{Checkpoint, json};
+use crate::checkpoint::{Checkpoint, StateDict, json};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Graph};
 use crate::output::Stage;
@@ -23,6 +25,7 @@ use crate::{arch, back};
 
 use answers::Judge;
 use assembly::Assembly;
+pub use merge::{MergeRequest, merge};
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob};
@@ -66,19 +69,35 @@ pub struct Model {
     pub unused: Vec<String>,
 }
 
-/// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
-pub fn load(source: &Source) -> Result<Model> {
+/// A checkpoint into which adapters have been merged, and the graph that it makes.
+struct Adapted {
+    checkpoint: Checkpoint,
+    /// The tensors before.
+    base: StateDict,
+    /// The tensors now.
+    state: StateDict,
+    merged: Vec<(AdapterSource, Merged)>,
+    drawn: Drawn,
+}
+
+fn adapt(source: &Source) -> Result<Adapted> {
     let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
     let base = arch::canonical_state(&checkpoint)?;
     let mut state = base.clone();
     let merged = adapter::merge_all(&mut state, &source.adapters, source.combine.as_ref())?;
-    adapted::grow(&mut checkpoint, &base, &state, &merged)?;
+    adapted::grow(&mut checkpoint, &base, &mut state, &merged)?;
     let task = source.task.or_else(|| adapted::task(&state, &merged));
     let drawn = arch::draw(&checkpoint, &state, task)?;
     if drawn.task == Task::FillMask {
         adapted::refuse_half_tied(&checkpoint, &base, &state)?;
     }
     let merged = source.adapters.iter().cloned().zip(merged).collect();
+    Ok(Adapted { checkpoint, base, state, merged, drawn })
+}
+
+/// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
+pub fn load(source: &Source) -> Result<Model> {
+    let Adapted { checkpoint, merged, drawn, .. } = adapt(source)?;
     Ok(Model { graph: verify(drawn.graph)?, merged, task: drawn.task, unused: drawn.unused, checkpoint })
 }
 

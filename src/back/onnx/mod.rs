@@ -16,7 +16,8 @@ use crate::error::Result;
 use crate::ir::{Dim, Graph, TensorType, Weight};
 use crate::verify::Verified;
 
-pub use layout::{Progress, Written};
+pub use super::stream::Progress;
+pub use layout::Written;
 
 /// The version of ONNX's operators that is written: the first with `LayerNormalization`.
 pub const OPSET: i64 = 17;
