@@ -6,15 +6,16 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{place, repository};
+use common::{minilm, place, repository};
 use kilnc::adapter::AdapterSource;
 use kilnc::adapter::combine::{Combine, Options};
 use kilnc::back::onnx;
-use kilnc::eval::Golden;
+use kilnc::checkpoint::safetensors;
+use kilnc::eval::{Golden, read_examples};
 use kilnc::passes::Manager;
 use kilnc::pipeline::{self, Source};
 use kilnc::precision::Precision;
-use kilnc::runtime::{self, Runtime};
+use kilnc::runtime::{self, Runtime, TextEncoder};
 use kilnc::target::Target;
 use serde_json::Value;
 
@@ -87,7 +88,7 @@ fn combined() -> Vec<(String, kilnc::Result<[f64; 2]>)> {
     let measured = |name: &String| {
         let path = folder.join(format!("{name}.safetensors"));
         let bytes = std::fs::read(&path).unwrap();
-        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let (_, header) = ::safetensors::SafeTensors::read_metadata(&bytes).unwrap();
         let made: Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["made"]).unwrap();
         let adapters: Vec<_> = made["adapters"]
             .as_object()
@@ -132,6 +133,41 @@ fn every_variant_gives_pefts_answers() {
     let kept = std::fs::read_to_string(&kept).unwrap_or_default();
     let rows = |table: &str| table.lines().map(|line| without_figures(line).to_owned()).collect::<Vec<_>>();
     assert_eq!(rows(&kept), rows(&table), "docs/adapters.md is out of date: run the tests with UPDATE_SNAPSHOTS=1");
+}
+
+/// The real LoRA over the real checkpoint, on every text of its evaluation, one text at a time.
+#[test]
+fn the_sections_adapter_answers_every_text_as_pytorch_does() {
+    let read = safetensors::read(&repository("tests/fixtures/sections-answers.safetensors")).unwrap();
+    let logits = read.into_iter().find(|(name, _)| name == "logits").unwrap().1;
+    let expected = logits.to_f32s().unwrap();
+    let lora = repository("models/sections-lora");
+    let labels: Vec<String> = serde_json::from_value(json(&lora.join("labels.json"))).unwrap();
+    let texts = read_examples(&repository("models/sections-eval.jsonl"), &labels).unwrap();
+    assert_eq!(logits.shape(), [texts.len(), labels.len()]);
+    assert_eq!(texts.len(), 590);
+
+    let adapters = vec![AdapterSource { dir: lora, scale: 1.0 }];
+    let source = Source { checkpoint: minilm(), adapters, combine: None, task: None };
+    let model = pipeline::load(&source).unwrap();
+    let graph = pipeline::compile(&model, &Target::OrtCpu, Precision::Fp32, &mut Manager::default()).unwrap();
+    let place = place();
+    let path = place.path().join("model.onnx");
+    onnx::write(&graph, &path, &|_| {}).unwrap();
+    let mut engine = runtime::open(Runtime::Ort, &path, runtime::Options::default()).unwrap();
+    let encoder = TextEncoder::open(&minilm().join("tokenizer.json"), 128).unwrap();
+    let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+    let (mut apart, mut other) = (0f32, Vec::new());
+    for (text, expected) in texts.iter().zip(expected.chunks(labels.len())) {
+        let outputs = engine.run(&encoder.encode(&[&text.text]).unwrap()).unwrap();
+        let found = outputs[0].1.rows().unwrap().next().unwrap().to_vec();
+        apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(apart, f32::max);
+        if best(&found) != best(expected) {
+            other.push(&text.text);
+        }
+    }
+    assert!(other.is_empty(), "other answers: {other:#?}");
+    assert!(apart <= 1e-4, "{apart}");
 }
 
 /// A row of the table without its differences, which change from machine to machine.
