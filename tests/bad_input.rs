@@ -83,6 +83,29 @@ fn an_adapter_of_another_base_is_refused() {
 }
 
 #[test]
+fn combinations_say_what_they_lack() {
+    let (base, lora) = (fixture("tiny-bert-base"), fixture("tiny-lora"));
+    let refused = |options: &[&str]| {
+        let mut arguments: Vec<std::ffi::OsString> = arguments!["merge", base, "-o", "merged"].into();
+        arguments.extend(options.iter().map(Into::into));
+        let ran = kilnc(arguments).expect(2);
+        ran.stderr
+    };
+    let lora = lora.to_str().unwrap();
+    assert!(refused(&["--combine", "linear"]).contains("--adapter"));
+    assert!(refused(&["--adapter", lora, "--density", "0.5"]).contains("--combine"));
+    let combined =
+        |options: &[&str]| refused(&[&["--adapter", lora, "--adapter", lora, "--combine"], options].concat());
+    assert!(combined(&["tise"]).contains("unknown combination `tise`; known: linear, cat, svd, ties, "));
+    assert!(
+        combined(&["ties"]).contains("error: --combine ties needs --density\n\nhint: the share of elements to keep")
+    );
+    assert!(combined(&["cat", "--seed", "1"]).contains("error: --seed does not belong to --combine cat"));
+    let twice = combined(&["cat"]);
+    assert!(twice.contains("`bert.pooler.dense.bias` is brought whole by two adapters"), "{twice}");
+}
+
+#[test]
 fn things_that_are_not_there_are_named() {
     let nowhere = Path::new("nowhere");
     assert!(export_refusal(nowhere).starts_with("error: nowhere is not a folder\n"));
@@ -111,7 +134,7 @@ fn errors_are_json_where_that_was_asked_for() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["build", "export", "run", "eval", "bench", "inspect", "verify"] {
+    for command in ["build", "export", "merge", "run", "eval", "bench", "inspect", "verify"] {
         let ran = kilnc([command, "--help"]).expect(0);
         assert!(ran.stdout.contains("Example"), "{command}");
         assert!(ran.stdout.contains("kilnc "), "{command}");

@@ -114,7 +114,10 @@ impl Adapter {
             config,
             common,
             targets,
-            files: vec![config_path, path.clone()],
+            files: [config_path, path.clone(), dir.join("tokenizer.json")]
+                .into_iter()
+                .filter(|path| path.is_file())
+                .collect(),
             file: file.clone(),
             modules: BTreeMap::new(),
             shared: BTreeMap::new(),

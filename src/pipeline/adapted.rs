@@ -1,8 +1,11 @@
 //! What adapters change of a model besides its weights: what it is for, and how many tokens it knows.
 
+use std::path::Path;
+
 use serde_json::Value;
 
-use crate::adapter::Merged;
+use crate::adapter::{AdapterSource, Merged};
+use crate::bundle;
 use crate::checkpoint::{Checkpoint, StateDict, json};
 use crate::error::{Error, Result, printable};
 use crate::ir::Weight;
@@ -16,6 +19,12 @@ const DECODERS: [&str; 4] = ["decoder.weight", "generator_lm_head.weight", "lm_l
 pub(super) fn task(state: &StateDict, merged: &[Merged]) -> Option<Task> {
     let head = |merged: &&Merged| merged.saved.iter().any(|name| state.is_head(name));
     merged.iter().rev().filter(head).find_map(|merged| Task::of_peft(merged.task.as_deref()?))
+}
+
+/// The folder with the tokenizer: an adapter that was saved with one was trained with it.
+pub(super) fn tokenizer<'a>(checkpoint: &'a Checkpoint, merged: &'a [(AdapterSource, Merged)]) -> &'a Path {
+    let own = merged.iter().rev().map(|(source, _)| source.dir.as_path());
+    own.into_iter().find(|dir| dir.join(bundle::TOKENIZER).is_file()).unwrap_or(&checkpoint.dir)
 }
 
 /// Enters a vocabulary that has grown into the checkpoint's configuration: an adapter may bring embeddings of more

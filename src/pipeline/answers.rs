@@ -37,7 +37,7 @@ impl Judge {
     /// Reads all that answers are checked with. Without texts in the recipe, a few built-in ones are asked.
     pub fn new(recipe: &Recipe, model: &Model, strict: bool) -> Result<Judge> {
         let labels = labels(recipe, model)?;
-        let encoder = TextEncoder::open(&model.checkpoint.dir.join(bundle::TOKENIZER), max_length(recipe, model)?)?;
+        let encoder = TextEncoder::open(&model.tokenizer.join(bundle::TOKENIZER), max_length(recipe, model)?)?;
         let (texts_name, texts) = match &recipe.texts {
             Some(path) => (json::file_name(path), read_examples(path, &labels)?),
             None => {

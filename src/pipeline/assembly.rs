@@ -121,14 +121,16 @@ impl<'a> Assembly<'a> {
 
     /// Copies what runs the engines, and writes the manifest last.
     pub fn finish(self, labels: Vec<String>, max_length: usize) -> Result<Manifest> {
-        let tokenizer = self.model.checkpoint.dir.join(bundle::TOKENIZER);
+        let tokenizer = self.model.tokenizer.join(bundle::TOKENIZER);
         let copy = self.stage.path(bundle::TOKENIZER);
         std::fs::copy(&tokenizer, &copy).map_err(|e| Error::io("copying", &tokenizer, &e))?;
         let name = match &self.request.recipe.name {
             Some(name) => name.clone(),
             None => self.request.output.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         };
-        let sources = self.model.checkpoint.files.iter().chain([&tokenizer]);
+        // One that came with an adapter is among its files.
+        let own = Some(&tokenizer).filter(|path| path.starts_with(&self.model.checkpoint.dir));
+        let sources = self.model.checkpoint.files.iter().chain(own);
         let manifest = Manifest {
             schema: bundle::SCHEMA.to_owned(),
             kilnc: env!("CARGO_PKG_VERSION").to_owned(),

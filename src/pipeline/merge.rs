@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::assembly::adapter_entry;
-use super::{Adapted, Observer, Source, adapt};
+use super::{Adapted, Observer, Source, adapt, adapted};
 use crate::back::safetensors;
 use crate::bundle::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::checkpoint::{StateDict, json as files};
@@ -218,11 +218,10 @@ fn labels(adapted: &Adapted, shape: &Shape, request: &MergeRequest) -> Result<Op
     }
 }
 
-/// Copies what else the checkpoint needs, and gives the names. A tokenizer comes from the last adapter that has one.
+/// Copies what else the checkpoint needs, and gives the names.
 fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String>> {
     let base = &adapted.checkpoint.dir;
-    let own = adapted.merged.iter().rev().map(|(source, _)| &source.dir);
-    let tokenizer = own.chain([base]).find(|dir| dir.join("tokenizer.json").is_file()).unwrap_or(base);
+    let tokenizer = adapted::tokenizer(&adapted.checkpoint, &adapted.merged);
     let mut copied = Vec::new();
     for name in TOKENIZER.into_iter().filter(|name| tokenizer.join(name).is_file()) {
         copied.push(copy(tokenizer, Path::new(name), to)?);

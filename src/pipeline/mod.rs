@@ -63,6 +63,8 @@ pub struct Model {
     pub merged: Vec<(AdapterSource, Merged)>,
     /// What it is for.
     pub task: Task,
+    /// The folder with its tokenizer: that of the last adapter that has one, or the checkpoint's.
+    pub tokenizer: PathBuf,
     /// Its graph, in composite operations.
     pub graph: Verified<Graph>,
     /// Tensors that no part of the graph reads.
@@ -98,7 +100,8 @@ fn adapt(source: &Source) -> Result<Adapted> {
 /// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
 pub fn load(source: &Source) -> Result<Model> {
     let Adapted { checkpoint, merged, drawn, .. } = adapt(source)?;
-    Ok(Model { graph: verify(drawn.graph)?, merged, task: drawn.task, unused: drawn.unused, checkpoint })
+    let tokenizer = adapted::tokenizer(&checkpoint, &merged).to_owned();
+    Ok(Model { graph: verify(drawn.graph)?, merged, tokenizer, task: drawn.task, unused: drawn.unused, checkpoint })
 }
 
 /// The graph of an engine: the passes of its precision, then the lowering of its target.

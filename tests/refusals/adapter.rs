@@ -225,6 +225,32 @@ fn a_number_that_json_does_not_have_is_refused_with_its_field() {
 const KNOWN: &str = "ADALORA, IA3, LN_TUNING, LOHA, LOKR, LORA, TRAINABLE_TOKENS, VERA";
 
 #[test]
+fn a_configuration_that_is_no_plain_json_is_refused() {
+    let said = |config: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        Adapter::sound().save(dir.path());
+        fs::write(dir.path().join("adapter_config.json"), config).unwrap();
+        let source = AdapterSource { dir: dir.path().to_owned(), scale: 1.0 };
+        adapter::merge(&mut base(), &source).unwrap_err().message().to_owned()
+    };
+    let lora = r#""peft_type": "LORA", "lora_alpha": 4, "target_modules": ["query"]"#;
+    assert_eq!(said("\u{feff}{}"), "adapter_config.json: starts with a byte order mark");
+    assert!(said(&format!("{{{lora}, \"r\": 2, \"r\": 4}}")).starts_with("adapter_config.json: duplicate field `r`"));
+    let twice = format!(r#"{{{lora}, "r": 2, "rank_pattern": {{"query": 2, "query": 4}}}}"#);
+    assert!(said(&twice).starts_with("adapter_config.json: rank_pattern: `query` stands twice"), "{}", said(&twice));
+    assert!(
+        said(&format!("{{{lora}, \"r\": 1e300}}")).starts_with("adapter_config.json: r: invalid type: floating point")
+    );
+    assert!(said(&format!("{{{lora}, \"r\": \"2\"}}")).starts_with("adapter_config.json: r: invalid type: string"));
+    assert!(
+        said(&format!("{{{lora}, \"x\": {}1{}}}", "[".repeat(200), "]".repeat(200)))
+            .starts_with("adapter_config.json: ")
+    );
+    let named = said(&format!(r#"{{{lora}, "r": 2, "target_modules": 5}}"#));
+    assert!(named.starts_with("adapter_config.json: "), "{named}");
+}
+
+#[test]
 fn a_type_of_adapter_that_is_not_merged_is_named() {
     assert_eq!(
         refusal(with("peft_type", json!("LORRA"))),
