@@ -3,7 +3,8 @@
     python make-bert-base.py OUT [--layers 12] [--hidden 768] … [--lora R] [--tokenizer DIR]
 
 Needs numpy only; one tensor is in memory at a time. The same arguments write the same bytes.
-`--lora R` also writes OUT-lora, a rank-R PEFT LoRA over every Linear of the encoder and the pooler.
+`--lora R` also writes OUT-lora, a rank-R PEFT LoRA over every Linear of the encoder and the pooler; `--lora-only` no
+more than that.
 """
 
 import argparse
@@ -106,17 +107,30 @@ def arguments():
     for name, value in dict(layers=12, hidden=768, heads=12, intermediate=3072, vocab=30522, seed=0).items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
     parser.add_argument("--lora", type=int, metavar="R", help="also write a LoRA of this rank to OUT-lora")
+    parser.add_argument("--lora-only", action="store_true", help="do not write the checkpoint")
     parser.add_argument("--tokenizer", type=pathlib.Path, metavar="DIR", help="copy the tokenizer's files from here")
     args = parser.parse_args()
     if args.hidden % args.heads:
         parser.error(f"--hidden {args.hidden} does not divide by --heads {args.heads}")
     if args.lora is not None and args.lora < 1:
         parser.error(f"--lora {args.lora}: the rank must be at least 1")
+    if args.lora_only and args.lora is None:
+        parser.error("--lora-only needs --lora")
     return args
 
 
 def main():
     args = arguments()
+    if not args.lora_only:
+        write_checkpoint(args)
+    if args.lora:
+        folder = args.out.with_name(args.out.name + "-lora")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "adapter_config.json", lora_config(args))
+        write_safetensors(folder / "adapter_model.safetensors", lora_shapes(args), args.seed + 1)
+
+
+def write_checkpoint(args):
     args.out.mkdir(parents=True, exist_ok=True)
     write_json(args.out / "config.json", config(args))
     write_safetensors(args.out / "model.safetensors", model_shapes(args), args.seed)
@@ -124,11 +138,6 @@ def main():
         for name in TOKENIZER_FILES:
             if (args.tokenizer / name).exists():
                 shutil.copyfile(args.tokenizer / name, args.out / name)
-    if args.lora:
-        folder = args.out.with_name(args.out.name + "-lora")
-        folder.mkdir(exist_ok=True)
-        write_json(folder / "adapter_config.json", lora_config(args))
-        write_safetensors(folder / "adapter_model.safetensors", lora_shapes(args), args.seed + 1)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,27 @@ impl Task {
         ENDINGS.into_iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, task)| task)
     }
 
+    /// The task of one of PEFT's types, if it is one of those here that need a head.
+    pub fn of_peft(task_type: &str) -> Option<Task> {
+        match task_type {
+            "SEQ_CLS" => Some(Task::TextClassification),
+            "TOKEN_CLS" => Some(Task::TokenClassification),
+            "QUESTION_ANS" => Some(Task::QuestionAnswering),
+            _ => None,
+        }
+    }
+
+    /// The end of the name of its class.
+    pub fn architecture(self) -> &'static str {
+        match self {
+            Task::FeatureExtraction | Task::SentenceSimilarity => "Model",
+            Task::TextClassification => "ForSequenceClassification",
+            Task::TokenClassification => "ForTokenClassification",
+            Task::QuestionAnswering => "ForQuestionAnswering",
+            Task::FillMask => "ForMaskedLM",
+        }
+    }
+
     /// Whether answers have names.
     pub fn has_labels(self) -> bool {
         matches!(self, Task::TextClassification | Task::TokenClassification)

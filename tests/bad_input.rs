@@ -228,8 +228,31 @@ fn a_million_tiny_tensors_are_read_in_bounded_memory() {
 #[test]
 fn an_adapter_of_another_base_is_refused() {
     let message = refusal(&arguments!["export", fixture("tiny-bert-base"), "--adapter", fixture("wrong-base-lora")]);
-    assert!(message.contains("do not fit a weight of shape [32, 32]"), "{message}");
+    assert!(message.contains("has shape [48, 48], the base model's [32, 32]"), "{message}");
     assert!(message.contains("hint: the adapter was trained on another model"), "{message}");
+}
+
+#[test]
+fn combinations_say_what_they_lack() {
+    let (base, lora) = (fixture("tiny-bert-base"), fixture("tiny-lora"));
+    let refused = |options: &[&str]| {
+        let mut arguments: Vec<std::ffi::OsString> = arguments!["merge", base, "-o", "merged"].into();
+        arguments.extend(options.iter().map(Into::into));
+        let ran = kilnc(arguments).expect(2);
+        ran.stderr
+    };
+    let lora = lora.to_str().unwrap();
+    assert!(refused(&["--combine", "linear"]).contains("--adapter"));
+    assert!(refused(&["--adapter", lora, "--density", "0.5"]).contains("--combine"));
+    let combined =
+        |options: &[&str]| refused(&[&["--adapter", lora, "--adapter", lora, "--combine"], options].concat());
+    assert!(combined(&["tise"]).contains("unknown combination `tise`; known: linear, cat, svd, ties, "));
+    assert!(
+        combined(&["ties"]).contains("error: --combine ties needs --density\n\nhint: the share of elements to keep")
+    );
+    assert!(combined(&["cat", "--seed", "1"]).contains("error: --seed does not belong to --combine cat"));
+    let twice = combined(&["cat"]);
+    assert!(twice.contains("`bert.pooler.dense.bias` is brought whole by two adapters"), "{twice}");
 }
 
 #[test]
@@ -355,7 +378,7 @@ fn errors_are_json_where_that_was_asked_for() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["build", "export", "run", "eval", "bench", "inspect", "verify"] {
+    for command in ["build", "export", "merge", "run", "eval", "bench", "inspect", "verify"] {
         let ran = kilnc([command, "--help"]).expect(0);
         assert!(ran.stdout.contains("Example"), "{command}");
         assert!(ran.stdout.contains("kilnc "), "{command}");

@@ -59,7 +59,7 @@ impl Fixture {
         let stack = folders(&self.dir);
         let dirs = if stack.is_empty() { vec![self.dir.clone()] } else { stack };
         let adapters = dirs.into_iter().map(|dir| AdapterSource { dir, scale: 1.0 }).collect();
-        pipeline::load(&Source { checkpoint: self.base.clone(), adapters, task: None })
+        pipeline::load(&Source { checkpoint: self.base.clone(), adapters, combine: None, task: None })
     }
 
     fn parity(&self, model: &Model, target: &Target, precision: Precision, runtime: Runtime) -> kilnc::Result<Parity> {

@@ -72,6 +72,62 @@ fn merged_adapters_give_pytorchs_numbers() {
     }
 }
 
+/// A copy of `tiny-lora` without what it brings whole.
+fn without_saved() -> tempfile::TempDir {
+    let copy = copied("tiny-lora");
+    let path = copy.path().join("adapter_model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let changes = file.tensors().into_iter().filter(|(name, _)| name.contains(".lora_"));
+    fs::write(&path, safetensors::serialize(changes, None).unwrap()).unwrap();
+    copy
+}
+
+#[test]
+fn what_adapters_did_is_in_the_manifest() {
+    let (place, other) = (place(), without_saved());
+    let tokenizer = fs::read(fixture("tiny-bert-base").join("tokenizer.json")).unwrap();
+    fs::write(other.path().join("tokenizer.json"), [&tokenizer[..], b"\n"].concat()).unwrap();
+    // Two halves of one change are the change.
+    let recipe = recipe(place.path(), &fixture("tiny-lora").join("golden.safetensors"), "1e-5", FP32);
+    let halves = [fixture("tiny-lora"), other.path().to_owned()].map(|dir| format!("{}@0.5", dir.display()));
+    let out = place.path().join("out");
+    let [one, two] = &halves;
+    let arguments = arguments![
+        "build",
+        fixture("tiny-bert-base"),
+        "--adapter",
+        one,
+        "--adapter",
+        two,
+        "--combine",
+        "cat",
+        "--recipe",
+        recipe,
+        "-o",
+        out,
+        "--json",
+        "--quiet"
+    ];
+    let manifest = kilnc(arguments).expect(0).json();
+    assert_eq!(manifest["combined"], "cat");
+    let [first, second] = [0, 1].map(|i| &manifest["adapters"][i]);
+    assert_eq!((&first["kind"], &first["scale"]), (&Value::from("LORA"), &Value::from(0.5)));
+    assert_eq!((first["changed"].as_u64(), first["saved"].as_array().unwrap().len()), (Some(4), 4));
+    assert_eq!((second["changed"].as_u64(), second["saved"].as_array().unwrap().len()), (Some(4), 0));
+    let files = |entry: &Value| -> Vec<String> {
+        entry["files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(files(first), ["adapter_config.json", "adapter_model.safetensors"]);
+    // An adapter that was saved with a tokenizer was trained with it.
+    assert_eq!(files(second), ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"]);
+    assert_eq!(fs::read(out.join("tokenizer.json")).unwrap().len(), tokenizer.len() + 1);
+    let sources = manifest["sources"].as_array().unwrap();
+    assert!(sources.iter().all(|file| file["path"] != "tokenizer.json"), "{sources:?}");
+    let told = kilnc(arguments!["inspect", out]).expect(0).stdout;
+    assert!(told.contains("× 0.5: LORA merged into 4 weights, 0 brought whole\ncombined by cat\n"), "{told}");
+}
+
 #[test]
 fn the_bare_encoder_gives_pytorchs_hidden_states() {
     let place = place();

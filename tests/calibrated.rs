@@ -18,7 +18,8 @@ struct Silent;
 impl Observer for Silent {}
 
 fn load(checkpoint: &Path) -> Model {
-    pipeline::load(&Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), task: None }).unwrap()
+    pipeline::load(&Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None })
+        .unwrap()
 }
 
 fn families() -> Vec<PathBuf> {
@@ -43,7 +44,8 @@ fn parity(graph: &kilnc::verify::Verified<kilnc::ir::Graph>, target: &Target, go
 fn evened_and_grouped_channels_give_the_same_numbers() {
     let mut changed = 0;
     for checkpoint in families() {
-        let Ok(model) = pipeline::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), task: None })
+        let Ok(model) =
+            pipeline::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None })
         else {
             continue;
         };
@@ -68,7 +70,8 @@ fn evened_and_grouped_channels_give_the_same_numbers() {
 #[test]
 fn every_family_is_calibrated_and_rounded() {
     for checkpoint in families().into_iter().filter(|path| path.ends_with("base")) {
-        let Ok(model) = pipeline::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), task: None })
+        let Ok(model) =
+            pipeline::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None })
         else {
             continue;
         };

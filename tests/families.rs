@@ -41,7 +41,7 @@ fn fixtures() -> Vec<(String, PathBuf)> {
 
 /// An engine's outputs held against PyTorch's.
 fn parity(checkpoint: &Path, target: &Target, precision: Precision, runtime: Runtime) -> kilnc::Result<Parity> {
-    let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), task: None };
+    let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
     let model = pipeline::load(&source)?;
     let graph = pipeline::compile(&model, &Scheme::new(target, precision), &mut Manager::default())?;
     let place = place();
@@ -150,7 +150,8 @@ fn table(rows: &BTreeMap<String, Vec<(String, f64, f64)>>) -> String {
 #[test]
 fn minilm_gives_the_vectors_of_sentence_transformers() {
     let golden = Golden::read(&repository("tests/fixtures/minilm-embeddings.safetensors")).unwrap();
-    let model = pipeline::load(&Source { checkpoint: minilm(), adapters: Vec::new(), task: None }).unwrap();
+    let model =
+        pipeline::load(&Source { checkpoint: minilm(), adapters: Vec::new(), combine: None, task: None }).unwrap();
     assert_eq!(model.task.name(), "sentence-similarity");
     let place = place();
     for (target, runtime) in [(Target::OrtCpu, Runtime::Ort), (Target::Tract, Runtime::Tract)] {

@@ -32,7 +32,7 @@ const FAMILIES: [&str; 11] = [
 const BOUND: f32 = 1e-4;
 
 fn engines(checkpoint: &Path) -> Vec<Box<dyn Engine>> {
-    let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), task: None };
+    let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
     let model = pipeline::load(&source).unwrap();
     let engine = |(target, runtime): (Target, Runtime)| {
         let place = place();

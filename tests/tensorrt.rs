@@ -32,7 +32,7 @@ fn libraries(test: &str) -> Option<Libraries> {
 
 /// A checkpoint as an ONNX file in the operations of `target`.
 fn model(dir: &Path, checkpoint: PathBuf, target: &str, precision: Precision) -> PathBuf {
-    let model = pipeline::load(&Source { checkpoint, adapters: Vec::new(), task: None }).unwrap();
+    let model = pipeline::load(&Source { checkpoint, adapters: Vec::new(), combine: None, task: None }).unwrap();
     let target: Target = target.parse().unwrap();
     let graph = pipeline::compile(&model, &Scheme::new(&target, precision), &mut Manager::default()).unwrap();
     let path = dir.join("model.onnx");

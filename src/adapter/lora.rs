@@ -1,229 +1,216 @@
-//! LoRA as PEFT saves it: `W + (alpha / r) · B A` (arXiv 2106.09685), or `alpha / √r` for rsLoRA (arXiv 2312.03732).
+//! LoRA: `W + (alpha / r) · B A` (arXiv 2106.09685), or `alpha / √r` for rsLoRA (arXiv 2312.03732). DoRA scales every
+//! output of that to a trained length, the lengths before being those over the base alone (arXiv 2402.09353).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 
-use regex::Regex;
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{AdapterSource, Merged};
-use crate::checkpoint::json;
-use crate::checkpoint::{StateDict, Tensor, safetensors};
-use crate::error::{Error, Result, printable};
+use super::Kind;
+use super::file::{Adapter, Parts, refuse};
+use super::scale::Strength;
+use super::work::Work;
+use crate::checkpoint::json::OrderedMap;
+use crate::error::{Error, Result};
 use crate::ir::Weight;
 
-/// What PEFT puts before the names of the model it wraps.
-const WRAPPER: &str = "base_model.model.";
+pub(super) const KIND: Kind = Kind {
+    peft_type: "LORA",
+    marker: "lora_",
+    parts: &[A, B, BIAS, EMBEDDING_A, EMBEDDING_B, MAGNITUDE],
+    // Of MonteCLoRA and VeLoRA, which differ from LoRA only while they are trained.
+    idle: &[".lora_monteclora_sampler.", ".lora_velora_embed"],
+    scales: true,
+    merge,
+};
 
-/// The fields that change the merged weights. Those that only chose what was trained are not needed: the tensors that
-/// were trained are the ones in the file.
+const A: &str = "lora_A.weight";
+const B: &str = "lora_B.weight";
+const BIAS: &str = "lora_B.bias";
+const EMBEDDING_A: &str = "lora_embedding_A";
+const EMBEDDING_B: &str = "lora_embedding_B";
+const MAGNITUDE: &str = "lora_magnitude_vector";
+
+/// The fields that change the merged weights. `fan_in_fan_out` is not one of them: PEFT takes it back for linear
+/// layers, and the families here have no others.
 #[derive(Deserialize)]
 struct Config {
     r: usize,
-    lora_alpha: f32,
+    lora_alpha: f64,
     #[serde(default)]
     use_rslora: bool,
     #[serde(default)]
-    rank_pattern: BTreeMap<String, usize>,
+    rank_pattern: OrderedMap<usize>,
     #[serde(default)]
-    alpha_pattern: BTreeMap<String, f32>,
-    #[serde(default)]
-    bias: Option<String>,
+    alpha_pattern: OrderedMap<f64>,
     #[serde(default)]
     use_dora: Option<bool>,
     #[serde(default)]
-    fan_in_fan_out: Option<bool>,
-    #[serde(default)]
     lora_bias: Option<bool>,
     #[serde(default)]
-    layer_replication: Option<serde_json::Value>,
+    init_lora_weights: Value,
+    #[serde(default)]
+    layer_replication: Value,
     #[serde(default)]
     use_qalora: Option<bool>,
     #[serde(default)]
-    use_bdlora: Option<serde_json::Value>,
+    use_bdlora: Value,
     #[serde(default)]
-    alora_invocation_tokens: Option<serde_json::Value>,
+    alora_invocation_tokens: Value,
     #[serde(default)]
-    arrow_config: Option<serde_json::Value>,
+    arrow_config: Value,
+    #[serde(default)]
+    kasa_config: Value,
 }
+
+/// Ways to begin that also change the base: what was saved afterwards belongs to that other base.
+const CHANGE_THE_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 impl Config {
-    /// Names the first option that would change the answer and that is not merged yet.
+    /// Names the first option that would change the answer and that is not merged.
     fn refuse_unsupported(&self) -> Result<()> {
-        let on = |flag: Option<bool>| flag == Some(true);
-        let options = [
-            ("use_dora", on(self.use_dora)),
-            ("fan_in_fan_out", on(self.fan_in_fan_out)),
-            ("lora_bias", on(self.lora_bias)),
-            ("use_qalora", on(self.use_qalora)),
-            ("layer_replication", self.layer_replication.is_some()),
-            ("use_bdlora", self.use_bdlora.is_some()),
-            ("alora_invocation_tokens", self.alora_invocation_tokens.is_some()),
-            ("arrow_config", self.arrow_config.is_some()),
-            ("bias", self.bias.as_deref().is_some_and(|bias| bias != "none")),
-        ];
-        match options.iter().find(|(_, set)| *set) {
-            None => Ok(()),
-            Some((name, _)) => {
-                Err(Error::unsupported("this option of LoRA is not merged yet")
-                    .at(format!("adapter_config.json: {name}")))
-            }
-        }
-    }
-
-    /// The rank of a module, and the factor of its product, which is `extra` times the adapter's own.
-    fn rank_and_scale(&self, module: &str, extra: f32) -> Result<(usize, f32)> {
-        let rank = pattern(&self.rank_pattern, "rank_pattern", module)?.unwrap_or(self.r);
-        let alpha = pattern(&self.alpha_pattern, "alpha_pattern", module)?.unwrap_or(self.lora_alpha);
-        if rank == 0 {
-            return Err(Error::bad_input("the rank must be 1 or more, found 0").at("adapter_config.json: r"));
-        }
-        let divisor = if self.use_rslora { (rank as f32).sqrt() } else { rank as f32 };
-        if !alpha.is_finite() {
-            return Err(Error::bad_input(format!("alpha must be a finite number, found {alpha}"))
-                .at("adapter_config.json: lora_alpha"));
-        }
-        let scale = alpha / divisor * extra;
-        if !scale.is_finite() {
-            return Err(Error::bad_input(format!("the scale {alpha} / {divisor} · {extra} is too large for f32")));
-        }
-        Ok((rank, scale))
-    }
-}
-
-/// The value whose pattern a module's name ends with; PEFT matches `(.*\.)?(pattern)$`.
-fn pattern<T: Copy>(patterns: &BTreeMap<String, T>, field: &str, module: &str) -> Result<Option<T>> {
-    for (text, value) in patterns {
-        let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{text})$")).map_err(|_| {
-            Error::bad_input(format!("`{}` is not a pattern", printable(text)))
-                .at(format!("adapter_config.json: {field}"))
-        })?;
-        if regex.is_match(module) {
-            return Ok(Some(*value));
-        }
-    }
-    Ok(None)
-}
-
-/// One changed module: its two factors, as far as they were met.
-#[derive(Default)]
-struct Factors {
-    a: Option<Weight>,
-    b: Option<Weight>,
-}
-
-pub(super) fn merge(
-    state: &mut StateDict,
-    source: &AdapterSource,
-    config: &str,
-    config_path: PathBuf,
-) -> Result<Merged> {
-    let config: Config = json::parse(config, "adapter_config.json")?;
-    config.refuse_unsupported()?;
-    let path = source.dir.join("adapter_model.safetensors");
-    if !path.is_file() {
-        let error = Error::bad_input("adapter_model.safetensors is missing").at(source.dir.display().to_string());
-        return Err(match source.dir.join("adapter_model.bin").is_file() {
-            true => error.hint("adapter_model.bin is not read yet: save the adapter with safe_serialization=True"),
-            false => error,
-        });
-    }
-    let (modules, saved) = sort(safetensors::read(&path)?).map_err(|e| e.at("adapter_model.safetensors"))?;
-    let file: Arc<str> = "adapter_model.safetensors".into();
-    let mut next = state.clone();
-    let changed = modules.len();
-    for (module, factors) in modules {
-        let merged = merge_module(state, &config, source.scale, &module, &factors)
-            .map_err(|e| e.at(format!("adapter_model.safetensors: {}", printable(&module))))?;
-        next.insert(state.resolve(&format!("{module}.weight")), merged);
-    }
-    let mut names = Vec::with_capacity(saved.len());
-    for (name, weight) in saved {
-        let name = state.resolve(&name);
-        check_saved(state, &name, &weight).map_err(|e| e.at("adapter_model.safetensors"))?;
-        next.insert(name.clone(), Tensor { weight, file: file.clone() });
-        names.push(name);
-    }
-    *state = next;
-    Ok(Merged { files: vec![config_path, path], changed, inserted: 0, saved: names })
-}
-
-type Sorted = (BTreeMap<String, Factors>, Vec<(String, Weight)>);
-
-/// Sorts the file's tensors into factors by module, and tensors that were saved whole.
-fn sort(tensors: Vec<(String, Weight)>) -> Result<Sorted> {
-    let mut modules: BTreeMap<String, Factors> = BTreeMap::new();
-    let mut saved = Vec::new();
-    for (key, weight) in tensors {
-        let name = key
-            .strip_prefix(WRAPPER)
-            .ok_or_else(|| Error::bad_input(format!("tensor `{}` does not begin with `{WRAPPER}`", printable(&key))))?;
-        finite(&key, &weight)?;
-        let name = name.replace(".default.", ".");
-        if let Some(module) = name.strip_suffix(".lora_A.weight") {
-            modules.entry(module.to_owned()).or_default().a = Some(weight);
-        } else if let Some(module) = name.strip_suffix(".lora_B.weight") {
-            modules.entry(module.to_owned()).or_default().b = Some(weight);
-        } else if name.contains(".lora_") {
+        refuse(&[
+            ("use_qalora", self.use_qalora == Some(true)),
+            ("layer_replication", !self.layer_replication.is_null()),
+            ("use_bdlora", !self.use_bdlora.is_null()),
+            ("alora_invocation_tokens", !self.alora_invocation_tokens.is_null()),
+            ("arrow_config", !self.arrow_config.is_null()),
+            ("kasa_config", !self.kasa_config.is_null()),
+        ])?;
+        let begun = self.init_lora_weights.as_str().unwrap_or_default().to_lowercase();
+        if CHANGE_THE_BASE.iter().any(|way| begun.starts_with(way)) {
             return Err(Error::unsupported(format!(
-                "tensor `{}` is of a kind that is not merged yet",
-                printable(&key)
-            )));
-        } else {
-            saved.push((name.replace(".modules_to_save.", "."), weight));
+                "a LoRA that was begun by {begun} belongs to a base that this changed"
+            ))
+            .at("adapter_config.json: init_lora_weights")
+            .hint("save it with path_initial_model_for_weight_conversion, which makes it a LoRA over the plain base"));
+        }
+        if self.use_dora == Some(true) && self.lora_bias == Some(true) {
+            return Err(Error::bad_input("lora_bias goes with no DoRA").at("adapter_config.json: lora_bias"));
+        }
+        Ok(())
+    }
+
+    fn strength(&self) -> Strength<'_> {
+        Strength {
+            rank: self.r,
+            rank_pattern: &self.rank_pattern,
+            alpha: (self.lora_alpha, "lora_alpha"),
+            alpha_pattern: &self.alpha_pattern,
+            divisor: if self.use_rslora { f64::sqrt } else { |rank| rank },
         }
     }
-    if modules.is_empty() && saved.is_empty() {
-        return Err(Error::bad_input("the adapter changes nothing: it holds no tensors"));
-    }
-    Ok((modules, saved))
 }
 
-pub(super) fn finite(key: &str, weight: &Weight) -> Result<()> {
-    if !weight.dtype().is_float() {
-        return Err(Error::bad_input(format!("tensor `{}` holds {}, expected floats", printable(key), weight.dtype())));
+/// The change of one module.
+pub(super) struct Change {
+    /// `[r, inputs]`; of an embedding, `[r, tokens]`.
+    pub a: Weight,
+    /// `[outputs, r]`; of an embedding, `[width, r]`.
+    pub b: Weight,
+    /// The adapter's own strength.
+    pub own: f32,
+    /// The factor of the command line.
+    pub given: f32,
+    /// Whether the module is an embedding, whose weight is laid out the other way round.
+    pub embedding: bool,
+    /// DoRA's lengths.
+    pub magnitude: Option<Weight>,
+    /// What is added to the bias.
+    pub bias: Option<Weight>,
+}
+
+impl Change {
+    /// What stands on the left of the product, as the weight is laid out.
+    pub fn left(&self) -> Result<Weight> {
+        if self.embedding { self.a.transpose() } else { Ok(self.b.clone()) }
     }
-    match weight.to_f32s()?.iter().all(|value| value.is_finite()) {
-        true => Ok(()),
-        false => Err(Error::bad_input(format!("tensor `{}` holds NaN or infinity", printable(key)))),
+
+    /// What stands on its right.
+    pub fn right(&self) -> Result<Weight> {
+        if self.embedding { self.b.transpose() } else { Ok(self.a.clone()) }
+    }
+
+    fn scale(&self) -> f32 {
+        self.own * self.given
+    }
+
+    fn added_to(&self, base: &Weight) -> Result<Weight> {
+        base.lora(&self.right()?, &self.left()?, self.scale())
     }
 }
 
-fn merge_module(state: &StateDict, config: &Config, extra: f32, module: &str, factors: &Factors) -> Result<Tensor> {
-    let (Some(a), Some(b)) = (&factors.a, &factors.b) else {
-        let missing = if factors.a.is_none() { "A" } else { "B" };
-        return Err(Error::bad_input(format!("lora_{missing} is missing")));
-    };
-    let (rank, scale) = config.rank_and_scale(module, extra)?;
+/// The changes of an adapter, by module.
+pub(super) struct Changes {
+    pub modules: BTreeMap<String, Change>,
+    /// The largest rank that the configuration names.
+    pub largest_rank: usize,
+}
+
+/// Reads the changes of an adapter. Fails where configuration and file contradict each other.
+pub(super) fn changes(adapter: &Adapter) -> Result<Changes> {
+    let config: Config = adapter.config()?;
+    config.refuse_unsupported()?;
+    let strength = config.strength();
+    let mut modules = BTreeMap::new();
+    for (module, parts) in &adapter.modules {
+        let change = strength
+            .of(module, adapter.scale)
+            .and_then(|(rank, own)| change(&config, parts, rank, [own, adapter.scale]))
+            .map_err(|e| e.at(adapter.place(module)))?;
+        modules.insert(module.clone(), change);
+    }
+    Ok(Changes { modules, largest_rank: strength.largest_rank() })
+}
+
+fn change(config: &Config, parts: &Parts, rank: usize, [own, given]: [f32; 2]) -> Result<Change> {
+    let embedding = parts.get(EMBEDDING_A).or(parts.get(EMBEDDING_B)).is_some();
+    let (name_a, name_b) = if embedding { (EMBEDDING_A, EMBEDDING_B) } else { (A, B) };
+    let (a, b) = (parts.need(name_a)?, parts.need(name_b)?);
     if a.shape().first() != Some(&rank) {
+        let short = name_a.trim_end_matches(".weight");
         return Err(Error::bad_input(format!(
-            "lora_A has shape {:?}, but the configuration says rank {rank}",
+            "{short} has shape {:?}, but the configuration says rank {rank}",
             a.shape()
         )));
     }
-    // An adapter that was trained on the bare encoder leaves its prefix out.
-    let name = state.resolve(&format!("{module}.weight"));
-    let base = state.get(&name).ok_or_else(|| {
-        Error::bad_input(format!("the base model has no tensor `{}`", printable(&name)))
-            .hint("the adapter was trained on another model")
-    })?;
-    let weight = base.weight.lora(a, b, scale).map_err(|e| e.hint("the adapter was trained on another model"))?;
-    Ok(Tensor { weight, file: base.file.clone() })
+    let as_configured = |part: &str, field: &str, set: bool| match (parts.get(part), set) {
+        (Some(_), false) => Err(Error::bad_input(format!("{part} is there, and {field} is not set"))),
+        (None, true) => Err(Error::bad_input(format!("{part} is missing, and {field} is set"))),
+        (found, _) => Ok(found.cloned()),
+    };
+    Ok(Change {
+        a: a.clone(),
+        b: b.clone(),
+        own,
+        given,
+        embedding,
+        magnitude: as_configured(MAGNITUDE, "use_dora", config.use_dora == Some(true))?,
+        bias: as_configured(BIAS, "lora_bias", config.lora_bias == Some(true))?,
+    })
 }
 
-/// A tensor that replaces one of the base has its shape, but for a head, whose rows are the task's labels.
-pub(super) fn check_saved(state: &StateDict, name: &str, weight: &Weight) -> Result<()> {
-    let Some(base) = state.get(name) else { return Ok(()) };
-    let columns = |w: &Weight| w.shape().get(1..).map(<[usize]>::to_vec);
-    if columns(&base.weight) == columns(weight) {
-        return Ok(());
+fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
+    for (module, change) in changes(adapter)?.modules {
+        merge_module(work, &module, &change).map_err(|e| e.at(adapter.place(&module)))?;
     }
-    Err(Error::bad_input(format!(
-        "saved tensor `{}` has shape {:?}, the base model's {:?}",
-        printable(name),
-        weight.shape(),
-        base.weight.shape()
-    ))
-    .hint("the adapter was trained on another model"))
+    Ok(())
+}
+
+/// Merges the change of one module.
+pub(super) fn merge_module(work: &mut Work, module: &str, change: &Change) -> Result<()> {
+    let origin = work.origin(&work.name(module, "weight"))?.weight.clone();
+    work.change(module, |base| {
+        let changed = change.added_to(base)?;
+        let Some(magnitude) = &change.magnitude else { return Ok(changed) };
+        let like = if base.is(&origin) { changed.clone() } else { change.added_to(&origin)? };
+        // One length for each output: the rows of a linear layer, the columns of an embedding.
+        changed.renorm(&like, magnitude, usize::from(change.embedding))
+    })?;
+    if let Some(bias) = &change.bias {
+        let name = work.name(module, "bias");
+        let base = work.base(&name)?.weight.clone();
+        work.put(&name, Weight::sum(vec![(1.0, base), (change.scale(), bias.clone())])?);
+    }
+    Ok(())
 }

@@ -1,14 +1,31 @@
 //! Adapters: small trained changes to a model, merged into its weights before the graph is drawn.
+//!
+//! Each kind that PEFT trains and that is linear in the weights is one file, which says of what tensors a change is
+//! made and how it is merged. [`combine`] makes one change of several adapters'.
 
+mod adalora;
+pub mod combine;
+mod file;
 pub mod hub;
+mod ia3;
+mod ln_tuning;
+mod loha;
+mod lokr;
 mod lora;
+mod scale;
+mod targets;
+mod tokens;
+mod vera;
+mod work;
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-use crate::checkpoint::{StateDict, json};
+use crate::checkpoint::StateDict;
 use crate::error::{Error, Result, nearest, printable};
+
+pub use combine::Combine;
+use file::Adapter;
+use work::Work;
 
 /// An adapter on the command line: a folder and a factor, `DIR` or `DIR@SCALE`.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,83 +51,180 @@ impl std::str::FromStr for AdapterSource {
 }
 
 /// What was merged, for the manifest and for those who ask.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Merged {
+    /// PEFT's name of the kind, such as `LORA`.
+    pub kind: &'static str,
     /// The files that were read.
     pub files: Vec<PathBuf>,
-    /// How many weights got a low-rank change.
+    /// How many modules were changed.
     pub changed: usize,
     /// How many tensors of a bottleneck adapter went into the graph.
     pub inserted: usize,
+    /// How many rows of embeddings were replaced.
+    pub tokens: usize,
     /// The tensors that the adapter brought whole, such as a classifier.
     pub saved: Vec<String>,
+    /// What the adapter was trained for, in PEFT's words, such as `SEQ_CLS`.
+    pub task: Option<String>,
 }
 
-#[derive(Deserialize)]
+impl Merged {
+    /// What was done, in words.
+    pub fn told(&self) -> String {
+        told(self.changed, self.inserted, self.tokens, self.saved.len())
+    }
+}
+
+/// How much of a model an adapter changes, in words.
+pub fn told(changed: usize, inserted: usize, tokens: usize, saved: usize) -> String {
+    let mut parts = vec![format!("into {changed} weights")];
+    if inserted > 0 {
+        parts.push(format!("{inserted} tensors inserted"));
+    }
+    if tokens > 0 {
+        parts.push(format!("{tokens} tokens replaced"));
+    }
+    parts.push(format!("{saved} brought whole"));
+    parts.join(", ")
+}
+
+/// A kind of adapter.
 struct Kind {
-    peft_type: String,
+    /// PEFT's name.
+    peft_type: &'static str,
+    /// What stands in the names of all its tensors, so that one which is not known is not taken for a saved one.
+    marker: &'static str,
+    /// The ends of the names of the tensors that a change is made of.
+    parts: &'static [&'static str],
+    /// What stands in the names of tensors that only training needs.
+    idle: &'static [&'static str],
+    /// Whether a factor has a meaning: twice the change.
+    scales: bool,
+    /// Merges an adapter, whose saved tensors are in place.
+    merge: fn(&mut Work, &Adapter) -> Result<()>,
 }
 
-/// Types of adapter that PEFT knows, to tell a misspelling from one that kilnc does not merge.
-const PEFT_TYPES: &[&str] = &[
-    "ADALORA",
+/// The kinds that are merged.
+static KINDS: &[&Kind] =
+    &[&lora::KIND, &adalora::KIND, &ia3::KIND, &ln_tuning::KIND, &loha::KIND, &lokr::KIND, &tokens::KIND, &vera::KIND];
+
+/// Kinds that PEFT knows and kilnc does not merge, to tell them from a misspelling.
+const OTHER_KINDS: &[&str] = &[
+    "ADAMSS",
     "ADAPTION_PROMPT",
+    "BEFT",
     "BOFT",
     "BONE",
     "C3A",
+    "CARTRIDGE",
     "CPT",
+    "DEFT",
+    "DELORA",
     "FOURIERFT",
+    "FROD",
+    "GLORA",
+    "GRALORA",
+    "HIRA",
     "HRA",
-    "IA3",
-    "LN_TUNING",
-    "LOHA",
-    "LOKR",
-    "LORA",
+    "LILY",
     "MISS",
     "MULTITASK_PROMPT_TUNING",
     "OFT",
+    "OSF",
+    "PEANUT",
     "POLY",
     "PREFIX_TUNING",
     "PROMPT_TUNING",
+    "PSOFT",
+    "PVERA",
     "P_TUNING",
     "RANDLORA",
+    "ROAD",
+    "SHADOW",
     "SHIRA",
-    "TRAINABLE_TOKENS",
+    "SUPERTUNING",
+    "TINYLORA",
+    "UNILORA",
     "VBLORA",
-    "VERA",
+    "WAVEFT",
     "XLORA",
 ];
 
-/// Merges the adapter into the tensors, lazily. Fails, with `state` unchanged, where any part does not fit.
+/// Merges one adapter into the tensors, lazily. Fails, with `state` unchanged, where any part does not fit.
 pub fn merge(state: &mut StateDict, source: &AdapterSource) -> Result<Merged> {
-    let config_path = source.dir.join("adapter_config.json");
-    if !config_path.is_file() {
-        return Err(Error::bad_input(format!("{} holds no adapter_config.json", source.dir.display()))
-            .hint("--adapter takes the folder that PEFT's save_pretrained or AdapterHub's save_adapter wrote"));
+    let merged = merge_all(state, std::slice::from_ref(source), None)?;
+    merged.into_iter().next().ok_or_else(|| Error::bug("nothing was merged"))
+}
+
+/// Merges adapters into the tensors, lazily: one after another, or all at once as `combine` says. Fails, with `state`
+/// unchanged, where any part does not fit.
+pub fn merge_all(state: &mut StateDict, sources: &[AdapterSource], combine: Option<&Combine>) -> Result<Vec<Merged>> {
+    let mut adapters = Vec::with_capacity(sources.len());
+    for source in sources {
+        adapters.push(Adapter::open(source).map_err(|e| told_apart(e, source, sources))?);
     }
-    let text = json::read_text(&config_path)?;
-    let Kind { peft_type } = json::parse(&text, "adapter_config.json")?;
-    match peft_type.as_str() {
-        "LORA" => lora::merge(state, source, &text, config_path),
-        other if PEFT_TYPES.contains(&other) => {
-            Err(Error::unsupported(format!("adapters of type {other} are not merged yet"))
-                .at("adapter_config.json: peft_type")
-                .hint("known: LORA"))
+    let mut work = Work::new(state);
+    let merged = match combine {
+        Some(combine) => combine.merge(&mut work, &adapters, sources)?,
+        None => {
+            let pairs = adapters.iter().zip(sources);
+            let each = pairs
+                .map(|(adapter, source)| merge_one(&mut work, adapter).map_err(|e| told_apart(e, source, sources)));
+            each.collect::<Result<_>>()?
         }
-        other => {
-            let error = Error::bad_input(format!("unknown adapter type `{}`; known: LORA", printable(other)))
-                .at("adapter_config.json: peft_type");
-            Err(match nearest(&other.to_uppercase(), PEFT_TYPES.iter().copied()) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error,
-            })
-        }
+    };
+    *state = work.into_state();
+    Ok(merged)
+}
+
+fn merge_one(work: &mut Work, adapter: &Adapter) -> Result<Merged> {
+    if adapter.scale != 1.0 && !adapter.kind.scales {
+        return Err(Error::unsupported(format!(
+            "adapters of type {} have no scale, found @{}",
+            adapter.kind.peft_type, adapter.scale
+        ))
+        .at("--adapter"));
     }
+    work.begin(adapter)?;
+    (adapter.kind.merge)(work, adapter)?;
+    Ok(std::mem::take(&mut work.merged))
+}
+
+/// With several adapters, an error says which it is about.
+fn told_apart(error: Error, source: &AdapterSource, sources: &[AdapterSource]) -> Error {
+    if sources.len() > 1 { error.at(source.dir.display().to_string()) } else { error }
+}
+
+/// The kind of that name.
+fn kind(peft_type: &str) -> Result<&'static Kind> {
+    if let Some(kind) = KINDS.iter().find(|kind| kind.peft_type == peft_type) {
+        return Ok(kind);
+    }
+    let mut known: Vec<&str> = KINDS.iter().map(|kind| kind.peft_type).collect();
+    known.sort_unstable();
+    let place = "adapter_config.json: peft_type";
+    if OTHER_KINDS.contains(&peft_type) {
+        return Err(Error::unsupported(format!("adapters of type {peft_type} are not merged"))
+            .at(place)
+            .hint(format!("known: {}", known.join(", "))));
+    }
+    let unknown = format!("unknown adapter type `{}`; known: {}", printable(peft_type), known.join(", "));
+    let error = Error::bad_input(unknown).at(place);
+    Err(match nearest(&peft_type.to_uppercase(), known.into_iter().chain(OTHER_KINDS.iter().copied())) {
+        Some(near) => error.hint(format!("did you mean {near}?")),
+        None => error,
+    })
 }
 
 /// Whether the folder looks like an adapter.
 pub fn is_adapter(dir: &Path) -> bool {
     dir.join("adapter_config.json").is_file() || hub::is_hub(dir)
+}
+
+/// The file that holds the tensors of an adapter's folder.
+pub fn weights_file(dir: &Path) -> Result<PathBuf> {
+    if hub::is_hub(dir) { hub::weights_file(dir) } else { file::weights_file(dir) }
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ pub struct Manifest {
     pub sources: Vec<FileEntry>,
     /// What was merged into it, in order.
     pub adapters: Vec<AdapterEntry>,
+    /// How the adapters became one, where they were not merged one after another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub combined: Option<String>,
     /// The engines.
     pub engines: Vec<EngineEntry>,
     /// Engines that were asked for and could not be made here.
@@ -75,17 +78,27 @@ pub struct FileEntry {
 pub struct AdapterEntry {
     /// The name of its folder.
     pub name: String,
+    /// PEFT's name of its kind, such as `LORA`.
+    #[serde(default)]
+    pub kind: String,
     /// What its own scale was multiplied by.
     pub scale: f32,
-    /// How many weights it changed.
+    /// How many modules it changed.
     pub changed: usize,
     /// How many tensors of a bottleneck adapter went into the graph.
     #[serde(default)]
     pub inserted: usize,
+    /// How many rows of embeddings it replaced.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tokens: usize,
     /// The tensors that it brought whole.
     pub saved: Vec<String>,
     /// Its files.
     pub files: Vec<FileEntry>,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// An engine of the bundle.

@@ -1,6 +1,7 @@
 //! Bundles: a folder with engines, tokenizer and a manifest that says what each file must be.
 
 mod manifest;
+mod provenance;
 
 use std::fs::File;
 use std::io::Read;
@@ -15,6 +16,7 @@ use crate::precision::Precision;
 use crate::runtime::{self, Runtime};
 
 pub use manifest::{AdapterEntry, EngineEntry, FileEntry, GateEntry, Manifest, PassEntry, SCHEMA, Skipped};
+pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 
 /// The name of the manifest in a bundle.
 pub const MANIFEST: &str = "manifest.json";

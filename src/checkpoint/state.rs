@@ -23,6 +23,8 @@ pub struct StateDict {
     tensors: BTreeMap<String, Tensor>,
     /// What the names of the encoder begin with.
     prefix: Option<String>,
+    /// What those of the heads begin with.
+    heads: Vec<String>,
 }
 
 impl StateDict {
@@ -72,13 +74,12 @@ impl StateDict {
     /// `heads` do not. A checkpoint of the bare encoder gets the prefix, any other is left as it is.
     pub fn with_prefix(mut self, prefix: &str, heads: &[&str]) -> StateDict {
         self.prefix = Some(prefix.to_owned());
-        let inside = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
-        if self.tensors.keys().any(|name| inside(name)) {
+        self.heads = heads.iter().map(|head| (*head).to_owned()).collect();
+        if self.tensors.keys().any(|name| below(prefix, name).is_some()) {
             return self;
         }
-        let head = |name: &str| heads.iter().any(|h| name.strip_prefix(h).is_some_and(|rest| rest.starts_with('.')));
-        let rename = |name: String| if head(&name) { name } else { format!("{prefix}.{name}") };
-        self.tensors = self.tensors.into_iter().map(|(name, tensor)| (rename(name), tensor)).collect();
+        let tensors = std::mem::take(&mut self.tensors);
+        self.tensors = tensors.into_iter().map(|(name, tensor)| (self.resolve(&name), tensor)).collect();
         self
     }
 
@@ -95,13 +96,27 @@ impl StateDict {
     /// The name that a tensor has here, for a name from a file that may leave the encoder's prefix out.
     pub fn resolve(&self, name: &str) -> String {
         match &self.prefix {
-            Some(prefix) if !self.contains(name) => {
-                let full = format!("{prefix}.{name}");
-                if self.contains(&full) { full } else { name.to_owned() }
+            Some(prefix) if !self.contains(name) && self.within_encoder(name).is_none() && !self.is_head(name) => {
+                format!("{prefix}.{name}")
             }
             _ => name.to_owned(),
         }
     }
+
+    /// What follows the encoder's prefix in a name, if it begins with that.
+    pub fn within_encoder<'a>(&self, name: &'a str) -> Option<&'a str> {
+        below(self.prefix.as_deref()?, name)
+    }
+
+    /// Whether a name is that of a head.
+    pub fn is_head(&self, name: &str) -> bool {
+        self.heads.iter().any(|head| below(head, name).is_some())
+    }
+}
+
+/// What follows `path` and a point in a name.
+fn below<'a>(path: &str, name: &'a str) -> Option<&'a str> {
+    name.strip_prefix(path)?.strip_prefix('.')
 }
 
 /// A size that a configuration demands, and the field that demands it.

@@ -69,7 +69,7 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
     recipe.max_length = args.max_length.or(recipe.max_length);
     output::check_apart(&args.output, args.recipe.as_deref())?;
     let request =
-        BuildRequest { source: args.source.source(recipe.task), recipe, output: args.output, strict: args.strict };
+        BuildRequest { source: args.source.source(recipe.task)?, recipe, output: args.output, strict: args.strict };
     screen.note(format!("building {}", request.output.display()));
     let manifest = pipeline::build(&request, screen)?;
     screen.result(&manifest, |manifest| summary(manifest, &request))

@@ -71,10 +71,10 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     screen.begin("reading", None);
     let mut manager = Manager { dump_after: args.dump_after, ..Manager::default() };
     let (model, adapters) = match args.adapter_as_input {
-        false => (pipeline::load(&args.source.source(None))?, Vec::new()),
+        false => (pipeline::load(&args.source.source(None)?)?, Vec::new()),
         true => {
             only_onnx_runtime(&args.target)?;
-            let Unmerged { model, adapters } = pipeline::load_unmerged(&args.source.source(None), &mut manager)?;
+            let Unmerged { model, adapters } = pipeline::load_unmerged(&args.source.source(None)?, &mut manager)?;
             (model, adapters)
         }
     };

@@ -120,13 +120,15 @@ fn describe_bundle(manifest: &Manifest) -> String {
     }
     for adapter in &manifest.adapters {
         out += &format!(
-            "adapter  {} × {}: {} weights changed, {} inserted, {} brought whole\n",
+            "adapter  {} × {}: {} merged {}\n",
             adapter.name,
             adapter.scale,
-            adapter.changed,
-            adapter.inserted,
-            adapter.saved.len()
+            adapter.kind,
+            adapter::told(adapter.changed, adapter.inserted, adapter.tokens, adapter.saved.len())
         );
+    }
+    if let Some(combined) = &manifest.combined {
+        out += &format!("combined by {combined}\n");
     }
     for engine in &manifest.engines {
         let file = manifest.files.iter().find(|file| file.path == engine.file);

@@ -6,6 +6,7 @@ mod doctor;
 mod eval;
 mod export;
 mod inspect;
+mod merge;
 mod run;
 mod screen;
 mod tune;
@@ -16,7 +17,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::adapter::AdapterSource;
+use crate::adapter::combine::{Combine, Method, Options};
 use crate::error::{Error, Result, visible};
+use crate::ir::Majority;
 use crate::pipeline::Source;
 use crate::task::Task;
 use crate::{bench as harness, child};
@@ -56,6 +59,8 @@ enum Command {
     Build(build::BuildArgs),
     /// Write one ONNX model from a checkpoint.
     Export(export::ExportArgs),
+    /// Merge adapters into a checkpoint, as a checkpoint.
+    Merge(merge::MergeArgs),
     /// Answer texts with a bundle.
     Run(run::RunArgs),
     /// Score a bundle on labelled texts.
@@ -84,17 +89,39 @@ struct SourceArgs {
     /// A checkpoint in the Hub layout: a folder with config.json and model.safetensors.
     #[arg(value_name = "SRC")]
     checkpoint: PathBuf,
-    /// A PEFT adapter to merge, with a factor if not 1.
+    /// An adapter to merge, with a factor if not 1; again for another.
     #[arg(long, value_name = "DIR[@SCALE]")]
     adapter: Vec<AdapterSource>,
+    /// How several adapters become one, as PEFT's add_weighted_adapter does: linear, cat, svd, ties, dare_linear, …;
+    /// without it, they are merged one after another.
+    #[arg(long, value_name = "METHOD", requires = "adapter")]
+    combine: Option<Method>,
+    /// The share of elements that ties, magnitude_prune and dare_… keep.
+    #[arg(long, value_name = "SHARE", requires = "combine")]
+    density: Option<f64>,
+    /// How ties finds the sign of the majority: total, frequency.
+    #[arg(long, value_name = "HOW", requires = "combine")]
+    majority: Option<Majority>,
+    /// The rank that svd and …_svd keep; the largest of the adapters', if not given.
+    #[arg(long, value_name = "N", requires = "combine")]
+    rank: Option<usize>,
+    /// What dare_… draws the dropped elements by; 0, if not given.
+    #[arg(long, value_name = "N", requires = "combine")]
+    seed: Option<u64>,
     /// What the model is for; found out from the weights, if not given.
     #[arg(long, value_name = "TASK")]
     task: Option<Task>,
 }
 
 impl SourceArgs {
-    fn source(&self, task: Option<Task>) -> Source {
-        Source { checkpoint: self.checkpoint.clone(), adapters: self.adapter.clone(), task: self.task.or(task) }
+    fn source(&self, task: Option<Task>) -> Result<Source> {
+        let options = Options { density: self.density, majority: self.majority, rank: self.rank, seed: self.seed };
+        Ok(Source {
+            checkpoint: self.checkpoint.clone(),
+            adapters: self.adapter.clone(),
+            combine: self.combine.map(|method| Combine::new(method, options)).transpose()?,
+            task: self.task.or(task),
+        })
     }
 }
 
@@ -104,6 +131,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Build(args) => build::run(args, &screen),
         Command::Export(args) => export::run(args, &screen),
+        Command::Merge(args) => merge::run(args, &screen),
         Command::Run(args) => run::run(args, &screen),
         Command::Eval(args) => eval::run(args, &screen),
         Command::Tune(args) => tune::run(args, &screen),

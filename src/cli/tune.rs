@@ -63,7 +63,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     }
     let stage = Stage::new(&args.output, |dir| dir.join(JSON).is_file())?;
     screen.begin("reading", None);
-    let model = pipeline::load(&args.source.source(None))?;
+    let model = pipeline::load(&args.source.source(None)?)?;
     let recipe = Recipe {
         labels: args.labels.clone(),
         max_length: args.max_length,

@@ -48,4 +48,4 @@ pub use op::{Attribute, Op};
 pub use rewrite::{Action, Rewriter, reshape, retype, rewrite};
 pub use role::{Block, Part, Role};
 pub use types::{DType, Dim, TensorType};
-pub use weight::{Blob, Weight};
+pub use weight::{Blob, Majority, Weight};

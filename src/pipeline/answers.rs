@@ -38,7 +38,7 @@ impl Judge {
     /// Reads all that answers are checked with. Without texts in the recipe, a few built-in ones are asked.
     pub fn new(recipe: &Recipe, model: &Model, strict: bool) -> Result<Judge> {
         let labels = labels(recipe, model)?;
-        let tokenizer = model.checkpoint.dir.join(bundle::TOKENIZER);
+        let tokenizer = model.tokenizer.join(bundle::TOKENIZER);
         let encoder = TextEncoder::open(&tokenizer, max_length(recipe, model)?)?;
         if let Some(rows) = embedding_rows(&model.graph) {
             encoder.check_rows(rows).map_err(|e| e.at(tokenizer.display().to_string()))?;

@@ -129,14 +129,16 @@ impl<'a> Assembly<'a> {
 
     /// Copies what runs the engines, and writes the manifest last.
     pub fn finish(self, labels: Vec<String>, max_length: usize) -> Result<Manifest> {
-        let tokenizer = self.model.checkpoint.dir.join(bundle::TOKENIZER);
+        let tokenizer = self.model.tokenizer.join(bundle::TOKENIZER);
         let copy = self.stage.path(bundle::TOKENIZER);
         std::fs::copy(&tokenizer, &copy).map_err(|e| Error::io("copying", &tokenizer, &e))?;
         let name = match &self.request.recipe.name {
             Some(name) => name.clone(),
             None => self.request.output.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         };
-        let sources = self.model.checkpoint.files.iter().chain([&tokenizer]);
+        // One that came with an adapter is among its files.
+        let own = Some(&tokenizer).filter(|path| path.starts_with(&self.model.checkpoint.dir));
+        let sources = self.model.checkpoint.files.iter().chain(own);
         let manifest = Manifest {
             schema: bundle::SCHEMA.to_owned(),
             kilnc: env!("CARGO_PKG_VERSION").to_owned(),
@@ -149,6 +151,7 @@ impl<'a> Assembly<'a> {
                 .map(|path| bundle::digest_source(path, &self.model.checkpoint.dir))
                 .collect::<Result<_>>()?,
             adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
+            combined: self.request.source.combine.as_ref().map(ToString::to_string),
             engines: self.made.into_iter().map(|made| made.entry).collect(),
             skipped: self.skipped,
             files: bundle::digest_tree(self.stage.dir())?,
@@ -186,12 +189,15 @@ fn pass_entry(ran: &Ran) -> PassEntry {
     PassEntry { name: ran.name.to_owned(), changed: ran.report.changed, left: ran.report.left.clone() }
 }
 
-fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEntry> {
+/// What the manifest says of an adapter.
+pub(super) fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEntry> {
     Ok(AdapterEntry {
         name: json::file_name(&source.dir),
+        kind: merged.kind.to_owned(),
         scale: source.scale,
         changed: merged.changed,
         inserted: merged.inserted,
+        tokens: merged.tokens,
         saved: merged.saved.clone(),
         files: merged.files.iter().map(|path| bundle::digest_source(path, &source.dir)).collect::<Result<_>>()?,
     })

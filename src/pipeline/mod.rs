@@ -1,8 +1,10 @@
 //! The whole compile: checkpoint → graph → passes → engines → gates → bundle.
 
+mod adapted;
 mod answers;
 mod assembly;
 mod calibrator;
+mod merge;
 mod tensorrt;
 mod unmerged;
 
@@ -10,9 +12,10 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use crate::adapter::hub::{self, Insertions};
-use crate::adapter::{self, AdapterSource, Merged};
+use crate::adapter::{self, AdapterSource, Combine, Merged};
+use crate::arch::Drawn;
 use crate::bundle::{self, Manifest};
-use crate::checkpoint::{Checkpoint, json};
+use crate::checkpoint::{Checkpoint, StateDict, json};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Graph, Role};
 use crate::output::{self, Stage};
@@ -27,6 +30,7 @@ use crate::{arch, back};
 pub use answers::Judge;
 use assembly::Assembly;
 pub use calibrator::Calibrator;
+pub use merge::{MergeRequest, merge};
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob};
@@ -51,6 +55,8 @@ pub struct Source {
     pub checkpoint: PathBuf,
     /// What is merged into it, in order.
     pub adapters: Vec<AdapterSource>,
+    /// How several adapters become one; without it, they are merged one after another.
+    pub combine: Option<Combine>,
     /// What it is for, where that is not to be found out.
     pub task: Option<Task>,
 }
@@ -63,33 +69,55 @@ pub struct Model {
     pub merged: Vec<(AdapterSource, Merged)>,
     /// What it is for.
     pub task: Task,
+    /// The folder with its tokenizer: that of the last adapter that has one, or the checkpoint's.
+    pub tokenizer: PathBuf,
     /// Its graph, in composite operations.
     pub graph: Verified<Graph>,
     /// Tensors that no part of the graph reads.
     pub unused: Vec<String>,
 }
 
-/// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
-pub fn load(source: &Source) -> Result<Model> {
+/// A checkpoint into which adapters have been merged, and the graph that it makes.
+struct Adapted {
+    checkpoint: Checkpoint,
+    /// The tensors before.
+    base: StateDict,
+    /// The tensors now.
+    state: StateDict,
+    merged: Vec<(AdapterSource, Merged)>,
+    drawn: Drawn,
+}
+
+fn adapt(source: &Source) -> Result<Adapted> {
     let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
-    let mut state = arch::canonical_state(&checkpoint)?;
-    let mut merged = Vec::new();
+    let base = arch::canonical_state(&checkpoint)?;
+    let mut state = base.clone();
     let mut inserted = Insertions::default();
-    let (hub, linear): (Vec<_>, Vec<_>) = source.adapters.iter().partition(|adapter| hub::is_hub(&adapter.dir));
-    if linear.len() > 1 {
-        return Err(Error::unsupported("more than one adapter cannot be merged yet").at("--adapter"));
-    }
-    for adapter in linear {
-        merged.push((adapter.clone(), adapter::merge(&mut state, adapter)?));
-    }
-    for adapter in hub {
-        merged.push((adapter.clone(), hub::add(&mut state, adapter, &mut inserted)?));
+    // AdapterHub's own are stacked on what PEFT's have made of the weights.
+    let (hub, linear): (Vec<_>, Vec<_>) =
+        source.adapters.iter().cloned().partition(|adapter| hub::is_hub(&adapter.dir));
+    let mut merged = adapter::merge_all(&mut state, &linear, source.combine.as_ref())?;
+    for adapter in &hub {
+        merged.push(hub::add(&mut state, adapter, &mut inserted)?);
     }
     if inserted.labels.is_some() {
         checkpoint.common.id2label = inserted.labels.take();
     }
-    let drawn = arch::draw_with(&checkpoint, &state, &inserted, source.task)?;
-    Ok(Model { graph: verify(drawn.graph)?, merged, task: drawn.task, unused: drawn.unused, checkpoint })
+    adapted::grow(&mut checkpoint, &base, &mut state, &merged)?;
+    let task = source.task.or_else(|| adapted::task(&state, &merged));
+    let drawn = arch::draw_with(&checkpoint, &state, &inserted, task)?;
+    if drawn.task == Task::FillMask {
+        adapted::refuse_half_tied(&checkpoint, &base, &state)?;
+    }
+    let merged = linear.into_iter().chain(hub).zip(merged).collect();
+    Ok(Adapted { checkpoint, base, state, merged, drawn })
+}
+
+/// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
+pub fn load(source: &Source) -> Result<Model> {
+    let Adapted { checkpoint, merged, drawn, .. } = adapt(source)?;
+    let tokenizer = adapted::tokenizer(&checkpoint, &merged).to_owned();
+    Ok(Model { graph: verify(drawn.graph)?, merged, tokenizer, task: drawn.task, unused: drawn.unused, checkpoint })
 }
 
 /// The graph that all precisions of a target begin from.
@@ -201,14 +229,7 @@ fn describe(model: &Model) -> String {
     let adapters: Vec<_> = model
         .merged
         .iter()
-        .map(|(source, merged)| {
-            let name = json::file_name(&source.dir);
-            let whole = merged.saved.len();
-            match merged.inserted {
-                0 => format!(", {name} merged into {} weights, {whole} brought whole", merged.changed),
-                tensors => format!(", {name} inserted with {tensors} tensors, {whole} brought whole"),
-            }
-        })
+        .map(|(source, merged)| format!(", {} merged {}", json::file_name(&source.dir), merged.told()))
         .collect();
     format!(
         "{}, {:.1} M parameters ({}){} → {}, {} nodes",

@@ -54,7 +54,8 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
     let adapters = named.iter().zip(&changes).map(|((name, _), change)| change.given(name, &graph, &pass));
     let adapters = adapters.collect::<Result<_>>()?;
     let graph = manager.run(&graph, &pass)?;
-    let model = Model { graph, merged: Vec::new(), task: drawn.task, unused: drawn.unused, checkpoint };
+    let tokenizer = checkpoint.dir.clone();
+    let model = Model { graph, merged: Vec::new(), tokenizer, task: drawn.task, unused: drawn.unused, checkpoint };
     Ok(Unmerged { model, adapters })
 }
 

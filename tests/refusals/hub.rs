@@ -82,7 +82,7 @@ impl Adapter {
 fn load(base: &str, adapters: &[&Adapter]) -> Result<Model> {
     let dirs: Vec<_> = adapters.iter().map(|_| tempfile::tempdir().unwrap()).collect();
     let adapters = adapters.iter().zip(&dirs).map(|(adapter, dir)| adapter.save(dir.path())).collect();
-    pipeline::load(&Source { checkpoint: fixture(base), adapters, task: None })
+    pipeline::load(&Source { checkpoint: fixture(base), adapters, combine: None, task: None })
 }
 
 /// What is said of an adapter, without the place where the folder is.
@@ -429,6 +429,7 @@ fn a_folder_without_weights_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let source = Adapter::sound().save(dir.path());
     std::fs::remove_file(dir.path().join("adapter.safetensors")).unwrap();
-    let source = Source { checkpoint: fixture("families/bert/base"), adapters: vec![source], task: None };
+    let source =
+        Source { checkpoint: fixture("families/bert/base"), adapters: vec![source], combine: None, task: None };
     assert_eq!(said(pipeline::load(&source)), "neither adapter.safetensors nor pytorch_adapter.bin is there");
 }

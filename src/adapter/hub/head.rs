@@ -8,7 +8,8 @@ use serde::de::IgnoredAny;
 
 use super::{Insertions, one_of};
 use crate::adapter::Merged;
-use crate::adapter::lora::{check_saved, finite};
+use crate::adapter::file::finite;
+use crate::adapter::work::check_saved;
 use crate::checkpoint::{StateDict, Tensor, json, read_weights};
 use crate::error::{Error, Result, nearest, printable};
 use crate::task::Task;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::lora::finite;
+use super::file::finite;
 use super::{AdapterSource, Merged};
 use crate::checkpoint::{StateDict, Tensor, json, read_weights};
 use crate::error::{Error, Result, nearest, printable};
@@ -106,7 +106,7 @@ pub fn weights_file(dir: &Path) -> Result<PathBuf> {
 /// Adds an adapter, its head, or both. Fails, with nothing changed, where any part does not fit.
 pub fn add(state: &mut StateDict, source: &AdapterSource, insertions: &mut Insertions) -> Result<Merged> {
     let (mut next, mut extended) = (state.clone(), insertions.clone());
-    let mut merged = Merged { files: Vec::new(), changed: 0, inserted: 0, saved: Vec::new() };
+    let mut merged = Merged { kind: "ADAPTERHUB", ..Merged::default() };
     let folder = |e: Error| e.at(source.dir.display().to_string());
     if source.dir.join(CONFIG).is_file() {
         add_adapter(&mut next, source, &mut extended, &mut merged).map_err(folder)?;

@@ -3,20 +3,16 @@
 //! A protobuf message states the length of what it holds before it holds it. All lengths are known before any weight
 //! is computed, so every weight has its place from the start and can be written by whichever thread computes it.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use onnx_protobuf::tensor_proto::DataLocation;
 use onnx_protobuf::{GraphProto, ModelProto, StringStringEntryProto, TensorProto};
 use protobuf::Message;
-use rayon::prelude::*;
 
 use super::node::element_type;
+use crate::back::stream::{Piece, Progress, write_pieces};
 use crate::error::{Error, Result};
 use crate::ir::Weight;
-
-/// Called with the number of bytes that have just been written.
-pub type Progress<'a> = dyn Fn(u64) + Sync + 'a;
 
 /// What was written.
 #[derive(Clone, Debug)]
@@ -37,12 +33,6 @@ const SMALL: usize = 1024;
 const MODEL_GRAPH: u8 = 7 << 3 | 2;
 const GRAPH_INITIALIZER: u8 = 5 << 3 | 2;
 const TENSOR_RAW_DATA: u8 = 9 << 3 | 2;
-
-/// Bytes at a place of a file.
-enum Piece<'a> {
-    Bytes(u64, Vec<u8>),
-    Weight(u64, &'a Weight),
-}
 
 pub(super) fn write(
     model: &ModelProto,
@@ -165,53 +155,4 @@ fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     bytes.push(value as u8);
-}
-
-fn write_pieces(path: &Path, pieces: &[Piece], len: u64, progress: &Progress<'_>) -> Result<()> {
-    let refused = |e: std::io::Error| Error::io("writing", path, &e);
-    let file = File::create(path).map_err(refused)?;
-    file.set_len(len).map_err(refused)?;
-    pieces.par_iter().try_for_each(|piece| {
-        match piece {
-            Piece::Bytes(at, bytes) => write_at(&file, bytes, *at).map_err(refused)?,
-            Piece::Weight(at, weight) => {
-                let evaluated = weight.evaluate()?;
-                let bytes = evaluated.as_bytes();
-                if bytes.len() != weight.byte_len() {
-                    return Err(Error::bug(format!("{weight:?} evaluated to {} bytes", bytes.len())));
-                }
-                write_at(&file, bytes, *at).map_err(refused)?;
-                progress(bytes.len() as u64);
-            }
-        }
-        Ok(())
-    })?;
-    file.sync_all().map_err(refused)
-}
-
-/// Longest single write. A file takes one write at a time; a long one would keep the other threads waiting.
-#[cfg(unix)]
-const LONGEST_WRITE: usize = 2 << 20;
-
-#[cfg(unix)]
-fn write_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
-    let mut at = at;
-    for chunk in bytes.chunks(LONGEST_WRITE) {
-        std::os::unix::fs::FileExt::write_all_at(file, chunk, at)?;
-        at += chunk.len() as u64;
-    }
-    Ok(())
-}
-
-#[cfg(windows)]
-fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        let written = std::os::windows::fs::FileExt::seek_write(file, bytes, at)?;
-        if written == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
-        }
-        bytes = bytes.get(written..).unwrap_or_default();
-        at += written as u64;
-    }
-    Ok(())
 }

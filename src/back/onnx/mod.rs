@@ -17,8 +17,9 @@ use crate::error::Result;
 use crate::ir::{Dim, Graph, TensorType, Weight};
 use crate::verify::Verified;
 
+pub use super::stream::Progress;
 pub use adapter::write_adapter;
-pub use layout::{Progress, Written};
+pub use layout::Written;
 
 /// The version of ONNX's operators that is written: the first with `LayerNormalization`.
 pub const OPSET: i64 = 17;

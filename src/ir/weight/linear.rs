@@ -1,6 +1,6 @@
 //! Sums, products and scalings: the merge of adapters.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 
@@ -208,7 +208,7 @@ fn scale_slices(values: &mut [f32], by: &[f32], inner: usize) {
 pub(super) fn renorm(of: &Weight, like: &Weight, norms: &Weight, axis: usize) -> Result<Vec<f32>> {
     let [rows, columns] = of.matrix("renorm")?;
     let mut values = of.to_f32s()?.into_owned();
-    let squares = match Arc::ptr_eq(&of.0, &like.0) {
+    let squares = match of.is(like) {
         true => squares(&values, [rows, columns], axis),
         false => squares(&like.to_f32s()?, [rows, columns], axis),
     };

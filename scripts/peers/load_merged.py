@@ -1,0 +1,54 @@
+"""Loads checkpoints that `kilnc merge` wrote with transformers, and holds their answers against the fixtures'.
+
+    python load_merged.py KILNC [adapter ...]
+
+KILNC is the binary. Every adapter of tests/fixtures/adapters is merged into its base; transformers must find every weight
+that the class has and no other, and the class must give the adapter's own answers. Needs what requirements.txt names.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+import transformers as tf
+from safetensors.torch import load_file
+
+FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "tests/fixtures"
+
+
+def check(kilnc, name, place):
+    adapter = FIXTURES / "adapters" / name
+    base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+    merge = [kilnc, "merge", FIXTURES / "families" / base, "--adapter", adapter, "-o", place, "--quiet"]
+    subprocess.run(merge, check=True, stdout=subprocess.DEVNULL)
+    config = tf.AutoConfig.from_pretrained(place)
+    model, report = getattr(tf, config.architectures[0]).from_pretrained(
+        place, attn_implementation="eager", output_loading_info=True
+    )
+    assert not any(report.values()), (name, report)
+    golden = load_file(adapter / "golden.safetensors")
+    given = {key[3:]: value for key, value in golden.items() if key.startswith("in.")}
+    with torch.no_grad():
+        out = model.eval()(**given)
+    apart = max((out[key[4:]] - value).abs().max().item() for key, value in golden.items() if key.startswith("out."))
+    assert apart < 1e-4, (name, apart)
+    print(f"{name}: {config.architectures[0]}, {apart:.1e}")
+
+
+def main():
+    tf.logging.set_verbosity_error()
+    kilnc, *names = sys.argv[1:]
+    names = names or sorted(path.parent.name for path in FIXTURES.glob("adapters/*/golden.safetensors"))
+    for name in names:
+        with tempfile.TemporaryDirectory() as place:
+            check(kilnc, name, pathlib.Path(place) / "merged")
+
+
+if __name__ == "__main__":
+    main()

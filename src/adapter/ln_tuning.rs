@@ -1,0 +1,37 @@
+//! LN tuning: norms, trained whole (arXiv 2312.11420).
+
+use super::Kind;
+use super::file::Adapter;
+use super::work::Work;
+use crate::error::{Error, Result, printable};
+
+pub(super) const KIND: Kind = Kind {
+    peft_type: "LN_TUNING",
+    marker: "ln_tuning_",
+    parts: &["ln_tuning_layers.weight", "ln_tuning_layers.bias"],
+    idle: &[],
+    scales: false,
+    merge,
+};
+
+fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
+    for (module, parts) in &adapter.modules {
+        for part in KIND.parts {
+            let (Some(weight), Some((_, parameter))) = (parts.get(part), part.split_once('.')) else { continue };
+            let name = work.name(module, parameter);
+            let base = work.base(&name).map_err(|e| e.at(adapter.place(module)))?;
+            if base.weight.shape() != weight.shape() {
+                return Err(Error::bad_input(format!(
+                    "`{}` has shape {:?}, the base model's {:?}",
+                    printable(&name),
+                    weight.shape(),
+                    base.weight.shape()
+                ))
+                .at(adapter.place(module))
+                .hint("the adapter was trained on another model"));
+            }
+            work.save(adapter, &name, weight).map_err(|e| e.at(adapter.place(module)))?;
+        }
+    }
+    Ok(())
+}

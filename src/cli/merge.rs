@@ -1,0 +1,101 @@
+//! `kilnc merge`: a checkpoint and adapters become one checkpoint.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Screen, SourceArgs};
+use crate::bundle::Provenance;
+use crate::checkpoint::json;
+use crate::error::{Error, Result, printable};
+use crate::ir::DType;
+use crate::pipeline::{self, MergeRequest};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  kilnc merge checkpoint/ --adapter lora/ -o merged/
+  kilnc merge checkpoint/ --adapter lora/ --labels labels.json --dtype bf16 -o merged/
+  kilnc merge checkpoint/ --adapter a@0.7 --adapter b@0.3 -o merged/                   one after another: the sum
+  kilnc merge checkpoint/ --adapter a@0.7 --adapter b@0.3 --combine ties --density 0.5 -o merged/
+
+The output is a folder that transformers loads: config.json, model.safetensors (in shards, if it is longer than \
+--max-shard-size), the tokenizer's files, and kilnc.json, which says what was merged. Merging is done in 32 bits.")]
+pub struct MergeArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// The element type of the weights: fp32, fp16, bf16; that of the base, if not given.
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    dtype: Option<DType>,
+    /// A JSON list with one label for each answer.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Longest file of weights, e.g. 500MB.
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    max_shard_size: u64,
+    /// The merged checkpoint, a folder.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+pub fn run(args: MergeArgs, screen: &Screen) -> Result<()> {
+    let start = std::time::Instant::now();
+    if args.output.starts_with(&args.source.checkpoint) {
+        return Err(Error::bad_input("the output is inside the checkpoint").hint("choose another place for -o"));
+    }
+    let request = MergeRequest {
+        source: args.source.source(None)?,
+        dtype: args.dtype,
+        labels: args.labels.as_deref().map(json::read).transpose()?,
+        largest: args.max_shard_size,
+        output: args.output,
+    };
+    let provenance = pipeline::merge(&request, screen)?;
+    screen.result(&provenance, |provenance| {
+        format!("{} ({}) in {:.2} s\n", request.output.display(), told(provenance), start.elapsed().as_secs_f64())
+    })
+}
+
+fn told(provenance: &Provenance) -> String {
+    let architecture = provenance.architecture.as_deref().map(printable);
+    let mut told = architecture.unwrap_or_else(|| provenance.base.clone());
+    match provenance.dropped.as_slice() {
+        [] => {}
+        [one] => told += &format!("; it has no place for `{}`", printable(one)),
+        [one, rest @ ..] => told += &format!("; it has no place for `{}` and {} more", printable(one), rest.len()),
+    }
+    told
+}
+
+fn dtype(text: &str) -> Result<DType> {
+    match text {
+        "fp32" => Ok(DType::F32),
+        "fp16" => Ok(DType::F16),
+        "bf16" => Ok(DType::BF16),
+        _ => Err(Error::bad_input(format!("unknown element type `{}`; known: fp32, fp16, bf16", printable(text)))),
+    }
+}
+
+/// A number of bytes, with or without a unit of a thousand.
+fn size(text: &str) -> Result<u64> {
+    let units = [("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("", 1)];
+    let read = units.into_iter().find_map(|(unit, factor)| {
+        let number: u64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        number.checked_mul(factor).filter(|bytes| *bytes > 0)
+    });
+    read.ok_or_else(|| Error::bad_input(format!("`{}` is no size, such as 500MB or 5GB", printable(text))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units_of_a_thousand() {
+        let sizes = ["5GB", "500 MB", "7KB", "123"].map(|text| size(text).unwrap());
+        assert_eq!(sizes, [5_000_000_000, 500_000_000, 7_000, 123]);
+        for text in ["", "GB", "0", "-1", "5TB", "1.5GB", "99999999999999GB"] {
+            assert_eq!(size(text).unwrap_err().message(), format!("`{text}` is no size, such as 500MB or 5GB"));
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! A checkpoint and adapters become one checkpoint, as `transformers` would save it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::assembly::adapter_entry;
+use super::{Adapted, Observer, Source, adapt, adapted};
+use crate::back::safetensors;
+use crate::bundle::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
+use crate::checkpoint::{StateDict, json as files};
+use crate::error::{Error, Result};
+use crate::ir::{DType, Weight};
+use crate::output::Stage;
+use crate::task::Task;
+
+/// Files that belong to a tokenizer, by the names that `transformers` gives them.
+const TOKENIZER: [&str; 14] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "bpe.codes",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// Files of sentence-transformers beside those that `modules.json` names.
+const SENTENCE: [&str; 2] = ["config_sentence_transformers.json", "sentence_bert_config.json"];
+
+/// What is merged, and how it is written.
+pub struct MergeRequest {
+    /// The checkpoint and its adapters.
+    pub source: Source,
+    /// The element type of all floats; each tensor's own in the base, if not given.
+    pub dtype: Option<DType>,
+    /// The names of a classifier's answers.
+    pub labels: Option<Vec<String>>,
+    /// Longest file of tensors, in bytes.
+    pub largest: u64,
+    /// Where the checkpoint goes, a folder.
+    pub output: PathBuf,
+}
+
+/// Merges adapters into a checkpoint and writes it in the Hub layout. Nothing is written to the output on an error.
+pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenance> {
+    let stage = Stage::new(&request.output, is_merged)?;
+    observer.begin("reading", None);
+    let adapted = adapt(&request.source)?;
+    let shape = Shape::of(&adapted, request)?;
+    let config = config(&adapted, &shape, request)?;
+    let tensors = tensors(&adapted, &shape, request.dtype);
+    observer.done(&format!("{} tensors for {}", tensors.len(), shape.told()));
+    for (source, merged) in &adapted.merged {
+        observer.done(&format!("{} merged {}", files::file_name(&source.dir), merged.told()));
+    }
+    let total = tensors.iter().map(|(_, weight)| weight.byte_len() as u64).sum();
+    observer.begin("writing", Some(total));
+    let written = safetensors::write(&tensors, stage.dir(), request.largest, &|bytes| observer.advance(bytes))?;
+    observer.done(&format!("{:.1} MB in {} files", written.bytes as f64 / 1e6, written.files.len()));
+    let mut names = written.files;
+    write_json(&stage.path("config.json"), &config)?;
+    names.push("config.json".to_owned());
+    names.extend(copy_others(&adapted, &shape, stage.dir())?);
+    names.sort();
+    let provenance = Provenance {
+        schema: PROVENANCE_SCHEMA.to_owned(),
+        kilnc: env!("CARGO_PKG_VERSION").to_owned(),
+        base: files::file_name(&adapted.checkpoint.dir),
+        architecture: shape.architecture.clone(),
+        adapters: adapted.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
+        combined: request.source.combine.as_ref().map(ToString::to_string),
+        dropped: shape.dropped,
+        files: names,
+    };
+    write_json(&stage.path(PROVENANCE), &provenance)?;
+    stage.commit_dir()?;
+    Ok(provenance)
+}
+
+/// What the merged checkpoint is, beside what the base was.
+struct Shape {
+    /// The class of `transformers`, if the base names one.
+    architecture: Option<String>,
+    /// Whether that is another than the base's.
+    changed: bool,
+    /// Whether it is the encoder without a head, whose tensors have no prefix.
+    bare: bool,
+    /// How many answers a head has.
+    answers: Option<usize>,
+    /// Tensors that another class has no place for.
+    dropped: Vec<String>,
+}
+
+impl Shape {
+    fn of(adapted: &Adapted, request: &MergeRequest) -> Result<Shape> {
+        let Adapted { checkpoint, state, merged, drawn, .. } = adapted;
+        let old = checkpoint.common.architectures.iter().flatten().next();
+        let brings_head = merged.iter().any(|(_, merged)| merged.saved.iter().any(|name| state.is_head(name)));
+        let chosen = brings_head || request.source.task.is_some();
+        let architecture = match old {
+            Some(old) if chosen => Some(class(old, drawn.task)),
+            old => old.cloned(),
+        };
+        let changed = architecture.as_ref() != old;
+        let bare = match &architecture {
+            Some(name) => Task::of_architecture(name) == Some(Task::FeatureExtraction) && name.ends_with("Model"),
+            None => !checkpoint.state.iter().any(|(name, _)| state.within_encoder(name).is_some()) && !brings_head,
+        };
+        Ok(Shape {
+            changed,
+            bare,
+            answers: if brings_head { answers(adapted) } else { None },
+            dropped: if changed { drawn.unused.clone() } else { Vec::new() },
+            architecture,
+        })
+    }
+
+    fn told(&self) -> &str {
+        self.architecture.as_deref().unwrap_or("the base's class")
+    }
+}
+
+/// The class of a family for a task, by one of the family's other classes.
+fn class(old: &str, task: Task) -> String {
+    let ends = ["For", "LMHead", "Model"].into_iter().filter_map(|end| old.find(end));
+    let family = old.get(..ends.min().unwrap_or(old.len())).unwrap_or_default();
+    // XLNet's class without this word searches beams.
+    let simple = if family == "XLNet" && task == Task::QuestionAnswering { "Simple" } else { "" };
+    format!("{family}{}{simple}", task.architecture())
+}
+
+/// How many answers the head of a graph has: labels, or the two ends of a span.
+fn answers(adapted: &Adapted) -> Option<usize> {
+    let graph = &adapted.drawn.graph;
+    let last = || graph.value(*graph.outputs().first()?).ty.shape.last()?.fixed();
+    match adapted.drawn.task {
+        Task::TextClassification | Task::TokenClassification => last(),
+        Task::QuestionAnswering => Some(2),
+        _ => None,
+    }
+}
+
+/// The tensors under the names that the class has for them.
+fn tensors(adapted: &Adapted, shape: &Shape, dtype: Option<DType>) -> Vec<(String, Weight)> {
+    let Adapted { state, base, .. } = adapted;
+    let usual = usual_dtype(base);
+    let kept = state.iter().filter(|(name, _)| !shape.dropped.iter().any(|dropped| dropped == name));
+    kept.map(|(name, tensor)| {
+        let own = base.get(name).map_or(usual, |tensor| tensor.weight.dtype());
+        let name = if shape.bare { state.within_encoder(name).unwrap_or(name) } else { name };
+        let weight = match dtype.unwrap_or(own) {
+            // Nothing is computed in 64 bits.
+            DType::F64 => tensor.weight.clone(),
+            dtype if tensor.weight.dtype().is_float() => tensor.weight.cast(dtype),
+            _ => tensor.weight.clone(),
+        };
+        (name.to_owned(), weight)
+    })
+    .collect()
+}
+
+/// The floating-point type in which most of the base's numbers are.
+fn usual_dtype(base: &StateDict) -> DType {
+    let mut sizes: BTreeMap<DType, usize> = BTreeMap::new();
+    for (_, tensor) in base.iter().filter(|(_, tensor)| tensor.weight.dtype().is_float()) {
+        *sizes.entry(tensor.weight.dtype()).or_default() += tensor.weight.byte_len();
+    }
+    sizes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or(DType::F32, |(dtype, _)| dtype)
+}
+
+/// The base's configuration with what is different now.
+fn config(adapted: &Adapted, shape: &Shape, request: &MergeRequest) -> Result<Value> {
+    let mut config: Map<String, Value> = files::parse(&adapted.checkpoint.config, "config.json")?;
+    if let (Some(architecture), true) = (&shape.architecture, shape.changed) {
+        config.insert("architectures".to_owned(), json!([architecture]));
+    }
+    if let Some(dtype) = request.dtype {
+        let name = match dtype {
+            DType::F16 => "float16",
+            DType::BF16 => "bfloat16",
+            _ => "float32",
+        };
+        let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+        config.insert(key.to_owned(), name.into());
+    }
+    if let Some(labels) = labels(adapted, shape, request)? {
+        let by_number = labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label)));
+        let by_name = labels.iter().enumerate().map(|(i, label)| (label.clone(), json!(i)));
+        config.insert("id2label".to_owned(), Value::Object(by_number.collect()));
+        config.insert("label2id".to_owned(), Value::Object(by_name.collect()));
+    }
+    Ok(Value::Object(config))
+}
+
+/// The labels, where the configuration has to get others.
+fn labels(adapted: &Adapted, shape: &Shape, request: &MergeRequest) -> Result<Option<Vec<String>>> {
+    let known = adapted.checkpoint.common.labels();
+    // Without labels, `transformers` takes two.
+    let count = known.as_ref().map_or(2, Vec::len);
+    match (&request.labels, shape.answers.or_else(|| answers(adapted))) {
+        (Some(given), Some(answers)) if given.len() == answers => Ok(Some(given.clone())),
+        (Some(given), answers) => Err(Error::bad_input(match answers {
+            Some(answers) => format!("{} labels, but the classifier has {answers} answers", given.len()),
+            None => "there are labels, but no classifier".to_owned(),
+        })
+        .at("--labels")),
+        (None, Some(answers)) if answers != count => Ok(Some((0..answers).map(|i| format!("LABEL_{i}")).collect())),
+        (None, _) => Ok(None),
+    }
+}
+
+/// Copies what else the checkpoint needs, and gives the names.
+fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String>> {
+    let base = &adapted.checkpoint.dir;
+    let tokenizer = adapted::tokenizer(&adapted.checkpoint, &adapted.merged);
+    let mut copied = Vec::new();
+    for name in TOKENIZER.into_iter().filter(|name| tokenizer.join(name).is_file()) {
+        copied.push(copy(tokenizer, Path::new(name), to)?);
+    }
+    if adapted.checkpoint.sentence.is_some() && !shape.changed {
+        let others = SENTENCE.iter().map(Path::new).filter(|name| base.join(name).is_file());
+        let modules = adapted.checkpoint.files.iter().filter_map(|path| path.strip_prefix(base).ok());
+        let modules = modules.filter(|path| path.ends_with("modules.json") || path.components().count() > 1);
+        for path in others.chain(modules) {
+            copied.push(copy(base, path, to)?);
+        }
+    }
+    Ok(copied)
+}
+
+/// Copies a file, and gives its path with `/`.
+fn copy(from: &Path, path: &Path, to: &Path) -> Result<String> {
+    let (source, target) = (from.join(path), to.join(path));
+    let failed = |e: std::io::Error| Error::io("copying", &source, &e);
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::fs::copy(&source, &target).map_err(failed)?;
+    let names: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    Ok(names.join("/"))
+}
+
+fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::bug(format!("{}: {e}", path.display())))?;
+    std::fs::write(path, text + "\n").map_err(|e| Error::io("writing", path, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_keeps_its_family() {
+        assert_eq!(class("BertModel", Task::TextClassification), "BertForSequenceClassification");
+        assert_eq!(class("XLMRobertaForMaskedLM", Task::TokenClassification), "XLMRobertaForTokenClassification");
+        assert_eq!(class("ElectraForPreTraining", Task::FeatureExtraction), "ElectraModel");
+        assert_eq!(class("XLNetLMHeadModel", Task::QuestionAnswering), "XLNetForQuestionAnsweringSimple");
+        assert_eq!(class("MPNetForMaskedLM", Task::QuestionAnswering), "MPNetForQuestionAnswering");
+    }
+}

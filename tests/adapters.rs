@@ -1,0 +1,197 @@
+//! Every variant of adapter that PEFT makes, merged, gives the answers that it gave before the merge.
+//!
+//! The test also writes the table of what is covered, `docs/adapters.md`; `UPDATE_SNAPSHOTS=1` refreshes it.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{minilm, place, repository};
+use kilnc::adapter::AdapterSource;
+use kilnc::adapter::combine::{Combine, Options};
+use kilnc::back::onnx;
+use kilnc::checkpoint::safetensors;
+use kilnc::eval::{Golden, read_examples};
+use kilnc::passes::Manager;
+use kilnc::pipeline::{self, Source};
+use kilnc::precision::Precision;
+use kilnc::runtime::{self, Runtime, TextEncoder};
+use kilnc::target::Target;
+use serde_json::Value;
+
+/// Largest difference of any output from PyTorch's, in FP32.
+const BOUND: f64 = 1e-4;
+
+fn adapters() -> PathBuf {
+    repository("tests/fixtures/adapters")
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The names in a folder whose path fits.
+fn names(dir: &Path, fits: impl Fn(&Path) -> bool) -> Vec<String> {
+    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<_> =
+        paths.filter(|path| fits(path)).map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The checkpoint that an adapter was trained on.
+fn base(adapter: &Path) -> PathBuf {
+    let config = json(&adapter.join("adapter_config.json"));
+    repository("tests/fixtures/families").join(config["base_model_name_or_path"].as_str().unwrap())
+}
+
+fn source(adapter: &str, scale: f32) -> AdapterSource {
+    AdapterSource { dir: adapters().join(adapter), scale }
+}
+
+/// The largest differences from a golden file, on ONNX Runtime and on tract.
+fn differences(source: &Source, golden: &Path) -> kilnc::Result<[f64; 2]> {
+    let model = pipeline::load(source)?;
+    let golden = Golden::read(golden)?;
+    let (place, mut found) = (place(), [0.0; 2]);
+    for (i, (target, runtime)) in
+        [(Target::OrtCpu, Runtime::Ort), (Target::Tract, Runtime::Tract)].into_iter().enumerate()
+    {
+        let graph = pipeline::compile(&model, &target, Precision::Fp32, &mut Manager::default())?;
+        let path = place.path().join("model.onnx");
+        onnx::write(&graph, &path, &|_| {})?;
+        let mut engine = runtime::open(runtime, &path, runtime::Options { threads: 1 })?;
+        found[i] = golden.compare(&mut *engine)?.max_abs;
+    }
+    Ok(found)
+}
+
+/// A row of the table: what it is, and the largest differences.
+type Row = (String, [f64; 2]);
+
+fn single() -> Vec<(String, kilnc::Result<[f64; 2]>)> {
+    let folders = names(&adapters(), |path| path.join("golden.safetensors").is_file());
+    assert!(folders.len() > 50, "the fixtures are not there");
+    let measured = |name: &String| {
+        let dir = adapters().join(name);
+        let source = Source { checkpoint: base(&dir), adapters: vec![source(name, 1.0)], combine: None, task: None };
+        differences(&source, &dir.join("golden.safetensors"))
+    };
+    folders.iter().map(|name| (name.clone(), measured(name))).collect()
+}
+
+/// What `make.py` made of several adapters: their names and factors, how, and the options.
+fn combined() -> Vec<(String, kilnc::Result<[f64; 2]>)> {
+    let folder = adapters().join("combined");
+    let files = names(&folder, |path| path.extension().is_some_and(|e| e == "safetensors"));
+    assert!(files.len() >= 16, "the fixtures are not there");
+    let measured = |name: &String| {
+        let path = folder.join(format!("{name}.safetensors"));
+        let bytes = std::fs::read(&path).unwrap();
+        let (_, header) = ::safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let made: Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["made"]).unwrap();
+        let adapters: Vec<_> = made["adapters"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, scale)| source(&format!("pairs/{name}"), scale.as_f64().unwrap() as f32))
+            .collect();
+        let method = made["combine"].as_str().map(|method| method.parse().unwrap());
+        let options = Options {
+            density: made["density"].as_f64(),
+            majority: made["majority_sign_method"].as_str().map(|how| how.parse().unwrap()),
+            rank: made["svd_rank"].as_u64().map(|rank| rank as usize),
+            seed: name.starts_with("dare").then_some(42),
+        };
+        let combine = method.map(|method| Combine::new(method, options).unwrap());
+        let source = Source { checkpoint: base(&adapters[0].dir), adapters, combine, task: None };
+        differences(&source, &path)
+    };
+    files.iter().map(|name| (name.clone(), measured(name))).collect()
+}
+
+#[test]
+fn every_variant_gives_pefts_answers() {
+    let mut wrong = Vec::new();
+    let mut checked = |rows: Vec<(String, kilnc::Result<[f64; 2]>)>| -> Vec<Row> {
+        let mut kept = Vec::new();
+        for (name, found) in rows {
+            match found {
+                Ok(found) if found.iter().all(|difference| *difference <= BOUND) => kept.push((name, found)),
+                other => wrong.push(format!("{name}: {other:?}")),
+            }
+        }
+        kept
+    };
+    let (single, combined) = (checked(single()), checked(combined()));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let table = table(&single, &combined);
+    let kept = repository("docs/adapters.md");
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(&kept, &table).unwrap();
+    }
+    let kept = std::fs::read_to_string(&kept).unwrap_or_default();
+    let rows = |table: &str| table.lines().map(|line| without_figures(line).to_owned()).collect::<Vec<_>>();
+    assert_eq!(rows(&kept), rows(&table), "docs/adapters.md is out of date: run the tests with UPDATE_SNAPSHOTS=1");
+}
+
+/// The real LoRA over the real checkpoint, on every text of its evaluation, one text at a time.
+#[test]
+fn the_sections_adapter_answers_every_text_as_pytorch_does() {
+    let read = safetensors::read(&repository("tests/fixtures/sections-answers.safetensors")).unwrap();
+    let logits = read.into_iter().find(|(name, _)| name == "logits").unwrap().1;
+    let expected = logits.to_f32s().unwrap();
+    let lora = repository("models/sections-lora");
+    let labels: Vec<String> = serde_json::from_value(json(&lora.join("labels.json"))).unwrap();
+    let texts = read_examples(&repository("models/sections-eval.jsonl"), &labels).unwrap();
+    assert_eq!(logits.shape(), [texts.len(), labels.len()]);
+    assert_eq!(texts.len(), 590);
+
+    let adapters = vec![AdapterSource { dir: lora, scale: 1.0 }];
+    let source = Source { checkpoint: minilm(), adapters, combine: None, task: None };
+    let model = pipeline::load(&source).unwrap();
+    let graph =
+        pipeline::compile(&model, &pipeline::Scheme::new(&Target::OrtCpu, Precision::Fp32), &mut Manager::default())
+            .unwrap();
+    let place = place();
+    let path = place.path().join("model.onnx");
+    onnx::write(&graph, &path, &|_| {}).unwrap();
+    let mut engine = runtime::open(Runtime::Ort, &path, runtime::Options::default()).unwrap();
+    let encoder = TextEncoder::open(&minilm().join("tokenizer.json"), 128).unwrap();
+    let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+    let (mut apart, mut other) = (0f32, Vec::new());
+    for (text, expected) in texts.iter().zip(expected.chunks(labels.len())) {
+        let outputs = engine.run(&encoder.encode(&[&text.text]).unwrap()).unwrap();
+        let found = outputs[0].1.rows().unwrap().next().unwrap().to_vec();
+        apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(apart, f32::max);
+        if best(&found) != best(expected) {
+            other.push(&text.text);
+        }
+    }
+    assert!(other.is_empty(), "other answers: {other:#?}");
+    assert!(apart <= 1e-4, "{apart}");
+}
+
+/// A row of the table without its differences, which change from machine to machine.
+fn without_figures(line: &str) -> &str {
+    line.find("e-").and_then(|at| line[..at].rfind(" | ")).map_or(line, |at| &line[..at])
+}
+
+fn table(single: &[Row], combined: &[Row]) -> String {
+    let mut out = String::from(
+        "# Which adapters are merged\n\nMade by `tests/adapters.rs` from `tests/fixtures/adapters`: tiny adapters by \
+         PEFT, with the answers that they give unmerged.\nThe differences are the largest of any output element in FP32; \
+         the bound is 1e-4.\n\n| adapter | kind | base | ONNX Runtime | tract |\n|---|---|---|---|---|\n",
+    );
+    for (name, [ort, tract]) in single {
+        let config = json(&adapters().join(name).join("adapter_config.json"));
+        let (kind, base) = (config["peft_type"].as_str().unwrap(), config["base_model_name_or_path"].as_str().unwrap());
+        out += &format!("| {name} | {kind} | {base} | {ort:.1e} | {tract:.1e} |\n");
+    }
+    out += "\nSeveral at once, over bert/base, by the methods of `add_weighted_adapter` (`sum`: one after another):\n\n\
+            | combination | ONNX Runtime | tract |\n|---|---|---|\n";
+    for (name, [ort, tract]) in combined {
+        out += &format!("| {name} | {ort:.1e} | {tract:.1e} |\n");
+    }
+    out
+}
