@@ -57,7 +57,8 @@ fn differences(source: &Source, golden: &Path) -> kilnc::Result<[f64; 2]> {
     for (i, (target, runtime)) in
         [(Target::OrtCpu, Runtime::Ort), (Target::Tract, Runtime::Tract)].into_iter().enumerate()
     {
-        let graph = pipeline::compile(&model, &target, Precision::Fp32, &mut Manager::default())?;
+        let graph =
+            pipeline::compile(&model, &pipeline::Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {})?;
         let mut engine = runtime::open(runtime, &path, runtime::Options { threads: 1 })?;
