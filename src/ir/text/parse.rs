@@ -13,9 +13,9 @@ const DEEPEST: usize = 64;
 pub fn parse(text: &str) -> Result<Graph> {
     let mut parser = Parser { text, rest: text, builder: Builder::default(), named: HashMap::new() };
     parser.graph().map_err(|what| {
-        let line = text.len().checked_sub(parser.rest.len()).and_then(|at| text.get(..at));
-        Error::bad_input(printable_sentence(&what))
-            .at(format!("line {} of the graph's text", line.unwrap_or(text).lines().count().max(1)))
+        let read = text.len().checked_sub(parser.rest.len()).and_then(|at| text.get(..at)).unwrap_or(text);
+        let line = read.matches('\n').count() + 1;
+        Error::bad_input(printable_sentence(&what)).at(format!("line {line} of the graph's text"))
     })?;
     Ok(parser.builder.finish())
 }
