@@ -436,6 +436,11 @@ mod tests {
             "missing attribute `axis`\n  in line 9 of the graph's text"
         );
         assert_eq!(
+            message("graph \"x\" {\noutput %\"a\\nb\u{1b}\"\n}"),
+            "%a\\nb\\u{1b} is not defined\n  in line 2 of the graph's text"
+        );
+        assert_eq!(message("graph \"x\" {\n}\nx"), "text follows the graph\n  in line 3 of the graph's text");
+        assert_eq!(
             message("graph \"x\" {"),
             "expected `%`, found the end after 11 bytes\n  in line 1 of the graph's text"
         );
