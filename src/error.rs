@@ -180,19 +180,32 @@ fn escaped(text: &str, longest: usize) -> String {
     out
 }
 
+/// How much of two names is compared, in characters: the comparison takes memory for every pair of them.
+const COMPARED: usize = 256;
+
+/// How many names one is compared with.
+const CANDIDATES: usize = 1 << 16;
+
+fn distance(a: &str, b: &str) -> usize {
+    let [a, b] =
+        [a, b].map(|name| name.char_indices().nth(COMPARED).and_then(|(end, _)| name.get(..end)).unwrap_or(name));
+    strsim::damerau_levenshtein(a, b)
+}
+
 /// `known`, the entries that are nearest to `name` first.
 pub fn by_nearness<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut sorted: Vec<&str> = known.into_iter().collect();
-    sorted.sort_by_key(|candidate| strsim::damerau_levenshtein(name, candidate));
+    sorted.sort_by_cached_key(|candidate| distance(name, candidate));
     sorted
 }
 
 /// The entry of `known` that is nearest to `name`, if any is near enough to be what was meant.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = name.chars().count() / 3 + 1;
+    let limit = name.chars().take(COMPARED).count() / 3 + 1;
     known
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .take(CANDIDATES)
+        .map(|candidate| (distance(name, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min()
         .map(|(_, candidate)| candidate)
@@ -225,5 +238,13 @@ mod tests {
     fn nearest_offers_only_what_is_near() {
         assert_eq!(nearest("robertta", ["bert", "roberta"]), Some("roberta"));
         assert_eq!(nearest("llama", ["bert", "roberta"]), None);
+    }
+
+    #[test]
+    fn names_of_any_length_and_number_are_compared_in_bounded_memory() {
+        let long = "x".repeat(100_000_000);
+        assert_eq!(nearest(&long, ["bert", &long]), Some(&*long));
+        assert_eq!(by_nearness(&long, ["roberta", "xxx"]), ["xxx", "roberta"]);
+        assert_eq!(nearest("bert", std::iter::repeat_n("roberta", 100_000_000)), None);
     }
 }

@@ -121,8 +121,8 @@ impl Recipe {
     /// Parses the text of a recipe, which messages call `file`. Paths are left as they stand.
     pub fn parse(text: &str, file: &str) -> Result<Recipe> {
         toml::from_str(text).map_err(|e| {
-            let line =
-                e.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.lines().count().max(1));
+            let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
             Error::bad_input(format!("{file} line {line}: {}", printable_sentence(e.message())))
         })
     }
@@ -170,5 +170,16 @@ mod tests {
             "r.toml line 3: unknown target `ort-cpuu`; known: ort-cpu, tract, tensorrt-rtx:smNN; did you mean ort-cpu?"
         );
         assert!(message("taks = \"x\"").starts_with("r.toml line 1: unknown field `taks`"));
+        assert_eq!(message("max_length = -1"), "r.toml line 1: invalid value: integer `-1`, expected usize");
+        assert_eq!(message("name = \"a\"\nname = \"b\""), "r.toml line 2: duplicate key");
+    }
+
+    #[test]
+    fn nesting_is_limited() {
+        for deep in
+            ["name = ".to_owned() + &"[".repeat(1_000_000), "{a=".repeat(1_000_000), "a.".repeat(1_000_000) + "a = 1"]
+        {
+            assert!(read(&deep).unwrap_err().message().starts_with("r.toml line 1: "));
+        }
     }
 }

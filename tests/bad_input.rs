@@ -88,7 +88,10 @@ fn every_reader_of_a_checkpoint_ends_with_code_2_and_writes_nothing() {
     let tokenizer = fs::read_to_string(fixture("tiny-bert").join("tokenizer.json")).unwrap();
     let weights_file = "model.safetensors";
     let index = |name: &str| format!(r#"{{"weight_map": {{"x": "{name}"}}}}"#).into_bytes();
-    let cases: [Damage; 9] = [
+    let mut fatal: serde_json::Value = serde_json::from_str(&tokenizer).unwrap();
+    fatal["normalizer"] = serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAIA="});
+    let fatal = fatal.to_string().into_bytes();
+    let cases: [Damage; 10] = [
         (
             weights_file,
             weights_file,
@@ -132,6 +135,12 @@ fn every_reader_of_a_checkpoint_ends_with_code_2_and_writes_nothing() {
             tokenizer.replace("\"id\": 4", "\"id\": -4").into_bytes(),
             "error: tokenizer.json: added_tokens[4].id: invalid value: integer `-4`",
         ),
+        (
+            "tokenizer.json",
+            "tokenizer.json",
+            fatal,
+            "error: tokenizer.json: the tokenizer's library fails on it\n\nhint: ",
+        ),
         ("tokenizer.json", "tokenizer.json", b"[".to_vec(), "error: tokenizer.json: "),
     ];
     for (file, replaced, bytes, expected) in cases {
@@ -142,6 +151,7 @@ fn every_reader_of_a_checkpoint_ends_with_code_2_and_writes_nothing() {
         let ran = kilnc(arguments!["build", copy.path(), "-o", out.path().join("new/out"), "--quiet"]).expect(2);
         assert!(ran.stderr.starts_with(expected), "{expected}\n{}", ran.stderr);
         assert_eq!((ran.stdout.as_str(), ran.stderr.matches("error:").count()), ("", 1));
+        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
         assert!(names(out.path()).is_empty(), "left behind: {:?}", names(out.path()));
     }
 }

@@ -198,7 +198,7 @@ fn a_pipe_is_no_part_of_a_checkpoint() {
         ("model.safetensors", "config.json", "neither model.safetensors nor pytorch_model.bin is there\n  in "),
     ] {
         let dir = copied("tiny-bert", &[others]);
-        mknodat(CWD, &dir.path().join(file), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        mknodat(CWD, dir.path().join(file), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let said = refusal(draw(dir.path()));
         assert!(said.contains(expected), "{said}");
     }

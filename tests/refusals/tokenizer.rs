@@ -146,6 +146,15 @@ fn texts_have_a_length() {
 }
 
 #[test]
+fn a_character_map_that_the_library_dies_of_is_an_error() {
+    // One unit, which leads to a place past the end of the map.
+    let map = json!({"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAIA="});
+    let encoder = opened(&with("normalizer", map)).unwrap();
+    let error = encoder.encode(&["a text"]).unwrap_err();
+    assert_eq!((error.message(), error.exit_code()), ("tokenizer.json: the tokenizer's library fails on it", 2));
+}
+
+#[test]
 fn what_the_library_refuses_is_an_error() {
     let said = refusal(|t| t["model"]["type"] = json!("Abacus"));
     assert!(said.starts_with("tokenizer.json: "), "{said}");

@@ -10,9 +10,9 @@ use crate::ir::{Attribute, Builder, DType, Dim, Graph, Op, Part, Role, TensorTyp
 pub fn parse(text: &str) -> Result<Graph> {
     let mut parser = Parser { text, rest: text, builder: Builder::default(), named: HashMap::new() };
     parser.graph().map_err(|what| {
-        let line = text.len().checked_sub(parser.rest.len()).and_then(|at| text.get(..at));
-        Error::bad_input(printable_sentence(&what))
-            .at(format!("line {} of the graph's text", line.unwrap_or(text).lines().count().max(1)))
+        let read = text.len().checked_sub(parser.rest.len()).and_then(|at| text.get(..at)).unwrap_or(text);
+        let line = read.matches('\n').count() + 1;
+        Error::bad_input(printable_sentence(&what)).at(format!("line {line} of the graph's text"))
     })?;
     Ok(parser.builder.finish())
 }
@@ -394,6 +394,11 @@ mod tests {
             message(&TEXT.replace("Softmax {axis=-1}", "Softmax")),
             "missing attribute `axis`\n  in line 9 of the graph's text"
         );
+        assert_eq!(
+            message("graph \"x\" {\noutput %\"a\\nb\u{1b}\"\n}"),
+            "%a\\nb\\u{1b} is not defined\n  in line 2 of the graph's text"
+        );
+        assert_eq!(message("graph \"x\" {\n}\nx"), "text follows the graph\n  in line 3 of the graph's text");
         assert_eq!(
             message("graph \"x\" {"),
             "expected `%`, found the end after 11 bytes\n  in line 1 of the graph's text"

@@ -1,0 +1,211 @@
+//! What the fuzz targets do with their bytes, one function for each reader.
+//!
+//! Whatever the bytes are, a reader gives what they mean or an error that its sender can act on. `tests/corpus.rs` runs
+//! the same functions on the corpus that the fuzzer found, `tests/properties.rs` on inputs of its own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use kilnc::arch::{self, FAMILIES};
+use kilnc::bundle::{Bundle, Manifest};
+use kilnc::checkpoint::{Checkpoint, StateDict, json, safetensors as st, shards, torch};
+use kilnc::error::{Kind, Result};
+use kilnc::eval::parse_examples;
+use kilnc::ir::{Weight, text};
+use kilnc::recipe::Recipe;
+use kilnc::runtime::TextEncoder;
+use kilnc::task::Task;
+use kilnc::verify::verify;
+
+/// A fuzz target: its name, which is that of its corpus, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 11] = [
+    ("safetensors", safetensors),
+    ("torch_zip", torch_zip),
+    ("torch_pickle", torch_pickle),
+    ("torch_stream", torch_stream),
+    ("config", config),
+    ("index", index),
+    ("tokenizer", tokenizer),
+    ("graph", graph),
+    ("recipe", recipe),
+    ("texts", texts),
+    ("manifest", manifest),
+];
+
+/// What was read, after an error was held to what every error owes: it is of the input, not of kilnc, short, and
+/// cannot move the cursor.
+#[track_caller]
+fn judged<T>(result: Result<T>) -> Option<T> {
+    let error = match result {
+        Ok(value) => return Some(value),
+        Err(error) => error,
+    };
+    let message = error.message();
+    assert!(matches!(error.kind(), Kind::BadInput | Kind::Unsupported), "{error:?}");
+    assert!(!message.is_empty() && message.chars().count() < 2000, "{error:?}");
+    for part in error.locations().iter().chain(error.hints()).map(String::as_str).chain([message]) {
+        assert!(!part.contains(char::is_control), "{part:?}");
+    }
+    None
+}
+
+fn utf8(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+/// Every tensor that was read can be evaluated.
+fn evaluated(tensors: &[(String, Weight)]) {
+    for (_, weight) in tensors {
+        assert_eq!(weight.evaluate().unwrap().as_bytes().len(), weight.byte_len());
+    }
+}
+
+/// A safetensors file. What kilnc reads, the reference reader reads, with the same bytes.
+pub fn safetensors(bytes: &[u8]) {
+    let Some(tensors) = judged(st::parse(Arc::new(bytes.to_vec()))) else { return };
+    let reference = ::safetensors::SafeTensors::deserialize(bytes).unwrap();
+    assert_eq!(tensors.len(), reference.len());
+    for (name, weight) in tensors {
+        let view = reference.tensor(&name).unwrap();
+        assert_eq!(weight.shape(), view.shape());
+        assert_eq!(weight.evaluate().unwrap().as_bytes(), view.data());
+    }
+}
+
+/// An archive of `torch.save`.
+pub fn torch_zip(bytes: &[u8]) {
+    evaluated(&judged(torch::parse(Arc::new(bytes.to_vec()))).unwrap_or_default());
+}
+
+/// The pickle of a sound archive, which has two storages. The checksums of an archive would keep a fuzzer out.
+pub fn torch_pickle(bytes: &[u8]) {
+    torch_zip(&archive(&[("m/data.pkl", bytes), ("m/data/0", &[0; 8]), ("m/data/1", &[1; 64])]));
+}
+
+/// A stream of `torch.save` before 1.6, without the magic number that it begins with.
+pub fn torch_stream(bytes: &[u8]) {
+    torch_zip(&[b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", bytes].concat());
+}
+
+/// A `config.json` over the tensors of a tiny model of its family. What is drawn keeps the graph's specification.
+pub fn config(bytes: &[u8]) {
+    let Some(text) = utf8(bytes) else { return };
+    let Some(common) = judged(json::parse::<kilnc::checkpoint::CommonConfig>(text, "config.json")) else { return };
+    let state = common.model_type.as_deref().and_then(|family| STATES.get(family)).cloned().unwrap_or_default();
+    let (dir, config) = (PathBuf::new(), text.to_owned());
+    let checkpoint = Checkpoint { dir, config, common, sentence: None, state, files: Vec::new() };
+    let Some(state) = judged(arch::canonical_state(&checkpoint)) else { return };
+    for task in Task::ALL.into_iter().map(Some).chain([None]) {
+        if let Some(drawn) = judged(arch::draw(&checkpoint, &state, task)) {
+            verify(drawn.graph).unwrap();
+        }
+    }
+}
+
+/// The tensors of a model of every family, with the heads of classifiers and of masked LMs.
+static STATES: LazyLock<BTreeMap<&str, StateDict>> = LazyLock::new(|| {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = if root.ends_with("fuzz") { root.parent().unwrap() } else { root };
+    let state = |family: &str| {
+        let mut state = StateDict::default();
+        for head in ["mlm", "seqcls"].map(|head| root.join("tests/fixtures/families").join(family).join(head)) {
+            let file = head.join("model.safetensors");
+            for (name, weight) in if file.is_file() { st::read(&file).unwrap() } else { Vec::new() } {
+                state.insert(name, kilnc::checkpoint::Tensor { weight, file: "model.safetensors".into() });
+            }
+        }
+        state
+    };
+    FAMILIES.iter().map(|family| (family.model_type, state(family.model_type))).collect()
+});
+
+/// The index of a checkpoint in shards. Every file that it names is beside it.
+pub fn index(bytes: &[u8]) {
+    let Some(text) = utf8(bytes) else { return };
+    for name in judged(shards::parse(text, "x.index.json")).unwrap_or_default().into_values() {
+        assert_eq!(Path::new("/dir").join(&name).parent(), Some(Path::new("/dir")), "{name}");
+    }
+}
+
+/// A `tokenizer.json`, and texts for it.
+pub fn tokenizer(bytes: &[u8]) {
+    let Some(text) = utf8(bytes) else { return };
+    let Some(encoder) = judged(TextEncoder::parse(text.to_owned(), 16)) else { return };
+    judged(encoder.check_rows(1000));
+    for text in ["", "Naïve  tokens, 3 of them's\tthe\n``x'' … 漢字 [MASK]"] {
+        judged(encoder.encode(&[text]));
+    }
+}
+
+/// A graph as text. What is accepted prints to a text that means the same, and can be judged.
+pub fn graph(bytes: &[u8]) {
+    let Some(graph) = judged(text::parse(&String::from_utf8_lossy(bytes))) else { return };
+    let printed = graph.to_string();
+    let again = text::parse(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
+    assert_eq!(again.to_string(), printed);
+    let _ = verify(graph);
+}
+
+/// A recipe.
+pub fn recipe(bytes: &[u8]) {
+    let Some(text) = utf8(bytes) else { return };
+    if let Some(recipe) = judged(Recipe::parse(text, "r.toml")) {
+        assert!(!recipe.engines_or_default().is_empty());
+    }
+}
+
+/// Labelled texts. None of those that are read is empty or has a label of its own.
+pub fn texts(bytes: &[u8]) {
+    let labels = ["web", "mail"].map(str::to_owned);
+    for example in judged(parse_examples(bytes, "t.jsonl", &labels)).unwrap_or_default() {
+        assert!(!example.text.trim().is_empty());
+        assert!(example.label.is_none_or(|label| labels.contains(&label)));
+    }
+}
+
+/// The manifest of a bundle that has none of the files.
+pub fn manifest(bytes: &[u8]) {
+    let Some(text) = utf8(bytes) else { return };
+    let Some(manifest) = judged(Manifest::parse(text)) else { return };
+    let bundle = Bundle { dir: PathBuf::from("/nowhere"), manifest };
+    for entry in &bundle.manifest.files {
+        judged(bundle.file(&entry.path));
+    }
+    for engine in &bundle.manifest.engines {
+        judged(bundle.choose(Some(&engine.name)));
+    }
+}
+
+/// Lets a tokenizer's library panic in the threads in which it is watched, where a fuzzer would count it as a crash.
+pub fn let_watched_threads_panic() {
+    let crash = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().name() != Some(kilnc::runtime::TOKENIZER_THREAD) {
+            crash(panic);
+        }
+    }));
+}
+
+/// A zip archive of stored entries.
+fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let (mut bytes, mut directory) = (Vec::new(), Vec::new());
+    for (name, data) in entries {
+        let size = (data.len() as u32).to_le_bytes();
+        let sizes = [&crc32fast::hash(data).to_le_bytes()[..], &size, &size].concat();
+        let name_len = (name.len() as u16).to_le_bytes();
+        let header = (bytes.len() as u32).to_le_bytes();
+        directory.extend([b"PK\x01\x02", &[0; 4][..], &[0; 8], &sizes, &name_len, &[0; 12], &header].concat());
+        directory.extend(name.as_bytes());
+        bytes.extend([b"PK\x03\x04", &[0; 2][..], &[0; 8], &sizes, &name_len, &[0; 2]].concat());
+        bytes.extend([name.as_bytes(), data].concat());
+    }
+    let count = (entries.len() as u16).to_le_bytes();
+    let (start, size) = ((bytes.len() as u32).to_le_bytes(), (directory.len() as u32).to_le_bytes());
+    bytes.extend(directory);
+    bytes.extend([b"PK\x05\x06", &[0; 4][..], &count, &count, &size, &start, &[0; 2]].concat());
+    bytes
+}
