@@ -98,7 +98,7 @@ impl Adapter {
         let config_path = dir.join("adapter_config.json");
         if !config_path.is_file() {
             return Err(Error::bad_input(format!("{} holds no adapter_config.json", dir.display()))
-                .hint("--adapter takes the folder that PEFT's save_pretrained wrote"));
+                .hint("--adapter takes the folder that PEFT's save_pretrained or AdapterHub's save_adapter wrote"));
         }
         let config = json::read_text(&config_path)?;
         let Header { peft_type } = json::parse(&config, "adapter_config.json")?;

@@ -263,10 +263,11 @@ mod tests {
         assert_eq!(histogram.range(Estimator::MinMax).1, 100.0);
         let (low, high) = histogram.range(Estimator::Percentile(99.9));
         assert!((-2.1..-1.8).contains(&low) && (1.8..2.2).contains(&high), "{low} {high}");
-        for estimator in [Estimator::Entropy, Estimator::Mse] {
-            let (_, high) = histogram.range(estimator);
-            assert!(high < 60.0, "{estimator}: {high}");
-        }
+        let (_, high) = histogram.range(Estimator::Entropy);
+        assert!(high < 60.0, "{high}");
+        // One number that is off by 98 costs more than 20 000 coarse ones.
+        let (_, high) = histogram.range(Estimator::Mse);
+        assert!(high > 90.0, "{high}");
     }
 
     #[test]
