@@ -175,7 +175,9 @@ pub fn draw_with(
             family.model_type
         ))
         .at("adapter_config.json")
-        .hint("bottleneck adapters are drawn into albert, bert, distilbert, electra, roberta, xlm-roberta"));
+        .hint(
+            "bottleneck adapters are drawn into albert, bert, deberta-v2, distilbert, electra, roberta, xlm-roberta",
+        ));
     }
     Ok(Drawn { graph, task, unused: unused.into_iter().map(str::to_owned).collect() })
 }

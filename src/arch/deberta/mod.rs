@@ -6,6 +6,7 @@ mod config;
 use super::blocks::{
     AttentionInputs, Blocks, Embeddings, EncoderLayer, LayerWeights, Positions, Segments, attention_scale,
 };
+use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size};
@@ -40,7 +41,7 @@ struct Relative {
 fn draw(drawing: &Drawing) -> Result<Graph> {
     let config = Config::read(drawing.config)?;
     let hidden = config.hidden();
-    let mut blocks = Blocks::new("deberta-v2");
+    let mut blocks = drawing.blocks("deberta-v2");
     let deberta = drawing.weights.sub("deberta");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
@@ -56,6 +57,12 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         }
     }
 
+    if let Some(head) = drawing.flexible_head() {
+        let epsilon = config.layer_norm_eps;
+        let given = Encoded { encoder: &deberta, hidden, embedding: config.width(), epsilon, x, pooled: None };
+        flexible::draw(&mut blocks, drawing, head, &given)?;
+        return Ok(blocks.finish());
+    }
     match drawing.task {
         Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
         Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
@@ -89,7 +96,8 @@ fn embeddings(blocks: &mut Blocks, config: &Config, p: &Scope, ids: ValueId) -> 
     if config.width().n != config.hidden_size {
         x = blocks.linear(&p.sub("embed_proj"), config.width(), config.hidden(), x)?;
     }
-    blocks.layer_norm(&p.sub("LayerNorm"), config.hidden(), config.layer_norm_eps, x)
+    let x = blocks.layer_norm(&p.sub("LayerNorm"), config.hidden(), config.layer_norm_eps, x)?;
+    blocks.invertible(p, config.hidden(), x)
 }
 
 fn model(blocks: &mut Blocks, config: &Config, encoder: &Scope, ids: ValueId, mask: ValueId) -> Result<Model> {
