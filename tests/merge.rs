@@ -230,3 +230,22 @@ fn a_model_of_sentence_transformers_stays_one() {
     assert_eq!(said["architecture"], "BertForSequenceClassification");
     assert!(Checkpoint::open(&out).unwrap().sentence.is_none());
 }
+
+/// A checkpoint has no place for nodes: writing the tensors alone would lose what they do.
+#[test]
+fn what_is_no_change_of_weights_is_not_merged() {
+    let hub = |name: &str| fixture("adapters-bottleneck/bert/base").join(name);
+    let base = fixture("families/bert/base");
+    for (name, what) in [("houlsby", "the bottleneck adapter of houlsby"), ("lora", "the flexible head of lora")] {
+        let place = place();
+        let ran = kilnc(arguments!["merge", base, "--adapter", hub(name), "-o", place.path().join("out"), "--quiet"]);
+        assert_eq!(
+            ran.expect(2).stderr,
+            format!(
+                "error: {what} is no change of weights\n\n\
+                 hint: build or export with it instead: its nodes go into the graph\n"
+            )
+        );
+        assert!(names(place.path()).is_empty());
+    }
+}

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::assembly::adapter_entry;
 use super::{Adapted, Observer, Source, adapt, adapted};
+use crate::adapter::{AdapterSource, Merged};
 use crate::back::safetensors;
 use crate::bundle::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::checkpoint::{StateDict, json as files};
@@ -55,6 +56,7 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     let stage = Stage::new(&request.output, is_merged)?;
     observer.begin("reading", None);
     let adapted = adapt(&request.source)?;
+    only_weights(&adapted)?;
     let shape = Shape::of(&adapted, request)?;
     let config = config(&adapted, &shape, request)?;
     let tensors = tensors(&adapted, &shape, request.dtype);
@@ -84,6 +86,23 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     write_json(&stage.path(PROVENANCE), &provenance)?;
     stage.commit_dir()?;
     Ok(provenance)
+}
+
+/// Fails where an adapter or its head is more than a change of weights: a checkpoint has no place for it.
+fn only_weights(adapted: &Adapted) -> Result<()> {
+    let refused = |(source, _): &(AdapterSource, Merged), what: &str| {
+        Err(Error::unsupported(format!("{what} of {} is no change of weights", files::file_name(&source.dir)))
+            .hint("build or export with it instead: its nodes go into the graph"))
+    };
+    let flexible = |merged: &Merged| merged.saved.iter().any(|name| name.starts_with("heads."));
+    for entry in &adapted.merged {
+        match &entry.1 {
+            merged if merged.inserted > 0 => return refused(entry, "the bottleneck adapter"),
+            merged if flexible(merged) => return refused(entry, "the flexible head"),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What the merged checkpoint is, beside what the base was.
