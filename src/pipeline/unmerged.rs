@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Model, Source};
-use crate::adapter::{self, AdapterSource, hub};
+use super::{Adapted, Model, Source, adapt};
+use crate::adapter::{AdapterSource, hub};
 use crate::arch;
 use crate::checkpoint::{Checkpoint, StateDict, json};
 use crate::error::{Error, Result, printable};
@@ -38,13 +38,15 @@ pub struct Given {
 /// Fails where an adapter changes more than linear layers by low-rank products and tensors as a whole, where adapters
 /// are for different tasks, and where one brings what the base lacks and another does not.
 pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged> {
+    if source.combine.is_some() {
+        return Err(Error::bad_input("--combine makes one change of several, and --adapter-as-input keeps them apart"));
+    }
     let checkpoint = Checkpoint::open(&source.checkpoint)?;
     let base = arch::canonical_state(&checkpoint)?;
     let named = names(&source.adapters)?;
     let mut changes = Vec::with_capacity(named.len());
     for (name, adapter) in &named {
-        changes
-            .push(Change::read(&checkpoint, &base, adapter, source.task).map_err(|e| e.at(format!("adapter {name}")))?);
+        changes.push(Change::read(source, adapter).map_err(|e| e.at(format!("adapter {name}")))?);
     }
     let first = changes.first().ok_or_else(|| Error::bad_input("--adapter-as-input needs an --adapter"))?;
     let state = completed(&base, first);
@@ -89,14 +91,12 @@ struct Change {
 }
 
 impl Change {
-    fn read(checkpoint: &Checkpoint, base: &StateDict, source: &AdapterSource, task: Option<Task>) -> Result<Change> {
-        if hub::is_hub(&source.dir) {
+    fn read(source: &Source, adapter: &AdapterSource) -> Result<Change> {
+        if hub::is_hub(&adapter.dir) {
             return Err(Error::unsupported("adapters of AdapterHub's library cannot be inputs")
                 .hint("leave --adapter-as-input out: they are merged or drawn into the graph"));
         }
-        let mut state = base.clone();
-        adapter::merge(&mut state, source)?;
-        let drawn = arch::draw(checkpoint, &state, task)?;
+        let Adapted { base, state, drawn, .. } = adapt(&Source { adapters: vec![adapter.clone()], ..source.clone() })?;
         let (mut low_rank, mut whole) = (BTreeMap::new(), BTreeSet::new());
         for (name, tensor) in state.iter() {
             let before = base.get(name).map(|tensor| &tensor.weight);
