@@ -169,7 +169,7 @@ fn tensors_without_a_place_are_refused() {
         format!(
             "tensor `{tensor}` of the adapter `a` has no place in a {family} model as its configuration describes it\n  \
              in adapter_config.json\n\n\
-             hint: bottleneck adapters are drawn into albert, bert, distilbert, electra, roberta, xlm-roberta"
+             hint: bottleneck adapters are drawn into albert, bert, deberta-v2, distilbert, electra, roberta, xlm-roberta"
         )
     };
     let insert = |adapter: &mut Adapter| drop(adapter.tensors.insert(outside.clone(), floats(&[16, 8], 0.0)));
@@ -422,6 +422,22 @@ fn a_head_that_does_not_fit_is_refused() {
     );
     let missing = head_refusal(|_, tensors| drop(tensors.remove("heads.a.1.weight")));
     assert!(missing.starts_with("tensor `heads.a.1.weight` is missing\n"), "{missing}");
+}
+
+#[test]
+fn folders_of_other_kinds_are_named() {
+    let cases = [
+        ("adapter_fusion_config.json", "the fusion of adapters is not drawn"),
+        ("adapter_interface.json", "an adapter behind an interface of its own is not drawn"),
+    ];
+    for (file, message) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Adapter::sound().save(dir.path());
+        write_json(&dir.path().join(file), &json!({}));
+        let source =
+            Source { checkpoint: fixture("families/bert/base"), adapters: vec![source], combine: None, task: None };
+        assert_eq!(said(pipeline::load(&source)), format!("{message}\n  in {file}"));
+    }
 }
 
 #[test]

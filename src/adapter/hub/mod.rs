@@ -86,13 +86,19 @@ pub fn is_hub(dir: &Path) -> bool {
     }
     let config = dir.join(CONFIG);
     if !config.is_file() {
-        return dir.join(head::CONFIG).is_file();
+        return [head::CONFIG, FUSION].iter().any(|name| dir.join(name).is_file());
     }
     let marks: Result<Marks> = json::read(&config);
     marks.is_ok_and(|marks| marks.peft_type.is_none() && (marks.config.is_some() || marks.model_class.is_some()))
 }
 
 const CONFIG: &str = "adapter_config.json";
+
+/// What lies in the folder of several adapters that attention chooses between.
+const FUSION: &str = "adapter_fusion_config.json";
+
+/// What lies in the folder of an adapter for a model that the library was told the parts of, rather than knew.
+const INTERFACE: &str = "adapter_interface.json";
 
 /// The weights of an adapter, the better form first.
 const WEIGHTS: [&str; 2] = ["adapter.safetensors", "pytorch_adapter.bin"];
@@ -108,6 +114,11 @@ pub fn add(state: &mut StateDict, source: &AdapterSource, insertions: &mut Inser
     let (mut next, mut extended) = (state.clone(), insertions.clone());
     let mut merged = Merged { kind: "ADAPTERHUB", ..Merged::default() };
     let folder = |e: Error| e.at(source.dir.display().to_string());
+    for (name, what) in [(FUSION, "the fusion of adapters"), (INTERFACE, "an adapter behind an interface of its own")] {
+        if source.dir.join(name).is_file() {
+            return Err(folder(Error::unsupported(format!("{what} is not drawn")).at(name)));
+        }
+    }
     if source.dir.join(CONFIG).is_file() {
         add_adapter(&mut next, source, &mut extended, &mut merged).map_err(folder)?;
     }
