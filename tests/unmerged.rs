@@ -135,7 +135,7 @@ fn folders(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn the_real_adapter_answers_as_when_it_is_merged() {
     let (place, lora) = (place(), repository("models/sections-lora"));
-    export(place.path(), &minilm(), &[lora.clone()], &[]);
+    export(place.path(), &minilm(), std::slice::from_ref(&lora), &[]);
     let file = place.path().join("sections-lora.onnx_adapter");
     let parity = parity(&place.path().join("base.onnx"), &[file], &lora.join("golden.safetensors")).unwrap();
     assert_eq!(parity.rows, 64);
@@ -290,12 +290,12 @@ fn a_file_that_is_no_adapter_of_the_engine_is_refused() {
     let bytes = fs::read(&file).unwrap();
     for length in [0, 7, 40, bytes.len() / 2] {
         fs::write(&cut, &bytes[..length]).unwrap();
-        let said = parity(&model, &[cut.clone()], &golden("tiny-lora")).unwrap_err();
+        let said = parity(&model, std::slice::from_ref(&cut), &golden("tiny-lora")).unwrap_err();
         assert!(said.message().starts_with("ONNX Runtime does not load the adapter cut.onnx_adapter: "), "{said}");
     }
     let plain = place.path().join("plain.onnx");
     kilnc(arguments!["export", fixture("tiny-bert"), "-o", plain]).expect(0);
-    let said = parity(&plain, &[file.clone()], &golden("tiny-bert")).unwrap_err();
+    let said = parity(&plain, std::slice::from_ref(&file), &golden("tiny-bert")).unwrap_err();
     assert!(said.message().contains("Invalid input name"), "{said}");
     let said = runtime::open_with(Runtime::Tract, &plain, Options { threads: 1 }, &[file]).err().unwrap();
     assert_eq!(said.message(), "tract takes no adapters beside an engine");
