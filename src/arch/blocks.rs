@@ -12,7 +12,7 @@ use serde::de::value::Error as Misnamed;
 
 use super::inserted::{AdapterScopes, Ending};
 use crate::adapter::hub::{Bottleneck, Place};
-use crate::checkpoint::{Scope, Size};
+use crate::checkpoint::{Pooling, Scope, Size};
 use crate::error::{Error, Result};
 use crate::ir::{Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId, Weight};
 
@@ -397,7 +397,7 @@ impl Blocks {
 
     /// `N` equal pieces of the last dimension.
     pub fn split<const N: usize>(&mut self, name: &str, x: ValueId) -> Result<[ValueId; N]> {
-        let width = self.builder.ty(x).shape.last().and_then(Dim::fixed).unwrap_or_default();
+        let width = self.width(x).unwrap_or_default();
         let pieces = self.pieces(name, x, vec![(width / N) as i64; N])?;
         pieces.try_into().map_err(|_| Error::bug(format!("`{name}` has not {N} pieces")))
     }
@@ -504,9 +504,22 @@ impl Blocks {
         self.builder.node(name, Op::Select { axis, index }, &[x])
     }
 
-    /// `[batch, length, hidden] → [batch, hidden]`: the mean over the tokens that are not padding.
-    pub fn mean_pool(&mut self, name: &str, x: ValueId, mask: ValueId) -> Result<ValueId> {
-        self.builder.node(name, Op::MeanPool, &[x, mask])
+    /// `[batch, length, hidden] → [batch, hidden]`: one vector for each text.
+    pub fn pool(&mut self, name: &str, mode: Pooling, x: ValueId, mask: ValueId) -> Result<ValueId> {
+        let op = match mode {
+            Pooling::FirstToken => return self.first_token(name, x),
+            Pooling::Max => Op::MaxPool,
+            Pooling::Mean => Op::MeanPool,
+            Pooling::MeanSqrtLen => Op::MeanSqrtLenPool,
+            Pooling::WeightedMean => Op::WeightedMeanPool,
+            Pooling::LastToken => Op::LastToken,
+        };
+        self.builder.node(name, op, &[x, mask])
+    }
+
+    /// The last dimension, where it is known.
+    pub fn width(&self, x: ValueId) -> Option<usize> {
+        self.builder.ty(x).shape.last().and_then(Dim::fixed)
     }
 
     /// `x` at length 1.

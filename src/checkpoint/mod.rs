@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::ir::{DType, Weight};
 
-pub use sentence::{Pooling, SentenceModules};
+pub use sentence::{Dense, ModuleKind, Pooling, SentenceModule, SentenceModules};
 pub use state::{Scope, Size, StateDict, Tensor};
 
 /// A trained model: its configuration, its tensors and the folder they came from.
@@ -25,6 +25,8 @@ pub use state::{Scope, Size, StateDict, Tensor};
 pub struct Checkpoint {
     /// The folder.
     pub dir: PathBuf,
+    /// The folder of the encoder, which is mostly the same.
+    pub encoder: PathBuf,
     /// The text of `config.json`; each family reads its own fields from it.
     pub config: String,
     /// The fields of `config.json` that every family has.
@@ -72,13 +74,16 @@ impl Checkpoint {
             return Err(Error::bad_input(format!("{} is not a folder", dir.display()))
                 .hint("give the folder that holds config.json and model.safetensors"));
         }
-        let config_path = dir.join("config.json");
+        let sentence = sentence::read(dir)?;
+        let encoder: PathBuf = dir.components().chain(sentence.iter().flat_map(|s| s.encoder.components())).collect();
+        let config_path = encoder.join("config.json");
         let config = json::read_text(&config_path)?;
         let common = json::parse(&config, "config.json")?;
-        let (state, weights) = read_state(dir)?;
-        let (sentence, modules) = sentence::read(dir)?.unzip();
-        let files = std::iter::once(config_path).chain(weights).chain(modules.into_iter().flatten()).collect();
-        Ok(Checkpoint { dir: dir.to_owned(), config, common, sentence, state: state.with_current_names()?, files })
+        let (state, weights) = read_state(&encoder)?;
+        let modules = sentence.iter().flat_map(|modules| modules.files.clone());
+        let files = std::iter::once(config_path).chain(weights).chain(modules).collect();
+        let state = state.with_current_names()?;
+        Ok(Checkpoint { dir: dir.to_owned(), encoder, config, common, sentence, state, files })
     }
 
     /// How many numbers the tensors hold, and in which element types.
