@@ -20,8 +20,7 @@ use kilnc::target::Target;
 const BOUND: f64 = 1e-4;
 
 /// Fixtures that kilnc refuses so far, by the beginning of the message.
-const REFUSED: &[(&str, &str)] =
-    &[("bert/seqcls-extra-rows", "tensor `bert.embeddings.word_embeddings.weight` has shape")];
+const REFUSED: &[(&str, &str)] = &[];
 
 /// Every folder with a golden file, as `family/head`.
 fn fixtures() -> Vec<(String, PathBuf)> {

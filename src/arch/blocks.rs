@@ -233,7 +233,7 @@ impl Blocks {
     /// The same without the norm.
     pub fn embedded(&mut self, p: &Scope, e: &Embeddings, ids: ValueId) -> Result<ValueId> {
         self.role(Part::Embedding);
-        let mut sum = self.embed(&p.sub("word_embeddings"), [e.vocabulary, e.width], ids)?;
+        let mut sum = self.words(&p.sub("word_embeddings"), [e.vocabulary, e.width], ids)?;
         let types = p.sub("token_type_embeddings");
         let segment = match e.segments {
             Segments::None => None,
@@ -259,6 +259,11 @@ impl Blocks {
             }
         };
         self.add(&p.full("positions"), sum, position)
+    }
+
+    /// Rows for tokens, as many as the table has: the vocabulary may have been extended.
+    pub fn words(&mut self, p: &Scope, [vocabulary, width]: [Size; 2], ids: ValueId) -> Result<ValueId> {
+        self.embed(p, [p.rows("weight", vocabulary), width], ids)
     }
 
     /// Rows of the table `weight` of the scope.

@@ -231,7 +231,7 @@ pub(super) fn masked_lm(
     self::vocabulary(blocks, &w.decoder, &w.tied, &w.bias, [width, vocabulary], x)
 }
 
-/// Logits over the vocabulary, by a decoder that may be tied to the word embeddings.
+/// Logits over the vocabulary, as many as there are word embeddings, by a decoder that may be tied to them.
 pub(super) fn vocabulary(
     blocks: &mut Blocks,
     decoder: &Scope,
@@ -240,6 +240,7 @@ pub(super) fn vocabulary(
     [width, vocabulary]: [Size; 2],
     x: ValueId,
 ) -> Result<()> {
+    let vocabulary = tied.rows("weight", vocabulary);
     let of = if decoder.has("weight") { decoder } else { tied };
     let weight = of.tensor("weight", &[vocabulary, width])?;
     let bias = [decoder, bias].into_iter().find(|p| p.has("bias"));

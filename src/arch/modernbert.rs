@@ -78,7 +78,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
 
     blocks.role(Part::Embedding);
     let embeddings = model.sub("embeddings");
-    let words = blocks.embed(&embeddings.sub("tok_embeddings"), [vocabulary, hidden], ids)?;
+    let words = blocks.words(&embeddings.sub("tok_embeddings"), [vocabulary, hidden], ids)?;
     let mut x = blocks.norm(&embeddings.sub("norm"), hidden, config.norm_eps, words)?;
     let window =
         blocks.local_bias("local_attention", config.local_attention / 2, config.max_position_embeddings, ids)?;

@@ -53,6 +53,9 @@ pub struct CommonConfig {
     /// What a classifier's logits mean: `single_label_classification`, `multi_label_classification`, `regression`.
     #[serde(default)]
     pub problem_type: Option<String>,
+    /// Number of tokens.
+    #[serde(default)]
+    pub vocab_size: Option<usize>,
     /// Longest sequence that the positions cover, in tokens.
     #[serde(default)]
     pub max_position_embeddings: Option<usize>,
