@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
 use crate::precision::Precision;
-use crate::runtime::{self, Runtime};
+use crate::runtime::{self, Classes, Runtime};
 
 pub use manifest::{AdapterEntry, EngineEntry, FileEntry, GateEntry, Manifest, PassEntry, SCHEMA, Skipped};
 pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
@@ -47,6 +47,12 @@ impl Bundle {
         }
         let manifest = json::read_text(&dir.join(MANIFEST)).and_then(|text| Manifest::parse(&text));
         Ok(Bundle { dir: dir.to_owned(), manifest: manifest.map_err(|e| e.at(dir.display().to_string()))? })
+    }
+
+    /// What its classifier can answer, and how that is read.
+    pub fn classes(&self) -> Classes {
+        let Manifest { labels, reading, .. } = &self.manifest;
+        Classes { labels: labels.clone(), reading: reading.unwrap_or_default() }
     }
 
     /// A file that the manifest lists, after its digest has been checked.

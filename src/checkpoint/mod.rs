@@ -50,9 +50,15 @@ pub struct CommonConfig {
     /// Names of a classifier's answers, by number.
     #[serde(default)]
     pub id2label: Option<BTreeMap<String, String>>,
-    /// What a classifier's logits mean: `single_label_classification`, `multi_label_classification`, `regression`.
+    /// What a classifier was trained for, where that is said.
     #[serde(default)]
-    pub problem_type: Option<String>,
+    pub problem_type: Option<ProblemType>,
+    /// What sentence-transformers keeps of a cross-encoder.
+    #[serde(default)]
+    pub sentence_transformers: Option<CrossEncoder>,
+    /// The same before its version 4.
+    #[serde(default)]
+    pub sbert_ce_default_activation_function: Option<String>,
     /// Number of tokens.
     #[serde(default)]
     pub vocab_size: Option<usize>,
@@ -61,7 +67,33 @@ pub struct CommonConfig {
     pub max_position_embeddings: Option<usize>,
 }
 
+/// What a classifier was trained for, by the names of `transformers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemType {
+    /// One of the labels.
+    SingleLabelClassification,
+    /// Any number of the labels.
+    MultiLabelClassification,
+    /// Numbers.
+    Regression,
+}
+
+/// What sentence-transformers keeps of a cross-encoder in config.json.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CrossEncoder {
+    /// The class in `torch.nn` of what is done to the logits.
+    #[serde(default)]
+    pub activation_fn: Option<String>,
+}
+
 impl CommonConfig {
+    /// The class of what a cross-encoder does to its logits, where that is said.
+    pub fn cross_encoder_activation(&self) -> Option<&str> {
+        let current = self.sentence_transformers.as_ref().and_then(|kept| kept.activation_fn.as_ref());
+        current.or(self.sbert_ce_default_activation_function.as_ref()).map(String::as_str)
+    }
+
     /// The labels in the order of their numbers, where there is one for each number.
     pub fn labels(&self) -> Option<Vec<String>> {
         let labels = self.id2label.as_ref()?;

@@ -4,6 +4,7 @@ mod adapted;
 mod answers;
 mod assembly;
 mod calibrator;
+mod classes;
 mod merge;
 mod tensorrt;
 mod unmerged;
@@ -228,7 +229,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     }
     judge.judge(&mut assembly)?;
     let max_length = judge.max_length();
-    let manifest = assembly.finish(judge.into_labels(), max_length)?;
+    let manifest = assembly.finish(judge.into_classes(), max_length)?;
     stage.commit_dir()?;
     Ok(manifest)
 }
