@@ -197,6 +197,25 @@ fn more_rows_than_the_configuration_says_are_drawn_with_a_warning() {
 }
 
 #[test]
+fn texts_are_as_long_as_the_positions_that_skip_padding_cover() {
+    let (checkpoint, place) = (copied("families/roberta/seqcls"), place());
+    let tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": {"<s>": 0, "<pad>": 1, "a": 2}, "unk_token": "a"},
+    });
+    fs::write(checkpoint.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let out = place.path().join("out");
+    let build = arguments!["build", checkpoint.path(), "--target", "tract", "-o", out, "--json"];
+    // 42 rows, of which two are padding's and that before it.
+    assert_eq!(kilnc(build.clone()).expect(0).json()["max_length"], 40);
+    kilnc(arguments!["run", out, "--text", "a ".repeat(100)]).expect(0);
+    let refused = kilnc([build.as_slice(), &arguments!["--max-length", "41"]].concat()).expect(2).stderr;
+    assert!(refused.contains("max_length 41 is outside 2…40"), "{refused}");
+}
+
+#[test]
 fn embeddings_are_built_with_the_length_that_their_model_says() {
     let place = place();
     let out = place.path().join("out");

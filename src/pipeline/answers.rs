@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::assembly::{Assembly, Made, remove, runtime_of};
-use super::{Calibrator, Model, Observer, Scheme, classes, compile};
+use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits};
 use crate::back::onnx;
 use crate::bundle::{self, GateEntry};
 use crate::checkpoint::json;
 use crate::error::{Error, Result};
 use crate::eval::{Example, Gate, Golden, PROBES, Parity, Score, Truth, read_examples};
-use crate::ir::{Graph, Op};
 use crate::passes::Manager;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
@@ -44,7 +43,7 @@ impl Judge {
         }
         let tokenizer = model.tokenizer.join(bundle::TOKENIZER);
         let encoder = TextEncoder::open(&tokenizer, max_length(recipe, model)?)?;
-        if let Some(rows) = embedding_rows(&model.graph) {
+        if let Some(rows) = limits::rows(&model.graph) {
             encoder.check_rows(rows).map_err(|e| e.at(tokenizer.display().to_string()))?;
         }
         let (texts_name, texts) = match &recipe.texts {
@@ -251,15 +250,9 @@ fn missed(made: &[Made]) -> Result<()> {
     }
 }
 
-/// How many tokens the graph has an embedding for.
-fn embedding_rows(graph: &Graph) -> Option<usize> {
-    let ids = graph.find("input_ids")?;
-    let tables = graph.consumers(ids).filter(|node| node.op == Op::Embed).filter_map(|node| *node.inputs.first()?);
-    tables.filter_map(|table| graph.value(table).ty.shape.first()?.fixed()).min()
-}
-
 fn max_length(recipe: &Recipe, model: &Model) -> Result<usize> {
-    let limit = model.checkpoint.common.max_position_embeddings.unwrap_or(512);
+    let said = model.checkpoint.common.max_position_embeddings.unwrap_or(512);
+    let limit = limits::positions(&model.graph).map_or(said, |covered| covered.min(said));
     let sentence = model.checkpoint.sentence.as_ref().filter(|_| model.task == Task::SentenceSimilarity);
     if sentence.is_some_and(|modules| modules.do_lower_case) {
         return Err(Error::unsupported("texts are not put in lower case before the tokenizer")

@@ -5,6 +5,7 @@ mod answers;
 mod assembly;
 mod calibrator;
 mod classes;
+mod limits;
 mod merge;
 mod tensorrt;
 mod unmerged;

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::path::Path;
 
+use super::limits;
 use crate::bundle;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::ir::{Graph, Op};
+use crate::ir::Graph;
 use crate::runtime::TextEncoder;
 
 /// A vocabulary that is not of the size that the configuration says. `transformers` refuses such a file; its weights
@@ -24,7 +25,7 @@ pub struct Extended {
 impl Extended {
     /// Compares the configuration with the graph. Fails where they differ and a token of the tokenizer has no row.
     pub(super) fn of(checkpoint: &Checkpoint, tokenizer: &Path, graph: &Graph) -> Result<Option<Extended>> {
-        let (Some(said), Some(rows)) = (checkpoint.common.vocab_size, rows(graph)) else { return Ok(None) };
+        let (Some(said), Some(rows)) = (checkpoint.common.vocab_size, limits::rows(graph)) else { return Ok(None) };
         if said == rows {
             return Ok(None);
         }
@@ -47,11 +48,4 @@ impl fmt::Display for Extended {
         };
         write!(f, "`vocab_size` in config.json is {said}; the word embeddings have {rows} rows, {tokenizer}")
     }
-}
-
-/// The rows of the table that token numbers are looked up in.
-fn rows(graph: &Graph) -> Option<usize> {
-    let ids = graph.find("input_ids")?;
-    let tables = graph.consumers(ids).filter(|node| node.op == Op::Embed).filter_map(|node| *node.inputs.first()?);
-    tables.filter_map(|table| graph.value(table).ty.shape.first()?.fixed()).min()
 }
