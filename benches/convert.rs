@@ -89,9 +89,9 @@ fn bench(model: &Model) {
 }
 
 fn export(model: &Model, precision: &str, out: &Path) -> Sample {
+    let onnx = out.join("model.onnx");
     let adapter = model.adapter.iter().flat_map(|adapter| [Path::new("--adapter"), adapter]);
     let [export, flag, precision, output] = ["export", "--precision", precision, "-o"].map(Path::new);
-    let onnx = out.join("model.onnx");
     kilnc([export, &model.checkpoint, flag, precision, output, &onnx].into_iter().chain(adapter))
 }
 

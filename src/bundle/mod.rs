@@ -72,6 +72,15 @@ impl Bundle {
         Ok(full)
     }
 
+    /// The file of an engine, after its digest and that of the weights beside it have been checked.
+    pub fn engine(&self, entry: &EngineEntry) -> Result<PathBuf> {
+        let beside = format!("{}_data", entry.file);
+        if self.manifest.files.iter().any(|file| file.path == beside) {
+            self.file(&beside)?;
+        }
+        self.file(&entry.file)
+    }
+
     /// Checks every file that the manifest lists. Gives their number.
     pub fn verify(&self) -> Result<usize> {
         self.manifest.files.par_iter().try_for_each(|entry| self.file(&entry.path).map(drop))?;

@@ -135,7 +135,7 @@ fn add(
         match runtime::available(engine.runtime) {
             Ok(_) => contestants.push(Contestant {
                 name: engine.name.clone(),
-                file: bundle.file(&engine.file)?,
+                file: bundle.engine(engine)?,
                 runtime: engine.runtime,
                 adapters: Vec::new(),
             }),

@@ -118,7 +118,7 @@ impl Classifier {
             screen.note(format!("engine {} on {}, {why}", entry.name, entry.runtime));
         }
         Ok(Classifier {
-            engine: runtime::open(entry.runtime, &bundle.file(&entry.file)?, options)?,
+            engine: runtime::open(entry.runtime, &bundle.engine(entry)?, options)?,
             encoder: TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, manifest.max_length)?,
             classes: bundle.classes(),
         })

@@ -174,9 +174,13 @@ pub(super) fn runtime_of(target: &Target) -> Runtime {
     }
 }
 
-/// Removes a file of the stage that is not part of the bundle.
+/// Removes an ONNX file of the stage that is not part of the bundle, and the weights beside it.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e))
+    let beside = path.with_extension("onnx_data");
+    for path in [Some(path), beside.is_file().then_some(beside.as_path())].into_iter().flatten() {
+        std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e))?;
+    }
+    Ok(())
 }
 
 fn onnx_path(engine: &str) -> String {
