@@ -1,8 +1,11 @@
 """Writes a BERT checkpoint of random weights in the Hub's layout, for benchmarks: BERT-base unless told otherwise.
 
-    python make-bert-base.py OUT [--layers 12] [--hidden 768] … [--lora R] [--tokenizer DIR]
+    python make-bert-base.py OUT [--layers 12] [--hidden 768] … [--shard-bytes N] [--lora R] [--tokenizer DIR]
+    python make-bert-base.py OUT --layers 24 --hidden 1024 --heads 16 --intermediate 4096        1.3 GB, as BERT-large
+    python make-bert-base.py OUT --layers 25 --hidden 1536 --heads 24 --intermediate 6144        3.0 GB
 
 Needs numpy only; one tensor is in memory at a time. The same arguments write the same bytes.
+`--shard-bytes N` writes shards of at most so many bytes (or one tensor) and their index, as `transformers` does.
 `--lora R` also writes OUT-lora, a rank-R PEFT LoRA over every Linear of the encoder and the pooler; `--lora-only` no
 more than that.
 """
@@ -59,15 +62,18 @@ def lora_shapes(args):
     return shapes
 
 
-def write_safetensors(path, shapes, seed):
+def tensor_bytes(shape):
+    return 4 * int(np.prod(shape))
+
+
+def write_safetensors(path, shapes, source):
     """Draws and writes one F32 tensor after another: normal(0, 0.02), and 1 plus that for a norm's scale."""
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in shapes.items():
-        start, end = end, end + 4 * int(np.prod(shape))
+        start, end = end, end + tensor_bytes(shape)
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    source = np.random.default_rng(seed)
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, shape in shapes.items():
@@ -75,6 +81,34 @@ def write_safetensors(path, shapes, seed):
             drawn *= STD
             drawn += "LayerNorm.weight" in name
             file.write(drawn.data)
+
+
+def shards(shapes, largest):
+    """The tensors in their order, in groups of at most `largest` bytes."""
+    groups, room = [{}], largest
+    for name, shape in shapes.items():
+        if groups[-1] and tensor_bytes(shape) > room:
+            groups.append({})
+            room = largest
+        groups[-1][name] = shape
+        room -= tensor_bytes(shape)
+    return groups
+
+
+def write_model(folder, shapes, args):
+    """The weights in one file, or in shards with the index of which tensor is where."""
+    source = np.random.default_rng(args.seed)
+    if args.shard_bytes is None:
+        write_safetensors(folder / "model.safetensors", shapes, source)
+        return
+    groups = shards(shapes, args.shard_bytes)
+    places = {}
+    for i, group in enumerate(groups):
+        file = f"model-{i + 1:05}-of-{len(groups):05}.safetensors"
+        write_safetensors(folder / file, group, source)
+        places |= dict.fromkeys(group, file)
+    total = sum(map(tensor_bytes, shapes.values()))
+    write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
 
 
 def write_json(path, value):
@@ -106,6 +140,7 @@ def arguments():
     parser.add_argument("out", metavar="OUT", type=pathlib.Path)
     for name, value in dict(layers=12, hidden=768, heads=12, intermediate=3072, vocab=30522, seed=0).items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
+    parser.add_argument("--shard-bytes", type=int, metavar="N", help="write shards of at most N bytes")
     parser.add_argument("--lora", type=int, metavar="R", help="also write a LoRA of this rank to OUT-lora")
     parser.add_argument("--lora-only", action="store_true", help="do not write the checkpoint")
     parser.add_argument("--tokenizer", type=pathlib.Path, metavar="DIR", help="copy the tokenizer's files from here")
@@ -127,13 +162,13 @@ def main():
         folder = args.out.with_name(args.out.name + "-lora")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "adapter_config.json", lora_config(args))
-        write_safetensors(folder / "adapter_model.safetensors", lora_shapes(args), args.seed + 1)
+        write_safetensors(folder / "adapter_model.safetensors", lora_shapes(args), np.random.default_rng(args.seed + 1))
 
 
 def write_checkpoint(args):
     args.out.mkdir(parents=True, exist_ok=True)
     write_json(args.out / "config.json", config(args))
-    write_safetensors(args.out / "model.safetensors", model_shapes(args), args.seed)
+    write_model(args.out, model_shapes(args), args)
     if args.tokenizer:
         for name in TOKENIZER_FILES:
             if (args.tokenizer / name).exists():

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::checkpoint::ProblemType;
 use crate::checkpoint::json::{file_name, read_text};
 use crate::error::{Error, Result, printable_sentence};
 use crate::eval::Gate;
@@ -25,6 +26,8 @@ pub struct Recipe {
     pub max_length: Option<usize>,
     /// A file with one label for each answer, in order.
     pub labels: Option<PathBuf>,
+    /// What a classifier was trained for, where the checkpoint does not say it: an adapter's classifier has no config.json.
+    pub problem_type: Option<ProblemType>,
     /// The engines; FP32 for ONNX Runtime and for tract, where there are none.
     #[serde(default, rename = "engine")]
     pub engines: Vec<EngineSpec>,

@@ -15,7 +15,7 @@ use kilnc::eval::{Golden, read_examples};
 use kilnc::passes::Manager;
 use kilnc::pipeline::{self, Source};
 use kilnc::precision::Precision;
-use kilnc::runtime::{self, Runtime, TextEncoder};
+use kilnc::runtime::{self, Classes, Reading, Runtime, TextEncoder};
 use kilnc::target::Target;
 use serde_json::Value;
 
@@ -144,7 +144,11 @@ fn the_sections_adapter_answers_every_text_as_pytorch_does() {
     let expected = logits.to_f32s().unwrap();
     let lora = repository("models/sections-lora");
     let labels: Vec<String> = serde_json::from_value(json(&lora.join("labels.json"))).unwrap();
-    let texts = read_examples(&repository("models/sections-eval.jsonl"), &labels).unwrap();
+    let texts = read_examples(
+        &repository("models/sections-eval.jsonl"),
+        &Classes { labels: labels.clone(), reading: Reading::OneLabel },
+    )
+    .unwrap();
     assert_eq!(logits.shape(), [texts.len(), labels.len()]);
     assert_eq!(texts.len(), 590);
 
@@ -162,7 +166,7 @@ fn the_sections_adapter_answers_every_text_as_pytorch_does() {
     let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
     let (mut apart, mut other) = (0f32, Vec::new());
     for (text, expected) in texts.iter().zip(expected.chunks(labels.len())) {
-        let outputs = engine.run(&encoder.encode(&[&text.text]).unwrap()).unwrap();
+        let outputs = engine.run(&encoder.encode(&[text]).unwrap()).unwrap();
         let found = outputs[0].1.rows().unwrap().next().unwrap().to_vec();
         apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(apart, f32::max);
         if best(&found) != best(expected) {

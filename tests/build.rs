@@ -239,6 +239,27 @@ fn a_bundle_that_was_changed_is_refused() {
 }
 
 #[test]
+fn the_weights_beside_an_engine_are_checked_with_it() {
+    let place = place();
+    let out = place.path().join("out");
+    kilnc(arguments!["build", fixture("tiny-bert"), "--target", "tract", "-o", out, "--quiet"]).expect(0);
+    // As of a model past 2 GiB: a second file, which the manifest lists.
+    let (path, text) = ("engines/tract-fp32.onnx_data", "weights");
+    fs::write(out.join(path), text).unwrap();
+    let sha256 = "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c";
+    let entry = format!("\"files\": [{{\"path\": {path:?}, \"bytes\": {}, \"sha256\": {sha256:?}}},", text.len());
+    let manifest = fs::read_to_string(out.join("manifest.json")).unwrap();
+    let at = manifest.rfind("\"files\": [").unwrap();
+    let (before, after) = manifest.split_at(at);
+    fs::write(out.join("manifest.json"), format!("{before}{}", after.replacen("\"files\": [", &entry, 1))).unwrap();
+    kilnc(arguments!["verify", out]).expect(0);
+    kilnc(arguments!["run", out, "--text", "x"]).expect(0);
+    fs::write(out.join(path), "w3ights").unwrap();
+    let ran = kilnc(arguments!["run", out, "--text", "x"]).expect(2);
+    assert!(ran.stderr.contains(&format!("`{path}` is not the file that the manifest describes")), "{}", ran.stderr);
+}
+
+#[test]
 fn a_manifest_cannot_lead_out_of_its_bundle() {
     let place = place();
     let out = place.path().join("out");

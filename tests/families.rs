@@ -20,20 +20,22 @@ use kilnc::target::Target;
 const BOUND: f64 = 1e-4;
 
 /// Fixtures that kilnc refuses so far, by the beginning of the message.
-const REFUSED: &[(&str, &str)] =
-    &[("bert/seqcls-extra-rows", "tensor `bert.embeddings.word_embeddings.weight` has shape")];
+const REFUSED: &[(&str, &str)] = &[];
 
 /// Every folder with a golden file, as `family/head`.
 fn fixtures() -> Vec<(String, PathBuf)> {
-    let root = repository("tests/fixtures/families");
+    let inside = |path: &Path| {
+        let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let mut families: Vec<_> =
+        inside(&repository("tests/fixtures/families")).into_iter().map(|path| (name(&path), path)).collect();
+    families.push(("sentence-transformers".to_owned(), repository("tests/fixtures/sentence")));
     let mut found = Vec::new();
-    for family in std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
-        for head in std::fs::read_dir(&family).unwrap().map(|entry| entry.unwrap().path()) {
-            if head.join("golden.safetensors").is_file() {
-                let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-                found.push((format!("{}/{}", name(&family), name(&head)), head));
-            }
-        }
+    for (family, path) in families {
+        let heads = inside(&path).into_iter().filter(|head| head.join("golden.safetensors").is_file());
+        found.extend(heads.map(|head| (format!("{family}/{}", name(&head)), head)));
     }
     found.sort();
     found
@@ -96,7 +98,8 @@ fn every_family_comes_through_every_precision() {
         (gpu, Precision::Fp16, Runtime::Ort),
     ];
     let mut checked = 0;
-    for (name, path) in fixtures().iter().filter(|(name, _)| name.ends_with("/base") || name.ends_with("/mlm")) {
+    let asked = |name: &str| name.ends_with("/base") || name.ends_with("/mlm") || name.starts_with("sentence-");
+    for (name, path) in fixtures().iter().filter(|(name, _)| asked(name)) {
         if refused(name).is_some() {
             continue;
         }
@@ -126,9 +129,9 @@ fn without_figures(line: &str) -> &str {
 /// One row for each family.
 fn table(rows: &BTreeMap<String, Vec<(String, f64, f64)>>) -> String {
     let mut out = String::from(
-        "# What is covered\n\nMade by `tests/families.rs` from `tests/fixtures/families`: tiny checkpoints by \
-         `transformers`, with PyTorch's outputs.\nThe differences are the largest of any output element in FP32; \
-         the bound is 1e-4.\n\n| family | heads and variants | ONNX Runtime | tract |\n|---|---|---|---|\n",
+        "# What is covered\n\nMade by `tests/families.rs` from `tests/fixtures/families` and `tests/fixtures/sentence`:\ntiny checkpoints \
+         by `transformers` and sentence-transformers, with PyTorch's outputs. The differences are the largest of any\n\
+         output element in FP32; the bound is 1e-4.\n\n| family | heads and variants | ONNX Runtime | tract |\n|---|---|---|---|\n",
     );
     for (family, heads) in rows {
         let names: Vec<&str> = heads.iter().map(|(head, ..)| head.as_str()).collect();

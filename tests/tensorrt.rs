@@ -156,25 +156,23 @@ fn every_family_compiles_for_the_t4_with_half_precision_products_only() {
         "xlm-roberta",
         "xlnet",
     ];
-    let mut checked = 0;
-    for family in families {
-        for head in ["base", "seqcls", "qa", "mlm", "seqcls-conv"] {
-            let place = place();
-            let checkpoint = fixture("families").join(family).join(head);
-            // XLNet has no `mlm`, and a convolution is DeBERTa's alone.
-            if !checkpoint.is_dir() {
-                continue;
-            }
-            let onnx = model(place.path(), checkpoint, "tensorrt-rtx:sm75", Precision::Fp16);
-            let segments = matches!(family, "albert" | "bert" | "electra" | "xlnet");
-            let inputs = ["input_ids", "attention_mask", "token_type_ids"];
-            let options = options_for("sm75", 32, if segments { &inputs } else { &inputs[..2] });
-            let (report, _) = compiled(&libraries, &onnx, &options).unwrap_or_else(|e| panic!("{family}/{head}: {e}"));
-            let summary = report.summary();
-            let precisions: Vec<&String> = summary.gemms.keys().collect();
-            assert_eq!(precisions, ["Half"], "{family}/{head}: {summary}");
-            checked += 1;
-        }
+    let heads = ["base", "seqcls", "qa", "mlm", "seqcls-conv"];
+    let mut checkpoints: Vec<String> =
+        families.iter().flat_map(|family| heads.map(|head| format!("families/{family}/{head}"))).collect();
+    checkpoints.extend(["all-modes-dense", "dense-twice"].map(|name| format!("sentence/{name}")));
+    // XLNet has no `mlm`, and a convolution is DeBERTa's alone.
+    checkpoints.retain(|name| fixture(name).is_dir());
+    assert_eq!(checkpoints.len(), 46, "fixtures are not there");
+    for name in checkpoints {
+        let place = place();
+        let onnx = model(place.path(), fixture(&name), "tensorrt-rtx:sm75", Precision::Fp16);
+        let segments = ["/albert/", "/bert/", "/electra/", "/xlnet/", "sentence/"];
+        let inputs = ["input_ids", "attention_mask", "token_type_ids"];
+        let inputs = if segments.iter().any(|part| name.contains(part)) { &inputs[..] } else { &inputs[..2] };
+        let (report, _) =
+            compiled(&libraries, &onnx, &options_for("sm75", 32, inputs)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let summary = report.summary();
+        let precisions: Vec<&String> = summary.gemms.keys().collect();
+        assert_eq!(precisions, ["Half"], "{name}: {summary}");
     }
-    assert_eq!(checked, 44, "fixtures are not there");
 }

@@ -61,13 +61,25 @@ fn private_memory(process: u32) -> u64 {
 }
 
 /// Copies a file by `cp`.
+#[allow(dead_code)]
 pub fn copy(from: &Path, to: &Path, sync: bool) -> Sample {
     let _ = std::fs::remove_file(to);
+    copied(&[from.to_owned()], to, &[to.to_owned()], sync)
+}
+
+/// Copies files into an empty folder by `cp`.
+#[allow(dead_code)]
+pub fn copy_all(from: &[PathBuf], to: &Path, sync: bool) -> Sample {
+    let made: Vec<PathBuf> = from.iter().map(|file| to.join(file.file_name().unwrap())).collect();
+    copied(from, to, &made, sync)
+}
+
+fn copied(from: &[PathBuf], to: &Path, made: &[PathBuf], sync: bool) -> Sample {
     let start = Instant::now();
-    let status = Command::new("cp").arg("-L").arg(from).arg(to).status().unwrap();
+    let status = Command::new("cp").arg("-L").args(from).arg(to).status().unwrap();
     assert!(status.success());
     if sync {
-        File::open(to).unwrap().sync_all().unwrap();
+        made.iter().for_each(|file| File::open(file).unwrap().sync_all().unwrap());
     }
     Sample { seconds: start.elapsed().as_secs_f64(), private: 0 }
 }

@@ -11,10 +11,10 @@ use kilnc::arch::{self, FAMILIES};
 use kilnc::bundle::{Bundle, Manifest};
 use kilnc::checkpoint::{Checkpoint, StateDict, json, safetensors as st, shards, torch};
 use kilnc::error::{Kind, Result};
-use kilnc::eval::parse_examples;
+use kilnc::eval::{Truth, parse_examples};
 use kilnc::ir::{Weight, text};
 use kilnc::recipe::Recipe;
-use kilnc::runtime::TextEncoder;
+use kilnc::runtime::{Classes, Reading, TextEncoder};
 use kilnc::task::Task;
 use kilnc::verify::verify;
 
@@ -96,8 +96,8 @@ pub fn config(bytes: &[u8]) {
     let Some(text) = utf8(bytes) else { return };
     let Some(common) = judged(json::parse::<kilnc::checkpoint::CommonConfig>(text, "config.json")) else { return };
     let state = common.model_type.as_deref().and_then(|family| STATES.get(family)).cloned().unwrap_or_default();
-    let (dir, config) = (PathBuf::new(), text.to_owned());
-    let checkpoint = Checkpoint { dir, config, common, sentence: None, state, files: Vec::new() };
+    let (dir, encoder, config) = (PathBuf::new(), PathBuf::new(), text.to_owned());
+    let checkpoint = Checkpoint { dir, encoder, config, common, sentence: None, state, files: Vec::new() };
     let Some(state) = judged(arch::canonical_state(&checkpoint)) else { return };
     for task in Task::ALL.into_iter().map(Some).chain([None]) {
         if let Some(drawn) = judged(arch::draw(&checkpoint, &state, task)) {
@@ -160,10 +160,11 @@ pub fn recipe(bytes: &[u8]) {
 
 /// Labelled texts. None of those that are read is empty or has a label of its own.
 pub fn texts(bytes: &[u8]) {
-    let labels = ["web", "mail"].map(str::to_owned);
-    for example in judged(parse_examples(bytes, "t.jsonl", &labels)).unwrap_or_default() {
+    let classes = Classes { labels: ["web", "mail"].map(str::to_owned).to_vec(), reading: Reading::OneLabel };
+    for example in judged(parse_examples(bytes, "t.jsonl", &classes)).unwrap_or_default() {
         assert!(!example.text.trim().is_empty());
-        assert!(example.label.is_none_or(|label| labels.contains(&label)));
+        let known = |truth: &Truth| matches!(truth, Truth::Classes(labels) if labels.iter().all(|label| *label < 2));
+        assert!(example.truth.as_ref().is_none_or(known));
     }
 }
 

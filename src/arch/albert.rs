@@ -4,14 +4,12 @@ use serde::Deserialize;
 
 use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
-use super::flexible::{self, Encoded};
-use super::heads::{self, MaskedLm};
+use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::inserted::AdapterScopes;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size, json};
 use crate::error::{Error, Result};
 use crate::ir::Graph;
-use crate::task::Task;
 
 pub(super) const FAMILY: Family = Family { model_type: "albert", prefix: "albert", draw };
 
@@ -76,36 +74,25 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         }
     }
 
-    if let Some(head) = drawing.flexible_head() {
-        let pooled = heads::pooler(&mut blocks, &albert.sub("pooler"), hidden, x)?;
-        let given = Encoded { encoder: &albert, hidden, embedding: width, epsilon: config.layer_norm_eps, x, pooled };
-        flexible::draw(&mut blocks, drawing, head, &given)?;
-        return Ok(blocks.finish());
-    }
-    match drawing.task {
-        Task::FeatureExtraction => {
-            let pooled = heads::pooler(&mut blocks, &albert.sub("pooler"), hidden, x)?;
-            heads::features(&mut blocks, x, pooled)?;
-        }
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
-        Task::TextClassification => {
-            let pooled = heads::need_pooler(heads::pooler(&mut blocks, &albert.sub("pooler"), hidden, x)?)?;
-            heads::classification(&mut blocks, drawing, &drawing.weights.sub("classifier"), hidden, pooled)?;
-        }
-        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, drawing, hidden, x)?,
-        Task::FillMask => {
-            let p = drawing.weights.sub("predictions");
-            let weights = MaskedLm {
-                dense: p.sub("dense"),
-                norm: p.sub("LayerNorm"),
-                decoder: p.sub("decoder"),
-                tied: albert.sub("embeddings.word_embeddings"),
-                bias: p,
-            };
-            let sizes = [hidden, width, config.vocabulary()];
-            heads::masked_lm(&mut blocks, &weights, sizes, config.hidden_act, config.layer_norm_eps, x)?;
-        }
-    }
+    let p = drawing.weights.sub("predictions");
+    let heads = Heads {
+        encoder: albert.clone(),
+        hidden,
+        embedding: width,
+        vocabulary: config.vocabulary(),
+        epsilon: config.layer_norm_eps,
+        pooler: Some(albert.sub("pooler")),
+        classifier: Classifier::Pooled(drawing.weights.sub("classifier")),
+        masked_lm: MaskedLm {
+            dense: p.sub("dense"),
+            norm: p.sub("LayerNorm"),
+            decoder: p.sub("decoder"),
+            tied: albert.sub("embeddings.word_embeddings"),
+            bias: p,
+        },
+        masked_lm_activation: config.hidden_act,
+    };
+    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
     Ok(blocks.finish())
 }
 

@@ -2,12 +2,10 @@
 
 use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
-use super::flexible::{self, Encoded};
-use super::heads::{self, MaskedLm};
+use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::{Drawing, Family};
 use crate::error::Result;
 use crate::ir::Graph;
-use crate::task::Task;
 
 pub(super) const FAMILY: Family = Family { model_type: "bert", prefix: "bert", draw };
 
@@ -34,35 +32,24 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
     }
 
-    if let Some(head) = drawing.flexible_head() {
-        let pooled = heads::pooler(&mut blocks, &bert.sub("pooler.dense"), hidden, x)?;
-        let given = Encoded { encoder: &bert, hidden, embedding: hidden, epsilon: config.layer_norm_eps, x, pooled };
-        flexible::draw(&mut blocks, drawing, head, &given)?;
-        return Ok(blocks.finish());
-    }
-    match drawing.task {
-        Task::FeatureExtraction => {
-            let pooled = heads::pooler(&mut blocks, &bert.sub("pooler.dense"), hidden, x)?;
-            heads::features(&mut blocks, x, pooled)?;
-        }
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
-        Task::TextClassification => {
-            let pooled = heads::need_pooler(heads::pooler(&mut blocks, &bert.sub("pooler.dense"), hidden, x)?)?;
-            heads::classification(&mut blocks, drawing, &drawing.weights.sub("classifier"), hidden, pooled)?;
-        }
-        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, drawing, hidden, x)?,
-        Task::FillMask => {
-            let p = drawing.weights.sub("cls.predictions");
-            let weights = MaskedLm {
-                dense: p.sub("transform.dense"),
-                norm: p.sub("transform.LayerNorm"),
-                decoder: p.sub("decoder"),
-                tied: bert.sub("embeddings.word_embeddings"),
-                bias: p,
-            };
-            let sizes = [hidden, hidden, config.vocabulary()];
-            heads::masked_lm(&mut blocks, &weights, sizes, config.hidden_act, config.layer_norm_eps, x)?;
-        }
-    }
+    let p = drawing.weights.sub("cls.predictions");
+    let heads = Heads {
+        encoder: bert.clone(),
+        hidden,
+        embedding: hidden,
+        vocabulary: config.vocabulary(),
+        epsilon: config.layer_norm_eps,
+        pooler: Some(bert.sub("pooler.dense")),
+        classifier: Classifier::Pooled(drawing.weights.sub("classifier")),
+        masked_lm: MaskedLm {
+            dense: p.sub("transform.dense"),
+            norm: p.sub("transform.LayerNorm"),
+            decoder: p.sub("decoder"),
+            tied: bert.sub("embeddings.word_embeddings"),
+            bias: p,
+        },
+        masked_lm_activation: config.hidden_act,
+    };
+    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
     Ok(blocks.finish())
 }

@@ -12,7 +12,7 @@ use serde::de::value::Error as Misnamed;
 
 use super::inserted::{AdapterScopes, Ending};
 use crate::adapter::hub::{Bottleneck, Place};
-use crate::checkpoint::{Scope, Size};
+use crate::checkpoint::{Pooling, Scope, Size};
 use crate::error::{Error, Result};
 use crate::ir::{Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId, Weight};
 
@@ -233,7 +233,7 @@ impl Blocks {
     /// The same without the norm.
     pub fn embedded(&mut self, p: &Scope, e: &Embeddings, ids: ValueId) -> Result<ValueId> {
         self.role(Part::Embedding);
-        let mut sum = self.embed(&p.sub("word_embeddings"), [e.vocabulary, e.width], ids)?;
+        let mut sum = self.words(&p.sub("word_embeddings"), [e.vocabulary, e.width], ids)?;
         let types = p.sub("token_type_embeddings");
         let segment = match e.segments {
             Segments::None => None,
@@ -259,6 +259,11 @@ impl Blocks {
             }
         };
         self.add(&p.full("positions"), sum, position)
+    }
+
+    /// Rows for tokens, as many as the table has: the vocabulary may have been extended.
+    pub fn words(&mut self, p: &Scope, [vocabulary, width]: [Size; 2], ids: ValueId) -> Result<ValueId> {
+        self.embed(p, [p.rows("weight", vocabulary), width], ids)
     }
 
     /// Rows of the table `weight` of the scope.
@@ -397,7 +402,7 @@ impl Blocks {
 
     /// `N` equal pieces of the last dimension.
     pub fn split<const N: usize>(&mut self, name: &str, x: ValueId) -> Result<[ValueId; N]> {
-        let width = self.builder.ty(x).shape.last().and_then(Dim::fixed).unwrap_or_default();
+        let width = self.width(x).unwrap_or_default();
         let pieces = self.pieces(name, x, vec![(width / N) as i64; N])?;
         pieces.try_into().map_err(|_| Error::bug(format!("`{name}` has not {N} pieces")))
     }
@@ -504,9 +509,22 @@ impl Blocks {
         self.builder.node(name, Op::Select { axis, index }, &[x])
     }
 
-    /// `[batch, length, hidden] → [batch, hidden]`: the mean over the tokens that are not padding.
-    pub fn mean_pool(&mut self, name: &str, x: ValueId, mask: ValueId) -> Result<ValueId> {
-        self.builder.node(name, Op::MeanPool, &[x, mask])
+    /// `[batch, length, hidden] → [batch, hidden]`: one vector for each text.
+    pub fn pool(&mut self, name: &str, mode: Pooling, x: ValueId, mask: ValueId) -> Result<ValueId> {
+        let op = match mode {
+            Pooling::FirstToken => return self.first_token(name, x),
+            Pooling::Max => Op::MaxPool,
+            Pooling::Mean => Op::MeanPool,
+            Pooling::MeanSqrtLen => Op::MeanSqrtLenPool,
+            Pooling::WeightedMean => Op::WeightedMeanPool,
+            Pooling::LastToken => Op::LastToken,
+        };
+        self.builder.node(name, op, &[x, mask])
+    }
+
+    /// The last dimension, where it is known.
+    pub fn width(&self, x: ValueId) -> Option<usize> {
+        self.builder.ty(x).shape.last().and_then(Dim::fixed)
     }
 
     /// `x` at length 1.

@@ -3,14 +3,12 @@
 use serde::Deserialize;
 
 use super::blocks::{Activation, Embeddings, EncoderLayer, LayerWeights, Positions, Segments, heads as heads_of};
-use super::flexible::{self, Encoded};
-use super::heads::{self, MaskedLm};
+use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::inserted::AdapterScopes;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size, json};
 use crate::error::Result;
-use crate::ir::{Graph, Part};
-use crate::task::Task;
+use crate::ir::Graph;
 
 pub(super) const FAMILY: Family = Family { model_type: "distilbert", prefix: "distilbert", draw };
 
@@ -59,33 +57,29 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
     }
 
-    if let Some(head) = drawing.flexible_head() {
-        let given = Encoded { encoder: &distilbert, hidden, embedding: hidden, epsilon: EPSILON, x, pooled: None };
-        flexible::draw(&mut blocks, drawing, head, &given)?;
-        return Ok(blocks.finish());
-    }
-    match drawing.task {
-        Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
-        Task::TextClassification => {
-            let p = drawing.weights.sub("pre_classifier");
-            blocks.role(Part::Pooler);
-            let first = heads::first_token_dense(&mut blocks, &p, hidden, Activation::Relu, x)?;
-            heads::classification(&mut blocks, drawing, &drawing.weights.sub("classifier"), hidden, first)?;
-        }
-        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, drawing, hidden, x)?,
-        Task::FillMask => {
-            let decoder = drawing.weights.sub("vocab_projector");
-            let weights = MaskedLm {
-                dense: drawing.weights.sub("vocab_transform"),
-                norm: drawing.weights.sub("vocab_layer_norm"),
-                bias: decoder.clone(),
-                decoder,
-                tied: distilbert.sub("embeddings.word_embeddings"),
-            };
-            heads::masked_lm(&mut blocks, &weights, [hidden, hidden, vocabulary], config.activation, EPSILON, x)?;
-        }
-    }
+    let decoder = drawing.weights.sub("vocab_projector");
+    let heads = Heads {
+        encoder: distilbert.clone(),
+        hidden,
+        embedding: hidden,
+        vocabulary,
+        epsilon: EPSILON,
+        pooler: None,
+        classifier: Classifier::FirstToken {
+            dense: drawing.weights.sub("pre_classifier"),
+            activation: Activation::Relu,
+            out: drawing.weights.sub("classifier"),
+        },
+        masked_lm: MaskedLm {
+            dense: drawing.weights.sub("vocab_transform"),
+            norm: drawing.weights.sub("vocab_layer_norm"),
+            bias: decoder.clone(),
+            decoder,
+            tied: distilbert.sub("embeddings.word_embeddings"),
+        },
+        masked_lm_activation: config.activation,
+    };
+    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
     Ok(blocks.finish())
 }
 

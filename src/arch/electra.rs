@@ -4,13 +4,11 @@ use serde::Deserialize;
 
 use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
-use super::flexible::{self, Encoded};
-use super::heads::{self, MaskedLm};
+use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::{Drawing, Family};
 use crate::checkpoint::{Size, json};
 use crate::error::Result;
-use crate::ir::{Graph, Part};
-use crate::task::Task;
+use crate::ir::Graph;
 
 pub(super) const FAMILY: Family = Family { model_type: "electra", prefix: "electra", draw };
 
@@ -47,35 +45,24 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
     }
 
-    if let Some(head) = drawing.flexible_head() {
-        let given =
-            Encoded { encoder: &electra, hidden, embedding: width, epsilon: config.layer_norm_eps, x, pooled: None };
-        flexible::draw(&mut blocks, drawing, head, &given)?;
-        return Ok(blocks.finish());
-    }
-    match drawing.task {
-        Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
-        Task::TextClassification => {
-            let p = drawing.weights.sub("classifier");
-            blocks.role(Part::Pooler);
-            let first = heads::first_token_dense(&mut blocks, &p.sub("dense"), hidden, Activation::Gelu, x)?;
-            heads::classification(&mut blocks, drawing, &p.sub("out_proj"), hidden, first)?;
-        }
-        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, drawing, hidden, x)?,
-        Task::FillMask => {
-            let p = drawing.weights.sub("generator_predictions");
-            let decoder = drawing.weights.sub("generator_lm_head");
-            let weights = MaskedLm {
-                dense: p.sub("dense"),
-                norm: p.sub("LayerNorm"),
-                bias: decoder.clone(),
-                decoder,
-                tied: electra.sub("embeddings.word_embeddings"),
-            };
-            let sizes = [hidden, width, config.vocabulary()];
-            heads::masked_lm(&mut blocks, &weights, sizes, Activation::Gelu, config.layer_norm_eps, x)?;
-        }
-    }
+    let (p, decoder) = (drawing.weights.sub("generator_predictions"), drawing.weights.sub("generator_lm_head"));
+    let heads = Heads {
+        encoder: electra.clone(),
+        hidden,
+        embedding: width,
+        vocabulary: config.vocabulary(),
+        epsilon: config.layer_norm_eps,
+        pooler: None,
+        classifier: Classifier::first_token(&drawing.weights.sub("classifier"), Activation::Gelu),
+        masked_lm: MaskedLm {
+            dense: p.sub("dense"),
+            norm: p.sub("LayerNorm"),
+            bias: decoder.clone(),
+            decoder,
+            tied: electra.sub("embeddings.word_embeddings"),
+        },
+        masked_lm_activation: Activation::Gelu,
+    };
+    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
     Ok(blocks.finish())
 }

@@ -2,10 +2,97 @@
 
 use super::Drawing;
 use super::blocks::{Activation, Blocks};
-use crate::checkpoint::{Pooling, Scope, Size};
+use super::flexible::{self, Encoded};
+use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
 use crate::ir::{Part, ValueId};
 use crate::task::Task;
+
+pub(super) use super::sentence::sentence;
+
+/// The heads of a family: their sizes, and where their weights are.
+pub(super) struct Heads<'a> {
+    /// The encoder.
+    pub encoder: Scope<'a>,
+    /// Width of the hidden states.
+    pub hidden: Size,
+    /// Width of the word embeddings.
+    pub embedding: Size,
+    /// Number of known tokens.
+    pub vocabulary: Size,
+    /// What norms add to the variance.
+    pub epsilon: f32,
+    /// BERT's pooler, in families that may have one.
+    pub pooler: Option<Scope<'a>>,
+    /// What classifies texts.
+    pub classifier: Classifier<'a>,
+    /// What guesses masked tokens.
+    pub masked_lm: MaskedLm<'a>,
+    /// The non-linearity before it does.
+    pub masked_lm_activation: Activation,
+}
+
+/// What classifies texts.
+pub(super) enum Classifier<'a> {
+    /// A linear layer over what the pooler gives.
+    Pooled(Scope<'a>),
+    /// A linear layer over the first token, which goes through a dense layer before it.
+    FirstToken {
+        /// The dense layer.
+        dense: Scope<'a>,
+        /// Its non-linearity.
+        activation: Activation,
+        /// The linear layer.
+        out: Scope<'a>,
+    },
+}
+
+impl<'a> Classifier<'a> {
+    /// With both layers below `p`, as RoBERTa has them.
+    pub fn first_token(p: &Scope<'a>, activation: Activation) -> Classifier<'a> {
+        Classifier::FirstToken { dense: p.sub("dense"), activation, out: p.sub("out_proj") }
+    }
+}
+
+/// The head of the task, over hidden states `[batch, length, hidden]`.
+pub(super) fn draw(blocks: &mut Blocks, drawing: &Drawing, heads: &Heads, x: ValueId, mask: ValueId) -> Result<()> {
+    let hidden = heads.hidden;
+    if let Some(head) = drawing.flexible_head() {
+        let (embedding, epsilon, pooled) = (heads.embedding, heads.epsilon, heads.pooled(blocks, x)?);
+        let given = Encoded { encoder: &heads.encoder, hidden, embedding, epsilon, x, pooled };
+        return flexible::draw(blocks, drawing, head, &given);
+    }
+    match drawing.task {
+        Task::FeatureExtraction => {
+            let pooled = heads.pooled(blocks, x)?;
+            features(blocks, x, pooled)
+        }
+        Task::SentenceSimilarity => sentence(blocks, drawing, x, mask),
+        Task::TextClassification => match &heads.classifier {
+            Classifier::Pooled(out) => {
+                let pooled = need_pooler(heads.pooled(blocks, x)?)?;
+                classification(blocks, drawing, out, hidden, pooled)
+            }
+            Classifier::FirstToken { dense, activation, out } => {
+                blocks.role(Part::Pooler);
+                let first = first_token_dense(blocks, dense, hidden, *activation, x)?;
+                classification(blocks, drawing, out, hidden, first)
+            }
+        },
+        Task::TokenClassification | Task::QuestionAnswering => per_token(blocks, drawing, hidden, x),
+        Task::FillMask => {
+            let sizes = [hidden, heads.embedding, heads.vocabulary];
+            masked_lm(blocks, &heads.masked_lm, sizes, heads.masked_lm_activation, heads.epsilon, x)
+        }
+    }
+}
+
+impl Heads<'_> {
+    /// What the pooler gives, where there is one.
+    fn pooled(&self, blocks: &mut Blocks, x: ValueId) -> Result<Option<ValueId>> {
+        self.pooler.as_ref().map_or(Ok(None), |p| pooler(blocks, p, self.hidden, x))
+    }
+}
 
 /// The bare encoder: its hidden states and, where the checkpoint has a pooler, the pooled first token.
 pub(super) fn features(blocks: &mut Blocks, x: ValueId, pooled: Option<ValueId>) -> Result<()> {
@@ -14,24 +101,6 @@ pub(super) fn features(blocks: &mut Blocks, x: ValueId, pooled: Option<ValueId>)
         Some(pooled) => blocks.output("pooler_output", pooled),
         None => Ok(()),
     }
-}
-
-/// One vector for each text, as sentence-transformers makes it, and the hidden states that it comes from.
-pub(super) fn sentence(blocks: &mut Blocks, drawing: &Drawing, x: ValueId, mask: ValueId) -> Result<()> {
-    let modules = drawing.sentence.ok_or_else(|| {
-        Error::bad_input("sentence similarity needs modules.json, which the checkpoint does not have")
-            .hint("save the model with sentence-transformers, or choose --task feature-extraction")
-    })?;
-    blocks.role(Part::Head);
-    let mut vector = match modules.pooling {
-        Pooling::Mean => blocks.mean_pool("pooling", x, mask)?,
-        Pooling::FirstToken => blocks.first_token("pooling", x)?,
-    };
-    if modules.normalize {
-        vector = blocks.normalize("normalize", vector)?;
-    }
-    blocks.output("token_embeddings", x)?;
-    blocks.output("sentence_embedding", vector)
 }
 
 /// The first token through the dense layer `p` and a non-linearity.
@@ -72,9 +141,6 @@ pub(super) fn classification(
     hidden: Size,
     summary: ValueId,
 ) -> Result<()> {
-    if drawing.common.problem_type.as_deref() == Some("multi_label_classification") {
-        return Err(Error::unsupported("multi-label classification is not drawn yet").at("config.json: problem_type"));
-    }
     labelled(blocks, p, hidden, summary, drawing.task)
 }
 
@@ -165,7 +231,7 @@ pub(super) fn masked_lm(
     self::vocabulary(blocks, &w.decoder, &w.tied, &w.bias, [width, vocabulary], x)
 }
 
-/// Logits over the vocabulary, by a decoder that may be tied to the word embeddings.
+/// Logits over the vocabulary, as many as there are word embeddings, by a decoder that may be tied to them.
 pub(super) fn vocabulary(
     blocks: &mut Blocks,
     decoder: &Scope,
@@ -174,6 +240,7 @@ pub(super) fn vocabulary(
     [width, vocabulary]: [Size; 2],
     x: ValueId,
 ) -> Result<()> {
+    let vocabulary = tied.rows("weight", vocabulary);
     let of = if decoder.has("weight") { decoder } else { tied };
     let weight = of.tensor("weight", &[vocabulary, width])?;
     let bias = [decoder, bias].into_iter().find(|p| p.has("bias"));

@@ -17,6 +17,7 @@ mod inserted;
 mod modernbert;
 mod mpnet;
 mod roberta;
+mod sentence;
 mod xlnet;
 
 use crate::adapter::hub::{FlexibleHead, Insertions};
@@ -81,8 +82,8 @@ const HEADS: &[&str] = &[
 /// What a family draws from.
 pub struct Drawing<'a> {
     config: &'a str,
-    common: &'a CommonConfig,
-    sentence: Option<SentenceModules>,
+    /// What stands behind the encoder, and its tensors.
+    sentence: Option<(&'a SentenceModules, Scope<'a>)>,
     task: Task,
     weights: Scope<'a>,
     inserted: &'a Insertions,
@@ -159,14 +160,14 @@ pub fn draw_with(
     });
     let drawing = Drawing {
         config: &checkpoint.config,
-        common: &checkpoint.common,
-        sentence: checkpoint.sentence,
+        sentence: checkpoint.sentence.as_ref().map(|modules| (modules, Scope::root(&modules.state))),
         task,
         weights,
         inserted,
     };
     let graph = (family.draw)(&drawing)?;
-    let unused = drawing.weights.unread();
+    let scopes = drawing.sentence.iter().map(|(_, scope)| scope).chain([&drawing.weights]);
+    let unused: Vec<&str> = scopes.flat_map(Scope::unread).collect();
     if let Some((tensor, adapter)) = inserted.left_over(unused.iter().copied()) {
         return Err(Error::unsupported(format!(
             "tensor `{}` of the adapter `{}` has no place in a {} model as its configuration describes it",

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::blocks::{Activation, AttentionInputs, Blocks, attention_scale, heads as heads_of};
 use super::{Drawing, Family, heads};
-use crate::checkpoint::{Scope, Size, json};
+use crate::checkpoint::{Pooling, Scope, Size, json};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, Part, Role, ValueId};
 use crate::task::Task;
@@ -78,7 +78,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
 
     blocks.role(Part::Embedding);
     let embeddings = model.sub("embeddings");
-    let words = blocks.embed(&embeddings.sub("tok_embeddings"), [vocabulary, hidden], ids)?;
+    let words = blocks.words(&embeddings.sub("tok_embeddings"), [vocabulary, hidden], ids)?;
     let mut x = blocks.norm(&embeddings.sub("norm"), hidden, config.norm_eps, words)?;
     let window =
         blocks.local_bias("local_attention", config.local_attention / 2, config.max_position_embeddings, ids)?;
@@ -103,8 +103,8 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         Task::TextClassification => {
             blocks.role(Part::Pooler);
             let pooled = match config.classifier_pooling {
-                ClassifierPooling::Cls => blocks.first_token("pooled", x)?,
-                ClassifierPooling::Mean => blocks.mean_pool("pooled", x, mask)?,
+                ClassifierPooling::Cls => blocks.pool("pooled", Pooling::FirstToken, x, mask)?,
+                ClassifierPooling::Mean => blocks.pool("pooled", Pooling::Mean, x, mask)?,
             };
             let summary = prediction(&mut blocks, drawing, &config, hidden, pooled)?;
             heads::classification(&mut blocks, drawing, &drawing.weights.sub("classifier"), hidden, summary)?;

@@ -3,12 +3,11 @@
 
 use super::blocks::{Activation, AttentionInputs, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
-use super::heads::{self, MaskedLm};
+use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::{Drawing, Family};
 use crate::checkpoint::Scope;
 use crate::error::Result;
-use crate::ir::{Graph, Part};
-use crate::task::Task;
+use crate::ir::Graph;
 
 pub(super) const FAMILY: Family = Family { model_type: "mpnet", prefix: "mpnet", draw };
 
@@ -39,25 +38,18 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, AttentionInputs { mask, bias: Some(bias) })?;
     }
 
-    match drawing.task {
-        Task::FeatureExtraction => {
-            let pooled = heads::pooler(&mut blocks, &mpnet.sub("pooler.dense"), hidden, x)?;
-            heads::features(&mut blocks, x, pooled)?;
-        }
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
-        Task::TextClassification => {
-            let p = drawing.weights.sub("classifier");
-            blocks.role(Part::Pooler);
-            let first = heads::first_token_dense(&mut blocks, &p.sub("dense"), hidden, Activation::Tanh, x)?;
-            heads::classification(&mut blocks, drawing, &p.sub("out_proj"), hidden, first)?;
-        }
-        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, drawing, hidden, x)?,
-        Task::FillMask => {
-            let weights = MaskedLm::roberta(drawing.weights.sub("lm_head"), &mpnet);
-            let sizes = [hidden, hidden, config.vocabulary()];
-            heads::masked_lm(&mut blocks, &weights, sizes, Activation::Gelu, config.layer_norm_eps, x)?;
-        }
-    }
+    let heads = Heads {
+        encoder: mpnet.clone(),
+        hidden,
+        embedding: hidden,
+        vocabulary: config.vocabulary(),
+        epsilon: config.layer_norm_eps,
+        pooler: Some(mpnet.sub("pooler.dense")),
+        classifier: Classifier::first_token(&drawing.weights.sub("classifier"), Activation::Tanh),
+        masked_lm: MaskedLm::roberta(drawing.weights.sub("lm_head"), &mpnet),
+        masked_lm_activation: Activation::Gelu,
+    };
+    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
     Ok(blocks.finish())
 }
 

@@ -6,13 +6,11 @@ use serde::Deserialize;
 
 use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
-use super::flexible::{self, Encoded};
-use super::heads::{self, MaskedLm};
+use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::{Drawing, Family};
 use crate::checkpoint::json;
 use crate::error::Result;
-use crate::ir::{Graph, Part};
-use crate::task::Task;
+use crate::ir::Graph;
 
 pub(super) const ROBERTA: Family = Family { model_type: "roberta", prefix: "roberta", draw };
 pub(super) const XLM_ROBERTA: Family = Family { model_type: "xlm-roberta", prefix: "roberta", draw };
@@ -52,30 +50,17 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
     }
 
-    if let Some(head) = drawing.flexible_head() {
-        let pooled = heads::pooler(&mut blocks, &roberta.sub("pooler.dense"), hidden, x)?;
-        let given = Encoded { encoder: &roberta, hidden, embedding: hidden, epsilon: config.layer_norm_eps, x, pooled };
-        flexible::draw(&mut blocks, drawing, head, &given)?;
-        return Ok(blocks.finish());
-    }
-    match drawing.task {
-        Task::FeatureExtraction => {
-            let pooled = heads::pooler(&mut blocks, &roberta.sub("pooler.dense"), hidden, x)?;
-            heads::features(&mut blocks, x, pooled)?;
-        }
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
-        Task::TextClassification => {
-            let p = drawing.weights.sub("classifier");
-            blocks.role(Part::Pooler);
-            let first = heads::first_token_dense(&mut blocks, &p.sub("dense"), hidden, Activation::Tanh, x)?;
-            heads::classification(&mut blocks, drawing, &p.sub("out_proj"), hidden, first)?;
-        }
-        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, drawing, hidden, x)?,
-        Task::FillMask => {
-            let weights = MaskedLm::roberta(drawing.weights.sub("lm_head"), &roberta);
-            let sizes = [hidden, hidden, config.vocabulary()];
-            heads::masked_lm(&mut blocks, &weights, sizes, Activation::Gelu, config.layer_norm_eps, x)?;
-        }
-    }
+    let heads = Heads {
+        encoder: roberta.clone(),
+        hidden,
+        embedding: hidden,
+        vocabulary: config.vocabulary(),
+        epsilon: config.layer_norm_eps,
+        pooler: Some(roberta.sub("pooler.dense")),
+        classifier: Classifier::first_token(&drawing.weights.sub("classifier"), Activation::Tanh),
+        masked_lm: MaskedLm::roberta(drawing.weights.sub("lm_head"), &roberta),
+        masked_lm_activation: Activation::Gelu,
+    };
+    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
     Ok(blocks.finish())
 }

@@ -104,7 +104,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
 
     blocks.role(Part::Embedding);
     let vocabulary = Size { n: config.vocab_size, field: "vocab_size" };
-    let mut x = blocks.embed(&transformer.sub("word_embedding"), [vocabulary, hidden], ids)?;
+    let mut x = blocks.words(&transformer.sub("word_embedding"), [vocabulary, hidden], ids)?;
     blocks.role(Part::Position);
     let clamp = usize::try_from(config.clamp_len).unwrap_or(0);
     let inputs = Inputs {

@@ -11,6 +11,13 @@ use crate::ir::Weight;
 /// Called with the number of bytes that have just been written.
 pub type Progress<'a> = dyn Fn(u64) + Sync + 'a;
 
+/// Memory that computing weights may take, in bytes, where no single one needs more.
+const WORKING_MEMORY: usize = 256 << 20;
+
+/// What computing a weight takes for each element: two copies in 32 bits, one of them joined or transposed, and one in a
+/// shorter type.
+const BYTES_FOR_AN_ELEMENT: usize = 4 + 4 + 1;
+
 /// Bytes at a place of a file.
 pub(super) enum Piece<'a> {
     /// Bytes that are there.
@@ -25,7 +32,9 @@ pub(super) fn write_pieces(path: &Path, pieces: &[Piece<'_>], len: u64, progress
     let refused = |e: std::io::Error| Error::io("writing", path, &e);
     let file = File::create(path).map_err(refused)?;
     file.set_len(len).map_err(refused)?;
-    pieces.par_iter().try_for_each(|piece| {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(workers(pieces)).build();
+    let pool = pool.map_err(|e| Error::bug(format!("threads cannot be started: {e}")))?;
+    let write = |piece: &Piece| {
         match piece {
             Piece::Bytes(at, bytes) => write_at(&file, bytes, *at).map_err(refused)?,
             Piece::Weight(at, weight) => {
@@ -39,8 +48,20 @@ pub(super) fn write_pieces(path: &Path, pieces: &[Piece<'_>], len: u64, progress
             }
         }
         Ok(())
-    })?;
+    };
+    pool.install(|| pieces.par_iter().try_for_each(write))?;
     file.sync_all().map_err(refused)
+}
+
+/// How many threads compute weights: as many as there are cores, but no more than [`WORKING_MEMORY`] lets work on the
+/// largest weight at once. An allocator may keep what a thread has let go, so it is the threads that are bounded.
+fn workers(pieces: &[Piece]) -> usize {
+    let largest = pieces.iter().map(|piece| match piece {
+        Piece::Weight(_, weight) if !weight.is_stored() => weight.shape().iter().product::<usize>(),
+        _ => 0,
+    });
+    let each = largest.max().unwrap_or(0).saturating_mul(BYTES_FOR_AN_ELEMENT).max(1);
+    (WORKING_MEMORY / each).clamp(1, rayon::current_num_threads())
 }
 
 /// Longest single write. A file takes one write at a time; a long one would keep the other threads waiting.
@@ -68,4 +89,21 @@ fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> std::io::Result<()> {
         at += written as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::DType;
+
+    #[test]
+    fn large_weights_are_computed_by_fewer_threads_and_stored_ones_by_all() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(64).build().unwrap();
+        let stored = |n: usize| Weight::source("w", DType::F32, vec![n, 1 << 10], None).unwrap();
+        let workers_for = |weight: &Weight| pool.install(|| workers(&[Piece::Weight(0, weight)]));
+        assert_eq!(workers_for(&stored(1 << 20)), 64);
+        assert_eq!(workers_for(&stored(1 << 10).transpose().unwrap()), 28);
+        assert_eq!(workers_for(&stored(9 << 10).transpose().unwrap()), 3);
+        assert_eq!(workers_for(&stored(1 << 20).transpose().unwrap()), 1);
+    }
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::child;
 use crate::error::{Error, Result};
 use crate::eval::Parity;
-use crate::runtime::Runtime;
+use crate::runtime::{Reading, Runtime};
 
 pub use report::table;
 pub use stats::{median, quantile};
@@ -45,6 +45,8 @@ pub struct Settings {
     pub seconds: f64,
     /// Decides the order of the engines in each round.
     pub seed: u64,
+    /// What answers are the same.
+    pub reading: Reading,
 }
 
 /// What was measured of one engine.
@@ -124,14 +126,18 @@ pub fn measure(
     }
     let first = rounds.first().cloned().unwrap_or_default();
     let measured = contestants.iter().zip(&rounds).zip(failures);
-    Ok(measured.map(|((contestant, rounds), failure)| summarize(contestant, rounds, &first, batch, failure)).collect())
+    Ok(measured
+        .map(|((contestant, rounds), failure)| {
+            summarize(contestant, rounds, &first, (batch, settings.reading), failure)
+        })
+        .collect())
 }
 
 fn summarize(
     contestant: &Contestant,
     rounds: &[Round],
     first: &[Round],
-    batch: &TokenBatch,
+    (batch, reading): (&TokenBatch, Reading),
     failure: Option<Error>,
 ) -> Measured {
     let mut latencies: Vec<f64> = rounds.iter().flat_map(|round| round.latencies_ms.iter().copied()).collect();
@@ -149,7 +155,7 @@ fn summarize(
     let parity = match (first.first(), rounds.first()) {
         (Some(base), Some(own)) => {
             let width = own.row.max(1);
-            Parity::of(base.output.chunks(width).zip(own.output.chunks(width))).ok()
+            Parity::of_answers(base.output.chunks(width).zip(own.output.chunks(width)), reading).ok()
         }
         _ => None,
     };

@@ -54,7 +54,7 @@ fn cells(m: &Measured) -> Vec<String> {
         format!("{:.1}", m.texts_per_second),
         format!("{speed:.2}x"),
         format!("{slowest:.2}–{fastest:.2}"),
-        m.parity.as_ref().map_or_else(|| "?".to_owned(), |p| format!("{:.3}", p.agreement)),
+        m.parity.as_ref().and_then(|p| p.agreement).map_or_else(|| "?".to_owned(), |share| format!("{share:.3}")),
         format!("{:.0}", m.load_ms),
         megabytes(m.peak_bytes),
         megabytes(m.file_bytes),

@@ -6,7 +6,7 @@ use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
 use crate::eval::Check;
 use crate::precision::Precision;
-use crate::runtime::Runtime;
+use crate::runtime::{Reading, Runtime};
 use crate::task::Task;
 
 /// The version of the manifest's form; readers refuse another.
@@ -27,6 +27,9 @@ pub struct Manifest {
     pub task: Task,
     /// The answers of a classifier, by number.
     pub labels: Vec<String>,
+    /// How the logits of a text are read, where it is classified; by one label, where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
     /// Longest text, in tokens.
     pub max_length: usize,
     /// The files of the checkpoint.

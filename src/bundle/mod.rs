@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
 use crate::precision::Precision;
-use crate::runtime::{self, Runtime};
+use crate::runtime::{self, Classes, Runtime};
 
 pub use manifest::{AdapterEntry, EngineEntry, FileEntry, GateEntry, Manifest, PassEntry, SCHEMA, Skipped};
 pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
@@ -49,6 +49,12 @@ impl Bundle {
         Ok(Bundle { dir: dir.to_owned(), manifest: manifest.map_err(|e| e.at(dir.display().to_string()))? })
     }
 
+    /// What its classifier can answer, and how that is read.
+    pub fn classes(&self) -> Classes {
+        let Manifest { labels, reading, .. } = &self.manifest;
+        Classes { labels: labels.clone(), reading: reading.unwrap_or_default() }
+    }
+
     /// A file that the manifest lists, after its digest has been checked.
     pub fn file(&self, path: &str) -> Result<PathBuf> {
         let entry = self.manifest.files.iter().find(|entry| entry.path == path);
@@ -64,6 +70,15 @@ impl Bundle {
                 .hint("the bundle was changed or damaged after it was built; build or fetch it again"));
         }
         Ok(full)
+    }
+
+    /// The file of an engine, after its digest and that of the weights beside it have been checked.
+    pub fn engine(&self, entry: &EngineEntry) -> Result<PathBuf> {
+        let beside = format!("{}_data", entry.file);
+        if self.manifest.files.iter().any(|file| file.path == beside) {
+            self.file(&beside)?;
+        }
+        self.file(&entry.file)
     }
 
     /// Checks every file that the manifest lists. Gives their number.

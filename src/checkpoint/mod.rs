@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::ir::{DType, Weight};
 
-pub use sentence::{Pooling, SentenceModules};
+pub use sentence::{Dense, ModuleKind, Pooling, SentenceModule, SentenceModules};
 pub use state::{Scope, Size, StateDict, Tensor};
 
 /// A trained model: its configuration, its tensors and the folder they came from.
@@ -25,6 +25,8 @@ pub use state::{Scope, Size, StateDict, Tensor};
 pub struct Checkpoint {
     /// The folder.
     pub dir: PathBuf,
+    /// The folder of the encoder, which is mostly the same.
+    pub encoder: PathBuf,
     /// The text of `config.json`; each family reads its own fields from it.
     pub config: String,
     /// The fields of `config.json` that every family has.
@@ -48,15 +50,50 @@ pub struct CommonConfig {
     /// Names of a classifier's answers, by number.
     #[serde(default)]
     pub id2label: Option<BTreeMap<String, String>>,
-    /// What a classifier's logits mean: `single_label_classification`, `multi_label_classification`, `regression`.
+    /// What a classifier was trained for, where that is said.
     #[serde(default)]
-    pub problem_type: Option<String>,
+    pub problem_type: Option<ProblemType>,
+    /// What sentence-transformers keeps of a cross-encoder.
+    #[serde(default)]
+    pub sentence_transformers: Option<CrossEncoder>,
+    /// The same before its version 4.
+    #[serde(default)]
+    pub sbert_ce_default_activation_function: Option<String>,
+    /// Number of tokens.
+    #[serde(default)]
+    pub vocab_size: Option<usize>,
     /// Longest sequence that the positions cover, in tokens.
     #[serde(default)]
     pub max_position_embeddings: Option<usize>,
 }
 
+/// What a classifier was trained for, by the names of `transformers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemType {
+    /// One of the labels.
+    SingleLabelClassification,
+    /// Any number of the labels.
+    MultiLabelClassification,
+    /// Numbers.
+    Regression,
+}
+
+/// What sentence-transformers keeps of a cross-encoder in config.json.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CrossEncoder {
+    /// The class in `torch.nn` of what is done to the logits.
+    #[serde(default)]
+    pub activation_fn: Option<String>,
+}
+
 impl CommonConfig {
+    /// The class of what a cross-encoder does to its logits, where that is said.
+    pub fn cross_encoder_activation(&self) -> Option<&str> {
+        let current = self.sentence_transformers.as_ref().and_then(|kept| kept.activation_fn.as_ref());
+        current.or(self.sbert_ce_default_activation_function.as_ref()).map(String::as_str)
+    }
+
     /// The labels in the order of their numbers, where there is one for each number.
     pub fn labels(&self) -> Option<Vec<String>> {
         let labels = self.id2label.as_ref()?;
@@ -72,13 +109,16 @@ impl Checkpoint {
             return Err(Error::bad_input(format!("{} is not a folder", dir.display()))
                 .hint("give the folder that holds config.json and model.safetensors"));
         }
-        let config_path = dir.join("config.json");
+        let sentence = sentence::read(dir)?;
+        let encoder: PathBuf = dir.components().chain(sentence.iter().flat_map(|s| s.encoder.components())).collect();
+        let config_path = encoder.join("config.json");
         let config = json::read_text(&config_path)?;
         let common = json::parse(&config, "config.json")?;
-        let (state, weights) = read_state(dir)?;
-        let (sentence, modules) = sentence::read(dir)?.unzip();
-        let files = std::iter::once(config_path).chain(weights).chain(modules.into_iter().flatten()).collect();
-        Ok(Checkpoint { dir: dir.to_owned(), config, common, sentence, state: state.with_current_names()?, files })
+        let (state, weights) = read_state(&encoder)?;
+        let modules = sentence.iter().flat_map(|modules| modules.files.clone());
+        let files = std::iter::once(config_path).chain(weights).chain(modules).collect();
+        let state = state.with_current_names()?;
+        Ok(Checkpoint { dir: dir.to_owned(), encoder, config, common, sentence, state, files })
     }
 
     /// How many numbers the tensors hold, and in which element types.

@@ -3,26 +3,105 @@
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use super::json;
+use super::{StateDict, Tensor, json, read_state};
 use crate::error::{Error, Result, printable};
 
 /// How the hidden states of a text become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// The mean over the tokens that are not padding.
-    Mean,
     /// The first token.
     FirstToken,
+    /// The largest numbers of the tokens that are not padding.
+    Max,
+    /// The mean over the tokens that are not padding.
+    Mean,
+    /// Their sum, divided by the root of their number.
+    MeanSqrtLen,
+    /// Their mean, each token counting as often as its position.
+    WeightedMean,
+    /// The last token that is not padding.
+    LastToken,
 }
 
-/// The modules after the encoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl Pooling {
+    /// The name of the mode, as sentence-transformers has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooling::FirstToken => "cls",
+            Pooling::Max => "max",
+            Pooling::Mean => "mean",
+            Pooling::MeanSqrtLen => "mean_sqrt_len_tokens",
+            Pooling::WeightedMean => "weightedmean",
+            Pooling::LastToken => "lasttoken",
+        }
+    }
+}
+
+/// A module after the encoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SentenceModule {
+    /// Its folder, and where its tensors are.
+    pub path: String,
+    /// What it does.
+    pub kind: ModuleKind,
+}
+
+/// What a module does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModuleKind {
+    /// From hidden states to one vector: those of the modes, side by side.
+    Pooling {
+        /// The modes, in the order in which they follow each other.
+        modes: Vec<Pooling>,
+        /// Whether the tokens of a prompt count.
+        include_prompt: bool,
+    },
+    /// A linear layer and a non-linearity.
+    Dense(Dense),
+    /// A norm over the vector.
+    LayerNorm {
+        /// The vector's width.
+        dimension: usize,
+    },
+    /// The vector at length 1.
+    Normalize,
+    /// One that only training knows.
+    Dropout,
+    /// One of another class.
+    Other(String),
+}
+
+/// A linear layer and a non-linearity, as a module's configuration describes them.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Dense {
+    /// Width of what it takes.
+    pub in_features: usize,
+    /// Width of what it gives.
+    pub out_features: usize,
+    /// Whether there is a bias.
+    #[serde(default = "yes")]
+    pub bias: bool,
+    /// The class of the non-linearity in `torch.nn`.
+    pub activation_function: String,
+}
+
+/// What `modules.json` names.
+#[derive(Clone, Debug, Default)]
 pub struct SentenceModules {
-    /// How tokens are pooled.
-    pub pooling: Pooling,
-    /// Whether vectors are made to have length 1.
-    pub normalize: bool,
+    /// The modules after the encoder, in order.
+    pub modules: Vec<SentenceModule>,
+    /// Their tensors, below the paths of their modules.
+    pub state: StateDict,
+    /// Longest text in tokens, where one is set.
+    pub max_seq_length: Option<usize>,
+    /// Whether texts are put in lower case before the tokenizer sees them.
+    pub do_lower_case: bool,
+    /// The folder of the encoder, below the checkpoint's.
+    pub(super) encoder: PathBuf,
+    /// The files that were read.
+    pub(super) files: Vec<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -32,76 +111,157 @@ struct Module {
     kind: String,
 }
 
-/// The fields of a pooling's configuration that may be set; any other mode is refused by name.
 #[derive(Deserialize)]
 struct PoolingConfig {
     #[serde(default)]
     pooling_mode_cls_token: bool,
     #[serde(default)]
-    pooling_mode_mean_tokens: bool,
-    #[serde(default)]
     pooling_mode_max_tokens: bool,
+    #[serde(default = "yes")]
+    pooling_mode_mean_tokens: bool,
     #[serde(default)]
     pooling_mode_mean_sqrt_len_tokens: bool,
     #[serde(default)]
     pooling_mode_weightedmean_tokens: bool,
     #[serde(default)]
     pooling_mode_lasttoken: bool,
+    #[serde(default = "yes")]
+    include_prompt: bool,
 }
 
-/// Reads the modules of a folder, if it is a model of sentence-transformers, and the files that were read.
-pub(super) fn read(dir: &Path) -> Result<Option<(SentenceModules, Vec<PathBuf>)>> {
+/// What sentence-transformers takes where a configuration is silent.
+fn yes() -> bool {
+    true
+}
+
+#[derive(Deserialize)]
+struct LayerNormConfig {
+    dimension: usize,
+}
+
+#[derive(Default, Deserialize)]
+struct TransformerConfig {
+    #[serde(default)]
+    max_seq_length: Option<usize>,
+    #[serde(default)]
+    do_lower_case: bool,
+}
+
+/// The names that the encoder's own configuration has had.
+const TRANSFORMER_CONFIGS: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
+/// Reads the modules of a folder, if it is a model of sentence-transformers.
+///
+/// A module of an unknown class is kept by its name: whether that matters depends on the task.
+pub(super) fn read(dir: &Path) -> Result<Option<SentenceModules>> {
     let path = dir.join("modules.json");
     if !path.is_file() {
         return Ok(None);
     }
     let modules: Vec<Module> = json::read(&path)?;
-    let mut files = vec![path];
-    let (mut pooling, mut normalize) = (None, false);
-    for module in &modules {
-        match module.kind.rsplit('.').next().unwrap_or_default() {
-            "Transformer" => {}
-            "Pooling" => {
-                let config = dir.join(inside(&module.path)?).join("config.json");
-                pooling = Some(read_pooling(&config)?);
-                files.push(config);
-            }
-            "Normalize" => normalize = true,
+    let mut found = SentenceModules { files: vec![path], ..SentenceModules::default() };
+    for (i, module) in modules.into_iter().enumerate() {
+        let place = format!("modules.json: {}", printable(&module.path));
+        let class = module.kind.strip_prefix("sentence_transformers.").and_then(|path| path.rsplit('.').next());
+        match (i, class) {
+            (0, Some("Transformer")) => found.transformer(dir, &module).map_err(|e| e.at(place))?,
             _ => {
-                return Err(Error::unsupported(format!("the module `{}` is not drawn yet", printable(&module.kind)))
-                    .at("modules.json: type"));
+                let kind = found.kind(dir, &module, class).map_err(|e| e.at(place))?;
+                found.modules.push(SentenceModule { path: module.path, kind });
             }
         }
     }
-    Ok(pooling.map(|pooling| (SentenceModules { pooling, normalize }, files)))
+    Ok(Some(found).filter(|found| !found.modules.is_empty()))
 }
 
-fn read_pooling(path: &Path) -> Result<Pooling> {
-    let config: PoolingConfig = json::read(path).map_err(|e| e.at(path.display().to_string()))?;
-    let others = [
-        ("pooling_mode_max_tokens", config.pooling_mode_max_tokens),
-        ("pooling_mode_mean_sqrt_len_tokens", config.pooling_mode_mean_sqrt_len_tokens),
-        ("pooling_mode_weightedmean_tokens", config.pooling_mode_weightedmean_tokens),
-        ("pooling_mode_lasttoken", config.pooling_mode_lasttoken),
-    ];
-    if let Some((mode, _)) = others.iter().find(|(_, set)| *set) {
-        return Err(Error::unsupported(format!("`{mode}` is not drawn yet")).at(path.display().to_string()));
+impl SentenceModules {
+    fn transformer(&mut self, dir: &Path, module: &Module) -> Result<()> {
+        self.encoder = inside(&module.path)?.to_owned();
+        let folder = dir.join(&self.encoder);
+        let config = TRANSFORMER_CONFIGS.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+        if let Some(path) = config {
+            let config: TransformerConfig = json::read(&path)?;
+            self.max_seq_length = config.max_seq_length;
+            self.do_lower_case = config.do_lower_case;
+            self.files.push(path);
+        }
+        Ok(())
     }
-    match (config.pooling_mode_mean_tokens, config.pooling_mode_cls_token) {
-        (true, false) => Ok(Pooling::Mean),
-        (false, true) => Ok(Pooling::FirstToken),
-        _ => Err(Error::unsupported("exactly one mode of pooling must be set").at(path.display().to_string())),
+
+    fn kind(&mut self, dir: &Path, module: &Module, class: Option<&str>) -> Result<ModuleKind> {
+        let folder = dir.join(inside(&module.path)?);
+        Ok(match class {
+            Some("Pooling") => {
+                let config: PoolingConfig = self.config(&folder)?;
+                ModuleKind::Pooling { modes: config.modes()?, include_prompt: config.include_prompt }
+            }
+            Some("Dense") => {
+                self.tensors(&folder, &module.path)?;
+                ModuleKind::Dense(self.config(&folder)?)
+            }
+            Some("LayerNorm") => {
+                self.tensors(&folder, &module.path)?;
+                let LayerNormConfig { dimension } = self.config(&folder)?;
+                ModuleKind::LayerNorm { dimension }
+            }
+            Some("Normalize") => ModuleKind::Normalize,
+            Some("Dropout") => ModuleKind::Dropout,
+            _ => ModuleKind::Other(module.kind.clone()),
+        })
+    }
+
+    fn config<T: DeserializeOwned>(&mut self, folder: &Path) -> Result<T> {
+        let path = folder.join("config.json");
+        let config = json::read(&path)?;
+        self.files.push(path);
+        Ok(config)
+    }
+
+    /// Adds the tensors of a module's folder below its path.
+    fn tensors(&mut self, folder: &Path, path: &str) -> Result<()> {
+        let (state, files) = read_state(folder)?;
+        for (name, tensor) in state.iter() {
+            let file = format!("{path}/{}", tensor.file).into();
+            self.state.insert(format!("{path}.{name}"), Tensor { weight: tensor.weight.clone(), file });
+        }
+        self.files.extend(files);
+        Ok(())
     }
 }
 
-/// A path below the checkpoint's folder.
+impl PoolingConfig {
+    /// The modes that are set, in the order in which sentence-transformers puts their vectors side by side.
+    fn modes(&self) -> Result<Vec<Pooling>> {
+        let modes = [
+            (self.pooling_mode_cls_token, Pooling::FirstToken),
+            (self.pooling_mode_max_tokens, Pooling::Max),
+            (self.pooling_mode_mean_tokens, Pooling::Mean),
+            (self.pooling_mode_mean_sqrt_len_tokens, Pooling::MeanSqrtLen),
+            (self.pooling_mode_weightedmean_tokens, Pooling::WeightedMean),
+            (self.pooling_mode_lasttoken, Pooling::LastToken),
+        ];
+        let set: Vec<Pooling> = modes.into_iter().filter(|(set, _)| *set).map(|(_, mode)| mode).collect();
+        match set.is_empty() {
+            true => Err(Error::bad_input("no mode of pooling is set")),
+            false => Ok(set),
+        }
+    }
+}
+
+/// A path below the checkpoint's folder, or the folder itself.
 fn inside(path: &str) -> Result<&Path> {
     let relative = Path::new(path);
-    match relative.components().all(|part| matches!(part, Component::Normal(_))) {
+    match relative.components().all(|part| matches!(part, Component::Normal(_))) && !path.contains('\\') {
         true => Ok(relative),
-        false => {
-            Err(Error::bad_input(format!("`{}` leads out of the checkpoint", printable(path))).at("modules.json: path"))
-        }
+        false => Err(Error::bad_input(format!("`{}` leads out of the checkpoint", printable(path)))),
     }
 }
 
@@ -109,30 +269,67 @@ fn inside(path: &str) -> Result<&Path> {
 mod tests {
     use super::*;
 
-    fn folder(module: &str, path: &str, pooling: &str) -> Result<Option<SentenceModules>> {
+    const MEAN: &str = r#"{"pooling_mode_mean_tokens": true}"#;
+
+    /// What is read of a folder with an encoder, a pooling, and a module of that class in the folder `2`.
+    fn folder(class: &str, path: &str, pooling: &str, config: &str) -> Result<Vec<ModuleKind>> {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("1_Pooling")).unwrap();
-        let kind =
-            |name: &str, path: &str| format!(r#"{{"path": "{path}", "type": "sentence_transformers.models.{name}"}}"#);
-        let modules = [kind("Transformer", ""), kind("Pooling", path), kind(module, "2")].join(",");
+        for (name, config) in [("1_Pooling", pooling), ("2", config)] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("config.json"), config).unwrap();
+        }
+        let kind = |class: &str, path: &str| format!(r#"{{"path": "{path}", "type": "{class}"}}"#);
+        let [transformer, pooling] =
+            ["Transformer", "Pooling"].map(|name| format!("sentence_transformers.models.{name}"));
+        let modules = [kind(&transformer, ""), kind(&pooling, path), kind(class, "2")].join(",");
         std::fs::write(dir.path().join("modules.json"), format!("[{modules}]")).unwrap();
-        std::fs::write(dir.path().join("1_Pooling/config.json"), pooling).unwrap();
-        Ok(read(dir.path())?.map(|(modules, _)| modules))
+        Ok(read(dir.path())?.unwrap().modules.into_iter().map(|module| module.kind).collect())
+    }
+
+    fn refusal(class: &str, path: &str, pooling: &str, config: &str) -> String {
+        folder(&format!("sentence_transformers.models.{class}"), path, pooling, config).unwrap_err().to_string()
     }
 
     #[test]
-    fn modules_are_read_and_what_is_not_drawn_is_refused_by_name() {
-        let mean = r#"{"pooling_mode_mean_tokens": true}"#;
-        let expected = SentenceModules { pooling: Pooling::Mean, normalize: true };
-        assert_eq!(folder("Normalize", "1_Pooling", mean).unwrap(), Some(expected));
-        let message = |found: Result<_>| found.unwrap_err().message().to_owned();
+    fn modules_are_read_in_order_and_unknown_ones_keep_their_name() {
+        let read = |class: &str| folder(class, "1_Pooling", MEAN, "{}").unwrap();
+        let mean = ModuleKind::Pooling { modes: vec![Pooling::Mean], include_prompt: true };
+        assert_eq!(read("sentence_transformers.models.Normalize"), [mean.clone(), ModuleKind::Normalize]);
+        // A class of someone else's that is called like a known one is not that one.
+        let other = |class: &str| ModuleKind::Other(class.to_owned());
+        for class in
+            ["custom_st.Normalize", "sentence_transformers.models.CNN", "sentence_transformers.models.Transformer"]
+        {
+            assert_eq!(read(class), [mean.clone(), other(class)]);
+        }
+    }
+
+    #[test]
+    fn modes_follow_each_other_as_in_sentence_transformers_and_the_mean_is_the_default() {
+        let modes = |config: &str| match folder("x", "1_Pooling", config, "{}").unwrap().swap_remove(0) {
+            ModuleKind::Pooling { modes, .. } => modes,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(modes("{}"), [Pooling::Mean]);
+        let both =
+            r#"{"pooling_mode_lasttoken": true, "pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": false}"#;
+        assert_eq!(modes(both), [Pooling::Max, Pooling::LastToken]);
+    }
+
+    #[test]
+    fn what_is_amiss_is_named_with_its_module() {
         assert_eq!(
-            message(folder("Dense", "1_Pooling", mean)),
-            "the module `sentence_transformers.models.Dense` is not drawn yet"
+            refusal("Normalize", "../1_Pooling", MEAN, "{}"),
+            "`../1_Pooling` leads out of the checkpoint\n  in modules.json: ../1_Pooling"
         );
-        assert_eq!(message(folder("Normalize", "../1_Pooling", mean)), "`../1_Pooling` leads out of the checkpoint");
-        let max = r#"{"pooling_mode_max_tokens": true}"#;
-        assert_eq!(message(folder("Normalize", "1_Pooling", max)), "`pooling_mode_max_tokens` is not drawn yet");
-        assert_eq!(message(folder("Normalize", "1_Pooling", "{}")), "exactly one mode of pooling must be set");
+        assert_eq!(
+            refusal("Normalize", "1_Pooling", r#"{"pooling_mode_mean_tokens": false}"#, "{}"),
+            "no mode of pooling is set\n  in modules.json: 1_Pooling"
+        );
+        let dense =
+            r#"{"in_features": 16, "out_features": 8, "activation_function": "torch.nn.modules.linear.Identity"}"#;
+        let said = refusal("Dense", "1_Pooling", MEAN, dense);
+        assert!(said.starts_with("neither model.safetensors nor pytorch_model.bin is there\n  in "), "{said}");
+        assert!(said.ends_with("\n  in modules.json: 2"), "{said}");
     }
 }

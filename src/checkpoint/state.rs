@@ -228,6 +228,13 @@ impl<'a> Scope<'a> {
         self.state.get(&full).map(|tensor| tensor.weight.shape()).ok_or_else(|| self.missing(&full))
     }
 
+    /// How many rows the table `name` has, whatever the configuration says: a vocabulary that was extended after
+    /// config.json was written has more, and the file is what the model was trained with.
+    pub fn rows(&self, name: &str, said: Size) -> Size {
+        let tensor = self.state.get(&self.full(name));
+        Size { n: tensor.and_then(|tensor| tensor.weight.shape().first().copied()).unwrap_or(said.n), ..said }
+    }
+
     /// The tensors that nobody has read.
     pub fn unread(&self) -> Vec<&'a str> {
         let read = self.read.borrow();

@@ -12,7 +12,7 @@ use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::eval::PROBES;
 use crate::pipeline::Observer;
-use crate::runtime::{self, Elements, Options, Runtime, TextEncoder};
+use crate::runtime::{self, Elements, Options, Reading, Runtime, TextEncoder};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -70,14 +70,20 @@ struct Report {
 
 pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
     let mut contestants = Vec::new();
-    let mut tokenizer = None;
+    let (mut tokenizer, mut reading) = (None, None);
     for path in &args.engines {
-        add(path, &args.onnx_adapter, &mut contestants, &mut tokenizer, screen)?;
+        add(path, &args.onnx_adapter, &mut contestants, (&mut tokenizer, &mut reading), screen)?;
     }
     let (rows, length) = (args.batch as usize, args.length as usize);
     let batch = TokenBatch { rows, length, ids: tokens(rows, length, tokenizer.as_deref())? };
     let threads = args.threads.unwrap_or(Options::default().threads);
-    let settings = Settings { threads, rounds: args.rounds as usize, seconds: args.seconds, seed: args.seed };
+    let settings = Settings {
+        threads,
+        rounds: args.rounds as usize,
+        seconds: args.seconds,
+        seed: args.seed,
+        reading: reading.unwrap_or_default(),
+    };
     screen.note(format!(
         "batch {rows}, {length} tokens, {threads} threads, {} rounds of {} s each",
         settings.rounds, settings.seconds
@@ -112,7 +118,7 @@ fn add(
     path: &Path,
     adapters: &[PathBuf],
     contestants: &mut Vec<Contestant>,
-    tokenizer: &mut Option<PathBuf>,
+    (tokenizer, reading): (&mut Option<PathBuf>, &mut Option<Reading>),
     screen: &Screen,
 ) -> Result<()> {
     if path.is_file() {
@@ -129,7 +135,7 @@ fn add(
         match runtime::available(engine.runtime) {
             Ok(_) => contestants.push(Contestant {
                 name: engine.name.clone(),
-                file: bundle.file(&engine.file)?,
+                file: bundle.engine(engine)?,
                 runtime: engine.runtime,
                 adapters: Vec::new(),
             }),
@@ -137,6 +143,7 @@ fn add(
         }
     }
     tokenizer.get_or_insert(bundle.file(bundle::TOKENIZER)?);
+    reading.get_or_insert(bundle.manifest.reading.unwrap_or_default());
     Ok(())
 }
 

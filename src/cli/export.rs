@@ -78,6 +78,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
             (model, adapters)
         }
     };
+    pipeline::warnings(&model).iter().for_each(|line| screen.warn(line));
     let graph = pipeline::compile(&model, &Scheme::new(&args.target, args.precision), &mut manager)?;
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));
     if let Some(text) = &manager.dump {

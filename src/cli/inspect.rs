@@ -10,6 +10,7 @@ use crate::adapter::{self, hub};
 use crate::bundle::{self, Bundle, Manifest};
 use crate::checkpoint::{Checkpoint, read_weights};
 use crate::error::{Error, Result, printable, printable_sentence};
+use crate::runtime::Reading;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -107,11 +108,11 @@ fn describe_weights(report: &CheckpointReport) -> String {
 
 fn describe_bundle(manifest: &Manifest) -> String {
     let mut out = format!(
-        "bundle {}: {} for {}, {} labels, up to {} tokens; built by kilnc {}\n",
+        "bundle {}: {} for {}, {}, up to {} tokens; built by kilnc {}\n",
         printable(&manifest.name),
         printable(&manifest.model_type),
         manifest.task,
-        manifest.labels.len(),
+        answers(manifest),
         manifest.max_length,
         printable(&manifest.kilnc)
     );
@@ -157,6 +158,18 @@ fn describe_bundle(manifest: &Manifest) -> String {
     }
     out += &format!("{} files; check them with kilnc verify\n", manifest.files.len());
     out
+}
+
+/// What the bundle answers with.
+fn answers(manifest: &Manifest) -> String {
+    let labels = manifest.labels.len();
+    match manifest.reading {
+        None | Some(Reading::OneLabel) => format!("{labels} labels"),
+        Some(Reading::ManyLabels) => format!("any of {labels} labels"),
+        Some(Reading::Numbers) if labels == 1 => "a number".to_owned(),
+        Some(Reading::Numbers) => format!("{labels} numbers"),
+        Some(Reading::Score) => "a score".to_owned(),
+    }
 }
 
 fn short(digest: &str) -> &str {

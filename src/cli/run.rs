@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::Screen;
 use crate::bundle::{self, Bundle};
 use crate::checkpoint::json;
-use crate::error::{Error, Result};
-use crate::runtime::{self, Answer, Engine, Options, Runtime, TextEncoder, classify};
+use crate::error::{Error, Result, printable};
+use crate::runtime::{self, Answer, Choice, Classes, Engine, Options, Reading, Runtime, TextEncoder, TextInput};
 use crate::task::Task;
 
 #[derive(Args)]
@@ -17,6 +17,7 @@ use crate::task::Task;
 Examples:
   kilnc run sections.kiln --text \"a mail server with spam filtering\"
   kilnc run sections.kiln --text \"chess engine\" --text \"font editor\" --engine tract-fp32 --json
+  kilnc run reranker.kiln --text \"how tall is it?\" --pair \"It is 3 m high.\" --pair \"It is red.\"
   echo \"one text on each line\" | kilnc run sections.kiln
   kilnc run base.onnx --onnx-adapter sections-lora.onnx_adapter --tokenizer checkpoint/tokenizer.json \\
       --labels labels.json --text \"chess engine\"")]
@@ -26,6 +27,9 @@ pub struct RunArgs {
     /// A text; without any, one from each line of standard input.
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
+    /// The second text of a pair: one for each text, or any number for one text.
+    #[arg(long, value_name = "TEXT")]
+    pair: Vec<String>,
     /// Which of the bundle's engines; the fastest that runs here, if not given.
     #[arg(long, value_name = "NAME")]
     engine: Option<String>,
@@ -66,8 +70,7 @@ impl ModelArgs {
         Ok(Classifier {
             engine: runtime::open_with(Runtime::Ort, model, options, &self.onnx_adapter)?,
             encoder: TextEncoder::open(tokenizer, self.max_length.unwrap_or(MAX_LENGTH))?,
-            labels: json::read(labels)?,
-            name: json::file_name(model),
+            classes: classes(json::read(labels)?),
         })
     }
 
@@ -86,12 +89,17 @@ impl ModelArgs {
     }
 }
 
+/// Of a model that says nothing of its answers: a single one is a score.
+fn classes(labels: Vec<String>) -> Classes {
+    let reading = if labels.len() == 1 { Reading::Score } else { Reading::OneLabel };
+    Classes { labels, reading }
+}
+
 /// A bundle's engine, opened with what it needs to answer.
 pub(super) struct Classifier {
     pub engine: Box<dyn Engine>,
     pub encoder: TextEncoder,
-    pub labels: Vec<String>,
-    pub name: String,
+    pub classes: Classes,
 }
 
 impl Classifier {
@@ -110,23 +118,24 @@ impl Classifier {
             screen.note(format!("engine {} on {}, {why}", entry.name, entry.runtime));
         }
         Ok(Classifier {
-            engine: runtime::open(entry.runtime, &bundle.file(&entry.file)?, options)?,
+            engine: runtime::open(entry.runtime, &bundle.engine(entry)?, options)?,
             encoder: TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, manifest.max_length)?,
-            labels: manifest.labels.clone(),
-            name: entry.name.clone(),
+            classes: bundle.classes(),
         })
     }
 
-    /// Answers one text.
-    pub fn answer(&mut self, text: &str) -> Result<Answer> {
-        let answers = classify(&mut *self.engine, &self.encoder, &self.labels, &[text])?;
-        answers.into_iter().next().ok_or_else(|| Error::bug("a text was not answered"))
+    /// The logits of one text.
+    pub fn logits(&mut self, input: TextInput) -> Result<Vec<f32>> {
+        let rows = runtime::logits(&mut *self.engine, &self.encoder, &[input])?;
+        rows.into_iter().next().ok_or_else(|| Error::bug("a text was not answered"))
     }
 }
 
 #[derive(Serialize)]
 struct Line {
     text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pair: Option<String>,
     #[serde(flatten)]
     answer: Answer,
 }
@@ -142,20 +151,50 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     };
     let texts = if args.text.is_empty() { read_lines()? } else { args.text };
     let mut lines = Vec::with_capacity(texts.len());
-    for text in texts {
-        if text.trim().is_empty() {
+    for (text, pair) in paired(texts, args.pair)? {
+        if text.trim().is_empty() || pair.as_ref().is_some_and(|pair| pair.trim().is_empty()) {
             return Err(Error::bad_input("a text is empty"));
         }
-        let answer = classifier.answer(&text)?;
-        lines.push(Line { text, answer });
+        let logits = classifier.logits(TextInput { text: &text, pair: pair.as_deref() })?;
+        lines.push(Line { answer: classifier.classes.read(&logits)?, text, pair });
     }
     screen.result(&lines, |lines| {
-        let width = lines.iter().map(|line| line.answer.label.chars().count()).max().unwrap_or(0);
-        let line = |line: &Line| {
-            format!("{:width$}  {:.3}  {}\n", line.answer.label, line.answer.score, shortened(&line.text))
+        let label = |answer: &Answer| match answer {
+            Answer::Label(one) => one.label.chars().count(),
+            _ => 0,
         };
-        lines.iter().map(line).collect()
+        let longest = lines.iter().map(|line| label(&line.answer)).max().unwrap_or(0);
+        let answers: Vec<String> = lines.iter().map(|line| told(&line.answer, longest)).collect();
+        let width = answers.iter().map(|answer| answer.chars().count()).max().unwrap_or(0);
+        let line = |(line, answer): (&Line, &String)| {
+            let pair = line.pair.as_ref().map(|pair| format!("  ·  {}", shortened(pair))).unwrap_or_default();
+            format!("{answer:width$}  {}{pair}\n", shortened(&line.text))
+        };
+        lines.iter().zip(&answers).map(line).collect()
     })
+}
+
+/// Each text with the second of its pair, or one text with each of the pairs.
+fn paired(texts: Vec<String>, pairs: Vec<String>) -> Result<Vec<(String, Option<String>)>> {
+    match (texts.as_slice(), pairs.len()) {
+        (_, 0) => Ok(texts.into_iter().map(|text| (text, None)).collect()),
+        ([one], _) => Ok(pairs.into_iter().map(|pair| (one.clone(), Some(pair))).collect()),
+        (many, n) if many.len() == n => Ok(texts.into_iter().zip(pairs.into_iter().map(Some)).collect()),
+        (many, n) => Err(Error::bad_input(format!("{n} times --pair for {} texts", many.len()))
+            .hint("give one --pair for each --text, or one --text for all")),
+    }
+}
+
+/// An answer in words, with room for a label of that length where there is one.
+fn told(answer: &Answer, longest: usize) -> String {
+    let choice = |Choice { label, score, .. }: &Choice| format!("{} {score:.3}", printable(label));
+    match answer {
+        Answer::Label(Choice { label, score, .. }) => format!("{:longest$}  {score:.3}", printable(label)),
+        Answer::Labels { labels, .. } if labels.is_empty() => "none".to_owned(),
+        Answer::Labels { labels, .. } => labels.iter().map(choice).collect::<Vec<_>>().join(", "),
+        Answer::Numbers { numbers } => numbers.iter().map(|n| format!("{n:.4}")).collect::<Vec<_>>().join(", "),
+        Answer::Score { score } => format!("{score:.4}"),
+    }
 }
 
 fn read_lines() -> Result<Vec<String>> {
@@ -169,6 +208,21 @@ fn read_lines() -> Result<Vec<String>> {
 }
 
 fn shortened(text: &str) -> String {
-    let short = crate::error::printable(text);
+    let short = printable(text);
     if short.chars().count() <= 80 { short } else { short.chars().take(79).chain(['…']).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_go_with_their_text_or_all_with_one() {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let found = |texts: &[&str], pairs: &[&str]| paired(owned(texts), owned(pairs)).map(|all| all.len());
+        assert_eq!(found(&["a", "b"], &[]).unwrap(), 2);
+        assert_eq!(found(&["a", "b"], &["c", "d"]).unwrap(), 2);
+        assert_eq!(found(&["a"], &["b", "c", "d"]).unwrap(), 3);
+        assert_eq!(found(&["a", "b"], &["c"]).unwrap_err().message(), "1 times --pair for 2 texts");
+    }
 }

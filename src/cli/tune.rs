@@ -79,7 +79,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         calibrator: &calibrator,
         encoder: judge.encoder(),
         texts: judge.texts(),
-        labels: judge.labels(),
+        classes: judge.classes(),
         max_drop: args.max_drop,
         shape: args.shape,
         scratch: stage.dir(),

@@ -1,36 +1,72 @@
-//! Texts with labels, one JSON object on each line.
+//! Texts with what should be answered, one JSON object on each line.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::checkpoint::json::{self, file_name};
 use crate::error::{Error, Result, nearest, printable, printable_sentence};
+use crate::runtime::{Classes, Reading, TextInput};
 
 /// Longest line that is read, in bytes.
 const LONGEST_LINE: u64 = 16 << 20;
 
-/// A text, and its label where there is one.
-#[derive(Clone, Debug, Deserialize)]
+/// A text or a pair of texts, and what should be answered, where that is known.
+#[derive(Clone, Debug)]
 pub struct Example {
     /// What the model is asked.
     pub text: String,
+    /// The second text of a pair.
+    pub pair: Option<String>,
     /// What the answer should be.
-    #[serde(default)]
-    pub label: Option<String>,
+    pub truth: Option<Truth>,
 }
 
-/// Reads a JSONL file of objects with `text` and, for scoring, `label`. Fails, naming the line, where one is no such
-/// object, is empty, or has a label that is not among `labels`.
-pub fn read_examples(path: &Path, labels: &[String]) -> Result<Vec<Example>> {
+/// What should be answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Truth {
+    /// These labels, by number and in order.
+    Classes(Vec<usize>),
+    /// These numbers.
+    Numbers(Vec<f32>),
+}
+
+impl Example {
+    /// A text of which nothing is known.
+    pub fn unlabelled(text: &str) -> Example {
+        Example { text: text.to_owned(), pair: None, truth: None }
+    }
+}
+
+impl<'a> From<&'a Example> for TextInput<'a> {
+    fn from(example: &'a Example) -> TextInput<'a> {
+        TextInput { text: &example.text, pair: example.pair.as_deref() }
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    text: String,
+    #[serde(default, alias = "text_pair")]
+    pair: Option<String>,
+    #[serde(default)]
+    label: Option<Value>,
+    #[serde(default)]
+    labels: Option<Vec<Value>>,
+}
+
+/// Reads a JSONL file of objects with `text`, for pairs `pair` (or `text_pair`), and for scoring `label` or `labels`.
+/// Fails, naming the line, where one is no such object, has an empty text, or a label that `classes` cannot answer.
+pub fn read_examples(path: &Path, classes: &Classes) -> Result<Vec<Example>> {
     let file = File::open(path).map_err(|e| Error::io("reading", path, &e))?;
-    parse_examples(BufReader::new(file), &file_name(path), labels)
+    parse_examples(BufReader::new(file), &file_name(path), classes)
 }
 
 /// The same for the lines of `reader`, which messages call `file`.
-pub fn parse_examples(mut reader: impl BufRead, file: &str, labels: &[String]) -> Result<Vec<Example>> {
+pub fn parse_examples(mut reader: impl BufRead, file: &str, classes: &Classes) -> Result<Vec<Example>> {
     let mut examples = Vec::new();
     let mut line = Vec::new();
     for number in 1.. {
@@ -47,9 +83,8 @@ pub fn parse_examples(mut reader: impl BufRead, file: &str, labels: &[String]) -
         if text.trim().is_empty() {
             continue;
         }
-        let example: Example = json::parse(text.trim_end(), &place)?;
-        check(&example, labels).map_err(|e| e.at(place))?;
-        examples.push(example);
+        let line: Line = json::parse(text.trim_end(), &place)?;
+        examples.push(line.example(classes).map_err(|e| e.at(place))?);
     }
     if examples.is_empty() {
         return Err(Error::bad_input(format!("{file} holds no texts"))
@@ -58,38 +93,105 @@ pub fn parse_examples(mut reader: impl BufRead, file: &str, labels: &[String]) -
     Ok(examples)
 }
 
-fn check(example: &Example, labels: &[String]) -> Result<()> {
-    if example.text.trim().is_empty() {
-        return Err(Error::bad_input("the text is empty"));
-    }
-    match &example.label {
-        Some(label) if !labels.is_empty() && !labels.contains(label) => {
-            let error = Error::bad_input(format!("unknown label `{}`", printable(label)));
-            Err(match nearest(label, labels.iter().map(String::as_str)) {
-                Some(near) => error.hint(format!("did you mean `{near}`?")),
-                None => error.hint(format!("known: {}", printable_sentence(&labels.join(", ")))),
-            })
+impl Line {
+    fn example(self, classes: &Classes) -> Result<Example> {
+        if self.text.trim().is_empty() || self.pair.as_ref().is_some_and(|pair| pair.trim().is_empty()) {
+            return Err(Error::bad_input("the text is empty"));
         }
-        _ => Ok(()),
+        // Where answers have no names, labels are someone else's.
+        let truth = match (self.label, self.labels) {
+            _ if classes.labels.is_empty() => None,
+            (None, None) => None,
+            (Some(_), Some(_)) => return Err(Error::bad_input("there are `label` and `labels`, expected one of them")),
+            (Some(label), None) => Some(truth(&[label], classes)?),
+            (None, Some(_)) if classes.reading == Reading::OneLabel => {
+                return Err(Error::bad_input("found `labels`, but the model answers with one")
+                    .hint("write `label`; where the model has several answers at once, say so by `problem_type`"));
+            }
+            (None, Some(labels)) => Some(truth(&labels, classes)?),
+        };
+        Ok(Example { text: self.text, pair: self.pair, truth })
     }
+}
+
+/// What should be answered, in the terms of a model's answers.
+fn truth(found: &[Value], classes: &Classes) -> Result<Truth> {
+    match classes.reading {
+        Reading::OneLabel | Reading::ManyLabels => {
+            let mut numbers = found.iter().map(|label| number_of(label, classes)).collect::<Result<Vec<_>>>()?;
+            numbers.sort_unstable();
+            match numbers.windows(2).any(|pair| pair.first() == pair.last()) {
+                true => Err(Error::bad_input("a label stands twice")),
+                false => Ok(Truth::Classes(numbers)),
+            }
+        }
+        Reading::Numbers | Reading::Score => {
+            let numbers = found.iter().map(number).collect::<Result<Vec<_>>>()?;
+            match (numbers.len(), classes.labels.len()) {
+                (found, expected) if found != expected => {
+                    Err(Error::bad_input(format!("found {found} numbers, but the model answers with {expected}")))
+                }
+                _ => Ok(Truth::Numbers(numbers)),
+            }
+        }
+    }
+}
+
+fn number_of(label: &Value, classes: &Classes) -> Result<usize> {
+    let Value::String(label) = label else {
+        return Err(Error::bad_input(format!("expected the name of a label, found {}", printable(&label.to_string()))));
+    };
+    classes.labels.iter().position(|known| known == label).ok_or_else(|| {
+        let error = Error::bad_input(format!("unknown label `{}`", printable(label)));
+        match nearest(label, classes.labels.iter().map(String::as_str)) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error.hint(format!("known: {}", printable_sentence(&classes.labels.join(", ")))),
+        }
+    })
+}
+
+fn number(label: &Value) -> Result<f32> {
+    label.as_f64().map(|number| number as f32).filter(|number| number.is_finite()).ok_or_else(|| {
+        Error::bad_input(format!("expected a number, found {}", printable(&label.to_string())))
+            .hint("the model answers with numbers")
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Vec<Example>> {
+    fn read_as(reading: Reading, text: &str) -> Result<Vec<Example>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("texts.jsonl");
         std::fs::write(&path, text).unwrap();
-        read_examples(&path, &["web".to_owned(), "mail".to_owned()])
+        read_examples(&path, &Classes { labels: vec!["web".to_owned(), "mail".to_owned()], reading })
+    }
+
+    fn read(text: &str) -> Result<Vec<Example>> {
+        read_as(Reading::OneLabel, text)
+    }
+
+    fn truth(reading: Reading, label: &str) -> Truth {
+        read_as(reading, &format!("{{\"text\": \"a\", {label}}}")).unwrap().swap_remove(0).truth.unwrap()
     }
 
     #[test]
     fn lines_are_examples_and_blank_ones_are_passed_over() {
-        let examples = read("{\"text\": \"a\", \"label\": \"web\"}\n\n{\"text\": \"b\"}\n").unwrap();
+        let examples =
+            read("{\"text\": \"a\", \"label\": \"mail\"}\n\n{\"text\": \"b\", \"text_pair\": \"c\"}\n").unwrap();
         assert_eq!(examples.len(), 2);
-        assert_eq!(examples[1].label, None);
+        assert_eq!((&examples[0].truth, &examples[0].pair), (&Some(Truth::Classes(vec![1])), &None));
+        assert_eq!((&examples[1].truth, examples[1].pair.as_deref()), (&None, Some("c")));
+    }
+
+    #[test]
+    fn truths_are_what_the_model_can_answer() {
+        let many = |label| truth(Reading::ManyLabels, label);
+        assert_eq!(many("\"labels\": [\"mail\", \"web\"]"), Truth::Classes(vec![0, 1]));
+        assert_eq!(many("\"labels\": []"), Truth::Classes(vec![]));
+        assert_eq!(many("\"label\": \"mail\""), Truth::Classes(vec![1]));
+        assert_eq!(truth(Reading::Numbers, "\"labels\": [1, -0.5]"), Truth::Numbers(vec![1.0, -0.5]));
     }
 
     #[test]
@@ -114,12 +216,28 @@ mod tests {
 
     #[test]
     fn a_line_has_a_length_and_is_utf_8() {
-        let labels = ["web".to_owned()];
-        let refused = |reader: &mut dyn Read| parse_examples(BufReader::new(reader), "t.jsonl", &labels).unwrap_err();
+        let classes = Classes::default();
+        let refused = |reader: &mut dyn Read| parse_examples(BufReader::new(reader), "t.jsonl", &classes).unwrap_err();
         let long = "t.jsonl line 1: longer than 16777216 bytes";
         // 100 MB without an end, and 17 MB of a letter of two bytes that the limit cuts in half.
         assert_eq!(refused(&mut std::io::repeat(b'x').take(100_000_000)).message(), long);
         assert_eq!(refused(&mut format!("x{}", "é".repeat(17 << 19)).as_bytes()).message(), long);
         assert_eq!(refused(&mut &b"{\"text\": \"\xff\"}"[..]).message(), "t.jsonl line 1: not UTF-8");
+    }
+
+    #[test]
+    fn labels_that_the_model_cannot_answer_are_refused() {
+        let refused = |reading, label: &str| {
+            let line = format!("{{\"text\": \"a\", {label}}}");
+            read_as(reading, &line).unwrap_err().message().to_owned()
+        };
+        let one = Reading::OneLabel;
+        assert_eq!(refused(one, "\"labels\": [\"web\"]"), "found `labels`, but the model answers with one");
+        assert_eq!(refused(one, "\"label\": 1"), "expected the name of a label, found 1");
+        assert_eq!(refused(Reading::ManyLabels, "\"labels\": [\"web\", \"web\"]"), "a label stands twice");
+        let both = "\"label\": \"web\", \"labels\": []";
+        assert_eq!(refused(one, both), "there are `label` and `labels`, expected one of them");
+        assert_eq!(refused(Reading::Numbers, "\"label\": \"web\""), "expected a number, found \"web\"");
+        assert_eq!(refused(Reading::Numbers, "\"label\": 1"), "found 1 numbers, but the model answers with 2");
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Parity;
 use crate::error::{Error, Result, nearest, printable};
+use crate::runtime::Reading;
 
 /// The bounds for one engine. What is not set is not demanded; non-finite outputs never pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,13 +52,25 @@ impl Gate {
             bound,
             passed: bound.is_none_or(|bound| found <= bound),
         };
-        let mut checks = vec![
-            at_least("agreement", parity.agreement, self.agreement),
-            at_most("max_abs", parity.max_abs, self.max_abs),
-            at_most("non_finite", parity.non_finite as f64, Some(0.0)),
-        ];
+        let mut checks: Vec<Check> =
+            parity.agreement.map(|agreement| at_least("agreement", agreement, self.agreement)).into_iter().collect();
+        checks.push(at_most("max_abs", parity.max_abs, self.max_abs));
+        checks.push(at_most("non_finite", parity.non_finite as f64, Some(0.0)));
         checks.extend(accuracy_drop.map(|drop| at_most("accuracy_drop", drop, self.accuracy_drop)));
         checks
+    }
+
+    /// Refuses bounds that mean nothing for such answers.
+    pub fn check_fits(&self, reading: Reading) -> Result<()> {
+        let bounds = [("agreement", self.agreement), ("accuracy_drop", self.accuracy_drop)];
+        let answers_are_numbers = matches!(reading, Reading::Numbers | Reading::Score);
+        match bounds.iter().find(|(_, bound)| bound.is_some() && answers_are_numbers) {
+            None => Ok(()),
+            Some((measure, _)) => {
+                Err(Error::bad_input(format!("a bound on `{measure}` means nothing where answers are numbers"))
+                    .hint("bound max_abs, the largest difference of any number"))
+            }
+        }
     }
 
     /// Takes the bounds of `other` where it has any.
@@ -134,7 +147,7 @@ mod tests {
     #[test]
     fn bounds_are_read_and_held() {
         let gate: Gate = "agreement=0.985, accuracy_drop=0.005".parse().unwrap();
-        let parity = Parity { rows: 100, agreement: 0.98, max_abs: 1.0, min_cosine: 0.9, non_finite: 0 };
+        let parity = Parity { rows: 100, agreement: Some(0.98), max_abs: 1.0, min_cosine: 0.9, non_finite: 0 };
         let failed: Vec<_> = gate.check(&parity, Some(0.001)).into_iter().filter(|c| !c.passed).collect();
         assert_eq!(failed.len(), 1);
         assert_eq!(failed[0].to_string(), "agreement 0.98 (≥ 0.985)");
@@ -142,8 +155,16 @@ mod tests {
 
     #[test]
     fn outputs_that_are_not_finite_never_pass() {
-        let parity = Parity { rows: 1, agreement: 1.0, max_abs: 0.0, min_cosine: 1.0, non_finite: 1 };
+        let parity = Parity { rows: 1, agreement: Some(1.0), max_abs: 0.0, min_cosine: 1.0, non_finite: 1 };
         assert!(Gate::default().check(&parity, None).iter().any(|c| !c.passed));
+    }
+
+    #[test]
+    fn bounds_that_mean_nothing_are_refused() {
+        let gate: Gate = "agreement=0.9".parse().unwrap();
+        gate.check_fits(Reading::ManyLabels).unwrap();
+        let error = gate.check_fits(Reading::Numbers).unwrap_err();
+        assert_eq!(error.message(), "a bound on `agreement` means nothing where answers are numbers");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::Parity;
 use crate::checkpoint::safetensors;
 use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
-use crate::runtime::{Elements, Engine, Named, Tensor};
+use crate::runtime::{Elements, Engine, Named, Reading, Tensor};
 
 /// Inputs, and the outputs that belong to them.
 #[derive(Clone, Debug)]
@@ -49,6 +49,11 @@ impl Golden {
 
     /// Runs an engine on the inputs and compares all outputs that the file has.
     pub fn compare(&self, engine: &mut dyn Engine) -> Result<Parity> {
+        self.compare_answers(engine, Reading::OneLabel)
+    }
+
+    /// The same for a classifier whose logits are read so.
+    pub fn compare_answers(&self, engine: &mut dyn Engine, reading: Reading) -> Result<Parity> {
         let found = engine.run(&self.inputs)?;
         let mut pairs = Vec::new();
         for (name, expected) in &self.outputs {
@@ -67,7 +72,7 @@ impl Golden {
                 pairs.extend(self.rows(&expected.shape, a).into_iter().zip(self.rows(&expected.shape, b)));
             }
         }
-        Parity::of(pairs.iter().map(|(a, b)| (a.as_slice(), b.as_slice())))
+        Parity::of_answers(pairs.iter().map(|(a, b)| (a.as_slice(), b.as_slice())), reading)
     }
 
     /// The rows of an output that mean something: what is said of padding is nobody's answer, and families with local

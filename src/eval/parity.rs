@@ -3,14 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::runtime::Reading;
 
 /// Outputs of a candidate held against those of a reference, row by row.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Parity {
     /// How many rows were compared.
     pub rows: usize,
-    /// Share of rows whose largest element is the same one, 0 to 1.
-    pub agreement: f64,
+    /// Share of rows that say the same, 0 to 1; none where answers are numbers, which are the same or near.
+    pub agreement: Option<f64>,
     /// Largest difference of any element.
     pub max_abs: f64,
     /// Smallest cosine of any two rows.
@@ -20,10 +21,15 @@ pub struct Parity {
 }
 
 impl Parity {
-    /// Compares rows in pairs. Fails where there are none, or a row of another length.
+    /// Compares rows in pairs; those with the same largest element say the same.
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a [f32], &'a [f32])>) -> Result<Parity> {
+        Parity::of_answers(pairs, Reading::OneLabel)
+    }
+
+    /// Compares rows of logits in pairs. Fails where there are none, or a row of another length.
+    pub fn of_answers<'a>(pairs: impl IntoIterator<Item = (&'a [f32], &'a [f32])>, reading: Reading) -> Result<Parity> {
         let mut parity = Parity { min_cosine: 1.0, ..Parity::default() };
-        let mut agreed = 0;
+        let mut agreed = Some(0);
         for (reference, candidate) in pairs {
             if reference.len() != candidate.len() || reference.is_empty() {
                 return Err(Error::bad_input(format!(
@@ -33,7 +39,8 @@ impl Parity {
                 )));
             }
             parity.rows += 1;
-            agreed += usize::from(largest(reference) == largest(candidate));
+            let same = reading.chosen(reference).zip(reading.chosen(candidate)).map(|(a, b)| a == b);
+            agreed = agreed.zip(same).map(|(agreed, same)| agreed + usize::from(same));
             parity.non_finite += candidate.iter().filter(|x| !x.is_finite()).count();
             let apart = reference.iter().zip(candidate).map(|(a, b)| f64::from((a - b).abs()));
             // A NaN must not pass for a small difference.
@@ -44,13 +51,9 @@ impl Parity {
         if parity.rows == 0 {
             return Err(Error::bad_input("there is nothing to compare"));
         }
-        parity.agreement = agreed as f64 / parity.rows as f64;
+        parity.agreement = agreed.map(|agreed| agreed as f64 / parity.rows as f64);
         Ok(parity)
     }
-}
-
-fn largest(row: &[f32]) -> Option<usize> {
-    row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i)
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
@@ -67,16 +70,23 @@ mod tests {
     fn equal_rows_agree_in_everything() {
         let rows: [&[f32]; 2] = [&[1.0, 2.0], &[3.0, -1.0]];
         let parity = Parity::of(rows.into_iter().zip(rows)).unwrap();
-        assert_eq!((parity.rows, parity.agreement, parity.max_abs, parity.non_finite), (2, 1.0, 0.0, 0));
+        assert_eq!((parity.rows, parity.agreement, parity.max_abs, parity.non_finite), (2, Some(1.0), 0.0, 0));
         assert!(parity.min_cosine > 0.999_999);
     }
 
     #[test]
     fn differences_are_measured_and_nan_never_passes() {
         let parity = Parity::of([(&[1.0f32, 2.0][..], &[2.5f32, 2.0][..])]).unwrap();
-        assert_eq!((parity.agreement, parity.max_abs), (0.0, 1.5));
+        assert_eq!((parity.agreement, parity.max_abs), (Some(0.0), 1.5));
         let parity = Parity::of([(&[1.0f32, 2.0][..], &[f32::NAN, 2.0][..])]).unwrap();
         assert_eq!((parity.max_abs, parity.min_cosine, parity.non_finite), (f64::INFINITY, -1.0, 1));
+    }
+
+    #[test]
+    fn sets_of_labels_agree_as_sets_and_numbers_do_not() {
+        let rows: [(&[f32], &[f32]); 2] = [(&[3.0, 1.0], &[1.0, 3.0]), (&[3.0, -1.0], &[3.0, 0.0])];
+        assert_eq!(Parity::of_answers(rows, Reading::ManyLabels).unwrap().agreement, Some(0.5));
+        assert_eq!(Parity::of_answers(rows, Reading::Numbers).unwrap().agreement, None);
     }
 
     #[test]

@@ -34,8 +34,10 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::TokenConv { groups } => conv(&operands, *groups, 2),
         Op::Conv { groups } => conv(&operands, *groups, 1),
         Op::Concat { axis } => concat(&operands, *axis),
-        Op::MeanPool => mean_pool(&operands),
-        Op::ReduceSum { axes, keep } | Op::ReduceMean { axes, keep } => reduce(&operands, axes, *keep),
+        Op::MeanPool | Op::MeanSqrtLenPool | Op::WeightedMeanPool | Op::MaxPool | Op::LastToken => pool(&operands),
+        Op::ReduceSum { axes, keep } | Op::ReduceMean { axes, keep } | Op::ReduceMax { axes, keep } => {
+            reduce(&operands, axes, *keep)
+        }
         Op::Select { axis, .. } => select(&operands, *axis),
         Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Max => elementwise(&operands, 2),
         Op::Sum => elementwise(&operands, inputs.len()),
@@ -226,7 +228,7 @@ fn concat(o: &Operands, axis: i64) -> Inferred {
     Ok(vec![out])
 }
 
-fn mean_pool(o: &Operands) -> Inferred {
+fn pool(o: &Operands) -> Inferred {
     o.count(2, 2)?;
     let x = o.get(0, "x")?;
     let [batch, length, width] = x.shape.as_slice() else {
@@ -518,6 +520,8 @@ mod tests {
             (Op::Unsqueeze { axes: vec![1, 2] }, &["i64[b, s]"], &["i64[b, 1, 1, s]"]),
             (Op::Split { axis: -1, sizes: vec![1, 3] }, &["f32[b, 4]"], &["f32[b, 1]", "f32[b, 3]"]),
             (Op::Select { axis: 1, index: 0 }, &["f32[b, s, 4]"], &["f32[b, 4]"]),
+            (Op::LastToken, &["f32[b, s, 4]", "i64[b, s]"], &["f32[b, 4]"]),
+            (Op::ReduceMax { axes: vec![1], keep: false }, &["f32[b, s, 4]"], &["f32[b, 4]"]),
             (Op::DynamicQuantizeLinear, &["f32[b, 4]"], &["u8[b, 4]", "f32[]", "u8[]"]),
             (
                 Op::ReshapeTo { shape: vec![Dim::from("b"), Dim::from("s").affine(2, -1), Dim::from(3), "s".into()] },

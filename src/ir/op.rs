@@ -180,6 +180,14 @@ ops! {
         groups: i64 };
     /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the mean over the positions where the mask is 1.
     MeanPool;
+    /// The same, divided by the root of their number in place of their number.
+    MeanSqrtLenPool;
+    /// The same, each position counting as often as its number, from 1 on (arXiv 2202.08904).
+    WeightedMeanPool;
+    /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the largest numbers over the positions where the mask is 1.
+    MaxPool;
+    /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the last position where the mask is 1; zeros where there is none.
+    LastToken;
     /// `(x […, h]) → […, h]`: divided by the Euclidean length of the last dimension.
     Normalize;
     /// `(x) → x` without dimension `axis`, at `index`.
@@ -214,6 +222,10 @@ ops! {
         keep: bool };
     /// Means over `axes`, which stay with size 1 or go.
     ReduceMean { /// The dimensions that are averaged.
+        axes: Vec<i64>, /// Whether they stay.
+        keep: bool };
+    /// The largest numbers over `axes`, which stay with size 1 or go.
+    ReduceMax { /// The dimensions that are searched.
         axes: Vec<i64>, /// Whether they stay.
         keep: bool };
     /// Hyperbolic tangent.

@@ -26,7 +26,10 @@ impl Pass for Half {
         let graph = retype(graph, |rw, node| {
             report.changed += 1;
             let outputs = match node.op {
-                Op::LayerNorm { .. } | Op::MeanPool | Op::Normalize => narrow.island(rw, node)?,
+                Op::LayerNorm { .. } | Op::Normalize => narrow.island(rw, node)?,
+                Op::MeanPool | Op::MeanSqrtLenPool | Op::WeightedMeanPool | Op::MaxPool | Op::LastToken => {
+                    narrow.island(rw, node)?
+                }
                 Op::Add if rw.old().feeds_only_norms(node) => narrow.wide(rw, node, rw.name(node))?,
                 _ => narrow.inside(rw, node)?,
             };

@@ -24,7 +24,7 @@ pub(super) fn task(state: &StateDict, merged: &[Merged]) -> Option<Task> {
 /// The folder with the tokenizer: an adapter that was saved with one was trained with it.
 pub(super) fn tokenizer<'a>(checkpoint: &'a Checkpoint, merged: &'a [(AdapterSource, Merged)]) -> &'a Path {
     let own = merged.iter().rev().map(|(source, _)| source.dir.as_path());
-    own.into_iter().find(|dir| dir.join(bundle::TOKENIZER).is_file()).unwrap_or(&checkpoint.dir)
+    own.into_iter().find(|dir| dir.join(bundle::TOKENIZER).is_file()).unwrap_or(&checkpoint.encoder)
 }
 
 /// Enters a vocabulary that has grown into the checkpoint's configuration: an adapter may bring embeddings of more
@@ -42,6 +42,7 @@ pub(super) fn grow(
     let grown = brought.find(|name| rows(before, name) == Some(known) && rows(after, name) != Some(known));
     if let (Some(name), Some(fields)) = (grown, config.as_object_mut()) {
         fields.insert("vocab_size".to_owned(), rows(after, name).into());
+        checkpoint.common.vocab_size = rows(after, name);
         checkpoint.config = config.to_string();
         let twins: Vec<_> = after.iter().filter_map(|(name, tensor)| Some((twin(name)?, tensor.clone()))).collect();
         for (name, bias) in twins {

@@ -3,23 +3,23 @@
 use std::path::{Path, PathBuf};
 
 use super::assembly::{Assembly, Made, remove, runtime_of};
-use super::{Calibrator, Model, Observer, Scheme, compile};
+use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits};
 use crate::back::onnx;
 use crate::bundle::{self, GateEntry};
 use crate::checkpoint::json;
-use crate::error::{Error, Result, printable};
-use crate::eval::{Example, Gate, Golden, PROBES, Parity, read_examples};
-use crate::ir::{Graph, Op};
+use crate::error::{Error, Result};
+use crate::eval::{Example, Gate, Golden, PROBES, Parity, Score, Truth, read_examples};
 use crate::passes::Manager;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
-use crate::runtime::{self, Options, Runtime, TextEncoder};
+use crate::runtime::{self, Classes, Options, Runtime, TextEncoder};
 use crate::target::Target;
+use crate::task::Task;
 
 /// What engines are asked, and what they have to answer.
 pub struct Judge {
     encoder: TextEncoder,
-    labels: Vec<String>,
+    classes: Classes,
     texts: Vec<Example>,
     texts_name: String,
     golden: Option<(String, Golden, Gate)>,
@@ -37,14 +37,17 @@ struct Reference {
 impl Judge {
     /// Reads all that answers are checked with. Without texts in the recipe, a few built-in ones are asked.
     pub fn new(recipe: &Recipe, model: &Model, strict: bool) -> Result<Judge> {
-        let labels = labels(recipe, model)?;
+        let classes = classes::of(recipe, model)?;
+        for engine in &recipe.engines {
+            engine.gate.check_fits(classes.reading).map_err(|e| e.at(format!("engine {}", engine.name())))?;
+        }
         let tokenizer = model.tokenizer.join(bundle::TOKENIZER);
         let encoder = TextEncoder::open(&tokenizer, max_length(recipe, model)?)?;
-        if let Some(rows) = embedding_rows(&model.graph) {
+        if let Some(rows) = limits::rows(&model.graph) {
             encoder.check_rows(rows).map_err(|e| e.at(tokenizer.display().to_string()))?;
         }
         let (texts_name, texts) = match &recipe.texts {
-            Some(path) => (json::file_name(path), read_examples(path, &labels)?),
+            Some(path) => (json::file_name(path), read_examples(path, &classes)?),
             None => ("built-in probes".to_owned(), probes()),
         };
         let golden = match &recipe.golden {
@@ -54,7 +57,7 @@ impl Judge {
                 Some((json::file_name(&spec.file), Golden::read(&spec.file)?, gate))
             }
         };
-        Ok(Judge { encoder, labels, texts, texts_name, golden, strict })
+        Ok(Judge { encoder, classes, texts, texts_name, golden, strict })
     }
 
     /// The texts of the recipe that engines are fitted to; the built-in ones, where it has none.
@@ -65,10 +68,10 @@ impl Judge {
         observer: &'a dyn Observer,
     ) -> Result<Calibrator<'a>> {
         let (name, texts) = match &recipe.calibration {
-            Some(path) => (json::file_name(path), read_examples(path, &[])?),
+            Some(path) => (json::file_name(path), read_examples(path, &Classes::default())?),
             None => ("the built-in probes".to_owned(), probes()),
         };
-        let inputs = texts.iter().map(|example| self.encoder.encode(&[&example.text])).collect::<Result<Vec<_>>>()?;
+        let inputs = texts.iter().map(|example| self.encoder.encode(&[example])).collect::<Result<Vec<_>>>()?;
         Ok(Calibrator::new(&name, inputs, scratch.to_owned(), observer))
     }
 
@@ -77,9 +80,9 @@ impl Judge {
         self.encoder.max_length
     }
 
-    /// The classifier's labels, none for another task.
-    pub fn into_labels(self) -> Vec<String> {
-        self.labels
+    /// What a classifier can answer; no labels for another task.
+    pub fn into_classes(self) -> Classes {
+        self.classes
     }
 
     /// The tokenizer, with the model's limits.
@@ -92,9 +95,9 @@ impl Judge {
         &self.texts
     }
 
-    /// The classifier's labels, none for another task.
-    pub fn labels(&self) -> &[String] {
-        &self.labels
+    /// What a classifier can answer; no labels for another task.
+    pub fn classes(&self) -> &Classes {
+        &self.classes
     }
 
     /// Checks every engine and enters what was found. Fails where a bound is missed.
@@ -160,13 +163,15 @@ impl Judge {
             return Ok(vec![entry(&reference.name, &self.texts_name, 0, e.message(), Vec::new())]);
         }
         if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
-            let parity = golden.compare(&mut *runtime::open(runtime, &made.onnx, Options::default())?)?;
+            let mut engine = runtime::open(runtime, &made.onnx, Options::default())?;
+            let parity = golden.compare_answers(&mut *engine, self.classes.reading)?;
             gates.push(entry("golden", name, parity.rows, &ran_by, gate.check(&parity, None)));
         }
         if made.onnx != reference.onnx {
             let found = self.answers(&made.onnx, runtime, assembly.observer)?;
             let pairs = reference.answers.iter().zip(&found);
-            let parity = Parity::of(pairs.map(|(expected, found)| (expected.as_slice(), found.as_slice())))?;
+            let pairs = pairs.map(|(expected, found)| (expected.as_slice(), found.as_slice()));
+            let parity = Parity::of_answers(pairs, self.classes.reading)?;
             let drop =
                 self.accuracy(&reference.answers).zip(self.accuracy(&found)).map(|(before, after)| before - after);
             let gate = default_gate(made.entry.precision).overridden_by(made.spec.gate);
@@ -180,7 +185,7 @@ impl Judge {
         let mut engine = runtime::open(runtime, onnx, Options::default())?;
         let mut answers = Vec::with_capacity(self.texts.len());
         for example in &self.texts {
-            let outputs = engine.run(&self.encoder.encode(&[&example.text])?)?;
+            let outputs = engine.run(&self.encoder.encode(&[example])?)?;
             let vector = outputs.iter().find(|(name, _)| name == "sentence_embedding").or(outputs.first());
             let rows = vector.and_then(|(_, tensor)| tensor.rows());
             answers.extend(rows.ok_or_else(|| Error::bad_input("the engine gives no floats"))?.map(<[f32]>::to_vec));
@@ -191,21 +196,16 @@ impl Judge {
 
     /// The share of texts that are answered right, where this is a classifier and all texts have labels.
     fn accuracy(&self, answers: &[Vec<f32>]) -> Option<f64> {
-        if self.labels.is_empty() || answers.len() != self.texts.len() {
+        if self.classes.labels.is_empty() || answers.len() != self.texts.len() {
             return None;
         }
-        let mut right = 0;
-        for (answer, example) in answers.iter().zip(&self.texts) {
-            let label = example.label.as_ref()?;
-            let best = answer.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
-            right += usize::from(best == self.labels.iter().position(|known| known == label));
-        }
-        Some(right as f64 / answers.len() as f64)
+        let truths: Vec<&Truth> = self.texts.iter().map(|example| example.truth.as_ref()).collect::<Option<_>>()?;
+        Score::of(self.classes.reading, answers, &truths).accuracy
     }
 }
 
 fn probes() -> Vec<Example> {
-    PROBES.iter().map(|text| Example { text: (*text).to_owned(), label: None }).collect()
+    PROBES.iter().map(|text| Example::unlabelled(text)).collect()
 }
 
 /// What any engine has to keep: in FP32 the numbers, in other precisions only that they are numbers.
@@ -250,52 +250,21 @@ fn missed(made: &[Made]) -> Result<()> {
     }
 }
 
-/// The labels of a classifier: the recipe's, or the checkpoint's where their number is right.
-fn labels(recipe: &Recipe, model: &Model) -> Result<Vec<String>> {
-    if !model.task.has_labels() {
-        return Ok(Vec::new());
-    }
-    let logits = model.graph.outputs().first().and_then(|id| model.graph.value(*id).ty.shape.last()?.fixed());
-    let logits = logits.ok_or_else(|| Error::bug("a classifier's number of labels is not known"))?;
-    let labels = match &recipe.labels {
-        Some(path) => {
-            let labels: Vec<String> = json::read(path)?;
-            if labels.len() != logits {
-                return Err(Error::bad_input(format!(
-                    "{} labels, but the classifier has {logits} answers",
-                    labels.len()
-                ))
-                .at(path.display().to_string()));
-            }
-            labels
-        }
-        None => match model.checkpoint.common.labels() {
-            Some(labels) if labels.len() == logits => labels,
-            _ => (0..logits).map(|i| format!("LABEL_{i}")).collect(),
-        },
-    };
-    let mut sorted = labels.clone();
-    sorted.sort();
-    match sorted.windows(2).find(|pair| pair.first() == pair.last()) {
-        Some(twice) => Err(Error::bad_input(format!("the label `{}` stands twice", printable(&twice.concat())))),
-        None => Ok(labels),
-    }
-}
-
-/// How many tokens the graph has an embedding for.
-fn embedding_rows(graph: &Graph) -> Option<usize> {
-    let ids = graph.find("input_ids")?;
-    let tables = graph.consumers(ids).filter(|node| node.op == Op::Embed).filter_map(|node| *node.inputs.first()?);
-    tables.filter_map(|table| graph.value(table).ty.shape.first()?.fixed()).min()
-}
-
 fn max_length(recipe: &Recipe, model: &Model) -> Result<usize> {
-    let limit = model.checkpoint.common.max_position_embeddings.unwrap_or(512);
+    let said = model.checkpoint.common.max_position_embeddings.unwrap_or(512);
+    let limit = limits::positions(&model.graph).map_or(said, |covered| covered.min(said));
+    let sentence = model.checkpoint.sentence.as_ref().filter(|_| model.task == Task::SentenceSimilarity);
+    if sentence.is_some_and(|modules| modules.do_lower_case) {
+        return Err(Error::unsupported("texts are not put in lower case before the tokenizer")
+            .at("sentence_bert_config.json: do_lower_case")
+            .hint("put the lower case into tokenizer.json as its normalizer, and set do_lower_case to false"));
+    }
+    let usual = sentence.and_then(|modules| modules.max_seq_length).map_or(limit, |n| n.clamp(2, limit));
     match recipe.max_length {
         Some(n) if n > limit || n < 2 => {
             Err(Error::bad_input(format!("max_length {n} is outside 2…{limit}, the positions that the model has")))
         }
         Some(n) => Ok(n),
-        None => Ok(limit),
+        None => Ok(usual),
     }
 }

@@ -13,8 +13,9 @@ use crate::ir::{Graph, ValueId};
 use crate::output::Stage;
 use crate::passes::{Manager, Ran};
 use crate::recipe::{EngineSpec, ProfileSpec};
-use crate::runtime::Runtime;
+use crate::runtime::{Classes, Runtime};
 use crate::target::Target;
+use crate::task::Task;
 
 /// An engine of the bundle while it is made.
 pub(super) struct Made {
@@ -128,7 +129,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Copies what runs the engines, and writes the manifest last.
-    pub fn finish(self, labels: Vec<String>, max_length: usize) -> Result<Manifest> {
+    pub fn finish(self, classes: Classes, max_length: usize) -> Result<Manifest> {
         let tokenizer = self.model.tokenizer.join(bundle::TOKENIZER);
         let copy = self.stage.path(bundle::TOKENIZER);
         std::fs::copy(&tokenizer, &copy).map_err(|e| Error::io("copying", &tokenizer, &e))?;
@@ -146,7 +147,8 @@ impl<'a> Assembly<'a> {
             model_type: self.model.checkpoint.common.model_type.clone().unwrap_or_default(),
             task: self.model.task,
             max_length,
-            labels,
+            labels: classes.labels,
+            reading: (self.model.task == Task::TextClassification).then_some(classes.reading),
             sources: sources
                 .map(|path| bundle::digest_source(path, &self.model.checkpoint.dir))
                 .collect::<Result<_>>()?,
@@ -172,9 +174,13 @@ pub(super) fn runtime_of(target: &Target) -> Runtime {
     }
 }
 
-/// Removes a file of the stage that is not part of the bundle.
+/// Removes an ONNX file of the stage that is not part of the bundle, and the weights beside it.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e))
+    let beside = path.with_extension("onnx_data");
+    for path in [Some(path), beside.is_file().then_some(beside.as_path())].into_iter().flatten() {
+        std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e))?;
+    }
+    Ok(())
 }
 
 fn onnx_path(engine: &str) -> String {

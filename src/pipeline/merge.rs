@@ -57,6 +57,13 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     observer.begin("reading", None);
     let adapted = adapt(&request.source)?;
     only_weights(&adapted)?;
+    if adapted.checkpoint.encoder != adapted.checkpoint.dir {
+        return Err(Error::unsupported(
+            "the encoder is in a folder of its own, and a merged checkpoint has it at the top",
+        )
+        .at("modules.json")
+        .hint("save the model again with a sentence-transformers of today"));
+    }
     let shape = Shape::of(&adapted, request)?;
     let config = config(&adapted, &shape, request)?;
     let tensors = tensors(&adapted, &shape, request.dtype);

@@ -4,9 +4,12 @@ mod adapted;
 mod answers;
 mod assembly;
 mod calibrator;
+mod classes;
+mod limits;
 mod merge;
 mod tensorrt;
 mod unmerged;
+mod vocabulary;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -35,6 +38,7 @@ pub use merge::{MergeRequest, merge};
 pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob};
 pub use unmerged::{Given, Unmerged, load_unmerged};
+pub use vocabulary::Extended;
 
 /// Hears what a build is doing.
 pub trait Observer: Sync {
@@ -75,6 +79,8 @@ pub struct Model {
     pub graph: Verified<Graph>,
     /// Tensors that no part of the graph reads.
     pub unused: Vec<String>,
+    /// A vocabulary that is not of the size that the configuration says.
+    pub extended: Option<Extended>,
 }
 
 /// A checkpoint into which adapters have been merged, and the graph that it makes.
@@ -117,7 +123,15 @@ fn adapt(source: &Source) -> Result<Adapted> {
 pub fn load(source: &Source) -> Result<Model> {
     let Adapted { checkpoint, merged, drawn, .. } = adapt(source)?;
     let tokenizer = adapted::tokenizer(&checkpoint, &merged).to_owned();
-    Ok(Model { graph: verify(drawn.graph)?, merged, tokenizer, task: drawn.task, unused: drawn.unused, checkpoint })
+    let graph = verify(drawn.graph)?;
+    let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
+    Ok(Model { graph, merged, tokenizer, task: drawn.task, unused: drawn.unused, extended, checkpoint })
+}
+
+/// What the user should know of a model that was loaded.
+pub fn warnings(model: &Model) -> Vec<String> {
+    let extended = model.extended.as_ref().map(ToString::to_string);
+    unused_line(model).into_iter().chain(extended).collect()
 }
 
 /// The graph that all precisions of a target begin from.
@@ -207,9 +221,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     observer.begin("reading", None);
     let model = load(&request.source)?;
     observer.done(&describe(&model));
-    if let Some(unused) = unused_line(&model) {
-        observer.warn(&unused);
-    }
+    warnings(&model).iter().for_each(|line| observer.warn(line));
     let judge = Judge::new(&request.recipe, &model, request.strict)?;
     let calibrator = judge.calibrator(&request.recipe, stage.dir(), observer)?;
     let mut assembly = Assembly::new(request, &model, &stage, &calibrator, observer)?;
@@ -218,7 +230,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     }
     judge.judge(&mut assembly)?;
     let max_length = judge.max_length();
-    let manifest = assembly.finish(judge.into_labels(), max_length)?;
+    let manifest = assembly.finish(judge.into_classes(), max_length)?;
     stage.commit_dir()?;
     Ok(manifest)
 }

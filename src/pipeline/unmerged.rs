@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Adapted, Model, Source, adapt};
+use super::{Adapted, Extended, Model, Source, adapt};
 use crate::adapter::{AdapterSource, hub};
 use crate::arch;
 use crate::checkpoint::{Checkpoint, StateDict, json};
@@ -55,9 +55,11 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
     let pass = inputs(&graph, &base, &named, &changes)?;
     let adapters = named.iter().zip(&changes).map(|((name, _), change)| change.given(name, &graph, &pass));
     let adapters = adapters.collect::<Result<_>>()?;
+    let tokenizer = checkpoint.encoder.clone();
+    let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     let graph = manager.run(&graph, &pass)?;
-    let tokenizer = checkpoint.dir.clone();
-    let model = Model { graph, merged: Vec::new(), tokenizer, task: drawn.task, unused: drawn.unused, checkpoint };
+    let (task, unused) = (drawn.task, drawn.unused);
+    let model = Model { graph, merged: Vec::new(), tokenizer, task, unused, extended, checkpoint };
     Ok(Unmerged { model, adapters })
 }
 

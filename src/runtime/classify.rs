@@ -1,66 +1,184 @@
-//! Text classification: which label, and how sure.
+//! Text classification: what the logits of a text say.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Engine, TextEncoder};
+use super::{Engine, TextEncoder, TextInput};
 use crate::error::{Error, Result};
 
-/// A model's answer to a text.
-#[derive(Clone, Debug, Serialize)]
-pub struct Answer {
-    /// The label with the highest score.
+/// How the logits of a classifier are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reading {
+    /// One label, that of the largest logit; its score is its share of the softmax.
+    #[default]
+    OneLabel,
+    /// Every label whose sigmoid is 0.5 or more, so any number of them.
+    ManyLabels,
+    /// The numbers as they are.
+    Numbers,
+    /// One number through the sigmoid, as cross-encoders score pairs.
+    Score,
+}
+
+impl Reading {
+    /// The numbers of the labels that are chosen, in order; none where answers are numbers.
+    pub fn chosen(self, logits: &[f32]) -> Option<Vec<usize>> {
+        match self {
+            Reading::OneLabel => Some(largest(logits).into_iter().map(|(class, _)| class).collect()),
+            Reading::ManyLabels => Some((0..logits.len()).filter(|i| logits.get(*i).is_some_and(chosen)).collect()),
+            Reading::Numbers | Reading::Score => None,
+        }
+    }
+
+    /// What is told of the logits, where answers are numbers.
+    pub fn numbers(self, logits: &[f32]) -> Option<Vec<f32>> {
+        match self {
+            Reading::Numbers => Some(logits.to_vec()),
+            Reading::Score => Some(logits.iter().map(sigmoid).collect()),
+            Reading::OneLabel | Reading::ManyLabels => None,
+        }
+    }
+}
+
+/// `sigmoid(x) ≥ 0.5`
+fn chosen(logit: &f32) -> bool {
+    *logit >= 0.0
+}
+
+fn sigmoid(logit: &f32) -> f32 {
+    1.0 / (1.0 + (-logit).exp())
+}
+
+fn largest(logits: &[f32]) -> Option<(usize, f32)> {
+    logits.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// What a classifier can answer, and how its logits say it.
+#[derive(Clone, Debug, Default)]
+pub struct Classes {
+    /// The names of the answers, by number.
+    pub labels: Vec<String>,
+    /// How logits are read.
+    pub reading: Reading,
+}
+
+/// A label and how sure it is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Choice {
+    /// The label.
     pub label: String,
-    /// Its share of the softmax, 0 to 1.
+    /// From 0 to 1.
     pub score: f32,
     /// The number of the label.
     pub class: usize,
-    /// What the model gave.
-    #[serde(skip)]
-    pub logits: Vec<f32>,
 }
 
-/// Classifies a batch of texts. The engine must have an output `logits` with one column for each label.
-pub fn classify(
-    engine: &mut dyn Engine,
-    encoder: &TextEncoder,
-    labels: &[String],
-    texts: &[&str],
-) -> Result<Vec<Answer>> {
+/// A model's answer to a text.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// One label, with its share of the softmax.
+    Label(Choice),
+    /// Any number of labels, the surest first, and the sigmoid of every label by number.
+    Labels {
+        /// Those that are chosen.
+        labels: Vec<Choice>,
+        /// All of them.
+        scores: Vec<f32>,
+    },
+    /// Numbers, in the order of the model's outputs.
+    Numbers {
+        /// The numbers.
+        numbers: Vec<f32>,
+    },
+    /// How well the two texts of a pair go together, from 0 to 1.
+    Score {
+        /// The score.
+        score: f32,
+    },
+}
+
+impl Classes {
+    /// The answer that the logits of a text are.
+    pub fn read(&self, logits: &[f32]) -> Result<Answer> {
+        if self.labels.len() != logits.len() {
+            let (logits, labels) = (logits.len(), self.labels.len());
+            return Err(Error::bad_input(format!("the engine gives {logits} logits, but there are {labels} labels")));
+        }
+        let (class, highest) = largest(logits).ok_or_else(|| Error::bad_input("the engine gives no logits"))?;
+        Ok(match self.reading {
+            Reading::OneLabel => {
+                let total: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
+                Answer::Label(self.choice(class, 1.0 / total))
+            }
+            Reading::ManyLabels => {
+                let scores: Vec<f32> = logits.iter().map(sigmoid).collect();
+                let mut labels: Vec<Choice> = (logits.iter().zip(&scores).enumerate())
+                    .filter(|(_, (logit, _))| chosen(logit))
+                    .map(|(class, (_, score))| self.choice(class, *score))
+                    .collect();
+                labels.sort_by(|a, b| b.score.total_cmp(&a.score));
+                Answer::Labels { labels, scores }
+            }
+            Reading::Numbers => Answer::Numbers { numbers: logits.to_vec() },
+            Reading::Score => Answer::Score { score: sigmoid(&highest) },
+        })
+    }
+
+    fn choice(&self, class: usize, score: f32) -> Choice {
+        Choice { label: self.labels.get(class).cloned().unwrap_or_default(), score, class }
+    }
+}
+
+/// The logits of a batch of texts, row by row. Fails where the engine is no classifier or a logit is no number.
+pub fn logits(engine: &mut dyn Engine, encoder: &TextEncoder, texts: &[TextInput]) -> Result<Vec<Vec<f32>>> {
     let outputs = engine.run(&encoder.encode(texts)?)?;
     let logits = outputs.iter().find(|(name, _)| name == "logits").and_then(|(_, tensor)| tensor.rows());
     let rows = logits.ok_or_else(|| Error::bad_input("the engine gives no `logits`, so it is no classifier"))?;
-    rows.map(|row| answer(row, labels)).collect()
-}
-
-fn answer(logits: &[f32], labels: &[String]) -> Result<Answer> {
-    if logits.iter().any(|logit| !logit.is_finite()) {
-        return Err(Error::bad_input("the engine answered NaN or infinity"));
+    let rows: Vec<Vec<f32>> = rows.map(<[f32]>::to_vec).collect();
+    match rows.iter().flatten().all(|logit| logit.is_finite()) {
+        true => Ok(rows),
+        false => Err(Error::bad_input("the engine answered NaN or infinity")),
     }
-    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-    let (class, highest) = best.ok_or_else(|| Error::bad_input("the engine gives no logits"))?;
-    let label = labels.get(class).ok_or_else(|| {
-        Error::bad_input(format!("the engine gives {} logits, but there are {} labels", logits.len(), labels.len()))
-    })?;
-    let total: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
-    Ok(Answer { label: label.clone(), score: 1.0 / total, class, logits: logits.to_vec() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(reading: Reading, logits: &[f32]) -> Answer {
+        let labels = ["a", "b", "c"].map(str::to_owned)[..logits.len()].to_vec();
+        Classes { labels, reading }.read(logits).unwrap()
+    }
+
     #[test]
     fn the_highest_logit_wins_and_scores_are_a_softmax() {
-        let labels = ["a", "b"].map(str::to_owned);
-        let found = answer(&[1.0, 3.0], &labels).unwrap();
+        let Answer::Label(found) = read(Reading::OneLabel, &[1.0, 3.0]) else { panic!() };
         assert_eq!((found.label.as_str(), found.class), ("b", 1));
         assert!((found.score - 0.880_797).abs() < 1e-6);
     }
 
     #[test]
+    fn many_labels_are_those_of_half_or_more_the_surest_first() {
+        let Answer::Labels { labels, scores } = read(Reading::ManyLabels, &[0.0, -1.0, 2.0]) else { panic!() };
+        assert_eq!(labels.iter().map(|choice| choice.label.as_str()).collect::<Vec<_>>(), ["c", "a"]);
+        assert_eq!((labels[1].score, scores.len()), (0.5, 3));
+        let Answer::Labels { labels, .. } = read(Reading::ManyLabels, &[-1.0, -2.0, -0.1]) else { panic!() };
+        assert_eq!(labels, []);
+        assert_eq!(Reading::ManyLabels.chosen(&[0.0, -1.0, 2.0]), Some(vec![0, 2]));
+    }
+
+    #[test]
+    fn numbers_are_told_as_they_are_and_scores_through_the_sigmoid() {
+        assert_eq!(read(Reading::Numbers, &[-3.5, 7.0]), Answer::Numbers { numbers: vec![-3.5, 7.0] });
+        assert_eq!(read(Reading::Score, &[0.0]), Answer::Score { score: 0.5 });
+        assert_eq!(Reading::Score.numbers(&[0.0]), Some(vec![0.5]));
+        assert_eq!(Reading::Score.chosen(&[0.0]), None);
+    }
+
+    #[test]
     fn answers_that_mean_nothing_are_refused() {
-        let labels = ["a"].map(str::to_owned);
-        assert!(answer(&[f32::NAN], &labels).unwrap_err().message().contains("NaN"));
-        assert!(answer(&[0.0, 1.0], &labels).unwrap_err().message().contains("2 logits, but there are 1 labels"));
+        let classes = Classes { labels: vec!["a".to_owned()], reading: Reading::OneLabel };
+        assert!(classes.read(&[0.0, 1.0]).unwrap_err().message().contains("2 logits, but there are 1 labels"));
     }
 }

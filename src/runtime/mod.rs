@@ -1,6 +1,6 @@
 //! Opens engines and runs them.
 //!
-//! [`open`] gives an [`Engine`] for a file; the text pipelines ([`TextEncoder`], [`classify`]) stand on top of it.
+//! [`open`] gives an [`Engine`] for a file; the text pipelines ([`TextEncoder`], [`Classes`]) stand on top of it.
 
 mod classify;
 pub mod library;
@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-pub use classify::{Answer, classify};
-pub use text::{LONGEST_TEXT, TextEncoder};
+pub use classify::{Answer, Choice, Classes, Reading, logits};
+pub use text::{LONGEST_TEXT, TextEncoder, TextInput};
 pub use tokenizer::THREAD as TOKENIZER_THREAD;
 
 /// A program or library that runs engines.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokenizers::{Encoding, Tokenizer, TruncationParams};
+use tokenizers::{EncodeInput, Encoding, Tokenizer, TruncationParams};
 
 use super::tokenizer::{self, Checked};
 use super::{Elements, Named, Tensor};
@@ -15,6 +15,26 @@ pub const LONGEST_TEXT: usize = 1 << 20;
 
 /// Longest normalized form of a text that a tokenizer may make, in bytes.
 const LONGEST_NORMALIZED: usize = 1 << 26;
+/// A text, or two that are asked about together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextInput<'a> {
+    /// The text, or the first of a pair.
+    pub text: &'a str,
+    /// The second of a pair.
+    pub pair: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for TextInput<'a> {
+    fn from(text: &'a str) -> TextInput<'a> {
+        TextInput { text, pair: None }
+    }
+}
+
+impl<'a> From<&'a String> for TextInput<'a> {
+    fn from(text: &'a String) -> TextInput<'a> {
+        text.as_str().into()
+    }
+}
 
 /// A tokenizer with the model's limits.
 pub struct TextEncoder {
@@ -51,7 +71,7 @@ impl TextEncoder {
     /// every text, and padding.
     pub fn check_rows(&self, rows: usize) -> Result<()> {
         let vocabulary = self.tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token));
-        let around = self.encode_all(&[""])?;
+        let around = self.encode_all(&["".into()])?;
         let around = around.iter().flat_map(|e| e.get_ids().iter().copied().zip(e.get_tokens().iter().cloned()));
         let largest = vocabulary.chain(around).chain([(self.pad, "padding".to_owned())]).max();
         match largest {
@@ -64,9 +84,10 @@ impl TextEncoder {
         }
     }
 
-    /// The inputs for a batch of texts, padded to the longest.
-    pub fn encode(&self, texts: &[&str]) -> Result<Named> {
-        let encodings = self.encode_all(texts)?;
+    /// The inputs for a batch of texts or pairs of texts, padded to the longest. The longer text of a pair is cut first.
+    pub fn encode<'a, T: Copy + Into<TextInput<'a>>>(&self, texts: &[T]) -> Result<Named> {
+        let texts: Vec<TextInput> = texts.iter().map(|text| (*text).into()).collect();
+        let encodings = self.encode_all(&texts)?;
         let longest = encodings.iter().map(|e| e.get_ids().len()).max().unwrap_or(0);
         if longest == 0 {
             return Err(Error::bad_input("there is no text to encode"));
@@ -87,15 +108,14 @@ impl TextEncoder {
         ])
     }
 
-    fn encode_all(&self, texts: &[&str]) -> Result<Vec<Encoding>> {
-        for text in texts {
+    fn encode_all(&self, texts: &[TextInput]) -> Result<Vec<Encoding>> {
+        for TextInput { text, pair } in texts {
             self.check_length(text.len())?;
+            self.check_length(pair.map_or(0, str::len))?;
         }
-        let (tokenizer, texts) = (self.tokenizer.clone(), texts.iter().map(|text| (*text).to_owned()).collect());
-        tokenizer::watched(move || {
-            let texts: Vec<String> = texts;
-            texts.iter().map(|text| encode_one(&tokenizer, text)).collect()
-        })
+        let owned = |input: &TextInput| (input.text.to_owned(), input.pair.map(str::to_owned));
+        let (tokenizer, texts): (_, Vec<_>) = (self.tokenizer.clone(), texts.iter().map(owned).collect());
+        tokenizer::watched(move || texts.into_iter().map(|(text, pair)| encode_one(&tokenizer, text, pair)).collect())
     }
 
     fn check_length(&self, bytes: usize) -> Result<()> {
@@ -112,8 +132,12 @@ impl TextEncoder {
     }
 }
 
-fn encode_one(tokenizer: &Tokenizer, text: &str) -> Result<Encoding> {
+fn encode_one(tokenizer: &Tokenizer, text: String, pair: Option<String>) -> Result<Encoding> {
+    let input: EncodeInput = match pair {
+        Some(pair) => (text, pair).into(),
+        None => text.into(),
+    };
     tokenizer
-        .encode(text, true)
+        .encode(input, true)
         .map_err(|e| Error::bad_input(format!("a text cannot be tokenized: {}", printable_sentence(&e.to_string()))))
 }

@@ -5,20 +5,22 @@ use std::path::Path;
 use super::{Layer, Request, time};
 use crate::back::onnx;
 use crate::error::{Error, Result};
+use crate::eval::{Score, Truth};
 use crate::ir::{Block, Op, Role};
 use crate::passes::Manager;
 use crate::pipeline::{Scheme, compile, prepare};
 use crate::precision::Precision;
-use crate::runtime::{self, Named, Options, Runtime};
+use crate::runtime::{self, Named, Options, Reading, Runtime};
 use crate::target::Target;
 
 /// Texts on which single layers are judged: enough to tell them apart.
 const LAYER_TEXTS: usize = 48;
 
 /// FP32's answers, by text.
-pub(super) struct Reference {
+pub(super) struct Reference<'a> {
     answers: Vec<Vec<f32>>,
-    right: Option<Vec<usize>>,
+    reading: Reading,
+    truths: Option<Vec<&'a Truth>>,
     /// The share of right answers, where texts have labels.
     pub accuracy: Option<f64>,
 }
@@ -30,25 +32,24 @@ pub(super) struct Found {
     pub rms: f64,
 }
 
-impl Reference {
-    pub fn of(request: &Request, inputs: &[Named]) -> Result<Reference> {
+impl<'a> Reference<'a> {
+    pub fn of(request: &Request<'a>, inputs: &[Named]) -> Result<Reference<'a>> {
         let graph = compile(request.model, &Scheme::new(request.target, Precision::Fp32), &mut Manager::default())?;
         let file = request.scratch.join("reference.onnx");
         onnx::write(&graph, &file, &|_| {})?;
         let answers = answers(request, &file, inputs)?;
-        let place =
-            |text: &crate::eval::Example| request.labels.iter().position(|known| text.label.as_ref() == Some(known));
-        let right: Option<Vec<usize>> = request.texts.iter().map(place).collect();
-        let right = right.filter(|_| !request.labels.is_empty());
-        let accuracy = right.as_ref().map(|right| share_right(&answers, right));
-        Ok(Reference { answers, right, accuracy })
+        let reading = request.classes.reading;
+        let truths: Option<Vec<&Truth>> = request.texts.iter().map(|text| text.truth.as_ref()).collect();
+        let accuracy = truths.as_ref().and_then(|truths| Score::of(reading, &answers, truths).accuracy);
+        Ok(Reference { answers, reading, truths, accuracy })
     }
 
     pub fn compare(&self, found: &[Vec<f32>]) -> Found {
         let pairs = || self.answers.iter().zip(found);
-        let same = pairs().filter(|(expected, found)| best(expected) == best(found)).count();
+        let chosen = |row: &[f32]| self.reading.chosen(row);
+        let same = pairs().filter(|(expected, found)| chosen(expected) == chosen(found)).count();
         let agreement = same as f64 / found.len().max(1) as f64;
-        let after = self.right.as_ref().map(|right| share_right(found, right));
+        let after = self.truths.as_ref().and_then(|truths| Score::of(self.reading, found, truths).accuracy);
         let drop = self.accuracy.zip(after).map_or(1.0 - agreement, |(before, after)| before - after);
         Found { agreement, drop, rms: rms(pairs()) }
     }
@@ -61,15 +62,6 @@ fn rms<'a>(pairs: impl Iterator<Item = (&'a Vec<f32>, &'a Vec<f32>)>) -> f64 {
         count += expected.len();
     }
     (squares / count.max(1) as f64).sqrt()
-}
-
-fn best(answer: &[f32]) -> Option<usize> {
-    answer.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i)
-}
-
-fn share_right(answers: &[Vec<f32>], right: &[usize]) -> f64 {
-    let count = answers.iter().zip(right).filter(|(answer, right)| best(answer) == Some(**right)).count();
-    count as f64 / answers.len().max(1) as f64
 }
 
 /// The first output for every text, as one row.

@@ -17,7 +17,7 @@ use crate::ir::Role;
 use crate::passes::Manager;
 use crate::pipeline::{Calibrator, Model, Observer, Scheme, compile};
 use crate::precision::Precision;
-use crate::runtime::{Named, TextEncoder};
+use crate::runtime::{Classes, Named, Reading, TextEncoder};
 use crate::target::Target;
 
 pub use report::{markdown, plot};
@@ -37,8 +37,8 @@ pub struct Request<'a> {
     pub encoder: &'a TextEncoder,
     /// The texts on which harm is measured.
     pub texts: &'a [Example],
-    /// The classifier's labels, none where texts have none: then the drop is the share of other answers.
-    pub labels: &'a [String],
+    /// What a classifier can answer. Where texts have no labels, the drop is the share of other answers.
+    pub classes: &'a Classes,
     /// The largest drop.
     pub max_drop: f64,
     /// Batch and length for which time counts.
@@ -114,8 +114,12 @@ pub struct Tuned {
 
 /// Searches. Fails where not even FP32 keeps the bound, which is a bound below 0.
 pub fn tune(request: &Request) -> Result<Tuned> {
-    let inputs: Vec<Named> =
-        request.texts.iter().map(|text| request.encoder.encode(&[&text.text])).collect::<Result<_>>()?;
+    if matches!(request.classes.reading, Reading::Numbers | Reading::Score) {
+        return Err(Error::unsupported(
+            "layers are chosen by the answers they change, and this model answers with numbers",
+        ));
+    }
+    let inputs: Vec<Named> = request.texts.iter().map(|text| request.encoder.encode(&[text])).collect::<Result<_>>()?;
     let reference = harm::Reference::of(request, &inputs)?;
     let mut layers = harm::layers(request, &inputs, &reference)?;
     // A layer that wins no time goes first; then those that do most harm for the time they win.

@@ -83,11 +83,20 @@ pub fn names(dir: &Path) -> Vec<String> {
 /// Copies a fixture, so that a test can damage it.
 pub fn copied(name: &str) -> TempDir {
     let copy = place();
-    for entry in std::fs::read_dir(fixture(name)).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-    }
+    copy_folder(&fixture(name), copy.path());
     copy
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+        let to = to.join(entry.file_name().unwrap());
+        if entry.is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy_folder(&entry, &to);
+        } else {
+            std::fs::copy(&entry, &to).unwrap();
+        }
+    }
 }
 
 /// Replaces text in a file.

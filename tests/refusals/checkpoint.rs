@@ -271,17 +271,16 @@ fn options_that_would_change_the_answer_are_refused_by_name() {
             r#""is_decoder": true"#,
             "an encoder as a decoder is not drawn\n  in config.json: is_decoder",
         ),
-        (
-            r#""use_cache": true"#,
-            r#""problem_type": "multi_label_classification""#,
-            "multi-label classification is not drawn yet\n  in config.json: problem_type",
-        ),
     ];
     for (from, to, expected) in cases {
         assert_eq!(config_refusal(from, to), expected);
     }
     let said = config_refusal(r#""hidden_act": "gelu""#, r#""hidden_act": "mish""#);
     assert!(said.starts_with("config.json: hidden_act: unknown variant `mish`, expected one of `gelu`"), "{said}");
+    let said = config_refusal(r#""use_cache": true"#, r#""problem_type": "ordinal""#);
+    let expected =
+        "config.json: problem_type: unknown variant `ordinal`, expected one of `single_label_classification`";
+    assert!(said.starts_with(expected), "{said}");
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 mod adapter;
 mod checkpoint;
+#[path = "../common/mod.rs"]
+mod common;
 mod families;
 mod hub;
+mod sentence;
 mod tokenizer;
 
 use std::collections::BTreeMap;

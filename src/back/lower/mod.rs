@@ -44,6 +44,10 @@ impl Lowering {
             Op::Rotary { heads, theta, positions } => relative::rotary(rw, node, *heads, *theta, *positions)?,
             Op::LocalBias { window, positions } => relative::local(rw, node, *window, *positions)?,
             Op::MeanPool => pool::mean(rw, node)?,
+            Op::MeanSqrtLenPool => pool::mean_sqrt_len(rw, node)?,
+            Op::WeightedMeanPool => pool::weighted_mean(rw, node)?,
+            Op::MaxPool => pool::max(rw, node)?,
+            Op::LastToken => pool::last_token(rw, node)?,
             Op::Normalize => pool::normalize(rw, node)?,
             Op::RelativeBias { buckets, max_distance, positions } => {
                 relative::bias(rw, node, *buckets, *max_distance, *positions)?

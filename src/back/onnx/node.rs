@@ -58,6 +58,10 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
             spelled.int("keepdims", i64::from(*keep));
             spelled.constant("axes", axes)?;
         }
+        Op::ReduceMax { axes, keep } => {
+            spelled.int("keepdims", i64::from(*keep));
+            spelled.ints("axes", axes);
+        }
         Op::Split { axis, sizes } => {
             spelled.int("axis", *axis);
             spelled.constant("split", sizes)?;
@@ -102,6 +106,10 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         | Op::ZeroPadding
         | Op::TokenConv { .. }
         | Op::MeanPool
+        | Op::MeanSqrtLenPool
+        | Op::WeightedMeanPool
+        | Op::MaxPool
+        | Op::LastToken
         | Op::Normalize
         | Op::RelativeBias { .. }
         | Op::Linear

@@ -199,6 +199,11 @@ impl Weight {
         self.shape().iter().product::<usize>() * self.dtype().size()
     }
 
+    /// Whether the elements are there as they are, so that nothing has to be computed.
+    pub fn is_stored(&self) -> bool {
+        matches!(self.expr(), Expr::Source { .. } | Expr::Literal(_))
+    }
+
     /// The name of the first file tensor in the expression, for messages.
     pub fn source_name(&self) -> Option<&str> {
         match self.expr() {

@@ -1,0 +1,136 @@
+//! How good answers are, on texts whose answers are known.
+
+use serde::Serialize;
+
+use super::Truth;
+use crate::runtime::Reading;
+
+/// The measures that fit the kind of answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Score {
+    /// How many texts were asked.
+    pub texts: usize,
+    /// How many were answered right: with the label, or with exactly the labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub right: Option<usize>,
+    /// Their share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// Where there are many labels: `2 · hits / (chosen + true)`, over all labels of all texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_f1: Option<f64>,
+    /// Where answers are numbers: how far they are off on average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_abs_error: Option<f64>,
+    /// Where the answer is one number: the correlation of ranks, equal numbers sharing theirs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spearman: Option<f64>,
+}
+
+impl Score {
+    /// Scores the logits of each text.
+    pub fn of(reading: Reading, answers: &[Vec<f32>], truths: &[&Truth]) -> Score {
+        let score = Score { texts: answers.len(), ..Score::default() };
+        match reading {
+            Reading::OneLabel | Reading::ManyLabels => {
+                let chosen: Vec<_> = answers.iter().map(|row| reading.chosen(row).unwrap_or_default()).collect();
+                let pairs: Vec<_> = chosen.iter().zip(truths).filter_map(|(row, truth)| row_of(row, truth)).collect();
+                let right = pairs.iter().filter(|(chosen, expected)| chosen == expected).count();
+                let accuracy = Some(right as f64 / answers.len() as f64);
+                let micro_f1 = (reading == Reading::ManyLabels).then(|| micro_f1(&pairs));
+                Score { right: Some(right), accuracy, micro_f1, ..score }
+            }
+            Reading::Numbers | Reading::Score => {
+                let told = answers.iter().map(|row| reading.numbers(row).unwrap_or_default());
+                let pairs: Vec<(f32, f32)> = told
+                    .zip(truths)
+                    .filter_map(|(row, truth)| match truth {
+                        Truth::Numbers(expected) => Some(row.into_iter().zip(expected.iter().copied())),
+                        Truth::Classes(_) => None,
+                    })
+                    .flatten()
+                    .collect();
+                let off: f64 = pairs.iter().map(|(a, b)| f64::from((a - b).abs())).sum();
+                let spearman = if pairs.len() == answers.len() { spearman(&pairs) } else { None };
+                Score { mean_abs_error: Some(off / pairs.len() as f64), spearman, ..score }
+            }
+        }
+    }
+}
+
+type Labels<'a> = (&'a [usize], &'a [usize]);
+
+fn row_of<'a>(chosen: &'a [usize], truth: &'a Truth) -> Option<Labels<'a>> {
+    match truth {
+        Truth::Classes(expected) => Some((chosen, expected)),
+        Truth::Numbers(_) => None,
+    }
+}
+
+/// 1 where nothing was to be chosen and nothing was.
+fn micro_f1(pairs: &[Labels]) -> f64 {
+    let hits: usize = pairs.iter().map(|(chosen, truth)| chosen.iter().filter(|c| truth.contains(c)).count()).sum();
+    let all: usize = pairs.iter().map(|(chosen, truth)| chosen.len() + truth.len()).sum();
+    if all == 0 { 1.0 } else { 2.0 * hits as f64 / all as f64 }
+}
+
+/// The correlation of the ranks; none where either side is all the same.
+fn spearman(pairs: &[(f32, f32)]) -> Option<f64> {
+    let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
+    let (a, b) = (ranks(&a), ranks(&b));
+    let mean = (pairs.len() as f64 - 1.0) / 2.0;
+    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
+    let spread = (product(&a, &a) * product(&b, &b)).sqrt();
+    (spread > 0.0).then(|| product(&a, &b) / spread)
+}
+
+/// From 0 on; equal numbers get the mean of their ranks.
+fn ranks(values: &[f32]) -> Vec<f64> {
+    let mut sorted: Vec<(f32, usize)> = values.iter().copied().zip(0..).collect();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut ranks = Vec::with_capacity(values.len());
+    for equal in sorted.chunk_by(|a, b| a.0 == b.0) {
+        let rank = ranks.len() as f64 + (equal.len() as f64 - 1.0) / 2.0;
+        ranks.extend(equal.iter().map(|(_, place)| (*place, rank)));
+    }
+    ranks.sort_by_key(|(place, _)| *place);
+    ranks.into_iter().map(|(_, rank)| rank).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classes(truths: &[&[usize]]) -> Vec<Truth> {
+        truths.iter().map(|truth| Truth::Classes(truth.to_vec())).collect()
+    }
+
+    fn score(reading: Reading, answers: &[&[f32]], truths: &[Truth]) -> Score {
+        let answers: Vec<_> = answers.iter().map(|row| row.to_vec()).collect();
+        Score::of(reading, &answers, &truths.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn one_label_is_right_or_wrong() {
+        let found = score(Reading::OneLabel, &[&[1.0, 2.0], &[3.0, 0.0]], &classes(&[&[1], &[1]]));
+        assert_eq!((found.right, found.accuracy, found.micro_f1), (Some(1), Some(0.5), None));
+    }
+
+    #[test]
+    fn many_labels_count_one_by_one_and_as_a_set() {
+        let answers: [&[f32]; 3] = [&[1.0, -1.0, 1.0], &[-1.0, 1.0, -1.0], &[-1.0, -1.0, -1.0]];
+        let found = score(Reading::ManyLabels, &answers, &classes(&[&[0, 2], &[0, 1], &[]]));
+        // Chosen 2 + 1 + 0, true 2 + 2 + 0, both 2 + 1 + 0.
+        assert_eq!((found.right, found.micro_f1), (Some(2), Some(6.0 / 7.0)));
+    }
+
+    #[test]
+    fn numbers_are_off_by_so_much_and_ranked_alike_or_not() {
+        let truths: Vec<_> = [1.0, 2.0, 2.0, 5.0].map(|n| Truth::Numbers(vec![n])).to_vec();
+        let found = score(Reading::Numbers, &[&[1.5], &[2.0], &[2.5], &[5.0]], &truths);
+        assert_eq!(found.mean_abs_error, Some(0.25));
+        // scipy.stats.spearmanr([1.5, 2, 2.5, 5], [1, 2, 2, 5])
+        assert!((found.spearman.unwrap() - 0.948_683_298).abs() < 1e-9, "{found:?}");
+        assert_eq!(score(Reading::Numbers, &[&[1.0], &[1.0]], &truths[..2]).spearman, None);
+    }
+}

@@ -1,0 +1,73 @@
+//! What a graph can be asked: which tokens it knows, and how long a text can be.
+
+use crate::ir::{Graph, Node, Op, Origin};
+
+/// The rows of the table that token numbers are looked up in.
+pub(super) fn rows(graph: &Graph) -> Option<usize> {
+    let ids = graph.find("input_ids")?;
+    graph.consumers(ids).filter(|node| node.op == Op::Embed).filter_map(|node| table_rows(graph, node)).min()
+}
+
+/// Longest text, in tokens: what the tables of positions cover. None where no table bounds it.
+pub(super) fn positions(graph: &Graph) -> Option<usize> {
+    graph.nodes().filter_map(|(_, node)| covered(graph, node)).min()
+}
+
+fn covered(graph: &Graph, node: &Node) -> Option<usize> {
+    match node.op {
+        Op::PositionEmbed { offset } => table_rows(graph, node)?.checked_sub(usize::try_from(offset).ok()?),
+        // Positions that skip padding count from the one after its own.
+        Op::Embed => table_rows(graph, node)?.checked_sub(usize::try_from(padding(graph, node)?).ok()? + 1),
+        Op::Rotary { positions, .. }
+        | Op::LocalBias { positions, .. }
+        | Op::RelativeBias { positions, .. }
+        | Op::DistanceRows { positions, .. }
+        | Op::Sinusoids { positions, .. }
+        | Op::SelfMask { positions } => usize::try_from(positions).ok(),
+        _ => None,
+    }
+}
+
+/// The number of padding, where what a table is indexed by are positions that skip it.
+fn padding(graph: &Graph, node: &Node) -> Option<i64> {
+    let Origin::Node { node: by, .. } = &graph.value((*node.inputs.get(1)?)?).origin else { return None };
+    match graph.nodes().find(|(id, _)| id == by)?.1.op {
+        Op::TokenPositions { pad } => Some(pad),
+        _ => None,
+    }
+}
+
+fn table_rows(graph: &Graph, node: &Node) -> Option<usize> {
+    graph.value((*node.inputs.first()?)?).ty.shape.first()?.fixed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::text;
+
+    fn graph(positions: &str) -> Graph {
+        let text = format!(
+            r#"graph "g" {{
+  input %input_ids: i64[b, s]
+  weight %words: f32[64, 4] = source "words"
+  %w: f32[b, s, 4] = Embed(%words, %input_ids)
+  weight %places: f32[42, 4] = source "places"
+{positions}
+  %y: f32[b, s, 4] = Add(%w, %p)
+  output %y
+}}
+"#
+        );
+        text::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn tables_say_how_many_tokens_and_places_there_are() {
+        let absolute = graph("  %p: f32[s, 4] = PositionEmbed {offset=0} (%places, %input_ids)");
+        assert_eq!((rows(&absolute), positions(&absolute)), (Some(64), Some(42)));
+        let skipping =
+            graph("  %ids: i64[b, s] = TokenPositions {pad=1} (%input_ids)\n  %p: f32[b, s, 4] = Embed(%places, %ids)");
+        assert_eq!((rows(&skipping), positions(&skipping)), (Some(64), Some(40)));
+    }
+}

@@ -1,0 +1,51 @@
+//! How many tokens a model knows, where that is not what its configuration says.
+
+use std::fmt;
+use std::path::Path;
+
+use super::limits;
+use crate::bundle;
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::ir::Graph;
+use crate::runtime::TextEncoder;
+
+/// A vocabulary that is not of the size that the configuration says. `transformers` refuses such a file; its weights
+/// say all that is needed, so it is drawn as it is if all tokens of its tokenizer have their row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extended {
+    /// The rows of the word embeddings.
+    pub rows: usize,
+    /// What `vocab_size` is.
+    pub said: usize,
+    /// Whether there was a tokenizer to hold against the rows.
+    pub checked: bool,
+}
+
+impl Extended {
+    /// Compares the configuration with the graph. Fails where they differ and a token of the tokenizer has no row.
+    pub(super) fn of(checkpoint: &Checkpoint, tokenizer: &Path, graph: &Graph) -> Result<Option<Extended>> {
+        let (Some(said), Some(rows)) = (checkpoint.common.vocab_size, limits::rows(graph)) else { return Ok(None) };
+        if said == rows {
+            return Ok(None);
+        }
+        let tokenizer = tokenizer.join(bundle::TOKENIZER);
+        let checked = tokenizer.is_file();
+        if checked {
+            let place = tokenizer.display().to_string();
+            TextEncoder::open(&tokenizer, 512)?.check_rows(rows).map_err(|e| e.at(place))?;
+        }
+        Ok(Some(Extended { rows, said, checked }))
+    }
+}
+
+impl fmt::Display for Extended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Extended { rows, said, checked } = self;
+        let tokenizer = match checked {
+            true => "which is enough for every token of tokenizer.json",
+            false => "and there is no tokenizer.json to hold against them",
+        };
+        write!(f, "`vocab_size` in config.json is {said}; the word embeddings have {rows} rows, {tokenizer}")
+    }
+}
