@@ -198,5 +198,18 @@ fn table(single: &[Row], combined: &[Row]) -> String {
     for (name, [ort, tract]) in combined {
         out += &format!("| {name} | {ort:.1e} | {tract:.1e} |\n");
     }
-    out
+    out + NOTES
 }
+
+const NOTES: &str = "
+Where kilnc and PEFT 0.21.2 part:
+
+- The draw of `dare_…` is kilnc's own generator, by seed, position and name. PEFT was given the same draw for this table.
+- `add_weighted_adapter` gives the adapter that it makes the base's head; kilnc keeps the head that an adapter brings.
+- With rsLoRA, `add_weighted_adapter` multiplies what it made by the root of the rank once more. kilnc does not.
+- DoRA and `lora_bias` cannot be combined: PEFT would draw the first anew and drop the second. One after another they can.
+- A tensor in the file that the configuration does not name is refused; PEFT leaves it out.
+- Word embeddings that were changed whole, or by LoRA, where a masked language model's decoder shares them: refused. PEFT's
+  answers differ before and after the merge.
+- LoRA that began as PiSSA, OLoRA, CorDA, LoftQ or LoRA-GA and was not converted belongs to a changed base: refused.
+";

@@ -65,6 +65,8 @@ pub struct Merged {
     pub tokens: usize,
     /// The tensors that the adapter brought whole, such as a classifier.
     pub saved: Vec<String>,
+    /// Modules of the model that the configuration names and the file does not change.
+    pub untouched: Vec<String>,
     /// What the adapter was trained for, in PEFT's words, such as `SEQ_CLS`.
     pub task: Option<String>,
 }
@@ -72,7 +74,12 @@ pub struct Merged {
 impl Merged {
     /// What was done, in words.
     pub fn told(&self) -> String {
-        told(self.changed, self.inserted, self.tokens, self.saved.len())
+        let told = told(self.changed, self.inserted, self.tokens, self.saved.len());
+        match self.untouched.as_slice() {
+            [] => told,
+            [one] => format!("{told}; the file leaves out `{}`", printable(one)),
+            [one, rest @ ..] => format!("{told}; the file leaves out `{}` and {} more", printable(one), rest.len()),
+        }
     }
 }
 

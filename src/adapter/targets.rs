@@ -1,5 +1,7 @@
 //! Which modules a configuration names, by PEFT's rules.
 
+use std::collections::BTreeSet;
+
 use fancy_regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
@@ -131,7 +133,8 @@ impl Targets {
             names.as_ref().filter(|names| !names.is_empty()).map(|names| Matcher::new(names, field)).transpose()
         };
         let layers = config.layers_to_transform.map(OneOrMore::into_vec).unwrap_or_default();
-        let numbers = config.layers_pattern.map(OneOrMore::into_vec).unwrap_or_default();
+        let mut numbers = config.layers_pattern.map(OneOrMore::into_vec).unwrap_or_default();
+        numbers.retain(|text| !text.is_empty());
         if matches!(config.target_modules, Some(Names::Pattern(_))) && !(layers.is_empty() && numbers.is_empty()) {
             return Err(Error::bad_input("layers are chosen where target_modules is a pattern")
                 .at("adapter_config.json: layers_to_transform"));
@@ -160,25 +163,22 @@ impl Targets {
         })
     }
 
-    /// Fails where the configuration names no module of the model, or not one that the file changes.
-    pub fn check<'a>(&self, state: &StateDict, changed: impl Iterator<Item = &'a str>) -> Result<()> {
-        if matches!(self.named, None | Some(Matcher::Everything)) {
-            return Ok(());
+    /// Fails where the configuration names no module of the model, or not one that the file changes. Gives those that
+    /// it names and the file does not change.
+    pub fn check(&self, state: &StateDict, changed: &[&str]) -> Result<Vec<String>> {
+        if changed.is_empty() || matches!(self.named, None | Some(Matcher::Everything)) {
+            return Ok(Vec::new());
         }
-        let mut changed = changed.peekable();
-        if changed.peek().is_none() {
-            return Ok(());
+        let mut named = Vec::new();
+        for (name, _) in state.iter() {
+            if let Some(module) = name.strip_suffix(".weight")
+                && self.fits_in(state, module)?
+            {
+                named.push(module);
+            }
         }
-        let modules: Vec<&str> = state.iter().filter_map(|(name, _)| name.strip_suffix(".weight")).collect();
-        if !any(modules.iter(), |module| self.fits_in(state, module))? {
-            let told: Vec<String> = self.told.iter().map(|name| format!("`{}`", printable(name))).collect();
-            let error = Error::bad_input(format!("{} matches no module of the model", told.join(", ")))
-                .at("adapter_config.json: target_modules");
-            let mut ends: Vec<&str> = modules.iter().filter_map(|module| module.rsplit('.').next()).collect();
-            ends.sort_unstable();
-            ends.dedup();
-            let near = by_nearness(self.told.first().map_or("", String::as_str), ends);
-            return Err(error.hint(format!("modules of the model, nearest first: {}", near.join(", "))));
+        if named.is_empty() {
+            return Err(self.no_module(state));
         }
         for module in changed {
             if !self.fits_in(state, module)? {
@@ -189,7 +189,20 @@ impl Targets {
                 .at("adapter_config.json: target_modules"));
             }
         }
-        Ok(())
+        let changed: BTreeSet<String> =
+            changed.iter().map(|module| state.resolve(&format!("{module}.weight"))).collect();
+        named.retain(|module| !changed.contains(&format!("{module}.weight")));
+        Ok(named.into_iter().map(str::to_owned).collect())
+    }
+
+    fn no_module(&self, state: &StateDict) -> Error {
+        let told: Vec<String> = self.told.iter().map(|name| format!("`{}`", printable(name))).collect();
+        let modules = state.iter().filter_map(|(name, _)| name.strip_suffix(".weight")?.rsplit('.').next());
+        let ends: BTreeSet<&str> = modules.collect();
+        let near = by_nearness(self.told.first().map_or("", String::as_str), ends);
+        Error::bad_input(format!("{} matches no module of the model", told.join(", ")))
+            .at("adapter_config.json: target_modules")
+            .hint(format!("modules of the model, nearest first: {}", near.join(", ")))
     }
 
     /// Whether a module is named, by the name that it has here or by the one that it has in the bare encoder.
@@ -272,6 +285,7 @@ mod tests {
             QUERY
         ));
         assert!(!fits(r#"{"target_modules": ["dense"], "layers_to_transform": [1]}"#, "bert.pooler.dense"));
+        assert!(fits(r#"{"target_modules": ["query"], "layers_to_transform": [1], "layers_pattern": ""}"#, QUERY));
         let full = format!(r#"{{"target_modules": ["{QUERY}"], "layers_to_transform": [0]}}"#);
         assert!(fits(&full, QUERY));
     }

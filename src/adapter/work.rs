@@ -49,7 +49,8 @@ impl Work {
             task: adapter.common.task_type.clone(),
             ..Merged::default()
         };
-        adapter.targets.check(&self.state, adapter.modules.keys().map(String::as_str))?;
+        let changed: Vec<&str> = adapter.modules.keys().map(String::as_str).collect();
+        self.merged.untouched = adapter.targets.check(&self.state, &changed)?;
         for (name, weight) in &adapter.saved {
             self.save(adapter, name, weight).map_err(|e| e.at(adapter.file.clone()))?;
         }

@@ -94,6 +94,9 @@ pub struct AdapterEntry {
     /// How many rows of embeddings it replaced.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub tokens: usize,
+    /// Modules that its configuration names and its file does not change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untouched: Vec<String>,
     /// The tensors that it brought whole.
     pub saved: Vec<String>,
     /// Its files.

@@ -204,6 +204,7 @@ pub(super) fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Resul
         changed: merged.changed,
         inserted: merged.inserted,
         tokens: merged.tokens,
+        untouched: merged.untouched.clone(),
         saved: merged.saved.clone(),
         files: merged.files.iter().map(|path| bundle::digest_source(path, &source.dir)).collect::<Result<_>>()?,
     })

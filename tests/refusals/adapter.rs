@@ -367,6 +367,15 @@ fn targets_that_match_nothing_are_refused() {
             format!("the file changes `{MODULE}`, which the configuration does not name{place}")
         );
     }
+    let mut half = Adapter::sound();
+    half.config["target_modules"] = json!(["query", "key"]);
+    let merged = half.merge().unwrap().0;
+    let other = ["0.attention.self.key", "1.attention.self.key", "1.attention.self.query"];
+    assert_eq!(merged.untouched, other.map(|module| format!("bert.encoder.layer.{module}")));
+    assert_eq!(
+        merged.told(),
+        "into 1 weights, 0 brought whole; the file leaves out `bert.encoder.layer.0.attention.self.key` and 2 more"
+    );
     let pattern_and_layers = |adapter: &mut Adapter| {
         adapter.config["target_modules"] = json!(".*query");
         adapter.config["layers_to_transform"] = json!([0]);
