@@ -143,7 +143,9 @@ fn table(rows: &BTreeMap<String, Vec<(String, f64, f64)>>) -> String {
             largest(|row| row.2)
         );
     }
-    out += "\nRefused so far, by name:\n\n";
+    if !REFUSED.is_empty() {
+        out += "\nRefused so far, by name:\n\n";
+    }
     for (fixture, message) in REFUSED {
         out += &format!("- `{fixture}`: {message}\n");
     }

@@ -160,11 +160,16 @@ pub fn recipe(bytes: &[u8]) {
 
 /// Labelled texts. None of those that are read is empty or has a label of its own.
 pub fn texts(bytes: &[u8]) {
-    let classes = Classes { labels: ["web", "mail"].map(str::to_owned).to_vec(), reading: Reading::OneLabel };
-    for example in judged(parse_examples(bytes, "t.jsonl", &classes)).unwrap_or_default() {
-        assert!(!example.text.trim().is_empty());
-        let known = |truth: &Truth| matches!(truth, Truth::Classes(labels) if labels.iter().all(|label| *label < 2));
-        assert!(example.truth.as_ref().is_none_or(known));
+    for reading in [Reading::OneLabel, Reading::ManyLabels, Reading::Numbers] {
+        let classes = Classes { labels: ["web", "mail"].map(str::to_owned).to_vec(), reading };
+        for example in judged(parse_examples(bytes, "t.jsonl", &classes)).unwrap_or_default() {
+            assert!(!example.text.trim().is_empty());
+            match example.truth {
+                Some(Truth::Classes(found)) => assert!(found.iter().all(|class| *class < 2) && found.is_sorted()),
+                Some(Truth::Numbers(found)) => assert!(found.len() == 2 && found.iter().all(|n| n.is_finite())),
+                None => {}
+            }
+        }
     }
 }
 

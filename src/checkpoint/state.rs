@@ -229,9 +229,9 @@ impl<'a> Scope<'a> {
     }
 
     /// How many rows the table `name` has, whatever the configuration says: a vocabulary that was extended after
-    /// config.json was written has more, and the file is what the model was trained with.
+    /// config.json was written has more, and the file is what the model was trained with. A size of 0 stays, to be refused.
     pub fn rows(&self, name: &str, said: Size) -> Size {
-        let tensor = self.state.get(&self.full(name));
+        let tensor = self.state.get(&self.full(name)).filter(|_| said.n > 0);
         Size { n: tensor.and_then(|tensor| tensor.weight.shape().first().copied()).unwrap_or(said.n), ..said }
     }
 
