@@ -11,6 +11,8 @@ cd "$(dirname "$0")/.."
 first="${1:-60}"
 shift || true
 targets=("$@")
+# The versions of the main build, and what the fuzzer itself needs.
+cp Cargo.lock fuzz/Cargo.lock
 if [ ${#targets[@]} = 0 ]; then
   mapfile -t targets < <(cargo fuzz list)
 fi

@@ -109,6 +109,15 @@ impl Recipe {
         }
     }
 
+    /// The files that it names.
+    pub fn inputs(&self) -> impl Iterator<Item = &Path> {
+        let golden = self.golden.as_ref().map(|golden| &golden.file);
+        [self.labels.as_ref(), self.texts.as_ref(), self.calibration.as_ref(), golden]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+    }
+
     /// Reads a recipe. Paths in it are taken from the recipe's own folder.
     pub fn read(path: &Path) -> Result<Recipe> {
         let mut recipe = Recipe::parse(&read_text(path)?, &file_name(path))?;

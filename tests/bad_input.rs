@@ -217,6 +217,8 @@ fn a_template_of_a_chat_is_never_rendered() {
     fs::write(copy.path().join("tokenizer_config.json"), config.to_string()).unwrap();
     let out = place();
     kilnc(arguments!["build", copy.path(), "-o", out.path().join("out"), "--target", "tract", "--quiet"]).expect(0);
+    kilnc(arguments!["merge", copy.path(), "-o", out.path().join("merged"), "--quiet"]).expect(0);
+    assert_eq!(fs::read_to_string(out.path().join("merged/chat_template.jinja")).unwrap(), endless);
 }
 
 #[test]

@@ -40,9 +40,6 @@ pub struct MergeArgs {
 
 pub fn run(args: MergeArgs, screen: &Screen) -> Result<()> {
     let start = std::time::Instant::now();
-    if args.output.starts_with(&args.source.checkpoint) {
-        return Err(Error::bad_input("the output is inside the checkpoint").hint("choose another place for -o"));
-    }
     let request = MergeRequest {
         source: args.source.source(None)?,
         dtype: args.dtype,

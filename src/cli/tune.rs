@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Screen, SourceArgs};
 use crate::error::{Error, Result};
-use crate::output::Stage;
+use crate::output::{self, Stage};
 use crate::pipeline::{self, Judge, Observer};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
@@ -61,9 +61,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     if args.max_drop.is_nan() || args.max_drop < 0.0 {
         return Err(Error::bad_input("the drop must be 0 or more").at("--max-drop"));
     }
-    let stage = Stage::new(&args.output, |dir| dir.join(JSON).is_file())?;
-    screen.begin("reading", None);
-    let model = pipeline::load(&args.source.source(None)?)?;
+    let source = args.source.source(None)?;
     let recipe = Recipe {
         labels: args.labels.clone(),
         max_length: args.max_length,
@@ -71,6 +69,10 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         texts: Some(args.texts.clone().unwrap_or_else(|| args.calibration.clone())),
         ..Recipe::default()
     };
+    output::check_apart(&args.output, source.inputs().chain(recipe.inputs()))?;
+    let stage = Stage::new(&args.output, |dir| dir.join(JSON).is_file())?;
+    screen.begin("reading", None);
+    let model = pipeline::load(&source)?;
     let judge = Judge::new(&recipe, &model, true)?;
     let calibrator = judge.calibrator(&recipe, stage.dir(), screen)?;
     let request = tune::Request {

@@ -13,7 +13,7 @@ use crate::bundle::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::checkpoint::{StateDict, json as files};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Weight};
-use crate::output::Stage;
+use crate::output::{self, Stage};
 use crate::task::Task;
 
 /// Files that belong to a tokenizer, by the names that `transformers` gives them.
@@ -53,6 +53,7 @@ pub struct MergeRequest {
 
 /// Merges adapters into a checkpoint and writes it in the Hub layout. Nothing is written to the output on an error.
 pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenance> {
+    output::check_apart(&request.output, request.source.inputs())?;
     let stage = Stage::new(&request.output, is_merged)?;
     observer.begin("reading", None);
     let adapted = adapt(&request.source)?;

@@ -65,6 +65,13 @@ pub struct Source {
     pub task: Option<Task>,
 }
 
+impl Source {
+    /// The folders that it names.
+    pub fn inputs(&self) -> impl Iterator<Item = &Path> {
+        self.adapters.iter().map(|adapter| adapter.dir.as_path()).chain([self.checkpoint.as_path()])
+    }
+}
+
 /// A model that has been read, merged, drawn and verified.
 pub struct Model {
     /// Where it came from.
@@ -204,19 +211,9 @@ pub struct BuildRequest {
     pub strict: bool,
 }
 
-impl BuildRequest {
-    /// The folders and files that it names.
-    fn inputs(&self) -> impl Iterator<Item = &Path> {
-        let Recipe { labels, texts, golden, .. } = &self.recipe;
-        let files = [labels.as_ref(), texts.as_ref(), golden.as_ref().map(|golden| &golden.file)];
-        let folders = self.source.adapters.iter().map(|adapter| &adapter.dir).chain([&self.source.checkpoint]);
-        folders.chain(files.into_iter().flatten()).map(PathBuf::as_path)
-    }
-}
-
 /// Builds a bundle. Nothing is written to the output unless every gate is passed.
 pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest> {
-    output::check_apart(&request.output, request.inputs())?;
+    output::check_apart(&request.output, request.source.inputs().chain(request.recipe.inputs()))?;
     let stage = Stage::new(&request.output, bundle::is_bundle)?;
     observer.begin("reading", None);
     let model = load(&request.source)?;
