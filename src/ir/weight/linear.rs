@@ -95,8 +95,11 @@ impl Weight {
     }
 }
 
+/// Factors, and the weights that they multiply.
+pub(super) type Terms = Vec<(f32, Weight)>;
+
 /// The terms in FP32, if there are any and they have one shape.
-pub(super) fn of_one_shape(terms: Vec<(f32, Weight)>) -> Result<(Vec<usize>, Vec<(f32, Weight)>)> {
+pub(super) fn of_one_shape(terms: Terms) -> Result<(Vec<usize>, Terms)> {
     let (_, first) = terms.first().ok_or_else(|| Error::bug("a sum of nothing"))?;
     let shape = first.shape().to_vec();
     if let Some((_, other)) = terms.iter().find(|(_, weight)| weight.shape() != shape) {
