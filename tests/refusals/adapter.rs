@@ -17,6 +17,9 @@ const MODULE: &str = "bert.encoder.layer.0.attention.self.query";
 const FACTOR_A: &str = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight";
 const FACTOR_B: &str = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_B.weight";
 
+/// The shape of a tensor and its bytes.
+type Stored = (Vec<usize>, Vec<u8>);
+
 /// An adapter as PEFT saves it: rank 2, over one projection of tiny-bert-base.
 struct Adapter {
     config: Value,
@@ -35,7 +38,7 @@ impl Adapter {
     }
 
     /// An adapter of another kind, over the same projection.
-    fn of(kind: &str, config: Value, tensors: &[(&str, (Vec<usize>, Vec<u8>))]) -> Adapter {
+    fn of(kind: &str, config: Value, tensors: &[(&str, Stored)]) -> Adapter {
         let mut adapter = Adapter::sound();
         adapter.config = config;
         adapter.config["peft_type"] = json!(kind);
@@ -466,8 +469,7 @@ fn shapes_of_every_kind_are_checked() {
     assert_eq!(loha(2, [31, 2]), hinted("f32[32, 32] and f32[31, 32] cannot be added"));
     assert_eq!(loha(2, [32, 3]), in_module("f32[32, 3] and f32[2, 32] cannot be multiplied"));
 
-    let lokr =
-        |parts: &[(&str, (Vec<usize>, Vec<u8>))]| refused(Adapter::of("LOKR", json!({"r": 2, "alpha": 1}), parts));
+    let lokr = |parts: &[(&str, Stored)]| refused(Adapter::of("LOKR", json!({"r": 2, "alpha": 1}), parts));
     assert_eq!(
         lokr(&[("lokr_w1", floats(&[4, 4], 0.5)), ("lokr_w2", floats(&[8, 4], 0.5))]),
         hinted("f32[32, 32] and f32[32, 16] cannot be added")
