@@ -1,0 +1,72 @@
+//! Linear layers in 8 bits and fewer: one file for each scheme, what they share here.
+//!
+//! Weights are symmetric with one step per output channel. Attention's own products stay in floating point: their
+//! operands are both activations, and quantizing them costs more answers than it wins time.
+
+mod dynamic;
+
+use std::collections::HashMap;
+
+use super::Report;
+use crate::error::{Error, Result};
+use crate::ir::{Action, Block, Graph, Node, Op, Rewriter, ValueId, rewrite};
+
+pub use dynamic::QuantizeDynamic;
+
+/// What becomes of a layer: the value that stands for it, or why it is left.
+type Outcome = std::result::Result<ValueId, String>;
+
+/// Replaces the linear layers of the attention and feed-forward blocks.
+fn linears(graph: &Graph, mut replace: impl FnMut(&mut Rewriter, &Node) -> Result<Outcome>) -> Result<(Graph, Report)> {
+    let mut report = Report::default();
+    let quantized = rewrite(graph, |rw, node| {
+        if node.op != Op::Linear {
+            return Ok(Action::Keep);
+        }
+        let outcome = match reason_to_leave(rw, node) {
+            Some(why) => Err(why.to_owned()),
+            None => replace(rw, node)?,
+        };
+        Ok(match outcome {
+            Ok(value) => {
+                report.changed += 1;
+                Action::Replace(vec![value])
+            }
+            Err(why) => {
+                report.left.push(format!("{}: {why}", rw.name(node)));
+                Action::Keep
+            }
+        })
+    })?;
+    Ok((quantized, report))
+}
+
+fn reason_to_leave(rw: &Rewriter, node: &Node) -> Option<&'static str> {
+    match node.role.map(|role| role.part.block()) {
+        Some(Block::Attention | Block::FeedForward) if rw.constant(node, 1).is_some() => None,
+        Some(Block::Attention | Block::FeedForward) => Some("its weight is not a constant"),
+        Some(Block::Embedding | Block::Head) => Some("heads keep full precision"),
+        None => Some("it has no role"),
+    }
+}
+
+/// 8-bit weights by output channel. One that several layers share is quantized once.
+#[derive(Default)]
+struct Channels(HashMap<ValueId, [ValueId; 2]>);
+
+impl Channels {
+    /// Values and scales of a layer's weight.
+    fn of(&mut self, rw: &mut Rewriter, node: &Node) -> Result<[ValueId; 2]> {
+        let (Some(weight), Some(Some(id))) = (rw.constant(node, 1), node.inputs.get(1)) else {
+            return Err(Error::bug(format!("the weight of `{}` is not a constant", rw.name(node))));
+        };
+        if let Some(drawn) = self.0.get(id) {
+            return Ok(*drawn);
+        }
+        let (values, scales) = weight.quantize(1)?;
+        let of = rw.old().value(*id).name.clone();
+        let drawn = [rw.weight(&format!("{of}.int8"), values), rw.weight(&format!("{of}.scale"), scales)];
+        self.0.insert(*id, drawn);
+        Ok(drawn)
+    }
+}
