@@ -101,6 +101,12 @@ const GRAPH: &str = r#"graph "tiny" {
   weight %table: f32[10, 4] = source "embed"
   %x: f32[b, s, 4] = Embed(%table, %ids) @embedding
   weight %w: f32[4, 4] = transpose(lora(0.5, source "w" f32[4, 4], source "a" f32[2, 4], cast(f32, source "b" f16[4, 2])))
+  weight %m: f32[4, 4] = renorm(1, rows([3, 1], lowrank(2, source "w" f32[4, 4]), source "r" f32[2, 4]), source "w" f32[4, 4], source "n" f32[4])
+  weight %e: f32[4, 4] = elect(total, 0.5, prune(0.25, kron(source "k" f32[2, 2], source "k" f32[2, 2])), -1.0, drop(0.5, 7, product(source "p" f32[4, 1], slice(0, 1, 2, source "w" f32[4, 4]))))
+  weight %d: f32[4, 4] = sum(1.0, times(source "w" f32[4, 4], source "w" f32[4, 4]), 0.5, scale(0, source "w" f32[4, 4], source "n" f32[4]))
+  %mm: f32[b, s, 4] = Linear(%x, %m)
+  %ee: f32[b, s, 4] = Linear(%mm, %e)
+  %dd: f32[b, s, 4] = Linear(%ee, %d)
   weight %bias: f32[4] = literal x"0000803f000000400000404000008040"
   %y: f32[b, s, 4] = Linear(%x, %w, %bias) @query/0
   %z: f32[b, s, 4] = Attention {heads=2, scale=0.5} (%y, %y, %x, %mask)
@@ -115,6 +121,7 @@ const GRAPH: &str = r#"graph "tiny" {
   %o: f32[b, s, 1] = Softmax {axis=-1} (%p)
   output %o
   output %u
+  output %dd
 }
 "#;
 
@@ -196,7 +203,7 @@ impl Tape {
 
     /// A lazy expression of that shape, and the same computed at once by ndarray.
     fn expression(&mut self, rows: usize, columns: usize, depth: usize) -> (Weight, Array2<f32>) {
-        match self.choose(if depth == 0 { 1 } else { 7 }) {
+        match self.choose(if depth == 0 { 1 } else { 13 }) {
             1 | 2 => {
                 let (weight, numbers) = self.expression(columns, rows, depth - 1);
                 (weight.transpose().unwrap(), numbers.t().as_standard_layout().into_owned())
@@ -228,6 +235,46 @@ impl Tape {
                 let ((a, a_numbers), (b, b_numbers)) = (self.leaf(rank, columns), self.leaf(rows, rank));
                 let scale = [1.0, -2.0, 0.5][self.choose(3)];
                 (base.lora(&a, &b, scale).unwrap(), numbers + scale * b_numbers.dot(&a_numbers))
+            }
+            7 => {
+                let inner = 1 + self.choose(3);
+                let ((l, l_numbers), (r, r_numbers)) =
+                    (self.leaf(rows, inner), self.expression(inner, columns, depth - 1));
+                (l.product(&r).unwrap(), l_numbers.dot(&r_numbers))
+            }
+            8 => {
+                let ((l, l_numbers), (r, r_numbers)) =
+                    (self.expression(rows, columns, depth - 1), self.leaf(rows, columns));
+                let sum = Weight::sum(vec![(0.5, l), (-2.0, r)]).unwrap();
+                (sum, 0.5 * l_numbers - 2.0 * r_numbers)
+            }
+            9 => {
+                let ((l, l_numbers), (r, r_numbers)) =
+                    (self.expression(rows, columns, depth - 1), self.leaf(rows, columns));
+                (l.times(&r).unwrap(), l_numbers * r_numbers)
+            }
+            10 => {
+                let ((of, numbers), axis) = (self.expression(rows, columns, depth - 1), self.choose(2));
+                let n = [rows, columns][axis];
+                let (by, by_numbers) = self.leaf(1, n);
+                let scaled = of.scale(&by.reshape(vec![n]).unwrap(), axis).unwrap();
+                let by_numbers = if axis == 0 { by_numbers.t().into_owned() } else { by_numbers };
+                (scaled, numbers * by_numbers)
+            }
+            11 => {
+                let (of, mut numbers) = self.expression(rows, columns, depth - 1);
+                let ((new, new_numbers), row) = (self.leaf(1, columns), self.choose(rows));
+                numbers.row_mut(row).assign(&new_numbers.row(0));
+                (of.replace_rows(vec![row], &new).unwrap(), numbers)
+            }
+            12 => {
+                let (axis, before, after) = (self.choose(2), self.choose(3), self.choose(3));
+                let n = [rows, columns][axis];
+                let whole = before + n + after;
+                let (rows, columns) = if axis == 0 { (whole, columns) } else { (rows, whole) };
+                let (of, numbers) = self.expression(rows, columns, depth - 1);
+                let cut = numbers.slice_axis(Axis(axis), (before..before + n).into()).as_standard_layout().into_owned();
+                (of.slice(axis, before..before + n).unwrap(), cut)
             }
             _ => self.leaf(rows, columns),
         }

@@ -13,6 +13,7 @@
 //! Constants stand where they are first read. An absent optional operand is `_`. Data of file tensors is not part of
 //! the text: a graph that was parsed has types, and sources without data.
 
+mod expression;
 mod parse;
 mod print;
 

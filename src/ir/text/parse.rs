@@ -4,10 +4,7 @@ use std::collections::HashMap;
 use std::str::CharIndices;
 
 use crate::error::{Error, Result};
-use crate::ir::{Attribute, Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId, Weight};
-
-/// Deepest nesting of a weight's expression.
-const DEEPEST: usize = 64;
+use crate::ir::{Attribute, Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId};
 
 /// Parses a graph. Types are inferred again, and must be those of the text.
 pub fn parse(text: &str) -> Result<Graph> {
@@ -30,9 +27,9 @@ pub(super) fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-')
 }
 
-type Parsed<T> = std::result::Result<T, String>;
+pub(super) type Parsed<T> = std::result::Result<T, String>;
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     text: &'a str,
     rest: &'a str,
     builder: Builder,
@@ -188,86 +185,13 @@ impl<'a> Parser<'a> {
         Ok(Some(Role { part, layer }))
     }
 
-    /// A weight's expression. `outer` is its type where the text gave it before the expression.
-    fn expression(&mut self, outer: Option<&TensorType>, depth: usize) -> Parsed<Weight> {
-        if depth > DEEPEST {
-            return Err("the expression is nested too deeply".to_owned());
-        }
-        let kind = self.bare()?;
-        match kind {
-            "source" => {
-                let name = self.string()?;
-                let (dtype, shape) = self.leaf_type(outer)?;
-                Weight::source(name, dtype, shape, None).map_err(|e| e.message().to_owned())
-            }
-            "literal" => {
-                self.word("x")?;
-                let hex = self.string()?;
-                let (dtype, shape) = self.leaf_type(outer)?;
-                let bytes = from_hex(&hex).ok_or("a literal is not hexadecimal")?;
-                Weight::literal(dtype, shape, bytes).map_err(|e| e.message().to_owned())
-            }
-            _ => self.compound(kind, depth),
-        }
-    }
-
-    fn compound(&mut self, kind: &str, depth: usize) -> Parsed<Weight> {
-        self.expect('(')?;
-        let plain = |e: Error| e.message().to_owned();
-        let weight = match kind {
-            "transpose" => self.expression(None, depth + 1)?.transpose().map_err(plain)?,
-            "cast" => {
-                let word = self.bare()?;
-                let dtype = DType::from_name(word).ok_or_else(|| format!("unknown element type `{word}`"))?;
-                self.expect(',')?;
-                self.expression(None, depth + 1)?.cast(dtype)
-            }
-            "concat" => {
-                let axis = self.integer()?;
-                let mut parts = Vec::new();
-                while self.eat(",") {
-                    parts.push(self.expression(None, depth + 1)?);
-                }
-                Weight::concat(axis, parts).map_err(plain)?
-            }
-            "lora" => {
-                let word = self.bare()?;
-                let scale = word.parse().map_err(|_| format!("`{word}` is not a scale"))?;
-                let mut next = || {
-                    self.expect(',')?;
-                    self.expression(None, depth + 1)
-                };
-                let (base, a, b) = (next()?, next()?, next()?);
-                base.lora(&a, &b, scale).map_err(plain)?
-            }
-            "quantized" | "scales" => {
-                let axis = self.integer()?;
-                self.expect(',')?;
-                let (values, scales) = self.expression(None, depth + 1)?.quantize(axis).map_err(plain)?;
-                if kind == "scales" { scales } else { values }
-            }
-            _ => return Err(format!("unknown weight expression `{kind}`")),
-        };
-        self.expect(')')?;
-        Ok(weight)
-    }
-
-    fn leaf_type(&mut self, outer: Option<&TensorType>) -> Parsed<(DType, Vec<usize>)> {
-        let ty = match outer {
-            Some(ty) => ty.clone(),
-            None => self.ty()?,
-        };
-        let shape = ty.fixed_shape().ok_or_else(|| format!("a constant cannot be {ty}"))?;
-        Ok((ty.dtype, shape))
-    }
-
     fn typed_name(&mut self) -> Parsed<(String, TensorType)> {
         let name = self.name()?;
         self.expect(':')?;
         Ok((name, self.ty()?))
     }
 
-    fn ty(&mut self) -> Parsed<TensorType> {
+    pub(super) fn ty(&mut self) -> Parsed<TensorType> {
         let word = self.bare()?;
         let dtype = DType::from_name(word).ok_or_else(|| format!("unknown element type `{word}`"))?;
         self.expect('[')?;
@@ -286,7 +210,7 @@ impl<'a> Parser<'a> {
         Ok(word.parse().map_or_else(|_| Dim::from(word), Dim::Fixed))
     }
 
-    fn integer(&mut self) -> Parsed<usize> {
+    pub(super) fn integer(&mut self) -> Parsed<usize> {
         let word = self.bare()?;
         word.parse().map_err(|_| format!("`{word}` is not a number"))
     }
@@ -296,7 +220,7 @@ impl<'a> Parser<'a> {
         if self.rest.starts_with('"') { self.string() } else { Ok(self.bare()?.to_owned()) }
     }
 
-    fn bare(&mut self) -> Parsed<&'a str> {
+    pub(super) fn bare(&mut self) -> Parsed<&'a str> {
         self.skip();
         let end = self.rest.find(|c| !is_name_char(c)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
@@ -310,7 +234,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A string in quotes, escaped as Rust's `{:?}` escapes.
-    fn string(&mut self) -> Parsed<String> {
+    pub(super) fn string(&mut self) -> Parsed<String> {
         self.expect('"')?;
         let mut out = String::new();
         let mut chars = self.rest.char_indices();
@@ -335,14 +259,14 @@ impl<'a> Parser<'a> {
         Err("a string does not end".to_owned())
     }
 
-    fn word(&mut self, word: &str) -> Parsed<()> {
+    pub(super) fn word(&mut self, word: &str) -> Parsed<()> {
         match self.bare()? {
             found if found == word => Ok(()),
             found => Err(format!("expected `{word}`, found `{found}`")),
         }
     }
 
-    fn expect(&mut self, c: char) -> Parsed<()> {
+    pub(super) fn expect(&mut self, c: char) -> Parsed<()> {
         self.skip();
         match self.rest.strip_prefix(c) {
             Some(rest) => {
@@ -353,7 +277,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn eat(&mut self, token: &str) -> bool {
+    pub(super) fn eat(&mut self, token: &str) -> bool {
         self.skip();
         match self.rest.strip_prefix(token) {
             Some(rest) => {
@@ -381,13 +305,6 @@ fn code_point(chars: &mut CharIndices) -> Option<char> {
     let (_, '{') = chars.next()? else { return None };
     let digits: String = chars.map(|(_, c)| c).take_while(|c| *c != '}').collect();
     u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32)
-}
-
-fn from_hex(hex: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
-    let digit = |c: u8| (c as char).to_digit(16);
-    let bytes = pairs.iter().map(|[high, low]| Some((digit(*high)? * 16 + digit(*low)?) as u8)).collect();
-    if rest.is_empty() { bytes } else { None }
 }
 
 #[cfg(test)]

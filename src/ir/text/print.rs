@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter, Write};
 
-use crate::ir::weight::{Expr, Weight};
+use super::expression::Expression;
 use crate::ir::{Attribute, Dim, Graph, Node, Origin, ValueId};
 
 impl Display for Graph {
@@ -32,7 +32,7 @@ fn write_weight(f: &mut Formatter<'_>, graph: &Graph, id: ValueId, printed: &mut
     if let (Origin::Weight(weight), Some(done)) = (&value.origin, printed.get_mut(id.0))
         && !std::mem::replace(done, true)
     {
-        writeln!(f, "  weight {}: {} = {}", Name(&value.name), value.ty, Expression(weight, false))?;
+        writeln!(f, "  weight {}: {} = {}", Name(&value.name), value.ty, Expression::outer(weight))?;
     }
     Ok(())
 }
@@ -88,40 +88,6 @@ impl Display for Shown<'_> {
             Attribute::DType(dtype) => write!(f, "{dtype}"),
             Attribute::Dim(Dim::Fixed(n)) => write!(f, "dim {n}"),
             Attribute::Dim(Dim::Symbol(name)) => write!(f, "dim {name}"),
-        }
-    }
-}
-
-/// A weight's expression; operands of file tensors and literals need their type, the outermost one has it before it.
-struct Expression<'a>(&'a Weight, bool);
-
-impl Display for Expression<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let typed = |f: &mut Formatter<'_>| if self.1 { write!(f, " {}", self.0.ty()) } else { Ok(()) };
-        let inner = |weight| Expression(weight, true);
-        match self.0.expr() {
-            Expr::Source { name, .. } => {
-                write!(f, "source {name:?}")?;
-                typed(f)
-            }
-            Expr::Literal(bytes) => {
-                f.write_str("literal x\"")?;
-                bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-                f.write_char('"')?;
-                typed(f)
-            }
-            Expr::Transpose(w) => write!(f, "transpose({})", inner(w)),
-            Expr::Cast(w) => write!(f, "cast({}, {})", self.0.dtype(), inner(w)),
-            Expr::Concat { axis, parts } => {
-                write!(f, "concat({axis}")?;
-                parts.iter().try_for_each(|part| write!(f, ", {}", inner(part)))?;
-                f.write_char(')')
-            }
-            Expr::Lora { base, a, b, scale } => {
-                write!(f, "lora({scale:?}, {}, {}, {})", inner(base), inner(a), inner(b))
-            }
-            Expr::QuantizedValues { of, axis } => write!(f, "quantized({axis}, {})", inner(of)),
-            Expr::QuantizedScales { of, axis } => write!(f, "scales({axis}, {})", inner(of)),
         }
     }
 }

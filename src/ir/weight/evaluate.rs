@@ -1,11 +1,11 @@
 //! Computes the elements of a weight.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use half::{bf16, f16};
-use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 
-use super::{DType, Expr, Weight};
+use super::{DType, Expr, Weight, combine, linear, quantized};
 use crate::error::{Error, Result, printable};
 
 /// The elements of a weight, borrowed from a mapped file where nothing had to be computed.
@@ -49,9 +49,20 @@ impl Weight {
             }
             Expr::Cast(inner) => self.cast_from(inner)?,
             Expr::Concat { axis, parts } => Evaluated::Bytes(concat(*axis, parts)?),
-            Expr::Lora { base, a, b, scale } => Evaluated::Floats(lora(base, a, b, *scale)?),
-            Expr::QuantizedValues { of, axis } => quantized_values(of, *axis)?,
-            Expr::QuantizedScales { of, axis } => Evaluated::Floats(scales(of, *axis)?),
+            Expr::Lora { .. } => Evaluated::Floats(linear::lora(self)?),
+            Expr::Product(left, right) => Evaluated::Floats(linear::product(left, right)?),
+            Expr::Sum(terms) => Evaluated::Floats(linear::sum(terms)?),
+            Expr::Times(left, right) => Evaluated::Floats(linear::times(left, right)?),
+            Expr::Kron(left, right) => Evaluated::Floats(linear::kron(left, right)?),
+            Expr::Scale { of, by, axis } => Evaluated::Floats(linear::scale(of, by, *axis)?),
+            Expr::Renorm { of, like, norms, axis } => Evaluated::Floats(linear::renorm(of, like, norms, *axis)?),
+            Expr::Rows { of, at, rows } => Evaluated::Bytes(rows_replaced(of, at, rows)?),
+            Expr::Slice { of, axis, range } => Evaluated::Bytes(slice(of, *axis, range)?),
+            Expr::Prune { of, density, seed } => Evaluated::Floats(combine::pruned(of, *density, *seed)?),
+            Expr::Elect { by, terms } => Evaluated::Floats(combine::elected(*by, terms)?),
+            Expr::LowRank { of, rank, found } => Evaluated::Floats(linear::low_rank(of, *rank, found)?),
+            Expr::QuantizedValues { of, axis } => quantized::values(of, *axis)?,
+            Expr::QuantizedScales { of, axis } => Evaluated::Floats(quantized::scales(of, *axis)?),
         })
     }
 
@@ -117,14 +128,15 @@ fn narrow(weight: &Weight, values: &[f32], one: impl Fn(f32) -> [u8; 2], largest
     }
 }
 
-fn describe(weight: &Weight) -> String {
+/// A weight, as messages call it.
+pub(super) fn describe(weight: &Weight) -> String {
     match weight.source_name() {
         Some(name) => format!("tensor `{}`", printable(name)),
         None => "a computed tensor".to_owned(),
     }
 }
 
-fn transpose(bytes: &[u8], rows: usize, columns: usize, dtype: DType) -> Evaluated<'static> {
+pub(super) fn transpose(bytes: &[u8], rows: usize, columns: usize, dtype: DType) -> Evaluated<'static> {
     match dtype {
         DType::F32 => Evaluated::Floats(transposed(&floats(bytes), rows, columns)),
         _ => Evaluated::Bytes(match dtype.size() {
@@ -167,70 +179,28 @@ fn concat(axis: usize, parts: &[Weight]) -> Result<Vec<u8>> {
     Ok(joined)
 }
 
-fn lora(base: &Weight, a: &Weight, b: &Weight, scale: f32) -> Result<Vec<f32>> {
-    let mut merged = base.to_f32s()?.into_owned();
-    let (a_values, b_values) = (a.to_f32s()?, b.to_f32s()?);
-    let shaped = |w: &Weight| w.matrix("lora").map(|[rows, columns]| (rows, columns));
-    let mismatch = |_| Error::bug("LoRA factors have another length than their shape");
-    let mut into = ArrayViewMut2::from_shape(shaped(base)?, &mut merged).map_err(mismatch)?;
-    let a_matrix = ArrayView2::from_shape(shaped(a)?, &a_values).map_err(mismatch)?;
-    let b_matrix = ArrayView2::from_shape(shaped(b)?, &b_values).map_err(mismatch)?;
-    general_mat_mul(scale, &b_matrix, &a_matrix, 1.0, &mut into);
-    Ok(merged)
+/// `of` with the rows `at` replaced by those of `rows`, in whatever element type.
+fn rows_replaced(of: &Weight, at: &[usize], rows: &Weight) -> Result<Vec<u8>> {
+    let mut bytes = of.evaluate()?.as_bytes().to_vec();
+    let new = rows.evaluate()?;
+    let stride = bytes.len() / of.shape().first().copied().unwrap_or(1).max(1);
+    for (row, from) in at.iter().zip(new.as_bytes().chunks_exact(stride.max(1))) {
+        let place = bytes.get_mut(row * stride..(row + 1) * stride);
+        place.ok_or_else(|| Error::bug(format!("row {row} is outside {}", of.ty())))?.copy_from_slice(from);
+    }
+    Ok(bytes)
 }
 
-/// `quantize(transpose(w), axis) = transpose(quantize(w, 1 - axis))`, so that channels are read along memory.
-fn quantized_values(of: &Weight, axis: usize) -> Result<Evaluated<'static>> {
-    if let Expr::Transpose(inner) = of.expr() {
-        let [rows, columns] = inner.matrix("quantize")?;
-        let values = quantized_values(inner, 1 - axis)?;
-        return Ok(transpose(values.as_bytes(), rows, columns, DType::I8));
+fn slice(of: &Weight, axis: usize, range: &Range<usize>) -> Result<Vec<u8>> {
+    let evaluated = of.evaluate()?;
+    let bytes = evaluated.as_bytes();
+    let inner: usize = of.shape().iter().skip(axis + 1).product::<usize>() * of.dtype().size();
+    let whole = of.shape().get(axis).copied().unwrap_or(1) * inner;
+    let mut cut = Vec::with_capacity(bytes.len());
+    for outer in bytes.chunks_exact(whole.max(1)) {
+        cut.extend_from_slice(outer.get(range.start * inner..range.end * inner).unwrap_or_default());
     }
-    let [_, columns] = of.matrix("quantize")?;
-    let steps = scales(of, axis)?;
-    let values = of.to_f32s()?;
-    let mut quantized = Vec::with_capacity(values.len());
-    for (r, row) in values.chunks(columns.max(1)).enumerate() {
-        if axis == 0 {
-            let step = steps[r];
-            quantized.extend(row.iter().map(|value| nearest_i8(value / step)));
-        } else {
-            quantized.extend(row.iter().zip(&steps).map(|(value, step)| nearest_i8(value / step)));
-        }
-    }
-    Ok(Evaluated::Bytes(quantized))
-}
-
-/// The nearest integer of a number in −127…127, ties to even, as a byte.
-///
-/// Adding 1.5 · 2²³ leaves the integer in the lowest bits of the sum; unlike `round_ties_even`, this needs no
-/// instruction that the oldest x86-64 lacks, so it is vectorized everywhere.
-fn nearest_i8(x: f32) -> u8 {
-    (x + 12_582_912.0).to_bits() as u8
-}
-
-fn scales(of: &Weight, axis: usize) -> Result<Vec<f32>> {
-    if let Expr::Transpose(inner) = of.expr() {
-        return scales(inner, 1 - axis);
-    }
-    let [rows, columns] = of.matrix("quantize")?;
-    let values = of.to_f32s()?;
-    // The bits of positive floats are ordered as the floats are, and those of NaN and infinity come last.
-    let magnitude = |value: &f32| value.to_bits() & 0x7fff_ffff;
-    let mut largest = vec![0u32; if axis == 0 { rows } else { columns }];
-    for (r, row) in values.chunks(columns.max(1)).enumerate() {
-        if axis == 0 {
-            largest[r] = row.iter().map(magnitude).fold(0, u32::max);
-        } else {
-            largest.iter_mut().zip(row).for_each(|(m, value)| *m = (*m).max(magnitude(value)));
-        }
-    }
-    let largest: Vec<f32> = largest.into_iter().map(f32::from_bits).collect();
-    if largest.iter().any(|m| !m.is_finite()) {
-        return Err(Error::bad_input(format!("{} holds NaN or infinity and cannot be quantized", describe(of))));
-    }
-    // A channel of zeros has no range; any positive step represents it.
-    Ok(largest.into_iter().map(|m| if m > f32::MIN_POSITIVE * 127.0 { m / 127.0 } else { 1.0 }).collect())
+    Ok(cut)
 }
 
 #[cfg(test)]
@@ -256,36 +226,10 @@ mod tests {
     }
 
     #[test]
-    fn lora_adds_the_scaled_product() {
-        let merged = weight([2, 3], &[1., 2., 3., 4., 5., 6.])
-            .lora(&weight([1, 3], &[1., 0., 2.]), &weight([2, 1], &[10., 20.]), 0.5)
-            .unwrap();
-        assert_eq!(floats_of(&merged), [6., 2., 13., 14., 5., 26.]);
-    }
-
-    #[test]
     fn concatenation_along_both_axes() {
         let (a, b) = (weight([2, 1], &[1., 2.]), weight([2, 2], &[3., 4., 5., 6.]));
         assert_eq!(floats_of(&Weight::concat(1, vec![a.clone(), b]).unwrap()), [1., 3., 4., 2., 5., 6.]);
         assert_eq!(floats_of(&Weight::concat(0, vec![a.clone(), a]).unwrap()), [1., 2., 1., 2.]);
-    }
-
-    #[test]
-    fn quantization_is_the_same_through_a_transposition() {
-        let w = weight([2, 3], &[1., -2., 4., 0.5, 0.25, -0.125]);
-        let (values, steps) = w.quantize(0).unwrap();
-        assert_eq!(floats_of(&steps), [4.0 / 127.0, 0.5 / 127.0]);
-        assert_eq!(values.evaluate().unwrap().as_bytes(), [32, -64i8 as u8, 127, 127, 64, -32i8 as u8]);
-        let (turned, turned_steps) = w.transpose().unwrap().quantize(1).unwrap();
-        assert_eq!(floats_of(&turned_steps), floats_of(&steps));
-        assert_eq!(turned.evaluate().unwrap().as_bytes(), [32, 127, -64i8 as u8, 64, 127, -32i8 as u8]);
-    }
-
-    #[test]
-    fn a_channel_of_zeros_quantizes_to_zeros() {
-        let (values, steps) = weight([1, 2], &[0., 0.]).quantize(0).unwrap();
-        assert_eq!(values.evaluate().unwrap().as_bytes(), [0, 0]);
-        assert_eq!(floats_of(&steps), [1.0]);
     }
 
     #[test]
@@ -297,7 +241,5 @@ mod tests {
             error.message(),
             "a computed tensor holds -340282350000000000000000000000000000000, which bf16 cannot represent"
         );
-        let error = weight([1, 2], &[1.0, f32::NAN]).quantize(0).unwrap().0.evaluate().err().unwrap();
-        assert_eq!(error.message(), "a computed tensor holds NaN or infinity and cannot be quantized");
     }
 }

@@ -5,16 +5,23 @@
 //! The constructors check shapes and keep expressions in a normal form: a transposition stands outside a
 //! concatenation, and two transpositions cancel.
 
+mod combine;
 mod evaluate;
+mod linear;
+mod make;
+mod quantized;
+mod svd;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::types::{DType, TensorType};
 use crate::error::{Error, Result, printable};
 
+pub use combine::Majority;
 pub use evaluate::Evaluated;
+use svd::Factors;
 
 /// A constant tensor of known shape, computed when it is needed. Cloning is cheap.
 #[derive(Clone)]
@@ -59,6 +66,79 @@ pub enum Expr {
         /// What the product is multiplied by.
         scale: f32,
     },
+    /// `left · right`, for matrices.
+    Product(Weight, Weight),
+    /// `Σ c · x` over terms of one shape.
+    Sum(Vec<(f32, Weight)>),
+    /// `x · y`, element by element.
+    Times(Weight, Weight),
+    /// The Kronecker product of two matrices: every element of the first times the whole second.
+    Kron(Weight, Weight),
+    /// Every slice along `axis` times its own number.
+    Scale {
+        /// What is scaled.
+        of: Weight,
+        /// One number for each index of `axis`.
+        by: Weight,
+        /// The dimension.
+        axis: usize,
+    },
+    /// Rows (`axis` 0) or columns (1) of `of`, each times its entry of `norms` over the length that the same row or
+    /// column of `like` has: the magnitudes of DoRA (arXiv 2402.09353).
+    Renorm {
+        /// What is scaled.
+        of: Weight,
+        /// Whose lengths count; the same weight as `of` unless something was merged before.
+        like: Weight,
+        /// The new lengths.
+        norms: Weight,
+        /// The dimension.
+        axis: usize,
+    },
+    /// `of` with some of its rows replaced.
+    Rows {
+        /// `[n, k]`
+        of: Weight,
+        /// The numbers of the rows, each once.
+        at: Vec<usize>,
+        /// What stands there: `[at.len(), k]`
+        rows: Weight,
+    },
+    /// The indices `from…to` of one dimension.
+    Slice {
+        /// What is cut.
+        of: Weight,
+        /// The dimension.
+        axis: usize,
+        /// The indices that are kept.
+        range: Range<usize>,
+    },
+    /// The share `density` of the elements, and zero for the others.
+    Prune {
+        /// What is pruned.
+        of: Weight,
+        /// Which share is kept, in 0…1.
+        density: f64,
+        /// Draws the elements that are kept; without one, those of the largest magnitude are.
+        seed: Option<u64>,
+    },
+    /// `Σ c · x` over those terms, element by element, whose sign is that of the majority, divided by their number:
+    /// the election of TIES (arXiv 2306.01708).
+    Elect {
+        /// What is counted.
+        by: Majority,
+        /// The terms, of one shape.
+        terms: Vec<(f32, Weight)>,
+    },
+    /// The nearest matrix of that rank: the largest singular values and their vectors.
+    LowRank {
+        /// What is approximated.
+        of: Weight,
+        /// How many singular values are kept.
+        rank: usize,
+        /// The factors, once something has asked for them: they are small, and the search for them is not.
+        found: OnceLock<Factors>,
+    },
     /// Symmetric 8-bit values of `of`, one scale per index of `axis`: `round(w / s)`, in −127…127.
     QuantizedValues {
         /// What is quantized, of rank 2.
@@ -78,142 +158,6 @@ pub enum Expr {
 impl Weight {
     fn new(dtype: DType, shape: Vec<usize>, expr: Expr) -> Weight {
         Weight(Arc::new(Inner { dtype, shape, expr }))
-    }
-
-    /// A tensor of a file. Fails where the data is not as long as the type says.
-    pub fn source(name: impl Into<String>, dtype: DType, shape: Vec<usize>, data: Option<Blob>) -> Result<Weight> {
-        let name = name.into();
-        let expected = byte_len(dtype, &shape)
-            .ok_or_else(|| Error::bad_input(format!("tensor `{}`: its size overflows", printable(&name))))?;
-        if let Some(blob) = &data
-            && blob.len() != expected
-        {
-            return Err(Error::bad_input(format!(
-                "tensor `{}` holds {} bytes, but {} needs {expected}",
-                printable(&name),
-                blob.len(),
-                TensorType::new(dtype, shape)
-            )));
-        }
-        Ok(Weight::new(dtype, shape, Expr::Source { name, data }))
-    }
-
-    /// 64-bit integers.
-    pub fn i64s(shape: Vec<usize>, values: &[i64]) -> Result<Weight> {
-        Weight::literal(DType::I64, shape, bytemuck::cast_slice(values).to_vec())
-    }
-
-    /// 32-bit integers.
-    pub fn i32s(shape: Vec<usize>, values: &[i32]) -> Result<Weight> {
-        Weight::literal(DType::I32, shape, bytemuck::cast_slice(values).to_vec())
-    }
-
-    /// 32-bit floats.
-    pub fn f32s(shape: Vec<usize>, values: &[f32]) -> Result<Weight> {
-        Weight::literal(DType::F32, shape, bytemuck::cast_slice(values).to_vec())
-    }
-
-    /// A single float of the given floating-point type.
-    pub fn scalar(dtype: DType, value: f32) -> Result<Weight> {
-        Ok(Weight::f32s(vec![], &[value])?.cast(dtype))
-    }
-
-    /// Elements as little-endian bytes.
-    pub fn literal(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Weight> {
-        if byte_len(dtype, &shape) != Some(bytes.len()) {
-            return Err(Error::bug(format!(
-                "a literal of {} bytes cannot be {}",
-                bytes.len(),
-                TensorType::new(dtype, shape)
-            )));
-        }
-        Ok(Weight::new(dtype, shape, Expr::Literal(bytes)))
-    }
-
-    /// `transpose(transpose(w)) = w`
-    pub fn transpose(&self) -> Result<Weight> {
-        if let Expr::Transpose(inner) = self.expr() {
-            return Ok(inner.clone());
-        }
-        let [rows, columns] = self.matrix("transpose")?;
-        Ok(Weight::new(self.dtype(), vec![columns, rows], Expr::Transpose(self.clone())))
-    }
-
-    /// `cast(w: T, T) = w` · `cast(cast(w: T, f32), T) = w` for T of 16 bits · `cast(transpose(w)) = transpose(cast(w))`
-    pub fn cast(&self, dtype: DType) -> Weight {
-        if dtype == self.dtype() {
-            return self.clone();
-        }
-        if let Expr::Cast(narrow) = self.expr()
-            && self.dtype() == DType::F32
-            && narrow.dtype() == dtype
-            && matches!(dtype, DType::F16 | DType::BF16)
-        {
-            return narrow.clone();
-        }
-        if let Expr::Transpose(inner) = self.expr() {
-            let cast = inner.cast(dtype);
-            return Weight::new(dtype, self.shape().to_vec(), Expr::Transpose(cast));
-        }
-        Weight::new(dtype, self.shape().to_vec(), Expr::Cast(self.clone()))
-    }
-
-    /// `concat_1(transpose(w)…) = transpose(concat_0(w…))`
-    pub fn concat(axis: usize, parts: Vec<Weight>) -> Result<Weight> {
-        let first = parts.first().ok_or_else(|| Error::bug("a concatenation of nothing"))?;
-        let fits = |part: &Weight| {
-            part.dtype() == first.dtype()
-                && part.shape().len() == first.shape().len()
-                && part.shape().iter().zip(first.shape()).enumerate().all(|(i, (a, b))| i == axis || a == b)
-        };
-        if axis >= first.shape().len() || !parts.iter().all(fits) {
-            let types: Vec<String> = parts.iter().map(|part| part.ty().to_string()).collect();
-            return Err(Error::bad_input(format!("cannot join {} along dimension {axis}", types.join(", "))));
-        }
-        let operands: Option<Vec<Weight>> = parts
-            .iter()
-            .map(|part| match part.expr() {
-                Expr::Transpose(inner) => Some(inner.clone()),
-                _ => None,
-            })
-            .collect();
-        if let Some(operands) = operands {
-            return Weight::concat(1 - axis, operands)?.transpose();
-        }
-        let mut shape = first.shape().to_vec();
-        if let Some(size) = shape.get_mut(axis) {
-            let sizes = parts.iter().filter_map(|part| part.shape().get(axis));
-            *size = sizes
-                .copied()
-                .try_fold(0, usize::checked_add)
-                .ok_or_else(|| Error::bad_input("a concatenation whose size overflows"))?;
-        }
-        Ok(Weight::new(first.dtype(), shape, Expr::Concat { axis, parts }))
-    }
-
-    /// `self + scale · (b · a)`, in FP32. Fails where the shapes do not fit.
-    pub fn lora(&self, a: &Weight, b: &Weight, scale: f32) -> Result<Weight> {
-        let [n, k] = self.matrix("lora")?;
-        let ([rank, ak], [bn, brank]) = (a.matrix("lora A")?, b.matrix("lora B")?);
-        if ak != k || bn != n || rank != brank {
-            return Err(Error::bad_input(format!(
-                "LoRA factors A [{rank}, {ak}] and B [{bn}, {brank}] do not fit a weight of shape [{n}, {k}]"
-            )));
-        }
-        let [base, a, b] = [self, a, b].map(|w| w.cast(DType::F32));
-        Ok(Weight::new(DType::F32, vec![n, k], Expr::Lora { base, a, b, scale }))
-    }
-
-    /// Symmetric 8-bit values and their scales, one scale for each index of `axis` of a matrix.
-    pub fn quantize(&self, axis: usize) -> Result<(Weight, Weight)> {
-        let shape = self.matrix("quantize")?;
-        let channels = shape.get(axis).ok_or_else(|| Error::bug("a matrix has the channel axes 0 and 1"))?;
-        let of = self.cast(DType::F32);
-        let values = Expr::QuantizedValues { of: of.clone(), axis };
-        Ok((
-            Weight::new(DType::I8, shape.to_vec(), values),
-            Weight::new(DType::F32, vec![*channels], Expr::QuantizedScales { of, axis }),
-        ))
     }
 
     /// Element type.
@@ -248,8 +192,19 @@ impl Weight {
             Expr::Literal(_) => None,
             Expr::Transpose(w) | Expr::Cast(w) => w.source_name(),
             Expr::Concat { parts, .. } => parts.first().and_then(Weight::source_name),
-            Expr::Lora { base, .. } => base.source_name(),
-            Expr::QuantizedValues { of, .. } | Expr::QuantizedScales { of, .. } => of.source_name(),
+            Expr::Sum(terms) | Expr::Elect { terms, .. } => terms.first().and_then(|(_, w)| w.source_name()),
+            Expr::Lora { base: w, .. }
+            | Expr::Product(w, _)
+            | Expr::Times(w, _)
+            | Expr::Kron(w, _)
+            | Expr::Scale { of: w, .. }
+            | Expr::Renorm { of: w, .. }
+            | Expr::Rows { of: w, .. }
+            | Expr::Slice { of: w, .. }
+            | Expr::Prune { of: w, .. }
+            | Expr::LowRank { of: w, .. }
+            | Expr::QuantizedValues { of: w, .. }
+            | Expr::QuantizedScales { of: w, .. } => w.source_name(),
         }
     }
 
@@ -298,47 +253,5 @@ impl Blob {
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.range.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn matrix(rows: usize, columns: usize) -> Weight {
-        let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
-        Weight::f32s(vec![rows, columns], &values).unwrap()
-    }
-
-    #[test]
-    fn transpositions_move_outwards_and_cancel() {
-        let w = matrix(2, 3);
-        assert_eq!(w.transpose().unwrap().transpose().unwrap().shape(), [2, 3]);
-        let joined = Weight::concat(1, vec![w.transpose().unwrap(), w.transpose().unwrap()]).unwrap();
-        assert_eq!(joined.shape(), [3, 4]);
-        assert!(
-            matches!(joined.expr(), Expr::Transpose(inner) if matches!(inner.expr(), Expr::Concat { axis: 0, .. }))
-        );
-    }
-
-    #[test]
-    fn widening_is_undone_and_narrowing_is_not() {
-        let w = Weight::source("w", DType::F16, vec![2, 3], None).unwrap();
-        let back = w.cast(DType::F32).transpose().unwrap().cast(DType::F16).transpose().unwrap();
-        assert!(matches!(back.expr(), Expr::Source { .. }));
-        assert!(matches!(w.cast(DType::F32).cast(DType::BF16).expr(), Expr::Cast(wide) if wide.dtype() == DType::F32));
-        assert!(matches!(matrix(2, 2).cast(DType::F16).cast(DType::F32).expr(), Expr::Cast(_)));
-    }
-
-    #[test]
-    fn factors_that_do_not_fit_are_refused() {
-        let error = matrix(4, 6).lora(&matrix(2, 5), &matrix(4, 2), 1.0).unwrap_err();
-        assert_eq!(error.message(), "LoRA factors A [2, 5] and B [4, 2] do not fit a weight of shape [4, 6]");
-    }
-
-    #[test]
-    fn a_source_whose_size_overflows_is_refused() {
-        let error = Weight::source("w", DType::F32, vec![usize::MAX, 2], None).unwrap_err();
-        assert_eq!(error.message(), "tensor `w`: its size overflows");
     }
 }

@@ -1,0 +1,110 @@
+//! Symmetric 8-bit values with one scale for each channel.
+
+use super::evaluate::{describe, transpose};
+use super::{DType, Evaluated, Expr, Weight};
+use crate::error::{Error, Result};
+
+impl Weight {
+    /// Symmetric 8-bit values and their scales, one scale for each index of `axis` of a matrix.
+    pub fn quantize(&self, axis: usize) -> Result<(Weight, Weight)> {
+        let shape = self.matrix("quantize")?;
+        let channels = shape.get(axis).ok_or_else(|| Error::bug("a matrix has the channel axes 0 and 1"))?;
+        let of = self.cast(DType::F32);
+        let values = Expr::QuantizedValues { of: of.clone(), axis };
+        Ok((
+            Weight::new(DType::I8, shape.to_vec(), values),
+            Weight::new(DType::F32, vec![*channels], Expr::QuantizedScales { of, axis }),
+        ))
+    }
+}
+
+/// `quantize(transpose(w), axis) = transpose(quantize(w, 1 - axis))`, so that channels are read along memory.
+pub(super) fn values(of: &Weight, axis: usize) -> Result<Evaluated<'static>> {
+    if let Expr::Transpose(inner) = of.expr() {
+        let [rows, columns] = inner.matrix("quantize")?;
+        let values = values(inner, 1 - axis)?;
+        return Ok(transpose(values.as_bytes(), rows, columns, DType::I8));
+    }
+    let [_, columns] = of.matrix("quantize")?;
+    let steps = scales(of, axis)?;
+    let values = of.to_f32s()?;
+    let mut quantized = Vec::with_capacity(values.len());
+    for (r, row) in values.chunks(columns.max(1)).enumerate() {
+        if axis == 0 {
+            let step = steps[r];
+            quantized.extend(row.iter().map(|value| nearest_i8(value / step)));
+        } else {
+            quantized.extend(row.iter().zip(&steps).map(|(value, step)| nearest_i8(value / step)));
+        }
+    }
+    Ok(Evaluated::Bytes(quantized))
+}
+
+/// The nearest integer of a number in −127…127, ties to even, as a byte.
+///
+/// Adding 1.5 · 2²³ leaves the integer in the lowest bits of the sum; unlike `round_ties_even`, this needs no
+/// instruction that the oldest x86-64 lacks, so it is vectorized everywhere.
+fn nearest_i8(x: f32) -> u8 {
+    (x + 12_582_912.0).to_bits() as u8
+}
+
+pub(super) fn scales(of: &Weight, axis: usize) -> Result<Vec<f32>> {
+    if let Expr::Transpose(inner) = of.expr() {
+        return scales(inner, 1 - axis);
+    }
+    let [rows, columns] = of.matrix("quantize")?;
+    let values = of.to_f32s()?;
+    // The bits of positive floats are ordered as the floats are, and those of NaN and infinity come last.
+    let magnitude = |value: &f32| value.to_bits() & 0x7fff_ffff;
+    let mut largest = vec![0u32; if axis == 0 { rows } else { columns }];
+    for (r, row) in values.chunks(columns.max(1)).enumerate() {
+        if axis == 0 {
+            largest[r] = row.iter().map(magnitude).fold(0, u32::max);
+        } else {
+            largest.iter_mut().zip(row).for_each(|(m, value)| *m = (*m).max(magnitude(value)));
+        }
+    }
+    let largest: Vec<f32> = largest.into_iter().map(f32::from_bits).collect();
+    if largest.iter().any(|m| !m.is_finite()) {
+        return Err(Error::bad_input(format!("{} holds NaN or infinity and cannot be quantized", describe(of))));
+    }
+    // A channel of zeros has no range; any positive step represents it.
+    Ok(largest.into_iter().map(|m| if m > f32::MIN_POSITIVE * 127.0 { m / 127.0 } else { 1.0 }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weight(shape: [usize; 2], values: &[f32]) -> Weight {
+        Weight::f32s(shape.to_vec(), values).unwrap()
+    }
+
+    fn floats_of(weight: &Weight) -> Vec<f32> {
+        weight.to_f32s().unwrap().into_owned()
+    }
+
+    #[test]
+    fn quantization_is_the_same_through_a_transposition() {
+        let w = weight([2, 3], &[1., -2., 4., 0.5, 0.25, -0.125]);
+        let (values, steps) = w.quantize(0).unwrap();
+        assert_eq!(floats_of(&steps), [4.0 / 127.0, 0.5 / 127.0]);
+        assert_eq!(values.evaluate().unwrap().as_bytes(), [32, -64i8 as u8, 127, 127, 64, -32i8 as u8]);
+        let (turned, turned_steps) = w.transpose().unwrap().quantize(1).unwrap();
+        assert_eq!(floats_of(&turned_steps), floats_of(&steps));
+        assert_eq!(turned.evaluate().unwrap().as_bytes(), [32, 127, -64i8 as u8, 64, 127, -32i8 as u8]);
+    }
+
+    #[test]
+    fn a_channel_of_zeros_quantizes_to_zeros() {
+        let (values, steps) = weight([1, 2], &[0., 0.]).quantize(0).unwrap();
+        assert_eq!(values.evaluate().unwrap().as_bytes(), [0, 0]);
+        assert_eq!(floats_of(&steps), [1.0]);
+    }
+
+    #[test]
+    fn numbers_without_a_range_are_refused() {
+        let error = weight([1, 2], &[1.0, f32::NAN]).quantize(0).unwrap().0.evaluate().err().unwrap();
+        assert_eq!(error.message(), "a computed tensor holds NaN or infinity and cannot be quantized");
+    }
+}
