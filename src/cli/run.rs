@@ -55,7 +55,7 @@ impl Classifier {
             screen.note(format!("engine {} on {}, {why}", entry.name, entry.runtime));
         }
         Ok(Classifier {
-            engine: runtime::open(entry.runtime, &bundle.file(&entry.file)?, options)?,
+            engine: runtime::open_apart(entry.runtime, &bundle.file(&entry.file)?, options)?,
             encoder: TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, manifest.max_length)?,
             labels: manifest.labels.clone(),
             name: entry.name.clone(),
