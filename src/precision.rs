@@ -9,7 +9,7 @@ use crate::error::{Error, Result, nearest, printable};
 
 /// The number format of an engine's heavy work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// 32-bit floats throughout.
     #[default]
@@ -18,11 +18,13 @@ pub enum Precision {
     Fp16,
     /// 8-bit linear layers, weights per output channel, activations with ranges found at run time.
     Int8,
+    /// 8-bit linear layers, weights per output channel, activations with ranges that were observed on texts.
+    Int8Static,
 }
 
 impl Precision {
     /// Every precision there is.
-    pub const ALL: [Precision; 3] = [Precision::Fp32, Precision::Fp16, Precision::Int8];
+    pub const ALL: [Precision; 4] = [Precision::Fp32, Precision::Fp16, Precision::Int8, Precision::Int8Static];
 
     /// The name on the command line, in recipes and in file names.
     pub fn name(self) -> &'static str {
@@ -30,6 +32,7 @@ impl Precision {
             Precision::Fp32 => "fp32",
             Precision::Fp16 => "fp16",
             Precision::Int8 => "int8",
+            Precision::Int8Static => "int8-static",
         }
     }
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use kilnc::checkpoint::Checkpoint;
-use kilnc::ir::{DType, Graph, text};
-use kilnc::passes::{FuseQkv, Half, Manager, Pass, QuantizeDynamic};
+use kilnc::ir::{DType, Graph, Op, text};
+use kilnc::passes::{Activations, FuseQkv, Half, Manager, Pass, QuantizeDynamic, QuantizeStatic, Ranges};
 use kilnc::verify::{Verified, verify};
 use kilnc::{arch, back};
 
@@ -22,6 +22,24 @@ fn fuse_qkv_leaves_one_projection_per_attention() {
 #[test]
 fn quantize_dynamic_leaves_the_head_in_full_precision() {
     check("quantize-dynamic", &after(&[&FuseQkv, &QuantizeDynamic]));
+}
+
+#[test]
+fn quantize_static_takes_the_ranges_of_the_layers_inputs() {
+    let ranges = ranges();
+    let quantized = |activations| after(&[&FuseQkv, &QuantizeStatic { ranges: &ranges, activations }]);
+    check("quantize-static", &quantized(Activations::S8));
+    for target in ["ort-cpu", "openvino", "tract"] {
+        let lowered = back::lower(&quantized(Activations::U8), &target.parse().unwrap()).unwrap();
+        check(&format!("{target}.int8-static"), &lowered);
+    }
+}
+
+/// A range for the input of every linear layer.
+fn ranges() -> Ranges {
+    let graph = after(&[&FuseQkv]);
+    let layers = graph.nodes().filter(|(_, node)| node.op == Op::Linear);
+    layers.map(|(_, node)| (graph.value(node.inputs[0].unwrap()).name.clone(), (-2.55, 2.55))).collect()
 }
 
 #[test]

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
+use crate::precision::Precision;
 use crate::runtime::{self, Runtime};
 
 pub use manifest::{AdapterEntry, EngineEntry, FileEntry, GateEntry, Manifest, PassEntry, SCHEMA, Skipped};
@@ -117,13 +118,15 @@ impl Bundle {
 fn preference(engine: &EngineEntry) -> (u8, u8) {
     let runtime = match engine.runtime {
         Runtime::TensorRtRtx => 0,
-        Runtime::Ort => 1,
-        Runtime::Tract => 2,
+        Runtime::OpenVino => 1,
+        Runtime::Ort => 2,
+        Runtime::Tract => 3,
     };
     let precision = match engine.precision {
-        crate::precision::Precision::Int8 => 0,
-        crate::precision::Precision::Fp16 => 1,
-        crate::precision::Precision::Fp32 => 2,
+        Precision::Int8Static => 0,
+        Precision::Int8 => 1,
+        Precision::Fp16 => 2,
+        Precision::Fp32 => 3,
     };
     (runtime, precision)
 }

@@ -17,7 +17,7 @@ use crate::verify::{Verified, verify};
 
 pub use fuse_qkv::FuseQkv;
 pub use half::Half;
-pub use quantize::QuantizeDynamic;
+pub use quantize::{Activations, QuantizeDynamic, QuantizeStatic, Ranges};
 
 /// One change to the graph.
 pub trait Pass {
@@ -77,7 +77,7 @@ impl Manager {
 }
 
 /// The names of all passes.
-pub const NAMES: [&str; 3] = ["fuse-qkv", "quantize-dynamic", "half"];
+pub const NAMES: [&str; 4] = ["fuse-qkv", "quantize-dynamic", "quantize-static", "half"];
 
 /// Checks that there is a pass of that name.
 pub fn known(name: &str) -> Result<()> {
@@ -136,13 +136,14 @@ mod tests {
 
     #[test]
     fn every_pass_is_known_by_its_name() {
-        for pass in [&FuseQkv as &dyn Pass, &QuantizeDynamic, &Half(crate::ir::DType::F16)] {
-            known(pass.name()).unwrap();
-        }
+        let fixed = QuantizeStatic { ranges: &Ranges::new(), activations: Activations::U8 };
+        let all: [&dyn Pass; NAMES.len()] = [&FuseQkv, &QuantizeDynamic, &fixed, &Half(crate::ir::DType::F16)];
+        assert_eq!(all.map(Pass::name), NAMES);
+        all.iter().for_each(|pass| known(pass.name()).unwrap());
         let error = known("fuse-qvk").unwrap_err().to_string();
         assert_eq!(
             error,
-            "no pass is called `fuse-qvk`; known: fuse-qkv, quantize-dynamic, half\n\nhint: did you mean fuse-qkv?"
+            "no pass is called `fuse-qvk`; known: fuse-qkv, quantize-dynamic, quantize-static, half\n\nhint: did you mean fuse-qkv?"
         );
     }
 }

@@ -128,7 +128,7 @@ impl Judge {
             return Ok(vec![entry(&reference.name, &self.texts_name, 0, e.message(), Vec::new())]);
         }
         if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
-            let parity = golden.compare(&mut *runtime::open(runtime, &made.onnx, Options::default())?)?;
+            let parity = golden.compare(&mut *runtime::open_apart(runtime, &made.onnx, Options::default())?)?;
             gates.push(entry("golden", name, parity.rows, &ran_by, gate.check(&parity, None)));
         }
         if made.onnx != reference.onnx {
@@ -145,7 +145,7 @@ impl Judge {
 
     /// The first output's rows for every text, or its vector where it has one; one text at a time, so that no answer depends on its neighbours.
     fn answers(&self, onnx: &Path, runtime: Runtime, observer: &dyn Observer) -> Result<Vec<Vec<f32>>> {
-        let mut engine = runtime::open(runtime, onnx, Options::default())?;
+        let mut engine = runtime::open_apart(runtime, onnx, Options::default())?;
         let mut answers = Vec::with_capacity(self.texts.len());
         for example in &self.texts {
             let outputs = engine.run(&self.encoder.encode(&[&example.text])?)?;
@@ -176,7 +176,7 @@ impl Judge {
 fn default_gate(precision: Precision) -> Gate {
     match precision {
         Precision::Fp32 => Gate { max_abs: Some(1e-3), ..Gate::default() },
-        Precision::Fp16 | Precision::Int8 => Gate::default(),
+        _ => Gate::default(),
     }
 }
 

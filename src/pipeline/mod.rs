@@ -12,7 +12,7 @@ use crate::checkpoint::{Checkpoint, json};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Graph};
 use crate::output::Stage;
-use crate::passes::{FuseQkv, Half, Manager, QuantizeDynamic};
+use crate::passes::{Activations, FuseQkv, Half, Manager, QuantizeDynamic, QuantizeStatic, Ranges};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
 use crate::target::Target;
@@ -78,16 +78,36 @@ pub fn load(source: &Source) -> Result<Model> {
     Ok(Model { graph: verify(drawn.graph)?, merged, task: drawn.task, unused: drawn.unused, checkpoint })
 }
 
-/// The graph of an engine: the passes of its precision, then the lowering of its target.
+/// The graph of an engine that needs no calibration: the passes of its precision, then the lowering of its target.
 pub fn compile(model: &Model, target: &Target, precision: Precision, manager: &mut Manager) -> Result<Verified<Graph>> {
+    compile_calibrated(model, target, precision, &Ranges::new(), manager)
+}
+
+/// Like [`compile`], with the ranges of the linear layers' inputs, by the names that they have after [`FuseQkv`].
+pub fn compile_calibrated(
+    model: &Model,
+    target: &Target,
+    precision: Precision,
+    ranges: &Ranges,
+    manager: &mut Manager,
+) -> Result<Verified<Graph>> {
+    let can = target.capabilities();
     let mut graph = manager.run(&model.graph, &FuseQkv)?;
     match precision {
-        Precision::Fp32 if !target.capabilities().fp32_gemm => {
+        Precision::Fp32 if !can.fp32_gemm => {
             return Err(Error::unsupported(format!("{target} multiplies no 32-bit matrices")).hint("use fp16 for it"));
         }
         Precision::Fp32 => {}
         Precision::Fp16 => graph = manager.run(&graph, &Half(DType::F16))?,
         Precision::Int8 => graph = manager.run(&graph, &QuantizeDynamic)?,
+        Precision::Int8Static if ranges.is_empty() => {
+            return Err(Error::bad_input("int8-static needs the ranges of the activations, and none were observed")
+                .hint("calibrate with texts like those that the engine will answer"));
+        }
+        Precision::Int8Static => {
+            let activations = if can.symmetric_activations { Activations::S8 } else { Activations::U8 };
+            graph = manager.run(&graph, &QuantizeStatic { ranges, activations })?;
+        }
     }
     back::lower(&graph, target)
 }

@@ -4,6 +4,7 @@
 //! operands are both activations, and quantizing them costs more answers than it wins time.
 
 mod dynamic;
+mod fixed;
 
 use std::collections::HashMap;
 
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::ir::{Action, Block, Graph, Node, Op, Rewriter, ValueId, rewrite};
 
 pub use dynamic::QuantizeDynamic;
+pub use fixed::{Activations, QuantizeStatic, Ranges};
 
 /// What becomes of a layer: the value that stands for it, or why it is left.
 type Outcome = std::result::Result<ValueId, String>;
