@@ -14,25 +14,43 @@ pub enum Precision {
     /// 32-bit floats throughout.
     #[default]
     Fp32,
-    /// 16-bit floats, with norms in 32.
+    /// Half-precision floats with norms in 32 bits where the target computes in them; elsewhere half-precision weights,
+    /// widened to be used.
     Fp16,
+    /// Products in BF16, the range of 32-bit floats in 16 bits.
+    Bf16,
     /// 8-bit linear layers, weights per output channel, activations with ranges found at run time.
     Int8,
     /// 8-bit linear layers, weights per output channel, activations with ranges that were observed on texts.
     Int8Static,
+    /// 8-bit weights; activations stay floats, or are quantized in small groups while the engine runs.
+    Int8Weights,
+    /// 4-bit weights in small blocks; activations as with [`Precision::Int8Weights`].
+    Int4,
 }
 
 impl Precision {
     /// Every precision there is.
-    pub const ALL: [Precision; 4] = [Precision::Fp32, Precision::Fp16, Precision::Int8, Precision::Int8Static];
+    pub const ALL: [Precision; 7] = [
+        Precision::Fp32,
+        Precision::Fp16,
+        Precision::Bf16,
+        Precision::Int8,
+        Precision::Int8Static,
+        Precision::Int8Weights,
+        Precision::Int4,
+    ];
 
     /// The name on the command line, in recipes and in file names.
     pub fn name(self) -> &'static str {
         match self {
             Precision::Fp32 => "fp32",
             Precision::Fp16 => "fp16",
+            Precision::Bf16 => "bf16",
             Precision::Int8 => "int8",
             Precision::Int8Static => "int8-static",
+            Precision::Int8Weights => "int8-weights",
+            Precision::Int4 => "int4",
         }
     }
 }

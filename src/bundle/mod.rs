@@ -125,8 +125,11 @@ fn preference(engine: &EngineEntry) -> (u8, u8) {
     let precision = match engine.precision {
         Precision::Int8Static => 0,
         Precision::Int8 => 1,
-        Precision::Fp16 => 2,
-        Precision::Fp32 => 3,
+        Precision::Bf16 => 2,
+        Precision::Int8Weights => 3,
+        Precision::Int4 => 4,
+        Precision::Fp16 => 5,
+        Precision::Fp32 => 6,
     };
     (runtime, precision)
 }

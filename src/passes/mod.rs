@@ -6,6 +6,7 @@
 mod fuse_qkv;
 mod half;
 mod quantize;
+mod stored;
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use crate::verify::{Verified, verify};
 
 pub use fuse_qkv::FuseQkv;
 pub use half::Half;
-pub use quantize::{Activations, QuantizeDynamic, QuantizeStatic, Ranges};
+pub use quantize::{Activations, QuantizeDynamic, QuantizeEmbeddings, QuantizeStatic, QuantizeWeights, Ranges};
+pub use stored::Stored;
 
 /// One change to the graph.
 pub trait Pass {
@@ -77,7 +79,8 @@ impl Manager {
 }
 
 /// The names of all passes.
-pub const NAMES: [&str; 4] = ["fuse-qkv", "quantize-dynamic", "quantize-static", "half"];
+pub const NAMES: [&str; 7] =
+    ["fuse-qkv", "quantize-dynamic", "quantize-static", "quantize-weights", "quantize-embeddings", "half", "stored"];
 
 /// Checks that there is a pass of that name.
 pub fn known(name: &str) -> Result<()> {
@@ -137,13 +140,16 @@ mod tests {
     #[test]
     fn every_pass_is_known_by_its_name() {
         let fixed = QuantizeStatic { ranges: &Ranges::new(), activations: Activations::U8 };
-        let all: [&dyn Pass; NAMES.len()] = [&FuseQkv, &QuantizeDynamic, &fixed, &Half(crate::ir::DType::F16)];
+        let weights = QuantizeWeights { blocks: None };
+        let (half, stored) = (Half(crate::ir::DType::F16), Stored(crate::ir::DType::F16));
+        let all: [&dyn Pass; NAMES.len()] =
+            [&FuseQkv, &QuantizeDynamic, &fixed, &weights, &QuantizeEmbeddings, &half, &stored];
         assert_eq!(all.map(Pass::name), NAMES);
         all.iter().for_each(|pass| known(pass.name()).unwrap());
         let error = known("fuse-qvk").unwrap_err().to_string();
         assert_eq!(
             error,
-            "no pass is called `fuse-qvk`; known: fuse-qkv, quantize-dynamic, quantize-static, half\n\nhint: did you mean fuse-qkv?"
+            format!("no pass is called `fuse-qvk`; known: {}\n\nhint: did you mean fuse-qkv?", NAMES.join(", "))
         );
     }
 }

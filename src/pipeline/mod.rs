@@ -2,6 +2,7 @@
 
 mod answers;
 mod assembly;
+mod formats;
 mod tensorrt;
 
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use crate::checkpoint::{Checkpoint, json};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Graph};
 use crate::output::Stage;
-use crate::passes::{Activations, FuseQkv, Half, Manager, QuantizeDynamic, QuantizeStatic, Ranges};
+use crate::passes::{FuseQkv, Manager, QuantizeDynamic, Ranges};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
 use crate::target::Target;
@@ -22,6 +23,7 @@ use crate::{arch, back};
 
 use answers::Judge;
 use assembly::Assembly;
+pub use formats::{hints, supports};
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob};
@@ -92,23 +94,19 @@ pub fn compile_calibrated(
     manager: &mut Manager,
 ) -> Result<Verified<Graph>> {
     let can = target.capabilities();
-    let mut graph = manager.run(&model.graph, &FuseQkv)?;
-    match precision {
+    let fused = manager.run(&model.graph, &FuseQkv)?;
+    let graph = match precision {
         Precision::Fp32 if !can.fp32_gemm => {
             return Err(Error::unsupported(format!("{target} multiplies no 32-bit matrices")).hint("use fp16 for it"));
         }
-        Precision::Fp32 => {}
-        Precision::Fp16 => graph = manager.run(&graph, &Half(DType::F16))?,
-        Precision::Int8 => graph = manager.run(&graph, &QuantizeDynamic)?,
-        Precision::Int8Static if ranges.is_empty() => {
-            return Err(Error::bad_input("int8-static needs the ranges of the activations, and none were observed")
-                .hint("calibrate with texts like those that the engine will answer"));
-        }
-        Precision::Int8Static => {
-            let activations = if can.symmetric_activations { Activations::S8 } else { Activations::U8 };
-            graph = manager.run(&graph, &QuantizeStatic { ranges, activations })?;
-        }
-    }
+        Precision::Fp32 => fused,
+        Precision::Fp16 => formats::narrowed(manager, &fused, target, DType::F16)?,
+        Precision::Bf16 => formats::narrowed(manager, &fused, target, DType::BF16)?,
+        Precision::Int8 => manager.run(&fused, &QuantizeDynamic)?,
+        Precision::Int8Static => formats::calibrated(manager, &fused, target, ranges)?,
+        Precision::Int8Weights => formats::lighter(manager, &fused, target, 8)?,
+        Precision::Int4 => formats::lighter(manager, &fused, target, 4)?,
+    };
     back::lower(&graph, target)
 }
 

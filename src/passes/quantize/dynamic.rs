@@ -16,7 +16,7 @@ impl Pass for QuantizeDynamic {
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
-        let mut channels = Channels::default();
+        let mut channels = Channels::of_layers();
         linears(graph, |rw, node| {
             let [values, scales] = channels.of(rw, node)?;
             let mut operands = vec![rw.required(node, 0)?, values, scales];

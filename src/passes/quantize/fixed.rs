@@ -39,7 +39,7 @@ impl Pass for QuantizeStatic<'_> {
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
-        let mut channels = Channels::default();
+        let mut channels = Channels::of_layers();
         linears(graph, |rw, node| {
             let input = node.inputs.first().copied().flatten().map(|id| rw.old().value(id).name.as_str());
             let Some(range) = input.and_then(|name| self.ranges.get(name)) else {

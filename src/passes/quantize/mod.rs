@@ -4,16 +4,20 @@
 //! operands are both activations, and quantizing them costs more answers than it wins time.
 
 mod dynamic;
+mod embeddings;
 mod fixed;
+mod weights;
 
 use std::collections::HashMap;
 
 use super::Report;
 use crate::error::{Error, Result};
-use crate::ir::{Action, Block, Graph, Node, Op, Rewriter, ValueId, rewrite};
+use crate::ir::{Action, Block, Graph, Node, Op, Rewriter, ValueId, Weight, rewrite};
 
 pub use dynamic::QuantizeDynamic;
+pub use embeddings::QuantizeEmbeddings;
 pub use fixed::{Activations, QuantizeStatic, Ranges};
+pub use weights::QuantizeWeights;
 
 /// What becomes of a layer: the value that stands for it, or why it is left.
 type Outcome = std::result::Result<ValueId, String>;
@@ -52,23 +56,42 @@ fn reason_to_leave(rw: &Rewriter, node: &Node) -> Option<&'static str> {
     }
 }
 
-/// 8-bit weights by output channel. One that several layers share is quantized once.
-#[derive(Default)]
-struct Channels(HashMap<ValueId, [ValueId; 2]>);
+/// 8-bit matrices with one scale for each channel. One that several nodes share is quantized once.
+struct Channels {
+    operand: usize,
+    axis: usize,
+    drawn: HashMap<ValueId, [ValueId; 2]>,
+}
 
 impl Channels {
-    /// Values and scales of a layer's weight.
+    /// The weights of linear layers, by output channel.
+    fn of_layers() -> Channels {
+        Channels { operand: 1, axis: 1, drawn: HashMap::new() }
+    }
+
+    /// The tables of embeddings, by row.
+    fn of_tables() -> Channels {
+        Channels { operand: 0, axis: 0, drawn: HashMap::new() }
+    }
+
+    /// Values and scales of a node's matrix.
     fn of(&mut self, rw: &mut Rewriter, node: &Node) -> Result<[ValueId; 2]> {
-        let (Some(weight), Some(Some(id))) = (rw.constant(node, 1), node.inputs.get(1)) else {
-            return Err(Error::bug(format!("the weight of `{}` is not a constant", rw.name(node))));
-        };
-        if let Some(drawn) = self.0.get(id) {
+        let (id, weight) = constant(rw, node, self.operand)?;
+        if let Some(drawn) = self.drawn.get(&id) {
             return Ok(*drawn);
         }
-        let (values, scales) = weight.quantize(1)?;
-        let of = rw.old().value(*id).name.clone();
+        let (values, scales) = weight.quantize(self.axis)?;
+        let of = rw.old().value(id).name.clone();
         let drawn = [rw.weight(&format!("{of}.int8"), values), rw.weight(&format!("{of}.scale"), scales)];
-        self.0.insert(*id, drawn);
+        self.drawn.insert(id, drawn);
         Ok(drawn)
+    }
+}
+
+/// The constant that an operand is, which the choice of nodes has seen to.
+fn constant<'a>(rw: &Rewriter<'a>, node: &Node, operand: usize) -> Result<(ValueId, &'a Weight)> {
+    match (node.inputs.get(operand), rw.constant(node, operand)) {
+        (Some(Some(id)), Some(weight)) => Ok((*id, weight)),
+        _ => Err(Error::bug(format!("operand {operand} of `{}` is not a constant", rw.name(node)))),
     }
 }
