@@ -74,7 +74,7 @@ pub(super) fn lighter(
     bits: usize,
 ) -> Result<Verified<Graph>> {
     let blocks = match target.capabilities().weights_of(bits) {
-        WeightForm::Blocks { size, zero_points } => Some(Blocks { bits, size, zero_points }),
+        WeightForm::Blocks { size, zero_points, .. } => Some(Blocks { bits, size, zero_points }),
         WeightForm::Channels => None,
         WeightForm::None => {
             return Err(Error::unsupported(format!("{target} runs no layers whose weights alone are of {bits} bits"))
@@ -102,7 +102,7 @@ pub fn supports(target: &Target, precision: Precision) -> bool {
 pub fn hints(target: &Target, precision: Precision) -> Hints {
     let can = target.capabilities();
     let group = |bits| match can.weights_of(bits) {
-        WeightForm::Blocks { size, .. } => u32::try_from(size).unwrap_or(0),
+        WeightForm::Blocks { group, .. } => u32::try_from(group).unwrap_or(0),
         _ => 0,
     };
     match (target, precision) {
