@@ -1,16 +1,13 @@
-//! Texts with labels, one JSON object on each line.
+//! Texts with labels.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::checkpoint::json::{self, file_name};
+use super::rows::Rows;
+use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result, nearest, printable, printable_sentence};
-
-/// Longest line that is read, in bytes.
-const LONGEST_LINE: u64 = 16 << 20;
 
 /// A text, and its label where there is one.
 #[derive(Clone, Debug, Deserialize)]
@@ -22,40 +19,44 @@ pub struct Example {
     pub label: Option<String>,
 }
 
-/// Reads a JSONL file of objects with `text` and, for scoring, `label`. Fails, naming the line, where one is no such
-/// object, is empty, or has a label that is not among `labels`.
+/// Reads a file of texts with, for scoring, their labels: objects with `text` and `label` on the lines of a `.jsonl`
+/// file, columns of these names in `.csv` and `.tsv`, only texts in `.txt`. Fails, naming the line, where one is none of
+/// this, is empty, or has a label that is not among `labels`.
 pub fn read_examples(path: &Path, labels: &[String]) -> Result<Vec<Example>> {
-    let file = File::open(path).map_err(|e| Error::io("reading", path, &e))?;
-    parse_examples(BufReader::new(file), &file_name(path), labels)
+    not_none(examples(path, None, labels)?.collect::<Result<_>>()?, &file_name(path))
 }
 
-/// The same for the lines of `reader`, which messages call `file`.
-pub fn parse_examples(mut reader: impl BufRead, file: &str, labels: &[String]) -> Result<Vec<Example>> {
-    let mut examples = Vec::new();
-    let mut line = Vec::new();
-    for number in 1.. {
-        let place = format!("{file} line {number}");
-        line.clear();
-        let read = reader.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut line);
-        if read.map_err(|e| Error::bad_input(format!("{place}: {e}")))? == 0 {
-            break;
-        }
-        if line.len() as u64 > LONGEST_LINE {
-            return Err(Error::bad_input(format!("{place}: longer than {LONGEST_LINE} bytes")));
-        }
-        let text = std::str::from_utf8(&line).map_err(|_| Error::bad_input(format!("{place}: not UTF-8")))?;
-        if text.trim().is_empty() {
-            continue;
-        }
-        let example: Example = json::parse(text.trim_end(), &place)?;
+/// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
+pub fn parse_examples(reader: impl Read, file: &str, labels: &[String]) -> Result<Vec<Example>> {
+    let rows = Rows::of(reader, file, None)?;
+    not_none(checked(rows, labels).collect::<Result<_>>()?, file)
+}
+
+/// The texts of a file one after the other, like [`read_examples`]; `text` is the field or column that holds them, if it
+/// is not called so. There may be none.
+pub fn examples<'a>(
+    path: &Path,
+    text: Option<&str>,
+    labels: &'a [String],
+) -> Result<impl Iterator<Item = Result<Example>> + use<'a>> {
+    Ok(checked(Rows::open(path, text)?, labels))
+}
+
+fn checked<R: Read>(rows: Rows<R, Example>, labels: &[String]) -> impl Iterator<Item = Result<Example>> {
+    rows.map(move |row| {
+        let (place, example) = row?;
         check(&example, labels).map_err(|e| e.at(place))?;
-        examples.push(example);
+        Ok(example)
+    })
+}
+
+/// Refuses a file without texts.
+pub fn not_none(examples: Vec<Example>, file: &str) -> Result<Vec<Example>> {
+    match examples.is_empty() {
+        true => Err(Error::bad_input(format!("{file} holds no texts"))
+            .hint("each line is an object such as {\"text\": \"…\", \"label\": \"…\"}")),
+        false => Ok(examples),
     }
-    if examples.is_empty() {
-        return Err(Error::bad_input(format!("{file} holds no texts"))
-            .hint("each line is an object such as {\"text\": \"…\", \"label\": \"…\"}"));
-    }
-    Ok(examples)
 }
 
 fn check(example: &Example, labels: &[String]) -> Result<()> {
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn a_line_has_a_length_and_is_utf_8() {
         let labels = ["web".to_owned()];
-        let refused = |reader: &mut dyn Read| parse_examples(BufReader::new(reader), "t.jsonl", &labels).unwrap_err();
+        let refused = |reader: &mut dyn Read| parse_examples(reader, "t.jsonl", &labels).unwrap_err();
         let long = "t.jsonl line 1: longer than 16777216 bytes";
         // 100 MB without an end, and 17 MB of a letter of two bytes that the limit cuts in half.
         assert_eq!(refused(&mut std::io::repeat(b'x').take(100_000_000)).message(), long);

@@ -5,9 +5,10 @@ mod gate;
 mod golden;
 mod parity;
 mod probes;
+mod rows;
 
-pub use dataset::{Example, parse_examples, read_examples};
-pub use gate::{Check, Gate};
+pub use dataset::{Example, examples, not_none, parse_examples, read_examples};
+pub use gate::{Check, Gate, short};
 pub use golden::Golden;
 pub use parity::Parity;
 pub use probes::PROBES;
