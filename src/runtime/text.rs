@@ -64,6 +64,11 @@ impl TextEncoder {
         }
     }
 
+    /// Whether a text is longer than the model and is cut.
+    pub fn is_cut(&self, text: &str) -> Result<bool> {
+        Ok(self.encode_all(&[text])?.iter().any(|encoding| !encoding.get_overflowing().is_empty()))
+    }
+
     /// The inputs for a batch of texts, padded to the longest.
     pub fn encode(&self, texts: &[&str]) -> Result<Named> {
         let encodings = self.encode_all(texts)?;
