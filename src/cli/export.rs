@@ -72,15 +72,16 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     }
     args.dump_after.as_deref().map(passes::known).transpose()?;
     let stage = Stage::new(&args.output, Path::is_file)?;
-    let spec = args.calibration.over(Spec::default());
+    let spec = args.calibration.over(Spec::default(), args.source.seed);
+    let source = args.source.source_beside(None, &spec)?;
     let keepsake = Keepsake::claim(&spec)?;
     screen.begin("reading", None);
     let mut manager = Manager { dump_after: args.dump_after, ..Manager::default() };
     let (model, adapters) = match args.adapter_as_input {
-        false => (pipeline::load(&args.source.source(None)?)?, Vec::new()),
+        false => (pipeline::load(&source)?, Vec::new()),
         true => {
             only_onnx_runtime(&args.target)?;
-            let Unmerged { model, adapters } = pipeline::load_unmerged(&args.source.source(None)?, &mut manager)?;
+            let Unmerged { model, adapters } = pipeline::load_unmerged(&source, &mut manager)?;
             (model, adapters)
         }
     };

@@ -61,7 +61,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     if args.max_drop.is_nan() || args.max_drop < 0.0 {
         return Err(Error::bad_input("the drop must be 0 or more").at("--max-drop"));
     }
-    let spec = args.calibration.over(Spec::default());
+    let spec = args.calibration.over(Spec::default(), args.source.seed);
     let Some(file) = &spec.file else {
         return Err(Error::bad_input("8-bit layers are fitted to texts: give some").at("--calibration"));
     };
@@ -72,7 +72,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     let stage = Stage::new(&args.output, |dir| dir.join(JSON).is_file())?;
     let keepsake = Keepsake::claim(&spec)?;
     screen.begin("reading", None);
-    let model = pipeline::load(&args.source.source(None)?)?;
+    let model = pipeline::load(&args.source.source_beside(None, &spec)?)?;
     let recipe = Recipe {
         labels: args.labels.clone(),
         max_length: args.max_length,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::rows::Rows;
+use super::rows::{LINE, Rows};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result, nearest, printable, printable_sentence};
 
@@ -53,8 +53,7 @@ fn checked<R: Read>(rows: Rows<R, Example>, labels: &[String]) -> impl Iterator<
 /// Refuses a file without texts.
 pub fn not_none(examples: Vec<Example>, file: &str) -> Result<Vec<Example>> {
     match examples.is_empty() {
-        true => Err(Error::bad_input(format!("{file} holds no texts"))
-            .hint("each line is an object such as {\"text\": \"…\", \"label\": \"…\"}")),
+        true => Err(Error::bad_input(format!("{file} holds no texts")).hint(LINE)),
         false => Ok(examples),
     }
 }
