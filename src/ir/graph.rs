@@ -55,6 +55,13 @@ pub struct Node {
     pub role: Option<Role>,
 }
 
+impl Node {
+    /// Operand `i`, `None` where it is absent.
+    pub fn operand(&self, i: usize) -> Option<ValueId> {
+        self.inputs.get(i).copied().flatten()
+    }
+}
+
 /// A dataflow graph: nodes in an order in which they can run. Made by [`super::Builder`] and [`super::rewrite()`].
 #[derive(Clone, Debug, Default)]
 pub struct Graph {

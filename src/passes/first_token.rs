@@ -30,7 +30,7 @@ impl Pass for FirstToken {
             }
             report.changed += 1;
             let inputs = (0..node.inputs.len())
-                .map(|i| match operand(node, i) {
+                .map(|i| match node.operand(i) {
                     Some(id) if reads_rows(rw.old(), node, i) && !narrow.contains(&id) => {
                         first_row(rw, id, &mut cut).map(Some)
                     }
@@ -41,10 +41,6 @@ impl Pass for FirstToken {
         })?;
         Ok((after, report))
     }
-}
-
-fn operand(node: &Node, i: usize) -> Option<ValueId> {
-    node.inputs.get(i).copied().flatten()
 }
 
 /// The values of which only the first token is read.
@@ -66,7 +62,7 @@ fn read_at_first_only(graph: &Graph, id: ValueId, narrow: &HashSet<ValueId>) -> 
         Op::Select { axis: 1, index: 0 } => true,
         _ => {
             reader.outputs.iter().all(|out| narrow.contains(out))
-                && (0..reader.inputs.len()).all(|i| operand(reader, i) != Some(id) || reads_rows(graph, reader, i))
+                && (0..reader.inputs.len()).all(|i| reader.operand(i) != Some(id) || reads_rows(graph, reader, i))
         }
     };
     !graph.outputs().contains(&id) && readers.peek().is_some() && readers.all(reads_first)
@@ -81,10 +77,10 @@ fn row_by_row(graph: &Graph, node: &Node) -> bool {
         Op::Split { axis, .. } => axis == -1 || axis == 2,
         // A bias between positions has rows of its own, and so has a mask by query and key.
         Op::Attention { .. } => {
-            operand(node, 4).is_none() && operand(node, 3).is_none_or(|mask| graph.value(mask).ty.rank() == 2)
+            node.operand(4).is_none() && node.operand(3).is_none_or(|mask| graph.value(mask).ty.rank() == 2)
         }
         Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Sum | Op::Max => {
-            (0..node.inputs.len()).filter_map(|i| operand(node, i)).all(|id| tokens(id) || is_one_row(graph, id))
+            (0..node.inputs.len()).filter_map(|i| node.operand(i)).all(|id| tokens(id) || is_one_row(graph, id))
         }
         _ => false,
     };
@@ -100,7 +96,7 @@ fn is_one_row(graph: &Graph, id: ValueId) -> bool {
 fn reads_rows(graph: &Graph, node: &Node, i: usize) -> bool {
     match node.op {
         Op::Linear | Op::LayerNorm { .. } | Op::Attention { .. } => i == 0,
-        _ => operand(node, i).is_some_and(|id| graph.weight(id).is_none()),
+        _ => node.operand(i).is_some_and(|id| graph.weight(id).is_none()),
     }
 }
 

@@ -71,13 +71,13 @@ impl<'a> Found<'a> {
     /// The projections of one value in an attention, if they are linear layers, or why there are none.
     fn matched(&self, graph: &'a Graph, attention: &Node) -> Result<Vec<&'a Node>, &'static str> {
         let projection = |i: usize| {
-            let id = projected(graph, operand(attention, i).ok_or("an operand is missing")?);
+            let id = projected(graph, attention.operand(i).ok_or("an operand is missing")?);
             let node =
                 graph.producer(id).filter(|node| node.op == Op::Linear).ok_or("an operand is no linear layer")?;
             if self.places.contains_key(&id) {
                 return Err("a projection is another attention's too");
             }
-            if (1..node.inputs.len()).filter_map(|i| operand(node, i)).any(|id| graph.weight(id).is_none()) {
+            if (1..node.inputs.len()).filter_map(|i| node.operand(i)).any(|id| graph.weight(id).is_none()) {
                 return Err("a weight or bias is not a constant");
             }
             Ok(node)
@@ -90,7 +90,7 @@ impl<'a> Found<'a> {
             return Err("the projections read different values");
         }
         let all = if q.inputs.first() == k.inputs.first() { vec![q, k, v] } else { vec![k, v] };
-        let has_bias = |node: &Node| operand(node, 2).is_some();
+        let has_bias = |node: &Node| node.operand(2).is_some();
         match all.iter().all(|node| has_bias(node) == has_bias(k)) {
             true => Ok(all),
             false => Err("some projections have a bias and some have none"),
@@ -108,10 +108,6 @@ fn projected(graph: &Graph, id: ValueId) -> ValueId {
         },
         _ => id,
     }
-}
-
-fn operand(node: &Node, i: usize) -> Option<ValueId> {
-    node.inputs.get(i).copied().flatten()
 }
 
 /// One product and its pieces.

@@ -70,8 +70,8 @@ impl GroupNeurons<'_> {
             return Ok(Err("it does not read one activation of one linear layer"));
         };
         let calibration = self.calibration.borrow();
-        let seen = operand(outer, 0).and_then(|x| calibration.get(&graph.value(x).name));
-        let (Some(seen), Some(weight)) = (seen, operand(outer, 1).and_then(|w| graph.weight(w))) else {
+        let seen = outer.operand(0).and_then(|x| calibration.get(&graph.value(x).name));
+        let (Some(seen), Some(weight)) = (seen, outer.operand(1).and_then(|w| graph.weight(w))) else {
             return Ok(Err("nothing is known of its activations"));
         };
         let layout = Layout::of(seen, weight)?;
@@ -96,12 +96,12 @@ impl GroupNeurons<'_> {
         }
         // The residual's sum takes the parts as they are.
         let parts = |id: Option<ValueId>| id.and_then(|id| drawn.get(&id));
-        if node.op != Op::Add || (0..2).all(|i| parts(operand(node, i)).is_none()) {
+        if node.op != Op::Add || (0..2).all(|i| parts(node.operand(i)).is_none()) {
             return Ok(Action::Keep);
         }
         let mut terms = Vec::new();
         for i in 0..2 {
-            match parts(operand(node, i)) {
+            match parts(node.operand(i)) {
                 Some(parts) => terms.extend(parts),
                 None => terms.push(rw.required(node, i)?),
             }
@@ -167,7 +167,7 @@ impl Parted<'_> {
     ) -> Result<Vec<ValueId>> {
         let mut operands = vec![x];
         for (i, axis) in cuts {
-            let Some(id) = operand(node, i) else { continue };
+            let Some(id) = node.operand(i) else { continue };
             let weight: &Weight =
                 rw.constant(node, i).ok_or_else(|| Error::bug("what is grouped has constant weights"))?;
             let name = format!("{}.{}", rw.old().value(id).name, self.name);
@@ -178,15 +178,11 @@ impl Parted<'_> {
 }
 
 fn note(calibration: &RefCell<Calibration>, rw: &Rewriter, outer: &Node, name: &str, at: &[usize]) {
-    let Some(x) = operand(outer, 0) else { return };
+    let Some(x) = outer.operand(0) else { return };
     let mut calibration = calibration.borrow_mut();
     if let Some(taken) = calibration.get(&rw.old().value(x).name).map(|seen| seen.taken(at)) {
         calibration.insert(name, taken);
     }
-}
-
-fn operand(node: &Node, i: usize) -> Option<ValueId> {
-    node.inputs.get(i).copied().flatten()
 }
 
 fn kept(node: &Node, keep: &[Role]) -> bool {
@@ -201,13 +197,13 @@ fn is(node: &Node, part: Part) -> bool {
 fn matched<'a>(graph: &'a Graph, outer: &Node) -> Option<(ValueId, &'a Node, &'a Node)> {
     let only = |id: ValueId| graph.consumers(id).count() == 1 && !graph.outputs().contains(&id);
     let constants =
-        |node: &Node| (1..node.inputs.len()).filter_map(|i| operand(node, i)).all(|id| graph.weight(id).is_some());
-    let x = operand(outer, 0).filter(|id| only(*id))?;
+        |node: &Node| (1..node.inputs.len()).filter_map(|i| node.operand(i)).all(|id| graph.weight(id).is_some());
+    let x = outer.operand(0).filter(|id| only(*id))?;
     let activation = graph.producer(x)?;
     if !matches!(activation.op, Op::Gelu { .. } | Op::Relu | Op::Tanh) {
         return None;
     }
-    let inner = graph.producer(operand(activation, 0).filter(|id| only(*id))?)?;
+    let inner = graph.producer(activation.operand(0).filter(|id| only(*id))?)?;
     let fits = is(inner, Part::FeedForwardIn) && constants(inner) && constants(outer);
     fits.then_some((*outer.outputs.first()?, inner, activation))
 }

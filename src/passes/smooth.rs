@@ -103,7 +103,7 @@ impl Smooth<'_> {
         let Some(place) = place(graph, x) else {
             return Ok(Err("what makes it is not linear, and its channels are grouped instead"));
         };
-        let weights: Vec<&Weight> = readers(graph, x).filter_map(|node| graph.weight(operand(node, 1)?)).collect();
+        let weights: Vec<&Weight> = readers(graph, x).filter_map(|node| graph.weight(node.operand(1)?)).collect();
         let Some((factors, left)) = best_factors(seen, &weights)? else {
             return Ok(Err("its channels are of one size"));
         };
@@ -184,14 +184,10 @@ impl Smooth<'_> {
     }
 }
 
-fn operand(node: &Node, i: usize) -> Option<ValueId> {
-    node.inputs.get(i).copied().flatten()
-}
-
 /// What a linear layer of the blocks reads, if the layer is one that will be quantized.
 fn smoothable(node: &Node) -> Option<ValueId> {
     let block = node.role?.part.block();
-    (node.op == Op::Linear && matches!(block, Block::Attention | Block::FeedForward)).then(|| operand(node, 0))?
+    (node.op == Op::Linear && matches!(block, Block::Attention | Block::FeedForward)).then(|| node.operand(0))?
 }
 
 /// The linear layers that read a value.
@@ -212,7 +208,7 @@ fn place(graph: &Graph, x: ValueId) -> Option<Place> {
 
 /// The layer that makes the values of an attention, and where among its columns they begin.
 fn values(graph: &Graph, attention: &Node) -> Option<Place> {
-    let v = operand(attention, 2)?;
+    let v = attention.operand(2)?;
     let only = |id: ValueId| graph.consumers(id).count() == 1 && !graph.outputs().contains(&id);
     if !only(v) {
         return None;
@@ -222,12 +218,12 @@ fn values(graph: &Graph, attention: &Node) -> Option<Place> {
         Op::Split { axis: -1, sizes } => {
             let slot = maker.outputs.iter().position(|id| *id == v)?;
             let from: i64 = sizes.iter().take(slot).sum();
-            (operand(maker, 0).filter(|id| only(*id))?, usize::try_from(from).ok()?)
+            (maker.operand(0).filter(|id| only(*id))?, usize::try_from(from).ok()?)
         }
         _ => (v, 0),
     };
     let linear = graph.producer(layer).filter(|node| node.op == Op::Linear)?;
-    let constant = (1..linear.inputs.len()).filter_map(|i| operand(linear, i)).all(|id| graph.weight(id).is_some());
+    let constant = (1..linear.inputs.len()).filter_map(|i| linear.operand(i)).all(|id| graph.weight(id).is_some());
     constant.then_some(Place::Values { layer, from })
 }
 
@@ -254,7 +250,7 @@ fn scale_operand(
     factors: &[f32],
     inputs: &mut [Option<ValueId>],
 ) -> Result<()> {
-    let (Some(slot), Some(old)) = (inputs.get_mut(i), operand(node, i)) else { return Ok(()) };
+    let (Some(slot), Some(old)) = (inputs.get_mut(i), node.operand(i)) else { return Ok(()) };
     let Some(drawn) = *slot else { return Ok(()) };
     let weight = rw.drawn(drawn).ok_or_else(|| Error::bug("what is smoothed has constant weights"))?;
     let scaled = weight.scale(&Weight::f32s(vec![factors.len()], factors)?, axis)?;
