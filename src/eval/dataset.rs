@@ -1,18 +1,15 @@
-//! Texts with what should be answered, one JSON object on each line.
+//! Texts with what should be answered.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::checkpoint::json::{self, file_name};
+use super::rows::Rows;
+use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result, nearest, printable, printable_sentence};
 use crate::runtime::{Classes, Reading, TextInput};
-
-/// Longest line that is read, in bytes.
-const LONGEST_LINE: u64 = 16 << 20;
 
 /// A text or a pair of texts, and what should be answered, where that is known.
 #[derive(Clone, Debug)]
@@ -58,39 +55,43 @@ struct Line {
     labels: Option<Vec<Value>>,
 }
 
-/// Reads a JSONL file of objects with `text`, for pairs `pair` (or `text_pair`), and for scoring `label` or `labels`.
-/// Fails, naming the line, where one is no such object, has an empty text, or a label that `classes` cannot answer.
+/// Reads a file of texts with, for pairs, `pair` (or `text_pair`), and for scoring `label` or `labels`: fields of the
+/// objects on the lines of a `.jsonl` file, columns of `.csv` and `.tsv`; the lines of `.txt` are texts. Fails, naming the
+/// line, where one is none of this, has an empty text, or a label that `classes` cannot answer.
 pub fn read_examples(path: &Path, classes: &Classes) -> Result<Vec<Example>> {
-    let file = File::open(path).map_err(|e| Error::io("reading", path, &e))?;
-    parse_examples(BufReader::new(file), &file_name(path), classes)
+    not_none(examples(path, None, classes)?.collect::<Result<_>>()?, &file_name(path))
 }
 
-/// The same for the lines of `reader`, which messages call `file`.
-pub fn parse_examples(mut reader: impl BufRead, file: &str, classes: &Classes) -> Result<Vec<Example>> {
-    let mut examples = Vec::new();
-    let mut line = Vec::new();
-    for number in 1.. {
-        let place = format!("{file} line {number}");
-        line.clear();
-        let read = reader.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut line);
-        if read.map_err(|e| Error::bad_input(format!("{place}: {e}")))? == 0 {
-            break;
-        }
-        if line.len() as u64 > LONGEST_LINE {
-            return Err(Error::bad_input(format!("{place}: longer than {LONGEST_LINE} bytes")));
-        }
-        let text = std::str::from_utf8(&line).map_err(|_| Error::bad_input(format!("{place}: not UTF-8")))?;
-        if text.trim().is_empty() {
-            continue;
-        }
-        let line: Line = json::parse(text.trim_end(), &place)?;
-        examples.push(line.example(classes).map_err(|e| e.at(place))?);
+/// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
+pub fn parse_examples(reader: impl Read, file: &str, classes: &Classes) -> Result<Vec<Example>> {
+    let rows = Rows::of(reader, file, None)?;
+    not_none(checked(rows, classes).collect::<Result<_>>()?, file)
+}
+
+/// The texts of a file one after the other, like [`read_examples`]; `text` is the field or column that holds them, if it
+/// is not called so. There may be none.
+pub fn examples<'a>(
+    path: &Path,
+    text: Option<&str>,
+    classes: &'a Classes,
+) -> Result<impl Iterator<Item = Result<Example>> + use<'a>> {
+    Ok(checked(Rows::open(path, text)?, classes))
+}
+
+fn checked<R: Read>(rows: Rows<R, Line>, classes: &Classes) -> impl Iterator<Item = Result<Example>> {
+    rows.map(move |row| {
+        let (place, line) = row?;
+        line.example(classes).map_err(|e| e.at(place))
+    })
+}
+
+/// Refuses a file without texts.
+pub fn not_none(examples: Vec<Example>, file: &str) -> Result<Vec<Example>> {
+    match examples.is_empty() {
+        true => Err(Error::bad_input(format!("{file} holds no texts"))
+            .hint("each line is an object such as {\"text\": \"…\", \"label\": \"…\"}")),
+        false => Ok(examples),
     }
-    if examples.is_empty() {
-        return Err(Error::bad_input(format!("{file} holds no texts"))
-            .hint("each line is an object such as {\"text\": \"…\", \"label\": \"…\"}"));
-    }
-    Ok(examples)
 }
 
 impl Line {
@@ -151,7 +152,9 @@ fn number_of(label: &Value, classes: &Classes) -> Result<usize> {
 }
 
 fn number(label: &Value) -> Result<f32> {
-    label.as_f64().map(|number| number as f32).filter(|number| number.is_finite()).ok_or_else(|| {
+    // A table has no types: its cells are texts.
+    let number = label.as_f64().or_else(|| label.as_str()?.trim().parse().ok());
+    number.map(|number| number as f32).filter(|number| number.is_finite()).ok_or_else(|| {
         Error::bad_input(format!("expected a number, found {}", printable(&label.to_string())))
             .hint("the model answers with numbers")
     })
@@ -217,7 +220,7 @@ mod tests {
     #[test]
     fn a_line_has_a_length_and_is_utf_8() {
         let classes = Classes::default();
-        let refused = |reader: &mut dyn Read| parse_examples(BufReader::new(reader), "t.jsonl", &classes).unwrap_err();
+        let refused = |reader: &mut dyn Read| parse_examples(reader, "t.jsonl", &classes).unwrap_err();
         let long = "t.jsonl line 1: longer than 16777216 bytes";
         // 100 MB without an end, and 17 MB of a letter of two bytes that the limit cuts in half.
         assert_eq!(refused(&mut std::io::repeat(b'x').take(100_000_000)).message(), long);

@@ -5,10 +5,11 @@ mod gate;
 mod golden;
 mod parity;
 mod probes;
+mod rows;
 mod score;
 
-pub use dataset::{Example, Truth, parse_examples, read_examples};
-pub use gate::{Check, Gate};
+pub use dataset::{Example, Truth, examples, not_none, parse_examples, read_examples};
+pub use gate::{Check, Gate, short};
 pub use golden::Golden;
 pub use parity::Parity;
 pub use probes::PROBES;
