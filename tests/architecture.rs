@@ -17,7 +17,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("target", &["error"]),
     ("precision", &["error"]),
     ("arch", &["error", "ir", "checkpoint", "task", "adapter::hub"]),
-    ("calibrate", &["error", "ir", "verify", "target", "back", "runtime"]),
+    (
+        "calibrate",
+        &["error", "ir", "verify", "target", "back", "runtime", "checkpoint::json", "checkpoint::safetensors"],
+    ),
     ("passes", &["error", "ir", "verify", "calibrate"]),
     ("back", &["error", "ir", "verify", "target", "child", "output"]),
     ("child", &["error"]),

@@ -24,6 +24,16 @@ pub struct Histogram {
     texts: usize,
 }
 
+/// What a histogram covers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Span {
+    pub width: f32,
+    pub lowest: f32,
+    pub highest: f32,
+    pub mean: (f32, f32),
+    pub texts: usize,
+}
+
 /// How a range is found that is fixed when the engine is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -93,6 +103,21 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// A histogram as it was; `None` where there are not as many bins, or the span is none that holds 0.
+    pub(super) fn of(span: Span, counts: Vec<u64>) -> Option<Histogram> {
+        let Span { width, lowest, highest, mean, texts } = span;
+        let holds = width >= 0.0 && lowest <= 0.0 && highest >= 0.0 && counts.len() == 2 * BINS;
+        holds.then_some(Histogram { width, counts, lowest, highest, mean, texts })
+    }
+
+    pub(super) fn span(&self) -> Span {
+        Span { width: self.width, lowest: self.lowest, highest: self.highest, mean: self.mean, texts: self.texts }
+    }
+
+    pub(super) fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
     /// Adds the elements that one text gave: finite ones in the range `low … high`, which holds 0.
     pub fn add(&mut self, elements: &[f32], low: f32, high: f32) {
         self.fit(high.max(-low));

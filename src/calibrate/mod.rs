@@ -2,12 +2,17 @@
 //!
 //! [`observe`] runs the model over texts, one at a time, and keeps for each value it was asked about what the passes
 //! need: the range of every channel, the second moments of the channels, a histogram. Memory does not grow with the
-//! number of texts.
+//! number of texts. [`save`] keeps it for another run. [`sample`] chooses texts from a larger corpus, [`npz`] reads inputs
+//! that were tokenized elsewhere.
 
 mod histogram;
 mod moments;
+pub mod npz;
 mod observe;
 mod rounding;
+pub mod sample;
+mod saved;
+mod spec;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +22,8 @@ use ndarray::Array2;
 pub use histogram::{Estimator, Histogram};
 pub use observe::{Plan, observe};
 pub use rounding::{Rounded, round};
+pub use saved::{EXTENSION, Saved, save};
+pub use spec::{Kind, Spec};
 
 /// What was seen of the values of a graph, by their names. Cloning is cheap.
 #[derive(Clone, Debug, Default)]

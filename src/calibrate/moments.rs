@@ -34,9 +34,14 @@ impl Moments {
         self.waiting.clear();
     }
 
-    /// The mean of what was added.
+    /// The mean of what was added. It is symmetric to the bit, whatever order a product has summed in.
     pub fn mean(mut self) -> Array2<f32> {
         self.flush();
+        for i in 0..self.sum.nrows() {
+            for j in 0..i {
+                self.sum[[j, i]] = self.sum[[i, j]];
+            }
+        }
         self.sum / self.rows.max(1) as f32
     }
 }

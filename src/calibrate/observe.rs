@@ -51,7 +51,7 @@ pub fn observe(plan: &Plan) -> Result<Calibration> {
 }
 
 /// The values that linear layers with constant weights read, each once.
-fn linear_inputs(graph: &Graph) -> Vec<ValueId> {
+pub(super) fn linear_inputs(graph: &Graph) -> Vec<ValueId> {
     let mut taps = Vec::new();
     for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
         let operand = |i: usize| node.inputs.get(i).copied().flatten();

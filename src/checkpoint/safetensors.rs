@@ -30,12 +30,17 @@ struct Entry {
 #[serde(untagged)]
 enum HeaderValue {
     Tensor(Entry),
-    Metadata(#[allow(dead_code)] BTreeMap<String, String>),
+    Metadata(BTreeMap<String, String>),
 }
 
 /// The tensors of a file, by name. Fails where the file is not well-formed; nothing of it is read but the header.
 pub fn read(path: &Path) -> Result<Vec<(String, Weight)>> {
-    parse(file::map(path)?).map_err(|e| {
+    Ok(read_with_metadata(path)?.0)
+}
+
+/// The tensors of a file, and what its `__metadata__` says.
+pub fn read_with_metadata(path: &Path) -> Result<(Vec<(String, Weight)>, BTreeMap<String, String>)> {
+    parse_whole(file::map(path)?).map_err(|e| {
         let hint = match e.kind() {
             Kind::Unsupported => "save it in one of F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL",
             _ => "the file is damaged or cut short; fetch it again",
@@ -46,18 +51,24 @@ pub fn read(path: &Path) -> Result<Vec<(String, Weight)>> {
 
 /// The tensors of a file's bytes, by name.
 pub fn parse(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Vec<(String, Weight)>> {
+    Ok(parse_whole(bytes)?.0)
+}
+
+fn parse_whole(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<(Vec<(String, Weight)>, BTreeMap<String, String>)> {
     let (header, data_start) = header((*bytes).as_ref())?;
     let data_len = (*bytes).as_ref().len().saturating_sub(data_start);
     let mut tensors = Vec::with_capacity(header.len());
+    let mut metadata = BTreeMap::new();
     for (name, value) in header {
         match value {
-            HeaderValue::Metadata(_) if name == "__metadata__" => {}
+            HeaderValue::Metadata(found) if name == "__metadata__" => metadata = found,
             HeaderValue::Tensor(entry) if name != "__metadata__" => tensors.push((name, entry)),
             _ => return Err(Error::bad_input(format!("header: `{}` is malformed", printable(&name)))),
         }
     }
     cover(&tensors, data_len)?;
-    tensors.into_iter().map(|(name, entry)| weight(&bytes, data_start, name, &entry)).collect()
+    let tensors = tensors.into_iter().map(|(name, entry)| weight(&bytes, data_start, name, &entry));
+    Ok((tensors.collect::<Result<_>>()?, metadata))
 }
 
 fn header(bytes: &[u8]) -> Result<(Vec<(String, HeaderValue)>, usize)> {

@@ -1,0 +1,410 @@
+//! Chooses texts from a corpus that is larger than calibration needs.
+//!
+//! [`uniform`] draws them. [`near`] looks for those that are like the texts of a domain: words are weighed by
+//! TF-IDF (Spärck Jones, 1972), a text is as near as the mean of its cosines to the three texts of the domain that are
+//! nearest to it, and what is chosen must not repeat what was chosen before: the next text is always that with the most
+//! of `nearness · (1 − cosine to the nearest one chosen)`, as in maximal marginal relevance (Carbonell and Goldstein,
+//! 1998).
+//!
+//! The corpus is read as a stream, by [`near`] twice. Memory holds a table of a fixed size for how common words are, and
+//! a few times as many texts as are wanted.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BinaryHeap, HashMap, HashSet};
+
+use unicode_segmentation::UnicodeSegmentation;
+
+use crate::error::Result;
+
+/// How many texts are chosen, and what decides between those that are equally good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draw {
+    /// How many.
+    pub samples: usize,
+    /// Another seed is another draw.
+    pub seed: u64,
+}
+
+/// Texts of the domain to which a text is compared.
+const NEIGHBOURS: usize = 3;
+
+/// Counters of how many texts have a word. Two rare words that share one are weighed as a little more common.
+const COUNTERS: usize = 1 << 20;
+
+/// Draws texts, each with the same chance; all, where there are not more. They come in the order of the corpus.
+pub fn uniform<T>(corpus: impl Iterator<Item = Result<T>>, draw: Draw) -> Result<Vec<T>> {
+    let mut best = Best::new(draw.samples);
+    for (index, item) in corpus.enumerate() {
+        best.offer(Held::new(0.0, draw.seed, index, item?));
+    }
+    let mut chosen = best.into_sorted();
+    chosen.sort_by_key(|held| held.index);
+    Ok(chosen.into_iter().map(|held| held.item).collect())
+}
+
+/// The texts of a corpus that are nearest to those of a domain, and different from each other; fewer than wanted, where
+/// the corpus has not so many. Texts that differ in numbers alone count as one. They come in the order of the corpus.
+pub fn near<T, I: Iterator<Item = Result<T>>>(
+    corpus: impl Fn() -> Result<I>,
+    text: impl Fn(&T) -> &str,
+    domain: &[T],
+    draw: Draw,
+) -> Result<Vec<T>> {
+    let mut weights = Weights::default();
+    for item in corpus()? {
+        weights.count(text(&item?));
+    }
+    let mut domain = Domain::new(domain.iter().map(|item| weights.vector(text(item))));
+    let mut best = Best::new(8 * draw.samples + 1024);
+    let mut known = HashSet::new();
+    for (index, item) in corpus()?.enumerate() {
+        let item = item?;
+        let vector = weights.vector(text(&item));
+        let nearness = domain.nearness(&vector);
+        let words = words_but_numbers(text(&item));
+        if nearness > 0.0 && known.insert(words) {
+            if let Some(dropped) = best.offer(Held::new(nearness, draw.seed, index, (item, vector, words))) {
+                known.remove(&dropped.item.2);
+            }
+        }
+    }
+    let mut chosen = spread(best.into_sorted(), draw.samples);
+    chosen.sort_by_key(|held| held.index);
+    Ok(chosen.into_iter().map(|held| held.item.0).collect())
+}
+
+/// A candidate: a text, its vector, and its words but for numbers.
+type Candidate<T> = (T, Vector, u64);
+
+/// The best of the candidates that do not repeat each other. They come best first.
+fn spread<T>(candidates: Vec<Held<Candidate<T>>>, samples: usize) -> Vec<Held<Candidate<T>>> {
+    let mut left: Vec<_> = candidates.into_iter().map(|held| (0.0f32, held)).collect();
+    let mut chosen: Vec<Held<Candidate<T>>> = Vec::new();
+    while chosen.len() < samples {
+        let gain = |(repeats, held): &(f32, Held<Candidate<T>>)| held.score * (1.0 - repeats);
+        // Of those with the same gain the first, which came first by score and seed.
+        let best = left.iter().map(gain).enumerate().rev().max_by(|a, b| a.1.total_cmp(&b.1));
+        let Some((at, _)) = best.filter(|(_, gain)| *gain > 1e-6) else { break };
+        let (_, next) = left.remove(at);
+        for (repeats, held) in &mut left {
+            *repeats = repeats.max(cosine(&held.item.1, &next.item.1)).min(1.0);
+        }
+        chosen.push(next);
+    }
+    chosen
+}
+
+/// The words of a text, in lower case, as numbers.
+fn words(text: &str) -> impl Iterator<Item = u64> {
+    text.unicode_words().map(|word| hash(word.to_lowercase().as_bytes()))
+}
+
+/// A number for the set of words, those with digits left out.
+fn words_but_numbers(text: &str) -> u64 {
+    let plain = text.unicode_words().filter(|word| !word.contains(|c: char| c.is_numeric()));
+    let mut set: Vec<u64> = plain.map(|word| hash(word.to_lowercase().as_bytes())).collect();
+    if set.is_empty() {
+        set = words(text).collect();
+    }
+    set.sort_unstable();
+    set.dedup();
+    hash(bytemuck::cast_slice(&set))
+}
+
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Words with their weights, ordered by word; of length 1.
+type Vector = Vec<(u64, f32)>;
+
+fn cosine(a: &Vector, b: &Vector) -> f32 {
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
+    let mut sum = 0.0;
+    while let (Some((word, x)), Some((other, y))) = (a.peek(), b.peek()) {
+        match word.cmp(other) {
+            Ordering::Less => drop(a.next()),
+            Ordering::Greater => drop(b.next()),
+            Ordering::Equal => {
+                sum += x * y;
+                a.next();
+                b.next();
+            }
+        }
+    }
+    sum
+}
+
+/// How much words say: the fewer texts have one, the more.
+struct Weights {
+    texts: u32,
+    having: Vec<u32>,
+}
+
+impl Default for Weights {
+    fn default() -> Weights {
+        Weights { texts: 0, having: vec![0; COUNTERS] }
+    }
+}
+
+impl Weights {
+    fn count(&mut self, text: &str) {
+        self.texts = self.texts.saturating_add(1);
+        for word in words(text).collect::<HashSet<_>>() {
+            if let Some(having) = self.having.get_mut(word as usize % COUNTERS) {
+                *having = having.saturating_add(1);
+            }
+        }
+    }
+
+    /// `ln((1 + texts) / (1 + texts with the word)) + 1`
+    fn of(&self, word: u64) -> f32 {
+        let having = self.having.get(word as usize % COUNTERS).copied().unwrap_or_default();
+        ((1.0 + f64::from(self.texts)) / (1.0 + f64::from(having))).ln() as f32 + 1.0
+    }
+
+    /// Every word by `1 + ln(times)` and its weight.
+    fn vector(&self, text: &str) -> Vector {
+        let mut all: Vec<u64> = words(text).collect();
+        all.sort_unstable();
+        let runs = all.chunk_by(|a, b| a == b).filter_map(|run| Some((*run.first()?, run.len())));
+        let mut vector: Vector =
+            runs.map(|(word, times)| (word, (1.0 + (times as f32).ln()) * self.of(word))).collect();
+        let length = vector.iter().map(|(_, x)| x * x).sum::<f32>().sqrt();
+        vector.iter_mut().for_each(|(_, x)| *x /= length);
+        vector
+    }
+}
+
+/// The texts to be like, by word.
+struct Domain {
+    having: HashMap<u64, Vec<(usize, f32)>>,
+    /// Of the text that is looked at: its cosine to every text of the domain.
+    cosines: Vec<f32>,
+}
+
+impl Domain {
+    fn new(vectors: impl Iterator<Item = Vector>) -> Domain {
+        let mut domain = Domain { having: HashMap::new(), cosines: Vec::new() };
+        for (i, vector) in vectors.enumerate() {
+            domain.cosines.push(0.0);
+            vector.into_iter().for_each(|(word, x)| domain.having.entry(word).or_default().push((i, x)));
+        }
+        domain
+    }
+
+    fn nearness(&mut self, vector: &Vector) -> f32 {
+        self.cosines.fill(0.0);
+        for (word, x) in vector {
+            for (i, y) in self.having.get(word).into_iter().flatten() {
+                if let Some(cosine) = self.cosines.get_mut(*i) {
+                    *cosine += x * y;
+                }
+            }
+        }
+        let mut nearest = [0.0f32; NEIGHBOURS];
+        for cosine in &self.cosines {
+            // The least of the nearest makes room.
+            if let Some(last) = nearest.last_mut()
+                && cosine > last
+            {
+                *last = *cosine;
+                nearest.sort_by(|a, b| b.total_cmp(a));
+            }
+        }
+        nearest.iter().sum::<f32>() / NEIGHBOURS.min(self.cosines.len()).max(1) as f32
+    }
+}
+
+/// Something with a score of at least 0, and a number that decides between equal scores.
+struct Held<T> {
+    score: f32,
+    lot: u64,
+    index: usize,
+    item: T,
+}
+
+impl<T> Held<T> {
+    fn new(score: f32, seed: u64, index: usize, item: T) -> Held<T> {
+        Held { score, lot: lot(seed, index as u64), index, item }
+    }
+}
+
+impl<T> Ord for Held<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.score.total_cmp(&other.score).then(self.lot.cmp(&other.lot)).then(other.index.cmp(&self.index))
+    }
+}
+
+impl<T> PartialOrd for Held<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> PartialEq for Held<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<T> Eq for Held<T> {}
+
+/// The number that element `index` draws: SplitMix64 (Steele, Lea and Flood, 2014).
+fn lot(seed: u64, index: u64) -> u64 {
+    let mix = |x: u64, shift: u32, factor: u64| (x ^ (x >> shift)).wrapping_mul(factor);
+    let start = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let x = mix(mix(start, 30, 0xbf58_476d_1ce4_e5b9), 27, 0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The best of what is offered, up to a number.
+struct Best<T> {
+    size: usize,
+    held: BinaryHeap<Reverse<Held<T>>>,
+}
+
+impl<T> Best<T> {
+    fn new(size: usize) -> Best<T> {
+        Best { size, held: BinaryHeap::new() }
+    }
+
+    /// Takes one in, and gives back what has no place any more.
+    fn offer(&mut self, held: Held<T>) -> Option<Held<T>> {
+        self.held.push(Reverse(held));
+        if self.held.len() <= self.size { None } else { self.held.pop().map(|Reverse(worst)| worst) }
+    }
+
+    /// Best first.
+    fn into_sorted(self) -> Vec<Held<T>> {
+        self.held.into_sorted_vec().into_iter().map(|Reverse(held)| held).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn draw(samples: usize, seed: u64) -> Draw {
+        Draw { samples, seed }
+    }
+
+    fn drawn(count: usize, draw: Draw) -> Vec<usize> {
+        uniform((0..count).map(Ok), draw).unwrap()
+    }
+
+    fn chosen<'a>(corpus: &[&'a str], domain: &[&'a str], draw: Draw) -> Vec<&'a str> {
+        near(|| Ok(corpus.iter().map(|text| Ok(*text))), |text| text, domain, draw).unwrap()
+    }
+
+    #[test]
+    fn a_draw_is_of_its_seed_in_order_and_without_repetition() {
+        let first = drawn(1000, draw(50, 7));
+        assert_eq!(first.len(), 50);
+        assert!(first.is_sorted() && first.windows(2).all(|pair| pair[0] != pair[1]));
+        assert_eq!(first, drawn(1000, draw(50, 7)));
+        assert_ne!(first, drawn(1000, draw(50, 8)));
+        assert_eq!(drawn(3, draw(50, 7)), [0, 1, 2]);
+    }
+
+    #[test]
+    fn every_text_has_the_same_chance() {
+        let mut times = [0usize; 40];
+        for seed in 0..2000 {
+            drawn(40, draw(10, seed)).into_iter().for_each(|i| times[i] += 1);
+        }
+        // 500 on average, with a standard deviation of 19.
+        assert!(times.iter().all(|n| (420..580).contains(n)), "{times:?}");
+    }
+
+    #[test]
+    fn the_cosine_is_that_by_hand() {
+        let mut weights = Weights::default();
+        ["red apple", "red car", "blue car"].iter().for_each(|text| weights.count(text));
+        let (common, rare) = ((4.0f32 / 3.0).ln() + 1.0, 2.0f32.ln() + 1.0);
+        let expected = common * common / ((common * common + rare * rare).sqrt() * (2.0 * common * common).sqrt());
+        let found = cosine(&weights.vector("Red APPLE!"), &weights.vector("red car"));
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    }
+
+    #[test]
+    fn what_is_like_the_domain_is_found_and_rare_words_count_most() {
+        let corpus =
+            ["the mail server", "the chess engine", "the web server", "the chess clock", "the poem", "the spam filter"];
+        assert_eq!(chosen(&corpus, &["the chess game"], draw(2, 0)), ["the chess engine", "the chess clock"]);
+        assert_eq!(chosen(&corpus, &["spam", "mail"], draw(2, 0)), ["the mail server", "the spam filter"]);
+    }
+
+    #[test]
+    fn what_shares_no_word_is_not_chosen_even_where_texts_are_wanting() {
+        assert_eq!(chosen(&["a b", "c d", "b c"], &["a"], draw(3, 0)), ["a b"]);
+        assert_eq!(chosen(&["x y"], &["a"], draw(3, 0)), [""; 0]);
+    }
+
+    #[test]
+    fn near_duplicates_make_room_for_others() {
+        let corpus = ["red chess set now", "red chess set please", "red chess set today", "blue mail", "blue mail"];
+        let found = chosen(&corpus, &["red chess set", "blue mail server"], draw(2, 0));
+        assert_eq!(found.iter().filter(|text| text.contains("chess")).count(), 1, "{found:?}");
+        assert_eq!(found.iter().filter(|text| text.contains("mail")).count(), 1, "{found:?}");
+        let found = chosen(&corpus, &["red chess set", "blue mail server"], draw(5, 0));
+        assert_eq!(found.len(), 4, "{found:?}");
+    }
+
+    #[test]
+    fn texts_that_differ_in_numbers_alone_are_one() {
+        let corpus = ["order 17 was sent", "order 18 was sent", "order 1,900 was sent", "the order came late"];
+        assert_eq!(chosen(&corpus, &["my order"], draw(4, 0)).len(), 2);
+    }
+
+    #[test]
+    fn the_seed_decides_between_equals() {
+        let corpus: Vec<String> = (0..200).map(|i| format!("chess w{}", "abcdefghij".repeat(i + 1))).collect();
+        let corpus: Vec<&str> = corpus.iter().map(String::as_str).collect();
+        let found = |seed| chosen(&corpus, &["chess"], draw(5, seed));
+        assert_eq!(found(1), found(1));
+        assert_ne!(found(1), found(2));
+    }
+
+    #[test]
+    fn a_corpus_is_read_twice_and_its_errors_are_passed_on() {
+        let opened = Cell::new(0);
+        let open = || {
+            opened.set(opened.get() + 1);
+            Ok(["a b", "a c"].into_iter().map(Ok))
+        };
+        assert_eq!(near(open, |text| text, &["a"], draw(9, 0)).unwrap().len(), 2);
+        assert_eq!(opened.get(), 2);
+        let broken = || Ok([Ok("a"), Err(crate::error::Error::bad_input("line 2"))].into_iter());
+        assert_eq!(near(broken, |text| text, &["a"], draw(9, 0)).unwrap_err().message(), "line 2");
+    }
+
+    /// The texts of the demo: three topics of fifteen are asked for, by 16 texts each at most.
+    #[test]
+    fn of_real_texts_most_are_of_the_domains_topics() {
+        #[derive(serde::Deserialize)]
+        struct Line {
+            text: String,
+            label: String,
+        }
+        let read = |name: &str| -> Vec<(String, String)> {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
+            let text = std::fs::read_to_string(path).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).map(|l: Line| (l.text, l.label)).collect()
+        };
+        let topics = ["games", "mail", "sound"];
+        let mut domain = read("sections-calib.jsonl");
+        domain.retain(|(_, label)| topics.contains(&label.as_str()));
+        let corpus = read("sections-eval.jsonl");
+        let found = near(|| Ok(corpus.iter().cloned().map(Ok)), |(text, _)| text, &domain, draw(30, 7)).unwrap();
+        assert_eq!(found.len(), 30);
+        let of = |label: &str| found.iter().filter(|(_, found)| found == label).count();
+        let right: usize = topics.iter().map(|topic| of(topic)).sum();
+        // A uniform draw would have 6 of them.
+        assert!(right >= 18, "{right} of 30");
+        assert!(topics.iter().all(|topic| of(topic) >= 3), "{:?}", topics.map(of));
+    }
+}
