@@ -27,6 +27,11 @@ impl Precision {
     /// Every precision there is.
     pub const ALL: [Precision; 4] = [Precision::Fp32, Precision::Fp16, Precision::Int8, Precision::Int8Fast];
 
+    /// Whether weights are rounded for what layers read on texts.
+    pub fn is_fitted(self) -> bool {
+        matches!(self, Precision::Int8 | Precision::Int8Fast)
+    }
+
     /// The name on the command line, in recipes and in file names.
     pub fn name(self) -> &'static str {
         match self {

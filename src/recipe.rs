@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::calibrate;
 use crate::checkpoint::ProblemType;
 use crate::checkpoint::json::{file_name, read_text};
 use crate::error::{Error, Result, printable_sentence};
@@ -33,9 +34,10 @@ pub struct Recipe {
     pub engines: Vec<EngineSpec>,
     /// Outputs of the trained model, which the FP32 engines have to give.
     pub golden: Option<GoldenSpec>,
-    /// Texts of the task that 8-bit engines are fitted to.
-    pub calibration: Option<PathBuf>,
-    /// Texts on which every engine is held against FP32; built-in ones, where there are none.
+    /// What 8-bit engines are fitted to: the name of a file, or a table.
+    #[serde(default)]
+    pub calibration: calibrate::Spec,
+    /// Texts on which every engine is held against FP32; those of the calibration or built-in ones, where there are none.
     pub texts: Option<PathBuf>,
 }
 
@@ -109,10 +111,11 @@ impl Recipe {
         }
     }
 
-    /// The files that it names.
+    /// The files that it names, where nothing else may be written.
     pub fn inputs(&self) -> impl Iterator<Item = &Path> {
         let golden = self.golden.as_ref().map(|golden| &golden.file);
-        [self.labels.as_ref(), self.texts.as_ref(), self.calibration.as_ref(), golden]
+        let calibrate::Spec { file, like, save, .. } = &self.calibration;
+        [self.labels.as_ref(), self.texts.as_ref(), golden, file.as_ref(), like.as_ref(), save.as_ref()]
             .into_iter()
             .flatten()
             .map(PathBuf::as_path)
@@ -123,8 +126,8 @@ impl Recipe {
         let mut recipe = Recipe::parse(&read_text(path)?, &file_name(path))?;
         let dir = path.parent().unwrap_or(Path::new(""));
         let golden = recipe.golden.as_mut().map(|golden| &mut golden.file);
-        let texts = [recipe.labels.as_mut(), recipe.texts.as_mut(), recipe.calibration.as_mut(), golden];
-        for file in texts.into_iter().flatten() {
+        let texts = [recipe.labels.as_mut(), recipe.texts.as_mut(), golden];
+        for file in texts.into_iter().flatten().chain(recipe.calibration.paths()) {
             *file = dir.join(&*file);
         }
         Ok(recipe)
@@ -172,6 +175,23 @@ mod tests {
             read("texts = \"a.jsonl\"\n[[engine]]\ntarget = \"tensorrt-rtx:sm75\"\nprecision = \"fp16\"\n").unwrap();
         assert!(recipe.texts.unwrap().is_absolute());
         assert_eq!(recipe.engines[0].name(), "tensorrt-rtx-sm75-fp16");
+    }
+
+    #[test]
+    fn calibration_is_a_file_or_a_table() {
+        let file = |name: &str, recipe: &Recipe| recipe.calibration.file.as_ref().unwrap().ends_with(name);
+        let recipe = read("calibration = \"a.jsonl\"\n").unwrap();
+        assert!(file("a.jsonl", &recipe) && recipe.calibration.file.unwrap().is_absolute());
+        let table = "[calibration]\nfile = \"a.csv\"\nlike = \"b.txt\"\nsamples = 236\nseed = 7\ntext_column = \"body\"\n\
+                     save = \"c.kcal\"\n";
+        let recipe = read(table).unwrap();
+        assert!(file("a.csv", &recipe), "{:?}", recipe.calibration);
+        let calibrate::Spec { like, samples, seed, text_column, save, .. } = recipe.calibration;
+        assert!(like.unwrap().is_absolute() && save.unwrap().is_absolute());
+        assert_eq!((samples, seed, text_column.as_deref()), (Some(236), Some(7), Some("body")));
+        let message = |text: &str| read(text).unwrap_err().message().to_owned();
+        assert!(message("[calibration]\nfile = \"a\"\nsample = 1\n").contains("unknown field `sample`"));
+        assert!(message("calibration = 3\n").contains("expected the name of a file, or a table with `file`"));
     }
 
     #[test]

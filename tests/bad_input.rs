@@ -390,7 +390,7 @@ fn errors_are_json_where_that_was_asked_for() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["build", "export", "merge", "run", "eval", "bench", "inspect", "verify"] {
+    for command in ["build", "export", "merge", "quantize", "run", "eval", "bench", "inspect", "verify"] {
         let ran = kilnc([command, "--help"]).expect(0);
         assert!(ran.stdout.contains("Example"), "{command}");
         assert!(ran.stdout.contains("kilnc "), "{command}");

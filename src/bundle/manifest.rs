@@ -39,6 +39,9 @@ pub struct Manifest {
     /// How the adapters became one, where they were not merged one after another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub combined: Option<String>,
+    /// What its 8-bit engines were fitted to, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationEntry>,
     /// The engines.
     pub engines: Vec<EngineEntry>,
     /// Engines that were asked for and could not be made here.
@@ -107,6 +110,24 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
+/// What engines were fitted to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CalibrationEntry {
+    /// The name of a file, or the built-in probes.
+    pub from: String,
+    /// The file, and that of the domain for which texts were chosen.
+    pub files: Vec<FileEntry>,
+    /// The seed with which texts were drawn, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// How many texts there were.
+    pub texts: usize,
+    /// How many tokens they had.
+    pub tokens: usize,
+    /// How many of the texts were cut to the model's length.
+    pub cut: usize,
+}
+
 /// An engine of the bundle.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EngineEntry {
@@ -160,6 +181,18 @@ pub struct GateEntry {
     pub ran_by: String,
     /// The measures and their bounds.
     pub checks: Vec<Check>,
+    /// The share of right answers, where all texts have labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Accuracy>,
+}
+
+/// Shares of right answers.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// The reference's.
+    pub reference: f64,
+    /// The engine's.
+    pub found: f64,
 }
 
 /// An engine that was asked for and could not be made here.

@@ -15,7 +15,9 @@ use crate::error::{Error, Result, printable};
 use crate::precision::Precision;
 use crate::runtime::{self, Classes, Runtime};
 
-pub use manifest::{AdapterEntry, EngineEntry, FileEntry, GateEntry, Manifest, PassEntry, SCHEMA, Skipped};
+pub use manifest::{
+    Accuracy, AdapterEntry, CalibrationEntry, EngineEntry, FileEntry, GateEntry, Manifest, PassEntry, SCHEMA, Skipped,
+};
 pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 
 /// The name of the manifest in a bundle.

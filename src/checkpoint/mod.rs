@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
 
 pub use sentence::{Dense, ModuleKind, Pooling, SentenceModule, SentenceModules};
@@ -65,6 +65,17 @@ pub struct CommonConfig {
     /// Longest sequence that the positions cover, in tokens.
     #[serde(default)]
     pub max_position_embeddings: Option<usize>,
+    /// How the weights were quantized, where they were.
+    #[serde(default)]
+    pub quantization_config: Option<QuantizationConfig>,
+}
+
+/// What `config.json` says of weights that are quantized already.
+#[derive(Clone, Debug, Deserialize)]
+pub struct QuantizationConfig {
+    /// By what, e.g. `bitsandbytes`.
+    #[serde(default)]
+    pub quant_method: Option<String>,
 }
 
 /// What a classifier was trained for, by the names of `transformers`.
@@ -119,6 +130,28 @@ impl Checkpoint {
         let files = std::iter::once(config_path).chain(weights).chain(modules).collect();
         let state = state.with_current_names()?;
         Ok(Checkpoint { dir: dir.to_owned(), encoder, config, common, sentence, state, files })
+    }
+
+    /// Fails where the weights are quantized already: what is drawn from a checkpoint is in floating point.
+    pub fn check_unquantized(&self) -> Result<()> {
+        const HINT: &str = "give the checkpoint that it was quantized from, in floating point";
+        if let Some(config) = &self.common.quantization_config {
+            let by =
+                config.quant_method.as_ref().map(|method| format!(" by {}", printable(method))).unwrap_or_default();
+            let error = Error::unsupported(format!("the model is already quantized{by}"));
+            return Err(error.at("config.json: quantization_config").hint(HINT));
+        }
+        let last = |name: &str| name.rsplit('.').next().is_some_and(|part| ["weight", "qweight"].contains(&part));
+        match self.state.iter().find(|(name, tensor)| last(name) && !tensor.weight.dtype().is_float()) {
+            None => Ok(()),
+            Some((name, tensor)) => Err(Error::unsupported(format!(
+                "the model is already quantized: tensor `{}` holds {}",
+                printable(name),
+                tensor.weight.dtype()
+            ))
+            .at(tensor.file.to_string())
+            .hint(HINT)),
+        }
     }
 
     /// How many numbers the tensors hold, and in which element types.

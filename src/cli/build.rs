@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Screen, SourceArgs};
+use super::{CalibrationArgs, Screen, SourceArgs};
 use crate::bundle::Manifest;
 use crate::error::Result;
 use crate::eval::Gate;
@@ -20,7 +20,10 @@ use crate::task::Task;
 Examples:
   kilnc build checkpoint/ -o model.kiln
   kilnc build checkpoint/ --adapter lora/ --labels labels.json --recipe deploy.toml -o model.kiln
-  kilnc build checkpoint/ --target ort-cpu --target tensorrt-rtx:sm75 --quantize int8 -o model.kiln
+  kilnc build checkpoint/ --target ort-cpu --target tensorrt-rtx:sm75 --quantize int8 --calibration texts.jsonl \
+        -o model.kiln
+  kilnc build checkpoint/ --quantize int8 --calibration corpus.csv --calibration-like domain.txt --samples 236 --seed 7 \
+        -o model.kiln
 
 What this machine cannot make or check is skipped with a warning; --strict makes it an error.")]
 pub struct BuildArgs {
@@ -35,9 +38,11 @@ pub struct BuildArgs {
     /// Adds an engine in this precision for every target that has it.
     #[arg(long, value_name = "SCHEME")]
     quantize: Option<Precision>,
-    /// Texts of the task that 8-bit engines are fitted to, a JSON object with `text` on each line.
+    #[command(flatten)]
+    calibration: CalibrationArgs,
+    /// Texts on which every engine is held against FP32; those of the calibration, if not given.
     #[arg(long, value_name = "FILE")]
-    calibration: Option<PathBuf>,
+    texts: Option<PathBuf>,
     /// A JSON list with one label for each answer.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -50,7 +55,7 @@ pub struct BuildArgs {
     /// Fail where an engine cannot be made or checked on this machine.
     #[arg(long)]
     strict: bool,
-    /// The bundle, a folder.
+    /// The bundle, a folder; or one model, if it ends in .onnx.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
 }
@@ -65,7 +70,8 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
         quantized.for_each(|engine| engine.gate = engine.gate.overridden_by(gate));
     }
     recipe.labels = args.labels.or(recipe.labels);
-    recipe.calibration = args.calibration.or(recipe.calibration);
+    recipe.calibration = args.calibration.over(recipe.calibration);
+    recipe.texts = args.texts.or(recipe.texts);
     recipe.max_length = args.max_length.or(recipe.max_length);
     output::check_apart(&args.output, args.recipe.as_deref())?;
     let request =

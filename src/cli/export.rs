@@ -5,21 +5,23 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::{Screen, SourceArgs};
+use super::{CalibrationArgs, Screen, SourceArgs};
 use crate::back::onnx;
+use crate::calibrate::Spec;
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::output::Stage;
 use crate::passes::{self, Manager};
-use crate::pipeline::{self, Given, Observer, Scheme, Unmerged};
+use crate::pipeline::{self, Calibrator, Fitting, Given, Keepsake, Model, Observer, Scheme, Unmerged};
 use crate::precision::Precision;
+use crate::recipe::Recipe;
 use crate::target::Target;
 
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   kilnc export checkpoint/ -o model.onnx
-  kilnc export checkpoint/ --adapter lora/ --precision int8 -o model_int8.onnx
+  kilnc export checkpoint/ --adapter lora/ --precision int8 --calibration texts.jsonl -o model_int8.onnx
   kilnc export checkpoint/ --target tract -o plain.onnx        plain ONNX, no contrib operator
   kilnc export checkpoint/ --adapter a/ --adapter b/ --adapter-as-input -o base.onnx
                                                                one base, with a.onnx_adapter and b.onnx_adapter beside
@@ -33,6 +35,8 @@ pub struct ExportArgs {
     /// Whose operators are used: ort-cpu, tract (plain ONNX), tensorrt-rtx:smNN.
     #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
     target: Target,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
     /// Write the base, with what the adapters change as inputs, and each adapter as a file for ONNX Runtime beside it.
     #[arg(long)]
     adapter_as_input: bool,
@@ -68,6 +72,8 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     }
     args.dump_after.as_deref().map(passes::known).transpose()?;
     let stage = Stage::new(&args.output, Path::is_file)?;
+    let spec = args.calibration.over(Spec::default());
+    let keepsake = Keepsake::claim(&spec)?;
     screen.begin("reading", None);
     let mut manager = Manager { dump_after: args.dump_after, ..Manager::default() };
     let (model, adapters) = match args.adapter_as_input {
@@ -79,7 +85,17 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
         }
     };
     pipeline::warnings(&model).iter().for_each(|line| screen.warn(line));
-    let graph = pipeline::compile(&model, &Scheme::new(&args.target, args.precision), &mut manager)?;
+    let calibrator = match args.adapter_as_input {
+        false => calibrator(&model, &spec, args.precision, stage.dir(), screen)?,
+        true if spec == Spec::default() => None,
+        true => {
+            return Err(Error::unsupported("a base that takes adapters as inputs is fitted to no texts")
+                .at("--calibration")
+                .hint("merge the adapters: leave --adapter-as-input out"));
+        }
+    };
+    let scheme = Scheme { calibrator: calibrator.as_ref(), ..Scheme::new(&args.target, args.precision) };
+    let graph = pipeline::compile(&model, &scheme, &mut manager)?;
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));
     if let Some(text) = &manager.dump {
         screen.note(text);
@@ -89,6 +105,9 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     let written = onnx::write(&graph, &stage.path(&name), &|bytes| screen.advance(bytes))?;
     let adapters =
         adapters.iter().map(|given| write_adapter(given, &stage, &args.output)).collect::<Result<Vec<_>>>()?;
+    if let (Some(keepsake), Some(calibrator)) = (keepsake, &calibrator) {
+        keepsake.put(calibrator, &model)?;
+    }
     // The model refers to the data beside it, so it comes last.
     let names: Vec<String> = written.files.iter().rev().map(|path| file_name(path)).collect();
     let beside = adapters.iter().map(|adapter| file_name(&adapter.file));
@@ -130,4 +149,27 @@ fn write_adapter(given: &Given, stage: &Stage, output: &Path) -> Result<Exported
     let name = format!("{}.onnx_adapter", given.name);
     let bytes = onnx::write_adapter(&given.tensors, &stage.path(&name))?;
     Ok(ExportedAdapter { file: output.with_file_name(name), bytes, inputs: given.tensors.len() })
+}
+
+/// What 8-bit layers are fitted to. Fails where something is given and there are no such layers.
+fn calibrator<'a>(
+    model: &Model,
+    spec: &Spec,
+    precision: Precision,
+    scratch: &Path,
+    screen: &'a Screen,
+) -> Result<Option<Calibrator<'a>>> {
+    if !precision.is_fitted() {
+        return match *spec == Spec::default() {
+            true => Ok(None),
+            false => Err(Error::bad_input(format!("{precision} is fitted to no texts"))
+                .at("--calibration")
+                .hint("--precision int8 is")),
+        };
+    }
+    let fitting = Fitting::read(spec, &[], screen)?;
+    let recipe = Recipe::default();
+    let encoder = fitting.needs_tokenizer().then(|| pipeline::encoder(&recipe, model)).transpose()?;
+    let max_length = pipeline::max_length(&recipe, model)?;
+    fitting.calibrator(model, encoder.as_ref(), max_length, scratch, screen).map(Some)
 }

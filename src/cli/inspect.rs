@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::Screen;
 use crate::adapter::{self, hub};
 use crate::bundle::{self, Bundle, Manifest};
+use crate::calibrate;
 use crate::checkpoint::{Checkpoint, read_weights};
 use crate::error::{Error, Result, printable, printable_sentence};
 use crate::runtime::Reading;
@@ -19,7 +20,7 @@ Examples:
   kilnc inspect models/sections-lora
   kilnc inspect sections.kiln --json")]
 pub struct InspectArgs {
-    /// A checkpoint, an adapter, a bundle or a safetensors file.
+    /// A checkpoint, an adapter, a bundle, a safetensors file or what calibration saved.
     path: PathBuf,
 }
 
@@ -54,11 +55,13 @@ pub fn run(args: InspectArgs, screen: &Screen) -> Result<()> {
         weights("adapter", &path.join("adapter_model.safetensors"))?
     } else if path.extension().is_some_and(|extension| extension == "safetensors") {
         weights("safetensors file", path)?
+    } else if path.extension().is_some_and(|extension| extension == calibrate::EXTENSION) {
+        weights("calibration", path)?
     } else if path.join("config.json").is_file() {
         checkpoint(&Checkpoint::open(path)?)
     } else {
         return Err(Error::bad_input(format!("{} is nothing that kilnc knows", path.display()))
-            .hint("known: a checkpoint's folder, an adapter's folder, a bundle, a safetensors file"));
+            .hint("known: a checkpoint's folder, an adapter's folder, a bundle, a safetensors file, a .kcal file"));
     };
     screen.result(&report, describe_weights)
 }

@@ -2,11 +2,13 @@
 
 mod bench;
 mod build;
+mod calibration;
 mod doctor;
 mod eval;
 mod export;
 mod inspect;
 mod merge;
+mod quantize;
 mod run;
 mod screen;
 mod tune;
@@ -24,6 +26,7 @@ use crate::pipeline::Source;
 use crate::task::Task;
 use crate::{bench as harness, child};
 
+use calibration::CalibrationArgs;
 pub use screen::Screen;
 
 /// The command line of kilnc.
@@ -61,6 +64,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Merge adapters into a checkpoint, as a checkpoint.
     Merge(merge::MergeArgs),
+    /// Put a model in fewer bits, and hold its answers against FP32's.
+    Quantize(quantize::QuantizeArgs),
     /// Answer texts with a bundle.
     Run(run::RunArgs),
     /// Score a bundle on labelled texts.
@@ -132,6 +137,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Build(args) => build::run(args, &screen),
         Command::Export(args) => export::run(args, &screen),
         Command::Merge(args) => merge::run(args, &screen),
+        Command::Quantize(args) => quantize::run(args, &screen),
         Command::Run(args) => run::run(args, &screen),
         Command::Eval(args) => eval::run(args, &screen),
         Command::Tune(args) => tune::run(args, &screen),

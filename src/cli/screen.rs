@@ -1,11 +1,11 @@
 //! What the user sees: results on standard output, progress and warnings on standard error.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use crate::error::{Error, Result, visible};
@@ -54,6 +54,26 @@ impl Screen {
         }
     }
 
+    fn start(&self, name: &str, total: Option<u64>, template: &str) {
+        let shown = !self.quiet && std::io::stderr().is_terminal();
+        let bar = match (shown, total) {
+            (false, _) => ProgressBar::hidden(),
+            (true, None) => ProgressBar::new_spinner(),
+            (true, Some(total)) => ProgressBar::new(total),
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            let rate = |state: &ProgressState, out: &mut dyn Write| {
+                let _ = write!(out, "{:.0}", state.per_sec());
+            };
+            bar.set_style(style.with_key("rate", rate));
+        }
+        bar.set_message(name.to_owned());
+        bar.tick();
+        if let Ok(mut stage) = self.stage.lock() {
+            *stage = Some(Stage { bar, start: Instant::now() });
+        }
+    }
+
     fn print(&self, line: &str) {
         let stage = self.stage.lock();
         match stage.as_ref().ok().and_then(|stage| stage.as_ref()) {
@@ -65,22 +85,13 @@ impl Screen {
 
 impl Observer for Screen {
     fn begin(&self, name: &str, total: Option<u64>) {
-        let shown = !self.quiet && std::io::stderr().is_terminal();
-        let bar = match (shown, total) {
-            (false, _) => ProgressBar::hidden(),
-            (true, None) => ProgressBar::new_spinner(),
-            (true, Some(total)) => ProgressBar::new(total),
-        };
         let template =
             if total.is_some() { "  {msg} {bar:30} {percent:>3} % · {eta} left" } else { "  {spinner} {msg}" };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.set_message(name.to_owned());
-        bar.tick();
-        if let Ok(mut stage) = self.stage.lock() {
-            *stage = Some(Stage { bar, start: Instant::now() });
-        }
+        self.start(name, total, template);
+    }
+
+    fn begin_texts(&self, name: &str, texts: u64) {
+        self.start(name, Some(texts), "  {msg} {bar:30} {pos} of {len} texts · {rate} a second · {eta} left");
     }
 
     fn advance(&self, steps: u64) {

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Screen, SourceArgs};
+use super::{CalibrationArgs, Screen, SourceArgs};
+use crate::calibrate::{Kind, Spec};
 use crate::error::{Error, Result};
 use crate::output::{self, Stage};
-use crate::pipeline::{self, Judge, Observer};
+use crate::pipeline::{self, Judge, Keepsake, Observer};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
 use crate::target::Target;
@@ -24,9 +25,8 @@ Writes a folder: recipe.toml for `kilnc build`, tune.md and tune.svg to read, tu
 pub struct TuneArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Texts that 8-bit layers are fitted to, a JSON object with `text` on each line.
-    #[arg(long, value_name = "FILE")]
-    calibration: PathBuf,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
     /// Texts on which the loss is measured, with `label` for accuracy; those of the calibration, if not given.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
@@ -61,20 +61,29 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     if args.max_drop.is_nan() || args.max_drop < 0.0 {
         return Err(Error::bad_input("the drop must be 0 or more").at("--max-drop"));
     }
+    let spec = args.calibration.over(Spec::default());
+    let Some(file) = &spec.file else {
+        return Err(Error::bad_input("8-bit layers are fitted to texts: give some").at("--calibration"));
+    };
+    if Kind::of(file) != Kind::Texts && args.texts.is_none() {
+        return Err(Error::bad_input(format!("{} holds no texts on which a loss could be measured", file.display()))
+            .hint("give some with --texts"));
+    }
     let source = args.source.source(None)?;
     let recipe = Recipe {
         labels: args.labels.clone(),
         max_length: args.max_length,
-        calibration: Some(args.calibration.clone()),
-        texts: Some(args.texts.clone().unwrap_or_else(|| args.calibration.clone())),
+        calibration: spec.clone(),
+        texts: args.texts.clone(),
         ..Recipe::default()
     };
     output::check_apart(&args.output, source.inputs().chain(recipe.inputs()))?;
     let stage = Stage::new(&args.output, |dir| dir.join(JSON).is_file())?;
+    let keepsake = Keepsake::claim(&spec)?;
     screen.begin("reading", None);
     let model = pipeline::load(&source)?;
-    let judge = Judge::new(&recipe, &model, true)?;
-    let calibrator = judge.calibrator(&recipe, stage.dir(), screen)?;
+    let judge = Judge::new(&recipe, &model, true, screen)?;
+    let calibrator = judge.calibrator(&model, stage.dir(), screen)?;
     let request = tune::Request {
         model: &model,
         target: &args.target,
@@ -88,20 +97,23 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         observer: screen,
     };
     let tuned = tune::tune(&request)?;
-    write(&stage, &tuned, &args, judge.max_length())?;
+    write(&stage, &tuned, &args, spec, judge.max_length())?;
+    if let Some(keepsake) = keepsake {
+        keepsake.put(&calibrator, &model)?;
+    }
     stage.commit_dir()?;
     screen.result(&tuned, |tuned| summary(tuned, &args.output))
 }
 
 const JSON: &str = "tune.json";
 
-fn write(stage: &Stage, tuned: &Tuned, args: &TuneArgs, max_length: usize) -> Result<()> {
+fn write(stage: &Stage, tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_length: usize) -> Result<()> {
     let json = serde_json::to_string_pretty(tuned).map_err(|e| Error::bug(format!("the report: {e}")))? + "\n";
     let files = [
         (JSON, json),
         ("tune.md", tune::markdown(tuned)),
         ("tune.svg", tune::plot(tuned)),
-        ("recipe.toml", recipe(tuned, args, max_length)),
+        ("recipe.toml", recipe(tuned, args, calibration, max_length)?),
     ];
     for (name, text) in files {
         let path = stage.path(name);
@@ -115,21 +127,25 @@ fn write(stage: &Stage, tuned: &Tuned, args: &TuneArgs, max_length: usize) -> Re
 }
 
 /// The chosen engine as a recipe.
-fn recipe(tuned: &Tuned, args: &TuneArgs, max_length: usize) -> String {
+fn recipe(tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_length: usize) -> Result<String> {
     let precision = tuned.points.get(tuned.chosen).map_or(Precision::Fp32, |point| point.precision);
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let file = |path: &Path| quoted(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy());
-    let labels = args.labels.as_ref().map(|path| format!("labels = {}\n", file(path))).unwrap_or_default();
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let labels = args.labels.as_ref().map(|path| format!("labels = {}\n", quoted(&whole(path).to_string_lossy())));
+    let mut calibration = Spec { save: None, ..calibration };
+    calibration.paths().for_each(|path| *path = whole(path));
+    let calibration =
+        toml::Value::try_from(calibration).map_err(|e| Error::bad_input(format!("--calibration: {e}")))?;
     let keep: Vec<String> = tuned.keep.iter().map(|name| quoted(name)).collect();
-    format!(
-        "# Found by `kilnc tune` for at most {} lost.\nmax_length = {max_length}\ncalibration = {}\n{labels}\n[[engine]]\n\
+    Ok(format!(
+        "# Found by `kilnc tune` for at most {} lost.\nmax_length = {max_length}\ncalibration = {calibration}\n{}\n[[engine]]\n\
          target = {}\nprecision = {}\nkeep = [{}]\n",
         tuned.max_drop,
-        file(&args.calibration),
+        labels.unwrap_or_default(),
         quoted(&tuned.target),
         quoted(precision.name()),
         keep.join(", ")
-    )
+    ))
 }
 
 fn summary(tuned: &Tuned, output: &Path) -> String {

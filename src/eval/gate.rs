@@ -15,6 +15,9 @@ pub struct Gate {
     /// Smallest share of texts with the reference's answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f64>,
+    /// Smallest cosine of any text's output to the reference's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<f64>,
     /// Largest difference of any output element.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_abs: Option<f64>,
@@ -54,6 +57,7 @@ impl Gate {
         };
         let mut checks: Vec<Check> =
             parity.agreement.map(|agreement| at_least("agreement", agreement, self.agreement)).into_iter().collect();
+        checks.push(at_least("cosine", parity.min_cosine, self.cosine));
         checks.push(at_most("max_abs", parity.max_abs, self.max_abs));
         checks.push(at_most("non_finite", parity.non_finite as f64, Some(0.0)));
         checks.extend(accuracy_drop.map(|drop| at_most("accuracy_drop", drop, self.accuracy_drop)));
@@ -77,6 +81,7 @@ impl Gate {
     pub fn overridden_by(self, other: Gate) -> Gate {
         Gate {
             agreement: other.agreement.or(self.agreement),
+            cosine: other.cosine.or(self.cosine),
             max_abs: other.max_abs.or(self.max_abs),
             accuracy_drop: other.accuracy_drop.or(self.accuracy_drop),
         }
@@ -88,7 +93,7 @@ impl std::str::FromStr for Gate {
 
     /// Reads `agreement=0.985,accuracy_drop=0.005`.
     fn from_str(text: &str) -> Result<Gate> {
-        const KNOWN: [&str; 3] = ["agreement", "max_abs", "accuracy_drop"];
+        const KNOWN: [&str; 4] = ["agreement", "cosine", "max_abs", "accuracy_drop"];
         let mut gate = Gate::default();
         for part in text.split(',').map(str::trim) {
             let (name, value) = part.split_once('=').ok_or_else(|| {
@@ -107,6 +112,7 @@ impl std::str::FromStr for Gate {
                 )?;
             match name.trim() {
                 "agreement" => gate.agreement = Some(bound),
+                "cosine" => gate.cosine = Some(bound),
                 "max_abs" => gate.max_abs = Some(bound),
                 "accuracy_drop" => gate.accuracy_drop = Some(bound),
                 other => {
@@ -123,20 +129,26 @@ impl std::str::FromStr for Gate {
     }
 }
 
+impl Check {
+    /// What the found number has to be of its bound.
+    pub fn sign(&self) -> &'static str {
+        if matches!(self.measure.as_str(), "agreement" | "cosine") { "≥" } else { "≤" }
+    }
+}
+
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bound {
             None => write!(f, "{} {}", self.measure, short(self.found)),
             Some(bound) => {
-                let sign = if self.measure == "agreement" { "≥" } else { "≤" };
-                write!(f, "{} {} ({sign} {})", self.measure, short(self.found), short(bound))
+                write!(f, "{} {} ({} {})", self.measure, short(self.found), self.sign(), short(bound))
             }
         }
     }
 }
 
 /// A number as people read it: four digits, or powers of ten where it is tiny.
-fn short(x: f64) -> String {
+pub fn short(x: f64) -> String {
     if x != 0.0 && x.abs() < 1e-3 { format!("{x:.1e}") } else { format!("{}", (x * 1e4).round() / 1e4) }
 }
 
@@ -146,11 +158,12 @@ mod tests {
 
     #[test]
     fn bounds_are_read_and_held() {
-        let gate: Gate = "agreement=0.985, accuracy_drop=0.005".parse().unwrap();
+        let gate: Gate = "agreement=0.985, accuracy_drop=0.005,cosine=0.95".parse().unwrap();
         let parity = Parity { rows: 100, agreement: Some(0.98), max_abs: 1.0, min_cosine: 0.9, non_finite: 0 };
         let failed: Vec<_> = gate.check(&parity, Some(0.001)).into_iter().filter(|c| !c.passed).collect();
-        assert_eq!(failed.len(), 1);
+        assert_eq!(failed.len(), 2);
         assert_eq!(failed[0].to_string(), "agreement 0.98 (≥ 0.985)");
+        assert_eq!(failed[1].to_string(), "cosine 0.9 (≥ 0.95)");
     }
 
     #[test]
@@ -172,7 +185,7 @@ mod tests {
         let message = |text: &str| text.parse::<Gate>().unwrap_err().to_string();
         assert_eq!(
             message("agrement=1"),
-            "unknown bound `agrement`; known: agreement, max_abs, accuracy_drop\n\nhint: did you mean agreement?"
+            "unknown bound `agrement`; known: agreement, cosine, max_abs, accuracy_drop\n\nhint: did you mean agreement?"
         );
         assert!(message("agreement=high").contains("must be a number"));
         assert!(message("agreement").contains("is no bound"));

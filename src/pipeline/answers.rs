@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::assembly::{Assembly, Made, remove, runtime_of};
+use super::fitting::{BUILT_IN, Fitting, probes};
 use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits};
 use crate::back::onnx;
-use crate::bundle::{self, GateEntry};
+use crate::bundle::{self, Accuracy, GateEntry};
 use crate::checkpoint::json;
 use crate::error::{Error, Result};
 use crate::eval::{Example, Gate, Golden, PROBES, Parity, Score, Truth, read_examples};
@@ -22,6 +23,7 @@ pub struct Judge {
     classes: Classes,
     texts: Vec<Example>,
     texts_name: String,
+    fitting: Fitting,
     golden: Option<(String, Golden, Gate)>,
     strict: bool,
 }
@@ -30,25 +32,33 @@ pub struct Judge {
 struct Reference {
     name: String,
     onnx: PathBuf,
+    answers: Answers,
+}
+
+/// What an engine answers.
+struct Answers {
     /// The first output's rows, text after text.
-    answers: Vec<Vec<f32>>,
+    rows: Vec<Vec<f32>>,
+    /// Elements of any output that are NaN or infinite, on the built-in texts.
+    odd: usize,
 }
 
 impl Judge {
-    /// Reads all that answers are checked with. Without texts in the recipe, a few built-in ones are asked.
-    pub fn new(recipe: &Recipe, model: &Model, strict: bool) -> Result<Judge> {
+    /// Reads all that answers are checked with, and what engines are fitted to. Without texts in the recipe, those of
+    /// the calibration are asked, or a few built-in ones.
+    pub fn new(recipe: &Recipe, model: &Model, strict: bool, observer: &dyn Observer) -> Result<Judge> {
         let classes = classes::of(recipe, model)?;
         for engine in &recipe.engines {
             engine.gate.check_fits(classes.reading).map_err(|e| e.at(format!("engine {}", engine.name())))?;
         }
-        let tokenizer = model.tokenizer.join(bundle::TOKENIZER);
-        let encoder = TextEncoder::open(&tokenizer, max_length(recipe, model)?)?;
-        if let Some(rows) = limits::rows(&model.graph) {
-            encoder.check_rows(rows).map_err(|e| e.at(tokenizer.display().to_string()))?;
-        }
-        let (texts_name, texts) = match &recipe.texts {
-            Some(path) => (json::file_name(path), read_examples(path, &classes)?),
-            None => ("built-in probes".to_owned(), probes()),
+        let encoder = encoder(recipe, model)?;
+        // Labels of texts that no answer is held against are nobody's business.
+        let asked = if recipe.texts.is_none() { classes.clone() } else { Classes::default() };
+        let fitting = Fitting::read(&recipe.calibration, &asked, observer)?;
+        let (texts_name, texts) = match (&recipe.texts, fitting.texts()) {
+            (Some(path), _) => (json::file_name(path), read_examples(path, &classes)?),
+            (None, Some((name, texts))) => (name.to_owned(), texts.to_vec()),
+            (None, None) => (BUILT_IN.to_owned(), probes()),
         };
         let golden = match &recipe.golden {
             None => None,
@@ -57,22 +67,12 @@ impl Judge {
                 Some((json::file_name(&spec.file), Golden::read(&spec.file)?, gate))
             }
         };
-        Ok(Judge { encoder, classes, texts, texts_name, golden, strict })
+        Ok(Judge { encoder, classes, texts, texts_name, fitting, golden, strict })
     }
 
-    /// The texts of the recipe that engines are fitted to; the built-in ones, where it has none.
-    pub fn calibrator<'a>(
-        &self,
-        recipe: &Recipe,
-        scratch: &Path,
-        observer: &'a dyn Observer,
-    ) -> Result<Calibrator<'a>> {
-        let (name, texts) = match &recipe.calibration {
-            Some(path) => (json::file_name(path), read_examples(path, &Classes::default())?),
-            None => ("the built-in probes".to_owned(), probes()),
-        };
-        let inputs = texts.iter().map(|example| self.encoder.encode(&[example])).collect::<Result<Vec<_>>>()?;
-        Ok(Calibrator::new(&name, inputs, scratch.to_owned(), observer))
+    /// What engines are fitted to. `scratch` is a folder for the time of the build.
+    pub fn calibrator<'a>(&self, model: &Model, scratch: &Path, observer: &'a dyn Observer) -> Result<Calibrator<'a>> {
+        self.fitting.calibrator(model, Some(&self.encoder), self.encoder.max_length, scratch, observer)
     }
 
     /// Longest text, in tokens.
@@ -103,7 +103,7 @@ impl Judge {
     /// Checks every engine and enters what was found. Fails where a bound is missed.
     pub(super) fn judge(&self, assembly: &mut Assembly) -> Result<()> {
         let steps = (assembly.made.len() + 1) * self.texts.len();
-        assembly.observer.begin("checking answers", Some(steps as u64));
+        assembly.observer.begin_texts("checking answers", steps as u64);
         let reference = self.reference(assembly)?;
         let mut made = std::mem::take(&mut assembly.made);
         for engine in &mut made {
@@ -114,7 +114,8 @@ impl Judge {
             }
         }
         if !made.iter().any(|engine| engine.onnx == reference.onnx) {
-            remove(&reference.onnx)?;
+            let dir = assembly.stage.path(REFERENCE);
+            std::fs::remove_dir_all(&dir).map_err(|e| Error::io("removing", &dir, &e))?;
         }
         let line = format!("{} texts of {}, each engine against {}", self.texts.len(), self.texts_name, reference.name);
         assembly.observer.done(&line);
@@ -133,7 +134,9 @@ impl Judge {
             Some(made) => (made.entry.name.clone(), made.onnx.clone()),
             None => {
                 let graph = compile(assembly.model, &Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
-                let onnx = assembly.stage.path("reference.onnx");
+                let dir = assembly.stage.path(REFERENCE);
+                std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
+                let onnx = dir.join("model.onnx");
                 onnx::write(&graph, &onnx, &|_| {})?;
                 (format!("{target} fp32"), onnx)
             }
@@ -148,50 +151,63 @@ impl Judge {
             Runtime::TensorRtRtx => (Runtime::Ort, format!("the plan's ONNX on {}", Runtime::Ort)),
             runtime => (runtime, runtime.to_string()),
         };
-        let entry = |against: &str, on: &str, rows, ran_by: &str, checks| GateEntry {
+        let entry = |against: &str, on: &str, rows, ran_by: &str, checks, accuracy| GateEntry {
             against: against.to_owned(),
             on: on.to_owned(),
             rows,
             ran_by: ran_by.to_owned(),
             checks,
+            accuracy,
         };
         if let Err(e) = runtime::available(runtime) {
             if self.strict {
                 return Err(e);
             }
             assembly.observer.advance(self.texts.len() as u64);
-            return Ok(vec![entry(&reference.name, &self.texts_name, 0, e.message(), Vec::new())]);
+            return Ok(vec![entry(&reference.name, &self.texts_name, 0, e.message(), Vec::new(), None)]);
         }
         if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
             let mut engine = runtime::open(runtime, &made.onnx, Options::default())?;
             let parity = golden.compare_answers(&mut *engine, self.classes.reading)?;
-            gates.push(entry("golden", name, parity.rows, &ran_by, gate.check(&parity, None)));
+            gates.push(entry("golden", name, parity.rows, &ran_by, gate.check(&parity, None), None));
         }
         if made.onnx != reference.onnx {
             let found = self.answers(&made.onnx, runtime, assembly.observer)?;
-            let pairs = reference.answers.iter().zip(&found);
+            let pairs = reference.answers.rows.iter().zip(&found.rows);
             let pairs = pairs.map(|(expected, found)| (expected.as_slice(), found.as_slice()));
-            let parity = Parity::of_answers(pairs, self.classes.reading)?;
-            let drop =
-                self.accuracy(&reference.answers).zip(self.accuracy(&found)).map(|(before, after)| before - after);
+            let mut parity = Parity::of_answers(pairs, self.classes.reading)?;
+            parity.non_finite += found.odd;
+            let accuracy = self.accuracy(&reference.answers.rows).zip(self.accuracy(&found.rows));
+            let accuracy = accuracy.map(|(reference, found)| Accuracy { reference, found });
+            let drop = accuracy.map(|share| share.reference - share.found);
             let gate = default_gate(made.entry.precision).overridden_by(made.spec.gate);
-            gates.push(entry(&reference.name, &self.texts_name, parity.rows, &ran_by, gate.check(&parity, drop)));
+            let checks = gate.check(&parity, drop);
+            gates.push(entry(&reference.name, &self.texts_name, parity.rows, &ran_by, checks, accuracy));
         }
         Ok(gates)
     }
 
-    /// The first output's rows for every text, or its vector where it has one; one text at a time, so that no answer depends on its neighbours.
-    fn answers(&self, onnx: &Path, runtime: Runtime, observer: &dyn Observer) -> Result<Vec<Vec<f32>>> {
+    /// Asks one text at a time, so that no answer depends on its neighbours. Of each, the rows of the first output
+    /// count, or the text's vector where there is one.
+    fn answers(&self, onnx: &Path, runtime: Runtime, observer: &dyn Observer) -> Result<Answers> {
         let mut engine = runtime::open(runtime, onnx, Options::default())?;
-        let mut answers = Vec::with_capacity(self.texts.len());
+        let mut rows = Vec::with_capacity(self.texts.len());
         for example in &self.texts {
             let outputs = engine.run(&self.encoder.encode(&[example])?)?;
             let vector = outputs.iter().find(|(name, _)| name == "sentence_embedding").or(outputs.first());
-            let rows = vector.and_then(|(_, tensor)| tensor.rows());
-            answers.extend(rows.ok_or_else(|| Error::bad_input("the engine gives no floats"))?.map(<[f32]>::to_vec));
+            let found = vector.and_then(|(_, tensor)| tensor.rows());
+            rows.extend(found.ok_or_else(|| Error::bad_input("the engine gives no floats"))?.map(<[f32]>::to_vec));
             observer.advance(1);
         }
-        Ok(answers)
+        let mut odd = 0;
+        if self.texts_name != BUILT_IN {
+            for probe in PROBES {
+                let outputs = engine.run(&self.encoder.encode(&[probe])?)?;
+                let elements = outputs.iter().filter_map(|(_, tensor)| tensor.rows()).flatten().flatten();
+                odd += elements.filter(|x| !x.is_finite()).count();
+            }
+        }
+        Ok(Answers { rows, odd })
     }
 
     /// The share of texts that are answered right, where this is a classifier and all texts have labels.
@@ -204,8 +220,17 @@ impl Judge {
     }
 }
 
-fn probes() -> Vec<Example> {
-    PROBES.iter().map(|text| Example::unlabelled(text)).collect()
+/// The folder of the stage for a reference that is no part of the bundle.
+const REFERENCE: &str = "reference";
+
+/// The model's tokenizer, with the recipe's or the model's longest text.
+pub fn encoder(recipe: &Recipe, model: &Model) -> Result<TextEncoder> {
+    let tokenizer = model.tokenizer.join(bundle::TOKENIZER);
+    let encoder = TextEncoder::open(&tokenizer, max_length(recipe, model)?)?;
+    if let Some(rows) = limits::rows(&model.graph) {
+        encoder.check_rows(rows).map_err(|e| e.at(tokenizer.display().to_string()))?;
+    }
+    Ok(encoder)
 }
 
 /// What any engine has to keep: in FP32 the numbers, in other precisions only that they are numbers.
@@ -250,7 +275,8 @@ fn missed(made: &[Made]) -> Result<()> {
     }
 }
 
-fn max_length(recipe: &Recipe, model: &Model) -> Result<usize> {
+/// Longest text, in tokens: the recipe's, or what the model's positions cover.
+pub fn max_length(recipe: &Recipe, model: &Model) -> Result<usize> {
     let said = model.checkpoint.common.max_position_embeddings.unwrap_or(512);
     let limit = limits::positions(&model.graph).map_or(said, |covered| covered.min(said));
     let sentence = model.checkpoint.sentence.as_ref().filter(|_| model.task == Task::SentenceSimilarity);

@@ -36,6 +36,8 @@ pub(super) struct Assembly<'a> {
     calibrator: &'a Calibrator<'a>,
     pub made: Vec<Made>,
     skipped: Vec<Skipped>,
+    /// The name of the one model that is made, where the output is no bundle.
+    model_file: Option<String>,
 }
 
 impl<'a> Assembly<'a> {
@@ -46,8 +48,11 @@ impl<'a> Assembly<'a> {
         calibrator: &'a Calibrator<'a>,
         observer: &'a dyn Observer,
     ) -> Result<Self> {
-        std::fs::create_dir_all(stage.path("engines")).map_err(|e| Error::io("writing to", stage.dir(), &e))?;
-        Ok(Assembly { request, model, stage, observer, calibrator, made: Vec::new(), skipped: Vec::new() })
+        let model_file = request.makes_model().then(|| json::file_name(&request.output));
+        if model_file.is_none() {
+            std::fs::create_dir_all(stage.path("engines")).map_err(|e| Error::io("writing to", stage.dir(), &e))?;
+        }
+        Ok(Assembly { request, model, stage, observer, calibrator, made: Vec::new(), skipped: Vec::new(), model_file })
     }
 
     /// Makes one engine. One that this machine cannot make is skipped, unless the build is strict.
@@ -75,14 +80,14 @@ impl<'a> Assembly<'a> {
         let graph = compile(self.model, &scheme, &mut manager)?;
         let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
         self.observer.begin(name, Some(total));
-        let onnx = self.stage.path(&onnx_path(name));
+        let onnx = self.stage.path(&self.onnx_path(name));
         let written = onnx::write(&graph, &onnx, &|bytes| self.observer.advance(bytes))?;
         let mut entry = EngineEntry {
             name: name.to_owned(),
             target: spec.target.to_string(),
             runtime: runtime_of(&spec.target),
             precision: spec.precision,
-            file: onnx_path(name),
+            file: self.onnx_path(name),
             inputs: ports(&graph, graph.inputs()),
             outputs: ports(&graph, graph.outputs()),
             passes: manager.ran.iter().map(pass_entry).collect(),
@@ -123,16 +128,22 @@ impl<'a> Assembly<'a> {
         let reason: Vec<&str> = std::iter::once(why.message()).chain(why.hints().iter().map(String::as_str)).collect();
         let reason = reason.join("; ");
         self.observer.warn(&format!("{engine} is SKIPPED: {reason}"));
-        let onnx = self.stage.path(&onnx_path(&engine));
+        let onnx = self.stage.path(&self.onnx_path(&engine));
         self.skipped.push(Skipped { engine, reason });
         if onnx.exists() { remove(&onnx) } else { Ok(()) }
     }
 
-    /// Copies what runs the engines, and writes the manifest last.
+    fn onnx_path(&self, engine: &str) -> String {
+        self.model_file.clone().unwrap_or_else(|| format!("engines/{engine}.onnx"))
+    }
+
+    /// Copies what runs the engines, and writes the manifest last; a model alone needs neither.
     pub fn finish(self, classes: Classes, max_length: usize) -> Result<Manifest> {
         let tokenizer = self.model.tokenizer.join(bundle::TOKENIZER);
-        let copy = self.stage.path(bundle::TOKENIZER);
-        std::fs::copy(&tokenizer, &copy).map_err(|e| Error::io("copying", &tokenizer, &e))?;
+        if self.model_file.is_none() {
+            let copy = self.stage.path(bundle::TOKENIZER);
+            std::fs::copy(&tokenizer, &copy).map_err(|e| Error::io("copying", &tokenizer, &e))?;
+        }
         let name = match &self.request.recipe.name {
             Some(name) => name.clone(),
             None => self.request.output.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
@@ -154,10 +165,14 @@ impl<'a> Assembly<'a> {
                 .collect::<Result<_>>()?,
             adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
             combined: self.request.source.combine.as_ref().map(ToString::to_string),
+            calibration: self.calibrator.entry()?,
             engines: self.made.into_iter().map(|made| made.entry).collect(),
             skipped: self.skipped,
             files: bundle::digest_tree(self.stage.dir())?,
         };
+        if self.model_file.is_some() {
+            return Ok(manifest);
+        }
         let text = serde_json::to_string_pretty(&manifest).map_err(|e| Error::bug(format!("the manifest: {e}")))?;
         let path = self.stage.path(bundle::MANIFEST);
         std::fs::write(&path, text + "\n").map_err(|e| Error::io("writing", &path, &e))?;
@@ -181,10 +196,6 @@ pub(super) fn remove(path: &Path) -> Result<()> {
         std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e))?;
     }
     Ok(())
-}
-
-fn onnx_path(engine: &str) -> String {
-    format!("engines/{engine}.onnx")
 }
 
 fn ports(graph: &Graph, ids: &[ValueId]) -> Vec<String> {

@@ -5,6 +5,7 @@ mod answers;
 mod assembly;
 mod calibrator;
 mod classes;
+mod fitting;
 mod limits;
 mod merge;
 mod tensorrt;
@@ -30,9 +31,10 @@ use crate::task::Task;
 use crate::verify::{Verified, verify};
 use crate::{arch, back};
 
-pub use answers::Judge;
+pub use answers::{Judge, encoder, max_length};
 use assembly::Assembly;
-pub use calibrator::Calibrator;
+pub use calibrator::{Calibrator, Keepsake};
+pub use fitting::Fitting;
 pub use merge::{MergeRequest, merge};
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
@@ -44,6 +46,10 @@ pub use vocabulary::Extended;
 pub trait Observer: Sync {
     /// A stage begins; `total` steps are ahead, if they can be counted.
     fn begin(&self, _stage: &str, _total: Option<u64>) {}
+    /// A stage begins whose steps are texts.
+    fn begin_texts(&self, stage: &str, texts: u64) {
+        self.begin(stage, Some(texts));
+    }
     /// So many steps of the stage are done.
     fn advance(&self, _steps: u64) {}
     /// A stage is over, with a line about what came of it.
@@ -103,6 +109,7 @@ struct Adapted {
 
 fn adapt(source: &Source) -> Result<Adapted> {
     let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
+    checkpoint.check_unquantized()?;
     let base = arch::canonical_state(&checkpoint)?;
     let mut state = base.clone();
     let mut inserted = Insertions::default();
@@ -199,28 +206,54 @@ fn quantize(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> 
     manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration), keep })
 }
 
-/// What a bundle is built from.
+/// What a bundle, or one model, is built from.
 pub struct BuildRequest {
     /// The model.
     pub source: Source,
     /// What to build; engines, labels and gates.
     pub recipe: Recipe,
-    /// Where the bundle goes.
+    /// Where the bundle goes; a name that ends in `.onnx` is that of a model with the one engine of the recipe.
     pub output: PathBuf,
     /// Whether an engine that cannot be made or checked here is an error.
     pub strict: bool,
 }
 
-/// Builds a bundle. Nothing is written to the output unless every gate is passed.
+impl BuildRequest {
+    /// Whether the output is a model and no bundle.
+    fn makes_model(&self) -> bool {
+        self.output.extension().is_some_and(|extension| extension == "onnx")
+    }
+
+    /// Fails where input and output are in each other's place, or one file cannot hold what is asked for.
+    fn check(&self) -> Result<()> {
+        output::check_apart(&self.output, self.source.inputs().chain(self.recipe.inputs()))?;
+        match self.recipe.engines_or_default().as_slice() {
+            [engine] if self.makes_model() && matches!(engine.target, Target::TensorRtRtx(_)) => {
+                Err(Error::unsupported(format!("an engine for {} is no ONNX model", engine.target))
+                    .hint("give a folder with -o, or export its ONNX file with kilnc export"))
+            }
+            [_] => Ok(()),
+            engines if self.makes_model() => {
+                Err(Error::bad_input(format!("a model is one engine, the recipe has {}", engines.len()))
+                    .hint("give a folder with -o"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Builds a bundle or a model. Nothing is written to the output unless every gate is passed. For a model, the manifest
+/// is only told.
 pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest> {
-    output::check_apart(&request.output, request.source.inputs().chain(request.recipe.inputs()))?;
-    let stage = Stage::new(&request.output, bundle::is_bundle)?;
+    request.check()?;
+    let stage = Stage::new(&request.output, |dir| !request.makes_model() && bundle::is_bundle(dir))?;
+    let keepsake = Keepsake::claim(&request.recipe.calibration)?;
     observer.begin("reading", None);
     let model = load(&request.source)?;
     observer.done(&describe(&model));
     warnings(&model).iter().for_each(|line| observer.warn(line));
-    let judge = Judge::new(&request.recipe, &model, request.strict)?;
-    let calibrator = judge.calibrator(&request.recipe, stage.dir(), observer)?;
+    let judge = Judge::new(&request.recipe, &model, request.strict, observer)?;
+    let calibrator = judge.calibrator(&model, stage.dir(), observer)?;
     let mut assembly = Assembly::new(request, &model, &stage, &calibrator, observer)?;
     for spec in &request.recipe.engines_or_default() {
         assembly.engine(spec, judge.max_length())?;
@@ -228,8 +261,22 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     judge.judge(&mut assembly)?;
     let max_length = judge.max_length();
     let manifest = assembly.finish(judge.into_classes(), max_length)?;
-    stage.commit_dir()?;
+    if let Some(keepsake) = keepsake {
+        keepsake.put(&calibrator, &model)?;
+    }
+    match request.makes_model() {
+        false => stage.commit_dir()?,
+        true => stage.commit_files(&model_files(&manifest, &request.output))?,
+    }
     Ok(manifest)
+}
+
+/// The files of a model. It refers to the data beside it, so it comes last.
+fn model_files<'a>(manifest: &'a Manifest, output: &Path) -> Vec<&'a str> {
+    let name = json::file_name(output);
+    let mut files: Vec<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+    files.sort_by_key(|file| *file == name);
+    files
 }
 
 fn describe(model: &Model) -> String {

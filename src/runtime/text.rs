@@ -84,6 +84,11 @@ impl TextEncoder {
         }
     }
 
+    /// Whether a text or a pair of texts is longer than the model and is cut.
+    pub fn is_cut<'a>(&self, text: impl Into<TextInput<'a>>) -> Result<bool> {
+        Ok(self.encode_all(&[text.into()])?.iter().any(|encoding| !encoding.get_overflowing().is_empty()))
+    }
+
     /// The inputs for a batch of texts or pairs of texts, padded to the longest. The longer text of a pair is cut first.
     pub fn encode<'a, T: Copy + Into<TextInput<'a>>>(&self, texts: &[T]) -> Result<Named> {
         let texts: Vec<TextInput> = texts.iter().map(|text| (*text).into()).collect();

@@ -1,0 +1,49 @@
+//! The arguments that say what 8-bit layers are fitted to.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::calibrate::Spec;
+
+/// What 8-bit layers are fitted to.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Calibration")]
+pub struct CalibrationArgs {
+    /// Texts of the task that 8-bit layers are fitted to (.jsonl, .csv, .tsv, .txt), inputs that were tokenized elsewhere
+    /// (.npz), or what another run saved (.kcal).
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Texts of a domain: of a larger file, those are taken that are most like them.
+    #[arg(long, value_name = "FILE")]
+    calibration_like: Option<PathBuf>,
+    /// How many texts of the file are taken; all, or 256 with --calibration-like, if not given.
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    /// Decides which texts are drawn.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// The column or field that holds the texts, if it is not called text.
+    #[arg(long, value_name = "NAME")]
+    text_column: Option<String>,
+    /// Keep what is seen of the model on the texts, for --calibration in another run; ends in .kcal.
+    #[arg(long, value_name = "FILE")]
+    save_calibration: Option<PathBuf>,
+}
+
+impl CalibrationArgs {
+    /// What the recipe says, with what the command line says instead: another file stands for itself, without what the
+    /// recipe said of its own.
+    pub fn over(&self, recipe: Spec) -> Spec {
+        let given = self.clone();
+        let below = if given.calibration.is_none() { recipe } else { Spec { save: recipe.save, ..Spec::default() } };
+        Spec {
+            file: given.calibration.or(below.file),
+            like: given.calibration_like.or(below.like),
+            samples: given.samples.or(below.samples),
+            seed: given.seed.or(below.seed),
+            text_column: given.text_column.or(below.text_column),
+            save: given.save_calibration.or(below.save),
+        }
+    }
+}

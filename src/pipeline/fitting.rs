@@ -1,0 +1,189 @@
+//! What 8-bit engines are fitted to: reads what a recipe says, and makes a [`Calibrator`] of it.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::calibrator::Origin;
+use super::{Calibrator, Model, Observer};
+use crate::bundle;
+use crate::calibrate::sample::{self, Draw};
+use crate::calibrate::{Kind, Saved, Spec, npz};
+use crate::checkpoint::json::file_name;
+use crate::error::{Error, Result};
+use crate::eval::{self, Example, PROBES};
+use crate::runtime::{Classes, Elements, Named, TextEncoder};
+
+/// What is kept of a text that is drawn from a corpus, in bytes: more than any model reads.
+const LONGEST_SAMPLE: usize = 1 << 16;
+
+/// Texts, inputs or what was seen before, as a recipe names them.
+pub struct Fitting {
+    what: What,
+    name: String,
+    files: Vec<PathBuf>,
+    draw: Option<Draw>,
+}
+
+enum What {
+    BuiltIn(Vec<Example>),
+    Texts(Vec<Example>),
+    Inputs(Vec<Named>),
+    Saved(PathBuf),
+}
+
+impl Fitting {
+    /// Reads files and draws from them. Fails where a text has a label that `classes` cannot answer, if there are any.
+    pub fn read(spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<Fitting> {
+        spec.check()?;
+        let what = match &spec.file {
+            None => What::BuiltIn(probes()),
+            Some(path) => match Kind::of(path) {
+                Kind::Saved => What::Saved(path.clone()),
+                Kind::Inputs => What::Inputs(inputs(path, spec.draw())?),
+                Kind::Texts => What::Texts(texts(path, spec, classes, observer)?),
+            },
+        };
+        let name = spec.file.as_deref().map_or_else(|| BUILT_IN.to_owned(), file_name);
+        Ok(Fitting { what, name, files: spec.file.iter().chain(&spec.like).cloned().collect(), draw: spec.draw() })
+    }
+
+    /// The texts, if that is what it is, and what they are called.
+    pub fn texts(&self) -> Option<(&str, &[Example])> {
+        match &self.what {
+            What::BuiltIn(texts) | What::Texts(texts) => Some((&self.name, texts)),
+            What::Inputs(_) | What::Saved(_) => None,
+        }
+    }
+
+    /// Whether there are texts that have to be tokenized.
+    pub fn needs_tokenizer(&self) -> bool {
+        self.texts().is_some()
+    }
+
+    /// Makes what looks into models. `encoder` is there where texts have to be tokenized, `scratch` is a folder for the
+    /// time of the build.
+    pub fn calibrator<'a>(
+        &self,
+        model: &Model,
+        encoder: Option<&TextEncoder>,
+        max_length: usize,
+        scratch: &Path,
+        observer: &'a dyn Observer,
+    ) -> Result<Calibrator<'a>> {
+        let of_inputs = |inputs| Calibrator::new(&self.name, inputs, scratch.to_owned(), observer);
+        let (calibrator, cut) = match &self.what {
+            What::Saved(path) => {
+                (Calibrator::saved(&self.name, Saved::open(path, &weights_digest(model)?)?, observer), 0)
+            }
+            What::Inputs(inputs) => {
+                npz::check(inputs, &model.graph).map_err(|e| e.at(self.name.clone()))?;
+                let cut = inputs.iter().filter(|text| tokens(text) > max_length).count();
+                (of_inputs(inputs.iter().map(|text| shortened(text, max_length)).collect()), cut)
+            }
+            What::BuiltIn(texts) | What::Texts(texts) => {
+                let encoder = encoder.ok_or_else(|| Error::bug("texts have to be tokenized"))?;
+                let (inputs, cut) = encoded(encoder, texts).map_err(|e| e.at(self.name.clone()))?;
+                (of_inputs(inputs), cut)
+            }
+        };
+        let built_in = matches!(self.what, What::BuiltIn(_));
+        Ok(calibrator.with_origin(Origin { built_in, files: self.files.clone(), draw: self.draw, cut }))
+    }
+}
+
+/// What texts are called that no file holds.
+pub(super) const BUILT_IN: &str = "the built-in probes";
+
+pub(super) fn probes() -> Vec<Example> {
+    PROBES.iter().map(|text| Example::unlabelled(text)).collect()
+}
+
+/// Texts as inputs, each alone, and how many were longer than the model.
+fn encoded(encoder: &TextEncoder, texts: &[Example]) -> Result<(Vec<Named>, usize)> {
+    let mut cut = 0;
+    let mut inputs = Vec::with_capacity(texts.len());
+    for (i, example) in texts.iter().enumerate() {
+        let text = encoder.encode(&[example]).map_err(|e| e.at(format!("text {}", i + 1)))?;
+        cut += usize::from(tokens(&text) == encoder.max_length && encoder.is_cut(example)?);
+        inputs.push(text);
+    }
+    Ok((inputs, cut))
+}
+
+fn texts(path: &Path, spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<Vec<Example>> {
+    let column = spec.text_column.as_deref();
+    let Some(draw) = spec.draw() else {
+        return eval::not_none(eval::examples(path, column, classes)?.collect::<Result<_>>()?, &file_name(path));
+    };
+    let corpus = || {
+        let kept = |row: Result<Example>| {
+            observer.advance(1);
+            row.map(|example| Example { text: head(example.text), pair: example.pair.map(head), ..example })
+        };
+        Ok(eval::examples(path, column, classes)?.map(kept))
+    };
+    observer.begin("choosing texts", None);
+    let Some(like) = &spec.like else {
+        let chosen = eval::not_none(sample::uniform(corpus()?, draw)?, &file_name(path))?;
+        observer.done(&format!("{} texts drawn from {}", chosen.len(), file_name(path)));
+        return Ok(chosen);
+    };
+    let domain = eval::read_examples(like, &Classes::default())?;
+    let chosen = sample::near(corpus, |example| &example.text, &domain, draw)?;
+    let (path, like) = (file_name(path), file_name(like));
+    if chosen.is_empty() {
+        return Err(Error::bad_input(format!("no text of {path} has a word of those of {like}")));
+    }
+    observer.done(&format!("{} texts of {path}, the most like those of {like}", chosen.len()));
+    if chosen.len() < draw.samples {
+        observer.warn(&format!("{} texts were asked for: {path} has no more that are like and differ", draw.samples));
+    }
+    Ok(chosen)
+}
+
+/// What is kept of a text.
+fn head(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(LONGEST_SAMPLE));
+    text
+}
+
+fn inputs(path: &Path, draw: Option<Draw>) -> Result<Vec<Named>> {
+    let inputs = npz::read(path)?;
+    match draw {
+        None => Ok(inputs),
+        Some(draw) => sample::uniform(inputs.into_iter().map(Ok), draw),
+    }
+}
+
+fn tokens(text: &Named) -> usize {
+    text.first().map_or(0, |(_, tensor)| tensor.shape.iter().product())
+}
+
+/// The first tokens of a text.
+fn shortened(text: &Named, max_length: usize) -> Named {
+    let mut text = text.clone();
+    for (_, tensor) in &mut text {
+        if let (Some(length), Elements::I64(values)) = (tensor.shape.last_mut(), &mut tensor.elements) {
+            *length = max_length.min(*length);
+            values.truncate(*length);
+        }
+    }
+    text
+}
+
+/// What tells the weights of a model from those of another: a digest of all files that they come from.
+pub(super) fn weights_digest(model: &Model) -> Result<String> {
+    let weights = model.checkpoint.files.iter().filter(|path| path.extension().is_none_or(|e| e != "json"));
+    let mut lines = String::new();
+    for path in weights {
+        lines += &bundle::digest_source(path, &model.checkpoint.dir)?.sha256;
+    }
+    for (source, merged) in &model.merged {
+        for path in &merged.files {
+            lines += &bundle::digest_source(path, &source.dir)?.sha256;
+        }
+        lines += &format!("@{}\n", source.scale);
+    }
+    Ok(Sha256::digest(lines).iter().map(|byte| format!("{byte:02x}")).collect())
+}

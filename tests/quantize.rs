@@ -1,0 +1,392 @@
+//! `kilnc quantize` and what it is fitted to: every kind of file, texts chosen from a corpus, what was seen before, and
+//! what is refused with nothing written.
+
+mod common;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use common::{Ran, copied, edit, fixture, kilnc, names, place};
+use kilnc::runtime::{Elements, TextEncoder};
+use serde_json::Value;
+use zip::write::{SimpleFileOptions, ZipWriter};
+
+const TEXTS: [(&str, &str); 6] = [
+    ("the game is fast", "positive"),
+    ("play this music, it is not slow", "negative"),
+    ("a mail server for the web", "neutral"),
+    ("read and send files", "neutral"),
+    ("an editor of text and sound", "positive"),
+    ("print the library with that tool!", "negative"),
+];
+
+fn write(dir: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    let path = dir.join(name);
+    fs::write(&path, content).unwrap();
+    path
+}
+
+fn jsonl(dir: &Path) -> PathBuf {
+    let lines = TEXTS.map(|(text, label)| format!("{{\"text\": {text:?}, \"label\": {label:?}}}\n"));
+    write(dir, "texts.jsonl", lines.concat())
+}
+
+/// Runs `kilnc quantize` on the small classifier.
+fn quantize(arguments: &[OsString]) -> Ran {
+    let mut all: Vec<OsString> = arguments!["quantize", fixture("tiny-bert")].into();
+    all.extend_from_slice(arguments);
+    kilnc(all)
+}
+
+/// The ONNX file that comes of a calibration file, and what was reported.
+fn quantized(calibration: &Path) -> (Vec<u8>, Value) {
+    let place = place();
+    let out = place.path().join("model.onnx");
+    let report = quantize(&arguments!["--calibration", calibration, "-o", out, "--json"]).expect(0).json();
+    assert_eq!(names(place.path()), ["model.onnx"]);
+    (fs::read(out).unwrap(), report)
+}
+
+fn check<'a>(report: &'a Value, measure: &str) -> &'a Value {
+    let checks = report["gates"][0]["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["measure"] == measure).unwrap()
+}
+
+#[test]
+fn the_report_holds_all_that_was_found() {
+    let place = place();
+    let texts = jsonl(place.path());
+    let (_, report) = quantized(&texts);
+    assert_eq!(report["schema"], "kilnc.quantize/1");
+    assert_eq!((&report["scheme"], &report["target"]), (&"int8".into(), &"ort-cpu".into()));
+    let calibration = &report["calibration"];
+    assert_eq!((&calibration["from"], &calibration["texts"]), (&"texts.jsonl".into(), &6.into()));
+    assert_eq!(calibration["files"][0]["bytes"], fs::metadata(&texts).unwrap().len());
+    let passes: Vec<_> = report["passes"].as_array().unwrap().iter().map(|pass| pass["name"].clone()).collect();
+    assert_eq!(passes.last().unwrap(), "quantize-dynamic");
+    let gate = &report["gates"][0];
+    assert_eq!((&gate["on"], &gate["rows"]), (&"texts.jsonl".into(), &6.into()));
+    let drop = gate["accuracy"]["reference"].as_f64().unwrap() - gate["accuracy"]["found"].as_f64().unwrap();
+    assert_eq!(check(&report, "accuracy_drop")["found"], drop);
+    assert!(check(&report, "cosine")["found"].as_f64().unwrap() > 0.9, "{report}");
+    assert_eq!(check(&report, "non_finite")["found"], 0.0);
+}
+
+#[test]
+fn the_table_says_what_was_fitted_changed_and_found() {
+    let place = place();
+    let (texts, out) = (jsonl(place.path()), place.path().join("model.onnx"));
+    let ran = quantize(&arguments!["--calibration", texts, "--gate", "agreement=0.5,cosine=0.8", "-o", out]).expect(0);
+    let said = ran.stdout;
+    assert!(said.contains("model.onnx: int8 for ort-cpu, 0."), "{said}");
+    assert!(said.contains("fitted to 6 texts of texts.jsonl, "), "{said}");
+    assert!(said.contains("left pooler.dense") || said.contains("quantize-dynamic"), "{said}");
+    assert!(
+        said.contains("against ort-cpu fp32 on 6 texts of texts.jsonl, which it was fitted to (ONNX Runtime)"),
+        "{said}"
+    );
+    let line = |measure: &str| said.lines().find(|line| line.trim_start().starts_with(measure)).unwrap().to_owned();
+    assert!(line("agreement").contains("≥ 0.5") && line("agreement").contains("of 6 answers are the same"), "{said}");
+    assert!(line("cosine").contains("≥ 0.8"), "{said}");
+    assert!(line("accuracy_drop").contains(" → "), "{said}");
+    assert!(ran.stderr.contains("calibrated on 6 texts of texts.jsonl: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains(" texts a second"), "{}", ran.stderr);
+}
+
+#[test]
+fn every_kind_of_file_with_the_same_texts_gives_the_same_model() {
+    let place = place();
+    let (expected, _) = quantized(&jsonl(place.path()));
+    let csv = TEXTS.map(|(text, label)| format!("{label},\"{text}\"\n")).concat();
+    let txt = TEXTS.map(|(text, _)| format!("{text}\n")).concat();
+    for (name, content) in [("t.csv", format!("label,text\n{csv}")), ("t.txt", txt)] {
+        let (found, report) = quantized(&write(place.path(), name, content));
+        assert!(found == expected, "{name} gives another model");
+        assert_eq!(report["calibration"]["texts"], 6);
+    }
+    let (found, report) = quantized(&npz(place.path(), |id| id));
+    assert!(found == expected, "inputs give another model than texts");
+    // Without texts of its own, the built-in ones are asked.
+    assert_eq!(report["gates"][0]["on"], "the built-in probes");
+}
+
+/// The texts as NumPy keeps them, padded to one length; `change` is done to every token.
+fn npz(dir: &Path, change: fn(i64) -> i64) -> PathBuf {
+    let encoder = TextEncoder::open(&fixture("tiny-bert").join("tokenizer.json"), 64).unwrap();
+    let texts = TEXTS.map(|(text, _)| text);
+    let path = dir.join("inputs.npz");
+    let mut zip = ZipWriter::new(fs::File::create(&path).unwrap());
+    for (name, tensor) in encoder.encode(&texts).unwrap() {
+        let Elements::I64(values) = tensor.elements else { unreachable!() };
+        let values: Vec<i64> = if name == "input_ids" { values.into_iter().map(change).collect() } else { values };
+        let [texts, length] = tensor.shape[..] else { unreachable!() };
+        let header = format!("{{'descr': '<i8', 'fortran_order': False, 'shape': ({texts}, {length}), }}\n");
+        zip.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
+        zip.write_all(b"\x93NUMPY\x01\x00").unwrap();
+        zip.write_all(&(header.len() as u16).to_le_bytes()).unwrap();
+        zip.write_all(header.as_bytes()).unwrap();
+        zip.write_all(bytemuck::cast_slice(&values)).unwrap();
+    }
+    zip.finish().unwrap();
+    path
+}
+
+#[test]
+fn what_was_seen_is_kept_and_gives_the_same_model_again() {
+    let place = place();
+    let texts = jsonl(place.path());
+    let [first, second, seen] = ["first.onnx", "second.onnx", "seen.kcal"].map(|name| place.path().join(name));
+    quantize(&arguments!["--calibration", texts, "--save-calibration", seen, "-o", first]).expect(0);
+    let ran = quantize(&arguments!["--calibration", seen, "--texts", texts, "-o", second]).expect(0);
+    assert!(ran.stderr.contains("what was seen on 6 texts, of seen.kcal"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("fitted to 6 texts of seen.kcal"), "{}", ran.stdout);
+    assert_eq!(fs::read(&first).unwrap(), fs::read(&second).unwrap());
+    assert_eq!(names(place.path()), ["first.onnx", "second.onnx", "seen.kcal", "texts.jsonl"]);
+    let about = kilnc(arguments!["inspect", seen]).expect(0).stdout;
+    assert!(about.contains("calibration"), "{about}");
+
+    // The same graph of other weights is another model, and so is another graph.
+    let other = place.path().join("other.onnx");
+    for (checkpoint, adapter) in [("tiny-bert-base", Some("tiny-lora")), ("tiny-bert-base", None)] {
+        let mut all: Vec<OsString> =
+            arguments!["quantize", fixture(checkpoint), "--calibration", seen, "-o", other].into();
+        all.extend(adapter.into_iter().flat_map(|adapter| arguments!["--adapter", fixture(adapter)]));
+        let ran = kilnc(all).expect(2);
+        assert!(ran.stderr.contains("error: what was seen is of another model: its "), "{}", ran.stderr);
+        assert!(ran.stderr.contains("hint: calibrate on texts again"), "{}", ran.stderr);
+    }
+    assert!(!other.exists());
+}
+
+#[test]
+fn a_missed_gate_exits_3_and_writes_nothing() {
+    let place = place();
+    let texts = jsonl(place.path());
+    let seen = place.path().join("seen.kcal");
+    for name in ["model.onnx", "model.kiln"] {
+        let out = place.path().join(name);
+        let bounds = "max_abs=1e-9,cosine=1";
+        let given = arguments!["--calibration", texts, "--gate", bounds, "--save-calibration", seen, "-o", out];
+        let ran = quantize(&given).expect(3);
+        assert!(ran.stderr.contains("error: a gate was missed: ort-cpu-int8: "), "{}", ran.stderr);
+        assert_eq!(names(place.path()), ["texts.jsonl"]);
+    }
+}
+
+#[test]
+fn a_folder_is_a_bundle_that_says_what_it_was_fitted_to() {
+    let place = place();
+    let (texts, out) = (jsonl(place.path()), place.path().join("model.kiln"));
+    let given = arguments!["--calibration", texts, "--scheme", "int8-fast", "--samples", "4", "--seed", "7", "-o", out];
+    quantize(&given).expect(0);
+    kilnc(arguments!["verify", out]).expect(0);
+    let manifest = kilnc(arguments!["inspect", out, "--json"]).expect(0).json();
+    assert_eq!(manifest["engines"][0]["name"], "ort-cpu-int8-fast");
+    assert_eq!((&manifest["calibration"]["texts"], &manifest["calibration"]["seed"]), (&4.into(), &7.into()));
+    kilnc(arguments!["run", out, "--text", "the game"]).expect(0);
+}
+
+#[test]
+fn texts_like_a_domain_are_chosen_and_the_seed_makes_it_the_same_again() {
+    let place = place();
+    let corpus =
+        TEXTS.iter().flat_map(|(text, _)| (0..20).map(move |i| format!("{text} {}\n", "abcdefghij".repeat(i))));
+    let corpus = write(place.path(), "corpus.txt", corpus.collect::<String>());
+    let domain = write(place.path(), "domain.csv", "text\nmail server\nsend mail\n");
+    let run = |seed: &str, samples: &str| {
+        let out = place.path().join("model.onnx");
+        let like = arguments!["--calibration-like", domain, "--samples", samples, "--seed", seed];
+        let given = arguments!["--calibration", corpus, "--texts", jsonl(place.path()), "-o", out, "--json"];
+        let ran = quantize(&[&like[..], &given[..]].concat()).expect(0);
+        (ran.json()["calibration"].clone(), ran.stderr, fs::read(out).unwrap())
+    };
+    let (calibration, said, model) = run("7", "3");
+    assert_eq!((&calibration["texts"], &calibration["files"].as_array().unwrap().len()), (&3.into(), &2));
+    assert!(said.contains("3 texts of corpus.txt, the most like those of domain.csv"), "{said}");
+    assert!(run("7", "3").2 == model);
+    // 40 of the corpus have a word of the domain's.
+    let (calibration, said, _) = run("7", "60");
+    assert_eq!(calibration["texts"], 40);
+    assert!(
+        said.contains("warning: 60 texts were asked for: corpus.txt has no more that are like and differ"),
+        "{said}"
+    );
+}
+
+#[test]
+fn texts_longer_than_the_model_are_cut_and_counted() {
+    let place = place();
+    let long = "the game ".repeat(100);
+    let texts = write(place.path(), "t.txt", format!("{long}\nplay this\n{long} and mail\n"));
+    let out = place.path().join("model.onnx");
+    let ran = quantize(&arguments!["--calibration", texts, "-o", out]).expect(0);
+    assert!(ran.stderr.contains("2 cut to the model's length, "), "{}", ran.stderr);
+    assert!(ran.stdout.contains("2 of them cut to the model's length"), "{}", ran.stdout);
+    let ran = quantize(&arguments!["--calibration", texts, "--max-length", "8", "-o", out, "--json"]).expect(0);
+    assert_eq!((&ran.json()["calibration"]["cut"], &ran.json()["calibration"]["tokens"]), (&2.into(), &20.into()));
+}
+
+#[test]
+fn export_is_fitted_to_the_same_texts() {
+    let place = place();
+    let texts = jsonl(place.path());
+    let out = place.path().join("model.onnx");
+    let export = |more: &[OsString]| {
+        let given = arguments!["export", fixture("tiny-bert"), "-o", out];
+        kilnc([&given[..], more].concat())
+    };
+    export(&arguments!["--precision", "int8", "--calibration", texts]).expect(0);
+    assert!(fs::read(&out).unwrap() == quantized(&texts).0, "export and quantize give other models");
+    let ran = export(&arguments!["--precision", "int8"]).expect(0);
+    assert!(ran.stderr.contains("warning: no texts of the task are given: 8-bit layers are fitted to 8 built-in ones"));
+    let ran = export(&arguments!["--calibration", texts]).expect(2);
+    assert!(ran.stderr.contains("error: fp32 is fitted to no texts\n  in --calibration"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_recipe_says_it_too() {
+    let place = place();
+    jsonl(place.path());
+    let recipe = "texts = \"texts.jsonl\"\n[calibration]\nfile = \"texts.jsonl\"\nsamples = 4\nseed = 1\nsave = \"seen.kcal\"\n\
+                  [[engine]]\ntarget = \"ort-cpu\"\nprecision = \"int8\"\ngate = { cosine = 0.5 }\n";
+    let recipe = write(place.path(), "r.toml", recipe);
+    let out = place.path().join("out");
+    let build = |more: &[OsString]| {
+        let given = arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out, "--json"];
+        kilnc([&given[..], more].concat())
+    };
+    assert_eq!(build(&[]).expect(0).json()["calibration"]["texts"], 4);
+    assert!(place.path().join("seen.kcal").is_file());
+    // Another file on the command line stands for itself.
+    let all = build(&arguments!["--calibration", place.path().join("texts.jsonl")]).expect(0).json();
+    assert_eq!(all["calibration"]["texts"], 6);
+    let ran = build(&arguments!["--quantize", "fp32", "--save-calibration", place.path().join("other.kcal")]).expect(2);
+    assert!(ran.stderr.contains("nothing was seen that could be saved: no engine is in 8 bits"), "{}", ran.stderr);
+    assert!(!place.path().join("other.kcal").exists());
+}
+
+/// What is said of arguments that are refused with nothing written.
+#[track_caller]
+fn refusal(checkpoint: &Path, more: &[OsString]) -> String {
+    let place = place();
+    let mut all: Vec<OsString> = arguments!["quantize", checkpoint, "--quiet"].into();
+    all.extend_from_slice(more);
+    for name in ["model.onnx", "model.kiln"] {
+        let mut all = all.clone();
+        all.extend(arguments!["-o", place.path().join(name)]);
+        let ran = kilnc(all).expect(2);
+        assert!(names(place.path()).is_empty(), "left behind: {:?}", names(place.path()));
+        if name == "model.kiln" {
+            return ran.stderr.strip_prefix("error: ").unwrap_or(&ran.stderr).to_owned();
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_model_that_is_quantized_already_is_refused() {
+    let place = place();
+    let texts = jsonl(place.path());
+    let given = arguments!["--calibration", texts];
+    let copy = copied("tiny-bert");
+    edit(
+        &copy.path().join("config.json"),
+        "\"hidden_act\": \"gelu\"",
+        "\"hidden_act\": \"gelu\", \"quantization_config\": {\"quant_method\": \"bitsandbytes\", \"load_in_8bit\": true}",
+    );
+    assert_eq!(
+        refusal(copy.path(), &given),
+        "the model is already quantized by bitsandbytes\n  in config.json: quantization_config\n\n\
+         hint: give the checkpoint that it was quantized from, in floating point\n"
+    );
+    let copy = copied("tiny-bert");
+    let path = copy.path().join("model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&whole).unwrap();
+    let name = "bert.encoder.layer.0.attention.self.query.weight";
+    let bytes = vec![1u8; 32 * 32];
+    let int8 = safetensors::tensor::TensorView::new(safetensors::Dtype::I8, vec![32, 32], &bytes).unwrap();
+    let tensors = file.tensors().into_iter().map(|(n, view)| if n == name { (n, int8.clone()) } else { (n, view) });
+    fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    assert_eq!(
+        refusal(copy.path(), &given),
+        format!(
+            "the model is already quantized: tensor `{name}` holds i8\n  in model.safetensors\n\n\
+             hint: give the checkpoint that it was quantized from, in floating point\n"
+        )
+    );
+    assert!(
+        refusal(&fixture("tiny-bert"), &arguments!["--scheme", "fp32"])
+            .contains("fp32 is what a quantized model is held")
+    );
+}
+
+#[test]
+fn texts_that_cannot_be_used_are_refused_by_file_and_line() {
+    let place = place();
+    let model = fixture("tiny-bert");
+    let given =
+        |name: &str, content: &str| refusal(&model, &arguments!["--calibration", write(place.path(), name, content)]);
+    assert_eq!(
+        given("t.jsonl", "{\"text\": \"a\", \"label\": \"neutral\"}\n{\"text\": \"b\", \"label\": \"neutrl\"}\n"),
+        "unknown label `neutrl`\n  in t.jsonl line 2\n\nhint: did you mean `neutral`?\n"
+    );
+    assert!(given("t.jsonl", "").contains("t.jsonl holds no texts"));
+    assert!(given("t.csv", "text,label\n").contains("t.csv holds no texts"));
+    assert!(given("t.jsonl", "hello\n").starts_with("t.jsonl line 1: expected value"));
+    let nowhere = refusal(&model, &arguments!["--calibration", "nowhere.jsonl"]);
+    assert!(nowhere.starts_with("reading nowhere.jsonl: "), "{nowhere}");
+    let column = arguments!["--calibration", write(place.path(), "t.csv", "text\na\n"), "--text-column", "body"];
+    assert!(refusal(&model, &column).starts_with("t.csv line 1: no column `body`; there are: text"));
+    // Labels of texts that no answer is held against do not matter.
+    let other = write(place.path(), "other.jsonl", "{\"text\": \"a\", \"label\": \"other\"}\n");
+    let out = place.path().join("model.onnx");
+    quantize(&arguments!["--calibration", other, "--texts", jsonl(place.path()), "-o", out]).expect(0);
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let place = place();
+    let model = fixture("tiny-bert");
+    let texts = jsonl(place.path());
+    let like = write(place.path(), "domain.txt", "zebra\n");
+    let with = |more: &[OsString]| refusal(&model, &[&arguments!["--calibration", texts], more].concat());
+    assert!(with(&arguments!["--seed", "7"]).starts_with("calibration: `seed` changes nothing"));
+    assert!(with(&arguments!["--samples", "0"]).starts_with("calibration: `samples` must be 1 or more"));
+    assert!(with(&arguments!["--save-calibration", "seen.bin"]).contains("does not end in .kcal"));
+    assert!(
+        with(&arguments!["--calibration-like", like])
+            .contains("no text of texts.jsonl has a word of those of domain.txt")
+    );
+    assert!(
+        refusal(&model, &arguments!["--samples", "3"])
+            .contains("`samples` has nothing to choose from: there is no file")
+    );
+    let foreign = refusal(&model, &arguments!["--calibration", npz(place.path(), |id| id + 1000)]);
+    assert!(foreign.starts_with("`input_ids` of text 1 holds 1"), "{foreign}");
+    assert!(foreign.contains("but the model's table has 121 rows\n  in inputs.npz"), "{foreign}");
+    let out = place.path().join("model.kiln");
+    let inside =
+        quantize(&arguments!["--calibration", texts, "--save-calibration", out.join("s.kcal"), "-o", out]).expect(2);
+    assert!(inside.stderr.contains("what is seen cannot be saved inside the output"), "{}", inside.stderr);
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_model_that_computes_nan_is_refused_by_value() {
+    let place = place();
+    let texts = jsonl(place.path());
+    let copy = copied("tiny-bert");
+    let path = copy.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let bias = file.tensor("bert.embeddings.LayerNorm.bias").unwrap().data();
+    let at = bias.as_ptr() as usize - bytes.as_ptr() as usize;
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let said = refusal(copy.path(), &arguments!["--calibration", texts]);
+    assert!(said.starts_with("the model computes NaN\n  in text 1: value "), "{said}");
+    assert!(said.contains("\n  in texts.jsonl\n"), "{said}");
+}
