@@ -64,6 +64,13 @@ pub static METHODS: [Method; 11] = [
     method("magnitude_prune_svd", Join::Sum, Drop::Smallest, true),
 ];
 
+impl Method {
+    /// Whether elements are dropped by a draw.
+    pub fn draws(&self) -> bool {
+        self.drop == Drop::Random
+    }
+}
+
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
@@ -117,7 +124,7 @@ impl Combine {
             ("--density", options.density.is_some(), drops),
             ("--majority", options.majority.is_some(), method.join == Join::Elect),
             ("--rank", options.rank.is_some(), method.svd),
-            ("--seed", options.seed.is_some(), method.drop == Drop::Random),
+            ("--seed", options.seed.is_some(), method.draws()),
         ];
         if let Some((option, ..)) = given.iter().find(|(_, given, belongs)| *given && !belongs) {
             return Err(Error::bad_input(format!("{option} does not belong to --combine {method}")));

@@ -70,12 +70,12 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
         quantized.for_each(|engine| engine.gate = engine.gate.overridden_by(gate));
     }
     recipe.labels = args.labels.or(recipe.labels);
-    recipe.calibration = args.calibration.over(recipe.calibration);
+    recipe.calibration = args.calibration.over(recipe.calibration, args.source.seed);
     recipe.texts = args.texts.or(recipe.texts);
     recipe.max_length = args.max_length.or(recipe.max_length);
     output::check_apart(&args.output, args.recipe.as_deref())?;
-    let request =
-        BuildRequest { source: args.source.source(recipe.task)?, recipe, output: args.output, strict: args.strict };
+    let source = args.source.source_beside(recipe.task, &recipe.calibration)?;
+    let request = BuildRequest { source, recipe, output: args.output, strict: args.strict };
     screen.note(format!("building {}", request.output.display()));
     let manifest = pipeline::build(&request, screen)?;
     screen.result(&manifest, |manifest| summary(manifest, &request))

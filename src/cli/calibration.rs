@@ -20,9 +20,6 @@ pub struct CalibrationArgs {
     /// How many texts of the file are taken; all, or 256 with --calibration-like, if not given.
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
-    /// Decides which texts are drawn.
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
     /// The column or field that holds the texts, if it is not called text.
     #[arg(long, value_name = "NAME")]
     text_column: Option<String>,
@@ -33,17 +30,21 @@ pub struct CalibrationArgs {
 
 impl CalibrationArgs {
     /// What the recipe says, with what the command line says instead: another file stands for itself, without what the
-    /// recipe said of its own.
-    pub fn over(&self, recipe: Spec) -> Spec {
+    /// recipe said of its own. The seed counts where texts are drawn.
+    pub fn over(&self, recipe: Spec, seed: Option<u64>) -> Spec {
         let given = self.clone();
         let below = if given.calibration.is_none() { recipe } else { Spec { save: recipe.save, ..Spec::default() } };
-        Spec {
+        let spec = Spec {
             file: given.calibration.or(below.file),
             like: given.calibration_like.or(below.like),
             samples: given.samples.or(below.samples),
-            seed: given.seed.or(below.seed),
+            seed: below.seed,
             text_column: given.text_column.or(below.text_column),
             save: given.save_calibration.or(below.save),
+        };
+        match seed.filter(|_| spec.draw().is_some()) {
+            None => spec,
+            seed => Spec { seed, ..spec },
         }
     }
 }

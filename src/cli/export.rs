@@ -15,6 +15,7 @@ use crate::passes::{self, Manager};
 use crate::pipeline::{self, Calibrator, Fitting, Given, Keepsake, Model, Observer, Scheme, Unmerged};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
+use crate::runtime::Classes;
 use crate::target::Target;
 
 #[derive(Args)]
@@ -72,15 +73,16 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     }
     args.dump_after.as_deref().map(passes::known).transpose()?;
     let stage = Stage::new(&args.output, Path::is_file)?;
-    let spec = args.calibration.over(Spec::default());
+    let spec = args.calibration.over(Spec::default(), args.source.seed);
+    let source = args.source.source_beside(None, &spec)?;
     let keepsake = Keepsake::claim(&spec)?;
     screen.begin("reading", None);
     let mut manager = Manager { dump_after: args.dump_after, ..Manager::default() };
     let (model, adapters) = match args.adapter_as_input {
-        false => (pipeline::load(&args.source.source(None)?)?, Vec::new()),
+        false => (pipeline::load(&source)?, Vec::new()),
         true => {
             only_onnx_runtime(&args.target)?;
-            let Unmerged { model, adapters } = pipeline::load_unmerged(&args.source.source(None)?, &mut manager)?;
+            let Unmerged { model, adapters } = pipeline::load_unmerged(&source, &mut manager)?;
             (model, adapters)
         }
     };
@@ -167,7 +169,7 @@ fn calibrator<'a>(
                 .hint("--precision int8 is")),
         };
     }
-    let fitting = Fitting::read(spec, &[], screen)?;
+    let fitting = Fitting::read(spec, &Classes::default(), screen)?;
     let recipe = Recipe::default();
     let encoder = fitting.needs_tokenizer().then(|| pipeline::encoder(&recipe, model)).transpose()?;
     let max_length = pipeline::max_length(&recipe, model)?;

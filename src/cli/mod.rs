@@ -20,6 +20,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::adapter::AdapterSource;
 use crate::adapter::combine::{Combine, Method, Options};
+use crate::calibrate::Spec;
 use crate::error::{Error, Result, visible};
 use crate::ir::Majority;
 use crate::pipeline::Source;
@@ -110,8 +111,8 @@ struct SourceArgs {
     /// The rank that svd and …_svd keep; the largest of the adapters', if not given.
     #[arg(long, value_name = "N", requires = "combine")]
     rank: Option<usize>,
-    /// What dare_… draws the dropped elements by; 0, if not given.
-    #[arg(long, value_name = "N", requires = "combine")]
+    /// What is drawn by: the elements that --combine dare_… drops, the texts of --samples; 0, if not given.
+    #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// What the model is for; found out from the weights, if not given.
     #[arg(long, value_name = "TASK")]
@@ -120,7 +121,21 @@ struct SourceArgs {
 
 impl SourceArgs {
     fn source(&self, task: Option<Task>) -> Result<Source> {
-        let options = Options { density: self.density, majority: self.majority, rank: self.rank, seed: self.seed };
+        self.source_beside(task, &Spec::default())
+    }
+
+    /// The same for a command that may draw texts to calibrate on by the seed.
+    fn source_beside(&self, task: Option<Task>, calibration: &Spec) -> Result<Source> {
+        let seed = match self.combine {
+            Some(method) if method.draws() => self.seed,
+            _ if calibration.draw().is_some() => None,
+            None if self.seed.is_some() => {
+                return Err(Error::bad_input("--seed changes nothing: nothing is drawn")
+                    .hint("it goes with --combine dare_…, with --samples and with --calibration-like"));
+            }
+            _ => self.seed,
+        };
+        let options = Options { density: self.density, majority: self.majority, rank: self.rank, seed };
         Ok(Source {
             checkpoint: self.checkpoint.clone(),
             adapters: self.adapter.clone(),

@@ -82,14 +82,15 @@ pub fn run(args: QuantizeArgs, screen: &Screen) -> Result<()> {
     let gate = args.gate.unwrap_or_default();
     let recipe = Recipe {
         engines: vec![EngineSpec { gate, ..EngineSpec::new(args.target.clone(), args.scheme) }],
-        calibration: args.calibration.over(Spec::default()),
+        calibration: args.calibration.over(Spec::default(), args.source.seed),
         texts: args.texts,
         labels: args.labels,
         max_length: args.max_length,
         ..Recipe::default()
     };
     // A model whose answers could not be held against FP32 has kept no bound.
-    let request = BuildRequest { source: args.source.source(None)?, recipe, output: args.output, strict: true };
+    let source = args.source.source_beside(None, &recipe.calibration)?;
+    let request = BuildRequest { source, recipe, output: args.output, strict: true };
     screen.note(format!("quantizing {}", request.source.checkpoint.display()));
     let manifest = pipeline::build(&request, screen)?;
     let quantized = quantized(manifest, &request, start.elapsed().as_secs_f64())?;

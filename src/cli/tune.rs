@@ -61,7 +61,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     if args.max_drop.is_nan() || args.max_drop < 0.0 {
         return Err(Error::bad_input("the drop must be 0 or more").at("--max-drop"));
     }
-    let spec = args.calibration.over(Spec::default());
+    let spec = args.calibration.over(Spec::default(), args.source.seed);
     let Some(file) = &spec.file else {
         return Err(Error::bad_input("8-bit layers are fitted to texts: give some").at("--calibration"));
     };
@@ -69,7 +69,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         return Err(Error::bad_input(format!("{} holds no texts on which a loss could be measured", file.display()))
             .hint("give some with --texts"));
     }
-    let source = args.source.source(None)?;
+    let source = args.source.source_beside(None, &spec)?;
     let recipe = Recipe {
         labels: args.labels.clone(),
         max_length: args.max_length,

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::rows::Rows;
+use super::rows::{LINE, Rows};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result, nearest, printable, printable_sentence};
 use crate::runtime::{Classes, Reading, TextInput};
@@ -88,8 +88,7 @@ fn checked<R: Read>(rows: Rows<R, Line>, classes: &Classes) -> impl Iterator<Ite
 /// Refuses a file without texts.
 pub fn not_none(examples: Vec<Example>, file: &str) -> Result<Vec<Example>> {
     match examples.is_empty() {
-        true => Err(Error::bad_input(format!("{file} holds no texts"))
-            .hint("each line is an object such as {\"text\": \"…\", \"label\": \"…\"}")),
+        true => Err(Error::bad_input(format!("{file} holds no texts")).hint(LINE)),
         false => Ok(examples),
     }
 }

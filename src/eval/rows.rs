@@ -20,6 +20,9 @@ const BLOCK: usize = 1 << 16;
 /// The field or column that holds the text, where nothing else is said.
 const TEXT: &str = "text";
 
+/// What a JSON line must be.
+pub(super) const LINE: &str = "each line is an object such as {\"text\": \"…\", \"label\": \"…\"}";
+
 /// The rows of a file, each as a `T` with fields such as `text`, and with its place for messages. Blank lines are
 /// passed over. Memory holds one row.
 pub(super) struct Rows<R, T> {
@@ -72,8 +75,7 @@ impl<R: Read, T: DeserializeOwned> Rows<R, T> {
                 let Some((place, line)) = lines.read(&self.file)? else { return Ok(None) };
                 let row =
                     if self.text == TEXT { json::parse(&line, &place) } else { renamed(&line, &place, &self.text) };
-                let row =
-                    row.map_err(|e| e.hint("each line is an object such as {\"text\": \"…\", \"label\": \"…\"}"))?;
+                let row = row.map_err(|e| if line.starts_with('{') { e } else { e.hint(LINE) })?;
                 Ok(Some((place, row)))
             }
             Form::Plain(lines) => {

@@ -142,7 +142,7 @@ impl Keepsake {
     pub fn claim(spec: &Spec) -> Result<Option<Keepsake>> {
         let Some(path) = &spec.save else { return Ok(None) };
         spec.check()?;
-        Ok(Some(Keepsake { name: file_name(path), stage: Stage::new(path, |_| false)? }))
+        Ok(Some(Keepsake { name: file_name(path), stage: Stage::new(path, Path::is_file)? }))
     }
 
     /// Puts what was seen in place. Fails where no engine was fitted.

@@ -83,7 +83,11 @@ impl Fitting {
             }
             What::BuiltIn(texts) | What::Texts(texts) => {
                 let encoder = encoder.ok_or_else(|| Error::bug("texts have to be tokenized"))?;
-                let (inputs, cut) = encoded(encoder, texts).map_err(|e| e.at(self.name.clone()))?;
+                let (inputs, cut) = encoded(encoder, texts).map_err(|(e, text)| match &self.what {
+                    // That the built-in ones fail is no matter of a text.
+                    What::BuiltIn(_) => e,
+                    _ => e.at(format!("text {text} of {}", self.name)),
+                })?;
                 (of_inputs(inputs), cut)
             }
         };
@@ -99,13 +103,14 @@ pub(super) fn probes() -> Vec<Example> {
     PROBES.iter().map(|text| Example::unlabelled(text)).collect()
 }
 
-/// Texts as inputs, each alone, and how many were longer than the model.
-fn encoded(encoder: &TextEncoder, texts: &[Example]) -> Result<(Vec<Named>, usize)> {
+/// Texts as inputs, each alone, and how many were longer than the model. An error comes with the number of its text.
+fn encoded(encoder: &TextEncoder, texts: &[Example]) -> Result<(Vec<Named>, usize), (Error, usize)> {
     let mut cut = 0;
     let mut inputs = Vec::with_capacity(texts.len());
     for (i, example) in texts.iter().enumerate() {
-        let text = encoder.encode(&[example]).map_err(|e| e.at(format!("text {}", i + 1)))?;
-        cut += usize::from(tokens(&text) == encoder.max_length && encoder.is_cut(example)?);
+        let failed = |e| (e, i + 1);
+        let text = encoder.encode(&[example]).map_err(failed)?;
+        cut += usize::from(tokens(&text) == encoder.max_length && encoder.is_cut(example).map_err(failed)?);
         inputs.push(text);
     }
     Ok((inputs, cut))

@@ -246,7 +246,8 @@ impl BuildRequest {
 /// is only told.
 pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest> {
     request.check()?;
-    let stage = Stage::new(&request.output, |dir| !request.makes_model() && bundle::is_bundle(dir))?;
+    let ours = if request.makes_model() { Path::is_file } else { bundle::is_bundle };
+    let stage = Stage::new(&request.output, ours)?;
     let keepsake = Keepsake::claim(&request.recipe.calibration)?;
     observer.begin("reading", None);
     let model = load(&request.source)?;
