@@ -1,0 +1,131 @@
+//! Linear layers in 8 bits and fewer: one file for each scheme, what they share here.
+//!
+//! Weights are symmetric with one step per output channel. Where it is known what a layer reads, they are rounded for
+//! that ([`crate::calibrate::round`]), else to the nearest. Attention's own products stay in floating point: their
+//! operands are both activations, and quantizing them costs more answers than it wins time.
+
+mod dynamic;
+
+use std::collections::HashMap;
+
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+use super::Report;
+use crate::calibrate::{Activations, Calibration, Rounded, round};
+use crate::error::{Error, Result, printable};
+use crate::ir::{Action, Block, DType, Graph, Node, Op, Rewriter, Role, ValueId, Weight, rewrite};
+
+pub use dynamic::QuantizeDynamic;
+
+/// What becomes of a layer: the value that stands for it, or why it is left.
+type Outcome = std::result::Result<ValueId, String>;
+
+/// Replaces the linear layers of the attention and feed-forward blocks, but for those in `keep`.
+fn linears(
+    graph: &Graph,
+    keep: &[Role],
+    mut replace: impl FnMut(&mut Rewriter, &Node) -> Result<Outcome>,
+) -> Result<(Graph, Report)> {
+    let mut report = Report::default();
+    let quantized = rewrite(graph, |rw, node| {
+        if node.op != Op::Linear {
+            return Ok(Action::Keep);
+        }
+        let outcome = match reason_to_leave(graph, node, keep) {
+            Some(why) => Err(why.to_owned()),
+            None => replace(rw, node)?,
+        };
+        Ok(match outcome {
+            Ok(value) => {
+                report.changed += 1;
+                Action::Replace(vec![value])
+            }
+            Err(why) => {
+                report.left.push(format!("{}: {why}", rw.name(node)));
+                Action::Keep
+            }
+        })
+    })?;
+    Ok((quantized, report))
+}
+
+fn reason_to_leave(graph: &Graph, node: &Node, keep: &[Role]) -> Option<&'static str> {
+    if node.role.is_some_and(|role| keep.contains(&role)) {
+        return Some("it is kept in full precision");
+    }
+    match node.role.map(|role| role.part.block()) {
+        Some(Block::Attention | Block::FeedForward) if weight(graph, node).is_some() => None,
+        Some(Block::Attention | Block::FeedForward) => Some("its weight is not a constant"),
+        Some(Block::Outliers) => Some("its channels are outliers"),
+        Some(Block::Embedding | Block::Head) => Some("heads keep full precision"),
+        Some(Block::Adapter) => Some("adapters keep full precision"),
+        None => Some("it has no role"),
+    }
+}
+
+/// The weight of a linear layer, where it is a constant.
+fn weight<'a>(graph: &'a Graph, node: &Node) -> Option<(ValueId, &'a Weight)> {
+    let id = node.operand(1)?;
+    Some((id, graph.weight(id)?))
+}
+
+/// 8-bit values and scales of a weight.
+type Pair = (Weight, Weight);
+
+/// 8-bit weights by output channel. One that several layers share is quantized once.
+#[derive(Default)]
+struct Channels {
+    fitted: HashMap<ValueId, Pair>,
+    drawn: HashMap<ValueId, [ValueId; 2]>,
+}
+
+impl Channels {
+    /// The weights of all layers of which it is known what they read, rounded for it side by side; one that two layers
+    /// share for the first.
+    fn fitted(graph: &Graph, calibration: &Calibration, keep: &[Role]) -> Result<Channels> {
+        let mut jobs: Vec<(ValueId, &Weight, &Activations)> = Vec::new();
+        for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
+            let (Some(x), Some((id, weight))) = (node.operand(0), weight(graph, node)) else { continue };
+            let known = calibration.get(&graph.value(x).name);
+            if let (None, Some(seen)) = (reason_to_leave(graph, node, keep), known)
+                && !jobs.iter().any(|(other, ..)| *other == id)
+            {
+                jobs.push((id, weight, seen));
+            }
+        }
+        let one = |(id, weight, seen): &(ValueId, &Weight, &Activations)| Ok((*id, rounded(weight, seen)?));
+        Ok(Channels { fitted: jobs.par_iter().map(one).collect::<Result<_>>()?, drawn: HashMap::new() })
+    }
+
+    /// Values and scales of a layer's weight.
+    fn of(&mut self, rw: &mut Rewriter, node: &Node) -> Result<[ValueId; 2]> {
+        let (Some(weight), Some(id)) = (rw.constant(node, 1), node.operand(1)) else {
+            return Err(Error::bug(format!("the weight of `{}` is not a constant", rw.name(node))));
+        };
+        if let Some(drawn) = self.drawn.get(&id) {
+            return Ok(*drawn);
+        }
+        let (values, scales) = match self.fitted.get(&id) {
+            Some(pair) => pair.clone(),
+            None => weight.quantize(1)?,
+        };
+        let of = rw.old().value(id).name.clone();
+        let drawn = [rw.weight(&format!("{of}.int8"), values), rw.weight(&format!("{of}.scale"), scales)];
+        self.drawn.insert(id, drawn);
+        Ok(drawn)
+    }
+}
+
+fn rounded(weight: &Weight, seen: &Activations) -> Result<Pair> {
+    let shape = weight.shape().to_vec();
+    let values = weight.to_f32s()?;
+    if let Some(x) = values.iter().find(|x| !x.is_finite()) {
+        let name = printable(weight.source_name().unwrap_or("a computed weight"));
+        return Err(Error::bad_input(format!("`{name}` holds {x} and cannot be quantized")));
+    }
+    let [k, n] = <[usize; 2]>::try_from(shape.as_slice()).map_err(|_| Error::bug("a linear layer has a matrix"))?;
+    let view = ArrayView2::from_shape((k, n), &values).map_err(|e| Error::bug(e.to_string()))?;
+    let Rounded { values, scales } = round(view, &seen.moments, seen.rounding_noise(|_| 1.0));
+    Ok((Weight::literal(DType::I8, shape, bytemuck::cast_slice(&values).to_vec())?, Weight::f32s(vec![n], &scales)?))
+}
