@@ -33,7 +33,7 @@ pub fn run(screen: &Screen) -> Result<()> {
                 let command =
                     f.command.as_ref().map(|command| format!("\n              {command}")).unwrap_or_default();
                 format!(
-                    "{:7} {:17} {}\n        {}{command}\n",
+                    "{:7} {:25} {}\n        {}{command}\n",
                     if f.found { "found" } else { "MISSING" },
                     f.name,
                     f.purpose,
@@ -45,9 +45,12 @@ pub fn run(screen: &Screen) -> Result<()> {
 }
 
 fn look(library: &'static Library) -> Finding {
-    let tensorrt = std::ptr::eq(library, &library::TENSORRT_RTX);
-    let found =
-        if tensorrt { library.find().map(|path| path.display().to_string()) } else { runtime::available(Runtime::Ort) };
+    let is = |other: &Library| std::ptr::eq(library, other);
+    let tensorrt = is(&library::TENSORRT_RTX);
+    let found = match tensorrt {
+        true => library.find().map(|path| path.display().to_string()),
+        false => runtime::available(if is(&library::OPENVINO) { Runtime::OpenVino } else { Runtime::Ort }),
+    };
     let (name, purpose) = (library.name, library.purpose);
     match found {
         Ok(_) if tensorrt && !cfg!(feature = "tensorrt") => Finding {

@@ -25,7 +25,7 @@ use crate::error::{Error, Result, visible};
 use crate::ir::Majority;
 use crate::pipeline::Source;
 use crate::task::Task;
-use crate::{bench as harness, child};
+use crate::{bench as harness, child, runtime};
 
 use calibration::CalibrationArgs;
 pub use screen::Screen;
@@ -175,6 +175,8 @@ pub fn report(error: &Error, json: bool) {
 fn serve(job: &str) -> Result<()> {
     match job {
         harness::JOB => child::serve(harness::run),
+        runtime::ENGINE_JOB => runtime::serve_engine(),
+        runtime::PROBE_JOB => child::serve(runtime::probe),
         #[cfg(feature = "tensorrt")]
         crate::pipeline::TENSORRT_JOB => child::serve(crate::pipeline::compile_tensorrt),
         other => Err(Error::bad_input(format!("no part of kilnc is called `{}`", crate::error::printable(other)))),

@@ -68,7 +68,7 @@ impl ModelArgs {
         let tokenizer = self.tokenizer.as_deref().ok_or_else(|| needed("--tokenizer"))?;
         let labels = self.labels.as_deref().ok_or_else(|| needed("--labels"))?;
         Ok(Classifier {
-            engine: runtime::open_with(Runtime::Ort, model, options, &self.onnx_adapter)?,
+            engine: runtime::open_apart(Runtime::Ort, model, options, &self.onnx_adapter)?,
             encoder: TextEncoder::open(tokenizer, self.max_length.unwrap_or(MAX_LENGTH))?,
             classes: classes(json::read(labels)?),
         })
@@ -118,7 +118,7 @@ impl Classifier {
             screen.note(format!("engine {} on {}, {why}", entry.name, entry.runtime));
         }
         Ok(Classifier {
-            engine: runtime::open(entry.runtime, &bundle.engine(entry)?, options)?,
+            engine: runtime::open_apart(entry.runtime, &bundle.engine(entry)?, options, &[])?,
             encoder: TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, manifest.max_length)?,
             classes: bundle.classes(),
         })

@@ -28,7 +28,18 @@ pub struct Library {
     inside: &'static str,
     /// The beginning of its file name.
     file: &'static str,
+    /// The beginning of the name of another file that has to lie beside it.
+    beside: Option<&'static str>,
 }
+
+/// The beginning of the file name of ONNX Runtime.
+const ONNX_RUNTIME_FILE: &str = if cfg!(windows) {
+    "onnxruntime.dll"
+} else if cfg!(target_os = "macos") {
+    "libonnxruntime"
+} else {
+    "libonnxruntime.so"
+};
 
 /// ONNX Runtime.
 pub static ONNX_RUNTIME: Library = Library {
@@ -38,13 +49,20 @@ pub static ONNX_RUNTIME: Library = Library {
     package: "onnxruntime==1.32.0",
     folder: "onnxruntime",
     inside: "onnxruntime/capi",
-    file: if cfg!(windows) {
-        "onnxruntime.dll"
-    } else if cfg!(target_os = "macos") {
-        "libonnxruntime"
-    } else {
-        "libonnxruntime.so"
-    },
+    file: ONNX_RUNTIME_FILE,
+    beside: None,
+};
+
+/// ONNX Runtime with the OpenVINO provider.
+pub static OPENVINO: Library = Library {
+    name: "ONNX Runtime with OpenVINO",
+    purpose: "checks and runs engines for openvino",
+    variable: None,
+    package: "onnxruntime-openvino==1.24.1",
+    folder: "onnxruntime-openvino",
+    inside: "onnxruntime/capi",
+    file: ONNX_RUNTIME_FILE,
+    beside: Some(if cfg!(windows) { "onnxruntime_providers_openvino" } else { "libonnxruntime_providers_openvino" }),
 };
 
 /// TensorRT for RTX.
@@ -56,10 +74,11 @@ pub static TENSORRT_RTX: Library = Library {
     folder: "tensorrt-rtx",
     inside: "tensorrt_rtx_libs",
     file: if cfg!(windows) { "tensorrt_rtx" } else { "libtensorrt_rtx.so" },
+    beside: None,
 };
 
 /// All of them.
-pub static ALL: [&Library; 2] = [&ONNX_RUNTIME, &TENSORRT_RTX];
+pub static ALL: [&Library; 3] = [&ONNX_RUNTIME, &OPENVINO, &TENSORRT_RTX];
 
 impl Library {
     /// The library's file, or what was looked for, where, and the command that gets it.
@@ -115,14 +134,16 @@ impl Library {
 
     /// The newest file of that name in a folder.
     fn in_folder(&self, folder: &Path) -> Option<PathBuf> {
-        let wanted = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.starts_with(self.file) && !name.contains("providers")
+        let paths: Vec<PathBuf> =
+            std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        let begins = |path: &Path, with: &str| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(with))
         };
-        let mut found: Vec<PathBuf> =
-            std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(wanted).collect();
-        found.sort();
-        found.pop()
+        if !self.beside.is_none_or(|beside| paths.iter().any(|path| begins(path, beside))) {
+            return None;
+        }
+        let wanted = |path: &PathBuf| begins(path, self.file) && !path.to_string_lossy().contains("providers");
+        paths.into_iter().filter(wanted).max()
     }
 }
 

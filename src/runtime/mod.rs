@@ -1,9 +1,12 @@
 //! Opens engines and runs them.
 //!
-//! [`open`] gives an [`Engine`] for a file; the text pipelines ([`TextEncoder`], [`Classes`]) stand on top of it.
+//! [`open`] gives an [`Engine`] for a file, [`open_apart`] one in a process of its own; the text pipelines
+//! ([`TextEncoder`], [`Classes`]) stand on top of it.
 
+mod apart;
 mod classify;
 pub mod library;
+mod openvino;
 mod ort;
 mod text;
 mod tokenizer;
@@ -11,12 +14,17 @@ mod tract;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::child;
 use crate::error::{Error, Result};
 
+pub use apart::{JOB as ENGINE_JOB, serve as serve_engine};
 pub use classify::{Answer, Choice, Classes, Reading, logits};
+pub use openvino::Hints;
 pub use text::{LONGEST_TEXT, TextEncoder, TextInput};
 pub use tokenizer::THREAD as TOKENIZER_THREAD;
 
@@ -26,6 +34,9 @@ pub use tokenizer::THREAD as TOKENIZER_THREAD;
 pub enum Runtime {
     /// ONNX Runtime on the CPU.
     Ort,
+    /// ONNX Runtime with the OpenVINO provider, on the CPU.
+    #[serde(rename = "openvino")]
+    OpenVino,
     /// tract, compiled in.
     Tract,
     /// TensorRT for RTX, on a GPU.
@@ -36,6 +47,7 @@ impl fmt::Display for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Runtime::Ort => "ONNX Runtime",
+            Runtime::OpenVino => "OpenVINO",
             Runtime::Tract => "tract",
             Runtime::TensorRtRtx => "TensorRT for RTX",
         })
@@ -98,7 +110,8 @@ pub trait Engine {
     fn run(&mut self, inputs: &Named) -> Result<Named>;
 }
 
-/// Opens the engine in the file `path`.
+/// Opens the engine in the file `path`, in this process. A process can load ONNX Runtime or OpenVINO's, not both, and
+/// dies with a native library that crashes: [`open_apart`] is for what comes from outside.
 pub fn open(runtime: Runtime, path: &Path, options: Options) -> Result<Box<dyn Engine>> {
     open_with(runtime, path, options, &[])
 }
@@ -110,17 +123,51 @@ pub fn open_with(runtime: Runtime, path: &Path, options: Options, adapters: &[Pa
     }
     match runtime {
         Runtime::Ort => Ok(Box::new(ort::OrtEngine::open(path, options, adapters)?)),
+        Runtime::OpenVino => Ok(Box::new(ort::OrtEngine::open_with_openvino(path, options)?)),
         Runtime::Tract => Ok(Box::new(tract::TractEngine::open(path)?)),
         Runtime::TensorRtRtx => Err(no_gpu(path)),
     }
 }
 
-/// Whether engines of this runtime can run on this machine; the error says what is missing and how to get it.
-pub fn available(runtime: Runtime) -> Result<String> {
+/// Like [`open_with`]; a native library does it in a process of its own, with a time limit.
+pub fn open_apart(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
     match runtime {
-        Runtime::Ort => ort::version(),
-        Runtime::Tract => Ok("compiled in".to_owned()),
-        Runtime::TensorRtRtx => Err(Error::runtime_missing("it needs a GPU, which kilnc does not drive yet")),
+        Runtime::Ort | Runtime::OpenVino => Ok(Box::new(apart::ApartEngine::open(runtime, path, options, adapters)?)),
+        Runtime::Tract | Runtime::TensorRtRtx => open_with(runtime, path, options, adapters),
+    }
+}
+
+/// Whether engines of this runtime can run on this machine; the error says what is missing and how to get it.
+///
+/// A native library is loaded to find out, by a child and once.
+pub fn available(runtime: Runtime) -> Result<String> {
+    let library = match runtime {
+        Runtime::Ort => &library::ONNX_RUNTIME,
+        Runtime::OpenVino => &library::OPENVINO,
+        Runtime::Tract => return Ok("compiled in".to_owned()),
+        Runtime::TensorRtRtx => return Err(Error::runtime_missing("it needs a GPU, which kilnc does not drive yet")),
+    };
+    library.find()?;
+    static LOADED: Mutex<Vec<(Runtime, String)>> = Mutex::new(Vec::new());
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, version)) = loaded.iter().find(|(known, _)| *known == runtime) {
+        return Ok(version.clone());
+    }
+    let version: String =
+        child::ask(PROBE_JOB, &runtime, Duration::from_secs(60), &format!("loading {}", library.name))?;
+    loaded.push((runtime, version.clone()));
+    Ok(version)
+}
+
+/// The name of the job that loads a library.
+pub const PROBE_JOB: &str = "probe";
+
+/// The child's side of [`available`].
+pub fn probe(runtime: Runtime) -> Result<String> {
+    match runtime {
+        Runtime::Ort => ort::probe(&library::ONNX_RUNTIME),
+        Runtime::OpenVino => ort::probe(&library::OPENVINO),
+        Runtime::Tract | Runtime::TensorRtRtx => available(runtime),
     }
 }
 

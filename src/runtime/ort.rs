@@ -1,46 +1,85 @@
-//! ONNX Runtime, loaded when it is first needed.
+//! ONNX Runtime, loaded when it is first needed: on its own, or with the OpenVINO provider.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ::ort::environment::Environment;
+use ::ort::ep::{ArbitrarilyConfigurableExecutionProvider, OpenVINO};
+use ::ort::session::builder::{BuilderResult, SessionBuilder};
 use ::ort::session::{Adapter, RunOptions, Session, SessionInputValue};
 use ::ort::value::{DynValue, Tensor as OrtTensor};
 
-use super::library::ONNX_RUNTIME;
+use super::library::{Library, ONNX_RUNTIME, OPENVINO};
+use super::openvino::Hints;
 use super::{Elements, Engine, Named, Options, Tensor};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 
-/// The library and its environment; a process has one.
-static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
+/// The library that is loaded and its environment; a process has one.
+static ENVIRONMENT: OnceLock<(&Library, Result<Environment, String>)> = OnceLock::new();
 
-/// A session of ONNX Runtime on the CPU.
+/// A session of ONNX Runtime.
 pub(super) struct OrtEngine {
     session: Session,
     inputs: Vec<String>,
     /// With the adapters that are active.
     run: RunOptions,
+    library: &'static Library,
 }
 
 impl OrtEngine {
-    pub(super) fn open(path: &Path, options: Options, adapters: &[PathBuf]) -> Result<OrtEngine> {
-        let environment = environment()?;
+    /// A session on ONNX Runtime's own CPU kernels, with adapters in files of its own.
+    pub fn open(path: &Path, options: Options, adapters: &[PathBuf]) -> Result<OrtEngine> {
+        let threads = options.threads.max(1);
+        OrtEngine::load(path, &ONNX_RUNTIME, adapters, |builder| builder.with_intra_threads(threads))
+    }
+
+    /// A session whose whole graph OpenVINO has taken.
+    pub fn open_with_openvino(path: &Path, options: Options) -> Result<OrtEngine> {
+        let provider = openvino(Hints::read(path)?, options);
+        OrtEngine::load(path, &OPENVINO, &[], |builder| {
+            // What OpenVINO does not take is refused: kernels of both would spoil each other's threads.
+            let builder = builder.with_intra_threads(1)?.with_disable_cpu_fallback()?;
+            builder.with_execution_providers([provider.build().error_on_failure()])
+        })
+    }
+
+    fn load(
+        path: &Path,
+        library: &'static Library,
+        adapters: &[PathBuf],
+        configured: impl FnOnce(SessionBuilder) -> BuilderResult,
+    ) -> Result<OrtEngine> {
+        let environment = environment(library)?;
         let refused = |e: ::ort::Error| {
-            Error::bad_input(format!("ONNX Runtime does not load {}: {}", file_name(path), one_line(&e.to_string())))
+            Error::bad_input(format!(
+                "{} does not load {}: {}",
+                library.name,
+                file_name(path),
+                one_line(&e.to_string())
+            ))
         };
         let session = Session::builder(environment)
-            .and_then(|builder| Ok(builder.with_intra_threads(options.threads.max(1))?))
+            .and_then(|builder| Ok(configured(builder)?))
             .and_then(|mut builder| builder.commit_from_file(path))
             .map_err(refused)?;
         let inputs = session.inputs().iter().map(|input| input.name().to_owned()).collect();
-        Ok(OrtEngine { session, inputs, run: activate(adapters)? })
+        Ok(OrtEngine { session, inputs, run: activate(adapters)?, library })
     }
+}
+
+fn openvino(hints: Hints, options: Options) -> OpenVINO {
+    let properties: serde_json::Map<_, _> =
+        hints.properties().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    OpenVINO::default()
+        .with_device_type("CPU")
+        .with_num_threads(options.threads.max(1))
+        .with_arbitrary_config("load_config", serde_json::json!({ "CPU": properties }))
 }
 
 impl Engine for OrtEngine {
     fn describe(&self) -> String {
-        version().unwrap_or_default()
+        version(self.library).unwrap_or_default()
     }
 
     fn inputs(&self) -> &[String] {
@@ -48,7 +87,8 @@ impl Engine for OrtEngine {
     }
 
     fn run(&mut self, inputs: &Named) -> Result<Named> {
-        let refused = |e: ::ort::Error| Error::bad_input(format!("ONNX Runtime: {}", one_line(&e.to_string())));
+        let refused =
+            |e: ::ort::Error| Error::bad_input(format!("{}: {}", self.library.name, one_line(&e.to_string())));
         let mut given: Vec<(&str, SessionInputValue)> = Vec::with_capacity(self.inputs.len());
         for name in &self.inputs {
             given.push((name, value(super::input(inputs, name)?).map_err(refused)?.into()));
@@ -86,27 +126,48 @@ fn value(tensor: &Tensor) -> ::ort::Result<DynValue> {
     })
 }
 
+/// Whether engines can be opened; gives the library's version and place.
+pub(super) fn probe(library: &'static Library) -> Result<String> {
+    let environment = environment(library)?;
+    if std::ptr::eq(library, &OPENVINO) {
+        let provider = openvino(Hints::default(), Options::default()).build().error_on_failure();
+        let loaded = Session::builder(environment)
+            .and_then(|builder| Ok(builder.with_execution_providers([provider]).map(drop)?));
+        loaded.map_err(|e| does_not_load(library, &e.to_string()))?;
+    }
+    version(library)
+}
+
 /// The version of the library that is found, and where.
-pub(super) fn version() -> Result<String> {
-    let path = ONNX_RUNTIME.find()?;
-    environment()?;
+fn version(library: &Library) -> Result<String> {
+    let path = library.find()?;
     // “ORT Build Info: git-branch=…, git-commit-id=…” follows the file's own version in its name.
     let name = file_name(&path);
     let version = name.split(".so.").nth(1).unwrap_or("of the system");
     Ok(format!("{version} ({})", path.display()))
 }
 
-fn environment() -> Result<&'static Environment> {
-    let path = ONNX_RUNTIME.find()?;
-    let loaded = ENVIRONMENT.get_or_init(|| {
-        let builder = ::ort::init_from(&path).map_err(|e| e.to_string())?;
-        builder.with_name("kilnc").with_telemetry(false).build().map_err(|e| e.to_string())
+fn environment(library: &'static Library) -> Result<&'static Environment> {
+    let path = library.find()?;
+    let (loaded, environment) = ENVIRONMENT.get_or_init(|| {
+        let environment = ::ort::init_from(&path)
+            .map_err(|e| e.to_string())
+            .and_then(|builder| builder.with_name("kilnc").with_telemetry(false).build().map_err(|e| e.to_string()));
+        (library, environment)
     });
-    loaded.as_ref().map_err(|why| {
-        Error::runtime_missing(format!("ONNX Runtime does not load: {}", one_line(why)))
-            .at(path.display().to_string())
-            .hint(format!("get the version that fits with: {}", ONNX_RUNTIME.command()))
-    })
+    if !std::ptr::eq(*loaded, library) {
+        return Err(Error::unsupported(format!(
+            "this process has loaded {} and cannot load {} beside it",
+            loaded.name, library.name
+        ))
+        .hint("open one of the two in a process of its own"));
+    }
+    environment.as_ref().map_err(|why| does_not_load(library, why).at(path.display().to_string()))
+}
+
+fn does_not_load(library: &Library, why: &str) -> Error {
+    Error::runtime_missing(format!("{} does not load: {}", library.name, one_line(why)))
+        .hint(format!("get the version that fits with: {}", library.command()))
 }
 
 fn one_line(text: &str) -> String {

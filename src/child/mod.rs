@@ -1,11 +1,16 @@
 //! Runs a part of kilnc in a process of its own, with a time limit.
 //!
 //! Native libraries can crash or hang; engines that share a process spoil each other's timings. Both go to a child:
-//! this program again, with a hidden subcommand, a request as JSON on its standard input and an answer on its output.
+//! this program again, with a hidden subcommand. It does one job ([`ask`], [`serve`]: a request as JSON on its standard
+//! input, an answer on its output), or stays and is asked again and again ([`Companion`], [`attend`]).
 
+mod companion;
+
+use std::fs::File;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -13,11 +18,13 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind, Result};
 
+pub use companion::{Companion, attend};
+
 /// The hidden subcommand under which this program is started as a child.
 pub const SUBCOMMAND: &str = "internal-child";
 
-/// The variable that names another program to start instead of this one, for tests that run outside the binary.
-const PROGRAM: &str = "KILNC_PROGRAM";
+/// The program that is started, where it is not this one.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// Processes that a signal has to end.
 static LIVE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
@@ -65,6 +72,12 @@ pub enum Answer<T> {
     Failed(SentError),
 }
 
+/// Names the file of the program `kilnc`, for programs that use kilnc as a library: children are started from it. The
+/// first name counts.
+pub fn set_program(kilnc: PathBuf) {
+    PROGRAM.get_or_init(|| kilnc);
+}
+
 /// Asks a child to do `job`. `what` says in messages what the child was doing.
 ///
 /// Fails where the child fails, dies of a signal (which is named) or is not done within `limit`.
@@ -74,32 +87,53 @@ pub fn ask<Request: Serialize, T: DeserializeOwned>(
     limit: Duration,
     what: &str,
 ) -> Result<T> {
-    let program = match std::env::var_os(PROGRAM) {
-        Some(program) => program.into(),
-        None => {
-            std::env::current_exe().map_err(|e| Error::bug(format!("this program's own file is not known: {e}")))?
-        }
-    };
-    let mut child = Command::new(program)
-        .args([SUBCOMMAND, job])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| Error::bug(format!("{what}: a child process did not start: {e}")))?;
-    let id = child.id();
-    if let Ok(mut live) = LIVE.lock() {
-        live.push(id);
-    }
-    let outcome = converse(&mut child, request, limit, what);
-    if let Ok(mut live) = LIVE.lock() {
-        live.retain(|other| *other != id);
-    }
-    let (status, output, complaints) = outcome?;
+    let mut child = Started::new(job, what)?;
+    let (status, output, complaints) = converse(&mut child.process, request, limit, what)?;
     match serde_json::from_slice::<Answer<T>>(&output) {
         Ok(Answer::Done(done)) => Ok(done),
         Ok(Answer::Failed(sent)) => Err(sent.into()),
         Err(_) => Err(died(what, status, &complaints)),
+    }
+}
+
+/// A child process that a signal ends together with this one.
+struct Started {
+    process: Child,
+}
+
+impl Started {
+    fn new(job: &str, what: &str) -> Result<Started> {
+        let program = match PROGRAM.get() {
+            Some(program) => program.clone(),
+            None => std::env::current_exe()
+                .map_err(|e| Error::bug(format!("{what}: this program's own file is not known: {e}")))?,
+        };
+        let process = Command::new(program)
+            .args([SUBCOMMAND, job])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| Error::bug(format!("{what}: a child process did not start: {e}")))?;
+        if let Ok(mut live) = LIVE.lock() {
+            live.push(process.id());
+        }
+        Ok(Started { process })
+    }
+
+    /// Ends the process, if it has not ended.
+    fn end(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.end();
+        if let Ok(mut live) = LIVE.lock() {
+            live.retain(|other| *other != self.process.id());
+        }
     }
 }
 
@@ -132,14 +166,16 @@ fn converse<Request: Serialize>(
             Ok(Some(status)) => break status,
             Ok(None) if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(2)),
             Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(Error::unsupported(format!("{what}: not done within {} s, and ended", limit.as_secs())));
+                return Err(late(what, limit));
             }
             Err(e) => return Err(Error::bug(format!("{what}: {e}"))),
         }
     };
     Ok((status, output.join().unwrap_or_default(), complaints.join().unwrap_or_default()))
+}
+
+fn late(what: &str, limit: Duration) -> Error {
+    Error::unsupported(format!("{what}: not done within {} s, and ended", limit.as_secs()))
 }
 
 fn died(what: &str, status: ExitStatus, complaints: &[u8]) -> Error {
@@ -182,6 +218,7 @@ pub fn end_all() {
 
 /// The child's side: reads the request, does the job, writes the answer.
 pub fn serve<Request: DeserializeOwned, T: Serialize>(job: impl FnOnce(Request) -> Result<T>) -> Result<()> {
+    let mut output = answers()?;
     let mut text = Vec::new();
     std::io::stdin().read_to_end(&mut text).map_err(|e| Error::bug(format!("a request does not arrive: {e}")))?;
     let answer = match serde_json::from_slice(&text) {
@@ -192,5 +229,22 @@ pub fn serve<Request: DeserializeOwned, T: Serialize>(job: impl FnOnce(Request) 
         Err(e) => Answer::Failed(SentError::from(&Error::bug(format!("a request is malformed: {e}")))),
     };
     let answer = serde_json::to_vec(&answer).map_err(|e| Error::bug(format!("an answer cannot be written: {e}")))?;
-    std::io::stdout().write_all(&answer).map_err(|e| Error::bug(format!("an answer does not leave: {e}")))
+    output.write_all(&answer).map_err(|e| Error::bug(format!("an answer does not leave: {e}")))
+}
+
+/// The child's way to its parent. What libraries print goes to standard error from here on.
+#[cfg(unix)]
+fn answers() -> Result<File> {
+    use std::os::fd::AsFd;
+    let failed = |e: std::io::Error| Error::bug(format!("standard output cannot be set aside: {e}"));
+    let output = std::io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
+    rustix::stdio::dup2_stdout(std::io::stderr()).map_err(|e| failed(e.into()))?;
+    Ok(output.into())
+}
+
+#[cfg(windows)]
+fn answers() -> Result<File> {
+    use std::os::windows::io::AsHandle;
+    let failed = |e: std::io::Error| Error::bug(format!("standard output cannot be set aside: {e}"));
+    Ok(std::io::stdout().as_handle().try_clone_to_owned().map_err(failed)?.into())
 }

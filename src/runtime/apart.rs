@@ -1,0 +1,160 @@
+//! An engine in a process of its own: what crashes or hangs there is an error message here.
+//!
+//! Tensors go over as their name, element type, shape and elements, little-endian; lengths are 8 bytes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Elements, Engine, Named, Options, Runtime, Tensor, open_with};
+use crate::child::{self, Companion};
+use crate::error::{Error, Result};
+
+/// The name of the child's job.
+pub const JOB: &str = "engine";
+
+/// Longest that opening an engine, or one run of it, may take.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// The parent's side.
+pub(super) struct ApartEngine {
+    child: Companion,
+    described: Described,
+}
+
+/// What a child is asked to open.
+#[derive(Serialize, Deserialize)]
+struct Opening {
+    runtime: Runtime,
+    path: PathBuf,
+    options: Options,
+    adapters: Vec<PathBuf>,
+}
+
+/// What it opened.
+#[derive(Serialize, Deserialize)]
+struct Described {
+    description: String,
+    inputs: Vec<String>,
+}
+
+impl ApartEngine {
+    pub(super) fn open(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<ApartEngine> {
+        let what = format!("running {} by {runtime}", path.display());
+        let opening = Opening { runtime, path: path.to_owned(), options, adapters: adapters.to_vec() };
+        let opening = serde_json::to_vec(&opening).map_err(|e| Error::bug(format!("{what}: {e}")))?;
+        let mut child = Companion::start(JOB, &what)?;
+        let described = child.ask(&opening, LIMIT)?;
+        let described = serde_json::from_slice(&described).map_err(|e| Error::bug(format!("{what}: {e}")))?;
+        Ok(ApartEngine { child, described })
+    }
+}
+
+impl Engine for ApartEngine {
+    fn describe(&self) -> String {
+        self.described.description.clone()
+    }
+
+    fn inputs(&self) -> &[String] {
+        &self.described.inputs
+    }
+
+    fn run(&mut self, inputs: &Named) -> Result<Named> {
+        let answer = self.child.ask(&pack(inputs), LIMIT)?;
+        unpack(&answer).ok_or_else(|| Error::bug("a child process sent tensors that cannot be read"))
+    }
+}
+
+/// The child's side: the first request opens the engine, every other one runs it.
+pub fn serve() -> Result<()> {
+    let mut engine: Option<Box<dyn Engine>> = None;
+    child::attend(|request| match &mut engine {
+        None => {
+            let failed = |e: serde_json::Error| Error::bug(format!("a request is malformed: {e}"));
+            let opening: Opening = serde_json::from_slice(request).map_err(failed)?;
+            let opened = engine.insert(open_with(opening.runtime, &opening.path, opening.options, &opening.adapters)?);
+            let described = Described { description: opened.describe(), inputs: opened.inputs().to_vec() };
+            serde_json::to_vec(&described).map_err(failed)
+        }
+        Some(engine) => {
+            let inputs = unpack(request).ok_or_else(|| Error::bug("tensors arrived that cannot be read"))?;
+            engine.run(&inputs).map(|outputs| pack(&outputs))
+        }
+    })
+}
+
+fn pack(named: &Named) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let number = |bytes: &mut Vec<u8>, n: usize| bytes.extend_from_slice(&(n as u64).to_le_bytes());
+    for (name, tensor) in named {
+        number(&mut bytes, name.len());
+        bytes.extend_from_slice(name.as_bytes());
+        let (kind, elements): (usize, &[u8]) = match &tensor.elements {
+            Elements::I64(values) => (0, bytemuck::cast_slice(values)),
+            Elements::F32(values) => (1, bytemuck::cast_slice(values)),
+        };
+        number(&mut bytes, kind);
+        number(&mut bytes, tensor.shape.len());
+        tensor.shape.iter().for_each(|size| number(&mut bytes, *size));
+        number(&mut bytes, elements.len());
+        bytes.extend_from_slice(elements);
+    }
+    bytes
+}
+
+fn unpack(bytes: &[u8]) -> Option<Named> {
+    let mut rest = bytes;
+    let mut named = Vec::new();
+    while !rest.is_empty() {
+        let length = number(&mut rest)?;
+        let name = String::from_utf8(take(&mut rest, length)?.to_vec()).ok()?;
+        let kind = number(&mut rest)?;
+        let rank = number(&mut rest)?;
+        let mut shape = Vec::new();
+        for _ in 0..rank {
+            shape.push(number(&mut rest)?);
+        }
+        let length = number(&mut rest)?;
+        let elements = take(&mut rest, length)?;
+        let elements = match kind {
+            0 => Elements::I64(elements.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
+            1 => Elements::F32(elements.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+            _ => return None,
+        };
+        named.push((name, Tensor { shape, elements }));
+    }
+    Some(named)
+}
+
+fn number(rest: &mut &[u8]) -> Option<usize> {
+    let bytes = take(rest, 8)?;
+    usize::try_from(u64::from_le_bytes(bytes.try_into().ok()?)).ok()
+}
+
+fn take<'a>(rest: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
+    let (taken, after) = rest.split_at_checked(n)?;
+    *rest = after;
+    Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_arrive_as_they_left() {
+        let named = vec![
+            ("ids".to_owned(), Tensor { shape: vec![2, 1], elements: Elements::I64(vec![-1, i64::MAX]) }),
+            ("none".to_owned(), Tensor { shape: vec![0, 3], elements: Elements::F32(vec![]) }),
+            ("é".to_owned(), Tensor { shape: vec![], elements: Elements::F32(vec![f32::MIN_POSITIVE]) }),
+        ];
+        let packed = pack(&named);
+        assert_eq!(unpack(&packed), Some(named));
+        for n in 1..packed.len() {
+            // A frame that was cut is refused, or ends where a tensor ends.
+            assert!(unpack(&packed[..n]).is_none_or(|named| named.len() < 3), "{n}");
+        }
+        assert_eq!(unpack(&[255; 40]), None);
+    }
+}
