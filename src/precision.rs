@@ -21,15 +21,18 @@ pub enum Precision {
     Int8,
     /// The same with less of what costs time.
     Int8Fast,
+    /// 8-bit linear layers, weights per output channel, activations with ranges that were observed on texts.
+    Int8Static,
 }
 
 impl Precision {
     /// Every precision there is.
-    pub const ALL: [Precision; 4] = [Precision::Fp32, Precision::Fp16, Precision::Int8, Precision::Int8Fast];
+    pub const ALL: [Precision; 5] =
+        [Precision::Fp32, Precision::Fp16, Precision::Int8, Precision::Int8Fast, Precision::Int8Static];
 
     /// Whether weights are rounded for what layers read on texts.
     pub fn is_fitted(self) -> bool {
-        matches!(self, Precision::Int8 | Precision::Int8Fast)
+        matches!(self, Precision::Int8 | Precision::Int8Fast | Precision::Int8Static)
     }
 
     /// The name on the command line, in recipes and in file names.
@@ -39,6 +42,7 @@ impl Precision {
             Precision::Fp16 => "fp16",
             Precision::Int8 => "int8",
             Precision::Int8Fast => "int8-fast",
+            Precision::Int8Static => "int8-static",
         }
     }
 }

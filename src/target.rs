@@ -10,6 +10,8 @@ use crate::error::{Error, Result, nearest, printable};
 pub enum Target {
     /// ONNX Runtime on a CPU, with its own fast kernels.
     OrtCpu,
+    /// ONNX Runtime with the OpenVINO provider, on an x86 CPU.
+    OpenVino,
     /// tract, which is compiled in: plain ONNX.
     Tract,
     /// TensorRT for RTX, for GPUs of one compute capability.
@@ -85,8 +87,23 @@ pub enum DynamicQuantForm {
     Fused,
     /// `DynamicQuantizeLinear`, `MatMulInteger` and the scales.
     Plain,
-    /// Not at all.
-    None,
+    /// Not at all, or slower than without.
+    None {
+        /// The precision to use instead.
+        instead: &'static str,
+    },
+}
+
+/// How a target wants a linear layer with observed 8-bit activations spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StaticQuantForm {
+    /// `QuantizeLinear` and `MatMulIntegerToFloat` of `com.microsoft`.
+    Fused,
+    /// `QuantizeLinear` and `DequantizeLinear` around a product in floating point, which the runtime makes one of
+    /// integers.
+    Annotated,
+    /// `QuantizeLinear`, `MatMulInteger` and the scales.
+    Plain,
 }
 
 /// What a target can do and what it is fastest at.
@@ -98,6 +115,10 @@ pub struct Capabilities {
     pub gelu: GeluForm,
     /// Dynamic 8-bit layers.
     pub dynamic_quant: DynamicQuantForm,
+    /// Static 8-bit layers.
+    pub static_quant: StaticQuantForm,
+    /// Whether static activations have to be symmetric around 0; else they are unsigned with a zero point.
+    pub symmetric_activations: bool,
     /// Whether a residual before a norm is spelled `Sum`: ONNX Runtime fuses `Add` and norm into
     /// `SkipLayerNormalization`, whose CPU kernel is slower than the two apart.
     pub residual_as_sum: bool,
@@ -115,7 +136,21 @@ impl Target {
                 attention: AttentionForm::MultiHeadAttention,
                 gelu: GeluForm::Fused,
                 dynamic_quant: DynamicQuantForm::Fused,
+                static_quant: StaticQuantForm::Fused,
+                symmetric_activations: false,
                 residual_as_sum: true,
+                unequal_attention: true,
+                fp32_gemm: true,
+            },
+            // Plain operators, because the provider takes few others, and a node that it does not take ends its graph.
+            Target::OpenVino => Capabilities {
+                attention: AttentionForm::Plain,
+                gelu: GeluForm::Erf,
+                // It runs, but multiplies in 32 bits: slower than FP32.
+                dynamic_quant: DynamicQuantForm::None { instead: "int8-static" },
+                static_quant: StaticQuantForm::Annotated,
+                symmetric_activations: false,
+                residual_as_sum: false,
                 unequal_attention: true,
                 fp32_gemm: true,
             },
@@ -123,6 +158,8 @@ impl Target {
                 attention: AttentionForm::Plain,
                 gelu: GeluForm::Erf,
                 dynamic_quant: DynamicQuantForm::Plain,
+                static_quant: StaticQuantForm::Plain,
+                symmetric_activations: false,
                 residual_as_sum: false,
                 unequal_attention: true,
                 fp32_gemm: true,
@@ -130,7 +167,9 @@ impl Target {
             Target::TensorRtRtx(capability) => Capabilities {
                 attention: AttentionForm::Plain,
                 gelu: GeluForm::Erf,
-                dynamic_quant: DynamicQuantForm::None,
+                dynamic_quant: DynamicQuantForm::None { instead: "fp16" },
+                static_quant: StaticQuantForm::Annotated,
+                symmetric_activations: true,
                 residual_as_sum: false,
                 unequal_attention: false,
                 fp32_gemm: capability.number() != 75,
@@ -148,6 +187,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::OrtCpu => f.write_str("ort-cpu"),
+            Target::OpenVino => f.write_str("openvino"),
             Target::Tract => f.write_str("tract"),
             Target::TensorRtRtx(capability) => write!(f, "tensorrt-rtx:{capability}"),
         }
@@ -158,9 +198,10 @@ impl FromStr for Target {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Target> {
-        const KNOWN: [&str; 3] = ["ort-cpu", "tract", "tensorrt-rtx:smNN"];
+        const KNOWN: [&str; 4] = ["ort-cpu", "openvino", "tract", "tensorrt-rtx:smNN"];
         match text.split_once(':') {
             None if text == "ort-cpu" => Ok(Target::OrtCpu),
+            None if text == "openvino" => Ok(Target::OpenVino),
             None if text == "tract" => Ok(Target::Tract),
             Some(("tensorrt-rtx", capability)) => Ok(Target::TensorRtRtx(capability.parse()?)),
             _ => {
@@ -181,7 +222,7 @@ mod tests {
 
     #[test]
     fn names_parse_and_print_back() {
-        for name in ["ort-cpu", "tract", "tensorrt-rtx:sm75"] {
+        for name in ["ort-cpu", "openvino", "tract", "tensorrt-rtx:sm75"] {
             assert_eq!(name.parse::<Target>().unwrap().to_string(), name);
         }
     }

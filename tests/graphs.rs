@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::Path;
 
+use kilnc::calibrate::Ranges;
 use kilnc::checkpoint::Checkpoint;
-use kilnc::ir::{DType, Graph, text};
-use kilnc::passes::{FuseQkv, Half, Manager, Pass, QuantizeDynamic};
+use kilnc::ir::{DType, Graph, Op, text};
+use kilnc::passes::{ActivationType, FuseQkv, Half, Manager, Pass, QuantizeDynamic, QuantizeStatic};
 use kilnc::target::Target;
 use kilnc::verify::{Verified, verify};
 use kilnc::{arch, back};
@@ -24,6 +25,25 @@ fn fuse_qkv_leaves_one_projection_per_attention() {
 #[test]
 fn quantize_dynamic_leaves_the_head_in_full_precision() {
     check("quantize-dynamic", &after(&[&FuseQkv, &QuantizeDynamic::default()]));
+}
+
+#[test]
+fn quantize_static_takes_the_ranges_of_the_layers_inputs() {
+    let ranges = ranges();
+    let fixed = |activations| QuantizeStatic { ranges: &ranges, calibration: None, activations, keep: &[] };
+    let quantized = |activations| after(&[&FuseQkv, &fixed(activations)]);
+    check("quantize-static", &quantized(ActivationType::S8));
+    for target in ["ort-cpu", "openvino", "tract"] {
+        let lowered = back::lower(&quantized(ActivationType::U8), &target.parse().unwrap()).unwrap();
+        check(&format!("{target}.int8-static"), &lowered);
+    }
+}
+
+/// A range for the input of every linear layer.
+fn ranges() -> Ranges {
+    let graph = after(&[&FuseQkv]);
+    let layers = graph.nodes().filter(|(_, node)| node.op == Op::Linear);
+    layers.map(|(_, node)| (graph.value(node.inputs[0].unwrap()).name.clone(), (-2.55, 2.55))).collect()
 }
 
 #[test]

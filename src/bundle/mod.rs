@@ -130,12 +130,17 @@ impl Bundle {
 fn preference(engine: &EngineEntry) -> (u8, u8) {
     let runtime = match engine.runtime {
         Runtime::TensorRtRtx => 0,
-        Runtime::Ort => 1,
-        Runtime::Tract => 2,
+        Runtime::OpenVino => 1,
+        Runtime::Ort => 2,
+        Runtime::Tract => 3,
     };
     let precision = match engine.precision {
         Precision::Int8 => 0,
         Precision::Int8Fast => 1,
+        Precision::Int8Static => 2,
+        Precision::Fp16 => 3,
+        Precision::Fp32 => 4,
+    };
         Precision::Fp16 => 2,
         Precision::Fp32 => 3,
     };

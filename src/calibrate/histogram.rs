@@ -36,7 +36,7 @@ pub(super) struct Span {
 
 /// How a range is found that is fixed when the engine is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(into = "String", try_from = "String")]
 pub enum Estimator {
     /// From the lowest to the highest number.
     #[default]
@@ -65,6 +65,20 @@ impl fmt::Display for Estimator {
             Estimator::Entropy => f.write_str("entropy"),
             Estimator::Mse => f.write_str("mse"),
         }
+    }
+}
+
+impl From<Estimator> for String {
+    fn from(estimator: Estimator) -> String {
+        estimator.to_string()
+    }
+}
+
+impl TryFrom<String> for Estimator {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Estimator> {
+        text.parse()
     }
 }
 

@@ -25,6 +25,9 @@ pub use rounding::{Rounded, round};
 pub use saved::{EXTENSION, Saved, save};
 pub use spec::{Kind, Spec};
 
+/// Smallest and largest element of a value, by the value's name.
+pub type Ranges = BTreeMap<String, (f32, f32)>;
+
 /// What was seen of the values of a graph, by their names. Cloning is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Calibration {
@@ -44,6 +47,23 @@ impl Calibration {
     /// Says what is known of a value that a pass has made from others.
     pub fn insert(&mut self, name: impl Into<String>, activations: Activations) {
         self.values.insert(name.into(), Arc::new(activations));
+    }
+
+    /// The ranges that an estimator finds, for engines that cannot look at their activations. Those that cut outliers off
+    /// read histograms, which are exact for values that were looked at themselves.
+    pub fn ranges(&self, estimator: Estimator) -> Ranges {
+        let range = |seen: &Activations| match estimator {
+            Estimator::MinMax => seen.extremes.range(),
+            _ => seen.histogram.range(estimator),
+        };
+        self.values().map(|(name, seen)| (name.to_owned(), range(seen))).collect()
+    }
+
+    /// The same, as engines see it whose ranges are the same for all texts.
+    pub fn fixed(&self) -> Calibration {
+        let fixed = |seen: &Activations| Activations { by_text: vec![seen.extremes.clone()], ..seen.clone() };
+        let values = self.values.iter().map(|(name, seen)| (name.clone(), Arc::new(fixed(seen)))).collect();
+        Calibration { values, texts: self.texts, tokens: self.tokens }
     }
 
     /// All values that were looked at.
@@ -74,6 +94,12 @@ impl Extremes {
     fn merge(&mut self, other: &Extremes) {
         self.include(&other.lowest);
         self.include(&other.highest);
+    }
+
+    /// The range of all channels, 0 included.
+    pub fn range(&self) -> (f32, f32) {
+        let ends = |of: &[f32], end: fn(f32, f32) -> f32| of.iter().copied().fold(0.0, end);
+        (ends(&self.lowest, f32::min), ends(&self.highest, f32::max))
     }
 
     /// The step of 8-bit values over the range of all channels, 0 included, once each is multiplied by its factor.

@@ -7,6 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::Estimator;
 use super::sample::Draw;
 use super::saved::EXTENSION;
 use crate::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 const SAMPLES: usize = 256;
 
 /// What 8-bit engines are fitted to. In a recipe it is the name of a file, or a table with these keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Spec {
     /// Texts of the task, inputs that were tokenized elsewhere, or what was seen before; built-in texts, where it is not
     /// set.
@@ -33,6 +34,10 @@ pub struct Spec {
     /// The column or field that holds the texts, if it is not called `text`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_column: Option<String>,
+    /// How ranges are found that are fixed when an engine is made; from the lowest to the highest number, where it is not
+    /// set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<Estimator>,
     /// Where what is seen is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save: Option<PathBuf>,
@@ -121,6 +126,7 @@ impl<'de> Deserialize<'de> for Spec {
             samples: Option<usize>,
             seed: Option<u64>,
             text_column: Option<String>,
+            ranges: Option<Estimator>,
             save: Option<PathBuf>,
         }
 
@@ -138,9 +144,9 @@ impl<'de> Deserialize<'de> for Spec {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Spec, A::Error> {
-                let Table { file, like, samples, seed, text_column, save } =
+                let Table { file, like, samples, seed, text_column, ranges, save } =
                     Table::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Spec { file, like, samples, seed, text_column, save })
+                Ok(Spec { file, like, samples, seed, text_column, ranges, save })
             }
         }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::calibrate::Spec;
+use crate::calibrate::{Estimator, Spec};
 
 /// What 8-bit layers are fitted to.
 #[derive(Args, Clone, Debug)]
@@ -23,6 +23,10 @@ pub struct CalibrationArgs {
     /// The column or field that holds the texts, if it is not called text.
     #[arg(long, value_name = "NAME")]
     text_column: Option<String>,
+    /// How ranges are found that are fixed in the engine: min-max, moving-average, percentile[:99.99], entropy, mse. For
+    /// int8-static, and for int8 on targets that take no other; min-max, if not given.
+    #[arg(long, value_name = "HOW")]
+    ranges: Option<Estimator>,
     /// Keep what is seen of the model on the texts, for --calibration in another run; ends in .kcal.
     #[arg(long, value_name = "FILE")]
     save_calibration: Option<PathBuf>,
@@ -33,13 +37,17 @@ impl CalibrationArgs {
     /// recipe said of its own. The seed counts where texts are drawn.
     pub fn over(&self, recipe: Spec, seed: Option<u64>) -> Spec {
         let given = self.clone();
-        let below = if given.calibration.is_none() { recipe } else { Spec { save: recipe.save, ..Spec::default() } };
+        let below = match given.calibration {
+            None => recipe,
+            Some(_) => Spec { ranges: recipe.ranges, save: recipe.save, ..Spec::default() },
+        };
         let spec = Spec {
             file: given.calibration.or(below.file),
             like: given.calibration_like.or(below.like),
             samples: given.samples.or(below.samples),
             seed: below.seed,
             text_column: given.text_column.or(below.text_column),
+            ranges: given.ranges.or(below.ranges),
             save: given.save_calibration.or(below.save),
         };
         match seed.filter(|_| spec.draw().is_some()) {

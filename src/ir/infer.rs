@@ -3,6 +3,7 @@
 //! The only place that knows them: the builder asks here when a node is made, the verifier asks again.
 
 mod attention;
+mod quant;
 
 use super::op::Op;
 use super::types::{DType, Dim, TensorType};
@@ -19,7 +20,8 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::RelativeBias { buckets, .. } => attention::relative_bias(&operands, *buckets),
         Op::TokenPositions { .. } => token_positions(&operands),
         Op::Linear => linear(&operands),
-        Op::DynamicQuantLinear | Op::DynamicQuantizeMatMul => quant_linear(&operands),
+        Op::DynamicQuantLinear | Op::DynamicQuantizeMatMul => quant::dynamic_linear(&operands),
+        Op::StaticQuantLinear { to, scale, zero_point } => quant::static_linear(&operands, *to, *scale, *zero_point),
         Op::LayerNorm { .. } => layer_norm(&operands),
         Op::Attention { heads, .. } => attention::attention(&operands, *heads, 3, DType::I64),
         Op::MultiHeadAttention { heads, .. } => attention::attention(&operands, *heads, 4, DType::I32),
@@ -65,8 +67,11 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::Split { axis, sizes } => split(&operands, *axis, sizes),
         Op::Shape { start, end } => shape_of(&operands, *start, *end),
         Op::Slice { axis, length } => slice(&operands, *axis, length),
-        Op::DynamicQuantizeLinear => dynamic_quantize(&operands),
-        Op::MatMulInteger => mat_mul_integer(&operands),
+        Op::DynamicQuantizeLinear => quant::dynamic_quantize(&operands),
+        Op::MatMulInteger => quant::mat_mul_integer(&operands),
+        Op::QuantizeLinear => quant::quantize(&operands),
+        Op::DequantizeLinear { axis } => quant::dequantize(&operands, *axis),
+        Op::MatMulIntegerToFloat => quant::mat_mul_integer_to_float(&operands),
     }
 }
 
@@ -169,21 +174,6 @@ fn linear(o: &Operands) -> Inferred {
         return o.fail(format!("`x` and `w` must be floats of one type, found {x} and {w}"));
     }
     o.expect_optional(2, "bias", &TensorType::new(x.dtype, out.shape.last().cloned()))?;
-    Ok(vec![out])
-}
-
-fn quant_linear(o: &Operands) -> Inferred {
-    // ONNX Runtime's operator has a slot for zero points, which symmetric weights leave empty.
-    let bias = if matches!(o.op, Op::DynamicQuantizeMatMul) { 4 } else { 3 };
-    o.count(3, bias + 1)?;
-    let (x, values) = (o.get(0, "x")?, o.get(1, "values")?);
-    if x.dtype != DType::F32 || values.dtype != DType::I8 {
-        return o.fail(format!("`x` must be f32 and `values` i8, found {x} and {values}"));
-    }
-    let out = project(o, x, values)?;
-    let per_channel = TensorType::new(DType::F32, out.shape.last().cloned());
-    o.expect(2, "scales", &per_channel)?;
-    o.expect_optional(bias, "bias", &per_channel)?;
     Ok(vec![out])
 }
 
@@ -458,25 +448,6 @@ fn slice(o: &Operands, axis: i64, length: &Dim) -> Inferred {
         *dim = length.clone();
     }
     Ok(vec![out])
-}
-
-fn dynamic_quantize(o: &Operands) -> Inferred {
-    let x = o.only()?;
-    if x.dtype != DType::F32 {
-        return o.fail(format!("needs f32, found {x}"));
-    }
-    let scalar = |dtype| TensorType { dtype, shape: Vec::new() };
-    Ok(vec![x.with_dtype(DType::U8), scalar(DType::F32), scalar(DType::U8)])
-}
-
-fn mat_mul_integer(o: &Operands) -> Inferred {
-    o.count(3, 3)?;
-    let (a, b) = (o.get(0, "a")?, o.get(1, "b")?);
-    if a.dtype != DType::U8 || b.dtype != DType::I8 {
-        return o.fail(format!("`a` must be u8 and `b` i8, found {a} and {b}"));
-    }
-    o.expect(2, "a_zero_point", &TensorType { dtype: DType::U8, shape: Vec::new() })?;
-    Ok(vec![project(o, a, b)?.with_dtype(DType::I32)])
 }
 
 /// The rule of NumPy: sizes are aligned at the end, and a size of 1 stretches.

@@ -122,6 +122,13 @@ ops! {
     /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose activations are
     /// quantized to 8 bits per tensor when it runs, and whose weights are 8-bit per output channel.
     DynamicQuantLinear;
+    /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose activations are quantized
+    /// by numbers that were observed before, `round(x / scale) + zero_point`, and whose weights are 8-bit per output
+    /// channel.
+    StaticQuantLinear { /// The activations' element type, `u8` or `i8`.
+        to: DType, /// One step of the activations.
+        scale: f32, /// What stands for 0.
+        zero_point: i64 };
     /// `(x […, h], scale [h], bias [h]?) → […, h]`: normalized over the last dimension (arXiv 1607.06450).
     LayerNorm { /// Added to the variance.
         epsilon: f32 };
@@ -289,6 +296,12 @@ ops! {
     DynamicQuantizeLinear;
     /// `(a u8 […, k], b i8 [k, n], a_zero_point u8 []) → i32 […, n]`.
     MatMulInteger;
+    /// `(x, scale [], zero_point u8 or i8 []) → round(x / scale) + zero_point`, in the type of the zero point.
+    QuantizeLinear;
+    /// `(x u8 or i8, scale [] or [n], zero_point []?) → (x − zero_point) · scale`; a scale of several elements belongs
+    /// to dimension `axis`.
+    DequantizeLinear { /// The dimension of the scales.
+        axis: i64 };
 
     // Operations of ONNX Runtime's own domain, `com.microsoft`.
 
@@ -299,6 +312,9 @@ ops! {
         scale: f32 };
     /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`.
     DynamicQuantizeMatMul;
+    /// `(a u8 or i8 […, k], values i8 [k, n], a_scale [], scales [n], a_zero_point [], zero_points?, bias [n]?) → f32
+    /// […, n]`.
+    MatMulIntegerToFloat;
     /// The exact [`Op::Gelu`] in one kernel.
     FusedGelu;
 }

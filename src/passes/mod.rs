@@ -24,7 +24,7 @@ pub use first_token::FirstToken;
 pub use fuse_qkv::FuseQkv;
 pub use group_neurons::GroupNeurons;
 pub use half::Half;
-pub use quantize::QuantizeDynamic;
+pub use quantize::{ActivationType, QuantizeDynamic, QuantizeStatic};
 pub use smooth::Smooth;
 
 /// One change to the graph.
@@ -85,8 +85,16 @@ impl Manager {
 }
 
 /// The names of all passes.
-pub const NAMES: [&str; 7] =
-    ["adapter-inputs", "first-token", "fuse-qkv", "smooth", "group-neurons", "quantize-dynamic", "half"];
+pub const NAMES: [&str; 8] = [
+    "adapter-inputs",
+    "first-token",
+    "fuse-qkv",
+    "smooth",
+    "group-neurons",
+    "quantize-dynamic",
+    "quantize-static",
+    "half",
+];
 
 /// Checks that there is a pass of that name.
 pub fn known(name: &str) -> Result<()> {
@@ -103,6 +111,9 @@ pub fn known(name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
+
+    use crate::calibrate::Ranges;
     use crate::ir::text;
 
     /// Runs a pass over the text of a graph. Gives the text after it, and what was left with the reasons.
@@ -145,21 +156,27 @@ mod tests {
 
     #[test]
     fn every_pass_is_known_by_its_name() {
-        let passes: [&dyn Pass; 5] = [
+        let calibration = &RefCell::default();
+        let ranges = &Ranges::new();
+        let fixed =
+            QuantizeStatic { ranges, calibration: None, activations: ActivationType::U8, keep: &[] };
+        let all: [&dyn Pass; NAMES.len()] = [
             &AdapterInputs::default(),
             &FirstToken,
             &FuseQkv,
+            &Smooth { calibration, keep: &[] },
+            &GroupNeurons { calibration, groups: 1, keep: &[] },
             &QuantizeDynamic::default(),
+            &fixed,
             &Half(crate::ir::DType::F16),
         ];
-        for pass in passes {
-            known(pass.name()).unwrap();
-        }
+        assert_eq!(all.map(Pass::name), NAMES);
+        all.iter().for_each(|pass| known(pass.name()).unwrap());
         let error = known("fuse-qvk").unwrap_err().to_string();
         assert_eq!(
             error,
             "no pass is called `fuse-qvk`; known: adapter-inputs, first-token, fuse-qkv, smooth, group-neurons, \
-             quantize-dynamic, half\n\nhint: did you mean fuse-qkv?"
+             quantize-dynamic, quantize-static, half\n\nhint: did you mean fuse-qkv?"
         );
     }
 }

@@ -184,6 +184,7 @@ impl<'a> Assembly<'a> {
 pub(super) fn runtime_of(target: &Target) -> Runtime {
     match target {
         Target::OrtCpu => Runtime::Ort,
+        Target::OpenVino => Runtime::OpenVino,
         Target::Tract => Runtime::Tract,
         Target::TensorRtRtx(_) => Runtime::TensorRtRtx,
     }

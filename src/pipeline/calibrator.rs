@@ -7,7 +7,7 @@ use super::fitting::weights_digest;
 use super::{Model, Observer};
 use crate::bundle::{self, CalibrationEntry};
 use crate::calibrate::sample::Draw;
-use crate::calibrate::{Calibration, Plan, Saved, Spec, observe, save};
+use crate::calibrate::{Calibration, Estimator, Plan, Saved, Spec, observe, save};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::ir::Graph;
@@ -36,6 +36,8 @@ pub(super) struct Origin {
     pub draw: Option<Draw>,
     /// How many were longer than the model.
     pub cut: usize,
+    /// How ranges are found that are fixed in the engine.
+    pub estimator: Estimator,
 }
 
 enum Source {
@@ -108,6 +110,11 @@ impl<'a> Calibrator<'a> {
             found.texts, self.name, found.tokens
         ));
         Ok(found)
+    }
+
+    /// How ranges are found that are fixed in the engine.
+    pub fn estimator(&self) -> Estimator {
+        self.origin.estimator
     }
 
     /// Whether any engine was fitted.

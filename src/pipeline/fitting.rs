@@ -8,7 +8,7 @@ use super::calibrator::Origin;
 use super::{Calibrator, Model, Observer};
 use crate::bundle;
 use crate::calibrate::sample::{self, Draw};
-use crate::calibrate::{Kind, Saved, Spec, npz};
+use crate::calibrate::{Estimator, Kind, Saved, Spec, npz};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::eval::{self, Example, PROBES};
@@ -23,6 +23,7 @@ pub struct Fitting {
     name: String,
     files: Vec<PathBuf>,
     draw: Option<Draw>,
+    estimator: Estimator,
 }
 
 enum What {
@@ -45,7 +46,7 @@ impl Fitting {
             },
         };
         let name = spec.file.as_deref().map_or_else(|| BUILT_IN.to_owned(), file_name);
-        Ok(Fitting { what, name, files: spec.file.iter().chain(&spec.like).cloned().collect(), draw: spec.draw() })
+        Ok(Fitting { what, name, files: spec.file.iter().chain(&spec.like).cloned().collect(), draw: spec.draw(), estimator: spec.ranges.unwrap_or_default() })
     }
 
     /// The texts, if that is what it is, and what they are called.
@@ -92,7 +93,7 @@ impl Fitting {
             }
         };
         let built_in = matches!(self.what, What::BuiltIn(_));
-        Ok(calibrator.with_origin(Origin { built_in, files: self.files.clone(), draw: self.draw, cut }))
+        Ok(calibrator.with_origin(Origin { built_in, files: self.files.clone(), draw: self.draw, cut, estimator: self.estimator }))
     }
 }
 

@@ -19,14 +19,17 @@ use crate::adapter::hub::{self, Insertions};
 use crate::adapter::{self, AdapterSource, Combine, Merged};
 use crate::arch::Drawn;
 use crate::bundle::{self, Manifest};
+use crate::calibrate::Estimator;
 use crate::checkpoint::{Checkpoint, StateDict, json};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Graph, Role};
 use crate::output::{self, Stage};
-use crate::passes::{FirstToken, FuseQkv, GroupNeurons, Half, Manager, QuantizeDynamic, Smooth};
+use crate::passes::{
+    ActivationType, FirstToken, FuseQkv, GroupNeurons, Half, Manager, QuantizeDynamic, QuantizeStatic, Smooth,
+};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
-use crate::target::Target;
+use crate::target::{DynamicQuantForm, Target};
 use crate::task::Task;
 use crate::verify::{Verified, verify};
 use crate::{arch, back};
@@ -188,22 +191,58 @@ pub fn compile(model: &Model, scheme: &Scheme, manager: &mut Manager) -> Result<
         }
         Precision::Fp32 => {}
         Precision::Fp16 => graph = manager.run(&graph, &Half(DType::F16))?,
-        Precision::Int8 | Precision::Int8Fast => graph = quantize(&graph, scheme, manager)?,
+        Precision::Int8 | Precision::Int8Fast | Precision::Int8Static => graph = quantize(&graph, scheme, manager)?,
     }
     back::lower(&graph, target)
 }
 
 /// Channels are brought to one size, then rounded for what they carry.
 fn quantize(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let can = scheme.target.capabilities();
+    let looks = !matches!(can.dynamic_quant, DynamicQuantForm::None { .. });
+    match (scheme.precision, looks) {
+        (Precision::Int8Static, _) | (_, false) => quantize_fixed(graph, scheme, manager),
+        _ => quantize_dynamic(graph, scheme, manager),
+    }
+}
+
+/// How many ranges the neurons of a feed-forward block get at most.
+fn groups(precision: Precision) -> usize {
+    if precision == Precision::Int8 { 3 } else { 1 }
+}
+
+/// Engines that find the ranges of activations when they run.
+fn quantize_dynamic(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
     let keep = scheme.keep;
     let Some(calibrator) = scheme.calibrator else {
         return manager.run(graph, &QuantizeDynamic { calibration: None, keep });
     };
     let calibration = &RefCell::new(calibrator.on(graph)?);
-    let groups = if scheme.precision == Precision::Int8 { 3 } else { 1 };
     let graph = manager.run(graph, &Smooth { calibration, keep })?;
-    let graph = manager.run(&graph, &GroupNeurons { calibration, groups, keep })?;
+    let graph = manager.run(&graph, &GroupNeurons { calibration, groups: groups(scheme.precision), keep })?;
     manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration), keep })
+}
+
+/// Engines that are told the ranges.
+fn quantize_fixed(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let (keep, can) = (scheme.keep, scheme.target.capabilities());
+    let Some(calibrator) = scheme.calibrator else {
+        return Err(Error::bad_input(format!(
+            "{} for {} needs the ranges of the activations, and none were observed",
+            scheme.precision, scheme.target
+        ))
+        .hint("calibrate with texts like those that the engine will answer"));
+    };
+    let calibration = &RefCell::new(calibrator.on(graph)?.fixed());
+    let graph = manager.run(graph, &Smooth { calibration, keep })?;
+    let graph = manager.run(&graph, &GroupNeurons { calibration, groups: groups(scheme.precision), keep })?;
+    let ranges = match calibrator.estimator() {
+        Estimator::MinMax => calibration.borrow().ranges(Estimator::MinMax),
+        // What clips has to know how often each size comes, which is not known of values that passes made.
+        other => calibrator.on(&graph)?.ranges(other),
+    };
+    let activations = if can.symmetric_activations { ActivationType::S8 } else { ActivationType::U8 };
+    manager.run(&graph, &QuantizeStatic { ranges: &ranges, calibration: Some(calibration), activations, keep })
 }
 
 /// What a bundle, or one model, is built from.

@@ -23,6 +23,24 @@ pub fn minilm() -> PathBuf {
     path
 }
 
+/// Has children started from the binary: the program that tests run in is not it.
+pub fn children() {
+    kilnc::child::set_program(env!("CARGO_BIN_EXE_kilnc").into());
+}
+
+/// Whether OpenVINO is there; without it what needs it is skipped, loudly. `scripts/test.sh` installs it and sets
+/// `KILNC_TEST_STRICT`, under which a skip is a failure: test runners do not show what a passed test printed.
+pub fn openvino(test: &str) -> bool {
+    match kilnc::runtime::library::OPENVINO.find() {
+        Ok(_) => true,
+        Err(e) => {
+            assert!(std::env::var_os("KILNC_TEST_STRICT").is_none(), "{test}: {e}");
+            eprintln!("SKIPPED: {test} on OpenVINO: {}", e.message());
+            false
+        }
+    }
+}
+
 /// An empty folder to work in.
 pub fn place() -> TempDir {
     tempfile::tempdir().unwrap()

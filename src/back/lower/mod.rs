@@ -10,6 +10,7 @@ mod elementary;
 mod gelu;
 mod linear;
 mod pool;
+mod quant;
 mod relative;
 mod segment;
 
@@ -17,12 +18,17 @@ use std::collections::HashMap;
 
 use crate::error::Result;
 use crate::ir::{Action, DType, Dim, Graph, Node, Op, Rewriter, ValueId, rewrite};
-use crate::target::{AttentionForm, Capabilities, DynamicQuantForm, GeluForm, Target};
+use crate::target::{AttentionForm, Capabilities, DynamicQuantForm, GeluForm, StaticQuantForm, Target};
 use crate::verify::{Verified, verify};
 
 /// The graph in the operations of `target`.
 pub fn lower(graph: &Verified<Graph>, target: &Target) -> Result<Verified<Graph>> {
-    let mut lowering = Lowering { can: target.capabilities(), masks: HashMap::new(), shifts: HashMap::new() };
+    let mut lowering = Lowering {
+        can: target.capabilities(),
+        masks: HashMap::new(),
+        shifts: HashMap::new(),
+        shared: quant::Shared::default(),
+    };
     let lowered =
         rewrite(graph, |rw, node| lowering.node(rw, node)).map_err(|e| e.at(format!("lowering to {target}")))?;
     verify(lowered).map_err(|e| e.at(format!("lowering to {target}")))
@@ -34,6 +40,8 @@ struct Lowering {
     masks: HashMap<(ValueId, DType), ValueId>,
     /// What every layer's shift by distance needs to know of a length.
     shifts: HashMap<Dim, distance::Shift>,
+    /// Activations in 8 bits.
+    shared: quant::Shared,
 }
 
 impl Lowering {
@@ -67,10 +75,18 @@ impl Lowering {
             Op::Select { axis, index } => elementary::select(rw, node, *axis, *index)?,
             Op::Linear => linear::float(rw, node)?,
             Op::DynamicQuantLinear => match self.can.dynamic_quant {
-                DynamicQuantForm::Fused => linear::dynamic_fused(rw, node)?,
-                DynamicQuantForm::Plain => linear::dynamic_plain(rw, node)?,
-                DynamicQuantForm::None => return Err(linear::no_dynamic_quant(rw, node)),
+                DynamicQuantForm::Fused => quant::dynamic_fused(rw, node)?,
+                DynamicQuantForm::Plain => quant::dynamic_plain(rw, node)?,
+                DynamicQuantForm::None { instead } => return Err(quant::no_dynamic(rw, node, instead)),
             },
+            Op::StaticQuantLinear { to, scale, zero_point } => {
+                let steps = (*to, *scale, *zero_point);
+                match self.can.static_quant {
+                    StaticQuantForm::Fused => self.shared.fused(rw, node, steps)?,
+                    StaticQuantForm::Annotated => self.shared.annotated(rw, node, steps)?,
+                    StaticQuantForm::Plain => self.shared.plain(rw, node, steps)?,
+                }
+            }
             Op::Gelu { tanh: true } => gelu::tanh(rw, node)?,
             Op::Gelu { tanh: false } => match self.can.gelu {
                 GeluForm::Fused => gelu::fused(rw, node)?,

@@ -41,7 +41,8 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         | Op::Where
         | Op::Max
         | Op::Sqrt => {}
-        Op::DynamicQuantizeLinear | Op::MatMulInteger => {}
+        Op::DynamicQuantizeLinear | Op::MatMulInteger | Op::QuantizeLinear => {}
+        Op::DequantizeLinear { axis } => spelled.int("axis", *axis),
         Op::Softmax { axis } | Op::Gather { axis } | Op::Concat { axis } => spelled.int("axis", *axis),
         Op::Cast { to } => spelled.int("to", i64::from(element_type(*to))),
         Op::Transpose { perm } => spelled.ints("perm", perm),
@@ -88,7 +89,7 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
             spelled.int("num_heads", *heads);
             spelled.float("scale", *scale);
         }
-        Op::DynamicQuantizeMatMul => spelled.node.domain = MICROSOFT.to_owned(),
+        Op::DynamicQuantizeMatMul | Op::MatMulIntegerToFloat => spelled.node.domain = MICROSOFT.to_owned(),
         Op::FusedGelu => {
             spelled.node.domain = MICROSOFT.to_owned();
             spelled.node.op_type = "Gelu".to_owned();
@@ -114,6 +115,7 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         | Op::RelativeBias { .. }
         | Op::Linear
         | Op::DynamicQuantLinear
+        | Op::StaticQuantLinear { .. }
         | Op::Gelu { .. }
         | Op::Attention { .. }
         | Op::Select { .. } => {

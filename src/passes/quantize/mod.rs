@@ -5,7 +5,9 @@
 //! operands are both activations, and quantizing them costs more answers than it wins time.
 
 mod dynamic;
+mod fixed;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use ndarray::ArrayView2;
@@ -17,6 +19,7 @@ use crate::error::{Error, Result, printable};
 use crate::ir::{Action, Block, DType, Graph, Node, Op, Rewriter, Role, ValueId, Weight, rewrite};
 
 pub use dynamic::QuantizeDynamic;
+pub use fixed::{ActivationType, QuantizeStatic};
 
 /// What becomes of a layer: the value that stands for it, or why it is left.
 type Outcome = std::result::Result<ValueId, String>;
@@ -81,9 +84,15 @@ struct Channels {
 }
 
 impl Channels {
-    /// The weights of all layers of which it is known what they read, rounded for it side by side; one that two layers
-    /// share for the first.
-    fn fitted(graph: &Graph, calibration: &Calibration, keep: &[Role]) -> Result<Channels> {
+    /// With the weights of all layers of which it is known what they read rounded for it, side by side; one that two
+    /// layers share for the first.
+    fn for_what_is_known(
+        graph: &Graph,
+        calibration: Option<&RefCell<Calibration>>,
+        keep: &[Role],
+    ) -> Result<Channels> {
+        let Some(calibration) = calibration else { return Ok(Channels::default()) };
+        let calibration = calibration.borrow();
         let mut jobs: Vec<(ValueId, &Weight, &Activations)> = Vec::new();
         for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
             let (Some(x), Some((id, weight))) = (node.operand(0), weight(graph, node)) else { continue };

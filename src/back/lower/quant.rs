@@ -1,0 +1,115 @@
+//! Linear layers in 8 bits.
+
+use std::collections::HashMap;
+
+use super::linear::biased;
+use crate::error::{Error, Result};
+use crate::ir::{DType, Node, Op, Rewriter, ValueId, Weight};
+
+/// `DynamicQuantLinear = com.microsoft.DynamicQuantizeMatMul`, without zero points
+pub(super) fn dynamic_fused(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
+    let mut operands: Vec<_> = (0..3).map(|i| rw.operand(node, i)).collect::<Result<_>>()?;
+    if let Some(bias) = rw.operand(node, 3)? {
+        operands.extend([None, Some(bias)]);
+    }
+    only(rw.nodes(rw.name(node), Op::DynamicQuantizeMatMul, &operands)?)
+}
+
+/// `x · w ≈ (q(x) · w₈) · s(x) · s(w)`, by ONNX's own operators
+pub(super) fn dynamic_plain(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
+    let (name, x) = (rw.name(node), rw.required(node, 0)?);
+    let quantized = rw.nodes(&format!("{name}.quantized"), Op::DynamicQuantizeLinear, &[Some(x)])?;
+    let &[values, scale, zero_point] = quantized.as_slice() else {
+        return Err(Error::bug("DynamicQuantizeLinear has three outputs"));
+    };
+    integer(rw, node, &Quantized { values, scale, zero_point })
+}
+
+pub(super) fn no_dynamic(rw: &Rewriter, node: &Node, instead: &str) -> Error {
+    Error::unsupported(format!("`{}` is quantized with dynamic ranges, which this target cannot run", rw.name(node)))
+        .hint(format!("use {instead} for this target"))
+}
+
+/// Activations in 8 bits.
+#[derive(Clone, Copy)]
+pub(super) struct Quantized {
+    values: ValueId,
+    scale: ValueId,
+    zero_point: ValueId,
+}
+
+/// How activations are quantized: type, step, zero point.
+pub(super) type Steps = (DType, f32, i64);
+
+/// Activations that have been quantized, and widened again: layers that read one value share them.
+#[derive(Default)]
+pub(super) struct Shared {
+    quantized: HashMap<(ValueId, DType, u32, i64), Quantized>,
+    widened: HashMap<ValueId, ValueId>,
+}
+
+impl Shared {
+    /// `StaticQuantLinear = com.microsoft.MatMulIntegerToFloat(q(x), w₈)`, with the bias inside
+    pub fn fused(&mut self, rw: &mut Rewriter, node: &Node, steps: Steps) -> Result<ValueId> {
+        let x = self.quantized(rw, node, steps)?;
+        let (values, scales) = (rw.operand(node, 1)?, rw.operand(node, 2)?);
+        let mut operands = vec![Some(x.values), values, Some(x.scale), scales, Some(x.zero_point)];
+        if let Some(bias) = rw.operand(node, 3)? {
+            operands.extend([None, Some(bias)]);
+        }
+        only(rw.nodes(rw.name(node), Op::MatMulIntegerToFloat, &operands)?)
+    }
+
+    /// `StaticQuantLinear = dequantize(q(x)) · dequantize(w₈) + b`, which runtimes fuse into a product of integers
+    pub fn annotated(&mut self, rw: &mut Rewriter, node: &Node, steps: Steps) -> Result<ValueId> {
+        let (name, op) = (rw.name(node), Op::DequantizeLinear { axis: 1 });
+        let x = self.quantized(rw, node, steps)?;
+        let wide = match self.widened.get(&x.values) {
+            Some(drawn) => *drawn,
+            None => rw.node(&format!("{name}.x"), op.clone(), &[x.values, x.scale, x.zero_point])?,
+        };
+        self.widened.insert(x.values, wide);
+        let (values, scales) = (rw.required(node, 1)?, rw.required(node, 2)?);
+        let w = rw.node(&format!("{name}.w"), op, &[values, scales])?;
+        let bias = rw.operand(node, 3)?;
+        biased(rw, name, bias, |rw, name| rw.node(name, Op::MatMul, &[wide, w]))
+    }
+
+    /// `StaticQuantLinear = (q(x) · w₈) · s(x) · s(w) + b`
+    pub fn plain(&mut self, rw: &mut Rewriter, node: &Node, steps: Steps) -> Result<ValueId> {
+        let x = self.quantized(rw, node, steps)?;
+        integer(rw, node, &x)
+    }
+
+    /// `q(x) = QuantizeLinear(x, step, zero)`
+    fn quantized(&mut self, rw: &mut Rewriter, node: &Node, (to, scale, zero): Steps) -> Result<Quantized> {
+        let x = rw.required(node, 0)?;
+        let key = (x, to, scale.to_bits(), zero);
+        if let Some(drawn) = self.quantized.get(&key) {
+            return Ok(*drawn);
+        }
+        let name = rw.name(node);
+        let at = |suffix: &str| format!("{name}.x.{suffix}");
+        let scale = rw.weight(&at("scale"), Weight::scalar(rw.ty(x).dtype, scale)?);
+        // The verifier has seen that the zero point fits its type: its lowest byte is the number.
+        let zero_point = rw.weight(&at("zero"), Weight::literal(to, Vec::new(), vec![zero as u8])?);
+        let values = rw.node(&at("int8"), Op::QuantizeLinear, &[x, scale, zero_point])?;
+        let drawn = Quantized { values, scale, zero_point };
+        self.quantized.insert(key, drawn);
+        Ok(drawn)
+    }
+}
+
+/// `(x₈ · w₈) · s(x) · s(w) + b`, by ONNX's own operators
+fn integer(rw: &mut Rewriter, node: &Node, x: &Quantized) -> Result<ValueId> {
+    let (name, values, scales) = (rw.name(node), rw.required(node, 1)?, rw.required(node, 2)?);
+    let product = rw.node(&format!("{name}.integers"), Op::MatMulInteger, &[x.values, values, x.zero_point])?;
+    let product = rw.node(&format!("{name}.float"), Op::Cast { to: DType::F32 }, &[product])?;
+    let steps = rw.node(&format!("{name}.steps"), Op::Mul, &[scales, x.scale])?;
+    let bias = rw.operand(node, 3)?;
+    biased(rw, name, bias, |rw, name| rw.node(name, Op::Mul, &[product, steps]))
+}
+
+fn only(outputs: Vec<ValueId>) -> Result<ValueId> {
+    outputs.first().copied().ok_or_else(|| Error::bug("an operation without outputs"))
+}
