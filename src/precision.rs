@@ -14,21 +14,36 @@ pub enum Precision {
     /// 32-bit floats throughout.
     #[default]
     Fp32,
-    /// 16-bit floats, with norms in 32.
+    /// Half-precision floats with norms in 32 bits where the target computes in them; elsewhere half-precision weights,
+    /// widened to be used.
     Fp16,
-    /// 8-bit linear layers, weights per output channel, activations with ranges found at run time, channels evened out
-    /// and cut into groups: the one to ship.
+    /// Products in BF16, the range of 32-bit floats in 16 bits.
+    Bf16,
+    /// 8-bit linear layers, channels evened out and cut into groups, weights per output channel, activations with ranges
+    /// that the engine finds when it runs, or that were observed on texts where the target wants it so: the one to ship.
     Int8,
     /// The same with less of what costs time.
     Int8Fast,
     /// 8-bit linear layers, weights per output channel, activations with ranges that were observed on texts.
     Int8Static,
+    /// 8-bit weights; activations stay floats, or are quantized in small groups while the engine runs.
+    Int8Weights,
+    /// 4-bit weights in small blocks; activations as with [`Precision::Int8Weights`].
+    Int4,
 }
 
 impl Precision {
     /// Every precision there is.
-    pub const ALL: [Precision; 5] =
-        [Precision::Fp32, Precision::Fp16, Precision::Int8, Precision::Int8Fast, Precision::Int8Static];
+    pub const ALL: [Precision; 8] = [
+        Precision::Fp32,
+        Precision::Fp16,
+        Precision::Bf16,
+        Precision::Int8,
+        Precision::Int8Fast,
+        Precision::Int8Static,
+        Precision::Int8Weights,
+        Precision::Int4,
+    ];
 
     /// Whether weights are rounded for what layers read on texts.
     pub fn is_fitted(self) -> bool {
@@ -40,9 +55,12 @@ impl Precision {
         match self {
             Precision::Fp32 => "fp32",
             Precision::Fp16 => "fp16",
+            Precision::Bf16 => "bf16",
             Precision::Int8 => "int8",
             Precision::Int8Fast => "int8-fast",
             Precision::Int8Static => "int8-static",
+            Precision::Int8Weights => "int8-weights",
+            Precision::Int4 => "int4",
         }
     }
 }

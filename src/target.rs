@@ -106,6 +106,35 @@ pub enum StaticQuantForm {
     Plain,
 }
 
+/// What a target wants of linear layers whose weights alone are quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightForm {
+    /// `MatMulNBits` of `com.microsoft`.
+    Blocks {
+        /// Elements of a block.
+        size: usize,
+        /// Whether blocks have zero points: closer in few bits, and no faster.
+        zero_points: bool,
+    },
+    /// One step for each output channel, by `DequantizeLinear`: a smaller file, and no faster.
+    Channels,
+    /// None.
+    None,
+}
+
+/// What a target makes of 16-bit floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfForm {
+    /// It computes in them.
+    Computed,
+    /// Its runtime computes in them what is written in 32 bits, when it is told to.
+    Hinted,
+    /// It has no kernels for them, or slow ones: weights are stored in them and widened to be used.
+    Stored,
+    /// Nothing.
+    None,
+}
+
 /// What a target can do and what it is fastest at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -119,6 +148,14 @@ pub struct Capabilities {
     pub static_quant: StaticQuantForm,
     /// Whether static activations have to be symmetric around 0; else they are unsigned with a zero point.
     pub symmetric_activations: bool,
+    /// Layers with weights of 8 bits.
+    pub weights_of_8_bits: WeightForm,
+    /// Layers with weights of 4 bits.
+    pub weights_of_4_bits: WeightForm,
+    /// Half precision.
+    pub fp16: HalfForm,
+    /// BF16.
+    pub bf16: HalfForm,
     /// Whether a residual before a norm is spelled `Sum`: ONNX Runtime fuses `Add` and norm into
     /// `SkipLayerNormalization`, whose CPU kernel is slower than the two apart.
     pub residual_as_sum: bool,
@@ -126,6 +163,17 @@ pub struct Capabilities {
     pub unequal_attention: bool,
     /// Whether 32-bit matrix products are possible; SM75 under TensorRT for RTX has none.
     pub fp32_gemm: bool,
+}
+
+impl Capabilities {
+    /// What is wanted of layers with weights of 8 or 4 bits.
+    pub fn weights_of(&self, bits: usize) -> WeightForm {
+        match bits {
+            8 => self.weights_of_8_bits,
+            4 => self.weights_of_4_bits,
+            _ => WeightForm::None,
+        }
+    }
 }
 
 impl Target {
@@ -138,6 +186,10 @@ impl Target {
                 dynamic_quant: DynamicQuantForm::Fused,
                 static_quant: StaticQuantForm::Fused,
                 symmetric_activations: false,
+                weights_of_8_bits: WeightForm::Blocks { size: 32, zero_points: false },
+                weights_of_4_bits: WeightForm::Blocks { size: 32, zero_points: true },
+                fp16: HalfForm::Stored,
+                bf16: HalfForm::None,
                 residual_as_sum: true,
                 unequal_attention: true,
                 fp32_gemm: true,
@@ -150,6 +202,10 @@ impl Target {
                 dynamic_quant: DynamicQuantForm::None { instead: "int8-static" },
                 static_quant: StaticQuantForm::Annotated,
                 symmetric_activations: false,
+                weights_of_8_bits: WeightForm::Blocks { size: 128, zero_points: false },
+                weights_of_4_bits: WeightForm::Blocks { size: 32, zero_points: true },
+                fp16: HalfForm::Stored,
+                bf16: HalfForm::Hinted,
                 residual_as_sum: false,
                 unequal_attention: true,
                 fp32_gemm: true,
@@ -160,6 +216,10 @@ impl Target {
                 dynamic_quant: DynamicQuantForm::Plain,
                 static_quant: StaticQuantForm::Plain,
                 symmetric_activations: false,
+                weights_of_8_bits: WeightForm::Channels,
+                weights_of_4_bits: WeightForm::Blocks { size: 32, zero_points: true },
+                fp16: HalfForm::Stored,
+                bf16: HalfForm::None,
                 residual_as_sum: false,
                 unequal_attention: true,
                 fp32_gemm: true,
@@ -170,6 +230,10 @@ impl Target {
                 dynamic_quant: DynamicQuantForm::None { instead: "fp16" },
                 static_quant: StaticQuantForm::Annotated,
                 symmetric_activations: true,
+                weights_of_8_bits: WeightForm::None,
+                weights_of_4_bits: WeightForm::None,
+                fp16: HalfForm::Computed,
+                bf16: HalfForm::None,
                 residual_as_sum: false,
                 unequal_attention: false,
                 fp32_gemm: capability.number() != 75,

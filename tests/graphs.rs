@@ -6,8 +6,11 @@ use std::path::Path;
 
 use kilnc::calibrate::Ranges;
 use kilnc::checkpoint::Checkpoint;
+use kilnc::ir::weight::Blocks;
 use kilnc::ir::{DType, Graph, Op, text};
-use kilnc::passes::{ActivationType, FuseQkv, Half, Manager, Pass, QuantizeDynamic, QuantizeStatic};
+use kilnc::passes::{
+    ActivationType, FuseQkv, Half, Manager, Pass, QuantizeDynamic, QuantizeStatic, QuantizeWeights, Stored,
+};
 use kilnc::target::Target;
 use kilnc::verify::{Verified, verify};
 use kilnc::{arch, back};
@@ -37,6 +40,19 @@ fn quantize_static_takes_the_ranges_of_the_layers_inputs() {
         let lowered = back::lower(&quantized(ActivationType::U8), &target.parse().unwrap()).unwrap();
         check(&format!("{target}.int8-static"), &lowered);
     }
+}
+
+#[test]
+fn weights_and_tables_alone_are_cut_into_blocks_or_channels() {
+    let blocks = |bits, zero_points| QuantizeWeights { blocks: Some(Blocks { bits, size: 32, zero_points }) };
+    check("quantize-weights", &after(&[&FuseQkv, &blocks(4, true)]));
+    check("ort-cpu.int8-weights", &lowered(&[&FuseQkv, &blocks(8, false)], "ort-cpu"));
+    check("tract.int8-weights", &lowered(&[&FuseQkv, &QuantizeWeights { blocks: None }], "tract"));
+}
+
+#[test]
+fn halves_are_stored_for_targets_that_compute_in_full() {
+    check("stored", &after(&[&FuseQkv, &Stored(DType::F16)]));
 }
 
 /// A range for the input of every linear layer.

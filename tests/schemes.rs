@@ -9,8 +9,9 @@ use common::{fixture, openvino, place};
 use kilnc::back::{lower, onnx};
 use kilnc::checkpoint::safetensors;
 use kilnc::eval::{Golden, Parity};
-use kilnc::ir::{Builder, DType, Dim, Graph, Op, TensorType, Weight};
-use kilnc::passes::{FuseQkv, Manager, Ranges};
+use kilnc::ir::weight::Blocks;
+use kilnc::ir::{Builder, DType, Dim, Graph, Op, Part, TensorType, Weight};
+use kilnc::passes::{FuseQkv, Manager, QuantizeEmbeddings, QuantizeWeights, Ranges};
 use kilnc::pipeline::{self, Model, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Elements, Named, Options, Runtime, Tensor};
@@ -113,6 +114,69 @@ fn layers_of_one_input_share_its_quantization() {
     }
 }
 
+/// `x · w + b` with weights of 4 bits in blocks of 16, and of 8 bits by channel.
+#[test]
+fn layers_with_light_weights_multiply_what_their_blocks_say() {
+    let (k, n) = (48, 3);
+    // Every block of a row holds all codes times its own step: exact, whatever the layout.
+    let weight: Vec<f32> = (0..n * k).map(|i| ((i * 7 % 16) as f32 - 8.0) * [0.5, 1.0, 2.0][i / 16 % 3]).collect();
+    // Kernels may quantize activations block by block: these have no rounding.
+    let x: Vec<f32> = (0..2 * k).map(|i| [2.0, 0.0, -2.0, -2.0, 2.0][i % 5]).collect();
+    let bias = [1.0, -2.0, 0.5];
+    let product = |i: usize, j: usize| (0..k).map(|at| x[i * k + at] * weight[j * k + at]).sum::<f32>() + bias[j];
+    let expected: Vec<f32> = (0..2 * n).map(|at| product(at / n, at % n)).collect();
+    let drawn = |how: Option<Blocks>| {
+        let mut b = Builder::new("g");
+        let x = b.input("x", TensorType::new(DType::F32, [Dim::from("b"), Dim::from(k)]));
+        let weight = Weight::f32s(vec![n, k], &weight).unwrap().transpose().unwrap();
+        let weight = b.weight("w", weight);
+        let bias = b.weight("bias", Weight::f32s(vec![n], &bias).unwrap());
+        b.set_role(Some(Part::FeedForwardIn.into()));
+        let y = b.node("y", Op::Linear, &[x, weight, bias]).unwrap();
+        b.output("y", y).unwrap();
+        let graph = verify(b.finish()).unwrap();
+        Manager::default().run(&graph, &QuantizeWeights { blocks: how }).unwrap().into_inner()
+    };
+    let blocks = |bits, zero_points| Some(Blocks { bits, size: 16, zero_points });
+    for target in targets("light weights") {
+        let mut forms = vec![(None, 0.2), (blocks(4, false), 0.0), (blocks(4, true), 0.0)];
+        if target != Target::Tract {
+            forms.extend([(blocks(8, false), 0.0), (blocks(8, true), 0.2)]);
+        }
+        for (how, rounding) in forms {
+            let found = first_output(drawn(how), &target, &floats("x", &[2, k], &x));
+            for (found, expected) in found.iter().zip(&expected) {
+                let bound = rounding + 0.02 * expected.abs().max(1.0);
+                assert!((found - expected).abs() <= bound, "{target} {how:?}: {found} is not {expected}");
+            }
+        }
+    }
+}
+
+/// Rows of a table in 8 bits.
+#[test]
+fn tables_give_their_rows_times_their_steps() {
+    let (rows, width) = (1024, 4);
+    let row = |r: usize| [127.0, -64.0, 0.0, 1.0].map(|x| x * (r + 1) as f32);
+    let table: Vec<f32> = (0..rows).flat_map(row).collect();
+    let drawn = || {
+        let mut b = Builder::new("g");
+        let ids = b.input("ids", TensorType::new(DType::I64, ["b", "s"]));
+        let table = b.weight("table", Weight::f32s(vec![rows, width], &table).unwrap());
+        let y = b.node("y", Op::Embed, &[table, ids]).unwrap();
+        b.output("y", y).unwrap();
+        let graph = verify(b.finish()).unwrap();
+        Manager::default().run(&graph, &QuantizeEmbeddings).unwrap().into_inner()
+    };
+    let asked = [5usize, 0, 1023, 7];
+    let ids = Elements::I64(asked.map(|id| id as i64).to_vec());
+    let inputs = vec![("ids".to_owned(), Tensor { shape: vec![2, 2], elements: ids })];
+    let expected: Vec<f32> = asked.into_iter().flat_map(row).collect();
+    for target in targets("tables") {
+        assert_eq!(first_output(drawn(), &target, &inputs), expected, "{target}");
+    }
+}
+
 fn load(checkpoint: &Path) -> kilnc::Result<Model> {
     pipeline::load(&Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), task: None })
 }
@@ -177,7 +241,7 @@ fn parity(
     let graph = pipeline::compile_calibrated(model, target, precision, ranges, &mut Manager::default())?;
     let place = place();
     let path = place.path().join("model.onnx");
-    onnx::write(&graph, &path, &|_| {})?;
+    onnx::write_with(&graph, &path, &pipeline::hints(target, precision).metadata(), &|_| {})?;
     let mut engine = runtime::open_apart(runtime_of(target), &path, ONE_THREAD)?;
     Golden::read(&checkpoint.join("golden.safetensors"))?.compare(&mut *engine)
 }
@@ -195,6 +259,32 @@ fn every_family_keeps_its_answers_in_static_8_bits() {
             assert!(parity.non_finite == 0 && parity.min_cosine >= 0.9, "{family} on {target}: {parity:?}");
         }
     }
+}
+
+/// What each number format may leave of the answers; random weights are harder on few bits than trained ones.
+const FORMATS: [(Precision, f64); 4] =
+    [(Precision::Fp16, 0.9999), (Precision::Bf16, 0.999), (Precision::Int8Weights, 0.99), (Precision::Int4, 0.5)];
+
+#[test]
+fn every_family_comes_through_every_format_that_needs_no_calibration() {
+    let targets = targets("number formats of every family");
+    let mut wrong = Vec::new();
+    for (family, checkpoint) in families() {
+        let model = load(&checkpoint).unwrap();
+        for target in &targets {
+            for (precision, least) in FORMATS.into_iter().filter(|(p, _)| pipeline::supports(target, *p)) {
+                if (family.as_str(), target, precision) == ("modernbert", &Target::OpenVino, Precision::Bf16) {
+                    // Refused; see below.
+                    continue;
+                }
+                let parity = parity(&model, &checkpoint, target, precision, &Ranges::new());
+                if !parity.as_ref().is_ok_and(|parity| parity.non_finite == 0 && parity.min_cosine >= least) {
+                    wrong.push(format!("{family} in {precision} on {target}: {parity:?}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -220,6 +310,26 @@ fn what_a_target_cannot_run_is_refused_by_name() {
         said("openvino", Precision::Int8),
         "`bert.encoder.layer.0.attention.self.qkv` is quantized with dynamic ranges, which this target cannot run\n  \
          in lowering to openvino\n\nhint: use int8-static for this target"
+    );
+    let local = load(&fixture("families/modernbert/base")).unwrap();
+    let said_of_local =
+        pipeline::compile(&local, &Target::OpenVino, Precision::Bf16, &mut Manager::default()).err().unwrap();
+    assert_eq!(
+        said_of_local.to_string(),
+        "`model.layers.1.attn` has a bias that all heads share, with which openvino computes wrongly in bf16\n\n\
+         hint: use fp32, int8-static or int8-weights for this model"
+    );
+    for target in ["ort-cpu", "tract", "tensorrt-rtx:sm80"] {
+        assert_eq!(
+            said(target, Precision::Bf16),
+            format!(
+                "{target} has no kernels for bf16\n\nhint: use fp16 for it; of all targets, openvino computes in bf16"
+            )
+        );
+    }
+    assert_eq!(
+        said("tensorrt-rtx:sm75", Precision::Int4),
+        "tensorrt-rtx:sm75 runs no layers whose weights alone are of 4 bits\n\nhint: use fp16 for it"
     );
     assert_eq!(
         said("tensorrt-rtx:sm75", Precision::Fp32),

@@ -138,11 +138,11 @@ fn preference(engine: &EngineEntry) -> (u8, u8) {
         Precision::Int8 => 0,
         Precision::Int8Fast => 1,
         Precision::Int8Static => 2,
-        Precision::Fp16 => 3,
-        Precision::Fp32 => 4,
-    };
-        Precision::Fp16 => 2,
-        Precision::Fp32 => 3,
+        Precision::Bf16 => 3,
+        Precision::Int8Weights => 4,
+        Precision::Int4 => 5,
+        Precision::Fp16 => 6,
+        Precision::Fp32 => 7,
     };
     (runtime, precision)
 }

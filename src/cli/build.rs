@@ -32,7 +32,7 @@ pub struct BuildArgs {
     /// A TOML file that says what to build.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Where engines are to run, instead of the recipe's: ort-cpu, tract, tensorrt-rtx:smNN.
+    /// Where engines are to run, instead of the recipe's: ort-cpu, openvino, tract, tensorrt-rtx:smNN.
     #[arg(long, value_name = "TARGET")]
     target: Vec<Target>,
     /// Adds an engine in this precision for every target that has it.
@@ -100,7 +100,11 @@ fn engines(args: &BuildArgs, recipe: &Recipe) -> Result<Vec<EngineSpec>> {
         let plain = if gpu { Precision::Fp16 } else { Precision::Fp32 };
         engines.push(EngineSpec::new(target.clone(), plain));
         match args.quantize {
-            Some(precision) if precision != plain && *target == Target::OrtCpu => {
+            Some(precision)
+                if precision != plain
+                    && matches!(target, Target::OrtCpu | Target::OpenVino)
+                    && pipeline::supports(target, precision) =>
+            {
                 engines.push(EngineSpec::new(target.clone(), precision))
             }
             _ => {}

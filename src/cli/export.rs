@@ -30,10 +30,10 @@ Examples:
 pub struct ExportArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// The number format: fp32, fp16, int8.
+    /// The number format: fp32, fp16, bf16, int8, int8-weights, int4.
     #[arg(long, value_name = "PRECISION", default_value = "fp32")]
     precision: Precision,
-    /// Whose operators are used: ort-cpu, tract (plain ONNX), tensorrt-rtx:smNN.
+    /// Whose operators are used: ort-cpu, openvino, tract (plain ONNX), tensorrt-rtx:smNN.
     #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
     target: Target,
     #[command(flatten)]
@@ -104,7 +104,8 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     }
     screen.begin("writing", Some(graph.weights().map(|(_, _, w)| w.byte_len() as u64).sum()));
     let name = file_name(&args.output);
-    let written = onnx::write(&graph, &stage.path(&name), &|bytes| screen.advance(bytes))?;
+    let metadata = pipeline::hints(&args.target, args.precision).metadata();
+    let written = onnx::write_with(&graph, &stage.path(&name), &metadata, &|bytes| screen.advance(bytes))?;
     let adapters =
         adapters.iter().map(|given| write_adapter(given, &stage, &args.output)).collect::<Result<Vec<_>>>()?;
     if let (Some(keepsake), Some(calibrator)) = (keepsake, &calibrator) {

@@ -129,6 +129,16 @@ ops! {
         to: DType, /// One step of the activations.
         scale: f32, /// What stands for 0.
         zero_point: i64 };
+    /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose weights alone are 8-bit, per
+    /// output channel.
+    WeightQuantLinear;
+    /// `(x […, k], values u8 [n, blocks, size · bits / 8], scales [n, blocks], zero_points u8 [n, ⌈blocks · bits / 8⌉]?,
+    /// bias [n]?) → […, n]`: a [`Op::Linear`] whose weights alone are of 8 or 4 bits, in blocks of `size` along `k`.
+    BlockQuantLinear { /// Bits of a weight.
+        bits: i64, /// Elements of a block.
+        size: i64 };
+    /// `(values i8 [v, h], scales [v], ids […]) → f32 […, h]`: rows of a table in 8 bits, one scale for each.
+    QuantEmbed;
     /// `(x […, h], scale [h], bias [h]?) → […, h]`: normalized over the last dimension (arXiv 1607.06450).
     LayerNorm { /// Added to the variance.
         epsilon: f32 };
@@ -315,6 +325,11 @@ ops! {
     /// `(a u8 or i8 […, k], values i8 [k, n], a_scale [], scales [n], a_zero_point [], zero_points?, bias [n]?) → f32
     /// […, n]`.
     MatMulIntegerToFloat;
+    /// `(x […, k], values u8 [n, blocks, size · bits / 8], scales [n, blocks], zero_points?, order?, bias [n]?) → […, n]`,
+    /// the weights as in [`Op::BlockQuantLinear`].
+    MatMulNBits { /// Bits of a weight.
+        bits: i64, /// Elements of a block.
+        size: i64 };
     /// The exact [`Op::Gelu`] in one kernel.
     FusedGelu;
 }

@@ -10,6 +10,7 @@ mod group_neurons;
 mod half;
 mod quantize;
 mod smooth;
+mod stored;
 
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,9 @@ pub use first_token::FirstToken;
 pub use fuse_qkv::FuseQkv;
 pub use group_neurons::GroupNeurons;
 pub use half::Half;
-pub use quantize::{ActivationType, QuantizeDynamic, QuantizeStatic};
+pub use quantize::{ActivationType, QuantizeDynamic, QuantizeEmbeddings, QuantizeStatic, QuantizeWeights};
 pub use smooth::Smooth;
+pub use stored::Stored;
 
 /// One change to the graph.
 pub trait Pass {
@@ -85,7 +87,7 @@ impl Manager {
 }
 
 /// The names of all passes.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 11] = [
     "adapter-inputs",
     "first-token",
     "fuse-qkv",
@@ -93,7 +95,10 @@ pub const NAMES: [&str; 8] = [
     "group-neurons",
     "quantize-dynamic",
     "quantize-static",
+    "quantize-weights",
+    "quantize-embeddings",
     "half",
+    "stored",
 ];
 
 /// Checks that there is a pass of that name.
@@ -158,8 +163,7 @@ mod tests {
     fn every_pass_is_known_by_its_name() {
         let calibration = &RefCell::default();
         let ranges = &Ranges::new();
-        let fixed =
-            QuantizeStatic { ranges, calibration: None, activations: ActivationType::U8, keep: &[] };
+        let fixed = QuantizeStatic { ranges, calibration: None, activations: ActivationType::U8, keep: &[] };
         let all: [&dyn Pass; NAMES.len()] = [
             &AdapterInputs::default(),
             &FirstToken,
@@ -168,15 +172,17 @@ mod tests {
             &GroupNeurons { calibration, groups: 1, keep: &[] },
             &QuantizeDynamic::default(),
             &fixed,
+            &QuantizeWeights { blocks: None, keep: &[] },
+            &QuantizeEmbeddings { keep: &[] },
             &Half(crate::ir::DType::F16),
+            &Stored(crate::ir::DType::F16),
         ];
         assert_eq!(all.map(Pass::name), NAMES);
         all.iter().for_each(|pass| known(pass.name()).unwrap());
         let error = known("fuse-qvk").unwrap_err().to_string();
         assert_eq!(
             error,
-            "no pass is called `fuse-qvk`; known: adapter-inputs, first-token, fuse-qkv, smooth, group-neurons, \
-             quantize-dynamic, quantize-static, half\n\nhint: did you mean fuse-qkv?"
+            format!("no pass is called `fuse-qvk`; known: {}\n\nhint: did you mean fuse-qkv?", NAMES.join(", "))
         );
     }
 }

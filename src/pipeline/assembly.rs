@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::tensorrt::compile_in_child;
-use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, compile};
+use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, compile, hints};
 use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
 use crate::bundle::{self, AdapterEntry, EngineEntry, Manifest, PassEntry, Skipped};
@@ -81,7 +81,8 @@ impl<'a> Assembly<'a> {
         let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
         self.observer.begin(name, Some(total));
         let onnx = self.stage.path(&self.onnx_path(name));
-        let written = onnx::write(&graph, &onnx, &|bytes| self.observer.advance(bytes))?;
+        let metadata = hints(&spec.target, spec.precision).metadata();
+        let written = onnx::write_with(&graph, &onnx, &metadata, &|bytes| self.observer.advance(bytes))?;
         let mut entry = EngineEntry {
             name: name.to_owned(),
             target: spec.target.to_string(),

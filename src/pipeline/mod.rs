@@ -6,30 +6,27 @@ mod assembly;
 mod calibrator;
 mod classes;
 mod fitting;
+mod formats;
 mod limits;
 mod merge;
 mod tensorrt;
 mod unmerged;
 mod vocabulary;
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use crate::adapter::hub::{self, Insertions};
 use crate::adapter::{self, AdapterSource, Combine, Merged};
 use crate::arch::Drawn;
 use crate::bundle::{self, Manifest};
-use crate::calibrate::Estimator;
 use crate::checkpoint::{Checkpoint, StateDict, json};
 use crate::error::{Error, Result};
-use crate::ir::{DType, Graph, Role};
+use crate::ir::{Graph, Role};
 use crate::output::{self, Stage};
-use crate::passes::{
-    ActivationType, FirstToken, FuseQkv, GroupNeurons, Half, Manager, QuantizeDynamic, QuantizeStatic, Smooth,
-};
+use crate::passes::{FirstToken, FuseQkv, Manager};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
-use crate::target::{DynamicQuantForm, Target};
+use crate::target::Target;
 use crate::task::Task;
 use crate::verify::{Verified, verify};
 use crate::{arch, back};
@@ -38,6 +35,7 @@ pub use answers::{Judge, encoder, max_length};
 use assembly::Assembly;
 pub use calibrator::{Calibrator, Keepsake};
 pub use fitting::Fitting;
+pub use formats::{hints, supports};
 pub use merge::{MergeRequest, merge};
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
@@ -167,7 +165,7 @@ pub struct Scheme<'a> {
     pub target: &'a Target,
     /// Its number format.
     pub precision: Precision,
-    /// Linear layers that stay in full precision.
+    /// Layers and tables that stay in full precision.
     pub keep: &'a [Role],
     /// Texts that 8-bit layers are fitted to. Without them weights are rounded to the nearest, and activations are
     /// left as they are.
@@ -181,68 +179,11 @@ impl<'a> Scheme<'a> {
     }
 }
 
-/// The graph of an engine: the passes of its precision, then the lowering of its target.
+/// The graph of an engine: the passes of its number format, then the lowering of its target.
 pub fn compile(model: &Model, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
-    let target = scheme.target;
-    let mut graph = prepare(model, target, manager)?;
-    match scheme.precision {
-        Precision::Fp32 if !target.capabilities().fp32_gemm => {
-            return Err(Error::unsupported(format!("{target} multiplies no 32-bit matrices")).hint("use fp16 for it"));
-        }
-        Precision::Fp32 => {}
-        Precision::Fp16 => graph = manager.run(&graph, &Half(DType::F16))?,
-        Precision::Int8 | Precision::Int8Fast | Precision::Int8Static => graph = quantize(&graph, scheme, manager)?,
-    }
+    let graph = prepare(model, scheme.target, manager)?;
+    let graph = formats::apply(&graph, scheme, manager)?;
     back::lower(&graph, target)
-}
-
-/// Channels are brought to one size, then rounded for what they carry.
-fn quantize(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
-    let can = scheme.target.capabilities();
-    let looks = !matches!(can.dynamic_quant, DynamicQuantForm::None { .. });
-    match (scheme.precision, looks) {
-        (Precision::Int8Static, _) | (_, false) => quantize_fixed(graph, scheme, manager),
-        _ => quantize_dynamic(graph, scheme, manager),
-    }
-}
-
-/// How many ranges the neurons of a feed-forward block get at most.
-fn groups(precision: Precision) -> usize {
-    if precision == Precision::Int8 { 3 } else { 1 }
-}
-
-/// Engines that find the ranges of activations when they run.
-fn quantize_dynamic(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
-    let keep = scheme.keep;
-    let Some(calibrator) = scheme.calibrator else {
-        return manager.run(graph, &QuantizeDynamic { calibration: None, keep });
-    };
-    let calibration = &RefCell::new(calibrator.on(graph)?);
-    let graph = manager.run(graph, &Smooth { calibration, keep })?;
-    let graph = manager.run(&graph, &GroupNeurons { calibration, groups: groups(scheme.precision), keep })?;
-    manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration), keep })
-}
-
-/// Engines that are told the ranges.
-fn quantize_fixed(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
-    let (keep, can) = (scheme.keep, scheme.target.capabilities());
-    let Some(calibrator) = scheme.calibrator else {
-        return Err(Error::bad_input(format!(
-            "{} for {} needs the ranges of the activations, and none were observed",
-            scheme.precision, scheme.target
-        ))
-        .hint("calibrate with texts like those that the engine will answer"));
-    };
-    let calibration = &RefCell::new(calibrator.on(graph)?.fixed());
-    let graph = manager.run(graph, &Smooth { calibration, keep })?;
-    let graph = manager.run(&graph, &GroupNeurons { calibration, groups: groups(scheme.precision), keep })?;
-    let ranges = match calibrator.estimator() {
-        Estimator::MinMax => calibration.borrow().ranges(Estimator::MinMax),
-        // What clips has to know how often each size comes, which is not known of values that passes made.
-        other => calibrator.on(&graph)?.ranges(other),
-    };
-    let activations = if can.symmetric_activations { ActivationType::S8 } else { ActivationType::U8 };
-    manager.run(&graph, &QuantizeStatic { ranges: &ranges, calibration: Some(calibration), activations, keep })
 }
 
 /// What a bundle, or one model, is built from.

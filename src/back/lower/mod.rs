@@ -18,7 +18,7 @@ use std::collections::HashMap;
 
 use crate::error::Result;
 use crate::ir::{Action, DType, Dim, Graph, Node, Op, Rewriter, ValueId, rewrite};
-use crate::target::{AttentionForm, Capabilities, DynamicQuantForm, GeluForm, StaticQuantForm, Target};
+use crate::target::{AttentionForm, Capabilities, DynamicQuantForm, GeluForm, StaticQuantForm, Target, WeightForm};
 use crate::verify::{Verified, verify};
 
 /// The graph in the operations of `target`.
@@ -79,6 +79,15 @@ impl Lowering {
                 DynamicQuantForm::Plain => quant::dynamic_plain(rw, node)?,
                 DynamicQuantForm::None { instead } => return Err(quant::no_dynamic(rw, node, instead)),
             },
+            Op::WeightQuantLinear => quant::widened(rw, node)?,
+            Op::BlockQuantLinear { bits, size } => {
+                let form = usize::try_from(*bits).map_or(WeightForm::None, |bits| self.can.weights_of(bits));
+                match form {
+                    WeightForm::Blocks { .. } => quant::blocks(rw, node, *bits, *size)?,
+                    WeightForm::Channels | WeightForm::None => return Err(quant::no_blocks(rw, node, *bits)),
+                }
+            }
+            Op::QuantEmbed => quant::embed(rw, node)?,
             Op::StaticQuantLinear { to, scale, zero_point } => {
                 let steps = (*to, *scale, *zero_point);
                 match self.can.static_quant {

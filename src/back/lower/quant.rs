@@ -110,6 +110,44 @@ fn integer(rw: &mut Rewriter, node: &Node, x: &Quantized) -> Result<ValueId> {
     biased(rw, name, bias, |rw, name| rw.node(name, Op::Mul, &[product, steps]))
 }
 
+/// `WeightQuantLinear = x · dequantize(w₈) + b`
+pub(super) fn widened(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
+    let (name, x) = (rw.name(node), rw.required(node, 0)?);
+    let (values, scales) = (rw.required(node, 1)?, rw.required(node, 2)?);
+    let w = rw.node(&format!("{name}.w"), Op::DequantizeLinear { axis: 1 }, &[values, scales])?;
+    let bias = rw.operand(node, 3)?;
+    biased(rw, name, bias, |rw, name| rw.node(name, Op::MatMul, &[x, w]))
+}
+
+/// `BlockQuantLinear = com.microsoft.MatMulNBits`, with the bias inside
+pub(super) fn blocks(rw: &mut Rewriter, node: &Node, bits: i64, size: i64) -> Result<ValueId> {
+    let mut operands: Vec<_> = (0..4).map(|i| rw.operand(node, i)).collect::<Result<_>>()?;
+    operands.extend([None, rw.operand(node, 4)?]);
+    while operands.last() == Some(&None) {
+        operands.pop();
+    }
+    only(rw.nodes(rw.name(node), Op::MatMulNBits { bits, size }, &operands)?)
+}
+
+pub(super) fn no_blocks(rw: &Rewriter, node: &Node, bits: i64) -> Error {
+    Error::unsupported(format!(
+        "`{}` has weights of {bits} bits in blocks, which this target cannot run",
+        rw.name(node)
+    ))
+}
+
+/// `QuantEmbed(v₈, s, ids) = v₈[ids] · s[ids]`
+pub(super) fn embed(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
+    let name = rw.name(node);
+    let (values, scales, ids) = (rw.required(node, 0)?, rw.required(node, 1)?, rw.required(node, 2)?);
+    let rows = rw.node(&format!("{name}.int8"), Op::Gather { axis: 0 }, &[values, ids])?;
+    let rows = rw.node(&format!("{name}.float"), Op::Cast { to: DType::F32 }, &[rows])?;
+    let steps = rw.node(&format!("{name}.scales"), Op::Gather { axis: 0 }, &[scales, ids])?;
+    let last = rw.ty(steps).rank() as i64;
+    let steps = rw.node(&format!("{name}.steps"), Op::Unsqueeze { axes: vec![last] }, &[steps])?;
+    rw.node(name, Op::Mul, &[rows, steps])
+}
+
 fn only(outputs: Vec<ValueId>) -> Result<ValueId> {
     outputs.first().copied().ok_or_else(|| Error::bug("an operation without outputs"))
 }

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use onnx_protobuf::type_proto::{self, Tensor as TensorTypeProto};
 use onnx_protobuf::{
-    GraphProto, ModelProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto,
+    GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    tensor_shape_proto,
 };
 
 use crate::error::Result;
@@ -34,11 +35,33 @@ const LARGEST_MESSAGE: u64 = (1 << 31) - (1 << 20);
 ///
 /// The file is complete and synced when this returns; to put it in place safely is the caller's part.
 pub fn write(graph: &Verified<Graph>, path: &Path, progress: &Progress<'_>) -> Result<Written> {
-    write_up_to(graph, path, LARGEST_MESSAGE, progress)
+    write_with(graph, path, &[], progress)
 }
 
-fn write_up_to(graph: &Verified<Graph>, path: &Path, largest: u64, progress: &Progress<'_>) -> Result<Written> {
-    let messages = messages(graph)?;
+/// Like [`write()`], with names and values that the file says of itself.
+pub fn write_with(
+    graph: &Verified<Graph>,
+    path: &Path,
+    metadata: &[(String, String)],
+    progress: &Progress<'_>,
+) -> Result<Written> {
+    write_up_to(graph, path, metadata, LARGEST_MESSAGE, progress)
+}
+
+fn write_up_to(
+    graph: &Verified<Graph>,
+    path: &Path,
+    metadata: &[(String, String)],
+    largest: u64,
+    progress: &Progress<'_>,
+) -> Result<Written> {
+    let mut messages = messages(graph)?;
+    let entry = |(key, value): &(String, String)| StringStringEntryProto {
+        key: key.clone(),
+        value: value.clone(),
+        ..Default::default()
+    };
+    messages.model.metadata_props = metadata.iter().map(entry).collect();
     let mut weights = messages.constants;
     // A reader takes an initializer that is an input too for what stands in where the input is not given.
     weights.extend(graph.defaults().map(|(value, default)| (value.name.clone(), default.clone())));
@@ -150,7 +173,7 @@ mod tests {
     fn write_and_read(graph: &Verified<Graph>, largest: u64) -> (tempfile::TempDir, Written, ModelProto) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.onnx");
-        let written = write_up_to(graph, &path, largest, QUIET).unwrap();
+        let written = write_up_to(graph, &path, &[], largest, QUIET).unwrap();
         assert_eq!(written.bytes, written.files.iter().map(|file| fs::metadata(file).unwrap().len()).sum::<u64>());
         let model = ModelProto::parse_from_bytes(&fs::read(path).unwrap()).unwrap();
         (dir, written, model)

@@ -4,7 +4,7 @@ use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{AttributeProto, NodeProto};
 
 use crate::error::{Error, Result};
-use crate::ir::{DType, Graph, Node, Op, Weight};
+use crate::ir::{DType, Dim, Graph, Node, Op, Weight};
 
 /// The domain of ONNX Runtime's own operators.
 pub(super) const MICROSOFT: &str = "com.microsoft";
@@ -90,6 +90,15 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
             spelled.float("scale", *scale);
         }
         Op::DynamicQuantizeMatMul | Op::MatMulIntegerToFloat => spelled.node.domain = MICROSOFT.to_owned(),
+        Op::MatMulNBits { bits, size } => {
+            spelled.node.domain = MICROSOFT.to_owned();
+            spelled.int("K", known(graph, node, 0, |shape| shape.last())?);
+            spelled.int("N", known(graph, node, 1, |shape| shape.first())?);
+            spelled.int("bits", *bits);
+            spelled.int("block_size", *size);
+            // Activations may be quantized block by block, too: the products of 8 bits are the fast ones.
+            spelled.int("accuracy_level", 4);
+        }
         Op::FusedGelu => {
             spelled.node.domain = MICROSOFT.to_owned();
             spelled.node.op_type = "Gelu".to_owned();
@@ -116,6 +125,9 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         | Op::Linear
         | Op::DynamicQuantLinear
         | Op::StaticQuantLinear { .. }
+        | Op::WeightQuantLinear
+        | Op::BlockQuantLinear { .. }
+        | Op::QuantEmbed
         | Op::Gelu { .. }
         | Op::Attention { .. }
         | Op::Select { .. } => {
@@ -123,6 +135,14 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         }
     }
     Ok(spelled)
+}
+
+/// A size of an operand that is known now.
+fn known(graph: &Graph, node: &Node, i: usize, which: fn(&[Dim]) -> Option<&Dim>) -> Result<i64> {
+    let operand = node.inputs.get(i).copied().flatten();
+    let size = operand.and_then(|id| which(&graph.value(id).ty.shape)?.fixed());
+    size.and_then(|size| i64::try_from(size).ok())
+        .ok_or_else(|| Error::bug(format!("a size of operand {i} of `{}` is not known", graph.node_name(node))))
 }
 
 impl Spelled {

@@ -2,7 +2,7 @@
 
 use super::{Inferred, Operands, project};
 use crate::ir::op::Op;
-use crate::ir::types::{DType, TensorType};
+use crate::ir::types::{DType, Dim, TensorType};
 
 /// One number of that type.
 fn scalar(dtype: DType) -> TensorType {
@@ -39,6 +39,51 @@ pub(super) fn static_linear(o: &Operands, to: DType, scale: f32, zero_point: i64
         return o.fail(format!("`x` must be floats, found {x}"));
     }
     per_channel(o, x, 2, 3)
+}
+
+pub(super) fn weight_linear(o: &Operands) -> Inferred {
+    o.count(3, 4)?;
+    let x = o.get(0, "x")?;
+    if !x.dtype.is_float() {
+        return o.fail(format!("`x` must be floats, found {x}"));
+    }
+    per_channel(o, x, 2, 3)
+}
+
+/// A product with weights in blocks; `bias` is the place of the bias.
+pub(super) fn block_linear(o: &Operands, bits: i64, size: i64, bias: usize) -> Inferred {
+    o.count(3, bias + 1)?;
+    let (x, values) = (o.get(0, "x")?, o.get(1, "values")?);
+    let (Ok(bits @ (4 | 8)), Ok(size @ 16..)) = (usize::try_from(bits), usize::try_from(size)) else {
+        return o.fail(format!("blocks of {size} elements of {bits} bits are not known"));
+    };
+    let k = x.shape.last().and_then(Dim::fixed).filter(|_| x.dtype == DType::F32);
+    let (Some(k), Some(n)) = (k, values.shape.first().and_then(Dim::fixed)) else {
+        return o.fail(format!("{x} cannot be multiplied by {values}"));
+    };
+    let blocks = k.div_ceil(size);
+    o.expect(1, "values", &TensorType::new(DType::U8, [n, blocks, size / 8 * bits]))?;
+    o.expect(2, "scales", &TensorType::new(DType::F32, [n, blocks]))?;
+    o.expect_optional(3, "zero_points", &TensorType::new(DType::U8, [n, (blocks * bits).div_ceil(8)]))?;
+    if let (5, Some(order)) = (bias, o.optional(4)) {
+        return o.fail(format!("weights are in their own order, found {order}"));
+    }
+    o.expect_optional(bias, "bias", &TensorType::new(DType::F32, [n]))?;
+    let leading = x.shape.iter().take(x.rank().saturating_sub(1)).cloned();
+    Ok(vec![TensorType::new(DType::F32, leading.chain([Dim::Fixed(n)]))])
+}
+
+pub(super) fn embed(o: &Operands) -> Inferred {
+    o.count(3, 3)?;
+    let (values, ids) = (o.get(0, "values")?, o.get(2, "ids")?);
+    let [rows, width] = values.shape.as_slice() else {
+        return o.fail(format!("`values` must be a matrix, found {values}"));
+    };
+    if values.dtype != DType::I8 || ids.dtype != DType::I64 {
+        return o.fail(format!("`values` must be i8 and `ids` i64, found {values} and {ids}"));
+    }
+    o.expect(1, "scales", &TensorType::new(DType::F32, [rows.clone()]))?;
+    Ok(vec![TensorType::new(DType::F32, ids.shape.iter().chain([width]).cloned())])
 }
 
 /// The product of `x` and 8-bit values, operand 1, with scales and a bias for each channel, all in the type of `x`.

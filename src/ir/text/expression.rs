@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::parse::{Parsed, Parser};
 use crate::error::{Error, Result};
-use crate::ir::weight::{Expr, Majority, Weight};
+use crate::ir::weight::{BlockPart, Blocks, Expr, Majority, Weight};
 use crate::ir::{DType, TensorType};
 
 /// Deepest nesting that is parsed.
@@ -79,6 +79,10 @@ impl Display for Expression<'_> {
             Expr::LowRank { of, rank, .. } => write!(f, "lowrank({rank}, {})", inner(of)),
             Expr::QuantizedValues { of, axis } => write!(f, "quantized({axis}, {})", inner(of)),
             Expr::QuantizedScales { of, axis } => write!(f, "scales({axis}, {})", inner(of)),
+            Expr::Blocks { of, how, part } => {
+                let zero = if how.zero_points { "own" } else { "middle" };
+                write!(f, "blocks({}, {}, {}, {zero}, {})", part.name(), how.bits, how.size, inner(of))
+            }
         }
     }
 }
@@ -197,6 +201,20 @@ impl Parser<'_> {
                 let axis = self.integer()?;
                 let (values, scales) = plain(self.next(depth)?.quantize(axis))?;
                 Ok(if kind == "scales" { scales } else { values })
+            }
+            "blocks" => {
+                let part = self.value("part of blocks", BlockPart::from_name)?;
+                self.expect(',')?;
+                let bits = self.integer()?;
+                self.expect(',')?;
+                let size = self.integer()?;
+                self.expect(',')?;
+                let zero_points = self.value("choice of zero points", |word| match word {
+                    "own" => Some(true),
+                    "middle" => Some(false),
+                    _ => None,
+                })?;
+                plain(self.next(depth)?.in_blocks(Blocks { bits, size, zero_points }, part))
             }
             _ => Err(format!("unknown weight expression `{kind}`")),
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::{DType, Expr, Weight, combine, linear, quantized};
+use super::{DType, Expr, Weight, blocks, combine, linear, quantized};
 use crate::error::{Error, Result, printable};
 
 /// The elements of a weight, borrowed from a mapped file where nothing had to be computed.
@@ -64,6 +64,7 @@ impl Weight {
             Expr::LowRank { of, rank, found } => Evaluated::Floats(linear::low_rank(of, *rank, found)?),
             Expr::QuantizedValues { of, axis } => quantized::values(of, *axis)?,
             Expr::QuantizedScales { of, axis } => Evaluated::Floats(quantized::scales(of, *axis)?),
+            Expr::Blocks { of, how, part } => blocks::evaluated(of, *how, *part)?,
         })
     }
 

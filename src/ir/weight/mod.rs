@@ -5,6 +5,7 @@
 //! The constructors check shapes and keep expressions in a normal form: a transposition stands outside a
 //! concatenation, and two transpositions cancel.
 
+mod blocks;
 mod combine;
 mod evaluate;
 mod linear;
@@ -19,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 use super::types::{DType, TensorType};
 use crate::error::{Error, Result, printable};
 
+pub use blocks::{BlockPart, Blocks};
 pub use combine::Majority;
 pub use evaluate::Evaluated;
 use svd::Factors;
@@ -162,6 +164,15 @@ pub enum Expr {
         /// The channel dimension.
         axis: usize,
     },
+    /// A part of the rows of `of` in blocks of 8 or 4 bits.
+    Blocks {
+        /// What is quantized, of rank 2.
+        of: Weight,
+        /// Into what.
+        how: Blocks,
+        /// Which part.
+        part: BlockPart,
+    },
 }
 
 impl Weight {
@@ -224,7 +235,8 @@ impl Weight {
             | Expr::Prune { of: w, .. }
             | Expr::LowRank { of: w, .. }
             | Expr::QuantizedValues { of: w, .. }
-            | Expr::QuantizedScales { of: w, .. } => w.source_name(),
+            | Expr::QuantizedScales { of: w, .. }
+            | Expr::Blocks { of: w, .. } => w.source_name(),
         }
     }
 

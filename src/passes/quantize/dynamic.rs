@@ -25,7 +25,7 @@ impl Pass for QuantizeDynamic<'_> {
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
-        let mut channels = Channels::for_what_is_known(graph, self.calibration, self.keep)?;
+        let mut channels = Channels::of_fitted_layers(graph, self.calibration, self.keep)?;
         linears(graph, self.keep, |rw, node| {
             let [values, scales] = channels.of(rw, node)?;
             let mut operands = vec![rw.required(node, 0)?, values, scales];

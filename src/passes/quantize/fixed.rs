@@ -41,7 +41,7 @@ impl Pass for QuantizeStatic<'_> {
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
-        let mut channels = Channels::for_what_is_known(graph, self.calibration, self.keep)?;
+        let mut channels = Channels::of_fitted_layers(graph, self.calibration, self.keep)?;
         linears(graph, self.keep, |rw, node| {
             let input = node.operand(0).map(|id| rw.old().value(id).name.as_str());
             let Some(range) = input.and_then(|name| self.ranges.get(name)) else {

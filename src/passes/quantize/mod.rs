@@ -5,7 +5,9 @@
 //! operands are both activations, and quantizing them costs more answers than it wins time.
 
 mod dynamic;
+mod embeddings;
 mod fixed;
+mod weights;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,7 +21,9 @@ use crate::error::{Error, Result, printable};
 use crate::ir::{Action, Block, DType, Graph, Node, Op, Rewriter, Role, ValueId, Weight, rewrite};
 
 pub use dynamic::QuantizeDynamic;
+pub use embeddings::QuantizeEmbeddings;
 pub use fixed::{ActivationType, QuantizeStatic};
+pub use weights::QuantizeWeights;
 
 /// What becomes of a layer: the value that stands for it, or why it is left.
 type Outcome = std::result::Result<ValueId, String>;
@@ -58,7 +62,7 @@ fn reason_to_leave(graph: &Graph, node: &Node, keep: &[Role]) -> Option<&'static
         return Some("it is kept in full precision");
     }
     match node.role.map(|role| role.part.block()) {
-        Some(Block::Attention | Block::FeedForward) if weight(graph, node).is_some() => None,
+        Some(Block::Attention | Block::FeedForward) if constant(graph, node, 1).is_some() => None,
         Some(Block::Attention | Block::FeedForward) => Some("its weight is not a constant"),
         Some(Block::Outliers) => Some("its channels are outliers"),
         Some(Block::Embedding | Block::Head) => Some("heads keep full precision"),
@@ -67,35 +71,53 @@ fn reason_to_leave(graph: &Graph, node: &Node, keep: &[Role]) -> Option<&'static
     }
 }
 
-/// The weight of a linear layer, where it is a constant.
-fn weight<'a>(graph: &'a Graph, node: &Node) -> Option<(ValueId, &'a Weight)> {
-    let id = node.operand(1)?;
+/// The constant that an operand of a node is.
+fn constant<'a>(graph: &'a Graph, node: &Node, operand: usize) -> Option<(ValueId, &'a Weight)> {
+    let id = node.operand(operand)?;
     Some((id, graph.weight(id)?))
 }
 
-/// 8-bit values and scales of a weight.
+/// The same, where the choice of nodes has seen to it.
+fn known_constant<'a>(rw: &Rewriter<'a>, node: &Node, operand: usize) -> Result<(ValueId, &'a Weight)> {
+    constant(rw.old(), node, operand)
+        .ok_or_else(|| Error::bug(format!("operand {operand} of `{}` is not a constant", rw.name(node))))
+}
+
+/// 8-bit values and scales of a matrix.
 type Pair = (Weight, Weight);
 
-/// 8-bit weights by output channel. One that several layers share is quantized once.
-#[derive(Default)]
+/// 8-bit matrices with one scale for each channel. One that several nodes share is quantized once.
 struct Channels {
+    operand: usize,
+    axis: usize,
+    /// Those that are not rounded to the nearest.
     fitted: HashMap<ValueId, Pair>,
     drawn: HashMap<ValueId, [ValueId; 2]>,
 }
 
 impl Channels {
-    /// With the weights of all layers of which it is known what they read rounded for it, side by side; one that two
-    /// layers share for the first.
-    fn for_what_is_known(
+    /// The weights of linear layers, by output channel.
+    fn of_layers() -> Channels {
+        Channels { operand: 1, axis: 1, fitted: HashMap::new(), drawn: HashMap::new() }
+    }
+
+    /// The tables of embeddings, by row.
+    fn of_tables() -> Channels {
+        Channels { operand: 0, axis: 0, ..Channels::of_layers() }
+    }
+
+    /// The weights of linear layers. Where it is known what they read, they are rounded for it, side by side; one that
+    /// two layers share for the first.
+    fn of_fitted_layers(
         graph: &Graph,
         calibration: Option<&RefCell<Calibration>>,
         keep: &[Role],
     ) -> Result<Channels> {
-        let Some(calibration) = calibration else { return Ok(Channels::default()) };
+        let Some(calibration) = calibration else { return Ok(Channels::of_layers()) };
         let calibration = calibration.borrow();
         let mut jobs: Vec<(ValueId, &Weight, &Activations)> = Vec::new();
         for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
-            let (Some(x), Some((id, weight))) = (node.operand(0), weight(graph, node)) else { continue };
+            let (Some(x), Some((id, weight))) = (node.operand(0), constant(graph, node, 1)) else { continue };
             let known = calibration.get(&graph.value(x).name);
             if let (None, Some(seen)) = (reason_to_leave(graph, node, keep), known)
                 && !jobs.iter().any(|(other, ..)| *other == id)
@@ -104,20 +126,18 @@ impl Channels {
             }
         }
         let one = |(id, weight, seen): &(ValueId, &Weight, &Activations)| Ok((*id, rounded(weight, seen)?));
-        Ok(Channels { fitted: jobs.par_iter().map(one).collect::<Result<_>>()?, drawn: HashMap::new() })
+        Ok(Channels { fitted: jobs.par_iter().map(one).collect::<Result<_>>()?, ..Channels::of_layers() })
     }
 
-    /// Values and scales of a layer's weight.
+    /// Values and scales of a node's matrix.
     fn of(&mut self, rw: &mut Rewriter, node: &Node) -> Result<[ValueId; 2]> {
-        let (Some(weight), Some(id)) = (rw.constant(node, 1), node.operand(1)) else {
-            return Err(Error::bug(format!("the weight of `{}` is not a constant", rw.name(node))));
-        };
+        let (id, weight) = known_constant(rw, node, self.operand)?;
         if let Some(drawn) = self.drawn.get(&id) {
             return Ok(*drawn);
         }
         let (values, scales) = match self.fitted.get(&id) {
             Some(pair) => pair.clone(),
-            None => weight.quantize(1)?,
+            None => weight.quantize(self.axis)?,
         };
         let of = rw.old().value(id).name.clone();
         let drawn = [rw.weight(&format!("{of}.int8"), values), rw.weight(&format!("{of}.scale"), scales)];

@@ -1,0 +1,183 @@
+//! Values of 8 or 4 bits with one scale for each block of a row, laid out as `MatMulNBits` of ONNX Runtime wants them.
+//!
+//! A row of `k` elements is cut into blocks, the last one filled up with zeros. Elements of 4 bits stand two in a byte,
+//! the first in the lower half; so do zero points.
+
+use super::evaluate::describe;
+use super::{DType, Evaluated, Expr, Weight};
+use crate::error::{Error, Result};
+
+/// How rows are quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// Bits of an element, 8 or 4.
+    pub bits: usize,
+    /// Elements of a block, a power of two from 16 on.
+    pub size: usize,
+    /// Whether each block has a zero point; else 2^(bits − 1) stands for 0.
+    pub zero_points: bool,
+}
+
+/// What a row of blocks is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockPart {
+    /// `u8 [n, blocks, size · bits / 8]`
+    Values,
+    /// `f32 [n, blocks]`
+    Scales,
+    /// `u8 [n, ⌈blocks · bits / 8⌉]`
+    ZeroPoints,
+}
+
+impl BlockPart {
+    /// The name in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            BlockPart::Values => "values",
+            BlockPart::Scales => "scales",
+            BlockPart::ZeroPoints => "zeros",
+        }
+    }
+
+    /// The part with that name.
+    pub fn from_name(name: &str) -> Option<BlockPart> {
+        [BlockPart::Values, BlockPart::Scales, BlockPart::ZeroPoints].into_iter().find(|part| part.name() == name)
+    }
+}
+
+impl Weight {
+    /// A part of the rows of a matrix in blocks.
+    pub fn in_blocks(&self, how: Blocks, part: BlockPart) -> Result<Weight> {
+        let [n, k] = self.matrix("quantize")?;
+        if !matches!(how.bits, 4 | 8) || how.size < 16 || !how.size.is_power_of_two() || how.size > 1 << 20 {
+            return Err(Error::bad_input(format!(
+                "blocks of {} elements of {} bits are not known",
+                how.size, how.bits
+            )));
+        }
+        let blocks = k.div_ceil(how.size);
+        let (dtype, shape) = match part {
+            BlockPart::Values => (DType::U8, vec![n, blocks, how.size * how.bits / 8]),
+            BlockPart::Scales => (DType::F32, vec![n, blocks]),
+            BlockPart::ZeroPoints => (DType::U8, vec![n, (blocks * how.bits).div_ceil(8)]),
+        };
+        Ok(Weight::new(dtype, shape, Expr::Blocks { of: self.cast(DType::F32), how, part }))
+    }
+}
+
+/// Computes a part.
+pub(super) fn evaluated(of: &Weight, how: Blocks, part: BlockPart) -> Result<Evaluated<'static>> {
+    let [_, k] = of.matrix("quantize")?;
+    let values = of.to_f32s()?;
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(Error::bad_input(format!("{} holds NaN or infinity and cannot be quantized", describe(of))));
+    }
+    let rows = values.chunks(k.max(1)).map(|row| row.chunks(how.size));
+    Ok(match part {
+        BlockPart::Scales => Evaluated::Floats(rows.flatten().map(|block| how.grid(block).scale).collect()),
+        BlockPart::ZeroPoints => Evaluated::Bytes(
+            rows.flat_map(|row| how.packed(&row.map(|block| how.grid(block).zero as u8).collect::<Vec<_>>())).collect(),
+        ),
+        BlockPart::Values => Evaluated::Bytes(rows.flatten().flat_map(|block| how.packed(&how.codes(block))).collect()),
+    })
+}
+
+/// The numbers that a block's elements can be: `(code − zero) · scale`.
+struct Grid {
+    scale: f32,
+    zero: f32,
+}
+
+impl Blocks {
+    fn largest_code(self) -> f32 {
+        ((1usize << self.bits) - 1) as f32
+    }
+
+    fn grid(self, block: &[f32]) -> Grid {
+        let middle = (1usize << (self.bits - 1)) as f32;
+        if self.zero_points {
+            let low = block.iter().copied().fold(0.0, f32::min);
+            let high = block.iter().copied().fold(0.0, f32::max);
+            let scale = positive(high / self.largest_code() - low / self.largest_code());
+            return Grid { scale, zero: (-low / scale).round_ties_even() };
+        }
+        // The element of the largest magnitude takes the code 0, which has no opposite: one more step for the others.
+        let largest = block.iter().copied().fold(0.0f32, |m, x| if x.abs() > m.abs() { x } else { m });
+        Grid { scale: if largest == 0.0 { 1.0 } else { -largest / middle }, zero: middle }
+    }
+
+    /// The codes of a block, filled up with those of 0.
+    fn codes(self, block: &[f32]) -> Vec<u8> {
+        let grid = self.grid(block);
+        let code = |x: &f32| ((x / grid.scale).round_ties_even() + grid.zero).clamp(0.0, self.largest_code()) as u8;
+        let mut codes: Vec<u8> = block.iter().map(code).collect();
+        codes.resize(self.size, grid.zero as u8);
+        codes
+    }
+
+    fn packed(self, codes: &[u8]) -> Vec<u8> {
+        if self.bits == 8 {
+            return codes.to_vec();
+        }
+        codes.chunks(2).map(|pair| pair.iter().rev().fold(0, |byte, code| byte << 4 | code)).collect()
+    }
+}
+
+/// A block of zeros has no range; any positive step represents it.
+fn positive(scale: f32) -> f32 {
+    if scale > f32::MIN_POSITIVE { scale } else { 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(how: Blocks, shape: [usize; 2], values: &[f32]) -> (Vec<u8>, Vec<f32>, Vec<u8>) {
+        let w = Weight::f32s(shape.to_vec(), values).unwrap();
+        let part = |part| w.in_blocks(how, part).unwrap();
+        let bytes = |weight: Weight| {
+            let bytes = weight.evaluate().unwrap().as_bytes().to_vec();
+            assert_eq!(bytes.len(), weight.byte_len());
+            bytes
+        };
+        let scales = part(BlockPart::Scales).to_f32s().unwrap().into_owned();
+        (bytes(part(BlockPart::Values)), scales, bytes(part(BlockPart::ZeroPoints)))
+    }
+
+    #[test]
+    fn symmetric_blocks_use_every_code_around_the_middle() {
+        let mut row = vec![0.0; 20];
+        row[..4].copy_from_slice(&[-8.0, 7.0, 3.4, -3.6]);
+        row[16..18].copy_from_slice(&[4.0, -3.5]);
+        let (values, scales, _) = parts(Blocks { bits: 4, size: 16, zero_points: false }, [1, 20], &row);
+        assert_eq!(scales, [1.0, -0.5]);
+        assert_eq!(values[..3], [15 << 4, 4 << 4 | 11, 8 << 4 | 8]);
+        assert_eq!(values[8..10], [15 << 4, 8 << 4 | 8]);
+        let (values, scales, _) = parts(Blocks { bits: 8, size: 16, zero_points: false }, [1, 2], &[-1.0, 0.5]);
+        assert_eq!((values[0], values[1], values[15], scales[0]), (0, 192, 128, 1.0 / 128.0));
+    }
+
+    #[test]
+    fn blocks_with_zero_points_use_the_whole_range() {
+        let mut rows = vec![0.0; 3 * 48];
+        rows[..3].copy_from_slice(&[-1.0, 14.0, 6.6]);
+        rows[16..18].copy_from_slice(&[30.0, 2.0]);
+        rows[48] = -15.0;
+        let (values, scales, zeros) = parts(Blocks { bits: 4, size: 16, zero_points: true }, [3, 48], &rows);
+        assert_eq!(scales, [1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        assert_eq!(values[..3], [15 << 4, 1 << 4 | 8, 1 << 4 | 1]);
+        assert_eq!(values[8], 1 << 4 | 15);
+        assert_eq!(values[24], 15 << 4);
+        assert_eq!(zeros, [1, 0, 15, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_quantized_is_refused() {
+        let w = Weight::f32s(vec![1, 2], &[1.0, f32::INFINITY]).unwrap();
+        let how = Blocks { bits: 4, size: 32, zero_points: false };
+        let said = w.in_blocks(how, BlockPart::Values).unwrap().evaluate().err().unwrap();
+        assert_eq!(said.message(), "a computed tensor holds NaN or infinity and cannot be quantized");
+        let said = w.in_blocks(Blocks { size: 24, ..how }, BlockPart::Values).err().unwrap();
+        assert_eq!(said.message(), "blocks of 24 elements of 4 bits are not known");
+    }
+}

@@ -1,0 +1,172 @@
+//! The passes of a number format, which depend on what the target makes of it.
+
+use std::cell::RefCell;
+
+use super::{Calibrator, Scheme};
+use crate::calibrate::{Calibration, Estimator, Ranges};
+use crate::error::{Error, Result};
+use crate::ir::weight::Blocks;
+use crate::ir::{DType, Dim, Graph, Node, Op};
+use crate::passes::{
+    ActivationType, GroupNeurons, Half, Manager, QuantizeDynamic, QuantizeEmbeddings, QuantizeStatic, QuantizeWeights,
+    Smooth, Stored,
+};
+use crate::precision::Precision;
+use crate::runtime::Hints;
+use crate::target::{DynamicQuantForm, HalfForm, Target, WeightForm};
+use crate::verify::Verified;
+
+/// The graph in the number format of a scheme.
+pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let can = scheme.target.capabilities();
+    let graph = match scheme.precision {
+        Precision::Fp32 if !can.fp32_gemm => {
+            return Err(Error::unsupported(format!("{} multiplies no 32-bit matrices", scheme.target))
+                .hint("use fp16 for it"));
+        }
+        Precision::Fp32 => return Ok(graph.clone()),
+        Precision::Fp16 => return narrowed(graph, scheme.target, DType::F16, manager),
+        Precision::Bf16 => return narrowed(graph, scheme.target, DType::BF16, manager),
+        Precision::Int8Weights => lighter(graph, scheme, 8, manager)?,
+        Precision::Int4 => lighter(graph, scheme, 4, manager)?,
+        Precision::Int8 | Precision::Int8Fast if can.dynamic_quant != DynamicQuantForm::None => {
+            dynamic(graph, scheme, manager)?
+        }
+        Precision::Int8 | Precision::Int8Fast | Precision::Int8Static => fixed(graph, scheme, manager)?,
+    };
+    match can.fp16 {
+        HalfForm::Computed => manager.run(&graph, &Half(DType::F16)),
+        _ => manager.run(&graph, &QuantizeEmbeddings { keep: scheme.keep }),
+    }
+}
+
+/// Floats of 16 bits.
+fn narrowed(graph: &Verified<Graph>, target: &Target, to: DType, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let can = target.capabilities();
+    match if to == DType::BF16 { can.bf16 } else { can.fp16 } {
+        HalfForm::Computed => manager.run(graph, &Half(to)),
+        HalfForm::Stored => manager.run(graph, &Stored(to)),
+        HalfForm::Hinted => {
+            no_shared_bias(graph, target)?;
+            // Half precision holds more digits than the products will, and a runtime that takes no BF16 tensors takes it.
+            manager.run(graph, &Stored(DType::F16))
+        }
+        HalfForm::None => Err(Error::unsupported(format!("{target} has no kernels for {to}"))
+            .hint("use fp16 for it; of all targets, openvino computes in bf16")),
+    }
+}
+
+/// OpenVINO 2025.4 writes outside its memory where it fuses attention in BF16 and one bias serves all heads.
+fn no_shared_bias(graph: &Graph, target: &Target) -> Result<()> {
+    let shared = |node: &Node| {
+        let bias = node.operand(4).filter(|_| matches!(node.op, Op::Attention { .. }));
+        bias.is_some_and(|bias| graph.value(bias).ty.shape.get(1) == Some(&Dim::Fixed(1)))
+    };
+    match graph.nodes().find(|(_, node)| shared(node)) {
+        None => Ok(()),
+        Some((_, node)) => Err(Error::unsupported(format!(
+            "`{}` has a bias that all heads share, with which {target} computes wrongly in bf16",
+            graph.node_name(node)
+        ))
+        .hint("use fp32, int8 or int8-weights for this model")),
+    }
+}
+
+/// Weights of 8 or 4 bits.
+fn lighter(graph: &Verified<Graph>, scheme: &Scheme, bits: usize, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let blocks = match scheme.target.capabilities().weights_of(bits) {
+        WeightForm::Blocks { size, zero_points, .. } => Some(Blocks { bits, size, zero_points }),
+        WeightForm::Channels => None,
+        WeightForm::None => {
+            return Err(Error::unsupported(format!(
+                "{} runs no layers whose weights alone are of {bits} bits",
+                scheme.target
+            ))
+            .hint("use fp16 for it"));
+        }
+    };
+    manager.run(graph, &QuantizeWeights { blocks, keep: scheme.keep })
+}
+
+/// Layers of 8 bits in an engine that finds the ranges of activations when it runs.
+fn dynamic(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let keep = scheme.keep;
+    let Some(calibrator) = scheme.calibrator else {
+        return manager.run(graph, &QuantizeDynamic { calibration: None, keep });
+    };
+    let calibration = &RefCell::new(calibrator.on(graph)?);
+    let graph = evened(graph, scheme, calibration, manager)?;
+    manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration), keep })
+}
+
+/// Layers of 8 bits in an engine that is told the ranges of activations.
+fn fixed(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let can = scheme.target.capabilities();
+    let Some(calibrator) = scheme.calibrator else {
+        return Err(Error::bad_input(format!(
+            "{} for {} needs the ranges of the activations, and none were observed",
+            scheme.precision, scheme.target
+        ))
+        .hint("calibrate with texts like those that the engine will answer"));
+    };
+    let calibration = &RefCell::new(calibrator.on(graph)?.fixed());
+    let graph = evened(graph, scheme, calibration, manager)?;
+    let ranges = ranges(&graph, calibration, calibrator)?;
+    let activations = if can.symmetric_activations { ActivationType::S8 } else { ActivationType::U8 };
+    let pass = QuantizeStatic { ranges: &ranges, calibration: Some(calibration), activations, keep: scheme.keep };
+    manager.run(&graph, &pass)
+}
+
+/// Channels of one size, and neurons of one size side by side.
+fn evened(
+    graph: &Verified<Graph>,
+    scheme: &Scheme,
+    calibration: &RefCell<Calibration>,
+    manager: &mut Manager,
+) -> Result<Verified<Graph>> {
+    let keep = scheme.keep;
+    let groups = if scheme.precision == Precision::Int8 { 3 } else { 1 };
+    let graph = manager.run(graph, &Smooth { calibration, keep })?;
+    manager.run(&graph, &GroupNeurons { calibration, groups, keep })
+}
+
+/// What clips has to know how often each size comes, which is not known of the values that passes make: they are looked
+/// at themselves.
+fn ranges(
+    graph: &Verified<Graph>,
+    calibration: &RefCell<Calibration>,
+    calibrator: &Calibrator,
+) -> Result<Ranges> {
+    match calibrator.estimator() {
+        Estimator::MinMax => Ok(calibration.borrow().ranges(Estimator::MinMax)),
+        clipping => Ok(calibrator.on(graph)?.ranges(clipping)),
+    }
+}
+
+/// Whether a target has engines of that number format; [`super::compile`] refuses the others by name.
+pub fn supports(target: &Target, precision: Precision) -> bool {
+    let can = target.capabilities();
+    match precision {
+        Precision::Fp32 => can.fp32_gemm,
+        Precision::Fp16 => can.fp16 != HalfForm::None,
+        Precision::Bf16 => can.bf16 != HalfForm::None,
+        Precision::Int8 | Precision::Int8Fast | Precision::Int8Static => true,
+        Precision::Int8Weights => can.weights_of(8) != WeightForm::None,
+        Precision::Int4 => can.weights_of(4) != WeightForm::None,
+    }
+}
+
+/// What an engine's file tells the runtime beside the graph.
+pub fn hints(target: &Target, precision: Precision) -> Hints {
+    let can = target.capabilities();
+    let group = |bits| match can.weights_of(bits) {
+        WeightForm::Blocks { group, .. } => u32::try_from(group).unwrap_or(0),
+        _ => 0,
+    };
+    match (target, precision) {
+        (Target::OpenVino, Precision::Bf16) => Hints { bf16: true, ..Hints::default() },
+        (Target::OpenVino, Precision::Int8Weights) => Hints { group: group(8), ..Hints::default() },
+        (Target::OpenVino, Precision::Int4) => Hints { group: group(4), ..Hints::default() },
+        _ => Hints::default(),
+    }
+}
