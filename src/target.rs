@@ -88,10 +88,7 @@ pub enum DynamicQuantForm {
     /// `DynamicQuantizeLinear`, `MatMulInteger` and the scales.
     Plain,
     /// Not at all, or slower than without.
-    None {
-        /// The precision to use instead.
-        instead: &'static str,
-    },
+    None,
 }
 
 /// How a target wants a linear layer with observed 8-bit activations spelled.
@@ -115,6 +112,8 @@ pub enum WeightForm {
         size: usize,
         /// Whether blocks have zero points: closer in few bits, and no faster.
         zero_points: bool,
+        /// Groups in which OpenVINO quantizes the activations; others do it by the blocks.
+        group: usize,
     },
     /// One step for each output channel, by `DequantizeLinear`: a smaller file, and no faster.
     Channels,
@@ -186,8 +185,8 @@ impl Target {
                 dynamic_quant: DynamicQuantForm::Fused,
                 static_quant: StaticQuantForm::Fused,
                 symmetric_activations: false,
-                weights_of_8_bits: WeightForm::Blocks { size: 32, zero_points: false },
-                weights_of_4_bits: WeightForm::Blocks { size: 32, zero_points: true },
+                weights_of_8_bits: WeightForm::Blocks { size: 32, zero_points: false, group: 32 },
+                weights_of_4_bits: WeightForm::Blocks { size: 32, zero_points: true, group: 32 },
                 fp16: HalfForm::Stored,
                 bf16: HalfForm::None,
                 residual_as_sum: true,
@@ -199,11 +198,11 @@ impl Target {
                 attention: AttentionForm::Plain,
                 gelu: GeluForm::Erf,
                 // It runs, but multiplies in 32 bits: slower than FP32.
-                dynamic_quant: DynamicQuantForm::None { instead: "int8-static" },
+                dynamic_quant: DynamicQuantForm::None,
                 static_quant: StaticQuantForm::Annotated,
                 symmetric_activations: false,
-                weights_of_8_bits: WeightForm::Blocks { size: 128, zero_points: false },
-                weights_of_4_bits: WeightForm::Blocks { size: 32, zero_points: true },
+                weights_of_8_bits: WeightForm::Blocks { size: 128, zero_points: false, group: 64 },
+                weights_of_4_bits: WeightForm::Blocks { size: 32, zero_points: true, group: 32 },
                 fp16: HalfForm::Stored,
                 bf16: HalfForm::Hinted,
                 residual_as_sum: false,
@@ -217,7 +216,7 @@ impl Target {
                 static_quant: StaticQuantForm::Plain,
                 symmetric_activations: false,
                 weights_of_8_bits: WeightForm::Channels,
-                weights_of_4_bits: WeightForm::Blocks { size: 32, zero_points: true },
+                weights_of_4_bits: WeightForm::Blocks { size: 32, zero_points: true, group: 32 },
                 fp16: HalfForm::Stored,
                 bf16: HalfForm::None,
                 residual_as_sum: false,
@@ -227,7 +226,7 @@ impl Target {
             Target::TensorRtRtx(capability) => Capabilities {
                 attention: AttentionForm::Plain,
                 gelu: GeluForm::Erf,
-                dynamic_quant: DynamicQuantForm::None { instead: "fp16" },
+                dynamic_quant: DynamicQuantForm::None,
                 static_quant: StaticQuantForm::Annotated,
                 symmetric_activations: true,
                 weights_of_8_bits: WeightForm::None,

@@ -77,7 +77,7 @@ impl Lowering {
             Op::DynamicQuantLinear => match self.can.dynamic_quant {
                 DynamicQuantForm::Fused => quant::dynamic_fused(rw, node)?,
                 DynamicQuantForm::Plain => quant::dynamic_plain(rw, node)?,
-                DynamicQuantForm::None { instead } => return Err(quant::no_dynamic(rw, node, instead)),
+                DynamicQuantForm::None => return Err(quant::no_dynamic(rw, node)),
             },
             Op::WeightQuantLinear => quant::widened(rw, node)?,
             Op::BlockQuantLinear { bits, size } => {

@@ -25,9 +25,9 @@ pub(super) fn dynamic_plain(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
     integer(rw, node, &Quantized { values, scale, zero_point })
 }
 
-pub(super) fn no_dynamic(rw: &Rewriter, node: &Node, instead: &str) -> Error {
+pub(super) fn no_dynamic(rw: &Rewriter, node: &Node) -> Error {
     Error::unsupported(format!("`{}` is quantized with dynamic ranges, which this target cannot run", rw.name(node)))
-        .hint(format!("use {instead} for this target"))
+        .hint("use int8-static for this target")
 }
 
 /// Activations in 8 bits.
