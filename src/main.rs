@@ -12,6 +12,9 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 fn main() -> ExitCode {
     end_cleanly_on_signals();
     leave_watched_panics_to_their_errors();
+    if let Ok(program) = std::env::current_exe() {
+        kilnc::child::set_program(program);
+    }
     let json = std::env::args_os().any(|argument| argument == "--json");
     let outcome = cli::run(Cli::parse());
     while ENDING.load(Ordering::SeqCst) {

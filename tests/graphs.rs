@@ -44,10 +44,11 @@ fn quantize_static_takes_the_ranges_of_the_layers_inputs() {
 
 #[test]
 fn weights_and_tables_alone_are_cut_into_blocks_or_channels() {
-    let blocks = |bits, zero_points| QuantizeWeights { blocks: Some(Blocks { bits, size: 32, zero_points }) };
+    let blocks =
+        |bits, zero_points| QuantizeWeights { blocks: Some(Blocks { bits, size: 32, zero_points }), keep: &[] };
     check("quantize-weights", &after(&[&FuseQkv, &blocks(4, true)]));
     check("ort-cpu.int8-weights", &lowered(&[&FuseQkv, &blocks(8, false)], "ort-cpu"));
-    check("tract.int8-weights", &lowered(&[&FuseQkv, &QuantizeWeights { blocks: None }], "tract"));
+    check("tract.int8-weights", &lowered(&[&FuseQkv, &QuantizeWeights { blocks: None, keep: &[] }], "tract"));
 }
 
 #[test]

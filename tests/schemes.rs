@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 
 use common::{fixture, openvino, place};
 use kilnc::back::{lower, onnx};
-use kilnc::checkpoint::safetensors;
 use kilnc::eval::{Golden, Parity};
 use kilnc::ir::weight::Blocks;
 use kilnc::ir::{Builder, DType, Dim, Graph, Op, Part, TensorType, Weight};
-use kilnc::passes::{FuseQkv, Manager, QuantizeEmbeddings, QuantizeWeights, Ranges};
-use kilnc::pipeline::{self, Model, Source};
+use kilnc::passes::{Manager, QuantizeEmbeddings, QuantizeWeights};
+use kilnc::pipeline::{self, Calibrator, Model, Observer, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Elements, Named, Options, Runtime, Tensor};
 use kilnc::target::Target;
 use kilnc::verify::verify;
-use onnx_protobuf::{Message, ModelProto, ValueInfoProto};
+
+struct Silent;
+impl Observer for Silent {}
 
 const ONE_THREAD: Options = Options { threads: 1 };
 
@@ -36,7 +37,7 @@ fn first_output(graph: Graph, target: &Target, inputs: &Named) -> Vec<f32> {
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();
-    let mut engine = runtime::open_apart(runtime_of(target), &path, ONE_THREAD).unwrap();
+    let mut engine = runtime::open_apart(runtime_of(target), &path, ONE_THREAD, &[]).unwrap();
     match engine.run(inputs).unwrap().remove(0).1.elements {
         Elements::F32(values) => values,
         Elements::I64(_) => panic!("floats were expected"),
@@ -135,7 +136,7 @@ fn layers_with_light_weights_multiply_what_their_blocks_say() {
         let y = b.node("y", Op::Linear, &[x, weight, bias]).unwrap();
         b.output("y", y).unwrap();
         let graph = verify(b.finish()).unwrap();
-        Manager::default().run(&graph, &QuantizeWeights { blocks: how }).unwrap().into_inner()
+        Manager::default().run(&graph, &QuantizeWeights { blocks: how, keep: &[] }).unwrap().into_inner()
     };
     let blocks = |bits, zero_points| Some(Blocks { bits, size: 16, zero_points });
     for target in targets("light weights") {
@@ -166,7 +167,7 @@ fn tables_give_their_rows_times_their_steps() {
         let y = b.node("y", Op::Embed, &[table, ids]).unwrap();
         b.output("y", y).unwrap();
         let graph = verify(b.finish()).unwrap();
-        Manager::default().run(&graph, &QuantizeEmbeddings).unwrap().into_inner()
+        Manager::default().run(&graph, &QuantizeEmbeddings { keep: &[] }).unwrap().into_inner()
     };
     let asked = [5usize, 0, 1023, 7];
     let ids = Elements::I64(asked.map(|id| id as i64).to_vec());
@@ -178,47 +179,7 @@ fn tables_give_their_rows_times_their_steps() {
 }
 
 fn load(checkpoint: &Path) -> kilnc::Result<Model> {
-    pipeline::load(&Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), task: None })
-}
-
-/// The range of every linear layer's input on the inputs of a golden file, by an FP32 engine that gives them out.
-fn observed(model: &Model, golden: &Path) -> Ranges {
-    let fused = Manager::default().run(&model.graph, &FuseQkv).unwrap();
-    let layers = fused.nodes().filter(|(_, node)| node.op == Op::Linear);
-    let names: Vec<String> =
-        layers.filter_map(|(_, node)| Some(fused.value(node.inputs[0]?).name.clone())).collect::<Vec<_>>();
-    let plain = pipeline::compile(model, &Target::OrtCpu, Precision::Fp32, &mut Manager::default()).unwrap();
-    let place = place();
-    let path = place.path().join("tapped.onnx");
-    onnx::write(&plain, &path, &|_| {}).unwrap();
-    let mut tapped = ModelProto::parse_from_bytes(&std::fs::read(&path).unwrap()).unwrap();
-    for name in &names {
-        if !tapped.graph.output.iter().any(|output| output.name == *name) {
-            tapped.graph.as_mut().unwrap().output.push(ValueInfoProto { name: name.clone(), ..Default::default() });
-        }
-    }
-    std::fs::write(&path, tapped.write_to_bytes().unwrap()).unwrap();
-    let mut engine = runtime::open_apart(Runtime::Ort, &path, ONE_THREAD).unwrap();
-    let mut ranges = Ranges::new();
-    for (name, tensor) in engine.run(&golden_inputs(golden)).unwrap() {
-        if let (true, Elements::F32(values)) = (names.contains(&name), &tensor.elements) {
-            let low = values.iter().copied().fold(f32::INFINITY, f32::min);
-            let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            ranges.insert(name, (low, high));
-        }
-    }
-    ranges
-}
-
-fn golden_inputs(golden: &Path) -> Named {
-    let tensors = safetensors::read(golden).unwrap();
-    let input = |(name, weight): (String, Weight)| {
-        let name = name.strip_prefix("in.")?.to_owned();
-        let bytes = weight.evaluate().unwrap().as_bytes().to_vec();
-        let values = bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
-        Some((name, Tensor { shape: weight.shape().to_vec(), elements: Elements::I64(values) }))
-    };
-    tensors.into_iter().filter_map(input).collect()
+    pipeline::load(&Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None })
 }
 
 /// The bare model of every family.
@@ -230,43 +191,32 @@ fn families() -> BTreeMap<String, PathBuf> {
     families
 }
 
-/// An engine's outputs held against PyTorch's.
-fn parity(
-    model: &Model,
-    checkpoint: &Path,
-    target: &Target,
-    precision: Precision,
-    ranges: &Ranges,
-) -> kilnc::Result<Parity> {
-    let graph = pipeline::compile_calibrated(model, target, precision, ranges, &mut Manager::default())?;
+/// An engine's outputs held against PyTorch's, calibrated on the inputs that they belong to.
+fn parity(model: &Model, checkpoint: &Path, target: &Target, precision: Precision) -> kilnc::Result<Parity> {
+    let golden = Golden::read(&checkpoint.join("golden.safetensors"))?;
     let place = place();
+    let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
+    let scheme = Scheme { calibrator: Some(&calibrator), ..Scheme::new(target, precision) };
+    let graph = pipeline::compile(model, &scheme, &mut Manager::default())?;
     let path = place.path().join("model.onnx");
     onnx::write_with(&graph, &path, &pipeline::hints(target, precision).metadata(), &|_| {})?;
-    let mut engine = runtime::open_apart(runtime_of(target), &path, ONE_THREAD)?;
-    Golden::read(&checkpoint.join("golden.safetensors"))?.compare(&mut *engine)
+    golden.compare(&mut *runtime::open_apart(runtime_of(target), &path, ONE_THREAD, &[])?)
 }
 
-#[test]
-fn every_family_keeps_its_answers_in_static_8_bits() {
-    let targets = targets("static INT8 of every family");
-    for (family, checkpoint) in families() {
-        let model = load(&checkpoint).unwrap();
-        let ranges = observed(&model, &checkpoint.join("golden.safetensors"));
-        for target in &targets {
-            let parity = parity(&model, &checkpoint, target, Precision::Int8Static, &ranges)
-                .unwrap_or_else(|e| panic!("{family} on {target}: {e}"));
-            // Random weights are harder on 8 bits than trained ones: this only tells right from wrong.
-            assert!(parity.non_finite == 0 && parity.min_cosine >= 0.9, "{family} on {target}: {parity:?}");
-        }
-    }
-}
-
-/// What each number format may leave of the answers; random weights are harder on few bits than trained ones.
-const FORMATS: [(Precision, f64); 4] =
-    [(Precision::Fp16, 0.9999), (Precision::Bf16, 0.999), (Precision::Int8Weights, 0.99), (Precision::Int4, 0.5)];
+/// What each number format may leave of the answers; random weights are harder on few bits than trained ones, so this
+/// only tells right from wrong.
+const FORMATS: [(Precision, f64); 7] = [
+    (Precision::Fp16, 0.9999),
+    (Precision::Bf16, 0.999),
+    (Precision::Int8, 0.9),
+    (Precision::Int8Fast, 0.9),
+    (Precision::Int8Static, 0.9),
+    (Precision::Int8Weights, 0.99),
+    (Precision::Int4, 0.5),
+];
 
 #[test]
-fn every_family_comes_through_every_format_that_needs_no_calibration() {
+fn every_family_comes_through_every_format() {
     let targets = targets("number formats of every family");
     let mut wrong = Vec::new();
     for (family, checkpoint) in families() {
@@ -277,7 +227,7 @@ fn every_family_comes_through_every_format_that_needs_no_calibration() {
                     // Refused; see below.
                     continue;
                 }
-                let parity = parity(&model, &checkpoint, target, precision, &Ranges::new());
+                let parity = parity(&model, &checkpoint, target, precision);
                 if !parity.as_ref().is_ok_and(|parity| parity.non_finite == 0 && parity.min_cosine >= least) {
                     wrong.push(format!("{family} in {precision} on {target}: {parity:?}"));
                 }
@@ -287,37 +237,32 @@ fn every_family_comes_through_every_format_that_needs_no_calibration() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-#[test]
-fn static_8_bits_without_ranges_are_refused() {
-    let model = load(&fixture("tiny-bert")).unwrap();
-    let error =
-        pipeline::compile(&model, &Target::OrtCpu, Precision::Int8Static, &mut Manager::default()).err().unwrap();
-    assert_eq!(
-        error.to_string(),
-        "int8-static needs the ranges of the activations, and none were observed\n\n\
-         hint: calibrate with texts like those that the engine will answer"
-    );
+/// Compiles without texts to calibrate on.
+fn refused(model: &Model, target: &str, precision: Precision) -> String {
+    let target: Target = target.parse().unwrap();
+    pipeline::compile(model, &Scheme::new(&target, precision), &mut Manager::default()).err().unwrap().to_string()
 }
 
 #[test]
 fn what_a_target_cannot_run_is_refused_by_name() {
     let model = load(&fixture("tiny-bert")).unwrap();
-    let said = |target: &str, precision| {
-        let target: Target = target.parse().unwrap();
-        pipeline::compile(&model, &target, precision, &mut Manager::default()).err().unwrap().to_string()
-    };
-    assert_eq!(
-        said("openvino", Precision::Int8),
-        "`bert.encoder.layer.0.attention.self.qkv` is quantized with dynamic ranges, which this target cannot run\n  \
-         in lowering to openvino\n\nhint: use int8-static for this target"
-    );
+    let said = |target: &str, precision| refused(&model, target, precision);
+    for (target, precision) in
+        [("ort-cpu", Precision::Int8Static), ("openvino", Precision::Int8), ("openvino", Precision::Int8Fast)]
+    {
+        assert_eq!(
+            said(target, precision),
+            format!(
+                "{precision} for {target} needs the ranges of the activations, and none were observed\n\n\
+                 hint: calibrate with texts like those that the engine will answer"
+            )
+        );
+    }
     let local = load(&fixture("families/modernbert/base")).unwrap();
-    let said_of_local =
-        pipeline::compile(&local, &Target::OpenVino, Precision::Bf16, &mut Manager::default()).err().unwrap();
     assert_eq!(
-        said_of_local.to_string(),
+        refused(&local, "openvino", Precision::Bf16),
         "`model.layers.1.attn` has a bias that all heads share, with which openvino computes wrongly in bf16\n\n\
-         hint: use fp32, int8-static or int8-weights for this model"
+         hint: use fp32, int8 or int8-weights for this model"
     );
     for target in ["ort-cpu", "tract", "tensorrt-rtx:sm80"] {
         assert_eq!(

@@ -23,7 +23,7 @@ pub use companion::{Companion, attend};
 /// The hidden subcommand under which this program is started as a child.
 pub const SUBCOMMAND: &str = "internal-child";
 
-/// The program that is started, where it is not this one.
+/// The program that is started.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// Processes that a signal has to end.
@@ -72,10 +72,15 @@ pub enum Answer<T> {
     Failed(SentError),
 }
 
-/// Names the file of the program `kilnc`, for programs that use kilnc as a library: children are started from it. The
-/// first name counts.
+/// Names the file of the program `kilnc`, from which children are started; the first name counts. A program that uses
+/// kilnc as a library and names none has no children.
 pub fn set_program(kilnc: PathBuf) {
     PROGRAM.get_or_init(|| kilnc);
+}
+
+/// Whether children can be started.
+pub fn can_start() -> bool {
+    PROGRAM.get().is_some()
 }
 
 /// Asks a child to do `job`. `what` says in messages what the child was doing.
@@ -103,11 +108,10 @@ struct Started {
 
 impl Started {
     fn new(job: &str, what: &str) -> Result<Started> {
-        let program = match PROGRAM.get() {
-            Some(program) => program.clone(),
-            None => std::env::current_exe()
-                .map_err(|e| Error::bug(format!("{what}: this program's own file is not known: {e}")))?,
-        };
+        let program = PROGRAM.get().ok_or_else(|| {
+            Error::runtime_missing(format!("{what}: the program `kilnc` is not known, of which that would be a child"))
+                .hint("name its file with kilnc::child::set_program")
+        })?;
         let process = Command::new(program)
             .args([SUBCOMMAND, job])
             .stdin(Stdio::piped())

@@ -266,10 +266,12 @@ mod tests {
     }
 
     fn pairs(examples: &[Example]) -> Vec<(&str, Option<&str>)> {
-        let label = |example: &Example| example.truth.as_ref().map(|truth| match truth {
-            Truth::Classes(numbers) if *numbers == [0] => "web",
-            _ => "another",
-        });
+        let label = |example: &Example| {
+            example.truth.as_ref().map(|truth| match truth {
+                Truth::Classes(numbers) if *numbers == [0] => "web",
+                _ => "another",
+            })
+        };
         examples.iter().map(|example| (example.text.as_str(), label(example))).collect()
     }
 

@@ -46,7 +46,13 @@ impl Fitting {
             },
         };
         let name = spec.file.as_deref().map_or_else(|| BUILT_IN.to_owned(), file_name);
-        Ok(Fitting { what, name, files: spec.file.iter().chain(&spec.like).cloned().collect(), draw: spec.draw(), estimator: spec.ranges.unwrap_or_default() })
+        Ok(Fitting {
+            what,
+            name,
+            files: spec.file.iter().chain(&spec.like).cloned().collect(),
+            draw: spec.draw(),
+            estimator: spec.ranges.unwrap_or_default(),
+        })
     }
 
     /// The texts, if that is what it is, and what they are called.
@@ -93,7 +99,13 @@ impl Fitting {
             }
         };
         let built_in = matches!(self.what, What::BuiltIn(_));
-        Ok(calibrator.with_origin(Origin { built_in, files: self.files.clone(), draw: self.draw, cut, estimator: self.estimator }))
+        Ok(calibrator.with_origin(Origin {
+            built_in,
+            files: self.files.clone(),
+            draw: self.draw,
+            cut,
+            estimator: self.estimator,
+        }))
     }
 }
 

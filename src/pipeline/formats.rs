@@ -21,8 +21,9 @@ pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Mana
     let can = scheme.target.capabilities();
     let graph = match scheme.precision {
         Precision::Fp32 if !can.fp32_gemm => {
-            return Err(Error::unsupported(format!("{} multiplies no 32-bit matrices", scheme.target))
-                .hint("use fp16 for it"));
+            return Err(
+                Error::unsupported(format!("{} multiplies no 32-bit matrices", scheme.target)).hint("use fp16 for it")
+            );
         }
         Precision::Fp32 => return Ok(graph.clone()),
         Precision::Fp16 => return narrowed(graph, scheme.target, DType::F16, manager),
@@ -132,11 +133,7 @@ fn evened(
 
 /// What clips has to know how often each size comes, which is not known of the values that passes make: they are looked
 /// at themselves.
-fn ranges(
-    graph: &Verified<Graph>,
-    calibration: &RefCell<Calibration>,
-    calibrator: &Calibrator,
-) -> Result<Ranges> {
+fn ranges(graph: &Verified<Graph>, calibration: &RefCell<Calibration>, calibrator: &Calibrator) -> Result<Ranges> {
     match calibrator.estimator() {
         Estimator::MinMax => Ok(calibration.borrow().ranges(Estimator::MinMax)),
         clipping => Ok(calibrator.on(graph)?.ranges(clipping)),

@@ -183,7 +183,7 @@ impl<'a> Scheme<'a> {
 pub fn compile(model: &Model, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
     let graph = prepare(model, scheme.target, manager)?;
     let graph = formats::apply(&graph, scheme, manager)?;
-    back::lower(&graph, target)
+    back::lower(&graph, scheme.target)
 }
 
 /// What a bundle, or one model, is built from.

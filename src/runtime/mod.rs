@@ -129,17 +129,20 @@ pub fn open_with(runtime: Runtime, path: &Path, options: Options, adapters: &[Pa
     }
 }
 
-/// Like [`open_with`]; a native library does it in a process of its own, with a time limit.
+/// Like [`open_with`]; a native library does it in a process of its own, with a time limit, where children can be
+/// started ([`child::set_program`]).
 pub fn open_apart(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
     match runtime {
-        Runtime::Ort | Runtime::OpenVino => Ok(Box::new(apart::ApartEngine::open(runtime, path, options, adapters)?)),
-        Runtime::Tract | Runtime::TensorRtRtx => open_with(runtime, path, options, adapters),
+        Runtime::Ort | Runtime::OpenVino if child::can_start() => {
+            Ok(Box::new(apart::ApartEngine::open(runtime, path, options, adapters)?))
+        }
+        _ => open_with(runtime, path, options, adapters),
     }
 }
 
 /// Whether engines of this runtime can run on this machine; the error says what is missing and how to get it.
 ///
-/// A native library is loaded to find out, by a child and once.
+/// A native library is loaded to find out, once, and by a child where one can be started.
 pub fn available(runtime: Runtime) -> Result<String> {
     let library = match runtime {
         Runtime::Ort => &library::ONNX_RUNTIME,
@@ -153,8 +156,10 @@ pub fn available(runtime: Runtime) -> Result<String> {
     if let Some((_, version)) = loaded.iter().find(|(known, _)| *known == runtime) {
         return Ok(version.clone());
     }
-    let version: String =
-        child::ask(PROBE_JOB, &runtime, Duration::from_secs(60), &format!("loading {}", library.name))?;
+    let version: String = match child::can_start() {
+        true => child::ask(PROBE_JOB, &runtime, Duration::from_secs(60), &format!("loading {}", library.name))?,
+        false => ort::probe(library)?,
+    };
     loaded.push((runtime, version.clone()));
     Ok(version)
 }

@@ -108,11 +108,7 @@ impl Channels {
 
     /// The weights of linear layers. Where it is known what they read, they are rounded for it, side by side; one that
     /// two layers share for the first.
-    fn of_fitted_layers(
-        graph: &Graph,
-        calibration: Option<&RefCell<Calibration>>,
-        keep: &[Role],
-    ) -> Result<Channels> {
+    fn of_fitted_layers(graph: &Graph, calibration: Option<&RefCell<Calibration>>, keep: &[Role]) -> Result<Channels> {
         let Some(calibration) = calibration else { return Ok(Channels::of_layers()) };
         let calibration = calibration.borrow();
         let mut jobs: Vec<(ValueId, &Weight, &Activations)> = Vec::new();

@@ -112,7 +112,8 @@ mod tests {
 "#
         );
         assert_eq!(left, ["logits: heads keep full precision"]);
-        let (after, _) = run(&QuantizeWeights { blocks: Some(Blocks { zero_points: false, ..blocks }), keep: &[] }, BEFORE);
+        let (after, _) =
+            run(&QuantizeWeights { blocks: Some(Blocks { zero_points: false, ..blocks }), keep: &[] }, BEFORE);
         assert!(after.contains("BlockQuantLinear {bits=4, size=16} (%x, %w.int4, %w.scale, _, %bias)"), "{after}");
     }
 
