@@ -66,6 +66,8 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::Gather { axis } => gather(&operands, *axis),
         Op::Reshape { shape } => reshape(&operands, shape),
         Op::ReshapeTo { shape } => reshape_to(&operands, shape),
+        Op::ExpandTo { shape } => expand_to(&operands, shape),
+        Op::BiasedAttention { heads, .. } => attention::biased(&operands, *heads),
         Op::Transpose { perm } => transpose(&operands, perm),
         Op::Unsqueeze { axes } => unsqueeze(&operands, axes),
         Op::Split { axis, sizes } => split(&operands, *axis, sizes),
@@ -349,6 +351,17 @@ fn reshape_to(o: &Operands, shape: &[Dim]) -> Inferred {
     }
 }
 
+fn expand_to(o: &Operands, shape: &[Dim]) -> Inferred {
+    o.count(2, 2)?;
+    let x = o.get(0, "x")?;
+    o.expect(1, "sizes", &TensorType::new(DType::I64, [shape.len()]))?;
+    let fits = |(from, to): (&Dim, &Dim)| from == to || *from == Dim::Fixed(1);
+    match x.rank() == shape.len() && x.shape.iter().zip(shape).all(fits) {
+        true => Ok(vec![TensorType::new(x.dtype, shape.iter().cloned())]),
+        false => o.fail(format!("{x} does not stretch to {}", TensorType::new(x.dtype, shape.iter().cloned()))),
+    }
+}
+
 fn zero_padding(o: &Operands) -> Inferred {
     o.count(2, 2)?;
     let x = o.get(0, "x")?;
@@ -561,6 +574,11 @@ mod tests {
                 Op::ReshapeTo { shape: vec!["s".into(), "s".into()] },
                 &["f32[b, s]", "i64[2]"],
                 "ReshapeTo: f32[b, s] has other elements than f32[s, s]",
+            ),
+            (
+                Op::ExpandTo { shape: vec!["b".into(), "s".into()] },
+                vec![f32s(["b", "t"]), sizes(2)],
+                "ExpandTo: f32[b, t] does not stretch to f32[b, s]",
             ),
             (
                 Op::Reshape { shape: vec![0, 3] },

@@ -278,6 +278,10 @@ ops! {
     /// −1 is what is left.
     ReshapeTo { /// The sizes, in terms of those of the inputs.
         shape: Vec<Dim> };
+    /// `(x, sizes i64 [rank]) → ` the same elements, repeated along dimensions of size 1 up to sizes that are known when it
+    /// runs.
+    ExpandTo { /// The sizes, in terms of those of the inputs.
+        shape: Vec<Dim> };
     /// The dimensions in another order.
     Transpose { /// Which dimension goes where.
         perm: Vec<i64> };
@@ -312,6 +316,14 @@ ops! {
     /// to dimension `axis`.
     DequantizeLinear { /// The dimension of the scales.
         axis: i64 };
+
+    // Plain operations that ONNX has since opset 23.
+
+    /// `(q [b, t, heads · d], k, v [b, s, heads · d], bias [b, 1, t, s]) → [b, t, heads · d]`, as [`Op::Attention`] with
+    /// the bias alone; `Attention` of ONNX.
+    BiasedAttention { /// Number of heads.
+        heads: i64, /// Factor of the scores.
+        scale: f32 };
 
     // Operations of ONNX Runtime's own domain, `com.microsoft`.
 

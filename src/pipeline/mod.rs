@@ -151,11 +151,14 @@ pub fn warnings(model: &Model) -> Vec<String> {
 
 /// The graph that all precisions of a target begin from.
 pub fn prepare(model: &Model, target: &Target, manager: &mut Manager) -> Result<Verified<Graph>> {
-    let mut graph = model.graph.clone();
-    if target.capabilities().unequal_attention {
+    let (mut graph, can) = (model.graph.clone(), target.capabilities());
+    if can.unequal_attention {
         graph = manager.run(&graph, &FirstToken)?;
     }
-    manager.run(&graph, &FuseQkv)
+    if can.merged_projections {
+        graph = manager.run(&graph, &FuseQkv)?;
+    }
+    Ok(graph)
 }
 
 /// How an engine is made of a model.

@@ -17,7 +17,7 @@ mod segment;
 use std::collections::HashMap;
 
 use crate::error::Result;
-use crate::ir::{Action, DType, Dim, Graph, Node, Op, Rewriter, ValueId, rewrite};
+use crate::ir::{Action, Dim, Graph, Node, Op, Rewriter, rewrite};
 use crate::target::{AttentionForm, Capabilities, DynamicQuantForm, GeluForm, StaticQuantForm, Target, WeightForm};
 use crate::verify::{Verified, verify};
 
@@ -25,7 +25,7 @@ use crate::verify::{Verified, verify};
 pub fn lower(graph: &Verified<Graph>, target: &Target) -> Result<Verified<Graph>> {
     let mut lowering = Lowering {
         can: target.capabilities(),
-        masks: HashMap::new(),
+        masks: attention::Masks::default(),
         shifts: HashMap::new(),
         shared: quant::Shared::default(),
     };
@@ -36,8 +36,7 @@ pub fn lower(graph: &Verified<Graph>, target: &Target) -> Result<Verified<Graph>
 
 struct Lowering {
     can: Capabilities,
-    /// Masks in the form that attention wants them, made once and read by every layer.
-    masks: HashMap<(ValueId, DType), ValueId>,
+    masks: attention::Masks,
     /// What every layer's shift by distance needs to know of a length.
     shifts: HashMap<Dim, distance::Shift>,
     /// Activations in 8 bits.
@@ -75,7 +74,7 @@ impl Lowering {
             Op::Select { axis, index } => elementary::select(rw, node, *axis, *index)?,
             Op::Linear => linear::float(rw, node)?,
             Op::DynamicQuantLinear => match self.can.dynamic_quant {
-                DynamicQuantForm::Fused => quant::dynamic_fused(rw, node)?,
+                DynamicQuantForm::Fused => self.shared.dynamic(rw, node)?,
                 DynamicQuantForm::Plain => quant::dynamic_plain(rw, node)?,
                 DynamicQuantForm::None => return Err(quant::no_dynamic(rw, node)),
             },
@@ -102,7 +101,7 @@ impl Lowering {
                 GeluForm::Erf => gelu::erf(rw, node)?,
             },
             Op::Attention { heads, scale } => match self.can.attention {
-                AttentionForm::MultiHeadAttention => attention::multi_head(rw, node, *heads, *scale, &mut self.masks)?,
+                AttentionForm::Operator => attention::operator(rw, node, *heads, *scale, &mut self.masks)?,
                 AttentionForm::Plain => attention::plain(rw, node, *heads, *scale, &mut self.masks)?,
             },
             Op::Add if self.can.residual_as_sum && rw.old().feeds_only_norms(node) => {

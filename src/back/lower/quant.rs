@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::ir::{DType, Node, Op, Rewriter, ValueId, Weight};
 
 /// `DynamicQuantLinear = com.microsoft.DynamicQuantizeMatMul`, without zero points
-pub(super) fn dynamic_fused(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
+fn dynamic_fused(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
     let mut operands: Vec<_> = (0..3).map(|i| rw.operand(node, i)).collect::<Result<_>>()?;
     if let Some(bias) = rw.operand(node, 3)? {
         operands.extend([None, Some(bias)]);
@@ -17,12 +17,18 @@ pub(super) fn dynamic_fused(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
 
 /// `x · w ≈ (q(x) · w₈) · s(x) · s(w)`, by ONNX's own operators
 pub(super) fn dynamic_plain(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
+    let x = dynamically(rw, node)?;
+    integer(rw, node, &x)
+}
+
+/// `q(x)` by the range that `x` has when it runs
+fn dynamically(rw: &mut Rewriter, node: &Node) -> Result<Quantized> {
     let (name, x) = (rw.name(node), rw.required(node, 0)?);
     let quantized = rw.nodes(&format!("{name}.quantized"), Op::DynamicQuantizeLinear, &[Some(x)])?;
-    let &[values, scale, zero_point] = quantized.as_slice() else {
-        return Err(Error::bug("DynamicQuantizeLinear has three outputs"));
-    };
-    integer(rw, node, &Quantized { values, scale, zero_point })
+    match quantized.as_slice() {
+        &[values, scale, zero_point] => Ok(Quantized { values, scale, zero_point }),
+        _ => Err(Error::bug("DynamicQuantizeLinear has three outputs")),
+    }
 }
 
 pub(super) fn no_dynamic(rw: &Rewriter, node: &Node) -> Error {
@@ -44,20 +50,31 @@ pub(super) type Steps = (DType, f32, i64);
 /// Activations that have been quantized, and widened again: layers that read one value share them.
 #[derive(Default)]
 pub(super) struct Shared {
+    dynamic: HashMap<ValueId, Quantized>,
     quantized: HashMap<(ValueId, DType, u32, i64), Quantized>,
     widened: HashMap<ValueId, ValueId>,
 }
 
 impl Shared {
-    /// `StaticQuantLinear = com.microsoft.MatMulIntegerToFloat(q(x), w₈)`, with the bias inside
+    /// `DynamicQuantLinear` by ONNX Runtime's kernels: in one where only this layer reads the value, else the value is
+    /// quantized once for all that read it.
+    pub fn dynamic(&mut self, rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
+        let Some(x) = node.operand(0) else { return dynamic_fused(rw, node) };
+        if rw.old().consumers(x).filter(|reader| reader.op == Op::DynamicQuantLinear).count() < 2 {
+            return dynamic_fused(rw, node);
+        }
+        let quantized = match self.dynamic.get(&x) {
+            Some(drawn) => *drawn,
+            None => dynamically(rw, node)?,
+        };
+        self.dynamic.insert(x, quantized);
+        to_float(rw, node, quantized)
+    }
+
+    /// `StaticQuantLinear = com.microsoft.MatMulIntegerToFloat(q(x), w₈)`
     pub fn fused(&mut self, rw: &mut Rewriter, node: &Node, steps: Steps) -> Result<ValueId> {
         let x = self.quantized(rw, node, steps)?;
-        let (values, scales) = (rw.operand(node, 1)?, rw.operand(node, 2)?);
-        let mut operands = vec![Some(x.values), values, Some(x.scale), scales, Some(x.zero_point)];
-        if let Some(bias) = rw.operand(node, 3)? {
-            operands.extend([None, Some(bias)]);
-        }
-        only(rw.nodes(rw.name(node), Op::MatMulIntegerToFloat, &operands)?)
+        to_float(rw, node, x)
     }
 
     /// `StaticQuantLinear = dequantize(q(x)) · dequantize(w₈) + b`, which runtimes fuse into a product of integers
@@ -98,6 +115,16 @@ impl Shared {
         self.quantized.insert(key, drawn);
         Ok(drawn)
     }
+}
+
+/// `(x₈ · w₈) · s(x) · s(w) + b = com.microsoft.MatMulIntegerToFloat`, with the bias inside
+fn to_float(rw: &mut Rewriter, node: &Node, x: Quantized) -> Result<ValueId> {
+    let (values, scales) = (rw.operand(node, 1)?, rw.operand(node, 2)?);
+    let mut operands = vec![Some(x.values), values, Some(x.scale), scales, Some(x.zero_point)];
+    if let Some(bias) = rw.operand(node, 3)? {
+        operands.extend([None, Some(bias)]);
+    }
+    only(rw.nodes(rw.name(node), Op::MatMulIntegerToFloat, &operands)?)
 }
 
 /// `(x₈ · w₈) · s(x) · s(w) + b`, by ONNX's own operators

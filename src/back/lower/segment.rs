@@ -20,7 +20,7 @@ pub(super) fn scores(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, mas
 /// `i64 [b, s] → bool [b, 1, s, s]`: whether the types of two tokens differ. In 32 bits: tract takes 64-bit integers for
 /// sizes.
 fn differ(rw: &mut Rewriter, types: ValueId, masks: &mut Masks) -> Result<ValueId> {
-    if let Some(drawn) = masks.get(&(types, DType::Bool)) {
+    if let Some(drawn) = masks.forms.get(&(types, DType::Bool)) {
         return Ok(*drawn);
     }
     let narrow = rw.node("segments.i32", Op::Cast { to: DType::I32 }, &[types])?;
@@ -28,6 +28,6 @@ fn differ(rw: &mut Rewriter, types: ValueId, masks: &mut Masks) -> Result<ValueI
     let keys = rw.node("segments.keys", Op::Unsqueeze { axes: vec![1, 2] }, &[narrow])?;
     let apart = rw.node("segments.apart", Op::Sub, &[queries, keys])?;
     let differ = rw.node("segments.differ", Op::Cast { to: DType::Bool }, &[apart])?;
-    masks.insert((types, DType::Bool), differ);
+    masks.forms.insert((types, DType::Bool), differ);
     Ok(differ)
 }

@@ -22,12 +22,6 @@ pub use super::stream::Progress;
 pub use adapter::write_adapter;
 pub use layout::Written;
 
-/// The version of ONNX's operators that is written: the first with `LayerNormalization`.
-pub const OPSET: i64 = 17;
-
-/// The version of the file format that goes with [`OPSET`].
-const IR_VERSION: i64 = 8;
-
 /// Largest file that is written as one: readers take no protobuf message of 2 GiB.
 const LARGEST_MESSAGE: u64 = (1 << 31) - (1 << 20);
 
@@ -83,8 +77,9 @@ fn messages(graph: &Graph) -> Result<Messages> {
     let mut body = GraphProto::new();
     body.name = graph.name().to_owned();
     let mut constants = Vec::new();
+    let opset = node::opset(graph);
     for (_, node) in graph.nodes() {
-        let spelled = node::spell(graph, node)?;
+        let spelled = node::spell(graph, node, opset)?;
         body.node.push(spelled.node);
         constants.extend(spelled.constants);
     }
@@ -95,10 +90,10 @@ fn messages(graph: &Graph) -> Result<Messages> {
     body.value_info = inner.map(info).collect();
 
     let mut model = ModelProto::new();
-    model.ir_version = IR_VERSION;
+    model.ir_version = node::ir_version(opset);
     model.producer_name = "kilnc".to_owned();
     model.producer_version = env!("CARGO_PKG_VERSION").to_owned();
-    model.opset_import = vec![operator_set("", OPSET)];
+    model.opset_import = vec![operator_set("", opset)];
     if body.node.iter().any(|node| node.domain == node::MICROSOFT) {
         model.opset_import.push(operator_set(node::MICROSOFT, 1));
     }

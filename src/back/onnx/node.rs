@@ -15,8 +15,23 @@ pub(super) struct Spelled {
     pub constants: Vec<(String, Weight)>,
 }
 
-/// Spells a node. Composite operations cannot be spelled: lowering has replaced them.
-pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
+/// The version of ONNX's own operators with `LayerNormalization`, and that with `Attention`.
+const NORMS: i64 = 17;
+const ATTENTION: i64 = 23;
+
+/// The version of ONNX's own operators that a graph needs: the oldest that has them all.
+pub(super) fn opset(graph: &Graph) -> i64 {
+    let attends = graph.nodes().any(|(_, node)| matches!(node.op, Op::BiasedAttention { .. }));
+    if attends { ATTENTION } else { NORMS }
+}
+
+/// The version of the file format that goes with one of the operators.
+pub(super) fn ir_version(opset: i64) -> i64 {
+    if opset < ATTENTION { 8 } else { 11 }
+}
+
+/// Spells a node by the operators of that version. Composite operations cannot be spelled: lowering has replaced them.
+pub(super) fn spell(graph: &Graph, node: &Node, opset: i64) -> Result<Spelled> {
     let name = graph.node_name(node);
     let mut out = NodeProto::new();
     out.name = name.to_owned();
@@ -48,6 +63,7 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
         Op::Transpose { perm } => spelled.ints("perm", perm),
         Op::Reshape { shape } => spelled.constant("shape", shape)?,
         Op::ReshapeTo { .. } => spelled.node.op_type = "Reshape".to_owned(),
+        Op::ExpandTo { .. } => spelled.node.op_type = "Expand".to_owned(),
         Op::Conv { groups } => {
             let kernel = node.inputs.get(1).copied().flatten().and_then(|id| graph.value(id).ty.shape.last()?.fixed());
             let around = kernel.map_or(0, |kernel| (kernel / 2) as i64);
@@ -59,10 +75,6 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
             spelled.int("keepdims", i64::from(*keep));
             spelled.constant("axes", axes)?;
         }
-        Op::ReduceMax { axes, keep } => {
-            spelled.int("keepdims", i64::from(*keep));
-            spelled.ints("axes", axes);
-        }
         Op::Split { axis, sizes } => {
             spelled.int("axis", *axis);
             spelled.constant("split", sizes)?;
@@ -72,10 +84,12 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
             spelled.int("end", *end);
         }
         Op::Slice { axis, .. } => spelled.constant("axes", &[*axis])?,
-        // Its axes become an operand with opset 18 only.
-        Op::ReduceMean { axes, keep } => {
+        Op::ReduceMean { axes, keep } | Op::ReduceMax { axes, keep } => {
             spelled.int("keepdims", i64::from(*keep));
-            spelled.ints("axes", axes);
+            match opset {
+                ..18 => spelled.ints("axes", axes),
+                _ => spelled.constant("axes", axes)?,
+            }
         }
         Op::LeakyRelu { alpha } => spelled.float("alpha", *alpha),
         Op::CumSum { axis } => spelled.scalar("axis", *axis)?,
@@ -83,6 +97,12 @@ pub(super) fn spell(graph: &Graph, node: &Node) -> Result<Spelled> {
             spelled.node.op_type = "LayerNormalization".to_owned();
             spelled.int("axis", -1);
             spelled.float("epsilon", *epsilon);
+        }
+        Op::BiasedAttention { heads, scale } => {
+            spelled.node.op_type = "Attention".to_owned();
+            spelled.int("q_num_heads", *heads);
+            spelled.int("kv_num_heads", *heads);
+            spelled.float("scale", *scale);
         }
         Op::MultiHeadAttention { heads, scale } => {
             spelled.node.domain = MICROSOFT.to_owned();

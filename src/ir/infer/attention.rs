@@ -16,22 +16,11 @@ pub(super) fn relative_bias(o: &Operands, buckets: i64) -> Inferred {
 
 pub(super) fn attention(o: &Operands, heads: i64, mask: usize, mask_dtype: DType) -> Inferred {
     o.count(3, mask + 2)?;
-    let q = o.get(0, "q")?;
-    let [batch, length, width] = q.shape.as_slice() else {
-        return o.fail(format!("`q` must have rank 3, found {q}"));
+    let out = attention_of(o, heads)?;
+    let (q, k) = (o.get(0, "q")?, o.get(1, "k")?);
+    let ([batch, length, _], [_, keys, _]) = (q.shape.as_slice(), k.shape.as_slice()) else {
+        return o.fail(format!("`q` and `k` must have rank 3, found {q} and {k}"));
     };
-    let width = width.fixed().unwrap_or_default();
-    if heads < 1 || width == 0 || width % heads as usize != 0 {
-        return o.fail(format!("{heads} heads do not divide {q}"));
-    }
-    let k = o.get(1, "k")?;
-    let [keys_batch, keys, keys_width] = k.shape.as_slice() else {
-        return o.fail(format!("`k` must have rank 3, found {k}"));
-    };
-    if k.dtype != q.dtype || keys_batch != batch || keys_width.fixed() != Some(width) {
-        return o.fail(format!("`k` must be like `q`, {q}, but for its length; found {k}"));
-    }
-    o.expect(2, "v", k)?;
     let by_pair = TensorType::new(mask_dtype, [batch.clone(), length.clone(), keys.clone()]);
     if o.optional(mask) != Some(&by_pair) {
         o.expect_optional(mask, "mask", &TensorType::new(mask_dtype, [batch.clone(), keys.clone()]))?;
@@ -44,7 +33,38 @@ pub(super) fn attention(o: &Operands, heads: i64, mask: usize, mask_dtype: DType
             return o.fail(format!("`bias` must be {full}, or 1 in its first two places; found {bias}"));
         }
     }
+    Ok(out)
+}
+
+/// What attention makes of `q`, `k` and `v`.
+fn attention_of(o: &Operands, heads: i64) -> Inferred {
+    let q = o.get(0, "q")?;
+    let [batch, _, width] = q.shape.as_slice() else {
+        return o.fail(format!("`q` must have rank 3, found {q}"));
+    };
+    let width = width.fixed().unwrap_or_default();
+    if heads < 1 || width == 0 || width % heads as usize != 0 {
+        return o.fail(format!("{heads} heads do not divide {q}"));
+    }
+    let k = o.get(1, "k")?;
+    let [keys_batch, _, keys_width] = k.shape.as_slice() else {
+        return o.fail(format!("`k` must have rank 3, found {k}"));
+    };
+    if k.dtype != q.dtype || keys_batch != batch || keys_width.fixed() != Some(width) {
+        return o.fail(format!("`k` must be like `q`, {q}, but for its length; found {k}"));
+    }
+    o.expect(2, "v", k)?;
     Ok(vec![q.clone()])
+}
+
+pub(super) fn biased(o: &Operands, heads: i64) -> Inferred {
+    o.count(4, 4)?;
+    let out = attention_of(o, heads)?;
+    let (q, k) = (o.get(0, "q")?, o.get(1, "k")?);
+    if let ([batch, length, _], [_, keys, _]) = (q.shape.as_slice(), k.shape.as_slice()) {
+        o.expect(3, "bias", &TensorType::new(q.dtype, [batch.clone(), Dim::Fixed(1), length.clone(), keys.clone()]))?;
+    }
+    Ok(out)
 }
 
 pub(super) fn rotary(o: &Operands, heads: i64, positions: i64) -> Inferred {
