@@ -22,22 +22,13 @@ impl Observer for Silent {}
 
 const ONE_THREAD: Options = Options { threads: 1 };
 
-fn runtime_of(target: &Target) -> Runtime {
-    match target {
-        Target::OrtCpu => Runtime::Ort,
-        Target::OpenVino => Runtime::OpenVino,
-        Target::Tract => Runtime::Tract,
-        Target::TensorRtRtx(_) => panic!("its plans are not run here"),
-    }
-}
-
 /// The first output of a graph on `target`.
 fn first_output(graph: Graph, target: &Target, inputs: &Named) -> Vec<f32> {
     let graph = lower(&verify(graph).unwrap(), target).unwrap();
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();
-    let mut engine = runtime::open_apart(runtime_of(target), &path, ONE_THREAD, &[]).unwrap();
+    let mut engine = runtime::open_apart(Runtime::of(target), &path, ONE_THREAD, &[]).unwrap();
     match engine.run(inputs).unwrap().remove(0).1.elements {
         Elements::F32(values) => values,
         Elements::I64(_) => panic!("floats were expected"),
@@ -200,7 +191,7 @@ fn parity(model: &Model, checkpoint: &Path, target: &Target, precision: Precisio
     let graph = pipeline::compile(model, &scheme, &mut Manager::default())?;
     let path = place.path().join("model.onnx");
     onnx::write_with(&graph, &path, &pipeline::hints(target, precision).metadata(), &|_| {})?;
-    golden.compare(&mut *runtime::open_apart(runtime_of(target), &path, ONE_THREAD, &[])?)
+    golden.compare(&mut *runtime::open_apart(Runtime::of(target), &path, ONE_THREAD, &[])?)
 }
 
 /// What each number format may leave of the answers; random weights are harder on few bits than trained ones, so this

@@ -137,8 +137,9 @@ impl Histogram {
         self.fit(high.max(-low));
         let scale = if self.width > 0.0 { 1.0 / self.width } else { 0.0 };
         for x in elements {
-            let bin = (x * scale).floor() as i64 + BINS as i64;
-            if let Some(count) = self.counts.get_mut(bin.clamp(0, 2 * BINS as i64 - 1) as usize) {
+            // What is positive is rounded down by the conversion; `floor` is a call on processors without SSE 4.1.
+            let bin = (x * scale + BINS as f32) as usize;
+            if let Some(count) = self.counts.get_mut(bin.min(2 * BINS - 1)) {
                 *count += 1;
             }
         }

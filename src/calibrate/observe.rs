@@ -67,15 +67,13 @@ pub(super) fn linear_inputs(graph: &Graph) -> Vec<ValueId> {
 }
 
 fn watch(plan: &Plan, runtime: Runtime, file: &Path, taps: &[ValueId]) -> Result<Calibration> {
-    let mut engine = runtime::open(runtime, file, Options::default())?;
     let names: Vec<&str> = taps.iter().map(|id| plan.graph.value(*id).name.as_str()).collect();
     let mut watched: Vec<Watched> = Vec::new();
     let all_tokens: usize = plan.inputs.iter().map(tokens).sum();
     let stride = all_tokens.div_ceil(MOMENT_TOKENS).max(1);
-    for (i, inputs) in plan.inputs.iter().enumerate() {
-        let outputs = engine.run(inputs)?;
+    let mut look = |i: usize, outputs: &Named| {
         let keep_range = i % plan.inputs.len().div_ceil(RANGE_TEXTS).max(1) == 0;
-        let seen = names.iter().map(|name| find(&outputs, name)).collect::<Result<Vec<_>>>()?;
+        let seen = names.iter().map(|name| find(outputs, name)).collect::<Result<Vec<_>>>()?;
         if watched.is_empty() {
             watched = seen.iter().map(|tensor| Watched::new(tensor.shape.last().copied().unwrap_or(1))).collect();
         }
@@ -83,9 +81,29 @@ fn watch(plan: &Plan, runtime: Runtime, file: &Path, taps: &[ValueId]) -> Result
             watched
                 .add(tensor, stride, keep_range)
                 .map_err(|e| e.at(format!("text {}: value {}", i + 1, printable(name))))
-        })?;
-        (plan.progress)();
-    }
+        })
+    };
+    // The engine computes the next text while this one is looked at.
+    std::thread::scope(|scope| -> Result<()> {
+        let (sender, outputs) = std::sync::mpsc::sync_channel(1);
+        scope.spawn(move || {
+            let mut engine = match runtime::open(runtime, file, Options::default()) {
+                Ok(engine) => engine,
+                Err(e) => return drop(sender.send(Err(e))),
+            };
+            for inputs in plan.inputs {
+                // Whoever has stopped listening has an error of their own.
+                if sender.send(engine.run(inputs)).is_err() {
+                    return;
+                }
+            }
+        });
+        for (i, outputs) in outputs.into_iter().enumerate() {
+            look(i, &outputs?)?;
+            (plan.progress)();
+        }
+        Ok(())
+    })?;
     let values =
         names.iter().zip(watched).map(|(name, watched)| ((*name).to_owned(), watched.finish().into())).collect();
     Ok(Calibration { texts: plan.inputs.len(), tokens: all_tokens, values })

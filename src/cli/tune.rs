@@ -11,6 +11,7 @@ use crate::output::{self, Stage};
 use crate::pipeline::{self, Judge, Keepsake, Observer};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
+use crate::runtime::{self, Runtime};
 use crate::target::Target;
 use crate::tune::{self, Tuned};
 
@@ -18,7 +19,8 @@ use crate::tune::{self, Tuned};
 #[command(after_help = "\
 Examples:
   kilnc tune checkpoint/ --adapter lora/ --calibration texts.jsonl --max-drop 0.002 -o tuned/
-  kilnc tune checkpoint/ --calibration texts.jsonl --texts heldout.jsonl --shape 8x128 -o tuned/
+  kilnc tune checkpoint/ --calibration texts.jsonl --texts heldout.jsonl --shape 8x128 --max-drop 0.005 -o tuned/
+  kilnc tune checkpoint/ --calibration texts.jsonl --target ort-cpu --target openvino --max-drop 0.002 -o tuned/
   kilnc build checkpoint/ --recipe tuned/recipe.toml -o model.kiln
 
 Writes a folder: recipe.toml for `kilnc build`, tune.md and tune.svg to read, tune.json for programs.")]
@@ -36,9 +38,9 @@ pub struct TuneArgs {
     /// The most that may be lost: accuracy where texts have labels, else the share of other answers.
     #[arg(long, value_name = "SHARE")]
     max_drop: f64,
-    /// Where the engine is to run.
+    /// Where the engine may run: ort-cpu, openvino, tract; again for another, and the fastest of all is chosen.
     #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
-    target: Target,
+    target: Vec<Target>,
     /// Batch and length for which time counts.
     #[arg(long, value_name = "BxS", default_value = "1x128", value_parser = shape)]
     shape: [usize; 2],
@@ -69,6 +71,9 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         return Err(Error::bad_input(format!("{} holds no texts on which a loss could be measured", file.display()))
             .hint("give some with --texts"));
     }
+    for target in &args.target {
+        runtime::available(Runtime::of(target)).map_err(|e| e.at(format!("--target {target}")))?;
+    }
     let source = args.source.source_beside(None, &spec)?;
     let recipe = Recipe {
         labels: args.labels.clone(),
@@ -86,7 +91,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     let calibrator = judge.calibrator(&model, stage.dir(), screen)?;
     let request = tune::Request {
         model: &model,
-        target: &args.target,
+        targets: &args.target,
         calibrator: &calibrator,
         encoder: judge.encoder(),
         texts: judge.texts(),
@@ -128,7 +133,7 @@ fn write(stage: &Stage, tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_l
 
 /// The chosen engine as a recipe.
 fn recipe(tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_length: usize) -> Result<String> {
-    let precision = tuned.points.get(tuned.chosen).map_or(Precision::Fp32, |point| point.precision);
+    let chosen = tuned.points.get(tuned.chosen).ok_or_else(|| Error::bug("one of the engines was chosen"))?;
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let labels = args.labels.as_ref().map(|path| format!("labels = {}\n", quoted(&whole(path).to_string_lossy())));
@@ -142,20 +147,23 @@ fn recipe(tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_length: usize) 
          target = {}\nprecision = {}\nkeep = [{}]\n",
         tuned.max_drop,
         labels.unwrap_or_default(),
-        quoted(&tuned.target),
-        quoted(precision.name()),
+        quoted(&chosen.target),
+        quoted(chosen.precision.name()),
         keep.join(", ")
     ))
 }
 
 fn summary(tuned: &Tuned, output: &Path) -> String {
+    let width = tuned.points.iter().map(|point| point.target.len()).max().unwrap_or(0);
     let line = |i: usize| {
         let point = tuned.points.get(i)?;
         Some(format!(
-            "{:<10} {:>4} {:>9.2} {:>10.4} {:>9.4}{}\n",
+            "{:<width$} {:<10} {:>4} {:>9.2} {:>7.2}x {:>10.4} {:>9.4}{}\n",
+            point.target,
             point.precision.name(),
             if point.precision == Precision::Fp32 { "all".to_owned() } else { point.kept.to_string() },
             point.ms,
+            point.speed,
             point.agreement,
             point.drop,
             if i == tuned.chosen {
@@ -170,8 +178,9 @@ fn summary(tuned: &Tuned, output: &Path) -> String {
     let lines: String = (0..tuned.points.len()).filter_map(line).collect();
     let keep = if tuned.keep.is_empty() { "no layer".to_owned() } else { tuned.keep.join(", ") };
     format!(
-        "engine     FP32        ms     agrees      lost\n{lines}in full precision: {keep}\n\
+        "{:<width$} engine     FP32        ms    speed     agrees      lost\n{lines}in full precision: {keep}\n\
          next: kilnc build … --recipe {}/recipe.toml -o model.kiln\n",
+        "target",
         output.display()
     )
 }

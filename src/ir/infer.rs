@@ -577,7 +577,7 @@ mod tests {
             ),
             (
                 Op::ExpandTo { shape: vec!["b".into(), "s".into()] },
-                vec![f32s(["b", "t"]), sizes(2)],
+                &["f32[b, t]", "i64[2]"],
                 "ExpandTo: f32[b, t] does not stretch to f32[b, s]",
             ),
             (

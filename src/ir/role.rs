@@ -114,6 +114,22 @@ impl Role {
     pub fn layer(part: Part, layer: usize) -> Role {
         Role { part, layer: Some(layer) }
     }
+
+    /// Whether two roles are of one thing: the same, or a projection and one that it was merged into.
+    pub fn overlaps(self, other: Role) -> bool {
+        let pieces = |part: Part| match part {
+            Part::Qkv => vec![Part::Query, Part::Key, Part::Value],
+            Part::KeyValue => vec![Part::Key, Part::Value],
+            alone => vec![alone],
+        };
+        let others = pieces(other.part);
+        self.layer == other.layer && pieces(self.part).iter().any(|part| others.contains(part))
+    }
+
+    /// Whether a node with such a role is meant by one of `roles`.
+    pub fn is_in(role: Option<Role>, roles: &[Role]) -> bool {
+        role.is_some_and(|role| roles.iter().any(|other| role.overlaps(*other)))
+    }
 }
 
 impl From<Part> for Role {
@@ -132,7 +148,9 @@ impl FromStr for Role {
             let error = Error::bad_input(format!("no part of a model is called `{}`", printable(name)));
             match nearest(name, Part::ALL.iter().map(|part| part.name())) {
                 Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error.hint("known: qkv, attention-output, ffn-in, ffn-out, each with a layer, as in ffn-out/3"),
+                None => error.hint(
+                    "known: query, key, value, attention-output, ffn-in, ffn-out, each with a layer, as in ffn-out/3",
+                ),
             }
         })?;
         let number = |layer: &str| {
@@ -147,6 +165,27 @@ impl fmt::Display for Role {
         match self.layer {
             None => write!(f, "@{}", self.part.name()),
             Some(layer) => write!(f, "@{}/{layer}", self.part.name()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merged_projection_is_each_of_its_parts() {
+        let role = |text: &str| text.parse::<Role>().unwrap();
+        for (a, b, overlap) in [
+            ("query/3", "query/3", true),
+            ("query/3", "query/4", false),
+            ("qkv/3", "value/3", true),
+            ("key/3", "qkv/3", true),
+            ("kv/0", "query/0", false),
+            ("kv/0", "qkv/0", true),
+            ("pooler", "head", false),
+        ] {
+            assert_eq!(role(a).overlaps(role(b)), overlap, "{a} and {b}");
         }
     }
 }

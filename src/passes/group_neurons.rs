@@ -186,7 +186,7 @@ fn note(calibration: &RefCell<Calibration>, rw: &Rewriter, outer: &Node, name: &
 }
 
 fn kept(node: &Node, keep: &[Role]) -> bool {
-    node.role.is_some_and(|role| keep.contains(&role))
+    Role::is_in(node.role, keep)
 }
 
 fn is(node: &Node, part: Part) -> bool {

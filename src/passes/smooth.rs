@@ -78,7 +78,7 @@ impl Smooth<'_> {
             if plans.contains_key(&x) {
                 continue;
             }
-            if readers(graph, x).all(|reader| reader.role.is_some_and(|role| self.keep.contains(&role))) {
+            if readers(graph, x).all(|reader| Role::is_in(reader.role, self.keep)) {
                 continue;
             }
             let name = &graph.value(x).name;

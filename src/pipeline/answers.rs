@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::assembly::{Assembly, Made, remove, runtime_of};
+use super::assembly::{Assembly, Made, remove};
 use super::fitting::{BUILT_IN, Fitting, probes};
 use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits};
 use crate::back::onnx;
@@ -128,7 +128,7 @@ impl Judge {
     /// One of the bundle's FP32 engines, or one made for the purpose.
     fn reference(&self, assembly: &Assembly) -> Result<Reference> {
         let target = if runtime::available(Runtime::Ort).is_ok() { Target::OrtCpu } else { Target::Tract };
-        let runtime = runtime_of(&target);
+        let runtime = Runtime::of(&target);
         let serves = |made: &&Made| made.entry.runtime == runtime && made.entry.precision == Precision::Fp32;
         let (name, onnx) = match assembly.made.iter().find(serves) {
             Some(made) => (made.entry.name.clone(), made.onnx.clone()),

@@ -86,7 +86,7 @@ impl<'a> Assembly<'a> {
         let mut entry = EngineEntry {
             name: name.to_owned(),
             target: spec.target.to_string(),
-            runtime: runtime_of(&spec.target),
+            runtime: Runtime::of(&spec.target),
             precision: spec.precision,
             file: self.onnx_path(name),
             inputs: ports(&graph, graph.inputs()),
@@ -178,16 +178,6 @@ impl<'a> Assembly<'a> {
         let path = self.stage.path(bundle::MANIFEST);
         std::fs::write(&path, text + "\n").map_err(|e| Error::io("writing", &path, &e))?;
         Ok(manifest)
-    }
-}
-
-/// What opens engines for a target.
-pub(super) fn runtime_of(target: &Target) -> Runtime {
-    match target {
-        Target::OrtCpu => Runtime::Ort,
-        Target::OpenVino => Runtime::OpenVino,
-        Target::Tract => Runtime::Tract,
-        Target::TensorRtRtx(_) => Runtime::TensorRtRtx,
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Calibrator, Scheme};
 use crate::calibrate::{Calibration, Estimator, Ranges};
 use crate::error::{Error, Result};
 use crate::ir::weight::Blocks;
-use crate::ir::{DType, Dim, Graph, Node, Op};
+use crate::ir::{DType, Dim, Graph, Node, Op, Role};
 use crate::passes::{
     ActivationType, GroupNeurons, Half, Manager, QuantizeDynamic, QuantizeEmbeddings, QuantizeStatic, QuantizeWeights,
     Smooth, Stored,
@@ -19,6 +19,7 @@ use crate::verify::Verified;
 /// The graph in the number format of a scheme.
 pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
     let can = scheme.target.capabilities();
+    check_keep(graph, scheme.keep)?;
     let graph = match scheme.precision {
         Precision::Fp32 if !can.fp32_gemm => {
             return Err(
@@ -38,6 +39,20 @@ pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Mana
     match can.fp16 {
         HalfForm::Computed => manager.run(&graph, &Half(DType::F16)),
         _ => manager.run(&graph, &QuantizeEmbeddings { keep: scheme.keep }),
+    }
+}
+
+/// Fails where what is to stay in full precision is no layer or table of the graph.
+fn check_keep(graph: &Graph, keep: &[Role]) -> Result<()> {
+    let quantizable = |node: &Node| matches!(node.op, Op::Linear | Op::Embed);
+    let names = |role: &Role| graph.nodes().any(|(_, node)| quantizable(node) && Role::is_in(node.role, &[*role]));
+    match keep.iter().find(|role| !names(role)) {
+        None => Ok(()),
+        Some(role) => {
+            let name = role.to_string().trim_start_matches('@').to_owned();
+            Err(Error::bad_input(format!("`{name}` is to be kept in full precision, and the model has no such layer"))
+                .hint("layers are counted from 0, as in ffn-out/3; kilnc tune lists those of a model"))
+        }
     }
 }
 
@@ -96,7 +111,9 @@ fn dynamic(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> R
         return manager.run(graph, &QuantizeDynamic { calibration: None, keep });
     };
     let calibration = &RefCell::new(calibrator.on(graph)?);
-    let graph = evened(graph, scheme, calibration, manager)?;
+    // Where ranges follow each text, the neurons that fire far beyond the rest do less harm.
+    let groups = if scheme.precision == Precision::Int8Fast { 0 } else { 1 };
+    let graph = evened(graph, scheme, groups, calibration, manager)?;
     manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration), keep })
 }
 
@@ -111,23 +128,28 @@ fn fixed(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Res
         .hint("calibrate with texts like those that the engine will answer"));
     };
     let calibration = &RefCell::new(calibrator.on(graph)?.fixed());
-    let graph = evened(graph, scheme, calibration, manager)?;
+    let groups = if scheme.precision == Precision::Int8 { 2 } else { 1 };
+    let graph = evened(graph, scheme, groups, calibration, manager)?;
     let ranges = ranges(&graph, calibration, calibrator)?;
     let activations = if can.symmetric_activations { ActivationType::S8 } else { ActivationType::U8 };
     let pass = QuantizeStatic { ranges: &ranges, calibration: Some(calibration), activations, keep: scheme.keep };
     manager.run(&graph, &pass)
 }
 
-/// Channels of one size, and neurons of one size side by side.
+/// Channels of one size, and the neurons of feed-forward blocks in at most so many groups of one size; with none, they
+/// stay where they are.
 fn evened(
     graph: &Verified<Graph>,
     scheme: &Scheme,
+    groups: usize,
     calibration: &RefCell<Calibration>,
     manager: &mut Manager,
 ) -> Result<Verified<Graph>> {
     let keep = scheme.keep;
-    let groups = if scheme.precision == Precision::Int8 { 3 } else { 1 };
     let graph = manager.run(graph, &Smooth { calibration, keep })?;
+    if groups == 0 {
+        return Ok(graph);
+    }
     manager.run(&graph, &GroupNeurons { calibration, groups, keep })
 }
 

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::child;
 use crate::error::{Error, Result};
+use crate::target::Target;
 
 pub use apart::{JOB as ENGINE_JOB, serve as serve_engine};
 pub use classify::{Answer, Choice, Classes, Reading, logits};
@@ -41,6 +42,18 @@ pub enum Runtime {
     Tract,
     /// TensorRT for RTX, on a GPU.
     TensorRtRtx,
+}
+
+impl Runtime {
+    /// What opens engines for a target.
+    pub fn of(target: &Target) -> Runtime {
+        match target {
+            Target::OrtCpu => Runtime::Ort,
+            Target::OpenVino => Runtime::OpenVino,
+            Target::Tract => Runtime::Tract,
+            Target::TensorRtRtx(_) => Runtime::TensorRtRtx,
+        }
+    }
 }
 
 impl fmt::Display for Runtime {

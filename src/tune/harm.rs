@@ -34,10 +34,11 @@ pub(super) struct Found {
 
 impl<'a> Reference<'a> {
     pub fn of(request: &Request<'a>, inputs: &[Named]) -> Result<Reference<'a>> {
-        let graph = compile(request.model, &Scheme::new(request.target, Precision::Fp32), &mut Manager::default())?;
+        let target = request.targets.first().ok_or_else(|| Error::bad_input("there is no target to tune for"))?;
+        let graph = compile(request.model, &Scheme::new(target, Precision::Fp32), &mut Manager::default())?;
         let file = request.scratch.join("reference.onnx");
         onnx::write(&graph, &file, &|_| {})?;
-        let answers = answers(request, &file, inputs)?;
+        let answers = answers(target, &file, inputs)?;
         let reading = request.classes.reading;
         let truths: Option<Vec<&Truth>> = request.texts.iter().map(|text| text.truth.as_ref()).collect();
         let accuracy = truths.as_ref().and_then(|truths| Score::of(reading, &answers, truths).accuracy);
@@ -65,9 +66,8 @@ fn rms<'a>(pairs: impl Iterator<Item = (&'a Vec<f32>, &'a Vec<f32>)>) -> f64 {
 }
 
 /// The first output for every text, as one row.
-pub(super) fn answers(request: &Request, file: &Path, inputs: &[Named]) -> Result<Vec<Vec<f32>>> {
-    let runtime = if *request.target == Target::Tract { Runtime::Tract } else { Runtime::Ort };
-    let mut engine = runtime::open(runtime, file, Options::default())?;
+pub(super) fn answers(target: &Target, file: &Path, inputs: &[Named]) -> Result<Vec<Vec<f32>>> {
+    let mut engine = runtime::open_apart(Runtime::of(target), file, Options::default(), &[])?;
     let mut answers = Vec::with_capacity(inputs.len());
     for input in inputs {
         let outputs = engine.run(input)?;
@@ -78,8 +78,13 @@ pub(super) fn answers(request: &Request, file: &Path, inputs: &[Named]) -> Resul
 }
 
 /// Every layer that can be in 8 bits, with its harm and its time.
-pub(super) fn layers(request: &Request, inputs: &[Named], reference: &Reference) -> Result<Vec<Layer>> {
-    let graph = prepare(request.model, request.target, &mut Manager::default())?;
+pub(super) fn layers(
+    request: &Request,
+    target: &Target,
+    inputs: &[Named],
+    reference: &Reference,
+) -> Result<Vec<Layer>> {
+    let graph = prepare(request.model, target, &mut Manager::default())?;
     let mut layers: Vec<(Role, time::Shape)> = Vec::new();
     for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
         let weight = node.inputs.get(1).copied().flatten().and_then(|id| graph.weight(id));
@@ -94,32 +99,24 @@ pub(super) fn layers(request: &Request, inputs: &[Named], reference: &Reference)
     let step = inputs.len().div_ceil(LAYER_TEXTS).max(1);
     let sample: Vec<Named> = inputs.iter().step_by(step).cloned().collect();
     let expected: Vec<&Vec<f32>> = reference.answers.iter().step_by(step).collect();
-    let mut times = time::Layers::new(request);
-    request.observer.begin("measuring layers", Some(layers.len() as u64));
-    let mut found = Vec::new();
-    for (role, shape) in layers {
-        let keep: Vec<Role> = all.iter().filter(|other| **other != role).copied().collect();
-        let scheme = Scheme {
-            keep: &keep,
-            calibrator: Some(request.calibrator),
-            ..Scheme::new(request.target, Precision::Int8)
-        };
+    request.observer.begin(&format!("measuring layers on {target}"), Some(layers.len() as u64));
+    let mut harms = Vec::new();
+    for (role, _) in &layers {
+        let keep: Vec<Role> = all.iter().filter(|other| *other != role).copied().collect();
+        let scheme =
+            Scheme { keep: &keep, calibrator: Some(request.calibrator), ..Scheme::new(target, Precision::Int8) };
         let graph = compile(request.model, &scheme, &mut Manager::default())?;
         let file = request.scratch.join("layer.onnx");
         onnx::write(&graph, &file, &|_| {})?;
-        let answers = answers(request, &file, &sample)?;
-        let [ms_full, ms_int8] = times.of(shape)?;
-        found.push(Layer {
-            name: role.to_string().trim_start_matches('@').to_owned(),
-            harm: rms(expected.iter().copied().zip(&answers)),
-            ms_full,
-            ms_int8,
-            chosen: String::new(),
-            why: String::new(),
-            role: Some(role),
-        });
+        harms.push(rms(expected.iter().copied().zip(&answers(target, &file, &sample)?)));
         request.observer.advance(1);
     }
-    request.observer.done(&format!("{} layers, each in 8 bits alone on {} texts", found.len(), sample.len()));
-    Ok(found)
+    request.observer.done(&format!("{} layers on {target}, each in 8 bits alone on {} texts", all.len(), sample.len()));
+    let times = time::layers(layers.iter().map(|(_, shape)| *shape).collect(), target, request)?;
+    let found = layers.into_iter().zip(harms).filter_map(|((role, shape), harm)| {
+        let [ms_full, ms_int8] = *times.get(&shape)?;
+        let name = role.to_string().trim_start_matches('@').to_owned();
+        Some(Layer { name, harm, ms_full, ms_int8, chosen: String::new(), why: String::new(), role: Some(role) })
+    });
+    Ok(found.collect())
 }

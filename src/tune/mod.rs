@@ -3,7 +3,8 @@
 //! Every linear layer is quantized alone: what it does to the answers on the texts is its harm, what it takes less of
 //! is its gain. Layers are then given back to full precision in the order of harm for gain, and engines along that
 //! order are measured whole: their answers on the texts and their time. The fastest that keeps the bound is chosen; the
-//! frontier of all of them is reported.
+//! frontier of all of them is reported. With several targets, all engines of all of them are measured in the same
+//! rounds, so that their times can be compared.
 
 mod harm;
 mod report;
@@ -23,14 +24,14 @@ use crate::target::Target;
 pub use report::{markdown, plot};
 
 /// How many layers may be given back at the points that are measured whole.
-const POINTS: [usize; 8] = [0, 1, 2, 4, 6, 9, 13, 18];
+const POINTS: [usize; 6] = [0, 1, 2, 4, 8, 16];
 
 /// What is tuned, and for what.
 pub struct Request<'a> {
     /// The model.
     pub model: &'a Model,
-    /// Where it is to run.
-    pub target: &'a Target,
+    /// Where it may run.
+    pub targets: &'a [Target],
     /// What 8-bit layers are fitted to.
     pub calibrator: &'a Calibrator<'a>,
     /// Turns texts into inputs.
@@ -68,9 +69,27 @@ pub struct Layer {
     role: Option<Role>,
 }
 
+impl Layer {
+    /// Milliseconds that 8 bits win.
+    fn gain(&self) -> f64 {
+        self.ms_full - self.ms_int8
+    }
+}
+
+/// The layers of a model on one target.
+#[derive(Clone, Debug, Serialize)]
+pub struct Searched {
+    /// Where they run.
+    pub target: String,
+    /// In the order in which they are given back.
+    pub layers: Vec<Layer>,
+}
+
 /// A whole engine that was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Point {
+    /// Where it runs.
+    pub target: String,
     /// `fp32`, `int8` or `int8-fast`.
     pub precision: Precision,
     /// How many layers are in full precision.
@@ -83,6 +102,8 @@ pub struct Point {
     pub rms: f64,
     /// Median milliseconds for one batch.
     pub ms: f64,
+    /// How many times as fast as the first target's FP32, round by round: the median.
+    pub speed: f64,
     /// Whether it keeps the bound.
     pub fits: bool,
 }
@@ -92,8 +113,6 @@ pub struct Point {
 pub struct Tuned {
     /// The version of this report.
     pub schema: &'static str,
-    /// Where the engines run.
-    pub target: String,
     /// Batch and length for which time was measured.
     pub shape: [usize; 2],
     /// How many texts were asked.
@@ -102,14 +121,21 @@ pub struct Tuned {
     pub labelled: bool,
     /// The bound.
     pub max_drop: f64,
-    /// The layers, in the order in which they are given back.
-    pub layers: Vec<Layer>,
+    /// What was found of single layers.
+    pub targets: Vec<Searched>,
     /// The engines that were measured.
     pub points: Vec<Point>,
     /// Which of them was chosen.
     pub chosen: usize,
     /// The layers that stay in full precision in it.
     pub keep: Vec<String>,
+}
+
+/// An engine along the order of layers.
+struct Candidate<'a> {
+    target: &'a Target,
+    precision: Precision,
+    keep: Vec<Role>,
 }
 
 /// Searches. Fails where not even FP32 keeps the bound, which is a bound below 0.
@@ -121,88 +147,95 @@ pub fn tune(request: &Request) -> Result<Tuned> {
     }
     let inputs: Vec<Named> = request.texts.iter().map(|text| request.encoder.encode(&[text])).collect::<Result<_>>()?;
     let reference = harm::Reference::of(request, &inputs)?;
-    let mut layers = harm::layers(request, &inputs, &reference)?;
-    // A layer that wins no time goes first; then those that do most harm for the time they win.
-    layers.sort_by(|a, b| worth(b).total_cmp(&worth(a)).then(a.name.cmp(&b.name)));
-    let points = frontier(request, &inputs, &reference, &layers)?;
-    let chosen = points
-        .iter()
-        .enumerate()
-        .filter(|(_, (point, _))| point.fits)
-        .min_by(|a, b| a.1.0.ms.total_cmp(&b.1.0.ms))
+    let mut targets = Vec::new();
+    let mut candidates = Vec::new();
+    for target in request.targets {
+        let mut layers = harm::layers(request, target, &inputs, &reference)?;
+        // A layer that wins no time goes first; then those that do most harm for the time they win.
+        layers.sort_by(|a, b| worth(b).total_cmp(&worth(a)).then(a.name.cmp(&b.name)));
+        candidates.extend(frontier(target, &layers));
+        targets.push(Searched { target: target.to_string(), layers });
+    }
+    let points = measured(request, &candidates, &inputs, &reference)?;
+    let fitting = points.iter().enumerate().filter(|(_, point)| point.fits);
+    let chosen = fitting
+        .max_by(|a, b| a.1.speed.total_cmp(&b.1.speed))
         .map(|(i, _)| i)
         .ok_or_else(|| Error::gate_failed(format!("no engine loses at most {}", request.max_drop)))?;
-    let kept = points.get(chosen).map(|(_, keep)| keep.clone()).unwrap_or_default();
-    explain(&mut layers, &kept);
+    let kept = candidates.get(chosen).map(|candidate| candidate.keep.clone()).unwrap_or_default();
+    targets.iter_mut().for_each(|searched| explain(&mut searched.layers, &kept));
     Ok(Tuned {
-        schema: "kilnc.tune/1",
-        target: request.target.to_string(),
+        schema: "kilnc.tune/2",
         shape: request.shape,
         texts: request.texts.len(),
         labelled: reference.accuracy.is_some(),
         max_drop: request.max_drop,
         keep: kept.iter().map(|role| role.to_string().trim_start_matches('@').to_owned()).collect(),
-        layers,
-        points: points.into_iter().map(|(point, _)| point).collect(),
+        targets,
+        points,
         chosen,
     })
 }
 
 /// Square harm for a millisecond.
 fn worth(layer: &Layer) -> f64 {
-    let gain = layer.ms_full - layer.ms_int8;
-    if gain <= 0.0 { f64::INFINITY } else { layer.harm * layer.harm / gain }
+    if layer.gain() <= 0.0 { f64::INFINITY } else { layer.harm * layer.harm / layer.gain() }
 }
 
-/// Engines in both schemes with more and more layers in full precision, and FP32.
-fn frontier(
+/// FP32, and engines in both schemes with more and more layers in full precision.
+fn frontier<'a>(target: &'a Target, layers: &[Layer]) -> Vec<Candidate<'a>> {
+    let roles: Vec<Role> = layers.iter().filter_map(|layer| layer.role).collect();
+    let mut candidates = vec![Candidate { target, precision: Precision::Fp32, keep: Vec::new() }];
+    for precision in [Precision::Int8, Precision::Int8Fast] {
+        for count in POINTS.into_iter().filter(|count| *count < roles.len()) {
+            candidates.push(Candidate { target, precision, keep: roles.iter().take(count).copied().collect() });
+        }
+    }
+    candidates
+}
+
+/// The answers and the times of whole engines.
+fn measured(
     request: &Request,
+    candidates: &[Candidate],
     inputs: &[Named],
     reference: &harm::Reference,
-    layers: &[Layer],
-) -> Result<Vec<(Point, Vec<Role>)>> {
-    let roles: Vec<Role> = layers.iter().filter_map(|layer| layer.role).collect();
-    let counts: Vec<usize> = POINTS.into_iter().filter(|count| *count < roles.len()).collect();
-    let total = 2 * counts.len() + 1;
-    request.observer.begin("measuring engines", Some(total as u64));
-    let mut engines = vec![(Precision::Fp32, Vec::new())];
-    for precision in [Precision::Int8, Precision::Int8Fast] {
-        engines.extend(counts.iter().map(|count| (precision, roles.iter().take(*count).copied().collect())));
-    }
+) -> Result<Vec<Point>> {
+    request.observer.begin("answering by engines", Some(candidates.len() as u64));
     let mut files = Vec::new();
-    for (i, (precision, keep)) in engines.iter().enumerate() {
-        let scheme = Scheme { keep, calibrator: Some(request.calibrator), ..Scheme::new(request.target, *precision) };
+    let mut found = Vec::new();
+    for (i, Candidate { target, precision, keep }) in candidates.iter().enumerate() {
+        let scheme = Scheme { keep, calibrator: Some(request.calibrator), ..Scheme::new(target, *precision) };
         let graph = compile(request.model, &scheme, &mut Manager::default())?;
         let file = request.scratch.join(format!("point-{i}.onnx"));
         crate::back::onnx::write(&graph, &file, &|_| {})?;
-        files.push(file);
+        found.push(reference.compare(&harm::answers(target, &file, inputs)?));
+        files.push((*target, file));
+        request.observer.advance(1);
     }
+    request.observer.done(&format!("{} engines answered {} texts each", candidates.len(), inputs.len()));
     let times = time::engines(&files, request)?;
     let mut points = Vec::new();
-    for (((precision, keep), file), ms) in engines.into_iter().zip(&files).zip(times) {
-        let answers = harm::answers(request, file, inputs)?;
-        let found = reference.compare(&answers);
-        let point = Point {
-            precision,
-            kept: keep.len(),
+    for (((candidate, (_, file)), found), [ms, speed]) in candidates.iter().zip(&files).zip(found).zip(times) {
+        points.push(Point {
+            target: candidate.target.to_string(),
+            precision: candidate.precision,
+            kept: candidate.keep.len(),
             agreement: found.agreement,
             drop: found.drop,
             rms: found.rms,
             ms,
+            speed,
             fits: found.drop <= request.max_drop,
-        };
-        points.push((point, keep));
+        });
         std::fs::remove_file(file).map_err(|e| Error::io("removing", file, &e))?;
-        request.observer.advance(1);
     }
-    request.observer.done(&format!("{total} engines measured"));
     Ok(points)
 }
 
 fn explain(layers: &mut [Layer], kept: &[Role]) {
     for layer in layers {
-        let in_full = layer.role.is_some_and(|role| kept.contains(&role));
-        let gain = layer.ms_full - layer.ms_int8;
+        let (in_full, gain) = (Role::is_in(layer.role, kept), layer.gain());
         layer.chosen = if in_full { "fp32" } else { "int8" }.to_owned();
         layer.why = match in_full {
             true if gain <= 0.0 => "8 bits win no time here".to_owned(),

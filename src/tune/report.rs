@@ -8,11 +8,11 @@ pub fn markdown(tuned: &Tuned) -> String {
     let [batch, length] = tuned.shape;
     let what = if tuned.labelled { "accuracy lost" } else { "other answers" };
     let mut out = format!(
-        "# Precision by layer\n\n{} texts, {}, batch {batch} × {length} tokens; at most {} {what}.\n\n\
-         | engine | layers in FP32 | ms | speed | same answer | {what} | change of outputs | |\n|---|---|---|---|---|---|---|---|\n",
-        tuned.texts, tuned.target, tuned.max_drop
+        "# Precision by layer\n\n{} texts, batch {batch} × {length} tokens; at most {} {what}.\n\n\
+         | target | engine | layers in FP32 | ms | speed | same answer | {what} | change of outputs | |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+        tuned.texts, tuned.max_drop
     );
-    let full = tuned.points.iter().find(|p| p.precision == Precision::Fp32).map_or(1.0, |p| p.ms);
     for (i, p) in tuned.points.iter().enumerate() {
         let kept = if p.precision == Precision::Fp32 { "all".to_owned() } else { p.kept.to_string() };
         let mark = if i == tuned.chosen {
@@ -23,97 +23,137 @@ pub fn markdown(tuned: &Tuned) -> String {
             "loses too much"
         };
         out += &format!(
-            "| {} | {kept} | {:.2} | {:.2} × | {:.4} | {:.4} | {:.4} | {mark} |\n",
-            p.precision,
-            p.ms,
-            full / p.ms,
-            p.agreement,
-            p.drop,
-            p.rms
+            "| {} | {} | {kept} | {:.2} | {:.2} × | {:.4} | {:.4} | {:.4} | {mark} |\n",
+            p.target, p.precision, p.ms, p.speed, p.agreement, p.drop, p.rms
         );
     }
-    out += "\n| layer | harm in 8 bits | ms in FP32 | ms in INT8 | chosen | why |\n|---|---|---|---|---|---|\n";
-    for layer in &tuned.layers {
+    for searched in &tuned.targets {
         out += &format!(
-            "| {} | {:.4} | {:.3} | {:.3} | {} | {} |\n",
-            layer.name, layer.harm, layer.ms_full, layer.ms_int8, layer.chosen, layer.why
+            "\n## Layers on {}\n\n| layer | harm in 8 bits | ms in FP32 | ms in INT8 | chosen | why |\n\
+             |---|---|---|---|---|---|\n",
+            searched.target
         );
+        for layer in &searched.layers {
+            out += &format!(
+                "| {} | {:.4} | {:.3} | {:.3} | {} | {} |\n",
+                layer.name, layer.harm, layer.ms_full, layer.ms_int8, layer.chosen, layer.why
+            );
+        }
     }
     out
 }
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 440.0;
-const MARGIN: f64 = 64.0;
+const MARGIN: f64 = 72.0;
 
-/// Speed against the change of the outputs, as an SVG.
+/// The corners of the plotted area: speeds from left to right, changes from the bottom up.
+struct Axes {
+    slowest: f64,
+    fastest: f64,
+    largest: f64,
+}
+
+impl Axes {
+    fn of(points: &[Point]) -> Axes {
+        let speeds = || points.iter().map(|p| p.speed);
+        Axes {
+            slowest: speeds().fold(1.0, f64::min) * 0.95,
+            fastest: speeds().fold(1.0, f64::max) * 1.05,
+            largest: points.iter().map(|p| p.rms).fold(1e-9, f64::max) * 1.1,
+        }
+    }
+
+    fn x(&self, speed: f64) -> f64 {
+        MARGIN + (speed - self.slowest) / (self.fastest - self.slowest) * (WIDTH - 2.0 * MARGIN)
+    }
+
+    fn y(&self, rms: f64) -> f64 {
+        HEIGHT - MARGIN - rms / self.largest * (HEIGHT - 2.0 * MARGIN)
+    }
+
+    /// Lines with their numbers, and what they are.
+    fn draw(&self) -> String {
+        let mut out = String::new();
+        for i in 0..=4 {
+            let share = f64::from(i) / 4.0;
+            let (speed, rms) = (self.slowest + (self.fastest - self.slowest) * share, self.largest * share);
+            let (x, y) = (self.x(speed), self.y(rms));
+            out += &format!(
+                "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{MARGIN}\" y2=\"{}\" stroke=\"#ddd\"/>\
+                 <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{speed:.2} ×</text>\n",
+                HEIGHT - MARGIN,
+                HEIGHT - MARGIN + 20.0
+            );
+            out += &format!(
+                "<line x1=\"{MARGIN}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>\
+                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{rms:.3}</text>\n",
+                WIDTH - MARGIN,
+                MARGIN - 8.0,
+                y + 4.0
+            );
+        }
+        let (across, down) = (WIDTH / 2.0, HEIGHT / 2.0);
+        out += &format!(
+            "<text x=\"{across}\" y=\"{}\" text-anchor=\"middle\">speed, FP32 = 1</text>\n\
+             <text x=\"18\" y=\"{down}\" transform=\"rotate(-90 18 {down})\" text-anchor=\"middle\">\
+             change of outputs (rms)</text>\n",
+            HEIGHT - 18.0
+        );
+        out
+    }
+}
+
+/// Speed against the change of the outputs, as an SVG: a colour for each scheme, a form for each target.
 pub fn plot(tuned: &Tuned) -> String {
-    let full = tuned.points.iter().find(|p| p.precision == Precision::Fp32).map_or(1.0, |p| p.ms);
-    let speeds: Vec<f64> = tuned.points.iter().map(|p| full / p.ms).collect();
-    let fastest = speeds.iter().copied().fold(1.0, f64::max) * 1.05;
-    let slowest = speeds.iter().copied().fold(1.0, f64::min) * 0.95;
-    let largest = tuned.points.iter().map(|p| p.rms).fold(1e-9, f64::max) * 1.1;
-    let x = |speed: f64| MARGIN + (speed - slowest) / (fastest - slowest) * (WIDTH - 2.0 * MARGIN);
-    let y = |rms: f64| HEIGHT - MARGIN - rms / largest * (HEIGHT - 2.0 * MARGIN);
+    let axes = Axes::of(&tuned.points);
+    let targets: Vec<&str> = tuned.targets.iter().map(|searched| searched.target.as_str()).collect();
+    let form = |target: &str| targets.iter().position(|other| *other == target).unwrap_or_default();
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
          font-size=\"13\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n\
-         <text x=\"{MARGIN}\" y=\"30\" font-size=\"16\">Speed against what it costs ({}, {} texts)</text>\n",
-        tuned.target, tuned.texts
+         <text x=\"{MARGIN}\" y=\"30\" font-size=\"16\">Speed against what it costs ({} texts)</text>\n{}",
+        tuned.texts,
+        axes.draw()
     );
-    for i in 0..=4 {
-        let (speed, rms) = (slowest + (fastest - slowest) * f64::from(i) / 4.0, largest * f64::from(i) / 4.0);
-        out += &format!(
-            "<line x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"{MARGIN}\" y2=\"{1}\" stroke=\"#ddd\"/>\
-             <text x=\"{0:.1}\" y=\"{2}\" text-anchor=\"middle\">{speed:.2} ×</text>\n",
-            x(speed),
-            HEIGHT - MARGIN,
-            HEIGHT - MARGIN + 20.0
-        );
-        out += &format!(
-            "<line x1=\"{MARGIN}\" x2=\"{1}\" y1=\"{0:.1}\" y2=\"{0:.1}\" stroke=\"#ddd\"/>\
-             <text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{rms:.3}</text>\n",
-            y(rms),
-            WIDTH - MARGIN,
-            MARGIN - 8.0,
-            y(rms) + 4.0
-        );
-    }
-    out += &format!(
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">speed, FP32 = 1</text>\n\
-         <text x=\"16\" y=\"{1}\" transform=\"rotate(-90 16 {2})\" text-anchor=\"middle\">change of outputs (rms)</text>\n",
-        WIDTH / 2.0,
-        HEIGHT - 16.0,
-        HEIGHT / 2.0
-    )
-    .replace(&format!("y=\"{}\" transform", HEIGHT - 16.0), &format!("y=\"{}\" transform", HEIGHT / 2.0));
-    for (i, (p, speed)) in tuned.points.iter().zip(&speeds).enumerate() {
-        let (cx, cy) = (x(*speed), y(p.rms));
+    for (i, p) in tuned.points.iter().enumerate() {
+        let (x, y) = (axes.x(p.speed), axes.y(p.rms));
         if i == tuned.chosen {
-            out += &format!("<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"10\" fill=\"none\" stroke=\"black\"/>\n");
+            out += &format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"10\" fill=\"none\" stroke=\"black\"/>\n");
         }
-        out += &format!(
-            "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"5\" fill=\"{}\" fill-opacity=\"{}\"><title>{}</title></circle>\n",
-            colour(p),
-            if p.fits { 1.0 } else { 0.35 },
-            format_args!("{}, {} layers in FP32: {:.2} ms, same answer {:.4}", p.precision, p.kept, p.ms, p.agreement)
+        let title = format!(
+            "{}, {}, {} layers in FP32: {:.2} ms, same answer {:.4}",
+            p.target, p.precision, p.kept, p.ms, p.agreement
         );
+        out += &mark(form(&p.target), [x, y], colour(p.precision), if p.fits { 1.0 } else { 0.35 }, &title);
     }
-    for (i, (name, fill)) in [("fp32", "#555555"), ("int8", "#0072b2"), ("int8-fast", "#d55e00")].iter().enumerate() {
-        let at = 60.0 + 20.0 * i as f64;
-        out += &format!(
-            "<circle cx=\"{}\" cy=\"{at}\" r=\"5\" fill=\"{fill}\"/><text x=\"{}\" y=\"{}\">{name}</text>\n",
-            MARGIN + 20.0,
-            MARGIN + 32.0,
-            at + 4.0
-        );
+    let schemes = [Precision::Fp32, Precision::Int8, Precision::Int8Fast];
+    let names = schemes.iter().map(|precision| (0, colour(*precision), precision.name()));
+    let forms = targets.iter().enumerate().map(|(i, target)| (i, "#555555", *target));
+    for (i, (form, fill, name)) in names.chain(forms.filter(|_| targets.len() > 1)).enumerate() {
+        let y = MARGIN + 20.0 + 20.0 * i as f64;
+        out += &mark(form, [MARGIN + 20.0, y], fill, 1.0, name);
+        out += &format!("<text x=\"{}\" y=\"{}\">{name}</text>\n", MARGIN + 32.0, y + 4.0);
     }
     out += "</svg>\n";
     out
 }
 
-fn colour(point: &Point) -> &'static str {
-    match point.precision {
+/// A circle for the first target, a square for the second, a diamond for any other.
+fn mark(form: usize, [x, y]: [f64; 2], fill: &str, opacity: f64, title: &str) -> String {
+    let shape = match form {
+        0 => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\""),
+        n => {
+            let turn = if n == 1 { String::new() } else { format!(" transform=\"rotate(45 {x:.1} {y:.1})\"") };
+            format!("<rect x=\"{:.1}\" y=\"{:.1}\" width=\"9\" height=\"9\"{turn}", x - 4.5, y - 4.5)
+        }
+    };
+    let element = if form == 0 { "circle" } else { "rect" };
+    format!("{shape} fill=\"{fill}\" fill-opacity=\"{opacity}\"><title>{title}</title></{element}>\n")
+}
+
+fn colour(precision: Precision) -> &'static str {
+    match precision {
         Precision::Int8 => "#0072b2",
         Precision::Int8Fast => "#d55e00",
         _ => "#555555",

@@ -1,25 +1,27 @@
-//! Times of layers and of whole engines.
-//!
-//! All that is compared runs in turns, so that a machine that slows down slows all alike; medians are kept.
+//! Times of layers and of whole engines, by the harness: each in a process of its own, in rounds that take turns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use super::Request;
 use crate::back::{self, onnx};
-use crate::error::Result;
-use crate::ir::{Builder, DType, Op, Part, Role, TensorType, Weight};
-use crate::passes::{Manager, QuantizeDynamic};
-use crate::runtime::{self, Elements, Engine, Named, Options, Runtime, Tensor};
-use crate::target::Target;
+use crate::bench::{self, Contestant, Measured, Settings, TokenBatch};
+use crate::calibrate::Ranges;
+use crate::error::{Error, Result};
+use crate::ir::{Builder, DType, Dim, Op, Part, Role, TensorType, Weight};
+use crate::passes::{ActivationType, Manager, QuantizeDynamic, QuantizeStatic};
+use crate::runtime::{Elements, Options, Reading, Runtime};
+use crate::target::{DynamicQuantForm, Target};
 use crate::verify::verify;
 
-/// Runs of which the median counts.
-const ROUNDS: usize = 15;
+/// How often each engine is started.
+const ROUNDS: usize = 5;
 
-/// Runs before that.
-const WARM_UP: usize = 3;
+/// How long each is timed in a round, in seconds.
+const SECONDS: f64 = 0.2;
+
+/// Rows that the input of a layer is made of.
+const ROWS: usize = 256;
 
 /// A linear layer's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,93 +39,85 @@ impl Shape {
     }
 }
 
-/// Times of layers, each shape once.
-pub(super) struct Layers<'a> {
-    request: &'a Request<'a>,
-    known: BTreeMap<Shape, [f64; 2]>,
+/// Milliseconds of layers of these shapes in full precision and in 8 bits.
+pub(super) fn layers(shapes: BTreeSet<Shape>, target: &Target, request: &Request) -> Result<BTreeMap<Shape, [f64; 2]>> {
+    let mut times = BTreeMap::new();
+    request.observer.begin(&format!("timing layers on {target}"), Some((shapes.len() * 2 * ROUNDS) as u64));
+    for shape in shapes {
+        let mut files = Vec::new();
+        for (name, int8) in [("layer-fp32", false), ("layer-int8", true)] {
+            let file = request.scratch.join(format!("{name}.onnx"));
+            write(shape, int8, target, &file)?;
+            files.push((target, file));
+        }
+        let ids = (0..shape.rows as i64).map(|i| i % ROWS as i64).collect();
+        let measured = in_rounds(&files, TokenBatch { rows: 1, length: shape.rows, ids }, request)?;
+        if let [full, int8] = measured.as_slice() {
+            times.insert(shape, [full.p50_ms, int8.p50_ms]);
+        }
+    }
+    request.observer.done(&format!("{} shapes of layers timed on {target}", times.len()));
+    Ok(times)
 }
 
-impl<'a> Layers<'a> {
-    pub fn new(request: &'a Request<'a>) -> Layers<'a> {
-        Layers { request, known: BTreeMap::new() }
+/// A model of one layer, `[1, rows] → [1, rows, n]`: rows of a table, and the product.
+fn write(shape: Shape, int8: bool, target: &Target, file: &Path) -> Result<()> {
+    let numbers = |n: usize| (0..n).map(|i| (i % 251) as f32 / 251.0 - 0.5).collect::<Vec<f32>>();
+    let mut builder = Builder::new("layer");
+    let ids = builder.input("input_ids", TensorType::new(DType::I64, [Dim::from(1), Dim::from("sequence_length")]));
+    let table = builder.weight("table", Weight::f32s(vec![ROWS, shape.k], &numbers(ROWS * shape.k))?);
+    let x = builder.node("x", Op::Embed, &[table, ids])?;
+    let w = builder.weight("w", Weight::f32s(vec![shape.k, shape.n], &numbers(shape.k * shape.n))?);
+    builder.set_role(Some(Role { part: Part::FeedForwardIn, layer: None }));
+    let y = builder.node("y", Op::Linear, &[x, w])?;
+    builder.output("y", y)?;
+    let mut graph = verify(builder.finish())?;
+    let can = target.capabilities();
+    if int8 && can.dynamic_quant != DynamicQuantForm::None {
+        graph = Manager::default().run(&graph, &QuantizeDynamic::default())?;
+    } else if int8 {
+        let ranges = Ranges::from([("x".to_owned(), (-0.5, 0.5))]);
+        let activations = if can.symmetric_activations { ActivationType::S8 } else { ActivationType::U8 };
+        let pass = QuantizeStatic { ranges: &ranges, calibration: None, activations, keep: &[] };
+        graph = Manager::default().run(&graph, &pass)?;
     }
-
-    /// Milliseconds in full precision and in 8 bits.
-    pub fn of(&mut self, shape: Shape) -> Result<[f64; 2]> {
-        if let Some(known) = self.known.get(&shape) {
-            return Ok(*known);
-        }
-        let files = [false, true].map(|int8| self.write(shape, int8));
-        let mut engines = Vec::new();
-        for file in files {
-            engines.push(open(&file?, self.request.target)?);
-        }
-        let input = Tensor {
-            shape: vec![1, shape.rows, shape.k],
-            elements: Elements::F32((0..shape.rows * shape.k).map(|i| (i % 255) as f32 / 255.0 - 0.5).collect()),
-        };
-        let medians = in_turns(&mut engines, &vec![("x".to_owned(), input)])?;
-        let times = [medians.first().copied().unwrap_or_default(), medians.get(1).copied().unwrap_or_default()];
-        self.known.insert(shape, times);
-        Ok(times)
-    }
-
-    /// A model of one layer.
-    fn write(&self, shape: Shape, int8: bool) -> Result<PathBuf> {
-        let mut builder = Builder::new("layer");
-        let x = builder.input("x", TensorType::new(DType::F32, [1, shape.rows, shape.k]));
-        let values: Vec<f32> = (0..shape.k * shape.n).map(|i| (i % 251) as f32 / 251.0 - 0.5).collect();
-        let w = builder.weight("w", Weight::f32s(vec![shape.k, shape.n], &values)?);
-        builder.set_role(Some(Role { part: Part::FeedForwardIn, layer: None }));
-        let y = builder.node("y", Op::Linear, &[x, w])?;
-        builder.output("y", y)?;
-        let mut graph = verify(builder.finish())?;
-        if int8 {
-            graph = Manager::default().run(&graph, &QuantizeDynamic { calibration: None, keep: &[] })?;
-        }
-        let file = self.request.scratch.join(if int8 { "layer-int8.onnx" } else { "layer-fp32.onnx" });
-        onnx::write(&back::lower(&graph, self.request.target)?, &file, &|_| {})?;
-        Ok(file)
-    }
+    onnx::write(&back::lower(&graph, target)?, file, &|_| {})?;
+    Ok(())
 }
 
-/// Median milliseconds of whole engines for one batch.
-pub(super) fn engines(files: &[PathBuf], request: &Request) -> Result<Vec<f64>> {
-    let [batch, length] = request.shape;
-    let mut engines = files.iter().map(|file| open(file, request.target)).collect::<Result<Vec<_>>>()?;
+/// Median milliseconds of whole engines for one batch, and their speed against the first.
+pub(super) fn engines(files: &[(&Target, PathBuf)], request: &Request) -> Result<Vec<[f64; 2]>> {
+    let [rows, length] = request.shape;
     let text = request.texts.iter().map(|text| text.text.as_str()).collect::<Vec<_>>().join(" ");
-    let encoded = request.encoder.encode(&[&text])?;
-    let stretched = encoded
-        .into_iter()
-        .map(|(name, tensor)| {
-            let Elements::I64(row) = &tensor.elements else { return (name, tensor) };
-            let values: Vec<i64> = row.iter().cycle().take(batch * length).copied().collect();
-            (name, Tensor { shape: vec![batch, length], elements: Elements::I64(values) })
-        })
-        .collect();
-    in_turns(&mut engines, &stretched)
+    let encoded = request.encoder.encode(&[text.as_str()])?;
+    let Some(Elements::I64(tokens)) = encoded.first().map(|(_, tensor)| &tensor.elements) else {
+        return Err(Error::bug("a text has tokens"));
+    };
+    let ids = tokens.iter().copied().cycle().take(rows * length).collect();
+    request.observer.begin("timing engines", Some((files.len() * ROUNDS) as u64));
+    let measured = in_rounds(files, TokenBatch { rows, length, ids }, request)?;
+    request.observer.done(&format!("{} engines timed in {ROUNDS} rounds", files.len()));
+    Ok(measured.iter().map(|engine| [engine.p50_ms, engine.speedup[0]]).collect())
 }
 
-fn open(file: &Path, target: &Target) -> Result<Box<dyn Engine>> {
-    let runtime = if *target == Target::Tract { Runtime::Tract } else { Runtime::Ort };
-    runtime::open(runtime, file, Options::default())
-}
-
-fn in_turns(engines: &mut [Box<dyn Engine>], inputs: &Named) -> Result<Vec<f64>> {
-    let mut times = vec![Vec::with_capacity(ROUNDS); engines.len()];
-    for round in 0..WARM_UP + ROUNDS {
-        for (engine, times) in engines.iter_mut().zip(&mut times) {
-            let start = Instant::now();
-            engine.run(inputs)?;
-            if round >= WARM_UP {
-                times.push(start.elapsed().as_secs_f64() * 1e3);
-            }
-        }
+fn in_rounds(files: &[(&Target, PathBuf)], batch: TokenBatch, request: &Request) -> Result<Vec<Measured>> {
+    let contestant = |(target, file): &(&Target, PathBuf)| Contestant {
+        name: format!("{target}"),
+        file: file.clone(),
+        runtime: Runtime::of(target),
+        adapters: Vec::new(),
+    };
+    let contestants: Vec<Contestant> = files.iter().map(contestant).collect();
+    let settings = Settings {
+        threads: Options::default().threads,
+        rounds: ROUNDS,
+        seconds: SECONDS,
+        seed: 1,
+        reading: Reading::default(),
+    };
+    let measured = bench::measure(&contestants, &batch, &settings, &|_| request.observer.advance(1))?;
+    match measured.iter().find_map(|engine| engine.failed.as_ref().map(|why| (engine, why))) {
+        Some((engine, why)) => Err(Error::unsupported(format!("an engine for {} was not timed: {why}", engine.name))),
+        None => Ok(measured),
     }
-    Ok(times.into_iter().map(median).collect())
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }

@@ -227,7 +227,7 @@ mod tests {
             model.opset_import.iter().map(|set| (set.domain.clone(), set.version)).collect::<Vec<_>>()
         };
         assert_eq!(imported("tract"), [(String::new(), 17)]);
-        assert_eq!(imported("ort-cpu"), [(String::new(), 17), ("com.microsoft".to_owned(), 1)]);
+        assert_eq!(imported("ort-cpu"), [(String::new(), 23), ("com.microsoft".to_owned(), 1)]);
     }
 
     #[test]

@@ -31,9 +31,7 @@ impl Pass for QuantizeEmbeddings<'_> {
                 return Ok(Action::Keep);
             }
             let why = match rw.constant(node, 0).map(|table| table.shape()) {
-                _ if node.role.is_some_and(|role| self.keep.contains(&role)) => {
-                    "it is kept in full precision".to_owned()
-                }
+                _ if Role::is_in(node.role, self.keep) => "it is kept in full precision".to_owned(),
                 None => "its table is not a constant".to_owned(),
                 Some([v, _]) if *v < FEWEST_ROWS => format!("its table has {v} rows, fewer than {FEWEST_ROWS}"),
                 Some(_) => {

@@ -58,7 +58,7 @@ fn linears(
 }
 
 fn reason_to_leave(graph: &Graph, node: &Node, keep: &[Role]) -> Option<&'static str> {
-    if node.role.is_some_and(|role| keep.contains(&role)) {
+    if Role::is_in(node.role, keep) {
         return Some("it is kept in full precision");
     }
     match node.role.map(|role| role.part.block()) {
