@@ -390,3 +390,39 @@ fn a_model_that_computes_nan_is_refused_by_value() {
     assert!(said.starts_with("the model computes NaN\n  in text 1: value "), "{said}");
     assert!(said.contains("\n  in texts.jsonl\n"), "{said}");
 }
+
+#[test]
+fn ranges_that_are_fixed_are_found_as_they_are_asked_for() {
+    let place = place();
+    let texts = jsonl(place.path());
+    let made = |ranges: &str| {
+        let out = place.path().join(format!("{ranges}.onnx"));
+        quantize(&arguments!["--scheme", "int8-static", "--ranges", ranges, "--calibration", texts, "-o", out])
+            .expect(0);
+        fs::read(out).unwrap()
+    };
+    let (whole, clipped) = (made("min-max"), made("percentile:90"));
+    assert_eq!(whole.len(), clipped.len());
+    assert_ne!(whole, clipped);
+    let out = place.path().join("no.onnx");
+    let ran = quantize(&arguments!["--ranges", "minmax", "--calibration", texts, "-o", out]).expect(2);
+    assert!(ran.stderr.contains("unknown estimator `minmax`; known: min-max, moving-average"), "{}", ran.stderr);
+    assert!(!out.exists());
+}
+
+#[test]
+fn every_scheme_is_made_and_judged_for_openvino_too() {
+    if !common::openvino("schemes for OpenVINO") {
+        return;
+    }
+    let place = place();
+    let texts = jsonl(place.path());
+    for scheme in ["int8", "int8-fast", "int8-static", "int8-weights", "int4", "bf16", "fp16"] {
+        let out = place.path().join(format!("{scheme}.onnx"));
+        let arguments =
+            arguments!["--scheme", scheme, "--target", "openvino", "--calibration", texts, "-o", out, "--json"];
+        let report = quantize(&arguments).expect(0).json();
+        assert_eq!(report["gates"][0]["ran_by"], "OpenVINO", "{scheme}");
+        assert_eq!(check(&report, "non_finite")["found"], 0.0, "{scheme}");
+    }
+}

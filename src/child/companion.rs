@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 
+/// How long a child that has died is listened to.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+
 /// How much is kept of what a child says on standard error: enough for its last words.
 const LAST_WORDS: usize = 4096;
 
@@ -26,6 +29,8 @@ pub struct Companion {
     requests: ChildStdin,
     answers: Receiver<Vec<u8>>,
     complaints: Arc<Mutex<Vec<u8>>>,
+    /// Disconnects when the child has nothing more to complain of.
+    complained: Receiver<()>,
     what: String,
 }
 
@@ -48,8 +53,12 @@ impl Companion {
         });
         let complaints = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&complaints);
-        std::thread::spawn(move || keep_last_words(stderr, &kept));
-        Ok(Companion { child, requests, answers, complaints, what: what.to_owned() })
+        let (complaining, complained) = sync_channel(1);
+        std::thread::spawn(move || {
+            keep_last_words(stderr, &kept);
+            drop(complaining);
+        });
+        Ok(Companion { child, requests, answers, complaints, complained, what: what.to_owned() })
     }
 
     /// Asks the child. Fails where it fails, dies of a signal (which is named) or does not answer within `limit`; after
@@ -72,6 +81,8 @@ impl Companion {
             }
             Err(RecvTimeoutError::Disconnected) => {
                 let status = self.child.process.wait().map_err(|e| Error::bug(format!("{}: {e}", self.what)))?;
+                // A process that it has started may hold the pipe open.
+                let _ = self.complained.recv_timeout(LAST_WORDS_LIMIT);
                 let complaints = self.complaints.lock().map(|kept| kept.clone()).unwrap_or_default();
                 Err(died(&self.what, status, &complaints))
             }

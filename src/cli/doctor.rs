@@ -33,7 +33,7 @@ pub fn run(screen: &Screen) -> Result<()> {
                 let command =
                     f.command.as_ref().map(|command| format!("\n              {command}")).unwrap_or_default();
                 format!(
-                    "{:7} {:25} {}\n        {}{command}\n",
+                    "{:7} {:27} {}\n        {}{command}\n",
                     if f.found { "found" } else { "MISSING" },
                     f.name,
                     f.purpose,

@@ -44,6 +44,9 @@ pub struct TuneArgs {
     /// Batch and length for which time counts.
     #[arg(long, value_name = "BxS", default_value = "1x128", value_parser = shape)]
     shape: [usize; 2],
+    /// How often each engine is started and timed.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
     /// Longest text, in tokens.
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
@@ -98,6 +101,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         classes: judge.classes(),
         max_drop: args.max_drop,
         shape: args.shape,
+        rounds: args.rounds as usize,
         scratch: stage.dir(),
         observer: screen,
     };

@@ -44,6 +44,8 @@ pub struct Request<'a> {
     pub max_drop: f64,
     /// Batch and length for which time counts.
     pub shape: [usize; 2],
+    /// How often each engine is started and timed.
+    pub rounds: usize,
     /// A folder for engines while they are measured.
     pub scratch: &'a std::path::Path,
     /// Hears of progress.

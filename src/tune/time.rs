@@ -14,9 +14,6 @@ use crate::runtime::{Elements, Options, Reading, Runtime};
 use crate::target::{DynamicQuantForm, Target};
 use crate::verify::verify;
 
-/// How often each engine is started.
-const ROUNDS: usize = 5;
-
 /// How long each is timed in a round, in seconds.
 const SECONDS: f64 = 0.2;
 
@@ -42,7 +39,7 @@ impl Shape {
 /// Milliseconds of layers of these shapes in full precision and in 8 bits.
 pub(super) fn layers(shapes: BTreeSet<Shape>, target: &Target, request: &Request) -> Result<BTreeMap<Shape, [f64; 2]>> {
     let mut times = BTreeMap::new();
-    request.observer.begin(&format!("timing layers on {target}"), Some((shapes.len() * 2 * ROUNDS) as u64));
+    request.observer.begin(&format!("timing layers on {target}"), Some((shapes.len() * 2 * request.rounds) as u64));
     for shape in shapes {
         let mut files = Vec::new();
         for (name, int8) in [("layer-fp32", false), ("layer-int8", true)] {
@@ -94,9 +91,9 @@ pub(super) fn engines(files: &[(&Target, PathBuf)], request: &Request) -> Result
         return Err(Error::bug("a text has tokens"));
     };
     let ids = tokens.iter().copied().cycle().take(rows * length).collect();
-    request.observer.begin("timing engines", Some((files.len() * ROUNDS) as u64));
+    request.observer.begin("timing engines", Some((files.len() * request.rounds) as u64));
     let measured = in_rounds(files, TokenBatch { rows, length, ids }, request)?;
-    request.observer.done(&format!("{} engines timed in {ROUNDS} rounds", files.len()));
+    request.observer.done(&format!("{} engines timed in {} rounds", files.len(), request.rounds));
     Ok(measured.iter().map(|engine| [engine.p50_ms, engine.speedup[0]]).collect())
 }
 
@@ -110,7 +107,7 @@ fn in_rounds(files: &[(&Target, PathBuf)], batch: TokenBatch, request: &Request)
     let contestants: Vec<Contestant> = files.iter().map(contestant).collect();
     let settings = Settings {
         threads: Options::default().threads,
-        rounds: ROUNDS,
+        rounds: request.rounds,
         seconds: SECONDS,
         seed: 1,
         reading: Reading::default(),

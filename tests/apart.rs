@@ -1,0 +1,52 @@
+//! Engines in a process of their own: they answer the same there, and what dies there is an error here.
+//!
+//! A test program names the file of kilnc once, so each test here has a process of its own.
+
+mod common;
+
+use common::{fixture, place};
+use kilnc::back::onnx;
+use kilnc::eval::Golden;
+use kilnc::passes::Manager;
+use kilnc::pipeline::{self, Scheme, Source};
+use kilnc::precision::Precision;
+use kilnc::runtime::{self, Options, Runtime};
+use kilnc::target::Target;
+
+#[test]
+fn an_engine_answers_the_same_in_a_process_of_its_own() {
+    let place = place();
+    let path = place.path().join("model.onnx");
+    let checkpoint = fixture("tiny-bert");
+    let model =
+        pipeline::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None })
+            .unwrap();
+    let scheme = Scheme::new(&Target::OrtCpu, Precision::Fp32);
+    onnx::write(&pipeline::compile(&model, &scheme, &mut Manager::default()).unwrap(), &path, &|_| {}).unwrap();
+    let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
+    let options = Options { threads: 1 };
+    let here = runtime::open(Runtime::Ort, &path, options).unwrap().run(golden.inputs()).unwrap();
+    common::children();
+    let mut apart = runtime::open_apart(Runtime::Ort, &path, options, &[]).unwrap();
+    assert_eq!(apart.run(golden.inputs()).unwrap(), here);
+    // An error there is one here, and the engine goes on.
+    let error = apart.run(&Vec::new()).unwrap_err();
+    assert!(error.message().contains("which is not given"), "{error}");
+    assert_eq!(apart.run(golden.inputs()).unwrap(), here);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_process_that_dies_is_an_error_that_names_the_signal_and_its_last_words() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = place();
+    let program = place.path().join("kilnc");
+    std::fs::write(&program, "#!/bin/sh\necho 'the library says: oh no' >&2\nkill -SEGV $$\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    kilnc::child::set_program(program);
+    let path = place.path().join("model.onnx");
+    let error = runtime::open_apart(Runtime::Ort, &path, Options { threads: 1 }, &[]).err().unwrap();
+    let said = error.to_string();
+    assert!(said.contains("the child process ended with signal 11 (a crash in native code)"), "{said}");
+    assert!(said.contains("its last words: the library says: oh no"), "{said}");
+}
