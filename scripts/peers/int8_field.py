@@ -1,6 +1,7 @@
 """INT8 engines of kilnc and of its peers side by side: how long each takes to make, what it answers, how fast it is.
 
     pip install -r scripts/peers/requirements.txt
+    python scripts/peers/int8_field.py export CHECKPOINT OUT                # Optimum's export and INT8 of a bare encoder
     python scripts/peers/int8_field.py make ONNX_FOLDER TEXTS.jsonl OUT     # NNCF's and ONNX Runtime's static INT8
     python scripts/peers/int8_field.py answers --tokenizer DIR --texts TEXTS.jsonl --labels FILE ENGINE…
     python scripts/peers/int8_field.py time --shapes 1x128,8x128,1x384 --rounds 15 ENGINE…
@@ -19,6 +20,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 THREADS = 2
@@ -118,15 +120,20 @@ class Engine:
         if kind not in OPENERS or not path:
             raise SystemExit(f"`{spec}` is not NAME=KIND:FILE with KIND one of {', '.join(OPENERS)}")
         command = [sys.executable, __file__, "work", kind, path]
+        self.complaints = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.complaints, text=True
         )
 
     def ask(self, request):
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
+        try:
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         if not line:
-            raise SystemExit(f"{self.name} ended with {self.process.wait()}")
+            self.complaints.seek(0)
+            raise SystemExit(f"{self.name} ended with {self.process.wait()}:\n{self.complaints.read()[-2000:]}")
         return json.loads(line)
 
 
@@ -190,6 +197,20 @@ def read(path):
         return [json.loads(line) for line in lines]
 
 
+def export(args):
+    """Optimum's FP32 export of an encoder without a head, in OUT/onnx, and its dynamic INT8 in OUT/int8."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from optimum.onnxruntime import ORTModelForFeatureExtraction, ORTQuantizer
+    from optimum.onnxruntime.configuration import AutoQuantizationConfig
+    from transformers import AutoTokenizer
+
+    onnx, int8 = args.out / "onnx", args.out / "int8"
+    ORTModelForFeatureExtraction.from_pretrained(args.checkpoint, export=True).save_pretrained(onnx)
+    AutoTokenizer.from_pretrained(args.checkpoint).save_pretrained(onnx)
+    scheme = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
+    ORTQuantizer.from_pretrained(onnx).quantize(save_dir=int8, quantization_config=scheme)
+
+
 def make(args):
     """NNCF's INT8 for OpenVINO and ONNX Runtime's static Q/DQ of an FP32 model, calibrated on texts; seconds of each."""
     onnx = str(args.onnx / "model.onnx")
@@ -237,6 +258,9 @@ def make(args):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
+    exporting = commands.add_parser("export")
+    exporting.add_argument("checkpoint")
+    exporting.add_argument("out", type=pathlib.Path)
     making = commands.add_parser("make")
     making.add_argument("onnx", type=pathlib.Path)
     making.add_argument("texts", type=pathlib.Path)
@@ -262,6 +286,8 @@ def arguments():
 def main():
     args = arguments()
     match args.command:
+        case "export":
+            export(args)
         case "make":
             make(args)
         case "work":
