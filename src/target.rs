@@ -100,6 +100,9 @@ pub enum StaticQuantForm {
     /// `QuantizeLinear` and `DequantizeLinear` around a product in floating point, which the runtime makes one of
     /// integers.
     Annotated,
+    /// The same with one step for all channels, in 32 bits, and the channels' shares of it after the product: where a
+    /// runtime holds sums of integers in half precision until they are scaled, they overflow.
+    Rescaled,
     /// `QuantizeLinear`, `MatMulInteger` and the scales.
     Plain,
 }
@@ -233,7 +236,7 @@ impl Target {
                 attention: AttentionForm::Plain,
                 gelu: GeluForm::Erf,
                 dynamic_quant: DynamicQuantForm::None,
-                static_quant: StaticQuantForm::Annotated,
+                static_quant: StaticQuantForm::Rescaled,
                 symmetric_activations: true,
                 weights_of_8_bits: WeightForm::None,
                 weights_of_4_bits: WeightForm::None,

@@ -124,7 +124,7 @@ ops! {
     DynamicQuantLinear;
     /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose activations are quantized
     /// by numbers that were observed before, `round(x / scale) + zero_point`, and whose weights are 8-bit per output
-    /// channel.
+    /// channel. Scales may be `f32` where the rest is in 16 bits.
     StaticQuantLinear { /// The activations' element type, `u8` or `i8`.
         to: DType, /// One step of the activations.
         scale: f32, /// What stands for 0.

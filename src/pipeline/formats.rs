@@ -128,7 +128,12 @@ fn fixed(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Res
         .hint("calibrate with texts like those that the engine will answer"));
     };
     let calibration = &RefCell::new(calibrator.on(graph)?.fixed());
-    let groups = if scheme.precision == Precision::Int8 { 2 } else { 1 };
+    // On a GPU every part more is a kernel more, and takes longer than what it multiplies.
+    let groups = match (scheme.precision, can.fp16) {
+        (Precision::Int8Fast, HalfForm::Computed) => 0,
+        (Precision::Int8, HalfForm::Computed) | (Precision::Int8Fast | Precision::Int8Static, _) => 1,
+        _ => 2,
+    };
     let graph = evened(graph, scheme, groups, calibration, manager)?;
     let ranges = ranges(&graph, calibration, calibrator)?;
     let activations = if can.symmetric_activations { ActivationType::S8 } else { ActivationType::U8 };

@@ -92,6 +92,7 @@ impl Lowering {
                 match self.can.static_quant {
                     StaticQuantForm::Fused => self.shared.fused(rw, node, steps)?,
                     StaticQuantForm::Annotated => self.shared.annotated(rw, node, steps)?,
+                    StaticQuantForm::Rescaled => self.shared.rescaled(rw, node, steps)?,
                     StaticQuantForm::Plain => self.shared.plain(rw, node, steps)?,
                 }
             }

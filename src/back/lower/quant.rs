@@ -80,16 +80,52 @@ impl Shared {
     /// `StaticQuantLinear = dequantize(q(x)) · dequantize(w₈) + b`, which runtimes fuse into a product of integers
     pub fn annotated(&mut self, rw: &mut Rewriter, node: &Node, steps: Steps) -> Result<ValueId> {
         let (name, op) = (rw.name(node), Op::DequantizeLinear { axis: 1 });
-        let x = self.quantized(rw, node, steps)?;
-        let wide = match self.widened.get(&x.values) {
-            Some(drawn) => *drawn,
-            None => rw.node(&format!("{name}.x"), op.clone(), &[x.values, x.scale, x.zero_point])?,
-        };
-        self.widened.insert(x.values, wide);
+        let wide = self.widened(rw, node, steps)?;
         let (values, scales) = (rw.required(node, 1)?, rw.required(node, 2)?);
         let w = rw.node(&format!("{name}.w"), op, &[values, scales])?;
         let bias = rw.operand(node, 3)?;
         biased(rw, name, bias, |rw, name| rw.node(name, Op::MatMul, &[wide, w]))
+    }
+
+    /// `StaticQuantLinear = (dequantize(q(x)) · (w₈ · s)) · (s(w) / s) + b` with `s` the largest of `s(w)`, in 32 bits up to
+    /// the product
+    pub fn rescaled(&mut self, rw: &mut Rewriter, node: &Node, steps: Steps) -> Result<ValueId> {
+        let x = rw.required(node, 0)?;
+        let (name, of) = (rw.name(node), rw.ty(x).dtype);
+        let wide = self.widened(rw, node, steps)?;
+        let scales = rw.constant(node, 2).ok_or_else(|| Error::bug("the steps of a layer are constants"))?.to_f32s()?;
+        let largest = scales.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        let shares: Vec<f32> = scales.iter().map(|scale| scale / largest).collect();
+        let step = rw.weight(&format!("{name}.step"), Weight::scalar(DType::F32, largest)?);
+        let shares = Weight::f32s(vec![shares.len()], &shares)?;
+        let shares = rw.weight(&format!("{name}.shares"), if of == DType::F32 { shares } else { shares.cast(of) });
+        let values = rw.required(node, 1)?;
+        let w = rw.node(&format!("{name}.w"), Op::DequantizeLinear { axis: 1 }, &[values, step])?;
+        let narrow = |rw: &mut Rewriter, id, part: &str| match of {
+            DType::F32 => Ok(id),
+            _ => rw.node(&format!("{name}.{part}"), Op::Cast { to: of }, &[id]),
+        };
+        let (wide, w) = (narrow(rw, wide, "x.narrow")?, narrow(rw, w, "w.narrow")?);
+        let product = rw.node(&format!("{name}.product"), Op::MatMul, &[wide, w])?;
+        match rw.operand(node, 3)? {
+            None => rw.node(name, Op::Mul, &[product, shares]),
+            Some(bias) => {
+                let scaled = rw.node(&format!("{name}.scaled"), Op::Mul, &[product, shares])?;
+                rw.node(name, Op::Add, &[scaled, bias])
+            }
+        }
+    }
+
+    /// `dequantize(q(x))`, drawn once for all that read it
+    fn widened(&mut self, rw: &mut Rewriter, node: &Node, steps: Steps) -> Result<ValueId> {
+        let x = self.quantized(rw, node, steps)?;
+        if let Some(drawn) = self.widened.get(&x.values) {
+            return Ok(*drawn);
+        }
+        let op = Op::DequantizeLinear { axis: 1 };
+        let drawn = rw.node(&format!("{}.x", rw.name(node)), op, &[x.values, x.scale, x.zero_point])?;
+        self.widened.insert(x.values, drawn);
+        Ok(drawn)
     }
 
     /// `StaticQuantLinear = (q(x) · w₈) · s(x) · s(w) + b`
@@ -98,7 +134,7 @@ impl Shared {
         integer(rw, node, &x)
     }
 
-    /// `q(x) = QuantizeLinear(x, step, zero)`
+    /// `q(x) = QuantizeLinear(x, step, zero)`, in 32 bits
     fn quantized(&mut self, rw: &mut Rewriter, node: &Node, (to, scale, zero): Steps) -> Result<Quantized> {
         let x = rw.required(node, 0)?;
         let key = (x, to, scale.to_bits(), zero);
@@ -107,7 +143,11 @@ impl Shared {
         }
         let name = rw.name(node);
         let at = |suffix: &str| format!("{name}.x.{suffix}");
-        let scale = rw.weight(&at("scale"), Weight::scalar(rw.ty(x).dtype, scale)?);
+        let scale = rw.weight(&at("scale"), Weight::scalar(DType::F32, scale)?);
+        let x = match rw.ty(x).dtype {
+            DType::F32 => x,
+            _ => rw.node(&at("wide"), Op::Cast { to: DType::F32 }, &[x])?,
+        };
         // The verifier has seen that the zero point fits its type: its lowest byte is the number.
         let zero_point = rw.weight(&at("zero"), Weight::literal(to, Vec::new(), vec![zero as u8])?);
         let values = rw.node(&at("int8"), Op::QuantizeLinear, &[x, scale, zero_point])?;

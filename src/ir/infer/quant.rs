@@ -38,7 +38,9 @@ pub(super) fn static_linear(o: &Operands, to: DType, scale: f32, zero_point: i64
     if !x.dtype.is_float() {
         return o.fail(format!("`x` must be floats, found {x}"));
     }
-    per_channel(o, x, 2, 3)
+    // Products of 8-bit numbers leave half precision before they are scaled: their steps stay in 32 bits.
+    let scales = if o.get(2, "scales")?.dtype == DType::F32 { DType::F32 } else { x.dtype };
+    per_channel_scaled(o, x, (2, scales), 3)
 }
 
 pub(super) fn weight_linear(o: &Operands) -> Inferred {
@@ -88,13 +90,23 @@ pub(super) fn embed(o: &Operands) -> Inferred {
 
 /// The product of `x` and 8-bit values, operand 1, with scales and a bias for each channel, all in the type of `x`.
 fn per_channel(o: &Operands, x: &TensorType, scales: usize, bias: usize) -> Inferred {
+    per_channel_scaled(o, x, (scales, x.dtype), bias)
+}
+
+/// The same with scales of another type.
+fn per_channel_scaled(
+    o: &Operands,
+    x: &TensorType,
+    (scales, scale_dtype): (usize, DType),
+    bias: usize,
+) -> Inferred {
     let values = o.get(1, "values")?;
     if values.dtype != DType::I8 {
         return o.fail(format!("`values` must be i8, found {values}"));
     }
     let out = project(o, x, values)?;
     let channels = TensorType::new(x.dtype, out.shape.last().cloned());
-    o.expect(scales, "scales", &channels)?;
+    o.expect(scales, "scales", &channels.with_dtype(scale_dtype))?;
     o.expect_optional(bias, "bias", &channels)?;
     Ok(vec![out])
 }
