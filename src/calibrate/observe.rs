@@ -72,7 +72,7 @@ fn watch(plan: &Plan, runtime: Runtime, file: &Path, taps: &[ValueId]) -> Result
     let all_tokens: usize = plan.inputs.iter().map(tokens).sum();
     let stride = all_tokens.div_ceil(MOMENT_TOKENS).max(1);
     let mut look = |i: usize, outputs: &Named| {
-        let keep_range = i % plan.inputs.len().div_ceil(RANGE_TEXTS).max(1) == 0;
+        let keep_range = i.is_multiple_of(plan.inputs.len().div_ceil(RANGE_TEXTS).max(1));
         let seen = names.iter().map(|name| find(outputs, name)).collect::<Result<Vec<_>>>()?;
         if watched.is_empty() {
             watched = seen.iter().map(|tensor| Watched::new(tensor.shape.last().copied().unwrap_or(1))).collect();

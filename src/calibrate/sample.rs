@@ -62,10 +62,11 @@ pub fn near<T, I: Iterator<Item = Result<T>>>(
         let vector = weights.vector(text(&item));
         let nearness = domain.nearness(&vector);
         let words = words_but_numbers(text(&item));
-        if nearness > 0.0 && known.insert(words) {
-            if let Some(dropped) = best.offer(Held::new(nearness, draw.seed, index, (item, vector, words))) {
-                known.remove(&dropped.item.2);
-            }
+        if nearness > 0.0
+            && known.insert(words)
+            && let Some(dropped) = best.offer(Held::new(nearness, draw.seed, index, (item, vector, words)))
+        {
+            known.remove(&dropped.item.2);
         }
     }
     let mut chosen = spread(best.into_sorted(), draw.samples);

@@ -150,7 +150,7 @@ impl Saved {
     /// others, or is no such file.
     pub fn open(path: &Path, weights: &str) -> Result<Saved> {
         let at = |e: Error| e.at(path.display().to_string());
-        let (tensors, metadata) = reader::read_with_metadata(path)?;
+        let reader::Contents { tensors, metadata } = reader::read_with_metadata(path)?;
         let metadata =
             metadata.get(KEY).ok_or_else(|| at(Error::bad_input("it holds nothing that was seen of a model")))?;
         let metadata: Metadata = json::parse(metadata, "metadata").map_err(at)?;

@@ -33,13 +33,21 @@ enum HeaderValue {
     Metadata(BTreeMap<String, String>),
 }
 
+/// What a file holds.
+pub struct Contents {
+    /// The tensors, by name.
+    pub tensors: Vec<(String, Weight)>,
+    /// What its `__metadata__` says.
+    pub metadata: BTreeMap<String, String>,
+}
+
 /// The tensors of a file, by name. Fails where the file is not well-formed; nothing of it is read but the header.
 pub fn read(path: &Path) -> Result<Vec<(String, Weight)>> {
-    Ok(read_with_metadata(path)?.0)
+    Ok(read_with_metadata(path)?.tensors)
 }
 
 /// The tensors of a file, and what its `__metadata__` says.
-pub fn read_with_metadata(path: &Path) -> Result<(Vec<(String, Weight)>, BTreeMap<String, String>)> {
+pub fn read_with_metadata(path: &Path) -> Result<Contents> {
     parse_whole(file::map(path)?).map_err(|e| {
         let hint = match e.kind() {
             Kind::Unsupported => "save it in one of F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL",
@@ -51,10 +59,10 @@ pub fn read_with_metadata(path: &Path) -> Result<(Vec<(String, Weight)>, BTreeMa
 
 /// The tensors of a file's bytes, by name.
 pub fn parse(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Vec<(String, Weight)>> {
-    Ok(parse_whole(bytes)?.0)
+    Ok(parse_whole(bytes)?.tensors)
 }
 
-fn parse_whole(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<(Vec<(String, Weight)>, BTreeMap<String, String>)> {
+fn parse_whole(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Contents> {
     let (header, data_start) = header((*bytes).as_ref())?;
     let data_len = (*bytes).as_ref().len().saturating_sub(data_start);
     let mut tensors = Vec::with_capacity(header.len());
@@ -68,7 +76,7 @@ fn parse_whole(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<(Vec<(String
     }
     cover(&tensors, data_len)?;
     let tensors = tensors.into_iter().map(|(name, entry)| weight(&bytes, data_start, name, &entry));
-    Ok((tensors.collect::<Result<_>>()?, metadata))
+    Ok(Contents { tensors: tensors.collect::<Result<_>>()?, metadata })
 }
 
 fn header(bytes: &[u8]) -> Result<(Vec<(String, HeaderValue)>, usize)> {

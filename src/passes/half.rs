@@ -52,7 +52,9 @@ impl Narrowing {
         for (i, input) in node.inputs.iter().enumerate() {
             operands.push(match (input, rw.constant(node, i)) {
                 // The steps of 8-bit products stay in 32 bits, in which their sums are.
-                (Some(_), Some(_)) if i == 2 && matches!(node.op, Op::StaticQuantLinear { .. }) => rw.operand(node, i)?,
+                (Some(_), Some(_)) if i == 2 && matches!(node.op, Op::StaticQuantLinear { .. }) => {
+                    rw.operand(node, i)?
+                }
                 (Some(id), Some(weight)) if weight.dtype() == DType::F32 => Some(self.weight(rw, *id, weight)),
                 _ => match rw.operand(node, i)? {
                     // An output of the graph is wide; inside, it is narrowed again.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use ::ort::environment::Environment;
 use ::ort::ep::{ArbitrarilyConfigurableExecutionProvider, OpenVINO};
-use ::ort::session::builder::{BuilderResult, SessionBuilder};
+use ::ort::session::builder::SessionBuilder;
 use ::ort::session::{Adapter, RunOptions, Session, SessionInputValue};
 use ::ort::value::{DynValue, Tensor as OrtTensor};
 
@@ -31,7 +31,7 @@ impl OrtEngine {
     /// A session on ONNX Runtime's own CPU kernels, with adapters in files of its own.
     pub fn open(path: &Path, options: Options, adapters: &[PathBuf]) -> Result<OrtEngine> {
         let threads = options.threads.max(1);
-        OrtEngine::load(path, &ONNX_RUNTIME, adapters, |builder| builder.with_intra_threads(threads))
+        OrtEngine::load(path, &ONNX_RUNTIME, adapters, |builder| Ok(builder.with_intra_threads(threads)?))
     }
 
     /// A session whose whole graph OpenVINO has taken.
@@ -40,7 +40,7 @@ impl OrtEngine {
         OrtEngine::load(path, &OPENVINO, &[], |builder| {
             // What OpenVINO does not take is refused: kernels of both would spoil each other's threads.
             let builder = builder.with_intra_threads(1)?.with_disable_cpu_fallback()?;
-            builder.with_execution_providers([provider.build().error_on_failure()])
+            Ok(builder.with_execution_providers([provider.build().error_on_failure()])?)
         })
     }
 
@@ -48,7 +48,7 @@ impl OrtEngine {
         path: &Path,
         library: &'static Library,
         adapters: &[PathBuf],
-        configured: impl FnOnce(SessionBuilder) -> BuilderResult,
+        configured: impl FnOnce(SessionBuilder) -> ::ort::Result<SessionBuilder>,
     ) -> Result<OrtEngine> {
         let environment = environment(library)?;
         let refused = |e: ::ort::Error| {
@@ -60,7 +60,7 @@ impl OrtEngine {
             ))
         };
         let session = Session::builder(environment)
-            .and_then(|builder| Ok(configured(builder)?))
+            .and_then(configured)
             .and_then(|mut builder| builder.commit_from_file(path))
             .map_err(refused)?;
         let inputs = session.inputs().iter().map(|input| input.name().to_owned()).collect();

@@ -94,12 +94,7 @@ fn per_channel(o: &Operands, x: &TensorType, scales: usize, bias: usize) -> Infe
 }
 
 /// The same with scales of another type.
-fn per_channel_scaled(
-    o: &Operands,
-    x: &TensorType,
-    (scales, scale_dtype): (usize, DType),
-    bias: usize,
-) -> Inferred {
+fn per_channel_scaled(o: &Operands, x: &TensorType, (scales, scale_dtype): (usize, DType), bias: usize) -> Inferred {
     let values = o.get(1, "values")?;
     if values.dtype != DType::I8 {
         return o.fail(format!("`values` must be i8, found {values}"));
