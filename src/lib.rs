@@ -36,6 +36,7 @@ pub mod pipeline;
 pub mod precision;
 pub mod recipe;
 pub mod runtime;
+pub mod shapes;
 pub mod target;
 pub mod task;
 pub mod tune;

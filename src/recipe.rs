@@ -12,6 +12,7 @@ use crate::error::{Error, Result, printable_sentence};
 use crate::eval::Gate;
 use crate::ir::Role;
 use crate::precision::Precision;
+use crate::shapes::Shapes;
 use crate::target::Target;
 use crate::task::Task;
 
@@ -57,38 +58,21 @@ pub struct EngineSpec {
     /// What it has to keep.
     #[serde(default)]
     pub gate: Gate,
-    /// The shapes that a TensorRT engine takes.
-    pub profile: Option<ProfileSpec>,
+    /// The shapes that a TensorRT engine takes, a profile each; batches up to 32 of texts up to the longest, where there
+    /// are none.
+    #[serde(default, deserialize_with = "from_texts")]
+    pub shapes: Vec<Shapes>,
 }
 
 impl EngineSpec {
     /// An engine without bounds or shapes of its own.
     pub fn new(target: Target, precision: Precision) -> EngineSpec {
-        EngineSpec { target, precision, keep: Vec::new(), gate: Gate::default(), profile: None }
+        EngineSpec { target, precision, keep: Vec::new(), gate: Gate::default(), shapes: Vec::new() }
     }
 
     /// The engine's name in the bundle, e.g. `ort-cpu-int8`.
     pub fn name(&self) -> String {
         format!("{}-{}", self.target.slug(), self.precision)
-    }
-}
-
-/// Batch and length of the texts that an engine takes: smallest, fastest at, largest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProfileSpec {
-    /// Smallest batch and length.
-    pub min: [usize; 2],
-    /// What the engine is tuned for.
-    pub opt: [usize; 2],
-    /// Largest batch and length.
-    pub max: [usize; 2],
-}
-
-impl ProfileSpec {
-    /// Batches up to 32 of texts up to the model's limit.
-    pub fn up_to(max_length: usize) -> ProfileSpec {
-        ProfileSpec { min: [1, 8.min(max_length)], opt: [8, 128.min(max_length)], max: [32, max_length] }
     }
 }
 

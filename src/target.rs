@@ -267,6 +267,18 @@ impl fmt::Display for Target {
     }
 }
 
+impl Target {
+    /// The targets that a text names: one, or GPUs apart by commas as in `tensorrt-rtx:sm75,sm86`.
+    pub fn several(text: &str) -> Result<Vec<Target>> {
+        match text.split_once(':') {
+            Some((runtime, capabilities)) if capabilities.contains(',') => {
+                capabilities.split(',').map(|capability| format!("{runtime}:{}", capability.trim()).parse()).collect()
+            }
+            _ => Ok(vec![text.parse()?]),
+        }
+    }
+}
+
 impl FromStr for Target {
     type Err = Error;
 

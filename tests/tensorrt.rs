@@ -5,17 +5,23 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{fixture, minilm, place};
+use common::{fixture, minilm, place, repository};
 use kilnc::Result;
+use kilnc::adapter::AdapterSource;
 use kilnc::back::tensorrt::{CompileOptions, CompileReport, InputProfile, Libraries, compile};
 use kilnc::back::{lower, onnx};
+use kilnc::eval::Golden;
 use kilnc::ir::{Builder, DType, Op, TensorType, Weight};
 use kilnc::passes::{Half, Manager};
-use kilnc::pipeline::{self, Scheme, Source};
+use kilnc::pipeline::{self, Calibrator, Observer, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::library::TENSORRT_RTX;
+use kilnc::runtime::{self, Options, Runtime};
 use kilnc::target::Target;
 use kilnc::verify::verify;
+
+struct Silent;
+impl Observer for Silent {}
 
 /// The library's folder; without the library a test is skipped, loudly. `scripts/test.sh` installs it and sets
 /// `KILNC_TEST_STRICT`, under which a skip is a failure: test runners do not show what a passed test printed.
@@ -55,7 +61,7 @@ fn options_for(capability: &str, longest: i64, inputs: &[&str]) -> CompileOption
     CompileOptions {
         capabilities: vec![capability.parse().unwrap()],
         profiles: vec![inputs.iter().map(|input| range(input)).collect()],
-        workspace_bytes: None,
+        ..CompileOptions::default()
     }
 }
 
@@ -64,12 +70,15 @@ fn compiled(libraries: &Libraries, onnx: &Path, options: &CompileOptions) -> Res
     compile(libraries, onnx, options, &mut plan).map(|report| (report, plan))
 }
 
+/// The GPUs that TensorRT for RTX and the cards people deploy on have in common.
+const CAPABILITIES: [&str; 5] = ["sm75", "sm80", "sm86", "sm89", "sm120"];
+
 #[test]
 fn every_gpu_generation_gets_half_precision_products_and_fused_attention() {
     let Some(libraries) = libraries("plans for every capability") else { return };
     let place = place();
     let onnx = model(place.path(), minilm(), "tensorrt-rtx:sm75", Precision::Fp16);
-    for capability in ["sm75", "sm80", "sm86", "sm89", "sm120"] {
+    for capability in CAPABILITIES {
         let (report, plan) = compiled(&libraries, &onnx, &options(capability, 512)).unwrap();
         assert_eq!(&plan[..4], b"vtrt");
         let summary = report.summary();
@@ -77,6 +86,36 @@ fn every_gpu_generation_gets_half_precision_products_and_fused_attention() {
         let precisions: Vec<&String> = summary.gemms.keys().collect();
         assert_eq!(precisions, ["Half"], "{capability}: {summary}");
         assert!(report.library_version.starts_with("1.7"), "{}", report.library_version);
+    }
+}
+
+/// MiniLM with the topics of packages, fitted to inputs whose answers are known.
+#[test]
+fn every_gpu_generation_gets_8_bit_products_and_fused_attention() {
+    let Some(libraries) = libraries("8-bit plans for every capability") else { return };
+    let place = place();
+    let golden = Golden::read(&repository("models/sections-lora/golden.safetensors")).unwrap();
+    let adapter = AdapterSource { dir: repository("models/sections-lora"), scale: 1.0 };
+    let source = Source { checkpoint: minilm(), adapters: vec![adapter], combine: None, task: None };
+    let model = pipeline::load(&source).unwrap();
+    let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
+    let target: Target = "tensorrt-rtx:sm75".parse().unwrap();
+    let scheme = Scheme { calibrator: Some(&calibrator), ..Scheme::new(&target, Precision::Int8Fast) };
+    let graph = pipeline::compile(&model, &scheme, &mut Manager::default()).unwrap();
+    let onnx = place.path().join("model.onnx");
+    onnx::write(&graph, &onnx, &|_| {}).unwrap();
+    // What the plan computes, on the CPU: the answers are the trained model's.
+    let mut engine = runtime::open(Runtime::Ort, &onnx, Options { threads: 1 }).unwrap();
+    let parity = golden.compare(&mut *engine).unwrap();
+    assert!(parity.non_finite == 0 && parity.agreement.unwrap() >= 0.95 && parity.min_cosine >= 0.9, "{parity:?}");
+    for capability in CAPABILITIES {
+        let (report, _) = compiled(&libraries, &onnx, &options(capability, 512)).unwrap();
+        let summary = report.summary();
+        assert_eq!(summary.fused_attention, 6, "{capability}: {summary}");
+        assert_eq!(summary.gemms.get("Int8"), Some(&24), "{capability}: {summary}");
+        // The pooler and the classifier.
+        assert_eq!(summary.gemms.get("Half"), Some(&2), "{capability}: {summary}");
+        assert!(!report.warnings.iter().any(|warning| warning.contains("hold their sums")), "{:?}", report.warnings);
     }
 }
 
@@ -141,7 +180,7 @@ fn what_the_library_refuses_is_said_in_its_words() {
 }
 
 #[test]
-fn every_family_compiles_for_the_t4_with_half_precision_products_only() {
+fn every_family_compiles_for_every_gpu_generation_with_half_precision_products_only() {
     let Some(libraries) = libraries("plans for every family") else { return };
     let families = [
         "albert",
@@ -169,8 +208,9 @@ fn every_family_compiles_for_the_t4_with_half_precision_products_only() {
         let segments = ["/albert/", "/bert/", "/electra/", "/xlnet/", "sentence/"];
         let inputs = ["input_ids", "attention_mask", "token_type_ids"];
         let inputs = if segments.iter().any(|part| name.contains(part)) { &inputs[..] } else { &inputs[..2] };
-        let (report, _) =
-            compiled(&libraries, &onnx, &options_for("sm75", 32, inputs)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let capabilities = CAPABILITIES.map(|capability| capability.parse().unwrap()).to_vec();
+        let all = CompileOptions { capabilities, ..options_for("sm75", 32, inputs) };
+        let (report, _) = compiled(&libraries, &onnx, &all).unwrap_or_else(|e| panic!("{name}: {e}"));
         let summary = report.summary();
         let precisions: Vec<&String> = summary.gemms.keys().collect();
         assert_eq!(precisions, ["Half"], "{name}: {summary}");

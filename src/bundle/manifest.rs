@@ -7,6 +7,7 @@ use crate::error::{Error, Result, printable};
 use crate::eval::Check;
 use crate::precision::Precision;
 use crate::runtime::{Reading, Runtime};
+use crate::shapes::Shapes;
 use crate::task::Task;
 
 /// The version of the manifest's form; readers refuse another.
@@ -150,6 +151,9 @@ pub struct EngineEntry {
     /// The library that compiled it, where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compiled_by: Option<String>,
+    /// The profiles that it was compiled for, where it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shapes: Vec<Shapes>,
     /// What a compiling library made of the layers, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<String>,

@@ -32,9 +32,10 @@ pub struct BuildArgs {
     /// A TOML file that says what to build.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Where engines are to run, instead of the recipe's: ort-cpu, openvino, tract, tensorrt-rtx:smNN.
+    /// Where engines are to run, instead of the recipe's: ort-cpu, openvino, tract, tensorrt-rtx:smNN, several GPUs apart
+    /// by commas as in tensorrt-rtx:sm75,sm86.
     #[arg(long, value_name = "TARGET")]
-    target: Vec<Target>,
+    target: Vec<String>,
     /// Adds an engine in this precision for every target that has it.
     #[arg(long, value_name = "SCHEME")]
     quantize: Option<Precision>,
@@ -83,7 +84,7 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
 
 /// One engine for each target, at the precision it runs best, and one more for each that can be quantized.
 fn engines(args: &BuildArgs, recipe: &Recipe) -> Result<Vec<EngineSpec>> {
-    let mut targets = args.target.clone();
+    let mut targets = args.target.iter().map(|text| Target::several(text)).collect::<Result<Vec<_>>>()?.concat();
     if targets.is_empty() {
         for engine in &recipe.engines {
             if !targets.contains(&engine.target) {

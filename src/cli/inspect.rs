@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::Screen;
+use super::{Screen, compile};
 use crate::adapter::{self, hub};
 use crate::bundle::{self, Bundle, Manifest};
 use crate::calibrate;
 use crate::checkpoint::{Checkpoint, read_weights};
 use crate::error::{Error, Result, printable, printable_sentence};
+use crate::pipeline;
 use crate::runtime::Reading;
 
 #[derive(Args)]
@@ -18,9 +19,10 @@ use crate::runtime::Reading;
 Examples:
   kilnc inspect checkpoint/
   kilnc inspect models/sections-lora
-  kilnc inspect sections.kiln --json")]
+  kilnc inspect sections.kiln --json
+  kilnc inspect engines/")]
 pub struct InspectArgs {
-    /// A checkpoint, an adapter, a bundle, a safetensors file or what calibration saved.
+    /// A checkpoint, an adapter, a bundle, a folder of plans, a safetensors file or what calibration saved.
     path: PathBuf,
 }
 
@@ -48,6 +50,9 @@ pub fn run(args: InspectArgs, screen: &Screen) -> Result<()> {
     if bundle::is_bundle(path) {
         let bundle = Bundle::open(path)?;
         return screen.result(&bundle.manifest, describe_bundle);
+    }
+    if let Some(compiled) = pipeline::read_plans(path)? {
+        return screen.result(&compiled, compile::describe);
     }
     let report = if hub::is_hub(path) {
         weights("adapter of AdapterHub", &hub::weights_file(path)?)?

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod calibration;
+mod compile;
 mod doctor;
 mod eval;
 mod export;
@@ -61,6 +62,8 @@ struct Shared {
 enum Command {
     /// Build a bundle of engines from a checkpoint.
     Build(build::BuildArgs),
+    /// Compile engines for GPUs from an ONNX file, without a GPU.
+    Compile(compile::CompileArgs),
     /// Write one ONNX model from a checkpoint.
     Export(export::ExportArgs),
     /// Merge adapters into a checkpoint, as a checkpoint.
@@ -150,6 +153,7 @@ pub fn run(cli: Cli) -> Result<()> {
     let screen = Screen::new(cli.shared.quiet, cli.shared.json);
     match cli.command {
         Command::Build(args) => build::run(args, &screen),
+        Command::Compile(args) => compile::run(args, &screen),
         Command::Export(args) => export::run(args, &screen),
         Command::Merge(args) => merge::run(args, &screen),
         Command::Quantize(args) => quantize::run(args, &screen),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::tensorrt::compile_in_child;
-use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, compile, hints};
+use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
 use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
 use crate::bundle::{self, AdapterEntry, EngineEntry, Manifest, PassEntry, Skipped};
@@ -12,8 +12,9 @@ use crate::error::{Error, Kind, Result};
 use crate::ir::{Graph, ValueId};
 use crate::output::Stage;
 use crate::passes::{Manager, Ran};
-use crate::recipe::{EngineSpec, ProfileSpec};
+use crate::recipe::EngineSpec;
 use crate::runtime::{Classes, Runtime};
+use crate::shapes::Shapes;
 use crate::target::Target;
 use crate::task::Task;
 
@@ -93,6 +94,7 @@ impl<'a> Assembly<'a> {
             outputs: ports(&graph, graph.outputs()),
             passes: manager.ran.iter().map(pass_entry).collect(),
             compiled_by: None,
+            shapes: Vec::new(),
             layers: None,
             gates: Vec::new(),
         };
@@ -106,20 +108,23 @@ impl<'a> Assembly<'a> {
 
     /// Has TensorRT compile an ONNX file, in a child process, and makes the plan the engine's file.
     fn compile_plan(&self, spec: &EngineSpec, onnx: &Path, max_length: usize, entry: &mut EngineEntry) -> Result<()> {
-        let graph = &self.model.graph;
-        let profile = spec.profile.unwrap_or_else(|| ProfileSpec::up_to(max_length));
+        let shapes = match spec.shapes.as_slice() {
+            [] => vec![Shapes::up_to(max_length)],
+            given => given.to_vec(),
+        };
         let plan = format!("engines/{}.plan", entry.name);
         let job = TensorRtJob {
             onnx: onnx.to_owned(),
             plan: self.stage.path(&plan),
             layers: self.stage.path(&format!("engines/{}.layers.json", entry.name)),
             target: spec.target.to_string(),
-            inputs: graph.inputs().iter().map(|id| graph.value(*id).name.clone()).collect(),
-            profile: [profile.min, profile.opt, profile.max],
+            shapes,
+            options: TensorRtOptions::default(),
         };
         let compiled = compile_in_child(&job)?;
         compiled.warnings.iter().for_each(|warning| self.observer.warn(&format!("{}: {warning}", entry.name)));
         entry.file = plan;
+        entry.shapes = job.shapes;
         entry.compiled_by = Some(compiled.library);
         entry.layers = Some(compiled.summary);
         Ok(())

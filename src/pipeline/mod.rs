@@ -9,6 +9,7 @@ mod fitting;
 mod formats;
 mod limits;
 mod merge;
+mod plans;
 mod tensorrt;
 mod unmerged;
 mod vocabulary;
@@ -37,9 +38,10 @@ pub use calibrator::{Calibrator, Keepsake};
 pub use fitting::Fitting;
 pub use formats::{hints, supports};
 pub use merge::{MergeRequest, merge};
+pub use plans::{CompileRequest, Compiled, Plan, compile_plans, read_plans};
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
-pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob};
+pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob, TensorRtOptions};
 pub use unmerged::{Given, Unmerged, load_unmerged};
 pub use vocabulary::Extended;
 

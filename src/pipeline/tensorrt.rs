@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::shapes::Shapes;
 #[cfg(feature = "tensorrt")]
 use crate::target::Target;
 use crate::{child, runtime};
@@ -21,10 +22,19 @@ pub struct TensorRtJob {
     pub layers: PathBuf,
     /// What it is compiled for.
     pub target: String,
-    /// The inputs, all of one shape
-    pub inputs: Vec<String>,
-    /// That shape: smallest, fastest at, largest.
-    pub profile: [[usize; 2]; 3],
+    /// The profiles.
+    pub shapes: Vec<Shapes>,
+    /// How it is compiled.
+    pub options: TensorRtOptions,
+}
+
+/// What may be told a compile; the library's own choices, where nothing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TensorRtOptions {
+    /// Upper bound on scratch memory on the device, in bytes.
+    pub workspace_bytes: Option<u64>,
+    /// How long the library searches, 0 to 5.
+    pub optimization_level: Option<u8>,
 }
 
 /// What came of it.
@@ -63,13 +73,13 @@ pub fn compile_tensorrt(job: TensorRtJob) -> Result<TensorRtDone> {
     let Target::TensorRtRtx(capability) = job.target.parse()? else {
         return Err(Error::bug(format!("{} is no target of TensorRT", job.target)));
     };
-    let [min, opt, max] = job.profile.map(|shape| shape.map(|n| n as i64).to_vec());
-    let range =
-        |input: &String| InputProfile { input: input.clone(), min: min.clone(), opt: opt.clone(), max: max.clone() };
+    let profile = |shapes: &Shapes| shapes.ranges().iter().map(InputProfile::from).collect();
+    let TensorRtOptions { workspace_bytes, optimization_level } = job.options;
     let options = CompileOptions {
         capabilities: vec![capability],
-        profiles: vec![job.inputs.iter().map(range).collect()],
-        workspace_bytes: None,
+        profiles: job.shapes.iter().map(profile).collect(),
+        workspace_bytes,
+        optimization_level,
     };
     let failed = |path: &Path| {
         let path = path.to_owned();

@@ -63,6 +63,8 @@ pub struct CompileOptions {
     pub profiles: Vec<Vec<InputProfile>>,
     /// Upper bound on scratch memory on the device, in bytes; the library's own when `None`.
     pub workspace_bytes: Option<u64>,
+    /// How long the builder searches, 0 to 5; the library's own when `None`.
+    pub optimization_level: Option<u8>,
 }
 
 /// What came of it.
@@ -130,8 +132,13 @@ pub fn compile(
 
     let mut config = configure(&mut builder, options)?;
     profile::add(&options.profiles, &inputs, &mut builder, &mut config).map_err(|error| error.at(path))?;
-    let built =
-        builder.build_serialized_network(network, &mut config).map_err(|_| journal.read().build_error().at(path))?;
+    let built = builder.build_serialized_network(network, &mut config).map_err(|_| {
+        let error = journal.read().build_error().at(path);
+        match options.workspace_bytes {
+            Some(bytes) => error.hint(format!("scratch memory is bounded to {bytes} bytes; it may need more")),
+            None => error,
+        }
+    })?;
     let elapsed = started.elapsed();
     plan.write_all(&built).map_err(|error| Error::bad_input(format!("cannot write the plan: {error}")))?;
 
@@ -218,6 +225,9 @@ fn configure<'logger>(builder: &mut Builder<'logger>, options: &CompileOptions) 
     if let Some(bytes) = options.workspace_bytes {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         config.set_memory_pool_limit(MemoryPoolType::kWORKSPACE, bytes);
+    }
+    if let Some(level) = options.optimization_level {
+        config.set_builder_optimization_level(i32::from(level));
     }
     let capabilities = &options.capabilities;
     if capabilities.is_empty() {

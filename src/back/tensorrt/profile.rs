@@ -8,6 +8,7 @@ use trtx::{Builder, BuilderConfig, NetworkDefinition, OptProfileSelector};
 
 use super::refused;
 use crate::error::{Error, Result};
+use crate::shapes::ShapeRange;
 
 /// The shapes that one input takes, dimension by dimension in its own order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,16 @@ pub struct InputProfile {
     /// The largest shape.
     pub max: Vec<i64>,
 }
+
+impl From<&ShapeRange> for InputProfile {
+    fn from(range: &ShapeRange) -> InputProfile {
+        let ShapeRange { input, min, opt, max } = range.clone();
+        InputProfile { input: input.unwrap_or_else(|| EVERY_OTHER.to_owned()), min, opt, max }
+    }
+}
+
+/// The name by which a range is that of every input that has none.
+const EVERY_OTHER: &str = "*";
 
 /// An input of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +77,9 @@ pub(super) fn add(
     builder: &mut Builder,
     config: &mut BuilderConfig,
 ) -> Result<()> {
-    check(profiles, inputs)?;
-    for profile in profiles {
+    let profiles: Vec<Vec<InputProfile>> = profiles.iter().map(|profile| spread(profile, inputs)).collect();
+    check(&profiles, inputs)?;
+    for profile in &profiles {
         let mut native = builder.creata_optimization_profile().map_err(refused)?;
         for range in profile {
             for (select, shape) in [
@@ -85,6 +97,18 @@ pub(super) fn add(
             .map_err(|error| Error::bad_input(format!("TensorRT refuses a profile: {error}")))?;
     }
     Ok(())
+}
+
+/// The profile with a range of its own for every input that the range of all others is for.
+fn spread(profile: &[InputProfile], inputs: &[Input]) -> Vec<InputProfile> {
+    let (others, mut named): (Vec<_>, Vec<_>) = profile.iter().cloned().partition(|range| range.input == EVERY_OTHER);
+    if let Some(other) = others.first() {
+        let unnamed = inputs.iter().filter(|input| !named.iter().any(|range| range.input == input.name));
+        let unnamed: Vec<_> =
+            unnamed.map(|input| InputProfile { input: input.name.clone(), ..other.clone() }).collect();
+        named.extend(unnamed);
+    }
+    named
 }
 
 /// Every profile has a range for every dynamic input, and every range fits its input.

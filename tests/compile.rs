@@ -1,0 +1,100 @@
+//! `kilnc compile`: plans for several GPUs from one ONNX file, and what is refused with nothing written.
+#![cfg(feature = "tensorrt")]
+
+mod common;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Ran, fixture, kilnc, names, place};
+use kilnc::runtime::library::TENSORRT_RTX;
+use serde_json::Value;
+
+/// The small classifier in half precision; nothing where the library is missing, loudly.
+fn model(dir: &Path) -> Option<PathBuf> {
+    if let Err(e) = TENSORRT_RTX.find() {
+        assert!(std::env::var_os("KILNC_TEST_STRICT").is_none(), "{e}");
+        eprintln!("SKIPPED: kilnc compile: {}", e.message());
+        return None;
+    }
+    let onnx = dir.join("model.onnx");
+    let target = ["--target", "tensorrt-rtx:sm75", "--precision", "fp16"];
+    kilnc(arguments!["export", fixture("tiny-bert"), target[0], target[1], target[2], target[3], "-o", onnx]).expect(0);
+    Some(onnx)
+}
+
+fn compile(onnx: &Path, arguments: &[OsString]) -> Ran {
+    let mut all: Vec<OsString> = arguments!["compile", onnx].into();
+    all.extend_from_slice(arguments);
+    kilnc(all)
+}
+
+#[test]
+fn a_plan_is_made_for_every_gpu_and_told_from_another_by_its_digest() {
+    let place = place();
+    let Some(onnx) = model(place.path()) else { return };
+    let out = place.path().join("engines");
+    let arguments = arguments!["--target", "tensorrt-rtx:sm75,sm89", "--shapes", "1x4..2x8..4x64", "-o", out, "--json"];
+    let report = compile(&onnx, &arguments).expect(0).json();
+    assert_eq!((&report["schema"], &report["source"]["path"]), (&"kilnc.compile/1".into(), &"model.onnx".into()));
+    assert_eq!(report["shapes"], serde_json::json!(["1x4..2x8..4x64"]));
+    let plans = report["plans"].as_array().unwrap();
+    assert_eq!(
+        plans.iter().map(|plan| &plan["target"]).collect::<Vec<_>>(),
+        ["tensorrt-rtx:sm75", "tensorrt-rtx:sm89"]
+    );
+    assert_eq!(
+        names(&out),
+        [
+            "compile.json",
+            "tensorrt-rtx-sm75.layers.json",
+            "tensorrt-rtx-sm75.plan",
+            "tensorrt-rtx-sm89.layers.json",
+            "tensorrt-rtx-sm89.plan"
+        ]
+    );
+    let layers: Value = serde_json::from_slice(&fs::read(out.join("tensorrt-rtx-sm75.layers.json")).unwrap()).unwrap();
+    assert!(layers.as_array().is_some_and(|layers| layers.len() > 5), "{layers}");
+
+    let told = kilnc(arguments!["inspect", out]).expect(0).stdout;
+    assert!(told.contains("tensorrt-rtx:sm89") && told.contains("Half GEMM"), "{told}");
+    // A folder of plans is replaced, and a plan that is not the one that was compiled is not told of.
+    compile(&onnx, &arguments!["--target", "tensorrt-rtx:sm75", "--shapes", "2x16", "-o", out]).expect(0);
+    assert_eq!(names(&out).len(), 3);
+    fs::write(out.join("tensorrt-rtx-sm75.plan"), "another").unwrap();
+    let said = kilnc(arguments!["inspect", out]).expect(2).stderr;
+    assert!(said.contains("`tensorrt-rtx-sm75.plan` is not the file that compile.json speaks of"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_compiled_is_refused_and_nothing_is_written() {
+    let place = place();
+    let Some(onnx) = model(place.path()) else { return };
+    let out = place.path().join("engines");
+    let refused = |arguments: &[&str]| {
+        let mut all: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        all.extend(arguments!["-o", out]);
+        compile(&onnx, &all).expect(2).stderr
+    };
+    let t4 = ["--target", "tensorrt-rtx:sm75"];
+    let cases: [(&[&str], &str); 8] = [
+        (&["--target", "tensorrt-rtx:sm99"], "known: sm75 (T4, RTX 20), sm80 (A100, A30)"),
+        (&["--target", "tensorrt-rtx:sm75,sm75"], "tensorrt-rtx:sm75 is given twice"),
+        (&["--target", "ort-cpu"], "ort-cpu takes ONNX files as they are"),
+        (&[t4[0], t4[1], "--shapes", "8x128..1x8"], "smallest, fastest at and largest must have as many sizes"),
+        (&[t4[0], t4[1], "--shapes", "nope=1x8"], "a profile names the input `nope`, the model has input_ids"),
+        (&[t4[0], t4[1], "--shapes", "input_ids=1x8"], "input `attention_mask` has the dynamic shape [-1, -1]"),
+        (&[t4[0], t4[1], "--shapes", "1x8x2"], "has shapes of [3, 3, 3] dimensions, expected 2"),
+        (&[t4[0], t4[1], "--optimization-level", "9"], "9 is not in 0..=5"),
+    ];
+    for (arguments, expected) in cases {
+        let said = refused(arguments);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    fs::write(&onnx, "garbage").unwrap();
+    assert!(refused(&t4).contains("model.onnx"));
+    fs::remove_file(&onnx).unwrap();
+    assert!(refused(&t4).contains("No such file"));
+    assert!(!out.exists());
+}
