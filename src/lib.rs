@@ -29,6 +29,7 @@ pub mod child;
 pub mod cli;
 pub mod error;
 pub mod eval;
+pub mod interrupt;
 pub mod ir;
 pub mod output;
 pub mod passes;

@@ -22,7 +22,10 @@ fn main() -> ExitCode {
         std::thread::park();
     }
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => match kilnc::interrupt::noted() {
+            Some(signal) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
+            None => ExitCode::SUCCESS,
+        },
         Err(error) => {
             cli::report(&error, json);
             ExitCode::from(error.exit_code())
@@ -46,7 +49,8 @@ fn end_cleanly_on_signals() {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else { return };
     std::thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
+        // What can keep what it has done takes the first signal itself.
+        if let Some(signal) = signals.forever().find(|signal| !kilnc::interrupt::take(*signal)) {
             ENDING.store(true, Ordering::SeqCst);
             kilnc::child::end_all();
             kilnc::output::sweep_all();

@@ -26,6 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("back", &["error", "ir", "verify", "target", "shapes", "child", "output"]),
     ("child", &["error"]),
     ("output", &["error"]),
+    ("interrupt", &[]),
     ("runtime", &["error", "task", "target", "child", "output", "checkpoint::json"]),
     ("eval", &["error", "runtime", "task", "checkpoint::json", "checkpoint::safetensors", "ir::DType", "ir::Weight"]),
     ("bench", &["error", "runtime", "eval", "bundle", "task", "target", "child"]),

@@ -5,14 +5,18 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::stats::median;
 use crate::error::{Error, Result};
 use crate::runtime::{self, Elements, Engine, Named, Options, Runtime, Tensor};
 
 /// The name of the child's job.
 pub const JOB: &str = "bench";
 
-/// Runs before the clock starts, at least.
+/// Runs that are compared with those before, until they are steady.
 const WARM_UP_RUNS: usize = 5;
+
+/// What their median may be of the one before.
+const STEADY: f64 = 0.97;
 
 /// Runs that are timed, at least.
 const TIMED_RUNS: usize = 10;
@@ -59,10 +63,10 @@ pub struct Request {
     pub adapters: Vec<PathBuf>,
     /// Its threads.
     pub threads: usize,
-    /// How long to time it.
+    /// How long to time it at each point.
     pub seconds: f64,
     /// What to run.
-    pub batch: TokenBatch,
+    pub batches: Vec<TokenBatch>,
 }
 
 /// What one child measured.
@@ -72,10 +76,19 @@ pub struct Round {
     pub runtime: String,
     /// Time to open it, in milliseconds.
     pub load_ms: f64,
-    /// Time of each run, in milliseconds.
-    pub latencies_ms: Vec<f64>,
+    /// Time of the first run after that.
+    pub first_ms: f64,
     /// Largest resident memory of the process, in bytes; 0 where the system does not tell.
     pub peak_bytes: u64,
+    /// By batch.
+    pub points: Vec<PointRound>,
+}
+
+/// What one child measured of one batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PointRound {
+    /// Time of each run, in milliseconds.
+    pub latencies_ms: Vec<f64>,
     /// The first output.
     pub output: Vec<f32>,
     /// The length of its rows.
@@ -84,34 +97,67 @@ pub struct Round {
 
 /// Opens the engine and times it.
 pub fn run(request: Request) -> Result<Round> {
+    bind(request.threads);
     let start = Instant::now();
     let options = Options { threads: request.threads };
     let mut engine = runtime::open_with(request.runtime, &request.file, options, &request.adapters)?;
     let load_ms = milliseconds(start);
-    let inputs = request.batch.inputs(engine.inputs())?;
-    let (output, row) = first_output(&mut *engine, &inputs)?;
-    let warm = Instant::now();
-    let mut runs = 0;
-    while runs < WARM_UP_RUNS || warm.elapsed().as_secs_f64() < request.seconds / 4.0 {
-        engine.run(&inputs)?;
-        runs += 1;
-    }
-    let mut latencies_ms = Vec::new();
-    let clock = Instant::now();
-    while latencies_ms.len() < TIMED_RUNS || clock.elapsed().as_secs_f64() < request.seconds {
+    let mut first_ms = 0.0;
+    let mut points = Vec::new();
+    for batch in &request.batches {
+        let inputs = batch.inputs(engine.inputs())?;
         let start = Instant::now();
-        engine.run(&inputs)?;
-        latencies_ms.push(milliseconds(start));
+        let (output, row) = first_output(&mut *engine, &inputs)?;
+        if points.is_empty() {
+            first_ms = milliseconds(start);
+        }
+        let latencies_ms = time(&mut *engine, &inputs, request.seconds)?;
+        points.push(PointRound { latencies_ms, output, row });
     }
-    Ok(Round {
-        runtime: format!("{} {}", request.runtime, engine.describe().split(" (").next().unwrap_or_default()),
-        load_ms,
-        latencies_ms,
-        peak_bytes: peak_bytes(),
-        output,
-        row,
-    })
+    let runtime = format!("{} {}", request.runtime, engine.describe().split(" (").next().unwrap_or_default());
+    Ok(Round { runtime, load_ms, first_ms, peak_bytes: peak_bytes(), points })
 }
+
+/// Milliseconds of every run, once they are steady.
+fn time(engine: &mut dyn Engine, inputs: &Named, seconds: f64) -> Result<Vec<f64>> {
+    let mut one = || -> Result<f64> {
+        let start = Instant::now();
+        engine.run(inputs)?;
+        Ok(milliseconds(start))
+    };
+    let warm = Instant::now();
+    let mut before = f64::INFINITY;
+    loop {
+        let window: Vec<f64> = (0..WARM_UP_RUNS).map(|_| one()).collect::<Result<_>>()?;
+        let now = median(&window).unwrap_or_default();
+        let elapsed = warm.elapsed().as_secs_f64();
+        // Steady is what no longer gets faster; what never is does not keep the clock from starting.
+        if (elapsed >= seconds / 4.0 && now > before * STEADY) || elapsed >= seconds.max(1.0) * 2.0 {
+            break;
+        }
+        before = now;
+    }
+    let mut latencies = Vec::new();
+    let clock = Instant::now();
+    while latencies.len() < TIMED_RUNS || clock.elapsed().as_secs_f64() < seconds {
+        latencies.push(one()?);
+    }
+    Ok(latencies)
+}
+
+/// Binds this process to as many of its processors as it has threads, so that they do not wander.
+#[cfg(target_os = "linux")]
+fn bind(threads: usize) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let mut bound = CpuSet::new();
+    (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).take(threads.max(1)).for_each(|cpu| bound.set(cpu));
+    // Where the system refuses, threads wander: a little noise, and no error.
+    let _ = sched_setaffinity(None, &bound);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind(_threads: usize) {}
 
 fn first_output(engine: &mut dyn Engine, inputs: &Named) -> Result<(Vec<f32>, usize)> {
     let outputs = engine.run(inputs)?;

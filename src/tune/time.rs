@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Request;
 use crate::back::{self, onnx};
-use crate::bench::{self, Contestant, Measured, Settings, TokenBatch};
+use crate::bench::{self, Contestant, PointMeasured, Settings, TokenBatch};
 use crate::calibrate::Ranges;
 use crate::error::{Error, Result};
 use crate::ir::{Builder, DType, Dim, Op, Part, Role, TensorType, Weight};
@@ -94,10 +94,10 @@ pub(super) fn engines(files: &[(&Target, PathBuf)], request: &Request) -> Result
     request.observer.begin("timing engines", Some((files.len() * request.rounds) as u64));
     let measured = in_rounds(files, TokenBatch { rows, length, ids }, request)?;
     request.observer.done(&format!("{} engines timed in {} rounds", files.len(), request.rounds));
-    Ok(measured.iter().map(|engine| [engine.p50_ms, engine.speedup[0]]).collect())
+    Ok(measured.iter().map(|engine| [engine.p50_ms, engine.speed.map_or(f64::NAN, |ratio| ratio.mean)]).collect())
 }
 
-fn in_rounds(files: &[(&Target, PathBuf)], batch: TokenBatch, request: &Request) -> Result<Vec<Measured>> {
+fn in_rounds(files: &[(&Target, PathBuf)], batch: TokenBatch, request: &Request) -> Result<Vec<PointMeasured>> {
     let contestant = |(target, file): &(&Target, PathBuf)| Contestant {
         name: format!("{target}"),
         file: file.clone(),
@@ -112,9 +112,17 @@ fn in_rounds(files: &[(&Target, PathBuf)], batch: TokenBatch, request: &Request)
         seed: 1,
         reading: Reading::default(),
     };
-    let measured = bench::measure(&contestants, &batch, &settings, &|_| request.observer.advance(1))?;
-    match measured.iter().find_map(|engine| engine.failed.as_ref().map(|why| (engine, why))) {
-        Some((engine, why)) => Err(Error::unsupported(format!("an engine for {} was not timed: {why}", engine.name))),
-        None => Ok(measured),
-    }
+    let progress = |_: &str| {
+        request.observer.advance(1);
+        true
+    };
+    let report = bench::measure(&contestants, &[batch], &settings, &progress)?;
+    let timed = report.engines.into_iter().map(|engine| match (engine.failed, engine.points.into_iter().next()) {
+        (None, Some(point)) => Ok(point),
+        (why, _) => {
+            let why = why.unwrap_or_default();
+            Err(Error::unsupported(format!("an engine for {} was not timed: {why}", engine.name)))
+        }
+    });
+    timed.collect()
 }

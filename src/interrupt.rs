@@ -1,0 +1,21 @@
+//! Whether the user wants an end: work that can keep what it has done so far asks for it, and is not ended at once.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+static DEFERRED: AtomicBool = AtomicBool::new(false);
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+/// From now on the first signal is noted, and the work looks for it.
+pub fn defer() {
+    DEFERRED.store(true, Ordering::SeqCst);
+}
+
+/// Takes a signal. False where the process has to end now: nobody looks for it, or it is the second.
+pub fn take(signal: i32) -> bool {
+    DEFERRED.load(Ordering::SeqCst) && SIGNAL.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+}
+
+/// The signal that was noted.
+pub fn noted() -> Option<i32> {
+    Some(SIGNAL.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+}

@@ -1,0 +1,116 @@
+//! `kilnc bench`: what is measured and reported, what is compared with a kept report, and what is kept when it is ended.
+
+mod common;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Ran, fixture, kilnc, names, place};
+use serde_json::Value;
+
+/// The small classifier for ONNX Runtime.
+fn model(dir: &Path) -> PathBuf {
+    let onnx = dir.join("model.onnx");
+    kilnc(arguments!["export", fixture("tiny-bert"), "-o", onnx]).expect(0);
+    onnx
+}
+
+fn bench(arguments: &[OsString]) -> Ran {
+    let mut all: Vec<OsString> = arguments!["bench", "--seconds", "0.01", "--rounds", "5", "--threads", "1"].into();
+    all.extend_from_slice(arguments);
+    kilnc(all)
+}
+
+#[test]
+fn every_batch_and_length_of_every_engine_is_measured() {
+    let place = place();
+    let onnx = model(place.path());
+    let report = bench(&arguments![onnx, onnx, "--batch", "1,2", "--length", "8,16", "--json"]).expect(0).json();
+    assert_eq!((&report["schema"], &report["rounds"]), (&"kilnc.bench/2".into(), &5.into()));
+    assert!(report["machine"]["cpus"].as_u64().unwrap() >= 1 && report["machine"]["cpu"].is_string(), "{report}");
+    let engines = report["engines"].as_array().unwrap();
+    assert_eq!(engines[1]["name"], format!("{} (2)", onnx.display()));
+    for engine in engines {
+        let points = engine["points"].as_array().unwrap();
+        let shapes: Vec<_> =
+            points.iter().map(|p| (p["batch"].as_u64().unwrap(), p["length"].as_u64().unwrap())).collect();
+        assert_eq!(shapes, [(1, 8), (1, 16), (2, 8), (2, 16)]);
+        for point in points {
+            let of = |name: &str| point[name].as_f64().unwrap();
+            let rising = ["p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms"].map(of);
+            assert!(rising[0] > 0.0 && rising.is_sorted(), "{point}");
+            // Ten runs in each of five rounds, at least.
+            assert!(point["runs"].as_u64().unwrap() >= 50, "{point}");
+            assert!((of("tokens_per_second") / of("texts_per_second") - of("length")).abs() < 1e-6, "{point}");
+            assert_eq!(point["parity"]["agreement"], 1.0, "{point}");
+            let speed = ["low", "mean", "high"].map(|end| point["speed"][end].as_f64().unwrap());
+            assert!(speed.is_sorted() && speed[0] > 0.0, "{point}");
+        }
+    }
+}
+
+#[test]
+fn an_engine_that_does_not_load_is_told_and_the_others_are_kept() {
+    let place = place();
+    let (onnx, bad) = (model(place.path()), place.path().join("bad.onnx"));
+    fs::write(&bad, "garbage").unwrap();
+    let pages = ["report.html", "report.md"].map(|name| place.path().join(name));
+    let ran = bench(&arguments![onnx, bad, "--length", "8", "--html", pages[0], "--markdown", pages[1]]).expect(0);
+    let failed = format!("{} failed: ONNX Runtime does not load bad.onnx", bad.display());
+    assert!(ran.stdout.contains(&failed) && ran.stdout.contains("batch 1 · 8 tokens"), "{}", ran.stdout);
+    let [page, text] = pages.map(|path| fs::read_to_string(path).unwrap());
+    assert!(text.contains("## batch 1 · 8 tokens") && text.contains(&failed), "{text}");
+    for part in ["<svg class=\"distribution\"", "<polyline", "<svg class=\"speed-answers\"", "<circle", &failed] {
+        assert!(page.contains(part), "no {part}: {page}");
+    }
+    // One page alone: nothing is fetched.
+    assert!(!page.contains("http") && !page.contains("<script"), "{page}");
+    assert_eq!(names(place.path()), ["bad.onnx", "model.onnx", "report.html", "report.md"]);
+    assert!(bench(&arguments![bad]).expect(2).stderr.contains("does not load bad.onnx"));
+}
+
+#[test]
+fn a_condition_that_holds_against_a_kept_report_is_a_missed_gate() {
+    let place = place();
+    let (onnx, kept) = (model(place.path()), place.path().join("kept.json"));
+    fs::write(&kept, bench(&arguments![onnx, "--length", "8", "--json"]).expect(0).stdout).unwrap();
+    let against =
+        |condition: &str| bench(&arguments![onnx, "--length", "8", "--baseline", kept, "--fail-if", condition]);
+    against("size>1.0x").expect(0);
+    let said = against("size>0.5x").expect(3).stderr;
+    assert!(
+        said.contains("model.onnx: size is") && said.contains("1.000 times") && said.contains("(size>0.5x)"),
+        "{said}"
+    );
+    assert!(against("p98>1x").expect(2).stderr.contains("unknown measure `p98`"));
+    let other = bench(&arguments![onnx, "--length", "4", "--baseline", kept, "--fail-if", "p50>9x"]).expect(2).stderr;
+    assert!(other.contains("the baseline has none of these engines at these batches and lengths"), "{other}");
+    fs::write(&kept, "{\"schema\": \"other\"}").unwrap();
+    assert!(against("size>1x").expect(2).stderr.contains("kept.json"));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_was_measured_is_kept_when_it_is_ended() {
+    use std::process::{Command, Stdio};
+    let place = place();
+    let onnx = model(place.path());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kilnc"))
+        .args(["bench", "--rounds", "1000", "--seconds", "0.05", "--length", "8", "--threads", "1", "--json"])
+        .arg(&onnx)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let rounds = report["rounds"].as_u64().unwrap();
+    assert!((1..1000).contains(&rounds), "{rounds}");
+    assert!(report["engines"][0]["points"][0]["runs"].as_u64().unwrap() >= 10 * rounds);
+}
