@@ -90,6 +90,23 @@ fn a_condition_that_holds_against_a_kept_report_is_a_missed_gate() {
     assert!(against("size>1x").expect(2).stderr.contains("kept.json"));
 }
 
+#[test]
+fn the_rate_that_keeps_a_bound_is_found_or_is_none() {
+    let place = place();
+    let onnx = model(place.path());
+    let served = |bound: &str| {
+        let report = bench(&arguments![onnx, "--length", "8", "--server-p99", bound, "--json"]).expect(0).json();
+        report["engines"][0]["server"].clone()
+    };
+    let found = served("1000");
+    let of = |name: &str| found[name].as_f64().unwrap();
+    assert!(of("texts_per_second") > 0.0 && of("p99_ms") <= 1000.0 && of("texts") >= 200.0, "{found}");
+    let none = served("0.000001");
+    assert_eq!((&none["texts_per_second"], &none["texts"]), (&0.0.into(), &0.into()));
+    let said = bench(&arguments![onnx, "--server-p99", "0"]).expect(2).stderr;
+    assert!(said.contains("expected a number of milliseconds"), "{said}");
+}
+
 #[cfg(unix)]
 #[test]
 fn what_was_measured_is_kept_when_it_is_ended() {

@@ -71,7 +71,7 @@ fn the_sections_bundle_is_built_proved_and_scored() {
         .expect(0)
         .json();
     for name in ["ort-cpu-fp32", "ort-cpu-int8", "tract-fp32"] {
-        let measured = engine(&bench["engines"], "name", name);
+        let measured = &engine(&bench["engines"], "name", name)["points"][0];
         assert!(measured["runs"].as_u64().unwrap() >= 10, "{measured}");
         assert_eq!(measured["parity"]["agreement"], 1.0, "{measured}");
     }

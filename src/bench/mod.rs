@@ -7,6 +7,7 @@
 mod gate;
 mod machine;
 mod report;
+mod server;
 mod stats;
 mod worker;
 
@@ -23,6 +24,7 @@ use crate::runtime::{Reading, Runtime};
 pub use gate::FailIf;
 pub use machine::Machine;
 pub use report::{html, markdown, table};
+pub use server::{SERVER_JOB, ServerMeasured, ServerRequest, serve};
 pub use stats::{Ratio, median, quantile};
 pub use worker::{JOB, Request, Round, TokenBatch, run};
 
@@ -58,6 +60,9 @@ pub struct Settings {
     pub seed: u64,
     /// What answers are the same.
     pub reading: Reading,
+    /// The bound of the server scenario, where it is measured: the 99th percentile in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_p99_ms: Option<f64>,
 }
 
 /// All that was measured, and on what.
@@ -94,6 +99,9 @@ pub struct Measured {
     pub peak_bytes: u64,
     /// By batch and length.
     pub points: Vec<PointMeasured>,
+    /// What it serves when texts arrive at random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerMeasured>,
     /// Why it could not be measured, if it could not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
@@ -202,30 +210,53 @@ pub fn measure(
     rounds.iter_mut().for_each(|done| done.truncate(measured));
     let first = rounds.first().cloned().unwrap_or_default();
     let engines = contestants.iter().zip(&rounds).zip(failures);
-    let engines = engines.map(|((contestant, rounds), failure)| {
-        summarize(contestant, rounds, &first, (batches, settings), failure.map(|e| e.message().to_owned()))
-    });
+    let mut engines: Vec<Measured> = engines
+        .map(|((contestant, rounds), failure)| {
+            summarize(contestant, rounds, &first, (batches, settings), failure.map(|e| e.message().to_owned()))
+        })
+        .collect();
+    if let (Some(p99_ms), Some(text)) = (settings.server_p99_ms, batches.first()) {
+        for (contestant, engine) in contestants.iter().zip(&mut engines).filter(|(_, engine)| engine.failed.is_none()) {
+            let text =
+                TokenBatch { rows: 1, ids: text.ids.iter().copied().take(text.length).collect(), ..text.clone() };
+            let request = ServerRequest { engine: request(contestant, &[text], settings), p99_ms, seed: settings.seed };
+            let outcome = child::ask(SERVER_JOB, &request, SERVER_LIMIT, &format!("serving {}", contestant.name));
+            if !progress(&contestant.name) {
+                break;
+            }
+            match outcome {
+                Ok(found) => engine.server = Some(found),
+                Err(e) => engine.failed = Some(e.message().to_owned()),
+            }
+        }
+    }
     Ok(Report {
         schema: SCHEMA.to_owned(),
         kilnc: env!("CARGO_PKG_VERSION").to_owned(),
         machine,
         settings: settings.clone(),
         rounds: measured,
-        engines: engines.collect(),
+        engines,
     })
 }
 
+/// Longest that the search for a rate may take.
+const SERVER_LIMIT: Duration = Duration::from_secs(3600);
+
 fn start(contestant: &Contestant, batches: &[TokenBatch], settings: &Settings) -> Result<Round> {
-    let request = Request {
+    let limit = Duration::from_secs_f64(120.0 + settings.seconds * 20.0 * batches.len() as f64);
+    child::ask(JOB, &request(contestant, batches, settings), limit, &format!("measuring {}", contestant.name))
+}
+
+fn request(contestant: &Contestant, batches: &[TokenBatch], settings: &Settings) -> Request {
+    Request {
         file: contestant.file.clone(),
         runtime: contestant.runtime,
         adapters: contestant.adapters.clone(),
         threads: settings.threads,
         seconds: settings.seconds,
         batches: batches.to_vec(),
-    };
-    let limit = Duration::from_secs_f64(120.0 + settings.seconds * 20.0 * batches.len() as f64);
-    child::ask(JOB, &request, limit, &format!("measuring {}", contestant.name))
+    }
 }
 
 fn summarize(
@@ -245,6 +276,7 @@ fn summarize(
         first_ms: of(|round| round.first_ms),
         peak_bytes: rounds.iter().map(|round| round.peak_bytes).max().unwrap_or(0),
         points: points.map(|(i, batch)| point(i, batch, rounds, first, settings)).collect(),
+        server: None,
         failed,
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn shuffled(n: usize, seed: u64) -> Vec<usize> {
 }
 
 /// SplitMix64, whose state is the seed.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -90,6 +90,11 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// A number in 0 … 1, neither of them.
+    pub fn unit(&mut self) -> f64 {
+        ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
     /// A number below `n`, which is not 0.
@@ -132,7 +137,7 @@ mod tests {
     #[test]
     fn the_interval_of_equal_engines_holds_1_as_often_as_it_says() {
         let mut random = Random(7);
-        let mut uniform = move || (random.next() >> 11) as f64 / (1u64 << 53) as f64;
+        let mut uniform = move || random.unit();
         let mut time = move || {
             let bell: f64 = (0..12).map(|_| uniform()).sum::<f64>() - 6.0;
             (1.0 + 0.05 * bell).max(0.5) * if uniform() < 0.05 { 1.2 } else { 1.0 }

@@ -95,26 +95,52 @@ pub struct PointRound {
     pub row: usize,
 }
 
+/// An engine that is open, and what it is asked.
+pub(super) struct Opened {
+    engine: Box<dyn Engine>,
+    inputs: Named,
+}
+
+impl Opened {
+    /// Opens an engine on as many processors as it has threads, for its first batch.
+    pub fn new(request: &Request) -> Result<Opened> {
+        bind(request.threads);
+        let options = Options { threads: request.threads };
+        let engine = runtime::open_with(request.runtime, &request.file, options, &request.adapters)?;
+        let batch = request.batches.first().ok_or_else(|| Error::bad_input("there is nothing to ask"))?;
+        let inputs = batch.inputs(engine.inputs())?;
+        Ok(Opened { engine, inputs })
+    }
+
+    /// Milliseconds of every run, once they are steady.
+    pub fn steady(&mut self, seconds: f64) -> Result<Vec<f64>> {
+        time(&mut *self.engine, &self.inputs, seconds)
+    }
+
+    /// Asks once.
+    pub fn answer(&mut self) -> Result<()> {
+        self.engine.run(&self.inputs).map(drop)
+    }
+}
+
 /// Opens the engine and times it.
 pub fn run(request: Request) -> Result<Round> {
-    bind(request.threads);
     let start = Instant::now();
-    let options = Options { threads: request.threads };
-    let mut engine = runtime::open_with(request.runtime, &request.file, options, &request.adapters)?;
+    let mut opened = Opened::new(&request)?;
     let load_ms = milliseconds(start);
     let mut first_ms = 0.0;
     let mut points = Vec::new();
     for batch in &request.batches {
-        let inputs = batch.inputs(engine.inputs())?;
+        opened.inputs = batch.inputs(opened.engine.inputs())?;
         let start = Instant::now();
-        let (output, row) = first_output(&mut *engine, &inputs)?;
+        let (output, row) = first_output(&mut *opened.engine, &opened.inputs)?;
         if points.is_empty() {
             first_ms = milliseconds(start);
         }
-        let latencies_ms = time(&mut *engine, &inputs, request.seconds)?;
-        points.push(PointRound { latencies_ms, output, row });
+        points.push(PointRound { latencies_ms: opened.steady(request.seconds)?, output, row });
     }
-    let runtime = format!("{} {}", request.runtime, engine.describe().split(" (").next().unwrap_or_default());
+    let described = opened.engine.describe();
+    let runtime = format!("{} {}", request.runtime, described.split(" (").next().unwrap_or_default());
     Ok(Round { runtime, load_ms, first_ms, peak_bytes: peak_bytes(), points })
 }
 

@@ -21,6 +21,7 @@ Examples:
   kilnc bench sections.kiln
   kilnc bench sections.kiln --batch 1,8 --length 128,384 --threads 2
   kilnc bench sections.kiln peer/model_quantized.onnx --html report.html --markdown report.md
+  kilnc bench sections.kiln --server-p99 20
   kilnc bench sections.kiln --json > kept.json
   kilnc bench sections.kiln --baseline kept.json --fail-if 'p99>1.05x' --fail-if 'throughput<0.95x'
   kilnc bench base.onnx --onnx-adapter sections-lora.onnx_adapter
@@ -53,6 +54,10 @@ pub struct BenchArgs {
     /// Decides the order in each round.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Also finds the highest rate of texts, arriving one by one at random, at which 99 % are answered within so many
+    /// milliseconds of their arrival.
+    #[arg(long, value_name = "MS", value_parser = milliseconds)]
+    server_p99: Option<f64>,
     /// A report that was kept with --json, for --fail-if.
     #[arg(long, value_name = "FILE", requires = "fail_if")]
     baseline: Option<PathBuf>,
@@ -66,6 +71,11 @@ pub struct BenchArgs {
     /// Write the report as a page with plots too.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+}
+
+fn milliseconds(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|ms| *ms > 0.0 && *ms <= 60_000.0);
+    number.ok_or_else(|| "expected a number of milliseconds, at most 60000".to_owned())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -94,9 +104,11 @@ pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
         seconds: args.seconds,
         seed: args.seed,
         reading: reading.unwrap_or_default(),
+        server_p99_ms: args.server_p99,
     };
     interrupt::defer();
-    screen.begin("measuring", Some((settings.rounds * contestants.len()) as u64));
+    let starts = settings.rounds + usize::from(settings.server_p99_ms.is_some());
+    screen.begin("measuring", Some((starts * contestants.len()) as u64));
     let progress = |_: &str| {
         screen.advance(1);
         interrupt::noted().is_none()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{CalibrationArgs, Screen, SourceArgs};
+use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
 use crate::bundle::Manifest;
 use crate::error::Result;
 use crate::eval::Gate;
@@ -41,18 +41,11 @@ pub struct BuildArgs {
     quantize: Option<Precision>,
     #[command(flatten)]
     calibration: CalibrationArgs,
-    /// Texts on which every engine is held against FP32; those of the calibration, if not given.
-    #[arg(long, value_name = "FILE")]
-    texts: Option<PathBuf>,
-    /// A JSON list with one label for each answer.
-    #[arg(long, value_name = "FILE")]
-    labels: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextArgs,
     /// Bounds for every quantized engine, e.g. agreement=0.985,accuracy_drop=0.005.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
-    /// Longest text, in tokens.
-    #[arg(long, value_name = "N")]
-    max_length: Option<usize>,
     /// Fail where an engine cannot be made or checked on this machine.
     #[arg(long)]
     strict: bool,
@@ -70,10 +63,10 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
         let quantized = recipe.engines.iter_mut().filter(|engine| engine.precision != Precision::Fp32);
         quantized.for_each(|engine| engine.gate = engine.gate.overridden_by(gate));
     }
-    recipe.labels = args.labels.or(recipe.labels);
+    recipe.labels = args.texts.labels.or(recipe.labels);
     recipe.calibration = args.calibration.over(recipe.calibration, args.source.seed);
-    recipe.texts = args.texts.or(recipe.texts);
-    recipe.max_length = args.max_length.or(recipe.max_length);
+    recipe.texts = args.texts.texts.or(recipe.texts);
+    recipe.max_length = args.texts.max_length.or(recipe.max_length);
     output::check_apart(&args.output, args.recipe.as_deref())?;
     let source = args.source.source_beside(recipe.task, &recipe.calibration)?;
     let request = BuildRequest { source, recipe, output: args.output, strict: args.strict };

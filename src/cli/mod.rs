@@ -12,6 +12,7 @@ mod merge;
 mod quantize;
 mod run;
 mod screen;
+mod texts;
 mod tune;
 mod verify;
 
@@ -30,6 +31,7 @@ use crate::{bench as harness, child, runtime};
 
 use calibration::CalibrationArgs;
 pub use screen::Screen;
+use texts::TextArgs;
 
 /// The command line of kilnc.
 #[derive(Parser)]
@@ -179,6 +181,7 @@ pub fn report(error: &Error, json: bool) {
 fn serve(job: &str) -> Result<()> {
     match job {
         harness::JOB => child::serve(harness::run),
+        harness::SERVER_JOB => child::serve(harness::serve),
         runtime::ENGINE_JOB => runtime::serve_engine(),
         runtime::PROBE_JOB => child::serve(runtime::probe),
         #[cfg(feature = "tensorrt")]

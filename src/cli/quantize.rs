@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CalibrationArgs, Screen, SourceArgs};
+use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
 use crate::bundle::{CalibrationEntry, FileEntry, GateEntry, Manifest, PassEntry};
 use crate::calibrate::Spec;
 use crate::error::{Error, Result};
@@ -39,18 +39,11 @@ pub struct QuantizeArgs {
     target: Target,
     #[command(flatten)]
     calibration: CalibrationArgs,
-    /// Texts on which it is held against FP32, with `label` for accuracy; those of the calibration, if not given.
-    #[arg(long, value_name = "FILE")]
-    texts: Option<PathBuf>,
-    /// A JSON list with one label for each answer, where the checkpoint names them otherwise.
-    #[arg(long, value_name = "FILE")]
-    labels: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextArgs,
     /// What it has to keep, of agreement, cosine, max_abs and accuracy_drop, e.g. agreement=0.985,accuracy_drop=0.005.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
-    /// Longest text, in tokens.
-    #[arg(long, value_name = "N")]
-    max_length: Option<usize>,
     /// A model, if it ends in .onnx, else a bundle.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
@@ -83,9 +76,9 @@ pub fn run(args: QuantizeArgs, screen: &Screen) -> Result<()> {
     let recipe = Recipe {
         engines: vec![EngineSpec { gate, ..EngineSpec::new(args.target.clone(), args.scheme) }],
         calibration: args.calibration.over(Spec::default(), args.source.seed),
-        texts: args.texts,
-        labels: args.labels,
-        max_length: args.max_length,
+        texts: args.texts.texts,
+        labels: args.texts.labels,
+        max_length: args.texts.max_length,
         ..Recipe::default()
     };
     // A model whose answers could not be held against FP32 has kept no bound.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{CalibrationArgs, Screen, SourceArgs};
+use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
 use crate::calibrate::{Kind, Spec};
 use crate::error::{Error, Result};
 use crate::output::{self, Stage};
@@ -29,12 +29,8 @@ pub struct TuneArgs {
     source: SourceArgs,
     #[command(flatten)]
     calibration: CalibrationArgs,
-    /// Texts on which the loss is measured, with `label` for accuracy; those of the calibration, if not given.
-    #[arg(long, value_name = "FILE")]
-    texts: Option<PathBuf>,
-    /// A JSON list with one label for each answer.
-    #[arg(long, value_name = "FILE")]
-    labels: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextArgs,
     /// The most that may be lost: accuracy where texts have labels, else the share of other answers.
     #[arg(long, value_name = "SHARE")]
     max_drop: f64,
@@ -47,9 +43,6 @@ pub struct TuneArgs {
     /// How often each engine is started and timed.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Longest text, in tokens.
-    #[arg(long, value_name = "N")]
-    max_length: Option<usize>,
     /// The folder for what was found.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
@@ -70,7 +63,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     let Some(file) = &spec.file else {
         return Err(Error::bad_input("8-bit layers are fitted to texts: give some").at("--calibration"));
     };
-    if Kind::of(file) != Kind::Texts && args.texts.is_none() {
+    if Kind::of(file) != Kind::Texts && args.texts.texts.is_none() {
         return Err(Error::bad_input(format!("{} holds no texts on which a loss could be measured", file.display()))
             .hint("give some with --texts"));
     }
@@ -79,10 +72,10 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     }
     let source = args.source.source_beside(None, &spec)?;
     let recipe = Recipe {
-        labels: args.labels.clone(),
-        max_length: args.max_length,
+        labels: args.texts.labels.clone(),
+        max_length: args.texts.max_length,
         calibration: spec.clone(),
-        texts: args.texts.clone(),
+        texts: args.texts.texts.clone(),
         ..Recipe::default()
     };
     output::check_apart(&args.output, source.inputs().chain(recipe.inputs()))?;
@@ -140,7 +133,8 @@ fn recipe(tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_length: usize) 
     let chosen = tuned.points.get(tuned.chosen).ok_or_else(|| Error::bug("one of the engines was chosen"))?;
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let labels = args.labels.as_ref().map(|path| format!("labels = {}\n", quoted(&whole(path).to_string_lossy())));
+    let labels =
+        args.texts.labels.as_ref().map(|path| format!("labels = {}\n", quoted(&whole(path).to_string_lossy())));
     let mut calibration = Spec { save: None, ..calibration };
     calibration.paths().for_each(|path| *path = whole(path));
     let calibration =

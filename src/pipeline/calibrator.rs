@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use super::fitting::weights_digest;
+use sha2::{Digest, Sha256};
+
 use super::{Model, Observer};
 use crate::bundle::{self, CalibrationEntry};
 use crate::calibrate::sample::Draw;
@@ -160,4 +161,20 @@ impl Keepsake {
         save(&self.stage.path(&self.name), &weights_digest(model)?, &calibrator.found.borrow())?;
         self.stage.commit_files(&[&self.name])
     }
+}
+
+/// What tells the weights of a model from those of another: a digest of all files that they come from.
+pub(super) fn weights_digest(model: &Model) -> Result<String> {
+    let weights = model.checkpoint.files.iter().filter(|path| path.extension().is_none_or(|e| e != "json"));
+    let mut lines = String::new();
+    for path in weights {
+        lines += &bundle::digest_source(path, &model.checkpoint.dir)?.sha256;
+    }
+    for (source, merged) in &model.merged {
+        for path in &merged.files {
+            lines += &bundle::digest_source(path, &source.dir)?.sha256;
+        }
+        lines += &format!("@{}\n", source.scale);
+    }
+    Ok(Sha256::digest(lines).iter().map(|byte| format!("{byte:02x}")).collect())
 }

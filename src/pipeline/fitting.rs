@@ -2,11 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use super::calibrator::Origin;
+use super::calibrator::{Origin, weights_digest};
 use super::{Calibrator, Model, Observer};
-use crate::bundle;
 use crate::calibrate::sample::{self, Draw};
 use crate::calibrate::{Estimator, Kind, Saved, Spec, npz};
 use crate::checkpoint::json::file_name;
@@ -188,20 +185,4 @@ fn shortened(text: &Named, max_length: usize) -> Named {
         }
     }
     text
-}
-
-/// What tells the weights of a model from those of another: a digest of all files that they come from.
-pub(super) fn weights_digest(model: &Model) -> Result<String> {
-    let weights = model.checkpoint.files.iter().filter(|path| path.extension().is_none_or(|e| e != "json"));
-    let mut lines = String::new();
-    for path in weights {
-        lines += &bundle::digest_source(path, &model.checkpoint.dir)?.sha256;
-    }
-    for (source, merged) in &model.merged {
-        for path in &merged.files {
-            lines += &bundle::digest_source(path, &source.dir)?.sha256;
-        }
-        lines += &format!("@{}\n", source.scale);
-    }
-    Ok(Sha256::digest(lines).iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -111,6 +111,7 @@ fn in_rounds(files: &[(&Target, PathBuf)], batch: TokenBatch, request: &Request)
         seconds: SECONDS,
         seed: 1,
         reading: Reading::default(),
+        server_p99_ms: None,
     };
     let progress = |_: &str| {
         request.observer.advance(1);

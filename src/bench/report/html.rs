@@ -1,6 +1,6 @@
 //! The report as one page that needs nothing else: tables and plots.
 
-use super::{COST_COLUMNS, POINT_COLUMNS, by_point, cost_cells, how, point_cells};
+use super::{COST_COLUMNS, POINT_COLUMNS, SERVER_COLUMNS, by_point, cost_cells, how, point_cells, served};
 use crate::bench::{Measured, PointMeasured, Report};
 
 /// Colours that people with any eyes tell apart (Okabe and Ito).
@@ -23,6 +23,9 @@ pub fn html(report: &Report) -> String {
         body += &table(&POINT_COLUMNS, rows.iter().map(|(engine, point)| point_cells(engine, point)));
         body += &distribution(report, &rows);
         body += &speed_and_answers(report, &rows);
+    }
+    if let Some((name, rows)) = served(report) {
+        body += &format!("<h2>{}</h2>\n{}", safe(&name), table(&SERVER_COLUMNS, rows.into_iter()));
     }
     let measured = report.engines.iter().filter(|engine| !engine.points.is_empty());
     body += &format!("<h2>What they cost</h2>\n{}", table(&COST_COLUMNS, measured.map(cost_cells)));

@@ -1,6 +1,6 @@
 //! The report as Markdown.
 
-use super::{COST_COLUMNS, POINT_COLUMNS, by_point, cost_cells, how, point_cells};
+use super::{COST_COLUMNS, POINT_COLUMNS, SERVER_COLUMNS, by_point, cost_cells, how, point_cells, served};
 use crate::bench::Report;
 
 /// The results as tables that a page or a review shows.
@@ -12,6 +12,9 @@ pub fn markdown(report: &Report) -> String {
     for (point, rows) in by_point(report) {
         out += &format!("\n## {point}\n\n");
         out += &rows_of(&POINT_COLUMNS, rows.iter().map(|(engine, point)| point_cells(engine, point)));
+    }
+    if let Some((name, rows)) = served(report) {
+        out += &format!("\n## {name}\n\n{}", rows_of(&SERVER_COLUMNS, rows.into_iter()));
     }
     let measured = report.engines.iter().filter(|engine| !engine.points.is_empty());
     out += &format!("\n## What they cost\n\n{}", rows_of(&COST_COLUMNS, measured.map(cost_cells)));

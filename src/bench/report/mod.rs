@@ -67,6 +67,26 @@ fn cost_cells(engine: &Measured) -> Vec<String> {
     ]
 }
 
+/// The header of what is told of the server scenario.
+const SERVER_COLUMNS: [&str; 5] = ["engine", "texts/s", "p50 ms", "p99 ms", "texts asked"];
+
+/// What the server scenario is called, and its rows; none where it was not measured.
+fn served(report: &Report) -> Option<(String, Vec<Vec<String>>)> {
+    let bound = report.settings.server_p99_ms?;
+    let row = |engine: &Measured| {
+        let served = engine.server?;
+        Some(vec![
+            engine.name.clone(),
+            format!("{:.1}", served.texts_per_second),
+            format!("{:.2}", served.p50_ms),
+            format!("{:.2}", served.p99_ms),
+            served.texts.to_string(),
+        ])
+    };
+    let name = format!("texts that arrive at random, 99 % answered within {bound} ms");
+    Some((name, report.engines.iter().filter_map(row).collect()))
+}
+
 fn how(report: &Report) -> String {
     format!(
         "{} threads, {} rounds of {} s; speed is against {}, round by round",

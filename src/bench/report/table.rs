@@ -1,6 +1,6 @@
 //! The table for the eye.
 
-use super::{COST_COLUMNS, POINT_COLUMNS, by_point, cost_cells, how, point_cells};
+use super::{COST_COLUMNS, POINT_COLUMNS, SERVER_COLUMNS, by_point, cost_cells, how, point_cells, served};
 use crate::bench::Report;
 
 /// The results as tables: one for each batch and length, one of what engines cost.
@@ -9,6 +9,9 @@ pub fn table(report: &Report) -> String {
     for (point, rows) in by_point(report) {
         let rows = rows.iter().map(|(engine, point)| point_cells(engine, point)).collect();
         out += &format!("\n{point}\n{}", aligned(&POINT_COLUMNS, rows));
+    }
+    if let Some((name, rows)) = served(report) {
+        out += &format!("\n{name}\n{}", aligned(&SERVER_COLUMNS, rows));
     }
     let measured = report.engines.iter().filter(|engine| !engine.points.is_empty());
     out += &format!("\n{}", aligned(&COST_COLUMNS, measured.map(cost_cells).collect()));

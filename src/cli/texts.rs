@@ -1,0 +1,19 @@
+//! The arguments that say what engines are asked, and what they can answer.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// What engines are asked.
+#[derive(Args, Clone, Debug)]
+pub struct TextArgs {
+    /// Texts on which engines are held against FP32, with `label` for accuracy; those of the calibration, if not given.
+    #[arg(long, value_name = "FILE")]
+    pub texts: Option<PathBuf>,
+    /// A JSON list with one label for each answer, where the checkpoint names them otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Longest text, in tokens.
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+}
