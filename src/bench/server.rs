@@ -94,7 +94,7 @@ fn trial(arrivals: &[f64], bound: f64, mut answer: impl FnMut(usize) -> Result<(
     let start = Instant::now();
     let mut latencies = Vec::with_capacity(arrivals.len());
     for (i, arrival) in arrivals.iter().enumerate() {
-        if let Some(early) = Duration::try_from_secs_f64(arrival - start.elapsed().as_secs_f64()).ok() {
+        if let Ok(early) = Duration::try_from_secs_f64(arrival - start.elapsed().as_secs_f64()) {
             std::thread::sleep(early);
         }
         answer(i)?;
