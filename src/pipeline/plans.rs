@@ -36,7 +36,7 @@ pub struct CompileRequest {
 /// What came of it, as the folder says it.
 #[derive(Serialize, Deserialize)]
 pub struct Compiled {
-    /// [`SCHEMA`].
+    /// The version of this form, `kilnc.compile/1`.
     pub schema: String,
     /// The version of kilnc.
     pub kilnc: String,
