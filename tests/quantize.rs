@@ -426,3 +426,15 @@ fn every_scheme_is_made_and_judged_for_openvino_too() {
         assert_eq!(check(&report, "non_finite")["found"], 0.0, "{scheme}");
     }
 }
+
+#[test]
+fn a_format_that_no_target_has_is_said_and_not_left_out() {
+    let place = place();
+    let out = place.path().join("model.kiln");
+    let build = |target: &str| {
+        kilnc(arguments!["build", fixture("tiny-bert"), "--target", target, "--quantize", "bf16", "-o", out])
+    };
+    let said = build("ort-cpu").expect(2).stderr;
+    assert!(said.contains("no engine in bf16 is made for ort-cpu"), "{said}");
+    assert!(!out.exists());
+}

@@ -114,7 +114,7 @@ impl Bundle {
         }
         let mut why_not = Vec::new();
         let mut order: Vec<&EngineEntry> = engines.iter().collect();
-        order.sort_by_key(|engine| preference(engine));
+        order.sort_by_key(|engine| preference(engine.runtime, engine.precision));
         for engine in order {
             match runtime::available(engine.runtime) {
                 Ok(_) if why_not.is_empty() => return Ok((engine, "the fastest of the bundle".to_owned())),
@@ -126,15 +126,16 @@ impl Bundle {
     }
 }
 
-/// The order in which engines are tried: fastest first.
-fn preference(engine: &EngineEntry) -> (u8, u8) {
-    let runtime = match engine.runtime {
-        Runtime::TensorRtRtx => 0,
-        Runtime::OpenVino => 1,
-        Runtime::Ort => 2,
-        Runtime::Tract => 3,
+/// The order in which engines are tried: fastest first. A GPU goes before all else and tract after it; between the
+/// runtimes for CPUs, the number format decides.
+fn preference(runtime: Runtime, precision: Precision) -> (u8, u8, u8) {
+    let (machine, library) = match runtime {
+        Runtime::TensorRtRtx => (0, 0),
+        Runtime::OpenVino => (1, 0),
+        Runtime::Ort => (1, 1),
+        Runtime::Tract => (2, 0),
     };
-    let precision = match engine.precision {
+    let format = match precision {
         Precision::Int8 => 0,
         Precision::Int8Fast => 1,
         Precision::Int8Static => 2,
@@ -144,7 +145,7 @@ fn preference(engine: &EngineEntry) -> (u8, u8) {
         Precision::Fp16 => 6,
         Precision::Fp32 => 7,
     };
-    (runtime, precision)
+    (machine, format, library)
 }
 
 /// A path that stays inside the bundle.
@@ -221,6 +222,22 @@ fn tree(dir: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_engine_in_8_bits_goes_before_one_in_32_whatever_runs_it() {
+        let order = |of: [(Runtime, Precision); 5]| {
+            let mut sorted = of;
+            sorted.sort_by_key(|(runtime, precision)| preference(*runtime, *precision));
+            assert_eq!(sorted, of);
+        };
+        order([
+            (Runtime::TensorRtRtx, Precision::Fp16),
+            (Runtime::OpenVino, Precision::Int8),
+            (Runtime::Ort, Precision::Int8),
+            (Runtime::OpenVino, Precision::Fp32),
+            (Runtime::Tract, Precision::Int8),
+        ]);
+    }
 
     #[test]
     fn paths_that_lead_out_are_refused() {

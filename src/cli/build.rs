@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
 use crate::bundle::Manifest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::Gate;
 use crate::output;
 use crate::pipeline::{self, BuildRequest};
@@ -36,7 +36,7 @@ pub struct BuildArgs {
     /// by commas as in tensorrt-rtx:sm75,sm86.
     #[arg(long, value_name = "TARGET")]
     target: Vec<String>,
-    /// Adds an engine in this precision for every target that has it.
+    /// Adds an engine in this precision for every target that has it, but for tract, which it does not make faster.
     #[arg(long, value_name = "SCHEME")]
     quantize: Option<Precision>,
     #[command(flatten)]
@@ -93,18 +93,20 @@ fn engines(args: &BuildArgs, recipe: &Recipe) -> Result<Vec<EngineSpec>> {
         let gpu = matches!(target, Target::TensorRtRtx(_));
         let plain = if gpu { Precision::Fp16 } else { Precision::Fp32 };
         engines.push(EngineSpec::new(target.clone(), plain));
-        match args.quantize {
-            Some(precision)
-                if precision != plain
-                    && matches!(target, Target::OrtCpu | Target::OpenVino)
-                    && pipeline::supports(target, precision) =>
-            {
-                engines.push(EngineSpec::new(target.clone(), precision))
-            }
-            _ => {}
+        let added = args.quantize.filter(|precision| {
+            *precision != plain && *target != Target::Tract && pipeline::supports(target, *precision)
+        });
+        engines.extend(added.map(|precision| EngineSpec::new(target.clone(), precision)));
+    }
+    match args.quantize.filter(|precision| engines.iter().all(|engine| engine.precision != *precision)) {
+        None => Ok(engines),
+        Some(precision) => {
+            let names: Vec<String> = targets.iter().map(Target::to_string).collect();
+            Err(Error::unsupported(format!("no engine in {precision} is made for {}", names.join(", ")))
+                .at("--quantize")
+                .hint("name another target or precision; docs/quantization.md lists what each target has"))
         }
     }
-    Ok(engines)
 }
 
 fn summary(manifest: &Manifest, request: &BuildRequest) -> String {

@@ -30,7 +30,7 @@ Examples:
 pub struct ExportArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// The number format: fp32, fp16, bf16, int8, int8-weights, int4.
+    /// The number format: fp32, fp16, bf16, int8, int8-fast, int8-static, int8-weights, int4.
     #[arg(long, value_name = "PRECISION", default_value = "fp32")]
     precision: Precision,
     /// Whose operators are used: ort-cpu, openvino, tract (plain ONNX), tensorrt-rtx:smNN.

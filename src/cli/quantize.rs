@@ -31,7 +31,7 @@ is written. An output that ends in .onnx is a model, any other a bundle.")]
 pub struct QuantizeArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// How: int8 keeps the answers best, int8-fast is the fastest.
+    /// How: int8 keeps the answers best, int8-fast is the fastest; int8-static, int8-weights, int4, fp16, bf16.
     #[arg(long, value_name = "SCHEME", default_value = "int8")]
     scheme: Precision,
     /// Where the model is to run.
