@@ -6,13 +6,13 @@
 //! 2. [`adapter`] merges what was trained later, as lazy expressions.
 //! 3. [`arch`] draws the graph of a model family from shared blocks.
 //! 4. [`ir`] is that graph, and its specification; [`verify`] proves that one keeps it.
-//! 5. [`passes`] change the graph: fuse, quantize, narrow.
+//! 5. [`passes`] change the graph: cut, fuse, quantize, narrow; [`calibrate`] and [`prune`] find what they are told.
 //! 6. [`back`] lowers it for a [`target`] and writes the engine's files.
 //! 7. [`runtime`] opens engines and answers texts; [`eval`] says whether the answers are right; [`mod@bench`] how fast.
 //! 8. [`bundle`] is what is shipped.
 //!
 //! [`pipeline`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.
-//! [`output`] puts files in place safely, [`child`] runs parts in processes of their own.
+//! [`output`] puts files in place safely, [`observer`] hears of progress, [`child`] runs parts in processes of their own.
 #![warn(missing_docs)]
 
 #[cfg(target_endian = "big")]
@@ -31,10 +31,12 @@ pub mod error;
 pub mod eval;
 pub mod interrupt;
 pub mod ir;
+pub mod observer;
 pub mod output;
 pub mod passes;
 pub mod pipeline;
 pub mod precision;
+pub mod prune;
 pub mod recipe;
 pub mod runtime;
 pub mod shapes;

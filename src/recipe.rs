@@ -12,6 +12,7 @@ use crate::error::{Error, Result, printable_sentence};
 use crate::eval::Gate;
 use crate::ir::Role;
 use crate::precision::Precision;
+use crate::prune;
 use crate::shapes::Shapes;
 use crate::target::Target;
 use crate::task::Task;
@@ -38,6 +39,8 @@ pub struct Recipe {
     /// What 8-bit engines are fitted to: the name of a file, or a table.
     #[serde(default)]
     pub calibration: calibrate::Spec,
+    /// What is cut out of the trained model before engines are made of it.
+    pub prune: Option<prune::Spec>,
     /// Texts on which every engine is held against FP32; those of the calibration or built-in ones, where there are none.
     pub texts: Option<PathBuf>,
 }

@@ -58,7 +58,7 @@ fn differences(source: &Source, golden: &Path) -> kilnc::Result<[f64; 2]> {
         [(Target::OrtCpu, Runtime::Ort), (Target::Tract, Runtime::Tract)].into_iter().enumerate()
     {
         let graph =
-            pipeline::compile(&model, &pipeline::Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
+            pipeline::compile(&model.graph, &pipeline::Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {})?;
         let mut engine = runtime::open(runtime, &path, runtime::Options { threads: 1 })?;
@@ -155,9 +155,12 @@ fn the_sections_adapter_answers_every_text_as_pytorch_does() {
     let adapters = vec![AdapterSource { dir: lora, scale: 1.0 }];
     let source = Source { checkpoint: minilm(), adapters, combine: None, task: None };
     let model = pipeline::load(&source).unwrap();
-    let graph =
-        pipeline::compile(&model, &pipeline::Scheme::new(&Target::OrtCpu, Precision::Fp32), &mut Manager::default())
-            .unwrap();
+    let graph = pipeline::compile(
+        &model.graph,
+        &pipeline::Scheme::new(&Target::OrtCpu, Precision::Fp32),
+        &mut Manager::default(),
+    )
+    .unwrap();
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();

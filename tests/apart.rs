@@ -22,7 +22,7 @@ fn an_engine_answers_the_same_in_a_process_of_its_own() {
         pipeline::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None })
             .unwrap();
     let scheme = Scheme::new(&Target::OrtCpu, Precision::Fp32);
-    onnx::write(&pipeline::compile(&model, &scheme, &mut Manager::default()).unwrap(), &path, &|_| {}).unwrap();
+    onnx::write(&pipeline::compile(&model.graph, &scheme, &mut Manager::default()).unwrap(), &path, &|_| {}).unwrap();
     let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
     let options = Options { threads: 1 };
     let here = runtime::open(Runtime::Ort, &path, options).unwrap().run(golden.inputs()).unwrap();

@@ -63,7 +63,7 @@ impl Fixture {
     }
 
     fn parity(&self, model: &Model, target: &Target, precision: Precision, runtime: Runtime) -> kilnc::Result<Parity> {
-        let graph = pipeline::compile(model, &Scheme::new(target, precision), &mut Manager::default())?;
+        let graph = pipeline::compile(&model.graph, &Scheme::new(target, precision), &mut Manager::default())?;
         let place = place();
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {})?;
@@ -163,7 +163,7 @@ fn eight_bits_leave_adapters_and_say_so() {
     let houlsby = fixtures().into_iter().find(|fixture| fixture.name == "bert/base/houlsby").unwrap();
     let mut manager = Manager::default();
     let scheme = Scheme::new(&Target::OrtCpu, Precision::Int8);
-    pipeline::compile(&houlsby.load().unwrap(), &scheme, &mut manager).unwrap();
+    pipeline::compile(&houlsby.load().unwrap().graph, &scheme, &mut manager).unwrap();
     let left = &manager.ran.iter().find(|ran| ran.name == "quantize-dynamic").unwrap().report.left;
     let adapters = left.iter().filter(|line| line.ends_with("adapters keep full precision")).count();
     assert_eq!(adapters, 8, "{left:?}");

@@ -81,7 +81,7 @@ fn every_family_is_calibrated_and_rounded() {
         for precision in [Precision::Int8, Precision::Int8Fast] {
             let target = Target::OrtCpu;
             let graph = pipeline::compile(
-                &model,
+                &model.graph,
                 &Scheme { calibrator: Some(&calibrator), ..Scheme::new(&target, precision) },
                 &mut Manager::default(),
             )
@@ -109,7 +109,7 @@ fn weights_that_are_not_finite_name_the_value_and_leave_nothing_behind() {
     let place = place();
     let calibrator = Calibrator::new("texts.jsonl", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
     let error = pipeline::compile(
-        &model,
+        &model.graph,
         &Scheme { calibrator: Some(&calibrator), ..Scheme::new(&Target::OrtCpu, Precision::Int8) },
         &mut Manager::default(),
     )

@@ -49,9 +49,12 @@ fn parity(dir: &Path, golden: &Path) -> Parity {
     // The bias around a decoder that has its own.
     let telling: Vec<_> = model.unused.iter().filter(|name| *name != "cls.predictions.bias").collect();
     assert!(telling.is_empty(), "{telling:?}");
-    let graph =
-        pipeline::compile(&model, &pipeline::Scheme::new(&Target::OrtCpu, Precision::Fp32), &mut Manager::default())
-            .unwrap();
+    let graph = pipeline::compile(
+        &model.graph,
+        &pipeline::Scheme::new(&Target::OrtCpu, Precision::Fp32),
+        &mut Manager::default(),
+    )
+    .unwrap();
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();

@@ -188,7 +188,7 @@ fn parity(model: &Model, checkpoint: &Path, target: &Target, precision: Precisio
     let place = place();
     let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
     let scheme = Scheme { calibrator: Some(&calibrator), ..Scheme::new(target, precision) };
-    let graph = pipeline::compile(model, &scheme, &mut Manager::default())?;
+    let graph = pipeline::compile(&model.graph, &scheme, &mut Manager::default())?;
     let path = place.path().join("model.onnx");
     onnx::write_with(&graph, &path, &pipeline::hints(target, precision).metadata(), &|_| {})?;
     golden.compare(&mut *runtime::open_apart(Runtime::of(target), &path, ONE_THREAD, &[])?)
@@ -231,7 +231,10 @@ fn every_family_comes_through_every_format() {
 /// Compiles without texts to calibrate on.
 fn refused(model: &Model, target: &str, precision: Precision) -> String {
     let target: Target = target.parse().unwrap();
-    pipeline::compile(model, &Scheme::new(&target, precision), &mut Manager::default()).err().unwrap().to_string()
+    pipeline::compile(&model.graph, &Scheme::new(&target, precision), &mut Manager::default())
+        .err()
+        .unwrap()
+        .to_string()
 }
 
 #[test]

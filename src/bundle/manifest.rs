@@ -6,6 +6,7 @@ use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
 use crate::eval::Check;
 use crate::precision::Precision;
+use crate::prune;
 use crate::runtime::{Reading, Runtime};
 use crate::shapes::Shapes;
 use crate::task::Task;
@@ -43,6 +44,9 @@ pub struct Manifest {
     /// What its 8-bit engines were fitted to, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationEntry>,
+    /// What was cut out of the trained model, where something was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruning: Option<prune::Report>,
     /// The engines.
     pub engines: Vec<EngineEntry>,
     /// Engines that were asked for and could not be made here.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use ndarray::Array2;
 
 pub use histogram::{Estimator, Histogram};
-pub use observe::{Plan, observe};
+pub use observe::{Plan, look, observe};
 pub use rounding::{Rounded, round};
 pub use saved::{EXTENSION, Saved, save};
 pub use spec::{Kind, Spec};

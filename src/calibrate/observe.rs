@@ -36,18 +36,43 @@ pub struct Plan<'a> {
 /// Runs ONNX Runtime where it is found, else tract. Fails where a value is not finite, naming it.
 pub fn observe(plan: &Plan) -> Result<Calibration> {
     let taps = linear_inputs(plan.graph);
+    let names: Vec<&str> = taps.iter().map(|id| plan.graph.value(*id).name.as_str()).collect();
+    let mut watched: Vec<Watched> = Vec::new();
+    let all_tokens: usize = plan.inputs.iter().map(tokens).sum();
+    let stride = all_tokens.div_ceil(MOMENT_TOKENS).max(1);
+    look(plan, &taps, |i, seen| {
+        let keep_range = i.is_multiple_of(plan.inputs.len().div_ceil(RANGE_TEXTS).max(1));
+        if watched.is_empty() {
+            watched = seen.iter().map(|tensor| Watched::new(tensor.shape.last().copied().unwrap_or(1))).collect();
+        }
+        watched.par_iter_mut().zip(seen).zip(&names).try_for_each(|((watched, tensor), name)| {
+            watched
+                .add(tensor, stride, keep_range)
+                .map_err(|e| e.at(format!("text {}: value {}", i + 1, printable(name))))
+        })
+    })?;
+    let values =
+        names.iter().zip(watched).map(|(name, watched)| ((*name).to_owned(), watched.finish().into())).collect();
+    Ok(Calibration { texts: plan.inputs.len(), tokens: all_tokens, values })
+}
+
+/// Runs the graph over the texts as far as values inside need it, and shows them, text after text, in the order of
+/// `taps`.
+///
+/// Runs ONNX Runtime where it is found, else tract.
+pub fn look(plan: &Plan, taps: &[ValueId], mut each: impl FnMut(usize, &[&Tensor]) -> Result<()>) -> Result<()> {
     let runtime = if runtime::available(Runtime::Ort).is_ok() { Runtime::Ort } else { Runtime::Tract };
     let target = if runtime == Runtime::Ort { Target::OrtCpu } else { Target::Tract };
-    let tapped = verify(plan.graph.with_outputs(taps.iter().copied()))?;
+    let tapped = verify(plan.graph.up_to(taps.iter().copied()))?;
     let file = plan.scratch.join("calibration.onnx");
     onnx::write(&back::lower(&tapped, &target)?, &file, &|_| {})?;
-    let observed = watch(plan, runtime, &file, &taps);
+    let seen = watch(plan, runtime, &file, taps, &mut each);
     std::fs::remove_file(&file).map_err(|e| Error::io("removing", &file, &e))?;
     let data = plan.scratch.join("calibration.onnx_data");
     if data.exists() {
         std::fs::remove_file(&data).map_err(|e| Error::io("removing", &data, &e))?;
     }
-    observed
+    seen
 }
 
 /// The values that linear layers with constant weights read, each once.
@@ -66,25 +91,16 @@ pub(super) fn linear_inputs(graph: &Graph) -> Vec<ValueId> {
     taps
 }
 
-fn watch(plan: &Plan, runtime: Runtime, file: &Path, taps: &[ValueId]) -> Result<Calibration> {
+fn watch(
+    plan: &Plan,
+    runtime: Runtime,
+    file: &Path,
+    taps: &[ValueId],
+    each: &mut dyn FnMut(usize, &[&Tensor]) -> Result<()>,
+) -> Result<()> {
     let names: Vec<&str> = taps.iter().map(|id| plan.graph.value(*id).name.as_str()).collect();
-    let mut watched: Vec<Watched> = Vec::new();
-    let all_tokens: usize = plan.inputs.iter().map(tokens).sum();
-    let stride = all_tokens.div_ceil(MOMENT_TOKENS).max(1);
-    let mut look = |i: usize, outputs: &Named| {
-        let keep_range = i.is_multiple_of(plan.inputs.len().div_ceil(RANGE_TEXTS).max(1));
-        let seen = names.iter().map(|name| find(outputs, name)).collect::<Result<Vec<_>>>()?;
-        if watched.is_empty() {
-            watched = seen.iter().map(|tensor| Watched::new(tensor.shape.last().copied().unwrap_or(1))).collect();
-        }
-        watched.par_iter_mut().zip(&seen).zip(&names).try_for_each(|((watched, tensor), name)| {
-            watched
-                .add(tensor, stride, keep_range)
-                .map_err(|e| e.at(format!("text {}: value {}", i + 1, printable(name))))
-        })
-    };
     // The engine computes the next text while this one is looked at.
-    std::thread::scope(|scope| -> Result<()> {
+    std::thread::scope(|scope| {
         let (sender, outputs) = std::sync::mpsc::sync_channel(1);
         scope.spawn(move || {
             let mut engine = match runtime::open(runtime, file, Options::default()) {
@@ -99,14 +115,12 @@ fn watch(plan: &Plan, runtime: Runtime, file: &Path, taps: &[ValueId]) -> Result
             }
         });
         for (i, outputs) in outputs.into_iter().enumerate() {
-            look(i, &outputs?)?;
+            let outputs = outputs?;
+            each(i, &names.iter().map(|name| find(&outputs, name)).collect::<Result<Vec<_>>>()?)?;
             (plan.progress)();
         }
         Ok(())
-    })?;
-    let values =
-        names.iter().zip(watched).map(|(name, watched)| ((*name).to_owned(), watched.finish().into())).collect();
-    Ok(Calibration { texts: plan.inputs.len(), tokens: all_tokens, values })
+    })
 }
 
 fn tokens(inputs: &Named) -> usize {

@@ -97,7 +97,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
         }
     };
     let scheme = Scheme { calibrator: calibrator.as_ref(), ..Scheme::new(&args.target, args.precision) };
-    let graph = pipeline::compile(&model, &scheme, &mut manager)?;
+    let graph = pipeline::compile(&model.graph, &scheme, &mut manager)?;
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));
     if let Some(text) = &manager.dump {
         screen.note(text);

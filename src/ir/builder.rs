@@ -131,7 +131,7 @@ impl Builder {
 }
 
 /// A copy that keeps the inputs, the outputs and what leads to them; weights stand in the order of first use.
-fn without_dead(graph: &Graph) -> Graph {
+pub(super) fn without_dead(graph: &Graph) -> Graph {
     let mut live = vec![false; graph.values.len()];
     graph.outputs.iter().for_each(|id| live[id.0] = true);
     let mut kept = vec![false; graph.nodes.len()];

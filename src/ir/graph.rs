@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::builder::without_dead;
 use super::op::Op;
 use super::role::Role;
 use super::types::TensorType;
@@ -158,15 +159,15 @@ impl Graph {
         })
     }
 
-    /// The same graph that gives these values too, under their own names.
-    pub fn with_outputs(&self, ids: impl IntoIterator<Item = ValueId>) -> Graph {
-        let mut graph = self.clone();
+    /// The graph as far as these values need it: they are its outputs, under their own names, each once.
+    pub fn up_to(&self, ids: impl IntoIterator<Item = ValueId>) -> Graph {
+        let mut graph = Graph { outputs: Vec::new(), ..self.clone() };
         for id in ids {
             if !graph.outputs.contains(&id) {
                 graph.outputs.push(id);
             }
         }
-        graph
+        without_dead(&graph)
     }
 
     /// The name by which messages call a node: that of its first output.

@@ -8,7 +8,9 @@ mod first_token;
 mod fuse_qkv;
 mod group_neurons;
 mod half;
+mod prune_channels;
 mod quantize;
+mod replace_weights;
 mod smooth;
 mod stored;
 
@@ -25,7 +27,9 @@ pub use first_token::FirstToken;
 pub use fuse_qkv::FuseQkv;
 pub use group_neurons::GroupNeurons;
 pub use half::Half;
+pub use prune_channels::{Cut, Prunable, PruneChannels};
 pub use quantize::{ActivationType, QuantizeDynamic, QuantizeEmbeddings, QuantizeStatic, QuantizeWeights};
+pub use replace_weights::ReplaceWeights;
 pub use smooth::Smooth;
 pub use stored::Stored;
 
@@ -87,7 +91,9 @@ impl Manager {
 }
 
 /// The names of all passes.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 13] = [
+    "prune-channels",
+    "replace-weights",
     "adapter-inputs",
     "first-token",
     "fuse-qkv",
@@ -117,6 +123,7 @@ pub fn known(name: &str) -> Result<()> {
 mod tests {
     use super::*;
     use std::cell::RefCell;
+    use std::collections::BTreeMap;
 
     use crate::calibrate::Ranges;
     use crate::ir::text;
@@ -165,6 +172,8 @@ mod tests {
         let ranges = &Ranges::new();
         let fixed = QuantizeStatic { ranges, calibration: None, activations: ActivationType::U8, keep: &[] };
         let all: [&dyn Pass; NAMES.len()] = [
+            &PruneChannels { cuts: &BTreeMap::new() },
+            &ReplaceWeights { weights: &BTreeMap::new() },
             &AdapterInputs::default(),
             &FirstToken,
             &FuseQkv,

@@ -129,16 +129,19 @@ impl Judge {
     fn reference(&self, assembly: &Assembly) -> Result<Reference> {
         let target = if runtime::available(Runtime::Ort).is_ok() { Target::OrtCpu } else { Target::Tract };
         let runtime = Runtime::of(&target);
-        let serves = |made: &&Made| made.entry.runtime == runtime && made.entry.precision == Precision::Fp32;
+        let model = assembly.model;
+        let whole = model.trained.is_none();
+        let serves = |made: &&Made| whole && made.entry.runtime == runtime && made.entry.precision == Precision::Fp32;
         let (name, onnx) = match assembly.made.iter().find(serves) {
             Some(made) => (made.entry.name.clone(), made.onnx.clone()),
             None => {
-                let graph = compile(assembly.model, &Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
+                let trained = model.trained.as_ref().unwrap_or(&model.graph);
+                let graph = compile(trained, &Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
                 let dir = assembly.stage.path(REFERENCE);
                 std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
                 let onnx = dir.join("model.onnx");
                 onnx::write(&graph, &onnx, &|_| {})?;
-                (format!("{target} fp32"), onnx)
+                (if whole { format!("{target} fp32") } else { format!("the trained model, {target} fp32") }, onnx)
             }
         };
         Ok(Reference { name, answers: self.answers(&onnx, runtime, assembly.observer)?, onnx })
@@ -180,7 +183,7 @@ impl Judge {
             let accuracy = self.accuracy(&reference.answers.rows).zip(self.accuracy(&found.rows));
             let accuracy = accuracy.map(|(reference, found)| Accuracy { reference, found });
             let drop = accuracy.map(|share| share.reference - share.found);
-            let gate = default_gate(made.entry.precision).overridden_by(made.spec.gate);
+            let gate = default_gate(made.entry.precision, assembly.model).overridden_by(made.spec.gate);
             let checks = gate.check(&parity, drop);
             gates.push(entry(&reference.name, &self.texts_name, parity.rows, &ran_by, checks, accuracy));
         }
@@ -233,10 +236,11 @@ pub fn encoder(recipe: &Recipe, model: &Model) -> Result<TextEncoder> {
     Ok(encoder)
 }
 
-/// What any engine has to keep: in FP32 the numbers, in other precisions only that they are numbers.
-fn default_gate(precision: Precision) -> Gate {
+/// What any engine has to keep: in FP32 the numbers; in other precisions, and where something was cut, only that they are
+/// numbers.
+fn default_gate(precision: Precision, model: &Model) -> Gate {
     match precision {
-        Precision::Fp32 => Gate { max_abs: Some(1e-3), ..Gate::default() },
+        Precision::Fp32 if model.trained.is_none() => Gate { max_abs: Some(1e-3), ..Gate::default() },
         _ => Gate::default(),
     }
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ir::{Graph, ValueId};
 use crate::output::Stage;
 use crate::passes::{Manager, Ran};
+use crate::prune;
 use crate::recipe::EngineSpec;
 use crate::runtime::{Classes, Runtime};
 use crate::shapes::Shapes;
@@ -78,7 +79,7 @@ impl<'a> Assembly<'a> {
             keep: &spec.keep,
             calibrator: Some(self.calibrator),
         };
-        let graph = compile(self.model, &scheme, &mut manager)?;
+        let graph = compile(&self.model.graph, &scheme, &mut manager)?;
         let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
         self.observer.begin(name, Some(total));
         let onnx = self.stage.path(&self.onnx_path(name));
@@ -144,7 +145,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Copies what runs the engines, and writes the manifest last; a model alone needs neither.
-    pub fn finish(self, classes: Classes, max_length: usize) -> Result<Manifest> {
+    pub fn finish(self, classes: Classes, max_length: usize, pruning: Option<prune::Report>) -> Result<Manifest> {
         let tokenizer = self.model.tokenizer.join(bundle::TOKENIZER);
         if self.model_file.is_none() {
             let copy = self.stage.path(bundle::TOKENIZER);
@@ -172,6 +173,7 @@ impl<'a> Assembly<'a> {
             adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
             combined: self.request.source.combine.as_ref().map(ToString::to_string),
             calibration: self.calibrator.entry()?,
+            pruning,
             engines: self.made.into_iter().map(|made| made.entry).collect(),
             skipped: self.skipped,
             files: bundle::digest_tree(self.stage.dir())?,

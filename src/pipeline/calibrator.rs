@@ -113,6 +113,14 @@ impl<'a> Calibrator<'a> {
         Ok(found)
     }
 
+    /// The texts as the engine takes them, each alone; none, where only what was seen of them is known.
+    pub fn inputs(&self) -> Option<&[Named]> {
+        match &self.source {
+            Source::Inputs(inputs, _) => Some(inputs),
+            Source::Saved(_) => None,
+        }
+    }
+
     /// How ranges are found that are fixed in the engine.
     pub fn estimator(&self) -> Estimator {
         self.origin.estimator

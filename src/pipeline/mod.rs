@@ -10,6 +10,7 @@ mod formats;
 mod limits;
 mod merge;
 mod plans;
+mod pruned;
 mod tensorrt;
 mod unmerged;
 mod vocabulary;
@@ -32,6 +33,7 @@ use crate::task::Task;
 use crate::verify::{Verified, verify};
 use crate::{arch, back};
 
+pub use crate::observer::Observer;
 pub use answers::{Judge, encoder, max_length};
 use assembly::Assembly;
 pub use calibrator::{Calibrator, Keepsake};
@@ -44,22 +46,6 @@ pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob, TensorRtOptions};
 pub use unmerged::{Given, Unmerged, load_unmerged};
 pub use vocabulary::Extended;
-
-/// Hears what a build is doing.
-pub trait Observer: Sync {
-    /// A stage begins; `total` steps are ahead, if they can be counted.
-    fn begin(&self, _stage: &str, _total: Option<u64>) {}
-    /// A stage begins whose steps are texts.
-    fn begin_texts(&self, stage: &str, texts: u64) {
-        self.begin(stage, Some(texts));
-    }
-    /// So many steps of the stage are done.
-    fn advance(&self, _steps: u64) {}
-    /// A stage is over, with a line about what came of it.
-    fn done(&self, _line: &str) {}
-    /// Something the user must not miss.
-    fn warn(&self, _line: &str) {}
-}
 
 /// What a model is made from.
 #[derive(Clone, Debug)]
@@ -93,6 +79,8 @@ pub struct Model {
     pub tokenizer: PathBuf,
     /// Its graph, in composite operations.
     pub graph: Verified<Graph>,
+    /// The graph as it was trained, where `graph` was pruned.
+    pub trained: Option<Verified<Graph>>,
     /// Tensors that no part of the graph reads.
     pub unused: Vec<String>,
     /// A vocabulary that is not of the size that the configuration says.
@@ -142,7 +130,7 @@ pub fn load(source: &Source) -> Result<Model> {
     let tokenizer = adapted::tokenizer(&checkpoint, &merged).to_owned();
     let graph = verify(drawn.graph)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
-    Ok(Model { graph, merged, tokenizer, task: drawn.task, unused: drawn.unused, extended, checkpoint })
+    Ok(Model { graph, trained: None, merged, tokenizer, task: drawn.task, unused: drawn.unused, extended, checkpoint })
 }
 
 /// What the user should know of a model that was loaded.
@@ -152,8 +140,8 @@ pub fn warnings(model: &Model) -> Vec<String> {
 }
 
 /// The graph that all precisions of a target begin from.
-pub fn prepare(model: &Model, target: &Target, manager: &mut Manager) -> Result<Verified<Graph>> {
-    let (mut graph, can) = (model.graph.clone(), target.capabilities());
+pub fn prepare(graph: &Verified<Graph>, target: &Target, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let (mut graph, can) = (graph.clone(), target.capabilities());
     if can.unequal_attention {
         graph = manager.run(&graph, &FirstToken)?;
     }
@@ -184,9 +172,9 @@ impl<'a> Scheme<'a> {
     }
 }
 
-/// The graph of an engine: the passes of its number format, then the lowering of its target.
-pub fn compile(model: &Model, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
-    let graph = prepare(model, scheme.target, manager)?;
+/// The graph of an engine, of that of a model in composite operations: the passes of its number format, then the lowering of its target.
+pub fn compile(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let graph = prepare(graph, scheme.target, manager)?;
     let graph = formats::apply(&graph, scheme, manager)?;
     back::lower(&graph, scheme.target)
 }
@@ -235,18 +223,20 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     let stage = Stage::new(&request.output, ours)?;
     let keepsake = Keepsake::claim(&request.recipe.calibration)?;
     observer.begin("reading", None);
-    let model = load(&request.source)?;
+    let mut model = load(&request.source)?;
     observer.done(&describe(&model));
     warnings(&model).iter().for_each(|line| observer.warn(line));
     let judge = Judge::new(&request.recipe, &model, request.strict, observer)?;
     let calibrator = judge.calibrator(&model, stage.dir(), observer)?;
+    let pruned = request.recipe.prune.as_ref();
+    let pruned = pruned.map(|spec| pruned::prune(&mut model, spec, &calibrator, stage.dir(), observer)).transpose()?;
     let mut assembly = Assembly::new(request, &model, &stage, &calibrator, observer)?;
     for spec in &request.recipe.engines_or_default() {
         assembly.engine(spec, judge.max_length())?;
     }
     judge.judge(&mut assembly)?;
     let max_length = judge.max_length();
-    let manifest = assembly.finish(judge.into_classes(), max_length)?;
+    let manifest = assembly.finish(judge.into_classes(), max_length, pruned)?;
     if let Some(keepsake) = keepsake {
         keepsake.put(&calibrator, &model)?;
     }

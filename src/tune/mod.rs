@@ -208,7 +208,7 @@ fn measured(
     let mut found = Vec::new();
     for (i, Candidate { target, precision, keep }) in candidates.iter().enumerate() {
         let scheme = Scheme { keep, calibrator: Some(request.calibrator), ..Scheme::new(target, *precision) };
-        let graph = compile(request.model, &scheme, &mut Manager::default())?;
+        let graph = compile(&request.model.graph, &scheme, &mut Manager::default())?;
         let file = request.scratch.join(format!("point-{i}.onnx"));
         crate::back::onnx::write(&graph, &file, &|_| {})?;
         found.push(reference.compare(&harm::answers(target, &file, inputs)?));

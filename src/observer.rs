@@ -1,0 +1,17 @@
+//! Who hears of progress.
+
+/// Hears what a build is doing.
+pub trait Observer: Sync {
+    /// A stage begins; `total` steps are ahead, if they can be counted.
+    fn begin(&self, _stage: &str, _total: Option<u64>) {}
+    /// A stage begins whose steps are texts.
+    fn begin_texts(&self, stage: &str, texts: u64) {
+        self.begin(stage, Some(texts));
+    }
+    /// So many steps of the stage are done.
+    fn advance(&self, _steps: u64) {}
+    /// A stage is over, with a line about what came of it.
+    fn done(&self, _line: &str) {}
+    /// Something the user must not miss.
+    fn warn(&self, _line: &str) {}
+}

@@ -1,0 +1,295 @@
+//! Heads and inner neurons that go, and weights that shrink with them.
+//!
+//! `Linear(g(x · W), V) ≈ Linear(g(x · W[:, kept]), V′)` for a `g` that works on each channel, or on each head, alone.
+//!
+//! What stands before the layer that reads the channels is drawn anew with those that are kept: projections, tables,
+//! what is added to scores. With none kept, the layer's bias is all that it adds to the residual.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Pass, Report};
+use crate::error::{Error, Result};
+use crate::ir::{Action, Graph, Node, Op, Origin, Part, Rewriter, Role, TensorType, ValueId, Weight, retype};
+
+/// What stays of a block, and what the layer that reads it multiplies by.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    /// The heads or the neurons that are kept, in ascending order.
+    pub kept: Vec<usize>,
+    /// `[kept channels, n]`
+    pub weight: Weight,
+    /// `[n]`
+    pub bias: Option<Weight>,
+}
+
+/// The pass: blocks by the role of the layer that reads their channels.
+pub struct PruneChannels<'a> {
+    /// What is cut.
+    pub cuts: &'a BTreeMap<Role, Cut>,
+}
+
+/// A block whose channels can go: attention by whole heads, a feed-forward block by neurons.
+#[derive(Clone, Copy, Debug)]
+pub struct Prunable<'a> {
+    /// The layer that reads the channels.
+    pub reader: &'a Node,
+    /// The role by which the block is called.
+    pub role: Role,
+    /// How many heads or neurons there are.
+    pub units: usize,
+    /// Channels of a head; 1 for neurons.
+    pub unit: usize,
+}
+
+impl<'a> Prunable<'a> {
+    /// The block that ends in a linear layer. None, where the node is no such layer; an error says why the block cannot
+    /// be cut.
+    pub fn of(graph: &'a Graph, reader: &'a Node) -> Option<Result<Prunable<'a>, &'static str>> {
+        let role = reader.role.filter(|role| matches!(role.part, Part::AttentionOutput | Part::FeedForwardOut))?;
+        let weight = reader.operand(1).and_then(|w| graph.weight(w)).filter(|_| reader.op == Op::Linear)?;
+        let x = reader.operand(0)?;
+        let channels = *weight.shape().first()?;
+        let unit = match graph.producer(x).map(|node| &node.op) {
+            Some(Op::Attention { heads, .. }) => channels / usize::try_from(*heads).ok()?.max(1),
+            _ if role.part == Part::AttentionOutput => return Some(Err("it does not read attention")),
+            _ => 1,
+        };
+        if graph.outputs().contains(&x) || graph.consumers(x).count() != 1 {
+            return Some(Err("what it reads is read by others too"));
+        }
+        let all: Vec<usize> = (0..channels).collect();
+        // A walk that draws nothing: whether every channel can be followed to where it comes from.
+        Some(Walk { graph, unit }.follow(x, &all).map(|()| Prunable { reader, role, units: channels / unit, unit }))
+    }
+
+    /// The channels of some heads or neurons.
+    pub fn channels(&self, units: &[usize]) -> Vec<usize> {
+        channels_of(units, self.unit)
+    }
+
+    /// The sum that the residual makes, and its other operand, where the block ends in one.
+    pub fn residual(&self, graph: &'a Graph) -> Option<(ValueId, ValueId)> {
+        let out = *self.reader.outputs.first()?;
+        let mut readers = graph.consumers(out);
+        let sum = readers.next().filter(|node| node.op == Op::Add && readers.next().is_none())?;
+        let other = (0..2).filter_map(|i| sum.operand(i)).find(|id| *id != out)?;
+        let same = graph.value(other).ty == graph.value(out).ty && !graph.outputs().contains(&out);
+        same.then_some((*sum.outputs.first()?, other))
+    }
+}
+
+fn channels_of(units: &[usize], unit: usize) -> Vec<usize> {
+    units.iter().flat_map(|u| u * unit..(u + 1) * unit).collect()
+}
+
+impl Pass for PruneChannels<'_> {
+    fn name(&self) -> &'static str {
+        "prune-channels"
+    }
+
+    fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
+        let mut report = Report::default();
+        let after = retype(graph, |rw, node| {
+            let Some(cut) = node.role.and_then(|role| self.cuts.get(&role)) else { return Ok(Action::Keep) };
+            let block = match Prunable::of(graph, node) {
+                None => return Ok(Action::Keep),
+                Some(Err(why)) => {
+                    report.left.push(format!("{}: {why}", graph.node_name(node)));
+                    return Ok(Action::Keep);
+                }
+                Some(Ok(block)) => block,
+            };
+            report.changed += 1;
+            Ok(Action::Replace(vec![draw(rw, &block, cut)?]))
+        })?;
+        Ok((after, report))
+    }
+}
+
+fn draw(rw: &mut Rewriter, block: &Prunable, cut: &Cut) -> Result<ValueId> {
+    let (node, graph) = (block.reader, rw.old());
+    let constant = |i: usize| node.operand(i).map(|id| graph.value(id).name.clone());
+    let bias = match &cut.bias {
+        None => None,
+        Some(bias) => {
+            let name = constant(2).unwrap_or_else(|| format!("{}.bias", graph.node_name(node)));
+            Some(rw.weight(&name, bias.clone()))
+        }
+    };
+    if cut.kept.is_empty() {
+        if block.residual(graph).is_none() {
+            return Err(Error::unsupported(format!(
+                "nothing is kept of `{}`, which no residual stands in for",
+                graph.node_name(node)
+            )));
+        }
+        let width = node.outputs.first().map(|id| graph.value(*id).ty.clone());
+        return match (bias, width.and_then(|ty| ty.shape.last().and_then(|dim| dim.fixed()))) {
+            (Some(bias), _) => Ok(bias),
+            (None, Some(n)) => {
+                Ok(rw.weight(&format!("{}.none", graph.node_name(node)), Weight::f32s(vec![n], &vec![0.0; n])?))
+            }
+            _ => Err(Error::bug("a linear layer has a width")),
+        };
+    }
+    let x = node.operand(0).ok_or_else(|| Error::bug("a linear layer reads something"))?;
+    let mut drawing = Drawing { rw, heads: &cut.kept, unit: block.unit, drawn: HashMap::new() };
+    let x = drawing.channels(x, &block.channels(&cut.kept))?;
+    rw.set_role(node.role);
+    let name = constant(1).unwrap_or_default();
+    let operands: Vec<ValueId> = [x, rw.weight(&name, cut.weight.clone())].into_iter().chain(bias).collect();
+    rw.node(rw.name(node), Op::Linear, &operands)
+}
+
+/// Looks how far channels can be followed, by the same cases as [`Drawing`].
+struct Walk<'a> {
+    graph: &'a Graph,
+    unit: usize,
+}
+
+impl Walk<'_> {
+    fn follow(&self, id: ValueId, at: &[usize]) -> Result<(), &'static str> {
+        let node = match &self.graph.value(id).origin {
+            Origin::Weight(_) => return Ok(()),
+            Origin::Input => return Err("its channels come from an input"),
+            Origin::Node { node, .. } => self.graph.node(*node),
+        };
+        let operand = |i: usize| node.operand(i).ok_or("an operand is missing");
+        match &node.op {
+            Op::Linear => match operand(1).map(|w| self.graph.weight(w)) {
+                Ok(Some(_)) => Ok(()),
+                _ => Err("a projection's weight is computed"),
+            },
+            Op::Attention { .. } => (0..3).try_for_each(|i| self.follow(operand(i)?, at)),
+            Op::Embed | Op::Split { .. } => self.follow(operand(0)?, at),
+            Op::Rotary { .. } if self.unit > 1 => self.follow(operand(0)?, at),
+            op if is_unary(op) => self.follow(operand(0)?, at),
+            Op::Add | Op::Sub | Op::Mul => (0..2).try_for_each(|i| self.follow(operand(i)?, at)),
+            _ => Err("its channels come from an operation that does not keep them apart"),
+        }
+    }
+}
+
+fn is_unary(op: &Op) -> bool {
+    matches!(op, Op::Gelu { .. } | Op::Relu | Op::LeakyRelu { .. } | Op::Tanh | Op::Sigmoid)
+}
+
+/// Draws what a layer reads with some of its channels.
+struct Drawing<'r, 'a> {
+    rw: &'r mut Rewriter<'a>,
+    heads: &'r [usize],
+    unit: usize,
+    drawn: HashMap<ValueId, ValueId>,
+}
+
+impl Drawing<'_, '_> {
+    /// The channels `at` of the last dimension of a value.
+    fn channels(&mut self, id: ValueId, at: &[usize]) -> Result<ValueId> {
+        if let Some(new) = self.drawn.get(&id) {
+            return Ok(*new);
+        }
+        let graph = self.rw.old();
+        let value = graph.value(id);
+        let new = match &value.origin {
+            Origin::Weight(weight) => match weight.shape().len().checked_sub(1) {
+                Some(last) if weight.shape().get(last) != Some(&1) => {
+                    self.rw.weight(&value.name, weight.take(last, at.to_vec())?)
+                }
+                _ => self.rw.get(id)?,
+            },
+            Origin::Input => return Err(Error::bug("channels of an input were to be cut")),
+            Origin::Node { node, slot } => {
+                let outputs = self.node(graph.node(*node), at)?;
+                for (old, new) in graph.node(*node).outputs.iter().zip(&outputs) {
+                    self.drawn.insert(*old, *new);
+                }
+                *outputs.get(*slot).ok_or_else(|| Error::bug("a cut node has all its outputs"))?
+            }
+        };
+        self.drawn.insert(id, new);
+        Ok(new)
+    }
+
+    fn node(&mut self, node: &Node, at: &[usize]) -> Result<Vec<ValueId>> {
+        let (heads, name) = (self.heads.len() as i64, self.rw.name(node));
+        let operand = |i: usize| node.operand(i).ok_or_else(|| Error::bug(format!("`{name}` lacks operand {i}")));
+        let (op, inputs) = match &node.op {
+            Op::Linear => {
+                let mut inputs = vec![Some(self.rw.required(node, 0)?), Some(self.channels(operand(1)?, at)?)];
+                if let Some(bias) = node.operand(2) {
+                    inputs.push(Some(self.channels(bias, at)?));
+                }
+                (Op::Linear, inputs)
+            }
+            Op::Attention { scale, .. } => {
+                let mut inputs = Vec::new();
+                for i in 0..3 {
+                    inputs.push(Some(self.channels(operand(i)?, at)?));
+                }
+                inputs.push(self.rw.operand(node, 3)?);
+                inputs.push(node.operand(4).map(|bias| self.scores(bias)).transpose()?);
+                while inputs.last() == Some(&None) {
+                    inputs.pop();
+                }
+                (Op::Attention { heads, scale: *scale }, inputs)
+            }
+            Op::Embed => (Op::Embed, vec![Some(self.channels(operand(0)?, at)?), self.rw.operand(node, 1)?]),
+            Op::Rotary { theta, positions, .. } => {
+                let op = Op::Rotary { heads, theta: *theta, positions: *positions };
+                (op, vec![Some(self.channels(operand(0)?, at)?)])
+            }
+            Op::Split { axis, sizes } => {
+                let starts = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + *size as usize)));
+                let all: Vec<usize> = starts.flat_map(|start| at.iter().map(move |i| start + i)).collect();
+                let op = Op::Split { axis: *axis, sizes: vec![at.len() as i64; sizes.len()] };
+                (op, vec![Some(self.channels(operand(0)?, &all)?)])
+            }
+            op => {
+                let mut inputs = Vec::new();
+                for i in 0..node.inputs.len() {
+                    inputs.push(Some(self.channels(operand(i)?, at)?));
+                }
+                (op.clone(), inputs)
+            }
+        };
+        self.rw.set_role(node.role);
+        self.rw.nodes(name, op, &inputs)
+    }
+
+    /// What is added to scores, for the heads that are kept.
+    fn scores(&mut self, id: ValueId) -> Result<ValueId> {
+        let graph = self.rw.old();
+        let TensorType { shape, .. } = &graph.value(id).ty;
+        if shape.get(1).and_then(|dim| dim.fixed()) == Some(1) {
+            return self.rw.get(id);
+        }
+        let kept = channels_of(self.heads, self.unit);
+        let heads = self.heads.len() as i64;
+        let Some(node) = graph.producer(id) else { return self.gathered(id) };
+        let operand = |i: usize| node.operand(i).ok_or_else(|| Error::bug("scores have operands"));
+        let (op, inputs) = match &node.op {
+            Op::Add => (Op::Add, vec![Some(self.scores(operand(0)?)?), Some(self.scores(operand(1)?)?)]),
+            Op::DistanceScores { scale, keys, .. } => {
+                let inputs = vec![Some(self.channels(operand(0)?, &kept)?), Some(self.channels(operand(1)?, &kept)?)];
+                (Op::DistanceScores { heads, scale: *scale, keys: *keys }, inputs)
+            }
+            Op::SegmentScores { scale, .. } => {
+                let (x, table) = (self.channels(operand(0)?, &kept)?, self.channels(operand(1)?, &kept)?);
+                (Op::SegmentScores { heads, scale: *scale }, vec![Some(x), Some(table), self.rw.operand(node, 2)?])
+            }
+            _ => return self.gathered(id),
+        };
+        self.rw.set_role(node.role);
+        let outputs = self.rw.nodes(self.rw.name(node), op, &inputs)?;
+        outputs.first().copied().ok_or_else(|| Error::bug("scores are an output"))
+    }
+
+    /// Scores that other layers read too: those of the heads that are kept are picked out.
+    fn gathered(&mut self, id: ValueId) -> Result<ValueId> {
+        let name = &self.rw.old().value(id).name;
+        let heads: Vec<i64> = self.heads.iter().map(|head| *head as i64).collect();
+        let heads = self.rw.weight(&format!("{name}.heads"), Weight::i64s(vec![heads.len()], &heads)?);
+        let scores = self.rw.get(id)?;
+        self.rw.node(&format!("{name}.kept"), Op::Gather { axis: 1 }, &[scores, heads])
+    }
+}

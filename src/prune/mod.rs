@@ -1,0 +1,203 @@
+//! What a model can do without.
+//!
+//! [`prune()`] takes heads and inner neurons out of a graph, so that shapes shrink and every target runs fewer
+//! products. Nothing is trained: what is left is fitted by least squares to what the whole model computes on texts of
+//! its task.
+//!
+//! 1. The whole model runs over the texts once; of every block the normal equations of the layer that reads it are kept
+//!    (`normal`), and the sums behind it.
+//! 2. Units are put in the order in which they are missed least (`eliminate`, `importance`), which gives what a
+//!    block loses as more of it goes.
+//! 3. Each block is cut alone, and the change of the answers says how much its loss matters (`harm`). The share that is
+//!    to go of all blocks is then taken where it costs least (`allocate`).
+//! 4. Blocks are cut one after another, each fitted to the sum that the whole model has there (`fit`).
+
+mod allocate;
+mod blocks;
+mod eliminate;
+mod fit;
+mod harm;
+mod importance;
+mod normal;
+mod rows;
+mod sparse;
+mod spec;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ir::Graph;
+use crate::observer::Observer;
+use crate::runtime::Named;
+use crate::verify::Verified;
+
+use allocate::{Curve, allocate};
+use blocks::Block;
+use eliminate::Order;
+use fit::Whole;
+
+pub use sparse::{SparseEntry, Sparsity};
+pub use spec::Spec;
+
+/// How units are ranked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Importance {
+    /// By what the outputs of a layer lose once the others are fitted to do without.
+    #[default]
+    Reconstruction,
+    /// By the size of activations times that of the weights that read them.
+    Activation,
+    /// By the size of the weights alone.
+    Magnitude,
+}
+
+/// What is cut, and by what it is judged.
+pub struct Request<'a> {
+    /// The model, in composite operations.
+    pub graph: &'a Verified<Graph>,
+    /// Texts of its task as the engine's inputs, each alone.
+    pub inputs: &'a [Named],
+    /// A folder for the time of the work.
+    pub scratch: &'a Path,
+    /// Hears of progress.
+    pub observer: &'a dyn Observer,
+    /// What goes.
+    pub spec: &'a Spec,
+}
+
+/// What became of a block.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BlockEntry {
+    /// Which, e.g. `attention/3`.
+    pub name: String,
+    /// Heads or neurons before.
+    pub before: usize,
+    /// Heads or neurons after.
+    pub after: usize,
+    /// Mean square of the change of the answers, against that of the answers, when it alone lost the share asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harm: Option<f64>,
+}
+
+/// What was cut.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// What was asked for.
+    pub asked: Spec,
+    /// Elements of constants before.
+    pub parameters_before: usize,
+    /// Elements of constants after.
+    pub parameters_after: usize,
+    /// Layers with zeros.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sparse: Vec<SparseEntry>,
+    /// Block after block.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<BlockEntry>,
+    /// Blocks that cannot be cut, with the reason.
+    pub left: Vec<String>,
+}
+
+/// Cuts heads and neurons. Fails where a share is outside 0…1, where there are no texts, or where the model computes what
+/// is not finite.
+pub fn prune(request: &Request) -> Result<(Verified<Graph>, Report)> {
+    request.spec.check()?;
+    if request.inputs.is_empty() {
+        return Err(Error::bad_input("pruning needs texts of the task").hint("give some with --calibration FILE"));
+    }
+    let (blocks, mut left) = blocks::find(request.graph);
+    request.observer.begin("looking at the trained model", Some(request.inputs.len() as u64));
+    let inputs = if request.spec.sparsity.is_some() { sparse::inputs(request.graph, &blocks) } else { Vec::new() };
+    let whole = Whole::look(request, &blocks, &inputs)?;
+    request.observer.done(&format!("{} blocks looked at on {} texts", blocks.len(), request.inputs.len()));
+    let (mut graph, mut entries) = (request.graph.clone(), Vec::new());
+    if request.spec.heads > 0.0 || request.spec.ffn > 0.0 {
+        (graph, entries) = structured(request, &blocks, &whole)?;
+    }
+    let mut sparse = Vec::new();
+    if let Some(sparsity) = request.spec.sparsity {
+        let dense;
+        (graph, sparse, dense) = sparse::sparsify(request, &graph, sparsity, &blocks, &whole)?;
+        left.extend(dense);
+    }
+    whole.forget()?;
+    let report = Report {
+        asked: request.spec.clone(),
+        parameters_before: parameters(request.graph),
+        parameters_after: parameters(&graph),
+        blocks: entries,
+        sparse,
+        left,
+    };
+    Ok((graph, report))
+}
+
+/// Takes out heads and neurons.
+fn structured(request: &Request, blocks: &[Block], whole: &Whole) -> Result<(Verified<Graph>, Vec<BlockEntry>)> {
+    let (counts, harms) = counts(request, blocks, whole)?;
+    let cuts = fit::in_order(request, blocks, whole, &counts)?;
+    let entry = |((block, count), harm): ((&Block, &usize), &Option<f64>)| BlockEntry {
+        name: block.name(),
+        before: block.units,
+        after: block.units - count,
+        harm: *harm,
+    };
+    let entries = blocks.iter().zip(&counts).zip(&harms).map(entry).collect();
+    Ok((fit::with_cuts(request.graph, &cuts)?, entries))
+}
+
+/// How many units of each block go, and the harm that was measured of each.
+fn counts(request: &Request, blocks: &[Block], whole: &Whole) -> Result<(Vec<usize>, Vec<Option<f64>>)> {
+    let share = |block: &Block| if block.has_heads() { request.spec.heads } else { request.spec.ffn };
+    let even: Vec<usize> = blocks.iter().map(|block| rounded(block, share(block))).collect();
+    let none = vec![None; blocks.len()];
+    if request.spec.even || blocks.iter().all(|block| [0.0, 1.0].contains(&share(block))) {
+        return Ok((even, none));
+    }
+    let harms = harm::of_blocks(request, blocks, whole, &even)?;
+    let mut counts = even.clone();
+    for heads in [true, false] {
+        let mine: Vec<usize> =
+            (0..blocks.len()).filter(|i| blocks.get(*i).is_some_and(|b| b.has_heads() == heads)).collect();
+        let mut curves = Vec::new();
+        let mut budget = 0.0;
+        for i in &mine {
+            let (Some(block), Some(order), Some(harm)) = (blocks.get(*i), whole.orders.get(*i), harms.get(*i)) else {
+                continue;
+            };
+            budget += share(block) * block.units as f64;
+            curves.push(curve(block, order, even.get(*i).copied().unwrap_or(0), *harm));
+        }
+        for ((i, steps), curve) in mine.iter().zip(allocate(&curves, budget)).zip(&curves) {
+            if let (Some(count), Some(block)) = (counts.get_mut(*i), blocks.get(*i)) {
+                *count = (steps * curve.gain as usize).min(block.units);
+            }
+        }
+    }
+    Ok((counts, harms.into_iter().map(Some).collect()))
+}
+
+/// Elements of all constants, each counted once.
+fn parameters(graph: &Graph) -> usize {
+    graph.weights().map(|(_, _, weight)| weight.shape().iter().product::<usize>()).sum()
+}
+
+fn rounded(block: &Block, share: f64) -> usize {
+    let steps = (share * block.units as f64 / block.grain as f64).round() as usize;
+    (steps * block.grain).min(block.units)
+}
+
+/// What a block loses, in terms of the answers: its own loss, to the scale of the harm that was measured at one place.
+fn curve(block: &Block, order: &Order, at: usize, harm: f64) -> Curve {
+    let loss = |count: usize| order.losses.get(count).copied().unwrap_or(f64::INFINITY);
+    let scale = if at == 0 { 1.0 } else { harm / loss(at).max(f64::MIN_POSITIVE) };
+    let steps = (order.losses.len() - 1) / block.grain;
+    Curve {
+        steps,
+        gain: block.grain as f64,
+        losses: (0..=steps).map(|step| scale * loss(step * block.grain)).collect(),
+    }
+}

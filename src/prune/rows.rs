@@ -1,0 +1,98 @@
+//! What the trained model computes at some places, token after token, in files of the scratch folder.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use super::Request;
+use crate::calibrate::look;
+use crate::error::{Error, Result};
+use crate::ir::{Graph, ValueId};
+use crate::runtime::{Elements, Tensor};
+use crate::verify::Verified;
+
+/// Values by their names, each with its rows in a file.
+pub struct Rows {
+    files: Vec<(String, PathBuf)>,
+}
+
+/// The elements of a tensor of activations. Fails where one is not finite.
+pub fn floats(tensor: &Tensor) -> Result<&[f32]> {
+    let Elements::F32(values) = &tensor.elements else { return Err(Error::bug("activations are floats")) };
+    match values.iter().find(|x| !x.is_finite()) {
+        None => Ok(values),
+        Some(x) => Err(Error::bad_input(format!("the model computes {x}"))
+            .hint("a model that overflows in FP32 cannot be fitted: are the weights whole?")),
+    }
+}
+
+impl Rows {
+    /// Runs a graph over the texts and keeps what is computed at `kept`; `each` sees what is computed at `looked`.
+    pub fn record(
+        request: &Request,
+        graph: &Verified<Graph>,
+        kept: &[ValueId],
+        looked: &[ValueId],
+        mut each: impl FnMut(&[&[f32]]) -> Result<()>,
+    ) -> Result<Rows> {
+        let mut ids: Vec<ValueId> = Vec::new();
+        let mut place = |id: &ValueId| match ids.iter().position(|other| other == id) {
+            Some(at) => at,
+            None => {
+                ids.push(*id);
+                ids.len() - 1
+            }
+        };
+        let kept_at: Vec<usize> = kept.iter().map(&mut place).collect();
+        let looked_at: Vec<usize> = looked.iter().map(&mut place).collect();
+        let mut files = Vec::new();
+        let mut writers = Vec::new();
+        for (i, id) in kept.iter().enumerate() {
+            let path = request.scratch.join(format!("rows-{i}.f32"));
+            writers.push(BufWriter::new(File::create(&path).map_err(|e| Error::io("writing", &path, &e))?));
+            files.push((graph.value(*id).name.clone(), path));
+        }
+        look(&request.plan(graph), &ids, |_, seen| {
+            let at = |i: &usize| seen.get(*i).ok_or_else(|| Error::bug("a value was not looked at"));
+            for ((i, writer), (_, path)) in kept_at.iter().zip(&mut writers).zip(&files) {
+                let bytes = bytemuck::cast_slice(floats(at(i)?)?);
+                writer.write_all(bytes).map_err(|e| Error::io("writing", path, &e))?;
+            }
+            let looked = looked_at.iter().map(|i| floats(at(i)?)).collect::<Result<Vec<_>>>()?;
+            each(&looked)
+        })?;
+        for (writer, (_, path)) in writers.iter_mut().zip(&files) {
+            writer.flush().map_err(|e| Error::io("writing", path, &e))?;
+        }
+        Ok(Rows { files })
+    }
+
+    /// The rows of a value, in the order of the texts.
+    pub fn of(&self, name: &str) -> Result<Reader> {
+        let file = self.files.iter().find(|(other, _)| other == name);
+        let (_, path) = file.ok_or_else(|| Error::bug(format!("`{name}` was not kept")))?;
+        Ok(Reader { bytes: std::fs::read(path).map_err(|e| Error::io("reading", path, &e))?, at: 0 })
+    }
+
+    /// Removes the files.
+    pub fn forget(self) -> Result<()> {
+        let remove = |path: &PathBuf| std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e));
+        self.files.iter().try_for_each(|(_, path)| remove(path))
+    }
+}
+
+/// Reads rows, text after text.
+pub struct Reader {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Reader {
+    /// The next so many elements.
+    pub fn next(&mut self, elements: usize) -> Result<Vec<f32>> {
+        let end = self.at + elements * 4;
+        let these = self.bytes.get(self.at..end).ok_or_else(|| Error::bug("texts are the same twice"))?;
+        self.at = end;
+        Ok(these.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    }
+}
