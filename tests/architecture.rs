@@ -29,6 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("interrupt", &[]),
     ("runtime", &["error", "task", "target", "child", "output", "checkpoint::json"]),
     ("eval", &["error", "runtime", "task", "checkpoint::json", "checkpoint::safetensors", "ir::DType", "ir::Weight"]),
+    ("vocabulary", &["error", "runtime", "checkpoint::json"]),
     ("bench", &["error", "runtime", "eval", "bundle", "task", "target", "child"]),
     ("bundle", &["error", "output", "checkpoint", "task", "target", "precision", "shapes", "runtime", "eval::Check"]),
     ("recipe", &["*"]),

@@ -4,6 +4,7 @@
 //! names the pass when an invariant breaks.
 
 mod adapter_inputs;
+mod cut_vocabulary;
 mod first_token;
 mod fuse_qkv;
 mod group_neurons;
@@ -21,6 +22,7 @@ use crate::ir::Graph;
 use crate::verify::{Verified, verify};
 
 pub use adapter_inputs::{AdapterInputs, Whole, factor_names};
+pub use cut_vocabulary::CutVocabulary;
 pub use first_token::FirstToken;
 pub use fuse_qkv::FuseQkv;
 pub use group_neurons::GroupNeurons;
@@ -87,8 +89,9 @@ impl Manager {
 }
 
 /// The names of all passes.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "adapter-inputs",
+    "cut-vocabulary",
     "first-token",
     "fuse-qkv",
     "smooth",
@@ -166,6 +169,7 @@ mod tests {
         let fixed = QuantizeStatic { ranges, calibration: None, activations: ActivationType::U8, keep: &[] };
         let all: [&dyn Pass; NAMES.len()] = [
             &AdapterInputs::default(),
+            &CutVocabulary { kept: &[], scores: false },
             &FirstToken,
             &FuseQkv,
             &Smooth { calibration, keep: &[] },
