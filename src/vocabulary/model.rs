@@ -103,6 +103,10 @@ impl Model {
                     let single = self.numbers.iter().filter(|(token, _)| token.chars().count() == 1);
                     kept.extend(single.map(|(_, number)| *number));
                 }
+                // An entry that counts for nothing must not come to count.
+                let last = kept.iter().filter_map(|number| self.numbers.get(self.tokens.get(number)?).copied());
+                let last: Vec<u32> = last.collect();
+                kept.extend(last);
             }
             Kind::Bpe(merges) => {
                 merges.close(kept, &self.tokens, &self.numbers);
@@ -226,6 +230,12 @@ mod tests {
         assert_eq!(
             scored.rewrite(text, &[1, 2]).unwrap(),
             r#"{"type":"Unigram","unk_id":0,"vocab":[["?", 0.0],["b", -9.25]]}"#
+        );
+        let twice = text.replace("[\"a\", -1.50]", "[\"ab\", -1.50]");
+        assert_eq!(
+            completed(&model(&twice), &[0, 1, 2]),
+            [0, 1, 2, 4],
+            "a piece that is there twice stays its last one"
         );
         let without = model(&text.replace("\"unk_id\": 1", "\"unk_id\": null"));
         assert_eq!(completed(&without, &[4]), [0, 1, 2, 3, 4], "without one for what is unknown, characters stay");
