@@ -203,6 +203,19 @@ fn rows_that_no_token_has_are_dropped() {
     let CutModel { report, .. } = self::cut(&model, &texts(&["science"]), &[]).unwrap();
     assert_eq!((report.rows_before, report.tokens_before), (67, 64));
     assert_eq!(report.rows, report.tokens);
+
+    // The same rows with three tokens that were added for them, two of which no text has.
+    let path = copy.path().join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    for (content, id) in [("<one>", 64), ("<two>", 65), ("<three>", 66)] {
+        let mut added = tokenizer["added_tokens"][4].clone();
+        (added["content"], added["id"]) = (json!(content), json!(id));
+        tokenizer["added_tokens"].as_array_mut().unwrap().push(added);
+    }
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let CutModel { cut, report, .. } = self::cut(&model, &texts(&["science <two>"]), &[]).unwrap();
+    assert_eq!(report.tokens_before, 67);
+    assert_eq!(cut.kept[cut.kept.len() - 3..], [64, 65, 66]);
 }
 
 #[test]
