@@ -12,7 +12,8 @@
 //! 8. [`bundle`] is what is shipped.
 //!
 //! [`pipeline`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.
-//! [`output`] puts files in place safely, [`observer`] hears of progress, [`child`] runs parts in processes of their own.
+//! [`vocabulary`] cuts a tokenizer down to what a corpus uses, [`output`] puts files in place safely, [`observer`] hears of
+//! progress, [`child`] runs parts in processes of their own.
 #![warn(missing_docs)]
 
 #[cfg(target_endian = "big")]
@@ -44,5 +45,6 @@ pub mod target;
 pub mod task;
 pub mod tune;
 pub mod verify;
+pub mod vocabulary;
 
 pub use error::{Error, Result};

@@ -102,7 +102,8 @@ impl Recipe {
     pub fn inputs(&self) -> impl Iterator<Item = &Path> {
         let golden = self.golden.as_ref().map(|golden| &golden.file);
         let calibrate::Spec { file, like, save, .. } = &self.calibration;
-        [self.labels.as_ref(), self.texts.as_ref(), golden, file.as_ref(), like.as_ref(), save.as_ref()]
+        let vocabulary = self.prune.as_ref().and_then(|prune| prune.vocabulary.as_ref());
+        [self.labels.as_ref(), self.texts.as_ref(), golden, file.as_ref(), like.as_ref(), save.as_ref(), vocabulary]
             .into_iter()
             .flatten()
             .map(PathBuf::as_path)
@@ -113,7 +114,8 @@ impl Recipe {
         let mut recipe = Recipe::parse(&read_text(path)?, &file_name(path))?;
         let dir = path.parent().unwrap_or(Path::new(""));
         let golden = recipe.golden.as_mut().map(|golden| &mut golden.file);
-        let texts = [recipe.labels.as_mut(), recipe.texts.as_mut(), golden];
+        let vocabulary = recipe.prune.as_mut().and_then(|prune| prune.vocabulary.as_mut());
+        let texts = [recipe.labels.as_mut(), recipe.texts.as_mut(), golden, vocabulary];
         for file in texts.into_iter().flatten().chain(recipe.calibration.paths()) {
             *file = dir.join(&*file);
         }

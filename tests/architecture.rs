@@ -31,10 +31,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("prune", &["error", "ir", "verify", "calibrate", "passes", "runtime", "observer", "checkpoint::json"]),
     ("runtime", &["error", "task", "target", "child", "output", "checkpoint::json"]),
     ("eval", &["error", "runtime", "task", "checkpoint::json", "checkpoint::safetensors", "ir::DType", "ir::Weight"]),
+    ("vocabulary", &["error", "runtime", "checkpoint::json"]),
     ("bench", &["error", "runtime", "eval", "bundle", "task", "target", "child"]),
     (
         "bundle",
-        &["error", "output", "checkpoint", "task", "target", "precision", "shapes", "runtime", "eval::Check", "prune"],
+        &["error", "output", "checkpoint", "task", "target", "precision", "shapes", "runtime", "eval::Check", "prune", "vocabulary::CutReport"],
     ),
     ("recipe", &["*"]),
     ("pipeline", &["*"]),

@@ -113,6 +113,18 @@ const GRAPH: &str = r#"graph "tiny" {
 }
 "#;
 
+/// The tokenizer's library may panic in a thread of its own.
+static QUIET: std::sync::Once = std::sync::Once::new();
+
+/// Tokenizers of every kind.
+const TOKENIZERS: [&str; 5] = [
+    include_str!("fixtures/tiny-bert/tokenizer.json"),
+    include_str!("fixtures/tokenizers/bpe-modernbert.json"),
+    include_str!("fixtures/tokenizers/bpe-roberta.json"),
+    include_str!("fixtures/tokenizers/unigram-albert.json"),
+    include_str!("fixtures/tokenizers/unigram-roberta.json"),
+];
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
 
@@ -124,6 +136,15 @@ proptest! {
     #[test]
     fn a_damaged_safetensors_header_is_read_or_refused(mutations in prop::collection::vec(mutation(), 0..6)) {
         entries::safetensors(&safetensors_file(&mutated(HEADER.as_bytes(), &mutations)));
+    }
+
+    #[test]
+    fn a_damaged_tokenizer_is_cut_or_refused(
+        which in prop::sample::select(&TOKENIZERS[..]),
+        mutations in prop::collection::vec(mutation(), 0..4),
+    ) {
+        QUIET.call_once(entries::let_watched_threads_panic);
+        entries::tokenizer(&mutated(which.as_bytes(), &mutations));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use kilnc::recipe::Recipe;
 use kilnc::runtime::{Classes, Reading, TextEncoder};
 use kilnc::task::Task;
 use kilnc::verify::verify;
+use kilnc::vocabulary::Vocabulary;
 
 /// A fuzz target: its name, which is that of its corpus, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
@@ -136,8 +137,15 @@ pub fn tokenizer(bytes: &[u8]) {
     let Some(text) = utf8(bytes) else { return };
     let Some(encoder) = judged(TextEncoder::parse(text.to_owned(), 16)) else { return };
     judged(encoder.check_rows(1000));
-    for text in ["", "Naïve  tokens, 3 of them's\tthe\n``x'' … 漢字 [MASK]"] {
+    let texts = ["", "Naïve  tokens, 3 of them's\tthe\n``x'' … 漢字 [MASK]"];
+    for text in texts {
         judged(encoder.encode(&[text]));
+    }
+    let corpus = || texts.map(|text| Ok(text.to_owned()));
+    let Some(vocabulary) = judged(Vocabulary::parse(text.to_owned())) else { return };
+    let Some(used) = judged(vocabulary.used(corpus())) else { return };
+    if let Some(cut) = judged(vocabulary.cut(&used, &[])) {
+        vocabulary.check(&cut, corpus()).unwrap();
     }
 }
 

@@ -254,7 +254,8 @@ impl Blocks {
                 self.builder.node(places.path(), Op::PositionEmbed { offset: 0 }, &[table, ids])?
             }
             Positions::SkipPadding { pad } => {
-                let counted = self.builder.node(&p.full("position_ids"), Op::TokenPositions { pad }, &[ids])?;
+                let counted =
+                    self.builder.node(&p.full("position_ids"), Op::TokenPositions { pad, place: pad }, &[ids])?;
                 self.embed(&places, [e.positions, e.width], counted)?
             }
         };

@@ -10,6 +10,7 @@ use crate::prune;
 use crate::runtime::{Reading, Runtime};
 use crate::shapes::Shapes;
 use crate::task::Task;
+use crate::vocabulary::CutReport;
 
 /// The version of the manifest's form; readers refuse another.
 pub const SCHEMA: &str = "kilnc.bundle/1";
@@ -47,6 +48,9 @@ pub struct Manifest {
     /// What was cut out of the trained model, where something was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruning: Option<prune::Report>,
+    /// What was cut out of its vocabulary, where something was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<CutReport>,
     /// The engines.
     pub engines: Vec<EngineEntry>,
     /// Engines that were asked for and could not be made here.

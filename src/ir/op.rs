@@ -107,10 +107,11 @@ ops! {
     /// `(table [p, h], ids [b, s]) → [s, h]`: the rows `offset … offset + s` of a table.
     PositionEmbed { /// Row of the first position.
         offset: i64 };
-    /// `(ids [b, s]) → i64 [b, s]`: positions that count the tokens which are not `pad`, from `pad + 1` on; `pad` itself
-    /// is at position `pad`.
-    TokenPositions { /// The padding token.
-        pad: i64 };
+    /// `(ids [b, s]) → i64 [b, s]`: positions that count the tokens which are not `pad`, from `place + 1` on; `pad` itself
+    /// is at position `place`.
+    TokenPositions { /// The padding token; no token where it is negative.
+        pad: i64, /// The position of padding.
+        place: i64 };
     /// `(table [buckets, heads], ids [b, s]) → [1, heads, s, s]`: what attention adds to the score of a query and a key,
     /// by the bucket that their distance falls into (arXiv 1910.10683).
     RelativeBias { /// Number of buckets, for both directions together.

@@ -4,6 +4,8 @@
 //! names the pass when an invariant breaks.
 
 mod adapter_inputs;
+mod cut_vocabulary;
+mod drop_layers;
 mod first_token;
 mod fuse_qkv;
 mod group_neurons;
@@ -23,6 +25,8 @@ use crate::ir::Graph;
 use crate::verify::{Verified, verify};
 
 pub use adapter_inputs::{AdapterInputs, Whole, factor_names};
+pub use cut_vocabulary::CutVocabulary;
+pub use drop_layers::DropLayers;
 pub use first_token::FirstToken;
 pub use fuse_qkv::FuseQkv;
 pub use group_neurons::GroupNeurons;
@@ -91,10 +95,12 @@ impl Manager {
 }
 
 /// The names of all passes.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 15] = [
     "prune-channels",
     "replace-weights",
+    "drop-layers",
     "adapter-inputs",
+    "cut-vocabulary",
     "first-token",
     "fuse-qkv",
     "smooth",
@@ -174,7 +180,9 @@ mod tests {
         let all: [&dyn Pass; NAMES.len()] = [
             &PruneChannels { cuts: &BTreeMap::new() },
             &ReplaceWeights { weights: &BTreeMap::new() },
+            &DropLayers { layers: &[] },
             &AdapterInputs::default(),
+            &CutVocabulary { kept: &[], scores: false },
             &FirstToken,
             &FuseQkv,
             &Smooth { calibration, keep: &[] },

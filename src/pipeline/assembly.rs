@@ -18,6 +18,7 @@ use crate::runtime::{Classes, Runtime};
 use crate::shapes::Shapes;
 use crate::target::Target;
 use crate::task::Task;
+use crate::vocabulary::CutReport;
 
 /// An engine of the bundle while it is made.
 pub(super) struct Made {
@@ -27,6 +28,14 @@ pub(super) struct Made {
     pub spec: EngineSpec,
     /// Its ONNX file in the stage. A TensorRT engine's is there until its answers have been checked.
     pub onnx: PathBuf,
+}
+
+/// What was cut out of the trained model.
+pub(super) struct Cut {
+    /// Of its layers.
+    pub pruning: Option<prune::Report>,
+    /// Of its vocabulary.
+    pub vocabulary: Option<CutReport>,
 }
 
 /// A bundle that is being put together.
@@ -145,7 +154,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Copies what runs the engines, and writes the manifest last; a model alone needs neither.
-    pub fn finish(self, classes: Classes, max_length: usize, pruning: Option<prune::Report>) -> Result<Manifest> {
+    pub fn finish(self, classes: Classes, max_length: usize, cut: Cut) -> Result<Manifest> {
         let tokenizer = self.model.tokenizer.join(bundle::TOKENIZER);
         if self.model_file.is_none() {
             let copy = self.stage.path(bundle::TOKENIZER);
@@ -156,7 +165,10 @@ impl<'a> Assembly<'a> {
             None => self.request.output.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         };
         // One that came with an adapter is among its files.
-        let own = Some(&tokenizer).filter(|path| path.starts_with(&self.model.checkpoint.dir));
+        let whole = self.model.whole_tokenizer.as_ref().map(|dir| dir.join(bundle::TOKENIZER));
+        let whole = whole.as_ref().unwrap_or(&tokenizer);
+        let own = Some(whole).filter(|path| path.starts_with(&self.model.checkpoint.dir));
+        super::pruned::forget_vocabulary(self.stage)?;
         let sources = self.model.checkpoint.files.iter().chain(own);
         let manifest = Manifest {
             schema: bundle::SCHEMA.to_owned(),
@@ -173,7 +185,8 @@ impl<'a> Assembly<'a> {
             adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
             combined: self.request.source.combine.as_ref().map(ToString::to_string),
             calibration: self.calibrator.entry()?,
-            pruning,
+            pruning: cut.pruning,
+            vocabulary: cut.vocabulary,
             engines: self.made.into_iter().map(|made| made.entry).collect(),
             skipped: self.skipped,
             files: bundle::digest_tree(self.stage.dir())?,

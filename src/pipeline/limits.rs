@@ -1,11 +1,21 @@
 //! What a graph can be asked: which tokens it knows, and how long a text can be.
 
-use crate::ir::{Graph, Node, Op, Origin};
+use std::collections::BTreeSet;
+
+use crate::ir::{Graph, Node, Op, Origin, ValueId, Weight};
 
 /// The rows of the table that token numbers are looked up in.
 pub(super) fn rows(graph: &Graph) -> Option<usize> {
     let ids = graph.find("input_ids")?;
     graph.consumers(ids).filter(|node| node.op == Op::Embed).filter_map(|node| table_rows(graph, node)).min()
+}
+
+/// The bytes of the tables that token numbers are looked up in.
+pub(super) fn table_bytes(graph: &Graph) -> usize {
+    let Some(ids) = graph.find("input_ids") else { return 0 };
+    let readers = graph.consumers(ids).filter(|node| node.op == Op::Embed);
+    let tables: BTreeSet<ValueId> = readers.filter_map(|node| node.operand(0)).collect();
+    tables.into_iter().filter_map(|table| graph.weight(table)).map(Weight::byte_len).sum()
 }
 
 /// Longest text, in tokens: what the tables of positions cover. None where no table bounds it.
@@ -17,7 +27,7 @@ fn covered(graph: &Graph, node: &Node) -> Option<usize> {
     match node.op {
         Op::PositionEmbed { offset } => table_rows(graph, node)?.checked_sub(usize::try_from(offset).ok()?),
         // Positions that skip padding count from the one after its own.
-        Op::Embed => table_rows(graph, node)?.checked_sub(usize::try_from(padding(graph, node)?).ok()? + 1),
+        Op::Embed => table_rows(graph, node)?.checked_sub(usize::try_from(place_of_padding(graph, node)?).ok()? + 1),
         Op::Rotary { positions, .. }
         | Op::LocalBias { positions, .. }
         | Op::RelativeBias { positions, .. }
@@ -28,11 +38,11 @@ fn covered(graph: &Graph, node: &Node) -> Option<usize> {
     }
 }
 
-/// The number of padding, where what a table is indexed by are positions that skip it.
-fn padding(graph: &Graph, node: &Node) -> Option<i64> {
+/// The position of padding, where what a table is indexed by are positions that skip it.
+fn place_of_padding(graph: &Graph, node: &Node) -> Option<i64> {
     let Origin::Node { node: by, .. } = &graph.value((*node.inputs.get(1)?)?).origin else { return None };
     match graph.nodes().find(|(id, _)| id == by)?.1.op {
-        Op::TokenPositions { pad } => Some(pad),
+        Op::TokenPositions { place, .. } => Some(place),
         _ => None,
     }
 }
@@ -66,8 +76,9 @@ mod tests {
     fn tables_say_how_many_tokens_and_places_there_are() {
         let absolute = graph("  %p: f32[s, 4] = PositionEmbed {offset=0} (%places, %input_ids)");
         assert_eq!((rows(&absolute), positions(&absolute)), (Some(64), Some(42)));
-        let skipping =
-            graph("  %ids: i64[b, s] = TokenPositions {pad=1} (%input_ids)\n  %p: f32[b, s, 4] = Embed(%places, %ids)");
+        let skipping = graph(
+            "  %ids: i64[b, s] = TokenPositions {pad=0, place=1} (%input_ids)\n  %p: f32[b, s, 4] = Embed(%places, %ids)",
+        );
         assert_eq!((rows(&skipping), positions(&skipping)), (Some(64), Some(40)));
     }
 }

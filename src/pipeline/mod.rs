@@ -5,6 +5,7 @@ mod answers;
 mod assembly;
 mod calibrator;
 mod classes;
+mod cut;
 mod fitting;
 mod formats;
 mod limits;
@@ -35,8 +36,9 @@ use crate::{arch, back};
 
 pub use crate::observer::Observer;
 pub use answers::{Judge, encoder, max_length};
-use assembly::Assembly;
+use assembly::{Assembly, Cut};
 pub use calibrator::{Calibrator, Keepsake};
+pub use cut::{CutModel, cut_vocabulary};
 pub use fitting::Fitting;
 pub use formats::{hints, supports};
 pub use merge::{MergeRequest, merge};
@@ -77,6 +79,8 @@ pub struct Model {
     pub task: Task,
     /// The folder with its tokenizer: that of the last adapter that has one, or the checkpoint's.
     pub tokenizer: PathBuf,
+    /// The folder with the tokenizer as it was, where its vocabulary was cut.
+    pub whole_tokenizer: Option<PathBuf>,
     /// Its graph, in composite operations.
     pub graph: Verified<Graph>,
     /// The graph as it was trained, where `graph` was pruned.
@@ -130,7 +134,7 @@ pub fn load(source: &Source) -> Result<Model> {
     let tokenizer = adapted::tokenizer(&checkpoint, &merged).to_owned();
     let graph = verify(drawn.graph)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
-    Ok(Model { graph, trained: None, merged, tokenizer, task: drawn.task, unused: drawn.unused, extended, checkpoint })
+    Ok(Model { graph, trained: None, whole_tokenizer: None, merged, tokenizer, task: drawn.task, unused: drawn.unused, extended, checkpoint })
 }
 
 /// What the user should know of a model that was loaded.
@@ -219,6 +223,7 @@ impl BuildRequest {
 /// is only told.
 pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest> {
     request.check()?;
+    pruned::check(&request.recipe)?;
     let ours = if request.makes_model() { Path::is_file } else { bundle::is_bundle };
     let stage = Stage::new(&request.output, ours)?;
     let keepsake = Keepsake::claim(&request.recipe.calibration)?;
@@ -226,17 +231,22 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     let mut model = load(&request.source)?;
     observer.done(&describe(&model));
     warnings(&model).iter().for_each(|line| observer.warn(line));
+    let vocabulary = pruned::vocabulary(&mut model, &request.recipe, &stage, observer)?;
     let judge = Judge::new(&request.recipe, &model, request.strict, observer)?;
     let calibrator = judge.calibrator(&model, stage.dir(), observer)?;
     let pruned = request.recipe.prune.as_ref();
-    let pruned = pruned.map(|spec| pruned::prune(&mut model, spec, &calibrator, stage.dir(), observer)).transpose()?;
+    let pruning = match pruned {
+        Some(spec) => pruned::prune(&mut model, spec, &calibrator, stage.dir(), observer)?,
+        None => None,
+    };
+    let cut = Cut { pruning, vocabulary };
     let mut assembly = Assembly::new(request, &model, &stage, &calibrator, observer)?;
     for spec in &request.recipe.engines_or_default() {
         assembly.engine(spec, judge.max_length())?;
     }
     judge.judge(&mut assembly)?;
     let max_length = judge.max_length();
-    let manifest = assembly.finish(judge.into_classes(), max_length, pruned)?;
+    let manifest = assembly.finish(judge.into_classes(), max_length, cut)?;
     if let Some(keepsake) = keepsake {
         keepsake.put(&calibrator, &model)?;
     }

@@ -2,9 +2,78 @@
 
 use std::path::Path;
 
-use super::{Calibrator, Model, Observer};
+use super::{Calibrator, Model, Observer, cut_vocabulary};
+use crate::bundle;
+use crate::calibrate::Kind;
+use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
+use crate::eval;
+use crate::output::Stage;
+use crate::passes::Manager;
 use crate::prune::{self, Report, Request, Spec};
+use crate::recipe::Recipe;
+use crate::runtime::Classes;
+use crate::vocabulary::CutReport;
+
+/// The folder of the stage for a tokenizer that was cut.
+const CUT: &str = "cut";
+
+/// Fails where a recipe asks of pruning what cannot be.
+pub(super) fn check(recipe: &Recipe) -> Result<()> {
+    let Some(spec) = &recipe.prune else { return Ok(()) };
+    spec.check()?;
+    let kind = recipe.calibration.file.as_deref().map(Kind::of);
+    if spec.needs_texts() && recipe.calibration.file.is_none() {
+        return Err(Error::bad_input("pruning is fitted to texts of the task, and there are none")
+            .hint("give some with --calibration FILE"));
+    }
+    if kind == Some(Kind::Saved) {
+        return Err(Error::bad_input("pruning runs the model on texts, and there is only what was seen of them")
+            .hint("calibrate with texts, or with inputs that were tokenized elsewhere"));
+    }
+    if spec.vocabulary.is_some() && kind == Some(Kind::Inputs) {
+        return Err(Error::bad_input("inputs that were tokenized elsewhere have the numbers of the whole vocabulary")
+            .hint("calibrate with texts, or leave out prune.vocabulary"));
+    }
+    if recipe.golden.is_some() {
+        return Err(Error::bad_input("a pruned engine cannot give the outputs of the trained model, as `golden` asks")
+            .hint("leave out golden, and bound agreement or accuracy_drop with gate"));
+    }
+    Ok(())
+}
+
+/// Cuts the vocabulary, if the recipe says so: the model then has the tokenizer that goes with it, in a folder of the
+/// stage.
+pub(super) fn vocabulary(
+    model: &mut Model,
+    recipe: &Recipe,
+    stage: &Stage,
+    observer: &dyn Observer,
+) -> Result<Option<CutReport>> {
+    let Some(path) = recipe.prune.as_ref().and_then(|spec| spec.vocabulary.as_ref()) else { return Ok(None) };
+    let column = recipe.calibration.text_column.as_deref();
+    // Labels of texts that no answer is held against are nobody's business.
+    let classes = Classes::default();
+    let corpus = || eval::examples(path, column, &classes);
+    let cut = cut_vocabulary(model, corpus, &[], &mut Manager::default(), observer)
+        .map_err(|e| e.at(format!("vocabulary of {}", file_name(path))))?;
+    let dir = stage.path(CUT);
+    std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
+    let file = dir.join(bundle::TOKENIZER);
+    std::fs::write(&file, cut.cut.json).map_err(|e| Error::io("writing", &file, &e))?;
+    model.whole_tokenizer = Some(std::mem::replace(&mut model.tokenizer, dir));
+    model.graph = cut.graph;
+    Ok(Some(cut.report))
+}
+
+/// Removes the folder of the cut tokenizer from the stage.
+pub(super) fn forget_vocabulary(stage: &Stage) -> Result<()> {
+    let dir = stage.path(CUT);
+    if !dir.exists() {
+        return Ok(());
+    }
+    std::fs::remove_dir_all(&dir).map_err(|e| Error::io("removing", &dir, &e))
+}
 
 /// Cuts what `spec` says out of the model's graph; the trained one stays beside it, to be held against. `scratch` is a
 /// folder for the time of the build.
@@ -14,13 +83,13 @@ pub fn prune(
     calibrator: &Calibrator,
     scratch: &Path,
     observer: &dyn Observer,
-) -> Result<Report> {
-    let inputs = calibrator.inputs().ok_or_else(|| {
-        Error::bad_input("pruning runs the model on texts, and there is only what was seen of them")
-            .hint("calibrate with texts, or with inputs that were tokenized elsewhere")
-    })?;
+) -> Result<Option<Report>> {
+    if !spec.needs_texts() {
+        return Ok(None);
+    }
+    let inputs = calibrator.inputs().ok_or_else(|| Error::bad_input("pruning needs texts"))?;
     let request = Request { graph: &model.graph, spec, inputs, scratch, observer };
     let (graph, report) = prune::prune(&request)?;
     model.trained = Some(std::mem::replace(&mut model.graph, graph));
-    Ok(report)
+    Ok(Some(report))
 }

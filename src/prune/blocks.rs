@@ -32,6 +32,13 @@ impl Block {
         self.role.layer.map_or(what.to_owned(), |layer| format!("{what}/{layer}"))
     }
 
+    /// Multiply-adds for a token that every unit takes: query, key, value and output for each
+    /// channel of a head, in and out for a neuron.
+    pub fn products_of_unit(&self) -> f64 {
+        let hidden = self.weight.shape().get(1).copied().unwrap_or(0);
+        (self.unit * hidden * if self.has_heads() { 4 } else { 2 }) as f64
+    }
+
     /// The channels of some units.
     pub fn channels(&self, units: &[usize]) -> Vec<usize> {
         units.iter().flat_map(|u| u * self.unit..(u + 1) * self.unit).collect()

@@ -149,17 +149,23 @@ pub fn with_cuts(graph: &Verified<Graph>, cuts: &BTreeMap<Role, Cut>) -> Result<
 }
 
 /// Cuts block after block, `counts` units of each.
-pub fn in_order(request: &Request, blocks: &[Block], whole: &Whole, counts: &[usize]) -> Result<BTreeMap<Role, Cut>> {
+pub fn in_order(
+    request: &Request,
+    base: &Verified<Graph>,
+    blocks: &[Block], whole: &Whole, counts: &[usize]) -> Result<BTreeMap<Role, Cut>> {
     let mut cuts = BTreeMap::new();
+    let layers: Vec<usize> = blocks.iter().filter_map(|block| block.role.layer).collect();
+    let first_dropped = (0..).find(|layer| !layers.contains(layer)).unwrap_or(usize::MAX);
     request.observer.begin("fitting what is left", Some(blocks.len() as u64));
     for ((i, block), count) in blocks.iter().enumerate().zip(counts) {
         request.observer.advance(1);
         // As long as nothing was cut there is nothing to mend.
-        if cuts.is_empty() && *count == 0 {
+        let dropped = block.role.layer.is_some_and(|layer| layer > first_dropped);
+        if cuts.is_empty() && *count == 0 && !dropped {
             continue;
         }
         if request.spec.refit {
-            let behind = Behind::look(request, &with_cuts(request.graph, &cuts)?, block, whole, i)?;
+            let behind = Behind::look(request, &with_cuts(base, &cuts)?, block, whole, i)?;
             let kept = order_of(request, block, &behind.all, *count)?.kept(*count);
             let ridge = behind.ridge(&block.channels(&kept))?;
             cuts.insert(block.role, cut(request, block, &behind.all, kept, ridge)?);

@@ -18,8 +18,7 @@ const TEXTS: usize = 64;
 /// Mean square of the change of the answers, against that of the answers, when each block alone loses so many of its
 /// units.
 pub fn of_blocks(request: &Request, blocks: &[Block], whole: &Whole, counts: &[usize]) -> Result<Vec<f64>> {
-    let step = request.inputs.len().div_ceil(TEXTS).max(1);
-    let sample: Vec<Named> = request.inputs.iter().step_by(step).cloned().collect();
+    let sample = sample(request);
     request.observer.begin("measuring blocks", Some(blocks.len() as u64));
     let expected = answers(request, request.graph, &sample)?;
     let mut harms = Vec::new();
@@ -55,9 +54,15 @@ pub fn answers(request: &Request, graph: &Verified<Graph>, sample: &[Named]) -> 
 }
 
 /// Mean square of the differences against that of the expected.
-fn apart(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
+pub fn apart(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
     let pairs = || expected.iter().flatten().zip(found.iter().flatten());
     let change: f64 = pairs().map(|(a, b)| f64::from(a - b).powi(2)).sum();
     let size: f64 = pairs().map(|(a, _)| f64::from(*a).powi(2)).sum();
     change / size.max(f64::MIN_POSITIVE)
+}
+
+/// The texts on which parts are judged.
+pub fn sample(request: &Request) -> Vec<Named> {
+    let step = request.inputs.len().div_ceil(TEXTS).max(1);
+    request.inputs.iter().step_by(step).cloned().collect()
 }

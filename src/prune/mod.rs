@@ -18,6 +18,7 @@ mod eliminate;
 mod fit;
 mod harm;
 mod importance;
+mod layers;
 mod normal;
 mod rows;
 mod sparse;
@@ -91,6 +92,9 @@ pub struct Report {
     pub parameters_before: usize,
     /// Elements of constants after.
     pub parameters_after: usize,
+    /// Layers that went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped_layers: Vec<usize>,
     /// Layers with zeros.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sparse: Vec<SparseEntry>,
@@ -108,14 +112,16 @@ pub fn prune(request: &Request) -> Result<(Verified<Graph>, Report)> {
     if request.inputs.is_empty() {
         return Err(Error::bad_input("pruning needs texts of the task").hint("give some with --calibration FILE"));
     }
-    let (blocks, mut left) = blocks::find(request.graph);
+    let dropped = layers::chosen(request)?;
+    let base = layers::without(request.graph, &dropped)?;
+    let (blocks, mut left) = blocks::find(&base);
     request.observer.begin("looking at the trained model", Some(request.inputs.len() as u64));
     let inputs = if request.spec.sparsity.is_some() { sparse::inputs(request.graph, &blocks) } else { Vec::new() };
     let whole = Whole::look(request, &blocks, &inputs)?;
     request.observer.done(&format!("{} blocks looked at on {} texts", blocks.len(), request.inputs.len()));
-    let (mut graph, mut entries) = (request.graph.clone(), Vec::new());
-    if request.spec.heads > 0.0 || request.spec.ffn > 0.0 {
-        (graph, entries) = structured(request, &blocks, &whole)?;
+    let (mut graph, mut entries) = (base.clone(), Vec::new());
+    if request.spec.cuts_blocks() || !dropped.is_empty() {
+        (graph, entries) = structured(request, &base, &blocks, &whole)?;
     }
     let mut sparse = Vec::new();
     if let Some(sparsity) = request.spec.sparsity {
@@ -125,9 +131,10 @@ pub fn prune(request: &Request) -> Result<(Verified<Graph>, Report)> {
     }
     whole.forget()?;
     let report = Report {
-        asked: request.spec.clone(),
+        asked: request.spec.told(),
         parameters_before: parameters(request.graph),
         parameters_after: parameters(&graph),
+        dropped_layers: dropped,
         blocks: entries,
         sparse,
         left,
@@ -135,10 +142,15 @@ pub fn prune(request: &Request) -> Result<(Verified<Graph>, Report)> {
     Ok((graph, report))
 }
 
-/// Takes out heads and neurons.
-fn structured(request: &Request, blocks: &[Block], whole: &Whole) -> Result<(Verified<Graph>, Vec<BlockEntry>)> {
+/// Takes heads and neurons out of `base`, which may lack layers.
+fn structured(
+    request: &Request,
+    base: &Verified<Graph>,
+    blocks: &[Block],
+    whole: &Whole,
+) -> Result<(Verified<Graph>, Vec<BlockEntry>)> {
     let (counts, harms) = counts(request, blocks, whole)?;
-    let cuts = fit::in_order(request, blocks, whole, &counts)?;
+    let cuts = fit::in_order(request, base, blocks, whole, &counts)?;
     let entry = |((block, count), harm): ((&Block, &usize), &Option<f64>)| BlockEntry {
         name: block.name(),
         before: block.units,
@@ -146,34 +158,42 @@ fn structured(request: &Request, blocks: &[Block], whole: &Whole) -> Result<(Ver
         harm: *harm,
     };
     let entries = blocks.iter().zip(&counts).zip(&harms).map(entry).collect();
-    Ok((fit::with_cuts(request.graph, &cuts)?, entries))
+    Ok((fit::with_cuts(base, &cuts)?, entries))
 }
 
 /// How many units of each block go, and the harm that was measured of each.
 fn counts(request: &Request, blocks: &[Block], whole: &Whole) -> Result<(Vec<usize>, Vec<Option<f64>>)> {
-    let share = |block: &Block| if block.has_heads() { request.spec.heads } else { request.spec.ffn };
+    let spec = request.spec;
+    let share = |block: &Block| match spec.products {
+        0.0 if block.has_heads() => spec.heads,
+        0.0 => spec.ffn,
+        products => products,
+    };
     let even: Vec<usize> = blocks.iter().map(|block| rounded(block, share(block))).collect();
-    let none = vec![None; blocks.len()];
-    if request.spec.even || blocks.iter().all(|block| [0.0, 1.0].contains(&share(block))) {
-        return Ok((even, none));
+    if spec.even || blocks.iter().all(|block| [0.0, 1.0].contains(&share(block))) {
+        return Ok((even, vec![None; blocks.len()]));
     }
     let harms = harm::of_blocks(request, blocks, whole, &even)?;
     let mut counts = even.clone();
-    for heads in [true, false] {
-        let mine: Vec<usize> =
-            (0..blocks.len()).filter(|i| blocks.get(*i).is_some_and(|b| b.has_heads() == heads)).collect();
+    // Each kind has its own budget, unless there is one for both.
+    let kinds: &[&dyn Fn(&Block) -> bool] = match spec.products > 0.0 {
+        true => &[&|_| true],
+        false => &[&Block::has_heads, &|block: &Block| !block.has_heads()],
+    };
+    for is_of in kinds {
         let mut curves = Vec::new();
         let mut budget = 0.0;
-        for i in &mine {
-            let (Some(block), Some(order), Some(harm)) = (blocks.get(*i), whole.orders.get(*i), harms.get(*i)) else {
-                continue;
-            };
-            budget += share(block) * block.units as f64;
-            curves.push(curve(block, order, even.get(*i).copied().unwrap_or(0), *harm));
+        for (i, block) in blocks.iter().enumerate().filter(|(_, block)| is_of(block)) {
+            let at = (whole.orders.get(i), even.get(i), harms.get(i));
+            let (Some(order), Some(at), Some(harm)) = at else { continue };
+            let worth = if spec.products > 0.0 { block.products_of_unit() } else { 1.0 };
+            budget += share(block) * block.units as f64 * worth;
+            curves.push((i, curve(block, order, *at, *harm, worth)));
         }
-        for ((i, steps), curve) in mine.iter().zip(allocate(&curves, budget)).zip(&curves) {
-            if let (Some(count), Some(block)) = (counts.get_mut(*i), blocks.get(*i)) {
-                *count = (steps * curve.gain as usize).min(block.units);
+        let (places, curves): (Vec<usize>, Vec<Curve>) = curves.into_iter().unzip();
+        for (i, steps) in places.into_iter().zip(allocate(&curves, budget)) {
+            if let (Some(count), Some(block)) = (counts.get_mut(i), blocks.get(i)) {
+                *count = (steps * block.grain).min(block.units);
             }
         }
     }
@@ -191,13 +211,14 @@ fn rounded(block: &Block, share: f64) -> usize {
 }
 
 /// What a block loses, in terms of the answers: its own loss, to the scale of the harm that was measured at one place.
-fn curve(block: &Block, order: &Order, at: usize, harm: f64) -> Curve {
+/// Every unit is `worth` so much of the budget.
+fn curve(block: &Block, order: &Order, at: usize, harm: f64, worth: f64) -> Curve {
     let loss = |count: usize| order.losses.get(count).copied().unwrap_or(f64::INFINITY);
     let scale = if at == 0 { 1.0 } else { harm / loss(at).max(f64::MIN_POSITIVE) };
     let steps = (order.losses.len() - 1) / block.grain;
     Curve {
         steps,
-        gain: block.grain as f64,
+        gain: block.grain as f64 * worth,
         losses: (0..=steps).map(|step| scale * loss(step * block.grain)).collect(),
     }
 }

@@ -26,7 +26,7 @@ use crate::target::Target;
 pub use apart::{JOB as ENGINE_JOB, serve as serve_engine};
 pub use classify::{Answer, Choice, Classes, Reading, logits};
 pub use openvino::Hints;
-pub use text::{LONGEST_TEXT, TextEncoder, TextInput};
+pub use text::{LONGEST_TEXT, TextEncoder, TextInput, read_tokenizer};
 pub use tokenizer::THREAD as TOKENIZER_THREAD;
 
 /// A program or library that runs engines.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokenizers::{EncodeInput, Encoding, Tokenizer, TruncationParams};
+use tokenizers::{EncodeInput, Encoding, OffsetReferential, OffsetType, PreTokenizer, Tokenizer, TruncationParams};
 
 use super::tokenizer::{self, Checked};
 use super::{Elements, Named, Tensor};
@@ -49,11 +49,7 @@ impl TextEncoder {
     /// Opens a `tokenizer.json`. Its own truncation and padding do not count: `max_length` is the model's, and a batch
     /// is padded to its longest text.
     pub fn open(path: &Path, max_length: usize) -> Result<TextEncoder> {
-        if !path.is_file() {
-            return Err(Error::bad_input(format!("{} is missing", path.display()))
-                .hint("save the fast tokenizer beside the model: tokenizer.save_pretrained(DIR)"));
-        }
-        TextEncoder::parse(json::read_text(path)?, max_length).map_err(|e| e.at(path.display().to_string()))
+        TextEncoder::parse(read_tokenizer(path)?, max_length).map_err(|e| e.at(path.display().to_string()))
     }
 
     /// The same for the text of a file.
@@ -113,6 +109,36 @@ impl TextEncoder {
         ])
     }
 
+    /// The numbers of the tokens of each text or pair of texts, with those that are put around every text.
+    pub fn numbers(&self, texts: &[TextInput]) -> Result<Vec<Vec<u32>>> {
+        Ok(self.encode_all(texts)?.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    }
+
+    /// What the tokenizer's model is asked for of a text or pair of texts: its words, or whatever the text is split into,
+    /// normalized, without the added tokens that stand in it.
+    pub fn words(&self, input: TextInput) -> Result<Vec<String>> {
+        self.check_length(input.text.len())?;
+        self.check_length(input.pair.map_or(0, str::len))?;
+        let texts: Vec<String> = [Some(input.text), input.pair].into_iter().flatten().map(str::to_owned).collect();
+        let tokenizer = self.tokenizer.clone();
+        tokenizer::watched(move || {
+            let words = texts.iter().map(|text| split(&tokenizer, text)).collect::<Result<Vec<_>>>()?;
+            Ok(words.into_iter().flatten().collect())
+        })
+    }
+
+    /// Every token and its number, in the order of the numbers.
+    pub fn vocabulary(&self) -> Vec<(u32, String)> {
+        let mut tokens: Vec<_> = self.tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
+        tokens.sort_unstable();
+        tokens
+    }
+
+    /// The number of padding.
+    pub fn padding(&self) -> u32 {
+        self.pad
+    }
+
     fn encode_all(&self, texts: &[TextInput]) -> Result<Vec<Encoding>> {
         for TextInput { text, pair } in texts {
             self.check_length(text.len())?;
@@ -137,12 +163,33 @@ impl TextEncoder {
     }
 }
 
+/// The text of a `tokenizer.json`.
+pub fn read_tokenizer(path: &Path) -> Result<String> {
+    if !path.is_file() {
+        return Err(Error::bad_input(format!("{} is missing", path.display()))
+            .hint("save the fast tokenizer beside the model: tokenizer.save_pretrained(DIR)"));
+    }
+    json::read_text(path)
+}
+
 fn encode_one(tokenizer: &Tokenizer, text: String, pair: Option<String>) -> Result<Encoding> {
     let input: EncodeInput = match pair {
         Some(pair) => (text, pair).into(),
         None => text.into(),
     };
-    tokenizer
-        .encode(input, true)
-        .map_err(|e| Error::bad_input(format!("a text cannot be tokenized: {}", printable_sentence(&e.to_string()))))
+    tokenizer.encode(input, true).map_err(|e| not_tokenized(&e))
+}
+
+/// The pieces of a text that the tokenizer's model is given.
+fn split(tokenizer: &Tokenizer, text: &str) -> Result<Vec<String>> {
+    let mut pieces = tokenizer.get_added_vocabulary().extract_and_normalize(tokenizer.get_normalizer(), text);
+    if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
+        pre_tokenizer.pre_tokenize(&mut pieces).map_err(|e| not_tokenized(&e))?;
+    }
+    let pieces = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
+    Ok(pieces.into_iter().filter(|(_, _, added)| added.is_none()).map(|(piece, ..)| piece.to_owned()).collect())
+}
+
+fn not_tokenized(error: &tokenizers::Error) -> Error {
+    Error::bad_input(format!("a text cannot be tokenized: {}", printable_sentence(&error.to_string())))
 }

@@ -21,19 +21,21 @@ pub(super) fn position_embed(rw: &mut Rewriter, node: &Node, offset: i64) -> Res
     rw.node(name, Op::Slice { axis: 0, length }, &[table, starts, ends])
 }
 
-/// `TokenPositions(ids) = cumsum(kept) · kept + pad`, where `kept` is 1 for every token but `pad`
+/// `TokenPositions(ids) = cumsum(kept) · kept + place`, where `kept` is 1 for every token but `pad`
 ///
 /// In 32 bits: tract takes sums of 64-bit integers for sizes.
-pub(super) fn token_positions(rw: &mut Rewriter, node: &Node, pad: i64) -> Result<ValueId> {
+pub(super) fn token_positions(rw: &mut Rewriter, node: &Node, pad: i64, place: i64) -> Result<ValueId> {
     let (name, ids) = (rw.name(node), rw.required(node, 0)?);
+    let apart = pad != place;
     let pad = rw.weight(&format!("{name}.pad"), Weight::i64s(vec![], &[pad])?);
+    let first = if apart { rw.weight(&format!("{name}.first"), Weight::i64s(vec![], &[place])?) } else { pad };
     let distance = rw.node(&format!("{name}.distance"), Op::Sub, &[ids, pad])?;
     let kept = rw.node(&format!("{name}.differs"), Op::Cast { to: DType::Bool }, &[distance])?;
     let kept = rw.node(&format!("{name}.kept"), Op::Cast { to: DType::I32 }, &[kept])?;
     let count = rw.node(&format!("{name}.count"), Op::CumSum { axis: 1 }, &[kept])?;
     let place = rw.node(&format!("{name}.place"), Op::Mul, &[count, kept])?;
     let place = rw.node(&format!("{name}.wide"), Op::Cast { to: DType::I64 }, &[place])?;
-    rw.node(name, Op::Add, &[place, pad])
+    rw.node(name, Op::Add, &[place, first])
 }
 
 /// `Select_axis(x, i) = Gather_axis(x, i)` with a scalar index

@@ -70,7 +70,7 @@ impl Lowering {
             Op::SelfMask { positions } => relative::self_mask(rw, node, *positions)?,
             Op::ZeroPadding => pool::zero_padding(rw, node)?,
             Op::TokenConv { groups } => conv::along_tokens(rw, node, *groups)?,
-            Op::TokenPositions { pad } => elementary::token_positions(rw, node, *pad)?,
+            Op::TokenPositions { pad, place } => elementary::token_positions(rw, node, *pad, *place)?,
             Op::Select { axis, index } => elementary::select(rw, node, *axis, *index)?,
             Op::Linear => linear::float(rw, node)?,
             Op::DynamicQuantLinear => match self.can.dynamic_quant {
