@@ -154,7 +154,9 @@ pub fn open_on(
 ) -> Result<Box<dyn Engine>> {
     match (device, runtime) {
         (Device::Cpu, _) => open_with(runtime, path, options, adapters),
-        (Device::Cuda(gpu), Runtime::Ort) => Ok(Box::new(ort::OrtEngine::open_with_cuda(path, gpu, options, adapters)?)),
+        (Device::Cuda(gpu), Runtime::Ort) => {
+            Ok(Box::new(ort::OrtEngine::open_with_cuda(path, gpu, options, adapters)?))
+        }
         _ => Err(Error::unsupported(format!("{runtime} runs engines on the processor, not on {device}"))),
     }
 }
