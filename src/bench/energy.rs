@@ -148,11 +148,7 @@ mod tests {
     fn without_counters_it_says_why() {
         let folder = tempfile::tempdir().unwrap();
         let why = |path: &Path| Meter::open(path).unwrap_err();
-        assert!(
-            why(&folder.path().join("none")).contains("none: No such file"),
-            "{}",
-            why(&folder.path().join("none"))
-        );
+        assert_eq!(why("/nowhere/powercap".as_ref()), "the system has no /nowhere/powercap");
         assert!(why(folder.path()).ends_with(" has no intel-rapl counter of a package"));
         zone(folder.path(), "intel-rapl:0", "package-0", 1);
         fs::write(folder.path().join("intel-rapl:0/energy_uj"), "x").unwrap();

@@ -70,7 +70,7 @@ pub static ONNX_RUNTIME_GPU: Library = Library {
     name: "ONNX Runtime with CUDA",
     purpose: "measures engines for ort-cpu on NVIDIA GPUs",
     variable: None,
-    package: "onnxruntime-gpu==1.31.1",
+    package: "onnxruntime-gpu[cuda,cudnn]==1.31.1",
     folder: "onnxruntime-gpu",
     inside: "onnxruntime/capi",
     file: ONNX_RUNTIME_FILE,
@@ -123,7 +123,11 @@ impl Library {
     pub fn command(&self) -> String {
         let named = std::env::var_os(RUNTIMES).map(PathBuf::from);
         let place = named.or_else(user_folder).unwrap_or_else(|| PathBuf::from("runtimes")).join(self.folder);
-        format!("python3 -m pip install --no-deps --target {} {}", place.display(), self.package)
+        // What a package's extras bring are other packages.
+        match self.package.contains('[') {
+            true => format!("python3 -m pip install --target {} '{}'", place.display(), self.package),
+            false => format!("python3 -m pip install --no-deps --target {} {}", place.display(), self.package),
+        }
     }
 
     /// The version of a library's file, as its name tells.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ::ort::environment::Environment;
+use ::ort::ep::cuda::{CUDA_DYLIBS, CUDNN_DYLIBS, preload_dylibs};
 use ::ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA, OpenVINO};
 use ::ort::session::builder::SessionBuilder;
 use ::ort::session::{Adapter, RunOptions, Session, SessionInputValue};
@@ -46,6 +47,7 @@ impl OrtEngine {
 
     /// A session on the GPU of that number; what CUDA has no kernel for runs on the processor.
     pub fn open_with_cuda(path: &Path, gpu: u32, options: Options, adapters: &[PathBuf]) -> Result<OrtEngine> {
+        preload_cuda(&ONNX_RUNTIME_GPU.find()?);
         let threads = options.threads.max(1);
         let gpu = i32::try_from(gpu).unwrap_or(i32::MAX);
         OrtEngine::load(path, &ONNX_RUNTIME_GPU, adapters, |builder| {
@@ -75,6 +77,22 @@ impl OrtEngine {
         let session = builder.commit_from_file(path).map_err(refused)?;
         let inputs = session.inputs().iter().map(|input| input.name().to_owned()).collect();
         Ok(OrtEngine { session, inputs, run: activate(adapters)?, library })
+    }
+}
+
+/// Loads the libraries of CUDA that were installed together with ONNX Runtime, if they were: the provider looks for them
+/// by name alone. Where one is missing, the provider says so.
+fn preload_cuda(library: &Path) {
+    let Some(nvidia) = library.ancestors().nth(3).map(|packages| packages.join("nvidia")) else { return };
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(nvidia).into_iter().flatten().filter_map(|e| Some(e.ok()?.path().join("lib"))).collect();
+    // What cuDNN needs comes first.
+    folders.sort();
+    for folder in folders {
+        let holds = |names: &[&str]| names.iter().all(|name| folder.join(name).exists());
+        let cuda = Some(folder.as_path()).filter(|_| holds(CUDA_DYLIBS));
+        let cudnn = Some(folder.as_path()).filter(|_| holds(CUDNN_DYLIBS));
+        let _ = preload_dylibs(cuda, cudnn);
     }
 }
 

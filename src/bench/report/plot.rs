@@ -84,14 +84,14 @@ fn plot(class: &str, title: &str, x: &Axis, y: &Axis, [across, up]: [&str; 2], i
         out += &format!(
             "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{BOTTOM}\" stroke=\"#e5e5e5\"/>\
              <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>\n",
-            BOTTOM + 17.0
+            BOTTOM + 20.0
         );
     }
     for (at, label) in y.ticks() {
         out += &format!(
             "<line x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#e5e5e5\"/>\
              <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n",
-            LEFT - 7.0,
+            LEFT - 9.0,
             at + 4.0
         );
     }
@@ -99,7 +99,7 @@ fn plot(class: &str, title: &str, x: &Axis, y: &Axis, [across, up]: [&str; 2], i
     out += &format!(
         "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{across}</text>\n\
          <text x=\"16\" y=\"{down}\" transform=\"rotate(-90 16 {down})\" text-anchor=\"middle\">{up}</text>\n{inside}</svg>\n",
-        BOTTOM + 40.0
+        BOTTOM + 42.0
     );
     out
 }
