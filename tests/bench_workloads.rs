@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use common::{Ran, command, fixture, kilnc, place};
 use kilnc::back::{lower, onnx};
 use kilnc::ir::{Builder, DType, Dim, Op, TensorType, Weight};
+use kilnc::runtime::{Device, Options, Runtime, open_on};
 use kilnc::target::Target;
 use kilnc::verify::verify;
 use serde_json::Value;
@@ -189,6 +190,9 @@ fn a_device_that_is_missing_is_told_with_what_was_looked_for() {
             assert!(ran.stderr.contains(part), "no {part}: {}", ran.stderr);
         }
     }
+    let options = Options { threads: 1 };
+    let other = open_on(Device::Cuda(0), Runtime::Tract, &engine, options, &[]).err().unwrap();
+    assert_eq!(other.message(), "tract runs engines on the processor, not on cuda:0");
     let said = bench(&arguments![engine, "--device", "tpu"]).expect(2).stderr;
     assert!(said.contains("`tpu` is no device; known: cpu, cuda:0, cuda:1, …"), "{said}");
 }

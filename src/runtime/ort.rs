@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ::ort::environment::Environment;
-use ::ort::ep::cuda::{CUDA_DYLIBS, CUDNN_DYLIBS, preload_dylibs};
+use ::ort::ep::cuda::{CUDA_DYLIBS, CUDNN_DYLIBS};
 use ::ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA, OpenVINO};
 use ::ort::session::builder::SessionBuilder;
 use ::ort::session::{Adapter, RunOptions, Session, SessionInputValue};
+use ::ort::util::preload_dylib;
 use ::ort::value::{DynValue, Tensor as OrtTensor};
 
 use super::library::{Library, ONNX_RUNTIME, ONNX_RUNTIME_GPU, OPENVINO};
@@ -86,13 +87,12 @@ fn preload_cuda(library: &Path) {
     let Some(nvidia) = library.ancestors().nth(3).map(|packages| packages.join("nvidia")) else { return };
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(nvidia).into_iter().flatten().filter_map(|e| Some(e.ok()?.path().join("lib"))).collect();
-    // What cuDNN needs comes first.
     folders.sort();
-    for folder in folders {
-        let holds = |names: &[&str]| names.iter().all(|name| folder.join(name).exists());
-        let cuda = Some(folder.as_path()).filter(|_| holds(CUDA_DYLIBS));
-        let cudnn = Some(folder.as_path()).filter(|_| holds(CUDNN_DYLIBS));
-        let _ = preload_dylibs(cuda, cudnn);
+    // In this order: some need those before them. Their loader makes no error of ONNX Runtime's, which is not loaded yet.
+    for name in CUDA_DYLIBS.iter().chain(CUDNN_DYLIBS) {
+        if let Some(file) = folders.iter().map(|folder| folder.join(name)).find(|file| file.exists()) {
+            let _ = preload_dylib(file);
+        }
     }
 }
 
@@ -192,8 +192,14 @@ fn environment(library: &'static Library) -> Result<&'static Environment> {
 }
 
 fn does_not_load(library: &Library, why: &str) -> Error {
-    Error::runtime_missing(format!("{} does not load: {}", library.name, one_line(why)))
-        .hint(format!("get the version that fits with: {}", library.command()))
+    let error = Error::runtime_missing(format!("{} does not load: {}", library.name, one_line(why)))
+        .hint(format!("get the version that fits with: {}", library.command()));
+    match std::ptr::eq(library, &ONNX_RUNTIME_GPU) {
+        true => {
+            error.hint("it needs a driver of NVIDIA's that knows its version of CUDA: `nvidia-smi` says which it knows")
+        }
+        false => error,
+    }
 }
 
 fn one_line(text: &str) -> String {
