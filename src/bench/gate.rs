@@ -78,17 +78,7 @@ impl FailIf {
     /// What of a report is worse than in another, engine by engine and point by point; those that are in one alone are
     /// left out. Fails where the two have nothing in common.
     pub fn against(&self, now: &Report, before: &Report) -> Result<Vec<String>> {
-        if now.texts != before.texts {
-            let of = |report: &Report| match &report.texts {
-                Some(texts) => format!("{} texts of {} tokens", texts.texts, texts.tokens),
-                None => "no texts".to_owned(),
-            };
-            return Err(Error::bad_input(format!(
-                "the baseline was asked something else: {}, and this {}",
-                of(before),
-                of(now)
-            )));
-        }
+        same_texts(now, before)?;
         let mut worse = Vec::new();
         let mut compared = 0;
         for engine in &now.engines {
@@ -115,6 +105,25 @@ impl FailIf {
             0 => Err(Error::bad_input("the baseline has none of these engines at these batches and lengths")),
             _ => Ok(worse),
         }
+    }
+}
+
+/// Fails where the two were asked other texts, whatever their files are called.
+fn same_texts(now: &Report, before: &Report) -> Result<()> {
+    let of = |report: &Report| match &report.texts {
+        Some(texts) => format!(
+            "{} texts of {} tokens, the longest of {}{}",
+            texts.texts,
+            texts.tokens,
+            texts.longest,
+            if texts.tokenized_in_latency { ", tokenized in each latency" } else { "" }
+        ),
+        None => "no texts".to_owned(),
+    };
+    let (before, now) = (of(before), of(now));
+    match before == now {
+        true => Ok(()),
+        false => Err(Error::bad_input(format!("the baseline was asked something else: {before}, and this {now}"))),
     }
 }
 
@@ -161,11 +170,14 @@ mod tests {
 
     #[test]
     fn reports_of_other_texts_are_not_compared() {
-        let texts = Some(TextsAsked { texts: 2, tokens: 30, ..TextsAsked::default() });
+        let texts = Some(TextsAsked { texts: 2, tokens: 30, longest: 20, ..TextsAsked::default() });
         let now = Report { texts, ..report(1.0, 1.0) };
         let error = "p50>1x".parse::<FailIf>().unwrap().against(&now, &report(1.0, 1.0)).unwrap_err();
-        let said = "the baseline was asked something else: no texts, and this 2 texts of 30 tokens";
+        let said = "the baseline was asked something else: no texts, and this 2 texts of 30 tokens, the longest of 20";
         assert_eq!(error.message(), said);
+        let renamed = TextsAsked { file: "other.jsonl".to_owned(), ..now.texts.clone().unwrap() };
+        let renamed = Report { texts: Some(renamed), ..report(1.0, 1.0) };
+        assert_eq!(worse("p99>1.05x", &now, &renamed), [""; 0]);
     }
 
     #[test]
