@@ -27,7 +27,7 @@ fn every_batch_and_length_of_every_engine_is_measured() {
     let place = place();
     let onnx = model(place.path());
     let report = bench(&arguments![onnx, onnx, "--batch", "1,2", "--length", "8,16", "--json"]).expect(0).json();
-    assert_eq!((&report["schema"], &report["rounds"]), (&"kilnc.bench/2".into(), &5.into()));
+    assert_eq!((&report["schema"], &report["rounds"]), (&"kilnc.bench/3".into(), &5.into()));
     assert!(report["machine"]["cpus"].as_u64().unwrap() >= 1 && report["machine"]["cpu"].is_string(), "{report}");
     let engines = report["engines"].as_array().unwrap();
     assert_eq!(engines[1]["name"], format!("{} (2)", onnx.display()));
@@ -58,9 +58,13 @@ fn an_engine_that_does_not_load_is_told_and_the_others_are_kept() {
     let pages = ["report.html", "report.md"].map(|name| place.path().join(name));
     let ran = bench(&arguments![onnx, bad, "--length", "8", "--html", pages[0], "--markdown", pages[1]]).expect(0);
     let failed = format!("{} failed: ONNX Runtime does not load bad.onnx", bad.display());
-    assert!(ran.stdout.contains(&failed) && ran.stdout.contains("batch 1 · 8 tokens"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains(&failed) && ran.stdout.contains("single-stream · batch 1 · 8 tokens · p90 counts"),
+        "{}",
+        ran.stdout
+    );
     let [page, text] = pages.map(|path| fs::read_to_string(path).unwrap());
-    assert!(text.contains("## batch 1 · 8 tokens") && text.contains(&failed), "{text}");
+    assert!(text.contains("## single-stream · batch 1 · 8 tokens") && text.contains(&failed), "{text}");
     for part in ["<svg class=\"distribution\"", "<polyline", "<svg class=\"speed-answers\"", "<circle", &failed] {
         assert!(page.contains(part), "no {part}: {page}");
     }
@@ -86,8 +90,9 @@ fn a_condition_that_holds_against_a_kept_report_is_a_missed_gate() {
     assert!(against("p98>1x").expect(2).stderr.contains("unknown measure `p98`"));
     let other = bench(&arguments![onnx, "--length", "4", "--baseline", kept, "--fail-if", "p50>9x"]).expect(2).stderr;
     assert!(other.contains("the baseline has none of these engines at these batches and lengths"), "{other}");
-    fs::write(&kept, "{\"schema\": \"other\"}").unwrap();
-    assert!(against("size>1x").expect(2).stderr.contains("kept.json"));
+    fs::write(&kept, "{\"schema\": \"kilnc.bench/2\"}").unwrap();
+    let said = against("size>1x").expect(2).stderr;
+    assert!(said.contains("kept.json: schema `kilnc.bench/2`, expected `kilnc.bench/3`"), "{said}");
 }
 
 #[test]

@@ -28,13 +28,16 @@ enum Of {
     Point(fn(&PointMeasured) -> f64),
 }
 
-static MEASURES: [Measure; 11] = [
+static MEASURES: [Measure; 13] = [
     Measure { name: "p50", of: Of::Point(|point| point.p50_ms) },
     Measure { name: "p90", of: Of::Point(|point| point.p90_ms) },
     Measure { name: "p95", of: Of::Point(|point| point.p95_ms) },
     Measure { name: "p99", of: Of::Point(|point| point.p99_ms) },
     Measure { name: "p99.9", of: Of::Point(|point| point.p999_ms) },
     Measure { name: "max", of: Of::Point(|point| point.max_ms) },
+    Measure { name: "mean", of: Of::Point(|point| point.mean_ms) },
+    // Where it is not measured it is no number, and no condition holds.
+    Measure { name: "energy", of: Of::Point(|point| point.joules_per_text.unwrap_or(f64::NAN)) },
     Measure { name: "throughput", of: Of::Point(|point| point.texts_per_second) },
     Measure { name: "load", of: Of::Engine(|engine| engine.load_ms) },
     Measure { name: "first", of: Of::Engine(|engine| engine.first_ms) },
@@ -75,6 +78,7 @@ impl FailIf {
     /// What of a report is worse than in another, engine by engine and point by point; those that are in one alone are
     /// left out. Fails where the two have nothing in common.
     pub fn against(&self, now: &Report, before: &Report) -> Result<Vec<String>> {
+        same_texts(now, before)?;
         let mut worse = Vec::new();
         let mut compared = 0;
         for engine in &now.engines {
@@ -85,9 +89,8 @@ impl FailIf {
                     .points
                     .iter()
                     .filter_map(|point| {
-                        let same = |old: &&PointMeasured| (old.batch, old.length) == (point.batch, point.length);
-                        let old = old.points.iter().find(same)?;
-                        Some((format!("{} at {}x{}", engine.name, point.batch, point.length), of(point), of(old)))
+                        let old = old.points.iter().find(|old| old.asked == point.asked)?;
+                        Some((format!("{} at {}", engine.name, point.asked), of(point), of(old)))
                     })
                     .collect(),
             };
@@ -105,12 +108,33 @@ impl FailIf {
     }
 }
 
+/// Fails where the two were asked other texts, whatever their files are called.
+fn same_texts(now: &Report, before: &Report) -> Result<()> {
+    let of = |report: &Report| match &report.texts {
+        Some(texts) => format!(
+            "{} texts of {} tokens, the longest of {}{}",
+            texts.texts,
+            texts.tokens,
+            texts.longest,
+            if texts.tokenized_in_latency { ", tokenized in each latency" } else { "" }
+        ),
+        None => "no texts".to_owned(),
+    };
+    let (before, now) = (of(before), of(now));
+    match before == now {
+        true => Ok(()),
+        false => Err(Error::bad_input(format!("the baseline was asked something else: {before}, and this {now}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::{Asked, TextsAsked};
 
     fn report(p99_ms: f64, texts_per_second: f64) -> Report {
-        let point = PointMeasured { batch: 1, length: 128, p99_ms, texts_per_second, ..PointMeasured::default() };
+        let asked = Asked { batch: 1, length: Some(128), ..Asked::default() };
+        let point = PointMeasured { asked, p99_ms, texts_per_second, ..PointMeasured::default() };
         let engine = Measured { name: "a".to_owned(), points: vec![point], ..Measured::default() };
         Report { engines: vec![engine], ..Report::default() }
     }
@@ -122,9 +146,15 @@ mod tests {
     #[test]
     fn what_is_worse_is_told_with_both_numbers() {
         let (before, now) = (report(10.0, 100.0), report(11.0, 95.0));
-        assert_eq!(worse("p99>1.05x", &now, &before), ["a at 1x128: p99 is 11.00, 1.100 times 10.00"]);
+        assert_eq!(
+            worse("p99>1.05x", &now, &before),
+            ["a at single-stream · batch 1 · 128 tokens: p99 is 11.00, 1.100 times 10.00"]
+        );
         assert_eq!(worse("p99>1.2x", &now, &before), [""; 0]);
-        assert_eq!(worse("throughput < 0.98x", &now, &before), ["a at 1x128: throughput is 95.00, 0.950 times 100.00"]);
+        assert_eq!(
+            worse("throughput < 0.98x", &now, &before),
+            ["a at single-stream · batch 1 · 128 tokens: throughput is 95.00, 0.950 times 100.00"]
+        );
         assert_eq!(worse("throughput<0.9x", &now, &before), [""; 0]);
     }
 
@@ -136,6 +166,18 @@ mod tests {
             assert_eq!(said(text), format!("`{text}` is no condition; write one as p99>1.05x"));
         }
         assert!(said("p98>1x").starts_with("unknown measure `p98`; known: p50, p90"));
+    }
+
+    #[test]
+    fn reports_of_other_texts_are_not_compared() {
+        let texts = Some(TextsAsked { texts: 2, tokens: 30, longest: 20, ..TextsAsked::default() });
+        let now = Report { texts, ..report(1.0, 1.0) };
+        let error = "p50>1x".parse::<FailIf>().unwrap().against(&now, &report(1.0, 1.0)).unwrap_err();
+        let said = "the baseline was asked something else: no texts, and this 2 texts of 30 tokens, the longest of 20";
+        assert_eq!(error.message(), said);
+        let renamed = TextsAsked { file: "other.jsonl".to_owned(), ..now.texts.clone().unwrap() };
+        let renamed = Report { texts: Some(renamed), ..report(1.0, 1.0) };
+        assert_eq!(worse("p99>1.05x", &now, &renamed), [""; 0]);
     }
 
     #[test]

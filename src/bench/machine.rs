@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::runtime::Nvidia;
+use crate::runtime::library::{self, Library};
+
 /// The machine, as far as the system tells.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
@@ -9,6 +12,10 @@ pub struct Machine {
     pub cpu: String,
     /// Processors that this process may use.
     pub cpus: usize,
+    /// Cores of all processors; several CPUs may be threads of one. None where it is not told.
+    pub cores: Option<usize>,
+    /// Whether it is a virtual machine, whose neighbours make noise.
+    pub virtual_machine: bool,
     /// What of the processor's instructions matters to engines.
     pub features: Vec<String>,
     /// Memory in bytes; 0 where it is not told.
@@ -21,6 +28,21 @@ pub struct Machine {
     pub turbo: Option<bool>,
     /// How many processes wanted to run in the minute before.
     pub load: Option<f64>,
+    /// NVIDIA's GPUs by name.
+    pub gpus: Vec<String>,
+    /// The version of their driver.
+    pub driver: Option<String>,
+    /// The native libraries that are found, whether they were used or not.
+    pub libraries: Vec<LibraryFound>,
+}
+
+/// A native library and its version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LibraryFound {
+    /// What people call it.
+    pub name: String,
+    /// The version, as the file's name tells.
+    pub version: String,
 }
 
 /// Instructions that decide how fast matrix products are.
@@ -54,7 +76,17 @@ impl Machine {
         let release = read("/proc/sys/kernel/osrelease").unwrap_or_default();
         let boost = read("/sys/devices/system/cpu/cpufreq/boost").map(|text| text.trim() == "1");
         let no_turbo = read("/sys/devices/system/cpu/intel_pstate/no_turbo").map(|text| text.trim() == "0");
+        let nvidia = Nvidia::here();
+        let found = |library: &&Library| {
+            let version = Library::version(&library.find().ok()?)?;
+            Some(LibraryFound { name: library.name.to_owned(), version })
+        };
         Machine {
+            cores: cores(&info),
+            virtual_machine: flags.contains(&"hypervisor"),
+            gpus: nvidia.gpus,
+            driver: nvidia.driver,
+            libraries: library::ALL.iter().filter_map(found).collect(),
             cpu: field(&["model name"]).map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, v)| v.trim().to_owned()),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             features: FEATURES.iter().filter(|name| flags.contains(name)).map(|name| (*name).to_owned()).collect(),
@@ -69,12 +101,67 @@ impl Machine {
     /// One line for the eye.
     pub fn line(&self) -> String {
         let mut parts = vec![self.cpu.clone(), format!("{} CPUs", self.cpus)];
+        parts.extend(self.cores.filter(|cores| *cores < self.cpus).map(|cores| format!("{cores} cores")));
+        parts.extend(self.virtual_machine.then(|| "virtual machine".to_owned()));
         parts.extend((!self.features.is_empty()).then(|| self.features.join(" ")));
         parts.extend((self.memory_bytes > 0).then(|| format!("{:.0} GB", self.memory_bytes as f64 / 1e9)));
         parts.push(self.system.clone());
         parts.extend(self.governor.as_ref().map(|governor| format!("governor {governor}")));
         parts.extend(self.turbo.map(|turbo| format!("turbo {}", if turbo { "on" } else { "off" })));
         parts.extend(self.load.map(|load| format!("load {load:.2}")));
+        parts.extend(self.gpus.iter().cloned());
+        parts.extend(self.driver.as_ref().map(|driver| format!("NVIDIA driver {driver}")));
         parts.join(" · ")
+    }
+
+    /// The libraries for the eye.
+    pub fn libraries(&self) -> String {
+        let each = |library: &LibraryFound| format!("{} {}", library.name, library.version);
+        self.libraries.iter().map(each).collect::<Vec<_>>().join(" · ")
+    }
+}
+
+/// How many cores `/proc/cpuinfo` tells of: pairs of a socket and a core in it.
+fn cores(info: &str) -> Option<usize> {
+    let mut cores = std::collections::BTreeSet::new();
+    let mut socket = "";
+    for (name, value) in info.lines().filter_map(|line| line.split_once(':')) {
+        match name.trim() {
+            "physical id" => socket = value.trim(),
+            "core id" => drop(cores.insert((socket, value.trim()))),
+            _ => {}
+        }
+    }
+    Some(cores.len()).filter(|cores| *cores > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_counted_and_not_their_threads() {
+        let cpu = |socket, core| format!("processor\t: 0\nphysical id\t: {socket}\ncore id\t\t: {core}\n\n");
+        let info = [cpu(0, 0), cpu(0, 0), cpu(0, 1), cpu(1, 0), cpu(1, 0)].concat();
+        assert_eq!(cores(&info), Some(3));
+        assert_eq!(cores("processor\t: 0\nBogoMIPS\t: 50\n"), None);
+    }
+
+    #[test]
+    fn a_machine_is_one_line() {
+        let machine = Machine {
+            cpu: "a processor".to_owned(),
+            cpus: 4,
+            cores: Some(2),
+            virtual_machine: true,
+            features: vec!["avx2".to_owned()],
+            system: "linux 6".to_owned(),
+            gpus: vec!["Tesla T4".to_owned()],
+            driver: Some("535.54.03".to_owned()),
+            ..Machine::default()
+        };
+        let line =
+            "a processor · 4 CPUs · 2 cores · virtual machine · avx2 · linux 6 · Tesla T4 · NVIDIA driver 535.54.03";
+        assert_eq!(machine.line(), line);
     }
 }

@@ -4,14 +4,18 @@
 //! processors as it has threads. Rounds are interleaved in shuffled order, so that a machine that drifts drifts for all
 //! alike; ratios are taken round by round, and come with intervals.
 
+mod energy;
 mod gate;
 mod machine;
+mod published;
 mod report;
 mod server;
 mod stats;
+mod summary;
 mod worker;
+mod workload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,17 +23,19 @@ use serde::{Deserialize, Serialize};
 use crate::child;
 use crate::error::{Error, Result};
 use crate::eval::Parity;
-use crate::runtime::{Reading, Runtime};
+use crate::runtime::{Device, Reading, Runtime};
 
 pub use gate::FailIf;
-pub use machine::Machine;
+pub use machine::{LibraryFound, Machine};
+pub use published::{Profile, Published, PublishedLatency};
 pub use report::{html, markdown, table};
 pub use server::{SERVER_JOB, ServerMeasured, ServerRequest, serve};
 pub use stats::{Ratio, median, quantile};
-pub use worker::{JOB, Request, Round, TokenBatch, run};
+pub use worker::{JOB, PointRound, Request, Round, Tokenizer, run};
+pub use workload::{Asked, Batching, Scenario, TextsAsked, TokenBatch, Workload};
 
-/// The version of the report's form; readers refuse another.
-pub const SCHEMA: &str = "kilnc.bench/2";
+/// The version of the report's form, which `docs/bench.md` describes; readers refuse another.
+pub const SCHEMA: &str = "kilnc.bench/3";
 
 /// How far apart an engine's rounds may be before the machine is called noisy: the slowest against the fastest.
 const NOISY: f64 = 1.25;
@@ -58,8 +64,13 @@ pub struct Settings {
     pub seconds: f64,
     /// Decides the order of the engines in each round.
     pub seed: u64,
+    /// What engines run on.
+    pub device: Device,
     /// What answers are the same.
     pub reading: Reading,
+    /// What is part of each latency beside the engine; none where tokens are given.
+    #[serde(skip)]
+    pub tokenizer: Option<Tokenizer>,
     /// The bound of the server scenario, where it is measured: the 99th percentile in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_p99_ms: Option<f64>,
@@ -78,6 +89,15 @@ pub struct Report {
     pub settings: Settings,
     /// Rounds that were measured; fewer than were asked for, where it was ended.
     pub rounds: usize,
+    /// The texts of a file that were asked, where it was not tokens of one length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts: Option<TextsAsked>,
+    /// Why energy is not in it, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_not_measured: Option<String>,
+    /// What others published of the same shapes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Published>,
     /// The engines, the first of which the others are held against.
     pub engines: Vec<Measured>,
 }
@@ -97,7 +117,7 @@ pub struct Measured {
     pub first_ms: f64,
     /// Largest resident memory of the process, in bytes; 0 where the system does not tell.
     pub peak_bytes: u64,
-    /// By batch and length.
+    /// By what was asked.
     pub points: Vec<PointMeasured>,
     /// What it serves when texts arrive at random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,16 +127,17 @@ pub struct Measured {
     pub failed: Option<String>,
 }
 
-/// What was measured at one batch and length.
+/// What was measured at one point.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PointMeasured {
-    /// Texts.
-    pub batch: usize,
-    /// Tokens of each.
-    pub length: usize,
-    /// How many runs were timed, in all rounds.
+    /// What was asked.
+    #[serde(flatten)]
+    pub asked: Asked,
+    /// How many queries were timed, in all rounds.
     pub runs: usize,
-    /// Latency of a batch in milliseconds: percentiles and the longest.
+    /// Latency of a query in milliseconds: the mean, percentiles and the longest.
+    pub mean_ms: f64,
+    #[allow(missing_docs)]
     pub p50_ms: f64,
     #[allow(missing_docs)]
     pub p90_ms: f64,
@@ -132,10 +153,15 @@ pub struct PointMeasured {
     pub distribution_ms: Vec<f64>,
     /// Texts per second, one batch after the other.
     pub texts_per_second: f64,
-    /// Tokens per second.
+    /// Tokens per second, without padding.
     pub tokens_per_second: f64,
+    /// Tokens per second, padding among them.
+    pub padded_tokens_per_second: f64,
     /// Texts per second and thread.
     pub texts_per_second_per_core: f64,
+    /// Energy of the processors' packages for each text; none where it is not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joules_per_text: Option<f64>,
     /// Speed against the first engine, round by round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed: Option<Ratio>,
@@ -147,6 +173,12 @@ pub struct PointMeasured {
 }
 
 impl Report {
+    /// What a reader must know before any figure: noise, and figures of others that are of another device.
+    pub fn warnings(&self) -> Vec<String> {
+        let foreign = self.published.as_ref().and_then(|published| published.foreign.clone());
+        self.noise().into_iter().chain(foreign).collect()
+    }
+
     /// What to say of a machine on which rounds differ.
     pub fn noise(&self) -> Option<String> {
         let drift = |engine: &Measured| engine.points.iter().map(|point| point.drift).fold(1.0, f64::max);
@@ -163,12 +195,12 @@ impl Report {
     }
 }
 
-/// Measures the engines at every batch. An engine that fails is reported as such; the others' results are kept.
+/// Measures the engines at every point. An engine that fails is reported as such; the others' results are kept.
 ///
 /// `progress` is called after each start of an engine; where it says so, no further round is begun.
 pub fn measure(
     contestants: &[Contestant],
-    batches: &[TokenBatch],
+    workloads: &[Workload],
     settings: &Settings,
     progress: &dyn Fn(&str) -> bool,
 ) -> Result<Report> {
@@ -183,7 +215,7 @@ pub fn measure(
             else {
                 continue;
             };
-            let outcome = failure.is_none().then(|| start(contestant, batches, settings));
+            let outcome = failure.is_none().then(|| start(contestant, workloads, settings));
             // What ends the measurement may have ended this engine.
             if !progress(&contestant.name) {
                 break 'rounds;
@@ -212,14 +244,14 @@ pub fn measure(
     let engines = contestants.iter().zip(&rounds).zip(failures);
     let mut engines: Vec<Measured> = engines
         .map(|((contestant, rounds), failure)| {
-            summarize(contestant, rounds, &first, (batches, settings), failure.map(|e| e.message().to_owned()))
+            summary::engine(contestant, rounds, &first, (workloads, settings), failure.map(|e| e.message().to_owned()))
         })
         .collect();
-    if let (Some(p99_ms), Some(text)) = (settings.server_p99_ms, batches.first()) {
+    if let (Some(p99_ms), Some(first)) = (settings.server_p99_ms, workloads.first()) {
+        let texts: Vec<TokenBatch> = first.queries.iter().flat_map(TokenBatch::singles).collect();
         for (contestant, engine) in contestants.iter().zip(&mut engines).filter(|(_, engine)| engine.failed.is_none()) {
-            let text =
-                TokenBatch { rows: 1, ids: text.ids.iter().copied().take(text.length).collect(), ..text.clone() };
-            let request = ServerRequest { engine: request(contestant, &[text], settings), p99_ms, seed: settings.seed };
+            let engine_request = request(contestant, vec![texts.clone()], settings);
+            let request = ServerRequest { engine: engine_request, p99_ms, seed: settings.seed };
             let outcome = child::ask(SERVER_JOB, &request, SERVER_LIMIT, &format!("serving {}", contestant.name));
             if !progress(&contestant.name) {
                 break;
@@ -236,84 +268,45 @@ pub fn measure(
         machine,
         settings: settings.clone(),
         rounds: measured,
+        energy_not_measured: powercap(settings).err(),
         engines,
+        ..Report::default()
     })
 }
 
 /// Longest that the search for a rate may take.
 const SERVER_LIMIT: Duration = Duration::from_secs(3600);
 
-fn start(contestant: &Contestant, batches: &[TokenBatch], settings: &Settings) -> Result<Round> {
-    let limit = Duration::from_secs_f64(120.0 + settings.seconds * 20.0 * batches.len() as f64);
-    child::ask(JOB, &request(contestant, batches, settings), limit, &format!("measuring {}", contestant.name))
+/// Seconds that a token may take, and runs of a query that are not bounded by the clock: far more than they need, so
+/// that only what hangs is ended.
+const PATIENCE: f64 = 0.05 * 20.0;
+
+fn start(contestant: &Contestant, workloads: &[Workload], settings: &Settings) -> Result<Round> {
+    let tokens: usize = workloads.iter().map(Workload::padded).sum();
+    let seconds = 120.0 + settings.seconds * 20.0 * workloads.len() as f64 + PATIENCE * tokens as f64;
+    let points = workloads.iter().map(|workload| workload.queries.clone()).collect();
+    let request = request(contestant, points, settings);
+    child::ask(JOB, &request, Duration::from_secs_f64(seconds), &format!("measuring {}", contestant.name))
 }
 
-fn request(contestant: &Contestant, batches: &[TokenBatch], settings: &Settings) -> Request {
+fn request(contestant: &Contestant, points: Vec<Vec<TokenBatch>>, settings: &Settings) -> Request {
     Request {
         file: contestant.file.clone(),
         runtime: contestant.runtime,
+        device: settings.device,
         adapters: contestant.adapters.clone(),
         threads: settings.threads,
         seconds: settings.seconds,
-        batches: batches.to_vec(),
+        tokenizer: settings.tokenizer.clone(),
+        powercap: powercap(settings).ok(),
+        points,
     }
 }
 
-fn summarize(
-    contestant: &Contestant,
-    rounds: &[Round],
-    first: &[Round],
-    (batches, settings): (&[TokenBatch], &Settings),
-    failed: Option<String>,
-) -> Measured {
-    let of = |read: fn(&Round) -> f64| median(&rounds.iter().map(read).collect::<Vec<_>>()).unwrap_or_default();
-    let points = batches.iter().enumerate().filter(|_| !rounds.is_empty());
-    Measured {
-        name: contestant.name.clone(),
-        runtime: rounds.first().map_or_else(|| contestant.runtime.to_string(), |round| round.runtime.clone()),
-        file_bytes: std::fs::metadata(&contestant.file).map_or(0, |meta| meta.len()),
-        load_ms: of(|round| round.load_ms),
-        first_ms: of(|round| round.first_ms),
-        peak_bytes: rounds.iter().map(|round| round.peak_bytes).max().unwrap_or(0),
-        points: points.map(|(i, batch)| point(i, batch, rounds, first, settings)).collect(),
-        server: None,
-        failed,
-    }
-}
-
-fn point(i: usize, batch: &TokenBatch, rounds: &[Round], first: &[Round], settings: &Settings) -> PointMeasured {
-    let points = |rounds: &[Round]| rounds.iter().filter_map(|round| round.points.get(i).cloned()).collect::<Vec<_>>();
-    let (own, base) = (points(rounds), points(first));
-    let mut latencies: Vec<f64> = own.iter().flat_map(|point| point.latencies_ms.iter().copied()).collect();
-    latencies.sort_by(f64::total_cmp);
-    let of = |q| quantile(&latencies, q).unwrap_or_default();
-    let medians: Vec<f64> = own.iter().filter_map(|point| median(&point.latencies_ms)).collect();
-    let ratios: Vec<f64> = own
-        .iter()
-        .zip(&base)
-        .filter_map(|(own, base)| Some(median(&base.latencies_ms)? / median(&own.latencies_ms)?))
-        .collect();
-    let texts_per_second = (latencies.len() * batch.rows) as f64 * 1e3 / latencies.iter().sum::<f64>().max(1e-9);
-    let parity = base.first().zip(own.first()).and_then(|(base, own)| {
-        let width = own.row.max(1);
-        Parity::of_answers(base.output.chunks(width).zip(own.output.chunks(width)), settings.reading).ok()
-    });
-    PointMeasured {
-        batch: batch.rows,
-        length: batch.length,
-        runs: latencies.len(),
-        p50_ms: of(0.5),
-        p90_ms: of(0.9),
-        p95_ms: of(0.95),
-        p99_ms: of(0.99),
-        p999_ms: of(0.999),
-        max_ms: of(1.0),
-        distribution_ms: (0..=100).map(|percent| of(f64::from(percent) / 100.0)).collect(),
-        texts_per_second,
-        tokens_per_second: texts_per_second * batch.length as f64,
-        texts_per_second_per_core: texts_per_second / settings.threads.max(1) as f64,
-        speed: Ratio::of(&ratios, settings.seed),
-        drift: medians.iter().copied().fold(0.0, f64::max) / medians.iter().copied().fold(f64::INFINITY, f64::min),
-        parity,
+/// Where energy is counted, or why it is not.
+fn powercap(settings: &Settings) -> Result<PathBuf, String> {
+    match settings.device {
+        Device::Cpu => energy::Meter::open(Path::new(energy::POWERCAP)).map(|_| energy::POWERCAP.into()),
+        device => Err(format!("counters tell of processors, and {device} is none")),
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::stats::{Random, median, quantile};
-use super::worker::{Opened, Request};
+use super::stats::{Random, quantile};
+use super::worker::{Opened, Request, pass_ms};
 use crate::error::Result;
 
 /// The name of the child's job.
@@ -24,7 +24,7 @@ const HALVINGS: usize = 6;
 /// What a child is asked to find.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ServerRequest {
-    /// The engine, and the text as the first batch.
+    /// The engine, and the texts, each alone, as the first point.
     pub engine: Request,
     /// What the 99th percentile must keep, in milliseconds.
     pub p99_ms: f64,
@@ -51,16 +51,23 @@ pub struct ServerMeasured {
 pub fn serve(request: ServerRequest) -> Result<ServerMeasured> {
     let ServerRequest { engine, p99_ms: bound_ms, seed } = request;
     let mut opened = Opened::new(&engine)?;
-    let alone = median(&opened.steady(engine.seconds)?).unwrap_or_default() / 1e3;
+    let texts = opened.prepare(engine.points.first().map_or(&[], Vec::as_slice))?;
+    opened.warm_up(&texts, engine.seconds, Instant::now())?;
+    let pass = pass_ms(&opened.time(&texts, engine.seconds, &mut None)?, texts.len());
+    let alone = pass.unwrap_or_default() / 1e3 / texts.len().max(1) as f64;
+    let mut answer = |i: usize| match texts.get(i % texts.len().max(1)) {
+        Some(text) => opened.answer(text).map(drop),
+        None => Ok(()),
+    };
     let mut best = ServerMeasured { bound_ms, ..ServerMeasured::default() };
     // As shares of what the engine could do without a pause.
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..HALVINGS {
         let share = (low + high) / 2.0;
         let rate = share / alone.max(1e-9);
-        let texts = FEWEST.max((rate * engine.seconds) as usize);
+        let arriving = FEWEST.max((rate * engine.seconds) as usize);
         // What else the machine did may have spoilt the first.
-        let mut once = |seed| trial(&arrivals(rate, texts, seed), bound_ms / 1e3, |_| opened.answer());
+        let mut once = |seed| trial(&arrivals(rate, arriving, seed), bound_ms / 1e3, &mut answer);
         let found = match once(seed)? {
             None => once(seed.wrapping_add(1))?,
             kept => kept,
@@ -69,7 +76,13 @@ pub fn serve(request: ServerRequest) -> Result<ServerMeasured> {
             Some(latencies) => {
                 low = share;
                 let of = |q| quantile(&latencies, q).unwrap_or_default() * 1e3;
-                best = ServerMeasured { texts_per_second: rate, p50_ms: of(0.5), p99_ms: of(0.99), texts, ..best };
+                best = ServerMeasured {
+                    texts_per_second: rate,
+                    p50_ms: of(0.5),
+                    p99_ms: of(0.99),
+                    texts: arriving,
+                    ..best
+                };
             }
             None => high = share,
         }

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::energy::Meter;
 use super::stats::median;
+use super::workload::TokenBatch;
 use crate::error::{Error, Result};
-use crate::runtime::{self, Elements, Engine, Named, Options, Runtime, Tensor};
+use crate::runtime::{self, Device, Elements, Engine, Named, Options, Runtime, Tensor, TextEncoder, TextInput};
 
 /// The name of the child's job.
 pub const JOB: &str = "bench";
@@ -21,35 +23,16 @@ const STEADY: f64 = 0.97;
 /// Runs that are timed, at least.
 const TIMED_RUNS: usize = 10;
 
-/// A batch of tokens, row after row.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TokenBatch {
-    /// Number of texts.
-    pub rows: usize,
-    /// Tokens of each text.
-    pub length: usize,
-    /// The token numbers.
-    pub ids: Vec<i64>,
-}
+/// Numbers of answers that are sent back to be compared, beside those of the first query.
+const ANSWERS: usize = 1 << 16;
 
-impl TokenBatch {
-    /// The inputs that an engine of that interface wants: every token counts, all of the first segment.
-    fn inputs(&self, names: &[String]) -> Result<Named> {
-        let filled = |value| Elements::I64(vec![value; self.rows * self.length]);
-        let elements = |name: &str| match name {
-            "input_ids" => Ok(Elements::I64(self.ids.clone())),
-            "attention_mask" => Ok(filled(1)),
-            "token_type_ids" => Ok(filled(0)),
-            other => Err(Error::unsupported(format!(
-                "no values are known for the engine's input `{}`",
-                crate::error::printable(other)
-            ))),
-        };
-        let tensor = |name: &String| {
-            Ok((name.clone(), Tensor { shape: vec![self.rows, self.length], elements: elements(name)? }))
-        };
-        names.iter().map(tensor).collect()
-    }
+/// A tokenizer that is part of what is measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokenizer {
+    /// Its file.
+    pub file: PathBuf,
+    /// Longest text, in tokens.
+    pub max_length: usize,
 }
 
 /// What a child is asked to measure.
@@ -59,14 +42,20 @@ pub struct Request {
     pub file: PathBuf,
     /// What opens it.
     pub runtime: Runtime,
+    /// What it runs on.
+    pub device: Device,
     /// Files of the adapters that are active in it.
     pub adapters: Vec<PathBuf>,
     /// Its threads.
     pub threads: usize,
     /// How long to time it at each point.
     pub seconds: f64,
-    /// What to run.
-    pub batches: Vec<TokenBatch>,
+    /// What tokenizes the texts in every run; none where tokens are given.
+    pub tokenizer: Option<Tokenizer>,
+    /// Where energy is counted; none where it is not measured.
+    pub powercap: Option<PathBuf>,
+    /// What to ask, point by point.
+    pub points: Vec<Vec<TokenBatch>>,
 }
 
 /// What one child measured.
@@ -80,46 +69,128 @@ pub struct Round {
     pub first_ms: f64,
     /// Largest resident memory of the process, in bytes; 0 where the system does not tell.
     pub peak_bytes: u64,
-    /// By batch.
+    /// By point.
     pub points: Vec<PointRound>,
 }
 
-/// What one child measured of one batch.
+/// What one child measured at one point.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PointRound {
-    /// Time of each run, in milliseconds.
+    /// Time of each run in milliseconds: every query of the point in order, over and over, and never a part of them.
     pub latencies_ms: Vec<f64>,
-    /// The first output.
+    /// Energy of all runs that were timed; none where it is not measured.
+    pub joules: Option<f64>,
+    /// The first output for the first queries, without what it says of padding.
     pub output: Vec<f32>,
     /// The length of its rows.
     pub row: usize,
 }
 
-/// An engine that is open, and what it is asked.
+impl PointRound {
+    /// Milliseconds that so many queries take one after the other, by the median of each; none without a run.
+    pub fn pass_ms(&self, queries: usize) -> Option<f64> {
+        pass_ms(&self.latencies_ms, queries)
+    }
+}
+
+/// [`PointRound::pass_ms`] of the latencies themselves.
+pub(super) fn pass_ms(latencies_ms: &[f64], queries: usize) -> Option<f64> {
+    let of = |i| median(&latencies_ms.iter().skip(i).step_by(queries.max(1)).copied().collect::<Vec<_>>());
+    (0..queries.max(1)).map(of).sum()
+}
+
+/// An engine that is open.
 pub(super) struct Opened {
     engine: Box<dyn Engine>,
-    inputs: Named,
+    tokenizer: Option<TextEncoder>,
+}
+
+/// A query as an engine of that interface takes it.
+pub(super) enum Prepared {
+    Tokens(Named),
+    /// To be tokenized.
+    Texts(Vec<(String, Option<String>)>),
 }
 
 impl Opened {
-    /// Opens an engine on as many processors as it has threads, for its first batch.
+    /// Opens an engine on as many processors as it has threads.
     pub fn new(request: &Request) -> Result<Opened> {
         bind(request.threads);
+        let tokenizer = request.tokenizer.as_ref().map(|it| TextEncoder::open(&it.file, it.max_length)).transpose()?;
         let options = Options { threads: request.threads };
-        let engine = runtime::open_with(request.runtime, &request.file, options, &request.adapters)?;
-        let batch = request.batches.first().ok_or_else(|| Error::bad_input("there is nothing to ask"))?;
-        let inputs = batch.inputs(engine.inputs())?;
-        Ok(Opened { engine, inputs })
+        let engine = runtime::open_on(request.device, request.runtime, &request.file, options, &request.adapters)?;
+        Ok(Opened { engine, tokenizer })
     }
 
-    /// Milliseconds of every run, once they are steady.
-    pub fn steady(&mut self, seconds: f64) -> Result<Vec<f64>> {
-        time(&mut *self.engine, &self.inputs, seconds)
+    /// Queries of a point, of which there is one at least.
+    pub fn prepare(&self, queries: &[TokenBatch]) -> Result<Vec<Prepared>> {
+        let one = |query: &TokenBatch| {
+            let inputs = query.inputs(self.engine.inputs())?;
+            Ok(match self.tokenizer {
+                Some(_) => Prepared::Texts(query.texts().to_vec()),
+                None => Prepared::Tokens(inputs),
+            })
+        };
+        match queries {
+            [] => Err(Error::bad_input("there is nothing to ask")),
+            queries => queries.iter().map(one).collect(),
+        }
     }
 
     /// Asks once.
-    pub fn answer(&mut self) -> Result<()> {
-        self.engine.run(&self.inputs).map(drop)
+    pub fn answer(&mut self, query: &Prepared) -> Result<Named> {
+        match (query, &self.tokenizer) {
+            (Prepared::Texts(texts), Some(encoder)) => {
+                let inputs: Vec<TextInput> =
+                    texts.iter().map(|(text, pair)| TextInput { text, pair: pair.as_deref() }).collect();
+                self.engine.run(&encoder.encode(&inputs)?)
+            }
+            (Prepared::Tokens(inputs), _) => self.engine.run(inputs),
+            (Prepared::Texts(_), None) => Err(Error::bug("there are texts and no tokenizer")),
+        }
+    }
+
+    fn timed(&mut self, query: &Prepared) -> Result<f64> {
+        let start = Instant::now();
+        self.answer(query)?;
+        Ok(milliseconds(start))
+    }
+
+    /// Runs the queries over and over until they are steady, at most twice as long as they are timed since `since`.
+    pub fn warm_up(&mut self, queries: &[Prepared], seconds: f64, since: Instant) -> Result<()> {
+        let window = queries.len().max(1) * WARM_UP_RUNS.div_ceil(queries.len().max(1));
+        let mut before = f64::INFINITY;
+        let mut times = Vec::with_capacity(window);
+        for query in queries.iter().cycle() {
+            let elapsed = since.elapsed().as_secs_f64();
+            if elapsed >= seconds.max(1.0) * 2.0 {
+                break;
+            }
+            times.push(self.timed(query)?);
+            if times.len() == window {
+                let now = median(&times).unwrap_or_default();
+                // Steady is what no longer gets faster; what never is does not keep the clock from starting.
+                if elapsed >= seconds / 4.0 && now > before * STEADY {
+                    break;
+                }
+                before = now;
+                times.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Milliseconds of every run: all queries over and over, until the time is up. The meter keeps up with them.
+    pub fn time(&mut self, queries: &[Prepared], seconds: f64, meter: &mut Option<Meter>) -> Result<Vec<f64>> {
+        let mut latencies = Vec::new();
+        let clock = Instant::now();
+        while latencies.len() < TIMED_RUNS || clock.elapsed().as_secs_f64() < seconds {
+            for query in queries {
+                latencies.push(self.timed(query)?);
+                meter.iter_mut().for_each(Meter::keep_up);
+            }
+        }
+        Ok(latencies)
     }
 }
 
@@ -128,47 +199,41 @@ pub fn run(request: Request) -> Result<Round> {
     let start = Instant::now();
     let mut opened = Opened::new(&request)?;
     let load_ms = milliseconds(start);
-    let mut first_ms = 0.0;
+    let mut meter = request.powercap.as_deref().and_then(|folder| Meter::open(folder).ok());
+    let mut first_ms = None;
     let mut points = Vec::new();
-    for batch in &request.batches {
-        opened.inputs = batch.inputs(opened.engine.inputs())?;
+    for queries in &request.points {
+        let prepared = opened.prepare(queries)?;
         let start = Instant::now();
-        let (output, row) = first_output(&mut *opened.engine, &opened.inputs)?;
-        if points.is_empty() {
-            first_ms = milliseconds(start);
+        let (mut output, mut row) = (Vec::new(), 0);
+        for (query, asked) in prepared.iter().zip(queries) {
+            let named = opened.answer(query)?;
+            first_ms.get_or_insert(milliseconds(start));
+            row = collect(&named, asked, &mut output)?;
+            if output.len() >= ANSWERS {
+                break;
+            }
         }
-        points.push(PointRound { latencies_ms: opened.steady(request.seconds)?, output, row });
+        opened.warm_up(&prepared, request.seconds, start)?;
+        meter.iter_mut().for_each(Meter::restart);
+        let latencies_ms = opened.time(&prepared, request.seconds, &mut meter)?;
+        points.push(PointRound { latencies_ms, joules: meter.as_mut().map(Meter::joules), output, row });
     }
     let described = opened.engine.describe();
-    let runtime = format!("{} {}", request.runtime, described.split(" (").next().unwrap_or_default());
-    Ok(Round { runtime, load_ms, first_ms, peak_bytes: peak_bytes(), points })
+    let device = if request.device == Device::Cpu { String::new() } else { format!(" on {}", request.device) };
+    let runtime = format!("{} {}{device}", request.runtime, described.split(" (").next().unwrap_or_default());
+    Ok(Round { runtime, load_ms, first_ms: first_ms.unwrap_or_default(), peak_bytes: peak_bytes(), points })
 }
 
-/// Milliseconds of every run, once they are steady.
-fn time(engine: &mut dyn Engine, inputs: &Named, seconds: f64) -> Result<Vec<f64>> {
-    let mut one = || -> Result<f64> {
-        let start = Instant::now();
-        engine.run(inputs)?;
-        Ok(milliseconds(start))
-    };
-    let warm = Instant::now();
-    let mut before = f64::INFINITY;
-    loop {
-        let window: Vec<f64> = (0..WARM_UP_RUNS).map(|_| one()).collect::<Result<_>>()?;
-        let now = median(&window).unwrap_or_default();
-        let elapsed = warm.elapsed().as_secs_f64();
-        // Steady is what no longer gets faster; what never is does not keep the clock from starting.
-        if (elapsed >= seconds / 4.0 && now > before * STEADY) || elapsed >= seconds.max(1.0) * 2.0 {
-            break;
+/// Adds what the first output says; gives the length of its rows.
+fn collect(outputs: &Named, asked: &TokenBatch, into: &mut Vec<f32>) -> Result<usize> {
+    match outputs.first() {
+        Some((_, Tensor { shape, elements: Elements::F32(values) })) => {
+            asked.rows_that_count(shape, values).into_iter().for_each(|row| into.extend_from_slice(row));
+            Ok(shape.last().copied().unwrap_or(1))
         }
-        before = now;
+        _ => Err(Error::bad_input("the engine gives no floats")),
     }
-    let mut latencies = Vec::new();
-    let clock = Instant::now();
-    while latencies.len() < TIMED_RUNS || clock.elapsed().as_secs_f64() < seconds {
-        latencies.push(one()?);
-    }
-    Ok(latencies)
 }
 
 /// Binds this process to as many of its processors as it has threads, so that they do not wander.
@@ -185,16 +250,6 @@ fn bind(threads: usize) {
 #[cfg(not(target_os = "linux"))]
 fn bind(_threads: usize) {}
 
-fn first_output(engine: &mut dyn Engine, inputs: &Named) -> Result<(Vec<f32>, usize)> {
-    let outputs = engine.run(inputs)?;
-    match outputs.into_iter().next() {
-        Some((_, Tensor { shape, elements: Elements::F32(values) })) => {
-            Ok((values, shape.last().copied().unwrap_or(1)))
-        }
-        _ => Err(Error::bad_input("the engine gives no floats")),
-    }
-}
-
 fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
@@ -204,4 +259,17 @@ fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_is_every_query_by_its_own_median() {
+        // Two queries of 1 and 10 ms; one run of each was slow.
+        assert_eq!(pass_ms(&[1.0, 10.0, 1.0, 90.0, 5.0, 10.0], 2), Some(11.0));
+        assert_eq!(pass_ms(&[3.0, 1.0, 2.0], 1), Some(2.0));
+        assert_eq!(pass_ms(&[1.0], 2), None);
+    }
 }

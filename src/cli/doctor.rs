@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Screen;
 use crate::error::Result;
 use crate::runtime::library::{self, Library};
-use crate::runtime::{self, Runtime};
+use crate::runtime::{self, Device, Runtime};
 
 #[derive(Serialize)]
 struct Finding {
@@ -47,9 +47,13 @@ pub fn run(screen: &Screen) -> Result<()> {
 fn look(library: &'static Library) -> Finding {
     let is = |other: &Library| std::ptr::eq(library, other);
     let tensorrt = is(&library::TENSORRT_RTX);
-    let found = match tensorrt {
-        true => library.find().map(|path| path.display().to_string()),
-        false => runtime::available(if is(&library::OPENVINO) { Runtime::OpenVino } else { Runtime::Ort }),
+    let file = || library.find().map(|path| path.display().to_string());
+    let found = match library {
+        _ if tensorrt => file(),
+        // Without a GPU it loads and cannot do a thing.
+        _ if is(&library::ONNX_RUNTIME_GPU) => Device::Cuda(0).check().and_then(|()| file()),
+        _ if is(&library::OPENVINO) => runtime::available(Runtime::OpenVino),
+        _ => runtime::available(Runtime::Ort),
     };
     let (name, purpose) = (library.name, library.purpose);
     match found {

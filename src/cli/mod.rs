@@ -15,6 +15,7 @@ mod screen;
 mod texts;
 mod tune;
 mod verify;
+mod workload;
 
 use std::path::PathBuf;
 

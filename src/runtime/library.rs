@@ -65,6 +65,18 @@ pub static OPENVINO: Library = Library {
     beside: Some(if cfg!(windows) { "onnxruntime_providers_openvino" } else { "libonnxruntime_providers_openvino" }),
 };
 
+/// ONNX Runtime with the CUDA provider.
+pub static ONNX_RUNTIME_GPU: Library = Library {
+    name: "ONNX Runtime with CUDA",
+    purpose: "measures engines for ort-cpu on NVIDIA GPUs",
+    variable: None,
+    package: "onnxruntime-gpu[cuda,cudnn]==1.31.1",
+    folder: "onnxruntime-gpu",
+    inside: "onnxruntime/capi",
+    file: ONNX_RUNTIME_FILE,
+    beside: Some(if cfg!(windows) { "onnxruntime_providers_cuda" } else { "libonnxruntime_providers_cuda" }),
+};
+
 /// TensorRT for RTX.
 pub static TENSORRT_RTX: Library = Library {
     name: "TensorRT for RTX",
@@ -78,7 +90,7 @@ pub static TENSORRT_RTX: Library = Library {
 };
 
 /// All of them.
-pub static ALL: [&Library; 3] = [&ONNX_RUNTIME, &OPENVINO, &TENSORRT_RTX];
+pub static ALL: [&Library; 4] = [&ONNX_RUNTIME, &OPENVINO, &ONNX_RUNTIME_GPU, &TENSORRT_RTX];
 
 impl Library {
     /// The library's file, or what was looked for, where, and the command that gets it.
@@ -96,8 +108,9 @@ impl Library {
         let folders = self.folders();
         folders.iter().find_map(|folder| self.in_folder(folder)).ok_or_else(|| {
             let looked: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+            let beside = self.beside.map(|beside| format!(" beside {beside}*")).unwrap_or_default();
             Error::runtime_missing(format!(
-                "{} is not found: looked for {}* in {}",
+                "{} is not found: looked for {}*{beside} in {}",
                 self.name,
                 self.file,
                 looked.join(", ")
@@ -110,7 +123,17 @@ impl Library {
     pub fn command(&self) -> String {
         let named = std::env::var_os(RUNTIMES).map(PathBuf::from);
         let place = named.or_else(user_folder).unwrap_or_else(|| PathBuf::from("runtimes")).join(self.folder);
-        format!("python3 -m pip install --no-deps --target {} {}", place.display(), self.package)
+        // What a package's extras bring are other packages.
+        match self.package.contains('[') {
+            true => format!("python3 -m pip install --target {} '{}'", place.display(), self.package),
+            false => format!("python3 -m pip install --no-deps --target {} {}", place.display(), self.package),
+        }
+    }
+
+    /// The version of a library's file, as its name tells.
+    pub fn version(path: &Path) -> Option<String> {
+        let name = path.file_name()?.to_str()?;
+        Some(name.split(".so.").nth(1)?.to_owned())
     }
 
     fn folders(&self) -> Vec<PathBuf> {

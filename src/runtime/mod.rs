@@ -5,6 +5,7 @@
 
 mod apart;
 mod classify;
+mod device;
 pub mod library;
 mod openvino;
 mod ort;
@@ -25,6 +26,7 @@ use crate::target::Target;
 
 pub use apart::{JOB as ENGINE_JOB, serve as serve_engine};
 pub use classify::{Answer, Choice, Classes, Reading, logits};
+pub use device::{Device, Nvidia};
 pub use openvino::Hints;
 pub use text::{LONGEST_TEXT, TextEncoder, TextInput, read_tokenizer};
 pub use tokenizer::THREAD as TOKENIZER_THREAD;
@@ -139,6 +141,23 @@ pub fn open_with(runtime: Runtime, path: &Path, options: Options, adapters: &[Pa
         Runtime::OpenVino => Ok(Box::new(ort::OrtEngine::open_with_openvino(path, options)?)),
         Runtime::Tract => Ok(Box::new(tract::TractEngine::open(path)?)),
         Runtime::TensorRtRtx => Err(no_gpu(path)),
+    }
+}
+
+/// Like [`open_with`], on a device; only ONNX Runtime runs on another than the processor.
+pub fn open_on(
+    device: Device,
+    runtime: Runtime,
+    path: &Path,
+    options: Options,
+    adapters: &[PathBuf],
+) -> Result<Box<dyn Engine>> {
+    match (device, runtime) {
+        (Device::Cpu, _) => open_with(runtime, path, options, adapters),
+        (Device::Cuda(gpu), Runtime::Ort) => {
+            Ok(Box::new(ort::OrtEngine::open_with_cuda(path, gpu, options, adapters)?))
+        }
+        _ => Err(Error::unsupported(format!("{runtime} runs engines on the processor, not on {device}"))),
     }
 }
 

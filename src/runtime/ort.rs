@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ::ort::environment::Environment;
-use ::ort::ep::{ArbitrarilyConfigurableExecutionProvider, OpenVINO};
+use ::ort::ep::cuda::{CUDA_DYLIBS, CUDNN_DYLIBS};
+use ::ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA, OpenVINO};
 use ::ort::session::builder::SessionBuilder;
 use ::ort::session::{Adapter, RunOptions, Session, SessionInputValue};
+use ::ort::util::preload_dylib;
 use ::ort::value::{DynValue, Tensor as OrtTensor};
 
-use super::library::{Library, ONNX_RUNTIME, OPENVINO};
+use super::library::{Library, ONNX_RUNTIME, ONNX_RUNTIME_GPU, OPENVINO};
 use super::openvino::Hints;
 use super::{Elements, Engine, Named, Options, Tensor};
 use crate::checkpoint::json::file_name;
@@ -44,6 +46,17 @@ impl OrtEngine {
         })
     }
 
+    /// A session on the GPU of that number; what CUDA has no kernel for runs on the processor.
+    pub fn open_with_cuda(path: &Path, gpu: u32, options: Options, adapters: &[PathBuf]) -> Result<OrtEngine> {
+        preload_cuda(&ONNX_RUNTIME_GPU.find()?);
+        let threads = options.threads.max(1);
+        let gpu = i32::try_from(gpu).unwrap_or(i32::MAX);
+        OrtEngine::load(path, &ONNX_RUNTIME_GPU, adapters, |builder| {
+            let provider = CUDA::default().with_device_id(gpu).build().error_on_failure();
+            Ok(builder.with_intra_threads(threads)?.with_execution_providers([provider])?)
+        })
+    }
+
     fn load(
         path: &Path,
         library: &'static Library,
@@ -59,12 +72,27 @@ impl OrtEngine {
                 one_line(&e.to_string())
             ))
         };
-        let session = Session::builder(environment)
-            .and_then(configured)
-            .and_then(|mut builder| builder.commit_from_file(path))
-            .map_err(refused)?;
+        // A provider that is not accepted lacks a library or its device; the model has not been looked at.
+        let configured = Session::builder(environment).and_then(configured);
+        let mut builder = configured.map_err(|e| does_not_load(library, &e.to_string()))?;
+        let session = builder.commit_from_file(path).map_err(refused)?;
         let inputs = session.inputs().iter().map(|input| input.name().to_owned()).collect();
         Ok(OrtEngine { session, inputs, run: activate(adapters)?, library })
+    }
+}
+
+/// Loads the libraries of CUDA that were installed together with ONNX Runtime, if they were: the provider looks for them
+/// by name alone. Where one is missing, the provider says so.
+fn preload_cuda(library: &Path) {
+    let Some(nvidia) = library.ancestors().nth(3).map(|packages| packages.join("nvidia")) else { return };
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(nvidia).into_iter().flatten().filter_map(|e| Some(e.ok()?.path().join("lib"))).collect();
+    folders.sort();
+    // In this order: some need those before them. Their loader makes no error of ONNX Runtime's, which is not loaded yet.
+    for name in CUDA_DYLIBS.iter().chain(CUDNN_DYLIBS) {
+        if let Some(file) = folders.iter().map(|folder| folder.join(name)).find(|file| file.exists()) {
+            let _ = preload_dylib(file);
+        }
     }
 }
 
@@ -141,9 +169,7 @@ pub(super) fn probe(library: &'static Library) -> Result<String> {
 /// The version of the library that is found, and where.
 fn version(library: &Library) -> Result<String> {
     let path = library.find()?;
-    // “ORT Build Info: git-branch=…, git-commit-id=…” follows the file's own version in its name.
-    let name = file_name(&path);
-    let version = name.split(".so.").nth(1).unwrap_or("of the system");
+    let version = Library::version(&path).unwrap_or_else(|| "of the system".to_owned());
     Ok(format!("{version} ({})", path.display()))
 }
 
@@ -166,8 +192,14 @@ fn environment(library: &'static Library) -> Result<&'static Environment> {
 }
 
 fn does_not_load(library: &Library, why: &str) -> Error {
-    Error::runtime_missing(format!("{} does not load: {}", library.name, one_line(why)))
-        .hint(format!("get the version that fits with: {}", library.command()))
+    let error = Error::runtime_missing(format!("{} does not load: {}", library.name, one_line(why)))
+        .hint(format!("get the version that fits with: {}", library.command()));
+    match std::ptr::eq(library, &ONNX_RUNTIME_GPU) {
+        true => {
+            error.hint("it needs a driver of NVIDIA's that knows its version of CUDA: `nvidia-smi` says which it knows")
+        }
+        false => error,
+    }
 }
 
 fn one_line(text: &str) -> String {

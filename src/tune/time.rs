@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::Request;
 use crate::back::{self, onnx};
-use crate::bench::{self, Contestant, PointMeasured, Settings, TokenBatch};
+use crate::bench::{self, Contestant, PointMeasured, Settings, TokenBatch, Workload};
 use crate::calibrate::Ranges;
 use crate::error::{Error, Result};
 use crate::ir::{Builder, DType, Dim, Op, Part, Role, TensorType, Weight};
 use crate::passes::{ActivationType, Manager, QuantizeDynamic, QuantizeStatic};
-use crate::runtime::{Elements, Options, Reading, Runtime};
+use crate::runtime::{Elements, Options, Runtime};
 use crate::target::{DynamicQuantForm, Target};
 use crate::verify::verify;
 
@@ -48,7 +48,7 @@ pub(super) fn layers(shapes: BTreeSet<Shape>, target: &Target, request: &Request
             files.push((target, file));
         }
         let ids = (0..shape.rows as i64).map(|i| i % ROWS as i64).collect();
-        let measured = in_rounds(&files, TokenBatch { rows: 1, length: shape.rows, ids }, request)?;
+        let measured = in_rounds(&files, TokenBatch::full(1, shape.rows, ids), request)?;
         if let [full, int8] = measured.as_slice() {
             times.insert(shape, [full.p50_ms, int8.p50_ms]);
         }
@@ -92,7 +92,7 @@ pub(super) fn engines(files: &[(&Target, PathBuf)], request: &Request) -> Result
     };
     let ids = tokens.iter().copied().cycle().take(rows * length).collect();
     request.observer.begin("timing engines", Some((files.len() * request.rounds) as u64));
-    let measured = in_rounds(files, TokenBatch { rows, length, ids }, request)?;
+    let measured = in_rounds(files, TokenBatch::full(rows, length, ids), request)?;
     request.observer.done(&format!("{} engines timed in {} rounds", files.len(), request.rounds));
     Ok(measured.iter().map(|engine| [engine.p50_ms, engine.speed.map_or(f64::NAN, |ratio| ratio.mean)]).collect())
 }
@@ -110,14 +110,13 @@ fn in_rounds(files: &[(&Target, PathBuf)], batch: TokenBatch, request: &Request)
         rounds: request.rounds,
         seconds: SECONDS,
         seed: 1,
-        reading: Reading::default(),
-        server_p99_ms: None,
+        ..Settings::default()
     };
     let progress = |_: &str| {
         request.observer.advance(1);
         true
     };
-    let report = bench::measure(&contestants, &[batch], &settings, &progress)?;
+    let report = bench::measure(&contestants, &[Workload::full(batch)], &settings, &progress)?;
     let timed = report.engines.into_iter().map(|engine| match (engine.failed, engine.points.into_iter().next()) {
         (None, Some(point)) => Ok(point),
         (why, _) => {

@@ -1,32 +1,24 @@
-//! The table for the eye.
+//! The tables for the eye.
 
-use super::{COST_COLUMNS, POINT_COLUMNS, SERVER_COLUMNS, by_point, cost_cells, how, point_cells, served};
+use super::{Table, by_point, failures, how, others};
 use crate::bench::Report;
 
-/// The results as tables: one for each batch and length, one of what engines cost.
+/// The results as tables: one for each point, and those of the whole.
 pub fn table(report: &Report) -> String {
-    let mut out = format!("{}\n{}\n", report.machine.line(), how(report));
-    for (point, rows) in by_point(report) {
-        let rows = rows.iter().map(|(engine, point)| point_cells(engine, point)).collect();
-        out += &format!("\n{point}\n{}", aligned(&POINT_COLUMNS, rows));
-    }
-    if let Some((name, rows)) = served(report) {
-        out += &format!("\n{name}\n{}", aligned(&SERVER_COLUMNS, rows));
-    }
-    let measured = report.engines.iter().filter(|engine| !engine.points.is_empty());
-    out += &format!("\n{}", aligned(&COST_COLUMNS, measured.map(cost_cells).collect()));
-    for engine in &report.engines {
-        out += &engine.failed.as_ref().map(|why| format!("{} failed: {why}\n", engine.name)).unwrap_or_default();
-    }
+    let mut out = format!("{}\n{}\n", report.machine.line(), how(report).join("\n"));
+    out.extend(report.published.iter().filter_map(|published| Some(format!("\n{}\n", published.foreign.as_ref()?))));
+    out.extend(by_point(report).into_iter().map(|(table, _)| aligned(&table)));
+    out.extend(others(report).map(|table| aligned(&table)));
+    out.extend(failures(report).map(|failure| failure + "\n"));
     out
 }
 
-fn aligned(header: &[&str], rows: Vec<Vec<String>>) -> String {
-    let mut all = vec![header.iter().map(|cell| (*cell).to_owned()).collect()];
-    all.extend(rows);
-    let width = |i: usize| all.iter().filter_map(|row: &Vec<String>| row.get(i)).map(|c| c.chars().count()).max();
-    let widths: Vec<usize> = (0..header.len()).map(|i| width(i).unwrap_or(0)).collect();
-    let mut out = String::new();
+fn aligned(table: &Table) -> String {
+    let mut all: Vec<Vec<String>> = vec![table.header.iter().map(|cell| (*cell).to_owned()).collect()];
+    all.extend(table.rows.iter().cloned());
+    let width = |i: usize| all.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..table.header.len()).map(|i| width(i).unwrap_or(0)).collect();
+    let mut out = format!("\n{}\n", table.name);
     for row in &all {
         let cells = row.iter().zip(&widths).enumerate();
         let line: Vec<String> =

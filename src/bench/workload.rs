@@ -1,0 +1,363 @@
+//! What engines are asked: texts of one length, or those of a file, in one of MLPerf Inference's scenarios.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::stats::shuffled;
+use crate::error::{Error, Result, printable};
+use crate::eval::Example;
+use crate::runtime::{Elements, Named, Tensor, TextEncoder};
+
+/// Batches that are drawn from a file's texts for a stream of them.
+const DRAWN: usize = 64;
+
+/// Texts that are tokenized at once.
+const AT_ONCE: usize = 64;
+
+/// How texts come. The server's, where they come at random times, is measured apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// One at a time, the next when the one before is answered.
+    #[default]
+    SingleStream,
+    /// Several at once as one query, the next when the one before is answered (MLPerf Inference 2.0 and later).
+    MultiStream,
+    /// All that there are.
+    Offline,
+}
+
+impl Scenario {
+    fn of(batch: usize) -> Scenario {
+        if batch == 1 { Scenario::SingleStream } else { Scenario::MultiStream }
+    }
+
+    /// The name that MLPerf gives it, as reports write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::SingleStream => "single-stream",
+            Scenario::MultiStream => "multi-stream",
+            Scenario::Offline => "offline",
+        }
+    }
+}
+
+/// How the texts of a file become batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Batching {
+    /// In the order of the file, each batch as long as its longest text.
+    Padded,
+    /// The same with texts in the order of their lengths, so that little is padded.
+    Bucketed,
+}
+
+impl Batching {
+    fn name(self) -> &'static str {
+        match self {
+            Batching::Padded => "padded",
+            Batching::Bucketed => "bucketed",
+        }
+    }
+}
+
+impl FromStr for Batching {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Batching> {
+        let known = [Batching::Padded, Batching::Bucketed];
+        known.into_iter().find(|batching| batching.name() == text).ok_or_else(|| {
+            Error::bad_input(format!("`{}` is no way to make batches; known: padded, bucketed", printable(text)))
+        })
+    }
+}
+
+/// What a point of a report is. Reports are compared where they have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// How texts come.
+    pub scenario: Scenario,
+    /// Texts in a query.
+    pub batch: usize,
+    /// Tokens of each text; none where they have lengths of their own.
+    pub length: Option<usize>,
+    /// How batches were made of all the texts of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<Batching>,
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} · batch {}", self.scenario.name(), self.batch)?;
+        match (self.length, self.batching) {
+            (Some(length), _) => write!(f, " · {length} tokens"),
+            (None, Some(batching)) => write!(f, " · all texts, {}", batching.name()),
+            (None, None) => f.write_str(" · texts as they are"),
+        }
+    }
+}
+
+/// Texts that are asked together, as tokens row after row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenBatch {
+    /// Number of texts.
+    pub rows: usize,
+    /// Tokens of each text, padding among them.
+    pub length: usize,
+    /// The token numbers.
+    pub ids: Vec<i64>,
+    /// The segment of every token.
+    segments: Vec<i64>,
+    /// Tokens of each text without padding.
+    real: Vec<usize>,
+    /// The texts, and the second ones of pairs; none where there are only tokens.
+    texts: Vec<(String, Option<String>)>,
+}
+
+impl TokenBatch {
+    /// Texts of one length, of the first segment alone.
+    pub fn full(rows: usize, length: usize, ids: Vec<i64>) -> TokenBatch {
+        TokenBatch { rows, length, segments: vec![0; ids.len()], ids, real: vec![length; rows], texts: Vec::new() }
+    }
+
+    /// Texts as a tokenizer makes them, padded to the longest.
+    fn encode(encoder: &TextEncoder, examples: &[&Example]) -> Result<TokenBatch> {
+        let named = encoder.encode(examples)?;
+        let of = |name: &str| match named.iter().find(|(other, _)| other == name) {
+            Some((_, Tensor { elements: Elements::I64(values), .. })) => Ok(values.clone()),
+            _ => Err(Error::bug(format!("a tokenizer gives `{name}`"))),
+        };
+        let (ids, mask) = (of("input_ids")?, of("attention_mask")?);
+        let length = ids.len() / examples.len().max(1);
+        Ok(TokenBatch {
+            rows: examples.len(),
+            length,
+            ids,
+            segments: of("token_type_ids")?,
+            real: mask.chunks(length.max(1)).map(|row| row.iter().filter(|real| **real != 0).count()).collect(),
+            texts: examples.iter().map(|example| (example.text.clone(), example.pair.clone())).collect(),
+        })
+    }
+
+    /// The inputs that an engine of that interface wants.
+    pub(super) fn inputs(&self, names: &[String]) -> Result<Named> {
+        let mask = || self.real.iter().flat_map(|real| (0..self.length).map(move |i| i64::from(i < *real))).collect();
+        let elements = |name: &str| match name {
+            "input_ids" => Ok(Elements::I64(self.ids.clone())),
+            "attention_mask" => Ok(Elements::I64(mask())),
+            "token_type_ids" => Ok(Elements::I64(self.segments.clone())),
+            other => {
+                Err(Error::unsupported(format!("no values are known for the engine's input `{}`", printable(other)))
+                    .hint("engines are asked by input_ids, attention_mask and token_type_ids"))
+            }
+        };
+        let tensor = |name: &String| {
+            Ok((name.clone(), Tensor { shape: vec![self.rows, self.length], elements: elements(name)? }))
+        };
+        names.iter().map(tensor).collect()
+    }
+
+    /// The texts, to be tokenized.
+    pub(super) fn texts(&self) -> &[(String, Option<String>)] {
+        &self.texts
+    }
+
+    /// Tokens without padding.
+    pub fn real(&self) -> usize {
+        self.real.iter().sum()
+    }
+
+    /// The rows of an output that are of texts or of their real tokens; `shape` is the output's.
+    pub(super) fn rows_that_count<'a>(&self, shape: &[usize], values: &'a [f32]) -> Vec<&'a [f32]> {
+        let rows = values.chunks(shape.last().copied().unwrap_or(1).max(1));
+        match shape {
+            [texts, length, _] if (*texts, *length) == (self.rows, self.length) => {
+                let real = |i: usize| self.real.get(i / self.length).is_none_or(|real| i % self.length < *real);
+                rows.enumerate().filter(|(i, _)| real(*i)).map(|(_, row)| row).collect()
+            }
+            _ => rows.collect(),
+        }
+    }
+
+    /// Its texts one by one, without padding.
+    pub(super) fn singles(&self) -> impl Iterator<Item = TokenBatch> {
+        let cut = |values: &[i64], row: usize, real: usize| -> Vec<i64> {
+            values.iter().skip(row * self.length).take(real).copied().collect()
+        };
+        self.real.iter().enumerate().map(move |(row, real)| TokenBatch {
+            rows: 1,
+            length: *real,
+            ids: cut(&self.ids, row, *real),
+            segments: cut(&self.segments, row, *real),
+            real: vec![*real],
+            texts: self.texts.get(row).cloned().into_iter().collect(),
+        })
+    }
+}
+
+/// What engines are asked at one point of a report.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// What it is.
+    pub asked: Asked,
+    /// Queries that are asked one after the other, over and over.
+    pub queries: Vec<TokenBatch>,
+}
+
+impl Workload {
+    /// One batch of texts of one length.
+    pub fn full(batch: TokenBatch) -> Workload {
+        let asked = Asked {
+            scenario: Scenario::of(batch.rows),
+            batch: batch.rows,
+            length: Some(batch.length),
+            ..Asked::default()
+        };
+        Workload { asked, queries: vec![batch] }
+    }
+
+    /// Batches of so many texts that are drawn from a file's, every text once before any is drawn again.
+    pub fn drawn(examples: &[Example], batch: usize, seed: u64, encoder: &TextEncoder) -> Result<Workload> {
+        let order = shuffled(examples.len(), seed);
+        let queries = (examples.len() / batch.max(1)).clamp(1, DRAWN);
+        let mut drawn = order.iter().filter_map(|i| examples.get(*i)).cycle();
+        let mut next = || TokenBatch::encode(encoder, &drawn.by_ref().take(batch).collect::<Vec<_>>());
+        let queries = (0..queries).map(|_| next()).collect::<Result<_>>()?;
+        Ok(Workload { asked: Asked { scenario: Scenario::of(batch), batch, ..Asked::default() }, queries })
+    }
+
+    /// All texts of a file in batches of so many; the last may have fewer.
+    pub fn all(examples: &[Example], batch: usize, batching: Batching, encoder: &TextEncoder) -> Result<Workload> {
+        let mut texts: Vec<&Example> = examples.iter().collect();
+        if batching == Batching::Bucketed {
+            let lengths = lengths(examples, encoder)?;
+            let mut sorted: Vec<(usize, &Example)> = lengths.into_iter().zip(texts).collect();
+            sorted.sort_by_key(|(length, _)| *length);
+            texts = sorted.into_iter().map(|(_, text)| text).collect();
+        }
+        let queries =
+            texts.chunks(batch.max(1)).map(|texts| TokenBatch::encode(encoder, texts)).collect::<Result<_>>()?;
+        let asked = Asked { scenario: Scenario::Offline, batch, length: None, batching: Some(batching) };
+        Ok(Workload { asked, queries })
+    }
+
+    /// Texts of one pass.
+    pub fn texts(&self) -> usize {
+        self.queries.iter().map(|query| query.rows).sum()
+    }
+
+    /// Tokens of one pass without padding.
+    pub fn real(&self) -> usize {
+        self.queries.iter().map(TokenBatch::real).sum()
+    }
+
+    /// Tokens of one pass with padding.
+    pub fn padded(&self) -> usize {
+        self.queries.iter().map(|query| query.rows * query.length).sum()
+    }
+}
+
+/// The texts that were asked, where they came from a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextsAsked {
+    /// The file's name.
+    pub file: String,
+    /// Number of texts.
+    pub texts: usize,
+    /// Tokens of all of them.
+    pub tokens: usize,
+    /// Tokens of the longest.
+    pub longest: usize,
+    /// Whether tokenizing them is part of each latency.
+    pub tokenized_in_latency: bool,
+}
+
+impl TextsAsked {
+    /// What a file holds.
+    pub fn of(file: String, examples: &[Example], encoder: &TextEncoder, tokenize: bool) -> Result<TextsAsked> {
+        let lengths = lengths(examples, encoder)?;
+        Ok(TextsAsked {
+            file,
+            texts: lengths.len(),
+            tokens: lengths.iter().sum(),
+            longest: lengths.iter().copied().max().unwrap_or_default(),
+            tokenized_in_latency: tokenize,
+        })
+    }
+}
+
+fn lengths(examples: &[Example], encoder: &TextEncoder) -> Result<Vec<usize>> {
+    let mut lengths = Vec::with_capacity(examples.len());
+    for some in examples.chunks(AT_ONCE) {
+        lengths.extend(TokenBatch::encode(encoder, &some.iter().collect::<Vec<_>>())?.real);
+    }
+    Ok(lengths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoder() -> TextEncoder {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-bert/tokenizer.json");
+        TextEncoder::open(&path, 32).unwrap()
+    }
+
+    /// Texts of 1 to 10 words, long and short by turns.
+    fn texts() -> Vec<Example> {
+        (0..10).map(|i| Example::unlabelled(&["a"; 10][..(i * 7) % 10 + 1].join(" "))).collect()
+    }
+
+    #[test]
+    fn all_texts_are_asked_once_and_like_lengths_together_are_padded_less() {
+        let (texts, encoder) = (texts(), encoder());
+        let all = |batching| Workload::all(&texts, 4, batching, &encoder).unwrap();
+        let [padded, bucketed] = [Batching::Padded, Batching::Bucketed].map(all);
+        for workload in [&padded, &bucketed] {
+            assert_eq!((workload.texts(), workload.queries.len(), workload.queries[2].rows), (10, 3, 2));
+            // One token a word, and two around.
+            assert_eq!(workload.real(), 55 + 20);
+        }
+        // The longest of 1 8 5 2, 9 6 3 10, 7 4; and of 1…4, 5…8, 9 and 10.
+        assert_eq!((padded.padded(), bucketed.padded()), (4 * 10 + 4 * 12 + 2 * 9, 4 * 6 + 4 * 10 + 2 * 12));
+    }
+
+    #[test]
+    fn texts_are_drawn_by_the_seed_and_each_once_before_any_again() {
+        let (texts, encoder) = (texts(), encoder());
+        let drawn = |batch, seed| Workload::drawn(&texts, batch, seed, &encoder).unwrap();
+        let lengths = |workload: &Workload| workload.queries.iter().map(TokenBatch::real).collect::<Vec<_>>();
+        let one = drawn(1, 5);
+        assert_eq!((one.asked.scenario, one.texts(), one.real()), (Scenario::SingleStream, 10, 75));
+        assert_eq!(lengths(&one), lengths(&drawn(1, 5)));
+        assert!((0..9).any(|seed| lengths(&one) != lengths(&drawn(1, seed))));
+        let (four, many) = (drawn(4, 5), drawn(20, 5));
+        assert_eq!((four.asked.scenario, four.queries.len(), four.texts()), (Scenario::MultiStream, 2, 8));
+        // More than there are: every text twice.
+        assert_eq!((many.queries.len(), many.real()), (1, 150));
+    }
+
+    #[test]
+    fn padding_is_masked_and_its_answers_do_not_count() {
+        let (texts, encoder) = (texts(), encoder());
+        let batch = TokenBatch::encode(&encoder, &[&texts[0], &texts[3]]).unwrap();
+        assert_eq!((batch.rows, batch.length, batch.real()), (2, 4, 7));
+        let inputs = batch.inputs(&["attention_mask".to_owned()]).unwrap();
+        assert_eq!(inputs[0].1.elements, Elements::I64(vec![1, 1, 1, 0, 1, 1, 1, 1]));
+        let values: Vec<f32> = (0..16).map(|i| i as f32).collect();
+        let tokens = batch.rows_that_count(&[2, 4, 2], &values);
+        assert_eq!((tokens.len(), tokens[3]), (7, &[8.0, 9.0][..]));
+        assert_eq!(batch.rows_that_count(&[2, 8], &values).len(), 2);
+        let singles: Vec<_> = batch.singles().collect();
+        assert_eq!((singles.len(), singles[0].length, singles[1].ids.len()), (2, 3, 4));
+        assert_eq!(singles[1].texts, [("a a".to_owned(), None)]);
+    }
+
+    #[test]
+    fn an_input_without_values_is_named() {
+        let error = TokenBatch::full(1, 2, vec![5, 6]).inputs(&["pixel_values".to_owned()]).unwrap_err();
+        assert_eq!(error.message(), "no values are known for the engine's input `pixel_values`");
+    }
+}

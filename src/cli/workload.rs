@@ -1,0 +1,208 @@
+//! What `kilnc bench` measures: the engines of its arguments, and what they are asked.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Screen;
+use crate::bench::{Batching, Contestant, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
+use crate::bundle::{self, Bundle};
+use crate::checkpoint::json::file_name;
+use crate::error::{Error, Result};
+use crate::eval::{PROBES, read_examples};
+use crate::pipeline::Observer;
+use crate::runtime::{self, Classes, Device, Elements, Reading, Runtime, TextEncoder};
+
+/// Longest text in tokens, where no bundle says it.
+const MAX_LENGTH: usize = 512;
+
+/// What engines are asked.
+#[derive(Args)]
+pub struct WorkloadArgs {
+    /// Texts in a query; several apart by commas, each with every length; 1, if not given.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: Vec<u32>,
+    /// Tokens in a text; several apart by commas; 128, if not given.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=65536))]
+    length: Vec<u32>,
+    /// Also asks queries of so many texts, the next when the one before is answered: MLPerf's multi-stream, which is what
+    /// --batch N is too.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4096))]
+    multi_stream: Option<u32>,
+    /// The shapes that NVIDIA publishes latencies of BERT on a T4 for, with its figures beside; --batch and --length take
+    /// some of them.
+    #[arg(long, conflicts_with = "texts", value_parser = ["t4"])]
+    profile: Option<String>,
+    /// Asks the texts of a file (.jsonl, .csv, .tsv, .txt), in their own lengths, instead of tokens of one length.
+    #[arg(long, value_name = "FILE", conflicts_with = "length")]
+    texts: Option<PathBuf>,
+    /// Also asks all the texts once in batches (MLPerf's offline): padded, in the order of the file; bucketed, texts of
+    /// like length together; both apart by a comma.
+    #[arg(long, value_delimiter = ',', requires = "texts")]
+    batching: Vec<Batching>,
+    /// Counts the tokenization of the texts in each latency; they are tokenized before, if not given.
+    #[arg(long, requires = "texts")]
+    tokenize: bool,
+    /// A tokenizer.json for the texts, where the first bundle's is not meant or there is no bundle.
+    #[arg(long, value_name = "FILE", requires = "texts")]
+    tokenizer: Option<PathBuf>,
+    /// Longest text in tokens, longer ones are cut; the first bundle's, or 512.
+    #[arg(long, value_name = "N", requires = "texts", value_parser = clap::value_parser!(u32).range(8..=65536))]
+    max_length: Option<u32>,
+}
+
+/// The engines, and what their bundles say of texts.
+#[derive(Default)]
+pub struct Engines {
+    pub contestants: Vec<Contestant>,
+    /// What answers are the same.
+    pub reading: Option<Reading>,
+    tokenizer: Option<Tokenizer>,
+}
+
+/// What is asked.
+pub struct Work {
+    pub workloads: Vec<Workload>,
+    /// The file that it is of.
+    pub texts: Option<TextsAsked>,
+    /// What has to tokenize in each run.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+impl WorkloadArgs {
+    /// Published figures that stand beside what is measured.
+    pub fn profile(&self) -> Option<Profile> {
+        self.profile.is_some().then_some(Profile::T4)
+    }
+
+    /// What engines are asked; `seed` decides which texts are drawn.
+    pub fn work(&self, engines: &Engines, seed: u64) -> Result<Work> {
+        match &self.texts {
+            Some(file) => self.of_texts(file, engines, seed),
+            None => self.of_lengths(engines.tokenizer.as_ref()),
+        }
+    }
+
+    fn batches(&self) -> Vec<usize> {
+        let grid = self.profile().map_or_else(|| vec![1], Profile::batches);
+        let mut batches = if self.batch.is_empty() { grid } else { self.batch.clone() };
+        batches.extend(self.multi_stream.filter(|batch| !batches.contains(batch)));
+        batches.into_iter().map(|batch| batch as usize).collect()
+    }
+
+    fn of_lengths(&self, tokenizer: Option<&Tokenizer>) -> Result<Work> {
+        let grid = self.profile().map_or_else(|| vec![128], Profile::lengths);
+        let lengths = if self.length.is_empty() { grid } else { self.length.clone() };
+        let mut workloads = Vec::new();
+        for (rows, length) in self.batches().into_iter().flat_map(|rows| lengths.iter().map(move |it| (rows, *it))) {
+            let ids = tokens(rows, length as usize, tokenizer)?;
+            workloads.push(Workload::full(TokenBatch::full(rows, length as usize, ids)));
+        }
+        Ok(Work { workloads, texts: None, tokenizer: None })
+    }
+
+    fn of_texts(&self, file: &Path, engines: &Engines, seed: u64) -> Result<Work> {
+        // What the texts should be answered is nothing to speed: labels are not looked at.
+        let examples = read_examples(file, &Classes::default())?;
+        let tokenizer = self.tokenizer(engines)?;
+        let encoder = TextEncoder::open(&tokenizer.file, tokenizer.max_length)?;
+        let mut workloads = Vec::new();
+        for batch in self.batches() {
+            workloads.push(Workload::drawn(&examples, batch, seed, &encoder)?);
+            let all = |batching: &Batching| Workload::all(&examples, batch, *batching, &encoder);
+            workloads.extend(self.batching.iter().map(all).collect::<Result<Vec<_>>>()?);
+        }
+        let texts = TextsAsked::of(file_name(file), &examples, &encoder, self.tokenize)?;
+        Ok(Work { workloads, texts: Some(texts), tokenizer: self.tokenize.then_some(tokenizer) })
+    }
+
+    fn tokenizer(&self, engines: &Engines) -> Result<Tokenizer> {
+        let named = self.tokenizer.clone().map(|file| Tokenizer { file, max_length: MAX_LENGTH });
+        let mut tokenizer = named.or_else(|| engines.tokenizer.clone()).ok_or_else(|| {
+            Error::bad_input("--texts needs a tokenizer, and no engine is a bundle that has one")
+                .hint("name it: --tokenizer tokenizer.json")
+        })?;
+        if let Some(longest) = self.max_length {
+            tokenizer.max_length = longest as usize;
+        }
+        Ok(tokenizer)
+    }
+}
+
+impl Engines {
+    /// The engines of bundles that run on the device, and ONNX files, alone and with each of the adapters.
+    pub fn of(paths: &[PathBuf], adapters: &[PathBuf], device: Device, screen: &Screen) -> Result<Engines> {
+        let mut engines = Engines::default();
+        for path in paths {
+            match path.is_file() {
+                true => engines.file(path, adapters),
+                false => engines.bundle(&Bundle::open(path)?, device, screen)?,
+            }
+        }
+        if engines.contestants.is_empty() {
+            return Err(Error::runtime_missing(format!("there is no engine that runs on {device} here"))
+                .hint("the warnings say why each is left out"));
+        }
+        engines.tell_apart();
+        Ok(engines)
+    }
+
+    fn file(&mut self, path: &Path, adapters: &[PathBuf]) {
+        let alone = path.display().to_string();
+        let file = |name, adapters| Contestant { name, file: path.to_owned(), runtime: Runtime::Ort, adapters };
+        self.contestants.push(file(alone.clone(), Vec::new()));
+        for adapter in adapters {
+            self.contestants.push(file(format!("{alone} + {}", file_name(adapter)), vec![adapter.clone()]));
+        }
+    }
+
+    fn bundle(&mut self, bundle: &Bundle, device: Device, screen: &Screen) -> Result<()> {
+        for engine in &bundle.manifest.engines {
+            let runs = match device {
+                Device::Cpu => runtime::available(engine.runtime).map(drop),
+                _ if engine.runtime == Runtime::Ort => Ok(()),
+                _ => Err(Error::unsupported(format!("{} does not run it on {device}", engine.runtime))),
+            };
+            match runs {
+                Ok(()) => self.contestants.push(Contestant {
+                    name: engine.name.clone(),
+                    file: bundle.engine(engine)?,
+                    runtime: engine.runtime,
+                    adapters: Vec::new(),
+                }),
+                Err(e) => screen.warn(&format!("{} is left out: {}", engine.name, e.message())),
+            }
+        }
+        let tokenizer = bundle.file(bundle::TOKENIZER)?;
+        self.tokenizer.get_or_insert(Tokenizer { file: tokenizer, max_length: bundle.manifest.max_length });
+        self.reading.get_or_insert(bundle.manifest.reading.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Gives engines of one name a number: reports are read by name.
+    fn tell_apart(&mut self) {
+        let names: Vec<String> = self.contestants.iter().map(|contestant| contestant.name.clone()).collect();
+        for (i, contestant) in self.contestants.iter_mut().enumerate() {
+            let before = names.iter().take(i).filter(|name| **name == contestant.name).count();
+            if before > 0 {
+                contestant.name = format!("{} ({})", contestant.name, before + 1);
+            }
+        }
+    }
+}
+
+/// Real tokens, repeated until every text has its length; small numbers, where there is no tokenizer.
+fn tokens(rows: usize, length: usize, tokenizer: Option<&Tokenizer>) -> Result<Vec<i64>> {
+    let mut pool: Vec<i64> = (5..100).collect();
+    if let Some(tokenizer) = tokenizer {
+        let encoder = TextEncoder::open(&tokenizer.file, MAX_LENGTH)?;
+        let named = encoder.encode(&[&PROBES.join(" ")])?;
+        if let Some((_, tensor)) = named.first()
+            && let Elements::I64(ids) = &tensor.elements
+        {
+            pool = ids.clone();
+        }
+    }
+    let total = rows.checked_mul(length).ok_or_else(|| Error::bad_input("the batch is too large"))?;
+    Ok(pool.iter().copied().cycle().take(total).collect())
+}

@@ -1,0 +1,246 @@
+//! The device that an engine runs on, and whether it is there.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::library::ONNX_RUNTIME_GPU;
+use crate::error::{Error, Result, printable};
+
+/// The library that NVIDIA's driver brings.
+const DRIVER_LIBRARY: &str = "libcuda.so.1";
+
+/// Folders of the system that may hold it, from the root on.
+const DRIVER_FOLDERS: [&str; 7] = [
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/aarch64-linux-gnu",
+    "usr/lib64",
+    "usr/lib",
+    "usr/lib/wsl/lib",
+    "usr/local/nvidia/lib64",
+    "usr/local/cuda/compat",
+];
+
+/// A processor or a GPU: `cpu`, `cuda:0`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU, by CUDA's number.
+    Cuda(u32),
+}
+
+impl Device {
+    /// Fails where the device, its driver or the library that drives it is missing, and says how to get them.
+    pub fn check(self) -> Result<()> {
+        match self {
+            Device::Cpu => Ok(()),
+            Device::Cuda(number) => cuda(number, &Nvidia::here(), ONNX_RUNTIME_GPU.find().err()),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Device> {
+        let cuda = |text: &str| text.strip_prefix("cuda:")?.parse().ok().filter(|number| *number < 64);
+        match text {
+            "cpu" => Ok(Device::Cpu),
+            "cuda" => Ok(Device::Cuda(0)),
+            other => cuda(other).map(Device::Cuda).ok_or_else(|| {
+                Error::bad_input(format!("`{}` is no device; known: cpu, cuda:0, cuda:1, …", printable(other)))
+            }),
+        }
+    }
+}
+
+impl From<Device> for String {
+    fn from(device: Device) -> String {
+        device.to_string()
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Device> {
+        text.parse()
+    }
+}
+
+/// What there is of NVIDIA's GPUs, as files tell: no library is loaded and no program started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nvidia {
+    /// Names of the GPUs, in the order of the bus; none under WSL, where the driver does not say.
+    pub gpus: Vec<String>,
+    /// The driver's version.
+    pub driver: Option<String>,
+    /// Device nodes of GPUs.
+    nodes: Vec<PathBuf>,
+    /// The driver's library.
+    library: Option<PathBuf>,
+    /// Where that was looked for.
+    looked: Vec<PathBuf>,
+}
+
+impl Nvidia {
+    /// On this machine.
+    pub fn here() -> Nvidia {
+        let named = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        Nvidia::under(Path::new("/"), std::env::split_paths(&named).filter(|folder| folder.is_absolute()).collect())
+    }
+
+    /// In a system below `root`; `first` are folders of libraries that come before the system's.
+    fn under(root: &Path, first: Vec<PathBuf>) -> Nvidia {
+        let read = |path: &Path| std::fs::read_to_string(path).ok();
+        let proc = root.join("proc/driver/nvidia");
+        let version = read(&proc.join("version")).unwrap_or_default();
+        let model = |dir: &PathBuf| {
+            let text = read(&dir.join("information"))?;
+            text.lines().find_map(|line| Some(line.strip_prefix("Model:")?.trim().to_owned()))
+        };
+        let numbered = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("nvidia"));
+            name.is_some_and(|number| number.parse::<u32>().is_ok())
+        };
+        let mut nodes: Vec<PathBuf> = entries(&root.join("dev")).into_iter().filter(numbered).collect();
+        // WSL has one node for all.
+        nodes.extend(Some(root.join("dev/dxg")).filter(|node| node.exists()));
+        let looked: Vec<PathBuf> = first.into_iter().chain(DRIVER_FOLDERS.map(|folder| root.join(folder))).collect();
+        Nvidia {
+            gpus: entries(&proc.join("gpus")).iter().filter_map(model).collect(),
+            // “NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue …”
+            driver: version
+                .lines()
+                .find(|line| line.starts_with("NVRM version:"))
+                .and_then(|line| line.split_whitespace().find(|word| is_version(word)))
+                .map(str::to_owned),
+            nodes,
+            library: looked.iter().map(|folder| folder.join(DRIVER_LIBRARY)).find(|path| path.exists()),
+            looked,
+        }
+    }
+
+    fn has(&self, number: u32) -> bool {
+        let named = |node: &PathBuf| node.file_name().is_some_and(|name| name == "dxg");
+        self.nodes.len() > number as usize || self.nodes.iter().any(named)
+    }
+}
+
+fn is_version(word: &str) -> bool {
+    word.contains('.') && word.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(dir).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).collect();
+    paths.sort();
+    paths
+}
+
+/// What of a GPU is missing, all at once; `without` says what keeps ONNX Runtime's provider from being found.
+fn cuda(number: u32, found: &Nvidia, without: Option<Error>) -> Result<()> {
+    let mut missing = Vec::new();
+    if !found.has(number) {
+        missing.push(format!("no device node /dev/nvidia{number} or /dev/dxg"));
+    }
+    if found.library.is_none() {
+        let looked: Vec<_> = found.looked.iter().map(|folder| folder.display().to_string()).collect();
+        missing.push(format!("no {DRIVER_LIBRARY}, the driver's library, in {}", looked.join(", ")));
+    }
+    let driver = missing.is_empty();
+    missing.extend(without.iter().map(|error| error.message().to_owned()));
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut error = Error::runtime_missing(format!("cuda:{number} cannot be used: {}", missing.join("; ")));
+    if !driver {
+        error = error
+            .hint("get NVIDIA's driver with: apt-get install nvidia-driver; then `nvidia-smi` lists the GPUs")
+            .hint("in a container, hand the GPU in: docker run --gpus all");
+    }
+    Err(without.iter().flat_map(Error::hints).fold(error, |error, hint| error.hint(hint.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A system of those files.
+    fn system(files: &[(&str, &str)]) -> (tempfile::TempDir, Nvidia) {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let found = Nvidia::under(root.path(), vec![root.path().join("first")]);
+        (root, found)
+    }
+
+    const VERSION: &str = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue Jun  6 22:20:39 UTC 2023\n\
+                           GCC version:  gcc version 11.3.0\n";
+
+    #[test]
+    fn devices_are_read_as_they_are_printed() {
+        for text in ["cpu", "cuda:0", "cuda:7"] {
+            assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
+        }
+        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
+        for text in ["gpu", "cuda:-1", "cuda:x", "cuda:64", ""] {
+            let said = text.parse::<Device>().unwrap_err();
+            assert_eq!(said.message(), format!("`{text}` is no device; known: cpu, cuda:0, cuda:1, …"));
+        }
+    }
+
+    #[test]
+    fn gpus_and_their_driver_are_read_from_the_system() {
+        let (_root, found) = system(&[
+            ("proc/driver/nvidia/version", VERSION),
+            ("proc/driver/nvidia/gpus/0000:00:1e.0/information", "Model: \t\t Tesla T4\nIRQ:   \t\t 10\n"),
+            ("dev/nvidia0", ""),
+            ("dev/nvidiactl", ""),
+            ("usr/lib64/libcuda.so.1", ""),
+        ]);
+        assert_eq!((found.gpus.as_slice(), found.driver.as_deref()), (&["Tesla T4".to_owned()][..], Some("535.54.03")));
+        assert!(cuda(0, &found, None).is_ok());
+        let second = cuda(1, &found, None).unwrap_err();
+        assert_eq!(second.message(), "cuda:1 cannot be used: no device node /dev/nvidia1 or /dev/dxg");
+    }
+
+    #[test]
+    fn what_is_missing_is_told_all_at_once_with_what_gets_it() {
+        let (root, found) = system(&[]);
+        let without = Error::runtime_missing("the provider is not found").hint("get the provider");
+        let error = cuda(0, &found, Some(without)).unwrap_err();
+        let first = root.path().join("first").display().to_string();
+        assert!(error.message().starts_with(&format!(
+            "cuda:0 cannot be used: no device node /dev/nvidia0 or /dev/dxg; no libcuda.so.1, the driver's library, in {first}, "
+        )));
+        assert!(error.message().ends_with("; the provider is not found"), "{error}");
+        assert_eq!((error.exit_code(), error.hints().len()), (4, 3));
+        assert!(error.hints()[0].contains("apt-get install nvidia-driver"), "{error}");
+        assert_eq!(error.hints()[2], "get the provider");
+    }
+
+    #[test]
+    fn windows_subsystem_for_linux_has_one_node_for_all() {
+        let (_root, found) = system(&[("dev/dxg", ""), ("usr/lib/wsl/lib/libcuda.so.1", "")]);
+        assert!(cuda(0, &found, None).is_ok());
+        assert!(found.gpus.is_empty());
+    }
+}
