@@ -167,6 +167,7 @@ fn add(
     (tokenizer, reading): (&mut Option<PathBuf>, &mut Option<Reading>),
     screen: &Screen,
 ) -> Result<()> {
+    bundle::archive::refuse(path)?;
     if path.is_file() {
         let alone = path.display().to_string();
         let file = |name, adapters| Contestant { name, file: path.to_owned(), runtime: Runtime::Ort, adapters };

@@ -7,6 +7,7 @@ mod calibrator;
 mod classes;
 mod fitting;
 mod formats;
+mod kept;
 mod limits;
 mod merge;
 mod plans;
