@@ -10,7 +10,7 @@ impl Bundle {
     pub fn choose(&self, name: Option<&str>) -> Result<(&EngineEntry, String)> {
         match name {
             Some(name) => Ok((self.named(name)?, "as asked".to_owned())),
-            None => self.best(bf16_here(), |runtime| runtime::available(runtime)),
+            None => self.best(bf16_here(), runtime::available),
         }
     }
 

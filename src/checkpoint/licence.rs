@@ -66,7 +66,7 @@ fn front_matter(path: &Path) -> Option<String> {
 }
 
 /// The licence in a front matter: `license`, one or several; where that is `other`, `license_name`.
-fn stated(text: &str) -> Option<String> {
+pub fn stated(text: &str) -> Option<String> {
     let of = |key| {
         let mut names = top_level(text, key)?;
         names.retain(|name| !["", "~", "null"].contains(&name.as_str()));

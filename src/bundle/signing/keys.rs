@@ -144,7 +144,8 @@ impl PublicKey {
         PublicKey::parse(&text).map_err(|e| e.at(path.display().to_string()))
     }
 
-    fn parse(text: &str) -> Result<PublicKey> {
+    /// Reads a key from a text in PEM.
+    pub fn parse(text: &str) -> Result<PublicKey> {
         if text.contains("PRIVATE KEY-----") {
             return Err(Error::bad_input("this is a private key, and signatures are verified with the public one")
                 .hint("kilnc bundle keygen wrote it beside it, with .pub at the end"));

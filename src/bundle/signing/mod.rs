@@ -16,7 +16,9 @@ use super::{FileEntry, hex};
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
 
+pub use envelope::open;
 pub use keys::{Curve, PrivateKey, PublicKey};
+pub use statement::{Resource, read as read_statement};
 
 /// The name of the signature in the folder that it signs. It is no part of what is signed.
 pub const SIGNATURE: &str = "model.sig";
