@@ -91,7 +91,7 @@ fn every_reader_of_a_checkpoint_ends_with_code_2_and_writes_nothing() {
     let mut fatal: serde_json::Value = serde_json::from_str(&tokenizer).unwrap();
     fatal["normalizer"] = serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAIA="});
     let fatal = fatal.to_string().into_bytes();
-    let cases: [Damage; 10] = [
+    let cases: [Damage; 11] = [
         (
             weights_file,
             weights_file,
@@ -142,6 +142,7 @@ fn every_reader_of_a_checkpoint_ends_with_code_2_and_writes_nothing() {
             "error: tokenizer.json: the tokenizer's library fails on it\n\nhint: ",
         ),
         ("tokenizer.json", "tokenizer.json", b"[".to_vec(), "error: tokenizer.json: "),
+        ("tokenizer_config.json", "tokenizer_config.json", b"[".to_vec(), "error: tokenizer_config.json: "),
     ];
     for (file, replaced, bytes, expected) in cases {
         let copy = copied("tiny-bert");

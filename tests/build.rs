@@ -30,7 +30,7 @@ fn a_checkpoint_becomes_a_bundle_that_answers() {
     let recipe = recipe(place.path(), &golden, "1e-5", &engines);
     kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out, "--quiet"]).expect(0);
     assert_eq!(names(place.path()), ["recipe.toml", "tiny.kiln"]);
-    assert_eq!(names(&out), ["engines", "manifest.json", "tokenizer.json"]);
+    assert_eq!(names(&out), ["bom.cdx.json", "engines", "hub", "manifest.json", "tokenizer.json"]);
 
     let manifest = kilnc(arguments!["inspect", out, "--json"]).expect(0).json();
     assert_eq!(manifest["task"], "text-classification");

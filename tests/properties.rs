@@ -83,6 +83,14 @@ const HEADER: &str = concat!(
     r#""b":{"dtype":"F16","shape":[0,3],"data_offsets":[16,16]},"c":{"dtype":"I64","shape":[],"data_offsets":[16,24]}}"#
 );
 
+/// A file of a fuzz target's corpus, by its number in the order of names.
+fn seed(target: &str, which: usize) -> Vec<u8> {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    std::fs::read(&files[which % files.len()]).unwrap()
+}
+
 const GRAPH: &str = r#"graph "tiny" {
   input %ids: i64[b, s]
   input %mask: i64[b, s]
@@ -150,6 +158,21 @@ proptest! {
     #[test]
     fn a_damaged_graph_text_is_parsed_or_refused(mutations in prop::collection::vec(mutation(), 0..6)) {
         entries::graph(&mutated(GRAPH.as_bytes(), &mutations));
+    }
+
+    #[test]
+    fn a_damaged_signature_is_refused(mutations in prop::collection::vec(mutation(), 0..6), which in 0..4usize) {
+        entries::signature(&mutated(&seed("signature", which), &mutations));
+    }
+
+    #[test]
+    fn a_damaged_front_matter_is_read_or_refused(mutations in prop::collection::vec(mutation(), 0..6), which in 0..12usize) {
+        entries::front_matter(&mutated(&seed("front_matter", which), &mutations));
+    }
+
+    #[test]
+    fn a_damaged_archive_is_read_or_refused(mutations in prop::collection::vec(mutation(), 0..6), which in 0..16usize) {
+        entries::bundle_archive(&mutated(&seed("bundle_archive", which), &mutations));
     }
 
     #[test]

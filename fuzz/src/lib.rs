@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use kilnc::arch::{self, FAMILIES};
-use kilnc::bundle::{Bundle, Manifest};
-use kilnc::checkpoint::{Checkpoint, StateDict, json, safetensors as st, shards, torch};
+use kilnc::bundle::signing::{self, PublicKey};
+use kilnc::bundle::{self, Bundle, Manifest};
+use kilnc::checkpoint::{Checkpoint, StateDict, json, licence, safetensors as st, shards, torch};
 use kilnc::error::{Kind, Result};
 use kilnc::eval::{Truth, parse_examples};
 use kilnc::ir::{Weight, text};
@@ -23,7 +24,7 @@ use kilnc::vocabulary::Vocabulary;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 14] = [
     ("safetensors", safetensors),
     ("torch_zip", torch_zip),
     ("torch_pickle", torch_pickle),
@@ -35,6 +36,9 @@ pub const TARGETS: [Target; 11] = [
     ("recipe", recipe),
     ("texts", texts),
     ("manifest", manifest),
+    ("bundle_archive", bundle_archive),
+    ("signature", signature),
+    ("front_matter", front_matter),
 ];
 
 /// What was read, after an error was held to what every error owes: it is of the input, not of kilnc, short, and
@@ -191,6 +195,56 @@ pub fn manifest(bytes: &[u8]) {
     }
     for engine in &bundle.manifest.engines {
         judged(bundle.choose(Some(&engine.name)));
+    }
+}
+
+/// An archive of a bundle, as it is and with the sums of its headers put right: else few changes get past them. What is
+/// refused is not looked for in the folder, which the command line drops; beside the folder there must be nothing.
+pub fn bundle_archive(bytes: &[u8]) {
+    for bytes in [bytes.to_vec(), resummed(bytes)] {
+        let place = tempfile::tempdir().unwrap();
+        let (file, dir) = (place.path().join("bundle.tar"), place.path().join("bundle"));
+        std::fs::write(&file, bytes).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        if let Some((bundle, files)) = judged(bundle::archive::unpack(&file, &dir)) {
+            assert_eq!(bundle.digests().unwrap().len(), files.len());
+            bundle.verify().unwrap();
+        }
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 2);
+    }
+}
+
+/// A tar archive in which the sum of every header is right.
+fn resummed(bytes: &[u8]) -> Vec<u8> {
+    let (mut out, mut at) = (bytes.to_vec(), 0);
+    while let Some(header) = out.get_mut(at..at + 512).filter(|header| header.iter().any(|byte| *byte != 0)) {
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        let size = std::str::from_utf8(&header[124..135]).ok().and_then(|size| usize::from_str_radix(size, 8).ok());
+        at += 512 + size.unwrap_or(0).next_multiple_of(512);
+    }
+    out
+}
+
+/// A signature's file, and the statement that is signed by it.
+pub fn signature(bytes: &[u8]) {
+    static KEY: LazyLock<PublicKey> = LazyLock::new(|| {
+        let key = "-----BEGIN PUBLIC KEY-----\n\
+                   MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEiVGOUKjOFGBcVfDSWaoegBLG0TDx\n\
+                   sZ/MDpHZ9SccGJZO6cT3A8orctdUEl1IUkimZwKvWwOobg+kqlt+jwVBCg==\n\
+                   -----END PUBLIC KEY-----\n";
+        PublicKey::parse(key).unwrap()
+    });
+    let Some(text) = utf8(bytes) else { return };
+    judged(signing::open(text, "model.sig", &KEY));
+    judged(signing::read_statement(text, "what was signed"));
+}
+
+/// The front matter of a README.
+pub fn front_matter(bytes: &[u8]) {
+    if let Some(licence) = utf8(bytes).and_then(licence::stated) {
+        assert!(!licence.is_empty());
     }
 }
 

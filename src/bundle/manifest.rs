@@ -42,6 +42,9 @@ pub struct Manifest {
     /// How the adapters became one, where they were not merged one after another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub combined: Option<String>,
+    /// The licences of what it was made of: the checkpoint's, then those of the adapters in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licences: Vec<LicenceEntry>,
     /// What its 8-bit engines were fitted to, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationEntry>,
@@ -55,6 +58,10 @@ pub struct Manifest {
     pub engines: Vec<EngineEntry>,
     /// Engines that were asked for and could not be made here.
     pub skipped: Vec<Skipped>,
+    /// Files that another build of the same would have with other bytes: those that compiling libraries make. With
+    /// them vary their digests here and in the bill of materials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub varying: Vec<String>,
     /// Every file of the bundle but this one.
     pub files: Vec<FileEntry>,
 }
@@ -117,6 +124,17 @@ pub struct AdapterEntry {
 
 fn is_zero(n: &usize) -> bool {
     *n == 0
+}
+
+/// The licence of something that went into a bundle.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LicenceEntry {
+    /// The name of its folder.
+    pub of: String,
+    /// The licence's name, as the folder spells it; none where it is not stated.
+    pub licence: Option<String>,
+    /// The file that states it, or that holds its text.
+    pub from: Option<String>,
 }
 
 /// What engines were fitted to.

@@ -1,8 +1,14 @@
 //! Bundles: a folder with engines, tokenizer and a manifest that says what each file must be.
 
+pub mod archive;
+mod bom;
+mod choose;
+pub mod export;
 mod manifest;
 mod provenance;
+pub mod signing;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
@@ -12,11 +18,12 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
-use crate::precision::Precision;
-use crate::runtime::{self, Classes, Runtime};
+use crate::runtime::Classes;
 
+pub use bom::{BOM, bom};
 pub use manifest::{
-    Accuracy, AdapterEntry, CalibrationEntry, EngineEntry, FileEntry, GateEntry, Manifest, PassEntry, SCHEMA, Skipped,
+    Accuracy, AdapterEntry, CalibrationEntry, EngineEntry, FileEntry, GateEntry, LicenceEntry, Manifest, PassEntry,
+    SCHEMA, Skipped,
 };
 pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 
@@ -25,6 +32,12 @@ pub const MANIFEST: &str = "manifest.json";
 
 /// The name of the tokenizer in a bundle.
 pub const TOKENIZER: &str = "tokenizer.json";
+
+/// The folder of a bundle with what the Hub's layout has beside the model and its tokenizer.
+pub const HUB: &str = "hub";
+
+/// What helps where a file is not as the manifest says.
+const DAMAGED: &str = "the bundle was changed or damaged after it was built; build or fetch it again";
 
 /// A bundle on disk. Its manifest has been read; files are checked when they are used.
 #[derive(Clone, Debug)]
@@ -43,6 +56,7 @@ pub fn is_bundle(dir: &Path) -> bool {
 impl Bundle {
     /// Opens a bundle and reads its manifest.
     pub fn open(dir: &Path) -> Result<Bundle> {
+        archive::refuse(dir)?;
         if !is_bundle(dir) {
             return Err(Error::bad_input(format!("{} is no bundle: it has no {MANIFEST}", dir.display()))
                 .hint("kilnc build makes one"));
@@ -67,9 +81,7 @@ impl Bundle {
         let full = self.dir.join(inside(&entry.path)?);
         let found = digest(&full, path)?;
         if found != *entry {
-            return Err(Error::bad_input(format!("`{}` is not the file that the manifest describes", printable(path)))
-                .at(self.dir.display().to_string())
-                .hint("the bundle was changed or damaged after it was built; build or fetch it again"));
+            return Err(self.changed(path));
         }
         Ok(full)
     }
@@ -83,69 +95,50 @@ impl Bundle {
         self.file(&entry.file)
     }
 
-    /// Checks every file that the manifest lists. Gives their number.
+    /// The digests of all files of the folder as they are now, by path. Links are refused.
+    pub fn digests(&self) -> Result<Vec<FileEntry>> {
+        digest_tree(&self.dir)
+    }
+
+    /// Checks every file that the manifest lists, and that there are no others. Gives their number.
     pub fn verify(&self) -> Result<usize> {
-        self.manifest.files.par_iter().try_for_each(|entry| self.file(&entry.path).map(drop))?;
-        let listed = |path: &str| path == MANIFEST || self.manifest.files.iter().any(|entry| entry.path == path);
-        match tree(&self.dir)?.into_iter().find(|path| !listed(path)) {
-            Some(path) => Err(Error::bad_input(format!("the manifest does not list `{}`", printable(&path)))
-                .at(self.dir.display().to_string())),
+        self.check(&self.digests()?)
+    }
+
+    /// Checks that these are the files that the manifest lists, and no others. Gives their number.
+    pub fn check(&self, found: &[FileEntry]) -> Result<usize> {
+        let mut rest: BTreeMap<&str, &FileEntry> = found.iter().map(|file| (file.path.as_str(), file)).collect();
+        for own in [MANIFEST, signing::SIGNATURE] {
+            rest.remove(own);
+        }
+        let here = self.dir.display().to_string();
+        for entry in &self.manifest.files {
+            inside(&entry.path)?;
+            match rest.remove(entry.path.as_str()) {
+                Some(found) if found == entry => {}
+                Some(_) => return Err(self.changed(&entry.path)),
+                None => {
+                    let missing = format!("`{}` is missing, and the manifest lists it", printable(&entry.path));
+                    return Err(Error::bad_input(missing).at(here).hint(DAMAGED));
+                }
+            }
+        }
+        match rest.keys().next() {
+            Some(path) => Err(Error::bad_input(format!("the manifest does not list `{}`", printable(path))).at(here)),
             None => Ok(self.manifest.files.len()),
         }
     }
 
-    /// The engine of that name, or without a name the best one that can run here, with the reason for the choice.
-    pub fn choose(&self, name: Option<&str>) -> Result<(&EngineEntry, String)> {
-        let engines = &self.manifest.engines;
-        if let Some(name) = name {
-            let names = || engines.iter().map(|engine| engine.name.as_str());
-            return match engines.iter().find(|engine| engine.name == name) {
-                Some(engine) => Ok((engine, "as asked".to_owned())),
-                None => {
-                    let known = names().collect::<Vec<_>>().join(", ");
-                    let error =
-                        Error::bad_input(format!("the bundle has no engine `{}`; it has {known}", printable(name)));
-                    Err(match crate::error::nearest(name, names()) {
-                        Some(near) => error.hint(format!("did you mean {near}?")),
-                        None => error,
-                    })
-                }
-            };
-        }
-        let mut why_not = Vec::new();
-        let mut order: Vec<&EngineEntry> = engines.iter().collect();
-        order.sort_by_key(|engine| preference(engine.runtime, engine.precision));
-        for engine in order {
-            match runtime::available(engine.runtime) {
-                Ok(_) if why_not.is_empty() => return Ok((engine, "the fastest of the bundle".to_owned())),
-                Ok(_) => return Ok((engine, format!("the fastest that runs here; not {}", why_not.join("; ")))),
-                Err(e) => why_not.push(format!("{}: {}", engine.name, e.message())),
-            }
-        }
-        Err(Error::runtime_missing("none of the bundle's engines can run here").at(why_not.join("; ")))
+    fn changed(&self, path: &str) -> Error {
+        Error::bad_input(format!("`{}` is not the file that the manifest describes", printable(path)))
+            .at(self.dir.display().to_string())
+            .hint(DAMAGED)
     }
-}
 
-/// The order in which engines are tried: fastest first. A GPU goes before all else and tract after it; between the
-/// runtimes for CPUs, the number format decides.
-fn preference(runtime: Runtime, precision: Precision) -> (u8, u8, u8) {
-    let (machine, library) = match runtime {
-        Runtime::TensorRtRtx => (0, 0),
-        Runtime::OpenVino => (1, 0),
-        Runtime::Ort => (1, 1),
-        Runtime::Tract => (2, 0),
-    };
-    let format = match precision {
-        Precision::Int8 => 0,
-        Precision::Int8Fast => 1,
-        Precision::Int8Static => 2,
-        Precision::Bf16 => 3,
-        Precision::Int8Weights => 4,
-        Precision::Int4 => 5,
-        Precision::Fp16 => 6,
-        Precision::Fp32 => 7,
-    };
-    (machine, format, library)
+    /// The signature in the folder, where there is one.
+    pub fn signature(&self) -> Option<PathBuf> {
+        Some(self.dir.join(signing::SIGNATURE)).filter(|path| path.symlink_metadata().is_ok())
+    }
 }
 
 /// A path that stays inside the bundle.
@@ -187,8 +180,11 @@ fn hash(full: &Path, path: &str) -> Result<FileEntry> {
         hasher.update(buffer.get(..read).unwrap_or_default());
         bytes += read as u64;
     }
-    let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(FileEntry { path: path.to_owned(), bytes, sha256 })
+    Ok(FileEntry { path: path.to_owned(), bytes, sha256: hex(&hasher.finalize()) })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Digests of every file below a folder, by path.
@@ -222,22 +218,6 @@ fn tree(dir: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_engine_in_8_bits_goes_before_one_in_32_whatever_runs_it() {
-        let order = |of: [(Runtime, Precision); 5]| {
-            let mut sorted = of;
-            sorted.sort_by_key(|(runtime, precision)| preference(*runtime, *precision));
-            assert_eq!(sorted, of);
-        };
-        order([
-            (Runtime::TensorRtRtx, Precision::Fp16),
-            (Runtime::OpenVino, Precision::Int8),
-            (Runtime::Ort, Precision::Int8),
-            (Runtime::OpenVino, Precision::Fp32),
-            (Runtime::Tract, Precision::Int8),
-        ]);
-    }
 
     #[test]
     fn paths_that_lead_out_are_refused() {

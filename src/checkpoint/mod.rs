@@ -2,6 +2,7 @@
 
 mod file;
 pub mod json;
+pub mod licence;
 pub mod safetensors;
 mod sentence;
 pub mod shards;

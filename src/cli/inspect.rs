@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Screen, compile};
 use crate::adapter::{self, hub};
-use crate::bundle::{self, Bundle, Manifest};
+use crate::bundle::{self, Bundle, LicenceEntry, Manifest};
 use crate::calibrate;
 use crate::checkpoint::{Checkpoint, read_weights};
 use crate::error::{Error, Result, printable, printable_sentence};
@@ -47,6 +47,7 @@ struct CheckpointReport {
 
 pub fn run(args: InspectArgs, screen: &Screen) -> Result<()> {
     let path = &args.path;
+    bundle::archive::refuse(path)?;
     if bundle::is_bundle(path) {
         let bundle = Bundle::open(path)?;
         return screen.result(&bundle.manifest, describe_bundle);
@@ -139,6 +140,9 @@ fn describe_bundle(manifest: &Manifest) -> String {
     if let Some(combined) = &manifest.combined {
         out += &format!("combined by {combined}\n");
     }
+    for entry in &manifest.licences {
+        out += &format!("licence  {}: {}\n", printable(&entry.of), licence(entry));
+    }
     for engine in &manifest.engines {
         let file = manifest.files.iter().find(|file| file.path == engine.file);
         let bytes = file.map_or(0, |file| file.bytes);
@@ -166,6 +170,16 @@ fn describe_bundle(manifest: &Manifest) -> String {
     }
     out += &format!("{} files; check them with kilnc verify\n", manifest.files.len());
     out
+}
+
+/// What is known of a licence.
+fn licence(entry: &LicenceEntry) -> String {
+    match (&entry.licence, &entry.from) {
+        (Some(name), Some(from)) => format!("{} ({from})", printable(name)),
+        (Some(name), None) => printable(name),
+        (None, Some(from)) => format!("not named; its text is in {from}"),
+        (None, None) => "not stated".to_owned(),
+    }
 }
 
 /// What the bundle answers with.

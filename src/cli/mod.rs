@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod bundle;
 mod calibration;
 mod compile;
 mod doctor;
@@ -83,7 +84,9 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Say what a checkpoint, an adapter or a bundle is.
     Inspect(inspect::InspectArgs),
-    /// Check that a bundle is what its manifest says.
+    /// Sign, pack and export bundles.
+    Bundle(bundle::BundleArgs),
+    /// Check that a bundle is what its manifest says, and who signed it.
     Verify(verify::VerifyArgs),
     /// Say which runtimes are found, and how to get those that are not.
     Doctor,
@@ -165,6 +168,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Tune(args) => tune::run(args, &screen),
         Command::Bench(args) => bench::run(args, &screen),
         Command::Inspect(args) => inspect::run(args, &screen),
+        Command::Bundle(args) => bundle::run(args, &screen),
         Command::Verify(args) => verify::run(args, &screen),
         Command::Doctor => doctor::run(&screen),
         Command::Child { job } => serve(&job),

@@ -141,6 +141,7 @@ struct Line {
 }
 
 pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
+    bundle::archive::refuse(&args.bundle)?;
     let options = args.threads.map_or_else(Options::default, |threads| Options { threads });
     let mut classifier = match args.bundle.is_file() {
         true => args.model.open(&args.bundle, options)?,

@@ -1,4 +1,4 @@
-//! `kilnc verify`: checks that a bundle is what its manifest says.
+//! `kilnc verify` and `kilnc bundle verify`: checks that a bundle is what its manifest says, and who signed it.
 
 use std::path::PathBuf;
 
@@ -7,25 +7,79 @@ use serde::Serialize;
 
 use super::Screen;
 use crate::bundle::Bundle;
-use crate::error::Result;
+use crate::bundle::signing::{self, PublicKey, SIGNATURE};
+use crate::error::{Error, Result};
 
 #[derive(Args)]
 #[command(after_help = "\
-Example:
-  kilnc verify sections.kiln")]
+Examples:
+  kilnc bundle verify sections.kiln
+  kilnc bundle verify sections.kiln --key release.pem.pub
+  kilnc bundle verify sections.kiln --key release.pem.pub --signature sections.sig
+
+Without --key only the manifest's digests are checked: they show damage, and not who made the bundle.")]
 pub struct VerifyArgs {
     /// The bundle.
     bundle: PathBuf,
+    /// The public key of who is to have signed it, in PEM.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The signature, where it is not the bundle's model.sig.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    signature: Option<PathBuf>,
+}
+
+/// What is known of who made a bundle.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Signed {
+    /// There is no signature.
+    No,
+    /// There is one, and no key was given to check it.
+    Unchecked,
+    /// It is the key's.
+    Yes,
 }
 
 #[derive(Serialize)]
 struct Verified {
     bundle: PathBuf,
     files: usize,
+    signed: Signed,
+    /// The key's SHA-256, where one was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 pub fn run(args: VerifyArgs, screen: &Screen) -> Result<()> {
-    let files = Bundle::open(&args.bundle)?.verify()?;
-    let verified = Verified { bundle: args.bundle, files };
-    screen.result(&verified, |v| format!("{}: {} files, all as the manifest says\n", v.bundle.display(), v.files))
+    let key = args.key.as_deref().map(PublicKey::read).transpose()?;
+    let bundle = Bundle::open(&args.bundle)?;
+    let found = bundle.digests()?;
+    let signature = args.signature.or_else(|| bundle.signature());
+    let signed = match (&key, signature) {
+        (Some(key), Some(signature)) => {
+            signing::verify(&signature, key, &found)?;
+            Signed::Yes
+        }
+        (Some(_), None) => {
+            return Err(Error::bad_input(format!("{} is not signed: it has no {SIGNATURE}", args.bundle.display()))
+                .hint("a signature that is elsewhere is named by --signature"));
+        }
+        (None, Some(_)) => Signed::Unchecked,
+        (None, None) => Signed::No,
+    };
+    let files = bundle.check(&found)?;
+    let key = key.map(|key| key.hint()).transpose()?;
+    screen.result(&Verified { bundle: args.bundle, files, signed, key }, told)
+}
+
+fn told(verified: &Verified) -> String {
+    let signed = match (verified.signed, verified.key.as_deref()) {
+        (Signed::No, _) => "not signed: nothing proves who made it\n".to_owned(),
+        (Signed::Unchecked, _) => {
+            "signed, and not checked by whom: without --key nothing proves who made it\n".to_owned()
+        }
+        (Signed::Yes, key) => format!("signed by the key {}\n", key.unwrap_or_default()),
+    };
+    format!("{}: {} files, all as the manifest says\n{signed}", verified.bundle.display(), verified.files)
 }

@@ -134,6 +134,7 @@ impl Engines {
     pub fn of(paths: &[PathBuf], adapters: &[PathBuf], device: Device, screen: &Screen) -> Result<Engines> {
         let mut engines = Engines::default();
         for path in paths {
+            bundle::archive::refuse(path)?;
             match path.is_file() {
                 true => engines.file(path, adapters),
                 false => engines.bundle(&Bundle::open(path)?, device, screen)?,

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use super::kept;
+use super::merge::write_json;
 use super::tensorrt::compile_in_child;
 use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
 use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
-use crate::bundle::{self, AdapterEntry, EngineEntry, Manifest, PassEntry, Skipped};
-use crate::checkpoint::json;
+use crate::bundle::{self, AdapterEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, Skipped};
+use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
 use crate::ir::{Graph, ValueId};
 use crate::output::Stage;
@@ -126,7 +128,7 @@ impl<'a> Assembly<'a> {
         let job = TensorRtJob {
             onnx: onnx.to_owned(),
             plan: self.stage.path(&plan),
-            layers: self.stage.path(&format!("engines/{}.layers.json", entry.name)),
+            layers: self.stage.path(&layers_path(&entry.name)),
             target: spec.target.to_string(),
             shapes,
             options: TensorRtOptions::default(),
@@ -159,6 +161,7 @@ impl<'a> Assembly<'a> {
         if self.model_file.is_none() {
             let copy = self.stage.path(bundle::TOKENIZER);
             std::fs::copy(&tokenizer, &copy).map_err(|e| Error::io("copying", &tokenizer, &e))?;
+            kept::keep(self.model, &classes, max_length, self.stage.dir())?;
         }
         let name = match &self.request.recipe.name {
             Some(name) => name.clone(),
@@ -170,7 +173,7 @@ impl<'a> Assembly<'a> {
         let own = Some(whole).filter(|path| path.starts_with(&self.model.checkpoint.dir));
         super::pruned::forget_vocabulary(self.stage)?;
         let sources = self.model.checkpoint.files.iter().chain(own);
-        let manifest = Manifest {
+        let mut manifest = Manifest {
             schema: bundle::SCHEMA.to_owned(),
             kilnc: env!("CARGO_PKG_VERSION").to_owned(),
             name,
@@ -184,9 +187,11 @@ impl<'a> Assembly<'a> {
                 .collect::<Result<_>>()?,
             adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
             combined: self.request.source.combine.as_ref().map(ToString::to_string),
+            licences: licences(self.model),
             calibration: self.calibrator.entry()?,
             pruning: cut.pruning,
             vocabulary: cut.vocabulary,
+            varying: self.made.iter().flat_map(|made| varying(&made.entry)).collect(),
             engines: self.made.into_iter().map(|made| made.entry).collect(),
             skipped: self.skipped,
             files: bundle::digest_tree(self.stage.dir())?,
@@ -194,11 +199,37 @@ impl<'a> Assembly<'a> {
         if self.model_file.is_some() {
             return Ok(manifest);
         }
-        let text = serde_json::to_string_pretty(&manifest).map_err(|e| Error::bug(format!("the manifest: {e}")))?;
-        let path = self.stage.path(bundle::MANIFEST);
-        std::fs::write(&path, text + "\n").map_err(|e| Error::io("writing", &path, &e))?;
+        // The bill holds the digests of the engines, and the manifest that of the bill.
+        let bill = self.stage.path(bundle::BOM);
+        write_json(&bill, &bundle::bom(&manifest))?;
+        manifest.files.push(bundle::digest(&bill, bundle::BOM)?);
+        manifest.files.sort_by(|a, b| a.path.cmp(&b.path));
+        write_json(&self.stage.path(bundle::MANIFEST), &manifest)?;
         Ok(manifest)
     }
+}
+
+/// The licences of what a model was made of.
+fn licences(model: &Model) -> Vec<LicenceEntry> {
+    let adapters = model.merged.iter().map(|(source, _)| source.dir.as_path());
+    let entry = |dir: &Path| {
+        let stated = licence::of(dir);
+        LicenceEntry { of: json::file_name(dir), licence: stated.name, from: stated.from.map(str::to_owned) }
+    };
+    std::iter::once(model.checkpoint.dir.as_path()).chain(adapters).map(entry).collect()
+}
+
+/// The files of an engine whose bytes are chosen anew by every run of a compiling library.
+fn varying(entry: &EngineEntry) -> Vec<String> {
+    match entry.compiled_by {
+        Some(_) => vec![entry.file.clone(), layers_path(&entry.name)],
+        None => Vec::new(),
+    }
+}
+
+/// Where the list of a plan's layers is in a bundle.
+fn layers_path(engine: &str) -> String {
+    format!("engines/{engine}.layers.json")
 }
 
 /// Removes an ONNX file of the stage that is not part of the bundle, and the weights beside it.

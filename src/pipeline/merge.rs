@@ -157,7 +157,7 @@ impl Shape {
 }
 
 /// The class of a family for a task, by one of the family's other classes.
-fn class(old: &str, task: Task) -> String {
+pub(super) fn class(old: &str, task: Task) -> String {
     let ends = ["For", "LMHead", "Model"].into_iter().filter_map(|end| old.find(end));
     let family = old.get(..ends.min().unwrap_or(old.len())).unwrap_or_default();
     // XLNet's class without this word searches beams.
@@ -220,12 +220,17 @@ fn config(adapted: &Adapted, shape: &Shape, request: &MergeRequest) -> Result<Va
         config.insert(key.to_owned(), name.into());
     }
     if let Some(labels) = labels(adapted, shape, request)? {
-        let by_number = labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label)));
-        let by_name = labels.iter().enumerate().map(|(i, label)| (label.clone(), json!(i)));
-        config.insert("id2label".to_owned(), Value::Object(by_number.collect()));
-        config.insert("label2id".to_owned(), Value::Object(by_name.collect()));
+        name_labels(&mut config, &labels);
     }
     Ok(Value::Object(config))
+}
+
+/// Enters the names of a classifier's answers into a configuration.
+pub(super) fn name_labels(config: &mut Map<String, Value>, labels: &[String]) {
+    let by_number = labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label)));
+    let by_name = labels.iter().enumerate().map(|(i, label)| (label.clone(), json!(i)));
+    config.insert("id2label".to_owned(), Value::Object(by_number.collect()));
+    config.insert("label2id".to_owned(), Value::Object(by_name.collect()));
 }
 
 /// The labels, where the configuration has to get others.
@@ -276,7 +281,8 @@ fn copy(from: &Path, path: &Path, to: &Path) -> Result<String> {
     Ok(names.join("/"))
 }
 
-fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
+/// Writes JSON as people read it.
+pub(super) fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::bug(format!("{}: {e}", path.display())))?;
     std::fs::write(path, text + "\n").map_err(|e| Error::io("writing", path, &e))
 }

@@ -8,6 +8,7 @@ mod classes;
 mod cut;
 mod fitting;
 mod formats;
+mod kept;
 mod limits;
 mod merge;
 mod plans;

@@ -1,0 +1,199 @@
+//! What a bundle is made of, as a bill of materials: CycloneDX 1.6 in JSON, with the model's card.
+//!
+//! There is no serial number and no time in it, which CycloneDX leaves to the writer: the same bundle has the same bytes.
+
+use serde_json::{Map, Value, json};
+
+use super::{EngineEntry, FileEntry, LicenceEntry, Manifest};
+
+/// The name of the bill in a bundle.
+pub const BOM: &str = "bom.cdx.json";
+
+/// Names of licences on the Hub, and SPDX's where they differ by more than capitals of the same letters.
+const SPDX: [(&str, &str); 16] = [
+    ("apache-2.0", "Apache-2.0"),
+    ("mit", "MIT"),
+    ("bsd-2-clause", "BSD-2-Clause"),
+    ("bsd-3-clause", "BSD-3-Clause"),
+    ("cc0-1.0", "CC0-1.0"),
+    ("cc-by-4.0", "CC-BY-4.0"),
+    ("cc-by-sa-3.0", "CC-BY-SA-3.0"),
+    ("cc-by-sa-4.0", "CC-BY-SA-4.0"),
+    ("cc-by-nc-4.0", "CC-BY-NC-4.0"),
+    ("cc-by-nc-sa-4.0", "CC-BY-NC-SA-4.0"),
+    ("gpl-2.0", "GPL-2.0-only"),
+    ("gpl-3.0", "GPL-3.0-only"),
+    ("lgpl-3.0", "LGPL-3.0-only"),
+    ("agpl-3.0", "AGPL-3.0-only"),
+    ("mpl-2.0", "MPL-2.0"),
+    ("isc", "ISC"),
+];
+
+/// The bill of a bundle. Its manifest lists every file but the bill itself.
+pub fn bom(manifest: &Manifest) -> Value {
+    let mut components = vec![checkpoint(manifest)];
+    components.extend((0..manifest.adapters.len()).map(|i| adapter(manifest, i)));
+    components.extend(manifest.engines.iter().map(|engine| component_of(engine, &manifest.files)));
+    components.extend(
+        runtimes(manifest)
+            .into_iter()
+            .map(|name| json!({ "type": "library", "bom-ref": runtime_ref(&name), "name": name, "scope": "required" })),
+    );
+    json!({
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "tools": { "components": [{ "type": "application", "name": "kilnc", "version": manifest.kilnc }] },
+            "component": model(manifest),
+        },
+        "components": components,
+        "dependencies": dependencies(manifest),
+    })
+}
+
+/// The SPDX name of a licence, by the name that the Hub has for it.
+pub fn spdx(name: &str) -> Option<&'static str> {
+    SPDX.into_iter().find(|(hub, _)| hub.eq_ignore_ascii_case(name)).map(|(_, spdx)| spdx)
+}
+
+fn model(manifest: &Manifest) -> Value {
+    let first = manifest.engines.first();
+    let ports = |ports: Option<&Vec<String>>| -> Vec<Value> {
+        ports.into_iter().flatten().map(|port| json!({ "format": port })).collect()
+    };
+    let mut card = json!({
+        "modelParameters": {
+            "task": manifest.task.name(),
+            "architectureFamily": "transformer",
+            "modelArchitecture": manifest.model_type,
+            "inputs": ports(first.map(|engine| &engine.inputs)),
+            "outputs": ports(first.map(|engine| &engine.outputs)),
+        },
+        "considerations": {
+            "technicalLimitations": [format!("texts are cut to {} tokens", manifest.max_length)],
+        },
+    });
+    let metrics: Vec<Value> = manifest.engines.iter().flat_map(metrics).collect();
+    if let (Some(card), false) = (card.as_object_mut(), metrics.is_empty()) {
+        card.insert("quantitativeAnalysis".to_owned(), json!({ "performanceMetrics": metrics }));
+    }
+    json!({
+        "type": "machine-learning-model",
+        "bom-ref": "model",
+        "name": manifest.name,
+        "modelCard": card,
+    })
+}
+
+/// What an engine was held against, each measure with the engine as its slice.
+fn metrics(engine: &EngineEntry) -> Vec<Value> {
+    let of_gate = |gate: &super::GateEntry| {
+        let told = format!("against {} on {}", gate.against, gate.on);
+        let metric = move |measure: &str, value: f64| json!({ "type": format!("{measure} {told}"), "value": value.to_string(), "slice": engine.name });
+        let checks = gate.checks.iter().map(|check| metric(&check.measure, check.found));
+        let accuracy = gate.accuracy.map(|accuracy| metric("accuracy", accuracy.found));
+        checks.chain(accuracy).collect::<Vec<_>>()
+    };
+    engine.gates.iter().flat_map(of_gate).collect()
+}
+
+fn checkpoint(manifest: &Manifest) -> Value {
+    let licence = manifest.licences.first();
+    let name = licence.map_or(manifest.model_type.as_str(), |licence| licence.of.as_str());
+    let mut made = source("checkpoint", name, &manifest.sources);
+    insert(&mut made, "licenses", licence.and_then(licences));
+    made
+}
+
+fn adapter(manifest: &Manifest, i: usize) -> Value {
+    let Some(entry) = manifest.adapters.get(i) else { return Value::Null };
+    let mut made = source(&adapter_ref(i), &entry.name, &entry.files);
+    insert(&mut made, "licenses", manifest.licences.get(i + 1).and_then(licences));
+    let properties = json!([
+        { "name": "kilnc:kind", "value": entry.kind },
+        { "name": "kilnc:scale", "value": entry.scale.to_string() },
+    ]);
+    insert(&mut made, "properties", Some(properties));
+    made
+}
+
+/// A folder of trained weights, with its files.
+fn source(reference: &str, name: &str, files: &[FileEntry]) -> Value {
+    let file = |file: &FileEntry| json!({ "type": "file", "name": file.path, "hashes": hashes(file) });
+    json!({
+        "type": "machine-learning-model",
+        "bom-ref": reference,
+        "name": name,
+        "components": files.iter().map(file).collect::<Vec<_>>(),
+    })
+}
+
+fn component_of(engine: &EngineEntry, files: &[FileEntry]) -> Value {
+    let mut made = json!({
+        "type": "machine-learning-model",
+        "bom-ref": engine_ref(engine),
+        "name": engine.name,
+        "properties": [
+            { "name": "kilnc:file", "value": engine.file },
+            { "name": "kilnc:target", "value": engine.target },
+            { "name": "kilnc:precision", "value": engine.precision.name() },
+        ],
+    });
+    let file = files.iter().find(|file| file.path == engine.file);
+    insert(&mut made, "hashes", file.map(hashes));
+    made
+}
+
+fn hashes(file: &FileEntry) -> Value {
+    json!([{ "alg": "SHA-256", "content": file.sha256 }])
+}
+
+/// A licence by its SPDX name, or by the name that it has where SPDX has none.
+fn licences(entry: &LicenceEntry) -> Option<Value> {
+    let names = entry.licence.as_deref()?.split(", ");
+    let licence = |name: &str| match spdx(name) {
+        Some(id) => json!({ "license": { "id": id } }),
+        None => json!({ "license": { "name": name } }),
+    };
+    Some(names.map(licence).collect())
+}
+
+/// What opens the engines, each once.
+fn runtimes(manifest: &Manifest) -> Vec<String> {
+    let mut names: Vec<String> = manifest.engines.iter().map(|engine| engine.runtime.to_string()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The model is its engines; an engine comes of the checkpoint and the adapters, and is opened by a runtime.
+fn dependencies(manifest: &Manifest) -> Value {
+    let sources = || std::iter::once("checkpoint".to_owned()).chain((0..manifest.adapters.len()).map(adapter_ref));
+    let of = |engine: &EngineEntry| {
+        let needed: Vec<String> = sources().chain([runtime_ref(&engine.runtime.to_string())]).collect();
+        json!({ "ref": engine_ref(engine), "dependsOn": needed })
+    };
+    let engines: Vec<String> = manifest.engines.iter().map(engine_ref).collect();
+    let model = json!({ "ref": "model", "dependsOn": engines });
+    std::iter::once(model).chain(manifest.engines.iter().map(of)).collect()
+}
+
+fn adapter_ref(i: usize) -> String {
+    format!("adapter:{i}")
+}
+
+fn engine_ref(engine: &EngineEntry) -> String {
+    format!("engine:{}", engine.name)
+}
+
+fn runtime_ref(name: &str) -> String {
+    format!("runtime:{name}")
+}
+
+fn insert(object: &mut Value, key: &str, value: Option<Value>) {
+    if let (Some(fields), Some(value)) = (object.as_object_mut().map(|fields: &mut Map<String, Value>| fields), value) {
+        fields.insert(key.to_owned(), value);
+    }
+}

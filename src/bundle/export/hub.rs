@@ -1,0 +1,65 @@
+//! The layout of Optimum and Transformers.js: the configuration and the tokenizer at the top, models in `onnx/`.
+
+use std::path::Path;
+
+use super::{Exported, Folder, for_onnx_runtime, none_fits};
+use crate::bundle::{Bundle, EngineEntry, HUB, TOKENIZER};
+use crate::error::{Error, Result};
+use crate::precision::Precision;
+
+/// Files that Transformers.js does not do without.
+const NEEDED: [&str; 2] = ["config.json", "tokenizer_config.json"];
+
+/// Writes a bundle in the Hub's layout into an empty folder.
+pub fn export(bundle: &Bundle, dir: &Path) -> Result<Exported> {
+    let mut folder = Folder::new(dir);
+    let engines = for_onnx_runtime(bundle, &mut folder.exported.notes);
+    if engines.is_empty() {
+        return Err(none_fits(bundle));
+    }
+    let kept: Vec<&str> = bundle.manifest.files.iter().filter_map(|file| within(&file.path)).collect();
+    if !kept.contains(&"config.json") {
+        return Err(Error::unsupported(format!("the bundle has no {HUB}/config.json, which the layout needs"))
+            .hint("build it again: kilnc keeps the checkpoint's configuration since this version"));
+    }
+    for name in &kept {
+        folder.copy(&bundle.file(&format!("{HUB}/{name}"))?, name)?;
+    }
+    folder.copy(&bundle.file(TOKENIZER)?, TOKENIZER)?;
+    for name in NEEDED.iter().filter(|name| !kept.contains(name)) {
+        folder
+            .exported
+            .notes
+            .push(format!("there is no {name}: the checkpoint has none, and Transformers.js wants one"));
+    }
+    for engine in in_order(engines) {
+        let name = format!("{}.onnx", file_name(engine.precision));
+        match folder.exported.files.iter().any(|file| *file == format!("onnx/{name}")) {
+            false => folder.engine(bundle, engine, "onnx", &name)?,
+            true => folder.exported.notes.push(format!("{} is left out: {name} is another's place", engine.name)),
+        }
+    }
+    Ok(folder.done())
+}
+
+/// The name of a file that is kept for this layout.
+fn within(path: &str) -> Option<&str> {
+    path.strip_prefix(HUB)?.strip_prefix('/')
+}
+
+/// Those first that have the better right to a name: several 8-bit formats have one between them.
+fn in_order(mut engines: Vec<&EngineEntry>) -> Vec<&EngineEntry> {
+    engines.sort_by_key(|engine| Precision::ALL.iter().position(|precision| *precision == engine.precision));
+    engines
+}
+
+/// The name by which Transformers.js finds a precision (its `dtype`); Optimum is told it.
+fn file_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Fp32 => "model",
+        Precision::Fp16 => "model_fp16",
+        Precision::Bf16 => "model_bf16",
+        Precision::Int4 => "model_q4",
+        Precision::Int8 | Precision::Int8Fast | Precision::Int8Static | Precision::Int8Weights => "model_quantized",
+    }
+}

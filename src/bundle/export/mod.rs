@@ -1,0 +1,104 @@
+//! A bundle in the layouts of others: what reads them needs nothing of kilnc.
+
+mod hub;
+mod oci;
+mod triton;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Bundle, EngineEntry};
+use crate::error::{Error, Result, printable};
+use crate::runtime::Runtime;
+
+pub use hub::export as hub;
+pub use oci::{Image, export as oci};
+pub use triton::{Repository, export as triton};
+
+/// What is written, for what reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Layout {
+    /// Optimum's and Transformers.js' folder.
+    Hub,
+    /// A model repository of Triton Inference Server.
+    Triton,
+    /// An OCI image layout after CNCF's ModelPack.
+    Oci,
+}
+
+/// What an export made.
+#[derive(Debug, Default, Serialize)]
+pub struct Exported {
+    /// The files, by their paths in the folder.
+    pub files: Vec<String>,
+    /// The engines that are among them.
+    pub engines: Vec<String>,
+    /// What is left out or has to be known, with the reason.
+    pub notes: Vec<String>,
+}
+
+/// A folder that is being filled.
+struct Folder<'a> {
+    dir: &'a Path,
+    exported: Exported,
+}
+
+impl<'a> Folder<'a> {
+    fn new(dir: &'a Path) -> Folder<'a> {
+        Folder { dir, exported: Exported::default() }
+    }
+
+    /// The place of a file, with the folders around it.
+    fn place(&mut self, path: &str) -> Result<PathBuf> {
+        let to = self.dir.join(path);
+        if let Some(parent) = to.parent() {
+            std::fs::create_dir_all(parent).map_err(|e| Error::io("writing to", parent, &e))?;
+        }
+        self.exported.files.push(path.to_owned());
+        Ok(to)
+    }
+
+    fn copy(&mut self, from: &Path, path: &str) -> Result<()> {
+        let to = self.place(path)?;
+        std::fs::copy(from, to).map(drop).map_err(|e| Error::io("copying", from, &e))
+    }
+
+    fn write(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        let to = self.place(path)?;
+        std::fs::write(&to, content).map_err(|e| Error::io("writing", &to, &e))
+    }
+
+    /// Copies an engine under another name. What stands beside it keeps its own, by which the engine refers to it.
+    fn engine(&mut self, bundle: &Bundle, entry: &EngineEntry, folder: &str, name: &str) -> Result<()> {
+        let beside = format!("{}_data", entry.file);
+        if bundle.manifest.files.iter().any(|file| file.path == beside) {
+            let own = beside.rsplit('/').next().unwrap_or(&beside);
+            self.copy(&bundle.file(&beside)?, &format!("{folder}/{own}"))?;
+        }
+        self.copy(&bundle.file(&entry.file)?, &format!("{folder}/{name}"))?;
+        self.exported.engines.push(entry.name.clone());
+        Ok(())
+    }
+
+    fn done(mut self) -> Exported {
+        self.exported.files.sort();
+        self.exported
+    }
+}
+
+/// The engines that any ONNX Runtime opens, and a note on each of the others.
+fn for_onnx_runtime<'a>(bundle: &'a Bundle, notes: &mut Vec<String>) -> Vec<&'a EngineEntry> {
+    let (fit, others): (Vec<_>, Vec<_>) =
+        bundle.manifest.engines.iter().partition(|engine| engine.runtime == Runtime::Ort);
+    let note = |engine: &&EngineEntry| format!("{} is left out: it is for {}", engine.name, engine.runtime);
+    notes.extend(others.iter().map(note));
+    fit
+}
+
+/// Fails where there is no engine for ONNX Runtime.
+fn none_fits(bundle: &Bundle) -> Error {
+    let names: Vec<_> = bundle.manifest.engines.iter().map(|engine| printable(&engine.name)).collect();
+    Error::unsupported(format!("the bundle has no engine for ONNX Runtime; it has {}", names.join(", ")))
+        .hint("build it with --target ort-cpu, too")
+}

@@ -1,0 +1,113 @@
+//! `kilnc bundle export`: a bundle in the layouts of others.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::bundle::Bundle;
+use crate::bundle::export::{self, Exported, Image, Layout, Repository};
+use crate::cli::Screen;
+use crate::error::{Error, Result};
+use crate::output::{self, Stage};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  kilnc bundle export sections.kiln --layout hub -o sections-onnx
+  kilnc bundle export sections.kiln --layout triton --name sections --max-batch 16 -o models
+  kilnc bundle export sections.kiln --layout oci --tag 1.0 -o sections-oci
+
+hub is read by Optimum and Transformers.js, triton by Triton Inference Server, oci by what copies images and artifacts
+(skopeo, oras, modctl). The folder is new or empty: an export never replaces anything.")]
+pub struct ExportArgs {
+    /// The bundle.
+    bundle: PathBuf,
+    /// What is to read it.
+    #[arg(long, value_enum)]
+    layout: Layout,
+    /// triton: the model's name; the bundle's, if not given.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// triton: the engine; the fastest on ONNX Runtime, if not given.
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
+    /// triton: the model's version; 1, if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    version: Option<u32>,
+    /// triton: most texts in a batch; 32, if not given. 0 puts none together.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=65536))]
+    max_batch: Option<u32>,
+    /// triton: how long a text waits for others, in microseconds; 1000, if not given.
+    #[arg(long, value_name = "MICROSECONDS")]
+    max_delay: Option<u32>,
+    /// oci: the image's tag; latest, if not given.
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
+    /// The folder.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+impl ExportArgs {
+    /// Fails where an argument is for another layout.
+    fn check(&self) -> Result<()> {
+        let of_triton = [
+            ("--name", self.name.is_some()),
+            ("--engine", self.engine.is_some()),
+            ("--version", self.version.is_some()),
+            ("--max-batch", self.max_batch.is_some()),
+            ("--max-delay", self.max_delay.is_some()),
+        ];
+        let triton = of_triton.map(|(flag, given)| (flag, Layout::Triton, given));
+        let all = triton.into_iter().chain([("--tag", Layout::Oci, self.tag.is_some())]);
+        match all.into_iter().find(|(_, layout, given)| *given && *layout != self.layout) {
+            None => Ok(()),
+            Some((flag, layout, _)) => {
+                let layout = if layout == Layout::Oci { "oci" } else { "triton" };
+                Err(Error::bad_input(format!("{flag} is for --layout {layout}")))
+            }
+        }
+    }
+
+    fn repository(&self) -> Repository {
+        let usual = Repository::default();
+        Repository {
+            name: self.name.clone(),
+            engine: self.engine.clone(),
+            version: self.version.unwrap_or(usual.version),
+            max_batch: self.max_batch.unwrap_or(usual.max_batch),
+            max_delay: self.max_delay.unwrap_or(usual.max_delay),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Done {
+    output: PathBuf,
+    #[serde(flatten)]
+    exported: Exported,
+}
+
+pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
+    args.check()?;
+    output::check_apart(&args.output, [args.bundle.as_path()])?;
+    let bundle = Bundle::open(&args.bundle)?;
+    let stage = Stage::new(&args.output, is_empty)?;
+    let exported = match args.layout {
+        Layout::Hub => export::hub(&bundle, stage.dir())?,
+        Layout::Triton => export::triton(&bundle, &args.repository(), stage.dir())?,
+        Layout::Oci => export::oci(&bundle, &Image { tag: args.tag.clone() }, stage.dir())?,
+    };
+    stage.commit_dir()?;
+    exported.notes.iter().for_each(|note| screen.note(format!("  {note}")));
+    screen.result(&Done { output: args.output, exported }, |done| {
+        let engines = done.exported.engines.join(", ");
+        format!("{}: {} files, with {engines}\n", done.output.display(), done.exported.files.len())
+    })
+}
+
+/// Whether a folder has nothing in it that would be lost. An export does not say of itself that it is one.
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
+}

@@ -1,0 +1,50 @@
+//! `kilnc bundle keygen`: a pair of keys.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::bundle::signing::{Curve, PrivateKey};
+use crate::cli::Screen;
+use crate::error::Result;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  kilnc bundle keygen -o release.pem
+  kilnc bundle keygen --curve p384 -o release.pem
+
+Writes the private key, which only its owner may read, and the public one beside it with .pub at the end. Both are in PEM
+as OpenSSL reads it, and no file is ever replaced.")]
+pub struct KeygenArgs {
+    /// The curve.
+    #[arg(long, value_enum, default_value_t)]
+    curve: Curve,
+    /// The private key.
+    #[arg(short, long, value_name = "KEY")]
+    output: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Made {
+    private: PathBuf,
+    public: PathBuf,
+    /// What signatures call the key: the SHA-256 of the public one.
+    key: String,
+}
+
+pub fn run(args: KeygenArgs, screen: &Screen) -> Result<()> {
+    let key = PrivateKey::generate(args.curve)?;
+    let public = key.write(&args.output)?;
+    let made = Made { private: args.output, public, key: key.public().hint()? };
+    screen.result(&made, |made| {
+        format!(
+            "{} signs: keep it secret\n{} verifies: give it to those who get your bundles\n\
+             next: kilnc bundle sign BUNDLE --key {}\n",
+            made.private.display(),
+            made.public.display(),
+            made.private.display()
+        )
+    })
+}

@@ -1,0 +1,56 @@
+//! What a bundle keeps of the checkpoint for the Hub's layout: the configuration, as it is now, and what
+//! `transformers` and Transformers.js want to know of the tokenizer.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{Model, merge};
+use crate::bundle::HUB;
+use crate::checkpoint::json as files;
+use crate::error::{Error, Result};
+use crate::runtime::{Classes, Reading};
+
+/// Files of a tokenizer beside tokenizer.json that are read with it. Those that it was made from are left out.
+const TOKENIZER: [&str; 2] = ["special_tokens_map.json", "added_tokens.json"];
+
+/// The file whose limit on a text's length is the bundle's.
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// Writes the files into the bundle.
+pub(super) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: &Path) -> Result<()> {
+    let to = bundle.join(HUB);
+    std::fs::create_dir(&to).map_err(|e| Error::io("writing to", bundle, &e))?;
+    merge::write_json(&to.join("config.json"), &config(model, classes)?)?;
+    for name in TOKENIZER.into_iter().filter(|name| model.tokenizer.join(name).is_file()) {
+        let from = model.tokenizer.join(name);
+        std::fs::copy(&from, to.join(name)).map_err(|e| Error::io("copying", &from, &e))?;
+    }
+    let from = model.tokenizer.join(TOKENIZER_CONFIG);
+    if from.is_file() {
+        let mut config: Map<String, Value> = files::read(&from)?;
+        config.insert("model_max_length".to_owned(), json!(max_length));
+        merge::write_json(&to.join(TOKENIZER_CONFIG), &config)?;
+    }
+    Ok(())
+}
+
+/// The checkpoint's configuration with the class, the labels and the reading of what was built.
+fn config(model: &Model, classes: &Classes) -> Result<Value> {
+    let mut config: Map<String, Value> = files::parse(&model.checkpoint.config, "config.json")?;
+    if let Some(old) = model.checkpoint.common.architectures.iter().flatten().next() {
+        config.insert("architectures".to_owned(), json!([merge::class(old, model.task)]));
+    }
+    if model.task.has_labels() {
+        merge::name_labels(&mut config, &classes.labels);
+    }
+    let problem = match classes.reading {
+        Reading::ManyLabels => Some("multi_label_classification"),
+        Reading::Numbers => Some("regression"),
+        Reading::OneLabel | Reading::Score => None,
+    };
+    if let (Some(problem), true) = (problem, model.task.has_labels()) {
+        config.insert("problem_type".to_owned(), problem.into());
+    }
+    Ok(Value::Object(config))
+}
