@@ -9,7 +9,7 @@
 //! 5. [`passes`] change the graph: fuse, quantize, narrow.
 //! 6. [`back`] lowers it for a [`target`] and writes the engine's files.
 //! 7. [`runtime`] opens engines and answers texts; [`eval`] says whether the answers are right; [`mod@bench`] how fast.
-//! 8. [`bundle`] is what is shipped.
+//! 8. [`bundle`] is what is shipped; [`answer`] answers the questions of its task with it.
 //!
 //! [`pipeline`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.
 //! [`output`] puts files in place safely, [`child`] runs parts in processes of their own.
@@ -19,6 +19,7 @@
 compile_error!("kilnc reads and writes little-endian tensors as they stand in memory");
 
 pub mod adapter;
+pub mod answer;
 pub mod arch;
 pub mod back;
 pub mod bench;

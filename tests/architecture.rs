@@ -31,6 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("eval", &["error", "runtime", "task", "checkpoint::json", "checkpoint::safetensors", "ir::DType", "ir::Weight"]),
     ("bench", &["error", "runtime", "eval", "bundle", "task", "target", "child"]),
     ("bundle", &["error", "output", "checkpoint", "task", "target", "precision", "shapes", "runtime", "eval::Check"]),
+    ("answer", &["error", "runtime", "bundle", "task", "checkpoint::json", "eval::Lines"]),
     ("recipe", &["*"]),
     ("pipeline", &["*"]),
     ("tune", &["*"]),
