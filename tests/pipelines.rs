@@ -156,7 +156,7 @@ fn every_task_answers_as_the_pipelines_do() {
     let cases = cases();
     let mut by_folder: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
     cases.iter().for_each(|case| by_folder.entry(&case.folder).or_default().push(case));
-    assert!(by_folder.len() >= 14 && cases.len() > 300, "{} folders, {} cases", by_folder.len(), cases.len());
+    assert!(by_folder.len() >= 14 && cases.len() > 250, "{} folders, {} cases", by_folder.len(), cases.len());
     let mut wrong = Vec::new();
     for (folder, cases) in by_folder {
         for target in [Target::OrtCpu, Target::Tract] {

@@ -55,6 +55,7 @@ mod classes;
 mod groups;
 pub mod lines;
 mod masks;
+mod options;
 mod spans;
 mod tokens;
 mod vectors;
@@ -69,53 +70,14 @@ use crate::runtime::{self, Classes, Encoded, Engine, Lengths, Slide, TextEncoder
 use crate::task::Task;
 
 use batches::{Asked, Batches};
+use options::lengths;
 
 pub use classes::{Join, Labels};
 pub use groups::Aggregation;
 pub use masks::{Fill, MOST_MASKS};
+pub use options::Options;
 pub use spans::Span;
 pub use tokens::Entity;
-
-/// How texts are asked and answers told.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Longest window in tokens; the model's own, if not given.
-    pub window: Option<usize>,
-    /// How many tokens a window shares with the one before it; a quarter of a window, if not given.
-    pub stride: Option<usize>,
-    /// Whether a text that is longer than a window is cut, rather than read in several.
-    pub truncate: bool,
-    /// How many windows are run together. One keeps answers apart: engines in 8 bits with dynamic ranges scale a whole
-    /// batch at once.
-    pub batch: usize,
-    /// How the scores of several windows become one.
-    pub join: Join,
-    /// How many answers are told: labels, spans or tokens. If not given, the labels that are chosen, one span, five
-    /// tokens.
-    pub top_k: Option<usize>,
-    /// How tokens become entities.
-    pub aggregation: Aggregation,
-    /// Longest answer to a question, in tokens.
-    pub longest_answer: usize,
-    /// Whether a question may have no answer; then the empty one competes with the others.
-    pub no_answer: bool,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            window: None,
-            stride: None,
-            truncate: false,
-            batch: 1,
-            join: Join::default(),
-            top_k: None,
-            aggregation: Aggregation::default(),
-            longest_answer: 15,
-            no_answer: false,
-        }
-    }
-}
 
 /// What a model is for, and how its answers are read.
 #[derive(Clone, Debug)]
@@ -361,25 +323,6 @@ impl Model {
     }
 }
 
-fn lengths(options: &Options, model: &Model, longest: usize) -> Result<Lengths> {
-    let window = options.window.unwrap_or(longest);
-    if !(2..=longest).contains(&window) {
-        return Err(Error::bad_input(format!("a window of {window} tokens is outside 2…{longest}"))
-            .hint("the model reads no more at once"));
-    }
-    let stride = options.stride.unwrap_or(window / 4);
-    if stride >= window {
-        return Err(Error::bad_input(format!(
-            "the stride is {stride}, which is no less than the window of {window} tokens"
-        ))
-        .hint("the stride is what two windows share; a quarter of a window is taken where nothing is said"));
-    }
-    if options.batch == 0 {
-        return Err(Error::bad_input("a batch of 0 texts"));
-    }
-    Ok(Lengths { window, stride, truncate: options.truncate, slide: model.slide() })
-}
-
 /// Fails where a text is not what the task asks for.
 fn check(task: Task, TextInput { text, pair }: TextInput) -> Result<()> {
     if text.trim().is_empty() || pair.is_some_and(|pair| pair.trim().is_empty()) {
@@ -400,19 +343,6 @@ fn check(task: Task, TextInput { text, pair }: TextInput) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn windows_and_strides_that_cannot_be_are_refused() {
-        let model = Model::new(Task::TextClassification, Classes::default(), "bert");
-        let said = |options: Options| lengths(&options, &model, 64).unwrap_err().message().to_owned();
-        let options = Options::default();
-        assert_eq!(said(Options { window: Some(65), ..options }), "a window of 65 tokens is outside 2…64");
-        assert_eq!(said(Options { window: Some(1), ..options }), "a window of 1 tokens is outside 2…64");
-        let expected = "the stride is 64, which is no less than the window of 64 tokens";
-        assert_eq!(said(Options { stride: Some(64), ..options }), expected);
-        assert_eq!(said(Options { batch: 0, ..options }), "a batch of 0 texts");
-        assert_eq!(lengths(&options, &model, 64).unwrap().stride, 16);
-    }
 
     #[test]
     fn what_a_task_asks_for_is_checked() {

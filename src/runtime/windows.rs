@@ -218,6 +218,22 @@ mod tests {
     }
 
     #[test]
+    fn every_token_is_in_a_window_that_is_no_longer_than_allowed() {
+        for (content, window, stride) in
+            (1..40).flat_map(|c| (3..12).flat_map(move |w| (0..w - 2).map(move |s| (c, w, s))))
+        {
+            let encoded = encoded(content, window, stride);
+            for token in 0..content + 2 {
+                let by = &encoded.windows[encoded.window_of(token).unwrap()];
+                assert!(by.tokens.contains(&token), "{token} of {content} in {window} by {stride}");
+            }
+            assert!(encoded.windows.iter().all(|w| w.tokens.len() <= window));
+            let ends = encoded.windows.iter().map(|w| w.slid.end);
+            assert_eq!(ends.filter(|end| *end == content + 1).count(), 1, "{content} in {window} by {stride}");
+        }
+    }
+
+    #[test]
     fn a_stride_without_room_for_more_is_refused() {
         let error = windows(10, 6, 4).unwrap_err();
         let expected = "a window of 6 tokens has room for 4 of the text beside 2 others, which is no more than the 4 \
