@@ -14,4 +14,6 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
   cargo test --release --features tensorrt --lib --bins --tests
 fi
+# The examples of the documentation compile.
+cargo test --release --features tensorrt --doc
 RUSTDOCFLAGS="-D warnings" cargo doc --release --features tensorrt --no-deps --quiet

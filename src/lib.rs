@@ -9,7 +9,7 @@
 //! 5. [`passes`] change the graph: cut, fuse, quantize, narrow; [`calibrate`] and [`prune`] find what they are told.
 //! 6. [`back`] lowers it for a [`target`] and writes the engine's files.
 //! 7. [`runtime`] opens engines and answers texts; [`eval`] says whether the answers are right; [`mod@bench`] how fast.
-//! 8. [`bundle`] is what is shipped.
+//! 8. [`bundle`] is what is shipped; [`answer`] answers the questions of its task with it.
 //!
 //! [`pipeline`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.
 //! [`vocabulary`] cuts a tokenizer down to what a corpus uses, [`output`] puts files in place safely, [`observer`] hears of
@@ -20,6 +20,7 @@
 compile_error!("kilnc reads and writes little-endian tensors as they stand in memory");
 
 pub mod adapter;
+pub mod answer;
 pub mod arch;
 pub mod back;
 pub mod bench;

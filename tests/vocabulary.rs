@@ -37,7 +37,8 @@ struct Asked {
 
 impl Asked {
     fn of(model: &Model, target: &Target, runtime: Runtime) -> Asked {
-        let graph = pipeline::compile(&model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
+        let graph =
+            pipeline::compile(&model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
         let place = place();
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {}).unwrap();

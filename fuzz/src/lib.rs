@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use kilnc::answer::lines::check_lines;
 use kilnc::arch::{self, FAMILIES};
 use kilnc::bundle::signing::{self, PublicKey};
 use kilnc::bundle::{self, Bundle, Manifest};
@@ -170,8 +171,11 @@ pub fn recipe(bytes: &[u8]) {
     }
 }
 
-/// Labelled texts. None of those that are read is empty or has a label of its own.
+/// Labelled texts, and texts to answer. None of those that are read is empty or has a label of its own.
 pub fn texts(bytes: &[u8]) {
+    for task in Task::ALL {
+        judged(check_lines(bytes, "t.jsonl", task));
+    }
     for reading in [Reading::OneLabel, Reading::ManyLabels, Reading::Numbers] {
         let classes = Classes { labels: ["web", "mail"].map(str::to_owned).to_vec(), reading };
         for example in judged(parse_examples(bytes, "t.jsonl", &classes)).unwrap_or_default() {

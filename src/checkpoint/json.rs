@@ -46,7 +46,8 @@ fn typed<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
         let field = e.path().to_string();
-        let field = if field == "." { String::new() } else { format!("{}: ", printable(&field)) };
+        // A text that ends before a field is known has `?` for its path.
+        let field = if field == "." || field == "?" { String::new() } else { format!("{}: ", printable(&field)) };
         Error::bad_input(format!("{file}: {field}{}", printable_sentence(&e.inner().to_string())))
     })?;
     deserializer.end().map_err(|e| Error::bad_input(format!("{file}: {e}")))?;

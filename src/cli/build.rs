@@ -116,8 +116,8 @@ fn summary(manifest: &Manifest, request: &BuildRequest) -> String {
     let skipped = if skipped.is_empty() { String::new() } else { format!("; skipped: {}", skipped.join(", ")) };
     let output = request.output.display();
     let next = match manifest.task {
-        Task::TextClassification => format!("kilnc run {output} --text \"…\""),
-        _ => format!("kilnc bench {output}"),
+        Task::QuestionAnswering => format!("kilnc run {output} --question \"…\" --text \"…\""),
+        _ => format!("kilnc run {output} --text \"…\""),
     };
     format!("{output} ({:.1} MB): {}{skipped}\nnext: {next}\n", bytes as f64 / 1e6, engines.join(", "))
 }

@@ -6,12 +6,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Screen;
-use super::run::Classifier;
-use crate::bundle::Bundle;
+use crate::bundle::{self, Bundle};
 use crate::error::{Error, Result};
 use crate::eval::{Example, Parity, Score, read_examples};
 use crate::pipeline::Observer;
-use crate::runtime::{self, Options, Reading};
+use crate::runtime::{self, Engine, Options, Reading, TextEncoder, TextInput};
+use crate::task::Task;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -47,6 +47,36 @@ struct Scored {
     texts_per_second: f64,
 }
 
+/// A bundle's engine, opened with what it needs to answer.
+struct Classifier {
+    engine: Box<dyn Engine>,
+    encoder: TextEncoder,
+}
+
+impl Classifier {
+    /// Opens an engine of a bundle whose files are what the manifest says.
+    fn open(bundle: &Bundle, engine: &str) -> Result<Classifier> {
+        let manifest = &bundle.manifest;
+        if manifest.task != Task::TextClassification {
+            return Err(Error::unsupported(format!(
+                "scoring is built for text-classification; this bundle is for {}",
+                manifest.task
+            )));
+        }
+        let (entry, _) = bundle.choose(Some(engine))?;
+        Ok(Classifier {
+            engine: runtime::open_apart(entry.runtime, &bundle.engine(entry)?, Options::default(), &[])?,
+            encoder: TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, manifest.max_length)?,
+        })
+    }
+
+    /// The logits of one text.
+    fn logits(&mut self, input: TextInput) -> Result<Vec<f32>> {
+        let rows = runtime::logits(&mut *self.engine, &self.encoder, &[input])?;
+        rows.into_iter().next().ok_or_else(|| Error::bug("a text was not answered"))
+    }
+}
+
 pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let classes = bundle.classes();
@@ -57,7 +87,7 @@ pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
     let mut scored: Vec<Scored> = Vec::new();
     let mut first: Option<Vec<Vec<f32>>> = None;
     for name in engines(&bundle, &args.engine, screen) {
-        let mut classifier = Classifier::open(&args.bundle, Some(&name), Options::default(), screen)?;
+        let mut classifier = Classifier::open(&bundle, &name)?;
         screen.begin(&name, Some(examples.len() as u64));
         let start = std::time::Instant::now();
         let answers = answers(&mut classifier, &examples, screen)?;

@@ -54,6 +54,11 @@ impl Screen {
         }
     }
 
+    /// A part of the work that goes through texts, nobody knows how many.
+    pub fn begin_counting(&self, name: &str) {
+        self.start(name, None, "  {spinner} {msg} · {pos} texts · {rate} a second");
+    }
+
     fn start(&self, name: &str, total: Option<u64>, template: &str) {
         let shown = !self.quiet && std::io::stderr().is_terminal();
         let bar = match (shown, total) {

@@ -13,4 +13,5 @@ pub use gate::{Check, Gate, short};
 pub use golden::Golden;
 pub use parity::Parity;
 pub use probes::PROBES;
+pub use rows::Lines;
 pub use score::Score;

@@ -120,19 +120,21 @@ fn renamed<T: DeserializeOwned>(line: &str, place: &str, text: &str) -> Result<T
     json::from_value(fields.into(), place)
 }
 
-/// The lines of a file.
-struct Lines<R> {
+/// The lines of a file. Memory holds one of them.
+pub struct Lines<R> {
     reader: BufReader<R>,
     number: u64,
 }
 
 impl<R: Read> Lines<R> {
-    fn of(reader: R) -> Lines<R> {
+    /// The lines of what `reader` gives.
+    pub fn of(reader: R) -> Lines<R> {
         Lines { reader: BufReader::new(reader), number: 0 }
     }
 
-    /// The next line that is not blank, without its end, and its place.
-    fn read(&mut self, file: &str) -> Result<Option<(String, String)>> {
+    /// The place of the next line that is not blank, for messages, and the line without its end; `file` is what messages
+    /// call the file.
+    pub fn read(&mut self, file: &str) -> Result<Option<(String, String)>> {
         loop {
             self.number += 1;
             let place = place(file, self.number);

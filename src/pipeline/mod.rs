@@ -135,7 +135,17 @@ pub fn load(source: &Source) -> Result<Model> {
     let tokenizer = adapted::tokenizer(&checkpoint, &merged).to_owned();
     let graph = verify(drawn.graph)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
-    Ok(Model { graph, trained: None, whole_tokenizer: None, merged, tokenizer, task: drawn.task, unused: drawn.unused, extended, checkpoint })
+    Ok(Model {
+        graph,
+        trained: None,
+        whole_tokenizer: None,
+        merged,
+        tokenizer,
+        task: drawn.task,
+        unused: drawn.unused,
+        extended,
+        checkpoint,
+    })
 }
 
 /// What the user should know of a model that was loaded.

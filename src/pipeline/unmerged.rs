@@ -59,7 +59,17 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     let graph = manager.run(&graph, &pass)?;
     let (task, unused) = (drawn.task, drawn.unused);
-    let model = Model { graph, trained: None, whole_tokenizer: None, merged: Vec::new(), tokenizer, task, unused, extended, checkpoint };
+    let model = Model {
+        graph,
+        trained: None,
+        whole_tokenizer: None,
+        merged: Vec::new(),
+        tokenizer,
+        task,
+        unused,
+        extended,
+        checkpoint,
+    };
     Ok(Unmerged { model, adapters })
 }
 

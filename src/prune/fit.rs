@@ -152,7 +152,10 @@ pub fn with_cuts(graph: &Verified<Graph>, cuts: &BTreeMap<Role, Cut>) -> Result<
 pub fn in_order(
     request: &Request,
     base: &Verified<Graph>,
-    blocks: &[Block], whole: &Whole, counts: &[usize]) -> Result<BTreeMap<Role, Cut>> {
+    blocks: &[Block],
+    whole: &Whole,
+    counts: &[usize],
+) -> Result<BTreeMap<Role, Cut>> {
     let mut cuts = BTreeMap::new();
     let layers: Vec<usize> = blocks.iter().filter_map(|block| block.role.layer).collect();
     let first_dropped = (0..).find(|layer| !layers.contains(layer)).unwrap_or(usize::MAX);

@@ -101,27 +101,53 @@ pub enum Answer {
 impl Classes {
     /// The answer that the logits of a text are.
     pub fn read(&self, logits: &[f32]) -> Result<Answer> {
+        // Logits decide: just below 0 a sigmoid rounds to 0.5.
+        self.told(&self.scores(logits)?, logits, chosen)
+    }
+
+    /// The answer that scores are, where they are not of one row of logits but of several.
+    pub fn choose(&self, scores: &[f32]) -> Result<Answer> {
+        self.told(scores, scores, |score| *score >= 0.5)
+    }
+
+    /// How sure each answer is: shares of the softmax, or sigmoids; the logits themselves where answers are numbers.
+    pub fn scores(&self, logits: &[f32]) -> Result<Vec<f32>> {
         if self.labels.len() != logits.len() {
             let (logits, labels) = (logits.len(), self.labels.len());
             return Err(Error::bad_input(format!("the engine gives {logits} logits, but there are {labels} labels")));
         }
-        let (class, highest) = largest(logits).ok_or_else(|| Error::bad_input("the engine gives no logits"))?;
+        let (_, highest) = largest(logits).ok_or_else(|| Error::bad_input("the engine gives no logits"))?;
         Ok(match self.reading {
             Reading::OneLabel => {
                 let total: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
-                Answer::Label(self.choice(class, 1.0 / total))
+                logits.iter().map(|logit| (logit - highest).exp() / total).collect()
             }
+            Reading::ManyLabels | Reading::Score => logits.iter().map(sigmoid).collect(),
+            Reading::Numbers => logits.to_vec(),
+        })
+    }
+
+    /// The `k` surest labels.
+    pub fn top(&self, scores: &[f32], k: usize) -> Vec<Choice> {
+        let mut all: Vec<Choice> = scores.iter().enumerate().map(|(class, score)| self.choice(class, *score)).collect();
+        all.sort_by(|a, b| b.score.total_cmp(&a.score));
+        all.truncate(k);
+        all
+    }
+
+    /// What is told of scores; labels are chosen by the numbers `by`.
+    fn told(&self, scores: &[f32], by: &[f32], chosen: fn(&f32) -> bool) -> Result<Answer> {
+        let (class, _) = largest(by).ok_or_else(|| Error::bad_input("the engine gives no logits"))?;
+        let highest = scores.get(class).copied().unwrap_or_default();
+        Ok(match self.reading {
+            Reading::OneLabel => Answer::Label(self.choice(class, highest)),
             Reading::ManyLabels => {
-                let scores: Vec<f32> = logits.iter().map(sigmoid).collect();
-                let mut labels: Vec<Choice> = (logits.iter().zip(&scores).enumerate())
-                    .filter(|(_, (logit, _))| chosen(logit))
-                    .map(|(class, (_, score))| self.choice(class, *score))
-                    .collect();
-                labels.sort_by(|a, b| b.score.total_cmp(&a.score));
-                Answer::Labels { labels, scores }
+                let mut labels = self.top(scores, scores.len());
+                labels.retain(|choice| by.get(choice.class).is_some_and(chosen));
+                Answer::Labels { labels, scores: scores.to_vec() }
             }
-            Reading::Numbers => Answer::Numbers { numbers: logits.to_vec() },
-            Reading::Score => Answer::Score { score: sigmoid(&highest) },
+            Reading::Numbers => Answer::Numbers { numbers: scores.to_vec() },
+            Reading::Score => Answer::Score { score: highest },
         })
     }
 

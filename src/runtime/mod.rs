@@ -1,7 +1,7 @@
 //! Opens engines and runs them.
 //!
 //! [`open`] gives an [`Engine`] for a file, [`open_apart`] one in a process of its own; the text pipelines
-//! ([`TextEncoder`], [`Classes`]) stand on top of it.
+//! ([`TextEncoder`], [`Classes`]) stand on top of it. [`mod@crate::answer`] answers the questions of every task with them.
 
 mod apart;
 mod classify;
@@ -12,6 +12,7 @@ mod ort;
 mod text;
 mod tokenizer;
 mod tract;
+mod windows;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub use device::{Device, Nvidia};
 pub use openvino::Hints;
 pub use text::{LONGEST_TEXT, TextEncoder, TextInput, read_tokenizer};
 pub use tokenizer::THREAD as TOKENIZER_THREAD;
+pub use windows::{Encoded, Lengths, Slide, Window};
 
 /// A program or library that runs engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

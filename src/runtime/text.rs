@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokenizers::{EncodeInput, Encoding, OffsetReferential, OffsetType, PreTokenizer, Tokenizer, TruncationParams};
+use tokenizers::{Decoder, EncodeInput, Encoding, OffsetReferential, OffsetType, PreTokenizer, Tokenizer};
 
 use super::tokenizer::{self, Checked};
+use super::windows::{Encoded, Lengths, Window};
 use super::{Elements, Named, Tensor};
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable, printable_sentence};
@@ -15,6 +16,10 @@ pub const LONGEST_TEXT: usize = 1 << 20;
 
 /// Longest normalized form of a text that a tokenizer may make, in bytes.
 const LONGEST_NORMALIZED: usize = 1 << 26;
+
+/// What tokenizers call the token that stands for one to be guessed.
+const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
+
 /// A text, or two that are asked about together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextInput<'a> {
@@ -22,6 +27,13 @@ pub struct TextInput<'a> {
     pub text: &'a str,
     /// The second of a pair.
     pub pair: Option<&'a str>,
+}
+
+impl<'a> TextInput<'a> {
+    /// A question, and the text that holds the answer.
+    pub fn question(question: &'a str, context: &'a str) -> TextInput<'a> {
+        TextInput { text: question, pair: Some(context) }
+    }
 }
 
 impl<'a> From<&'a str> for TextInput<'a> {
@@ -41,6 +53,8 @@ pub struct TextEncoder {
     tokenizer: Arc<Tokenizer>,
     growth: usize,
     pad: u32,
+    unknown: Option<u32>,
+    marks_subwords: bool,
     /// Longest sequence that is made, in tokens; longer texts are cut.
     pub max_length: usize,
 }
@@ -54,13 +68,13 @@ impl TextEncoder {
 
     /// The same for the text of a file.
     pub fn parse(text: String, max_length: usize) -> Result<TextEncoder> {
-        let Checked { mut tokenizer, growth } = tokenizer::parse(text)?;
+        let Checked { mut tokenizer, growth, unknown, marks_subwords } = tokenizer::parse(text)?;
         let pad = tokenizer.get_padding().map(|padding| padding.pad_id);
         let pad = pad.or_else(|| tokenizer.token_to_id("[PAD]")).or_else(|| tokenizer.token_to_id("<pad>"));
-        let truncation = TruncationParams { max_length, ..TruncationParams::default() };
-        tokenizer.with_truncation(Some(truncation)).map_err(|e| tokenizer::malformed(&e))?;
+        tokenizer.with_truncation(None).map_err(|e| tokenizer::malformed(&e))?;
         tokenizer.with_padding(None);
-        Ok(TextEncoder { tokenizer: Arc::new(tokenizer), growth, pad: pad.unwrap_or(0), max_length })
+        let pad = pad.unwrap_or(0);
+        Ok(TextEncoder { tokenizer: Arc::new(tokenizer), growth, pad, unknown, marks_subwords, max_length })
     }
 
     /// Fails where a token has no row in an embedding of so many: those of the vocabulary, those that are put around
@@ -82,28 +96,39 @@ impl TextEncoder {
 
     /// Whether a text or a pair of texts is longer than the model and is cut.
     pub fn is_cut<'a>(&self, text: impl Into<TextInput<'a>>) -> Result<bool> {
-        Ok(self.encode_all(&[text.into()])?.iter().any(|encoding| !encoding.get_overflowing().is_empty()))
+        Ok(self.split(&[text.into()], &Lengths::cut(self.max_length))?.iter().any(Encoded::is_cut))
     }
 
     /// The inputs for a batch of texts or pairs of texts, padded to the longest. The longer text of a pair is cut first.
     pub fn encode<'a, T: Copy + Into<TextInput<'a>>>(&self, texts: &[T]) -> Result<Named> {
         let texts: Vec<TextInput> = texts.iter().map(|text| (*text).into()).collect();
-        let encodings = self.encode_all(&texts)?;
-        let longest = encodings.iter().map(|e| e.get_ids().len()).max().unwrap_or(0);
+        let split = self.split(&texts, &Lengths::cut(self.max_length))?;
+        let windows = split.iter().flat_map(|encoded| encoded.windows().iter().map(move |window| (encoded, window)));
+        self.tensors(&windows.collect::<Vec<_>>())
+    }
+
+    /// Texts or pairs of texts as the windows that they are read in. Fails where a window has no room for the text.
+    pub fn split(&self, texts: &[TextInput], lengths: &Lengths) -> Result<Vec<Encoded>> {
+        self.encode_all(texts)?.into_iter().map(|encoding| Encoded::new(encoding, lengths)).collect()
+    }
+
+    /// The inputs for a batch of windows, padded to the longest.
+    pub fn tensors(&self, windows: &[(&Encoded, &Window)]) -> Result<Named> {
+        let longest = windows.iter().map(|(_, window)| window.tokens.len()).max().unwrap_or(0);
         if longest == 0 {
             return Err(Error::bad_input("there is no text to encode"));
         }
-        let tensor = |read: fn(&Encoding) -> &[u32], fill: i64| {
-            let mut values = Vec::with_capacity(longest * encodings.len());
-            for encoding in &encodings {
-                let row = read(encoding);
-                values.extend(row.iter().map(|id| i64::from(*id)));
-                values.extend(std::iter::repeat_n(fill, longest - row.len()));
+        let tensor = |read: fn(&Encoding) -> &[u32], fill: u32| {
+            let mut values = Vec::with_capacity(longest * windows.len());
+            for (encoded, window) in windows {
+                let row = read(&encoded.encoding);
+                let kept = window.tokens.iter().map(|token| row.get(*token).copied().unwrap_or(fill));
+                values.extend(kept.chain(std::iter::repeat(fill)).take(longest).map(i64::from));
             }
-            Tensor { shape: vec![encodings.len(), longest], elements: Elements::I64(values) }
+            Tensor { shape: vec![windows.len(), longest], elements: Elements::I64(values) }
         };
         Ok(vec![
-            ("input_ids".to_owned(), tensor(Encoding::get_ids, i64::from(self.pad))),
+            ("input_ids".to_owned(), tensor(Encoding::get_ids, self.pad)),
             ("attention_mask".to_owned(), tensor(Encoding::get_attention_mask, 0)),
             ("token_type_ids".to_owned(), tensor(Encoding::get_type_ids, 0)),
         ])
@@ -134,9 +159,48 @@ impl TextEncoder {
         tokens
     }
 
+    /// The token that stands for one to be guessed, with its number, where the vocabulary has one.
+    pub fn mask(&self) -> Option<(u32, &'static str)> {
+        MASKS.into_iter().find_map(|mask| Some((self.tokenizer.token_to_id(mask)?, mask)))
+    }
+
     /// The number of padding.
     pub fn padding(&self) -> u32 {
         self.pad
+    }
+
+    /// The number of what the vocabulary does not have, where the tokenizer gives it one.
+    pub fn unknown(&self) -> Option<u32> {
+        self.unknown
+    }
+
+    /// Whether tokens that go on with a word are marked as such.
+    pub fn marks_subwords(&self) -> bool {
+        self.marks_subwords
+    }
+
+    /// A token as it stands in the vocabulary.
+    pub fn token(&self, id: u32) -> String {
+        self.tokenizer.id_to_token(id).unwrap_or_default()
+    }
+
+    /// The texts that rows of tokens were, or what stands for them after normalization.
+    pub fn joined(&self, rows: Vec<Vec<String>>) -> Result<Vec<String>> {
+        let tokenizer = self.tokenizer.clone();
+        tokenizer::watched(move || {
+            let join = |tokens: Vec<String>| match tokenizer.get_decoder() {
+                Some(decoder) => decoder.decode(tokens).map_err(|e| tokenizer::malformed(&e)),
+                None => Ok(tokens.join(" ")),
+            };
+            rows.into_iter().map(join).collect()
+        })
+    }
+
+    /// The texts of rows of token numbers, `plain` ones without those that the tokenizer puts around texts.
+    pub fn decoded(&self, rows: Vec<Vec<u32>>, plain: bool) -> Result<Vec<String>> {
+        let tokenizer = self.tokenizer.clone();
+        let decode = move |ids: Vec<u32>| tokenizer.decode(&ids, plain).map_err(|e| tokenizer::malformed(&e));
+        tokenizer::watched(move || rows.into_iter().map(decode).collect())
     }
 
     fn encode_all(&self, texts: &[TextInput]) -> Result<Vec<Encoding>> {
@@ -177,7 +241,7 @@ fn encode_one(tokenizer: &Tokenizer, text: String, pair: Option<String>) -> Resu
         Some(pair) => (text, pair).into(),
         None => text.into(),
     };
-    tokenizer.encode(input, true).map_err(|e| not_tokenized(&e))
+    tokenizer.encode_char_offsets(input, true).map_err(|e| not_tokenized(&e))
 }
 
 /// The pieces of a text that the tokenizer's model is given.

@@ -28,6 +28,10 @@ pub(super) struct Checked {
     pub tokenizer: Tokenizer,
     /// How many times longer than a text its normalized form can be, by the replacements that the file lists.
     pub growth: usize,
+    /// The number of what the vocabulary does not have.
+    pub unknown: Option<u32>,
+    /// Whether tokens that go on with a word begin with a mark, as WordPiece's do with `##`.
+    pub marks_subwords: bool,
 }
 
 /// The parts of the file that are checked.
@@ -51,6 +55,12 @@ struct AddedToken {
 #[derive(serde::Deserialize)]
 struct Model {
     vocab: Vocabulary,
+    #[serde(default)]
+    unk_token: Option<String>,
+    #[serde(default)]
+    unk_id: Option<u32>,
+    #[serde(default)]
+    continuing_subword_prefix: Option<String>,
 }
 
 /// Tokens by number. A list, as Unigram models have it, numbers its entries by their place, and is not kept.
@@ -73,7 +83,9 @@ fn checked(text: &str) -> Result<Checked> {
     for token in &declared.added_tokens {
         token.check(&tokenizer)?;
     }
-    Ok(Checked { tokenizer, growth })
+    let named = declared.model.unk_token.and_then(|token| tokenizer.token_to_id(&token));
+    let marks_subwords = declared.model.continuing_subword_prefix.is_some_and(|mark| !mark.is_empty());
+    Ok(Checked { unknown: named.or(declared.model.unk_id), tokenizer, growth, marks_subwords })
 }
 
 impl AddedToken {

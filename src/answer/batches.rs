@@ -1,0 +1,250 @@
+//! Runs the windows of many texts, those of like length together.
+
+use super::{Answer, Answered, Watch};
+use crate::error::{Error, Result, printable};
+use crate::runtime::{Elements, Encoded, Engine, Named, TextEncoder, TextInput, Window};
+use crate::task::Task;
+
+/// A text with its tokens and windows.
+pub(super) struct Asked<'a> {
+    pub input: TextInput<'a>,
+    pub encoded: Encoded,
+}
+
+/// What a task makes of an engine's outputs.
+pub(super) trait Head {
+    /// What is kept of a window.
+    type Part;
+
+    /// Reads what the engine gave for the window of that number.
+    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part>;
+
+    /// The answer to a text by what its windows gave, in their order.
+    fn join(&self, asked: &Asked, parts: Vec<Self::Part>) -> Result<Answer>;
+}
+
+/// How windows are run.
+pub(super) struct Batches<'a> {
+    pub encoder: &'a TextEncoder,
+    /// Most windows that are run together.
+    pub windows: usize,
+    /// Most tokens that are, padding too, where one window does not have more.
+    pub tokens: usize,
+    pub watch: &'a Watch<'a>,
+}
+
+/// Most tokens of a batch, so that what an engine gives for it fits in memory: for every token, a masked one's has a
+/// number for each entry of the vocabulary.
+pub(super) fn most_tokens(task: Task) -> usize {
+    if task == Task::FillMask { 1 << 10 } else { 1 << 14 }
+}
+
+/// A window among all that are asked.
+#[derive(Clone, Copy)]
+struct Place {
+    text: usize,
+    window: usize,
+    tokens: usize,
+}
+
+impl Batches<'_> {
+    /// The answers to all texts, in their order.
+    pub fn run<H: Head>(&self, engine: &mut dyn Engine, asked: &[Asked], head: &H) -> Result<Vec<Answered>> {
+        let mut parts: Vec<Vec<Option<H::Part>>> =
+            asked.iter().map(|text| text.encoded.windows().iter().map(|_| None).collect()).collect();
+        for batch in self.batches(asked) {
+            let windows: Vec<(&Encoded, &Window)> = batch.iter().filter_map(|place| place.of(asked)).collect();
+            let outputs = engine.run(&self.encoder.tensors(&windows)?)?;
+            let padded = batch.iter().map(|place| place.tokens).max().unwrap_or_default();
+            for (number, place) in batch.iter().enumerate() {
+                let row = Row { outputs: &outputs, number, rows: batch.len(), padded, tokens: place.tokens };
+                let Some(text) = asked.get(place.text) else { continue };
+                let part = head.read(text, place.window, &row).map_err(|e| self.watch.placed(place.text, e))?;
+                let Some(slots) = parts.get_mut(place.text) else { continue };
+                if let Some(slot) = slots.get_mut(place.window) {
+                    *slot = Some(part);
+                }
+                if slots.iter().all(Option::is_some) {
+                    (self.watch.done)(place.text);
+                }
+            }
+        }
+        let joined = asked.iter().zip(parts).enumerate().map(|(number, (text, parts))| {
+            let answer = head.join(text, parts.into_iter().flatten().collect());
+            Ok(text.answered(answer.map_err(|e| self.watch.placed(number, e))?))
+        });
+        joined.collect()
+    }
+
+    /// Windows by their length, in batches of no more than is allowed.
+    fn batches(&self, asked: &[Asked]) -> Vec<Vec<Place>> {
+        let windows = asked.iter().enumerate().flat_map(|(text, asked)| {
+            let windows = asked.encoded.windows().iter().enumerate();
+            windows.map(move |(window, seen)| Place { text, window, tokens: seen.tokens.len() })
+        });
+        let mut windows: Vec<Place> = windows.collect();
+        windows.sort_by_key(|place| place.tokens);
+        let mut batches: Vec<Vec<Place>> = Vec::new();
+        for place in windows {
+            match batches.last_mut() {
+                Some(batch) if batch.len() < self.windows && (batch.len() + 1) * place.tokens <= self.tokens => {
+                    batch.push(place);
+                }
+                _ => batches.push(vec![place]),
+            }
+        }
+        batches
+    }
+}
+
+impl Place {
+    fn of<'a>(&self, asked: &'a [Asked]) -> Option<(&'a Encoded, &'a Window)> {
+        let encoded = &asked.get(self.text)?.encoded;
+        Some((encoded, encoded.windows().get(self.window)?))
+    }
+}
+
+impl Asked<'_> {
+    fn answered(&self, answer: Answer) -> Answered {
+        let windows = self.encoded.windows();
+        let read = windows.first().map_or(0, |window| window.tokens.len());
+        let tokens_cut = if self.encoded.is_cut() { self.encoded.len() - read } else { 0 };
+        Answered { answer, windows: windows.len(), tokens_cut }
+    }
+
+    /// The tokens that the window of that number is to answer for, with their places in it.
+    pub fn owned(&self, window: usize) -> impl Iterator<Item = (usize, usize)> {
+        let tokens = self.encoded.windows().get(window).map(|window| window.tokens.as_slice()).unwrap_or_default();
+        let tokens = tokens.iter().copied().enumerate();
+        tokens.filter(move |(_, token)| self.encoded.window_of(*token) == Some(window)).map(|(at, token)| (token, at))
+    }
+}
+
+/// What an engine gave for one window of a batch.
+pub(super) struct Row<'a> {
+    outputs: &'a Named,
+    number: usize,
+    rows: usize,
+    padded: usize,
+    tokens: usize,
+}
+
+impl<'a> Row<'a> {
+    /// How many tokens the window has.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Whether the engine has an output of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.outputs.iter().any(|(given, _)| given == name)
+    }
+
+    /// The numbers of the output `name`, `[batch, numbers]`.
+    pub fn numbers(&self, name: &str) -> Result<&'a [f32]> {
+        let (shape, share) = self.share(name)?;
+        match shape {
+            [_, _] => finite(share),
+            _ => Err(odd(name, shape)),
+        }
+    }
+
+    /// The numbers of each of the window's tokens in the output `name`, `[batch, tokens]` or `[batch, tokens, numbers]`.
+    pub fn per_token(&self, name: &str) -> Result<Vec<&'a [f32]>> {
+        let (shape, share) = self.share(name)?;
+        let each = match shape {
+            [_, tokens] if *tokens == self.padded => 1,
+            [_, tokens, each] if *tokens == self.padded && *each > 0 => *each,
+            _ => return Err(odd(name, shape)),
+        };
+        let tokens: Vec<&[f32]> = share.chunks_exact(each).take(self.tokens).collect();
+        tokens.iter().try_for_each(|numbers| finite(numbers).map(drop))?;
+        Ok(tokens)
+    }
+
+    fn share(&self, name: &str) -> Result<(&'a [usize], &'a [f32])> {
+        let found = self.outputs.iter().find(|(given, _)| given == name).ok_or_else(|| {
+            let given: Vec<&str> = self.outputs.iter().map(|(given, _)| given.as_str()).collect();
+            Error::bad_input(format!("the engine gives no `{name}`; it gives {}", printable(&given.join(", "))))
+        });
+        let (_, tensor) = found?;
+        let Elements::F32(values) = &tensor.elements else { return Err(odd(name, &tensor.shape)) };
+        let each = values.len() / self.rows.max(1);
+        let share = values.get(self.number * each..(self.number + 1) * each);
+        match share {
+            Some(share) if tensor.shape.first() == Some(&self.rows) => Ok((&tensor.shape, share)),
+            _ => Err(odd(name, &tensor.shape)),
+        }
+    }
+}
+
+fn finite(numbers: &[f32]) -> Result<&[f32]> {
+    match numbers.iter().all(|number| number.is_finite()) {
+        true => Ok(numbers),
+        false => Err(Error::bad_input("the engine answered NaN or infinity")),
+    }
+}
+
+fn odd(name: &str, shape: &[usize]) -> Error {
+    Error::bad_input(format!("the engine's `{name}` has the shape {shape:?}, which the task does not read"))
+}
+
+/// `softmax(x)ᵢ = exp(xᵢ − max x) / Σ exp(x − max x)`
+pub(super) fn softmax(logits: &[f32]) -> Vec<f32> {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let raised: Vec<f32> = logits.iter().map(|logit| (logit - highest).exp()).collect();
+    let total: f32 = raised.iter().sum();
+    raised.into_iter().map(|x| x / total).collect()
+}
+
+/// The sum of vectors, each as often as its weight says, divided by all weights.
+pub(super) fn mean(vectors: &[(Vec<f32>, usize)]) -> Vec<f32> {
+    let width = vectors.iter().map(|(vector, _)| vector.len()).min().unwrap_or(0);
+    let weights: usize = vectors.iter().map(|(_, weight)| weight).sum();
+    let at =
+        |i: usize| vectors.iter().filter_map(move |(vector, weight)| Some(f64::from(*vector.get(i)?) * *weight as f64));
+    (0..width).map(|i| (at(i).sum::<f64>() / weights.max(1) as f64) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Tensor;
+
+    fn row(outputs: &Named, number: usize) -> Row<'_> {
+        Row { outputs, number, rows: 2, padded: 3, tokens: 2 }
+    }
+
+    fn output(name: &str, shape: &[usize], from: f32) -> (String, Tensor) {
+        let values = (0..shape.iter().product()).map(|i| from + i as f32).collect();
+        (name.to_owned(), Tensor { shape: shape.to_vec(), elements: Elements::F32(values) })
+    }
+
+    #[test]
+    fn a_window_gets_its_row_without_padding() {
+        let outputs =
+            vec![output("pooled", &[2, 2], 0.0), output("logits", &[2, 3, 2], 0.0), output("s", &[2, 3], 0.0)];
+        let second = row(&outputs, 1);
+        assert_eq!(second.numbers("pooled").unwrap(), [2.0, 3.0]);
+        assert_eq!(second.per_token("logits").unwrap(), [[6.0, 7.0], [8.0, 9.0]]);
+        assert_eq!(second.per_token("s").unwrap(), [[3.0], [4.0]]);
+    }
+
+    #[test]
+    fn outputs_of_another_kind_are_refused_by_name() {
+        let outputs = vec![output("logits", &[2, 4, 2], 0.0), output("bad", &[2, 3], f32::NAN)];
+        let said = |error: Error| error.message().to_owned();
+        let row = row(&outputs, 0);
+        let expected = "the engine's `logits` has the shape [2, 4, 2], which the task does not read";
+        assert_eq!(said(row.per_token("logits").unwrap_err()), expected);
+        assert_eq!(said(row.numbers("logits").unwrap_err()), expected);
+        assert_eq!(said(row.per_token("bad").unwrap_err()), "the engine answered NaN or infinity");
+        assert_eq!(said(row.numbers("x").unwrap_err()), "the engine gives no `x`; it gives logits, bad");
+    }
+
+    #[test]
+    fn a_mean_counts_by_weight() {
+        assert_eq!(mean(&[(vec![1.0, 0.0], 3), (vec![0.0, 4.0], 1)]), [0.75, 1.0]);
+        assert_eq!(softmax(&[1000.0, 1000.0]), [0.5, 0.5]);
+    }
+}

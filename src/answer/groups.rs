@@ -1,0 +1,192 @@
+//! From labels of tokens to entities, as `pipeline("token-classification")` of `transformers` groups them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result, nearest, printable};
+
+/// How tokens become entities. Tokens of one label side by side are one entity, but where a label begins with `B-`,
+/// an entity begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aggregation {
+    /// Not at all: each token by itself.
+    None,
+    /// Token by token, whatever word they belong to.
+    #[default]
+    Simple,
+    /// Word by word, each with the label of its first token.
+    First,
+    /// Word by word, each with the label that is likeliest on average over its tokens.
+    Average,
+    /// Word by word, each with the label of the token that is surest of its own.
+    Max,
+}
+
+impl Aggregation {
+    const ALL: [(Aggregation, &str); 5] = [
+        (Aggregation::None, "none"),
+        (Aggregation::Simple, "simple"),
+        (Aggregation::First, "first"),
+        (Aggregation::Average, "average"),
+        (Aggregation::Max, "max"),
+    ];
+}
+
+impl FromStr for Aggregation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Aggregation> {
+        let names = Aggregation::ALL.map(|(_, name)| name);
+        let found = Aggregation::ALL.into_iter().find(|(_, name)| *name == text).map(|(aggregation, _)| aggregation);
+        found.ok_or_else(|| {
+            let known = names.join(", ");
+            let error = Error::bad_input(format!("unknown aggregation `{}`; known: {known}", printable(text)));
+            match nearest(text, names) {
+                Some(name) => error.hint(format!("did you mean {name}?")),
+                None => error,
+            }
+        })
+    }
+}
+
+impl fmt::Display for Aggregation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Aggregation::ALL.into_iter().find(|(a, _)| a == self).map_or("", |(_, name)| name))
+    }
+}
+
+/// A token that is part of the text, with what the model says of it.
+#[derive(Clone, Debug)]
+pub(super) struct Token {
+    pub word: String,
+    /// The probability of each label.
+    pub scores: Vec<f32>,
+    pub start: usize,
+    pub end: usize,
+    /// Whether it goes on with the word before it.
+    pub goes_on: bool,
+}
+
+/// A token, a word or a group of them, with its label by number.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Labelled {
+    /// The tokens or words whose text it is.
+    pub words: Vec<String>,
+    pub label: usize,
+    pub score: f32,
+    pub start: usize,
+    pub end: usize,
+}
+
+/// The label of a token by itself.
+pub(super) fn labelled(token: &Token) -> Labelled {
+    let (label, score) = surest(&token.scores);
+    Labelled { words: vec![token.word.clone()], label, score, start: token.start, end: token.end }
+}
+
+/// Words of tokens that belong together, each with one label.
+pub(super) fn words(tokens: &[Token], aggregation: Aggregation) -> Vec<Labelled> {
+    tokens.chunk_by(|_, next| next.goes_on).map(|word| whole(word, aggregation)).collect()
+}
+
+fn whole(tokens: &[Token], aggregation: Aggregation) -> Labelled {
+    let labels = tokens.iter().map(|token| surest(&token.scores));
+    let (label, score) = match aggregation {
+        Aggregation::Average => surest(&average(tokens)),
+        // Of equals the first.
+        Aggregation::Max => labels.rev().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default(),
+        _ => labels.into_iter().next().unwrap_or_default(),
+    };
+    Labelled {
+        words: tokens.iter().map(|token| token.word.clone()).collect(),
+        label,
+        score,
+        start: tokens.first().map_or(0, |token| token.start),
+        end: tokens.last().map_or(0, |token| token.end),
+    }
+}
+
+fn average(tokens: &[Token]) -> Vec<f32> {
+    let width = tokens.iter().map(|token| token.scores.len()).min().unwrap_or(0);
+    let of = |label: usize| tokens.iter().filter_map(move |token| token.scores.get(label)).sum::<f32>();
+    (0..width).map(|label| of(label) / tokens.len() as f32).collect()
+}
+
+/// The number of the largest score, the first of equals.
+fn surest(scores: &[f32]) -> (usize, f32) {
+    let all = scores.iter().copied().enumerate().rev();
+    all.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default()
+}
+
+/// What stands side by side with the same label, as one; its score is the mean.
+pub(super) fn groups(parts: &[Labelled], labels: &[String]) -> Vec<Labelled> {
+    let name = |part: &Labelled| labels.get(part.label).map_or("", String::as_str);
+    let same = |last: &Labelled, next: &Labelled| !name(next).starts_with("B-") && kind(name(last)) == kind(name(next));
+    let joined = parts.chunk_by(same).map(|group| Labelled {
+        words: group.iter().flat_map(|part| part.words.clone()).collect(),
+        label: group.first().map_or(0, |part| part.label),
+        score: group.iter().map(|part| part.score).sum::<f32>() / group.len() as f32,
+        start: group.first().map_or(0, |part| part.start),
+        end: group.last().map_or(0, |part| part.end),
+    });
+    joined.collect()
+}
+
+/// What a label says without where in an entity its token stands.
+fn kind(label: &str) -> &str {
+    label.strip_prefix("B-").or_else(|| label.strip_prefix("I-")).unwrap_or(label)
+}
+
+/// The name of a group, which `transformers` cuts at the first hyphen, whatever stands before it.
+pub(super) fn group_name(label: &str) -> &str {
+    label.split_once('-').map_or(label, |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(word: &str, scores: [f32; 3], goes_on: bool) -> Token {
+        Token { word: word.to_owned(), scores: scores.to_vec(), start: 0, end: 1, goes_on }
+    }
+
+    #[test]
+    fn a_word_has_the_label_that_its_tokens_agree_on() {
+        let word = [
+            token("mi", [0.6, 0.4, 0.0], false),
+            token("##cro", [0.1, 0.7, 0.2], true),
+            token("##n", [0.0, 0.1, 0.9], true),
+        ];
+        let label = |aggregation| {
+            let found = words(&word, aggregation);
+            assert_eq!(found.len(), 1);
+            (found[0].label, found[0].score)
+        };
+        assert_eq!(label(Aggregation::First), (0, 0.6));
+        assert_eq!(label(Aggregation::Average).0, 1);
+        assert_eq!(label(Aggregation::Max), (2, 0.9));
+    }
+
+    #[test]
+    fn groups_end_where_the_label_changes_or_one_begins() {
+        let labels = ["O", "B-PER", "I-PER", "I-LOC", "MISC"].map(str::to_owned);
+        let part = |label: usize| Labelled { words: vec![label.to_string()], label, score: 0.5, start: 0, end: 1 };
+        let grouped = |of: &[usize]| {
+            let parts: Vec<_> = of.iter().map(|label| part(*label)).collect();
+            groups(&parts, &labels).into_iter().map(|group| group.words.concat()).collect::<Vec<_>>()
+        };
+        assert_eq!(grouped(&[1, 2, 2, 1, 2, 3, 3, 0, 0, 4, 4]), ["122", "12", "33", "00", "44"]);
+        assert_eq!(grouped(&[2, 1]), ["2", "1"]);
+        assert_eq!(["B-PER", "I-PER", "E-a-b", "PER"].map(group_name), ["PER", "PER", "a-b", "PER"]);
+    }
+
+    #[test]
+    fn aggregations_are_known_by_name() {
+        for (aggregation, name) in Aggregation::ALL {
+            assert_eq!((name.parse::<Aggregation>().unwrap(), aggregation.to_string()), (aggregation, name.to_owned()));
+        }
+        let error = "averge".parse::<Aggregation>().unwrap_err();
+        assert_eq!(error.message(), "unknown aggregation `averge`; known: none, simple, first, average, max");
+        assert_eq!(error.hints(), ["did you mean average?"]);
+    }
+}

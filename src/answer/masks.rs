@@ -1,0 +1,103 @@
+//! Masked tokens: what a model puts in the place of each, as `pipeline("fill-mask")` tells it.
+
+use serde::Serialize;
+
+use super::batches::{self, Asked, Row, softmax};
+use super::{Answer, Options};
+use crate::error::{Error, Result};
+use crate::runtime::TextEncoder;
+
+/// Most masks of one text: each answer holds the whole text again.
+pub const MOST_MASKS: usize = 100;
+
+/// How many tokens are told of a mask, where nothing is said.
+const TOLD: usize = 5;
+
+/// A token for a mask, as the Hub's `fill-mask` tells it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fill {
+    /// Its probability.
+    pub score: f32,
+    /// Its number in the vocabulary.
+    pub token: u32,
+    /// Its text.
+    pub token_str: String,
+    /// The text with it in place of the mask. Where there are several masks, the others are left in it, and so are the
+    /// tokens around the text.
+    pub sequence: String,
+}
+
+pub(super) struct Head<'a> {
+    pub encoder: &'a TextEncoder,
+    pub options: &'a Options,
+}
+
+/// The likeliest tokens for a mask: their numbers with their probabilities.
+type Likeliest = Vec<(u32, f32)>;
+
+impl batches::Head for Head<'_> {
+    /// The likeliest tokens of the masks that the window answers for.
+    type Part = Vec<(usize, Likeliest)>;
+
+    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
+        let (mask, name) = self.encoder.mask().ok_or_else(|| {
+            Error::unsupported("the tokenizer has no token for a mask").hint("the known ones are [MASK] and <mask>")
+        })?;
+        let masks = self.masks(asked, mask, name)?;
+        let logits = row.per_token("logits")?;
+        let owned = asked.owned(window).filter(|(token, _)| masks.contains(token));
+        Ok(owned.filter_map(|(token, at)| Some((token, self.likeliest(logits.get(at)?)))).collect())
+    }
+
+    fn join(&self, asked: &Asked, parts: Vec<Self::Part>) -> Result<Answer> {
+        let mut found: Vec<(usize, Likeliest)> = parts.into_iter().flatten().collect();
+        found.sort_by_key(|(token, _)| *token);
+        let read = (0..asked.encoded.len()).filter(|token| asked.encoded.window_of(*token).is_some());
+        let ids: Vec<(usize, u32)> = read.filter_map(|token| Some((token, asked.encoded.id(token)?))).collect();
+        let plain = found.len() == 1;
+        let masks = found.into_iter().map(|(mask, likeliest)| self.fills(&ids, mask, likeliest, plain));
+        Ok(Answer::Fills { masks: masks.collect::<Result<_>>()? })
+    }
+}
+
+impl Head<'_> {
+    /// The masks of a text that are in a window.
+    fn masks(&self, asked: &Asked, mask: u32, name: &str) -> Result<Vec<usize>> {
+        let is_mask = |token: &usize| asked.encoded.id(*token) == Some(mask);
+        let masks: Vec<usize> = (0..asked.encoded.len()).filter(is_mask).collect();
+        match masks.iter().find(|mask| asked.encoded.window_of(**mask).is_none()) {
+            _ if masks.is_empty() => Err(Error::bad_input(format!("there is no {name} in the text"))
+                .hint(format!("write {name} for what is to be guessed"))),
+            _ if masks.len() > MOST_MASKS => {
+                let found = masks.len();
+                Err(Error::bad_input(format!("{found} times {name} in one text, at most {MOST_MASKS} are filled")))
+            }
+            Some(_) => Err(Error::bad_input(format!("a {name} was cut off with the end of the text"))
+                .hint("without --truncate a text is read in windows")),
+            None => Ok(masks),
+        }
+    }
+
+    fn likeliest(&self, logits: &[f32]) -> Likeliest {
+        let mut scored: Likeliest = (0..).zip(softmax(logits)).collect();
+        let k = self.options.top_k.unwrap_or(TOLD).min(scored.len());
+        let surest = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if k < scored.len() {
+            scored.select_nth_unstable_by(k, surest);
+            scored.truncate(k);
+        }
+        scored.sort_by(surest);
+        scored
+    }
+
+    fn fills(&self, ids: &[(usize, u32)], mask: usize, likeliest: Likeliest, plain: bool) -> Result<Vec<Fill>> {
+        let filled = |(token, _): &(u32, f32)| {
+            let put = ids.iter().map(|(at, id)| if *at == mask { *token } else { *id });
+            put.filter(|id| *id != self.encoder.padding()).collect()
+        };
+        let sequences = self.encoder.decoded(likeliest.iter().map(filled).collect(), plain)?;
+        let tokens = self.encoder.decoded(likeliest.iter().map(|(token, _)| vec![*token]).collect(), false)?;
+        let each = likeliest.into_iter().zip(tokens.into_iter().zip(sequences));
+        Ok(each.map(|((token, score), (token_str, sequence))| Fill { score, token, token_str, sequence }).collect())
+    }
+}

@@ -1,0 +1,358 @@
+//! Answers texts with an engine, by the task of its model: what `transformers` does in a `pipeline`, from the same
+//! logits to the same answers.
+//!
+//! An [`Answerer`] is an engine with its tokenizer. It cuts texts into windows where they are longer than the model
+//! reads ([`Lengths`]), runs windows of like length together, and reads and joins what the engine gives, by a rule for
+//! each task:
+//!
+//! | task | answer | over several windows |
+//! |---|---|---|
+//! | text classification | labels with scores | the mean of the scores, or the largest ([`Join`]) |
+//! | token classification | entities, grouped by an [`Aggregation`] | each token by the window that sees most around it |
+//! | question answering | spans of the text | the best of all windows |
+//! | masked tokens | the likeliest tokens of each mask | each mask by the window that sees most around it |
+//! | sentence similarity | a vector; of a pair, its cosine | the mean, of length 1 where those of the windows are |
+//! | feature extraction | a vector for each token | each token by the window that sees most around it |
+//!
+//! A mean counts every window as often as it has tokens.
+//!
+//! ```no_run
+//! use kilnc::answer::{Answer, Answerer, Options};
+//! use kilnc::runtime::TextInput;
+//!
+//! # fn main() -> kilnc::Result<()> {
+//! let mut model = Answerer::of_bundle("squad.kiln".as_ref(), None, Options::default())?;
+//! let answered = model.answer(TextInput::question("How tall is it?", "The tower is 324 m high."))?;
+//! if let Answer::Spans { answers } = answered.answer {
+//!     for span in answers {
+//!         println!("{:.3} {} ({}…{})", span.score, span.answer, span.start, span.end);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Many texts are answered at once, in the order in which they were asked; [`lines`] does it from file to file:
+//!
+//! ```no_run
+//! use kilnc::answer::{Aggregation, Answer, Answerer, Options};
+//!
+//! # fn main() -> kilnc::Result<()> {
+//! let options = Options { batch: 16, aggregation: Aggregation::First, ..Options::default() };
+//! let mut model = Answerer::of_bundle("ner.kiln".as_ref(), Some("ort-cpu-fp32"), options)?;
+//! let texts = ["Angela Merkel met them in Paris", "東京 is far"];
+//! for (text, answered) in texts.iter().zip(model.answer_all(&texts.map(Into::into))?) {
+//!     if let Answer::Entities { entities } = answered.answer {
+//!         println!("{text}: {} entities", entities.len());
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod batches;
+mod classes;
+mod groups;
+pub mod lines;
+mod masks;
+mod options;
+mod spans;
+mod tokens;
+mod vectors;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::bundle::{self, Bundle, EngineEntry};
+use crate::error::{Error, Result};
+use crate::runtime::{self, Classes, Encoded, Engine, Lengths, Slide, TextEncoder, TextInput};
+use crate::task::Task;
+
+use batches::{Asked, Batches};
+use options::lengths;
+
+pub use classes::{Join, Labels};
+pub use groups::Aggregation;
+pub use masks::{Fill, MOST_MASKS};
+pub use options::Options;
+pub use spans::Span;
+pub use tokens::Entity;
+
+/// What a model is for, and how its answers are read.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Its task.
+    pub task: Task,
+    /// What it can answer, where answers have names.
+    pub classes: Classes,
+    /// Whether it learned questions after the text, as XLNet did.
+    pub context_first: bool,
+}
+
+impl Model {
+    /// A model of that task and family.
+    pub fn new(task: Task, classes: Classes, model_type: &str) -> Model {
+        // `transformers` puts first what is not padded, and pads XLNet's texts on the left.
+        Model { task, classes, context_first: model_type == "xlnet" }
+    }
+}
+
+/// What a model says to a text.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// Text classification.
+    Labels(Labels),
+    /// Token classification: the entities in the text's order, or its tokens that are part of one.
+    Entities {
+        /// The entities.
+        entities: Vec<Entity>,
+    },
+    /// Question answering: the surest first.
+    Spans {
+        /// The answers; the empty one stands for none.
+        answers: Vec<Span>,
+    },
+    /// Masked tokens: for each mask in the text's order, the likeliest tokens.
+    Fills {
+        /// A list for each mask.
+        masks: Vec<Vec<Fill>>,
+    },
+    /// Sentence similarity of one text: its vector.
+    Vector {
+        /// The vector.
+        embedding: Vec<f32>,
+    },
+    /// Sentence similarity of a pair: how alike the two are, as the cosine of their vectors.
+    Similarity {
+        /// From −1 to 1.
+        score: f32,
+    },
+    /// Feature extraction.
+    Features {
+        /// A vector for each token, those around the text too.
+        features: Vec<Vec<f32>>,
+        /// One for the whole text, where the model has a pooler.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pooled: Option<Vec<f32>>,
+    },
+}
+
+/// An answer, and how much of the text it is of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answered {
+    /// The answer.
+    #[serde(flatten)]
+    pub answer: Answer,
+    /// In how many windows the text was read.
+    #[serde(skip_serializing_if = "is_one")]
+    pub windows: usize,
+    /// How many of its tokens were cut off and had no say.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tokens_cut: usize,
+}
+
+fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+/// An engine that answers texts.
+pub struct Answerer {
+    engine: Box<dyn Engine>,
+    encoder: TextEncoder,
+    model: Model,
+    options: Options,
+    lengths: Lengths,
+}
+
+impl Answerer {
+    /// Opens an engine of the bundle at `path`: the one of that name, or the fastest that runs here.
+    pub fn of_bundle(path: &Path, engine: Option<&str>, options: Options) -> Result<Answerer> {
+        let bundle = Bundle::open(path)?;
+        let (entry, _) = bundle.choose(engine)?;
+        Answerer::open(&bundle, entry, runtime::Options::default(), options)
+    }
+
+    /// Opens an engine of a bundle, in a process of its own where children can be started. Fails where the files are
+    /// not what the manifest says, and where the options ask for what the model has not.
+    pub fn open(bundle: &Bundle, entry: &EngineEntry, run: runtime::Options, options: Options) -> Result<Answerer> {
+        let manifest = &bundle.manifest;
+        let model = Model::new(manifest.task, bundle.classes(), &manifest.model_type);
+        let encoder = TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, manifest.max_length)?;
+        let lengths = lengths(&options, &model, encoder.max_length)?;
+        let engine = runtime::open_apart(entry.runtime, &bundle.engine(entry)?, run, &[])?;
+        Ok(Answerer { engine, encoder, model, options, lengths })
+    }
+
+    /// Puts an engine and a tokenizer together. Fails where the options ask for what the model has not.
+    pub fn new(engine: Box<dyn Engine>, encoder: TextEncoder, model: Model, options: Options) -> Result<Answerer> {
+        let lengths = lengths(&options, &model, encoder.max_length)?;
+        Ok(Answerer { engine, encoder, model, options, lengths })
+    }
+
+    /// What the model is for.
+    pub fn task(&self) -> Task {
+        self.model.task
+    }
+
+    /// How texts are cut into windows.
+    pub fn lengths(&self) -> Lengths {
+        self.lengths
+    }
+
+    /// Answers one text.
+    pub fn answer(&mut self, input: TextInput) -> Result<Answered> {
+        let answered = self.answer_watched(&[input], &Watch { place: &|_| None, done: &|_| () })?;
+        answered.into_iter().next().ok_or_else(|| Error::bug("a text was not answered"))
+    }
+
+    /// Answers texts, in the order given. Fails where one is not what the task asks for, and says which.
+    pub fn answer_all(&mut self, inputs: &[TextInput]) -> Result<Vec<Answered>> {
+        let place = |number: usize| (inputs.len() > 1).then(|| format!("text {}", number + 1));
+        self.answer_watched(inputs, &Watch { place: &place, done: &|_| () })
+    }
+
+    fn answer_watched(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Answered>> {
+        for (number, input) in inputs.iter().enumerate() {
+            check(self.model.task, *input).map_err(|e| watch.placed(number, e))?;
+        }
+        match self.model.task {
+            Task::SentenceSimilarity => self.similarities(inputs, watch),
+            _ => self.answer_checked(inputs, watch),
+        }
+    }
+
+    fn answer_checked(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Answered>> {
+        let asked = self.encode(inputs, watch)?;
+        let Answerer { engine, encoder, model, options, .. } = self;
+        let batches = Batches { encoder, windows: options.batch, tokens: batches::most_tokens(model.task), watch };
+        match model.task {
+            Task::TextClassification => batches.run(&mut **engine, &asked, &classes::Head::new(model, options)),
+            Task::TokenClassification => batches.run(&mut **engine, &asked, &tokens::Head { encoder, model, options }),
+            Task::QuestionAnswering => batches.run(&mut **engine, &asked, &spans::Head { model, options }),
+            Task::FillMask => batches.run(&mut **engine, &asked, &masks::Head { encoder, options }),
+            Task::SentenceSimilarity => batches.run(&mut **engine, &asked, &vectors::Sentence),
+            Task::FeatureExtraction => batches.run(&mut **engine, &asked, &vectors::Features),
+        }
+    }
+
+    /// Vectors of texts, and the cosines of pairs, whose texts are read apart.
+    fn similarities(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Answered>> {
+        let texts = inputs.iter().enumerate().flat_map(|(number, input)| {
+            [Some(input.text), input.pair].into_iter().flatten().map(move |text| (number, text))
+        });
+        let (numbers, texts): (Vec<usize>, Vec<TextInput>) =
+            texts.map(|(number, text)| (number, TextInput::from(text))).unzip();
+        let number = |text: usize| numbers.get(text).copied().unwrap_or_default();
+        let is_first = |text: usize| text == 0 || number(text - 1) != number(text);
+        let done = |text: usize| {
+            if is_first(text) {
+                (watch.done)(number(text))
+            }
+        };
+        let watch = Watch { place: &|text| (watch.place)(number(text)), done: &done };
+        let mut vectors = self.answer_checked(&texts, &watch)?.into_iter();
+        let mut next = || vectors.next().ok_or_else(|| Error::bug("a text was not answered"));
+        let mut answers = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let first = next()?;
+            answers.push(match input.pair {
+                Some(_) => vectors::similarity(&first, &next()?),
+                None => first,
+            });
+        }
+        Ok(answers)
+    }
+
+    fn encode<'a>(&self, inputs: &[TextInput<'a>], watch: &Watch) -> Result<Vec<Asked<'a>>> {
+        let ordered: Vec<TextInput> = inputs.iter().map(|input| self.model.ordered(*input)).collect();
+        let encoded = match self.encoder.split(&ordered, &self.lengths) {
+            Ok(encoded) => encoded,
+            // One after the other, to say which one it was.
+            Err(_) => {
+                let one = |(number, input): (usize, &TextInput)| {
+                    let split = self.encoder.split(&[*input], &self.lengths).map_err(|e| watch.placed(number, e))?;
+                    split.into_iter().next().ok_or_else(|| Error::bug("a text was not encoded"))
+                };
+                ordered.iter().enumerate().map(one).collect::<Result<Vec<Encoded>>>()?
+            }
+        };
+        Ok(inputs.iter().zip(encoded).map(|(input, encoded)| Asked { input: *input, encoded }).collect())
+    }
+}
+
+/// Who watches texts being answered, which it knows by their numbers.
+struct Watch<'a> {
+    /// Where a text comes from, for messages.
+    place: &'a dyn Fn(usize) -> Option<String>,
+    /// Called once for each text when its last window was run.
+    done: &'a dyn Fn(usize),
+}
+
+impl Watch<'_> {
+    fn placed(&self, text: usize, error: Error) -> Error {
+        match (self.place)(text) {
+            Some(place) => error.at(place),
+            None => error,
+        }
+    }
+}
+
+impl Model {
+    /// The two texts of a question in the order in which the model reads them.
+    fn ordered<'a>(&self, input: TextInput<'a>) -> TextInput<'a> {
+        match (self.task, self.context_first, input) {
+            (Task::QuestionAnswering, true, TextInput { text, pair: Some(context) }) => {
+                TextInput { text: context, pair: Some(text) }
+            }
+            _ => input,
+        }
+    }
+
+    /// Which text of a pair the windows slide over: the one that holds the answer.
+    fn slide(&self) -> Slide {
+        match self.task == Task::QuestionAnswering && self.context_first {
+            true => Slide::First,
+            false => Slide::Second,
+        }
+    }
+}
+
+/// Fails where a text is not what the task asks for.
+fn check(task: Task, TextInput { text, pair }: TextInput) -> Result<()> {
+    if text.trim().is_empty() || pair.is_some_and(|pair| pair.trim().is_empty()) {
+        let what =
+            if task == Task::QuestionAnswering { "the question or its text is empty" } else { "a text is empty" };
+        return Err(Error::bad_input(what));
+    }
+    match (task, pair) {
+        (Task::QuestionAnswering, None) => Err(Error::bad_input("there is no question to the text")
+            .hint("--question Q --text TEXT; in JSON lines, `question` and `context`")),
+        (Task::TokenClassification | Task::FillMask | Task::FeatureExtraction, Some(_)) => {
+            Err(Error::bad_input(format!("{task} is of one text, not of a pair")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_task_asks_for_is_checked() {
+        let said = |task, input| check(task, input).unwrap_err().message().to_owned();
+        assert_eq!(said(Task::TextClassification, " \n".into()), "a text is empty");
+        assert_eq!(said(Task::QuestionAnswering, "a text".into()), "there is no question to the text");
+        let question = TextInput::question("", "a text");
+        assert_eq!(said(Task::QuestionAnswering, question), "the question or its text is empty");
+        let pair = TextInput { text: "a", pair: Some("b") };
+        assert_eq!(said(Task::FillMask, pair), "fill-mask is of one text, not of a pair");
+        assert!(check(Task::TextClassification, pair).is_ok());
+    }
+}

@@ -1,0 +1,156 @@
+//! Question answering: the span of a text that answers a question, as `pipeline("question-answering")` finds it.
+
+use serde::Serialize;
+
+use super::batches::{self, Asked, Row, softmax};
+use super::tokens::Characters;
+use super::{Answer, Model, Options};
+use crate::error::Result;
+
+/// What `transformers` puts in place of the logits of tokens that cannot be answers.
+const NEVER: f32 = -10_000.0;
+
+/// An answer, as the Hub's `question-answering` tells it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Span {
+    /// The probability that an answer begins here times that it ends here; a sum, where the same words stand in several
+    /// places or windows.
+    pub score: f32,
+    /// Where it begins in the text, in characters.
+    pub start: usize,
+    /// Where it ends, in characters.
+    pub end: usize,
+    /// What stands there; nothing, where there is no answer.
+    pub answer: String,
+}
+
+pub(super) struct Head<'a> {
+    pub model: &'a Model,
+    pub options: &'a Options,
+}
+
+/// What a window says.
+pub(super) struct Part {
+    window: usize,
+    /// Spans by the places of their first and last token in the window, the surest first.
+    spans: Vec<(f32, usize, usize)>,
+    /// How sure it is that there is no answer.
+    none: f32,
+}
+
+impl batches::Head for Head<'_> {
+    type Part = Part;
+
+    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Part> {
+        let tokens = tokens_of(asked, window);
+        let class = class_token(asked, tokens);
+        let context = if self.model.context_first { 0 } else { 1 };
+        let in_context: Vec<bool> = tokens.iter().map(|t| asked.encoded.sequence(*t) == Some(context)).collect();
+        let probabilities = |name: &str| -> Result<Vec<f32>> {
+            let logits = row.per_token(name)?;
+            let masked = logits.iter().zip(&in_context).enumerate().map(|(at, (logit, in_context))| match logit {
+                [logit] if *in_context || Some(at) == class => *logit,
+                _ => NEVER,
+            });
+            Ok(softmax(&masked.collect::<Vec<_>>()))
+        };
+        let (mut start, mut end) = (probabilities("start_logits")?, probabilities("end_logits")?);
+        let mut none = 0.0;
+        if let Some(at) = class
+            && let (Some(start), Some(end)) = (start.get_mut(at), end.get_mut(at))
+        {
+            none = *start * *end;
+            (*start, *end) = (0.0, 0.0);
+        }
+        Ok(Part { window, spans: self.candidates(&start, &end, &in_context), none })
+    }
+
+    fn join(&self, asked: &Asked, parts: Vec<Part>) -> Result<Answer> {
+        let text = Characters::of(asked.input.pair.unwrap_or_default());
+        let mut answers: Vec<Span> = Vec::new();
+        for part in &parts {
+            for (score, first, last) in &part.spans {
+                let (start, end) = by_words(asked, tokens_of(asked, part.window), *first, *last);
+                let answer = text.slice(start, end);
+                match answers.iter_mut().find(|known| known.answer.to_lowercase() == answer.to_lowercase()) {
+                    Some(known) => known.score += score,
+                    None => answers.push(Span { score: *score, start, end, answer: answer.to_owned() }),
+                }
+            }
+        }
+        if self.options.no_answer {
+            let score = parts.iter().map(|part| part.none).fold(f32::INFINITY, f32::min);
+            answers.push(Span { score, start: 0, end: 0, answer: String::new() });
+        }
+        answers.sort_by(|a, b| b.score.total_cmp(&a.score));
+        answers.truncate(self.told());
+        Ok(Answer::Spans { answers })
+    }
+}
+
+impl Head<'_> {
+    /// How many answers are told.
+    fn told(&self) -> usize {
+        self.options.top_k.unwrap_or(1)
+    }
+
+    /// The surest spans of a window, more than are told: several may be of the same words.
+    fn candidates(&self, start: &[f32], end: &[f32], in_context: &[bool]) -> Vec<(f32, usize, usize)> {
+        let can_be = |at: &usize| in_context.get(*at).copied().unwrap_or(false);
+        let mut spans = Vec::new();
+        for (first, begins) in start.iter().enumerate().filter(|(at, _)| can_be(at)) {
+            let ends = end.iter().enumerate().skip(first).take(self.options.longest_answer);
+            let of_first = ends.filter(|(at, _)| can_be(at)).map(|(last, ends)| (begins * ends, first, last));
+            spans.extend(of_first.filter(|(score, ..)| *score > 0.0));
+        }
+        spans.sort_by(|a, b| b.0.total_cmp(&a.0));
+        spans.truncate(self.told().saturating_mul(2).saturating_add(10));
+        spans
+    }
+}
+
+fn tokens_of<'a>(asked: &'a Asked, window: usize) -> &'a [usize] {
+    asked.encoded.windows().get(window).map(|window| window.tokens.as_slice()).unwrap_or_default()
+}
+
+/// The place of the token that stands for the whole text, and for there being no answer: the first, or in XLNet the
+/// last.
+fn class_token(asked: &Asked, tokens: &[usize]) -> Option<usize> {
+    let special = |at: &usize| tokens.get(*at).is_some_and(|token| asked.encoded.is_special(*token));
+    [0, tokens.len().checked_sub(1)?].into_iter().find(special)
+}
+
+/// Where the words of the first and the last token begin and end, in characters, as far as the window shows them; the
+/// tokens themselves, where the tokenizer knows no words.
+fn by_words(asked: &Asked, tokens: &[usize], first: usize, last: usize) -> (usize, usize) {
+    let encoded = &asked.encoded;
+    let of = |at: usize| tokens.get(at).and_then(|token| Some((encoded.sequence(*token), encoded.word(*token)?)));
+    let (mut begin, mut end) = (first, last);
+    if let (Some(first), Some(last)) = (of(first), of(last)) {
+        while begin.checked_sub(1).and_then(of) == Some(first) {
+            begin -= 1;
+        }
+        while of(end + 1) == Some(last) {
+            end += 1;
+        }
+    }
+    let offsets = |at: usize| tokens.get(at).map(|token| encoded.offsets(*token)).unwrap_or_default();
+    (offsets(begin).0, offsets(end).1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Classes;
+    use crate::task::Task;
+
+    #[test]
+    fn spans_are_in_the_context_in_order_and_no_longer_than_asked() {
+        let model = Model::new(Task::QuestionAnswering, Classes::default(), "bert");
+        let options = Options { longest_answer: 2, top_k: Some(9), ..Options::default() };
+        let head = Head { model: &model, options: &options };
+        let found = head.candidates(&[0.9, 0.5, 0.25, 0.0], &[0.1, 0.5, 0.1, 0.9], &[false, true, true, true]);
+        let places: Vec<_> = found.iter().map(|(_, first, last)| (*first, *last)).collect();
+        assert_eq!(places, [(1, 1), (2, 3), (1, 2), (2, 2)]);
+    }
+}

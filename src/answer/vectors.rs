@@ -1,0 +1,107 @@
+//! Vectors: one for a text, or one for each of its tokens.
+
+use super::batches::{self, Asked, Row, mean};
+use super::{Answer, Answered};
+use crate::error::Result;
+
+/// How far from 1 the length of a vector may be that a model has put at length 1, in the number formats there are.
+const NEAR: f32 = 1e-2;
+
+/// One vector for each text, by the modules of sentence-transformers.
+pub(super) struct Sentence;
+
+impl batches::Head for Sentence {
+    /// The vector, and how many tokens it is of.
+    type Part = (Vec<f32>, usize);
+
+    fn read(&self, _: &Asked, _: usize, row: &Row) -> Result<Self::Part> {
+        Ok((row.numbers("sentence_embedding")?.to_vec(), row.tokens()))
+    }
+
+    fn join(&self, _: &Asked, parts: Vec<Self::Part>) -> Result<Answer> {
+        Ok(Answer::Vector { embedding: joined(parts) })
+    }
+}
+
+/// A vector for each token, and one for the text where the model has a pooler.
+pub(super) struct Features;
+
+const TOKENS: &str = "last_hidden_state";
+const POOLED: &str = "pooler_output";
+
+impl batches::Head for Features {
+    /// The vectors of the tokens that the window answers for, and the text's with how many tokens it is of.
+    type Part = (Vec<(usize, Vec<f32>)>, Option<(Vec<f32>, usize)>);
+
+    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
+        let vectors = row.per_token(TOKENS)?;
+        let owned = asked.owned(window).filter_map(|(token, at)| Some((token, vectors.get(at)?.to_vec())));
+        let pooled = row.has(POOLED).then(|| row.numbers(POOLED)).transpose()?;
+        Ok((owned.collect(), pooled.map(|vector| (vector.to_vec(), row.tokens()))))
+    }
+
+    fn join(&self, _: &Asked, parts: Vec<Self::Part>) -> Result<Answer> {
+        let (tokens, pooled): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        let mut tokens: Vec<(usize, Vec<f32>)> = tokens.into_iter().flatten().collect();
+        tokens.sort_by_key(|(token, _)| *token);
+        let pooled: Option<Vec<_>> = pooled.into_iter().collect();
+        let features = tokens.into_iter().map(|(_, vector)| vector).collect();
+        Ok(Answer::Features { features, pooled: pooled.filter(|pooled| !pooled.is_empty()).map(joined) })
+    }
+}
+
+/// The mean of the windows' vectors, of length 1 where all of theirs are.
+fn joined(vectors: Vec<(Vec<f32>, usize)>) -> Vec<f32> {
+    if let [(only, _)] = vectors.as_slice() {
+        return only.clone();
+    }
+    let at_length_1 = vectors.iter().all(|(vector, _)| (length(vector) - 1.0).abs() < NEAR);
+    let mut mean = mean(&vectors);
+    let length = length(&mean);
+    if at_length_1 && length > 0.0 {
+        mean.iter_mut().for_each(|x| *x /= length);
+    }
+    mean
+}
+
+/// `√Σ x²`
+pub(super) fn length(vector: &[f32]) -> f32 {
+    vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32
+}
+
+/// How alike two texts are by their vectors: `a·b / (|a| |b|)`.
+pub(super) fn similarity(a: &Answered, b: &Answered) -> Answered {
+    let score = match (&a.answer, &b.answer) {
+        (Answer::Vector { embedding: a }, Answer::Vector { embedding: b }) => {
+            let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let lengths = f64::from(length(a)) * f64::from(length(b));
+            if lengths > 0.0 { (dot / lengths) as f32 } else { 0.0 }
+        }
+        _ => 0.0,
+    };
+    let (windows, tokens_cut) = (a.windows.max(b.windows), a.tokens_cut + b.tokens_cut);
+    Answered { answer: Answer::Similarity { score }, windows, tokens_cut }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vector(embedding: &[f32]) -> Answered {
+        Answered { answer: Answer::Vector { embedding: embedding.to_vec() }, windows: 1, tokens_cut: 0 }
+    }
+
+    #[test]
+    fn a_mean_has_length_1_only_where_every_vector_has() {
+        assert_eq!(joined(vec![(vec![1.0, 0.0], 2), (vec![0.0, 1.0], 2)]), [0.5_f32.sqrt(), 0.5_f32.sqrt()]);
+        assert_eq!(joined(vec![(vec![2.0, 0.0], 1), (vec![0.0, 1.0], 3)]), [0.5, 0.75]);
+    }
+
+    #[test]
+    fn likeness_is_a_cosine() {
+        let score = |a: &[f32], b: &[f32]| similarity(&vector(a), &vector(b)).answer;
+        assert_eq!(score(&[2.0, 0.0], &[3.0, 0.0]), Answer::Similarity { score: 1.0 });
+        assert_eq!(score(&[1.0, 0.0], &[0.0, 1.0]), Answer::Similarity { score: 0.0 });
+        assert_eq!(score(&[0.0], &[1.0]), Answer::Similarity { score: 0.0 });
+    }
+}

@@ -1,0 +1,139 @@
+//! `kilnc run --jsonl`: answers a file of texts, line by line.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::super::Screen;
+use crate::answer::Answerer;
+use crate::answer::lines::{self, Summary};
+use crate::checkpoint::json::file_name;
+use crate::error::{Error, Result};
+use crate::output::{self, Stage};
+use crate::pipeline::Observer;
+
+#[derive(Args)]
+pub(super) struct LinesArgs {
+    /// Texts in a file, one JSON object on each line: `text`, `text_pair`, or `question` and `context`; `id` is given
+    /// back. `-` is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "pair", "question"])]
+    jsonl: Option<PathBuf>,
+    /// Where the answers to --jsonl go, one JSON object on each line; standard output, if not given.
+    #[arg(short, long, value_name = "FILE", requires = "jsonl")]
+    output: Option<PathBuf>,
+}
+
+/// Texts that are to be answered, and the place for their answers.
+pub(super) struct Claimed {
+    /// A file; none is standard input.
+    input: Option<PathBuf>,
+    output: Option<(PathBuf, Stage)>,
+}
+
+impl LinesArgs {
+    /// Takes hold of the output, before any work is done. None where texts come from elsewhere.
+    pub fn claim(&self, bundle: &Path) -> Result<Option<Claimed>> {
+        let Some(input) = &self.jsonl else { return Ok(None) };
+        let input = Some(input.clone()).filter(|path| path.as_os_str() != "-");
+        if let Some(path) = &input {
+            // Before anything is opened that takes its time.
+            open(path)?;
+        }
+        let claim = |path: &PathBuf| -> Result<(PathBuf, Stage)> {
+            output::check_apart(path, input.as_deref().into_iter().chain([bundle]))?;
+            Ok((path.clone(), Stage::new(path, Path::is_file)?))
+        };
+        Ok(Some(Claimed { output: self.output.as_ref().map(claim).transpose()?, input }))
+    }
+}
+
+impl Claimed {
+    /// Answers all texts. A file that can be read twice is checked as a whole before the first is asked.
+    pub fn answer(self, model: &mut Answerer, screen: &Screen) -> Result<()> {
+        let name = self.input.as_deref().map_or_else(|| "standard input".to_owned(), file_name);
+        match self.count(&name, model)? {
+            Some(texts) => screen.begin_texts("answering", texts),
+            None => screen.begin_counting("answering"),
+        }
+        let from: Box<dyn Read> = match &self.input {
+            Some(path) => Box::new(open(path)?),
+            None => Box::new(io::stdin()),
+        };
+        let advance = |texts| screen.advance(texts);
+        let summary = match self.output {
+            None => to_stdout(|to| lines::answer_lines(model, from, &name, to, &advance))?,
+            Some((path, stage)) => {
+                let summary = to_stage(&path, stage, |to| lines::answer_lines(model, from, &name, to, &advance))?;
+                screen.result(&summary, |summary| format!("{} answers in {}\n", summary.texts, path.display()))?;
+                Some(summary)
+            }
+        };
+        if let Some(Summary { texts, in_windows, cut }) = summary {
+            screen.done(&format!("{texts} texts answered, {in_windows} of them in windows"));
+            if cut > 0 {
+                let window = model.lengths().window;
+                screen.warn(&format!("{cut} of {texts} texts cut to {window} tokens; the rest had no say"));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many texts there are, where that can be known before they are answered.
+    fn count(&self, name: &str, model: &Answerer) -> Result<Option<u64>> {
+        let twice = self.input.as_ref().filter(|path| path.is_file());
+        twice.map(|path| lines::check_lines(open(path)?, name, model.task())).transpose()
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::io("reading", path, &e))
+}
+
+/// Puts the output in place when all of it is there.
+fn to_stage(path: &Path, stage: Stage, answer: impl FnOnce(&mut dyn Write) -> Result<Summary>) -> Result<Summary> {
+    let (name, failed) = (file_name(path), |e: io::Error| Error::io("writing", path, &e));
+    let mut to = BufWriter::new(File::create(stage.path(&name)).map_err(failed)?);
+    let summary = answer(&mut to)?;
+    to.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)?;
+    stage.commit_files(&[&name])?;
+    Ok(summary)
+}
+
+/// None where whoever reads has read enough, as `head` does.
+fn to_stdout(answer: impl FnOnce(&mut dyn Write) -> Result<Summary>) -> Result<Option<Summary>> {
+    let mut to = Pipe { to: BufWriter::new(io::stdout().lock()), closed: false };
+    let answered = answer(&mut to).and_then(|summary| {
+        to.flush().map_err(|e| Error::bad_input(format!("standard output: {e}")))?;
+        Ok(summary)
+    });
+    match answered {
+        Err(_) if to.closed => Ok(None),
+        answered => answered.map(Some),
+    }
+}
+
+/// Notes that its reader is gone.
+struct Pipe<W> {
+    to: W,
+    closed: bool,
+}
+
+impl<W: Write> Pipe<W> {
+    fn noted<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|e| self.closed |= e.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes);
+        self.noted(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.to.flush();
+        self.noted(flushed)
+    }
+}

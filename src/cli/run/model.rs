@@ -1,0 +1,102 @@
+//! What answers: an engine of a bundle, or an ONNX model with what a bundle has inside.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::super::Screen;
+use crate::answer::{Answerer, Model, Options};
+use crate::bundle::Bundle;
+use crate::checkpoint::json;
+use crate::error::{Error, Result};
+use crate::runtime::{self, Classes, Reading, Runtime, TextEncoder};
+use crate::task::Task;
+
+/// Fails where something is asked for that a task does not have.
+pub(super) type Fits<'a> = &'a dyn Fn(Task) -> Result<()>;
+
+/// Opens an engine of a bundle whose files are what the manifest says, and tells the choice.
+pub(super) fn open_bundle(
+    path: &Path,
+    engine: Option<&str>,
+    threads: runtime::Options,
+    options: Options,
+    fits: Fits,
+    screen: &Screen,
+) -> Result<Answerer> {
+    let bundle = Bundle::open(path)?;
+    fits(bundle.manifest.task)?;
+    let (entry, why) = bundle.choose(engine)?;
+    if engine.is_none() {
+        screen.note(format!("engine {} on {}, {why}", entry.name, entry.runtime));
+    }
+    Answerer::open(&bundle, entry, threads, options)
+}
+
+/// What a bundle has and an ONNX model has not.
+#[derive(Args)]
+pub(super) struct ModelArgs {
+    /// An ONNX model's tokenizer: the tokenizer.json of its checkpoint.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// A JSON list with one label for each answer of an ONNX model.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// An adapter that is active in an ONNX model, a file that `kilnc export --adapter-as-input` wrote.
+    #[arg(long, value_name = "FILE")]
+    onnx_adapter: Vec<PathBuf>,
+    /// Longest text that an ONNX model is given, in tokens.
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+}
+
+/// Longest text in tokens where nobody says: what BERT and most after it have positions for.
+const MAX_LENGTH: usize = 512;
+
+impl ModelArgs {
+    /// Opens an ONNX model with what the arguments give it.
+    pub fn open(
+        &self,
+        model: &Path,
+        task: Task,
+        threads: runtime::Options,
+        options: Options,
+        fits: Fits,
+    ) -> Result<Answerer> {
+        let needed =
+            |flag: &str| Error::bad_input(format!("an ONNX model needs {flag}")).hint("a bundle has it inside");
+        let tokenizer = self.tokenizer.as_deref().ok_or_else(|| needed("--tokenizer"))?;
+        let classes = match &self.labels {
+            Some(labels) => classes(json::read(labels)?),
+            None if task.has_labels() => return Err(needed("--labels")),
+            None => Classes::default(),
+        };
+        fits(task)?;
+        let engine = runtime::open_apart(Runtime::Ort, model, threads, &self.onnx_adapter)?;
+        let encoder = TextEncoder::open(tokenizer, self.max_length.unwrap_or(MAX_LENGTH))?;
+        Answerer::new(engine, encoder, Model::new(task, classes, ""), options)
+    }
+
+    /// A bundle takes none of them.
+    pub fn refuse(&self) -> Result<()> {
+        let given = [
+            ("--tokenizer", self.tokenizer.is_some()),
+            ("--labels", self.labels.is_some()),
+            ("--onnx-adapter", !self.onnx_adapter.is_empty()),
+            ("--max-length", self.max_length.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((flag, _)) => {
+                let error = Error::bad_input(format!("{flag} is for an ONNX model, not for a bundle"));
+                Err(if *flag == "--max-length" { error.hint("--window says how much is read at once") } else { error })
+            }
+        }
+    }
+}
+
+/// Of a model that says nothing of its answers: a single one is a score.
+fn classes(labels: Vec<String>) -> Classes {
+    let reading = if labels.len() == 1 { Reading::Score } else { Reading::OneLabel };
+    Classes { labels, reading }
+}

@@ -1,0 +1,147 @@
+//! Answers in words, for people.
+
+use super::Line;
+use crate::answer::{Answer, Answered, Entity, Fill, Labels, Span};
+use crate::error::printable;
+use crate::runtime::{self, Choice};
+
+/// Most numbers of a vector that are shown.
+const SHOWN: usize = 6;
+
+/// Answers to read: of one line each, or each below its text.
+pub(super) fn lines(lines: &[Line]) -> String {
+    let cells: Option<Vec<Vec<String>>> = lines.iter().map(on_one_line).collect();
+    match cells {
+        Some(rows) => table(&rows, ""),
+        None => lines.iter().map(block).collect(),
+    }
+}
+
+/// The cells of an answer that has its place before the text.
+fn on_one_line(line: &Line) -> Option<Vec<String>> {
+    let pair = line.pair.as_ref().map(|pair| format!("  ·  {}", shortened(pair))).unwrap_or_default();
+    let text = format!("{}{pair}{}", shortened(&line.text), windows(&line.answered));
+    let mut cells = match &line.answered.answer {
+        Answer::Labels(Labels { answer, top: None }) => match answer {
+            runtime::Answer::Label(Choice { label, score, .. }) => vec![printable(label), format!("{score:.3}")],
+            runtime::Answer::Labels { labels, .. } if labels.is_empty() => vec!["none".to_owned()],
+            runtime::Answer::Labels { labels, .. } => vec![choices(labels)],
+            runtime::Answer::Numbers { numbers } => vec![numbers_of(numbers)],
+            runtime::Answer::Score { score } => vec![format!("{score:.4}")],
+        },
+        Answer::Labels(Labels { top: Some(top), .. }) => vec![choices(top)],
+        Answer::Similarity { score } => vec![format!("{score:.4}")],
+        Answer::Vector { embedding } => vec![vector(embedding)],
+        _ => return None,
+    };
+    cells.push(text);
+    Some(cells)
+}
+
+/// An answer of several lines below its text.
+fn block(line: &Line) -> String {
+    let question = line.question.as_ref().map(|question| format!("{}  ·  ", shortened(question))).unwrap_or_default();
+    let head = format!("{question}{}{}\n", shortened(&line.text), windows(&line.answered));
+    let below = match &line.answered.answer {
+        Answer::Entities { entities } => table(&entities.iter().map(entity).collect::<Vec<_>>(), "  "),
+        Answer::Spans { answers } => table(&answers.iter().map(span).collect::<Vec<_>>(), "  "),
+        Answer::Fills { masks } => {
+            let of_mask = |fills: &Vec<Fill>| table(&fills.iter().map(fill).collect::<Vec<_>>(), "  ");
+            masks.iter().map(of_mask).collect::<Vec<_>>().join("\n")
+        }
+        Answer::Features { features, pooled } => {
+            let pooled = pooled.as_ref().map(|pooled| format!("  pooled  {}\n", vector(pooled))).unwrap_or_default();
+            let shown = features.first().map(|first| vector(first)).unwrap_or_default();
+            format!("  {} tokens, the first of {shown}\n{pooled}", features.len())
+        }
+        Answer::Labels(_) | Answer::Similarity { .. } | Answer::Vector { .. } => {
+            on_one_line(line).map(|cells| format!("  {}\n", cells.join("  "))).unwrap_or_default()
+        }
+    };
+    if below.is_empty() { format!("{head}  none\n") } else { head + &below }
+}
+
+fn entity(entity: &Entity) -> Vec<String> {
+    let (start, end) = entity.place();
+    let (label, word) = (printable(entity.label()), printable(entity.word()));
+    vec![label, format!("{:.3}", entity.score()), word, format!("{start}…{end}")]
+}
+
+fn span(Span { score, start, end, answer }: &Span) -> Vec<String> {
+    match answer.is_empty() {
+        true => vec![format!("{score:.3}"), "no answer".to_owned()],
+        false => vec![format!("{score:.3}"), shortened(answer), format!("{start}…{end}")],
+    }
+}
+
+fn fill(Fill { score, token_str, sequence, .. }: &Fill) -> Vec<String> {
+    vec![format!("{score:.3}"), printable(token_str), shortened(sequence)]
+}
+
+fn choices(labels: &[Choice]) -> String {
+    let choice = |Choice { label, score, .. }: &Choice| format!("{} {score:.3}", printable(label));
+    labels.iter().map(choice).collect::<Vec<_>>().join(", ")
+}
+
+fn numbers_of(numbers: &[f32]) -> String {
+    numbers.iter().map(|n| format!("{n:.4}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The first numbers of a vector, and how many there are.
+fn vector(numbers: &[f32]) -> String {
+    let length = numbers.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let more = if numbers.len() > SHOWN { ", …" } else { "" };
+    let first = numbers.get(..SHOWN).unwrap_or(numbers);
+    format!("{} numbers of length {length:.3}: {}{more}", numbers.len(), numbers_of(first))
+}
+
+fn windows(answered: &Answered) -> String {
+    if answered.windows > 1 { format!("  ({} windows)", answered.windows) } else { String::new() }
+}
+
+/// Rows with every cell but the last as wide as the widest of its column.
+fn table(rows: &[Vec<String>], indent: &str) -> String {
+    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().enumerate().map(|(column, cell)| match column + 1 == row.len() {
+            true => cell.clone(),
+            false => format!("{cell:0$}", widest(column).unwrap_or_default()),
+        });
+        format!("{indent}{}\n", cells.collect::<Vec<_>>().join("  "))
+    };
+    rows.iter().map(line).collect()
+}
+
+fn shortened(text: &str) -> String {
+    let short = printable(text);
+    if short.chars().count() <= 80 { short } else { short.chars().take(79).chain(['…']).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(answer: Answer) -> Line {
+        let answered = Answered { answer, windows: 2, tokens_cut: 0 };
+        Line { question: Some("who?".to_owned()), text: "a text".to_owned(), pair: None, answered }
+    }
+
+    #[test]
+    fn spans_stand_below_their_question() {
+        let span = |score, answer: &str, end| Span { score, start: 0, end, answer: answer.to_owned() };
+        let answers = vec![span(0.5, "Angela", 6), span(0.25, "", 0)];
+        let told = lines(&[line(Answer::Spans { answers })]);
+        assert_eq!(told, "who?  ·  a text  (2 windows)\n  0.500  Angela  0…6\n  0.250  no answer\n");
+    }
+
+    #[test]
+    fn what_has_no_entity_says_so() {
+        assert_eq!(lines(&[line(Answer::Entities { entities: Vec::new() })]), "who?  ·  a text  (2 windows)\n  none\n");
+    }
+
+    #[test]
+    fn a_vector_shows_its_first_numbers() {
+        let told = lines(&[line(Answer::Vector { embedding: vec![0.5; 4] })]);
+        assert_eq!(told, "4 numbers of length 1.000: 0.5000, 0.5000, 0.5000, 0.5000  a text  (2 windows)\n");
+    }
+}

@@ -1,0 +1,178 @@
+//! Every task answers as `transformers.pipeline` does with the same checkpoint, on ONNX Runtime and on tract: scores
+//! within 1e-4, words and places the same. `tests/fixtures/answers/make.py` wrote the checkpoints and the answers.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{fixture, place};
+use kilnc::answer::{Answerer, Model, Options};
+use kilnc::back::onnx;
+use kilnc::passes::Manager;
+use kilnc::pipeline::{self, Scheme, Source};
+use kilnc::precision::Precision;
+use kilnc::runtime::{self, Classes, Reading, Runtime, TextEncoder, TextInput};
+use kilnc::target::Target;
+use kilnc::task::Task;
+use serde::Deserialize;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Largest difference of a score or a number from PyTorch's.
+const BOUND: f64 = 1e-4;
+
+#[derive(Deserialize)]
+struct Case {
+    folder: String,
+    task: Task,
+    text: String,
+    #[serde(default)]
+    question: Option<String>,
+    #[serde(default)]
+    pair: Option<String>,
+    options: Given,
+    expected: Value,
+}
+
+/// The options that are not as they are where nothing is said.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Given {
+    window: Option<usize>,
+    stride: Option<usize>,
+    truncate: bool,
+    join: Option<String>,
+    top_k: Option<usize>,
+    aggregation: Option<String>,
+    longest_answer: Option<usize>,
+    no_answer: bool,
+}
+
+impl Case {
+    fn input(&self) -> TextInput<'_> {
+        match &self.question {
+            Some(question) => TextInput::question(question, &self.text),
+            None => TextInput { text: &self.text, pair: self.pair.as_deref() },
+        }
+    }
+
+    fn options(&self, batch: usize) -> Options {
+        let Given { window, stride, truncate, join, top_k, aggregation, longest_answer, no_answer } = &self.options;
+        let default = Options::default();
+        Options {
+            window: *window,
+            stride: *stride,
+            truncate: *truncate,
+            batch,
+            join: join.as_ref().map_or(default.join, |join| join.parse().unwrap()),
+            top_k: *top_k,
+            aggregation: aggregation.as_ref().map_or(default.aggregation, |how| how.parse().unwrap()),
+            longest_answer: longest_answer.unwrap_or(default.longest_answer),
+            no_answer: *no_answer,
+        }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    serde_json::from_str(&fs::read_to_string(fixture("answers/expected.json")).unwrap()).unwrap()
+}
+
+/// A checkpoint's engine in a folder of its own, and what it needs to answer.
+struct Made {
+    _place: TempDir,
+    path: PathBuf,
+    runtime: Runtime,
+    tokenizer: PathBuf,
+    model: Model,
+}
+
+impl Made {
+    fn of(checkpoint: &Path, task: Task, target: &Target) -> Made {
+        let source =
+            Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: Some(task) };
+        let model = pipeline::load(&source).unwrap();
+        let graph =
+            pipeline::compile(&model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
+        let place = place();
+        let path = place.path().join("model.onnx");
+        onnx::write(&graph, &path, &|_| {}).unwrap();
+        let common = &model.checkpoint.common;
+        let many = fs::read_to_string(checkpoint.join("config.json")).unwrap().contains("multi_label_classification");
+        let reading = if many { Reading::ManyLabels } else { Reading::OneLabel };
+        let classes = Classes { labels: common.labels().unwrap_or_default(), reading };
+        let model = Model::new(task, classes, common.model_type.as_deref().unwrap_or_default());
+        Made { path, _place: place, runtime: Runtime::of(target), tokenizer: checkpoint.join("tokenizer.json"), model }
+    }
+
+    fn answerer(&self, options: Options) -> Answerer {
+        let engine = runtime::open(self.runtime, &self.path, runtime::Options { threads: 1 }).unwrap();
+        let encoder = TextEncoder::open(&self.tokenizer, 32).unwrap();
+        Answerer::new(engine, encoder, self.model.clone(), options).unwrap()
+    }
+}
+
+/// The part of an answer that the pipelines tell too.
+fn told(task: Task, mut answer: Value) -> Value {
+    let field = match task {
+        Task::TokenClassification => "entities",
+        Task::QuestionAnswering => "answers",
+        Task::FillMask => "masks",
+        Task::SentenceSimilarity => "embedding",
+        Task::TextClassification => {
+            let top = answer["top"].as_array_mut().unwrap();
+            top.iter_mut().for_each(|choice| drop(choice.as_object_mut().unwrap().remove("class")));
+            "top"
+        }
+        Task::FeatureExtraction => {
+            answer.as_object_mut().unwrap().remove("windows");
+            return answer;
+        }
+    };
+    answer[field].take()
+}
+
+/// Where two answers differ, if they do.
+fn difference(found: &Value, expected: &Value, at: &str) -> Option<String> {
+    let differ = || Some(format!("at {at}: found {found}, expected {expected}"));
+    match (found, expected) {
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).enumerate().find_map(|(i, (a, b))| difference(a, b, &format!("{at}[{i}]")))
+        }
+        (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => {
+            b.iter().find_map(|(key, b)| difference(&a[key], b, &format!("{at}.{key}")))
+        }
+        (Value::Number(a), Value::Number(b)) if a.is_f64() => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            if (a - b).abs() <= BOUND { None } else { differ() }
+        }
+        (a, b) if a == b => None,
+        _ => differ(),
+    }
+}
+
+#[test]
+fn every_task_answers_as_the_pipelines_do() {
+    let cases = cases();
+    let mut by_folder: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
+    cases.iter().for_each(|case| by_folder.entry(&case.folder).or_default().push(case));
+    assert!(by_folder.len() >= 14 && cases.len() > 250, "{} folders, {} cases", by_folder.len(), cases.len());
+    let mut wrong = Vec::new();
+    for (folder, cases) in by_folder {
+        for target in [Target::OrtCpu, Target::Tract] {
+            let made = Made::of(&fixture("answers").join(folder), cases[0].task, &target);
+            for (number, case) in cases.iter().enumerate() {
+                // Batches of another size give the same answers.
+                let mut answerer = made.answerer(case.options([1, 3][number % 2]));
+                let answered = answerer.answer(case.input()).unwrap();
+                let found = told(case.task, serde_json::to_value(&answered).unwrap());
+                if let Some(difference) = difference(&found, &case.expected, "") {
+                    let options = serde_json::to_string(&case.expected).unwrap();
+                    wrong.push(format!("{folder} on {target}, {:?}: {difference}\n  {options}", case.text));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}\n{}", wrong.len(), 2 * cases.len(), wrong.join("\n"));
+}
