@@ -10,6 +10,7 @@ mod eval;
 mod export;
 mod inspect;
 mod merge;
+mod prune;
 mod quantize;
 mod run;
 mod screen;
@@ -80,6 +81,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Search the precision of every layer under a bound on what may be lost.
     Tune(tune::TuneArgs),
+    /// Cut heads, neurons, layers, weights and tokens that a model can do without
+    Prune(prune::PruneArgs),
     /// Measure engines side by side.
     Bench(bench::BenchArgs),
     /// Say what a checkpoint, an adapter or a bundle is.
@@ -166,6 +169,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Run(args) => run::run(args, &screen),
         Command::Eval(args) => eval::run(args, &screen),
         Command::Tune(args) => tune::run(args, &screen),
+        Command::Prune(args) => prune::run(args, &screen),
         Command::Bench(args) => bench::run(args, &screen),
         Command::Inspect(args) => inspect::run(args, &screen),
         Command::Bundle(args) => bundle::run(args, &screen),

@@ -48,7 +48,7 @@ pub struct TuneArgs {
     output: PathBuf,
 }
 
-fn shape(text: &str) -> Result<[usize; 2], String> {
+pub(super) fn shape(text: &str) -> Result<[usize; 2], String> {
     let sizes = text.split_once('x').and_then(|(b, s)| Some([b.parse().ok()?, s.parse().ok()?]));
     sizes
         .filter(|sizes: &[usize; 2]| sizes.iter().all(|n| (1..=4096).contains(n)))

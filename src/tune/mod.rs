@@ -6,6 +6,7 @@
 //! frontier of all of them is reported. With several targets, all engines of all of them are measured in the same
 //! rounds, so that their times can be compared.
 
+mod cuts;
 mod harm;
 mod report;
 mod time;
@@ -21,6 +22,7 @@ use crate::precision::Precision;
 use crate::runtime::{Classes, Named, Reading, TextEncoder};
 use crate::target::Target;
 
+pub use cuts::{Aim, CutPoint, search};
 pub use report::{markdown, plot};
 
 /// How many layers may be given back at the points that are measured whole.

@@ -1,0 +1,321 @@
+//! `kilnc prune`: a smaller model, and what that does to its answers and its speed.
+
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
+use crate::bench::{self, Contestant, Settings, TokenBatch, Workload};
+use crate::bundle::{FileEntry, GateEntry, Manifest};
+use crate::calibrate;
+use crate::error::{Error, Result};
+use crate::eval::Gate;
+use crate::output::Stage;
+use crate::pipeline::{self, BuildRequest, Observer, Source};
+use crate::precision::Precision;
+use crate::prune::{Importance, Report, Sparsity, Spec};
+use crate::recipe::{EngineSpec, Recipe};
+use crate::runtime::{self, Options, Runtime};
+use crate::target::Target;
+use crate::tune::{Aim, CutPoint, search};
+use crate::vocabulary::CutReport;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  kilnc prune checkpoint/ --heads 0.25 --ffn 0.4 --calibration texts.jsonl -o pruned.kiln
+  kilnc prune checkpoint/ --adapter lora/ --labels labels.json --heads 0.25 --ffn 0.4 --scheme int8 \\
+        --calibration texts.jsonl --texts heldout.jsonl --report pruned/ -o pruned.kiln
+  kilnc prune checkpoint/ --speedup 1.5 --max-drop 0.01 --calibration texts.jsonl -o pruned.kiln
+  kilnc prune checkpoint/ --sparsity 2:4 --scheme int8 --target tensorrt-rtx:sm86 --calibration texts.jsonl -o sparse.kiln
+  kilnc prune checkpoint/ --vocab corpus.jsonl -o small.kiln
+
+Nothing is trained: what is left is fitted to what the model computes on the calibration texts. The result is held against
+the trained model, text by text, and timed beside it. An output that ends in .onnx is a model, any other a bundle.")]
+pub struct PruneArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    cut: CutArgs,
+    /// Cut as little of heads and neurons together as is so many times as fast as the whole model.
+    #[arg(long, value_name = "TIMES", conflicts_with_all = ["heads", "ffn", "products", "layers", "drop_layer"])]
+    speedup: Option<f64>,
+    /// Lose at most so much accuracy, or so many answers where texts have no labels. Without --speedup, or a share that
+    /// goes, as much is cut as this allows.
+    #[arg(long, value_name = "SHARE")]
+    max_drop: Option<f64>,
+    /// The number format of the engine.
+    #[arg(long, value_name = "SCHEME", default_value = "fp32")]
+    scheme: Precision,
+    /// Where the model is to run.
+    #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
+    target: Target,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
+    #[command(flatten)]
+    texts: TextArgs,
+    /// What it has to keep, of agreement, cosine, max_abs and accuracy_drop, e.g. agreement=0.95,accuracy_drop=0.01.
+    #[arg(long, value_name = "BOUNDS")]
+    gate: Option<Gate>,
+    /// Batch and length for which time counts.
+    #[arg(long, value_name = "BxS", default_value = "1x128", value_parser = super::tune::shape)]
+    shape: [usize; 2],
+    /// How often each engine is started and timed; 0 times none.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100))]
+    rounds: u32,
+    /// A folder for prune.md, prune.svg and prune.json.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// A model, if it ends in .onnx, else a bundle.
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+}
+
+/// What goes.
+#[derive(Args)]
+#[command(next_help_heading = "What goes")]
+struct CutArgs {
+    /// The share of attention heads.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true)]
+    heads: f64,
+    /// The share of the inner neurons of feed-forward blocks.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true)]
+    ffn: f64,
+    /// The share of the products of heads and neurons, of whichever are missed least for what they take.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true)]
+    products: f64,
+    /// How many layers stay; those go that are missed least.
+    #[arg(long, value_name = "N")]
+    layers: Option<usize>,
+    /// A layer, counted from 0; again for another.
+    #[arg(long, value_name = "LAYER", conflicts_with = "layers")]
+    drop_layer: Vec<usize>,
+    /// Weights inside of layers, which become 0: a share, or 2:4, which sparse kernels of GPUs from Ampere on use.
+    #[arg(long, value_name = "SHARE|2:4")]
+    sparsity: Option<Sparsity>,
+    /// Tokens that a corpus does not use (.jsonl, .csv, .txt): its texts keep their tokens and their answers.
+    #[arg(long, value_name = "FILE")]
+    vocab: Option<PathBuf>,
+    /// How heads, neurons and weights are ranked.
+    #[arg(long, value_name = "HOW", default_value = "reconstruction")]
+    importance: Importance,
+    /// Leave the weights that stay as they are, in place of fitting them anew.
+    #[arg(long)]
+    no_refit: bool,
+    /// Take the same share of every block, in place of more where it is missed less.
+    #[arg(long)]
+    even: bool,
+}
+
+impl CutArgs {
+    fn spec(&self) -> Spec {
+        Spec {
+            heads: self.heads,
+            ffn: self.ffn,
+            products: self.products,
+            layers: self.layers,
+            drop_layers: self.drop_layer.clone(),
+            sparsity: self.sparsity,
+            vocabulary: self.vocab.clone(),
+            importance: self.importance,
+            refit: !self.no_refit,
+            even: self.even,
+        }
+    }
+}
+
+/// What was made, and how it answers.
+#[derive(Serialize)]
+pub struct Pruned {
+    schema: &'static str,
+    output: PathBuf,
+    target: String,
+    scheme: Precision,
+    pruning: Option<Report>,
+    vocabulary: Option<CutReport>,
+    files: Vec<FileEntry>,
+    bytes: u64,
+    /// Of the same engine of the trained model.
+    trained_bytes: Option<u64>,
+    /// Batch and length for which time was measured.
+    shape: [usize; 2],
+    /// How many times as fast as the same engine of the trained model, with its interval.
+    speed: Option<bench::Ratio>,
+    /// Against the trained model in FP32.
+    gates: Vec<GateEntry>,
+    /// What was measured on the way.
+    searched: Vec<CutPoint>,
+    seconds: f64,
+}
+
+pub fn run(args: PruneArgs, screen: &Screen) -> Result<()> {
+    let start = Instant::now();
+    for (bound, name) in [(args.speedup, "--speedup"), (args.max_drop, "--max-drop")] {
+        if bound.is_some_and(|bound| !bound.is_finite() || bound < 0.0) {
+            return Err(Error::bad_input("a number from 0 on is expected").at(name));
+        }
+    }
+    let mut spec = args.cut.spec();
+    let calibration = args.calibration.over(calibrate::Spec::default(), args.source.seed);
+    let source = args.source.source_beside(None, &calibration)?;
+    let work = Work::new(&args, source, calibration)?;
+    let aim = Aim { speed: args.speedup, drop: args.max_drop };
+    let searches = args.speedup.is_some() || (args.max_drop.is_some() && !spec.needs_texts());
+    let mut searched = Vec::new();
+    screen.note(format!("pruning {}", work.source.checkpoint.display()));
+    if searches {
+        searched = search(aim, |products| {
+            screen.note(format!("trying without {:.0} % of the products", products * 100.0));
+            work.point(&Spec { products, ..spec.clone() }, screen)
+        })?;
+        spec.products = searched.last().map_or(0.0, |point| point.products);
+    }
+    let stage = args.report.as_ref().map(|dir| Stage::new(dir, |dir| dir.join(report::JSON).is_file())).transpose()?;
+    let mut gate = args.gate.unwrap_or_default();
+    gate.accuracy_drop = [gate.accuracy_drop, args.max_drop].into_iter().flatten().reduce(f64::min);
+    let manifest = work.build(Some(&spec), gate, &args.output, screen)?;
+    let speed = work.speed(&manifest, &args.output, screen)?;
+    let pruned = pruned(manifest, &args, &work, speed, searched, start.elapsed().as_secs_f64());
+    if let Some(stage) = stage {
+        report::write(&stage, &pruned)?;
+        stage.commit_dir()?;
+    }
+    screen.result(&pruned, report::text)
+}
+
+/// What candidates are built from, and where.
+struct Work<'a> {
+    args: &'a PruneArgs,
+    source: Source,
+    recipe: Recipe,
+    /// A folder beside the output for engines that are only measured.
+    scratch: Stage,
+}
+
+impl<'a> Work<'a> {
+    fn new(args: &'a PruneArgs, source: Source, calibration: calibrate::Spec) -> Result<Work<'a>> {
+        let recipe = Recipe {
+            calibration,
+            texts: args.texts.texts.clone(),
+            labels: args.texts.labels.clone(),
+            max_length: args.texts.max_length,
+            ..Recipe::default()
+        };
+        let mut beside = args.output.clone().into_os_string();
+        beside.push(".measured");
+        Ok(Work { args, source, recipe, scratch: Stage::new(Path::new(&beside), |_| false)? })
+    }
+
+    fn build(&self, spec: Option<&Spec>, gate: Gate, output: &Path, observer: &dyn Observer) -> Result<Manifest> {
+        let engine = EngineSpec { gate, ..EngineSpec::new(self.args.target.clone(), self.args.scheme) };
+        let recipe = Recipe { prune: spec.cloned(), engines: vec![engine], ..self.recipe.clone() };
+        let request = BuildRequest { source: self.source.clone(), recipe, output: output.to_owned(), strict: true };
+        pipeline::build(&request, observer)
+    }
+
+    /// The engine of the trained model in the same format, made once; none, where it cannot be timed here.
+    fn trained(&self, observer: &dyn Observer) -> Result<Option<PathBuf>> {
+        let runtime = Runtime::of(&self.args.target);
+        if self.args.rounds == 0 || runtime == Runtime::TensorRtRtx || runtime::available(runtime).is_err() {
+            return Ok(None);
+        }
+        let path = self.scratch.path("trained.onnx");
+        if !path.exists() {
+            self.build(None, Gate::default(), &path, observer)?;
+        }
+        Ok(Some(path))
+    }
+
+    fn point(&self, spec: &Spec, screen: &Screen) -> Result<CutPoint> {
+        let path = self.scratch.path("candidate.onnx");
+        let manifest = self.build(Some(spec), Gate::default(), &path, screen)?;
+        let trained = self.trained(screen)?.ok_or_else(|| {
+            Error::bad_input(format!("engines for {} cannot be timed here", self.args.target))
+                .hint("say how much goes, with --heads and --ffn or --products")
+        })?;
+        let speed = self.faster(&trained, &path, screen)?.map_or(f64::NAN, |ratio| ratio.mean);
+        let engine = manifest.engines.first().ok_or_else(|| Error::bug("one engine was asked for"))?;
+        let drop = engine.gates.iter().find_map(report::lost).ok_or_else(|| {
+            Error::unsupported(
+                "how much is cut is decided by the answers it changes, and this model answers with numbers",
+            )
+        })?;
+        Ok(CutPoint { products: spec.products, speed, drop })
+    }
+
+    /// The speed of what was made against the trained model's engine.
+    fn speed(&self, manifest: &Manifest, output: &Path, screen: &Screen) -> Result<Option<bench::Ratio>> {
+        let Some(trained) = self.trained(screen)? else { return Ok(None) };
+        let engine = manifest.engines.first().ok_or_else(|| Error::bug("one engine was asked for"))?;
+        let made = if output.is_file() { output.to_owned() } else { output.join(&engine.file) };
+        self.faster(&trained, &made, screen)
+    }
+
+    fn faster(&self, trained: &Path, made: &Path, screen: &Screen) -> Result<Option<bench::Ratio>> {
+        let runtime = Runtime::of(&self.args.target);
+        let contestant = |name: &str, file: &Path| Contestant {
+            name: name.to_owned(),
+            file: file.to_owned(),
+            runtime,
+            adapters: Vec::new(),
+        };
+        let contestants = [contestant("trained", trained), contestant("pruned", made)];
+        let [rows, length] = self.args.shape;
+        // Numbers that any vocabulary has.
+        let ids = (0..rows * length).map(|i| 1 + (i % 4) as i64).collect();
+        let rounds = self.args.rounds as usize;
+        let settings =
+            Settings { threads: Options::default().threads, rounds, seconds: 0.5, seed: 1, ..Settings::default() };
+        screen.begin("timing", Some(rounds as u64 * 2));
+        let progress = |_: &str| {
+            screen.advance(1);
+            true
+        };
+        let batch = Workload::full(TokenBatch::full(rows, length, ids));
+        let measured = bench::measure(&contestants, &[batch], &settings, &progress)?;
+        if let Some((name, why)) = measured.engines.iter().find_map(|e| Some((&e.name, e.failed.as_ref()?))) {
+            screen.warn(&format!("the {name} engine was not timed: {why}"));
+            return Ok(None);
+        }
+        let ratio = measured.engines.last().and_then(|engine| engine.points.first()?.speed);
+        screen.done(&format!("timed in {rounds} rounds"));
+        Ok(ratio)
+    }
+
+    fn trained_bytes(&self) -> Option<u64> {
+        let path = self.scratch.path("trained.onnx");
+        let size = |path: &Path| std::fs::metadata(path).ok().map(|file| file.len());
+        Some(size(&path)? + size(&path.with_extension("onnx_data")).unwrap_or(0))
+    }
+}
+
+fn pruned(
+    manifest: Manifest,
+    args: &PruneArgs,
+    work: &Work,
+    speed: Option<bench::Ratio>,
+    searched: Vec<CutPoint>,
+    seconds: f64,
+) -> Pruned {
+    let engine = |file: &&FileEntry| file.path.contains(".onnx") || file.path.ends_with(".plan");
+    Pruned {
+        schema: "kilnc.prune/1",
+        output: args.output.clone(),
+        target: args.target.to_string(),
+        scheme: args.scheme,
+        bytes: manifest.files.iter().filter(engine).map(|file| file.bytes).sum(),
+        pruning: manifest.pruning,
+        vocabulary: manifest.vocabulary,
+        files: manifest.files,
+        trained_bytes: work.trained_bytes(),
+        shape: args.shape,
+        speed,
+        gates: manifest.engines.into_iter().flat_map(|engine| engine.gates).collect(),
+        searched,
+        seconds,
+    }
+}

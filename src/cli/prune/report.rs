@@ -1,0 +1,176 @@
+//! What was cut, for the eye: lines, a page and a plot.
+
+use super::Pruned;
+use crate::bundle::GateEntry;
+use crate::error::{Error, Result};
+use crate::eval::short;
+use crate::output::Stage;
+use crate::prune::BlockEntry;
+
+/// The file for programs.
+pub const JSON: &str = "prune.json";
+
+/// Loss of accuracy, or the share of other answers where texts have no labels.
+pub fn lost(gate: &GateEntry) -> Option<f64> {
+    match gate.accuracy {
+        Some(accuracy) => Some(accuracy.reference - accuracy.found),
+        None => gate.checks.iter().find(|check| check.measure == "agreement").map(|check| 1.0 - check.found),
+    }
+}
+
+/// Writes the report into a folder.
+pub fn write(stage: &Stage, pruned: &Pruned) -> Result<()> {
+    let json = serde_json::to_string_pretty(pruned).map_err(|e| Error::bug(format!("the report: {e}")))? + "\n";
+    for (name, text) in [(JSON, json), ("prune.md", markdown(pruned)), ("prune.svg", plot(pruned))] {
+        let path = stage.path(name);
+        std::fs::write(&path, text).map_err(|e| Error::io("writing", &path, &e))?;
+    }
+    Ok(())
+}
+
+/// What is known of the whole, line by line.
+fn facts(pruned: &Pruned) -> Vec<String> {
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let before = pruned.trained_bytes.map(|bytes| format!(" of {:.1}", megabytes(bytes))).unwrap_or_default();
+    let mut lines = vec![format!("engine: {:.1}{before} MB", megabytes(pruned.bytes))];
+    if let Some(report) = &pruned.pruning {
+        let millions = |n: usize| n as f64 / 1e6;
+        let (after, before) = (millions(report.parameters_after), millions(report.parameters_before));
+        lines.push(format!("parameters: {after:.1} of {before:.1} M"));
+        if !report.dropped_layers.is_empty() {
+            lines.push(format!("layers that went: {:?}", report.dropped_layers));
+        }
+        if let Some(share) = mean(report.sparse.iter().map(|layer| layer.zeros)) {
+            lines.push(format!("zeros: {:.1} % of the weights of {} layers", share * 100.0, report.sparse.len()));
+        }
+        lines.extend(report.left.iter().map(|left| format!("left: {left}")));
+    }
+    if let Some(cut) = &pruned.vocabulary {
+        lines.push(format!(
+            "vocabulary: {} of {} rows, {:.1} of {:.1} MB; {} texts keep their tokens",
+            cut.rows,
+            cut.rows_before,
+            cut.bytes as f64 / 1e6,
+            cut.bytes_before as f64 / 1e6,
+            cut.texts
+        ));
+    }
+    if let Some(speed) = pruned.speed {
+        let [batch, length] = pruned.shape;
+        lines.push(format!(
+            "speed at {batch}x{length}: {:.2} × the trained model's engine ({:.2} … {:.2})",
+            speed.mean, speed.low, speed.high
+        ));
+    }
+    for gate in &pruned.gates {
+        let checks: Vec<_> = gate.checks.iter().map(ToString::to_string).collect();
+        lines.push(format!("against {} on {} texts of {}: {}", gate.against, gate.rows, gate.on, checks.join(", ")));
+        if let Some(accuracy) = gate.accuracy {
+            lines.push(format!("right answers: {} → {}", short(accuracy.reference), short(accuracy.found)));
+        }
+    }
+    lines
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
+    let count = values.len();
+    (count > 0).then(|| values.sum::<f64>() / count as f64)
+}
+
+fn blocks(pruned: &Pruned) -> &[BlockEntry] {
+    pruned.pruning.as_ref().map_or(&[], |report| report.blocks.as_slice())
+}
+
+/// The result on the screen.
+pub fn text(pruned: &Pruned) -> String {
+    let mut out =
+        format!("{}: {} for {}, in {:.1} s\n", pruned.output.display(), pruned.scheme, pruned.target, pruned.seconds);
+    if !blocks(pruned).is_empty() {
+        out += &format!("  {:<14} {:>12} {:>10}\n", "block", "stay", "harm");
+    }
+    for block in blocks(pruned) {
+        let harm = block.harm.map(|harm| format!("{harm:.5}")).unwrap_or_default();
+        out += format!("  {:<14} {:>12} {harm:>10}", block.name, format!("{} of {}", block.after, block.before))
+            .trim_end();
+        out.push('\n');
+    }
+    for point in &pruned.searched {
+        out += &format!(
+            "tried without {:.0} % of the products: {:.2} × as fast, {:.4} lost\n",
+            point.products * 100.0,
+            point.speed,
+            point.drop
+        );
+    }
+    for line in facts(pruned) {
+        out += &format!("{line}\n");
+    }
+    out
+}
+
+/// The report as Markdown.
+fn markdown(pruned: &Pruned) -> String {
+    let mut out = format!("# What was cut\n\n{} for {}\n\n", pruned.scheme, pruned.target);
+    facts(pruned).iter().for_each(|line| out += &format!("- {line}\n"));
+    if !blocks(pruned).is_empty() {
+        out += "\n| block | before | after | harm |\n|---|---|---|---|\n";
+    }
+    for block in blocks(pruned) {
+        let harm = block.harm.map(|harm| format!("{harm:.5}")).unwrap_or_default();
+        out += &format!("| {} | {} | {} | {harm} |\n", block.name, block.before, block.after);
+    }
+    let sparse = pruned.pruning.as_ref().map_or(&[][..], |report| report.sparse.as_slice());
+    if !sparse.is_empty() {
+        out += "\n| layer | zeros |\n|---|---|\n";
+        sparse.iter().for_each(|layer| out += &format!("| {} | {:.1} % |\n", layer.name, layer.zeros * 100.0));
+    }
+    if !pruned.searched.is_empty() {
+        out += "\n| products gone | speed | lost |\n|---|---|---|\n";
+    }
+    for point in &pruned.searched {
+        out += &format!("| {:.0} % | {:.2} × | {:.4} |\n", point.products * 100.0, point.speed, point.drop);
+    }
+    out
+}
+
+const BAR: f64 = 22.0;
+const LEFT: f64 = 120.0;
+const WIDE: f64 = 480.0;
+
+/// What stays of every block, or the share of weights that are not 0 of every layer, as bars.
+fn plot(pruned: &Pruned) -> String {
+    let mut bars: Vec<(String, f64, String)> = blocks(pruned)
+        .iter()
+        .map(|b| (b.name.clone(), b.after as f64 / b.before.max(1) as f64, format!("{} of {}", b.after, b.before)))
+        .collect();
+    if let Some(report) = &pruned.pruning {
+        let kept = |zeros: f64| format!("{:.1} %", (1.0 - zeros) * 100.0);
+        bars.extend(report.sparse.iter().map(|l| (l.name.clone(), 1.0 - l.zeros, kept(l.zeros))));
+    }
+    if let Some(cut) = &pruned.vocabulary {
+        let share = cut.rows as f64 / cut.rows_before.max(1) as f64;
+        bars.push(("vocabulary".to_owned(), share, format!("{} of {}", cut.rows, cut.rows_before)));
+    }
+    let height = 56.0 + BAR * bars.len() as f64;
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 720 {height}\" font-family=\"sans-serif\" \
+         font-size=\"12\"><rect width=\"720\" height=\"{height}\" fill=\"white\"/>\n\
+         <text x=\"{LEFT}\" y=\"24\" font-size=\"14\">What stays</text>\n"
+    );
+    for (i, (name, share, told)) in bars.iter().enumerate() {
+        let y = 40.0 + BAR * i as f64;
+        let fill = if name.starts_with("ffn") { "#c8642b" } else { "#33658a" };
+        out += &format!(
+            "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{name}</text>\
+             <rect x=\"{LEFT}\" y=\"{y:.0}\" width=\"{WIDE}\" height=\"16\" fill=\"#eee\"/>\
+             <rect x=\"{LEFT}\" y=\"{y:.0}\" width=\"{:.1}\" height=\"16\" fill=\"{fill}\"/>\
+             <text x=\"{:.0}\" y=\"{:.0}\">{told}</text>\n",
+            LEFT - 8.0,
+            y + 12.0,
+            share * WIDE,
+            LEFT + WIDE + 8.0,
+            y + 12.0
+        );
+    }
+    out + "</svg>\n"
+}
