@@ -101,7 +101,9 @@ fn windows(answered: &Answered) -> String {
 
 /// Rows with every cell but the last as wide as the widest of its column.
 fn table(rows: &[Vec<String>], indent: &str) -> String {
-    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let before_last = |row: &&Vec<String>, column: usize| column + 1 < row.len();
+    let of = |column: usize| rows.iter().filter(move |row| before_last(row, column)).filter_map(move |r| r.get(column));
+    let widest = |column: usize| of(column).map(|cell| cell.chars().count()).max();
     let line = |row: &Vec<String>| {
         let cells = row.iter().enumerate().map(|(column, cell)| match column + 1 == row.len() {
             true => cell.clone(),
