@@ -183,8 +183,22 @@ pub struct EngineEntry {
     /// What a compiling library made of the layers, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<String>,
+    /// The zeros of its weights, as its ONNX file was read back, where they were to make a pattern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zeros: Option<ZerosEntry>,
     /// What it was held against.
     pub gates: Vec<GateEntry>,
+}
+
+/// How many constant matrices of an engine have a pattern of zeros.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZerosEntry {
+    /// The pattern, e.g. `2:4` along what is summed.
+    pub pattern: String,
+    /// The matrices of the file that products multiply by.
+    pub matrices: usize,
+    /// How many of them have it.
+    pub holding: usize,
 }
 
 /// A pass that ran.

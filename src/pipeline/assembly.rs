@@ -8,13 +8,13 @@ use super::tensorrt::compile_in_child;
 use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
 use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
-use crate::bundle::{self, AdapterEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, Skipped};
+use crate::bundle::{self, AdapterEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, Skipped, ZerosEntry};
 use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
 use crate::ir::{Graph, ValueId};
 use crate::output::Stage;
 use crate::passes::{Manager, Ran};
-use crate::prune;
+use crate::prune::{self, Sparsity};
 use crate::recipe::EngineSpec;
 use crate::runtime::{Classes, Runtime};
 use crate::shapes::Shapes;
@@ -89,6 +89,7 @@ impl<'a> Assembly<'a> {
             precision: spec.precision,
             keep: &spec.keep,
             calibrator: Some(self.calibrator),
+            keep_order: self.pattern().is_some(),
         };
         let graph = compile(&self.model.graph, &scheme, &mut manager)?;
         let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
@@ -108,14 +109,24 @@ impl<'a> Assembly<'a> {
             compiled_by: None,
             shapes: Vec::new(),
             layers: None,
+            zeros: None,
             gates: Vec::new(),
         };
+        if let Some(pattern) = self.pattern() {
+            entry.zeros = Some(zeros(&onnx, pattern)?);
+        }
         if let Target::TensorRtRtx(_) = &spec.target {
             self.compile_plan(spec, &onnx, max_length, &mut entry)?;
         }
         let layers = entry.layers.as_ref().map(|layers| format!(" → a plan of {layers}")).unwrap_or_default();
         self.observer.done(&format!("{name}: {:.1} MB of ONNX{layers}", written.bytes as f64 / 1e6));
         Ok(Made { entry, spec: spec.clone(), onnx })
+    }
+
+    /// The pattern that the zeros of weights have to keep.
+    fn pattern(&self) -> Option<Sparsity> {
+        let sparsity = self.request.recipe.prune.as_ref()?.sparsity?;
+        matches!(sparsity, Sparsity::Pattern { .. }).then_some(sparsity)
     }
 
     /// Has TensorRT compile an ONNX file, in a child process, and makes the plan the engine's file.
@@ -230,6 +241,18 @@ fn varying(entry: &EngineEntry) -> Vec<String> {
 /// Where the list of a plan's layers is in a bundle.
 fn layers_path(engine: &str) -> String {
     format!("engines/{engine}.layers.json")
+}
+
+/// Looks for a pattern of zeros in the matrices of a file that was written.
+fn zeros(onnx: &Path, pattern: Sparsity) -> Result<ZerosEntry> {
+    let matrices = onnx::matrices(onnx)?;
+    let holds =
+        |matrix: &&onnx::Matrix| pattern.holds(&matrix.zeros.iter().map(|zero| !zero).collect::<Vec<_>>(), matrix.n);
+    Ok(ZerosEntry {
+        pattern: pattern.to_string(),
+        matrices: matrices.len(),
+        holding: matrices.iter().filter(holds).count(),
+    })
 }
 
 /// Removes an ONNX file of the stage that is not part of the bundle, and the weights beside it.

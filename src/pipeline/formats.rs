@@ -152,7 +152,7 @@ fn evened(
 ) -> Result<Verified<Graph>> {
     let keep = scheme.keep;
     let graph = manager.run(graph, &Smooth { calibration, keep })?;
-    if groups == 0 {
+    if groups == 0 || scheme.keep_order {
         return Ok(graph);
     }
     manager.run(&graph, &GroupNeurons { calibration, groups, keep })

@@ -178,12 +178,14 @@ pub struct Scheme<'a> {
     /// Texts that 8-bit layers are fitted to. Without them weights are rounded to the nearest, and activations are
     /// left as they are.
     pub calibrator: Option<&'a Calibrator<'a>>,
+    /// Whether channels have to stay where they are, because their zeros make a pattern.
+    pub keep_order: bool,
 }
 
 impl<'a> Scheme<'a> {
     /// A number format for a target, the same for all layers and fitted to no texts.
     pub fn new(target: &'a Target, precision: Precision) -> Scheme<'a> {
-        Scheme { target, precision, keep: &[], calibrator: None }
+        Scheme { target, precision, keep: &[], calibrator: None, keep_order: false }
     }
 }
 

@@ -173,7 +173,8 @@ mod tests {
         first.sort_unstable();
         assert!(first == [0, 1] || first == [1, 3], "{order:?}");
         assert_eq!(order.units[2], 2);
-        assert!(order.losses[2] < 1e-3 && (order.losses[3] - 0.03).abs() < 0.005, "{order:?}");
+        // A ridge keeps the twin that stays from taking over all of the other.
+        assert!(order.losses[2] < 0.02 && (order.losses[3] - order.losses[2] - 0.03).abs() < 0.005, "{order:?}");
         assert_eq!(order.kept(3).len(), 1);
     }
 

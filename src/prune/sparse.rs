@@ -434,7 +434,10 @@ mod tests {
         assert!(TWO_OF_FOUR.holds(&[0i8, 3, 0, 4], 1));
         assert!(TWO_OF_FOUR.holds(&[0i8, 1, 2, 0, 0, 3, 4, 0], 2));
         assert!(!TWO_OF_FOUR.holds(&[0i8, 0, 0, 1, 2, 3, 4, 0], 1));
-        assert!(Sparsity::Share(0.5).holds(&[0.0, 0.0, 1.0, 2.0], 1) && !Sparsity::Share(0.6).holds(&[0.0, 1.0], 1));
+        assert!(
+            Sparsity::Share(0.5).holds(&[0.0, 0.0, 1.0, 2.0], 1)
+                && !Sparsity::Share(0.6).holds(&[0.0, 0.0, 1.0, 2.0, 3.0], 1)
+        );
     }
 
     #[test]

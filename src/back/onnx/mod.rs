@@ -4,6 +4,7 @@
 
 mod adapter;
 mod layout;
+mod matrices;
 mod node;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ use crate::verify::Verified;
 pub use super::stream::Progress;
 pub use adapter::write_adapter;
 pub use layout::Written;
+pub use matrices::{Matrix, matrices};
 
 /// Largest file that is written as one: readers take no protobuf message of 2 GiB.
 const LARGEST_MESSAGE: u64 = (1 << 31) - (1 << 20);

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
 use crate::bench::{self, Contestant, Settings, TokenBatch, Workload};
-use crate::bundle::{FileEntry, GateEntry, Manifest};
+use crate::bundle::{FileEntry, GateEntry, Manifest, ZerosEntry};
 use crate::calibrate;
 use crate::error::{Error, Result};
 use crate::eval::Gate;
@@ -149,6 +149,8 @@ pub struct Pruned {
     gates: Vec<GateEntry>,
     /// What was measured on the way.
     searched: Vec<CutPoint>,
+    /// The zeros in the file that was written, where they make a pattern.
+    zeros: Option<ZerosEntry>,
     seconds: f64,
 }
 
@@ -301,6 +303,7 @@ fn pruned(
     searched: Vec<CutPoint>,
     seconds: f64,
 ) -> Pruned {
+    let zeros = manifest.engines.iter().find_map(|engine| engine.zeros.clone());
     let engine = |file: &&FileEntry| file.path.contains(".onnx") || file.path.ends_with(".plan");
     Pruned {
         schema: "kilnc.prune/1",
@@ -316,6 +319,7 @@ fn pruned(
         speed,
         gates: manifest.engines.into_iter().flat_map(|engine| engine.gates).collect(),
         searched,
+        zeros,
         seconds,
     }
 }

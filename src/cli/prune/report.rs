@@ -45,6 +45,10 @@ fn facts(pruned: &Pruned) -> Vec<String> {
         }
         lines.extend(report.left.iter().map(|left| format!("left: {left}")));
     }
+    if let Some(zeros) = &pruned.zeros {
+        let (pattern, holding) = (&zeros.pattern, zeros.holding);
+        lines.push(format!("{pattern} in the file that was written: {holding} of {} matrices", zeros.matrices));
+    }
     if let Some(cut) = &pruned.vocabulary {
         lines.push(format!(
             "vocabulary: {} of {} rows, {:.1} of {:.1} MB; {} texts keep their tokens",

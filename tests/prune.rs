@@ -1,0 +1,276 @@
+//! `kilnc prune` and `[prune]`: what goes is gone, what stays answers as it must, and what is refused leaves nothing.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Ran, fixture, kilnc, names, place, repository};
+use kilnc::back::onnx;
+use kilnc::eval::Golden;
+use kilnc::ir::{Graph, Role, Weight};
+use kilnc::passes::{Cut, Manager, Pass, Prunable, PruneChannels, ReplaceWeights};
+use kilnc::pipeline::{self, Scheme, Source};
+use kilnc::precision::Precision;
+use kilnc::runtime::{self, Elements, Named, Options, Runtime};
+use kilnc::target::Target;
+use kilnc::verify::{Verified, verify};
+
+const TEXTS: [(&str, &str); 6] = [
+    ("the game is fast", "positive"),
+    ("play this music, it is not slow", "negative"),
+    ("a mail server for the web", "neutral"),
+    ("read and send files", "neutral"),
+    ("an editor of text and sound", "positive"),
+    ("print the library with that tool!", "negative"),
+];
+
+fn jsonl(dir: &Path) -> PathBuf {
+    let lines = TEXTS.map(|(text, label)| format!("{{\"text\": {text:?}, \"label\": {label:?}}}\n"));
+    let path = dir.join("texts.jsonl");
+    fs::write(&path, lines.concat()).unwrap();
+    path
+}
+
+/// Runs `kilnc prune` on the small classifier, without timing.
+fn prune(arguments: &[OsString]) -> Ran {
+    let mut all: Vec<OsString> = arguments!["prune", fixture("tiny-bert"), "--rounds", "0"].into();
+    all.extend_from_slice(arguments);
+    kilnc(all)
+}
+
+fn outputs(graph: &Verified<Graph>, target: &Target, inputs: &Named) -> Vec<f32> {
+    let lowered = pipeline::compile(graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
+    let place = place();
+    let path = place.path().join("model.onnx");
+    onnx::write(&lowered, &path, &|_| {}).unwrap();
+    let mut engine = runtime::open(Runtime::of(target), &path, Options { threads: 1 }).unwrap();
+    let mut values = Vec::new();
+    for (_, tensor) in engine.run(inputs).unwrap() {
+        let Elements::F32(elements) = tensor.elements else { panic!("outputs are floats") };
+        values.extend(elements);
+    }
+    values
+}
+
+/// Every second unit of every block goes: once really, once by zeros in what reads it.
+fn halves(graph: &Graph) -> (BTreeMap<Role, Cut>, BTreeMap<String, Weight>) {
+    let (mut cuts, mut zeroed) = (BTreeMap::new(), BTreeMap::new());
+    for (_, node) in graph.nodes() {
+        let Some(block) = Prunable::of(graph, node) else { continue };
+        let block = block.unwrap_or_else(|why| panic!("{}: {why}", graph.node_name(node)));
+        let name = graph.value(node.operand(1).unwrap()).name.clone();
+        let weight = graph.weight(node.operand(1).unwrap()).unwrap();
+        let n = weight.shape()[1];
+        let kept: Vec<usize> = (0..block.units).step_by(2).collect();
+        let at = block.channels(&kept);
+        let mut values = weight.to_f32s().unwrap().into_owned();
+        values.chunks_mut(n).enumerate().filter(|(row, _)| !at.contains(row)).for_each(|(_, row)| row.fill(0.0));
+        zeroed.insert(name, Weight::f32s(weight.shape().to_vec(), &values).unwrap());
+        let bias = node.operand(2).map(|id| graph.weight(id).unwrap().clone());
+        cuts.insert(block.role, Cut { weight: weight.take(0, at).unwrap(), bias, kept });
+    }
+    (cuts, zeroed)
+}
+
+/// Families whose layers share their weights: zeros in one are zeros in all.
+const SHARED: [&str; 1] = ["albert"];
+
+#[test]
+fn in_every_family_what_is_cut_answers_like_what_is_zero() {
+    let mut seen = 0;
+    for family in fs::read_dir(repository("tests/fixtures/families")).unwrap() {
+        let family = family.unwrap().path();
+        let name = family.file_name().unwrap().to_str().unwrap().to_owned();
+        let heads = fs::read_dir(&family).into_iter().flatten().map(|head| head.unwrap().path());
+        let mut heads: Vec<PathBuf> = heads.filter(|head| head.join("golden.safetensors").is_file()).collect();
+        heads.sort();
+        // Heads of one family have the same layers.
+        let Some(checkpoint) = heads.first().filter(|_| !SHARED.contains(&name.as_str())) else { continue };
+        let source = Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None };
+        let model = pipeline::load(&source).unwrap();
+        let (cuts, zeroed) = halves(&model.graph);
+        assert!(!cuts.is_empty(), "{name} has no blocks");
+        let (cut, report) = PruneChannels { cuts: &cuts }.run(&model.graph).unwrap();
+        assert_eq!((report.changed, report.left), (cuts.len(), Vec::new()), "{name}");
+        let cut = verify(cut).unwrap();
+        let zeroed = verify(ReplaceWeights { weights: &zeroed }.run(&model.graph).unwrap().0).unwrap();
+        let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
+        for target in [Target::OrtCpu, Target::Tract] {
+            let (found, expected) =
+                (outputs(&cut, &target, golden.inputs()), outputs(&zeroed, &target, golden.inputs()));
+            assert_eq!(found.len(), expected.len());
+            let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(apart < 2e-5, "{name} on {target}: {apart}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 8, "{seen} families");
+}
+
+#[test]
+fn heads_and_neurons_go_and_the_report_says_where() {
+    let place = place();
+    let (texts, out, report) = (jsonl(place.path()), place.path().join("p.kiln"), place.path().join("report"));
+    let found = prune(&arguments![
+        "--heads",
+        "0.5",
+        "--ffn",
+        "0.5",
+        "--calibration",
+        texts,
+        "--report",
+        report,
+        "-o",
+        out,
+        "--json"
+    ])
+    .expect(0)
+    .json();
+    let blocks = found["pruning"]["blocks"].as_array().unwrap();
+    let total = |what: &str, key: &str| -> u64 {
+        let mine = blocks.iter().filter(|block| block["name"].as_str().unwrap().starts_with(what));
+        mine.map(|block| block[key].as_u64().unwrap()).sum()
+    };
+    assert_eq!([total("attention", "before"), total("attention", "after")], [8, 4], "{found}");
+    assert_eq!(total("ffn", "after") * 2, total("ffn", "before"), "{found}");
+    assert!(found["pruning"]["parameters_after"].as_u64() < found["pruning"]["parameters_before"].as_u64());
+    assert_eq!(names(&report), ["prune.json", "prune.md", "prune.svg"]);
+    let plot = fs::read_to_string(report.join("prune.svg")).unwrap();
+    assert_eq!(plot.matches("fill=\"#c8642b\"").count() + plot.matches("fill=\"#33658a\"").count(), blocks.len());
+    let manifest: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(out.join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["pruning"]["asked"]["heads"], 0.5);
+    kilnc(arguments!["run", out, "--text", "the game is fast"]).expect(0);
+}
+
+#[test]
+fn all_heads_may_go_and_layers_too() {
+    let place = place();
+    let texts = jsonl(place.path());
+    for (i, cut) in [&["--heads", "1"][..], &["--heads", "1", "--ffn", "1"], &["--layers", "1"], &["--drop-layer", "0"]]
+        .into_iter()
+        .enumerate()
+    {
+        let out = place.path().join(format!("{i}.kiln"));
+        let mut arguments: Vec<OsString> = cut.iter().map(OsString::from).collect();
+        arguments.extend::<[OsString; 5]>(arguments!["--calibration", texts, "-o", out, "--json"].into());
+        let found = prune(&arguments).expect(0).json();
+        let dropped = found["pruning"]["dropped_layers"].as_array().map_or(0, Vec::len);
+        assert_eq!(dropped, usize::from(i >= 2), "{found}");
+        kilnc(arguments!["run", out, "--text", "the game is fast"]).expect(0);
+    }
+}
+
+#[test]
+fn the_pattern_of_zeros_survives_eight_bits_and_is_read_back() {
+    let place = place();
+    let texts = jsonl(place.path());
+    for scheme in ["fp32", "int8", "int8-fast", "int8-static"] {
+        let out = place.path().join(format!("{scheme}.kiln"));
+        prune(&arguments!["--sparsity", "2:4", "--scheme", scheme, "--calibration", texts, "-o", out]).expect(0);
+        let manifest: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(out.join("manifest.json")).unwrap()).unwrap();
+        let zeros = &manifest["engines"][0]["zeros"];
+        // The pooler and the classifier keep all their weights.
+        let count = |key: &str| zeros[key].as_u64().unwrap();
+        assert_eq!(zeros["pattern"], "2:4", "{scheme}: {zeros}");
+        assert!(count("holding") >= 8 && count("holding") == count("matrices") - 2, "{scheme}: {zeros}");
+    }
+}
+
+#[test]
+fn a_vocabulary_that_is_cut_leaves_the_answers_of_its_texts() {
+    let place = place();
+    let (texts, out, whole) = (jsonl(place.path()), place.path().join("cut.kiln"), place.path().join("whole.kiln"));
+    let found = prune(&arguments!["--vocab", texts, "-o", out, "--json"]).expect(0).json();
+    let rows = |key: &str| found["vocabulary"][key].as_u64().unwrap();
+    assert!(rows("rows") < rows("rows_before"), "{found}");
+    kilnc(arguments!["build", fixture("tiny-bert"), "--target", "ort-cpu", "-o", whole]).expect(0);
+    assert!(
+        fs::metadata(out.join("tokenizer.json")).unwrap().len()
+            < fs::metadata(whole.join("tokenizer.json")).unwrap().len()
+    );
+    for (text, _) in TEXTS {
+        let answer = |bundle: &Path| kilnc(arguments!["run", bundle, "--text", text, "--json"]).expect(0).json();
+        let scores = |bundle: &Path| answer(bundle).to_string().replace(&*bundle.to_string_lossy(), "");
+        assert_eq!(scores(&out), scores(&whole), "{text}");
+    }
+    assert_eq!(names(&out).iter().filter(|name| *name == "cut").count(), 0);
+}
+
+#[test]
+fn a_recipe_cuts_for_all_its_engines() {
+    let place = place();
+    jsonl(place.path());
+    let recipe = place.path().join("r.toml");
+    let text = "calibration = \"texts.jsonl\"\n[prune]\nheads = 0.25\nffn = 0.25\n[[engine]]\ntarget = \"ort-cpu\"\n\
+                [[engine]]\ntarget = \"ort-cpu\"\nprecision = \"int8\"\n[[engine]]\ntarget = \"tract\"\n";
+    fs::write(&recipe, text).unwrap();
+    let out = place.path().join("b.kiln");
+    kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out]).expect(0);
+    let manifest: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(out.join("manifest.json")).unwrap()).unwrap();
+    for engine in manifest["engines"].as_array().unwrap() {
+        assert_eq!(engine["gates"][0]["against"], "the trained model, ort-cpu fp32", "{engine}");
+    }
+    // A model that was cut cannot be taken for the trained one.
+    fs::write(
+        &recipe,
+        text.replace(
+            "[prune]",
+            &format!(
+                "golden = {{ file = {:?}, max_abs = 1e-4 }}\n[prune]",
+                fixture("tiny-bert").join("golden.safetensors")
+            ),
+        ),
+    )
+    .unwrap();
+    let error =
+        kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", place.path().join("c")]).expect(2);
+    assert!(error.stderr.contains("a pruned engine cannot give the outputs of the trained model"), "{}", error.stderr);
+}
+
+#[test]
+fn what_cannot_be_cut_is_said_and_nothing_is_written() {
+    let place = place();
+    let texts = jsonl(place.path());
+    let empty = place.path().join("empty.txt");
+    fs::write(&empty, "\n\n").unwrap();
+    let out = place.path().join("out.kiln");
+    let cases: [(Vec<OsString>, &str); 8] = [
+        (
+            arguments!["--heads", "1.5", "--calibration", texts].into(),
+            "heads = 1.5: the share that goes is from 0 to 1",
+        ),
+        (arguments!["--ffn=-0.1", "--calibration", texts].into(), "ffn = -0.1: the share that goes is from 0 to 1"),
+        (arguments!["--heads", "0.5"].into(), "pruning is fitted to texts of the task, and there are none"),
+        (arguments!["--calibration", texts].into(), "nothing is to go"),
+        (
+            arguments!["--drop-layer", "7", "--calibration", texts].into(),
+            "there is no layer 7 to drop: the model has 2",
+        ),
+        (arguments!["--layers", "9", "--calibration", texts].into(), "layers = 9, and the model has 2"),
+        (arguments!["--sparsity", "1", "--calibration", texts].into(), "the share of zeros is from 0 to below 1"),
+        (arguments!["--vocab", empty].into(), "empty.txt"),
+    ];
+    for (mut arguments, message) in cases {
+        arguments.extend::<[OsString; 2]>(arguments!["-o", out].into());
+        let error = prune(&arguments).expect(2);
+        assert!(error.stderr.contains(message), "{}", error.stderr);
+        assert_eq!(names(place.path()), ["empty.txt", "texts.jsonl"], "{}", error.stderr);
+    }
+}
+
+#[test]
+fn a_loss_that_is_too_large_is_a_gate() {
+    let place = place();
+    let (texts, out) = (jsonl(place.path()), place.path().join("out.kiln"));
+    let bounds =
+        arguments!["--heads", "1", "--ffn", "1", "--gate", "cosine=0.9999999", "--calibration", texts, "-o", out];
+    let error = prune(&bounds).expect(3);
+    assert!(error.stderr.contains("a gate was missed"), "{}", error.stderr);
+    assert_eq!(names(place.path()), ["texts.jsonl"]);
+}
