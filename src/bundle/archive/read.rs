@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tar::{Archive, Entry, EntryType};
 
 use crate::bundle::{Bundle, FileEntry, MANIFEST, hex, inside};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, printable, printable_sentence};
 
 /// Most entries that are read; a bundle has a dozen.
 const MOST: usize = 1 << 16;
@@ -91,6 +91,7 @@ fn check_kind(archive: &Path) -> Result<()> {
 }
 
 fn broken(error: std::io::Error) -> Error {
+    let error = printable_sentence(&error.to_string());
     Error::bad_input(format!("this is no tar archive, or a damaged one: {error}"))
 }
 
