@@ -199,6 +199,10 @@ fn a_vocabulary_that_is_cut_leaves_the_answers_of_its_texts() {
         assert_eq!(scores(&out), scores(&whole), "{text}");
     }
     assert_eq!(names(&out).iter().filter(|name| *name == "cut").count(), 0);
+    // What the Hub's readers are told of the vocabulary is that of now.
+    let config = fs::read_to_string(out.join("hub/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["vocab_size"].as_u64(), Some(rows("rows")), "{config}");
 }
 
 #[test]

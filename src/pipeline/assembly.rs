@@ -179,7 +179,7 @@ impl<'a> Assembly<'a> {
             None => self.request.output.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         };
         // One that came with an adapter is among its files.
-        let whole = self.model.whole_tokenizer.as_ref().map(|dir| dir.join(bundle::TOKENIZER));
+        let whole = self.model.whole_tokenizer.as_ref().map(|whole| whole.dir.join(bundle::TOKENIZER));
         let whole = whole.as_ref().unwrap_or(&tokenizer);
         let own = Some(whole).filter(|path| path.starts_with(&self.model.checkpoint.dir));
         super::pruned::forget_vocabulary(self.stage)?;

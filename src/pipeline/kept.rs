@@ -5,14 +5,17 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Model, merge};
+use super::{Model, WholeTokenizer, merge};
 use crate::bundle::HUB;
 use crate::checkpoint::json as files;
 use crate::error::{Error, Result};
 use crate::runtime::{Classes, Reading};
 
 /// Files of a tokenizer beside tokenizer.json that are read with it. Those that it was made from are left out.
-const TOKENIZER: [&str; 2] = ["special_tokens_map.json", "added_tokens.json"];
+const TOKENIZER: [&str; 2] = ["special_tokens_map.json", ADDED];
+
+/// The file that numbers added tokens.
+const ADDED: &str = "added_tokens.json";
 
 /// The file whose limit on a text's length is the bundle's.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
@@ -22,17 +25,40 @@ pub(super) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: 
     let to = bundle.join(HUB);
     std::fs::create_dir(&to).map_err(|e| Error::io("writing to", bundle, &e))?;
     merge::write_json(&to.join("config.json"), &config(model, classes)?)?;
-    for name in TOKENIZER.into_iter().filter(|name| model.tokenizer.join(name).is_file()) {
-        let from = model.tokenizer.join(name);
+    let whole = model.whole_tokenizer.as_ref();
+    let tokenizer = whole.map_or(&model.tokenizer, |whole| &whole.dir);
+    for name in TOKENIZER.into_iter().filter(|name| tokenizer.join(name).is_file()) {
+        // Numbers of before the cut would be wrong; tokenizer.json has those of now.
+        if whole.is_some() && name == ADDED {
+            continue;
+        }
+        let from = tokenizer.join(name);
         std::fs::copy(&from, to.join(name)).map_err(|e| Error::io("copying", &from, &e))?;
     }
-    let from = model.tokenizer.join(TOKENIZER_CONFIG);
+    let from = tokenizer.join(TOKENIZER_CONFIG);
     if from.is_file() {
         let mut config: Map<String, Value> = files::read(&from)?;
         config.insert("model_max_length".to_owned(), json!(max_length));
+        if whole.is_some() {
+            config.remove("added_tokens_decoder");
+        }
         merge::write_json(&to.join(TOKENIZER_CONFIG), &config)?;
     }
     Ok(())
+}
+
+/// The size of the vocabulary and the numbers of tokens after a cut.
+fn renumber(config: &mut Map<String, Value>, whole: &WholeTokenizer) {
+    for (key, value) in config.iter_mut() {
+        let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
+        match number {
+            Some(_) if key == "vocab_size" => *value = json!(whole.numbers.len()),
+            Some(n) if key.ends_with("_token_id") => {
+                *value = whole.numbers.get(&n).map_or(Value::Null, |now| json!(now));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The checkpoint's configuration with the class, the labels and the reading of what was built.
@@ -43,6 +69,9 @@ fn config(model: &Model, classes: &Classes) -> Result<Value> {
     }
     if model.task.has_labels() {
         merge::name_labels(&mut config, &classes.labels);
+    }
+    if let Some(whole) = &model.whole_tokenizer {
+        renumber(&mut config, whole);
     }
     let problem = match classes.reading {
         Reading::ManyLabels => Some("multi_label_classification"),

@@ -17,6 +17,7 @@ mod tensorrt;
 mod unmerged;
 mod vocabulary;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::adapter::hub::{self, Insertions};
@@ -80,8 +81,8 @@ pub struct Model {
     pub task: Task,
     /// The folder with its tokenizer: that of the last adapter that has one, or the checkpoint's.
     pub tokenizer: PathBuf,
-    /// The folder with the tokenizer as it was, where its vocabulary was cut.
-    pub whole_tokenizer: Option<PathBuf>,
+    /// The tokenizer as it was, where its vocabulary was cut.
+    pub whole_tokenizer: Option<WholeTokenizer>,
     /// Its graph, in composite operations.
     pub graph: Verified<Graph>,
     /// The graph as it was trained, where `graph` was pruned.
@@ -90,6 +91,14 @@ pub struct Model {
     pub unused: Vec<String>,
     /// A vocabulary that is not of the size that the configuration says.
     pub extended: Option<Extended>,
+}
+
+/// A tokenizer before its vocabulary was cut.
+pub struct WholeTokenizer {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The numbers of the tokens that stay, and what they are now.
+    pub numbers: HashMap<u32, u32>,
 }
 
 /// A checkpoint into which adapters have been merged, and the graph that it makes.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Calibrator, Model, Observer, cut_vocabulary};
+use super::{Calibrator, Model, Observer, WholeTokenizer, cut_vocabulary};
 use crate::bundle;
 use crate::calibrate::Kind;
 use crate::checkpoint::json::file_name;
@@ -60,8 +60,9 @@ pub(super) fn vocabulary(
     let dir = stage.path(CUT);
     std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
     let file = dir.join(bundle::TOKENIZER);
-    std::fs::write(&file, cut.cut.json).map_err(|e| Error::io("writing", &file, &e))?;
-    model.whole_tokenizer = Some(std::mem::replace(&mut model.tokenizer, dir));
+    std::fs::write(&file, &cut.cut.json).map_err(|e| Error::io("writing", &file, &e))?;
+    let whole = std::mem::replace(&mut model.tokenizer, dir);
+    model.whole_tokenizer = Some(WholeTokenizer { dir: whole, numbers: cut.cut.numbers() });
     model.graph = cut.graph;
     Ok(Some(cut.report))
 }
