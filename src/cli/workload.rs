@@ -55,6 +55,8 @@ pub struct WorkloadArgs {
 #[derive(Default)]
 pub struct Engines {
     pub contestants: Vec<Contestant>,
+    /// For each of them, the name of the bundle that it is of.
+    bundles: Vec<Option<String>>,
     /// What answers are the same.
     pub reading: Option<Reading>,
     tokenizer: Option<Tokenizer>,
@@ -152,6 +154,7 @@ impl Engines {
         let alone = path.display().to_string();
         let file = |name, adapters| Contestant { name, file: path.to_owned(), runtime: Runtime::Ort, adapters };
         self.contestants.push(file(alone.clone(), Vec::new()));
+        self.bundles.resize(self.contestants.len() + adapters.len(), None);
         for adapter in adapters {
             self.contestants.push(file(format!("{alone} + {}", file_name(adapter)), vec![adapter.clone()]));
         }
@@ -174,14 +177,22 @@ impl Engines {
                 Err(e) => screen.warn(&format!("{} is left out: {}", engine.name, e.message())),
             }
         }
+        self.bundles.resize(self.contestants.len(), Some(bundle.manifest.name.clone()));
         let tokenizer = bundle.file(bundle::TOKENIZER)?;
         self.tokenizer.get_or_insert(Tokenizer { file: tokenizer, max_length: bundle.manifest.max_length });
         self.reading.get_or_insert(bundle.manifest.reading.unwrap_or_default());
         Ok(())
     }
 
-    /// Gives engines of one name a number: reports are read by name.
+    /// Gives engines of one name that of their bundle, and a number where that is the same too: reports are read by name.
     fn tell_apart(&mut self) {
+        let names: Vec<String> = self.contestants.iter().map(|contestant| contestant.name.clone()).collect();
+        let twice = |name: &String| names.iter().filter(|other| *other == name).count() > 1;
+        for (contestant, bundle) in self.contestants.iter_mut().zip(&self.bundles) {
+            if let Some(bundle) = bundle.as_ref().filter(|_| twice(&contestant.name)) {
+                contestant.name = format!("{bundle}/{}", contestant.name);
+            }
+        }
         let names: Vec<String> = self.contestants.iter().map(|contestant| contestant.name.clone()).collect();
         for (i, contestant) in self.contestants.iter_mut().enumerate() {
             let before = names.iter().take(i).filter(|name| **name == contestant.name).count();
