@@ -39,6 +39,9 @@ pub struct CompileArgs {
     /// How long the library searches: 0 to 5.
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=5))]
     optimization_level: Option<u8>,
+    /// Let kernels be chosen that skip zeros in a pattern of 2:4, which GPUs have from SM80 on.
+    #[arg(long)]
+    sparse_weights: bool,
     /// The folder for the plans.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
@@ -47,7 +50,11 @@ pub struct CompileArgs {
 pub fn run(args: CompileArgs, screen: &Screen) -> Result<()> {
     let targets = args.target.iter().map(|text| Target::several(text)).collect::<Result<Vec<_>>>()?.concat();
     let shapes = args.shapes.iter().map(|text| Shapes::profiles(text)).collect::<Result<Vec<_>>>()?.concat();
-    let options = TensorRtOptions { workspace_bytes: args.workspace, optimization_level: args.optimization_level };
+    let options = TensorRtOptions {
+        workspace_bytes: args.workspace,
+        optimization_level: args.optimization_level,
+        sparse_weights: args.sparse_weights,
+    };
     let request = CompileRequest { onnx: args.onnx, targets, shapes, options, output: args.output };
     let compiled = compile_plans(&request, screen)?;
     screen.result(&compiled, |compiled| {

@@ -142,7 +142,7 @@ impl<'a> Assembly<'a> {
             layers: self.stage.path(&layers_path(&entry.name)),
             target: spec.target.to_string(),
             shapes,
-            options: TensorRtOptions::default(),
+            options: TensorRtOptions { sparse_weights: self.pattern().is_some(), ..TensorRtOptions::default() },
         };
         let compiled = compile_in_child(&job)?;
         compiled.warnings.iter().for_each(|warning| self.observer.warn(&format!("{}: {warning}", entry.name)));

@@ -35,6 +35,9 @@ pub struct TensorRtOptions {
     pub workspace_bytes: Option<u64>,
     /// How long the library searches, 0 to 5.
     pub optimization_level: Option<u8>,
+    /// Whether kernels may be chosen that skip zeros in a pattern of 2:4, which GPUs have from SM80 on.
+    #[serde(default)]
+    pub sparse_weights: bool,
 }
 
 /// What came of it.
@@ -74,12 +77,13 @@ pub fn compile_tensorrt(job: TensorRtJob) -> Result<TensorRtDone> {
         return Err(Error::bug(format!("{} is no target of TensorRT", job.target)));
     };
     let profile = |shapes: &Shapes| shapes.ranges().iter().map(InputProfile::from).collect();
-    let TensorRtOptions { workspace_bytes, optimization_level } = job.options;
+    let TensorRtOptions { workspace_bytes, optimization_level, sparse_weights } = job.options;
     let options = CompileOptions {
         capabilities: vec![capability],
         profiles: job.shapes.iter().map(profile).collect(),
         workspace_bytes,
         optimization_level,
+        sparse_weights,
     };
     let failed = |path: &Path| {
         let path = path.to_owned();

@@ -22,7 +22,9 @@ mod layers;
 mod normal;
 mod rows;
 mod sparse;
+mod sparsity;
 mod spec;
+mod zeros;
 
 use std::path::Path;
 
@@ -39,7 +41,8 @@ use blocks::Block;
 use eliminate::Order;
 use fit::Whole;
 
-pub use sparse::{SparseEntry, Sparsity};
+pub use sparse::SparseEntry;
+pub use sparsity::Sparsity;
 pub use spec::Spec;
 
 /// How units are ranked.

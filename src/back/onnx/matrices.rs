@@ -11,6 +11,9 @@ use crate::error::{Error, Result, printable};
 /// What multiplies by its second operand; its first is `[…, k]`, the second `[k, n]`.
 const PRODUCTS: [&str; 5] = ["MatMul", "Gemm", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"];
 
+/// What stands between a constant and a product that only widens its numbers.
+const WIDENS: [&str; 2] = ["DequantizeLinear", "Cast"];
+
 /// A constant matrix `[k, n]` that something is multiplied by.
 pub struct Matrix {
     /// The name of the initializer.
@@ -21,7 +24,7 @@ pub struct Matrix {
     pub zeros: Vec<bool>,
 }
 
-/// Reads the constant matrices that products of the file multiply by, through `DequantizeLinear`. Matrices in blocks are
+/// Reads the constant matrices that products of the file multiply by, through what widens their numbers. Matrices in blocks are
 /// not among them.
 pub fn matrices(path: &Path) -> Result<Vec<Matrix>> {
     let reading = |e| Error::io("reading", path, &e);
@@ -35,16 +38,21 @@ pub fn matrices(path: &Path) -> Result<Vec<Matrix>> {
     let mut found: Vec<Matrix> = Vec::new();
     for node in model.graph.node.iter().filter(|node| PRODUCTS.contains(&node.op_type.as_str())) {
         let Some(operand) = node.input.get(1) else { continue };
-        let source = made.get(operand.as_str()).filter(|node| node.op_type == "DequantizeLinear");
-        let name = source.and_then(|node| node.input.first()).unwrap_or(operand);
+        let widened = |name: &String| {
+            let source = made.get(name.as_str()).filter(|node| WIDENS.contains(&node.op_type.as_str()));
+            source.and_then(|node| node.input.first()).cloned()
+        };
+        // Numbers may be widened in two steps, and never in more.
+        let name = (0..WIDENS.len()).try_fold(operand.clone(), |name, _| widened(&name).ok_or(name));
+        let name = name.unwrap_or_else(|first| first);
         let Some(tensor) = tensors.get(name.as_str()) else { continue };
         let ([_, n], Some(width)) = (tensor.dims.as_slice(), width(tensor.data_type)) else { continue };
-        if found.iter().any(|matrix| matrix.name == *name) {
+        if found.iter().any(|matrix| matrix.name == name) {
             continue;
         }
         let elements = elements(tensor, path)?;
         let zeros = elements.chunks_exact(width).map(|element| element.iter().all(|byte| *byte == 0)).collect();
-        found.push(Matrix { name: name.clone(), n: usize::try_from(*n).unwrap_or(0), zeros });
+        found.push(Matrix { name, n: usize::try_from(*n).unwrap_or(0), zeros });
     }
     Ok(found)
 }

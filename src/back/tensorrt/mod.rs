@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libloading::Library;
-use trtx::{Builder, BuilderConfig, Logger, MemoryPoolType, OnnxParser, ProfilingVerbosity, Severity};
+use trtx::{Builder, BuilderConfig, BuilderFlag, Logger, MemoryPoolType, OnnxParser, ProfilingVerbosity, Severity};
 
 use crate::error::{Error, Result};
 use crate::target::ComputeCapability;
@@ -65,6 +65,8 @@ pub struct CompileOptions {
     pub workspace_bytes: Option<u64>,
     /// How long the builder searches, 0 to 5; the library's own when `None`.
     pub optimization_level: Option<u8>,
+    /// Whether kernels may be chosen that skip zeros in a pattern of 2:4, which GPUs have from SM80 on.
+    pub sparse_weights: bool,
 }
 
 /// What came of it.
@@ -228,6 +230,9 @@ fn configure<'logger>(builder: &mut Builder<'logger>, options: &CompileOptions) 
     }
     if let Some(level) = options.optimization_level {
         config.set_builder_optimization_level(i32::from(level));
+    }
+    if options.sparse_weights {
+        config.set_flag(BuilderFlag::kSPARSE_WEIGHTS);
     }
     let capabilities = &options.capabilities;
     if capabilities.is_empty() {

@@ -1,0 +1,123 @@
+//! Builds and times candidates.
+
+use std::path::{Path, PathBuf};
+
+use super::super::Screen;
+use super::{PruneArgs, report};
+use crate::bench::{self, Contestant, Settings, TokenBatch, Workload};
+use crate::bundle::Manifest;
+use crate::calibrate;
+use crate::error::{Error, Result};
+use crate::eval::Gate;
+use crate::output::Stage;
+use crate::pipeline::{self, BuildRequest, Observer, Source};
+use crate::prune::Spec;
+use crate::recipe::{EngineSpec, Recipe};
+use crate::runtime::{self, Options, Runtime};
+use crate::tune::CutPoint;
+
+/// What candidates are built from, and where.
+pub struct Work<'a> {
+    args: &'a PruneArgs,
+    pub source: Source,
+    recipe: Recipe,
+    /// A folder beside the output for engines that are only measured.
+    scratch: Stage,
+}
+
+impl<'a> Work<'a> {
+    pub fn new(args: &'a PruneArgs, source: Source, calibration: calibrate::Spec) -> Result<Work<'a>> {
+        let recipe = Recipe {
+            calibration,
+            texts: args.texts.texts.clone(),
+            labels: args.texts.labels.clone(),
+            max_length: args.texts.max_length,
+            ..Recipe::default()
+        };
+        let mut beside = args.output.clone().into_os_string();
+        beside.push(".measured");
+        Ok(Work { args, source, recipe, scratch: Stage::new(Path::new(&beside), |_| false)? })
+    }
+
+    pub fn build(&self, spec: Option<&Spec>, gate: Gate, output: &Path, observer: &dyn Observer) -> Result<Manifest> {
+        let engine = EngineSpec { gate, ..EngineSpec::new(self.args.target.clone(), self.args.scheme) };
+        let recipe = Recipe { prune: spec.cloned(), engines: vec![engine], ..self.recipe.clone() };
+        let request = BuildRequest { source: self.source.clone(), recipe, output: output.to_owned(), strict: true };
+        pipeline::build(&request, observer)
+    }
+
+    /// The engine of the trained model in the same format, made once; none, where it cannot be timed here.
+    fn trained(&self, observer: &dyn Observer) -> Result<Option<PathBuf>> {
+        let runtime = Runtime::of(&self.args.target);
+        if self.args.rounds == 0 || runtime == Runtime::TensorRtRtx || runtime::available(runtime).is_err() {
+            return Ok(None);
+        }
+        let path = self.scratch.path("trained.onnx");
+        if !path.exists() {
+            self.build(None, Gate::default(), &path, observer)?;
+        }
+        Ok(Some(path))
+    }
+
+    pub fn point(&self, spec: &Spec, screen: &Screen) -> Result<CutPoint> {
+        let path = self.scratch.path("candidate.onnx");
+        let manifest = self.build(Some(spec), Gate::default(), &path, screen)?;
+        let trained = self.trained(screen)?.ok_or_else(|| {
+            Error::bad_input(format!("engines for {} cannot be timed here", self.args.target))
+                .hint("say how much goes, with --heads and --ffn or --products")
+        })?;
+        let speed = self.faster(&trained, &path, screen)?.map_or(f64::NAN, |ratio| ratio.mean);
+        let engine = manifest.engines.first().ok_or_else(|| Error::bug("one engine was asked for"))?;
+        let drop = engine.gates.iter().find_map(report::lost).ok_or_else(|| {
+            Error::unsupported(
+                "how much is cut is decided by the answers it changes, and this model answers with numbers",
+            )
+        })?;
+        Ok(CutPoint { products: spec.products, speed, drop })
+    }
+
+    /// The speed of what was made against the trained model's engine.
+    pub fn speed(&self, manifest: &Manifest, output: &Path, screen: &Screen) -> Result<Option<bench::Ratio>> {
+        let Some(trained) = self.trained(screen)? else { return Ok(None) };
+        let engine = manifest.engines.first().ok_or_else(|| Error::bug("one engine was asked for"))?;
+        let made = if output.is_file() { output.to_owned() } else { output.join(&engine.file) };
+        self.faster(&trained, &made, screen)
+    }
+
+    fn faster(&self, trained: &Path, made: &Path, screen: &Screen) -> Result<Option<bench::Ratio>> {
+        let runtime = Runtime::of(&self.args.target);
+        let contestant = |name: &str, file: &Path| Contestant {
+            name: name.to_owned(),
+            file: file.to_owned(),
+            runtime,
+            adapters: Vec::new(),
+        };
+        let contestants = [contestant("trained", trained), contestant("pruned", made)];
+        let [rows, length] = self.args.shape;
+        // Numbers that any vocabulary has.
+        let ids = (0..rows * length).map(|i| 1 + (i % 4) as i64).collect();
+        let rounds = self.args.rounds as usize;
+        let settings =
+            Settings { threads: Options::default().threads, rounds, seconds: 0.5, seed: 1, ..Settings::default() };
+        screen.begin("timing", Some(rounds as u64 * 2));
+        let progress = |_: &str| {
+            screen.advance(1);
+            true
+        };
+        let batch = Workload::full(TokenBatch::full(rows, length, ids));
+        let measured = bench::measure(&contestants, &[batch], &settings, &progress)?;
+        if let Some((name, why)) = measured.engines.iter().find_map(|e| Some((&e.name, e.failed.as_ref()?))) {
+            screen.warn(&format!("the {name} engine was not timed: {why}"));
+            return Ok(None);
+        }
+        let ratio = measured.engines.last().and_then(|engine| engine.points.first()?.speed);
+        screen.done(&format!("timed in {rounds} rounds"));
+        Ok(ratio)
+    }
+
+    pub fn trained_bytes(&self) -> Option<u64> {
+        let path = self.scratch.path("trained.onnx");
+        let size = |path: &Path| std::fs::metadata(path).ok().map(|file| file.len());
+        Some(size(&path)? + size(&path.with_extension("onnx_data")).unwrap_or(0))
+    }
+}
