@@ -156,7 +156,7 @@ fn all_heads_may_go_and_layers_too() {
     {
         let out = place.path().join(format!("{i}.kiln"));
         let mut arguments: Vec<OsString> = cut.iter().map(OsString::from).collect();
-        arguments.extend::<[OsString; 5]>(arguments!["--calibration", texts, "-o", out, "--json"].into());
+        arguments.extend::<[OsString; 5]>(arguments!["--calibration", texts, "-o", out, "--json"]);
         let found = prune(&arguments).expect(0).json();
         let dropped = found["pruning"]["dropped_layers"].as_array().map_or(0, Vec::len);
         assert_eq!(dropped, usize::from(i >= 2), "{found}");
@@ -261,7 +261,7 @@ fn what_cannot_be_cut_is_said_and_nothing_is_written() {
         (arguments!["--vocab", empty].into(), "empty.txt"),
     ];
     for (mut arguments, message) in cases {
-        arguments.extend::<[OsString; 2]>(arguments!["-o", out].into());
+        arguments.extend::<[OsString; 2]>(arguments!["-o", out]);
         let error = prune(&arguments).expect(2);
         assert!(error.stderr.contains(message), "{}", error.stderr);
         assert_eq!(names(place.path()), ["empty.txt", "texts.jsonl"], "{}", error.stderr);

@@ -57,9 +57,8 @@ impl<'a> Prunable<'a> {
         if graph.outputs().contains(&x) || graph.consumers(x).count() != 1 {
             return Some(Err("what it reads is read by others too"));
         }
-        let all: Vec<usize> = (0..channels).collect();
         // A walk that draws nothing: whether every channel can be followed to where it comes from.
-        Some(Walk { graph, unit }.follow(x, &all).map(|()| Prunable { reader, role, units: channels / unit, unit }))
+        Some(Walk { graph, unit }.follow(x).map(|()| Prunable { reader, role, units: channels / unit, unit }))
     }
 
     /// The channels of some heads or neurons.
@@ -148,7 +147,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn follow(&self, id: ValueId, at: &[usize]) -> Result<(), &'static str> {
+    fn follow(&self, id: ValueId) -> Result<(), &'static str> {
         let node = match &self.graph.value(id).origin {
             Origin::Weight(_) => return Ok(()),
             Origin::Input => return Err("its channels come from an input"),
@@ -160,11 +159,11 @@ impl Walk<'_> {
                 Ok(Some(_)) => Ok(()),
                 _ => Err("a projection's weight is computed"),
             },
-            Op::Attention { .. } => (0..3).try_for_each(|i| self.follow(operand(i)?, at)),
-            Op::Embed | Op::Split { .. } => self.follow(operand(0)?, at),
-            Op::Rotary { .. } if self.unit > 1 => self.follow(operand(0)?, at),
-            op if is_unary(op) => self.follow(operand(0)?, at),
-            Op::Add | Op::Sub | Op::Mul => (0..2).try_for_each(|i| self.follow(operand(i)?, at)),
+            Op::Attention { .. } => (0..3).try_for_each(|i| self.follow(operand(i)?)),
+            Op::Embed | Op::Split { .. } => self.follow(operand(0)?),
+            Op::Rotary { .. } if self.unit > 1 => self.follow(operand(0)?),
+            op if is_unary(op) => self.follow(operand(0)?),
+            Op::Add | Op::Sub | Op::Mul => (0..2).try_for_each(|i| self.follow(operand(i)?)),
             _ => Err("its channels come from an operation that does not keep them apart"),
         }
     }
