@@ -53,7 +53,9 @@ pub fn round(weight: ArrayView2<f32>, moments: &Array2<f32>, noise: f32) -> Roun
                 .zip(&scales)
                 .zip(values[channel * n..(channel + 1) * n].iter_mut().zip(&mut missed))
             {
-                let rounded = ((w - debt / diagonal) / scale).round().clamp(-127.0, 127.0);
+                // A zero was made on purpose, and kernels may skip it.
+                let wanted = if *w == 0.0 { 0.0 } else { w - debt / diagonal };
+                let rounded = (wanted / scale).round().clamp(-127.0, 127.0);
                 *value = rounded as i8;
                 *miss = rounded * scale - w;
             }
@@ -150,6 +152,17 @@ mod tests {
         assert_eq!(rounded.scales, [1.0]);
         assert_eq!(rounded.values[0], 127);
         assert_eq!(rounded.values[1] + rounded.values[2], 1);
+    }
+
+    #[test]
+    fn zeros_stay_zeros() {
+        let mut values = noise(64 * 8);
+        values.iter_mut().step_by(2).for_each(|w| *w = 0.0);
+        let weight = Array2::from_shape_vec((64, 8), values).unwrap();
+        let x = Array2::from_shape_vec((200, 64), noise(200 * 64)).unwrap();
+        let rounded = round(weight.view(), &x.t().dot(&x), 0.0);
+        assert!(weight.iter().zip(&rounded.values).all(|(w, value)| *w != 0.0 || *value == 0));
+        assert!(rounded.values.iter().any(|value| *value != 0));
     }
 
     #[test]
