@@ -14,6 +14,9 @@ const RIDGE: f64 = 1e-2;
 /// Steps in which the weights that are left are fitted, all together, once the zeros are chosen.
 const STEPS: usize = 30;
 
+/// Weights of which every pair is tried.
+const SMALL: usize = 8;
+
 /// Inputs among which the share of zeros is the same.
 const WINDOW: usize = 128;
 
@@ -105,12 +108,19 @@ impl Factor {
         };
         for start in (0..w.len()).step_by(window) {
             let end = (start + window).min(w.len());
-            let mut order: Vec<usize> = (start..end).collect();
-            let missed: Vec<f64> = order.iter().map(|i| self.missed(w[*i], *i, importance)).collect();
-            order.sort_by(|a, b| missed[a - start].total_cmp(&missed[b - start]).then(a.cmp(b)));
-            order.truncate((zeros * (end - start) as f64).round() as usize);
-            order.sort_unstable();
-            for i in order {
+            let count = (zeros * (end - start) as f64).round() as usize;
+            let together = refit && importance == Importance::Reconstruction && count == 2 && end - start <= SMALL;
+            let chosen = if together {
+                self.pair(&w, start, end)
+            } else {
+                let mut order: Vec<usize> = (start..end).collect();
+                let missed: Vec<f64> = order.iter().map(|i| self.missed(w[*i], *i, importance)).collect();
+                order.sort_by(|a, b| missed[a - start].total_cmp(&missed[b - start]).then(a.cmp(b)));
+                order.truncate(count);
+                order.sort_unstable();
+                order
+            };
+            for i in chosen {
                 if refit {
                     let row = &self.upper[i * self.k..(i + 1) * self.k];
                     let error = w[i] / row[i];
@@ -120,6 +130,24 @@ impl Factor {
             }
         }
         w
+    }
+
+    /// The two weights of a few that are missed least together: the second as it is once it has taken over its share of the
+    /// first.
+    fn pair(&self, w: &[f64], start: usize, end: usize) -> Vec<usize> {
+        let at = |i: usize, j: usize| self.upper[i * self.k + j];
+        let mut best = (f64::INFINITY, vec![start, start + 1]);
+        for i in start..end {
+            let first = w[i] / at(i, i);
+            for j in i + 1..end {
+                let second = (w[j] - first * at(i, j)) / at(j, j);
+                let missed = first * first + second * second;
+                if missed < best.0 {
+                    best = (missed, vec![i, j]);
+                }
+            }
+        }
+        best.1
     }
 
     fn missed(&self, w: f64, i: usize, importance: Importance) -> f64 {
