@@ -137,10 +137,10 @@ impl Factor {
     fn pair(&self, w: &[f64], start: usize, end: usize) -> Vec<usize> {
         let at = |i: usize, j: usize| self.upper[i * self.k + j];
         let mut best = (f64::INFINITY, vec![start, start + 1]);
-        for i in start..end {
-            let first = w[i] / at(i, i);
-            for j in i + 1..end {
-                let second = (w[j] - first * at(i, j)) / at(j, j);
+        for (i, weight) in w.iter().enumerate().take(end).skip(start) {
+            let first = weight / at(i, i);
+            for (j, weight) in w.iter().enumerate().take(end).skip(i + 1) {
+                let second = (weight - first * at(i, j)) / at(j, j);
                 let missed = first * first + second * second;
                 if missed < best.0 {
                     best = (missed, vec![i, j]);
