@@ -7,32 +7,18 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, fixture, kilnc, names, place, repository};
+use common::{Ran, TEXTS, fixture, jsonl, kilnc, names, place, repository};
 use kilnc::back::onnx;
 use kilnc::eval::Golden;
 use kilnc::ir::{Graph, Role, Weight};
+use kilnc::observer::Observer;
 use kilnc::passes::{Cut, Manager, Pass, Prunable, PruneChannels, ReplaceWeights};
 use kilnc::pipeline::{self, Scheme, Source};
 use kilnc::precision::Precision;
+use kilnc::prune::{Request, Sparsity, Spec};
 use kilnc::runtime::{self, Elements, Named, Options, Runtime};
 use kilnc::target::Target;
 use kilnc::verify::{Verified, verify};
-
-const TEXTS: [(&str, &str); 6] = [
-    ("the game is fast", "positive"),
-    ("play this music, it is not slow", "negative"),
-    ("a mail server for the web", "neutral"),
-    ("read and send files", "neutral"),
-    ("an editor of text and sound", "positive"),
-    ("print the library with that tool!", "negative"),
-];
-
-fn jsonl(dir: &Path) -> PathBuf {
-    let lines = TEXTS.map(|(text, label)| format!("{{\"text\": {text:?}, \"label\": {label:?}}}\n"));
-    let path = dir.join("texts.jsonl");
-    fs::write(&path, lines.concat()).unwrap();
-    path
-}
 
 /// Runs `kilnc prune` on the small classifier, without timing.
 fn prune(arguments: &[OsString]) -> Ran {
@@ -179,6 +165,23 @@ fn the_pattern_of_zeros_survives_eight_bits_and_is_read_back() {
         assert_eq!(zeros["pattern"], "2:4", "{scheme}: {zeros}");
         assert!(count("holding") >= 8 && count("holding") == count("matrices") - 2, "{scheme}: {zeros}");
     }
+}
+
+#[test]
+fn weights_that_layers_share_are_left_with_the_reason() {
+    struct Silent;
+    impl Observer for Silent {}
+    let checkpoint = repository("tests/fixtures/families/albert/seqcls");
+    let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
+    let model = pipeline::load(&Source { checkpoint, adapters: Vec::new(), combine: None, task: None }).unwrap();
+    let (place, inputs) = (place(), [golden.inputs().clone()]);
+    let spec = Spec { sparsity: Some(Sparsity::Share(0.5)), ..Spec::default() };
+    let request =
+        Request { graph: &model.graph, inputs: &inputs, scratch: place.path(), observer: &Silent, spec: &spec };
+    let (_, report) = kilnc::prune::prune(&request).unwrap();
+    let told = |left: &String| left.ends_with("other layers have the same weights");
+    assert!(!report.left.is_empty() && report.left.iter().all(told), "{report:?}");
+    assert!(report.sparse.is_empty(), "{report:?}");
 }
 
 #[test]

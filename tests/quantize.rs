@@ -8,29 +8,15 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, copied, edit, fixture, kilnc, names, place};
+use common::{Ran, TEXTS, copied, edit, fixture, jsonl, kilnc, names, place};
 use kilnc::runtime::{Elements, TextEncoder};
 use serde_json::Value;
 use zip::write::{SimpleFileOptions, ZipWriter};
-
-const TEXTS: [(&str, &str); 6] = [
-    ("the game is fast", "positive"),
-    ("play this music, it is not slow", "negative"),
-    ("a mail server for the web", "neutral"),
-    ("read and send files", "neutral"),
-    ("an editor of text and sound", "positive"),
-    ("print the library with that tool!", "negative"),
-];
 
 fn write(dir: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
     let path = dir.join(name);
     fs::write(&path, content).unwrap();
     path
-}
-
-fn jsonl(dir: &Path) -> PathBuf {
-    let lines = TEXTS.map(|(text, label)| format!("{{\"text\": {text:?}, \"label\": {label:?}}}\n"));
-    write(dir, "texts.jsonl", lines.concat())
 }
 
 /// Runs `kilnc quantize` on the small classifier.

@@ -81,7 +81,7 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Search the precision of every layer under a bound on what may be lost.
     Tune(tune::TuneArgs),
-    /// Cut heads, neurons, layers, weights and tokens that a model can do without
+    /// Cut heads, neurons, layers, weights and tokens that a model can do without.
     Prune(prune::PruneArgs),
     /// Measure engines side by side.
     Bench(bench::BenchArgs),

@@ -115,6 +115,11 @@ impl Role {
         Role { part, layer: Some(layer) }
     }
 
+    /// The name in recipes and reports, e.g. `ffn-out/3`, which reads back.
+    pub fn name(self) -> String {
+        self.layer.map_or_else(|| self.part.name().to_owned(), |layer| format!("{}/{layer}", self.part.name()))
+    }
+
     /// Whether two roles are of one thing: the same, or a projection and one that it was merged into.
     pub fn overlaps(self, other: Role) -> bool {
         let pieces = |part: Part| match part {
@@ -162,10 +167,7 @@ impl FromStr for Role {
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.layer {
-            None => write!(f, "@{}", self.part.name()),
-            Some(layer) => write!(f, "@{}/{layer}", self.part.name()),
-        }
+        write!(f, "@{}", self.name())
     }
 }
 

@@ -49,7 +49,7 @@ fn check_keep(graph: &Graph, keep: &[Role]) -> Result<()> {
     match keep.iter().find(|role| !names(role)) {
         None => Ok(()),
         Some(role) => {
-            let name = role.to_string().trim_start_matches('@').to_owned();
+            let name = role.name();
             Err(Error::bad_input(format!("`{name}` is to be kept in full precision, and the model has no such layer"))
                 .hint("layers are counted from 0, as in ffn-out/3; kilnc tune lists those of a model"))
         }

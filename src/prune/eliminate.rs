@@ -35,6 +35,9 @@ impl Order {
 
 /// Eliminates until `most` units are gone. Channels belong to units of `unit` neighbours.
 pub fn order(problem: &Problem, unit: usize, most: usize) -> Result<Order> {
+    if most == 0 {
+        return Ok(Order { units: (0..problem.dims()[0] / unit.max(1)).collect(), losses: vec![0.0] });
+    }
     let mut state = State::of(problem, unit)?;
     let units = state.alive.len();
     let step = if unit == 1 { units.div_ceil(STEPS) } else { 1 };

@@ -108,8 +108,8 @@ pub struct Report {
     pub left: Vec<String>,
 }
 
-/// Cuts heads and neurons. Fails where a share is outside 0…1, where there are no texts, or where the model computes what
-/// is not finite.
+/// Takes layers, heads and neurons out, and makes zeros. Fails where a share is outside 0…1, where there are no texts, or
+/// where the model computes what is not finite.
 pub fn prune(request: &Request) -> Result<(Verified<Graph>, Report)> {
     request.spec.check()?;
     if request.inputs.is_empty() {

@@ -117,9 +117,14 @@ impl Behind {
 fn groups(graph: &Graph, sparsity: Sparsity, left: &mut Vec<String>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (_, node) in graph.nodes().filter(|(_, node)| is_layer(node)) {
-        let weight = node.operand(1).and_then(|w| graph.weight(w));
-        let (Some(x), Some(weight)) = (node.operand(0), weight) else { continue };
+        let constant = node.operand(1).and_then(|id| Some((id, graph.weight(id)?)));
+        let (Some(x), Some((id, weight))) = (node.operand(0), constant) else { continue };
         let name = graph.node_name(node).to_owned();
+        // What is best for one layer is not for the others.
+        if graph.consumers(id).filter(|node| is_layer(node)).count() > 1 {
+            left.push(format!("{name}: other layers have the same weights"));
+            continue;
+        }
         let k = weight.shape().first().copied().unwrap_or(0);
         match sparsity {
             Sparsity::Pattern { of, .. } if !k.is_multiple_of(of) => {
@@ -178,11 +183,9 @@ impl Layer {
             bias: constant(2).map(|(name, bias)| (name, bias.clone())),
         })
     }
-}
 
-impl Layer {
     fn label(&self) -> String {
-        self.role.map(|role| role.to_string().trim_start_matches('@').to_owned()).unwrap_or_default()
+        self.role.map(Role::name).unwrap_or_default()
     }
 
     fn bias_values(&self) -> Result<Option<Vec<f32>>> {

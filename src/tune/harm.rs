@@ -115,7 +115,7 @@ pub(super) fn layers(
     let times = time::layers(layers.iter().map(|(_, shape)| *shape).collect(), target, request)?;
     let found = layers.into_iter().zip(harms).filter_map(|((role, shape), harm)| {
         let [ms_full, ms_int8] = *times.get(&shape)?;
-        let name = role.to_string().trim_start_matches('@').to_owned();
+        let name = role.name();
         Some(Layer { name, harm, ms_full, ms_int8, chosen: String::new(), why: String::new(), role: Some(role) })
     });
     Ok(found.collect())

@@ -174,7 +174,7 @@ pub fn tune(request: &Request) -> Result<Tuned> {
         texts: request.texts.len(),
         labelled: reference.accuracy.is_some(),
         max_drop: request.max_drop,
-        keep: kept.iter().map(|role| role.to_string().trim_start_matches('@').to_owned()).collect(),
+        keep: kept.iter().map(|role| role.name()).collect(),
         targets,
         points,
         chosen,

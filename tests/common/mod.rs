@@ -46,6 +46,24 @@ pub fn place() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
+/// Texts for the small classifier, with their labels.
+pub const TEXTS: [(&str, &str); 6] = [
+    ("the game is fast", "positive"),
+    ("play this music, it is not slow", "negative"),
+    ("a mail server for the web", "neutral"),
+    ("read and send files", "neutral"),
+    ("an editor of text and sound", "positive"),
+    ("print the library with that tool!", "negative"),
+];
+
+/// The texts as a file of JSON lines in a folder.
+pub fn jsonl(dir: &Path) -> PathBuf {
+    let lines = TEXTS.map(|(text, label)| format!("{{\"text\": {text:?}, \"label\": {label:?}}}\n"));
+    let path = dir.join("texts.jsonl");
+    std::fs::write(&path, lines.concat()).unwrap();
+    path
+}
+
 /// The binary with these arguments.
 pub fn command<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kilnc"));

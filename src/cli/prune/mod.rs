@@ -165,6 +165,7 @@ pub fn run(args: PruneArgs, screen: &Screen) -> Result<()> {
     let calibration = args.calibration.over(calibrate::Spec::default(), args.source.seed);
     let source = args.source.source_beside(None, &calibration)?;
     let work = Work::new(&args, source, calibration)?;
+    let stage = args.report.as_ref().map(|dir| Stage::new(dir, |dir| dir.join(report::JSON).is_file())).transpose()?;
     let aim = Aim { speed: args.speedup, drop: args.max_drop };
     let searches = args.speedup.is_some() || (args.max_drop.is_some() && !spec.needs_texts());
     let mut searched = Vec::new();
@@ -176,7 +177,6 @@ pub fn run(args: PruneArgs, screen: &Screen) -> Result<()> {
         })?;
         spec.products = searched.last().map_or(0.0, |point| point.products);
     }
-    let stage = args.report.as_ref().map(|dir| Stage::new(dir, |dir| dir.join(report::JSON).is_file())).transpose()?;
     let mut gate = args.gate.unwrap_or_default();
     gate.accuracy_drop = [gate.accuracy_drop, args.max_drop].into_iter().flatten().reduce(f64::min);
     let manifest = work.build(Some(&spec), gate, &args.output, screen)?;
