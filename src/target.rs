@@ -14,6 +14,8 @@ pub enum Target {
     OpenVino,
     /// tract, which is compiled in: plain ONNX.
     Tract,
+    /// ONNX Runtime Web, in a browser: on its processor by WebAssembly, or on its GPU by WebGPU.
+    Web,
     /// TensorRT for RTX, for GPUs of one compute capability.
     TensorRtRtx(ComputeCapability),
 }
@@ -232,6 +234,24 @@ impl Target {
                 unequal_attention: true,
                 fp32_gemm: true,
             },
+            // WebAssembly has the kernels of ONNX Runtime's processor for 8 bits and for blocks. Attention is plain because
+            // WebGPU's operator takes no mask of tokens and, with one as its bias, answers otherwise from 128 tokens on
+            // (1.30.0); by WebAssembly all forms are equally fast.
+            Target::Web => Capabilities {
+                attention: AttentionForm::Plain,
+                gelu: GeluForm::Erf,
+                dynamic_quant: DynamicQuantForm::Fused,
+                static_quant: StaticQuantForm::Fused,
+                symmetric_activations: false,
+                weights_of_8_bits: WeightForm::Blocks { size: 32, zero_points: false, group: 32 },
+                weights_of_4_bits: WeightForm::Blocks { size: 32, zero_points: true, group: 32 },
+                fp16: HalfForm::Stored,
+                bf16: HalfForm::None,
+                merged_projections: false,
+                residual_as_sum: false,
+                unequal_attention: true,
+                fp32_gemm: true,
+            },
             Target::TensorRtRtx(capability) => Capabilities {
                 attention: AttentionForm::Plain,
                 gelu: GeluForm::Erf,
@@ -262,6 +282,7 @@ impl fmt::Display for Target {
             Target::OrtCpu => f.write_str("ort-cpu"),
             Target::OpenVino => f.write_str("openvino"),
             Target::Tract => f.write_str("tract"),
+            Target::Web => f.write_str("web"),
             Target::TensorRtRtx(capability) => write!(f, "tensorrt-rtx:{capability}"),
         }
     }
@@ -283,11 +304,12 @@ impl FromStr for Target {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Target> {
-        const KNOWN: [&str; 4] = ["ort-cpu", "openvino", "tract", "tensorrt-rtx:smNN"];
+        const KNOWN: [&str; 5] = ["ort-cpu", "openvino", "tract", "web", "tensorrt-rtx:smNN"];
         match text.split_once(':') {
             None if text == "ort-cpu" => Ok(Target::OrtCpu),
             None if text == "openvino" => Ok(Target::OpenVino),
             None if text == "tract" => Ok(Target::Tract),
+            None if text == "web" => Ok(Target::Web),
             Some(("tensorrt-rtx", capability)) => Ok(Target::TensorRtRtx(capability.parse()?)),
             _ => {
                 let error =
@@ -307,7 +329,7 @@ mod tests {
 
     #[test]
     fn names_parse_and_print_back() {
-        for name in ["ort-cpu", "openvino", "tract", "tensorrt-rtx:sm75"] {
+        for name in ["ort-cpu", "openvino", "tract", "web", "tensorrt-rtx:sm75"] {
             assert_eq!(name.parse::<Target>().unwrap().to_string(), name);
         }
     }

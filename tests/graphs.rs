@@ -81,6 +81,11 @@ fn tract_gets_plain_operators() {
 }
 
 #[test]
+fn browsers_get_plain_attention_and_8_bits_of_onnx_runtime() {
+    check("web.int8", &lowered(&[&QuantizeDynamic::default()], "web"));
+}
+
+#[test]
 fn tensorrt_gets_half_precision_and_a_boolean_mask() {
     check("tensorrt-rtx-sm75.fp16", &lowered(&[&FuseQkv, &Half(DType::F16)], "tensorrt-rtx:sm75"));
 }

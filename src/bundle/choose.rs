@@ -68,6 +68,7 @@ fn preference_with(runtime: Runtime, precision: Precision, bf16: bool) -> (u8, u
         Runtime::OpenVino => (1, 0),
         Runtime::Ort => (1, 1),
         Runtime::Tract => (2, 0),
+        Runtime::Web => (3, 0),
     };
     let format = match precision {
         Precision::Int8 => 0,

@@ -12,6 +12,7 @@ use crate::output;
 use crate::pipeline::{self, BuildRequest};
 use crate::precision::Precision;
 use crate::recipe::{EngineSpec, Recipe};
+use crate::runtime::Runtime;
 use crate::target::Target;
 use crate::task::Task;
 
@@ -32,7 +33,7 @@ pub struct BuildArgs {
     /// A TOML file that says what to build.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Where engines are to run, instead of the recipe's: ort-cpu, openvino, tract, tensorrt-rtx:smNN, several GPUs apart
+    /// Where engines are to run, instead of the recipe's: ort-cpu, openvino, tract, web, tensorrt-rtx:smNN, several GPUs apart
     /// by commas as in tensorrt-rtx:sm75,sm86.
     #[arg(long, value_name = "TARGET")]
     target: Vec<String>,
@@ -116,6 +117,9 @@ fn summary(manifest: &Manifest, request: &BuildRequest) -> String {
     let skipped = if skipped.is_empty() { String::new() } else { format!("; skipped: {}", skipped.join(", ")) };
     let output = request.output.display();
     let next = match manifest.task {
+        _ if manifest.engines.iter().all(|engine| engine.runtime == Runtime::Web) => {
+            format!("kilnc bundle export {output} --layout hub -o FOLDER")
+        }
         Task::QuestionAnswering => format!("kilnc run {output} --question \"…\" --text \"…\""),
         _ => format!("kilnc run {output} --text \"…\""),
     };

@@ -149,9 +149,11 @@ impl Judge {
 
     fn gates(&self, made: &Made, reference: &Reference, assembly: &Assembly) -> Result<Vec<GateEntry>> {
         let mut gates = Vec::new();
-        // A plan needs its GPU. Its ONNX file, in the same operations and precision, runs on the CPU.
+        // A plan needs its GPU, and a page its browser. The ONNX file, in the same operations and precision, runs on the
+        // CPU.
         let (runtime, ran_by) = match made.entry.runtime {
             Runtime::TensorRtRtx => (Runtime::Ort, format!("the plan's ONNX on {}", Runtime::Ort)),
+            Runtime::Web => (Runtime::Ort, format!("the same file on {}", Runtime::Ort)),
             runtime => (runtime, runtime.to_string()),
         };
         let entry = |against: &str, on: &str, rows, ran_by: &str, checks, accuracy| GateEntry {

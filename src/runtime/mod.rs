@@ -44,6 +44,8 @@ pub enum Runtime {
     OpenVino,
     /// tract, compiled in.
     Tract,
+    /// ONNX Runtime Web, in a browser.
+    Web,
     /// TensorRT for RTX, on a GPU.
     TensorRtRtx,
 }
@@ -55,6 +57,7 @@ impl Runtime {
             Target::OrtCpu => Runtime::Ort,
             Target::OpenVino => Runtime::OpenVino,
             Target::Tract => Runtime::Tract,
+            Target::Web => Runtime::Web,
             Target::TensorRtRtx(_) => Runtime::TensorRtRtx,
         }
     }
@@ -66,6 +69,7 @@ impl fmt::Display for Runtime {
             Runtime::Ort => "ONNX Runtime",
             Runtime::OpenVino => "OpenVINO",
             Runtime::Tract => "tract",
+            Runtime::Web => "ONNX Runtime Web",
             Runtime::TensorRtRtx => "TensorRT for RTX",
         })
     }
@@ -142,6 +146,7 @@ pub fn open_with(runtime: Runtime, path: &Path, options: Options, adapters: &[Pa
         Runtime::Ort => Ok(Box::new(ort::OrtEngine::open(path, options, adapters)?)),
         Runtime::OpenVino => Ok(Box::new(ort::OrtEngine::open_with_openvino(path, options)?)),
         Runtime::Tract => Ok(Box::new(tract::TractEngine::open(path)?)),
+        Runtime::Web => Err(in_browsers().at(path.display().to_string())),
         Runtime::TensorRtRtx => Err(no_gpu(path)),
     }
 }
@@ -182,6 +187,7 @@ pub fn available(runtime: Runtime) -> Result<String> {
         Runtime::Ort => &library::ONNX_RUNTIME,
         Runtime::OpenVino => &library::OPENVINO,
         Runtime::Tract => return Ok("compiled in".to_owned()),
+        Runtime::Web => return Err(in_browsers()),
         Runtime::TensorRtRtx => return Err(Error::runtime_missing("it needs a GPU, which kilnc does not drive yet")),
     };
     library.find()?;
@@ -206,8 +212,12 @@ pub fn probe(runtime: Runtime) -> Result<String> {
     match runtime {
         Runtime::Ort => ort::probe(&library::ONNX_RUNTIME),
         Runtime::OpenVino => ort::probe(&library::OPENVINO),
-        Runtime::Tract | Runtime::TensorRtRtx => available(runtime),
+        Runtime::Tract | Runtime::Web | Runtime::TensorRtRtx => available(runtime),
     }
+}
+
+fn in_browsers() -> Error {
+    Error::runtime_missing("it runs in a browser").hint("kilnc bundle export --layout hub writes what a page loads")
 }
 
 fn no_gpu(path: &Path) -> Error {

@@ -4,6 +4,7 @@ mod archive;
 #[path = "../common/mod.rs"]
 mod common;
 mod export;
+mod peers;
 mod reproducible;
 mod signing;
 

@@ -1,19 +1,27 @@
-//! The layout of Optimum and Transformers.js: the configuration and the tokenizer at the top, models in `onnx/`.
+//! The layout of Optimum and Transformers.js: the configuration and the tokenizer at the top, models in `onnx/`, and in
+//! `web/` those for browsers where there are others.
 
 use std::path::Path;
 
-use super::{Exported, Folder, for_onnx_runtime, none_fits};
+use super::{Exported, Folder, engines_for, none_fits};
 use crate::bundle::{Bundle, EngineEntry, HUB, TOKENIZER};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
+use crate::runtime::Runtime;
 
 /// Files that Transformers.js does not do without.
 const NEEDED: [&str; 2] = ["config.json", "tokenizer_config.json"];
 
+/// Where models are looked for.
+const MODELS: &str = "onnx";
+
+/// Where those for browsers are, beside others.
+const WEB: &str = "web";
+
 /// Writes a bundle in the Hub's layout into an empty folder.
 pub fn export(bundle: &Bundle, dir: &Path) -> Result<Exported> {
     let mut folder = Folder::new(dir);
-    let engines = for_onnx_runtime(bundle, &mut folder.exported.notes);
+    let engines = engines_for(bundle, &[Runtime::Ort, Runtime::Web], &mut folder.exported.notes);
     if engines.is_empty() {
         return Err(none_fits(bundle));
     }
@@ -32,11 +40,18 @@ pub fn export(bundle: &Bundle, dir: &Path) -> Result<Exported> {
             .notes
             .push(format!("there is no {name}: the checkpoint has none, and Transformers.js wants one"));
     }
-    for engine in in_order(engines) {
-        let name = format!("{}.onnx", file_name(engine.precision));
-        match folder.exported.files.iter().any(|file| *file == format!("onnx/{name}")) {
-            false => folder.engine(bundle, engine, "onnx", &name)?,
-            true => folder.exported.notes.push(format!("{} is left out: {name} is another's place", engine.name)),
+    let (native, web): (Vec<_>, Vec<_>) = engines.into_iter().partition(|engine| engine.runtime == Runtime::Ort);
+    let apart = if native.is_empty() { MODELS } else { WEB };
+    if apart == WEB && !web.is_empty() {
+        folder.exported.notes.push(format!("pages find their models with {{ subfolder: '{WEB}' }}"));
+    }
+    for (subfolder, engines) in [(MODELS, native), (apart, web)] {
+        for engine in in_order(engines) {
+            let name = format!("{}.onnx", file_name(engine.precision));
+            match folder.exported.files.iter().any(|file| *file == format!("{subfolder}/{name}")) {
+                false => folder.engine(bundle, engine, subfolder, &name)?,
+                true => folder.exported.notes.push(format!("{} is left out: {name} is another's place", engine.name)),
+            }
         }
     }
     Ok(folder.done())

@@ -87,10 +87,10 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// The engines that any ONNX Runtime opens, and a note on each of the others.
-fn for_onnx_runtime<'a>(bundle: &'a Bundle, notes: &mut Vec<String>) -> Vec<&'a EngineEntry> {
+/// The engines that one of these runtimes opens, and a note on each of the others.
+fn engines_for<'a>(bundle: &'a Bundle, runtimes: &[Runtime], notes: &mut Vec<String>) -> Vec<&'a EngineEntry> {
     let (fit, others): (Vec<_>, Vec<_>) =
-        bundle.manifest.engines.iter().partition(|engine| engine.runtime == Runtime::Ort);
+        bundle.manifest.engines.iter().partition(|engine| runtimes.contains(&engine.runtime));
     let note = |engine: &&EngineEntry| format!("{} is left out: it is for {}", engine.name, engine.runtime);
     notes.extend(others.iter().map(note));
     fit

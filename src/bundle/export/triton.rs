@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Exported, Folder, for_onnx_runtime, none_fits};
+use super::{Exported, Folder, engines_for, none_fits};
 use crate::bundle::choose::preference;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};
@@ -63,7 +63,7 @@ fn chosen<'a>(bundle: &'a Bundle, name: &str) -> Result<&'a EngineEntry> {
 }
 
 fn best<'a>(bundle: &'a Bundle, notes: &mut Vec<String>) -> Result<&'a EngineEntry> {
-    let mut engines = for_onnx_runtime(bundle, &mut Vec::new());
+    let mut engines = engines_for(bundle, &[Runtime::Ort], &mut Vec::new());
     engines.sort_by_key(|engine| preference(engine.runtime, engine.precision));
     let best = engines.first().copied().ok_or_else(|| none_fits(bundle))?;
     notes.push(format!("{} is the fastest of the bundle on ONNX Runtime", best.name));
