@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what kilnc builds, runs and is tested with, by package name and pinned: the native runtimes, libclang for the
-# binding of TensorRT, the checkpoint of the demo, and a browser for tests of pages. Needs cargo, a C++ compiler and Python 3 with pip. Safe to run again.
+# binding of TensorRT, the checkpoint of the demo, a browser for tests of pages, and small programs that read what kilnc
+# writes. Needs cargo, a C++ compiler and Python 3 with pip. Safe to run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -53,4 +54,26 @@ if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null 
   && ! command -v google-chrome >/dev/null && ! command -v google-chrome-stable >/dev/null; then
   debian chromium "a browser is missing, in which tests look at pages: install chromium or google-chrome"
 fi
+# Small peers, which read what kilnc writes.
+peers=out/peers
+# peer FOLDER LIST COMMAND...: has a command fill a folder with what a list names, once for each list.
+peer() {
+  local folder=$1 list=$2
+  shift 2
+  if ! cmp -s "$list" "$folder/.list"; then
+    say "installing what $list names"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    "$@"
+    cp "$list" "$folder/.list"
+  fi
+}
+npm_install() {
+  command -v npm >/dev/null || debian npm "npm is missing: install it with Node.js (Debian: npm)"
+  cp scripts/peers/package.json "$peers/node/"
+  npm install --prefix "$peers/node" --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel error >/dev/null
+}
+peer "$peers/python" scripts/peers/requirements-small.txt python3 -m pip install --quiet --disable-pip-version-check \
+  --root-user-action=ignore --target "$peers/python" -r scripts/peers/requirements-small.txt
+peer "$peers/node" scripts/peers/package.json npm_install
 say "ready: runtimes in $runtimes, checkpoint in $checkpoints/all-MiniLM-L6-v2"
