@@ -12,8 +12,8 @@
 //! 8. [`bundle`] is what is shipped; [`answer`] answers the questions of its task with it.
 //!
 //! [`pipeline`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.
-//! [`vocabulary`] cuts a tokenizer down to what a corpus uses, [`output`] puts files in place safely, [`observer`] hears of
-//! progress, [`child`] runs parts in processes of their own.
+//! [`vocabulary`] cuts a tokenizer down to what a corpus uses, [`output`] puts files in place safely, [`cache`] keeps what was
+//! made by its content, [`observer`] hears of progress, [`child`] runs parts in processes of their own.
 #![warn(missing_docs)]
 
 #[cfg(target_endian = "big")]
@@ -25,10 +25,12 @@ pub mod arch;
 pub mod back;
 pub mod bench;
 pub mod bundle;
+pub mod cache;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod child;
 pub mod cli;
+pub mod digest;
 pub mod error;
 pub mod eval;
 pub mod interrupt;

@@ -9,7 +9,9 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// A module, and what of kilnc it may import: whole modules, or parts of one; `*` is anything.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
-    ("ir", &["error"]),
+    ("digest", &["error"]),
+    ("cache", &["error", "digest", "checkpoint::json"]),
+    ("ir", &["error", "digest"]),
     ("verify", &["error", "ir"]),
     ("checkpoint", &["error", "ir"]),
     ("adapter", &["error", "ir", "checkpoint", "task"]),
@@ -20,7 +22,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("arch", &["error", "ir", "checkpoint", "task", "adapter::hub"]),
     (
         "calibrate",
-        &["error", "ir", "verify", "target", "back", "runtime", "checkpoint::json", "checkpoint::safetensors"],
+        &[
+            "error",
+            "digest",
+            "ir",
+            "verify",
+            "target",
+            "back",
+            "runtime",
+            "checkpoint::json",
+            "checkpoint::safetensors",
+        ],
     ),
     ("passes", &["error", "ir", "verify", "calibrate"]),
     ("back", &["error", "ir", "verify", "target", "shapes", "child", "output"]),
@@ -28,7 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("output", &["error"]),
     ("interrupt", &[]),
     ("observer", &[]),
-    ("prune", &["error", "ir", "verify", "calibrate", "passes", "runtime", "observer", "checkpoint::json"]),
+    ("prune", &["error", "digest", "ir", "verify", "calibrate", "passes", "runtime", "observer", "checkpoint::json"]),
     ("runtime", &["error", "task", "target", "child", "output", "checkpoint::json"]),
     ("eval", &["error", "runtime", "task", "checkpoint::json", "checkpoint::safetensors", "ir::DType", "ir::Weight"]),
     ("vocabulary", &["error", "runtime", "checkpoint::json"]),
@@ -37,6 +49,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "bundle",
         &[
             "error",
+            "digest",
             "output",
             "checkpoint",
             "task",

@@ -9,14 +9,12 @@ mod provenance;
 pub mod signing;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use crate::checkpoint::json;
+use crate::digest;
 use crate::error::{Error, Result, printable};
 use crate::runtime::Classes;
 
@@ -167,24 +165,8 @@ pub fn digest_source(full: &Path, dir: &Path) -> Result<FileEntry> {
 }
 
 fn hash(full: &Path, path: &str) -> Result<FileEntry> {
-    let failed = |e: std::io::Error| Error::io("reading", full, &e);
-    let mut file = File::open(full).map_err(failed)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    let mut bytes = 0;
-    loop {
-        let read = file.read(&mut buffer).map_err(failed)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(buffer.get(..read).unwrap_or_default());
-        bytes += read as u64;
-    }
-    Ok(FileEntry { path: path.to_owned(), bytes, sha256: hex(&hasher.finalize()) })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let (bytes, sha256) = digest::of_file(full)?;
+    Ok(FileEntry { path: path.to_owned(), bytes, sha256 })
 }
 
 /// Digests of every file below a folder, by path.
@@ -225,15 +207,5 @@ mod tests {
             assert!(inside(path).is_err(), "{path}");
         }
         assert!(inside("engines/a..onnx").is_ok());
-    }
-
-    #[test]
-    fn digests_are_sha256() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("b")).unwrap();
-        std::fs::write(dir.path().join("b/x"), "abc").unwrap();
-        let entries = digest_tree(dir.path()).unwrap();
-        assert_eq!((entries[0].path.as_str(), entries[0].bytes), ("b/x", 3));
-        assert_eq!(entries[0].sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

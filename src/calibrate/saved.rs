@@ -21,13 +21,13 @@ use std::path::Path;
 use ndarray::Array2;
 use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::histogram::{Histogram, Span};
 use super::observe::linear_inputs;
 use super::{Activations, Calibration, Extremes};
 use crate::checkpoint::json;
 use crate::checkpoint::safetensors as reader;
+use crate::digest;
 use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Graph, Weight};
 
@@ -66,11 +66,6 @@ pub struct Saved {
     tensors: HashMap<String, Weight>,
 }
 
-/// SHA-256 of a text, in hexadecimal.
-fn digest(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Writes what was seen of graphs, each given by its text. `weights` is the digest of what the weights came from.
 ///
 /// The file is complete and synced when this returns; to put it in place safely is the caller's part.
@@ -78,7 +73,7 @@ pub fn save(path: &Path, weights: &str, graphs: &[(String, Calibration)]) -> Res
     let mut metadata = Metadata { format: FORMAT.to_owned(), weights: weights.to_owned(), graphs: Vec::new() };
     let mut tensors = Vec::new();
     for (text, calibration) in graphs {
-        let seen = Seen { digest: digest(text), texts: calibration.texts, tokens: calibration.tokens };
+        let seen = Seen { digest: digest::of(text.as_bytes()), texts: calibration.texts, tokens: calibration.tokens };
         for (name, activations) in calibration.values() {
             let named = |(part, tensor)| (format!("{}/{name}/{part}", seen.prefix()), tensor);
             tensors.extend(parts(activations).into_iter().map(named));
@@ -169,7 +164,7 @@ impl Saved {
     /// What was seen of `graph`. Fails where that was another graph, or where the file has other values than its
     /// linear layers read, or numbers that are not finite.
     pub fn of(&self, graph: &Graph) -> Result<Calibration> {
-        let own = digest(&graph.to_string());
+        let own = digest::of(graph.to_string().as_bytes());
         let found = self.metadata.graphs.iter().find(|seen| seen.digest == own);
         let found =
             found.ok_or_else(|| other_model("graph", self.metadata.graphs.iter().map(|seen| &seen.digest), &own))?;

@@ -32,6 +32,7 @@
 //! A graph prints as text and parses back to the same graph ([`text`]); passes are tested in it.
 
 mod builder;
+mod fingerprint;
 mod graph;
 mod infer;
 mod op;

@@ -3,13 +3,12 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::{Model, Observer};
 use crate::bundle::{self, CalibrationEntry};
 use crate::calibrate::sample::Draw;
 use crate::calibrate::{Calibration, Estimator, Plan, Saved, Spec, observe, save};
 use crate::checkpoint::json::file_name;
+use crate::digest;
 use crate::error::{Error, Result};
 use crate::ir::Graph;
 use crate::output::Stage;
@@ -184,5 +183,5 @@ pub(super) fn weights_digest(model: &Model) -> Result<String> {
         }
         lines += &format!("@{}\n", source.scale);
     }
-    Ok(Sha256::digest(lines).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(digest::of(lines.as_bytes()))
 }

@@ -7,8 +7,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::Request;
 use super::blocks::Block;
 use super::eliminate::{Order, order};
@@ -16,6 +14,7 @@ use super::importance::ranked;
 use super::normal::{Problem, RIDGE, Sums};
 use super::rows::{Reader, Rows, floats};
 use crate::calibrate::{Plan, look};
+use crate::digest;
 use crate::error::{Error, Result};
 use crate::ir::{Blob, DType, Graph, Role, ValueId, Weight};
 use crate::passes::{Cut, Pass, Prunable, PruneChannels};
@@ -136,8 +135,7 @@ pub fn cut(request: &Request, block: &Block, problem: &Problem, kept: Vec<usize>
 /// Weights that were fitted, as a constant whose name tells them from others.
 pub fn fitted(name: &str, shape: Vec<usize>, values: &[f32]) -> Result<Weight> {
     let bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();
-    let digest = Sha256::digest(&bytes);
-    let tag: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let tag: String = digest::of(&bytes).chars().take(12).collect();
     let length = bytes.len();
     let blob = Blob::new(Arc::new(bytes), 0..length).ok_or_else(|| Error::bug("all bytes are bytes"))?;
     Weight::source(format!("{name}#{tag}"), DType::F32, shape, Some(blob))

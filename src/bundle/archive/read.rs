@@ -8,7 +8,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use tar::{Archive, Entry, EntryType};
 
-use crate::bundle::{Bundle, FileEntry, MANIFEST, hex, inside};
+use crate::bundle::{Bundle, FileEntry, MANIFEST, inside};
+use crate::digest::hex;
 use crate::error::{Error, Result, printable, printable_sentence};
 
 /// Most entries that are read; a bundle has a dozen.

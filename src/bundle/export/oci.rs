@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{Exported, Folder};
 use crate::bundle::bom::spdx;
-use crate::bundle::{Bundle, FileEntry, MANIFEST, TOKENIZER, hex};
+use crate::bundle::{Bundle, FileEntry, MANIFEST, TOKENIZER};
+use crate::digest;
 use crate::error::{Error, Result, printable};
 use crate::precision::Precision;
 
@@ -78,7 +78,7 @@ fn check_tag(tag: &str) -> Result<()> {
 /// Adds a blob, and gives its descriptor.
 fn add(folder: &mut Folder, value: &Value, media_type: &str) -> Result<Value> {
     let bytes = bytes(value)?;
-    let digest = hex(&Sha256::digest(&bytes));
+    let digest = digest::of(&bytes);
     folder.write(&blob(&digest), &bytes)?;
     Ok(json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len() }))
 }

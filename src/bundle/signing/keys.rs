@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use p256::elliptic_curve::Generate;
 use p256::elliptic_curve::zeroize::Zeroizing;
 use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, LineEnding};
-use sha2::{Digest, Sha256};
 
-use super::hex;
 use crate::checkpoint::json;
+use crate::digest;
 use crate::error::{Error, Result};
 
 /// How a private key begins in the older of the two forms that OpenSSL writes; its parameters may stand before it.
@@ -169,7 +168,7 @@ impl PublicKey {
 
     /// What signatures call the key: the SHA-256 of its PEM, in hexadecimal.
     pub fn hint(&self) -> Result<String> {
-        Ok(hex(&Sha256::digest(self.pem()?.as_bytes())))
+        Ok(digest::of(self.pem()?.as_bytes()))
     }
 
     /// Whether a signature in DER is this key's of that message.

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{FileEntry, hex};
+use super::FileEntry;
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
 

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{SIGNATURE, hex};
+use super::SIGNATURE;
 use crate::bundle::{FileEntry, inside};
 use crate::checkpoint::json;
+use crate::digest::hex;
 use crate::error::{Error, Result, printable};
 
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";

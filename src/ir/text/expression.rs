@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter, Write};
 use std::str::FromStr;
 
 use super::parse::{Parsed, Parser};
+use crate::digest;
 use crate::error::{Error, Result};
 use crate::ir::weight::{BlockPart, Blocks, Expr, Majority, Weight};
 use crate::ir::{DType, TensorType};
@@ -29,6 +30,11 @@ impl<'a> Expression<'a> {
     }
 }
 
+/// Bytes in hexadecimal. A pruned model's are a hundred million, so they are not formatted one by one.
+fn write_hex(f: &mut Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.chunks(4096).try_for_each(|piece| f.write_str(&digest::hex(piece)))
+}
+
 impl Display for Expression<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let typed = |f: &mut Formatter<'_>| if self.typed { write!(f, " {}", self.weight.ty()) } else { Ok(()) };
@@ -40,7 +46,7 @@ impl Display for Expression<'_> {
             }
             Expr::Literal(bytes) => {
                 f.write_str("literal x\"")?;
-                bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                write_hex(f, bytes)?;
                 f.write_char('"')?;
                 typed(f)
             }

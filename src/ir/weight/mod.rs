@@ -219,24 +219,37 @@ impl Weight {
     pub fn source_name(&self) -> Option<&str> {
         match self.expr() {
             Expr::Source { name, .. } => Some(name),
-            Expr::Literal(_) => None,
-            Expr::Transpose(w) | Expr::Cast(w) => w.source_name(),
-            Expr::Concat { parts, .. } => parts.first().and_then(Weight::source_name),
-            Expr::Sum(terms) | Expr::Elect { terms, .. } => terms.first().and_then(|(_, w)| w.source_name()),
-            Expr::Lora { base: w, .. }
-            | Expr::Product(w, _)
-            | Expr::Times(w, _)
-            | Expr::Kron(w, _)
-            | Expr::Scale { of: w, .. }
-            | Expr::Renorm { of: w, .. }
-            | Expr::Rows { of: w, .. }
-            | Expr::Slice { of: w, .. }
-            | Expr::Take { of: w, .. }
-            | Expr::Prune { of: w, .. }
-            | Expr::LowRank { of: w, .. }
-            | Expr::QuantizedValues { of: w, .. }
-            | Expr::QuantizedScales { of: w, .. }
-            | Expr::Blocks { of: w, .. } => w.source_name(),
+            _ => self.operands().first().and_then(|first| first.source_name()),
+        }
+    }
+
+    /// Adds the file tensors in the expression, in its order; one that comes twice is added twice.
+    pub fn sources<'a>(&'a self, into: &mut Vec<&'a Weight>) {
+        match self.expr() {
+            Expr::Source { .. } => into.push(self),
+            _ => self.operands().into_iter().for_each(|operand| operand.sources(into)),
+        }
+    }
+
+    /// What the expression is made of, the weight that it changes first.
+    fn operands(&self) -> Vec<&Weight> {
+        match self.expr() {
+            Expr::Source { .. } | Expr::Literal(_) => Vec::new(),
+            Expr::Transpose(w) | Expr::Cast(w) => vec![w],
+            Expr::Concat { parts, .. } => parts.iter().collect(),
+            Expr::Sum(terms) | Expr::Elect { terms, .. } => terms.iter().map(|(_, w)| w).collect(),
+            Expr::Lora { base, a, b, .. } => vec![base, a, b],
+            Expr::Product(left, right) | Expr::Times(left, right) | Expr::Kron(left, right) => vec![left, right],
+            Expr::Scale { of, by, .. } => vec![of, by],
+            Expr::Renorm { of, like, norms, .. } => vec![of, like, norms],
+            Expr::Rows { of, rows, .. } => vec![of, rows],
+            Expr::Slice { of, .. }
+            | Expr::Take { of, .. }
+            | Expr::Prune { of, .. }
+            | Expr::LowRank { of, .. }
+            | Expr::QuantizedValues { of, .. }
+            | Expr::QuantizedScales { of, .. }
+            | Expr::Blocks { of, .. } => vec![of],
         }
     }
 

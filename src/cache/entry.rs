@@ -1,0 +1,169 @@
+//! One entry of the cache: what its folder must hold.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Component, Path};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Kept, Key};
+use crate::digest::{self, Digester};
+use crate::error::{Error, Result, printable};
+
+/// The file that describes an entry.
+pub(super) const ENTRY: &str = "entry.json";
+
+/// The file with the value.
+pub(super) const VALUE: &str = "value.json";
+
+/// The version of the form; entries of another are no entries.
+const SCHEMA: &str = "kilnc.cache/1";
+
+/// Longest `entry.json` and `value.json` that are read, in bytes.
+const LONGEST: u64 = 64 << 20;
+
+/// What is copied at once, in bytes.
+const PIECE: usize = 1 << 20;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Entry {
+    schema: String,
+    kind: String,
+    name: String,
+    key: String,
+    /// What the key is the digest of, for whoever looks.
+    from: serde_json::Value,
+    files: Vec<FileOf>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileOf {
+    name: String,
+    bytes: u64,
+    sha256: String,
+}
+
+/// Why an entry was not taken: something is wrong with it, or with the place that its files are copied to.
+pub(super) enum Lost {
+    There(String),
+    Here(Error),
+}
+
+impl Entry {
+    pub fn of(key: &Key) -> Entry {
+        Entry {
+            schema: SCHEMA.to_owned(),
+            kind: key.kind.to_owned(),
+            name: key.name.clone(),
+            key: key.digest.clone(),
+            from: key.from.clone(),
+            files: Vec::new(),
+        }
+    }
+
+    /// Lists a file that is there.
+    pub fn add(&mut self, path: &Path, name: &str) -> Result<()> {
+        let (bytes, sha256) = digest::of_file(path)?;
+        self.files.push(FileOf { name: name.to_owned(), bytes, sha256 });
+        Ok(())
+    }
+
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::bug(format!("an entry of the cache: {e}")))?;
+        fs::write(path, text).map_err(|e| Error::io("writing", path, &e))
+    }
+
+    pub fn read(path: &Path, key: &Key) -> Result<Entry, Lost> {
+        let entry: Entry = serde_json::from_slice(&read(path).map_err(Lost::There)?)
+            .map_err(|e| Lost::There(format!("{ENTRY}: {e}")))?;
+        match entry.schema == SCHEMA && entry.key == key.digest {
+            true => Ok(entry),
+            false => Err(Lost::There(format!("{ENTRY} is of another entry"))),
+        }
+    }
+
+    /// The value's bytes.
+    pub fn value(&self, dir: &Path) -> Result<Vec<u8>, Lost> {
+        let bytes = read(&dir.join(VALUE)).map_err(Lost::There)?;
+        let listed = self.files.iter().find(|file| file.name == VALUE);
+        match listed.is_some_and(|file| file.sha256 == digest::of(&bytes)) {
+            true => Ok(bytes),
+            false => Err(Lost::There(format!("{VALUE} is not what was written"))),
+        }
+    }
+
+    /// Copies all other files, and checks each on its way. What is not as it was written is removed again.
+    pub fn copy(&self, dir: &Path, into: &Path) -> Result<(), Lost> {
+        let mut copied = Vec::new();
+        for file in self.files.iter().filter(|file| file.name != VALUE) {
+            let to = into.join(&file.name);
+            let done = plain(&file.name).and_then(|name| {
+                copied.push(to.clone());
+                file.copy(&dir.join(name), &to)
+            });
+            if let Err(lost) = done {
+                copied.iter().for_each(|path| drop(fs::remove_file(path)));
+                return Err(lost);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FileOf {
+    fn copy(&self, from: &Path, to: &Path) -> Result<(), Lost> {
+        let there = |e: std::io::Error| Lost::There(format!("{}: {e}", printable(&self.name)));
+        let here = |e: std::io::Error| Lost::Here(Error::io("writing", to, &e));
+        let mut source = File::open(from).map_err(there)?;
+        let mut copy = File::create(to).map_err(here)?;
+        let (mut digester, mut piece, mut bytes) = (Digester::default(), vec![0; PIECE], 0u64);
+        loop {
+            let read = source.read(&mut piece).map_err(there)?;
+            let part = piece.get(..read).unwrap_or_default();
+            if part.is_empty() {
+                break;
+            }
+            digester.update(part);
+            copy.write_all(part).map_err(here)?;
+            bytes += read as u64;
+        }
+        match bytes == self.bytes && digester.finish() == self.sha256 {
+            true => Ok(()),
+            false => Err(Lost::There(format!("{} is not what was written", printable(&self.name)))),
+        }
+    }
+}
+
+/// The name of a file in the entry's own folder.
+fn plain(name: &str) -> Result<&str, Lost> {
+    let mut parts = Path::new(name).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(_)), None) => Ok(name),
+        _ => Err(Lost::There(format!("`{}` is no name of a file", printable(name)))),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let failed = |e: std::io::Error| format!("{name}: {e}");
+    let mut bytes = Vec::new();
+    File::open(path).map_err(failed)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LONGEST { Err(format!("{name} is too long")) } else { Ok(bytes) }
+}
+
+/// The entry in a folder, for people; none where it cannot be read.
+pub(super) fn kept(dir: &Path) -> Option<Kept> {
+    let path = dir.join(ENTRY);
+    let key = dir.file_name()?.to_str()?.to_owned();
+    let modified = fs::metadata(&path).and_then(|found| found.modified()).ok();
+    let used = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default().as_secs();
+    let entry = read(&path).ok().and_then(|text| serde_json::from_slice::<Entry>(&text).ok());
+    // One that is damaged takes room, too, and goes first.
+    let Some(entry) = entry else {
+        let bytes = fs::read_dir(dir).ok()?.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum();
+        return Some(Kept { key, kind: "damaged".to_owned(), name: String::new(), bytes, used: 0 });
+    };
+    let bytes = entry.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.bytes));
+    Some(Kept { key, kind: entry.kind, name: entry.name, bytes, used })
+}

@@ -1,0 +1,274 @@
+//! What a build made, kept by the content of what it was made from.
+//!
+//! | place below the cache's folder | what it is |
+//! |---|---|
+//! | `entries/KEY/entry.json` | of what the entry was made, and the digest of every other file in its folder |
+//! | `work/NAME/`, `work/NAME.lock` | an entry that is being written, and what its writer holds locked |
+//! | `damaged/KEY` | an entry that was not what its digests said |
+//!
+//! An entry never changes. It is made beside its place and renamed; of two builds that make the same one, the first
+//! wins. Nothing is synced to the disk: what a power cut leaves does not have its digest, and is made again.
+
+mod entry;
+mod work;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::checkpoint::json;
+use crate::digest;
+use crate::error::{Error, Result};
+
+use entry::{ENTRY, Entry, Lost, VALUE};
+use work::Work;
+
+/// Names another folder; `off` turns the cache off.
+pub const CACHE: &str = "KILNC_CACHE";
+
+/// How much is kept where nothing else is said, in bytes.
+pub const LARGEST: u64 = 10_000_000_000;
+
+/// A folder of what was made.
+#[derive(Debug)]
+pub struct Cache {
+    dir: PathBuf,
+}
+
+/// What an entry is found by.
+#[derive(Debug)]
+pub struct Key {
+    kind: &'static str,
+    name: String,
+    from: serde_json::Value,
+    digest: String,
+}
+
+impl Key {
+    /// The key of a thing of that kind which follows from `from` and nothing else. `name` is what people call it.
+    pub fn new(kind: &'static str, name: &str, from: &impl Serialize) -> Result<Key> {
+        let from = serde_json::to_value(from).map_err(|e| Error::bug(format!("a key of the cache: {e}")))?;
+        // Objects of `serde_json` are in the order of their names.
+        let digest = digest::of(format!("{kind}\n{from}").as_bytes());
+        Ok(Key { kind, name: name.to_owned(), from, digest })
+    }
+}
+
+/// What looking for an entry came to.
+#[derive(Debug, PartialEq)]
+pub enum Fetched<V> {
+    /// The files are in place, and this is what was kept with them.
+    Hit(V),
+    /// There is none.
+    Miss,
+    /// There was one, which is not as it was written: for this reason. It has been set aside.
+    Damaged(String),
+}
+
+/// An entry, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct Kept {
+    /// Its key.
+    pub key: String,
+    /// What it is, e.g. `engine`.
+    pub kind: String,
+    /// What people call it.
+    pub name: String,
+    /// The length of its files.
+    pub bytes: u64,
+    /// When it was last used, in seconds since 1970.
+    pub used: u64,
+}
+
+/// What may stay.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Most bytes; the entries that were used last are kept.
+    pub bytes: Option<u64>,
+    /// Longest time that an entry goes unused.
+    pub age: Option<Duration>,
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// How many entries.
+    pub entries: usize,
+    /// Their length.
+    pub bytes: u64,
+    /// How many are left.
+    pub left: usize,
+    /// The length of those.
+    pub bytes_left: u64,
+}
+
+/// The folder that the variable [`CACHE`] names, or the user's own; none where the cache is turned off.
+pub fn folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    match std::env::var_os(CACHE) {
+        Some(off) if off.is_empty() || off == "off" => None,
+        Some(folder) => Some(folder.into()),
+        None => {
+            let caches = set("XDG_CACHE_HOME").or_else(|| match cfg!(windows) {
+                true => set("LOCALAPPDATA"),
+                false => Some(set("HOME")?.join(".cache")),
+            })?;
+            Some(caches.join("kilnc"))
+        }
+    }
+}
+
+impl Cache {
+    /// Opens a cache and makes its folder, which others cannot read or write, if there is none. What builds that died left
+    /// behind is swept.
+    pub fn open(dir: &Path) -> Result<Cache> {
+        let cache = Cache { dir: dir.to_owned() };
+        if !cache.entries().is_dir() {
+            make_private(dir)?;
+            fs::create_dir_all(cache.entries()).map_err(|e| Error::io("creating", &cache.entries(), &e))?;
+        }
+        work::sweep(&cache.work());
+        Ok(cache)
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Puts the files of an entry into the folder `into`, each checked while it is copied. Fails where they cannot be
+    /// written there; what is wrong with the cache is no error.
+    pub fn fetch<V: DeserializeOwned>(&self, key: &Key, into: &Path) -> Result<Fetched<V>> {
+        let dir = self.entries().join(&key.digest);
+        if !dir.is_dir() {
+            return Ok(Fetched::Miss);
+        }
+        let why = match take(&dir, key, into) {
+            Ok(value) => {
+                // When it was used is for pruning alone.
+                let _ = fs::File::options()
+                    .append(true)
+                    .open(dir.join(ENTRY))
+                    .and_then(|f| f.set_modified(SystemTime::now()));
+                return Ok(Fetched::Hit(value));
+            }
+            Err(Lost::Here(error)) => return Err(error),
+            Err(Lost::There(why)) => why,
+        };
+        // Another build may have pruned it while it was read.
+        if !dir.is_dir() {
+            return Ok(Fetched::Miss);
+        }
+        let aside = self.dir.join("damaged");
+        let place = aside.join(&key.digest);
+        let _ = fs::remove_dir_all(&place);
+        let moved = fs::create_dir_all(&aside).and_then(|()| fs::rename(&dir, &place));
+        let how = if moved.is_ok() { "" } else { ", and cannot be set aside" };
+        Ok(Fetched::Damaged(format!("{why}{how}")))
+    }
+
+    /// Keeps a value and files, under the names that they have. An entry that is there stays.
+    pub fn store(&self, key: &Key, value: &impl Serialize, files: &[PathBuf]) -> Result<()> {
+        let place = self.entries().join(&key.digest);
+        if place.is_dir() {
+            return Ok(());
+        }
+        let work = Work::claim(&self.work())?;
+        let value = serde_json::to_vec(value).map_err(|e| Error::bug(format!("an entry of the cache: {e}")))?;
+        let value_path = work.path(VALUE);
+        fs::write(&value_path, value).map_err(|e| Error::io("writing", &value_path, &e))?;
+        let mut entry = Entry::of(key);
+        entry.add(&value_path, VALUE)?;
+        for file in files {
+            let name = json::file_name(file);
+            let copy = work.path(&name);
+            fs::copy(file, &copy).map_err(|e| Error::io("writing", &copy, &e))?;
+            entry.add(&copy, &name)?;
+        }
+        entry.write(&work.path(ENTRY))?;
+        match work.put(&place) {
+            // Another build was faster.
+            Err(_) if place.is_dir() => Ok(()),
+            done => done.map_err(|e| Error::io("writing", &place, &e)),
+        }
+    }
+
+    /// All entries, those first that were used last. What cannot be read is passed over.
+    pub fn list(&self) -> Result<Vec<Kept>> {
+        let dir = self.entries();
+        let found = match fs::read_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            found => found.map_err(|e| Error::io("reading", &dir, &e))?,
+        };
+        let mut kept: Vec<Kept> = found.filter_map(|entry| entry::kept(&entry.ok()?.path())).collect();
+        kept.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.key.cmp(&b.key)));
+        Ok(kept)
+    }
+
+    /// Removes what is beyond the limits, and what was set aside.
+    pub fn prune(&self, limits: Limits) -> Result<Pruned> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut pruned = Pruned::default();
+        for kept in self.list()? {
+            let old = limits.age.is_some_and(|age| now.saturating_sub(kept.used) > age.as_secs());
+            let beyond = limits.bytes.is_some_and(|most| pruned.bytes_left + kept.bytes > most);
+            if !(old || beyond) {
+                pruned.left += 1;
+                pruned.bytes_left += kept.bytes;
+            } else if self.remove(&kept.key)? {
+                pruned.entries += 1;
+                pruned.bytes += kept.bytes;
+            }
+        }
+        let aside = self.dir.join("damaged");
+        if aside.is_dir() {
+            fs::remove_dir_all(&aside).map_err(|e| Error::io("removing", &aside, &e))?;
+        }
+        Ok(pruned)
+    }
+
+    /// Takes an entry out of its place before it is removed, so that nobody finds half of it. Whether it was there.
+    fn remove(&self, key: &str) -> Result<bool> {
+        let (dir, work) = (self.entries().join(key), Work::claim(&self.work())?);
+        match fs::rename(&dir, work.path("entry")) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("removing", &dir, &e)),
+        }
+    }
+
+    fn entries(&self) -> PathBuf {
+        self.dir.join("entries")
+    }
+
+    fn work(&self) -> PathBuf {
+        self.dir.join("work")
+    }
+}
+
+fn take<V: DeserializeOwned>(dir: &Path, key: &Key, into: &Path) -> std::result::Result<V, Lost> {
+    let entry = Entry::read(&dir.join(ENTRY), key)?;
+    let value = entry.value(dir)?;
+    entry.copy(dir, into)?;
+    serde_json::from_slice(&value).map_err(|e| Lost::There(format!("{VALUE}: {e}")))
+}
+
+/// Plans among the entries are native code, so nobody else may put one there.
+#[cfg(unix)]
+fn make_private(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|e| Error::io("creating", dir, &e))
+}
+
+#[cfg(not(unix))]
+fn make_private(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(|e| Error::io("creating", dir, &e))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Folders in which entries are made, and out of which they are removed.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// How long a folder without a lock is left alone: its maker may be about to lock it.
+const GRACE: Duration = Duration::from_secs(3600);
+
+/// How the locks of folders end.
+const LOCK: &str = "lock";
+
+/// A folder that nobody else touches. It is removed with what is left in it.
+pub(super) struct Work {
+    dir: PathBuf,
+    lock: PathBuf,
+    _held: File,
+}
+
+impl Work {
+    /// A new folder below `all`.
+    pub fn claim(all: &Path) -> Result<Work> {
+        let failed = |e: io::Error| Error::io("writing to", all, &e);
+        fs::create_dir_all(all).map_err(failed)?;
+        let (lock, held) = named(all)?;
+        // Where a file system has no locks, nothing is swept.
+        let _ = held.try_lock();
+        let dir = lock.with_extension("");
+        fs::create_dir(&dir).map_err(failed)?;
+        Ok(Work { dir, lock, _held: held })
+    }
+
+    /// The place of a file.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Gives the folder its place, which must be free.
+    pub fn put(self, place: &Path) -> io::Result<()> {
+        fs::rename(&self.dir, place)
+    }
+}
+
+/// A file for a lock under a name that is free.
+fn named(all: &Path) -> Result<(PathBuf, File)> {
+    for n in 0u64.. {
+        let lock = all.join(format!("{}-{n}.{LOCK}", std::process::id()));
+        match File::create_new(&lock) {
+            Ok(file) => return Ok((lock, file)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io("writing to", all, &e)),
+        }
+    }
+    Err(Error::bug("all names are taken"))
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // What stays is swept by the next build.
+        let _ = fs::remove_dir_all(&self.dir);
+        let _ = fs::remove_file(&self.lock);
+    }
+}
+
+/// Removes the folders of builds that died.
+pub(super) fn sweep(all: &Path) {
+    let Ok(found) = fs::read_dir(all) else { return };
+    for path in found.filter_map(|entry| Some(entry.ok()?.path())) {
+        let is_lock = path.extension() == Some(OsStr::new(LOCK));
+        let lock = if is_lock { path.clone() } else { path.with_extension(LOCK) };
+        let held = match File::open(&lock) {
+            Ok(file) => file.try_lock().is_err(),
+            Err(_) => is_young(&path),
+        };
+        if !held {
+            let _ = fs::remove_dir_all(lock.with_extension(""));
+            let _ = fs::remove_file(&lock);
+        }
+    }
+}
+
+fn is_young(path: &Path) -> bool {
+    let age = fs::metadata(path).and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
+    age.is_none_or(|age| age < GRACE)
+}
