@@ -301,3 +301,22 @@ fn a_missing_tokenizer_is_said_before_any_engine_is_made() {
     assert!(!ran.stderr.contains("MB of ONNX"), "{}", ran.stderr);
     assert!(names(place.path()).is_empty());
 }
+
+#[test]
+#[cfg(unix)]
+fn a_disk_that_is_full_leaves_the_old_output() {
+    let place = place();
+    let out = place.path().join("tiny.kiln");
+    let arguments = arguments!["build", fixture("tiny-bert"), "--target", "tract", "-o", out, "--quiet"];
+    kilnc(&arguments).expect(0);
+    let before = fs::read(out.join("manifest.json")).unwrap();
+    // Files that grow beyond 20 kB fail as they do on a full disk; the engine has 100.
+    let limited = "trap '' XFSZ; ulimit -f 20; exec \"$0\" \"$@\"";
+    let program = arguments!["-c", limited, env!("CARGO_BIN_EXE_kilnc")];
+    let mut build = std::process::Command::new("bash");
+    let ran: common::Ran = build.args(program).args(&arguments).env("KILNC_CACHE", "off").output().unwrap().into();
+    let said = ran.expect(2).stderr;
+    assert!(said.starts_with("error: writing ") && said.contains("tract-fp32.onnx: File too large"), "{said}");
+    assert_eq!(names(place.path()), ["tiny.kiln"]);
+    assert_eq!(fs::read(out.join("manifest.json")).unwrap(), before);
+}

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::ir::Weight;
 
 /// The file, where one is enough.
-const WHOLE: &str = "model.safetensors";
+pub const WHOLE: &str = "model.safetensors";
 
 /// The index of shards.
 const INDEX: &str = "model.safetensors.index.json";

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
+use super::{CacheArgs, CalibrationArgs, Screen, SourceArgs, TextArgs};
 use crate::bundle::Manifest;
 use crate::error::{Error, Result};
 use crate::eval::Gate;
@@ -47,6 +47,8 @@ pub struct BuildArgs {
     /// Bounds for every quantized engine, e.g. agreement=0.985,accuracy_drop=0.005.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Fail where an engine cannot be made or checked on this machine.
     #[arg(long)]
     strict: bool,
@@ -70,7 +72,7 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
     recipe.max_length = args.texts.max_length.or(recipe.max_length);
     output::check_apart(&args.output, args.recipe.as_deref())?;
     let source = args.source.source_beside(recipe.task, &recipe.calibration)?;
-    let request = BuildRequest { source, recipe, output: args.output, strict: args.strict };
+    let request = BuildRequest { source, recipe, output: args.output, strict: args.strict, cache: args.cache.folder() };
     screen.note(format!("building {}", request.output.display()));
     let manifest = pipeline::build(&request, screen)?;
     screen.result(&manifest, |manifest| summary(manifest, &request))

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod bundle;
+mod cache;
 mod calibration;
 mod compile;
 mod doctor;
@@ -32,6 +33,7 @@ use crate::pipeline::Source;
 use crate::task::Task;
 use crate::{bench as harness, child, runtime};
 
+use cache::CacheArgs;
 use calibration::CalibrationArgs;
 pub use screen::Screen;
 use texts::TextArgs;
@@ -91,6 +93,8 @@ enum Command {
     Bundle(bundle::BundleArgs),
     /// Check that a bundle is what its manifest says, and who signed it.
     Verify(verify::VerifyArgs),
+    /// Show and prune what builds have kept for the next ones.
+    Cache(cache::CacheCommand),
     /// Say which runtimes are found, and how to get those that are not.
     Doctor,
     /// A part of another command, in a process of its own.
@@ -174,6 +178,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Inspect(args) => inspect::run(args, &screen),
         Command::Bundle(args) => bundle::run(args, &screen),
         Command::Verify(args) => verify::run(args, &screen),
+        Command::Cache(args) => cache::run(args, &screen),
         Command::Doctor => doctor::run(&screen),
         Command::Child { job } => serve(&job),
     }

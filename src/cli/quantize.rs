@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
+use super::{CacheArgs, CalibrationArgs, Screen, SourceArgs, TextArgs};
 use crate::bundle::{CalibrationEntry, FileEntry, GateEntry, Manifest, PassEntry};
 use crate::calibrate::Spec;
 use crate::error::{Error, Result};
@@ -44,6 +44,8 @@ pub struct QuantizeArgs {
     /// What it has to keep, of agreement, cosine, max_abs and accuracy_drop, e.g. agreement=0.985,accuracy_drop=0.005.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// A model, if it ends in .onnx, else a bundle.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
@@ -83,7 +85,7 @@ pub fn run(args: QuantizeArgs, screen: &Screen) -> Result<()> {
     };
     // A model whose answers could not be held against FP32 has kept no bound.
     let source = args.source.source_beside(None, &recipe.calibration)?;
-    let request = BuildRequest { source, recipe, output: args.output, strict: true };
+    let request = BuildRequest { source, recipe, output: args.output, strict: true, cache: args.cache.folder() };
     screen.note(format!("quantizing {}", request.source.checkpoint.display()));
     let manifest = pipeline::build(&request, screen)?;
     let quantized = quantized(manifest, &request, start.elapsed().as_secs_f64())?;

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::assembly::{Assembly, Made, remove};
 use super::fitting::{BUILT_IN, Fitting, probes};
+use super::memo::{self, Step};
 use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits};
 use crate::back::onnx;
 use crate::bundle::{self, Accuracy, GateEntry};
@@ -144,7 +147,7 @@ impl Judge {
                 (if whole { format!("{target} fp32") } else { format!("the trained model, {target} fp32") }, onnx)
             }
         };
-        Ok(Reference { name, answers: self.answers(&onnx, runtime, assembly.observer)?, onnx })
+        Ok(Reference { answers: self.answers(&name, &onnx, runtime, assembly)?, name, onnx })
     }
 
     fn gates(&self, made: &Made, reference: &Reference, assembly: &Assembly) -> Result<Vec<GateEntry>> {
@@ -177,7 +180,7 @@ impl Judge {
             gates.push(entry("golden", name, parity.rows, &ran_by, gate.check(&parity, None), None));
         }
         if made.onnx != reference.onnx {
-            let found = self.answers(&made.onnx, runtime, assembly.observer)?;
+            let found = self.answers(&made.entry.name, &made.onnx, runtime, assembly)?;
             let pairs = reference.answers.rows.iter().zip(&found.rows);
             let pairs = pairs.map(|(expected, found)| (expected.as_slice(), found.as_slice()));
             let mut parity = Parity::of_answers(pairs, self.classes.reading)?;
@@ -192,9 +195,42 @@ impl Judge {
         Ok(gates)
     }
 
+    /// What a model answers, or answered before.
+    fn answers(&self, name: &str, onnx: &Path, runtime: Runtime, assembly: &Assembly) -> Result<Answers> {
+        let (stage, observer) = (assembly.stage, assembly.observer);
+        let file = stage.path("answers.f32");
+        let from = || {
+            let texts = self.texts.iter().map(|example| self.encoder.encode(&[example])).collect::<Result<Vec<_>>>()?;
+            Ok((memo::model_digests(onnx)?, runtime, runtime::available(runtime)?, memo::inputs_digest(&texts)))
+        };
+        let mut fresh = None;
+        let step = Step { kind: "answers", name, into: stage.dir() };
+        let (told, before): (Told, bool) = assembly.memo.made(step, from, || {
+            let answers = self.ask(onnx, runtime, observer)?;
+            let told = Told { rows: answers.rows.iter().map(Vec::len).collect(), odd: answers.odd };
+            let files = match assembly.memo.is_on() {
+                true => vec![write_rows(&answers.rows, &file)?],
+                false => Vec::new(),
+            };
+            fresh = Some(answers);
+            Ok((told, files))
+        })?;
+        let answers = match fresh {
+            Some(answers) => answers,
+            None => Answers { rows: read_rows(&file, &told.rows)?, odd: told.odd },
+        };
+        if assembly.memo.is_on() {
+            std::fs::remove_file(&file).map_err(|e| Error::io("removing", &file, &e))?;
+        }
+        if before {
+            observer.advance(self.texts.len() as u64);
+        }
+        Ok(answers)
+    }
+
     /// Asks one text at a time, so that no answer depends on its neighbours. Of each, the rows of the first output
     /// count, or the text's vector where there is one.
-    fn answers(&self, onnx: &Path, runtime: Runtime, observer: &dyn Observer) -> Result<Answers> {
+    fn ask(&self, onnx: &Path, runtime: Runtime, observer: &dyn Observer) -> Result<Answers> {
         let mut engine = runtime::open_apart(runtime, onnx, Options::default(), &[])?;
         let mut rows = Vec::with_capacity(self.texts.len());
         for example in &self.texts {
@@ -223,6 +259,28 @@ impl Judge {
         let truths: Vec<&Truth> = self.texts.iter().map(|example| example.truth.as_ref()).collect::<Option<_>>()?;
         Score::of(self.classes.reading, answers, &truths).accuracy
     }
+}
+
+/// What is kept of answers beside their numbers.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    /// The length of every row.
+    rows: Vec<usize>,
+    odd: usize,
+}
+
+/// Writes rows one after another.
+fn write_rows(rows: &[Vec<f32>], file: &Path) -> Result<PathBuf> {
+    let bytes: Vec<u8> = rows.iter().flat_map(|row| bytemuck::cast_slice::<f32, u8>(row)).copied().collect();
+    std::fs::write(file, bytes).map_err(|e| Error::io("writing", file, &e))?;
+    Ok(file.to_owned())
+}
+
+/// Reads rows of those lengths.
+fn read_rows(file: &Path, lengths: &[usize]) -> Result<Vec<Vec<f32>>> {
+    let bytes = std::fs::read(file).map_err(|e| Error::io("reading", file, &e))?;
+    let mut values = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+    Ok(lengths.iter().map(|length| values.by_ref().take(*length).collect()).collect())
 }
 
 /// The folder of the stage for a reference that is no part of the bundle.

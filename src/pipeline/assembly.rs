@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use super::calibrator::Seen;
 use super::kept;
+use super::memo::{self, Fingerprint, Memo, Step};
 use super::merge::write_json;
-use super::tensorrt::compile_in_child;
+use super::tensorrt::compile_once;
 use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
 use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
@@ -32,6 +36,15 @@ pub(super) struct Made {
     pub onnx: PathBuf,
 }
 
+/// An ONNX file that was written.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    entry: EngineEntry,
+    bytes: u64,
+    /// What it was fitted to.
+    seen: Option<Seen>,
+}
+
 /// What was cut out of the trained model.
 pub(super) struct Cut {
     /// Of its layers.
@@ -47,6 +60,9 @@ pub(super) struct Assembly<'a> {
     pub stage: &'a Stage,
     pub observer: &'a dyn Observer,
     calibrator: &'a Calibrator<'a>,
+    pub memo: &'a Memo<'a>,
+    /// That of the model's graph.
+    fingerprint: Fingerprint,
     pub made: Vec<Made>,
     skipped: Vec<Skipped>,
     /// The name of the one model that is made, where the output is no bundle.
@@ -59,13 +75,25 @@ impl<'a> Assembly<'a> {
         model: &'a Model,
         stage: &'a Stage,
         calibrator: &'a Calibrator<'a>,
+        memo: &'a Memo<'a>,
         observer: &'a dyn Observer,
     ) -> Result<Self> {
         let model_file = request.makes_model().then(|| json::file_name(&request.output));
         if model_file.is_none() {
             std::fs::create_dir_all(stage.path("engines")).map_err(|e| Error::io("writing to", stage.dir(), &e))?;
         }
-        Ok(Assembly { request, model, stage, observer, calibrator, made: Vec::new(), skipped: Vec::new(), model_file })
+        Ok(Assembly {
+            request,
+            model,
+            stage,
+            observer,
+            calibrator,
+            memo,
+            fingerprint: Fingerprint::default(),
+            made: Vec::new(),
+            skipped: Vec::new(),
+            model_file,
+        })
     }
 
     /// Makes one engine. One that this machine cannot make is skipped, unless the build is strict.
@@ -83,6 +111,41 @@ impl<'a> Assembly<'a> {
     }
 
     fn make(&self, spec: &EngineSpec, name: &str, max_length: usize) -> Result<Made> {
+        let onnx = self.stage.path(&self.onnx_path(name));
+        let (written, before) = if spec.precision.is_fitted() && self.request.recipe.calibration.save.is_some() {
+            // What was seen is asked for itself.
+            (self.write(spec, name, &onnx)?, false)
+        } else {
+            let step = Step { kind: "engine", name, into: onnx.parent().unwrap_or(Path::new("")) };
+            let make = || Ok((self.write(spec, name, &onnx)?, memo::model_files(&onnx)));
+            self.memo.made(step, || self.follows_from(spec, name), make)?
+        };
+        if let Some(seen) = written.seen.filter(|_| before) {
+            self.calibrator.recall(seen);
+        }
+        let mut entry = written.entry;
+        let mut plan = String::new();
+        if let Target::TensorRtRtx(_) = &spec.target {
+            let before = self.compile_plan(spec, &onnx, max_length, &mut entry)?;
+            let layers = entry.layers.as_deref().unwrap_or_default();
+            plan = format!(" → a plan of {layers}{}", memo::told(before));
+        }
+        let megabytes = written.bytes as f64 / 1e6;
+        self.observer.done(&format!("{name}: {megabytes:.1} MB of ONNX{}{plan}", memo::told(before)));
+        Ok(Made { entry, spec: spec.clone(), onnx })
+    }
+
+    /// All that an engine's file follows from.
+    fn follows_from(&self, spec: &EngineSpec, name: &str) -> Result<impl Serialize> {
+        let fitted = spec.precision.is_fitted().then(|| self.calibrator.identity()).transpose()?;
+        let keep: Vec<String> = spec.keep.iter().map(ToString::to_string).collect();
+        let pattern = self.pattern().map(|pattern| pattern.to_string());
+        let graph = self.fingerprint.of(&self.model.graph)?.to_owned();
+        Ok((graph, self.onnx_path(name), spec.target.to_string(), spec.precision, keep, pattern, fitted))
+    }
+
+    /// Writes the ONNX file of an engine.
+    fn write(&self, spec: &EngineSpec, name: &str, onnx: &Path) -> Result<Written> {
         let mut manager = Manager::default();
         let scheme = Scheme {
             target: &spec.target,
@@ -94,10 +157,9 @@ impl<'a> Assembly<'a> {
         let graph = compile(&self.model.graph, &scheme, &mut manager)?;
         let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
         self.observer.begin(name, Some(total));
-        let onnx = self.stage.path(&self.onnx_path(name));
         let metadata = hints(&spec.target, spec.precision).metadata();
-        let written = onnx::write_with(&graph, &onnx, &metadata, &|bytes| self.observer.advance(bytes))?;
-        let mut entry = EngineEntry {
+        let written = onnx::write_with(&graph, onnx, &metadata, &|bytes| self.observer.advance(bytes))?;
+        let entry = EngineEntry {
             name: name.to_owned(),
             target: spec.target.to_string(),
             runtime: Runtime::of(&spec.target),
@@ -109,18 +171,11 @@ impl<'a> Assembly<'a> {
             compiled_by: None,
             shapes: Vec::new(),
             layers: None,
-            zeros: None,
+            zeros: self.pattern().map(|pattern| zeros(onnx, pattern)).transpose()?,
             gates: Vec::new(),
         };
-        if let Some(pattern) = self.pattern() {
-            entry.zeros = Some(zeros(&onnx, pattern)?);
-        }
-        if let Target::TensorRtRtx(_) = &spec.target {
-            self.compile_plan(spec, &onnx, max_length, &mut entry)?;
-        }
-        let layers = entry.layers.as_ref().map(|layers| format!(" → a plan of {layers}")).unwrap_or_default();
-        self.observer.done(&format!("{name}: {:.1} MB of ONNX{layers}", written.bytes as f64 / 1e6));
-        Ok(Made { entry, spec: spec.clone(), onnx })
+        let seen = self.calibrator.seen().filter(|_| spec.precision.is_fitted());
+        Ok(Written { entry, bytes: written.bytes, seen })
     }
 
     /// The pattern that the zeros of weights have to keep.
@@ -129,8 +184,9 @@ impl<'a> Assembly<'a> {
         matches!(sparsity, Sparsity::Pattern { .. }).then_some(sparsity)
     }
 
-    /// Has TensorRT compile an ONNX file, in a child process, and makes the plan the engine's file.
-    fn compile_plan(&self, spec: &EngineSpec, onnx: &Path, max_length: usize, entry: &mut EngineEntry) -> Result<()> {
+    /// Has TensorRT compile an ONNX file, in a child process, and makes the plan the engine's file. Says whether it was
+    /// there before.
+    fn compile_plan(&self, spec: &EngineSpec, onnx: &Path, max_length: usize, entry: &mut EngineEntry) -> Result<bool> {
         let shapes = match spec.shapes.as_slice() {
             [] => vec![Shapes::up_to(max_length)],
             given => given.to_vec(),
@@ -144,13 +200,13 @@ impl<'a> Assembly<'a> {
             shapes,
             options: TensorRtOptions { sparse_weights: self.pattern().is_some(), ..TensorRtOptions::default() },
         };
-        let compiled = compile_in_child(&job)?;
+        let (compiled, before) = compile_once(self.memo, &entry.name, &job)?;
         compiled.warnings.iter().for_each(|warning| self.observer.warn(&format!("{}: {warning}", entry.name)));
         entry.file = plan;
         entry.shapes = job.shapes;
         entry.compiled_by = Some(compiled.library);
         entry.layers = Some(compiled.summary);
-        Ok(())
+        Ok(before)
     }
 
     fn skip(&mut self, engine: String, why: &Error) -> Result<()> {

@@ -1,8 +1,11 @@
 //! Looks into a model before it is quantized, once for all engines that are made of it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use super::memo::{self, Memo, Step};
 use super::{Model, Observer};
 use crate::bundle::{self, CalibrationEntry};
 use crate::calibrate::sample::Draw;
@@ -21,8 +24,19 @@ pub struct Calibrator<'a> {
     name: String,
     observer: &'a dyn Observer,
     origin: Origin,
+    memo: Option<&'a Memo<'a>>,
     /// By the text of the graph that was run: targets whose graphs are alike share what was seen.
     found: RefCell<Vec<(String, Calibration)>>,
+    /// How much was seen first, in this build or in the one that made an engine which was kept.
+    seen: Cell<Option<Seen>>,
+    warned: Cell<bool>,
+}
+
+/// How much was seen of a model.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Seen {
+    texts: usize,
+    tokens: usize,
 }
 
 /// Where the texts come from.
@@ -59,12 +73,49 @@ impl<'a> Calibrator<'a> {
     }
 
     fn of(name: &str, source: Source, observer: &'a dyn Observer) -> Calibrator<'a> {
-        let origin = Origin::default();
-        Calibrator { source, name: name.to_owned(), observer, origin, found: RefCell::default() }
+        Calibrator {
+            source,
+            name: name.to_owned(),
+            observer,
+            origin: Origin::default(),
+            memo: None,
+            found: RefCell::default(),
+            seen: Cell::default(),
+            warned: Cell::default(),
+        }
     }
 
     pub(super) fn with_origin(self, origin: Origin) -> Calibrator<'a> {
         Calibrator { origin, ..self }
+    }
+
+    pub(super) fn with_memo(self, memo: &'a Memo<'a>) -> Calibrator<'a> {
+        Calibrator { memo: Some(memo), ..self }
+    }
+
+    /// What tells what would be seen from what others would see: the texts, or the file in which it was kept.
+    pub(super) fn identity(&self) -> Result<String> {
+        match &self.source {
+            Source::Inputs(inputs, _) => {
+                Ok(format!("{} {} {}", memo::inputs_digest(inputs), self.estimator(), memo::looked_with()))
+            }
+            Source::Saved(_) => {
+                let digests: Vec<String> =
+                    self.origin.files.iter().map(|path| Ok(digest::of_file(path)?.1)).collect::<Result<_>>()?;
+                Ok(format!("{} {}", digests.join(" "), self.estimator()))
+            }
+        }
+    }
+
+    /// An engine is at hand that was fitted to this before.
+    pub(super) fn recall(&self, seen: Seen) {
+        self.warn_of_built_in();
+        self.seen.set(self.seen.get().or(Some(seen)));
+    }
+
+    /// How much was seen, where something was.
+    pub(super) fn seen(&self) -> Option<Seen> {
+        self.seen.get()
     }
 
     /// What is seen of `graph` on the texts.
@@ -80,20 +131,53 @@ impl<'a> Calibrator<'a> {
                 self.observer.done(&format!("what was seen on {} texts, of {}", found.texts, self.name));
                 found
             }
-            Source::Inputs(inputs, scratch) => self.look(graph, inputs, scratch)?,
+            Source::Inputs(inputs, scratch) => {
+                self.warn_of_built_in();
+                match self.memo.filter(|memo| memo.is_on()) {
+                    Some(memo) => self.look_once(memo, graph, inputs, scratch)?,
+                    None => self.look(graph, inputs, scratch)?,
+                }
+            }
         };
+        self.seen.set(self.seen.get().or(Some(Seen { texts: found.texts, tokens: found.tokens })));
         self.found.borrow_mut().push((key, found.clone()));
         Ok(found)
     }
 
-    fn look(&self, graph: &Verified<Graph>, inputs: &[Named], scratch: &Path) -> Result<Calibration> {
-        if self.origin.built_in && self.found.borrow().is_empty() {
+    fn warn_of_built_in(&self) {
+        if self.origin.built_in && !self.warned.replace(true) {
+            let count = self.inputs().map_or(0, <[Named]>::len);
             self.observer.warn(&format!(
-                "no texts of the task are given: 8-bit layers are fitted to {} built-in ones, and answers hold less well; \
-                 give some with --calibration FILE",
-                inputs.len()
+                "no texts of the task are given: 8-bit layers are fitted to {count} built-in ones, and answers hold less \
+                 well; give some with --calibration FILE"
             ));
         }
+    }
+
+    /// Looks, unless another build did.
+    fn look_once(&self, memo: &Memo, graph: &Verified<Graph>, inputs: &[Named], scratch: &Path) -> Result<Calibration> {
+        let file = scratch.join("seen.kcal");
+        let from = || Ok((graph.fingerprint()?, memo::inputs_digest(inputs), memo::looked_with()));
+        let mut fresh = None;
+        let step = Step { kind: "calibration", name: &self.name, into: scratch };
+        let (_, before): ((), bool) = memo.made(step, from, || {
+            let found = (graph.to_string(), self.look(graph, inputs, scratch)?);
+            save(&file, "", std::slice::from_ref(&found))?;
+            fresh = Some(found.1);
+            Ok(((), vec![file.clone()]))
+        })?;
+        let found = match fresh {
+            Some(found) => found,
+            None => Saved::open(&file, "")?.of(graph)?,
+        };
+        if before {
+            self.observer.done(&format!("what {} texts of {} showed, as it was seen before", found.texts, self.name));
+        }
+        std::fs::remove_file(&file).map_err(|e| Error::io("removing", &file, &e))?;
+        Ok(found)
+    }
+
+    fn look(&self, graph: &Verified<Graph>, inputs: &[Named], scratch: &Path) -> Result<Calibration> {
         self.observer.begin_texts("calibrating", inputs.len() as u64);
         let start = std::time::Instant::now();
         let progress = || self.observer.advance(1);
@@ -127,13 +211,12 @@ impl<'a> Calibrator<'a> {
 
     /// Whether any engine was fitted.
     pub fn used(&self) -> bool {
-        !self.found.borrow().is_empty()
+        self.seen.get().is_some()
     }
 
     /// What a manifest says of it; nothing, where no engine was fitted.
     pub fn entry(&self) -> Result<Option<CalibrationEntry>> {
-        let found = self.found.borrow();
-        let Some((_, seen)) = found.first() else { return Ok(None) };
+        let Some(seen) = self.seen.get() else { return Ok(None) };
         let digest = |path: &PathBuf| bundle::digest_source(path, path.parent().unwrap_or(Path::new("")));
         Ok(Some(CalibrationEntry {
             from: self.name.clone(),

@@ -10,9 +10,11 @@ mod fitting;
 mod formats;
 mod kept;
 mod limits;
+mod memo;
 mod merge;
 mod plans;
 mod pruned;
+mod stored;
 mod tensorrt;
 mod unmerged;
 mod vocabulary;
@@ -43,6 +45,7 @@ pub use calibrator::{Calibrator, Keepsake};
 pub use cut::{CutModel, cut_vocabulary};
 pub use fitting::Fitting;
 pub use formats::{hints, supports};
+use memo::Memo;
 pub use merge::{MergeRequest, merge};
 pub use plans::{CompileRequest, Compiled, Plan, compile_plans, read_plans};
 #[cfg(feature = "tensorrt")]
@@ -215,6 +218,8 @@ pub struct BuildRequest {
     pub output: PathBuf,
     /// Whether an engine that cannot be made or checked here is an error.
     pub strict: bool,
+    /// A folder in which what is made is kept for the next build, if it is.
+    pub cache: Option<PathBuf>,
 }
 
 impl BuildRequest {
@@ -255,14 +260,14 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     warnings(&model).iter().for_each(|line| observer.warn(line));
     let vocabulary = pruned::vocabulary(&mut model, &request.recipe, &stage, observer)?;
     let judge = Judge::new(&request.recipe, &model, request.strict, observer)?;
-    let calibrator = judge.calibrator(&model, stage.dir(), observer)?;
-    let pruned = request.recipe.prune.as_ref();
-    let pruning = match pruned {
-        Some(spec) => pruned::prune(&mut model, spec, &calibrator, stage.dir(), observer)?,
+    let memo = Memo::open(request.cache.as_deref(), observer);
+    let calibrator = judge.calibrator(&model, stage.dir(), observer)?.with_memo(&memo);
+    let pruning = match &request.recipe.prune {
+        Some(spec) => pruned::prune(&mut model, spec, &calibrator, &memo, &stage, observer)?,
         None => None,
     };
     let cut = Cut { pruning, vocabulary };
-    let mut assembly = Assembly::new(request, &model, &stage, &calibrator, observer)?;
+    let mut assembly = Assembly::new(request, &model, &stage, &calibrator, &memo, observer)?;
     for spec in &request.recipe.engines_or_default() {
         assembly.engine(spec, judge.max_length())?;
     }
@@ -276,6 +281,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
         false => stage.commit_dir()?,
         true => stage.commit_files(&model_files(&manifest, &request.output))?,
     }
+    memo.tidy();
     Ok(manifest)
 }
 

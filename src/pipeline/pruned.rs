@@ -1,19 +1,23 @@
 //! Cuts a model down before engines are made of it.
 
-use std::path::Path;
-
-use super::{Calibrator, Model, Observer, WholeTokenizer, cut_vocabulary};
+use super::memo::{self, Memo, Step};
+use super::{Calibrator, Model, Observer, WholeTokenizer, cut_vocabulary, stored};
 use crate::bundle;
 use crate::calibrate::Kind;
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::eval;
+use crate::ir::Graph;
 use crate::output::Stage;
 use crate::passes::Manager;
 use crate::prune::{self, Report, Request, Spec};
 use crate::recipe::Recipe;
 use crate::runtime::Classes;
+use crate::verify::Verified;
 use crate::vocabulary::CutReport;
+
+/// The folder of the stage for a graph that was pruned.
+const PRUNED: &str = "pruned";
 
 /// The folder of the stage for a tokenizer that was cut.
 const CUT: &str = "cut";
@@ -76,21 +80,47 @@ pub(super) fn forget_vocabulary(stage: &Stage) -> Result<()> {
     std::fs::remove_dir_all(&dir).map_err(|e| Error::io("removing", &dir, &e))
 }
 
-/// Cuts what `spec` says out of the model's graph; the trained one stays beside it, to be held against. `scratch` is a
-/// folder for the time of the build.
-pub fn prune(
+/// Cuts what `spec` says out of the model's graph, or takes what was left of it before; the trained one stays beside it,
+/// to be held against.
+pub(super) fn prune(
     model: &mut Model,
     spec: &Spec,
     calibrator: &Calibrator,
-    scratch: &Path,
+    memo: &Memo,
+    stage: &Stage,
     observer: &dyn Observer,
 ) -> Result<Option<Report>> {
     if !spec.needs_texts() {
         return Ok(None);
     }
     let inputs = calibrator.inputs().ok_or_else(|| Error::bad_input("pruning needs texts"))?;
-    let request = Request { graph: &model.graph, spec, inputs, scratch, observer };
-    let (graph, report) = prune::prune(&request)?;
+    let request = Request { graph: &model.graph, spec, inputs, scratch: stage.dir(), observer };
+    let (graph, report) = match memo.is_on() && model.graph.defaults().next().is_none() {
+        true => prune_once(&request, memo, stage)?,
+        false => prune::prune(&request)?,
+    };
     model.trained = Some(std::mem::replace(&mut model.graph, graph));
     Ok(Some(report))
+}
+
+/// What is left of a graph after pruning. It is read from where it was kept even if it was made just now, so that what
+/// follows from it is the same in both cases.
+fn prune_once(request: &Request, memo: &Memo, stage: &Stage) -> Result<(Verified<Graph>, Report)> {
+    let dir = stage.path(PRUNED);
+    std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
+    let from = || {
+        let spec = serde_json::to_value(request.spec).map_err(|e| Error::bug(format!("what is cut: {e}")))?;
+        Ok((request.graph.fingerprint()?, spec, memo::inputs_digest(request.inputs), memo::looked_with()))
+    };
+    let step = Step { kind: "pruned", name: request.graph.name(), into: &dir };
+    let (report, before) = memo.made(step, from, || {
+        let (graph, report) = prune::prune(request)?;
+        Ok((report, stored::write(&graph, &dir)?))
+    })?;
+    if before {
+        request.observer.done("pruned as it was before");
+    }
+    let graph = stored::read(&dir)?;
+    std::fs::remove_dir_all(&dir).map_err(|e| Error::io("removing", &dir, &e))?;
+    Ok((graph, report))
 }

@@ -1,10 +1,10 @@
 //! The part of a build that TensorRT does, in a process of its own.
 
-#[cfg(feature = "tensorrt")]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::memo::{self, Memo, Step};
+use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::shapes::Shapes;
 #[cfg(feature = "tensorrt")]
@@ -57,6 +57,19 @@ const TENSORRT_LIMIT: Duration = Duration::from_secs(1800);
 /// The name of the child's job.
 pub const TENSORRT_JOB: &str = "tensorrt";
 
+/// A plan, or that which was made before of the same. Says whether that was so.
+pub(super) fn compile_once(memo: &Memo, name: &str, job: &TensorRtJob) -> Result<(TensorRtDone, bool)> {
+    let from = || {
+        let library = runtime::library::TENSORRT_RTX.find()?;
+        let bytes = std::fs::metadata(&library).map_err(|e| Error::io("reading", &library, &e))?.len();
+        let names = [&library, &job.plan, &job.layers].map(|path| file_name(path));
+        Ok((memo::model_digests(&job.onnx)?, names, bytes, &job.target, &job.shapes, job.options))
+    };
+    let step = Step { kind: "plan", name, into: job.plan.parent().unwrap_or(Path::new("")) };
+    memo.made(step, from, || Ok((compile_in_child(job)?, vec![job.plan.clone(), job.layers.clone()])))
+}
+
+/// A plan, compiled now.
 pub(super) fn compile_in_child(job: &TensorRtJob) -> Result<TensorRtDone> {
     if !cfg!(feature = "tensorrt") {
         return Err(Error::runtime_missing("this kilnc was built without TensorRT")

@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
+use super::{CacheArgs, CalibrationArgs, Screen, SourceArgs, TextArgs};
 use crate::bench;
 use crate::bundle::{FileEntry, GateEntry, Manifest, ZerosEntry};
 use crate::calibrate;
@@ -70,6 +70,8 @@ pub struct PruneArgs {
     /// A folder for prune.md, prune.svg and prune.json.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// A model, if it ends in .onnx, else a bundle.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,

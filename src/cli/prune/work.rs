@@ -42,7 +42,9 @@ impl<'a> Work<'a> {
     pub fn build(&self, spec: Option<&Spec>, gate: Gate, output: &Path, observer: &dyn Observer) -> Result<Manifest> {
         let engine = EngineSpec { gate, ..EngineSpec::new(self.args.target.clone(), self.args.scheme) };
         let recipe = Recipe { prune: spec.cloned(), engines: vec![engine], ..self.recipe.clone() };
-        let request = BuildRequest { source: self.source.clone(), recipe, output: output.to_owned(), strict: true };
+        let cache = self.args.cache.folder();
+        let request =
+            BuildRequest { source: self.source.clone(), recipe, output: output.to_owned(), strict: true, cache };
         pipeline::build(&request, observer)
     }
 

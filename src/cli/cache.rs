@@ -1,0 +1,163 @@
+//! `kilnc cache`: what builds have kept for the next ones.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::Screen;
+use crate::cache::{self, Cache, Kept, Limits, Pruned};
+use crate::error::{Error, Result, printable};
+
+/// Whether a build keeps what it makes.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct CacheArgs {
+    /// Make everything anew, and keep nothing for the next build.
+    #[arg(long)]
+    no_cache: bool,
+}
+
+impl CacheArgs {
+    /// The cache's folder, if there is to be one.
+    pub fn folder(self) -> Option<PathBuf> {
+        if self.no_cache { None } else { cache::folder() }
+    }
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  kilnc cache                              what is kept, those first that were used last
+  kilnc cache prune --max-size 2GB         keep what was used last, up to 2 GB
+  kilnc cache prune --unused 30d           remove what was not used for 30 days
+  kilnc cache prune --all
+  KILNC_CACHE=/fast/disk kilnc build …     another folder; KILNC_CACHE=off for none
+
+Builds keep engines, plans, pruned graphs, what calibration saw and what engines answered, each by the content of all
+that it follows from. Every build prunes to 10 GB.")]
+pub struct CacheCommand {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Tell what is kept.
+    Show,
+    /// Remove what is no longer wanted.
+    Prune(PruneArgs),
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+struct PruneArgs {
+    /// Remove what was used longest ago, until no more is left than this, e.g. 500MB, 2GB.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_size: Option<u64>,
+    /// Remove what was not used for so long, e.g. 12h, 30d.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    unused: Option<Duration>,
+    /// Remove everything.
+    #[arg(long, conflicts_with_all = ["max_size", "unused"])]
+    all: bool,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    folder: PathBuf,
+    bytes: u64,
+    entries: Vec<Kept>,
+}
+
+pub fn run(args: CacheCommand, screen: &Screen) -> Result<()> {
+    let folder = cache::folder().ok_or_else(|| {
+        Error::bad_input(format!("the cache is turned off by {}", cache::CACHE)).hint("unset the variable")
+    })?;
+    match args.what {
+        None | Some(What::Show) => {
+            let entries = if folder.is_dir() { Cache::open(&folder)?.list()? } else { Vec::new() };
+            let bytes = entries.iter().map(|kept| kept.bytes).sum();
+            screen.result(&Shown { folder, bytes, entries }, table)
+        }
+        Some(What::Prune(args)) => {
+            let bytes = if args.all { Some(0) } else { args.max_size };
+            let pruned = match folder.is_dir() {
+                true => Cache::open(&folder)?.prune(Limits { bytes, age: args.unused })?,
+                false => Pruned::default(),
+            };
+            screen.result(&pruned, |Pruned { entries, bytes, left, bytes_left }| {
+                format!("removed {entries} ({}); {left} left ({})\n", in_words(*bytes), in_words(*bytes_left))
+            })
+        }
+    }
+}
+
+fn table(shown: &Shown) -> String {
+    let mut out = String::new();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    for Kept { key, kind, name, bytes, used } in &shown.entries {
+        let short = printable(key).chars().take(12).collect::<String>();
+        let unused = since(now.saturating_sub(*used));
+        let (kind, name) = (printable(kind), printable(name));
+        out += &format!("{short}  {kind:<12} {:>9}  {unused:>8}  {name}\n", in_words(*bytes));
+    }
+    out + &format!("{} in {} entries of {}\n", in_words(shown.bytes), shown.entries.len(), shown.folder.display())
+}
+
+/// How long ago something was.
+fn since(seconds: u64) -> String {
+    match seconds {
+        0..60 => "now".to_owned(),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
+    }
+}
+
+fn in_words(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    number(text, &[("kB", 1e3), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12), ("B", 1.0)])
+        .map(|bytes| bytes as u64)
+        .ok_or_else(|| "expected a size such as 500MB or 2GB".to_owned())
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    number(text, &[("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86400.0)])
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "expected a time such as 12h or 30d".to_owned())
+}
+
+/// A number with one of those units.
+fn number(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+    let (number, factor) = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+    let number: f64 = number.trim().parse().ok()?;
+    (number.is_finite() && number >= 0.0).then_some(number * factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        assert_eq!((size("2GB"), size("1.5 MB"), size("7B")), (Ok(2_000_000_000), Ok(1_500_000), Ok(7)));
+        assert_eq!((time("12h"), time("2min")), (Ok(Duration::from_secs(43200)), Ok(Duration::from_secs(120))));
+        for wrong in ["", "2", "GB", "-1GB", "infGB", "1e400GB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert!(time("1e30d").is_err() && time("30").is_err());
+    }
+
+    #[test]
+    fn what_is_long_ago_is_told_in_days() {
+        assert_eq!([5, 65, 7300, 200_000].map(since), ["now", "1 min", "2 h", "2 d"]);
+    }
+}

@@ -1,0 +1,173 @@
+//! Repeats of a build only what depends on what has changed.
+//!
+//! What is made is kept by all that it follows from: this program, the processor, and what the maker names. A cache that
+//! cannot be read or written costs time and a warning, never a build.
+
+use std::cell::{Cell, OnceCell};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Observer;
+use crate::bench::Machine;
+use crate::cache::{self, Cache, Fetched, Key, Limits};
+use crate::digest::{self, Digester};
+use crate::error::{Error, Result};
+use crate::ir::Graph;
+use crate::runtime::{self, Elements, Named, Runtime};
+
+/// What earlier builds made.
+pub(super) struct Memo<'a> {
+    kept: Option<Kept>,
+    observer: &'a dyn Observer,
+    stored: Cell<bool>,
+}
+
+struct Kept {
+    cache: Cache,
+    circumstances: Circumstances,
+    /// Whether what is made is kept, too: not after the cache has failed to.
+    writes: Cell<bool>,
+}
+
+/// What everything follows from.
+#[derive(Serialize)]
+struct Circumstances {
+    /// The digest of this program.
+    program: String,
+    /// Products are rounded as the processor's instructions do it.
+    cpu: String,
+    features: Vec<String>,
+    /// Sums are cut into as many parts.
+    threads: usize,
+}
+
+/// A thing to be made.
+#[derive(Clone, Copy)]
+pub(super) struct Step<'a> {
+    /// What it is, e.g. `engine`.
+    pub kind: &'static str,
+    /// What people call it.
+    pub name: &'a str,
+    /// Where its files are to be.
+    pub into: &'a Path,
+}
+
+impl<'a> Memo<'a> {
+    /// Opens the cache in a folder; without one, everything is made.
+    pub fn open(dir: Option<&Path>, observer: &'a dyn Observer) -> Memo<'a> {
+        let kept = dir.and_then(|dir| match Kept::open(dir) {
+            Ok(kept) => Some(kept),
+            Err(e) => {
+                observer.warn(&format!("the build goes on without a cache: {}", e.message()));
+                None
+            }
+        });
+        Memo { kept, observer, stored: Cell::new(false) }
+    }
+
+    /// Whether anything is kept.
+    pub fn is_on(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// What `make` gives, with the files that it names, or what it gave before for the same `from`. Says whether that
+    /// was so.
+    pub fn made<V, F>(
+        &self,
+        step: Step,
+        from: impl FnOnce() -> Result<F>,
+        make: impl FnOnce() -> Result<(V, Vec<PathBuf>)>,
+    ) -> Result<(V, bool)>
+    where
+        V: Serialize + DeserializeOwned,
+        F: Serialize,
+    {
+        let Some(kept) = &self.kept else { return Ok((make()?.0, false)) };
+        let key = Key::new(step.kind, step.name, &(&kept.circumstances, from()?))?;
+        match kept.cache.fetch(&key, step.into)? {
+            Fetched::Hit(value) => return Ok((value, true)),
+            Fetched::Miss => {}
+            Fetched::Damaged(why) => self
+                .observer
+                .warn(&format!("damaged in the cache, and made again: {} of {} ({why})", step.kind, step.name)),
+        }
+        let (value, files) = make()?;
+        if kept.writes.get() {
+            match kept.cache.store(&key, &value, &files) {
+                Ok(()) => self.stored.set(true),
+                Err(e) => {
+                    kept.writes.set(false);
+                    self.observer.warn(&format!("the build goes on without keeping what it makes: {}", e.message()));
+                }
+            }
+        }
+        Ok((value, false))
+    }
+
+    /// Lets go of what was not used for longest, where there is more than a cache is to hold.
+    pub fn tidy(&self) {
+        let Some(kept) = self.kept.as_ref().filter(|_| self.stored.get()) else { return };
+        if let Err(e) = kept.cache.prune(Limits { bytes: Some(cache::LARGEST), age: None }) {
+            self.observer.warn(&format!("the cache cannot be pruned: {}", e.message()));
+        }
+    }
+}
+
+impl Kept {
+    fn open(dir: &Path) -> Result<Kept> {
+        let program = std::env::current_exe().map_err(|e| Error::bug(format!("this program is not found: {e}")))?;
+        let Machine { cpu, cpus, features, .. } = Machine::here();
+        let circumstances = Circumstances { program: digest::of_file(&program)?.1, cpu, features, threads: cpus };
+        Ok(Kept { cache: Cache::open(dir)?, circumstances, writes: Cell::new(true) })
+    }
+}
+
+/// What is said of a thing besides, where it was made before.
+pub(super) fn told(before: bool) -> &'static str {
+    if before { ", as it was made before" } else { "" }
+}
+
+/// The fingerprint of a graph that several things follow from, found once and only if it is asked for.
+#[derive(Default)]
+pub(super) struct Fingerprint(OnceCell<String>);
+
+impl Fingerprint {
+    pub fn of(&self, graph: &Graph) -> Result<&str> {
+        if let Some(found) = self.0.get() {
+            return Ok(found);
+        }
+        let found = graph.fingerprint()?;
+        Ok(self.0.get_or_init(|| found))
+    }
+}
+
+/// A model's file, and the weights beside it where there are some.
+pub(super) fn model_files(onnx: &Path) -> Vec<PathBuf> {
+    let beside = onnx.with_extension("onnx_data");
+    std::iter::once(onnx.to_owned()).chain(beside.is_file().then_some(beside)).collect()
+}
+
+/// The digests of a model's file and of the weights beside it.
+pub(super) fn model_digests(onnx: &Path) -> Result<Vec<String>> {
+    model_files(onnx).iter().map(|path| Ok(digest::of_file(path)?.1)).collect()
+}
+
+/// What models are looked into with.
+pub(super) fn looked_with() -> String {
+    runtime::available(Runtime::Ort).unwrap_or_else(|_| Runtime::Tract.to_string())
+}
+
+/// What tells inputs from others.
+pub(super) fn inputs_digest(inputs: &[Named]) -> String {
+    let mut all = Digester::default();
+    for (name, tensor) in inputs.iter().flatten() {
+        all.update(format!("{name} {:?}\n", tensor.shape).as_bytes());
+        match &tensor.elements {
+            Elements::I64(values) => all.update(bytemuck::cast_slice(values)),
+            Elements::F32(values) => all.update(bytemuck::cast_slice(values)),
+        }
+    }
+    all.finish()
+}
