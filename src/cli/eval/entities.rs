@@ -119,7 +119,7 @@ impl Labelled for Data {
     }
 
     fn in_words(&self, score: &EntityScore) -> String {
-        format!("{} of {} entities found, {} right", score.found, score.expected, score.right)
+        format!("F1 {:.4}, {} of {} entities right", score.f1, score.right, score.expected)
     }
 }
 

@@ -70,7 +70,7 @@ impl Labelled for Data {
     }
 
     fn in_words(&self, score: &MaskScore) -> String {
-        format!("{:.4} of {} masks guessed, perplexity {:.3}", score.top_1_accuracy, score.masks, score.perplexity)
+        format!("perplexity {:.3}, {:.4} of {} masks guessed", score.perplexity, score.top_1_accuracy, score.masks)
     }
 }
 

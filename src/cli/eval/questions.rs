@@ -70,7 +70,7 @@ impl Labelled for Data {
 
     fn in_words(&self, score: &SpanScore) -> String {
         let all = score.all;
-        format!("{:.4} of {} answers match", all.exact_match, all.texts)
+        format!("exact match {:.4}, F1 {:.4} over {} questions", all.exact_match, all.f1, all.texts)
     }
 }
 
