@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{Ran, fixture, kilnc, place};
+use kilnc::eval;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -37,7 +38,7 @@ fn bundle(name: &str, targets: &[&str]) -> (TempDir, PathBuf) {
     (place, out)
 }
 
-fn eval(bundle: &Path, data: &Path, more: &[&str]) -> Ran {
+fn scored(bundle: &Path, data: &Path, more: &[&str]) -> Ran {
     let asked = arguments!["eval", bundle, "--data", data, "--quiet"];
     kilnc(asked.into_iter().chain(more.iter().map(Into::into)))
 }
@@ -46,7 +47,7 @@ fn eval(bundle: &Path, data: &Path, more: &[&str]) -> Ran {
 fn refused(bundle: &Path, lines: &str) -> String {
     let data = bundle.with_extension("jsonl");
     fs::write(&data, lines).unwrap();
-    let ran = eval(bundle, &data, &[]).expect(2);
+    let ran = scored(bundle, &data, &[]).expect(2);
     assert_eq!(ran.stdout, "");
     ran.stderr
 }
@@ -79,8 +80,8 @@ fn every_task_scores_as_its_peers_do() {
     let mut wrong = Vec::new();
     for Case { data, folder, score } in cases {
         let (_place, out) = bundle(&folder, &["ort-cpu", "tract"]);
-        let scored = eval(&out, &fixture("eval").join(&data), &["--json"]).expect(0).json();
-        let engines = scored.as_array().unwrap();
+        let told = scored(&out, &fixture("eval").join(&data), &["--json"]).expect(0).json();
+        let engines = told.as_array().unwrap();
         assert_eq!(engines.len(), 2, "{data}");
         for found in engines {
             let name = found["engine"].as_str().unwrap();
@@ -95,6 +96,55 @@ fn every_task_scores_as_its_peers_do() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+#[derive(Deserialize)]
+struct Measures {
+    tags: Vec<Tags>,
+    answers: Vec<Answered>,
+    correlations: Vec<Correlated>,
+}
+
+#[derive(Deserialize)]
+struct Tags {
+    tags: Vec<String>,
+    entities: Vec<(usize, usize, String)>,
+}
+
+#[derive(Deserialize)]
+struct Answered {
+    found: String,
+    right: String,
+    exact: u8,
+    f1: f64,
+}
+
+#[derive(Deserialize)]
+struct Correlated {
+    pairs: Vec<(f64, f64)>,
+    pearson: f64,
+    spearman: f64,
+}
+
+#[test]
+fn measures_of_what_is_drawn_at_random_are_those_of_the_peers() {
+    let drawn = fs::read_to_string(fixture("eval/measures.json")).unwrap();
+    let Measures { tags, answers, correlations } = serde_json::from_str(&drawn).unwrap();
+    assert!((tags.len(), answers.len(), correlations.len()) >= (400, 600, 50));
+    for Tags { tags, entities } in tags {
+        let found = eval::entities(&tags).into_iter().map(|entity| (entity.start, entity.end, entity.kind));
+        assert_eq!(found.collect::<Vec<_>>(), entities, "{tags:?}");
+    }
+    for Answered { found, right, exact, f1 } in answers {
+        let score = eval::SpanScore::of(&[(&found, std::slice::from_ref(&right))]).all;
+        assert_eq!(score.exact_match, f64::from(exact), "{found:?} for {right:?}");
+        assert!((score.f1 - f1).abs() < 1e-12, "{found:?} for {right:?}: {} is not {f1}", score.f1);
+    }
+    for Correlated { pairs, pearson, spearman } in correlations {
+        let found = eval::Correlation::of(&pairs);
+        let near = |found: Option<f64>, expected: f64| (found.unwrap() - expected).abs() < 1e-9;
+        assert!(near(found.pearson, pearson) && near(found.spearman, spearman), "{found:?}: {pearson}, {spearman}");
+    }
+}
+
 #[test]
 fn engines_that_answer_differently_are_told_apart() {
     let place = place();
@@ -102,13 +152,13 @@ fn engines_that_answer_differently_are_told_apart() {
     let engine = |precision: &str| format!("[[engine]]\ntarget = \"ort-cpu\"\nprecision = {precision:?}\n");
     fs::write(&recipe, engine("fp32") + &engine("int8")).unwrap();
     kilnc(arguments!["build", fixture("answers/bert/mlm"), "--recipe", recipe, "-o", out, "--quiet"]).expect(0);
-    let scored = eval(&out, &fixture("eval/masks.jsonl"), &["--json"]).expect(0).json();
-    assert_eq!((&scored[0]["same_answer"], &scored[0]["max_abs"]), (&json!(1.0), &json!(0.0)));
-    assert!(scored[1]["max_abs"].as_f64().unwrap() > 1e-3, "{scored}");
-    assert_ne!(scored[0]["perplexity"], scored[1]["perplexity"]);
-    let one = eval(&out, &fixture("eval/masks.jsonl"), &["--json", "--engine", "ort-cpu-int8"]).expect(0).json();
+    let both = scored(&out, &fixture("eval/masks.jsonl"), &["--json"]).expect(0).json();
+    assert_eq!((&both[0]["same_answer"], &both[0]["max_abs"]), (&json!(1.0), &json!(0.0)));
+    assert!(both[1]["max_abs"].as_f64().unwrap() > 1e-3, "{both}");
+    assert_ne!(both[0]["perplexity"], both[1]["perplexity"]);
+    let one = scored(&out, &fixture("eval/masks.jsonl"), &["--json", "--engine", "ort-cpu-int8"]).expect(0).json();
     assert_eq!(one.as_array().unwrap().len(), 1);
-    assert_eq!(one[0]["perplexity"], scored[1]["perplexity"]);
+    assert_eq!(one[0]["perplexity"], both[1]["perplexity"]);
 }
 
 #[test]
@@ -123,7 +173,7 @@ fn tables_have_the_measures_of_the_task() {
     ];
     for (folder, data, header) in cases {
         let (_place, out) = bundle(folder, &["tract"]);
-        let table = eval(&out, &fixture("eval").join(format!("{data}.jsonl")), &[]).expect(0).stdout;
+        let table = scored(&out, &fixture("eval").join(format!("{data}.jsonl")), &[]).expect(0).stdout;
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!((lines[0], lines.len()), (format!("engine      {header}  texts/s").as_str(), 2));
         assert!(lines[1].starts_with("tract-fp32  "), "{table}");
@@ -134,18 +184,19 @@ fn tables_have_the_measures_of_the_task() {
 fn options_change_what_is_scored_and_are_refused_where_they_mean_nothing() {
     let (_place, out) = bundle("answers/bert/tokcls", &["tract"]);
     let data = fixture("eval/entities.jsonl");
-    let f1 = |how: &str| eval(&out, &data, &["--json", "--aggregation", how]).expect(0).json()[0]["f1"].clone();
-    assert_eq!(f1("first"), eval(&out, &data, &["--json"]).expect(0).json()[0]["f1"]);
+    let f1 = |how: &str| scored(&out, &data, &["--json", "--aggregation", how]).expect(0).json()[0]["f1"].clone();
+    assert_eq!(f1("first"), scored(&out, &data, &["--json"]).expect(0).json()[0]["f1"]);
     assert_ne!(f1("first"), f1("simple"));
-    let said = eval(&out, &data, &["--max-answer-length", "3"]).expect(2).stderr;
+    let said = scored(&out, &data, &["--max-answer-length", "3"]).expect(2).stderr;
     let expected = "error: --max-answer-length is for question-answering; this model is for token-classification\n";
     assert_eq!(said, expected);
     let (_place, out) = bundle("answers/bert/qa", &["tract"]);
     let data = fixture("eval/questions.jsonl");
-    let f1 =
-        |length: &str| eval(&out, &data, &["--json", "--max-answer-length", length]).expect(0).json()[0]["f1"].clone();
+    let f1 = |length: &str| {
+        scored(&out, &data, &["--json", "--max-answer-length", length]).expect(0).json()[0]["f1"].clone()
+    };
     assert_ne!(f1("15"), f1("1"));
-    let said = eval(&out, &data, &["--aggregation", "first"]).expect(2).stderr;
+    let said = scored(&out, &data, &["--aggregation", "first"]).expect(2).stderr;
     assert_eq!(said, "error: --aggregation is for token-classification; this model is for question-answering\n");
 }
 
@@ -174,7 +225,7 @@ fn masks_and_labels_that_do_not_go_together_are_named() {
     // A part of a word is an entry of the vocabulary that no text has by itself.
     let data = out.with_extension("jsonl");
     fs::write(&data, json!({"text": "the play[MASK] is slow", "label": "##er"}).to_string()).unwrap();
-    assert_eq!(eval(&out, &data, &["--json"]).expect(0).json()[0]["masks"], 1);
+    assert_eq!(scored(&out, &data, &["--json"]).expect(0).json()[0]["masks"], 1);
 }
 
 #[test]
@@ -184,7 +235,7 @@ fn a_word_stands_for_the_token_that_the_text_has_there() {
     let data = out.with_extension("jsonl");
     let perplexity = |lines: &[Value]| {
         fs::write(&data, lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")).unwrap();
-        eval(&out, &data, &["--json"]).expect(0).json()[0]["perplexity"].as_f64().unwrap()
+        scored(&out, &data, &["--json"]).expect(0).json()[0]["perplexity"].as_f64().unwrap()
     };
     let by_word = perplexity(&[json!({"text": "this <mask> is slow", "label": "game"})]);
     let by_token = perplexity(&[json!({"text": "this <mask> is slow", "label": "Ġgame"})]);

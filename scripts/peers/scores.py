@@ -5,14 +5,16 @@ PyTorch's answers to them, for `kilnc eval` to be held against.
     python scripts/peers/scores.py
 
 The models are random, so the labels are made from what they answer: of three texts one has the model's own answer, and
-two have another, by rules that stand below. Same versions, same bytes; no network. `tests/scores.rs` reads what is written
-to `tests/fixtures/eval`: the texts, and `expected.json` with a case for each file of texts.
+two have another, by rules that stand below. Same versions, same bytes; no network. `tests/eval.rs` reads what is written
+to `tests/fixtures/eval`: the texts, `expected.json` with a case for each file of texts, and `measures.json` with the
+measures of rows of tags, answers and numbers that are drawn at random.
 """
 
 import importlib.util
 import json
 import os
 import pathlib
+import random
 import warnings
 from types import SimpleNamespace
 
@@ -25,7 +27,7 @@ import seqeval.metrics
 import torch
 import transformers as tf
 from seqeval.metrics.sequence_labeling import get_entities
-from transformers.data.metrics.squad_metrics import get_raw_scores, make_eval_dict, normalize_answer
+from transformers.data.metrics.squad_metrics import compute_exact, compute_f1, get_raw_scores, make_eval_dict, normalize_answer
 from transformers.pipelines.token_classification import AggregationStrategy
 
 FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "tests" / "fixtures"
@@ -255,7 +257,28 @@ def pairs(name, folder):
     case(name, folder, rows, dict(texts=len(rows), pearson=pearson, spearman=spearman))
 
 
+TAGS = ["O", "O", "B", "I", "I-a-b"] + [f"{position}-{kind}" for position in "BIES" for kind in ["PER", "LOC"]]
+PIECES = """a an the The A. THE, tower Tower, Tower's an-d theatre € 東 東a é É! e\u0301 a\u0301 … ! , ' ΌΔΟΣ ² a² 3.5 b_a A\u00a0b""".split(" ")
+
+
+def measures():
+    """Measures of what is drawn at random, without any model."""
+    draw = random.Random(7)
+    tags = [[draw.choice(TAGS) for _ in range(draw.randint(0, 12))] for _ in range(400)]
+    spans = lambda row: [[first, last + 1, kind] for kind, first, last in get_entities(row)]
+    texts = lambda most: draw.choice([" ", "  ", "", " \t"]).join(draw.choices(PIECES, k=draw.randint(0, most)))
+    pairs = [(texts(4), texts(4)) for _ in range(600)]
+    answered = [dict(found=a, right=b, exact=compute_exact(b, a), f1=compute_f1(b, a)) for a, b in pairs]
+    rows = [[[round(draw.random(), draw.choice([1, 9])), draw.randint(0, 5)] for _ in range(draw.randint(3, 30))] for _ in range(50)]
+    of = lambda row, measure: float(measure(*zip(*row))[0])
+    correlated = [dict(pairs=row, pearson=of(row, scipy.stats.pearsonr), spearman=of(row, scipy.stats.spearmanr)) for row in rows]
+    drawn = dict(tags=[dict(tags=row, entities=spans(row)) for row in tags], answers=answered, correlations=correlated)
+    lines = [f'"{name}": [\n' + ",\n".join(json.dumps(one, ensure_ascii=False) for one in each) + "\n]" for name, each in drawn.items()]
+    (OUT / "measures.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def main():
+    measures()
     torch.set_num_threads(1)
     tf.logging.set_verbosity_error()
     OUT.mkdir(exist_ok=True)
