@@ -12,15 +12,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::rows::{LINE, Rows};
+use super::rows::{LINE, Rows, open};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result, nearest, printable, printable_sentence};
 use crate::runtime::{Classes, Reading, TextInput};
 
-pub use masked::{Masked, read_masked};
-pub use pairs::{Pair, read_pairs};
-pub use questions::{Question, read_questions};
-pub use tagged::{Tagged, read_tagged};
+pub use masked::{Masked, parse_masked, read_masked};
+pub use pairs::{Pair, parse_pairs, read_pairs};
+pub use questions::{Question, parse_questions, read_questions};
+pub use tagged::{Tagged, parse_tagged, read_tagged};
 
 /// A text or a pair of texts, and what should be answered, where that is known.
 #[derive(Clone, Debug)]
@@ -118,21 +118,22 @@ pub struct Placed<T> {
     pub row: T,
 }
 
-/// Reads what `made` makes of each row of a file; `line` says what rows should be. Fails, naming the line, where one is
-/// not that.
-fn read<L: DeserializeOwned, T>(
-    path: &Path,
+/// Reads what `made` makes of each row of what `reader` gives, which messages call `file`; `line` says what rows should
+/// be. Fails, naming the line, where one is not that.
+fn parse<R: Read, L: DeserializeOwned, T>(
+    reader: R,
+    file: &str,
     line: &'static str,
     made: impl Fn(L) -> Result<T>,
 ) -> Result<Vec<Placed<T>>> {
-    let rows = Rows::open(path, None)?.of_lines(line).map(|row| {
+    let rows = Rows::of(reader, file, None)?.of_lines(line).map(|row| {
         let (place, read) = row?;
         match made(read) {
             Ok(row) => Ok(Placed { place, row }),
             Err(e) => Err(e.at(place)),
         }
     });
-    some(rows.collect::<Result<_>>()?, &file_name(path), line)
+    some(rows.collect::<Result<_>>()?, file, line)
 }
 
 /// Fails where one of the texts is empty.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 /// The tag of what is no entity.
-pub const OUTSIDE: &str = "O";
+pub(super) const OUTSIDE: &str = "O";
 
 /// The kind of entities whose tags name none.
 const NAMELESS: &str = "_";

@@ -15,10 +15,10 @@ mod spans;
 
 pub use correlation::Correlation;
 pub use dataset::{
-    Example, Masked, Pair, Placed, Question, Tagged, Truth, examples, not_none, parse_examples, read_examples,
-    read_masked, read_pairs, read_questions, read_tagged,
+    Example, Masked, Pair, Placed, Question, Tagged, Truth, examples, not_none, parse_examples, parse_masked,
+    parse_pairs, parse_questions, parse_tagged, read_examples, read_masked, read_pairs, read_questions, read_tagged,
 };
-pub use entities::{Entity, EntityScore, KindScore, OUTSIDE, Tagging, entities, kind};
+pub use entities::{Entity, EntityScore, KindScore, Tagging, entities, kind};
 pub use gate::{Check, Gate, short};
 pub use golden::Golden;
 pub use masks::{Guess, MaskScore};

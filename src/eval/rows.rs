@@ -45,8 +45,13 @@ impl<T: DeserializeOwned> Rows<File, T> {
     /// Opens a file; `text` is the field or column that holds the texts, if it is not called so. Fails where the
     /// extension is not known, or a table has no such column.
     pub fn open(path: &Path, text: Option<&str>) -> Result<Rows<File, T>> {
-        Rows::of(File::open(path).map_err(|e| Error::io("reading", path, &e))?, &file_name(path), text)
+        Rows::of(open(path)?, &file_name(path), text)
     }
+}
+
+/// Opens a file of texts.
+pub(super) fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::io("reading", path, &e))
 }
 
 impl<R: Read, T: DeserializeOwned> Rows<R, T> {

@@ -1,10 +1,12 @@
 //! Texts with masks, and the words that stood there.
 
+use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Placed, not_empty, read};
+use super::{Placed, not_empty, open, parse};
+use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 
 /// What a line must be.
@@ -32,7 +34,12 @@ struct Line {
 /// Reads texts with `label`, or `labels` where there are several masks. Fails, naming the line, where there is neither or
 /// both, or a text is empty. Whether a text has as many masks, its tokenizer says.
 pub fn read_masked(path: &Path) -> Result<Vec<Placed<Masked>>> {
-    read(path, LINE, |Line { text, label, labels }| {
+    parse_masked(open(path)?, &file_name(path))
+}
+
+/// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
+pub fn parse_masked(reader: impl Read, file: &str) -> Result<Vec<Placed<Masked>>> {
+    parse(reader, file, LINE, |Line { text, label, labels }| {
         not_empty(&[&text])?;
         let labels = match (label, labels) {
             (Some(label), None) => vec![label],

@@ -1,11 +1,13 @@
 //! Pairs of texts, and how alike people found them.
 
+use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Placed, finite, no_number, not_empty, read};
+use super::{Placed, finite, no_number, not_empty, open, parse};
+use crate::checkpoint::json::file_name;
 use crate::error::Result;
 
 /// What a line must be.
@@ -35,7 +37,12 @@ struct Line {
 /// Reads pairs with `text`, `pair` and `score`; or, as in the Hub's data, `sentence1`, `sentence2` and `label`. Fails,
 /// naming the line, where one is missing, a text is empty or a score is no number.
 pub fn read_pairs(path: &Path) -> Result<Vec<Placed<Pair>>> {
-    read(path, LINE, |Line { text, pair, score }| {
+    parse_pairs(open(path)?, &file_name(path))
+}
+
+/// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
+pub fn parse_pairs(reader: impl Read, file: &str) -> Result<Vec<Placed<Pair>>> {
+    parse(reader, file, LINE, |Line { text, pair, score }| {
         not_empty(&[&text, &pair])?;
         let score = finite(&score).ok_or_else(|| no_number(&score).hint("the score says how alike the two are"))?;
         Ok(Pair { text, pair, score })

@@ -1,10 +1,12 @@
 //! Questions to texts, and the answers that are right, in SQuAD's form.
 
+use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Placed, not_empty, read};
+use super::{Placed, not_empty, open, parse};
+use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 
 /// What a line must be.
@@ -57,7 +59,12 @@ impl From<Answers> for Vec<String> {
 /// Reads `question`, `context` (or `text`) and `answers`: a list of texts, or SQuAD's objects with `text`. Fails, naming
 /// the line, where one is missing or empty; a list of no answers is none of that.
 pub fn read_questions(path: &Path) -> Result<Vec<Placed<Question>>> {
-    read(path, LINE, |Line { question, context, answers }| {
+    parse_questions(open(path)?, &file_name(path))
+}
+
+/// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
+pub fn parse_questions(reader: impl Read, file: &str) -> Result<Vec<Placed<Question>>> {
+    parse(reader, file, LINE, |Line { question, context, answers }| {
         not_empty(&[&question, &context])?;
         let answers = answers.ok_or_else(|| Error::bad_input("there are no `answers`").hint(LINE))?;
         Ok(Question { question, context, answers: answers.into() })

@@ -1,13 +1,15 @@
 //! Texts whose entities are known: as words with tags, or as places in a text.
 
+use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Placed, not_empty, read, unknown};
+use super::{Placed, not_empty, open, parse, unknown};
+use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result, printable};
-use crate::eval::{Entity, kind};
+use crate::eval::entities::{Entity, OUTSIDE, kind};
 
 /// What a line must be.
 const LINE: &str = "each line is an object such as {\"tokens\": [\"EU\", …], \"tags\": [\"B-ORG\", …]} or {\"text\": \
@@ -56,7 +58,12 @@ struct Named {
 /// numbers; or `text` with `entities`. Fails, naming the line, where there is neither, a label is of no kind that the
 /// model knows, there are not as many tags as words, or an entity is outside of its text or in another.
 pub fn read_tagged(path: &Path, labels: &[String]) -> Result<Vec<Placed<Tagged>>> {
-    read(path, LINE, |line: Line| match line {
+    parse_tagged(open(path)?, &file_name(path), labels)
+}
+
+/// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
+pub fn parse_tagged(reader: impl Read, file: &str, labels: &[String]) -> Result<Vec<Placed<Tagged>>> {
+    parse(reader, file, LINE, |line: Line| match line {
         Line { tokens: Some(words), tags: Some(tags), text: None, entities: None } => of_words(words, &tags, labels),
         Line { text: Some(text), entities: Some(entities), tokens: None, tags: None } => {
             of_text(text, entities, labels)
@@ -84,8 +91,8 @@ fn tag_of(tag: &Value, labels: &[String]) -> Result<String> {
     match tag {
         Value::String(tag) => {
             // A model may know the kind by tags of another scheme.
-            let known =
-                kind(tag).is_none() || labels.contains(tag) || labels.iter().any(|label| kind(label) == kind(tag));
+            let of_kind = |label: &String| kind(tag).is_some() && kind(label) == kind(tag);
+            let known = tag == OUTSIDE || labels.iter().any(|label| label == tag || of_kind(label));
             if known { Ok(tag.clone()) } else { Err(unknown(tag, labels)) }
         }
         _ => {
@@ -174,6 +181,7 @@ mod tests {
         assert_eq!(words("[\"O\"]"), "there are 2 tokens and 1 tags\n  in x.jsonl line 1");
         let unknown = words("[\"O\", \"B-PET\"]");
         assert_eq!(unknown, "unknown label `B-PET`\n  in x.jsonl line 1\n\nhint: did you mean `B-PER`?");
+        assert!(words("[\"O\", \"\"]").starts_with("unknown label ``\n"));
         for tag in ["4", "-1", "1.5", "null"] {
             let number = words(&format!("[0, {tag}]"));
             let expected = format!("expected a tag or its number, 0…3, found {tag}\n  in x.jsonl line 1\n");
