@@ -121,6 +121,16 @@ const GRAPH: &str = r#"graph "tiny" {
 }
 "#;
 
+/// Labelled texts of every task.
+const LABELLED: [&str; 6] = [
+    r#"{"tokens": ["EU", "é", "x"], "tags": ["B-PER", "O", "I-LOC"]}"#,
+    r#"{"tokens": ["EU", "é"], "ner_tags": [1, 0]}"#,
+    r#"{"text": "é 東 EU", "entities": [{"start": 0, "end": 1, "label": "LOC"}, {"start": 2, "end": 6, "label": "PER"}]}"#,
+    r#"{"question": "who?", "context": "é", "answers": {"text": ["é"], "answer_start": [0]}}"#,
+    r#"{"text": "a [MASK] é", "labels": ["b"]}"#,
+    r#"{"sentence1": "a", "sentence2": "é", "score": 2.5}"#,
+];
+
 /// The tokenizer's library may panic in a thread of its own.
 static QUIET: std::sync::Once = std::sync::Once::new();
 
@@ -168,6 +178,14 @@ proptest! {
     #[test]
     fn a_damaged_front_matter_is_read_or_refused(mutations in prop::collection::vec(mutation(), 0..6), which in 0..12usize) {
         entries::front_matter(&mutated(&seed("front_matter", which), &mutations));
+    }
+
+    #[test]
+    fn a_damaged_line_of_labelled_texts_is_read_or_refused(
+        which in prop::sample::select(&LABELLED[..]),
+        mutations in prop::collection::vec(mutation(), 0..6),
+    ) {
+        entries::texts(&mutated(which.as_bytes(), &mutations));
     }
 
     #[test]

@@ -314,36 +314,13 @@ fn a_bad_line_is_named_and_nothing_is_half_written() {
 const LINE: &str =
     "each line is an object such as {\"id\": 7, \"text\": \"…\"} or {\"question\": \"…\", \"context\": \"…\"}";
 
-/// The commands of a page with what they print.
-fn commands(page: &str) -> Vec<(String, String)> {
-    let mut found: Vec<(String, String)> = Vec::new();
-    let mut inside = false;
-    for line in page.lines() {
-        match (line.strip_prefix("    "), line.strip_prefix("    $ ")) {
-            (_, Some(command)) => found.push((command.to_owned(), String::new())),
-            (Some(printed), None) if inside => found.last_mut().unwrap().1 += &format!("{printed}\n"),
-            _ => {}
-        }
-        inside = line.starts_with("    $ ") || inside && line.starts_with("    ");
-    }
-    found
-}
-
 #[test]
 fn the_commands_of_the_page_print_what_stands_there() {
-    let place = place();
-    for folder in ["tests", "models", "out"] {
-        std::os::unix::fs::symlink(common::repository(folder), place.path().join(folder)).unwrap();
-    }
-    let page = fs::read_to_string(common::repository("docs/run.md")).unwrap();
-    let commands = commands(&page);
+    let commands = common::commands("docs/run.md");
     assert!(commands.len() >= 14, "{commands:?}");
-    let binaries = Path::new(env!("CARGO_BIN_EXE_kilnc")).parent().unwrap();
-    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+    let place = common::place_of_page();
     for (command, expected) in commands {
-        let mut shell = std::process::Command::new("sh");
-        let output = shell.arg("-c").arg(&command).current_dir(place.path()).env("PATH", &path).output().unwrap();
-        let ran: Ran = output.into();
+        let ran = common::shell(&command, place.path());
         assert_eq!((ran.stdout, ran.code), (expected, 0), "{command}\n{}", ran.stderr);
     }
 }

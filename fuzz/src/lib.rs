@@ -13,7 +13,7 @@ use kilnc::bundle::signing::{self, PublicKey};
 use kilnc::bundle::{self, Bundle, Manifest};
 use kilnc::checkpoint::{Checkpoint, StateDict, json, licence, safetensors as st, shards, torch};
 use kilnc::error::{Kind, Result};
-use kilnc::eval::{Truth, parse_examples};
+use kilnc::eval::{Tagged, Truth, kind, parse_examples, parse_masked, parse_pairs, parse_questions, parse_tagged};
 use kilnc::ir::{Weight, text};
 use kilnc::recipe::Recipe;
 use kilnc::runtime::{Classes, Reading, TextEncoder};
@@ -171,7 +171,7 @@ pub fn recipe(bytes: &[u8]) {
     }
 }
 
-/// Labelled texts, and texts to answer. None of those that are read is empty or has a label of its own.
+/// Labelled texts of every task, and texts to answer. None of those that are read is empty or has a label of its own.
 pub fn texts(bytes: &[u8]) {
     for task in Task::ALL {
         judged(check_lines(bytes, "t.jsonl", task));
@@ -186,6 +186,34 @@ pub fn texts(bytes: &[u8]) {
                 None => {}
             }
         }
+    }
+    labelled(bytes);
+}
+
+/// Labelled texts of the tasks that are not of classes of texts.
+fn labelled(bytes: &[u8]) {
+    let labels = ["O", "B-PER", "I-PER", "LOC"].map(str::to_owned);
+    for tagged in judged(parse_tagged(bytes, "t.jsonl", &labels)).unwrap_or_default() {
+        match tagged.row {
+            Tagged::Words { words, tags } => {
+                assert_eq!(words.len(), tags.len());
+                assert!(tags.iter().all(|tag| matches!(kind(tag), None | Some("PER" | "LOC"))));
+            }
+            Tagged::Text { text, entities } => {
+                let length = text.chars().count();
+                assert!(entities.iter().all(|entity| entity.start < entity.end && entity.end <= length));
+                assert!(entities.is_sorted_by(|a, b| a.end <= b.start));
+            }
+        }
+    }
+    for question in judged(parse_questions(bytes, "t.jsonl")).unwrap_or_default() {
+        assert!(!question.row.question.trim().is_empty() && !question.row.context.trim().is_empty());
+    }
+    for pair in judged(parse_pairs(bytes, "t.jsonl")).unwrap_or_default() {
+        assert!(pair.row.score.is_finite() && !pair.row.text.trim().is_empty() && !pair.row.pair.trim().is_empty());
+    }
+    for masked in judged(parse_masked(bytes, "t.jsonl")).unwrap_or_default() {
+        assert!(!masked.row.text.trim().is_empty());
     }
 }
 

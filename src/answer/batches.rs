@@ -1,6 +1,6 @@
 //! Runs the windows of many texts, those of like length together.
 
-use super::{Answer, Answered, Watch};
+use super::{Answered, Watch};
 use crate::error::{Error, Result, printable};
 use crate::runtime::{Elements, Encoded, Engine, Named, TextEncoder, TextInput, Window};
 use crate::task::Task;
@@ -16,11 +16,14 @@ pub(super) trait Head {
     /// What is kept of a window.
     type Part;
 
+    /// What is made of all windows of a text.
+    type Answer;
+
     /// Reads what the engine gave for the window of that number.
     fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part>;
 
     /// The answer to a text by what its windows gave, in their order.
-    fn join(&self, asked: &Asked, parts: Vec<Self::Part>) -> Result<Answer>;
+    fn join(&self, asked: &Asked, parts: Vec<Self::Part>) -> Result<Self::Answer>;
 }
 
 /// How windows are run.
@@ -49,7 +52,7 @@ struct Place {
 
 impl Batches<'_> {
     /// The answers to all texts, in their order.
-    pub fn run<H: Head>(&self, engine: &mut dyn Engine, asked: &[Asked], head: &H) -> Result<Vec<Answered>> {
+    pub fn run<H: Head>(&self, engine: &mut dyn Engine, asked: &[Asked], head: &H) -> Result<Vec<Answered<H::Answer>>> {
         let mut parts: Vec<Vec<Option<H::Part>>> =
             asked.iter().map(|text| text.encoded.windows().iter().map(|_| None).collect()).collect();
         for batch in self.batches(asked) {
@@ -105,7 +108,7 @@ impl Place {
 }
 
 impl Asked<'_> {
-    fn answered(&self, answer: Answer) -> Answered {
+    fn answered<A>(&self, answer: A) -> Answered<A> {
         let windows = self.encoded.windows();
         let read = windows.first().map_or(0, |window| window.tokens.len());
         let tokens_cut = if self.encoded.is_cut() { self.encoded.len() - read } else { 0 };

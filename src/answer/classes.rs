@@ -66,6 +66,8 @@ impl batches::Head for Head<'_> {
     /// The logits, and how many tokens they are of.
     type Part = (Vec<f32>, usize);
 
+    type Answer = Answer;
+
     fn read(&self, _: &Asked, _: usize, row: &Row) -> Result<Self::Part> {
         Ok((row.numbers("logits")?.to_vec(), row.tokens()))
     }

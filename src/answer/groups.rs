@@ -86,17 +86,29 @@ pub(super) fn labelled(token: &Token) -> Labelled {
 
 /// Words of tokens that belong together, each with one label.
 pub(super) fn words(tokens: &[Token], aggregation: Aggregation) -> Vec<Labelled> {
-    tokens.chunk_by(|_, next| next.goes_on).map(|word| whole(word, aggregation)).collect()
+    parts(tokens, aggregation).map(|word| whole(word, aggregation)).collect()
+}
+
+/// The tokens that get one label together: words, or tokens by themselves.
+pub(super) fn parts(tokens: &[Token], aggregation: Aggregation) -> impl Iterator<Item = &[Token]> {
+    let by_words = !matches!(aggregation, Aggregation::None | Aggregation::Simple);
+    tokens.chunk_by(move |_, next| by_words && next.goes_on)
+}
+
+/// The probability of each label for tokens that get one together.
+pub(super) fn scores(tokens: &[Token], aggregation: Aggregation) -> Vec<f32> {
+    let surest_of = |token: &&Token| surest(&token.scores).1;
+    let one = match aggregation {
+        Aggregation::Average => return average(tokens),
+        // Of equals the first.
+        Aggregation::Max => tokens.iter().rev().max_by(|a, b| surest_of(a).total_cmp(&surest_of(b))),
+        _ => tokens.first(),
+    };
+    one.map(|token| token.scores.clone()).unwrap_or_default()
 }
 
 fn whole(tokens: &[Token], aggregation: Aggregation) -> Labelled {
-    let labels = tokens.iter().map(|token| surest(&token.scores));
-    let (label, score) = match aggregation {
-        Aggregation::Average => surest(&average(tokens)),
-        // Of equals the first.
-        Aggregation::Max => labels.rev().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default(),
-        _ => labels.into_iter().next().unwrap_or_default(),
-    };
+    let (label, score) = surest(&scores(tokens, aggregation));
     Labelled {
         words: tokens.iter().map(|token| token.word.clone()).collect(),
         label,
@@ -113,7 +125,7 @@ fn average(tokens: &[Token]) -> Vec<f32> {
 }
 
 /// The number of the largest score, the first of equals.
-fn surest(scores: &[f32]) -> (usize, f32) {
+pub(super) fn surest(scores: &[f32]) -> (usize, f32) {
     let all = scores.iter().copied().enumerate().rev();
     all.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default()
 }

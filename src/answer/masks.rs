@@ -39,11 +39,10 @@ impl batches::Head for Head<'_> {
     /// The likeliest tokens of the masks that the window answers for.
     type Part = Vec<(usize, Likeliest)>;
 
+    type Answer = Answer;
+
     fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
-        let (mask, name) = self.encoder.mask().ok_or_else(|| {
-            Error::unsupported("the tokenizer has no token for a mask").hint("the known ones are [MASK] and <mask>")
-        })?;
-        let masks = self.masks(asked, mask, name)?;
+        let masks = masks(self.encoder, asked)?;
         let logits = row.per_token("logits")?;
         let owned = asked.owned(window).filter(|(token, _)| masks.contains(token));
         Ok(owned.filter_map(|(token, at)| Some((token, self.likeliest(logits.get(at)?)))).collect())
@@ -60,24 +59,41 @@ impl batches::Head for Head<'_> {
     }
 }
 
-impl Head<'_> {
-    /// The masks of a text that are in a window.
-    fn masks(&self, asked: &Asked, mask: u32, name: &str) -> Result<Vec<usize>> {
-        let is_mask = |token: &usize| asked.encoded.id(*token) == Some(mask);
-        let masks: Vec<usize> = (0..asked.encoded.len()).filter(is_mask).collect();
-        match masks.iter().find(|mask| asked.encoded.window_of(**mask).is_none()) {
-            _ if masks.is_empty() => Err(Error::bad_input(format!("there is no {name} in the text"))
-                .hint(format!("write {name} for what is to be guessed"))),
-            _ if masks.len() > MOST_MASKS => {
-                let found = masks.len();
-                Err(Error::bad_input(format!("{found} times {name} in one text, at most {MOST_MASKS} are filled")))
-            }
-            Some(_) => Err(Error::bad_input(format!("a {name} was cut off with the end of the text"))
-                .hint("without --truncate a text is read in windows")),
-            None => Ok(masks),
-        }
-    }
+/// The tokenizer's token for a mask, and its name.
+pub(super) fn mask_of(encoder: &TextEncoder) -> Result<(u32, &'static str)> {
+    encoder.mask().ok_or_else(|| {
+        Error::unsupported("the tokenizer has no token for a mask").hint("the known ones are [MASK] and <mask>")
+    })
+}
 
+/// The places of the masks among the tokens of a text. Fails where there are none, or more than are filled.
+pub(super) fn places(encoder: &TextEncoder, ids: impl Iterator<Item = Option<u32>>) -> Result<Vec<usize>> {
+    let (mask, name) = mask_of(encoder)?;
+    let masks: Vec<usize> = ids.enumerate().filter(|(_, id)| *id == Some(mask)).map(|(at, _)| at).collect();
+    match masks.len() {
+        0 => Err(Error::bad_input(format!("there is no {name} in the text"))
+            .hint(format!("write {name} for what is to be guessed"))),
+        found if found > MOST_MASKS => {
+            Err(Error::bad_input(format!("{found} times {name} in one text, at most {MOST_MASKS} are filled")))
+        }
+        _ => Ok(masks),
+    }
+}
+
+/// The masks of a text, all of which are in a window.
+pub(super) fn masks(encoder: &TextEncoder, asked: &Asked) -> Result<Vec<usize>> {
+    let masks = places(encoder, (0..asked.encoded.len()).map(|token| asked.encoded.id(token)))?;
+    match masks.iter().find(|mask| asked.encoded.window_of(**mask).is_none()) {
+        Some(_) => {
+            let (_, name) = mask_of(encoder)?;
+            Err(Error::bad_input(format!("a {name} was cut off with the end of the text"))
+                .hint("without --truncate a text is read in windows"))
+        }
+        None => Ok(masks),
+    }
+}
+
+impl Head<'_> {
     fn likeliest(&self, logits: &[f32]) -> Likeliest {
         let mut scored: Likeliest = (0..).zip(softmax(logits)).collect();
         let k = self.options.top_k.unwrap_or(TOLD).min(scored.len());

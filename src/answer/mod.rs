@@ -14,7 +14,8 @@
 //! | sentence similarity | a vector; of a pair, its cosine | the mean, of length 1 where those of the windows are |
 //! | feature extraction | a vector for each token | each token by the window that sees most around it |
 //!
-//! A mean counts every window as often as it has tokens.
+//! A mean counts every window as often as it has tokens. Where it is known what a text should be answered,
+//! [`Answerer::words`], [`Answerer::guesses`] and [`Answerer::likeness`] tell what is needed to score a model.
 //!
 //! ```no_run
 //! use kilnc::answer::{Answer, Answerer, Options};
@@ -53,12 +54,15 @@
 mod batches;
 mod classes;
 mod groups;
+mod guesses;
+mod known;
 pub mod lines;
 mod masks;
 mod options;
 mod spans;
 mod tokens;
 mod vectors;
+mod words;
 
 use std::path::Path;
 
@@ -74,10 +78,12 @@ use options::lengths;
 
 pub use classes::{Join, Labels};
 pub use groups::Aggregation;
+pub use guesses::{Guess, targets};
 pub use masks::{Fill, MOST_MASKS};
 pub use options::Options;
 pub use spans::Span;
 pub use tokens::Entity;
+pub use words::Word;
 
 /// What a model is for, and how its answers are read.
 #[derive(Clone, Debug)]
@@ -141,10 +147,10 @@ pub enum Answer {
 
 /// An answer, and how much of the text it is of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Answered {
+pub struct Answered<A = Answer> {
     /// The answer.
     #[serde(flatten)]
-    pub answer: Answer,
+    pub answer: A,
     /// In how many windows the text was read.
     #[serde(skip_serializing_if = "is_one")]
     pub windows: usize,
@@ -207,8 +213,7 @@ impl Answerer {
 
     /// Answers one text.
     pub fn answer(&mut self, input: TextInput) -> Result<Answered> {
-        let answered = self.answer_watched(&[input], &Watch { place: &|_| None, done: &|_| () })?;
-        answered.into_iter().next().ok_or_else(|| Error::bug("a text was not answered"))
+        one(self.answer_watched(&[input], &UNWATCHED)?)
     }
 
     /// Answers texts, in the order given. Fails where one is not what the task asks for, and says which.
@@ -230,7 +235,7 @@ impl Answerer {
     fn answer_checked(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Answered>> {
         let asked = self.encode(inputs, watch)?;
         let Answerer { engine, encoder, model, options, .. } = self;
-        let batches = Batches { encoder, windows: options.batch, tokens: batches::most_tokens(model.task), watch };
+        let batches = Batches { watch, ..batches(encoder, model, options) };
         match model.task {
             Task::TextClassification => batches.run(&mut **engine, &asked, &classes::Head::new(model, options)),
             Task::TokenClassification => batches.run(&mut **engine, &asked, &tokens::Head { encoder, model, options }),
@@ -292,6 +297,19 @@ struct Watch<'a> {
     place: &'a dyn Fn(usize) -> Option<String>,
     /// Called once for each text when its last window was run.
     done: &'a dyn Fn(usize),
+}
+
+/// Nobody.
+const UNWATCHED: Watch = Watch { place: &|_| None, done: &|_| () };
+
+/// How the windows of texts that nobody watches are run.
+fn batches<'a>(encoder: &'a TextEncoder, model: &Model, options: &Options) -> Batches<'a> {
+    Batches { encoder, windows: options.batch, tokens: batches::most_tokens(model.task), watch: &UNWATCHED }
+}
+
+/// What there is of the one text that was asked.
+fn one<T>(answers: Vec<T>) -> Result<T> {
+    answers.into_iter().next().ok_or_else(|| Error::bug("a text was not answered"))
 }
 
 impl Watch<'_> {

@@ -41,6 +41,8 @@ pub(super) struct Part {
 impl batches::Head for Head<'_> {
     type Part = Part;
 
+    type Answer = Answer;
+
     fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Part> {
         let tokens = tokens_of(asked, window);
         let class = class_token(asked, tokens);

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::runtime::TextEncoder;
 
 /// The label of what is no entity.
-const OUTSIDE: &str = "O";
+pub(super) const OUTSIDE: &str = "O";
 
 /// A part of a text that has a name, as the Hub's `token-classification` tells it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -86,6 +86,8 @@ impl batches::Head for Head<'_> {
     /// The tokens that the window answers for, with the probability of each label.
     type Part = Vec<(usize, Vec<f32>)>;
 
+    type Answer = Answer;
+
     fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
         let logits = row.per_token("logits")?;
         let labels = self.model.classes.labels.len();
@@ -99,10 +101,7 @@ impl batches::Head for Head<'_> {
 
     fn join(&self, asked: &Asked, parts: Vec<Self::Part>) -> Result<Answer> {
         let text = Characters::of(asked.input.text);
-        let mut scored: Vec<(usize, Vec<f32>)> = parts.into_iter().flatten().collect();
-        scored.sort_by_key(|(token, _)| *token);
-        let (numbers, tokens): (Vec<usize>, Vec<Token>) =
-            scored.into_iter().map(|(token, scores)| (token, self.token(asked, &text, token, scores))).unzip();
+        let (numbers, tokens) = self.scored(asked, &text, parts);
         let aggregation = self.options.aggregation;
         let entities = match aggregation {
             Aggregation::None => self.single(&numbers, &tokens),
@@ -114,7 +113,20 @@ impl batches::Head for Head<'_> {
 }
 
 impl Head<'_> {
-    fn label(&self, number: usize) -> String {
+    /// The tokens of a text with their numbers, in their order.
+    pub fn scored(
+        &self,
+        asked: &Asked,
+        text: &Characters,
+        parts: Vec<Vec<(usize, Vec<f32>)>>,
+    ) -> (Vec<usize>, Vec<Token>) {
+        let mut scored: Vec<(usize, Vec<f32>)> = parts.into_iter().flatten().collect();
+        scored.sort_by_key(|(token, _)| *token);
+        scored.into_iter().map(|(token, scores)| (token, self.token(asked, text, token, scores))).unzip()
+    }
+
+    /// The name of the label of that number.
+    pub fn label(&self, number: usize) -> String {
         self.model.classes.labels.get(number).cloned().unwrap_or_default()
     }
 

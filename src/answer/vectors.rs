@@ -14,6 +14,8 @@ impl batches::Head for Sentence {
     /// The vector, and how many tokens it is of.
     type Part = (Vec<f32>, usize);
 
+    type Answer = Answer;
+
     fn read(&self, _: &Asked, _: usize, row: &Row) -> Result<Self::Part> {
         Ok((row.numbers("sentence_embedding")?.to_vec(), row.tokens()))
     }
@@ -32,6 +34,8 @@ const POOLED: &str = "pooler_output";
 impl batches::Head for Features {
     /// The vectors of the tokens that the window answers for, and the text's with how many tokens it is of.
     type Part = (Vec<(usize, Vec<f32>)>, Option<(Vec<f32>, usize)>);
+
+    type Answer = Answer;
 
     fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
         let vectors = row.per_token(TOKENS)?;

@@ -1,15 +1,26 @@
-//! Texts with what should be answered.
+//! Texts with what should be answered: here for classifiers, in a file of its own for every other task.
+
+mod masked;
+mod pairs;
+mod questions;
+mod tagged;
 
 use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::rows::{LINE, Rows};
+use super::rows::{LINE, Rows, open};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result, nearest, printable, printable_sentence};
 use crate::runtime::{Classes, Reading, TextInput};
+
+pub use masked::{Masked, parse_masked, read_masked};
+pub use pairs::{Pair, parse_pairs, read_pairs};
+pub use questions::{Question, parse_questions, read_questions};
+pub use tagged::{Tagged, parse_tagged, read_tagged};
 
 /// A text or a pair of texts, and what should be answered, where that is known.
 #[derive(Clone, Debug)]
@@ -87,17 +98,55 @@ fn checked<R: Read>(rows: Rows<R, Line>, classes: &Classes) -> impl Iterator<Ite
 
 /// Refuses a file without texts.
 pub fn not_none(examples: Vec<Example>, file: &str) -> Result<Vec<Example>> {
-    match examples.is_empty() {
-        true => Err(Error::bad_input(format!("{file} holds no texts")).hint(LINE)),
-        false => Ok(examples),
+    some(examples, file, LINE)
+}
+
+/// Refuses a file without rows; `line` says what they should be.
+fn some<T>(rows: Vec<T>, file: &str, line: &'static str) -> Result<Vec<T>> {
+    match rows.is_empty() {
+        true => Err(Error::bad_input(format!("{file} holds no texts")).hint(line)),
+        false => Ok(rows),
+    }
+}
+
+/// A row of a file, and where it stands, for messages.
+#[derive(Clone, Debug)]
+pub struct Placed<T> {
+    /// The file and the line.
+    pub place: String,
+    /// What stands there.
+    pub row: T,
+}
+
+/// Reads what `made` makes of each row of what `reader` gives, which messages call `file`; `line` says what rows should
+/// be. Fails, naming the line, where one is not that.
+fn parse<R: Read, L: DeserializeOwned, T>(
+    reader: R,
+    file: &str,
+    line: &'static str,
+    made: impl Fn(L) -> Result<T>,
+) -> Result<Vec<Placed<T>>> {
+    let rows = Rows::of(reader, file, None)?.of_lines(line).map(|row| {
+        let (place, read) = row?;
+        match made(read) {
+            Ok(row) => Ok(Placed { place, row }),
+            Err(e) => Err(e.at(place)),
+        }
+    });
+    some(rows.collect::<Result<_>>()?, file, line)
+}
+
+/// Fails where one of the texts is empty.
+fn not_empty(texts: &[&str]) -> Result<()> {
+    match texts.iter().any(|text| text.trim().is_empty()) {
+        true => Err(Error::bad_input("the text is empty")),
+        false => Ok(()),
     }
 }
 
 impl Line {
     fn example(self, classes: &Classes) -> Result<Example> {
-        if self.text.trim().is_empty() || self.pair.as_ref().is_some_and(|pair| pair.trim().is_empty()) {
-            return Err(Error::bad_input("the text is empty"));
-        }
+        not_empty(&[&self.text, self.pair.as_ref().unwrap_or(&self.text)])?;
         // Where answers have no names, labels are someone else's.
         let truth = match (self.label, self.labels) {
             _ if classes.labels.is_empty() => None,
@@ -141,32 +190,49 @@ fn number_of(label: &Value, classes: &Classes) -> Result<usize> {
     let Value::String(label) = label else {
         return Err(Error::bad_input(format!("expected the name of a label, found {}", printable(&label.to_string()))));
     };
-    classes.labels.iter().position(|known| known == label).ok_or_else(|| {
-        let error = Error::bad_input(format!("unknown label `{}`", printable(label)));
-        match nearest(label, classes.labels.iter().map(String::as_str)) {
-            Some(near) => error.hint(format!("did you mean `{near}`?")),
-            None => error.hint(format!("known: {}", printable_sentence(&classes.labels.join(", ")))),
-        }
-    })
+    let known = classes.labels.iter().position(|known| known == label);
+    known.ok_or_else(|| unknown(label, &classes.labels))
+}
+
+/// Says that a label is not one of those that are known, and which was meant.
+fn unknown<S: AsRef<str>>(label: &str, known: &[S]) -> Error {
+    let error = Error::bad_input(format!("unknown label `{}`", printable(label)));
+    let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
+    match nearest(label, known.iter().copied()) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error.hint(format!("known: {}", printable_sentence(&known.join(", ")))),
+    }
 }
 
 fn number(label: &Value) -> Result<f32> {
-    // A table has no types: its cells are texts.
-    let number = label.as_f64().or_else(|| label.as_str()?.trim().parse().ok());
-    number.map(|number| number as f32).filter(|number| number.is_finite()).ok_or_else(|| {
-        Error::bad_input(format!("expected a number, found {}", printable(&label.to_string())))
-            .hint("the model answers with numbers")
-    })
+    let found = finite(label).map(|number| number as f32).filter(|number| number.is_finite());
+    found.ok_or_else(|| no_number(label).hint("the model answers with numbers"))
+}
+
+/// The number that a value is. A table has no types: its cells are texts.
+fn finite(value: &Value) -> Option<f64> {
+    let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+    number.filter(|number| number.is_finite())
+}
+
+fn no_number(value: &Value) -> Error {
+    Error::bad_input(format!("expected a number, found {}", printable(&value.to_string())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read_as(reading: Reading, text: &str) -> Result<Vec<Example>> {
+    /// A file in a folder of its own, which is there as long as the first of the two.
+    pub(super) fn file(name: &str, text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("texts.jsonl");
+        let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    fn read_as(reading: Reading, text: &str) -> Result<Vec<Example>> {
+        let (_dir, path) = file("texts.jsonl", text);
         read_examples(&path, &Classes { labels: vec!["web".to_owned(), "mail".to_owned()], reading })
     }
 

@@ -1,17 +1,29 @@
-//! Are the answers still right? Parity of two sets of outputs, accuracy on labelled texts, and gates over both.
+//! Are the answers still right? Parity of two sets of outputs, measures on labelled texts of every task, and gates
+//! over both.
 
+mod correlation;
 mod dataset;
+mod entities;
 mod gate;
 mod golden;
+mod masks;
 mod parity;
 mod probes;
 mod rows;
 mod score;
+mod spans;
 
-pub use dataset::{Example, Truth, examples, not_none, parse_examples, read_examples};
+pub use correlation::Correlation;
+pub use dataset::{
+    Example, Masked, Pair, Placed, Question, Tagged, Truth, examples, not_none, parse_examples, parse_masked,
+    parse_pairs, parse_questions, parse_tagged, read_examples, read_masked, read_pairs, read_questions, read_tagged,
+};
+pub use entities::{Entity, EntityScore, KindScore, Tagging, entities, kind};
 pub use gate::{Check, Gate, short};
 pub use golden::Golden;
+pub use masks::{Guess, MaskScore};
 pub use parity::Parity;
 pub use probes::PROBES;
 pub use rows::Lines;
 pub use score::Score;
+pub use spans::{Part, SpanScore};

@@ -20,7 +20,7 @@ const BLOCK: usize = 1 << 16;
 /// The field or column that holds the text, where nothing else is said.
 const TEXT: &str = "text";
 
-/// What a JSON line must be.
+/// What a JSON line must be, where nothing else is said.
 pub(super) const LINE: &str = "each line is an object such as {\"text\": \"…\", \"label\": \"…\"}";
 
 /// The rows of a file, each as a `T` with fields such as `text`, and with its place for messages. Blank lines are
@@ -29,6 +29,7 @@ pub(super) struct Rows<R, T> {
     form: Form<R>,
     file: String,
     text: String,
+    line: &'static str,
     row: PhantomData<T>,
 }
 
@@ -44,8 +45,13 @@ impl<T: DeserializeOwned> Rows<File, T> {
     /// Opens a file; `text` is the field or column that holds the texts, if it is not called so. Fails where the
     /// extension is not known, or a table has no such column.
     pub fn open(path: &Path, text: Option<&str>) -> Result<Rows<File, T>> {
-        Rows::of(File::open(path).map_err(|e| Error::io("reading", path, &e))?, &file_name(path), text)
+        Rows::of(open(path)?, &file_name(path), text)
     }
+}
+
+/// Opens a file of texts.
+pub(super) fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::io("reading", path, &e))
 }
 
 impl<R: Read, T: DeserializeOwned> Rows<R, T> {
@@ -66,7 +72,12 @@ impl<R: Read, T: DeserializeOwned> Rows<R, T> {
                 return Err(Error::bad_input(what).hint("texts are read from .jsonl, .ndjson, .csv, .tsv and .txt"));
             }
         };
-        Ok(Rows { form, file: file.to_owned(), text: text.unwrap_or(TEXT).to_owned(), row: PhantomData })
+        Ok(Rows { form, file: file.to_owned(), text: text.unwrap_or(TEXT).to_owned(), line: LINE, row: PhantomData })
+    }
+
+    /// Where lines are not as `LINE` says, but so.
+    pub fn of_lines(self, line: &'static str) -> Rows<R, T> {
+        Rows { line, ..self }
     }
 
     fn read(&mut self) -> Result<Option<(String, T)>> {
@@ -75,7 +86,7 @@ impl<R: Read, T: DeserializeOwned> Rows<R, T> {
                 let Some((place, line)) = lines.read(&self.file)? else { return Ok(None) };
                 let row =
                     if self.text == TEXT { json::parse(&line, &place) } else { renamed(&line, &place, &self.text) };
-                let row = row.map_err(|e| if line.starts_with('{') { e } else { e.hint(LINE) })?;
+                let row = row.map_err(|e| if line.starts_with('{') { e } else { e.hint(self.line) })?;
                 Ok(Some((place, row)))
             }
             Form::Plain(lines) => {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Truth;
+use super::correlation::spearman;
 use crate::runtime::Reading;
 
 /// The measures that fit the kind of answer.
@@ -42,15 +43,12 @@ impl Score {
             }
             Reading::Numbers | Reading::Score => {
                 let told = answers.iter().map(|row| reading.numbers(row).unwrap_or_default());
-                let pairs: Vec<(f32, f32)> = told
-                    .zip(truths)
-                    .filter_map(|(row, truth)| match truth {
-                        Truth::Numbers(expected) => Some(row.into_iter().zip(expected.iter().copied())),
-                        Truth::Classes(_) => None,
-                    })
-                    .flatten()
-                    .collect();
-                let off: f64 = pairs.iter().map(|(a, b)| f64::from((a - b).abs())).sum();
+                let pairs = told.zip(truths).filter_map(|(row, truth)| match truth {
+                    Truth::Numbers(expected) => Some(row.into_iter().zip(expected.iter().copied())),
+                    Truth::Classes(_) => None,
+                });
+                let pairs: Vec<(f64, f64)> = pairs.flatten().map(|(a, b)| (f64::from(a), f64::from(b))).collect();
+                let off: f64 = pairs.iter().map(|(a, b)| (a - b).abs()).sum();
                 let spearman = if pairs.len() == answers.len() { spearman(&pairs) } else { None };
                 Score { mean_abs_error: Some(off / pairs.len() as f64), spearman, ..score }
             }
@@ -72,29 +70,6 @@ fn micro_f1(pairs: &[Labels]) -> f64 {
     let hits: usize = pairs.iter().map(|(chosen, truth)| chosen.iter().filter(|c| truth.contains(c)).count()).sum();
     let all: usize = pairs.iter().map(|(chosen, truth)| chosen.len() + truth.len()).sum();
     if all == 0 { 1.0 } else { 2.0 * hits as f64 / all as f64 }
-}
-
-/// The correlation of the ranks; none where either side is all the same.
-fn spearman(pairs: &[(f32, f32)]) -> Option<f64> {
-    let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
-    let (a, b) = (ranks(&a), ranks(&b));
-    let mean = (pairs.len() as f64 - 1.0) / 2.0;
-    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
-    let spread = (product(&a, &a) * product(&b, &b)).sqrt();
-    (spread > 0.0).then(|| product(&a, &b) / spread)
-}
-
-/// From 0 on; equal numbers get the mean of their ranks.
-fn ranks(values: &[f32]) -> Vec<f64> {
-    let mut sorted: Vec<(f32, usize)> = values.iter().copied().zip(0..).collect();
-    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut ranks = Vec::with_capacity(values.len());
-    for equal in sorted.chunk_by(|a, b| a.0 == b.0) {
-        let rank = ranks.len() as f64 + (equal.len() as f64 - 1.0) / 2.0;
-        ranks.extend(equal.iter().map(|(_, place)| (*place, rank)));
-    }
-    ranks.sort_by_key(|(place, _)| *place);
-    ranks.into_iter().map(|(_, rank)| rank).collect()
 }
 
 #[cfg(test)]

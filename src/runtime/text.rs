@@ -164,6 +164,11 @@ impl TextEncoder {
         MASKS.into_iter().find_map(|mask| Some((self.tokenizer.token_to_id(mask)?, mask)))
     }
 
+    /// The number of the token that stands in the vocabulary so.
+    pub fn number(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
     /// The number of padding.
     pub fn padding(&self) -> u32 {
         self.pad

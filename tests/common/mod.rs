@@ -142,6 +142,38 @@ pub fn edit(path: &Path, from: &str, to: &str) {
     std::fs::write(path, text.replace(from, to)).unwrap();
 }
 
+/// The commands of a page of the repository, with what they print.
+pub fn commands(page: &str) -> Vec<(String, String)> {
+    let page = std::fs::read_to_string(repository(page)).unwrap();
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for line in page.lines() {
+        match (line.strip_prefix("    "), line.strip_prefix("    $ ")) {
+            (_, Some(command)) => found.push((command.to_owned(), String::new())),
+            (Some(printed), None) if inside => found.last_mut().unwrap().1 += &format!("{printed}\n"),
+            _ => {}
+        }
+        inside = line.starts_with("    $ ") || inside && line.starts_with("    ");
+    }
+    found
+}
+
+/// A folder that has what the commands of pages read.
+pub fn place_of_page() -> TempDir {
+    let place = place();
+    for folder in ["tests", "models", "out"] {
+        std::os::unix::fs::symlink(repository(folder), place.path().join(folder)).unwrap();
+    }
+    place
+}
+
+/// Runs a command of a page in a folder.
+pub fn shell(command: &str, place: &Path) -> Ran {
+    let binaries = Path::new(env!("CARGO_BIN_EXE_kilnc")).parent().unwrap();
+    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+    Command::new("sh").arg("-c").arg(command).current_dir(place).env("PATH", &path).output().unwrap().into()
+}
+
 /// `OsString`s of arguments of any kind.
 #[macro_export]
 macro_rules! arguments {

@@ -1,0 +1,64 @@
+//! What a model says of texts of which it is known what it should say: more than it answers, as far as that is needed to
+//! score it.
+
+use std::ops::Range;
+
+use super::batches::{Asked, mean};
+use super::{Answer, Answered, Answerer, Guess, UNWATCHED, Word, batches, check, guesses, one, tokens, vectors, words};
+use crate::error::{Error, Result};
+use crate::runtime::TextInput;
+use crate::task::Task;
+
+impl Answerer {
+    /// Every word of a text with its label, whether it is part of an entity or not: words at the places `given`, in
+    /// characters and in order, each with the label of its first token; or those of the tokenizer, as the options'
+    /// aggregation reads them. Fails where the model is not for token classification.
+    pub fn words(&mut self, text: &str, given: Option<&[Range<usize>]>) -> Result<Answered<Vec<Word>>> {
+        let asked = self.asked(text, Task::TokenClassification)?;
+        let Answerer { engine, encoder, model, options, .. } = self;
+        let tokens = tokens::Head { encoder, model, options };
+        one(batches(encoder, model, options).run(&mut **engine, &[asked], &words::Head { tokens, given })?)
+    }
+
+    /// What the model thinks of the tokens that the masks of a text stand for, by their numbers in the vocabulary, which
+    /// [`targets`](super::targets) finds. Fails where the model is not for masked tokens, or a mask has no token.
+    pub fn guesses(&mut self, text: &str, targets: &[u32]) -> Result<Answered<Vec<Guess>>> {
+        let asked = self.asked(text, Task::FillMask)?;
+        let Answerer { engine, encoder, model, options, .. } = self;
+        one(batches(encoder, model, options).run(&mut **engine, &[asked], &guesses::Head { encoder, targets })?)
+    }
+
+    /// How alike two texts are, as the cosine of their vectors, from −1 to 1: the vectors that a model for sentence
+    /// similarity gives, or the means of those that a model for feature extraction gives to the tokens, those around the
+    /// text too. Fails for models of other tasks.
+    pub fn likeness(&mut self, text: &str, pair: &str) -> Result<f32> {
+        let compared = match self.task() {
+            Task::SentenceSimilarity => self.answer(TextInput { text, pair: Some(pair) })?,
+            _ => vectors::similarity(&self.mean_of_tokens(text)?, &self.mean_of_tokens(pair)?),
+        };
+        match compared.answer {
+            Answer::Similarity { score } => Ok(score),
+            _ => Err(Error::bug("a pair was not compared")),
+        }
+    }
+
+    fn mean_of_tokens(&mut self, text: &str) -> Result<Answered> {
+        let asked = self.asked(text, Task::FeatureExtraction)?;
+        let answered = one(self.answer_checked(&[asked.input], &UNWATCHED)?)?;
+        Ok(match answered.answer {
+            Answer::Features { features, .. } => {
+                let weighted: Vec<(Vec<f32>, usize)> = features.into_iter().map(|vector| (vector, 1)).collect();
+                Answered { answer: Answer::Vector { embedding: mean(&weighted) }, ..answered }
+            }
+            _ => answered,
+        })
+    }
+
+    fn asked<'a>(&self, text: &'a str, task: Task) -> Result<Asked<'a>> {
+        if self.task() != task {
+            return Err(Error::bad_input(format!("the model is for {}, not for {task}", self.task())));
+        }
+        check(task, text.into())?;
+        one(self.encode(&[text.into()], &UNWATCHED)?)
+    }
+}

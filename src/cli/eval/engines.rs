@@ -1,0 +1,176 @@
+//! Every engine of a bundle that runs here, each scored and held against the first.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::super::Screen;
+use super::EvalArgs;
+use crate::answer::{Answerer, Options};
+use crate::bundle::{Bundle, EngineEntry};
+use crate::error::{Error, Result};
+use crate::pipeline::Observer;
+use crate::runtime;
+
+/// Texts whose answers are known.
+pub(super) trait Labelled {
+    /// What answers them.
+    type Model;
+    /// What is kept of an answer.
+    type Found;
+    /// The measures of all answers.
+    type Score: Serialize;
+
+    /// How many texts there are.
+    fn texts(&self) -> usize;
+
+    /// Opens an engine of a bundle whose files are what the manifest says.
+    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Self::Model>;
+
+    /// Asks the text of that number.
+    fn ask(&self, model: &mut Self::Model, number: usize) -> Result<Self::Found>;
+
+    /// Scores what was answered to each text.
+    fn score(&self, found: &[Self::Found]) -> Self::Score;
+
+    /// Holds answers against those of the first engine.
+    fn likeness(&self, first: &[Self::Found], found: &[Self::Found]) -> Result<Likeness>;
+
+    /// The measures with their names, as a table shows them.
+    fn measures(&self, score: &Self::Score) -> Vec<(&'static str, String)>;
+
+    /// The score in a few words.
+    fn in_words(&self, score: &Self::Score) -> String;
+}
+
+/// How alike the answers of two engines are.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct Likeness {
+    /// Share of texts with the first engine's answer; none, where answers are numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same_answer: Option<f64>,
+    /// Largest difference of a number from the first engine's: of logits, probabilities, their logarithms or cosines.
+    pub max_abs: f64,
+}
+
+impl Likeness {
+    /// Of answers in pairs: whether the two of a pair are the same, and how far apart their numbers are.
+    pub fn of(pairs: impl IntoIterator<Item = (bool, f64)>) -> Likeness {
+        let (mut texts, mut same, mut max_abs) = (0, 0, 0.0);
+        for (alike, apart) in pairs {
+            texts += 1;
+            same += usize::from(alike);
+            // A NaN must not pass for a small difference.
+            max_abs = if apart.is_nan() { f64::INFINITY } else { f64::max(max_abs, apart) };
+        }
+        Likeness { same_answer: (texts > 0).then(|| same as f64 / f64::from(texts)), max_abs }
+    }
+}
+
+#[derive(Serialize)]
+struct Scored<S> {
+    engine: String,
+    #[serde(flatten)]
+    score: S,
+    #[serde(flatten)]
+    likeness: Likeness,
+    texts_per_second: f64,
+}
+
+/// Scores the engines that were asked for, or all that run here, and tells it.
+pub(super) fn score<D: Labelled>(data: &D, args: &EvalArgs, bundle: &Bundle, screen: &Screen) -> Result<()> {
+    let mut scored = Vec::new();
+    let mut first: Option<Vec<D::Found>> = None;
+    for name in engines(bundle, &args.engine, screen) {
+        let (entry, _) = bundle.choose(Some(&name))?;
+        let mut model = data.open(bundle, entry)?;
+        screen.begin_texts(&name, data.texts() as u64);
+        let start = Instant::now();
+        let found = answers(data, &mut model, screen)?;
+        let texts_per_second = data.texts() as f64 / start.elapsed().as_secs_f64();
+        let score = data.score(&found);
+        screen.done(&format!("{name}: {}", data.in_words(&score)));
+        let likeness = data.likeness(first.as_deref().unwrap_or(&found), &found)?;
+        first.get_or_insert(found);
+        scored.push(Scored { engine: name, score, likeness, texts_per_second });
+    }
+    if scored.is_empty() {
+        return Err(Error::runtime_missing("none of the bundle's engines can run here")
+            .hint("kilnc doctor says what is missing"));
+    }
+    screen.result(&scored, |scored| table(data, scored))
+}
+
+/// Opens an engine with what it needs to answer the task of its bundle.
+pub(super) fn answerer(bundle: &Bundle, engine: &EngineEntry, options: Options) -> Result<Answerer> {
+    Answerer::open(bundle, engine, runtime::Options::default(), options)
+}
+
+/// The answers to all texts, asked one at a time.
+fn answers<D: Labelled>(data: &D, model: &mut D::Model, screen: &Screen) -> Result<Vec<D::Found>> {
+    let ask = |number| {
+        let found = data.ask(model, number)?;
+        screen.advance(1);
+        Ok(found)
+    };
+    (0..data.texts()).map(ask).collect()
+}
+
+/// The engines that were asked for, or all that run here; those that do not are named.
+fn engines(bundle: &Bundle, asked: &[String], screen: &Screen) -> Vec<String> {
+    if !asked.is_empty() {
+        return asked.to_vec();
+    }
+    let engines = bundle.manifest.engines.iter().filter(|engine| match runtime::available(engine.runtime) {
+        Ok(_) => true,
+        Err(e) => {
+            screen.warn(&format!("{} is left out: {}", engine.name, e.message()));
+            false
+        }
+    });
+    engines.map(|engine| engine.name.clone()).collect()
+}
+
+/// A measure as a share or a number; `?` where there is none.
+pub(super) fn told(measure: impl Into<Option<f64>>) -> String {
+    measure.into().map_or_else(|| "?".to_owned(), |x| format!("{x:.4}"))
+}
+
+/// The measures, one line for each engine.
+fn table<D: Labelled>(data: &D, scored: &[Scored<D::Score>]) -> String {
+    let width = scored.iter().map(|s| s.engine.len()).max().unwrap_or(0);
+    let mut out = String::new();
+    for s in scored {
+        let mut cells = data.measures(&s.score);
+        cells.push(match s.likeness {
+            Likeness { same_answer: Some(share), .. } => ("same answer", told(share)),
+            Likeness { max_abs, .. } => ("max_abs", format!("{max_abs:.1e}")),
+        });
+        cells.push(("texts/s", format!("{:.1}", s.texts_per_second)));
+        if out.is_empty() {
+            out += &line("engine", width, cells.iter().map(|(name, _)| (*name, *name)));
+        }
+        out += &line(&s.engine, width, cells.iter().map(|(name, cell)| (*name, cell.as_str())));
+    }
+    out
+}
+
+/// Cells below the names of their columns.
+fn line<'a>(engine: &str, width: usize, cells: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let aligned = cells.map(|(name, cell)| format!("  {cell:>0$}", name.chars().count().max(7)));
+    format!("{engine:width$}{}\n", aligned.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_alike_by_their_share_and_their_numbers() {
+        let Likeness { same_answer, max_abs } = Likeness::of([(true, 0.5), (false, 0.25)]);
+        assert_eq!((same_answer, max_abs), (Some(0.5), 0.5));
+        assert_eq!(Likeness::of([(true, f64::NAN)]).max_abs, f64::INFINITY);
+        assert_eq!(Likeness::of([(true, f64::NAN), (true, 0.5)]).max_abs, f64::INFINITY);
+        assert_eq!(Likeness::of([]).same_answer, None);
+    }
+}

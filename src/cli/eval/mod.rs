@@ -1,0 +1,98 @@
+//! `kilnc eval`: scores a bundle on labelled texts.
+
+mod classes;
+mod engines;
+mod entities;
+mod masks;
+mod pairs;
+mod questions;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Screen;
+use crate::answer::{Aggregation, Options};
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::task::Task;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  kilnc eval sections.kiln --data sections-eval.jsonl
+  kilnc eval sections.kiln --data sections-eval.jsonl --engine ort-cpu-int8 --json
+  kilnc eval ner.kiln --data conll.jsonl
+  kilnc eval squad.kiln --data squad.jsonl --max-answer-length 30
+
+Each line of the data is an object, by the task that the bundle is for:
+  text-classification   {\"text\": \"…\", \"label\": \"…\"}; \"labels\": [\"…\", …] where texts have any number of labels;
+                        numbers where answers are numbers; \"pair\": \"…\" where two texts are asked about together
+                        → accuracy; micro F1 of many labels; mean absolute error and Spearman of numbers
+  token-classification  {\"tokens\": [\"EU\", \"calls\"], \"tags\": [\"B-ORG\", \"O\"]}, or “ner_tags”, by name or number; or
+                        {\"text\": \"EU calls\", \"entities\": [{\"start\": 0, \"end\": 2, \"label\": \"ORG\"}]}, in characters
+                        → precision, recall and F1 of whole entities, as seqeval counts them; accuracy of tags
+  question-answering    {\"question\": \"…\", \"context\": \"…\", \"answers\": [\"…\", …]}, or SQuAD's {\"text\": […], …};
+                        an empty list where the text holds no answer
+                        → exact match and F1, as SQuAD counts them
+  fill-mask             {\"text\": \"the [MASK] is slow\", \"label\": \"train\"}; \"labels\": […] for several masks
+                        → accuracy among the first and the first five guesses, perplexity of the right ones
+  sentence-similarity,  {\"text\": \"…\", \"pair\": \"…\", \"score\": 3.5}, of any scale
+  feature-extraction    → Pearson and Spearman of the cosine with the score
+
+Every engine of the bundle that can run here is scored, one text at a time; “same answer” and “max_abs” are against the
+first. docs/eval.md says how each measure is taken.")]
+pub struct EvalArgs {
+    /// The bundle.
+    bundle: PathBuf,
+    /// Labelled texts, one JSON object on each line.
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Which of the bundle's engines; all that run here, if not given.
+    #[arg(long, value_name = "NAME")]
+    engine: Vec<String>,
+    /// How tokens become words in texts that are given whole: none, simple, first, average, max; first, if not given.
+    #[arg(long, value_name = "HOW")]
+    aggregation: Option<Aggregation>,
+    /// Longest answer to a question, in tokens; 15, if not given.
+    #[arg(long, value_name = "N")]
+    max_answer_length: Option<usize>,
+}
+
+pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
+    let bundle = Bundle::open(&args.bundle)?;
+    args.check(bundle.manifest.task)?;
+    match bundle.manifest.task {
+        Task::TextClassification => engines::score(&classes::Data::read(&args, &bundle)?, &args, &bundle, screen),
+        Task::TokenClassification => engines::score(&entities::Data::read(&args, &bundle)?, &args, &bundle, screen),
+        Task::QuestionAnswering => engines::score(&questions::Data::read(&args)?, &args, &bundle, screen),
+        Task::FillMask => engines::score(&masks::Data::read(&args, &bundle)?, &args, &bundle, screen),
+        Task::SentenceSimilarity | Task::FeatureExtraction => {
+            engines::score(&pairs::Data::read(&args)?, &args, &bundle, screen)
+        }
+    }
+}
+
+impl EvalArgs {
+    /// Fails where something is asked for that the task does not have.
+    fn check(&self, task: Task) -> Result<()> {
+        let given = [
+            ("--aggregation", self.aggregation.is_some(), Task::TokenClassification),
+            ("--max-answer-length", self.max_answer_length.is_some(), Task::QuestionAnswering),
+        ];
+        match given.into_iter().find(|(_, given, of)| *given && *of != task) {
+            None => Ok(()),
+            Some((flag, _, of)) => Err(Error::bad_input(format!("{flag} is for {of}; this model is for {task}"))),
+        }
+    }
+
+    /// How texts are asked, one at a time.
+    fn options(&self) -> Options {
+        let default = Options::default();
+        Options {
+            aggregation: self.aggregation.unwrap_or(Aggregation::First),
+            longest_answer: self.max_answer_length.unwrap_or(default.longest_answer),
+            ..default
+        }
+    }
+}

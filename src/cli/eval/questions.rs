@@ -1,0 +1,79 @@
+//! Question answering: spans of texts.
+
+use super::EvalArgs;
+use super::engines::{Labelled, Likeness, answerer, told};
+use crate::answer::{Answer, Answerer, Options, Span};
+use crate::bundle::{Bundle, EngineEntry};
+use crate::error::{Error, Result};
+use crate::eval::{Placed, Question, SpanScore, read_questions};
+use crate::runtime::TextInput;
+
+/// Questions and their answers.
+pub(super) struct Data {
+    questions: Vec<Placed<Question>>,
+    options: Options,
+}
+
+impl Data {
+    /// “No answer” competes where one question at least has none.
+    pub fn read(args: &EvalArgs) -> Result<Data> {
+        let questions = read_questions(&args.data)?;
+        let no_answer = questions.iter().any(|question| question.row.answers.is_empty());
+        Ok(Data { questions, options: Options { no_answer, ..args.options() } })
+    }
+}
+
+impl Labelled for Data {
+    type Model = Answerer;
+
+    /// The surest answer, where any has a probability.
+    type Found = Option<Span>;
+
+    type Score = SpanScore;
+
+    fn texts(&self) -> usize {
+        self.questions.len()
+    }
+
+    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Answerer> {
+        answerer(bundle, engine, self.options)
+    }
+
+    fn ask(&self, model: &mut Answerer, number: usize) -> Result<Option<Span>> {
+        let Placed { place, row } =
+            self.questions.get(number).ok_or_else(|| Error::bug("there is no question of that number"))?;
+        let answered = model.answer(TextInput::question(&row.question, &row.context));
+        match answered.map_err(|e| e.at(place.clone()))?.answer {
+            Answer::Spans { answers } => Ok(answers.into_iter().next()),
+            _ => Err(Error::bug("a question was not answered by a span")),
+        }
+    }
+
+    fn score(&self, found: &[Option<Span>]) -> SpanScore {
+        let each = self.questions.iter().zip(found);
+        let pairs = each.map(|(question, found)| (text(found), question.row.answers.as_slice()));
+        SpanScore::of(&pairs.collect::<Vec<_>>())
+    }
+
+    fn likeness(&self, first: &[Option<Span>], found: &[Option<Span>]) -> Result<Likeness> {
+        let score = |span: &Option<Span>| span.as_ref().map_or(0.0, |span| f64::from(span.score));
+        let pairs = first.iter().zip(found);
+        Ok(Likeness::of(pairs.map(|(a, b)| (text(a) == text(b), (score(a) - score(b)).abs()))))
+    }
+
+    fn measures(&self, score: &SpanScore) -> Vec<(&'static str, String)> {
+        let mut measures = vec![("exact match", told(score.all.exact_match)), ("F1", told(score.all.f1))];
+        measures.extend(score.has_answer.map(|part| ("F1 has answer", told(part.f1))));
+        measures.extend(score.no_answer.map(|part| ("F1 no answer", told(part.f1))));
+        measures
+    }
+
+    fn in_words(&self, score: &SpanScore) -> String {
+        let all = score.all;
+        format!("exact match {:.4}, F1 {:.4} over {} questions", all.exact_match, all.f1, all.texts)
+    }
+}
+
+fn text(span: &Option<Span>) -> &str {
+    span.as_ref().map_or("", |span| span.answer.as_str())
+}
