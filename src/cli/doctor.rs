@@ -1,11 +1,14 @@
 //! `kilnc doctor`: which runtimes are found, and how to get those that are not.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::Screen;
+use crate::bundle::runtimes;
 use crate::error::Result;
 use crate::runtime::library::{self, Library};
-use crate::runtime::{self, Device, Runtime};
+use crate::runtime::{self, Device, Platform, Runtime};
 
 #[derive(Serialize)]
 struct Finding {
@@ -26,6 +29,7 @@ pub fn run(screen: &Screen) -> Result<()> {
         command: None,
     }];
     findings.extend(library::ALL.into_iter().map(look));
+    findings.push(wheels(&library::wheels()));
     screen.result(&findings, |findings| {
         findings
             .iter()
@@ -42,6 +46,36 @@ pub fn run(screen: &Screen) -> Result<()> {
             })
             .collect()
     })
+}
+
+/// For which platforms bundles can bring libraries, as far as the folder of wheels has them.
+fn wheels(folder: &Path) -> Finding {
+    let mut there = Vec::new();
+    let mut command = None;
+    for runtime in [Runtime::Ort, Runtime::OpenVino] {
+        for platform in Platform::ALL {
+            let packages = runtimes::packages(runtime, platform);
+            match runtimes::find(&packages, folder) {
+                Ok((found, _)) => there.extend((!found.is_empty()).then(|| format!("{runtime} for {platform}"))),
+                Err(e) if Platform::here() == Some(platform) && runtime == Runtime::Ort => {
+                    command = e.hints().first().map(|hint| hint.trim_start_matches("get it with: ").to_owned());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    let found = !there.is_empty();
+    let detail = match found {
+        true => format!("{} ({})", there.join(", "), folder.display()),
+        false => format!("none in {}; for this platform, get one with:", folder.display()),
+    };
+    Finding {
+        name: "wheels",
+        purpose: "are what build --runtimes takes libraries from, into bundles",
+        found,
+        detail,
+        command: command.filter(|_| !found),
+    }
 }
 
 fn look(library: &'static Library) -> Finding {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::Screen;
+use super::{Screen, VouchArgs};
 use crate::bundle::{self, Bundle};
 use crate::error::{Error, Result};
 use crate::eval::{Example, Parity, Score, read_examples};
@@ -32,6 +32,8 @@ pub struct EvalArgs {
     /// Which of the bundle's engines; all that run here, if not given.
     #[arg(long, value_name = "NAME")]
     engine: Vec<String>,
+    #[command(flatten)]
+    vouch: VouchArgs,
 }
 
 #[derive(Serialize)]
@@ -64,8 +66,9 @@ impl Classifier {
             )));
         }
         let (entry, _) = bundle.choose(Some(engine))?;
+        let opened = runtime::open_apart(entry.runtime, &bundle.engine(entry)?, Options::default(), &[]);
         Ok(Classifier {
-            engine: runtime::open_apart(entry.runtime, &bundle.engine(entry)?, Options::default(), &[])?,
+            engine: opened.map_err(|e| bundle.explained(entry.runtime, e))?,
             encoder: TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, manifest.max_length)?,
         })
     }
@@ -79,6 +82,7 @@ impl Classifier {
 
 pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
+    args.vouch.check(&bundle, screen)?;
     let classes = bundle.classes();
     let examples = read_examples(&args.data, &classes)?;
     let truths = examples.iter().map(|example| example.truth.as_ref()).collect::<Option<Vec<_>>>();
@@ -164,7 +168,7 @@ fn engines(bundle: &Bundle, asked: &[String], screen: &Screen) -> Vec<String> {
     if !asked.is_empty() {
         return asked.to_vec();
     }
-    let engines = bundle.manifest.engines.iter().filter(|engine| match runtime::available(engine.runtime) {
+    let engines = bundle.manifest.engines.iter().filter(|engine| match bundle.available(engine.runtime) {
         Ok(_) => true,
         Err(e) => {
             screen.warn(&format!("{} is left out: {}", engine.name, e.message()));

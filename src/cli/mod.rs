@@ -17,6 +17,7 @@ mod screen;
 mod texts;
 mod tune;
 mod verify;
+mod vouch;
 mod workload;
 
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ use crate::{bench as harness, child, runtime};
 use calibration::CalibrationArgs;
 pub use screen::Screen;
 use texts::TextArgs;
+use vouch::VouchArgs;
 
 /// The command line of kilnc.
 #[derive(Parser)]

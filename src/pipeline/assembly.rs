@@ -8,6 +8,7 @@ use super::tensorrt::compile_in_child;
 use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
 use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
+use crate::bundle::runtimes::Brought;
 use crate::bundle::{self, AdapterEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, Skipped, ZerosEntry};
 use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
@@ -48,6 +49,8 @@ pub(super) struct Assembly<'a> {
     pub observer: &'a dyn Observer,
     calibrator: &'a Calibrator<'a>,
     pub made: Vec<Made>,
+    /// The native libraries that it brings.
+    pub runtimes: Brought,
     skipped: Vec<Skipped>,
     /// The name of the one model that is made, where the output is no bundle.
     model_file: Option<String>,
@@ -65,7 +68,8 @@ impl<'a> Assembly<'a> {
         if model_file.is_none() {
             std::fs::create_dir_all(stage.path("engines")).map_err(|e| Error::io("writing to", stage.dir(), &e))?;
         }
-        Ok(Assembly { request, model, stage, observer, calibrator, made: Vec::new(), skipped: Vec::new(), model_file })
+        let (made, skipped, runtimes) = (Vec::new(), Vec::new(), Brought::default());
+        Ok(Assembly { request, model, stage, observer, calibrator, made, runtimes, skipped, model_file })
     }
 
     /// Makes one engine. One that this machine cannot make is skipped, unless the build is strict.
@@ -205,6 +209,7 @@ impl<'a> Assembly<'a> {
             varying: self.made.iter().flat_map(|made| varying(&made.entry)).collect(),
             engines: self.made.into_iter().map(|made| made.entry).collect(),
             skipped: self.skipped,
+            runtimes: self.runtimes,
             files: bundle::digest_tree(self.stage.dir())?,
         };
         if self.model_file.is_some() {

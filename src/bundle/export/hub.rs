@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Exported, Folder, for_onnx_runtime, none_fits};
+use super::{Exported, Folder, for_onnx_runtime, none_fits, without_libraries};
 use crate::bundle::{Bundle, EngineEntry, HUB, TOKENIZER};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
@@ -32,6 +32,7 @@ pub fn export(bundle: &Bundle, dir: &Path) -> Result<Exported> {
             .notes
             .push(format!("there is no {name}: the checkpoint has none, and Transformers.js wants one"));
     }
+    without_libraries(bundle, &mut folder.exported.notes);
     for engine in in_order(engines) {
         let name = format!("{}.onnx", file_name(engine.precision));
         match folder.exported.files.iter().any(|file| *file == format!("onnx/{name}")) {
