@@ -109,10 +109,8 @@ impl Recipe {
         let golden = self.golden.as_ref().map(|golden| &golden.file);
         let calibrate::Spec { file, like, save, .. } = &self.calibration;
         let vocabulary = self.prune.as_ref().and_then(|prune| prune.vocabulary.as_ref());
-        let texts = [self.labels.as_ref(), self.texts.as_ref(), golden, self.wheels.as_ref()];
-        texts
+        [self.labels.as_ref(), self.texts.as_ref(), golden, file.as_ref(), like.as_ref(), save.as_ref(), vocabulary]
             .into_iter()
-            .chain([file.as_ref(), like.as_ref(), save.as_ref(), vocabulary])
             .flatten()
             .map(PathBuf::as_path)
     }

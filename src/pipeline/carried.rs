@@ -3,7 +3,7 @@
 use super::{BuildRequest, Observer};
 use crate::bundle::runtimes::{self, Brought, Plan};
 use crate::error::{Error, Result};
-use crate::output::Stage;
+use crate::output::{self, Stage};
 use crate::runtime::{Runtime, library};
 
 /// Takes the libraries of the recipe's platforms into the stage. Done before all else: what is missing is told at once.
@@ -19,6 +19,7 @@ pub(super) fn carry(request: &BuildRequest, stage: &Stage, observer: &dyn Observ
     let plan = Plan::new(&opened_by, &recipe.runtimes);
     let folder = recipe.wheels.clone().unwrap_or_else(library::wheels);
     let (all, notes) = runtimes::find(&plan.packages, &folder)?;
+    output::check_apart(&request.output, all.iter().map(|found| found.wheel.as_path()))?;
     let mut brought = Brought { libraries: Vec::new(), notes: [plan.notes, notes].concat() };
     for found in all {
         let name = format!("{} for {}", found.package.requirement(), found.package.platform);
