@@ -228,7 +228,7 @@ fn a_bundle_brings_libraries_for_every_platform_and_says_so() {
     kilnc(arguments!["bundle", "pack", out, "-o", archive]).expect(0);
     kilnc(arguments!["bundle", "unpack", archive, "-o", unpacked]).expect(0);
     kilnc(arguments!["verify", unpacked]).expect(0);
-    let mut exported = |layout: &str| {
+    let exported = |layout: &str| {
         let to = place.path().join(layout);
         let told = kilnc(arguments!["bundle", "export", out, "--layout", layout, "-o", to, "--json"]).expect(0).json();
         (told["files"].to_string(), told["notes"].to_string(), to)

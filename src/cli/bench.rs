@@ -23,6 +23,7 @@ Examples:
   kilnc bench sections.kiln --texts texts.jsonl --tokenize
   kilnc bench sections.kiln --texts texts.jsonl --batch 8 --batching padded,bucketed
   kilnc bench sections.kiln --multi-stream 8
+  kilnc bench sections.kiln --key release.pem.pub
   kilnc bench sections.kiln --server-p99 20
   kilnc bench bert.onnx --device cuda:0 --profile t4 --batch 1,32
   kilnc bench sections.kiln --json > kept.json

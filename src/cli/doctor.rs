@@ -51,30 +51,24 @@ pub fn run(screen: &Screen) -> Result<()> {
 /// For which platforms bundles can bring libraries, as far as the folder of wheels has them.
 fn wheels(folder: &Path) -> Finding {
     let mut there = Vec::new();
-    let mut command = None;
-    for runtime in [Runtime::Ort, Runtime::OpenVino] {
-        for platform in Platform::ALL {
-            let packages = runtimes::packages(runtime, platform);
-            match runtimes::find(&packages, folder) {
-                Ok((found, _)) => there.extend((!found.is_empty()).then(|| format!("{runtime} for {platform}"))),
-                Err(e) if Platform::here() == Some(platform) && runtime == Runtime::Ort => {
-                    command = e.hints().first().map(|hint| hint.trim_start_matches("get it with: ").to_owned());
-                }
-                Err(_) => {}
-            }
-        }
+    for (runtime, platform) in [Runtime::Ort, Runtime::OpenVino].into_iter().flat_map(|r| Platform::ALL.map(|p| (r, p)))
+    {
+        let found = runtimes::find(&runtimes::packages(runtime, platform), folder);
+        there.extend(found.is_ok_and(|(found, _)| !found.is_empty()).then(|| format!("{runtime} for {platform}")));
     }
     let found = !there.is_empty();
     let detail = match found {
-        true => format!("{} ({})", there.join(", "), folder.display()),
-        false => format!("none in {}; for this platform, get one with:", folder.display()),
+        true => format!("{} in {}", there.join(", "), folder.display()),
+        false => format!("none in {}; get that of ONNX Runtime with:", folder.display()),
     };
+    let platform = Platform::here().unwrap_or(Platform::LinuxX64);
+    let package = runtimes::packages(Runtime::Ort, platform).into_iter().next().filter(|_| !found);
     Finding {
         name: "wheels",
-        purpose: "are what build --runtimes takes libraries from, into bundles",
+        purpose: "hold the libraries that bundles bring, by build --runtimes",
         found,
         detail,
-        command: command.filter(|_| !found),
+        command: package.map(|package| runtimes::command(&package, folder)),
     }
 }
 

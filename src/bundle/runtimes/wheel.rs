@@ -60,7 +60,8 @@ impl Wheel {
     /// Opens a package's wheel. Fails where it is none, or one of another package, version or platform.
     pub fn open(found: &Found) -> Result<Wheel> {
         let Found { package, wheel: path } = found;
-        let refusal = Refusal { file: file_name(path), again: find::command(package, path.parent().unwrap_or(path)) };
+        let again = find::command(package, path.parent().unwrap_or(path));
+        let refusal = Refusal { file: file_name(path), again: format!("remove it, and get it again with: {again}") };
         let archive = ZipArchive::new(open_plain(path)?).map_err(|e| refusal.malformed(&e))?;
         let names = names(&archive, &refusal)?;
         let info = format!("{}-{}.dist-info", package.distribution(), package.version);
@@ -79,7 +80,8 @@ impl Wheel {
         if recorded.bytes > largest {
             return Err(refused(format!("has {} bytes, at most {largest} are read", recorded.bytes)));
         }
-        let entry = self.archive.by_name(name).map_err(|e| refused(format!("cannot be read: {e}")))?;
+        let unread = |e: ZipError| refused(format!("cannot be read: {}", printable_sentence(&e.to_string())));
+        let entry = self.archive.by_name(name).map_err(unread)?;
         if entry.is_symlink() {
             return Err(refused("is a link, expected a file".to_owned()));
         }
