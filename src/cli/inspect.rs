@@ -185,24 +185,21 @@ fn library(entry: &LibraryEntry, manifest: &Manifest) -> String {
         manifest.files.iter().filter(|file| paths.contains(&file.path)).map(|file| file.bytes).sum()
     };
     let LibraryEntry { platform, package, version, wheel, licence, notices, files, .. } = entry;
-    let (package, version, from) = (printable(package), printable(version), printable(&wheel.path));
-    let licence = licence.as_deref().map_or_else(|| "not stated".to_owned(), printable_sentence);
-    let count = |n: usize, one: &str, many: &str| match n {
-        0 => format!("no {one}"),
-        1 => format!("1 {one}"),
-        _ => format!("{n} {many}"),
+    let brought = match files.len() {
+        0 => "the texts of its licence alone".to_owned(),
+        n => format!("{n} {}, {:.1} MB", if n == 1 { "library" } else { "libraries" }, of(files) as f64 / 1e6),
     };
+    let licence = licence.as_deref().map_or_else(|| "not stated".to_owned(), printable_sentence);
+    let folder = notices.first().and_then(|notice| notice.rsplit_once('/')).map(|(folder, _)| printable(folder));
     format!(
-        "runtime  {platform}: {package} {version}, {}, {:.1} MB, from {from} (sha256 {}…)\n           licence: {licence}; {} in {}\n",
-        count(files.len(), "library", "libraries"),
-        of(files) as f64 / 1e6,
+        "runtime  {platform}: {} {}, {brought}, from {} (sha256 {}…)\n           licence: {licence}; {} {} in {}\n",
+        printable(package),
+        printable(version),
+        printable(&wheel.path),
         short(&wheel.sha256),
-        count(notices.len(), "text", "texts"),
-        notices
-            .first()
-            .and_then(|notice| notice.rsplit_once('/'))
-            .map(|(folder, _)| printable(folder))
-            .unwrap_or_default()
+        notices.len(),
+        if notices.len() == 1 { "text" } else { "texts" },
+        folder.unwrap_or_default()
     )
 }
 
