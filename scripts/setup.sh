@@ -22,7 +22,20 @@ wheel() {
   fi
 }
 
-mkdir -p "$runtimes" "$checkpoints"
+# kept PLATFORM PACKAGE==VERSION: keeps a wheel, of which bundles bring the libraries, once. Tests build such bundles.
+kept() {
+  local name="${2%%==*}" version="${2##*==}"
+  if ! compgen -G "$runtimes/wheels/${name//-/_}-$version-*-$1.whl" >/dev/null; then
+    say "fetching $2 for $1"
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform "$1" \
+      --python-version 3.12 -d "$runtimes/wheels" "$2"
+  fi
+}
+
+mkdir -p "$runtimes/wheels" "$checkpoints"
+for platform in manylinux_2_28_x86_64 manylinux_2_28_aarch64 win_amd64 macosx_14_0_arm64; do
+  kept "$platform" onnxruntime==1.32.0
+done
 wheel "$runtimes/onnxruntime" onnxruntime==1.32.0
 wheel "$runtimes/onnxruntime-openvino" onnxruntime-openvino==1.24.1
 wheel "$runtimes/tensorrt-rtx" tensorrt-rtx-cu12-libs==1.7.1.116

@@ -13,6 +13,7 @@ use crate::eval::Gate;
 use crate::ir::Role;
 use crate::precision::Precision;
 use crate::prune;
+use crate::runtime::Platform;
 use crate::shapes::Shapes;
 use crate::target::Target;
 use crate::task::Task;
@@ -43,6 +44,11 @@ pub struct Recipe {
     pub prune: Option<prune::Spec>,
     /// Texts on which every engine is held against FP32; those of the calibration or built-in ones, where there are none.
     pub texts: Option<PathBuf>,
+    /// Platforms for which the bundle brings the native libraries of its engines, e.g. `linux-x64`.
+    #[serde(default, deserialize_with = "from_texts")]
+    pub runtimes: Vec<Platform>,
+    /// The folder of the wheels that they are taken from; `wheels` in the folder of runtimes, where it is not set.
+    pub wheels: Option<PathBuf>,
 }
 
 /// One engine of a recipe.
@@ -115,7 +121,7 @@ impl Recipe {
         let dir = path.parent().unwrap_or(Path::new(""));
         let golden = recipe.golden.as_mut().map(|golden| &mut golden.file);
         let vocabulary = recipe.prune.as_mut().and_then(|prune| prune.vocabulary.as_mut());
-        let texts = [recipe.labels.as_mut(), recipe.texts.as_mut(), golden, vocabulary];
+        let texts = [recipe.labels.as_mut(), recipe.texts.as_mut(), golden, vocabulary, recipe.wheels.as_mut()];
         for file in texts.into_iter().flatten().chain(recipe.calibration.paths()) {
             *file = dir.join(&*file);
         }

@@ -206,6 +206,8 @@ fn without_native_libraries_kilnc_builds_and_answers_on_tract_and_says_what_is_m
     let doctor = bare(arguments!["doctor"].into()).expect(0);
     assert!(doctor.stdout.contains("MISSING ONNX Runtime"), "{}", doctor.stdout);
     assert!(doctor.stdout.contains("python3 -m pip install"), "{}", doctor.stdout);
+    assert!(doctor.stdout.contains("MISSING wheels"), "{}", doctor.stdout);
+    assert!(doctor.stdout.contains("python3 -m pip download --no-deps --only-binary"), "{}", doctor.stdout);
 
     build.push("--strict".into());
     let strict = bare(build).expect(4);

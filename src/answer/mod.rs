@@ -191,7 +191,8 @@ impl Answerer {
         let model = Model::new(manifest.task, bundle.classes(), &manifest.model_type);
         let encoder = TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, manifest.max_length)?;
         let lengths = lengths(&options, &model, encoder.max_length)?;
-        let engine = runtime::open_apart(entry.runtime, &bundle.engine(entry)?, run, &[])?;
+        let opened = runtime::open_apart(entry.runtime, &bundle.engine(entry)?, run, &[]);
+        let engine = opened.map_err(|e| bundle.explained(entry.runtime, e))?;
         Ok(Answerer { engine, encoder, model, options, lengths })
     }
 

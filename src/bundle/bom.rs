@@ -4,7 +4,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::runtimes;
 use super::{EngineEntry, FileEntry, LicenceEntry, Manifest};
+use crate::runtime::Runtime;
 
 /// The name of the bill in a bundle.
 pub const BOM: &str = "bom.cdx.json";
@@ -35,10 +37,11 @@ pub fn bom(manifest: &Manifest) -> Value {
     components.extend((0..manifest.adapters.len()).map(|i| adapter(manifest, i)));
     components.extend(manifest.engines.iter().map(|engine| component_of(engine, &manifest.files)));
     components.extend(
-        runtimes(manifest)
+        opened_by(manifest)
             .into_iter()
-            .map(|name| json!({ "type": "library", "bom-ref": runtime_ref(&name), "name": name, "scope": "required" })),
+            .map(|runtime| json!({ "type": "library", "bom-ref": runtime_ref(runtime), "name": runtime.to_string(), "scope": "required" })),
     );
+    components.extend(runtimes::components(manifest));
     json!({
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -146,7 +149,7 @@ fn component_of(engine: &EngineEntry, files: &[FileEntry]) -> Value {
     made
 }
 
-fn hashes(file: &FileEntry) -> Value {
+pub(super) fn hashes(file: &FileEntry) -> Value {
     json!([{ "alg": "SHA-256", "content": file.sha256 }])
 }
 
@@ -161,23 +164,29 @@ fn licences(entry: &LicenceEntry) -> Option<Value> {
 }
 
 /// What opens the engines, each once.
-fn runtimes(manifest: &Manifest) -> Vec<String> {
-    let mut names: Vec<String> = manifest.engines.iter().map(|engine| engine.runtime.to_string()).collect();
-    names.sort();
-    names.dedup();
-    names
+fn opened_by(manifest: &Manifest) -> Vec<Runtime> {
+    let mut runtimes: Vec<Runtime> = manifest.engines.iter().map(|engine| engine.runtime).collect();
+    runtimes.sort_by_key(Runtime::to_string);
+    runtimes.dedup();
+    runtimes
 }
 
-/// The model is its engines; an engine comes of the checkpoint and the adapters, and is opened by a runtime.
+/// The model is its engines; an engine comes of the checkpoint and the adapters, and is opened by a runtime, which is in
+/// the libraries that the bundle brings.
 fn dependencies(manifest: &Manifest) -> Value {
     let sources = || std::iter::once("checkpoint".to_owned()).chain((0..manifest.adapters.len()).map(adapter_ref));
     let of = |engine: &EngineEntry| {
-        let needed: Vec<String> = sources().chain([runtime_ref(&engine.runtime.to_string())]).collect();
+        let needed: Vec<String> = sources().chain([runtime_ref(engine.runtime)]).collect();
         json!({ "ref": engine_ref(engine), "dependsOn": needed })
     };
     let engines: Vec<String> = manifest.engines.iter().map(engine_ref).collect();
     let model = json!({ "ref": "model", "dependsOn": engines });
-    std::iter::once(model).chain(manifest.engines.iter().map(of)).collect()
+    let brought = |runtime: Runtime| {
+        let libraries = runtimes::references(manifest, runtime);
+        (!libraries.is_empty()).then(|| json!({ "ref": runtime_ref(runtime), "dependsOn": libraries }))
+    };
+    let runtimes = opened_by(manifest).into_iter().filter_map(brought);
+    std::iter::once(model).chain(manifest.engines.iter().map(of)).chain(runtimes).collect()
 }
 
 fn adapter_ref(i: usize) -> String {
@@ -188,8 +197,8 @@ fn engine_ref(engine: &EngineEntry) -> String {
     format!("engine:{}", engine.name)
 }
 
-fn runtime_ref(name: &str) -> String {
-    format!("runtime:{name}")
+fn runtime_ref(runtime: Runtime) -> String {
+    format!("runtime:{runtime}")
 }
 
 fn insert(object: &mut Value, key: &str, value: Option<Value>) {

@@ -3,14 +3,14 @@
 use super::{Bundle, EngineEntry};
 use crate::error::{Error, Result, nearest, printable};
 use crate::precision::Precision;
-use crate::runtime::{self, Runtime};
+use crate::runtime::Runtime;
 
 impl Bundle {
     /// The engine of that name, or without a name the best one that can run here, with the reason for the choice.
     pub fn choose(&self, name: Option<&str>) -> Result<(&EngineEntry, String)> {
         match name {
             Some(name) => Ok((self.named(name)?, "as asked".to_owned())),
-            None => self.best(bf16_here(), runtime::available),
+            None => self.best(bf16_here(), |runtime| self.available(runtime)),
         }
     }
 

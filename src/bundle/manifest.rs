@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::runtimes::Brought;
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
 use crate::eval::Check;
@@ -58,6 +59,9 @@ pub struct Manifest {
     pub engines: Vec<EngineEntry>,
     /// Engines that were asked for and could not be made here.
     pub skipped: Vec<Skipped>,
+    /// The native libraries that it brings, where it brings any.
+    #[serde(default, skip_serializing_if = "Brought::is_empty")]
+    pub runtimes: Brought,
     /// Files that another build of the same would have with other bytes: those that compiling libraries make. With
     /// them vary their digests here and in the bill of materials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -6,6 +6,7 @@ mod choose;
 pub mod export;
 mod manifest;
 mod provenance;
+pub mod runtimes;
 pub mod signing;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@
 
 mod companion;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -25,6 +26,9 @@ pub const SUBCOMMAND: &str = "internal-child";
 
 /// The program that is started.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Variables that children get beside those of this process.
+static PASSED: Mutex<Vec<(&str, OsString)>> = Mutex::new(Vec::new());
 
 /// Processes that a signal has to end.
 static LIVE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
@@ -78,6 +82,14 @@ pub fn set_program(kilnc: PathBuf) {
     PROGRAM.get_or_init(|| kilnc);
 }
 
+/// Sets a variable of the environment for every child that is started from here on.
+pub fn pass_on(name: &'static str, value: OsString) {
+    if let Ok(mut passed) = PASSED.lock() {
+        passed.retain(|(other, _)| *other != name);
+        passed.push((name, value));
+    }
+}
+
 /// Whether children can be started.
 pub fn can_start() -> bool {
     PROGRAM.get().is_some()
@@ -112,8 +124,10 @@ impl Started {
             Error::runtime_missing(format!("{what}: the program `kilnc` is not known, of which that would be a child"))
                 .hint("name its file with kilnc::child::set_program")
         })?;
+        let passed = PASSED.lock().map(|passed| passed.clone()).unwrap_or_default();
         let process = Command::new(program)
             .args([SUBCOMMAND, job])
+            .envs(passed)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

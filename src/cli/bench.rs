@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Screen;
 use super::workload::{Engines, WorkloadArgs};
+use super::{Screen, VouchArgs};
 use crate::bench::{self, FailIf, Report, SCHEMA, Settings, measure};
 use crate::checkpoint::json::{self, file_name};
 use crate::error::{Error, Result, printable};
@@ -23,6 +23,7 @@ Examples:
   kilnc bench sections.kiln --texts texts.jsonl --tokenize
   kilnc bench sections.kiln --texts texts.jsonl --batch 8 --batching padded,bucketed
   kilnc bench sections.kiln --multi-stream 8
+  kilnc bench sections.kiln --key release.pem.pub
   kilnc bench sections.kiln --server-p99 20
   kilnc bench bert.onnx --device cuda:0 --profile t4 --batch 1,32
   kilnc bench sections.kiln --json > kept.json
@@ -42,6 +43,8 @@ pub struct BenchArgs {
     onnx_adapter: Vec<PathBuf>,
     #[command(flatten)]
     workload: WorkloadArgs,
+    #[command(flatten)]
+    vouch: VouchArgs,
     /// What engines run on: cpu, cuda:0. On a GPU, ONNX Runtime's CUDA provider runs ONNX files and engines for ort-cpu.
     #[arg(long, default_value = "cpu")]
     device: Device,
@@ -91,7 +94,7 @@ pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
     let pages = [&args.markdown, &args.html].into_iter().flatten();
     let stages = pages.map(|path| Ok((path, Stage::new(path, Path::is_file)?))).collect::<Result<Vec<_>>>()?;
     args.device.check()?;
-    let engines = Engines::of(&args.engines, &args.onnx_adapter, args.device, screen)?;
+    let engines = Engines::of(&args.engines, &args.onnx_adapter, args.device, &args.vouch, screen)?;
     let report = measured(&args, &engines, screen)?;
     for (path, stage) in stages {
         let page = if Some(path) == args.html.as_ref() { bench::html(&report) } else { bench::markdown(&report) };

@@ -12,7 +12,7 @@ use crate::output;
 use crate::pipeline::{self, BuildRequest};
 use crate::precision::Precision;
 use crate::recipe::{EngineSpec, Recipe};
-use crate::runtime::Runtime;
+use crate::runtime::{Platform, Runtime};
 use crate::target::Target;
 use crate::task::Task;
 
@@ -25,6 +25,7 @@ Examples:
         -o model.kiln
   kilnc build checkpoint/ --quantize int8 --calibration corpus.csv --calibration-like domain.txt --samples 236 --seed 7 \
         -o model.kiln
+  kilnc build checkpoint/ --runtimes linux-x64,windows-x64 --wheels wheels/ -o model.kiln
 
 What this machine cannot make or check is skipped with a warning; --strict makes it an error.")]
 pub struct BuildArgs {
@@ -47,6 +48,13 @@ pub struct BuildArgs {
     /// Bounds for every quantized engine, e.g. agreement=0.985,accuracy_drop=0.005.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
+    /// Takes the native libraries of the engines along for these platforms, apart by commas: linux-x64, linux-arm64,
+    /// windows-x64, macos-arm64.
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    runtimes: Vec<Platform>,
+    /// The folder of PyPI's wheels that they are taken from; wheels in the folder of runtimes, if not given.
+    #[arg(long, value_name = "DIR")]
+    wheels: Option<PathBuf>,
     #[command(flatten)]
     cache: CacheArgs,
     /// Fail where an engine cannot be made or checked on this machine.
@@ -70,6 +78,10 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
     recipe.calibration = args.calibration.over(recipe.calibration, args.source.seed);
     recipe.texts = args.texts.texts.or(recipe.texts);
     recipe.max_length = args.texts.max_length.or(recipe.max_length);
+    if !args.runtimes.is_empty() {
+        recipe.runtimes = args.runtimes;
+    }
+    recipe.wheels = args.wheels.or(recipe.wheels);
     output::check_apart(&args.output, args.recipe.as_deref())?;
     let source = args.source.source_beside(recipe.task, &recipe.calibration)?;
     let request = BuildRequest { source, recipe, output: args.output, strict: args.strict, cache: args.cache.folder() };

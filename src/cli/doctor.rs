@@ -1,11 +1,14 @@
 //! `kilnc doctor`: which runtimes are found, and how to get those that are not.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::Screen;
+use crate::bundle::runtimes;
 use crate::error::Result;
 use crate::runtime::library::{self, Library};
-use crate::runtime::{self, Device, Runtime};
+use crate::runtime::{self, Device, Platform, Runtime};
 
 #[derive(Serialize)]
 struct Finding {
@@ -26,6 +29,7 @@ pub fn run(screen: &Screen) -> Result<()> {
         command: None,
     }];
     findings.extend(library::ALL.into_iter().map(look));
+    findings.push(wheels(&library::wheels()));
     screen.result(&findings, |findings| {
         findings
             .iter()
@@ -42,6 +46,30 @@ pub fn run(screen: &Screen) -> Result<()> {
             })
             .collect()
     })
+}
+
+/// For which platforms bundles can bring libraries, as far as the folder of wheels has them.
+fn wheels(folder: &Path) -> Finding {
+    let mut there = Vec::new();
+    for (runtime, platform) in [Runtime::Ort, Runtime::OpenVino].into_iter().flat_map(|r| Platform::ALL.map(|p| (r, p)))
+    {
+        let found = runtimes::find(&runtimes::packages(runtime, platform), folder);
+        there.extend(found.is_ok_and(|(found, _)| !found.is_empty()).then(|| format!("{runtime} for {platform}")));
+    }
+    let found = !there.is_empty();
+    let detail = match found {
+        true => format!("{} in {}", there.join(", "), folder.display()),
+        false => format!("none in {}; get that of ONNX Runtime with:", folder.display()),
+    };
+    let platform = Platform::here().unwrap_or(Platform::LinuxX64);
+    let package = runtimes::packages(Runtime::Ort, platform).into_iter().next().filter(|_| !found);
+    Finding {
+        name: "wheels",
+        purpose: "hold the libraries that bundles bring, by build --runtimes",
+        found,
+        detail,
+        command: package.map(|package| runtimes::command(&package, folder)),
+    }
 }
 
 fn look(library: &'static Library) -> Finding {

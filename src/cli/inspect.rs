@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Screen, compile};
 use crate::adapter::{self, hub};
+use crate::bundle::runtimes::LibraryEntry;
 use crate::bundle::{self, Bundle, LicenceEntry, Manifest};
 use crate::calibrate;
 use crate::checkpoint::{Checkpoint, read_weights};
@@ -165,11 +166,41 @@ fn describe_bundle(manifest: &Manifest) -> String {
             out += &format!("           against {} on {}: {checks} ({})\n", gate.against, gate.on, gate.ran_by);
         }
     }
+    for entry in &manifest.runtimes.libraries {
+        out += &library(entry, manifest);
+    }
+    for note in &manifest.runtimes.notes {
+        out += &format!("runtime  {}\n", printable_sentence(note));
+    }
     for skipped in &manifest.skipped {
         out += &format!("skipped  {}: {}\n", skipped.engine, skipped.reason);
     }
     out += &format!("{} files; check them with kilnc verify\n", manifest.files.len());
     out
+}
+
+/// What a bundle brings of a wheel.
+fn library(entry: &LibraryEntry, manifest: &Manifest) -> String {
+    let of = |paths: &[String]| -> u64 {
+        manifest.files.iter().filter(|file| paths.contains(&file.path)).map(|file| file.bytes).sum()
+    };
+    let LibraryEntry { platform, package, version, wheel, licence, notices, files, .. } = entry;
+    let brought = match files.len() {
+        0 => "the texts of its licence alone".to_owned(),
+        n => format!("{n} {}, {:.1} MB", if n == 1 { "library" } else { "libraries" }, of(files) as f64 / 1e6),
+    };
+    let licence = licence.as_deref().map_or_else(|| "not stated".to_owned(), printable_sentence);
+    let folder = notices.first().and_then(|notice| notice.rsplit_once('/')).map(|(folder, _)| printable(folder));
+    format!(
+        "runtime  {platform}: {} {}, {brought}, from {} (sha256 {}…)\n           licence: {licence}; {} {} in {}\n",
+        printable(package),
+        printable(version),
+        printable(&wheel.path),
+        short(&wheel.sha256),
+        notices.len(),
+        if notices.len() == 1 { "text" } else { "texts" },
+        folder.unwrap_or_default()
+    )
 }
 
 /// What is known of a licence.

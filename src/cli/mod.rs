@@ -18,6 +18,7 @@ mod screen;
 mod texts;
 mod tune;
 mod verify;
+mod vouch;
 mod workload;
 
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ use cache::CacheArgs;
 use calibration::CalibrationArgs;
 pub use screen::Screen;
 use texts::TextArgs;
+use vouch::VouchArgs;
 
 /// The command line of kilnc.
 #[derive(Parser)]

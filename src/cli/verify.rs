@@ -6,8 +6,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Screen;
-use crate::bundle::Bundle;
 use crate::bundle::signing::{self, PublicKey, SIGNATURE};
+use crate::bundle::{Bundle, FileEntry};
 use crate::error::{Error, Result};
 
 #[derive(Args)]
@@ -55,22 +55,31 @@ pub fn run(args: VerifyArgs, screen: &Screen) -> Result<()> {
     let key = args.key.as_deref().map(PublicKey::read).transpose()?;
     let bundle = Bundle::open(&args.bundle)?;
     let found = bundle.digests()?;
-    let signature = args.signature.or_else(|| bundle.signature());
-    let signed = match (&key, signature) {
-        (Some(key), Some(signature)) => {
-            signing::verify(&signature, key, &found)?;
+    let signed = match &key {
+        Some(key) => {
+            signed_by(&bundle, key, args.signature, &found)?;
             Signed::Yes
         }
-        (Some(_), None) => {
-            return Err(Error::bad_input(format!("{} is not signed: it has no {SIGNATURE}", args.bundle.display()))
-                .hint("a signature that is elsewhere is named by --signature"));
-        }
-        (None, Some(_)) => Signed::Unchecked,
-        (None, None) => Signed::No,
+        None if bundle.signature().is_some() => Signed::Unchecked,
+        None => Signed::No,
     };
     let files = bundle.check(&found)?;
     let key = key.map(|key| key.hint()).transpose()?;
     screen.result(&Verified { bundle: args.bundle, files, signed, key }, told)
+}
+
+/// Checks that the files of a bundle, with the digests that were found, are those that the key has signed.
+pub(super) fn signed_by(
+    bundle: &Bundle,
+    key: &PublicKey,
+    signature: Option<PathBuf>,
+    found: &[FileEntry],
+) -> Result<()> {
+    let signature = signature.or_else(|| bundle.signature()).ok_or_else(|| {
+        Error::bad_input(format!("{} is not signed: it has no {SIGNATURE}", bundle.dir.display()))
+            .hint("kilnc verify takes a signature that is elsewhere by --signature")
+    })?;
+    signing::verify(&signature, key, found)
 }
 
 fn told(verified: &Verified) -> String {

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Screen;
+use super::{Screen, VouchArgs};
 use crate::bench::{Batching, Contestant, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
 use crate::bundle::{self, Bundle};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::eval::{PROBES, read_examples};
 use crate::pipeline::Observer;
-use crate::runtime::{self, Classes, Device, Elements, Reading, Runtime, TextEncoder};
+use crate::runtime::library;
+use crate::runtime::{Classes, Device, Elements, Reading, Runtime, TextEncoder};
 
 /// Longest text in tokens, where no bundle says it.
 const MAX_LENGTH: usize = 512;
@@ -133,18 +134,34 @@ impl WorkloadArgs {
 
 impl Engines {
     /// The engines of bundles that run on the device, and ONNX files, alone and with each of the adapters.
-    pub fn of(paths: &[PathBuf], adapters: &[PathBuf], device: Device, screen: &Screen) -> Result<Engines> {
+    pub fn of(
+        paths: &[PathBuf],
+        adapters: &[PathBuf],
+        device: Device,
+        vouch: &VouchArgs,
+        screen: &Screen,
+    ) -> Result<Engines> {
+        if paths.iter().all(|path| path.is_file()) {
+            vouch.refuse()?;
+        }
         let mut engines = Engines::default();
         for path in paths {
             bundle::archive::refuse(path)?;
             match path.is_file() {
                 true => engines.file(path, adapters),
-                false => engines.bundle(&Bundle::open(path)?, device, screen)?,
+                false => {
+                    let bundle = Bundle::open(path)?;
+                    vouch.check(&bundle, screen)?;
+                    engines.bundle(&bundle, device, screen)?;
+                }
             }
         }
         if engines.contestants.is_empty() {
             return Err(Error::runtime_missing(format!("there is no engine that runs on {device} here"))
                 .hint("the warnings say why each is left out"));
+        }
+        if let [first, _, ..] = library::brought().as_slice() {
+            screen.warn(&format!("several bundles bring libraries; those in {} are used for all", first.display()));
         }
         engines.tell_apart();
         Ok(engines)
@@ -163,7 +180,7 @@ impl Engines {
     fn bundle(&mut self, bundle: &Bundle, device: Device, screen: &Screen) -> Result<()> {
         for engine in &bundle.manifest.engines {
             let runs = match device {
-                Device::Cpu => runtime::available(engine.runtime).map(drop),
+                Device::Cpu => bundle.available(engine.runtime).map(drop),
                 _ if engine.runtime == Runtime::Ort => Ok(()),
                 _ => Err(Error::unsupported(format!("{} does not run it on {device}", engine.runtime))),
             };

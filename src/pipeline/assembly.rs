@@ -12,6 +12,7 @@ use super::tensorrt::compile_once;
 use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
 use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
+use crate::bundle::runtimes::Brought;
 use crate::bundle::{self, AdapterEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, Skipped, ZerosEntry};
 use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
@@ -64,6 +65,8 @@ pub(super) struct Assembly<'a> {
     /// That of the model's graph.
     fingerprint: Fingerprint,
     pub made: Vec<Made>,
+    /// The native libraries that it brings.
+    pub runtimes: Brought,
     skipped: Vec<Skipped>,
     /// The name of the one model that is made, where the output is no bundle.
     model_file: Option<String>,
@@ -91,6 +94,7 @@ impl<'a> Assembly<'a> {
             memo,
             fingerprint: Fingerprint::default(),
             made: Vec::new(),
+            runtimes: Brought::default(),
             skipped: Vec::new(),
             model_file,
         })
@@ -261,6 +265,7 @@ impl<'a> Assembly<'a> {
             varying: self.made.iter().flat_map(|made| varying(&made.entry)).collect(),
             engines: self.made.into_iter().map(|made| made.entry).collect(),
             skipped: self.skipped,
+            runtimes: self.runtimes,
             files: bundle::digest_tree(self.stage.dir())?,
         };
         if self.model_file.is_some() {

@@ -4,6 +4,7 @@ mod adapted;
 mod answers;
 mod assembly;
 mod calibrator;
+mod carried;
 mod classes;
 mod cut;
 mod fitting;
@@ -253,6 +254,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     pruned::check(&request.recipe)?;
     let ours = if request.makes_model() { Path::is_file } else { bundle::is_bundle };
     let stage = Stage::new(&request.output, ours)?;
+    let runtimes = carried::carry(request, &stage, observer)?;
     let keepsake = Keepsake::claim(&request.recipe.calibration)?;
     observer.begin("reading", None);
     let mut model = load(&request.source)?;
@@ -272,6 +274,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
         assembly.engine(spec, judge.max_length())?;
     }
     judge.judge(&mut assembly)?;
+    assembly.runtimes = runtimes;
     let max_length = judge.max_length();
     let manifest = assembly.finish(judge.into_classes(), max_length, cut)?;
     if let Some(keepsake) = keepsake {

@@ -1,15 +1,23 @@
 //! Where the native libraries are.
 //!
-//! They are looked for in this order: the folder or file that a variable names, the folders `runtimes` beside this
-//! program, the user's own folder of runtimes, the system's folders. Never in the current folder, which may hold
-//! anything.
+//! They are looked for in this order: the folder or file that a variable names, the folders of bundles that the user
+//! vouches for ([`bring`]), the folders `runtimes` beside this program, the user's own folder of runtimes, the system's
+//! folders. Never in the current folder, which may hold anything.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+use crate::child;
 use crate::error::{Error, Result};
 
 /// Names another folder of runtimes.
 pub const RUNTIMES: &str = "KILNC_RUNTIMES";
+
+/// Tells children the folders that bundles brought.
+const BROUGHT: &str = "KILNC_BUNDLE_RUNTIMES";
+
+/// The folders that bundles brought, in the order in which they came.
+static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// A native library that kilnc can use.
 #[derive(Debug)]
@@ -23,9 +31,9 @@ pub struct Library {
     /// The PyPI package that brings it, with its version.
     pub package: &'static str,
     /// The folder it has below a folder of runtimes.
-    folder: &'static str,
+    pub folder: &'static str,
     /// Where it is inside the unpacked package.
-    inside: &'static str,
+    pub inside: &'static str,
     /// The beginning of its file name.
     file: &'static str,
     /// The beginning of the name of another file that has to lie beside it.
@@ -121,8 +129,7 @@ impl Library {
 
     /// The command that installs the library where it is looked for.
     pub fn command(&self) -> String {
-        let named = std::env::var_os(RUNTIMES).map(PathBuf::from);
-        let place = named.or_else(user_folder).unwrap_or_else(|| PathBuf::from("runtimes")).join(self.folder);
+        let place = folder().join(self.folder);
         // What a package's extras bring are other packages.
         match self.package.contains('[') {
             true => format!("python3 -m pip install --target {} '{}'", place.display(), self.package),
@@ -139,8 +146,10 @@ impl Library {
     fn folders(&self) -> Vec<PathBuf> {
         let unpacked = |root: PathBuf| root.join(self.folder).join(self.inside);
         let mut folders = Vec::new();
-        if let Some(root) = std::env::var_os(RUNTIMES) {
-            folders.push(unpacked(root.into()));
+        let named = std::env::var_os(RUNTIMES);
+        folders.extend(named.iter().map(|root| unpacked(root.into())));
+        folders.extend(brought().into_iter().map(unpacked));
+        if named.is_some() {
             return folders;
         }
         if let Some(beside) = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())) {
@@ -168,6 +177,41 @@ impl Library {
         let wanted = |path: &PathBuf| begins(path, self.file) && !path.to_string_lossy().contains("providers");
         paths.into_iter().filter(wanted).max()
     }
+}
+
+/// Has libraries looked for in a folder of runtimes that a bundle brought, here and in children. What lies there is run:
+/// the caller has checked it and was told to. Fails where the path cannot be told to children.
+pub fn bring(folder: PathBuf) -> Result<()> {
+    let mut folders = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = || folders.iter().chain([&folder]);
+    let told = std::env::join_paths(all()).map_err(|e| {
+        Error::unsupported(format!("libraries cannot be used in {}: {e}", folder.display()))
+            .hint("move the bundle to a folder without that character in its path")
+    })?;
+    if !folders.contains(&folder) {
+        child::pass_on(BROUGHT, told);
+        folders.push(folder);
+    }
+    Ok(())
+}
+
+/// The folders of runtimes that bundles brought, to this process or to its parent.
+pub fn brought() -> Vec<PathBuf> {
+    let told = std::env::var_os(BROUGHT).unwrap_or_default();
+    let parents = std::env::split_paths(&told).filter(|folder| folder.is_absolute());
+    let own = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    own.iter().cloned().chain(parents).collect()
+}
+
+/// The folder of wheels that bundles take libraries from, where no other is named.
+pub fn wheels() -> PathBuf {
+    folder().join("wheels")
+}
+
+/// The folder of runtimes that things are installed in.
+fn folder() -> PathBuf {
+    let named = std::env::var_os(RUNTIMES).map(PathBuf::from);
+    named.or_else(user_folder).unwrap_or_else(|| PathBuf::from("runtimes"))
 }
 
 /// The user's own folder of runtimes.

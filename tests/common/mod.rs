@@ -179,3 +179,20 @@ pub fn shell(command: &str, place: &Path) -> Ran {
 macro_rules! arguments {
     ($($argument:expr),* $(,)?) => { [$(std::ffi::OsString::from(&$argument)),*] };
 }
+
+/// The folder of wheels that bundles take libraries from, where it has ONNX Runtime for these platforms; without them
+/// what needs them is skipped, loudly, as in [`openvino`].
+pub fn wheels(test: &str, platforms: &[kilnc::runtime::Platform]) -> Option<PathBuf> {
+    use kilnc::bundle::runtimes;
+    let folder = kilnc::runtime::library::wheels();
+    let packages: Vec<_> =
+        platforms.iter().flat_map(|platform| runtimes::packages(kilnc::runtime::Runtime::Ort, *platform)).collect();
+    match runtimes::find(&packages, &folder) {
+        Ok(_) => Some(folder),
+        Err(e) => {
+            assert!(std::env::var_os("KILNC_TEST_STRICT").is_none(), "{test}: {e}");
+            eprintln!("SKIPPED: {test}: {}", e.message());
+            None
+        }
+    }
+}

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::runtimes::RUNTIMES;
 use super::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};
 use crate::runtime::Runtime;
@@ -94,6 +95,13 @@ fn engines_for<'a>(bundle: &'a Bundle, runtimes: &[Runtime], notes: &mut Vec<Str
     let note = |engine: &&EngineEntry| format!("{} is left out: it is for {}", engine.name, engine.runtime);
     notes.extend(others.iter().map(note));
     fit
+}
+
+/// A note on the native libraries of a bundle, which layouts for other programs have no place for.
+fn without_libraries(bundle: &Bundle, notes: &mut Vec<String>) {
+    if !bundle.manifest.runtimes.libraries.is_empty() {
+        notes.push(format!("the libraries in {RUNTIMES}/ are left out: what reads this layout has its own"));
+    }
 }
 
 /// Fails where there is no engine for ONNX Runtime.

@@ -16,6 +16,7 @@ const ARTIFACT: &str = "application/vnd.cncf.model.manifest.v1+json";
 const CONFIG: &str = "application/vnd.cncf.model.config.v1+json";
 const WEIGHT: &str = "application/vnd.cncf.model.weight.v1.raw";
 const WEIGHT_CONFIG: &str = "application/vnd.cncf.model.weight.config.v1.raw";
+const CODE: &str = "application/vnd.cncf.model.code.v1.raw";
 const DOC: &str = "application/vnd.cncf.model.doc.v1.raw";
 
 /// How an image is called.
@@ -110,6 +111,8 @@ fn media_type(bundle: &Bundle, path: &str) -> &'static str {
         WEIGHT
     } else if [MANIFEST, TOKENIZER].contains(&path) || path.starts_with("hub/") {
         WEIGHT_CONFIG
+    } else if bundle.manifest.runtimes.libraries.iter().any(|brought| brought.files.iter().any(|file| file == path)) {
+        CODE
     } else {
         DOC
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Exported, Folder, engines_for, none_fits};
+use super::{Exported, Folder, engines_for, none_fits, without_libraries};
 use crate::bundle::choose::preference;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};
@@ -50,6 +50,7 @@ pub fn export(bundle: &Bundle, repository: &Repository, dir: &Path) -> Result<Ex
         folder.write(&format!("{name}/{LABELS}"), lines.as_bytes())?;
     }
     folder.engine(bundle, engine, &format!("{name}/{}", repository.version), "model.onnx")?;
+    without_libraries(bundle, &mut folder.exported.notes);
     folder.exported.notes.push("requests hold tokens, and are put together where they are of one length".to_owned());
     Ok(folder.done())
 }

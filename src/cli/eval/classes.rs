@@ -43,8 +43,9 @@ impl Labelled for Data {
     }
 
     fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Classifier> {
+        let opened = runtime::open_apart(engine.runtime, &bundle.engine(engine)?, Options::default(), &[]);
         Ok(Classifier {
-            engine: runtime::open_apart(engine.runtime, &bundle.engine(engine)?, Options::default(), &[])?,
+            engine: opened.map_err(|e| bundle.explained(engine.runtime, e))?,
             encoder: TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, bundle.manifest.max_length)?,
         })
     }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Screen;
+use super::{Screen, VouchArgs};
 use crate::answer::{Aggregation, Options};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
@@ -22,6 +22,7 @@ use crate::task::Task;
 Examples:
   kilnc eval sections.kiln --data sections-eval.jsonl
   kilnc eval sections.kiln --data sections-eval.jsonl --engine ort-cpu-int8 --json
+  kilnc eval sections.kiln --data sections-eval.jsonl --key release.pem.pub
   kilnc eval ner.kiln --data conll.jsonl
   kilnc eval squad.kiln --data squad.jsonl --max-answer-length 30
 
@@ -57,10 +58,13 @@ pub struct EvalArgs {
     /// Longest answer to a question, in tokens; 15, if not given.
     #[arg(long, value_name = "N")]
     max_answer_length: Option<usize>,
+    #[command(flatten)]
+    vouch: VouchArgs,
 }
 
 pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
+    args.vouch.check(&bundle, screen)?;
     args.check(bundle.manifest.task)?;
     match bundle.manifest.task {
         Task::TextClassification => engines::score(&classes::Data::read(&args, &bundle)?, &args, &bundle, screen),

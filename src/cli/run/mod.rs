@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::Screen;
+use super::{Screen, VouchArgs};
 use crate::answer::{Aggregation, Answered, Answerer, Join, Options};
+use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::pipeline::Observer;
 use crate::runtime::{self, TextInput};
@@ -29,6 +30,7 @@ Examples:
   kilnc run bert.kiln --text \"the [MASK] is slow\"
   echo \"one text on each line\" | kilnc run sections.kiln
   kilnc run sections.kiln --jsonl texts.jsonl -o answers.jsonl --batch 16
+  kilnc run sections.kiln --key release.pem.pub --text \"a mail server\"
   kilnc run base.onnx --onnx-adapter sections-lora.onnx_adapter --tokenizer checkpoint/tokenizer.json \\
       --labels labels.json --text \"chess engine\"
 
@@ -58,6 +60,8 @@ pub struct RunArgs {
     /// Threads that the engine may use.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    #[command(flatten)]
+    vouch: VouchArgs,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -147,11 +151,14 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     crate::bundle::archive::refuse(&args.bundle)?;
     let mut model = match args.bundle.is_file() {
         true => {
+            args.vouch.refuse()?;
             args.model.open(&args.bundle, args.task.unwrap_or(Task::TextClassification), threads, options, &fits)?
         }
         false => {
             args.model.refuse()?;
-            model::open_bundle(&args.bundle, args.engine.as_deref(), threads, options, &fits, screen)?
+            let bundle = Bundle::open(&args.bundle)?;
+            args.vouch.check(&bundle, screen)?;
+            model::open_bundle(&bundle, args.engine.as_deref(), threads, options, &fits, screen)?
         }
     };
     match claimed {

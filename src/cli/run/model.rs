@@ -17,20 +17,19 @@ pub(super) type Fits<'a> = &'a dyn Fn(Task) -> Result<()>;
 
 /// Opens an engine of a bundle whose files are what the manifest says, and tells the choice.
 pub(super) fn open_bundle(
-    path: &Path,
+    bundle: &Bundle,
     engine: Option<&str>,
     threads: runtime::Options,
     options: Options,
     fits: Fits,
     screen: &Screen,
 ) -> Result<Answerer> {
-    let bundle = Bundle::open(path)?;
     fits(bundle.manifest.task)?;
     let (entry, why) = bundle.choose(engine)?;
     if engine.is_none() {
         screen.note(format!("engine {} on {}, {why}", entry.name, entry.runtime));
     }
-    Answerer::open(&bundle, entry, threads, options)
+    Answerer::open(bundle, entry, threads, options)
 }
 
 /// What a bundle has and an ONNX model has not.

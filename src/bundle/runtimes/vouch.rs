@@ -1,0 +1,81 @@
+//! Uses the libraries that a bundle brings, where the user vouches for it.
+
+use std::collections::BTreeSet;
+
+use rayon::prelude::*;
+
+use super::folder;
+use crate::bundle::{Bundle, DAMAGED, tree};
+use crate::error::{Error, Kind, Result, printable};
+use crate::runtime::{self, Platform, Runtime, library};
+
+impl Bundle {
+    /// Has the native libraries that the bundle brings for this machine used, here and in children, and says whether it
+    /// brings any. They are programs that can do whatever the user can: the caller has been told to trust the bundle, or
+    /// has verified who signed it.
+    ///
+    /// Fails where a file is not the one that the manifest lists, where one is missing, and where there is another.
+    pub fn vouch(&self) -> Result<bool> {
+        let Some(platform) = Platform::here().filter(|platform| self.brings_for(*platform)) else { return Ok(false) };
+        self.check_libraries(platform)?;
+        let dir = self.dir.join(folder(platform));
+        library::bring(std::path::absolute(&dir).map_err(|e| Error::io("reading", &dir, &e))?)?;
+        Ok(true)
+    }
+
+    /// Like [`runtime::available`]; the error also says where the bundle brings what is missing.
+    pub fn available(&self, runtime: Runtime) -> Result<String> {
+        runtime::available(runtime).map_err(|e| self.explained(runtime, e))
+    }
+
+    /// The error of an engine that was not opened, with what of it the bundle brings.
+    pub fn explained(&self, runtime: Runtime, error: Error) -> Error {
+        let Some(told) = self.brought(runtime).filter(|_| error.kind() == Kind::RuntimeMissing) else { return error };
+        let explained = Error::runtime_missing(format!("{}; {told}", error.message()));
+        let explained = error.locations().iter().fold(explained, |explained, place| explained.at(place.as_str()));
+        error.hints().iter().fold(explained, |explained, hint| explained.hint(hint.as_str()))
+    }
+
+    /// What to say of libraries that lie in the bundle unused.
+    fn brought(&self, runtime: Runtime) -> Option<String> {
+        let platform = Platform::here()?;
+        let entry =
+            self.manifest.runtimes.libraries.iter().find(|it| it.platform == platform && it.runtime == runtime)?;
+        let own = std::path::absolute(self.dir.join(folder(platform))).ok();
+        if library::brought().iter().any(|used| Some(used) == own.as_ref()) {
+            return None;
+        }
+        let flags = match self.signature() {
+            Some(_) => "--key FILE, which verifies who signed it, or --trust",
+            None => "--trust",
+        };
+        Some(format!(
+            "the bundle brings {} {}, which is used under {flags}",
+            printable(&entry.package),
+            printable(&entry.version)
+        ))
+    }
+
+    fn brings_for(&self, platform: Platform) -> bool {
+        let prefix = folder(platform) + "/";
+        self.manifest.files.iter().any(|file| file.path.starts_with(&prefix))
+    }
+
+    /// Checks the digests of a platform's libraries, and that no others lie among them: whatever is there is loaded by
+    /// its name alone.
+    fn check_libraries(&self, platform: Platform) -> Result<()> {
+        let prefix = folder(platform) + "/";
+        let here = self.dir.display().to_string();
+        let there: BTreeSet<String> = tree(&self.dir)?.into_iter().filter(|path| path.starts_with(&prefix)).collect();
+        let listed: BTreeSet<&str> = self.manifest.files.iter().map(|file| file.path.as_str()).collect();
+        let listed = || listed.iter().filter(|path| path.starts_with(&prefix));
+        if let Some(path) = listed().find(|path| !there.contains(**path)) {
+            let missing = format!("`{}` is missing, and the manifest lists it", printable(path));
+            return Err(Error::bad_input(missing).at(here).hint(DAMAGED));
+        }
+        if let Some(path) = there.iter().find(|path| !listed().any(|other| other == path)) {
+            return Err(Error::bad_input(format!("the manifest does not list `{}`", printable(path))).at(here));
+        }
+        there.par_iter().try_for_each(|path| self.file(path).map(drop))
+    }
+}
