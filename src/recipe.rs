@@ -42,6 +42,8 @@ pub struct Recipe {
     pub calibration: calibrate::Spec,
     /// What is cut out of the trained model before engines are made of it.
     pub prune: Option<prune::Spec>,
+    /// How engines are timed, where they are: the manifest then says how fast they were.
+    pub bench: Option<BenchSpec>,
     /// Texts on which every engine is held against FP32; those of the calibration or built-in ones, where there are none.
     pub texts: Option<PathBuf>,
     /// Platforms for which the bundle brings the native libraries of its engines, e.g. `linux-x64`.
@@ -82,6 +84,52 @@ impl EngineSpec {
     /// The engine's name in the bundle, e.g. `ort-cpu-int8`.
     pub fn name(&self) -> String {
         format!("{}-{}", self.target.slug(), self.precision)
+    }
+}
+
+/// How engines are timed. In a recipe it is the table `[bench]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BenchSpec {
+    /// Texts at once and their length in tokens; the first decides which engine is the fastest.
+    pub shapes: Vec<[usize; 2]>,
+    /// Rounds in which engines take turns.
+    pub rounds: usize,
+    /// How long each runs in a round at each shape, in seconds.
+    pub seconds: f64,
+}
+
+impl Default for BenchSpec {
+    fn default() -> BenchSpec {
+        BenchSpec { shapes: vec![[1, 128], [8, 128]], rounds: 5, seconds: 0.5 }
+    }
+}
+
+impl BenchSpec {
+    /// Fails where nothing would be measured, or without end.
+    pub fn check(&self) -> Result<()> {
+        let fits = |[rows, length]: &[usize; 2]| (1..=1024).contains(rows) && (2..=1 << 20).contains(length);
+        let wrong = if self.shapes.is_empty() || !self.shapes.iter().all(fits) {
+            "shapes: expected pairs of 1…1024 texts and their length in tokens, such as [[1, 128]]"
+        } else if !(1..=1000).contains(&self.rounds) {
+            "rounds: expected 1…1000"
+        } else if !(self.seconds > 0.0 && self.seconds <= 3600.0) {
+            "seconds: expected more than 0 and at most 3600"
+        } else {
+            return Ok(());
+        };
+        Err(Error::bad_input(format!("bench.{wrong}")))
+    }
+
+    /// The shapes with texts that a model can read, each once.
+    pub fn shapes_up_to(&self, max_length: usize) -> Vec<[usize; 2]> {
+        let mut shapes: Vec<[usize; 2]> = Vec::new();
+        for shape in self.shapes.iter().map(|[rows, length]| [*rows, max_length.min(*length)]) {
+            if !shapes.contains(&shape) {
+                shapes.push(shape);
+            }
+        }
+        shapes
     }
 }
 

@@ -322,3 +322,38 @@ fn a_disk_that_is_full_leaves_the_old_output() {
     assert_eq!(names(place.path()), ["tiny.kiln"]);
     assert_eq!(fs::read(out.join("manifest.json")).unwrap(), before);
 }
+
+#[test]
+fn engines_are_timed_where_that_is_asked_for_and_the_fastest_is_taken() {
+    let place = place();
+    let out = place.path().join("tiny.kiln");
+    let recipe = place.path().join("recipe.toml");
+    let build = arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out, "--json"];
+    let bench = "[bench]\nshapes = [[1, 8], [2, 400]]\nrounds = 1\nseconds = 0.01\n";
+    fs::write(&recipe, bench).unwrap();
+    let manifest = kilnc(&build).expect(0).json();
+    let engines = manifest["bench"]["engines"].as_array().unwrap();
+    let fastest = engines.iter().min_by(|a, b| {
+        let mean = |engine: &Value| engine["points"][0]["mean_ms"].as_f64().unwrap();
+        mean(a).total_cmp(&mean(b))
+    });
+    assert_eq!(engines.len(), 2);
+    assert_eq!(engines[0]["points"][1]["length"], manifest["max_length"]);
+    assert_eq!(manifest["varying"], serde_json::json!(["manifest.json"]));
+    let said = kilnc(arguments!["run", out, "--text", "the movie"]).expect(0).stderr;
+    let engine = fastest.unwrap()["engine"].as_str().unwrap();
+    assert!(
+        said.contains(&format!("engine {engine} on ")) && said.contains(" ms on such a processor when it was"),
+        "{said}"
+    );
+    assert!(kilnc(arguments!["inspect", out]).expect(0).stdout.contains("1 × 8 tokens in "));
+    for (wrong, said) in [
+        ("shapes = []", "bench.shapes: expected pairs of 1…1024 texts and their length in tokens"),
+        ("rounds = 0", "bench.rounds: expected 1…1000"),
+        ("seconds = 0.0", "bench.seconds: expected more than 0 and at most 3600"),
+    ] {
+        fs::write(&recipe, format!("[bench]\n{wrong}\n")).unwrap();
+        let stderr = kilnc(&build).expect(2).stderr;
+        assert!(stderr.contains(said), "{stderr}");
+    }
+}

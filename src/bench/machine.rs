@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::runtime::Nvidia;
 use crate::runtime::library::{self, Library};
+use crate::runtime::{Nvidia, Processor};
 
 /// The machine, as far as the system tells.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ impl Machine {
             gpus: nvidia.gpus,
             driver: nvidia.driver,
             libraries: library::ALL.iter().filter_map(found).collect(),
-            cpu: field(&["model name"]).map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, v)| v.trim().to_owned()),
+            cpu: Processor::here().name,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             features: FEATURES.iter().filter(|name| flags.contains(name)).map(|name| (*name).to_owned()).collect(),
             memory_bytes: kilobytes.and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024,

@@ -1,16 +1,18 @@
 //! Which engine of a bundle is used on a machine, and why.
 
+use std::collections::BTreeMap;
+
 use super::{Bundle, EngineEntry};
 use crate::error::{Error, Result, nearest, printable};
 use crate::precision::Precision;
-use crate::runtime::Runtime;
+use crate::runtime::{Processor, Runtime};
 
 impl Bundle {
     /// The engine of that name, or without a name the best one that can run here, with the reason for the choice.
     pub fn choose(&self, name: Option<&str>) -> Result<(&EngineEntry, String)> {
         match name {
             Some(name) => Ok((self.named(name)?, "as asked".to_owned())),
-            None => self.best(bf16_here(), |runtime| self.available(runtime)),
+            None => self.best(&Processor::here(), |runtime| self.available(runtime)),
         }
     }
 
@@ -28,41 +30,91 @@ impl Bundle {
     }
 
     /// The first engine in the order of preference whose runtime is there. The reason names those before it.
-    fn best(&self, bf16: bool, available: impl Fn(Runtime) -> Result<String>) -> Result<(&EngineEntry, String)> {
+    fn best(
+        &self,
+        processor: &Processor,
+        available: impl Fn(Runtime) -> Result<String>,
+    ) -> Result<(&EngineEntry, String)> {
         let mut order: Vec<&EngineEntry> = self.manifest.engines.iter().collect();
-        order.sort_by_key(|engine| preference_with(engine.runtime, engine.precision, bf16));
+        order.sort_by_key(|engine| preference_on(processor, engine.runtime, engine.precision));
+        let timed = self.timings(processor);
+        if let Some(timed) = &timed {
+            // Stable: engines that were not timed, such as plans, keep their places before and after those that were.
+            let mut measured: Vec<&EngineEntry> =
+                order.iter().copied().filter(|engine| timed.contains_key(engine.name.as_str())).collect();
+            measured.sort_by(|a, b| timed[a.name.as_str()].total_cmp(&timed[b.name.as_str()]));
+            let mut next = measured.into_iter();
+            for place in order.iter_mut().filter(|engine| timed.contains_key(engine.name.as_str())) {
+                *place = next.next().unwrap_or(place);
+            }
+        }
         let mut why_not = Vec::new();
         for engine in order {
             match available(engine.runtime) {
-                Ok(_) => return Ok((engine, self.reason(&why_not, bf16))),
+                Ok(_) => {
+                    let milliseconds = timed.as_ref().and_then(|timed| timed.get(engine.name.as_str()).copied());
+                    return Ok((engine, self.reason(&why_not, processor, milliseconds)));
+                }
                 Err(e) => why_not.push(format!("{}: {}", engine.name, e.message())),
             }
         }
         Err(Error::runtime_missing("none of the bundle's engines can run here").at(why_not.join("; ")))
     }
 
-    fn reason(&self, why_not: &[String], bf16: bool) -> String {
-        let told = match why_not {
-            [] => "the fastest of the bundle".to_owned(),
-            others => format!("the fastest that runs here; not {}", others.join("; ")),
-        };
-        let last = |engine: &&EngineEntry| !bf16 && engine.precision == Precision::Bf16;
-        match self.manifest.engines.iter().find(last) {
-            Some(engine) => format!("{told}; {} goes last: this processor has no products in bf16", engine.name),
-            None => told,
-        }
+    /// How long engines took when the bundle was built on such a processor, in milliseconds at the first point.
+    fn timings(&self, processor: &Processor) -> Option<BTreeMap<&str, f64>> {
+        let bench = self.manifest.bench.as_ref().filter(|bench| bench.processor == processor.name)?;
+        let first = |engine: &'_ super::BenchedEngine| engine.points.first().map(|point| point.mean_ms);
+        Some(bench.engines.iter().filter_map(|engine| Some((engine.engine.as_str(), first(engine)?))).collect())
     }
+
+    fn reason(&self, why_not: &[String], processor: &Processor, milliseconds: Option<f64>) -> String {
+        let mut told = match (why_not, milliseconds) {
+            ([], None) => "the fastest of the bundle".to_owned(),
+            ([], Some(ms)) => format!("the fastest of the bundle: {ms:.1} ms on such a processor when it was built"),
+            (others, _) => format!("the fastest that runs here; not {}", others.join("; ")),
+        };
+        if milliseconds.is_some() {
+            return told;
+        }
+        for (is, why) in [
+            (is_last_for_bf16 as fn(&Processor, &EngineEntry) -> bool, "has no products in bf16"),
+            (is_last_for_8_bits, "adds products of 8 bits in 16, where they saturate"),
+        ] {
+            let last: Vec<&str> =
+                self.manifest.engines.iter().filter(|it| is(processor, it)).map(|it| it.name.as_str()).collect();
+            if !last.is_empty() {
+                let go = if last.len() == 1 { "goes" } else { "go" };
+                told += &format!("; {} {go} last: this processor {why}", last.join(", "));
+            }
+        }
+        told
+    }
+}
+
+fn is_last_for_bf16(processor: &Processor, engine: &EngineEntry) -> bool {
+    !processor.bf16 && engine.precision == Precision::Bf16
+}
+
+fn is_last_for_8_bits(processor: &Processor, engine: &EngineEntry) -> bool {
+    saturates(processor, engine.runtime, engine.precision)
+}
+
+/// Whether sums of 8-bit products are not what they were where the engine was checked. tract adds in 32 bits.
+fn saturates(processor: &Processor, runtime: Runtime, precision: Precision) -> bool {
+    !processor.exact_8_bits && precision.is_fitted() && matches!(runtime, Runtime::Ort | Runtime::OpenVino)
 }
 
 /// The order in which engines are tried where nothing is known of the processor.
 pub(super) fn preference(runtime: Runtime, precision: Precision) -> (u8, u8, u8) {
-    preference_with(runtime, precision, true)
+    let any = Processor { name: String::new(), bf16: true, exact_8_bits: true };
+    preference_on(&any, runtime, precision)
 }
 
 /// The order in which engines are tried: fastest first. A GPU goes before all else and tract after it; between the
 /// runtimes for CPUs, the number format decides. Without instructions for it, BF16 is computed in 32 bits and costs its
-/// conversions.
-fn preference_with(runtime: Runtime, precision: Precision, bf16: bool) -> (u8, u8, u8) {
+/// conversions; where 8 bits saturate, answers that were checked go first.
+fn preference_on(processor: &Processor, runtime: Runtime, precision: Precision) -> (u8, u8, u8) {
     let (machine, library) = match runtime {
         Runtime::TensorRtRtx => (0, 0),
         Runtime::OpenVino => (1, 0),
@@ -71,39 +123,24 @@ fn preference_with(runtime: Runtime, precision: Precision, bf16: bool) -> (u8, u
         Runtime::Web => (3, 0),
     };
     let format = match precision {
+        Precision::Bf16 if processor.bf16 => 3,
+        Precision::Bf16 => 8,
+        _ if saturates(processor, runtime, precision) => 9,
         Precision::Int8 => 0,
         Precision::Int8Fast => 1,
         Precision::Int8Static => 2,
-        Precision::Bf16 if bf16 => 3,
         Precision::Int8Weights => 4,
         Precision::Int4 => 5,
         Precision::Fp16 => 6,
         Precision::Fp32 => 7,
-        Precision::Bf16 => 8,
     };
     (machine, format, library)
-}
-
-/// Whether the processor multiplies in BF16.
-#[cfg(target_arch = "x86_64")]
-fn bf16_here() -> bool {
-    std::arch::is_x86_feature_detected!("avx512bf16")
-}
-
-#[cfg(target_arch = "aarch64")]
-fn bf16_here() -> bool {
-    std::arch::is_aarch64_feature_detected!("bf16")
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn bf16_here() -> bool {
-    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::{Manifest, SCHEMA};
+    use crate::bundle::{BenchEntry, BenchedEngine, BenchedPoint, Manifest, SCHEMA};
 
     fn bundle(engines: &[(&str, &str, &str)]) -> Bundle {
         let engine = |(name, runtime, precision): &(&str, &str, &str)| {
@@ -120,12 +157,14 @@ mod tests {
         Bundle { dir: "b".into(), manifest: Manifest::parse(&manifest.to_string()).unwrap() }
     }
 
-    fn told(bundle: &Bundle, bf16: bool, there: &[Runtime]) -> Result<String> {
+    const NEW: Processor = Processor { name: String::new(), bf16: true, exact_8_bits: true };
+
+    fn told(bundle: &Bundle, processor: &Processor, there: &[Runtime]) -> Result<String> {
         let available = |runtime| match there.contains(&runtime) {
             true => Ok("1".to_owned()),
             false => Err(Error::runtime_missing(format!("{runtime} is not found"))),
         };
-        bundle.best(bf16, available).map(|(engine, why)| format!("{}: {why}", engine.name))
+        bundle.best(processor, available).map(|(engine, why)| format!("{}: {why}", engine.name))
     }
 
     #[test]
@@ -154,25 +193,61 @@ mod tests {
         ]);
         let cpu = [Runtime::Ort, Runtime::OpenVino, Runtime::Tract];
         assert_eq!(
-            told(&all, true, &cpu).unwrap(),
+            told(&all, &NEW, &cpu).unwrap(),
             "ov: the fastest that runs here; not plan: TensorRT for RTX is not found"
         );
         assert_eq!(
-            told(&all, true, &cpu[2..]).unwrap(),
+            told(&all, &NEW, &cpu[2..]).unwrap(),
             "tract: the fastest that runs here; not plan: TensorRT for RTX is not found; ov: OpenVINO is not found; ort: \
              ONNX Runtime is not found"
         );
-        let none = told(&bundle(&[("ort", "ort", "int8")]), true, &[]).unwrap_err();
+        let none = told(&bundle(&[("ort", "ort", "int8")]), &NEW, &[]).unwrap_err();
         assert_eq!((none.message(), none.exit_code()), ("none of the bundle's engines can run here", 4));
     }
 
     #[test]
     fn bf16_goes_last_where_the_processor_has_no_products_in_it() {
         let both = bundle(&[("ov-fp32", "openvino", "fp32"), ("ov-bf16", "openvino", "bf16")]);
-        assert_eq!(told(&both, true, &[Runtime::OpenVino]).unwrap(), "ov-bf16: the fastest of the bundle");
+        assert_eq!(told(&both, &NEW, &[Runtime::OpenVino]).unwrap(), "ov-bf16: the fastest of the bundle");
         assert_eq!(
-            told(&both, false, &[Runtime::OpenVino]).unwrap(),
+            told(&both, &Processor { bf16: false, ..NEW }, &[Runtime::OpenVino]).unwrap(),
             "ov-fp32: the fastest of the bundle; ov-bf16 goes last: this processor has no products in bf16"
         );
+    }
+
+    #[test]
+    fn engines_in_8_bits_go_last_where_their_sums_saturate() {
+        let old = Processor { exact_8_bits: false, ..NEW };
+        let there = [Runtime::Ort, Runtime::OpenVino, Runtime::Tract];
+        let both = bundle(&[("ov", "openvino", "int8"), ("ort", "ort", "int8-fast"), ("plain", "ort", "fp32")]);
+        assert_eq!(
+            told(&both, &old, &there).unwrap(),
+            "plain: the fastest of the bundle; ov, ort go last: this processor adds products of 8 bits in 16, where they \
+             saturate"
+        );
+        let tract = bundle(&[("exact", "tract", "int8"), ("plain", "tract", "fp32")]);
+        assert_eq!(told(&tract, &old, &there).unwrap(), "exact: the fastest of the bundle");
+    }
+
+    #[test]
+    fn what_was_timed_on_such_a_processor_decides() {
+        let engines = [("plan", "tensor-rt-rtx", "fp16"), ("ov", "openvino", "int8"), ("ort", "ort", "int8")];
+        let mut timed = bundle(&engines);
+        let engine = |name: &str, mean_ms| BenchedEngine {
+            engine: name.to_owned(),
+            points: vec![BenchedPoint { batch: 1, length: 8, mean_ms, p99_ms: mean_ms }],
+        };
+        let engines = vec![engine("ov", 3.0), engine("ort", 2.0)];
+        timed.manifest.bench = Some(BenchEntry { processor: "this".to_owned(), threads: 2, rounds: 5, engines });
+        let there = [Runtime::Ort, Runtime::OpenVino];
+        let this = Processor { name: "this".to_owned(), ..NEW };
+        assert_eq!(
+            told(&timed, &this, &there).unwrap(),
+            "ort: the fastest that runs here; not plan: TensorRT for RTX is not found"
+        );
+        timed.manifest.engines.remove(0);
+        let such = "ort: the fastest of the bundle: 2.0 ms on such a processor when it was built";
+        assert_eq!(told(&timed, &this, &there).unwrap(), such);
+        assert_eq!(told(&timed, &NEW, &there).unwrap(), "ov: the fastest of the bundle");
     }
 }

@@ -57,6 +57,9 @@ pub struct Manifest {
     pub vocabulary: Option<CutReport>,
     /// The engines.
     pub engines: Vec<EngineEntry>,
+    /// How fast they were where it was built, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bench: Option<BenchEntry>,
     /// Engines that were asked for and could not be made here.
     pub skipped: Vec<Skipped>,
     /// The native libraries that it brings, where it brings any.
@@ -232,6 +235,41 @@ pub struct GateEntry {
     /// The share of right answers, where all texts have labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
+}
+
+/// Timings of engines, side by side.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BenchEntry {
+    /// What the processor's maker calls it.
+    pub processor: String,
+    /// Threads of each engine.
+    pub threads: usize,
+    /// Rounds in which engines took turns.
+    pub rounds: usize,
+    /// Those that could run there.
+    pub engines: Vec<BenchedEngine>,
+}
+
+/// Timings of one engine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BenchedEngine {
+    /// Its name.
+    pub engine: String,
+    /// By what was asked.
+    pub points: Vec<BenchedPoint>,
+}
+
+/// The latency of texts of one length.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct BenchedPoint {
+    /// How many texts at once.
+    pub batch: usize,
+    /// Their length in tokens.
+    pub length: usize,
+    /// Mean, in milliseconds.
+    pub mean_ms: f64,
+    /// 99th percentile, in milliseconds.
+    pub p99_ms: f64,
 }
 
 /// Shares of right answers.

@@ -48,6 +48,10 @@ pub struct BuildArgs {
     /// Bounds for every quantized engine, e.g. agreement=0.985,accuracy_drop=0.005.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
+    /// Times the engines here, side by side: the manifest says how fast they were, and on such a processor the fastest is
+    /// taken.
+    #[arg(long)]
+    bench: bool,
     /// Takes the native libraries of the engines along for these platforms, apart by commas: linux-x64, linux-arm64,
     /// windows-x64, macos-arm64.
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
@@ -80,6 +84,9 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
     recipe.max_length = args.texts.max_length.or(recipe.max_length);
     if !args.runtimes.is_empty() {
         recipe.runtimes = args.runtimes;
+    }
+    if args.bench {
+        recipe.bench.get_or_insert_default();
     }
     recipe.wheels = args.wheels.or(recipe.wheels);
     output::check_apart(&args.output, args.recipe.as_deref())?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Screen, compile};
 use crate::adapter::{self, hub};
 use crate::bundle::runtimes::LibraryEntry;
-use crate::bundle::{self, Bundle, LicenceEntry, Manifest};
+use crate::bundle::{self, BenchEntry, BenchedPoint, Bundle, LicenceEntry, Manifest};
 use crate::calibrate;
 use crate::checkpoint::{Checkpoint, read_weights};
 use crate::error::{Error, Result, printable, printable_sentence};
@@ -165,6 +165,15 @@ fn describe_bundle(manifest: &Manifest) -> String {
             let checks = if checks.is_empty() { "not checked".to_owned() } else { checks.join(", ") };
             out += &format!("           against {} on {}: {checks} ({})\n", gate.against, gate.on, gate.ran_by);
         }
+        let timed = manifest.bench.iter().flat_map(|bench| &bench.engines).find(|timed| timed.engine == engine.name);
+        if let Some(timed) = timed {
+            let point = |p: &BenchedPoint| format!("{} × {} tokens in {:.2} ms", p.batch, p.length, p.mean_ms);
+            out += &format!("           {}\n", timed.points.iter().map(point).collect::<Vec<_>>().join(", "));
+        }
+    }
+    if let Some(bench) = &manifest.bench {
+        let BenchEntry { processor, threads, rounds, .. } = bench;
+        out += &format!("timed    on {} with {threads} threads in {rounds} rounds\n", printable(processor));
     }
     for entry in &manifest.runtimes.libraries {
         out += &library(entry, manifest);

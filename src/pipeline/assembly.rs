@@ -13,7 +13,9 @@ use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, Tens
 use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
 use crate::bundle::runtimes::Brought;
-use crate::bundle::{self, AdapterEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, Skipped, ZerosEntry};
+use crate::bundle::{
+    self, AdapterEntry, BenchEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, Skipped, ZerosEntry,
+};
 use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
 use crate::ir::{Graph, ValueId};
@@ -67,6 +69,8 @@ pub(super) struct Assembly<'a> {
     pub made: Vec<Made>,
     /// The native libraries that it brings.
     pub runtimes: Brought,
+    /// How fast its engines were.
+    pub bench: Option<BenchEntry>,
     skipped: Vec<Skipped>,
     /// The name of the one model that is made, where the output is no bundle.
     model_file: Option<String>,
@@ -95,6 +99,7 @@ impl<'a> Assembly<'a> {
             fingerprint: Fingerprint::default(),
             made: Vec::new(),
             runtimes: Brought::default(),
+            bench: None,
             skipped: Vec::new(),
             model_file,
         })
@@ -244,6 +249,7 @@ impl<'a> Assembly<'a> {
         let own = Some(whole).filter(|path| path.starts_with(&self.model.checkpoint.dir));
         super::pruned::forget_vocabulary(self.stage)?;
         let sources = self.model.checkpoint.files.iter().chain(own);
+        let timed = self.bench.is_some().then(|| bundle::MANIFEST.to_owned());
         let mut manifest = Manifest {
             schema: bundle::SCHEMA.to_owned(),
             kilnc: env!("CARGO_PKG_VERSION").to_owned(),
@@ -262,7 +268,8 @@ impl<'a> Assembly<'a> {
             calibration: self.calibrator.entry()?,
             pruning: cut.pruning,
             vocabulary: cut.vocabulary,
-            varying: self.made.iter().flat_map(|made| varying(&made.entry)).collect(),
+            varying: self.made.iter().flat_map(|made| varying(&made.entry)).chain(timed).collect(),
+            bench: self.bench,
             engines: self.made.into_iter().map(|made| made.entry).collect(),
             skipped: self.skipped,
             runtimes: self.runtimes,

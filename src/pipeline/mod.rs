@@ -17,6 +17,7 @@ mod plans;
 mod pruned;
 mod stored;
 mod tensorrt;
+mod timed;
 mod unmerged;
 mod vocabulary;
 
@@ -33,7 +34,7 @@ use crate::ir::{Graph, Role};
 use crate::output::{self, Stage};
 use crate::passes::{FirstToken, FuseQkv, Manager};
 use crate::precision::Precision;
-use crate::recipe::Recipe;
+use crate::recipe::{BenchSpec, Recipe};
 use crate::target::Target;
 use crate::task::Task;
 use crate::verify::{Verified, verify};
@@ -252,6 +253,7 @@ impl BuildRequest {
 pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest> {
     request.check()?;
     pruned::check(&request.recipe)?;
+    request.recipe.bench.as_ref().map(BenchSpec::check).transpose()?;
     let ours = if request.makes_model() { Path::is_file } else { bundle::is_bundle };
     let stage = Stage::new(&request.output, ours)?;
     let runtimes = carried::carry(request, &stage, observer)?;
@@ -276,6 +278,9 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     judge.judge(&mut assembly)?;
     assembly.runtimes = runtimes;
     let max_length = judge.max_length();
+    if let Some(spec) = &request.recipe.bench {
+        assembly.bench = Some(timed::time(spec, &assembly.made, max_length, observer)?);
+    }
     let manifest = assembly.finish(judge.into_classes(), max_length, cut)?;
     if let Some(keepsake) = keepsake {
         keepsake.put(&calibrator, &model)?;

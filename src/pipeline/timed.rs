@@ -1,0 +1,61 @@
+//! Times the engines of a bundle on this machine.
+
+use super::Observer;
+use super::assembly::Made;
+use crate::bench::{self, Contestant, Settings, TokenBatch, Workload};
+use crate::bundle::{BenchEntry, BenchedEngine, BenchedPoint};
+use crate::error::{Error, Result};
+use crate::recipe::BenchSpec;
+use crate::runtime::{self, Options, Processor};
+
+/// Measures every engine that runs here, side by side; none are left out silently.
+pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer: &dyn Observer) -> Result<BenchEntry> {
+    let mut contestants = Vec::new();
+    for engine in made {
+        match runtime::available(engine.entry.runtime) {
+            Ok(_) => contestants.push(Contestant {
+                name: engine.entry.name.clone(),
+                file: engine.onnx.clone(),
+                runtime: engine.entry.runtime,
+                adapters: Vec::new(),
+            }),
+            Err(e) => observer.warn(&format!("{} is not timed: {}", engine.entry.name, e.message())),
+        }
+    }
+    let threads = Options::default().threads;
+    let processor = Processor::here().name;
+    let mut entry = BenchEntry { processor, threads, rounds: spec.rounds, engines: Vec::new() };
+    if contestants.is_empty() {
+        return Ok(entry);
+    }
+    let workloads: Vec<Workload> = spec.shapes_up_to(max_length).into_iter().map(workload).collect();
+    let settings = Settings { threads, rounds: spec.rounds, seconds: spec.seconds, seed: 1, ..Settings::default() };
+    observer.begin("timing", Some((spec.rounds * contestants.len()) as u64));
+    let progress = |_: &str| {
+        observer.advance(1);
+        true
+    };
+    let report = bench::measure(&contestants, &workloads, &settings, &progress)?;
+    for engine in report.engines {
+        if let Some(why) = engine.failed {
+            return Err(Error::runtime_missing(format!("{} cannot be timed: {why}", engine.name)));
+        }
+        let point = |point: bench::PointMeasured| BenchedPoint {
+            batch: point.asked.batch,
+            length: point.asked.length.unwrap_or_default(),
+            mean_ms: point.mean_ms,
+            p99_ms: point.p99_ms,
+        };
+        entry
+            .engines
+            .push(BenchedEngine { engine: engine.name, points: engine.points.into_iter().map(point).collect() });
+    }
+    observer.done(&format!("{} engines timed in {} rounds", entry.engines.len(), spec.rounds));
+    Ok(entry)
+}
+
+fn workload([rows, length]: [usize; 2]) -> Workload {
+    // Numbers that any vocabulary has.
+    let ids = (0..rows * length).map(|i| 1 + (i % 4) as i64).collect();
+    Workload::full(TokenBatch::full(rows, length, ids))
+}
