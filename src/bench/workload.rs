@@ -122,6 +122,11 @@ impl TokenBatch {
         TokenBatch { rows, length, segments: vec![0; ids.len()], ids, real: vec![length; rows], texts: Vec::new() }
     }
 
+    /// Texts of one length, of numbers that any vocabulary has.
+    pub fn of_any_vocabulary(rows: usize, length: usize) -> TokenBatch {
+        TokenBatch::full(rows, length, (0..rows * length).map(|i| 1 + (i % 4) as i64).collect())
+    }
+
     /// Texts as a tokenizer makes them, padded to the longest.
     fn encode(encoder: &TextEncoder, examples: &[&Example]) -> Result<TokenBatch> {
         let named = encoder.encode(examples)?;

@@ -28,7 +28,9 @@ pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer:
     if contestants.is_empty() {
         return Ok(entry);
     }
-    let workloads: Vec<Workload> = spec.shapes_up_to(max_length).into_iter().map(workload).collect();
+    let shapes = spec.shapes_up_to(max_length).into_iter();
+    let workloads: Vec<Workload> =
+        shapes.map(|[rows, length]| Workload::full(TokenBatch::of_any_vocabulary(rows, length))).collect();
     let settings = Settings { threads, rounds: spec.rounds, seconds: spec.seconds, seed: 1, ..Settings::default() };
     observer.begin("timing", Some((spec.rounds * contestants.len()) as u64));
     let progress = |_: &str| {
@@ -52,10 +54,4 @@ pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer:
     }
     observer.done(&format!("{} engines timed in {} rounds", entry.engines.len(), spec.rounds));
     Ok(entry)
-}
-
-fn workload([rows, length]: [usize; 2]) -> Workload {
-    // Numbers that any vocabulary has.
-    let ids = (0..rows * length).map(|i| 1 + (i % 4) as i64).collect();
-    Workload::full(TokenBatch::full(rows, length, ids))
 }

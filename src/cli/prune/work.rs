@@ -96,8 +96,6 @@ impl<'a> Work<'a> {
         };
         let contestants = [contestant("trained", trained), contestant("pruned", made)];
         let [rows, length] = self.args.shape;
-        // Numbers that any vocabulary has.
-        let ids = (0..rows * length).map(|i| 1 + (i % 4) as i64).collect();
         let rounds = self.args.rounds as usize;
         let settings =
             Settings { threads: Options::default().threads, rounds, seconds: 0.5, seed: 1, ..Settings::default() };
@@ -106,7 +104,7 @@ impl<'a> Work<'a> {
             screen.advance(1);
             true
         };
-        let batch = Workload::full(TokenBatch::full(rows, length, ids));
+        let batch = Workload::full(TokenBatch::of_any_vocabulary(rows, length));
         let measured = bench::measure(&contestants, &[batch], &settings, &progress)?;
         if let Some((name, why)) = measured.engines.iter().find_map(|e| Some((&e.name, e.failed.as_ref()?))) {
             screen.warn(&format!("the {name} engine was not timed: {why}"));
