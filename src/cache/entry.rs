@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kept, Key};
+use super::key::Key;
 use crate::digest::{self, Digester};
 use crate::error::{Error, Result, printable};
 
@@ -25,6 +25,21 @@ const LONGEST: u64 = 64 << 20;
 
 /// What is copied at once, in bytes.
 const PIECE: usize = 1 << 20;
+
+/// An entry, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct Kept {
+    /// Its key.
+    pub key: String,
+    /// What it is, e.g. `engine`.
+    pub kind: String,
+    /// What people call it.
+    pub name: String,
+    /// The length of its files.
+    pub bytes: u64,
+    /// When it was last used, in seconds since 1970.
+    pub used: u64,
+}
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Entry {

@@ -10,6 +10,7 @@
 //! wins. Nothing is synced to the disk: what a power cut leaves does not have its digest, and is made again.
 
 mod entry;
+mod key;
 mod work;
 
 use std::fs;
@@ -21,11 +22,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::checkpoint::json;
-use crate::digest;
 use crate::error::{Error, Result};
 
 use entry::{ENTRY, Entry, Lost, VALUE};
 use work::Work;
+
+pub use entry::Kept;
+pub use key::Key;
 
 /// Names another folder; `off` turns the cache off.
 pub const CACHE: &str = "KILNC_CACHE";
@@ -39,25 +42,6 @@ pub struct Cache {
     dir: PathBuf,
 }
 
-/// What an entry is found by.
-#[derive(Debug)]
-pub struct Key {
-    kind: &'static str,
-    name: String,
-    from: serde_json::Value,
-    digest: String,
-}
-
-impl Key {
-    /// The key of a thing of that kind which follows from `from` and nothing else. `name` is what people call it.
-    pub fn new(kind: &'static str, name: &str, from: &impl Serialize) -> Result<Key> {
-        let from = serde_json::to_value(from).map_err(|e| Error::bug(format!("a key of the cache: {e}")))?;
-        // Objects of `serde_json` are in the order of their names.
-        let digest = digest::of(format!("{kind}\n{from}").as_bytes());
-        Ok(Key { kind, name: name.to_owned(), from, digest })
-    }
-}
-
 /// What looking for an entry came to.
 #[derive(Debug, PartialEq)]
 pub enum Fetched<V> {
@@ -67,21 +51,6 @@ pub enum Fetched<V> {
     Miss,
     /// There was one, which is not as it was written: for this reason. It has been set aside.
     Damaged(String),
-}
-
-/// An entry, for people.
-#[derive(Clone, Debug, Serialize)]
-pub struct Kept {
-    /// Its key.
-    pub key: String,
-    /// What it is, e.g. `engine`.
-    pub kind: String,
-    /// What people call it.
-    pub name: String,
-    /// The length of its files.
-    pub bytes: u64,
-    /// When it was last used, in seconds since 1970.
-    pub used: u64,
 }
 
 /// What may stay.

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::parts::Package;
-use super::wheel::normalized;
+use super::parts::{Package, normalized};
 use crate::error::{Error, Result};
 use crate::runtime::Platform;
 

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use super::wheel::normalized;
 use crate::runtime::library::{Library, ONNX_RUNTIME, OPENVINO};
 use crate::runtime::{Platform, Runtime};
 
@@ -142,6 +141,12 @@ impl Plan {
         }
         plan
     }
+}
+
+/// The name of a package in that of a wheel: what stands between letters and digits is one underscore.
+pub fn normalized(name: &str) -> String {
+    let words = name.split(['-', '_', '.']).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("_").to_lowercase()
 }
 
 #[cfg(test)]

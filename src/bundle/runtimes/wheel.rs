@@ -12,7 +12,7 @@ use zip::ZipArchive;
 use zip::result::{ZipError, ZipResult};
 
 use super::find::{self, Found};
-use super::parts::Package;
+use super::parts::{Package, normalized};
 use super::record::{self, Recorded};
 use crate::checkpoint::json::file_name;
 use crate::digest::hex;
@@ -160,12 +160,6 @@ impl Wheel {
         self.copy(&name, LONGEST_TEXT, &mut bytes)?;
         String::from_utf8(bytes).map_err(|_| self.refuse(format!("{name} is not UTF-8")))
     }
-}
-
-/// The name of a package in that of a wheel: what stands between letters and digits is one underscore.
-pub fn normalized(name: &str) -> String {
-    let words = name.split(['-', '_', '.']).filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join("_").to_lowercase()
 }
 
 fn open_plain(path: &Path) -> Result<File> {
