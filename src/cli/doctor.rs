@@ -8,7 +8,7 @@ use super::Screen;
 use crate::bundle::runtimes;
 use crate::error::Result;
 use crate::runtime::library::{self, Library};
-use crate::runtime::{self, Device, Platform, Runtime};
+use crate::runtime::{self, Device, Platform, Processor, Runtime};
 
 #[derive(Serialize)]
 struct Finding {
@@ -21,13 +21,16 @@ struct Finding {
 }
 
 pub fn run(screen: &Screen) -> Result<()> {
-    let mut findings = vec![Finding {
-        name: "tract",
-        purpose: "runs plain engines, without any native library",
-        found: true,
-        detail: "compiled in".to_owned(),
-        command: None,
-    }];
+    let mut findings = vec![
+        processor(&Processor::here()),
+        Finding {
+            name: "tract",
+            purpose: "runs plain engines, without any native library",
+            found: true,
+            detail: "compiled in".to_owned(),
+            command: None,
+        },
+    ];
     findings.extend(library::ALL.into_iter().map(look));
     findings.push(wheels(&library::wheels()));
     screen.result(&findings, |findings| {
@@ -46,6 +49,22 @@ pub fn run(screen: &Screen) -> Result<()> {
             })
             .collect()
     })
+}
+
+/// What of the processor decides between engines.
+fn processor(processor: &Processor) -> Finding {
+    let sums = match processor.exact_8_bits {
+        true => "adds products of 8 bits in 32",
+        false => "adds products of 8 bits in 16, where they saturate: engines in 8 bits go last",
+    };
+    let bf16 = if processor.bf16 { "multiplies in bf16" } else { "has no products in bf16" };
+    Finding {
+        name: "processor",
+        purpose: "decides which engine is taken",
+        found: true,
+        detail: format!("{}: {sums}; {bf16}", processor.name),
+        command: None,
+    }
 }
 
 /// For which platforms bundles can bring libraries, as far as the folder of wheels has them.
@@ -97,5 +116,19 @@ fn look(library: &'static Library) -> Finding {
         Err(e) => {
             Finding { name, purpose, found: false, detail: e.message().to_owned(), command: Some(library.command()) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_is_told_with_what_it_means() {
+        let old = Processor { name: "Xeon E5".to_owned(), bf16: false, exact_8_bits: false };
+        let expected = "Xeon E5: adds products of 8 bits in 16, where they saturate: engines in 8 bits go last; has no products in bf16";
+        assert_eq!(processor(&old).detail, expected);
+        let new = Processor { name: "EPYC".to_owned(), bf16: true, exact_8_bits: true };
+        assert_eq!(processor(&new).detail, "EPYC: adds products of 8 bits in 32; multiplies in bf16");
     }
 }
