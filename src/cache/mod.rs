@@ -116,22 +116,23 @@ impl Cache {
         if !dir.is_dir() {
             return Ok(Fetched::Miss);
         }
-        let why = match take(&dir, key, into) {
+        // Another build may prune it while it is read, and make it again: what is damaged is so a second time.
+        let taken = match take(&dir, key, into) {
+            Err(Lost::There(_)) if !dir.is_dir() => return Ok(Fetched::Miss),
+            Err(Lost::There(_)) => take(&dir, key, into),
+            taken => taken,
+        };
+        let why = match taken {
             Ok(value) => {
                 // When it was used is for pruning alone.
-                let _ = fs::File::options()
-                    .append(true)
-                    .open(dir.join(ENTRY))
-                    .and_then(|f| f.set_modified(SystemTime::now()));
+                let entry = fs::File::options().append(true).open(dir.join(ENTRY));
+                let _ = entry.and_then(|file| file.set_modified(SystemTime::now()));
                 return Ok(Fetched::Hit(value));
             }
             Err(Lost::Here(error)) => return Err(error),
+            Err(Lost::There(_)) if !dir.is_dir() => return Ok(Fetched::Miss),
             Err(Lost::There(why)) => why,
         };
-        // Another build may have pruned it while it was read.
-        if !dir.is_dir() {
-            return Ok(Fetched::Miss);
-        }
         let aside = self.dir.join("damaged");
         let place = aside.join(&key.digest);
         let _ = fs::remove_dir_all(&place);
@@ -160,7 +161,8 @@ impl Cache {
         }
         entry.write(&work.path(ENTRY))?;
         match work.put(&place) {
-            // Another build was faster.
+            // Another build was faster; a third may have pruned what it made.
+            Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => Ok(()),
             Err(_) if place.is_dir() => Ok(()),
             done => done.map_err(|e| Error::io("writing", &place, &e)),
         }

@@ -1,10 +1,11 @@
 //! Folders in which entries are made, and out of which they are removed.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Result};
 
@@ -26,12 +27,25 @@ impl Work {
     pub fn claim(all: &Path) -> Result<Work> {
         let failed = |e: io::Error| Error::io("writing to", all, &e);
         fs::create_dir_all(all).map_err(failed)?;
-        let (lock, held) = named(all)?;
-        // Where a file system has no locks, nothing is swept.
-        let _ = held.try_lock();
-        let dir = lock.with_extension("");
-        fs::create_dir(&dir).map_err(failed)?;
-        Ok(Work { dir, lock, _held: held })
+        loop {
+            let lock = all.join(format!("{}.{LOCK}", fresh_name()));
+            let dir = lock.with_extension("");
+            let held = match File::create_new(&lock) {
+                Ok(file) => file,
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(e) => return Err(failed(e)),
+            };
+            // Whoever sweeps may have taken the new lock for one that was left behind. Where a file system has no locks,
+            // nothing is swept.
+            if matches!(held.try_lock(), Err(TryLockError::WouldBlock)) {
+                continue;
+            }
+            match fs::create_dir(&dir) {
+                Ok(()) => return Ok(Work { dir, lock, _held: held }),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
     }
 
     /// The place of a file.
@@ -45,17 +59,11 @@ impl Work {
     }
 }
 
-/// A file for a lock under a name that is free.
-fn named(all: &Path) -> Result<(PathBuf, File)> {
-    for n in 0u64.. {
-        let lock = all.join(format!("{}-{n}.{LOCK}", std::process::id()));
-        match File::create_new(&lock) {
-            Ok(file) => return Ok((lock, file)),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(Error::io("writing to", all, &e)),
-        }
-    }
-    Err(Error::bug("all names are taken"))
+/// A name that never comes again: whoever sweeps may still be at what had it before.
+fn fresh_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("{}-{now:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Drop for Work {
@@ -72,11 +80,13 @@ pub(super) fn sweep(all: &Path) {
     for path in found.filter_map(|entry| Some(entry.ok()?.path())) {
         let is_lock = path.extension() == Some(OsStr::new(LOCK));
         let lock = if is_lock { path.clone() } else { path.with_extension(LOCK) };
-        let held = match File::open(&lock) {
-            Ok(file) => file.try_lock().is_err(),
-            Err(_) => is_young(&path),
+        let file = File::open(&lock);
+        let left_over = match &file {
+            // Locked until all is removed, lest its maker begins meanwhile.
+            Ok(file) => file.try_lock().is_ok(),
+            Err(_) => !is_young(&path),
         };
-        if !held {
+        if left_over {
             let _ = fs::remove_dir_all(lock.with_extension(""));
             let _ = fs::remove_file(&lock);
         }
