@@ -22,7 +22,7 @@ use crate::runtime::Classes;
 pub use bom::{BOM, bom};
 pub use manifest::{
     Accuracy, AdapterEntry, CalibrationEntry, EngineEntry, FileEntry, GateEntry, LicenceEntry, Manifest, PassEntry,
-    SCHEMA, Skipped, ZerosEntry,
+    PoolingEntry, SCHEMA, Skipped, ZerosEntry,
 };
 pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 
