@@ -128,8 +128,8 @@ fn describe_bundle(manifest: &Manifest) -> String {
     );
     if let Some(pooling) = &manifest.pooling {
         let modes: Vec<String> = pooling.modes.iter().map(|mode| printable(mode)).collect();
-        let length = if pooling.normalized { "at length 1" } else { "of any length" };
-        out += &format!("pooling  {}, {length}\n", modes.join(" + "));
+        let length = if pooling.normalized { ", at length 1" } else { "" };
+        out += &format!("pooling  {}{length}\n", modes.join(" + "));
     }
     if !manifest.answers.is_empty() {
         out += &format!("answers  {}\n", manifest.answers);
