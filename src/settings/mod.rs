@@ -55,7 +55,7 @@ impl Settings {
     /// These, and where they say nothing those of `bundle`. A stride says that there are windows, which undoes cutting;
     /// the bundle's own stride is left where texts are cut, or windows are too short for it.
     pub fn over(self, bundle: Settings) -> Settings {
-        let truncate = self.truncate.or(if self.stride.is_some() { Some(false) } else { bundle.truncate });
+        let truncate = self.truncate.or(bundle.truncate.map(|cut| cut && self.stride.is_none()));
         let fits = |stride: &usize| truncate != Some(true) && self.window.is_none_or(|window| *stride < window);
         Settings {
             window: self.window.or(bundle.window),
