@@ -12,6 +12,7 @@
 //! 8. [`bundle`] is what is shipped; [`answer`] answers the questions of its task with it.
 //!
 //! [`pipeline`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.
+//! [`settings`] are what a bundle says of how texts are asked.
 //! [`vocabulary`] cuts a tokenizer down to what a corpus uses, [`output`] puts files in place safely, [`cache`] keeps what was
 //! made by its content, [`observer`] hears of progress, [`child`] runs parts in processes of their own.
 #![warn(missing_docs)]
@@ -43,6 +44,7 @@ pub mod precision;
 pub mod prune;
 pub mod recipe;
 pub mod runtime;
+pub mod settings;
 pub mod shapes;
 pub mod target;
 pub mod task;

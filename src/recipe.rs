@@ -14,6 +14,7 @@ use crate::ir::Role;
 use crate::precision::Precision;
 use crate::prune;
 use crate::runtime::Platform;
+use crate::settings::Settings;
 use crate::shapes::Shapes;
 use crate::target::Target;
 use crate::task::Task;
@@ -46,11 +47,17 @@ pub struct Recipe {
     pub bench: Option<BenchSpec>,
     /// Texts on which every engine is held against FP32; those of the calibration or built-in ones, where there are none.
     pub texts: Option<PathBuf>,
+    /// How texts are asked and answers told where nobody says it.
+    #[serde(default)]
+    pub answers: Settings,
     /// Platforms for which the bundle brings the native libraries of its engines, e.g. `linux-x64`.
     #[serde(default, deserialize_with = "from_texts")]
     pub runtimes: Vec<Platform>,
     /// The folder of the wheels that they are taken from; `wheels` in the folder of runtimes, where it is not set.
     pub wheels: Option<PathBuf>,
+    /// The name of the file that it was read from, for messages.
+    #[serde(skip)]
+    pub file: Option<String>,
 }
 
 /// One engine of a recipe.
@@ -178,11 +185,12 @@ impl Recipe {
 
     /// Parses the text of a recipe, which messages call `file`. Paths are left as they stand.
     pub fn parse(text: &str, file: &str) -> Result<Recipe> {
-        toml::from_str(text).map_err(|e| {
+        let recipe: Recipe = toml::from_str(text).map_err(|e| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
             Error::bad_input(format!("{file} line {line}: {}", printable_sentence(e.message())))
-        })
+        })?;
+        Ok(Recipe { file: Some(file.to_owned()), ..recipe })
     }
 }
 

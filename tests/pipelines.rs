@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{fixture, place};
-use kilnc::answer::{Answerer, Model, Options};
+use kilnc::answer::{Answerer, Model, Options, Settings};
 use kilnc::back::onnx;
 use kilnc::passes::Manager;
 use kilnc::pipeline::{self, Scheme, Source};
@@ -60,18 +60,17 @@ impl Case {
 
     fn options(&self, batch: usize) -> Options {
         let Given { window, stride, truncate, join, top_k, aggregation, longest_answer, no_answer } = &self.options;
-        let default = Options::default();
-        Options {
+        let settings = Settings {
             window: *window,
             stride: *stride,
-            truncate: *truncate,
-            batch,
-            join: join.as_ref().map_or(default.join, |join| join.parse().unwrap()),
+            truncate: truncate.then_some(true),
+            join: join.as_ref().map(|join| join.parse().unwrap()),
             top_k: *top_k,
-            aggregation: aggregation.as_ref().map_or(default.aggregation, |how| how.parse().unwrap()),
-            longest_answer: longest_answer.unwrap_or(default.longest_answer),
-            no_answer: *no_answer,
-        }
+            aggregation: aggregation.as_ref().map(|how| how.parse().unwrap()),
+            max_answer_length: *longest_answer,
+            no_answer: no_answer.then_some(true),
+        };
+        Options { settings, batch }
     }
 }
 

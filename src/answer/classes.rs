@@ -1,43 +1,12 @@
 //! Text classification: the labels of a text.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::Serialize;
 
 use super::batches::{self, Asked, Row, mean};
-use super::{Answer, Model, Options};
-use crate::error::{Error, Result, printable};
+use super::{Answer, Model};
+use crate::error::Result;
 use crate::runtime::{self, Choice, Classes};
-
-/// How the scores of several windows become those of the text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Join {
-    /// Their mean, each window counting as often as it has tokens.
-    #[default]
-    Mean,
-    /// The largest of each label.
-    Max,
-}
-
-impl Join {
-    const ALL: [(Join, &str); 2] = [(Join::Mean, "mean"), (Join::Max, "max")];
-}
-
-impl FromStr for Join {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Join> {
-        let found = Join::ALL.into_iter().find(|(_, name)| *name == text).map(|(join, _)| join);
-        found.ok_or_else(|| Error::bad_input(format!("`{}` is neither mean nor max", printable(text))))
-    }
-}
-
-impl fmt::Display for Join {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Join::ALL.into_iter().find(|(join, _)| join == self).map_or("", |(_, name)| name))
-    }
-}
+use crate::settings::{Join, Settings};
 
 /// The labels of a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -57,8 +26,8 @@ pub(super) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    pub fn new(model: &'a Model, options: &Options) -> Head<'a> {
-        Head { classes: &model.classes, join: options.join, top_k: options.top_k }
+    pub fn new(model: &'a Model, settings: &Settings) -> Head<'a> {
+        Head { classes: &model.classes, join: settings.join.unwrap_or_default(), top_k: settings.top_k }
     }
 }
 
@@ -103,11 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn joins_are_known_by_name() {
-        for (join, name) in Join::ALL {
-            assert_eq!((name.parse::<Join>().unwrap(), join.to_string()), (join, name.to_owned()));
-        }
-        assert_eq!("min".parse::<Join>().unwrap_err().message(), "`min` is neither mean nor max");
+    fn the_largest_score_of_each_label_is_found() {
         assert_eq!(largest(&[(vec![0.1, 0.9], 4), (vec![0.5, 0.5], 1)]), [0.5, 0.9]);
     }
 }

@@ -1,59 +1,6 @@
 //! From labels of tokens to entities, as `pipeline("token-classification")` of `transformers` groups them.
 
-use std::fmt;
-use std::str::FromStr;
-
-use crate::error::{Error, Result, nearest, printable};
-
-/// How tokens become entities. Tokens of one label side by side are one entity, but where a label begins with `B-`,
-/// an entity begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Aggregation {
-    /// Not at all: each token by itself.
-    None,
-    /// Token by token, whatever word they belong to.
-    #[default]
-    Simple,
-    /// Word by word, each with the label of its first token.
-    First,
-    /// Word by word, each with the label that is likeliest on average over its tokens.
-    Average,
-    /// Word by word, each with the label of the token that is surest of its own.
-    Max,
-}
-
-impl Aggregation {
-    const ALL: [(Aggregation, &str); 5] = [
-        (Aggregation::None, "none"),
-        (Aggregation::Simple, "simple"),
-        (Aggregation::First, "first"),
-        (Aggregation::Average, "average"),
-        (Aggregation::Max, "max"),
-    ];
-}
-
-impl FromStr for Aggregation {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Aggregation> {
-        let names = Aggregation::ALL.map(|(_, name)| name);
-        let found = Aggregation::ALL.into_iter().find(|(_, name)| *name == text).map(|(aggregation, _)| aggregation);
-        found.ok_or_else(|| {
-            let known = names.join(", ");
-            let error = Error::bad_input(format!("unknown aggregation `{}`; known: {known}", printable(text)));
-            match nearest(text, names) {
-                Some(name) => error.hint(format!("did you mean {name}?")),
-                None => error,
-            }
-        })
-    }
-}
-
-impl fmt::Display for Aggregation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Aggregation::ALL.into_iter().find(|(a, _)| a == self).map_or("", |(_, name)| name))
-    }
-}
+use crate::settings::Aggregation;
 
 /// A token that is part of the text, with what the model says of it.
 #[derive(Clone, Debug)]
@@ -190,15 +137,5 @@ mod tests {
         assert_eq!(grouped(&[1, 2, 2, 1, 2, 3, 3, 0, 0, 4, 4]), ["122", "12", "33", "00", "44"]);
         assert_eq!(grouped(&[2, 1]), ["2", "1"]);
         assert_eq!(["B-PER", "I-PER", "E-a-b", "PER"].map(group_name), ["PER", "PER", "a-b", "PER"]);
-    }
-
-    #[test]
-    fn aggregations_are_known_by_name() {
-        for (aggregation, name) in Aggregation::ALL {
-            assert_eq!((name.parse::<Aggregation>().unwrap(), aggregation.to_string()), (aggregation, name.to_owned()));
-        }
-        let error = "averge".parse::<Aggregation>().unwrap_err();
-        assert_eq!(error.message(), "unknown aggregation `averge`; known: none, simple, first, average, max");
-        assert_eq!(error.hints(), ["did you mean average?"]);
     }
 }

@@ -16,7 +16,7 @@ impl Answerer {
     pub fn words(&mut self, text: &str, given: Option<&[Range<usize>]>) -> Result<Answered<Vec<Word>>> {
         let asked = self.asked(text, Task::TokenClassification)?;
         let Answerer { engine, encoder, model, options, .. } = self;
-        let tokens = tokens::Head { encoder, model, options };
+        let tokens = tokens::Head { encoder, model, settings: &options.settings };
         one(batches(encoder, model, options).run(&mut **engine, &[asked], &words::Head { tokens, given })?)
     }
 

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
+use super::Answer;
 use super::batches::{self, Asked, Row, softmax};
-use super::{Answer, Options};
 use crate::error::{Error, Result};
 use crate::runtime::TextEncoder;
+use crate::settings::Settings;
 
 /// Most masks of one text: each answer holds the whole text again.
 pub const MOST_MASKS: usize = 100;
@@ -29,7 +30,7 @@ pub struct Fill {
 
 pub(super) struct Head<'a> {
     pub encoder: &'a TextEncoder,
-    pub options: &'a Options,
+    pub settings: &'a Settings,
 }
 
 /// The likeliest tokens for a mask: their numbers with their probabilities.
@@ -96,7 +97,7 @@ pub(super) fn masks(encoder: &TextEncoder, asked: &Asked) -> Result<Vec<usize>> 
 impl Head<'_> {
     fn likeliest(&self, logits: &[f32]) -> Likeliest {
         let mut scored: Likeliest = (0..).zip(softmax(logits)).collect();
-        let k = self.options.top_k.unwrap_or(TOLD).min(scored.len());
+        let k = self.settings.top_k.unwrap_or(TOLD).min(scored.len());
         let surest = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if k < scored.len() {
             scored.select_nth_unstable_by(k, surest);

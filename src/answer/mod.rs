@@ -33,13 +33,16 @@
 //! # }
 //! ```
 //!
+//! What [`Options`] leave open is taken from the bundle's own [`Settings`], where it has any.
+//!
 //! Many texts are answered at once, in the order in which they were asked; [`lines`] does it from file to file:
 //!
 //! ```no_run
-//! use kilnc::answer::{Aggregation, Answer, Answerer, Options};
+//! use kilnc::answer::{Aggregation, Answer, Answerer, Options, Settings};
 //!
 //! # fn main() -> kilnc::Result<()> {
-//! let options = Options { batch: 16, aggregation: Aggregation::First, ..Options::default() };
+//! let settings = Settings { aggregation: Some(Aggregation::First), ..Settings::default() };
+//! let options = Options { batch: 16, settings };
 //! let mut model = Answerer::of_bundle("ner.kiln".as_ref(), Some("ort-cpu-fp32"), options)?;
 //! let texts = ["Angela Merkel met them in Paris", "東京 is far"];
 //! for (text, answered) in texts.iter().zip(model.answer_all(&texts.map(Into::into))?) {
@@ -76,8 +79,8 @@ use crate::task::Task;
 use batches::{Asked, Batches};
 use options::lengths;
 
-pub use classes::{Join, Labels};
-pub use groups::Aggregation;
+pub use crate::settings::{Aggregation, Join, Settings};
+pub use classes::Labels;
 pub use guesses::{Guess, targets};
 pub use masks::{Fill, MOST_MASKS};
 pub use options::Options;
@@ -184,12 +187,16 @@ impl Answerer {
         Answerer::open(&bundle, entry, runtime::Options::default(), options)
     }
 
-    /// Opens an engine of a bundle, in a process of its own where children can be started. Fails where the files are
-    /// not what the manifest says, and where the options ask for what the model has not.
+    /// Opens an engine of a bundle, in a process of its own where children can be started. Where the options say nothing,
+    /// the bundle's own settings hold. Fails where the files are not what the manifest says, and where the options or
+    /// the bundle's settings ask for what the model has not.
     pub fn open(bundle: &Bundle, entry: &EngineEntry, run: runtime::Options, options: Options) -> Result<Answerer> {
         let manifest = &bundle.manifest;
         let model = Model::new(manifest.task, bundle.classes(), &manifest.model_type);
         let encoder = TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, manifest.max_length)?;
+        let told = manifest.answers.check_in(bundle::MANIFEST, model.task, encoder.max_length);
+        told.map_err(|e| e.at(bundle.dir.display().to_string()))?;
+        let options = options.over(manifest.answers);
         let lengths = lengths(&options, &model, encoder.max_length)?;
         let opened = runtime::open_apart(entry.runtime, &bundle.engine(entry)?, run, &[]);
         let engine = opened.map_err(|e| bundle.explained(entry.runtime, e))?;
@@ -205,6 +212,11 @@ impl Answerer {
     /// What the model is for.
     pub fn task(&self) -> Task {
         self.model.task
+    }
+
+    /// How texts are asked and answers told: by the options, and where they say nothing by the bundle.
+    pub fn settings(&self) -> &Settings {
+        &self.options.settings
     }
 
     /// How texts are cut into windows.
@@ -237,11 +249,12 @@ impl Answerer {
         let asked = self.encode(inputs, watch)?;
         let Answerer { engine, encoder, model, options, .. } = self;
         let batches = Batches { watch, ..batches(encoder, model, options) };
+        let settings = &options.settings;
         match model.task {
-            Task::TextClassification => batches.run(&mut **engine, &asked, &classes::Head::new(model, options)),
-            Task::TokenClassification => batches.run(&mut **engine, &asked, &tokens::Head { encoder, model, options }),
-            Task::QuestionAnswering => batches.run(&mut **engine, &asked, &spans::Head { model, options }),
-            Task::FillMask => batches.run(&mut **engine, &asked, &masks::Head { encoder, options }),
+            Task::TextClassification => batches.run(&mut **engine, &asked, &classes::Head::new(model, settings)),
+            Task::TokenClassification => batches.run(&mut **engine, &asked, &tokens::Head { encoder, model, settings }),
+            Task::QuestionAnswering => batches.run(&mut **engine, &asked, &spans::Head { model, settings }),
+            Task::FillMask => batches.run(&mut **engine, &asked, &masks::Head { encoder, settings }),
             Task::SentenceSimilarity => batches.run(&mut **engine, &asked, &vectors::Sentence),
             Task::FeatureExtraction => batches.run(&mut **engine, &asked, &vectors::Features),
         }

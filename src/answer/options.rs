@@ -1,90 +1,93 @@
 //! How texts are asked and answers told.
 
-use super::{Aggregation, Join, Model};
+use super::Model;
 use crate::error::{Error, Result};
-use crate::runtime::Lengths;
+use crate::runtime::{Lengths, TextEncoder, TextInput};
+use crate::settings::Settings;
+use crate::task::Task;
 
 /// How texts are asked and answers told.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Longest window in tokens; the model's own, if not given.
-    pub window: Option<usize>,
-    /// How many tokens a window shares with the one before it; a quarter of a window, if not given.
-    pub stride: Option<usize>,
-    /// Whether a text that is longer than a window is cut, rather than read in several.
-    pub truncate: bool,
+    /// What a bundle can say too: where nothing is said here, the bundle is asked, and then the built-in value is taken.
+    pub settings: Settings,
     /// How many windows are run together. One keeps answers apart: engines in 8 bits with dynamic ranges scale a whole
     /// batch at once.
     pub batch: usize,
-    /// How the scores of several windows become one.
-    pub join: Join,
-    /// How many answers are told: labels, spans or tokens. If not given, the labels that are chosen, one span, five
-    /// tokens.
-    pub top_k: Option<usize>,
-    /// How tokens become entities.
-    pub aggregation: Aggregation,
-    /// Longest answer to a question, in tokens.
-    pub longest_answer: usize,
-    /// Whether a question may have no answer; then the empty one competes with the others.
-    pub no_answer: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            window: None,
-            stride: None,
-            truncate: false,
-            batch: 1,
-            join: Join::default(),
-            top_k: None,
-            aggregation: Aggregation::default(),
-            longest_answer: 15,
-            no_answer: false,
-        }
+        Options { settings: Settings::default(), batch: 1 }
     }
 }
 
-/// The windows that texts are cut into. Fails where they cannot be.
+impl From<Settings> for Options {
+    fn from(settings: Settings) -> Options {
+        Options { settings, ..Options::default() }
+    }
+}
+
+impl Options {
+    /// These, and where they say nothing what a bundle says.
+    pub(super) fn over(self, bundle: Settings) -> Options {
+        Options { settings: self.settings.over(bundle), ..self }
+    }
+}
+
+/// The windows that texts are cut into. Fails where they cannot be, or something is asked for that the model has not.
 pub(super) fn lengths(options: &Options, model: &Model, longest: usize) -> Result<Lengths> {
-    let window = options.window.unwrap_or(longest);
-    if !(2..=longest).contains(&window) {
-        return Err(Error::bad_input(format!("a window of {window} tokens is outside 2…{longest}"))
-            .hint("the model reads no more at once"));
+    options.settings.check(model.task, longest)?;
+    if options.batch == 0 {
+        return Err(Error::bad_input("a batch of 0 texts"));
     }
-    let stride = options.stride.unwrap_or(window / 4);
-    if stride >= window {
-        return Err(Error::bad_input(format!(
-            "the stride is {stride}, which is no less than the window of {window} tokens"
-        ))
-        .hint("the stride is what two windows share; a quarter of a window is taken where nothing is said"));
+    Ok(of_settings(&options.settings, model, longest))
+}
+
+fn of_settings(settings: &Settings, model: &Model, longest: usize) -> Lengths {
+    let (window, stride) = settings.window_and_stride(longest);
+    Lengths { window, stride, truncate: settings.truncate.unwrap_or_default(), slide: model.slide() }
+}
+
+impl Model {
+    /// Fails where windows as `settings` have them leave no room for a text beside what every window holds: the tokens
+    /// around it and, where there is one, a question of one word.
+    pub fn check_room(&self, settings: &Settings, encoder: &TextEncoder) -> Result<()> {
+        if settings.window.is_none() && settings.stride.is_none() {
+            return Ok(());
+        }
+        let lengths = of_settings(settings, self, encoder.max_length);
+        let text = "a ".repeat(lengths.window + 1);
+        let asked = match self.task {
+            Task::QuestionAnswering => self.ordered(TextInput::question("a", &text)),
+            _ => TextInput::from(text.as_str()),
+        };
+        // Cutting needs room as well, but shares nothing.
+        let stride = if lengths.truncate { 0 } else { lengths.stride };
+        let split = encoder.split(&[asked], &Lengths { truncate: false, stride, ..lengths });
+        split.map(|_| ()).map_err(|e| Error::bad_input(e.message()).hint("a longer window, or a smaller stride"))
     }
-    let nothing = [("a batch of 0 texts", options.batch), ("0 answers are asked for", options.top_k.unwrap_or(1))];
-    let nothing = nothing.into_iter().chain([("an answer of 0 tokens", options.longest_answer)]);
-    if let Some((what, _)) = nothing.into_iter().find(|(_, n)| *n == 0) {
-        return Err(Error::bad_input(what));
-    }
-    Ok(Lengths { window, stride, truncate: options.truncate, slide: model.slide() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime::Classes;
-    use crate::task::Task;
 
     #[test]
     fn windows_and_strides_that_cannot_be_are_refused() {
         let model = Model::new(Task::TextClassification, Classes::default(), "bert");
         let said = |options: Options| lengths(&options, &model, 64).unwrap_err().message().to_owned();
-        let options = Options::default();
-        assert_eq!(said(Options { window: Some(65), ..options }), "a window of 65 tokens is outside 2…64");
-        assert_eq!(said(Options { window: Some(1), ..options }), "a window of 1 tokens is outside 2…64");
+        let none = Settings::default();
+        let window = |n| Settings { window: Some(n), ..none }.into();
+        assert_eq!(said(window(65)), "a window of 65 tokens is outside 2…64");
+        assert_eq!(said(window(1)), "a window of 1 tokens is outside 2…64");
         let expected = "the stride is 64, which is no less than the window of 64 tokens";
-        assert_eq!(said(Options { stride: Some(64), ..options }), expected);
-        assert_eq!(said(Options { batch: 0, ..options }), "a batch of 0 texts");
-        assert_eq!(said(Options { top_k: Some(0), ..options }), "0 answers are asked for");
-        assert_eq!(said(Options { longest_answer: 0, ..options }), "an answer of 0 tokens");
-        assert_eq!(lengths(&options, &model, 64).unwrap().stride, 16);
+        assert_eq!(said(Settings { stride: Some(64), ..none }.into()), expected);
+        assert_eq!(said(Options { batch: 0, ..Options::default() }), "a batch of 0 texts");
+        assert_eq!(said(Settings { top_k: Some(0), ..none }.into()), "0 answers are asked for");
+        let expected = "`no_answer` is for question-answering; this model is for text-classification";
+        assert_eq!(said(Settings { no_answer: Some(true), ..none }.into()), expected);
+        assert_eq!(lengths(&Options::default(), &model, 64).unwrap().stride, 16);
     }
 }

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::batches::{self, Asked, Row, softmax};
 use super::tokens::Characters;
-use super::{Answer, Model, Options};
+use super::{Answer, Model};
 use crate::error::Result;
+use crate::settings::Settings;
 
 /// What `transformers` puts in place of the logits of tokens that cannot be answers.
 const NEVER: f32 = -10_000.0;
@@ -26,7 +27,7 @@ pub struct Span {
 
 pub(super) struct Head<'a> {
     pub model: &'a Model,
-    pub options: &'a Options,
+    pub settings: &'a Settings,
 }
 
 /// What a window says.
@@ -80,7 +81,7 @@ impl batches::Head for Head<'_> {
                 }
             }
         }
-        if self.options.no_answer {
+        if self.settings.no_answer == Some(true) {
             let score = parts.iter().map(|part| part.none).fold(f32::INFINITY, f32::min);
             answers.push(Span { score, start: 0, end: 0, answer: String::new() });
         }
@@ -93,7 +94,7 @@ impl batches::Head for Head<'_> {
 impl Head<'_> {
     /// How many answers are told.
     fn told(&self) -> usize {
-        self.options.top_k.unwrap_or(1)
+        self.settings.top_k.unwrap_or(1)
     }
 
     /// The surest spans of a window, more than are told: several may be of the same words.
@@ -101,7 +102,7 @@ impl Head<'_> {
         let can_be = |at: &usize| in_context.get(*at).copied().unwrap_or(false);
         let mut spans = Vec::new();
         for (first, begins) in start.iter().enumerate().filter(|(at, _)| can_be(at)) {
-            let ends = end.iter().enumerate().skip(first).take(self.options.longest_answer);
+            let ends = end.iter().enumerate().skip(first).take(self.settings.longest_answer());
             let of_first = ends.filter(|(at, _)| can_be(at)).map(|(last, ends)| (begins * ends, first, last));
             spans.extend(of_first.filter(|(score, ..)| *score > 0.0));
         }
@@ -149,8 +150,8 @@ mod tests {
     #[test]
     fn spans_are_in_the_context_in_order_and_no_longer_than_asked() {
         let model = Model::new(Task::QuestionAnswering, Classes::default(), "bert");
-        let options = Options { longest_answer: 2, top_k: Some(9), ..Options::default() };
-        let head = Head { model: &model, options: &options };
+        let settings = Settings { max_answer_length: Some(2), top_k: Some(9), ..Settings::default() };
+        let head = Head { model: &model, settings: &settings };
         let found = head.candidates(&[0.9, 0.5, 0.25, 0.0], &[0.1, 0.5, 0.1, 0.9], &[false, true, true, true]);
         let places: Vec<_> = found.iter().map(|(_, first, last)| (*first, *last)).collect();
         assert_eq!(places, [(1, 1), (2, 3), (1, 2), (2, 2)]);

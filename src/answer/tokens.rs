@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use super::batches::{self, Asked, Row, softmax};
 use super::groups::{self, Labelled, Token};
-use super::{Aggregation, Answer, Model, Options};
+use super::{Answer, Model};
 use crate::error::{Error, Result};
 use crate::runtime::TextEncoder;
+use crate::settings::{Aggregation, Settings};
 
 /// The label of what is no entity.
 pub(super) const OUTSIDE: &str = "O";
@@ -79,7 +80,7 @@ impl Entity {
 pub(super) struct Head<'a> {
     pub encoder: &'a TextEncoder,
     pub model: &'a Model,
-    pub options: &'a Options,
+    pub settings: &'a Settings,
 }
 
 impl batches::Head for Head<'_> {
@@ -102,7 +103,7 @@ impl batches::Head for Head<'_> {
     fn join(&self, asked: &Asked, parts: Vec<Self::Part>) -> Result<Answer> {
         let text = Characters::of(asked.input.text);
         let (numbers, tokens) = self.scored(asked, &text, parts);
-        let aggregation = self.options.aggregation;
+        let aggregation = self.settings.aggregation();
         let entities = match aggregation {
             Aggregation::None => self.single(&numbers, &tokens),
             Aggregation::Simple => self.grouped(&tokens.iter().map(groups::labelled).collect::<Vec<_>>())?,

@@ -39,7 +39,7 @@ impl<'a> batches::Head for Head<'a> {
     fn join(&self, asked: &Asked, parts: Vec<Self::Part>) -> Result<Vec<Word>> {
         let text = Characters::of(asked.input.text);
         let (_, tokens) = self.tokens.scored(asked, &text, parts);
-        let aggregation = self.tokens.options.aggregation;
+        let aggregation = self.tokens.settings.aggregation();
         Ok(match self.given {
             Some(given) => {
                 let first = |word: &Range<usize>| first(&tokens, word).map(|token| token.scores.clone());

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::runtimes::Brought;
-use crate::checkpoint::json;
+use crate::checkpoint::{ModuleKind, SentenceModule, json};
 use crate::error::{Error, Result, printable};
 use crate::eval::Check;
 use crate::precision::Precision;
 use crate::prune;
 use crate::runtime::{Reading, Runtime};
+use crate::settings::Settings;
 use crate::shapes::Shapes;
 use crate::task::Task;
 use crate::vocabulary::CutReport;
@@ -36,6 +37,12 @@ pub struct Manifest {
     pub reading: Option<Reading>,
     /// Longest text, in tokens.
     pub max_length: usize,
+    /// How texts are asked and answers told where nobody says it, as far as the recipe did.
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    pub answers: Settings,
+    /// How one vector is made of a text, where sentence-transformers says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<PoolingEntry>,
     /// The files of the checkpoint.
     pub sources: Vec<FileEntry>,
     /// What was merged into it, in order.
@@ -100,6 +107,30 @@ pub struct FileEntry {
     pub bytes: u64,
     /// SHA-256 of its content, in hexadecimal.
     pub sha256: String,
+}
+
+/// How one vector is made of the hidden states of a text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolingEntry {
+    /// The modes whose vectors stand side by side, by sentence-transformers' names: `cls`, `mean`, `max`, ….
+    pub modes: Vec<String>,
+    /// Whether the vector has length 1.
+    pub normalized: bool,
+}
+
+impl PoolingEntry {
+    /// What the modules after an encoder say, where one of them pools.
+    pub fn of(modules: &[SentenceModule]) -> Option<PoolingEntry> {
+        let modes = modules.iter().rev().find_map(|module| match &module.kind {
+            ModuleKind::Pooling { modes, .. } => Some(modes),
+            _ => None,
+        })?;
+        let last = modules.iter().rev().find(|module| module.kind != ModuleKind::Dropout);
+        Some(PoolingEntry {
+            modes: modes.iter().map(|mode| mode.name().to_owned()).collect(),
+            normalized: last.is_some_and(|module| module.kind == ModuleKind::Normalize),
+        })
+    }
 }
 
 /// An adapter that was merged.

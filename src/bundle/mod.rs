@@ -22,7 +22,7 @@ use crate::runtime::Classes;
 pub use bom::{BOM, bom};
 pub use manifest::{
     Accuracy, AdapterEntry, BenchEntry, BenchedEngine, BenchedPoint, CalibrationEntry, EngineEntry, FileEntry,
-    GateEntry, LicenceEntry, Manifest, PassEntry, SCHEMA, Skipped, ZerosEntry,
+    GateEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, SCHEMA, Skipped, ZerosEntry,
 };
 pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 
@@ -158,7 +158,7 @@ pub fn digest(full: &Path, path: &str) -> Result<FileEntry> {
     hash(full, path)
 }
 
-/// Like [`digest`], for a source in the folder `dir`, which may be a link, as the Hub's cache has them.
+/// Like [`digest()`], for a source in the folder `dir`, which may be a link, as the Hub's cache has them.
 pub fn digest_source(full: &Path, dir: &Path) -> Result<FileEntry> {
     let parts = full.strip_prefix(dir).unwrap_or(full).components();
     let names: Vec<_> = parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();

@@ -126,6 +126,14 @@ fn describe_bundle(manifest: &Manifest) -> String {
         manifest.max_length,
         printable(&manifest.kilnc)
     );
+    if let Some(pooling) = &manifest.pooling {
+        let modes: Vec<String> = pooling.modes.iter().map(|mode| printable(mode)).collect();
+        let length = if pooling.normalized { ", at length 1" } else { "" };
+        out += &format!("pooling  {}{length}\n", modes.join(" + "));
+    }
+    if !manifest.answers.is_empty() {
+        out += &format!("answers  {}\n", manifest.answers);
+    }
     for file in &manifest.sources {
         out += &format!("source   {} ({} bytes, sha256 {}…)\n", file.path, file.bytes, short(&file.sha256));
     }

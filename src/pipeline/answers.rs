@@ -8,6 +8,7 @@ use super::assembly::{Assembly, Made, remove};
 use super::fitting::{BUILT_IN, Fitting, probes};
 use super::memo::{self, Step};
 use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits};
+use crate::answer;
 use crate::back::onnx;
 use crate::bundle::{self, Accuracy, GateEntry};
 use crate::checkpoint::json;
@@ -55,6 +56,7 @@ impl Judge {
             engine.gate.check_fits(classes.reading).map_err(|e| e.at(format!("engine {}", engine.name())))?;
         }
         let encoder = encoder(recipe, model)?;
+        check_settings(recipe, model, &classes, &encoder)?;
         // Labels of texts that no answer is held against are nobody's business.
         let asked = if recipe.texts.is_none() { classes.clone() } else { Classes::default() };
         let fitting = Fitting::read(&recipe.calibration, &asked, observer)?;
@@ -337,6 +339,15 @@ fn missed(made: &[Made]) -> Result<()> {
             ))
         }
     }
+}
+
+/// Fails where what a recipe says of answers cannot be with the model.
+fn check_settings(recipe: &Recipe, model: &Model, classes: &Classes, encoder: &TextEncoder) -> Result<()> {
+    let file = recipe.file.as_deref().unwrap_or("the recipe");
+    recipe.answers.check_in(file, model.task, encoder.max_length)?;
+    let model_type = model.checkpoint.common.model_type.as_deref().unwrap_or_default();
+    let asked = answer::Model::new(model.task, classes.clone(), model_type);
+    asked.check_room(&recipe.answers, encoder).map_err(|e| e.at(format!("{file}: answers")))
 }
 
 /// Longest text, in tokens: the recipe's, or what the model's positions cover.

@@ -14,7 +14,7 @@ use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
 use crate::bundle::runtimes::Brought;
 use crate::bundle::{
-    self, AdapterEntry, BenchEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, Skipped, ZerosEntry,
+    self, AdapterEntry, BenchEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, Skipped, ZerosEntry,
 };
 use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
@@ -257,6 +257,8 @@ impl<'a> Assembly<'a> {
             model_type: self.model.checkpoint.common.model_type.clone().unwrap_or_default(),
             task: self.model.task,
             max_length,
+            answers: self.request.recipe.answers,
+            pooling: pooling(self.model),
             labels: classes.labels,
             reading: (self.model.task == Task::TextClassification).then_some(classes.reading),
             sources: sources
@@ -286,6 +288,12 @@ impl<'a> Assembly<'a> {
         write_json(&self.stage.path(bundle::MANIFEST), &manifest)?;
         Ok(manifest)
     }
+}
+
+/// How a model makes one vector of a text, where that is its task.
+fn pooling(model: &Model) -> Option<PoolingEntry> {
+    let sentence = model.checkpoint.sentence.as_ref().filter(|_| model.task == Task::SentenceSimilarity);
+    PoolingEntry::of(&sentence?.modules)
 }
 
 /// The licences of what a model was made of.

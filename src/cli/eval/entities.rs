@@ -34,7 +34,7 @@ impl Data {
     pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
         let rows = read_tagged(&args.data, &bundle.manifest.labels)?.into_iter();
         let texts = rows.map(|Placed { place, row }| Placed { place, row: row.into() });
-        Ok(Data { texts: texts.collect(), options: args.options() })
+        Ok(Data { texts: texts.collect(), options: args.options(bundle) })
     }
 }
 

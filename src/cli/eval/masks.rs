@@ -22,7 +22,7 @@ impl Data {
             Ok(Placed { place, row: (row.text, targets) })
         };
         let texts = read_masked(&args.data)?.into_iter().map(targets).collect::<Result<_>>()?;
-        Ok(Data { texts, options: args.options() })
+        Ok(Data { texts, options: args.options(bundle) })
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Screen, VouchArgs};
-use crate::answer::{Aggregation, Options};
+use crate::answer::{Aggregation, Options, Settings};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::task::Task;
@@ -52,10 +52,11 @@ pub struct EvalArgs {
     /// Which of the bundle's engines; all that run here, if not given.
     #[arg(long, value_name = "NAME")]
     engine: Vec<String>,
-    /// How tokens become words in texts that are given whole: none, simple, first, average, max; first, if not given.
+    /// How tokens become words in texts that are given whole: none, simple, first, average, max; the
+    /// bundle's, or first, if not given.
     #[arg(long, value_name = "HOW")]
     aggregation: Option<Aggregation>,
-    /// Longest answer to a question, in tokens; 15, if not given.
+    /// Longest answer to a question, in tokens; the bundle's, or 15, if not given.
     #[arg(long, value_name = "N")]
     max_answer_length: Option<usize>,
     #[command(flatten)]
@@ -69,10 +70,10 @@ pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
     match bundle.manifest.task {
         Task::TextClassification => engines::score(&classes::Data::read(&args, &bundle)?, &args, &bundle, screen),
         Task::TokenClassification => engines::score(&entities::Data::read(&args, &bundle)?, &args, &bundle, screen),
-        Task::QuestionAnswering => engines::score(&questions::Data::read(&args)?, &args, &bundle, screen),
+        Task::QuestionAnswering => engines::score(&questions::Data::read(&args, &bundle)?, &args, &bundle, screen),
         Task::FillMask => engines::score(&masks::Data::read(&args, &bundle)?, &args, &bundle, screen),
         Task::SentenceSimilarity | Task::FeatureExtraction => {
-            engines::score(&pairs::Data::read(&args)?, &args, &bundle, screen)
+            engines::score(&pairs::Data::read(&args, &bundle)?, &args, &bundle, screen)
         }
     }
 }
@@ -90,13 +91,14 @@ impl EvalArgs {
         }
     }
 
-    /// How texts are asked, one at a time.
-    fn options(&self) -> Options {
-        let default = Options::default();
-        Options {
-            aggregation: self.aggregation.unwrap_or(Aggregation::First),
-            longest_answer: self.max_answer_length.unwrap_or(default.longest_answer),
-            ..default
-        }
+    /// How texts are asked, one at a time: as the bundle says, where the command line does not.
+    fn options(&self, bundle: &Bundle) -> Options {
+        let words = Some(Aggregation::First).filter(|_| bundle.manifest.task == Task::TokenClassification);
+        let settings = Settings {
+            aggregation: self.aggregation.or(bundle.manifest.answers.aggregation).or(words),
+            max_answer_length: self.max_answer_length,
+            ..Settings::default()
+        };
+        settings.into()
     }
 }

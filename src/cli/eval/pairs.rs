@@ -14,8 +14,8 @@ pub(super) struct Data {
 }
 
 impl Data {
-    pub fn read(args: &EvalArgs) -> Result<Data> {
-        Ok(Data { pairs: read_pairs(&args.data)?, options: args.options() })
+    pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
+        Ok(Data { pairs: read_pairs(&args.data)?, options: args.options(bundle) })
     }
 }
 

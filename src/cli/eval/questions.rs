@@ -15,11 +15,12 @@ pub(super) struct Data {
 }
 
 impl Data {
-    /// “No answer” competes where one question at least has none.
-    pub fn read(args: &EvalArgs) -> Result<Data> {
+    /// “No answer” competes where one question at least has none, or the bundle says so.
+    pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
         let questions = read_questions(&args.data)?;
-        let no_answer = questions.iter().any(|question| question.row.answers.is_empty());
-        Ok(Data { questions, options: Options { no_answer, ..args.options() } })
+        let mut options = args.options(bundle);
+        options.settings.no_answer = questions.iter().any(|question| question.row.answers.is_empty()).then_some(true);
+        Ok(Data { questions, options })
     }
 }
 

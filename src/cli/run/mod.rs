@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Screen, VouchArgs};
-use crate::answer::{Aggregation, Answered, Answerer, Join, Options};
+use crate::answer::{Aggregation, Answered, Answerer, Join, Options, Settings};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::pipeline::Observer;
@@ -34,7 +34,8 @@ Examples:
   kilnc run base.onnx --onnx-adapter sections-lora.onnx_adapter --tokenizer checkpoint/tokenizer.json \\
       --labels labels.json --text \"chess engine\"
 
-A text that is longer than the model reads is read in windows, and their answers are joined; docs/run.md says how.")]
+A text that is longer than the model reads is read in windows, and their answers are joined; docs/run.md says how.
+Where a flag is not given, the settings of the bundle hold, which kilnc inspect shows under “answers”.")]
 pub struct RunArgs {
     /// The bundle; or an ONNX model, with --tokenizer and --labels.
     bundle: PathBuf,
@@ -66,7 +67,7 @@ pub struct RunArgs {
     model: ModelArgs,
 }
 
-/// How texts are cut and answers told.
+/// How texts are cut and answers told; where nothing is given, as the bundle says, and else as the help does.
 #[derive(Args)]
 struct AnswerArgs {
     /// How many answers: labels, spans, or tokens for a mask.
@@ -78,18 +79,20 @@ struct AnswerArgs {
     /// Longest answer to a question, in tokens; 15, if not given.
     #[arg(long, value_name = "N")]
     max_answer_length: Option<usize>,
-    /// Whether a question may have no answer.
-    #[arg(long)]
-    no_answer: bool,
+    /// Whether a question may have no answer; --no-answer=false where the bundle says that it may.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    no_answer: Option<bool>,
     /// Longest window of a text, in tokens; what the model reads at once, if not given.
     #[arg(long, value_name = "N")]
     window: Option<usize>,
     /// How many tokens a window shares with the one before it; a quarter of a window, if not given.
     #[arg(long, value_name = "N", conflicts_with = "truncate")]
     stride: Option<usize>,
-    /// Cut texts that are longer than a window, instead of reading them in several.
-    #[arg(long, visible_alias = "no-window")]
-    truncate: bool,
+    /// Cut texts that are longer than a window, instead of reading them in several; --truncate=false where the bundle
+    /// says that they are cut.
+    #[arg(long, visible_alias = "no-window", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    truncate: Option<bool>,
     /// How the scores of windows become those of a text: mean, max; mean, if not given.
     #[arg(long, value_name = "HOW")]
     join: Option<Join>,
@@ -100,18 +103,17 @@ struct AnswerArgs {
 
 impl AnswerArgs {
     fn options(&self, batch: usize) -> Options {
-        let default = Options::default();
-        Options {
+        let settings = Settings {
             window: self.window,
             stride: self.stride,
             truncate: self.truncate,
-            batch: self.batch.unwrap_or(batch),
-            join: self.join.unwrap_or_default(),
+            join: self.join,
             top_k: self.top_k,
-            aggregation: self.aggregation.unwrap_or_default(),
-            longest_answer: self.max_answer_length.unwrap_or(default.longest_answer),
+            aggregation: self.aggregation,
+            max_answer_length: self.max_answer_length,
             no_answer: self.no_answer,
-        }
+        };
+        Options { settings, batch: self.batch.unwrap_or(batch) }
     }
 }
 
@@ -180,7 +182,7 @@ impl RunArgs {
         let given: [(&str, bool, &[Task]); 7] = [
             ("--question", !self.question.is_empty(), answering),
             ("--max-answer-length", max_answer_length.is_some(), answering),
-            ("--no-answer", *no_answer, answering),
+            ("--no-answer", no_answer.is_some(), answering),
             ("--aggregation", aggregation.is_some(), &[Task::TokenClassification]),
             ("--join", join.is_some(), &[Task::TextClassification]),
             ("--top-k", top_k.is_some(), chosen),

@@ -1,0 +1,234 @@
+//! How texts are asked and answers told, as far as a bundle can say it for those who ask: the table `[answers]` of a
+//! recipe, `answers` in a bundle's manifest, and flags of `kilnc run`, each over the one before it.
+
+mod names;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::task::Task;
+
+pub use names::{Aggregation, Join};
+
+/// How texts are asked and answers told. What is not given is left to whoever is asked next, and to the built-in value
+/// in the end.
+///
+/// A field that is not known is refused, in a manifest too: without it the answers would be others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Longest window in tokens; the model's own, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+    /// How many tokens a window shares with the one before it; a quarter of a window, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stride: Option<usize>,
+    /// Whether a text that is longer than a window is cut, rather than read in several as it is if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncate: Option<bool>,
+    /// How the scores of several windows become one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Join>,
+    /// How many answers are told: labels, spans or tokens. If not given, the labels that are chosen, one span, five
+    /// tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
+    /// How tokens become entities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregation: Option<Aggregation>,
+    /// Longest answer to a question, in tokens; 15, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_answer_length: Option<usize>,
+    /// Whether a question may have no answer; then the empty one competes with the others. It may not, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_answer: Option<bool>,
+}
+
+impl Settings {
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Settings::default()
+    }
+
+    /// These, and where they say nothing those of `bundle`. A stride says that there are windows, which undoes cutting;
+    /// the bundle's own stride is left where texts are cut, or windows are too short for it.
+    pub fn over(self, bundle: Settings) -> Settings {
+        let truncate = self.truncate.or(bundle.truncate.map(|cut| cut && self.stride.is_none()));
+        let fits = |stride: &usize| truncate != Some(true) && self.window.is_none_or(|window| *stride < window);
+        Settings {
+            window: self.window.or(bundle.window),
+            stride: self.stride.or(bundle.stride.filter(fits)),
+            truncate,
+            join: self.join.or(bundle.join),
+            top_k: self.top_k.or(bundle.top_k),
+            aggregation: self.aggregation.or(bundle.aggregation),
+            max_answer_length: self.max_answer_length.or(bundle.max_answer_length),
+            no_answer: self.no_answer.or(bundle.no_answer),
+        }
+    }
+
+    /// The longest window of a model that reads `longest` tokens, and what two windows share.
+    pub fn window_and_stride(&self, longest: usize) -> (usize, usize) {
+        let window = self.window.unwrap_or(longest);
+        (window, self.stride.unwrap_or(window / 4))
+    }
+
+    /// How tokens become entities.
+    pub fn aggregation(&self) -> Aggregation {
+        self.aggregation.unwrap_or_default()
+    }
+
+    /// Longest answer to a question, in tokens.
+    pub fn longest_answer(&self) -> usize {
+        self.max_answer_length.unwrap_or(15)
+    }
+
+    /// Fails where something cannot be for a model of that task that reads `longest` tokens.
+    pub fn check(&self, task: Task, longest: usize) -> Result<()> {
+        self.fault(task, longest).map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// The same for a table `answers` of a file, with both named. A table that says nothing cannot be wrong.
+    pub fn check_in(&self, file: &str, task: Task, longest: usize) -> Result<()> {
+        let fault = if self.is_empty() { None } else { self.fault(task, longest) };
+        fault.map_or(Ok(()), |(field, error)| Err(error.at(format!("{file}: answers.{field}"))))
+    }
+
+    /// The first field that cannot be, and why.
+    fn fault(&self, task: Task, longest: usize) -> Option<(&'static str, Error)> {
+        self.of_another_task(task).or_else(|| self.of_windows(longest)).or_else(|| self.of_nothing())
+    }
+
+    fn of_another_task(&self, task: Task) -> Option<(&'static str, Error)> {
+        let given: [(&str, bool, &[Task]); 5] = [
+            ("join", self.join.is_some(), &[Task::TextClassification]),
+            ("aggregation", self.aggregation.is_some(), &[Task::TokenClassification]),
+            ("max_answer_length", self.max_answer_length.is_some(), &[Task::QuestionAnswering]),
+            ("no_answer", self.no_answer.is_some(), &[Task::QuestionAnswering]),
+            ("top_k", self.top_k.is_some(), &[Task::TextClassification, Task::QuestionAnswering, Task::FillMask]),
+        ];
+        let (field, _, of) = given.into_iter().find(|(_, given, of)| *given && !of.contains(&task))?;
+        let of: Vec<&str> = of.iter().map(|task| task.name()).collect();
+        Some((field, Error::bad_input(format!("`{field}` is for {}; this model is for {task}", of.join(", ")))))
+    }
+
+    fn of_windows(&self, longest: usize) -> Option<(&'static str, Error)> {
+        let (window, stride) = self.window_and_stride(longest);
+        if !(2..=longest).contains(&window) {
+            let error = Error::bad_input(format!("a window of {window} tokens is outside 2…{longest}"));
+            return Some(("window", error.hint("the model reads no more at once")));
+        }
+        if stride >= window {
+            let what = format!("the stride is {stride}, which is no less than the window of {window} tokens");
+            let hint = "the stride is what two windows share; a quarter of a window is taken where nothing is said";
+            return Some(("stride", Error::bad_input(what).hint(hint)));
+        }
+        let cut = self.truncate == Some(true) && self.stride.is_some();
+        cut.then(|| ("stride", Error::bad_input("a text that is cut has no windows that share a stride")))
+    }
+
+    fn of_nothing(&self) -> Option<(&'static str, Error)> {
+        let given = [
+            ("top_k", self.top_k, "0 answers are asked for"),
+            ("max_answer_length", self.max_answer_length, "an answer of 0 tokens"),
+        ];
+        let (field, _, what) = given.into_iter().find(|(_, n, _)| *n == Some(0))?;
+        Some((field, Error::bad_input(what)))
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { window, stride, truncate, join, top_k, aggregation, max_answer_length, no_answer } = self;
+        let given = [
+            ("window", window.map(|n| n.to_string())),
+            ("stride", stride.map(|n| n.to_string())),
+            ("truncate", truncate.map(|on| on.to_string())),
+            ("join", join.map(|join| join.to_string())),
+            ("top_k", top_k.map(|n| n.to_string())),
+            ("aggregation", aggregation.map(|how| how.to_string())),
+            ("max_answer_length", max_answer_length.map(|n| n.to_string())),
+            ("no_answer", no_answer.map(|on| on.to_string())),
+        ];
+        let told = given.into_iter().filter_map(|(field, value)| Some(format!("{field} {}", value?)));
+        f.write_str(&told.collect::<Vec<_>>().join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Settings = Settings {
+        window: None,
+        stride: None,
+        truncate: None,
+        join: None,
+        top_k: None,
+        aggregation: None,
+        max_answer_length: None,
+        no_answer: None,
+    };
+
+    #[test]
+    fn what_is_said_goes_over_what_the_bundle_says() {
+        let bundle = Settings { window: Some(16), stride: Some(8), top_k: Some(3), no_answer: Some(true), ..NONE };
+        assert_eq!((NONE.over(bundle), bundle.over(NONE)), (bundle, bundle));
+        let said = Settings { window: Some(12), no_answer: Some(false), ..NONE };
+        assert_eq!(said.over(bundle), Settings { window: Some(12), no_answer: Some(false), ..bundle });
+        let short = Settings { window: Some(8), ..NONE }.over(bundle);
+        assert_eq!((short.window, short.stride), (Some(8), None));
+        let cut = Settings { truncate: Some(true), ..NONE };
+        assert_eq!(cut.over(bundle), Settings { truncate: Some(true), stride: None, ..bundle });
+        let stride = Settings { stride: Some(2), ..NONE };
+        assert_eq!(stride.over(cut), Settings { truncate: Some(false), ..stride });
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_its_field() {
+        let said = |task, settings: Settings| {
+            let error = settings.check_in("r.toml", task, 64).unwrap_err();
+            format!("{} in {}", error.message(), error.locations().join(" "))
+        };
+        let of = |settings| said(Task::TextClassification, settings);
+        assert_eq!(
+            of(Settings { window: Some(65), ..NONE }),
+            "a window of 65 tokens is outside 2…64 in r.toml: answers.window"
+        );
+        assert_eq!(
+            of(Settings { window: Some(1), ..NONE }),
+            "a window of 1 tokens is outside 2…64 in r.toml: answers.window"
+        );
+        let expected = "the stride is 64, which is no less than the window of 64 tokens in r.toml: answers.stride";
+        assert_eq!(of(Settings { stride: Some(64), ..NONE }), expected);
+        let expected = "a text that is cut has no windows that share a stride in r.toml: answers.stride";
+        assert_eq!(of(Settings { stride: Some(8), truncate: Some(true), ..NONE }), expected);
+        assert_eq!(of(Settings { top_k: Some(0), ..NONE }), "0 answers are asked for in r.toml: answers.top_k");
+        assert_eq!(
+            said(Task::QuestionAnswering, Settings { max_answer_length: Some(0), ..NONE }),
+            "an answer of 0 tokens in r.toml: answers.max_answer_length"
+        );
+        let others = [
+            ("join", Settings { join: Some(Join::Max), ..NONE }),
+            ("aggregation", Settings { aggregation: Some(Aggregation::Max), ..NONE }),
+            ("max_answer_length", Settings { max_answer_length: Some(3), ..NONE }),
+            ("no_answer", Settings { no_answer: Some(false), ..NONE }),
+            ("top_k", Settings { top_k: Some(3), ..NONE }),
+        ];
+        for (field, settings) in others {
+            let said = said(Task::SentenceSimilarity, settings);
+            assert!(said.starts_with(&format!("`{field}` is for ")), "{said}");
+            assert!(said.ends_with(&format!("; this model is for sentence-similarity in r.toml: answers.{field}")));
+        }
+        assert!(NONE.check(Task::FeatureExtraction, 64).is_ok());
+    }
+
+    #[test]
+    fn they_are_told_by_their_fields() {
+        let settings = Settings { window: Some(8), join: Some(Join::Max), no_answer: Some(true), ..NONE };
+        assert_eq!(settings.to_string(), "window 8, join max, no_answer true");
+        assert!(NONE.is_empty() && !settings.is_empty());
+    }
+}

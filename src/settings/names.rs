@@ -1,0 +1,114 @@
+//! Values of settings that have names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, nearest, printable};
+
+/// How the scores of several windows become those of the text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Join {
+    /// Their mean, each window counting as often as it has tokens.
+    #[default]
+    Mean,
+    /// The largest of each label.
+    Max,
+}
+
+impl Join {
+    const ALL: [(Join, &str); 2] = [(Join::Mean, "mean"), (Join::Max, "max")];
+}
+
+impl FromStr for Join {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Join> {
+        let found = Join::ALL.into_iter().find(|(_, name)| *name == text).map(|(join, _)| join);
+        found.ok_or_else(|| Error::bad_input(format!("`{}` is neither mean nor max", printable(text))))
+    }
+}
+
+impl fmt::Display for Join {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Join::ALL.into_iter().find(|(join, _)| join == self).map_or("", |(_, name)| name))
+    }
+}
+
+/// How tokens become entities. Tokens of one label side by side are one entity, but where a label begins with `B-`,
+/// an entity begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Aggregation {
+    /// Not at all: each token by itself.
+    None,
+    /// Token by token, whatever word they belong to.
+    #[default]
+    Simple,
+    /// Word by word, each with the label of its first token.
+    First,
+    /// Word by word, each with the label that is likeliest on average over its tokens.
+    Average,
+    /// Word by word, each with the label of the token that is surest of its own.
+    Max,
+}
+
+impl Aggregation {
+    const ALL: [(Aggregation, &str); 5] = [
+        (Aggregation::None, "none"),
+        (Aggregation::Simple, "simple"),
+        (Aggregation::First, "first"),
+        (Aggregation::Average, "average"),
+        (Aggregation::Max, "max"),
+    ];
+}
+
+impl FromStr for Aggregation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Aggregation> {
+        let names = Aggregation::ALL.map(|(_, name)| name);
+        let found = Aggregation::ALL.into_iter().find(|(_, name)| *name == text).map(|(aggregation, _)| aggregation);
+        found.ok_or_else(|| {
+            let known = names.join(", ");
+            let error = Error::bad_input(format!("unknown aggregation `{}`; known: {known}", printable(text)));
+            match nearest(text, names) {
+                Some(name) => error.hint(format!("did you mean {name}?")),
+                None => error,
+            }
+        })
+    }
+}
+
+impl fmt::Display for Aggregation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Aggregation::ALL.into_iter().find(|(a, _)| a == self).map_or("", |(_, name)| name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joins_are_known_by_name() {
+        for (join, name) in Join::ALL {
+            assert_eq!((name.parse::<Join>().unwrap(), join.to_string()), (join, name.to_owned()));
+            assert_eq!(serde_json::to_value(join).unwrap(), name);
+        }
+        assert_eq!("min".parse::<Join>().unwrap_err().message(), "`min` is neither mean nor max");
+    }
+
+    #[test]
+    fn aggregations_are_known_by_name() {
+        for (aggregation, name) in Aggregation::ALL {
+            assert_eq!((name.parse::<Aggregation>().unwrap(), aggregation.to_string()), (aggregation, name.to_owned()));
+            assert_eq!(serde_json::to_value(aggregation).unwrap(), name);
+        }
+        let error = "averge".parse::<Aggregation>().unwrap_err();
+        assert_eq!(error.message(), "unknown aggregation `averge`; known: none, simple, first, average, max");
+        assert_eq!(error.hints(), ["did you mean average?"]);
+    }
+}

@@ -1,0 +1,247 @@
+//! What a bundle says of how its texts are asked and answers told: from the recipe into the manifest, and from there to
+//! whoever runs it.
+
+mod common;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Ran, edit, fixture, kilnc, names, place};
+use kilnc::answer::{Aggregation, Answer, Answerer, Options, Settings};
+use kilnc::runtime::TextInput;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Longer than the fixtures read.
+const LONG: &str = "a mail server and a game ";
+
+/// Builds a bundle of a fixture for tract, by a recipe with these lines.
+fn build(name: &str, recipe: &str) -> (TempDir, Ran) {
+    let place = place();
+    let (file, out) = (place.path().join("deploy.toml"), place.path().join("model.kiln"));
+    fs::write(&file, recipe).unwrap();
+    let asked = arguments!["build", fixture(name), "--recipe", file, "--target", "tract", "-o", out, "--quiet"];
+    let ran = kilnc(asked);
+    (place, ran)
+}
+
+/// A bundle whose recipe says this of answers.
+fn bundle(name: &str, answers: &str) -> (TempDir, PathBuf) {
+    let (place, ran) = build(name, &format!("[answers]\n{answers}\n"));
+    ran.expect(0);
+    let out = place.path().join("model.kiln");
+    (place, out)
+}
+
+/// What building by a recipe that says this of answers is refused with.
+fn refused(name: &str, answers: &str) -> String {
+    let (place, ran) = build(name, &format!("[answers]\n{answers}\n"));
+    assert_eq!(names(place.path()), ["deploy.toml"], "{answers}");
+    ran.expect(2).stderr
+}
+
+fn asked(command: &str, bundle: &Path, more: &[&str]) -> Ran {
+    let more: Vec<OsString> = more.iter().map(Into::into).collect();
+    kilnc([arguments![command, bundle, "--quiet"].as_slice(), &more].concat())
+}
+
+fn answers(bundle: &Path, more: &[&str]) -> Value {
+    asked("run", bundle, &[more, &["--json"]].concat()).expect(0).json()
+}
+
+fn manifest(bundle: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(bundle.join("manifest.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn windows_are_the_bundles_where_no_flag_says_another() {
+    let (_a, said) = bundle("answers/bert/seqcls", "window = 12\nstride = 0\njoin = \"max\"\ntop_k = 2");
+    let (_b, plain) = bundle("answers/bert/seqcls", "");
+    assert_eq!(manifest(&said)["answers"], json!({"window": 12, "stride": 0, "join": "max", "top_k": 2}));
+    assert!(manifest(&plain).get("answers").is_none());
+    let told = asked("inspect", &said, &[]).expect(0).stdout;
+    assert!(told.contains("\nanswers  window 12, stride 0, join max, top_k 2\n"), "{told}");
+    assert!(!asked("inspect", &plain, &[]).expect(0).stdout.contains("\nanswers"));
+
+    let long = LONG.repeat(12);
+    let same = |flags: &[&str], spelled: &[&str]| {
+        let texts = ["--text", long.as_str()];
+        let (found, expected) =
+            (answers(&said, &[&texts, flags].concat()), answers(&plain, &[&texts, spelled].concat()));
+        assert_eq!(found, expected, "{flags:?} over the bundle's, {spelled:?}");
+        found[0].clone()
+    };
+    let all = ["--window", "12", "--stride", "0", "--join", "max", "--top-k", "2"];
+    let by_bundle = same(&[], &all);
+    assert_eq!((&by_bundle["windows"], by_bundle["top"].as_array().unwrap().len()), (&json!(8), 2));
+    let longer = same(&["--window", "20"], &["--window", "20", "--stride", "0", "--join", "max", "--top-k", "2"]);
+    assert_eq!(longer["windows"], 4);
+    let mean = same(&["--join", "mean"], &["--window", "12", "--stride", "0", "--join", "mean", "--top-k", "2"]);
+    assert_ne!(mean["score"], by_bundle["score"]);
+    let cut = same(&["--truncate"], &["--window", "12", "--truncate", "--join", "max", "--top-k", "2"]);
+    assert_eq!((cut.get("windows"), &cut["tokens_cut"]), (None, &json!(62)));
+}
+
+#[test]
+fn a_bundle_that_cuts_texts_is_told_to_read_on() {
+    let (_place, out) = bundle("answers/bert/seqcls", "window = 12\ntruncate = true");
+    let long = LONG.repeat(3);
+    let cut = asked("run", &out, &["--text", &long, "--json"]).expect(0);
+    assert_eq!(cut.stderr, "warning: 1 of 1 texts cut to 12 tokens; 8 tokens had no say in the answers\n");
+    for flags in [["--truncate=false"].as_slice(), &["--no-window=false"], &["--stride", "2"]] {
+        let read = answers(&out, &[&["--text", &long], flags].concat());
+        assert!(read[0]["windows"].as_u64().unwrap() > 1 && read[0].get("tokens_cut").is_none(), "{flags:?}: {read}");
+    }
+}
+
+#[test]
+fn spans_are_told_as_the_bundle_says() {
+    let (_a, said) = bundle("answers/bert/qa", "max_answer_length = 1\nno_answer = true\ntop_k = 40");
+    let (_b, plain) = bundle("answers/bert/qa", "");
+    let texts = ["--question", "who met them?", "--text", "Angela Merkel met them in Paris, fast!"];
+    let found = answers(&said, &texts);
+    let spelled = ["--max-answer-length", "1", "--no-answer", "--top-k", "40"];
+    assert_eq!(found, answers(&plain, &[texts.as_slice(), &spelled].concat()));
+    let empty = |told: &Value| told[0]["answers"].as_array().unwrap().iter().any(|answer| answer["answer"] == "");
+    assert!(empty(&found), "{found}");
+    assert!(!empty(&answers(&said, &[texts.as_slice(), &["--no-answer=false"]].concat())));
+    let one = answers(&said, &[texts.as_slice(), &["--top-k", "1"]].concat());
+    assert_eq!(one[0]["answers"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn answers_are_scored_as_the_bundle_gives_them() {
+    let (_a, said) = bundle("answers/bert/qa", "max_answer_length = 1");
+    let (_b, plain) = bundle("answers/bert/qa", "");
+
+    let data = fixture("eval/questions.jsonl").display().to_string();
+    let score = |bundle: &Path, more: &[&str]| {
+        let ran = asked("eval", bundle, &[&["--data", data.as_str(), "--json"], more].concat()).expect(0);
+        ran.json()[0]["f1"].clone()
+    };
+    assert_eq!(score(&said, &[]), score(&plain, &["--max-answer-length", "1"]));
+    assert_eq!(score(&said, &["--max-answer-length", "15"]), score(&plain, &[]));
+    assert_ne!(score(&said, &[]), score(&plain, &[]));
+}
+
+#[test]
+fn entities_are_scored_and_answered_as_the_bundle_says() {
+    let (_a, said) = bundle("answers/bert/tokcls", "aggregation = \"simple\"");
+    let (_b, plain) = bundle("answers/bert/tokcls", "");
+    let data = fixture("eval/entities.jsonl").display().to_string();
+    let score = |bundle: &Path, more: &[&str]| {
+        let ran = asked("eval", bundle, &[&["--data", data.as_str(), "--json"], more].concat()).expect(0);
+        ran.json()[0]["f1"].clone()
+    };
+    assert_eq!(score(&said, &[]), score(&plain, &["--aggregation", "simple"]));
+    assert_eq!(score(&said, &["--aggregation", "first"]), score(&plain, &[]));
+    assert_ne!(score(&said, &[]), score(&plain, &[]));
+}
+
+#[test]
+fn the_library_asks_the_bundle_where_its_options_say_nothing() {
+    let (_place, out) = bundle("answers/bert/tokcls", "aggregation = \"none\"\nwindow = 12\nstride = 4");
+    let asked = |options: Options| {
+        let mut model = Answerer::of_bundle(&out, None, options).unwrap();
+        let answered = model.answer(TextInput::from("Angela Merkel met them in Paris")).unwrap();
+        let Answer::Entities { entities } = answered.answer else { panic!("{answered:?}") };
+        (serde_json::to_value(entities).unwrap(), *model.settings(), model.lengths())
+    };
+    let (entities, settings, lengths) = asked(Options::default());
+    assert!(entities[0].get("index").is_some(), "{entities}");
+    assert_eq!((settings.aggregation, lengths.window, lengths.stride), (Some(Aggregation::None), 12, 4));
+    let first = Settings { aggregation: Some(Aggregation::First), ..Settings::default() };
+    let (entities, settings, lengths) = asked(first.into());
+    assert!(entities[0].get("entity_group").is_some(), "{entities}");
+    assert_eq!((settings.aggregation, lengths.window, lengths.stride), (Some(Aggregation::First), 12, 4));
+}
+
+#[test]
+fn embeddings_say_how_they_are_pooled() {
+    let pooling = |name: &str| {
+        let (_place, out) = bundle(name, "");
+        let told = asked("inspect", &out, &[]).expect(0).stdout;
+        let line = told.lines().find_map(|line| line.strip_prefix("pooling  ")).map(str::to_owned);
+        (manifest(&out).get("pooling").cloned(), line)
+    };
+    let of = |modes: Value, normalized: bool, line: &str| {
+        (Some(json!({"modes": modes, "normalized": normalized})), Some(line.to_owned()))
+    };
+    assert_eq!(pooling("sentence/mean-normalize"), of(json!(["mean"]), true, "mean, at length 1"));
+    assert_eq!(pooling("sentence/cls"), of(json!(["cls"]), false, "cls"));
+    let all = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"];
+    assert_eq!(pooling("sentence/all-modes-dense"), of(json!(all), true, &format!("{}, at length 1", all.join(" + "))));
+    // What is at length 1 before another layer is not after it.
+    assert!(!pooling("sentence/dense-twice").0.unwrap()["normalized"].as_bool().unwrap());
+    assert_eq!(pooling("answers/bert/base"), (None, None));
+}
+
+#[test]
+fn a_recipe_that_asks_for_what_cannot_be_names_file_and_field() {
+    let cases = [
+        ("windo = 8", "deploy.toml line 2: unknown field `windo`, expected one of `window`, `stride`"),
+        ("join = \"min\"", "deploy.toml line 2: unknown variant `min`, expected `mean` or `max`"),
+        ("window = -1", "deploy.toml line 2: invalid value: integer `-1`, expected usize"),
+        ("window = 33", "a window of 33 tokens is outside 2…32\n  in deploy.toml: answers.window\n"),
+        (
+            "window = 8\nstride = 8",
+            "the stride is 8, which is no less than the window of 8 tokens\n  in deploy.toml: answers.stride\n",
+        ),
+        (
+            "stride = 4\ntruncate = true",
+            "a text that is cut has no windows that share a stride\n  in deploy.toml: answers.stride\n",
+        ),
+        (
+            "window = 2\ntruncate = true",
+            "a window of 2 tokens has room for 0 of the text beside 2 others, which is no more than the 0 that windows \
+             share\n  in deploy.toml: answers\n\nhint: a longer window, or a smaller stride\n",
+        ),
+        (
+            "window = 8\nstride = 6",
+            "a window of 8 tokens has room for 6 of the text beside 2 others, which is no more than the 6 that windows \
+             share\n  in deploy.toml: answers\n",
+        ),
+        ("top_k = 0", "0 answers are asked for\n  in deploy.toml: answers.top_k\n"),
+        (
+            "aggregation = \"first\"",
+            "`aggregation` is for token-classification; this model is for text-classification\n  \
+             in deploy.toml: answers.aggregation\n",
+        ),
+    ];
+    for (answers, expected) in cases {
+        let said = refused("answers/bert/seqcls", answers);
+        assert!(said.starts_with(&format!("error: {expected}")), "{answers}: {said}");
+    }
+    let said = refused("answers/bert/qa", "max_answer_length = 0");
+    assert!(said.starts_with("error: an answer of 0 tokens\n  in deploy.toml: answers.max_answer_length\n"), "{said}");
+    // A question of one word is beside the text, and between tokens of its own.
+    let said = refused("answers/bert/qa", "window = 4");
+    assert!(said.starts_with("error: a window of 4 tokens has room for 0 of the text beside 4 others"), "{said}");
+    let said = refused("answers/xlnet/qa", "window = 4");
+    assert!(said.contains("error: a window of 4 tokens has room for 0 of the text beside 5 others"), "{said}");
+}
+
+#[test]
+fn a_manifest_that_asks_for_what_cannot_be_is_refused() {
+    let (_place, out) = bundle("answers/bert/seqcls", "window = 12\ntop_k = 2");
+    let manifest = out.join("manifest.json");
+    let said = |from: &str, to: &str| {
+        edit(&manifest, from, to);
+        let said = asked("run", &out, &["--text", "a"]).expect(2).stderr;
+        edit(&manifest, to, from);
+        said
+    };
+    let window = said("\"window\": 12", "\"window\": 33");
+    let expected = "error: a window of 33 tokens is outside 2…32\n  in manifest.json: answers.window\n  in ";
+    assert!(window.starts_with(expected), "{window}");
+    let of_another = said("\"top_k\": 2", "\"no_answer\": true");
+    let expected = "error: `no_answer` is for question-answering; this model is for text-classification\n";
+    assert!(of_another.starts_with(expected), "{of_another}");
+    let unknown = said("\"top_k\"", "\"temperature\"");
+    assert!(
+        unknown.starts_with("error: manifest.json: answers.temperature: unknown field `temperature`, expected"),
+        "{unknown}"
+    );
+    asked("run", &out, &["--text", "a"]).expect(0);
+}
