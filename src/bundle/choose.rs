@@ -10,7 +10,7 @@ impl Bundle {
     pub fn choose(&self, name: Option<&str>) -> Result<(&EngineEntry, String)> {
         match name {
             Some(name) => Ok((self.named(name)?, "as asked".to_owned())),
-            None => self.best(bf16_here(), |runtime| self.available(runtime)),
+            None => self.best(bf16_here(), |engine| self.available(engine)),
         }
     }
 
@@ -28,12 +28,12 @@ impl Bundle {
     }
 
     /// The first engine in the order of preference whose runtime is there. The reason names those before it.
-    fn best(&self, bf16: bool, available: impl Fn(Runtime) -> Result<String>) -> Result<(&EngineEntry, String)> {
+    fn best(&self, bf16: bool, available: impl Fn(&EngineEntry) -> Result<String>) -> Result<(&EngineEntry, String)> {
         let mut order: Vec<&EngineEntry> = self.manifest.engines.iter().collect();
         order.sort_by_key(|engine| preference_with(engine.runtime, engine.precision, bf16));
         let mut why_not = Vec::new();
         for engine in order {
-            match available(engine.runtime) {
+            match available(engine) {
                 Ok(_) => return Ok((engine, self.reason(&why_not, bf16))),
                 Err(e) => why_not.push(format!("{}: {}", engine.name, e.message())),
             }
@@ -121,9 +121,9 @@ mod tests {
     }
 
     fn told(bundle: &Bundle, bf16: bool, there: &[Runtime]) -> Result<String> {
-        let available = |runtime| match there.contains(&runtime) {
+        let available = |engine: &EngineEntry| match there.contains(&engine.runtime) {
             true => Ok("1".to_owned()),
-            false => Err(Error::runtime_missing(format!("{runtime} is not found"))),
+            false => Err(Error::runtime_missing(format!("{} is not found", engine.runtime))),
         };
         bundle.best(bf16, available).map(|(engine, why)| format!("{}: {why}", engine.name))
     }
