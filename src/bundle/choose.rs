@@ -12,7 +12,7 @@ impl Bundle {
     pub fn choose(&self, name: Option<&str>) -> Result<(&EngineEntry, String)> {
         match name {
             Some(name) => Ok((self.named(name)?, "as asked".to_owned())),
-            None => self.best(&Processor::here(), |runtime| self.available(runtime)),
+            None => self.best(&Processor::here(), |engine| self.available(engine)),
         }
     }
 
@@ -33,24 +33,23 @@ impl Bundle {
     fn best(
         &self,
         processor: &Processor,
-        available: impl Fn(Runtime) -> Result<String>,
+        available: impl Fn(&EngineEntry) -> Result<String>,
     ) -> Result<(&EngineEntry, String)> {
         let mut order: Vec<&EngineEntry> = self.manifest.engines.iter().collect();
         order.sort_by_key(|engine| preference_on(processor, engine.runtime, engine.precision));
         let timed = self.timings(processor);
         if let Some(timed) = &timed {
-            // Stable: engines that were not timed, such as plans, keep their places before and after those that were.
-            let mut measured: Vec<&EngineEntry> =
-                order.iter().copied().filter(|engine| timed.contains_key(engine.name.as_str())).collect();
-            measured.sort_by(|a, b| timed[a.name.as_str()].total_cmp(&timed[b.name.as_str()]));
-            let mut next = measured.into_iter();
-            for place in order.iter_mut().filter(|engine| timed.contains_key(engine.name.as_str())) {
-                *place = next.next().unwrap_or(place);
-            }
+            // Engines that were not timed, such as plans, keep their places before and after those that were.
+            let time = |engine: &EngineEntry| timed.get(engine.name.as_str()).copied();
+            let mut measured: Vec<(f64, &EngineEntry)> =
+                order.iter().filter_map(|engine| Some((time(engine)?, *engine))).collect();
+            measured.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let places = order.iter_mut().filter(|engine| time(engine).is_some());
+            places.zip(measured).for_each(|(place, (_, engine))| *place = engine);
         }
         let mut why_not = Vec::new();
         for engine in order {
-            match available(engine.runtime) {
+            match available(engine) {
                 Ok(_) => {
                     let milliseconds = timed.as_ref().and_then(|timed| timed.get(engine.name.as_str()).copied());
                     return Ok((engine, self.reason(&why_not, processor, milliseconds)));
@@ -160,9 +159,9 @@ mod tests {
     const NEW: Processor = Processor { name: String::new(), bf16: true, exact_8_bits: true };
 
     fn told(bundle: &Bundle, processor: &Processor, there: &[Runtime]) -> Result<String> {
-        let available = |runtime| match there.contains(&runtime) {
+        let available = |engine: &EngineEntry| match there.contains(&engine.runtime) {
             true => Ok("1".to_owned()),
-            false => Err(Error::runtime_missing(format!("{runtime} is not found"))),
+            false => Err(Error::runtime_missing(format!("{} is not found", engine.runtime))),
         };
         bundle.best(processor, available).map(|(engine, why)| format!("{}: {why}", engine.name))
     }

@@ -45,7 +45,8 @@ pub struct BenchArgs {
     workload: WorkloadArgs,
     #[command(flatten)]
     vouch: VouchArgs,
-    /// What engines run on: cpu, cuda:0. On a GPU, ONNX Runtime's CUDA provider runs ONNX files and engines for ort-cpu.
+    /// What engines run on: cpu, cuda:0. On a GPU, ONNX Runtime's CUDA provider runs ONNX files and engines for ort-cpu, and
+    /// TensorRT for RTX runs plans.
     #[arg(long, default_value = "cpu")]
     device: Device,
     /// Threads of each engine; all cores, if not given.

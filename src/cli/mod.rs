@@ -200,6 +200,7 @@ fn serve(job: &str) -> Result<()> {
         harness::SERVER_JOB => child::serve(harness::serve),
         runtime::ENGINE_JOB => runtime::serve_engine(),
         runtime::PROBE_JOB => child::serve(runtime::probe),
+        runtime::GPU_JOB => child::serve(runtime::ask_driver),
         #[cfg(feature = "tensorrt")]
         crate::pipeline::TENSORRT_JOB => child::serve(crate::pipeline::compile_tensorrt),
         other => Err(Error::bad_input(format!("no part of kilnc is called `{}`", crate::error::printable(other)))),

@@ -1,5 +1,7 @@
 //! What `kilnc bench` measures: the engines of its arguments, and what they are asked.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -148,7 +150,11 @@ impl Engines {
         for path in paths {
             bundle::archive::refuse(path)?;
             match path.is_file() {
-                true => engines.file(path, adapters),
+                true => {
+                    refuse_plan(path)?;
+                    device.check_for(Runtime::Ort)?;
+                    engines.file(path, adapters);
+                }
                 false => {
                     let bundle = Bundle::open(path)?;
                     vouch.check(&bundle, screen)?;
@@ -179,12 +185,7 @@ impl Engines {
 
     fn bundle(&mut self, bundle: &Bundle, device: Device, screen: &Screen) -> Result<()> {
         for engine in &bundle.manifest.engines {
-            let runs = match device {
-                Device::Cpu => bundle.available(engine.runtime).map(drop),
-                _ if engine.runtime == Runtime::Ort => Ok(()),
-                _ => Err(Error::unsupported(format!("{} does not run it on {device}", engine.runtime))),
-            };
-            match runs {
+            match bundle.available_on(engine, device) {
                 Ok(()) => self.contestants.push(Contestant {
                     name: engine.name.clone(),
                     file: bundle.engine(engine)?,
@@ -217,6 +218,18 @@ impl Engines {
                 contestant.name = format!("{} ({})", contestant.name, before + 1);
             }
         }
+    }
+}
+
+/// Fails for a plan alone: it is native code, and no manifest says which it is to be.
+fn refuse_plan(path: &Path) -> Result<()> {
+    let mut start = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    match read.is_ok() && start == *b"vtrt" {
+        true => Err(Error::unsupported("a plan is native code, and is run out of a bundle that lists its digest")
+            .at(path.display().to_string())
+            .hint("build a bundle with it: kilnc build CHECKPOINT --target tensorrt-rtx:smNN -o BUNDLE")),
+        false => Ok(()),
     }
 }
 

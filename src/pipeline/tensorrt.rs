@@ -72,8 +72,7 @@ pub(super) fn compile_once(memo: &Memo, name: &str, job: &TensorRtJob) -> Result
 /// A plan, compiled now.
 pub(super) fn compile_in_child(job: &TensorRtJob) -> Result<TensorRtDone> {
     if !cfg!(feature = "tensorrt") {
-        return Err(Error::runtime_missing("this kilnc was built without TensorRT")
-            .hint("build it with: cargo build --release --features tensorrt (needs libclang and a C++ compiler)"));
+        return Err(runtime::without_tensorrt());
     }
     runtime::library::TENSORRT_RTX.find()?;
     child::ask(TENSORRT_JOB, job, TENSORRT_LIMIT, "compiling with TensorRT for RTX")

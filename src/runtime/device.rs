@@ -6,8 +6,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::library::ONNX_RUNTIME_GPU;
+use super::Runtime;
+use super::library::{ONNX_RUNTIME_GPU, TENSORRT_RTX};
 use crate::error::{Error, Result, printable};
+use crate::target::{ComputeCapability, Target};
 
 /// The library that NVIDIA's driver brings.
 const DRIVER_LIBRARY: &str = "libcuda.so.1";
@@ -35,11 +37,26 @@ pub enum Device {
 }
 
 impl Device {
-    /// Fails where the device, its driver or the library that drives it is missing, and says how to get them.
+    /// Fails where the device, its driver or every library that drives it is missing, and says how to get them.
     pub fn check(self) -> Result<()> {
         match self {
             Device::Cpu => Ok(()),
-            Device::Cuda(number) => cuda(number, &Nvidia::here(), ONNX_RUNTIME_GPU.find().err()),
+            Device::Cuda(number) => {
+                let found = Nvidia::here();
+                let plans = cfg!(feature = "tensorrt") && found.drives(number) && TENSORRT_RTX.find().is_ok();
+                cuda(number, &found, ONNX_RUNTIME_GPU.find().err().filter(|_| !plans))
+            }
+        }
+    }
+
+    /// Like [`Device::check`], for engines of one runtime.
+    pub fn check_for(self, runtime: Runtime) -> Result<()> {
+        match (self, runtime) {
+            (Device::Cuda(number), Runtime::Ort) => cuda(number, &Nvidia::here(), ONNX_RUNTIME_GPU.find().err()),
+            (Device::Cuda(number), Runtime::TensorRtRtx) => cuda(number, &Nvidia::here(), TENSORRT_RTX.find().err()),
+            (Device::Cuda(_), _) => Err(Error::unsupported(format!("{runtime} does not run it on {self}"))),
+            (Device::Cpu, Runtime::TensorRtRtx) => Err(Error::unsupported("it runs on a GPU, as with --device cuda:0")),
+            (Device::Cpu, _) => Ok(()),
         }
     }
 }
@@ -79,6 +96,36 @@ impl TryFrom<String> for Device {
 
     fn try_from(text: String) -> Result<Device> {
         text.parse()
+    }
+}
+
+/// A GPU, as its driver tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// Its name, e.g. `Tesla T4`.
+    pub name: String,
+    /// Its compute capability, e.g. 75.
+    pub capability: u32,
+}
+
+impl Gpu {
+    /// Fails where engines for the target run on other GPUs.
+    pub fn check(&self, target: &Target) -> Result<()> {
+        let Target::TensorRtRtx(capability) = target else { return Ok(()) };
+        if capability.number() == self.capability {
+            return Ok(());
+        }
+        let error = Error::runtime_missing(format!("it is compiled for {capability}, and the GPU is {self}"));
+        Err(match ComputeCapability::KNOWN.iter().any(|(known, _)| *known == self.capability) {
+            true => error.hint(format!("build one for it: --target tensorrt-rtx:sm{}", self.capability)),
+            false => error.hint("TensorRT for RTX does not know this GPU; ONNX Runtime does: bench --device cuda:0"),
+        })
+    }
+}
+
+impl fmt::Display for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (sm{})", printable(&self.name), self.capability)
     }
 }
 
@@ -135,6 +182,16 @@ impl Nvidia {
         }
     }
 
+    /// Whether there is a device node of any GPU.
+    pub fn is_there(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
+    /// Whether the driver and the GPU of that number are there.
+    fn drives(&self, number: u32) -> bool {
+        self.has(number) && self.library.is_some()
+    }
+
     fn has(&self, number: u32) -> bool {
         let named = |node: &PathBuf| node.file_name().is_some_and(|name| name == "dxg");
         self.nodes.len() > number as usize || self.nodes.iter().any(named)
@@ -152,7 +209,7 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// What of a GPU is missing, all at once; `without` says what keeps ONNX Runtime's provider from being found.
+/// What of a GPU is missing, all at once; `without` says what keeps the library from being found.
 fn cuda(number: u32, found: &Nvidia, without: Option<Error>) -> Result<()> {
     let mut missing = Vec::new();
     if !found.has(number) {
@@ -235,6 +292,28 @@ mod tests {
         assert_eq!((error.exit_code(), error.hints().len()), (4, 3));
         assert!(error.hints()[0].contains("apt-get install nvidia-driver"), "{error}");
         assert_eq!(error.hints()[2], "get the provider");
+    }
+
+    #[test]
+    fn a_plan_for_other_gpus_says_what_to_build() {
+        let (t4, l4) = (Gpu { name: "Tesla T4".to_owned(), capability: 75 }, "tensorrt-rtx:sm89".parse().unwrap());
+        assert!(t4.check(&"tensorrt-rtx:sm75".parse().unwrap()).is_ok() && t4.check(&Target::OrtCpu).is_ok());
+        let said = t4.check(&l4).unwrap_err();
+        assert_eq!(said.message(), "it is compiled for sm89, and the GPU is Tesla T4 (sm75)");
+        assert_eq!(
+            (said.exit_code(), said.hints()),
+            (4, &["build one for it: --target tensorrt-rtx:sm75".to_owned()][..])
+        );
+        let h100 = Gpu { name: "NVIDIA H100".to_owned(), capability: 90 };
+        assert!(h100.check(&l4).unwrap_err().hints()[0].starts_with("TensorRT for RTX does not know this GPU"));
+    }
+
+    #[test]
+    fn a_runtime_runs_on_its_own_devices() {
+        let said = |device: Device, runtime| device.check_for(runtime).unwrap_err().message().to_owned();
+        assert_eq!(said(Device::Cuda(0), Runtime::Tract), "tract does not run it on cuda:0");
+        assert_eq!(said(Device::Cpu, Runtime::TensorRtRtx), "it runs on a GPU, as with --device cuda:0");
+        assert!(Device::Cpu.check_for(Runtime::Ort).is_ok());
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub static ONNX_RUNTIME_GPU: Library = Library {
 /// TensorRT for RTX.
 pub static TENSORRT_RTX: Library = Library {
     name: "TensorRT for RTX",
-    purpose: "compiles engines for GPUs, without one",
+    purpose: "compiles engines for GPUs, without one, and runs them on one",
     variable: None,
     package: "tensorrt-rtx-cu12-libs==1.7.1.116",
     folder: "tensorrt-rtx",

@@ -11,6 +11,8 @@ mod openvino;
 mod ort;
 mod platform;
 mod processor;
+#[cfg(feature = "tensorrt")]
+mod tensorrt;
 mod text;
 mod tokenizer;
 mod tract;
@@ -29,7 +31,7 @@ use crate::target::Target;
 
 pub use apart::{JOB as ENGINE_JOB, serve as serve_engine};
 pub use classify::{Answer, Choice, Classes, Reading, logits};
-pub use device::{Device, Nvidia};
+pub use device::{Device, Gpu, Nvidia};
 pub use openvino::Hints;
 pub use platform::Platform;
 pub use processor::Processor;
@@ -151,11 +153,12 @@ pub fn open_with(runtime: Runtime, path: &Path, options: Options, adapters: &[Pa
         Runtime::OpenVino => Ok(Box::new(ort::OrtEngine::open_with_openvino(path, options)?)),
         Runtime::Tract => Ok(Box::new(tract::TractEngine::open(path)?)),
         Runtime::Web => Err(in_browsers().at(path.display().to_string())),
-        Runtime::TensorRtRtx => Err(no_gpu(path)),
+        Runtime::TensorRtRtx => open_plan(path, 0),
     }
 }
 
-/// Like [`open_with`], on a device; only ONNX Runtime runs on another than the processor.
+/// Like [`open_with`], on a device. ONNX Runtime runs on either, plans on a GPU and all others on the processor. A plan is
+/// native code: the caller has held its digest against a manifest.
 pub fn open_on(
     device: Device,
     runtime: Runtime,
@@ -168,6 +171,7 @@ pub fn open_on(
         (Device::Cuda(gpu), Runtime::Ort) => {
             Ok(Box::new(ort::OrtEngine::open_with_cuda(path, gpu, options, adapters)?))
         }
+        (Device::Cuda(gpu), Runtime::TensorRtRtx) if adapters.is_empty() => open_plan(path, gpu),
         _ => Err(Error::unsupported(format!("{runtime} runs engines on the processor, not on {device}"))),
     }
 }
@@ -176,14 +180,15 @@ pub fn open_on(
 /// started ([`child::set_program`]).
 pub fn open_apart(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
     match runtime {
-        Runtime::Ort | Runtime::OpenVino if child::can_start() => {
+        Runtime::Ort | Runtime::OpenVino | Runtime::TensorRtRtx if child::can_start() => {
             Ok(Box::new(apart::ApartEngine::open(runtime, path, options, adapters)?))
         }
         _ => open_with(runtime, path, options, adapters),
     }
 }
 
-/// Whether engines of this runtime can run on this machine; the error says what is missing and how to get it.
+/// Whether engines of this runtime can run on this machine; the error says what is missing and how to get it. Whether a
+/// plan is for the GPU that is there, [`Gpu::check`] says.
 ///
 /// A native library is loaded to find out, once, and by a child where one can be started.
 pub fn available(runtime: Runtime) -> Result<String> {
@@ -192,7 +197,10 @@ pub fn available(runtime: Runtime) -> Result<String> {
         Runtime::OpenVino => &library::OPENVINO,
         Runtime::Tract => return Ok("compiled in".to_owned()),
         Runtime::Web => return Err(in_browsers()),
-        Runtime::TensorRtRtx => return Err(Error::runtime_missing("it needs a GPU, which kilnc does not drive yet")),
+        Runtime::TensorRtRtx => {
+            plans_can_run()?;
+            &library::TENSORRT_RTX
+        }
     };
     library.find()?;
     static LOADED: Mutex<Vec<(Runtime, String)>> = Mutex::new(Vec::new());
@@ -201,12 +209,34 @@ pub fn available(runtime: Runtime) -> Result<String> {
         return Ok(version.clone());
     }
     let version: String = match child::can_start() {
-        true => child::ask(PROBE_JOB, &runtime, Duration::from_secs(60), &format!("loading {}", library.name))?,
-        false => ort::probe(library)?,
+        true => child::ask(PROBE_JOB, &runtime, PROBE_LIMIT, &format!("loading {}", library.name))?,
+        false => probe(runtime)?,
     };
     loaded.push((runtime, version.clone()));
     Ok(version)
 }
+
+/// The GPU of that number, as its driver tells; the driver is loaded once, and by a child where one can be started.
+pub fn gpu(number: u32) -> Result<Gpu> {
+    Device::Cuda(number).check_for(Runtime::TensorRtRtx)?;
+    static ASKED: Mutex<Vec<(u32, Gpu)>> = Mutex::new(Vec::new());
+    let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, gpu)) = asked.iter().find(|(known, _)| *known == number) {
+        return Ok(gpu.clone());
+    }
+    let gpu: Gpu = match child::can_start() {
+        true => child::ask(GPU_JOB, &number, PROBE_LIMIT, &format!("asking the driver for cuda:{number}"))?,
+        false => ask_driver(number)?,
+    };
+    asked.push((number, gpu.clone()));
+    Ok(gpu)
+}
+
+/// Longest that loading a library may take.
+const PROBE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The name of the job that asks the driver for a GPU.
+pub const GPU_JOB: &str = "gpu";
 
 /// The name of the job that loads a library.
 pub const PROBE_JOB: &str = "probe";
@@ -216,17 +246,58 @@ pub fn probe(runtime: Runtime) -> Result<String> {
     match runtime {
         Runtime::Ort => ort::probe(&library::ONNX_RUNTIME),
         Runtime::OpenVino => ort::probe(&library::OPENVINO),
-        Runtime::Tract | Runtime::Web | Runtime::TensorRtRtx => available(runtime),
+        Runtime::Tract | Runtime::Web => available(runtime),
+        #[cfg(feature = "tensorrt")]
+        Runtime::TensorRtRtx => tensorrt::probe(),
+        #[cfg(not(feature = "tensorrt"))]
+        Runtime::TensorRtRtx => Err(without_tensorrt()),
     }
+}
+
+/// The child's side of [`gpu`].
+#[cfg(feature = "tensorrt")]
+pub fn ask_driver(number: u32) -> Result<Gpu> {
+    tensorrt::gpu(number)
+}
+
+/// The child's side of [`gpu`].
+#[cfg(not(feature = "tensorrt"))]
+pub fn ask_driver(_number: u32) -> Result<Gpu> {
+    Err(without_tensorrt())
+}
+
+#[cfg(feature = "tensorrt")]
+fn open_plan(path: &Path, gpu: u32) -> Result<Box<dyn Engine>> {
+    Ok(Box::new(tensorrt::PlanEngine::open(path, gpu)?))
+}
+
+#[cfg(not(feature = "tensorrt"))]
+fn open_plan(_path: &Path, _gpu: u32) -> Result<Box<dyn Engine>> {
+    Err(without_tensorrt())
+}
+
+/// What of all that plans need is missing, as files tell. Where there is no GPU at all, that is told alone.
+fn plans_can_run() -> Result<()> {
+    if !Nvidia::here().is_there() {
+        return Err(Error::runtime_missing(
+            "it needs an NVIDIA GPU, and there is no device node /dev/nvidia0 or /dev/dxg",
+        )
+        .hint("run it on a machine that has the GPU; the bundle's other engines run here"));
+    }
+    match cfg!(feature = "tensorrt") {
+        true => Device::Cuda(0).check_for(Runtime::TensorRtRtx),
+        false => Err(without_tensorrt()),
+    }
+}
+
+/// The error of a kilnc that was built without TensorRT.
+pub fn without_tensorrt() -> Error {
+    Error::runtime_missing("this kilnc was built without TensorRT")
+        .hint("build it with: cargo build --release --features tensorrt (needs libclang and a C++ compiler)")
 }
 
 fn in_browsers() -> Error {
     Error::runtime_missing("it runs in a browser").hint("kilnc bundle export --layout hub writes what a page loads")
-}
-
-fn no_gpu(path: &Path) -> Error {
-    Error::runtime_missing(format!("{} is an engine for a GPU, which kilnc does not drive yet", path.display()))
-        .hint("run it with TensorRT for RTX on a machine that has the GPU; run the bundle's other engines here")
 }
 
 /// Takes an input by name out of what the caller gave.

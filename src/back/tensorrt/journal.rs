@@ -12,12 +12,14 @@ use crate::error::Error;
 
 /// The messages that matter, shared between the logger that writes and the compiler that reads.
 #[derive(Clone, Default)]
-pub(super) struct Journal(Arc<Mutex<Messages>>);
+pub(crate) struct Journal(Arc<Mutex<Messages>>);
 
-/// The messages of one compilation, in the order they came.
+/// The messages of one compilation or one run, in the order they came.
 #[derive(Default)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     pub errors: Vec<String>,
+    /// What CUDA complained of.
+    pub cuda: Vec<String>,
     pub warnings: Vec<String>,
     /// The verbose message that lists the layers of the engine.
     pub layers: Option<String>,
@@ -42,9 +44,10 @@ impl Messages {
     fn record(&mut self, severity: Severity, message: &str) {
         match severity {
             Severity::InternalError | Severity::Error => {
-                // With no driver every failure drags this one behind it.
-                if !message.contains("catchCudaError") {
-                    self.errors.push(message.to_owned());
+                // With no driver every failure of a compilation drags one of CUDA's behind it.
+                match message.contains("catchCudaError") {
+                    true => self.cuda.push(message.to_owned()),
+                    false => self.errors.push(message.to_owned()),
                 }
             }
             Severity::Warning => {
@@ -98,6 +101,19 @@ impl Messages {
         } else {
             error
         }
+    }
+
+    /// The error for a plan that cannot be opened or run, with what CUDA said of it.
+    pub fn run_error(&self, what: &str) -> Error {
+        let cuda = self.cuda.iter().filter_map(|error| {
+            let (_, rest) = error.rsplit_once("(cudaError ")?;
+            Some(format!("CUDA error {}", rest.trim_end_matches(')')))
+        });
+        let mut reasons: Vec<String> = cuda.take(1).collect();
+        if !self.errors.is_empty() || reasons.is_empty() {
+            reasons.insert(0, self.reason());
+        }
+        Error::unsupported(format!("TensorRT for RTX cannot {what}: {}", reasons.join("; ")))
     }
 
     /// The library's own account of the failure: the first error that gives a cause,
@@ -225,6 +241,23 @@ mod tests {
             error.to_string(),
             "TensorRT cannot build the engine: [pass.cpp:337: check_turing_op_compatibility] Cannot compile operation 'fc0.mm' for Turing (SM75): FP32 GEMM is not supported.\n\nhint: sm75 multiplies matrices in FP16 or INT8 only; compile an FP16 or INT8 model"
         );
+    }
+
+    #[test]
+    fn a_failed_run_says_what_cuda_said() {
+        let cuda = "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at /_src/common/dispatch/checkMacros.cpp:250 (cudaError 35: CUDA driver version is insufficient for CUDA runtime version))";
+        let alone = messages(&[cuda]).run_error("open the plan");
+        assert_eq!(
+            alone.to_string(),
+            "TensorRT for RTX cannot open the plan: CUDA error 35: CUDA driver version is insufficient for CUDA runtime version"
+        );
+        let both = messages(&[
+            "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Magic tag does not match. In f at /_src/a.cpp:1)",
+            cuda,
+        ]);
+        let said = both.run_error("open the plan").to_string();
+        assert!(said.contains("plan: Magic tag does not match.; CUDA error 35: "), "{said}");
+        assert_eq!(messages(&[]).run_error("run").message(), "TensorRT for RTX cannot run: the library gave no reason");
     }
 
     #[test]

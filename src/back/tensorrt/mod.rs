@@ -25,9 +25,9 @@ use trtx::{Builder, BuilderConfig, BuilderFlag, Logger, MemoryPoolType, OnnxPars
 
 use crate::error::{Error, Result};
 use crate::target::ComputeCapability;
-use journal::Journal;
 use layers::LayerList;
 
+pub(crate) use journal::Journal;
 pub use layers::{Layer, LayerSummary, Port};
 pub use profile::InputProfile;
 
@@ -181,21 +181,28 @@ fn readable(onnx: &Path) -> Result<&str> {
 
 /// Opens both libraries, in this order: the parser's needs the other's. Gives the version.
 fn load(libraries: &Libraries) -> Result<String> {
-    let missing = |path: &Path, error: &dyn fmt::Display| {
-        Error::runtime_missing(format!("TensorRT for RTX does not load: {error}"))
-            .at(path.display().to_string())
-            .hint("it is in the PyPI package tensorrt-rtx-cu12-libs 1.7.1.116")
-    };
-    let version = version(&libraries.tensorrt).map_err(|error| missing(&libraries.tensorrt, &error))?;
+    let version = load_tensorrt(&libraries.tensorrt)?;
+    trtx::dynamically_load_tensorrt_onnxparser(Some(&libraries.onnx_parser))
+        .map_err(|error| missing(&libraries.onnx_parser, &error))?;
+    Ok(version)
+}
+
+/// Opens the library that compiles and runs, of which a process keeps the first. Gives its version.
+pub(crate) fn load_tensorrt(tensorrt: &Path) -> Result<String> {
+    let version = version(tensorrt).map_err(|error| missing(tensorrt, &error))?;
     // The C++ interface is bound by vtable, so another minor version is another interface.
     if version.get(..2) != Some(&[1, 7]) {
         return Err(Error::runtime_missing(format!("TensorRT for RTX has version {}, expected 1.7", dotted(&version)))
-            .at(libraries.tensorrt.display().to_string()));
+            .at(tensorrt.display().to_string()));
     }
-    trtx::dynamically_load_tensorrt(Some(&libraries.tensorrt)).map_err(|error| missing(&libraries.tensorrt, &error))?;
-    trtx::dynamically_load_tensorrt_onnxparser(Some(&libraries.onnx_parser))
-        .map_err(|error| missing(&libraries.onnx_parser, &error))?;
+    trtx::dynamically_load_tensorrt(Some(tensorrt)).map_err(|error| missing(tensorrt, &error))?;
     Ok(dotted(&version))
+}
+
+fn missing(path: &Path, error: &dyn fmt::Display) -> Error {
+    Error::runtime_missing(format!("TensorRT for RTX does not load: {error}"))
+        .at(path.display().to_string())
+        .hint("it is in the PyPI package tensorrt-rtx-cu12-libs 1.7.1.116")
 }
 
 /// Major, minor, patch and build number, as the library itself tells them.
@@ -249,7 +256,7 @@ fn configure<'logger>(builder: &mut Builder<'logger>, options: &CompileOptions) 
 }
 
 /// A call that only a broken installation refuses.
-fn refused(error: trtx::Error) -> Error {
+pub(crate) fn refused(error: trtx::Error) -> Error {
     Error::runtime_missing(format!("TensorRT for RTX does not start: {error}"))
 }
 

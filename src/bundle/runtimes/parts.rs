@@ -131,10 +131,8 @@ impl Plan {
             }
         }
         if has(Runtime::TensorRtRtx) {
-            plan.notes.push(format!(
-                "{} is not brought: kilnc does not drive it, and NVIDIA's licence says who may pass it on",
-                Runtime::TensorRtRtx
-            ));
+            plan.notes
+                .push(format!("{} is not brought: NVIDIA's licence says who may pass it on", Runtime::TensorRtRtx));
         }
         if plan.packages.is_empty() && has(Runtime::Tract) {
             plan.notes.push(format!("nothing is brought for {}: it is compiled into kilnc", Runtime::Tract));

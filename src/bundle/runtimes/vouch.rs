@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use rayon::prelude::*;
 
 use super::folder;
-use crate::bundle::{Bundle, DAMAGED, tree};
+use crate::bundle::{Bundle, DAMAGED, EngineEntry, tree};
 use crate::error::{Error, Kind, Result, printable};
-use crate::runtime::{self, Platform, Runtime, library};
+use crate::runtime::{self, Device, Platform, Runtime, library};
 
 impl Bundle {
     /// Has the native libraries that the bundle brings for this machine used, here and in children, and says whether it
@@ -23,9 +23,20 @@ impl Bundle {
         Ok(true)
     }
 
-    /// Like [`runtime::available`]; the error also says where the bundle brings what is missing.
-    pub fn available(&self, runtime: Runtime) -> Result<String> {
-        runtime::available(runtime).map_err(|e| self.explained(runtime, e))
+    /// Like [`runtime::available`], and whether a plan is for the GPU that is there; the error also says where the bundle
+    /// brings what is missing.
+    pub fn available(&self, engine: &EngineEntry) -> Result<String> {
+        let found = runtime::available(engine.runtime).map_err(|e| self.explained(engine.runtime, e))?;
+        fits(engine, 0)?;
+        Ok(found)
+    }
+
+    /// Whether an engine runs on a device of this machine.
+    pub fn available_on(&self, engine: &EngineEntry, device: Device) -> Result<()> {
+        match device {
+            Device::Cpu => self.available(engine).and_then(|_| device.check_for(engine.runtime)),
+            Device::Cuda(number) => device.check_for(engine.runtime).and_then(|()| fits(engine, number)),
+        }
     }
 
     /// The error of an engine that was not opened, with what of it the bundle brings.
@@ -77,5 +88,13 @@ impl Bundle {
             return Err(Error::bad_input(format!("the manifest does not list `{}`", printable(path))).at(here));
         }
         there.par_iter().try_for_each(|path| self.file(path).map(drop))
+    }
+}
+
+/// Fails where a plan is for another GPU than that of this number.
+fn fits(engine: &EngineEntry, gpu: u32) -> Result<()> {
+    match engine.runtime {
+        Runtime::TensorRtRtx => runtime::gpu(gpu)?.check(&engine.target.parse()?),
+        _ => Ok(()),
     }
 }

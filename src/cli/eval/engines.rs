@@ -121,7 +121,7 @@ fn engines(bundle: &Bundle, asked: &[String], screen: &Screen) -> Vec<String> {
     if !asked.is_empty() {
         return asked.to_vec();
     }
-    let engines = bundle.manifest.engines.iter().filter(|engine| match bundle.available(engine.runtime) {
+    let engines = bundle.manifest.engines.iter().filter(|engine| match bundle.available(engine) {
         Ok(_) => true,
         Err(e) => {
             screen.warn(&format!("{} is left out: {}", engine.name, e.message()));

@@ -1,0 +1,144 @@
+//! Plans on a GPU: what is said where there is none, and where there is one, that a plan answers as the processor does.
+#![cfg(feature = "tensorrt")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{fixture, kilnc, place};
+use kilnc::bundle::Bundle;
+use kilnc::runtime::library::TENSORRT_RTX;
+use kilnc::runtime::{self, Device, Nvidia, Options, Runtime};
+
+/// The device node says whether there is a GPU; without one nothing of NVIDIA's is to be had, strict or not.
+fn gpu() -> bool {
+    Nvidia::here().is_there()
+}
+
+/// A bundle of the small classifier for tract and for a GPU; nothing where the library is missing, loudly.
+fn bundle(dir: &Path, capability: &str) -> Option<PathBuf> {
+    if let Err(e) = TENSORRT_RTX.find() {
+        assert!(std::env::var_os("KILNC_TEST_STRICT").is_none(), "{e}");
+        eprintln!("SKIPPED: plans on a GPU: {}", e.message());
+        return None;
+    }
+    let out = dir.join("model.kiln");
+    let target = format!("tensorrt-rtx:{capability}");
+    let arguments = arguments!["build", fixture("tiny-bert"), "--target", "tract", "--target", target, "-o", out];
+    kilnc([arguments.as_slice(), &arguments!["--quiet"]].concat()).expect(0);
+    Some(out)
+}
+
+#[test]
+fn a_plan_without_a_gpu_is_refused_with_what_was_looked_for() {
+    if gpu() {
+        eprintln!("SKIPPED: what is said without a GPU: there is one");
+        return;
+    }
+    let place = place();
+    let Some(out) = bundle(place.path(), "sm75") else { return };
+    let said =
+        kilnc(arguments!["run", out, "--engine", "tensorrt-rtx-sm75-fp16", "--text", "a movie"]).expect(4).stderr;
+    for part in [
+        "cuda:0 cannot be used: ",
+        "no device node /dev/nvidia0 or /dev/dxg",
+        "hint: get NVIDIA's driver with: apt-get install nvidia-driver",
+        "docker run --gpus all",
+    ] {
+        assert!(said.contains(part), "no {part}: {said}");
+    }
+    // The provider of ONNX Runtime is not what a plan lacks.
+    assert!(!said.contains("onnxruntime"), "{said}");
+    let said = kilnc(arguments!["bench", out, "--device", "cuda:0"]).expect(4).stderr;
+    assert!(said.contains("error: cuda:0 cannot be used: no device node /dev/nvidia0 or /dev/dxg"), "{said}");
+
+    // Where the choice is left to kilnc, another engine answers, and why is said.
+    let ran = kilnc(arguments!["run", out, "--text", "a movie"]).expect(0);
+    let why =
+        "not tensorrt-rtx-sm75-fp16: it needs an NVIDIA GPU, and there is no device node /dev/nvidia0 or /dev/dxg";
+    assert!(ran.stderr.contains("engine tract-fp32") && ran.stderr.contains(why), "{}", ran.stderr);
+    let quick = arguments!["bench", out, "--length", "16", "--rounds", "1", "--seconds", "0.01"];
+    let said = kilnc(quick).expect(0).stderr;
+    assert!(said.contains("warning: tensorrt-rtx-sm75-fp16 is left out: it needs an NVIDIA GPU"), "{said}");
+
+    for error in [
+        runtime::available(Runtime::TensorRtRtx).unwrap_err(),
+        runtime::gpu(0).unwrap_err(),
+        runtime::open(Runtime::TensorRtRtx, &out, Options { threads: 1 }).err().unwrap(),
+        Device::Cuda(0).check_for(Runtime::TensorRtRtx).unwrap_err(),
+    ] {
+        assert_eq!(error.exit_code(), 4, "{error}");
+        assert!(error.message().contains("no device node /dev/nvidia0 or /dev/dxg"), "{error}");
+    }
+}
+
+#[test]
+fn a_plan_is_opened_only_as_the_manifest_lists_it() {
+    let place = place();
+    let Some(out) = bundle(place.path(), "sm75") else { return };
+    let plan = out.join("engines/tensorrt-rtx-sm75-fp16.plan");
+    let said = kilnc(arguments!["bench", plan]).expect(2).stderr;
+    assert!(said.contains("a plan is native code, and is run out of a bundle that lists its digest"), "{said}");
+
+    let mut bytes = fs::read(&plan).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&plan, bytes).unwrap();
+    // Whether there is a GPU or not: it is not looked for first.
+    let said =
+        kilnc(arguments!["run", out, "--engine", "tensorrt-rtx-sm75-fp16", "--text", "a movie"]).expect(2).stderr;
+    assert!(
+        said.contains("`engines/tensorrt-rtx-sm75-fp16.plan` is not the file that the manifest describes"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_plan_answers_on_a_gpu_as_the_processor_does() {
+    if !gpu() {
+        eprintln!("SKIPPED: a plan on a GPU: there is no device node /dev/nvidia0 or /dev/dxg");
+        return;
+    }
+    common::children();
+    let card = runtime::gpu(0).unwrap();
+    let target = format!("sm{}", card.capability);
+    let known = kilnc::target::ComputeCapability::KNOWN.iter().any(|(number, _)| *number == card.capability);
+    if !known {
+        eprintln!("SKIPPED: a plan on a GPU: TensorRT for RTX does not know {card}");
+        return;
+    }
+    let place = place();
+    let Some(out) = bundle(place.path(), &target) else { return };
+    let opened = Bundle::open(&out).unwrap();
+    let mut engines: Vec<_> = [format!("tensorrt-rtx-{target}-fp16"), "tract-fp32".to_owned()]
+        .iter()
+        .map(|name| {
+            let (entry, _) = opened.choose(Some(name)).unwrap();
+            let options = Options { threads: 1 };
+            runtime::open_apart(entry.runtime, &opened.engine(entry).unwrap(), options, &[]).unwrap()
+        })
+        .collect();
+    // Shapes come again, so that graphs are captured and replayed, and change in between.
+    for (batch, length) in [(1, 8), (4, 16), (1, 8), (1, 8), (4, 16), (2, 32), (1, 8)] {
+        let ids = (0..batch * length).map(|i: i64| 5 + (i * 7 + length) % 40).collect();
+        let tensor = |elements| runtime::Tensor {
+            shape: vec![batch as usize, length as usize],
+            elements: runtime::Elements::I64(elements),
+        };
+        let same = |value| tensor(vec![value; (batch * length) as usize]);
+        let given = [("input_ids", tensor(ids)), ("attention_mask", same(1)), ("token_type_ids", same(0))];
+        let inputs: runtime::Named = given.map(|(name, tensor)| (name.to_owned(), tensor)).into();
+        let answers: Vec<Vec<f32>> = engines
+            .iter_mut()
+            .map(|engine| {
+                let outputs = engine.run(&inputs).unwrap();
+                outputs[0].1.rows().unwrap().flatten().copied().collect()
+            })
+            .collect();
+        assert_eq!(answers[0].len(), answers[1].len());
+        for (found, expected) in answers[0].iter().zip(&answers[1]) {
+            assert!((found - expected).abs() < 0.02, "{batch}x{length}: {found} is not {expected}");
+        }
+    }
+}
