@@ -23,7 +23,7 @@ fn packages(test: &str, language: &str) -> Option<PathBuf> {
 /// Runs a script and gives what it printed.
 #[track_caller]
 fn said(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = command.env("KILNC_CACHE", "off").output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)

@@ -171,7 +171,9 @@ pub fn place_of_page() -> TempDir {
 pub fn shell(command: &str, place: &Path) -> Ran {
     let binaries = Path::new(env!("CARGO_BIN_EXE_kilnc")).parent().unwrap();
     let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
-    Command::new("sh").arg("-c").arg(command).current_dir(place).env("PATH", &path).output().unwrap().into()
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command).current_dir(place).env("PATH", &path).env("KILNC_CACHE", "off");
+    shell.output().unwrap().into()
 }
 
 /// `OsString`s of arguments of any kind.
