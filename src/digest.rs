@@ -27,17 +27,6 @@ impl Digester {
     }
 }
 
-impl io::Write for Digester {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl std::fmt::Write for Digester {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
         self.update(text.as_bytes());
@@ -73,7 +62,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// A byte in hexadecimal.
-pub fn digits(byte: u8) -> [u8; 2] {
+fn digits(byte: u8) -> [u8; 2] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     [byte >> 4, byte & 15].map(|digit| DIGITS.get(usize::from(digit)).copied().unwrap_or_default())
 }

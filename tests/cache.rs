@@ -194,8 +194,8 @@ fn the_cache_is_shown_and_pruned() {
     assert_eq!((&pruned["left"], &pruned["bytes_left"]), (&0.into(), &0.into()));
     assert!(pruned["entries"].as_u64().unwrap() >= 7, "{pruned}");
     assert!(!place.build("two").stderr.contains("before"));
-    let said = place.kilnc(["cache", "prune", "--max-size", "2"]).expect(2).stderr;
-    assert!(said.contains("expected a size such as 500MB or 2GB"), "{said}");
+    let said = place.kilnc(["cache", "prune", "--max-size", "2TB"]).expect(2).stderr;
+    assert!(said.contains("is no size, such as 500MB or 5GB"), "{said}");
     place.kilnc(["cache", "prune"]).expect(2);
     let off: Ran = command(["cache"]).output().unwrap().into();
     assert!(off.expect(2).stderr.contains("the cache is turned off by KILNC_CACHE"));

@@ -76,32 +76,29 @@ impl Bundle {
         if milliseconds.is_some() {
             return told;
         }
-        for (is, why) in [
-            (is_last_for_bf16 as fn(&Processor, &EngineEntry) -> bool, "has no products in bf16"),
-            (is_last_for_8_bits, "adds products of 8 bits in 16, where they saturate"),
-        ] {
-            let last: Vec<&str> =
-                self.manifest.engines.iter().filter(|it| is(processor, it)).map(|it| it.name.as_str()).collect();
-            if !last.is_empty() {
-                let go = if last.len() == 1 { "goes" } else { "go" };
-                told += &format!("; {} {go} last: this processor {why}", last.join(", "));
+        let mut last: BTreeMap<u8, (&str, Vec<&str>)> = BTreeMap::new();
+        for engine in &self.manifest.engines {
+            if let Some((place, why)) = last_because(processor, engine.runtime, engine.precision) {
+                last.entry(place).or_insert((why, Vec::new())).1.push(&engine.name);
             }
+        }
+        for (why, names) in last.into_values() {
+            let go = if names.len() == 1 { "goes" } else { "go" };
+            told += &format!("; {} {go} last: this processor {why}", names.join(", "));
         }
         told
     }
 }
 
-fn is_last_for_bf16(processor: &Processor, engine: &EngineEntry) -> bool {
-    !processor.bf16 && engine.precision == Precision::Bf16
-}
-
-fn is_last_for_8_bits(processor: &Processor, engine: &EngineEntry) -> bool {
-    saturates(processor, engine.runtime, engine.precision)
-}
-
-/// Whether sums of 8-bit products are not what they were where the engine was checked. tract adds in 32 bits.
-fn saturates(processor: &Processor, runtime: Runtime, precision: Precision) -> bool {
-    !processor.exact_8_bits && precision.is_fitted() && matches!(runtime, Runtime::Ort | Runtime::OpenVino)
+/// Why an engine goes last among those of its kind of machine, and in which place; none, where it does not.
+fn last_because(processor: &Processor, runtime: Runtime, precision: Precision) -> Option<(u8, &'static str)> {
+    // Sums of 8 bits are then not what they were where the engine was checked. tract adds in 32.
+    let saturates = precision.is_fitted() && matches!(runtime, Runtime::Ort | Runtime::OpenVino);
+    match precision {
+        Precision::Bf16 if !processor.bf16 => Some((8, "has no products in bf16")),
+        _ if saturates && !processor.exact_8_bits => Some((9, "adds products of 8 bits in 16, where they saturate")),
+        _ => None,
+    }
 }
 
 /// The order in which engines are tried where nothing is known of the processor.
@@ -121,18 +118,17 @@ fn preference_on(processor: &Processor, runtime: Runtime, precision: Precision) 
         Runtime::Tract => (2, 0),
         Runtime::Web => (3, 0),
     };
-    let format = match precision {
-        Precision::Bf16 if processor.bf16 => 3,
-        Precision::Bf16 => 8,
-        _ if saturates(processor, runtime, precision) => 9,
+    let usual = match precision {
         Precision::Int8 => 0,
         Precision::Int8Fast => 1,
         Precision::Int8Static => 2,
+        Precision::Bf16 => 3,
         Precision::Int8Weights => 4,
         Precision::Int4 => 5,
         Precision::Fp16 => 6,
         Precision::Fp32 => 7,
     };
+    let format = last_because(processor, runtime, precision).map_or(usual, |(place, _)| place);
     (machine, format, library)
 }
 

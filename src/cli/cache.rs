@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::Screen;
+use super::units::{size, time};
 use crate::cache::{self, Cache, Kept, Limits, Pruned};
 use crate::error::{Error, Result, printable};
 
@@ -123,38 +124,9 @@ fn in_words(bytes: u64) -> String {
     }
 }
 
-fn size(text: &str) -> Result<u64, String> {
-    number(text, &[("kB", 1e3), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12), ("B", 1.0)])
-        .map(|bytes| bytes as u64)
-        .ok_or_else(|| "expected a size such as 500MB or 2GB".to_owned())
-}
-
-fn time(text: &str) -> Result<Duration, String> {
-    number(text, &[("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86400.0)])
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "expected a time such as 12h or 30d".to_owned())
-}
-
-/// A number with one of those units.
-fn number(text: &str, units: &[(&str, f64)]) -> Option<f64> {
-    let (number, factor) = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
-    let number: f64 = number.trim().parse().ok()?;
-    (number.is_finite() && number >= 0.0).then_some(number * factor)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_and_times_have_units() {
-        assert_eq!((size("2GB"), size("1.5 MB"), size("7B")), (Ok(2_000_000_000), Ok(1_500_000), Ok(7)));
-        assert_eq!((time("12h"), time("2min")), (Ok(Duration::from_secs(43200)), Ok(Duration::from_secs(120))));
-        for wrong in ["", "2", "GB", "-1GB", "infGB", "1e400GB"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-        assert!(time("1e30d").is_err() && time("30").is_err());
-    }
 
     #[test]
     fn what_is_long_ago_is_told_in_days() {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::units::size;
 use super::{Screen, SourceArgs};
 use crate::bundle::Provenance;
 use crate::checkpoint::json;
@@ -70,29 +71,5 @@ fn dtype(text: &str) -> Result<DType> {
         "fp16" => Ok(DType::F16),
         "bf16" => Ok(DType::BF16),
         _ => Err(Error::bad_input(format!("unknown element type `{}`; known: fp32, fp16, bf16", printable(text)))),
-    }
-}
-
-/// A number of bytes, with or without a unit of a thousand.
-fn size(text: &str) -> Result<u64> {
-    let units = [("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("", 1)];
-    let read = units.into_iter().find_map(|(unit, factor)| {
-        let number: u64 = text.strip_suffix(unit)?.trim().parse().ok()?;
-        number.checked_mul(factor).filter(|bytes| *bytes > 0)
-    });
-    read.ok_or_else(|| Error::bad_input(format!("`{}` is no size, such as 500MB or 5GB", printable(text))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units_of_a_thousand() {
-        let sizes = ["5GB", "500 MB", "7KB", "123"].map(|text| size(text).unwrap());
-        assert_eq!(sizes, [5_000_000_000, 500_000_000, 7_000, 123]);
-        for text in ["", "GB", "0", "-1", "5TB", "1.5GB", "99999999999999GB"] {
-            assert_eq!(size(text).unwrap_err().message(), format!("`{text}` is no size, such as 500MB or 5GB"));
-        }
     }
 }

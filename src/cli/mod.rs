@@ -17,6 +17,7 @@ mod run;
 mod screen;
 mod texts;
 mod tune;
+mod units;
 mod verify;
 mod vouch;
 mod workload;

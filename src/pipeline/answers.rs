@@ -202,8 +202,11 @@ impl Judge {
         let (stage, observer) = (assembly.stage, assembly.observer);
         let file = stage.path("answers.f32");
         let from = || {
-            let texts = self.texts.iter().map(|example| self.encoder.encode(&[example])).collect::<Result<Vec<_>>>()?;
-            Ok((memo::model_digests(onnx)?, runtime, runtime::available(runtime)?, memo::inputs_digest(&texts)))
+            let texts = self.texts.iter().map(|example| self.encoder.encode(&[example]));
+            let probes = self.probed().iter().map(|probe| self.encoder.encode(&[*probe]));
+            let asked = texts.chain(probes).collect::<Result<Vec<_>>>()?;
+            let of = (self.texts.len(), memo::inputs_digest(&asked));
+            Ok((memo::model_digests(onnx)?, runtime, runtime::available(runtime)?, of))
         };
         let mut fresh = None;
         let step = Step { kind: "answers", name, into: stage.dir() };
@@ -230,6 +233,11 @@ impl Judge {
         Ok(answers)
     }
 
+    /// The built-in texts that are asked beside those that were given.
+    fn probed(&self) -> &'static [&'static str] {
+        if self.texts_name == BUILT_IN { &[] } else { &PROBES }
+    }
+
     /// Asks one text at a time, so that no answer depends on its neighbours. Of each, the rows of the first output
     /// count, or the text's vector where there is one.
     fn ask(&self, onnx: &Path, runtime: Runtime, observer: &dyn Observer) -> Result<Answers> {
@@ -243,12 +251,10 @@ impl Judge {
             observer.advance(1);
         }
         let mut odd = 0;
-        if self.texts_name != BUILT_IN {
-            for probe in PROBES {
-                let outputs = engine.run(&self.encoder.encode(&[probe])?)?;
-                let elements = outputs.iter().filter_map(|(_, tensor)| tensor.rows()).flatten().flatten();
-                odd += elements.filter(|x| !x.is_finite()).count();
-            }
+        for probe in self.probed() {
+            let outputs = engine.run(&self.encoder.encode(&[*probe])?)?;
+            let elements = outputs.iter().filter_map(|(_, tensor)| tensor.rows()).flatten().flatten();
+            odd += elements.filter(|x| !x.is_finite()).count();
         }
         Ok(Answers { rows, odd })
     }

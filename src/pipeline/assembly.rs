@@ -1,12 +1,13 @@
 //! Makes the parts of a bundle in its stage.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::calibrator::Seen;
 use super::kept;
-use super::memo::{self, Fingerprint, Memo, Step};
+use super::memo::{self, Memo, Step};
 use super::merge::write_json;
 use super::tensorrt::compile_once;
 use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
@@ -65,7 +66,7 @@ pub(super) struct Assembly<'a> {
     calibrator: &'a Calibrator<'a>,
     pub memo: &'a Memo<'a>,
     /// That of the model's graph.
-    fingerprint: Fingerprint,
+    fingerprint: OnceCell<String>,
     pub made: Vec<Made>,
     /// The native libraries that it brings.
     pub runtimes: Brought,
@@ -96,7 +97,7 @@ impl<'a> Assembly<'a> {
             observer,
             calibrator,
             memo,
-            fingerprint: Fingerprint::default(),
+            fingerprint: OnceCell::new(),
             made: Vec::new(),
             runtimes: Brought::default(),
             bench: None,
@@ -149,8 +150,16 @@ impl<'a> Assembly<'a> {
         let fitted = spec.precision.is_fitted().then(|| self.calibrator.identity()).transpose()?;
         let keep: Vec<String> = spec.keep.iter().map(ToString::to_string).collect();
         let pattern = self.pattern().map(|pattern| pattern.to_string());
-        let graph = self.fingerprint.of(&self.model.graph)?.to_owned();
-        Ok((graph, self.onnx_path(name), spec.target.to_string(), spec.precision, keep, pattern, fitted))
+        Ok((self.fingerprint()?, self.onnx_path(name), spec.target.to_string(), spec.precision, keep, pattern, fitted))
+    }
+
+    /// The fingerprint of the model's graph, found once for all engines.
+    fn fingerprint(&self) -> Result<String> {
+        if let Some(found) = self.fingerprint.get() {
+            return Ok(found.clone());
+        }
+        let found = self.model.graph.fingerprint()?;
+        Ok(self.fingerprint.get_or_init(|| found).clone())
     }
 
     /// Writes the ONNX file of an engine.

@@ -3,7 +3,7 @@
 //! What is made is kept by all that it follows from: this program, the processor, and what the maker names. A cache that
 //! cannot be read or written costs time and a warning, never a build.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,7 +14,6 @@ use crate::bench::Machine;
 use crate::cache::{self, Cache, Fetched, Key, Limits};
 use crate::digest::{self, Digester};
 use crate::error::{Error, Result};
-use crate::ir::Graph;
 use crate::runtime::{self, Elements, Named, Runtime};
 
 /// What earlier builds made.
@@ -127,20 +126,6 @@ impl Kept {
 /// What is said of a thing besides, where it was made before.
 pub(super) fn told(before: bool) -> &'static str {
     if before { ", as it was made before" } else { "" }
-}
-
-/// The fingerprint of a graph that several things follow from, found once and only if it is asked for.
-#[derive(Default)]
-pub(super) struct Fingerprint(OnceCell<String>);
-
-impl Fingerprint {
-    pub fn of(&self, graph: &Graph) -> Result<&str> {
-        if let Some(found) = self.0.get() {
-            return Ok(found);
-        }
-        let found = graph.fingerprint()?;
-        Ok(self.0.get_or_init(|| found))
-    }
 }
 
 /// A model's file, and the weights beside it where there are some.

@@ -11,7 +11,7 @@ pub struct Processor {
     ///
     /// Without VNNI, an x86 processor adds each two products in 16 bits, which saturate: ONNX Runtime and OpenVINO then
     /// answer otherwise than elsewhere. MiniLM's logits in `int8` were off by 0.16 (rms) instead of 0.06 on an emulated
-    /// Haswell, by OpenVINO 0.17 instead of 0.08 (2026-11-25).
+    /// Haswell, by OpenVINO 0.17 instead of 0.08 (2026-11-25, `scripts/peers/saturation.py`).
     pub exact_8_bits: bool,
 }
 

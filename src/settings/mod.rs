@@ -101,8 +101,9 @@ impl Settings {
         self.of_another_task(task).or_else(|| self.of_windows(longest)).or_else(|| self.of_nothing())
     }
 
-    fn of_another_task(&self, task: Task) -> Option<(&'static str, Error)> {
-        let given: [(&str, bool, &[Task]); 5] = [
+    /// The first field that is said and that a task does not have, with the tasks that do.
+    pub fn misplaced(&self, task: Task) -> Option<(&'static str, &'static [Task])> {
+        let given: [(&'static str, bool, &'static [Task]); 5] = [
             ("join", self.join.is_some(), &[Task::TextClassification]),
             ("aggregation", self.aggregation.is_some(), &[Task::TokenClassification]),
             ("max_answer_length", self.max_answer_length.is_some(), &[Task::QuestionAnswering]),
@@ -110,8 +111,12 @@ impl Settings {
             ("top_k", self.top_k.is_some(), &[Task::TextClassification, Task::QuestionAnswering, Task::FillMask]),
         ];
         let (field, _, of) = given.into_iter().find(|(_, given, of)| *given && !of.contains(&task))?;
-        let of: Vec<&str> = of.iter().map(|task| task.name()).collect();
-        Some((field, Error::bad_input(format!("`{field}` is for {}; this model is for {task}", of.join(", ")))))
+        Some((field, of))
+    }
+
+    fn of_another_task(&self, task: Task) -> Option<(&'static str, Error)> {
+        let (field, of) = self.misplaced(task)?;
+        Some((field, of_other_tasks(&format!("`{field}`"), of, task)))
     }
 
     fn of_windows(&self, longest: usize) -> Option<(&'static str, Error)> {
@@ -137,6 +142,17 @@ impl Settings {
         let (field, _, what) = given.into_iter().find(|(_, n, _)| *n == Some(0))?;
         Some((field, Error::bad_input(what)))
     }
+}
+
+/// The error for something that is for other tasks than the model's.
+pub fn of_other_tasks(what: &str, of: &[Task], task: Task) -> Error {
+    let of: Vec<&str> = of.iter().map(|task| task.name()).collect();
+    Error::bad_input(format!("{what} is for {}; this model is for {task}", of.join(", ")))
+}
+
+/// The flag of a field.
+pub fn flag(field: &str) -> String {
+    format!("--{}", field.replace('_', "-"))
 }
 
 impl fmt::Display for Settings {

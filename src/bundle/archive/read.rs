@@ -5,11 +5,10 @@ use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
 use tar::{Archive, Entry, EntryType};
 
 use crate::bundle::{Bundle, FileEntry, MANIFEST, inside};
-use crate::digest::hex;
+use crate::digest::Digester;
 use crate::error::{Error, Result, printable, printable_sentence};
 
 /// Most entries that are read; a bundle has a dozen.
@@ -164,16 +163,16 @@ fn extract<R: Read>(entry: &mut Entry<R>, path: String, dir: &Path) -> Result<Fi
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
     let mut file = File::create_new(&to).map_err(failed)?;
-    let (mut hasher, mut buffer, mut bytes) = (Sha256::new(), vec![0; 1 << 18], 0);
+    let (mut digester, mut buffer, mut bytes) = (Digester::default(), vec![0; 1 << 18], 0);
     loop {
         let read = entry.read(&mut buffer).map_err(broken)?;
         let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else { break };
-        hasher.update(part);
+        digester.update(part);
         file.write_all(part).map_err(failed)?;
         bytes += read as u64;
     }
     match bytes == entry.size() {
-        true => Ok(FileEntry { path, bytes, sha256: hex(&hasher.finalize()) }),
+        true => Ok(FileEntry { path, bytes, sha256: digester.finish() }),
         false => Err(Error::bad_input(format!("`{}` is cut short", printable(&path)))),
     }
 }

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 use zip::result::{ZipError, ZipResult};
 
@@ -15,7 +14,7 @@ use super::find::{self, Found};
 use super::parts::{Package, normalized};
 use super::record::{self, Recorded};
 use crate::checkpoint::json::file_name;
-use crate::digest::hex;
+use crate::digest::Digester;
 use crate::error::{Error, Result, printable, printable_sentence};
 
 /// Most files that a wheel may have; ONNX Runtime's has 354.
@@ -87,14 +86,14 @@ impl Wheel {
         }
         let damaged = |e: std::io::Error| refused(format!("is damaged: {}", printable_sentence(&e.to_string())));
         let mut from = entry.take(recorded.bytes + 1);
-        let (mut hasher, mut buffer, mut bytes) = (Sha256::new(), vec![0; 1 << 18], 0);
+        let (mut digester, mut buffer, mut bytes) = (Digester::default(), vec![0; 1 << 18], 0);
         loop {
             let read = from.read(&mut buffer).map_err(damaged)?;
             let piece = buffer.get(..read).unwrap_or_default();
             if piece.is_empty() {
                 break;
             }
-            hasher.update(piece);
+            digester.update(piece);
             to.write_all(piece).map_err(|e| Error::bad_input(format!("writing `{told}`: {e}")))?;
             bytes += read as u64;
         }
@@ -102,7 +101,7 @@ impl Wheel {
             let more = if bytes > recorded.bytes { "more" } else { "fewer" };
             return Err(refused(format!("has {more} bytes than the {} that RECORD says", recorded.bytes)));
         }
-        match hex(&hasher.finalize()) == recorded.sha256 {
+        match digester.finish() == recorded.sha256 {
             true => Ok(()),
             false => Err(refused("is not the file that RECORD describes".to_owned())),
         }

@@ -60,11 +60,15 @@ impl Likeness {
         for (alike, apart) in pairs {
             texts += 1;
             same += usize::from(alike);
-            // A NaN must not pass for a small difference.
-            max_abs = if apart.is_nan() { f64::INFINITY } else { f64::max(max_abs, apart) };
+            max_abs = largest([max_abs, apart]);
         }
         Likeness { same_answer: (texts > 0).then(|| same as f64 / f64::from(texts)), max_abs }
     }
+}
+
+/// The largest of differences. A NaN must not pass for a small one.
+pub(super) fn largest(differences: impl IntoIterator<Item = f64>) -> f64 {
+    differences.into_iter().map(|x| if x.is_nan() { f64::INFINITY } else { x }).fold(0.0, f64::max)
 }
 
 #[derive(Serialize)]

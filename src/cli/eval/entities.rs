@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::EvalArgs;
-use super::engines::{Labelled, Likeness, answerer, told};
+use super::engines::{Labelled, Likeness, answerer, largest, told};
 use crate::answer::{Answerer, Options, Word};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
@@ -130,7 +130,7 @@ fn right(words: &[Word], tags: &[String]) -> usize {
 /// The largest difference of a probability of any label of any word.
 fn apart(a: &Found, b: &Found) -> f64 {
     let scores = |found: &Found| found.words.iter().flat_map(|word| word.scores.clone()).collect::<Vec<f32>>();
-    scores(a).iter().zip(scores(b)).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
+    largest(scores(a).iter().zip(scores(b)).map(|(a, b)| f64::from((a - b).abs())))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Masked tokens: what stood there.
 
 use super::EvalArgs;
-use super::engines::{Labelled, Likeness, answerer, told};
+use super::engines::{Labelled, Likeness, answerer, largest, told};
 use crate::answer::{self, Answerer, Guess, Options};
 use crate::bundle::{self, Bundle, EngineEntry};
 use crate::error::{Error, Result};
@@ -81,5 +81,5 @@ fn same(a: &[Guess], b: &[Guess]) -> bool {
 
 /// The largest difference of a right token's log-probability.
 fn apart(a: &[Guess], b: &[Guess]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (a.log_probability - b.log_probability).abs()).fold(0.0, f64::max)
+    largest(a.iter().zip(b).map(|(a, b)| (a.log_probability - b.log_probability).abs()))
 }

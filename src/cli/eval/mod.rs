@@ -14,7 +14,8 @@ use clap::Args;
 use super::{Screen, VouchArgs};
 use crate::answer::{Aggregation, Options, Settings};
 use crate::bundle::Bundle;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::settings;
 use crate::task::Task;
 
 #[derive(Args)]
@@ -81,24 +82,22 @@ pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
 impl EvalArgs {
     /// Fails where something is asked for that the task does not have.
     fn check(&self, task: Task) -> Result<()> {
-        let given = [
-            ("--aggregation", self.aggregation.is_some(), Task::TokenClassification),
-            ("--max-answer-length", self.max_answer_length.is_some(), Task::QuestionAnswering),
-        ];
-        match given.into_iter().find(|(_, given, of)| *given && *of != task) {
+        match self.settings().misplaced(task) {
             None => Ok(()),
-            Some((flag, _, of)) => Err(Error::bad_input(format!("{flag} is for {of}; this model is for {task}"))),
+            Some((field, of)) => Err(settings::of_other_tasks(&settings::flag(field), of, task)),
         }
+    }
+
+    /// What the command line says.
+    fn settings(&self) -> Settings {
+        let EvalArgs { aggregation, max_answer_length, .. } = *self;
+        Settings { aggregation, max_answer_length, ..Settings::default() }
     }
 
     /// How texts are asked, one at a time: as the bundle says, where the command line does not.
     fn options(&self, bundle: &Bundle) -> Options {
         let words = Some(Aggregation::First).filter(|_| bundle.manifest.task == Task::TokenClassification);
-        let settings = Settings {
-            aggregation: self.aggregation.or(bundle.manifest.answers.aggregation).or(words),
-            max_answer_length: self.max_answer_length,
-            ..Settings::default()
-        };
-        settings.into()
+        let aggregation = self.aggregation.or(bundle.manifest.answers.aggregation).or(words);
+        Settings { aggregation, ..self.settings() }.into()
     }
 }

@@ -15,6 +15,7 @@ use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::pipeline::Observer;
 use crate::runtime::{self, TextInput};
+use crate::settings;
 use crate::task::Task;
 
 use model::ModelArgs;
@@ -102,8 +103,8 @@ struct AnswerArgs {
 }
 
 impl AnswerArgs {
-    fn options(&self, batch: usize) -> Options {
-        let settings = Settings {
+    fn settings(&self) -> Settings {
+        Settings {
             window: self.window,
             stride: self.stride,
             truncate: self.truncate,
@@ -112,8 +113,11 @@ impl AnswerArgs {
             aggregation: self.aggregation,
             max_answer_length: self.max_answer_length,
             no_answer: self.no_answer,
-        };
-        Options { settings, batch: self.batch.unwrap_or(batch) }
+        }
+    }
+
+    fn options(&self, batch: usize) -> Options {
+        Options { settings: self.settings(), batch: self.batch.unwrap_or(batch) }
     }
 }
 
@@ -176,24 +180,16 @@ impl RunArgs {
             return Err(Error::bad_input(format!("the bundle is for {task}, not for {asked}"))
                 .hint(format!("build one for it: kilnc build CHECKPOINT --task {asked} -o OUT")));
         }
-        let AnswerArgs { top_k, aggregation, max_answer_length, no_answer, join, .. } = &self.answers;
-        let answering = &[Task::QuestionAnswering][..];
-        let chosen = &[Task::TextClassification, Task::QuestionAnswering, Task::FillMask][..];
-        let given: [(&str, bool, &[Task]); 7] = [
-            ("--question", !self.question.is_empty(), answering),
-            ("--max-answer-length", max_answer_length.is_some(), answering),
-            ("--no-answer", no_answer.is_some(), answering),
-            ("--aggregation", aggregation.is_some(), &[Task::TokenClassification]),
-            ("--join", join.is_some(), &[Task::TextClassification]),
-            ("--top-k", top_k.is_some(), chosen),
+        if let Some((field, of)) = self.answers.settings().misplaced(task) {
+            return Err(settings::of_other_tasks(&settings::flag(field), of, task));
+        }
+        let given: [(&str, bool, &[Task]); 2] = [
+            ("--question", !self.question.is_empty(), &[Task::QuestionAnswering]),
             ("--pair", !self.pair.is_empty(), &[Task::TextClassification, Task::SentenceSimilarity]),
         ];
         match given.into_iter().find(|(_, given, of)| *given && !of.contains(&task)) {
             None => Ok(()),
-            Some((flag, _, of)) => {
-                let of: Vec<&str> = of.iter().map(|task| task.name()).collect();
-                Err(Error::bad_input(format!("{flag} is for {}; this model is for {task}", of.join(", "))))
-            }
+            Some((flag, _, of)) => Err(settings::of_other_tasks(flag, of, task)),
         }
     }
 }
