@@ -250,7 +250,7 @@ mod tests {
         let message = |text: &str| read(text).unwrap_err().message().to_owned();
         assert_eq!(
             message("\n[[engine]]\ntarget = \"ort-cpuu\"\n"),
-            "r.toml line 3: unknown target `ort-cpuu`; known: ort-cpu, openvino, tract, web, tensorrt-rtx:smNN; did you mean ort-cpu?"
+            "r.toml line 3: unknown target `ort-cpuu`; known: ort-cpu, openvino, tract, web, tensorrt-rtx:smNN, tensorrt; did you mean ort-cpu?"
         );
         assert!(message("taks = \"x\"").starts_with("r.toml line 1: unknown field `taks`"));
         assert_eq!(message("max_length = -1"), "r.toml line 1: invalid value: integer `-1`, expected usize");

@@ -16,6 +16,8 @@ pub enum Target {
     Tract,
     /// ONNX Runtime Web, in a browser: on its processor by WebAssembly, or on its GPU by WebGPU.
     Web,
+    /// TensorRT, for the GPU of the machine that compiles.
+    TensorRt,
     /// TensorRT for RTX, for GPUs of one compute capability.
     TensorRtRtx(ComputeCapability),
 }
@@ -252,7 +254,8 @@ impl Target {
                 unequal_attention: true,
                 fp32_gemm: true,
             },
-            Target::TensorRtRtx(capability) => Capabilities {
+            // The two products share the compiler that fuses; what is known of it was seen with TensorRT for RTX.
+            Target::TensorRt | Target::TensorRtRtx(_) => Capabilities {
                 attention: AttentionForm::Plain,
                 gelu: GeluForm::Erf,
                 dynamic_quant: DynamicQuantForm::None,
@@ -265,9 +268,14 @@ impl Target {
                 merged_projections: true,
                 residual_as_sum: false,
                 unequal_attention: false,
-                fp32_gemm: capability.number() != 75,
+                fp32_gemm: !matches!(self, Target::TensorRtRtx(ComputeCapability(75))),
             },
         }
+    }
+
+    /// Whether its engines are plans: native code for GPUs that a library compiles from an ONNX file.
+    pub fn wants_plan(&self) -> bool {
+        matches!(self, Target::TensorRt | Target::TensorRtRtx(_))
     }
 
     /// A name that can be part of a file name.
@@ -283,6 +291,7 @@ impl fmt::Display for Target {
             Target::OpenVino => f.write_str("openvino"),
             Target::Tract => f.write_str("tract"),
             Target::Web => f.write_str("web"),
+            Target::TensorRt => f.write_str("tensorrt"),
             Target::TensorRtRtx(capability) => write!(f, "tensorrt-rtx:{capability}"),
         }
     }
@@ -304,12 +313,13 @@ impl FromStr for Target {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Target> {
-        const KNOWN: [&str; 5] = ["ort-cpu", "openvino", "tract", "web", "tensorrt-rtx:smNN"];
+        const KNOWN: [&str; 6] = ["ort-cpu", "openvino", "tract", "web", "tensorrt-rtx:smNN", "tensorrt"];
         match text.split_once(':') {
             None if text == "ort-cpu" => Ok(Target::OrtCpu),
             None if text == "openvino" => Ok(Target::OpenVino),
             None if text == "tract" => Ok(Target::Tract),
             None if text == "web" => Ok(Target::Web),
+            None if text == "tensorrt" => Ok(Target::TensorRt),
             Some(("tensorrt-rtx", capability)) => Ok(Target::TensorRtRtx(capability.parse()?)),
             _ => {
                 let error =
@@ -329,9 +339,17 @@ mod tests {
 
     #[test]
     fn names_parse_and_print_back() {
-        for name in ["ort-cpu", "openvino", "tract", "web", "tensorrt-rtx:sm75"] {
+        for name in ["ort-cpu", "openvino", "tract", "web", "tensorrt", "tensorrt-rtx:sm75"] {
             assert_eq!(name.parse::<Target>().unwrap().to_string(), name);
         }
+    }
+
+    #[test]
+    fn the_two_products_of_nvidia_get_the_same_networks_but_for_turing() {
+        let rtx = |capability: &str| format!("tensorrt-rtx:{capability}").parse::<Target>().unwrap().capabilities();
+        let all = Target::TensorRt.capabilities();
+        assert!(all.fp32_gemm && all == rtx("sm80"));
+        assert_eq!(Capabilities { fp32_gemm: false, ..all }, rtx("sm75"));
     }
 
     #[test]

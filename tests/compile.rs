@@ -1,13 +1,14 @@
 //! `kilnc compile`: plans for several GPUs from one ONNX file, and what is refused with nothing written.
-#![cfg(feature = "tensorrt")]
+#![cfg(all(feature = "tensorrt", not(feature = "enterprise")))]
 
 mod common;
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use common::{Ran, fixture, kilnc, names, place};
+use common::{Ran, command, fixture, kilnc, names, place};
 use kilnc::runtime::library::TENSORRT_RTX;
 use serde_json::Value;
 
@@ -96,5 +97,31 @@ fn what_cannot_be_compiled_is_refused_and_nothing_is_written() {
     assert!(refused(&t4).contains("model.onnx"));
     fs::remove_file(&onnx).unwrap();
     assert!(refused(&t4).contains("No such file"));
+    assert!(!out.exists());
+}
+
+/// A library whose version is another is not called: its tables of functions are others.
+#[test]
+fn a_library_of_another_version_is_named_with_both() {
+    let place = place();
+    let Some(onnx) = model(place.path()) else { return };
+    let folder = place.path().join("runtimes").join(TENSORRT_RTX.folder).join(TENSORRT_RTX.inside);
+    fs::create_dir_all(&folder).unwrap();
+    let source = place.path().join("version.c");
+    fs::write(
+        &source,
+        "int getInferLibMajorVersion() { return 1; } int getInferLibMinorVersion() { return 6; }\n\
+         int getInferLibPatchVersion() { return 1; } int getInferLibBuildVersion() { return 120; }\n",
+    )
+    .unwrap();
+    let library = folder.join("libtensorrt_rtx.so.1.6.1");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status().unwrap();
+    assert!(built.success());
+    let out = place.path().join("engines");
+    let mut compile = command(arguments!["compile", onnx, "--target", "tensorrt-rtx:sm75", "-o", out]);
+    let said =
+        Ran::from(compile.env("KILNC_RUNTIMES", place.path().join("runtimes")).output().unwrap()).expect(4).stderr;
+    assert!(said.contains("TensorRT for RTX has version 1.6.1.120, expected 1.7"), "{said}");
+    assert!(said.contains("libtensorrt_rtx.so.1.6.1") && said.contains("tensorrt-rtx-cu12-libs 1.7.1.116"), "{said}");
     assert!(!out.exists());
 }

@@ -1,5 +1,5 @@
 //! Engines of TensorRT for RTX, compiled without a GPU from graphs that kilnc lowered.
-#![cfg(feature = "tensorrt")]
+#![cfg(all(feature = "tensorrt", not(feature = "enterprise")))]
 
 mod common;
 
@@ -27,7 +27,7 @@ impl Observer for Silent {}
 /// `KILNC_TEST_STRICT`, under which a skip is a failure: test runners do not show what a passed test printed.
 fn libraries(test: &str) -> Option<Libraries> {
     match TENSORRT_RTX.find() {
-        Ok(path) => Some(Libraries::in_folder(path.parent().unwrap())),
+        Ok(path) => Some(Libraries::beside(path)),
         Err(e) => {
             assert!(std::env::var_os("KILNC_TEST_STRICT").is_none(), "{test}: {e}");
             eprintln!("SKIPPED: {test}: {}", e.message());

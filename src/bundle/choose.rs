@@ -112,7 +112,8 @@ pub(super) fn preference(runtime: Runtime, precision: Precision) -> (u8, u8, u8)
 /// conversions; where 8 bits saturate, answers that were checked go first.
 fn preference_on(processor: &Processor, runtime: Runtime, precision: Precision) -> (u8, u8, u8) {
     let (machine, library) = match runtime {
-        Runtime::TensorRtRtx => (0, 0),
+        Runtime::TensorRt => (0, 0),
+        Runtime::TensorRtRtx => (0, 1),
         Runtime::OpenVino => (1, 0),
         Runtime::Ort => (1, 1),
         Runtime::Tract => (2, 0),

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, printable};
 use crate::eval::Check;
 use crate::precision::Precision;
 use crate::prune;
-use crate::runtime::{Reading, Runtime};
+use crate::runtime::{Gpu, Reading, Runtime};
 use crate::settings::Settings;
 use crate::shapes::Shapes;
 use crate::task::Task;
@@ -215,6 +215,9 @@ pub struct EngineEntry {
     /// The library that compiled it, where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compiled_by: Option<String>,
+    /// The GPU that it was compiled on and is for, where the library compiles for the one that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compiled_on: Option<Gpu>,
     /// The profiles that it was compiled for, where it was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shapes: Vec<Shapes>,

@@ -34,8 +34,8 @@ pub struct BuildArgs {
     /// A TOML file that says what to build.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Where engines are to run, instead of the recipe's: ort-cpu, openvino, tract, web, tensorrt-rtx:smNN, several GPUs apart
-    /// by commas as in tensorrt-rtx:sm75,sm86.
+    /// Where engines are to run, instead of the recipe's: ort-cpu, openvino, tract, web, tensorrt-rtx:smNN (several GPUs
+    /// apart by commas as in tensorrt-rtx:sm75,sm86), tensorrt.
     #[arg(long, value_name = "TARGET")]
     target: Vec<String>,
     /// Adds an engine in this precision for every target that has it, but for tract, which it does not make faster.
@@ -112,8 +112,7 @@ fn engines(args: &BuildArgs, recipe: &Recipe) -> Result<Vec<EngineSpec>> {
     }
     let mut engines = Vec::new();
     for target in &targets {
-        let gpu = matches!(target, Target::TensorRtRtx(_));
-        let plain = if gpu { Precision::Fp16 } else { Precision::Fp32 };
+        let plain = if target.wants_plan() { Precision::Fp16 } else { Precision::Fp32 };
         engines.push(EngineSpec::new(target.clone(), plain));
         let added = args.quantize.filter(|precision| {
             *precision != plain && *target != Target::Tract && pipeline::supports(target, *precision)

@@ -19,14 +19,15 @@ Examples:
   kilnc compile model.onnx --target tensorrt-rtx:sm75 --shapes input_ids=8x128,attention_mask=8x128 -o engines/
   kilnc inspect engines/
 
-No GPU is needed. The file has to be in the operations and the precision that TensorRT runs, as kilnc export --target
+No GPU is needed, but for tensorrt, which a kilnc with the feature `enterprise` has. The file has to be in the operations and the precision that TensorRT runs, as kilnc export --target
 tensorrt-rtx:sm75 --precision fp16 writes it. Writes a folder: a plan and a list of its layers for every target, and
 compile.json with the digests.")]
 pub struct CompileArgs {
     /// The model.
     #[arg(value_name = "MODEL.onnx")]
     onnx: PathBuf,
-    /// The GPUs: tensorrt-rtx:smNN, several apart by commas as in tensorrt-rtx:sm75,sm86.
+    /// The GPUs: tensorrt-rtx:smNN, several apart by commas as in tensorrt-rtx:sm75,sm86; or tensorrt, for the one that is
+    /// there.
     #[arg(long, value_name = "TARGET", required = true)]
     target: Vec<String>,
     /// The shapes of the inputs: smallest, fastest at, largest, as in 1x8..8x128..32x512; NAME=… for one input, t4 for the
@@ -58,7 +59,7 @@ pub fn run(args: CompileArgs, screen: &Screen) -> Result<()> {
     let request = CompileRequest { onnx: args.onnx, targets, shapes, options, output: args.output };
     let compiled = compile_plans(&request, screen)?;
     screen.result(&compiled, |compiled| {
-        format!("{}next: run them with TensorRT for RTX on such a GPU\n", describe(compiled))
+        format!("{}next: run them with the library that compiled them on such a GPU\n", describe(compiled))
     })
 }
 
@@ -75,8 +76,9 @@ pub(super) fn describe(compiled: &Compiled) -> String {
         out += &format!("kernels are counted over all {} profiles\n", shapes.len());
     }
     for plan in &compiled.plans {
+        let on = plan.compiled_on.as_ref().map(|gpu| format!(" on {gpu}")).unwrap_or_default();
         out += &format!(
-            "{:<20} {:.1} MB, {} ({})\n",
+            "{:<20} {:.1} MB, {} ({}{on})\n",
             plan.target,
             plan.file.bytes as f64 / 1e6,
             plan.summary,

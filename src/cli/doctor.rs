@@ -93,10 +93,11 @@ fn wheels(folder: &Path) -> Finding {
 
 fn look(library: &'static Library) -> Finding {
     let is = |other: &Library| std::ptr::eq(library, other);
-    let tensorrt = is(&library::TENSORRT_RTX);
+    let plans = [Runtime::TensorRt, Runtime::TensorRtRtx];
+    let tensorrt = plans.into_iter().find(|runtime| runtime.library().is_some_and(is));
     let file = || library.find().map(|path| path.display().to_string());
     let found = match library {
-        _ if tensorrt => file(),
+        _ if tensorrt.is_some() => file(),
         // Without a GPU it loads and cannot do a thing.
         _ if is(&library::ONNX_RUNTIME_GPU) => Device::Cuda(0).check().and_then(|()| file()),
         _ if is(&library::OPENVINO) => runtime::available(Runtime::OpenVino),
@@ -104,7 +105,7 @@ fn look(library: &'static Library) -> Finding {
     };
     let (name, purpose) = (library.name, library.purpose);
     match found {
-        Ok(_) if tensorrt && !cfg!(feature = "tensorrt") => Finding {
+        Ok(_) if tensorrt.is_some_and(|runtime| runtime.check_built_in().is_err()) => Finding {
             name,
             purpose,
             found: false,

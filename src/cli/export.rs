@@ -33,7 +33,7 @@ pub struct ExportArgs {
     /// The number format: fp32, fp16, bf16, int8, int8-fast, int8-static, int8-weights, int4.
     #[arg(long, value_name = "PRECISION", default_value = "fp32")]
     precision: Precision,
-    /// Whose operators are used: ort-cpu, openvino, tract (plain ONNX), web, tensorrt-rtx:smNN.
+    /// Whose operators are used: ort-cpu, openvino, tract (plain ONNX), web, tensorrt-rtx:smNN, tensorrt.
     #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
     target: Target,
     #[command(flatten)]

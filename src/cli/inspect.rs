@@ -166,7 +166,8 @@ fn describe_bundle(manifest: &Manifest) -> String {
             out += &format!("           {}: {} changed, {} left\n", pass.name, pass.changed, pass.left.len());
         }
         if let Some(library) = &engine.compiled_by {
-            out += &format!("           compiled by {library}: {}\n", engine.layers.as_deref().unwrap_or_default());
+            let on = engine.compiled_on.as_ref().map(|gpu| format!(" on {gpu}")).unwrap_or_default();
+            out += &format!("           compiled by {library}{on}: {}\n", engine.layers.as_deref().unwrap_or_default());
         }
         for gate in &engine.gates {
             let checks: Vec<_> = gate.checks.iter().map(|check| check.to_string()).collect();

@@ -225,7 +225,8 @@ impl Engines {
 fn refuse_plan(path: &Path) -> Result<()> {
     let mut start = [0; 4];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    match read.is_ok() && start == *b"vtrt" {
+    // `vtrt` in plans of TensorRT for RTX; TensorRT's have another letter before the same three.
+    match read.is_ok() && start.ends_with(b"trt") {
         true => Err(Error::unsupported("a plan is native code, and is run out of a bundle that lists its digest")
             .at(path.display().to_string())
             .hint("build a bundle with it: kilnc build CHECKPOINT --target tensorrt-rtx:smNN -o BUNDLE")),

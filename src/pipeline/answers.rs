@@ -114,7 +114,7 @@ impl Judge {
         for engine in &mut made {
             engine.entry.gates =
                 self.gates(engine, &reference, assembly).map_err(|e| e.at(format!("engine {}", engine.entry.name)))?;
-            if engine.entry.runtime == Runtime::TensorRtRtx {
+            if engine.entry.runtime.runs_plans() {
                 remove(&engine.onnx)?;
             }
         }
@@ -157,7 +157,7 @@ impl Judge {
         // A plan needs its GPU, and a page its browser. The ONNX file, in the same operations and precision, runs on the
         // CPU.
         let (runtime, ran_by) = match made.entry.runtime {
-            Runtime::TensorRtRtx => (Runtime::Ort, format!("the plan's ONNX on {}", Runtime::Ort)),
+            plans if plans.runs_plans() => (Runtime::Ort, format!("the plan's ONNX on {}", Runtime::Ort)),
             Runtime::Web => (Runtime::Ort, format!("the same file on {}", Runtime::Ort)),
             runtime => (runtime, runtime.to_string()),
         };

@@ -26,7 +26,6 @@ use crate::prune::{self, Sparsity};
 use crate::recipe::EngineSpec;
 use crate::runtime::{Classes, Runtime};
 use crate::shapes::Shapes;
-use crate::target::Target;
 use crate::task::Task;
 use crate::vocabulary::CutReport;
 
@@ -135,7 +134,7 @@ impl<'a> Assembly<'a> {
         }
         let mut entry = written.entry;
         let mut plan = String::new();
-        if let Target::TensorRtRtx(_) = &spec.target {
+        if spec.target.wants_plan() {
             let before = self.compile_plan(spec, &onnx, max_length, &mut entry)?;
             let layers = entry.layers.as_deref().unwrap_or_default();
             plan = format!(" → a plan of {layers}{}", memo::told(before));
@@ -187,6 +186,7 @@ impl<'a> Assembly<'a> {
             outputs: ports(&graph, graph.outputs()),
             passes: manager.ran.iter().map(pass_entry).collect(),
             compiled_by: None,
+            compiled_on: None,
             shapes: Vec::new(),
             layers: None,
             zeros: self.pattern().map(|pattern| zeros(onnx, pattern)).transpose()?,
@@ -223,6 +223,7 @@ impl<'a> Assembly<'a> {
         entry.file = plan;
         entry.shapes = job.shapes;
         entry.compiled_by = Some(compiled.library);
+        entry.compiled_on = compiled.compiled_on;
         entry.layers = Some(compiled.summary);
         Ok(before)
     }

@@ -234,7 +234,7 @@ impl BuildRequest {
     fn check(&self) -> Result<()> {
         output::check_apart(&self.output, self.source.inputs().chain(self.recipe.inputs()))?;
         match self.recipe.engines_or_default().as_slice() {
-            [engine] if self.makes_model() && matches!(engine.target, Target::TensorRtRtx(_)) => {
+            [engine] if self.makes_model() && engine.target.wants_plan() => {
                 Err(Error::unsupported(format!("an engine for {} is no ONNX model", engine.target))
                     .hint("give a folder with -o, or export its ONNX file with kilnc export"))
             }

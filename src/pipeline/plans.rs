@@ -10,6 +10,7 @@ use crate::bundle::{self, FileEntry};
 use crate::checkpoint::json::{self, file_name};
 use crate::error::{Error, Result};
 use crate::output::{self, Stage};
+use crate::runtime::Gpu;
 use crate::shapes::Shapes;
 use crate::target::Target;
 
@@ -55,6 +56,9 @@ pub struct Compiled {
 pub struct Plan {
     /// What it runs on.
     pub target: String,
+    /// The GPU that it was compiled on and is for, where the library compiles for the one that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compiled_on: Option<Gpu>,
     /// The plan.
     pub file: FileEntry,
     /// The list of its layers.
@@ -69,9 +73,9 @@ pub struct Plan {
 
 /// Compiles a plan for every target, each in a process of its own. Nothing is written unless all of them are made.
 pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Result<Compiled> {
-    if let Some(other) = request.targets.iter().find(|target| !matches!(target, Target::TensorRtRtx(_))) {
+    if let Some(other) = request.targets.iter().find(|target| !target.wants_plan()) {
         return Err(Error::unsupported(format!("{other} takes ONNX files as they are"))
-            .hint("compile for tensorrt-rtx:smNN; export a checkpoint for the others"));
+            .hint("compile for tensorrt-rtx:smNN or tensorrt; export a checkpoint for the others"));
     }
     if let Some((_, twice)) =
         request.targets.iter().enumerate().find(|(i, target)| request.targets.iter().take(*i).any(|t| t == *target))
@@ -106,6 +110,7 @@ pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Resul
         observer.done(&format!("{target}: a plan of {}, {:.1} MB", done.summary, file.bytes as f64 / 1e6));
         compiled.plans.push(Plan {
             target: job.target,
+            compiled_on: done.compiled_on,
             file,
             layers: bundle::digest(&job.layers, &layers)?,
             compiled_by: done.library,

@@ -6,9 +6,8 @@ use std::time::Duration;
 use super::memo::{self, Memo, Step};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
+use crate::runtime::{Device, Gpu, Runtime};
 use crate::shapes::Shapes;
-#[cfg(feature = "tensorrt")]
-use crate::target::Target;
 use crate::{child, runtime};
 
 /// What a child is asked to compile.
@@ -45,6 +44,9 @@ pub struct TensorRtOptions {
 pub struct TensorRtDone {
     /// The library and its version.
     pub library: String,
+    /// The GPU that it compiled on, where it compiles for the one that is there.
+    #[serde(default)]
+    pub compiled_on: Option<Gpu>,
     /// What became of the layers, in words.
     pub summary: String,
     /// What the library complained of.
@@ -60,10 +62,10 @@ pub const TENSORRT_JOB: &str = "tensorrt";
 /// A plan, or that which was made before of the same. Says whether that was so.
 pub(super) fn compile_once(memo: &Memo, name: &str, job: &TensorRtJob) -> Result<(TensorRtDone, bool)> {
     let from = || {
-        let library = runtime::library::TENSORRT_RTX.find()?;
+        let (_, library, gpu) = compiler(job)?;
         let bytes = std::fs::metadata(&library).map_err(|e| Error::io("reading", &library, &e))?.len();
         let names = [&library, &job.plan, &job.layers].map(|path| file_name(path));
-        Ok((memo::model_digests(&job.onnx)?, names, bytes, &job.target, &job.shapes, job.options))
+        Ok((memo::model_digests(&job.onnx)?, names, bytes, &job.target, gpu, &job.shapes, job.options))
     };
     let step = Step { kind: "plan", name, into: job.plan.parent().unwrap_or(Path::new("")) };
     memo.made(step, from, || Ok((compile_in_child(job)?, vec![job.plan.clone(), job.layers.clone()])))
@@ -71,27 +73,39 @@ pub(super) fn compile_once(memo: &Memo, name: &str, job: &TensorRtJob) -> Result
 
 /// A plan, compiled now.
 pub(super) fn compile_in_child(job: &TensorRtJob) -> Result<TensorRtDone> {
-    if !cfg!(feature = "tensorrt") {
-        return Err(runtime::without_tensorrt());
-    }
-    runtime::library::TENSORRT_RTX.find()?;
-    child::ask(TENSORRT_JOB, job, TENSORRT_LIMIT, "compiling with TensorRT for RTX")
+    let (runtime, ..) = compiler(job)?;
+    child::ask(TENSORRT_JOB, job, TENSORRT_LIMIT, &format!("compiling with {runtime}"))
 }
 
-/// The child's side of a TensorRT engine.
+/// The library that compiles a plan and where it is; and the GPU that is there, where the library compiles for that. Fails
+/// where one of them is missing.
+fn compiler(job: &TensorRtJob) -> Result<(Runtime, PathBuf, Option<Gpu>)> {
+    let runtime = Runtime::of(&job.target.parse()?);
+    runtime.check_built_in()?;
+    if runtime == Runtime::TensorRt {
+        Device::Cuda(0).check_for(runtime)?;
+    }
+    let library = runtime.library().filter(|_| runtime.runs_plans());
+    let library = library.ok_or_else(|| Error::bug(format!("{} wants no plan", job.target)))?.find()?;
+    let gpu = (runtime == Runtime::TensorRt).then(|| runtime::gpu(0)).transpose()?;
+    Ok((runtime, library, gpu))
+}
+
+/// The child's side of a plan.
 #[cfg(feature = "tensorrt")]
 pub fn compile_tensorrt(job: TensorRtJob) -> Result<TensorRtDone> {
     use crate::back::tensorrt::{CompileOptions, InputProfile, Libraries, compile};
+    use crate::target::Target;
 
-    let library = runtime::library::TENSORRT_RTX.find()?;
-    let libraries = Libraries::in_folder(library.parent().unwrap_or(Path::new("")));
-    let Target::TensorRtRtx(capability) = job.target.parse()? else {
-        return Err(Error::bug(format!("{} is no target of TensorRT", job.target)));
+    let (runtime, library, compiled_on) = compiler(&job)?;
+    let capabilities = match job.target.parse()? {
+        Target::TensorRtRtx(capability) => vec![capability],
+        _ => Vec::new(),
     };
     let profile = |shapes: &Shapes| shapes.ranges().iter().map(InputProfile::from).collect();
     let TensorRtOptions { workspace_bytes, optimization_level, sparse_weights } = job.options;
     let options = CompileOptions {
-        capabilities: vec![capability],
+        capabilities,
         profiles: job.shapes.iter().map(profile).collect(),
         workspace_bytes,
         optimization_level,
@@ -102,12 +116,13 @@ pub fn compile_tensorrt(job: TensorRtJob) -> Result<TensorRtDone> {
         move |e: std::io::Error| Error::io("writing", &path, &e)
     };
     let mut plan = Vec::new();
-    let report = compile(&libraries, &job.onnx, &options, &mut plan)?;
+    let report = compile(&Libraries::beside(library), &job.onnx, &options, &mut plan)?;
     std::fs::write(&job.plan, &plan).map_err(failed(&job.plan))?;
     let layers = serde_json::to_vec_pretty(&report.layers).map_err(|e| Error::bug(format!("the layer list: {e}")))?;
     std::fs::write(&job.layers, layers).map_err(failed(&job.layers))?;
     Ok(TensorRtDone {
-        library: format!("TensorRT for RTX {}", report.library_version),
+        library: format!("{runtime} {}", report.library_version),
+        compiled_on,
         summary: report.summary().to_string(),
         warnings: report.warnings,
     })

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
-use super::library::{ONNX_RUNTIME_GPU, TENSORRT_RTX};
+use super::library::{Library, ONNX_RUNTIME_GPU};
 use crate::error::{Error, Result, printable};
 use crate::target::{ComputeCapability, Target};
 
@@ -43,7 +43,10 @@ impl Device {
             Device::Cpu => Ok(()),
             Device::Cuda(number) => {
                 let found = Nvidia::here();
-                let plans = cfg!(feature = "tensorrt") && found.drives(number) && TENSORRT_RTX.find().is_ok();
+                let here = |library: &Library| found.drives(number) && library.find().is_ok();
+                let plans = [Runtime::TensorRt, Runtime::TensorRtRtx]
+                    .into_iter()
+                    .any(|runtime| runtime.check_built_in().is_ok() && runtime.library().is_some_and(here));
                 cuda(number, &found, ONNX_RUNTIME_GPU.find().err().filter(|_| !plans))
             }
         }
@@ -53,9 +56,13 @@ impl Device {
     pub fn check_for(self, runtime: Runtime) -> Result<()> {
         match (self, runtime) {
             (Device::Cuda(number), Runtime::Ort) => cuda(number, &Nvidia::here(), ONNX_RUNTIME_GPU.find().err()),
-            (Device::Cuda(number), Runtime::TensorRtRtx) => cuda(number, &Nvidia::here(), TENSORRT_RTX.find().err()),
+            (Device::Cuda(number), plans) if plans.runs_plans() => {
+                cuda(number, &Nvidia::here(), plans.library().and_then(|library| library.find().err()))
+            }
             (Device::Cuda(_), _) => Err(Error::unsupported(format!("{runtime} does not run it on {self}"))),
-            (Device::Cpu, Runtime::TensorRtRtx) => Err(Error::unsupported("it runs on a GPU, as with --device cuda:0")),
+            (Device::Cpu, plans) if plans.runs_plans() => {
+                Err(Error::unsupported("it runs on a GPU, as with --device cuda:0"))
+            }
             (Device::Cpu, _) => Ok(()),
         }
     }
@@ -109,16 +116,23 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Fails where engines for the target run on other GPUs.
-    pub fn check(&self, target: &Target) -> Result<()> {
-        let Target::TensorRtRtx(capability) = target else { return Ok(()) };
-        if capability.number() == self.capability {
+    /// Fails where a plan is for other GPUs: for those of the target, or for such as it was compiled on.
+    pub fn check(&self, target: &Target, compiled_on: Option<&Gpu>) -> Result<()> {
+        let made_for = match (target, compiled_on) {
+            (Target::TensorRtRtx(capability), _) => (capability.number(), capability.to_string()),
+            (_, Some(gpu)) => (gpu.capability, gpu.to_string()),
+            _ => return Ok(()),
+        };
+        if made_for.0 == self.capability {
             return Ok(());
         }
-        let error = Error::runtime_missing(format!("it is compiled for {capability}, and the GPU is {self}"));
-        Err(match ComputeCapability::KNOWN.iter().any(|(known, _)| *known == self.capability) {
-            true => error.hint(format!("build one for it: --target tensorrt-rtx:sm{}", self.capability)),
-            false => error.hint("TensorRT for RTX does not know this GPU; ONNX Runtime does: bench --device cuda:0"),
+        let error = Error::runtime_missing(format!("it is compiled for {}, and the GPU is {self}", made_for.1));
+        Err(match target {
+            Target::TensorRt => error.hint("build one on this machine: --target tensorrt"),
+            _ if ComputeCapability::KNOWN.iter().any(|(known, _)| *known == self.capability) => {
+                error.hint(format!("build one for it: --target tensorrt-rtx:sm{}", self.capability))
+            }
+            _ => error.hint("TensorRT for RTX does not know this GPU; ONNX Runtime does: bench --device cuda:0"),
         })
     }
 }
@@ -185,6 +199,11 @@ impl Nvidia {
     /// Whether there is a device node of any GPU.
     pub fn is_there(&self) -> bool {
         !self.nodes.is_empty()
+    }
+
+    /// Fails where the driver or the GPU of that number is missing.
+    pub fn check(&self, number: u32) -> Result<()> {
+        cuda(number, self, None)
     }
 
     /// Whether the driver and the GPU of that number are there.
@@ -297,22 +316,28 @@ mod tests {
     #[test]
     fn a_plan_for_other_gpus_says_what_to_build() {
         let (t4, l4) = (Gpu { name: "Tesla T4".to_owned(), capability: 75 }, "tensorrt-rtx:sm89".parse().unwrap());
-        assert!(t4.check(&"tensorrt-rtx:sm75".parse().unwrap()).is_ok() && t4.check(&Target::OrtCpu).is_ok());
-        let said = t4.check(&l4).unwrap_err();
+        assert!(t4.check(&"tensorrt-rtx:sm75".parse().unwrap(), None).is_ok());
+        assert!(t4.check(&Target::OrtCpu, None).is_ok() && t4.check(&Target::TensorRt, Some(&t4)).is_ok());
+        let said = t4.check(&l4, None).unwrap_err();
         assert_eq!(said.message(), "it is compiled for sm89, and the GPU is Tesla T4 (sm75)");
         assert_eq!(
             (said.exit_code(), said.hints()),
             (4, &["build one for it: --target tensorrt-rtx:sm75".to_owned()][..])
         );
         let h100 = Gpu { name: "NVIDIA H100".to_owned(), capability: 90 };
-        assert!(h100.check(&l4).unwrap_err().hints()[0].starts_with("TensorRT for RTX does not know this GPU"));
+        assert!(h100.check(&l4, None).unwrap_err().hints()[0].starts_with("TensorRT for RTX does not know"));
+        let said = t4.check(&Target::TensorRt, Some(&h100)).unwrap_err();
+        assert_eq!(said.message(), "it is compiled for NVIDIA H100 (sm90), and the GPU is Tesla T4 (sm75)");
+        assert_eq!(said.hints(), ["build one on this machine: --target tensorrt"]);
     }
 
     #[test]
     fn a_runtime_runs_on_its_own_devices() {
         let said = |device: Device, runtime| device.check_for(runtime).unwrap_err().message().to_owned();
         assert_eq!(said(Device::Cuda(0), Runtime::Tract), "tract does not run it on cuda:0");
-        assert_eq!(said(Device::Cpu, Runtime::TensorRtRtx), "it runs on a GPU, as with --device cuda:0");
+        for plans in [Runtime::TensorRt, Runtime::TensorRtRtx] {
+            assert_eq!(said(Device::Cpu, plans), "it runs on a GPU, as with --device cuda:0");
+        }
         assert!(Device::Cpu.check_for(Runtime::Ort).is_ok());
     }
 

@@ -97,8 +97,21 @@ pub static TENSORRT_RTX: Library = Library {
     beside: None,
 };
 
-/// All of them.
-pub static ALL: [&Library; 4] = [&ONNX_RUNTIME, &OPENVINO, &ONNX_RUNTIME_GPU, &TENSORRT_RTX];
+/// TensorRT, as the system or NVIDIA's package has it.
+pub static TENSORRT: Library = Library {
+    name: "TensorRT",
+    purpose: "compiles engines on the GPU that they are for, and runs them",
+    variable: None,
+    package: "tensorrt-cu12-libs==11.4.0.106",
+    folder: "tensorrt",
+    inside: "tensorrt_libs",
+    file: if cfg!(windows) { "nvinfer" } else { "libnvinfer.so" },
+    beside: Some(if cfg!(windows) { "nvonnxparser" } else { "libnvonnxparser.so" }),
+};
+
+/// All that a build of kilnc can use: it is bound to one of NVIDIA's two products.
+pub static ALL: [&Library; 4] =
+    [&ONNX_RUNTIME, &OPENVINO, &ONNX_RUNTIME_GPU, if cfg!(feature = "enterprise") { &TENSORRT } else { &TENSORRT_RTX }];
 
 impl Library {
     /// The library's file, or what was looked for, where, and the command that gets it.

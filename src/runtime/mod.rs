@@ -52,6 +52,8 @@ pub enum Runtime {
     Tract,
     /// ONNX Runtime Web, in a browser.
     Web,
+    /// TensorRT, on a GPU.
+    TensorRt,
     /// TensorRT for RTX, on a GPU.
     TensorRtRtx,
 }
@@ -64,8 +66,63 @@ impl Runtime {
             Target::OpenVino => Runtime::OpenVino,
             Target::Tract => Runtime::Tract,
             Target::Web => Runtime::Web,
+            Target::TensorRt => Runtime::TensorRt,
             Target::TensorRtRtx(_) => Runtime::TensorRtRtx,
         }
+    }
+
+    /// Whether what it opens are plans: native code for GPUs.
+    pub fn runs_plans(self) -> bool {
+        matches!(self, Runtime::TensorRt | Runtime::TensorRtRtx)
+    }
+
+    /// The native library that it is, where it is one.
+    pub fn library(self) -> Option<&'static library::Library> {
+        match self {
+            Runtime::Ort => Some(&library::ONNX_RUNTIME),
+            Runtime::OpenVino => Some(&library::OPENVINO),
+            Runtime::TensorRt => Some(&library::TENSORRT),
+            Runtime::TensorRtRtx => Some(&library::TENSORRT_RTX),
+            Runtime::Tract | Runtime::Web => None,
+        }
+    }
+
+    /// Fails where this kilnc was built without what binds it to the runtime.
+    pub fn check_built_in(self) -> Result<()> {
+        let (feature, built_in) = match self {
+            Runtime::TensorRt => ("enterprise", cfg!(feature = "enterprise")),
+            Runtime::TensorRtRtx => ("tensorrt", cfg!(all(feature = "tensorrt", not(feature = "enterprise")))),
+            _ => return Ok(()),
+        };
+        if built_in {
+            return Ok(());
+        }
+        let how = if cfg!(feature = "enterprise") { "for TensorRT, which leaves no room for" } else { "without" };
+        Err(Error::runtime_missing(format!("this kilnc was built {how} {self}")).hint(format!(
+            "build it with: cargo build --release --features {feature} (needs libclang and a C++ compiler)"
+        )))
+    }
+}
+
+/// What stands for plans in a kilnc without the binding.
+#[cfg(not(feature = "tensorrt"))]
+mod tensorrt {
+    use super::*;
+
+    pub(super) fn open(_path: &Path, _gpu: u32) -> Result<Box<dyn Engine>> {
+        missing()
+    }
+
+    pub(super) fn probe() -> Result<String> {
+        missing()
+    }
+
+    pub(super) fn gpu(_number: u32) -> Result<Gpu> {
+        missing()
+    }
+
+    fn missing<T>() -> Result<T> {
+        Runtime::TensorRtRtx.check_built_in().and(Err(Error::bug("plans are built in")))
     }
 }
 
@@ -76,6 +133,7 @@ impl fmt::Display for Runtime {
             Runtime::OpenVino => "OpenVINO",
             Runtime::Tract => "tract",
             Runtime::Web => "ONNX Runtime Web",
+            Runtime::TensorRt => "TensorRT",
             Runtime::TensorRtRtx => "TensorRT for RTX",
         })
     }
@@ -153,7 +211,7 @@ pub fn open_with(runtime: Runtime, path: &Path, options: Options, adapters: &[Pa
         Runtime::OpenVino => Ok(Box::new(ort::OrtEngine::open_with_openvino(path, options)?)),
         Runtime::Tract => Ok(Box::new(tract::TractEngine::open(path)?)),
         Runtime::Web => Err(in_browsers().at(path.display().to_string())),
-        Runtime::TensorRtRtx => open_plan(path, 0),
+        Runtime::TensorRt | Runtime::TensorRtRtx => open_plan(runtime, path, 0),
     }
 }
 
@@ -171,7 +229,7 @@ pub fn open_on(
         (Device::Cuda(gpu), Runtime::Ort) => {
             Ok(Box::new(ort::OrtEngine::open_with_cuda(path, gpu, options, adapters)?))
         }
-        (Device::Cuda(gpu), Runtime::TensorRtRtx) if adapters.is_empty() => open_plan(path, gpu),
+        (Device::Cuda(gpu), plans) if plans.runs_plans() && adapters.is_empty() => open_plan(plans, path, gpu),
         _ => Err(Error::unsupported(format!("{runtime} runs engines on the processor, not on {device}"))),
     }
 }
@@ -180,7 +238,7 @@ pub fn open_on(
 /// started ([`child::set_program`]).
 pub fn open_apart(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
     match runtime {
-        Runtime::Ort | Runtime::OpenVino | Runtime::TensorRtRtx if child::can_start() => {
+        native if native.library().is_some() && child::can_start() => {
             Ok(Box::new(apart::ApartEngine::open(runtime, path, options, adapters)?))
         }
         _ => open_with(runtime, path, options, adapters),
@@ -192,16 +250,12 @@ pub fn open_apart(runtime: Runtime, path: &Path, options: Options, adapters: &[P
 ///
 /// A native library is loaded to find out, once, and by a child where one can be started.
 pub fn available(runtime: Runtime) -> Result<String> {
-    let library = match runtime {
-        Runtime::Ort => &library::ONNX_RUNTIME,
-        Runtime::OpenVino => &library::OPENVINO,
-        Runtime::Tract => return Ok("compiled in".to_owned()),
-        Runtime::Web => return Err(in_browsers()),
-        Runtime::TensorRtRtx => {
-            plans_can_run()?;
-            &library::TENSORRT_RTX
-        }
+    let Some(library) = runtime.library() else {
+        return if runtime == Runtime::Web { Err(in_browsers()) } else { Ok("compiled in".to_owned()) };
     };
+    if runtime.runs_plans() {
+        plans_can_run(runtime)?;
+    }
     library.find()?;
     static LOADED: Mutex<Vec<(Runtime, String)>> = Mutex::new(Vec::new());
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -218,7 +272,7 @@ pub fn available(runtime: Runtime) -> Result<String> {
 
 /// The GPU of that number, as its driver tells; the driver is loaded once, and by a child where one can be started.
 pub fn gpu(number: u32) -> Result<Gpu> {
-    Device::Cuda(number).check_for(Runtime::TensorRtRtx)?;
+    Nvidia::here().check(number)?;
     static ASKED: Mutex<Vec<(u32, Gpu)>> = Mutex::new(Vec::new());
     let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, gpu)) = asked.iter().find(|(known, _)| *known == number) {
@@ -247,53 +301,33 @@ pub fn probe(runtime: Runtime) -> Result<String> {
         Runtime::Ort => ort::probe(&library::ONNX_RUNTIME),
         Runtime::OpenVino => ort::probe(&library::OPENVINO),
         Runtime::Tract | Runtime::Web => available(runtime),
-        #[cfg(feature = "tensorrt")]
-        Runtime::TensorRtRtx => tensorrt::probe(),
-        #[cfg(not(feature = "tensorrt"))]
-        Runtime::TensorRtRtx => Err(without_tensorrt()),
+        Runtime::TensorRt | Runtime::TensorRtRtx => {
+            runtime.check_built_in()?;
+            tensorrt::probe()
+        }
     }
 }
 
 /// The child's side of [`gpu`].
-#[cfg(feature = "tensorrt")]
 pub fn ask_driver(number: u32) -> Result<Gpu> {
     tensorrt::gpu(number)
 }
 
-/// The child's side of [`gpu`].
-#[cfg(not(feature = "tensorrt"))]
-pub fn ask_driver(_number: u32) -> Result<Gpu> {
-    Err(without_tensorrt())
-}
-
-#[cfg(feature = "tensorrt")]
-fn open_plan(path: &Path, gpu: u32) -> Result<Box<dyn Engine>> {
-    Ok(Box::new(tensorrt::PlanEngine::open(path, gpu)?))
-}
-
-#[cfg(not(feature = "tensorrt"))]
-fn open_plan(_path: &Path, _gpu: u32) -> Result<Box<dyn Engine>> {
-    Err(without_tensorrt())
+fn open_plan(runtime: Runtime, path: &Path, gpu: u32) -> Result<Box<dyn Engine>> {
+    runtime.check_built_in()?;
+    tensorrt::open(path, gpu)
 }
 
 /// What of all that plans need is missing, as files tell. Where there is no GPU at all, that is told alone.
-fn plans_can_run() -> Result<()> {
+fn plans_can_run(runtime: Runtime) -> Result<()> {
     if !Nvidia::here().is_there() {
         return Err(Error::runtime_missing(
             "it needs an NVIDIA GPU, and there is no device node /dev/nvidia0 or /dev/dxg",
         )
         .hint("run it on a machine that has the GPU; the bundle's other engines run here"));
     }
-    match cfg!(feature = "tensorrt") {
-        true => Device::Cuda(0).check_for(Runtime::TensorRtRtx),
-        false => Err(without_tensorrt()),
-    }
-}
-
-/// The error of a kilnc that was built without TensorRT.
-pub fn without_tensorrt() -> Error {
-    Error::runtime_missing("this kilnc was built without TensorRT")
-        .hint("build it with: cargo build --release --features tensorrt (needs libclang and a C++ compiler)")
+    runtime.check_built_in()?;
+    Device::Cuda(0).check_for(runtime)
 }
 
 fn in_browsers() -> Error {

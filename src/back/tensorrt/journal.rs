@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use trtx::{LogHandler, Severity};
 
+use super::product::NAME;
 use crate::error::Error;
 
 /// The messages that matter, shared between the logger that writes and the compiler that reads.
@@ -31,6 +32,11 @@ pub(crate) struct Messages {
 impl Journal {
     pub fn read(&self) -> MutexGuard<'_, Messages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets what was said before.
+    pub fn clear(&self) {
+        *self.read() = Messages::default();
     }
 }
 
@@ -103,8 +109,17 @@ impl Messages {
         }
     }
 
+    /// The error for a library that does not start, as where it needs a GPU and there is none.
+    pub fn start_error(&self) -> Error {
+        Error::runtime_missing(format!("{NAME} does not start: {}", self.reason_with_cuda()))
+    }
+
     /// The error for a plan that cannot be opened or run, with what CUDA said of it.
     pub fn run_error(&self, what: &str) -> Error {
+        Error::unsupported(format!("{NAME} cannot {what}: {}", self.reason_with_cuda()))
+    }
+
+    fn reason_with_cuda(&self) -> String {
         let cuda = self.cuda.iter().filter_map(|error| {
             let (_, rest) = error.rsplit_once("(cudaError ")?;
             Some(format!("CUDA error {}", rest.trim_end_matches(')')))
@@ -113,7 +128,7 @@ impl Messages {
         if !self.errors.is_empty() || reasons.is_empty() {
             reasons.insert(0, self.reason());
         }
-        Error::unsupported(format!("TensorRT for RTX cannot {what}: {}", reasons.join("; ")))
+        reasons.join("; ")
     }
 
     /// The library's own account of the failure: the first error that gives a cause,
@@ -249,7 +264,9 @@ mod tests {
         let alone = messages(&[cuda]).run_error("open the plan");
         assert_eq!(
             alone.to_string(),
-            "TensorRT for RTX cannot open the plan: CUDA error 35: CUDA driver version is insufficient for CUDA runtime version"
+            format!(
+                "{NAME} cannot open the plan: CUDA error 35: CUDA driver version is insufficient for CUDA runtime version"
+            )
         );
         let both = messages(&[
             "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Magic tag does not match. In f at /_src/a.cpp:1)",
@@ -257,7 +274,7 @@ mod tests {
         ]);
         let said = both.run_error("open the plan").to_string();
         assert!(said.contains("plan: Magic tag does not match.; CUDA error 35: "), "{said}");
-        assert_eq!(messages(&[]).run_error("run").message(), "TensorRT for RTX cannot run: the library gave no reason");
+        assert_eq!(messages(&[]).run_error("run").message(), format!("{NAME} cannot run: the library gave no reason"));
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! The layers of a compiled engine, read from the builder's log.
+//! The layers of a compiled engine, read from the builder's log or from what the inspector says.
 //!
-//! The engine inspector would tell the same, but it deserializes the plan and so needs a
-//! GPU. With detailed profiling verbosity the builder logs one message: a line `Layers:`,
-//! a line for each layer, an empty line, and then the engine's inputs and outputs. The
-//! format is TensorRT's own and is promised nowhere: what does not parse is counted.
+//! The inspector deserializes the plan and so needs a GPU. With detailed profiling verbosity
+//! the builder logs the same in one message: a line `Layers:`, a line for each layer, an
+//! empty line, and then the engine's inputs and outputs. The format is TensorRT's own and
+//! is promised nowhere: what does not parse is counted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -93,8 +93,9 @@ impl Layer {
     fn parse(line: &str) -> Option<Layer> {
         let (name, rest) = line.strip_prefix("Name: ")?.split_once(", LayerType: ")?;
         let (kind, rest) = rest.split_once(", Inputs: ")?;
-        let (inputs, rest) = rest.split_once(", Constants: ")?;
-        let (constants, rest) = rest.split_once(", Outputs: ")?;
+        let (inputs, rest) = rest.split_once(", Outputs: ")?;
+        // Kinds that TensorRT for RTX has not are listed without them.
+        let (inputs, constants) = inputs.split_once(", Constants: ").unwrap_or((inputs, "[]"));
         let (outputs, rest) = rest.split_once(", TacticName: ")?;
         let (_, metadata) = rest.split_once(", Metadata: ")?;
         Some(Layer {
@@ -243,6 +244,21 @@ mod tests {
         let widened = widened.expect("the fixture holds one");
         assert_eq!(widened.inputs.first().map(|port| port.data_type.as_str()), Some("Int8"));
         assert_eq!(widened.gemm_precision(), Some("Half"));
+    }
+
+    #[test]
+    fn a_layer_without_constants_is_read() {
+        let line = "Layers:\nName: Reformatting CopyNode for Input Tensor 0, LayerType: Reformat, Inputs: [ { Name: x, \
+                    Location: Device, Dimensions: [1,8], Format/Datatype: Row major linear FP16 format }], Outputs: [ { \
+                    Name: y, Location: Device, Dimensions: [1,8], Datatype: Half, Format: Linear }], ParameterType: \
+                    Reformat, Origin: REFORMAT, TacticName: , StreamId: 0, Metadata: ";
+        let odd = LayerList::parse(line);
+        // A datatype that is told in words with the format is not made a guess of.
+        assert_eq!((odd.layers.len(), odd.unread), (0, 1));
+        let list =
+            LayerList::parse(&line.replace("Format/Datatype: Row major linear FP16 format", "Datatype: Half, F"));
+        assert_eq!((list.layers.len(), list.unread), (1, 0));
+        assert_eq!((list.layers[0].constants.len(), list.layers[0].outputs[0].data_type.as_str()), (0, "Half"));
     }
 
     #[test]

@@ -1,23 +1,27 @@
-//! Engines for TensorRT for RTX, compiled ahead of time on a machine with no GPU.
+//! Plans of TensorRT for RTX, compiled ahead of time on a machine with no GPU; or, in a kilnc with the feature
+//! `enterprise`, of TensorRT, on the GPU that is there.
 //!
-//! An ONNX file goes in; a plan comes out for each compute capability asked for. The network
-//! is strongly typed: every element type is the one the file states, and nothing is converted
-//! behind its back. The two shared libraries are opened while the program runs, from the paths
+//! An ONNX file goes in and a plan comes out. The network is strongly typed: every element type is the one the file states,
+//! and nothing is converted behind its back. The two shared libraries are opened while the program runs, from the paths
 //! given, so kilnc itself links to neither.
 //!
 //! This runs native code on a file that may come from anywhere: call it in a child process.
 //! A plan is native code too, and not bit-deterministic: record its digest, promise no bytes.
 //!
+//! The two products of NVIDIA's have one interface. The binding has one of them in a build, so kilnc has too; what
+//! differs is in [`product`].
+//!
 //! Source: NVIDIA TensorRT for RTX 1.7, `NvInfer.h` and `NvOnnxParser.h`.
 
 mod journal;
 mod layers;
+pub(crate) mod product;
 mod profile;
 
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use libloading::Library;
@@ -29,6 +33,7 @@ use layers::LayerList;
 
 pub(crate) use journal::Journal;
 pub use layers::{Layer, LayerSummary, Port};
+use product::{NAME, PACKAGE, VERSION};
 pub use profile::InputProfile;
 
 /// Where the two shared libraries are; found by the caller.
@@ -36,27 +41,25 @@ pub use profile::InputProfile;
 /// A process keeps the first pair it has opened; later calls of [`compile`] use that one.
 #[derive(Debug, Clone)]
 pub struct Libraries {
-    /// `libtensorrt_rtx.so.1`
+    /// `libtensorrt_rtx.so.1`, or `libnvinfer.so.11`
     pub tensorrt: PathBuf,
-    /// `libtensorrt_onnxparser_rtx.so.1`
+    /// `libtensorrt_onnxparser_rtx.so.1`, or `libnvonnxparser.so.11`
     pub onnx_parser: PathBuf,
 }
 
 impl Libraries {
-    /// The pair under its Linux names in one folder, as the wheel `tensorrt-rtx-cu12-libs`
-    /// unpacks it. Looks at nothing.
-    pub fn in_folder(folder: &Path) -> Libraries {
-        Libraries {
-            tensorrt: folder.join("libtensorrt_rtx.so.1"),
-            onnx_parser: folder.join("libtensorrt_onnxparser_rtx.so.1"),
-        }
+    /// The library, and its parser in the same folder, as NVIDIA's packages unpack them. Looks at nothing.
+    pub fn beside(tensorrt: PathBuf) -> Libraries {
+        let onnx_parser = tensorrt.with_file_name(product::PARSER);
+        Libraries { tensorrt, onnx_parser }
     }
 }
 
 /// What to compile for.
 #[derive(Debug, Clone, Default)]
 pub struct CompileOptions {
-    /// The GPUs that the one plan must run on: at least one, none twice.
+    /// The GPUs that the one plan must run on: at least one, none twice; none for TensorRT, which compiles for the GPU
+    /// that is there.
     pub capabilities: Vec<ComputeCapability>,
     /// Optimization profiles; each gives the range of every input that has a dynamic shape.
     /// May be empty when no input has.
@@ -105,7 +108,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// Weights in external files are read from beside `onnx`. Calls in one process wait for each other.
 ///
 /// # Errors
-/// Runtime missing: a library is absent, does not load, or is not version 1.7.
+/// Runtime missing: a library is absent, does not load, or is not of the version that kilnc is bound to.
 /// Bad input: the file is no ONNX model, an option or a profile does not fit it, `plan` refuses.
 /// Unsupported: the parser refuses a node, or the builder the network; the message is the library's.
 pub fn compile(
@@ -119,11 +122,11 @@ pub fn compile(
     let library_version = load(libraries)?;
     let started = Instant::now();
 
-    let journal = Journal::default();
-    let logger = Logger::new(journal.clone()).map_err(refused)?;
-    let mut builder = Builder::new(&logger).map_err(refused)?;
+    let (logger, journal) = logger()?;
+    journal.clear();
+    let mut builder = Builder::new(logger).map_err(|_| journal.read().start_error())?;
     let network = builder.create_network(0).map_err(refused)?;
-    let mut parser = OnnxParser::new(network, &logger).map_err(refused)?;
+    let mut parser = OnnxParser::new(network, logger).map_err(refused)?;
     parser.parse_from_file(path, Severity::Warning as i32).map_err(|_| journal.read().parse_error().at(path))?;
     let network = parser.network_mut();
     // The parser takes bytes that are no protobuf for a model with nothing in it.
@@ -144,8 +147,8 @@ pub fn compile(
     let elapsed = started.elapsed();
     plan.write_all(&built).map_err(|error| Error::bad_input(format!("cannot write the plan: {error}")))?;
 
+    let list = LayerList::parse(&product::layer_list(journal, &built)?);
     let journal = journal.read();
-    let list = LayerList::parse(journal.layers.as_deref().unwrap_or_default());
     let mut warnings = journal.warnings.clone();
     if list.layers.is_empty() || list.unread > 0 {
         warnings.push(format!(
@@ -191,18 +194,20 @@ fn load(libraries: &Libraries) -> Result<String> {
 pub(crate) fn load_tensorrt(tensorrt: &Path) -> Result<String> {
     let version = version(tensorrt).map_err(|error| missing(tensorrt, &error))?;
     // The C++ interface is bound by vtable, so another minor version is another interface.
-    if version.get(..2) != Some(&[1, 7]) {
-        return Err(Error::runtime_missing(format!("TensorRT for RTX has version {}, expected 1.7", dotted(&version)))
-            .at(tensorrt.display().to_string()));
+    if version.get(..2) != Some(&VERSION) {
+        let (found, expected) = (dotted(&version), dotted(&VERSION));
+        return Err(Error::runtime_missing(format!("{NAME} has version {found}, expected {expected}"))
+            .at(tensorrt.display().to_string())
+            .hint(format!("it is in the PyPI package {PACKAGE}")));
     }
     trtx::dynamically_load_tensorrt(Some(tensorrt)).map_err(|error| missing(tensorrt, &error))?;
     Ok(dotted(&version))
 }
 
 fn missing(path: &Path, error: &dyn fmt::Display) -> Error {
-    Error::runtime_missing(format!("TensorRT for RTX does not load: {error}"))
+    Error::runtime_missing(format!("{NAME} does not load: {error}"))
         .at(path.display().to_string())
-        .hint("it is in the PyPI package tensorrt-rtx-cu12-libs 1.7.1.116")
+        .hint(format!("it is in the PyPI package {PACKAGE}"))
 }
 
 /// Major, minor, patch and build number, as the library itself tells them.
@@ -241,36 +246,26 @@ fn configure<'logger>(builder: &mut Builder<'logger>, options: &CompileOptions) 
     if options.sparse_weights {
         config.set_flag(BuilderFlag::kSPARSE_WEIGHTS);
     }
-    let capabilities = &options.capabilities;
-    if capabilities.is_empty() {
-        return Err(Error::bad_input("no compute capability to compile for"));
-    }
-    config.set_nb_compute_capabilities(capabilities.len() as i32).map_err(refused)?;
-    for (index, capability) in capabilities.iter().enumerate() {
-        if capabilities.iter().take(index).any(|other| other == capability) {
-            return Err(Error::bad_input(format!("compute capability {capability} is given twice")));
-        }
-        config.set_compute_capability(native(*capability)?, index as i32).map_err(refused)?;
-    }
+    product::aim(&mut config, options)?;
     Ok(config)
 }
 
 /// A call that only a broken installation refuses.
 pub(crate) fn refused(error: trtx::Error) -> Error {
-    Error::runtime_missing(format!("TensorRT for RTX does not start: {error}"))
+    Error::runtime_missing(format!("{NAME} does not start: {error}"))
 }
 
-/// The library's own name for a compute capability.
-fn native(capability: ComputeCapability) -> Result<trtx::ComputeCapability> {
-    Ok(match capability.number() {
-        75 => trtx::ComputeCapability::kSM75,
-        80 => trtx::ComputeCapability::kSM80,
-        86 => trtx::ComputeCapability::kSM86,
-        89 => trtx::ComputeCapability::kSM89,
-        120 => trtx::ComputeCapability::kSM120,
-        121 => trtx::ComputeCapability::kSM121,
-        _ => return Err(Error::bug(format!("TensorRT for RTX has no name for {capability}"))),
-    })
+/// The logger of this process, of which the library keeps one, and what it wrote down.
+pub(crate) fn logger() -> Result<(&'static Logger, &'static Journal)> {
+    static LOGGER: OnceLock<(Result<Logger, String>, Journal)> = OnceLock::new();
+    let (logger, journal) = LOGGER.get_or_init(|| {
+        let journal = Journal::default();
+        (Logger::new(journal.clone()).map_err(|e| e.to_string()), journal)
+    });
+    match logger {
+        Ok(logger) => Ok((logger, journal)),
+        Err(e) => Err(Error::runtime_missing(format!("{NAME} does not start: {e}"))),
+    }
 }
 
 #[cfg(test)]
@@ -278,16 +273,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_known_capability_has_a_native_name() {
-        for (number, _) in ComputeCapability::KNOWN {
-            assert!(format!("sm{number}").parse().and_then(native).is_ok());
-        }
-    }
-
-    #[test]
     fn an_absent_library_is_named() {
-        let libraries = Libraries::in_folder(Path::new("/nonexistent"));
+        let libraries = Libraries::beside("/nonexistent/libtensorrt".into());
+        assert_eq!(libraries.onnx_parser, Path::new("/nonexistent").join(product::PARSER));
         let error = load(&libraries).map_err(|error| error.to_string());
-        assert!(error.is_err_and(|text| text.contains("/nonexistent/libtensorrt_rtx.so.1")));
+        assert!(error.is_err_and(|text| text.contains("/nonexistent/libtensorrt")));
     }
 }

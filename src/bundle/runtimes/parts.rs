@@ -130,9 +130,8 @@ impl Plan {
                 plan.packages.extend(packages);
             }
         }
-        if has(Runtime::TensorRtRtx) {
-            plan.notes
-                .push(format!("{} is not brought: NVIDIA's licence says who may pass it on", Runtime::TensorRtRtx));
+        for runtime in [Runtime::TensorRt, Runtime::TensorRtRtx].into_iter().filter(|runtime| has(*runtime)) {
+            plan.notes.push(format!("{runtime} is not brought: NVIDIA's licence says who may pass it on"));
         }
         if plan.packages.is_empty() && has(Runtime::Tract) {
             plan.notes.push(format!("nothing is brought for {}: it is compiled into kilnc", Runtime::Tract));

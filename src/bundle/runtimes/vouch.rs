@@ -93,8 +93,8 @@ impl Bundle {
 
 /// Fails where a plan is for another GPU than that of this number.
 fn fits(engine: &EngineEntry, gpu: u32) -> Result<()> {
-    match engine.runtime {
-        Runtime::TensorRtRtx => runtime::gpu(gpu)?.check(&engine.target.parse()?),
-        _ => Ok(()),
+    match engine.runtime.runs_plans() {
+        true => runtime::gpu(gpu)?.check(&engine.target.parse()?, engine.compiled_on.as_ref()),
+        false => Ok(()),
     }
 }

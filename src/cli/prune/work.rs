@@ -51,7 +51,7 @@ impl<'a> Work<'a> {
     /// The engine of the trained model in the same format, made once; none, where it cannot be timed here.
     fn trained(&self, observer: &dyn Observer) -> Result<Option<PathBuf>> {
         let runtime = Runtime::of(&self.args.target);
-        if self.args.rounds == 0 || runtime == Runtime::TensorRtRtx || runtime::available(runtime).is_err() {
+        if self.args.rounds == 0 || runtime.runs_plans() || runtime::available(runtime).is_err() {
             return Ok(None);
         }
         let path = self.scratch.path("trained.onnx");

@@ -49,6 +49,19 @@ pub(super) fn pack(name: &str, elements: &Elements, kind: DataType) -> Result<Ve
     }
 }
 
+/// Fails where the elements of an input are not those of its shape: what is left of an older query would be read.
+pub(super) fn check_fills(name: &str, shape: &[i64], kind: DataType, bytes: &[u8]) -> Result<()> {
+    let (wanted, size) = (bytes_of(name, shape, kind)?, size_of(name, kind)?);
+    match bytes.len() == wanted {
+        true => Ok(()),
+        false => Err(Error::bad_input(format!(
+            "the plan's input `{}` has the shape {shape:?} and {} elements",
+            printable(name),
+            bytes.len() / size
+        ))),
+    }
+}
+
 /// The elements of an output: floats of any width as `f32`, and integers as `i64`.
 pub(super) fn unpack(name: &str, bytes: &[u8], kind: DataType) -> Result<Elements> {
     size_of(name, kind)?;
@@ -112,6 +125,10 @@ mod tests {
         assert!(said(Elements::I64(vec![2]), DataType::kHALF).ends_with("is of kHALF, and an integer is given"));
         assert!(said(Elements::F32(vec![2.0]), DataType::kINT64).ends_with("is of kINT64, and a fraction is given"));
         assert_eq!(said(Elements::F32(vec![2.0]), DataType::kFP4), "the plan's tensor `input_ids` is of kFP4");
+        let filled = |n: usize| check_fills("input_ids", &[2, 3], DataType::kINT32, &vec![0; n]);
+        assert!(filled(24).is_ok());
+        let short = filled(20).unwrap_err().to_string();
+        assert_eq!(short, "the plan's input `input_ids` has the shape [2, 3] and 5 elements");
         let shaped = |shape: &[i64]| bytes_of("logits", shape, DataType::kHALF);
         assert_eq!(shaped(&[2, 3]).unwrap(), 12);
         assert_eq!(shaped(&[]).unwrap(), 2);

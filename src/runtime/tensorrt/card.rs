@@ -56,15 +56,15 @@ impl Card {
         self.context.bind_to_thread().map_err(refused("choosing the GPU"))
     }
 
-    /// The stream, as TensorRT takes it.
-    pub fn stream(&self) -> *mut c_void {
-        self.stream.cu_stream().cast()
+    /// The stream that all work goes to.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
     }
 
-    /// Copies bytes into a buffer, as soon as what was asked for before is done.
+    /// Copies bytes into a buffer that has room for them, as soon as what was asked for before is done.
     pub fn write(&self, bytes: &[u8], buffer: &mut Buffer) -> Result<()> {
-        self.reserve(bytes.len(), buffer)?;
-        let Some(memory) = &mut buffer.0 else { return Err(Error::bug("a buffer has no memory")) };
+        let memory = buffer.0.as_mut().filter(|memory| memory.len() >= bytes.len());
+        let memory = memory.ok_or_else(|| Error::bug("a buffer is smaller than what it is to hold"))?;
         self.stream.memcpy_htod(bytes, memory).map_err(refused("copying to the GPU"))
     }
 
@@ -108,7 +108,8 @@ fn room(bytes: usize) -> usize {
     bytes.max(256).checked_next_power_of_two().unwrap_or(bytes)
 }
 
-fn refused(doing: &str) -> impl Fn(DriverError) -> Error {
+/// The error of the driver's that says what it was asked to do.
+pub(super) fn refused(doing: &str) -> impl Fn(DriverError) -> Error {
     move |e| Error::runtime_missing(format!("{doing} failed: {}", named(e)))
 }
 
