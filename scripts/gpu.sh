@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What only a machine with an NVIDIA GPU can show: plans of MiniLM for its card, in FP16 and INT8, held against FP32 and
-# timed beside the figures that NVIDIA publishes. Where TensorRT for RTX does not know the card, ONNX Runtime's CUDA
-# provider runs instead. Ends with exit code 4 where there is no GPU. Installs nothing but what scripts/setup.sh does, and
-# for the second way says what to install.
+# timed beside the figures that NVIDIA publishes. Where TensorRT for RTX does not know the card, TensorRT compiles for it
+# and runs, if the system has it; else ONNX Runtime's CUDA provider. `TENSORRT=1` takes TensorRT in any case. Ends with exit
+# code 4 where there is no GPU. Installs nothing but what scripts/setup.sh does, and says what else to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -55,13 +55,22 @@ build() {
     --recipe "$out/recipe.toml" --strict -o "$out/minilm.kiln"
 }
 
-if [ "$known" = yes ]; then
-  { recipe; engine "tensorrt-rtx:$sm" fp16 "$shapes"; engine "tensorrt-rtx:$sm" int8-fast "$shapes"; } >"$out/recipe.toml"
+# plans TARGET: builds plans for the card, and holds their answers against FP32.
+plans() {
+  { recipe; engine "$1" fp16 "$shapes"; engine "$1" int8-fast "$shapes"; } >"$out/recipe.toml"
   build
   run "$kilnc" eval "$out/minilm.kiln" --data models/sections-eval.jsonl --engine ort-cpu-fp32 \
-    --engine "tensorrt-rtx-$sm-fp16" --engine "tensorrt-rtx-$sm-int8-fast"
+    --engine "${1/:/-}-fp16" --engine "${1/:/-}-int8-fast"
+}
+
+if [ "$known" = yes ] && [ -z "${TENSORRT:-}" ]; then
+  plans "tensorrt-rtx:$sm"
+elif cargo build --release --features enterprise && "$kilnc" doctor | grep -q '^found *TensorRT '; then
+  say "TensorRT compiles for this card and runs"
+  plans tensorrt
 else
-  say "TensorRT for RTX does not know $sm; ONNX Runtime's CUDA provider runs the ONNX files instead"
+  say "TensorRT for RTX does not know $sm and TensorRT is not here (kilnc doctor says how to get it);" \
+    "ONNX Runtime's CUDA provider runs the ONNX files instead"
   { recipe; engine ort-cpu fp16 ""; } >"$out/recipe.toml"
   build
   run "$kilnc" eval "$out/minilm.kiln" --data models/sections-eval.jsonl

@@ -9,6 +9,9 @@ cargo clippy --release --features tensorrt --all-targets -- -D warnings
 export KILNC_TEST_STRICT=1
 # Without the binding of TensorRT, kilnc is whole in all else.
 cargo clippy --release --all-targets -- -D warnings
+# TensorRT takes the place of TensorRT for RTX in a build of its own, which compiles and says what it lacks.
+cargo clippy --release --features enterprise --all-targets -- -D warnings
+cargo test --release --features enterprise --test gpu
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --release --features tensorrt
 else
