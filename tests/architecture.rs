@@ -42,7 +42,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("interrupt", &[]),
     ("observer", &[]),
     ("prune", &["error", "digest", "ir", "verify", "calibrate", "passes", "runtime", "observer", "checkpoint::json"]),
-    ("runtime", &["error", "task", "target", "child", "output", "checkpoint::json", "back::tensorrt"]),
+    (
+        "runtime",
+        &["error", "digest", "cache", "task", "target", "child", "output", "checkpoint::json", "back::tensorrt"],
+    ),
     ("eval", &["error", "runtime", "task", "checkpoint::json", "checkpoint::safetensors", "ir::DType", "ir::Weight"]),
     ("vocabulary", &["error", "runtime", "checkpoint::json"]),
     ("bench", &["error", "runtime", "eval", "bundle", "task", "target", "child"]),

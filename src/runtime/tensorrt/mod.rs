@@ -80,7 +80,7 @@ impl PlanEngine {
         let mut runtime = trtx::Runtime::new(logger).map_err(refused)?;
         product::check(&runtime, &plan, &gpu).map_err(|e| e.at(&place))?;
         let mut engine = runtime.deserialize_cuda_engine(&plan).map_err(failed)?;
-        let (launcher, context) = Launcher::start(&mut engine).map_err(failed)?;
+        let (launcher, context) = Launcher::start(&mut engine, &plan, &version, &gpu).map_err(failed)?;
         let (inputs, outputs) = ports(&engine).map_err(|e| e.at(&place))?;
         Ok(PlanEngine {
             names: inputs.iter().map(|port| port.name.clone()).collect(),

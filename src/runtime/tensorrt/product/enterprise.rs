@@ -36,7 +36,12 @@ enum Graph {
 
 impl Launcher {
     /// One for the engine, and the context of its queries.
-    pub fn start(engine: &mut CudaEngine<'static>) -> trtx::Result<(Launcher, ExecutionContext<'static>)> {
+    pub fn start(
+        engine: &mut CudaEngine<'static>,
+        _plan: &[u8],
+        _library: &str,
+        _gpu: &Gpu,
+    ) -> trtx::Result<(Launcher, ExecutionContext<'static>)> {
         Ok((Launcher(Graph::Cold), engine.create_execution_context()?))
     }
 

@@ -2,27 +2,49 @@
 //!
 //! Source: NVIDIA TensorRT for RTX 1.7, `NvInferRuntime.h`.
 
+mod kernels;
+
 use std::rc::Rc;
+use std::sync::Arc;
 
-use trtx::{CudaEngine, CudaGraphStrategy, EngineInvalidityDiagnostics, EngineValidity, ExecutionContext};
+use trtx::{
+    CudaEngine, CudaGraphStrategy, EngineInvalidityDiagnostics, EngineValidity, ExecutionContext, RuntimeCache,
+    RuntimeConfig,
+};
 
+use crate::cache::{self, Cache};
 use crate::error::{Error, Result};
 use crate::runtime::tensorrt::card::Card;
 use crate::runtime::tensorrt::failure;
 use crate::runtime::{Gpu, Runtime};
+use kernels::Kernels;
 
 /// What this kilnc runs plans with.
 pub(crate) const RUNTIME: Runtime = Runtime::TensorRtRtx;
 
 /// Has queries run.
-pub(crate) struct Launcher;
+pub(crate) struct Launcher {
+    /// What the library compiled, and where it is kept; none, where the cache is off.
+    compiled: Option<(Arc<RuntimeCache>, Kernels)>,
+}
 
 impl Launcher {
-    /// One for the engine, and the context of its queries, which run by a graph of their shapes once the kernels are there.
-    pub fn start(engine: &mut CudaEngine<'static>) -> trtx::Result<(Launcher, ExecutionContext<'static>)> {
+    /// One for the engine of a plan, and the context of its queries, which run by a graph of their shapes once the kernels
+    /// are there.
+    pub fn start(
+        engine: &mut CudaEngine<'static>,
+        plan: &[u8],
+        library: &str,
+        gpu: &Gpu,
+    ) -> trtx::Result<(Launcher, ExecutionContext<'static>)> {
         let mut config = engine.create_runtime_config()?;
         config.set_cuda_graph_strategy(CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE)?;
-        Ok((Launcher, engine.create_execution_context_with_config(Rc::new(config))?))
+        let cache = cache::folder().and_then(|folder| Cache::open(&folder).ok());
+        let compiled = match cache.map(|cache| Kernels::new(cache, plan, library, gpu)) {
+            Some(kernels) => Some((hand_over(&mut config, &kernels)?, kernels)),
+            None => None,
+        };
+        Ok((Launcher { compiled }, engine.create_execution_context_with_config(Rc::new(config))?))
     }
 
     /// Shapes or memory are others than before, as the library sees for itself.
@@ -34,8 +56,23 @@ impl Launcher {
     /// Every tensor of the context has its memory on the card, and all of it is used on its stream alone.
     pub unsafe fn launch(&mut self, context: &mut ExecutionContext<'static>, card: &Card) -> Result<()> {
         // SAFETY: the caller's.
-        unsafe { context.enqueue_v3(card.stream().cu_stream().cast()) }.map_err(|_| failure("run the plan"))
+        unsafe { context.enqueue_v3(card.stream().cu_stream().cast()) }.map_err(|_| failure("run the plan"))?;
+        if let Some((compiled, kernels)) = &mut self.compiled {
+            kernels.count(|| Some(compiled.serialize().ok()?.to_vec()));
+        }
+        Ok(())
     }
+}
+
+/// Has the library begin with the kernels that were kept, and say later which there are. It compiles anew what it does not
+/// take.
+fn hand_over(config: &mut RuntimeConfig<'static>, kernels: &Kernels) -> trtx::Result<Arc<RuntimeCache>> {
+    let compiled = Arc::new(config.create_runtime_cache()?);
+    if let Some(kept) = kernels.recall() {
+        let _ = compiled.deserialize(&kept);
+    }
+    config.set_runtime_cache(Arc::clone(&compiled))?;
+    Ok(compiled)
 }
 
 /// Fails where the header of a plan says that it cannot run here.
