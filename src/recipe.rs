@@ -11,6 +11,7 @@ use crate::checkpoint::json::{file_name, read_text};
 use crate::error::{Error, Result, printable_sentence};
 use crate::eval::Gate;
 use crate::ir::Role;
+use crate::ir::weight::Int8Range;
 use crate::precision::Precision;
 use crate::prune;
 use crate::runtime::Platform;
@@ -73,6 +74,9 @@ pub struct EngineSpec {
     /// Linear layers that stay in full precision, e.g. `ffn-out/3`, whatever the number format.
     #[serde(default, deserialize_with = "from_texts")]
     pub keep: Vec<Role>,
+    /// Whether weights of 8-bit layers use half of the integers, so that no sum saturates on x86 processors without VNNI.
+    #[serde(default)]
+    pub reduce_range: bool,
     /// What it has to keep.
     #[serde(default)]
     pub gate: Gate,
@@ -85,12 +89,25 @@ pub struct EngineSpec {
 impl EngineSpec {
     /// An engine without bounds or shapes of its own.
     pub fn new(target: Target, precision: Precision) -> EngineSpec {
-        EngineSpec { target, precision, keep: Vec::new(), gate: Gate::default(), shapes: Vec::new() }
+        EngineSpec {
+            target,
+            precision,
+            keep: Vec::new(),
+            reduce_range: false,
+            gate: Gate::default(),
+            shapes: Vec::new(),
+        }
     }
 
     /// The engine's name in the bundle, e.g. `ort-cpu-int8`.
     pub fn name(&self) -> String {
-        format!("{}-{}", self.target.slug(), self.precision)
+        let reduced = if self.reduce_range { "-reduced" } else { "" };
+        format!("{}-{}{reduced}", self.target.slug(), self.precision)
+    }
+
+    /// The integers that weights of its 8-bit layers are rounded to.
+    pub fn range(&self) -> Int8Range {
+        Int8Range::reduced(self.reduce_range)
     }
 }
 

@@ -170,6 +170,8 @@ pub struct Capabilities {
     pub residual_as_sum: bool,
     /// Whether attention with fewer queries than keys is as good as any. TensorRT's fused attention wants a square.
     pub unequal_attention: bool,
+    /// Whether some processors add two products of 8 bits in 16, where they saturate.
+    pub sums_of_16_bits: bool,
     /// Whether 32-bit matrix products are possible; SM75 under TensorRT for RTX has none.
     pub fp32_gemm: bool,
 }
@@ -202,6 +204,7 @@ impl Target {
                 merged_projections: false,
                 residual_as_sum: true,
                 unequal_attention: true,
+                sums_of_16_bits: true,
                 fp32_gemm: true,
             },
             // Plain operators, because the provider takes few others, and a node that it does not take ends its graph.
@@ -219,6 +222,7 @@ impl Target {
                 merged_projections: false,
                 residual_as_sum: false,
                 unequal_attention: true,
+                sums_of_16_bits: true,
                 fp32_gemm: true,
             },
             Target::Tract => Capabilities {
@@ -234,6 +238,7 @@ impl Target {
                 merged_projections: true,
                 residual_as_sum: false,
                 unequal_attention: true,
+                sums_of_16_bits: false,
                 fp32_gemm: true,
             },
             // WebAssembly has the kernels of ONNX Runtime's processor for 8 bits and for blocks. Attention is plain because
@@ -252,6 +257,7 @@ impl Target {
                 merged_projections: false,
                 residual_as_sum: false,
                 unequal_attention: true,
+                sums_of_16_bits: true,
                 fp32_gemm: true,
             },
             // The two products share the compiler that fuses; what is known of it was seen with TensorRT for RTX.
@@ -268,6 +274,7 @@ impl Target {
                 merged_projections: true,
                 residual_as_sum: false,
                 unequal_attention: false,
+                sums_of_16_bits: false,
                 fp32_gemm: !matches!(self, Target::TensorRtRtx(ComputeCapability(75))),
             },
         }

@@ -11,6 +11,7 @@ use common::{fixture, kilnc, place, repository};
 use kilnc::adapter::AdapterSource;
 use kilnc::back::{self, onnx};
 use kilnc::eval::{Golden, Parity};
+use kilnc::ir::weight::Int8Range;
 use kilnc::passes::{FirstToken, FuseQkv, GroupNeurons, Manager, Smooth};
 use kilnc::pipeline::{self, Calibrator, Model, Observer, Scheme, Source};
 use kilnc::precision::Precision;
@@ -148,7 +149,8 @@ fn adapters_come_through_calibration() {
         let graph = manager.run(&model.graph, &FirstToken).unwrap();
         let graph = manager.run(&graph, &FuseQkv).unwrap();
         let calibration = RefCell::new(calibrator.on(&graph).unwrap());
-        let graph = manager.run(&graph, &Smooth { calibration: &calibration, keep: &[] }).unwrap();
+        let graph =
+            manager.run(&graph, &Smooth { calibration: &calibration, keep: &[], range: Int8Range::Full }).unwrap();
         let graph = manager.run(&graph, &GroupNeurons { calibration: &calibration, groups: 3, keep: &[] }).unwrap();
         let path = place.path().join("model.onnx");
         onnx::write(&back::lower(&graph, &Target::OrtCpu).unwrap(), &path, &|_| {}).unwrap();

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use common::{fixture, place, repository};
 use kilnc::back::{self, onnx};
 use kilnc::eval::{Golden, Parity};
+use kilnc::ir::weight::Int8Range;
 use kilnc::passes::{FirstToken, FuseQkv, GroupNeurons, Manager, Smooth};
 use kilnc::pipeline::{self, Calibrator, Model, Observer, Scheme, Source};
 use kilnc::precision::Precision;
@@ -56,7 +57,8 @@ fn evened_and_grouped_channels_give_the_same_numbers() {
         let graph = manager.run(&graph, &FuseQkv).unwrap();
         let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
         let calibration = RefCell::new(calibrator.on(&graph).unwrap());
-        let graph = manager.run(&graph, &Smooth { calibration: &calibration, keep: &[] }).unwrap();
+        let graph =
+            manager.run(&graph, &Smooth { calibration: &calibration, keep: &[], range: Int8Range::Full }).unwrap();
         let graph = manager.run(&graph, &GroupNeurons { calibration: &calibration, groups: 3, keep: &[] }).unwrap();
         changed += manager.ran.iter().rev().take(2).map(|ran| ran.report.changed).sum::<usize>();
         for target in [Target::OrtCpu, Target::Tract] {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kilnc::calibrate::Ranges;
 use kilnc::checkpoint::Checkpoint;
-use kilnc::ir::weight::Blocks;
+use kilnc::ir::weight::{Blocks, Int8Range};
 use kilnc::ir::{DType, Graph, Op, text};
 use kilnc::passes::{
     ActivationType, FuseQkv, Half, Manager, Pass, QuantizeDynamic, QuantizeStatic, QuantizeWeights, Stored,
@@ -33,7 +33,13 @@ fn quantize_dynamic_leaves_the_head_in_full_precision() {
 #[test]
 fn quantize_static_takes_the_ranges_of_the_layers_inputs() {
     let ranges = ranges();
-    let fixed = |activations| QuantizeStatic { ranges: &ranges, calibration: None, activations, keep: &[] };
+    let fixed = |activations| QuantizeStatic {
+        ranges: &ranges,
+        calibration: None,
+        activations,
+        keep: &[],
+        range: Int8Range::Full,
+    };
     let quantized = |activations| after(&[&FuseQkv, &fixed(activations)]);
     check("quantize-static", &quantized(ActivationType::S8));
     for target in ["ort-cpu", "openvino", "tract"] {

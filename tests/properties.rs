@@ -5,6 +5,7 @@
 mod entries;
 
 use half::{bf16, f16};
+use kilnc::ir::weight::Int8Range;
 use kilnc::ir::{DType, Weight};
 use ndarray::{Array2, Axis, concatenate};
 use proptest::prelude::*;
@@ -109,6 +110,9 @@ const GRAPH: &str = r#"graph "tiny" {
   weight %v.int8: i8[4, 4] = quantized(1, concat(0, source "v" f32[1, 4], source "v" f32[3, 4]))
   weight %v.scale: f32[4] = scales(1, concat(0, source "v" f32[1, 4], source "v" f32[3, 4]))
   %q: f32[b, s, 4] = DynamicQuantLinear(%z, %v.int8, %v.scale, _)
+  weight %r.int8: i8[4, 4] = quantized7(1, source "v" f32[4, 4])
+  weight %r.scale: f32[4] = scales7(1, source "v" f32[4, 4])
+  %rr: f32[b, s, 4] = DynamicQuantLinear(%q, %r.int8, %r.scale, _)
   %l: f32[b, s, 1], %"r s": f32[b, s, 3] = Split {axis=2, sizes=[1, 3]} (%q)
   %t: f32[b, s, 3, 1] = Reshape {shape=[0, 0, 3, 1]} (%"r s")
   %u: f32[b, 3, s, 1] = Transpose {perm=[0, 2, 1, 3]} (%t)
@@ -212,7 +216,7 @@ proptest! {
         axis in 0..2usize,
     ) {
         let (weight, numbers) = Tape(tape.into_iter()).expression(rows, columns, 3);
-        let (values, scales) = weight.quantize(axis).unwrap();
+        let (values, scales) = weight.quantize(axis, Int8Range::Full).unwrap();
         let largest = numbers.map_axis(Axis(1 - axis), |channel| channel.fold(0f32, |m, v| m.max(v.abs())));
         let steps = largest.mapv(|m| if m > 0.0 { m / 127.0 } else { 1.0 });
         prop_assert_eq!(&*scales.to_f32s().unwrap(), steps.as_slice().unwrap());

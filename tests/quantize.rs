@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use common::{Ran, TEXTS, copied, edit, fixture, jsonl, kilnc, names, place};
 use kilnc::runtime::{Elements, TextEncoder};
+use onnx_protobuf::ModelProto;
+use protobuf::Message;
 use serde_json::Value;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
@@ -251,6 +253,65 @@ fn a_recipe_says_it_too() {
     let ran = build(&arguments!["--quantize", "fp32", "--save-calibration", place.path().join("other.kcal")]).expect(2);
     assert!(ran.stderr.contains("nothing was seen that could be saved: no engine is in 8 bits"), "{}", ran.stderr);
     assert!(!place.path().join("other.kcal").exists());
+}
+
+/// The largest value of every 8-bit matrix of an ONNX file.
+fn largest(path: &Path) -> Vec<u8> {
+    let model = ModelProto::parse_from_bytes(&fs::read(path).unwrap()).unwrap();
+    let matrices = model.graph.initializer.iter().filter(|tensor| tensor.dims.len() == 2 && tensor.data_type == 3);
+    matrices.map(|tensor| tensor.raw_data.iter().map(|byte| (*byte as i8).unsigned_abs()).max().unwrap()).collect()
+}
+
+#[test]
+fn a_reduced_range_holds_all_weights_whose_sums_could_saturate() {
+    let place = place();
+    jsonl(place.path());
+    let engine = |more: &str| format!("[[engine]]\ntarget = \"ort-cpu\"\nprecision = \"int8\"\n{more}");
+    let recipe = format!(
+        "[calibration]\nfile = \"texts.jsonl\"\n{}{}",
+        engine("gate = { cosine = 0.9 }\n"),
+        engine("reduce_range = true\ngate = { cosine = 0.9 }\n")
+    );
+    let recipe = write(place.path(), "r.toml", recipe);
+    let out = place.path().join("out");
+    let built =
+        kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out, "--json"]).expect(0).json();
+    let engines: Vec<_> =
+        built["engines"].as_array().unwrap().iter().map(|e| (&e["name"], &e["reduced_range"])).collect();
+    assert_eq!(engines, [(&"ort-cpu-int8".into(), &Value::Null), (&"ort-cpu-int8-reduced".into(), &Value::Bool(true))]);
+    let full = largest(&out.join("engines/ort-cpu-int8.onnx"));
+    let reduced = largest(&out.join("engines/ort-cpu-int8-reduced.onnx"));
+    assert!(full.len() >= 12 && full.iter().all(|most| *most == 127), "{full:?}");
+    assert!(reduced.len() == full.len() && reduced.iter().all(|most| *most == 64), "{reduced:?}");
+    let told = kilnc(arguments!["inspect", out]).expect(0).stdout;
+    assert!(told.contains("engine   ort-cpu-int8-reduced: int8 in a reduced range on ONNX Runtime"), "{told}");
+
+    let model = place.path().join("model.onnx");
+    let texts = place.path().join("texts.jsonl");
+    let report =
+        quantize(&arguments!["--calibration", texts, "--reduce-range", "-o", model, "--json"]).expect(0).json();
+    assert_eq!(report["reduced_range"], true);
+    assert_eq!(largest(&model), reduced);
+    let export = arguments!["export", fixture("tiny-bert"), "--precision", "int8", "--reduce-range"];
+    kilnc([&export[..], &arguments!["--calibration", texts, "-o", model]].concat()).expect(0);
+    assert_eq!(largest(&model), reduced);
+    let build =
+        arguments!["build", fixture("tiny-bert"), "--target", "ort-cpu", "--target", "tract", "-o", out, "--json"];
+    let eight = arguments!["--quantize", "int8", "--calibration", texts, "--reduce-range"];
+    let names = kilnc([&build[..], &eight].concat()).expect(0).json()["engines"].clone();
+    let names: Vec<_> = names.as_array().unwrap().iter().map(|engine| engine["name"].clone()).collect();
+    assert_eq!(names, ["ort-cpu-fp32", "ort-cpu-int8-reduced", "tract-fp32"]);
+
+    // Where it would cost answers and bring nothing, it is refused.
+    let said = kilnc([&build[..], &arguments!["--reduce-range"]].concat()).expect(2).stderr;
+    assert!(said.contains("no engine has products of 8 bits whose sums saturate"), "{said}");
+    let refused = |more: &[OsString]| {
+        refusal(&fixture("tiny-bert"), &[&arguments!["--calibration", texts, "--reduce-range"], more].concat())
+    };
+    let tract = refused(&arguments!["--target", "tract"]);
+    assert!(tract.starts_with("tract adds products of 8 bits in 32 everywhere"), "{tract}");
+    let half = refused(&arguments!["--scheme", "fp16"]);
+    assert!(half.starts_with("fp16 has no products of 8 bits whose sums could saturate"), "{half}");
 }
 
 /// What is said of arguments that are refused with nothing written.

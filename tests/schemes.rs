@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use common::{fixture, openvino, place};
 use kilnc::back::{lower, onnx};
 use kilnc::eval::{Golden, Parity};
-use kilnc::ir::weight::Blocks;
+use kilnc::ir::weight::{Blocks, Int8Range};
 use kilnc::ir::{Builder, DType, Dim, Graph, Op, Part, TensorType, Weight};
 use kilnc::passes::{Manager, QuantizeEmbeddings, QuantizeWeights};
 use kilnc::pipeline::{self, Calibrator, Model, Observer, Scheme, Source};
@@ -68,7 +68,7 @@ fn static_layers_round_clip_and_add_as_they_say() {
     let drawn = || {
         let mut b = Builder::new("g");
         let x = b.input("x", TensorType::new(DType::F32, [Dim::from("b"), Dim::from(2)]));
-        let (values, scales) = Weight::f32s(vec![2, 2], &weight).unwrap().quantize(1).unwrap();
+        let (values, scales) = Weight::f32s(vec![2, 2], &weight).unwrap().quantize(1, Int8Range::Full).unwrap();
         let (values, scales) = (b.weight("values", values), b.weight("scales", scales));
         let bias = b.weight("bias", Weight::f32s(vec![2], &bias).unwrap());
         let op = Op::StaticQuantLinear { to: DType::U8, scale: 0.25, zero_point: 128 };
@@ -89,7 +89,8 @@ fn static_layers_round_clip_and_add_as_they_say() {
 fn layers_of_one_input_share_its_quantization() {
     let mut b = Builder::new("g");
     let x = b.input("x", TensorType::new(DType::F32, [Dim::from("b"), Dim::from(2)]));
-    let (values, scales) = Weight::f32s(vec![2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap().quantize(1).unwrap();
+    let (values, scales) =
+        Weight::f32s(vec![2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap().quantize(1, Int8Range::Full).unwrap();
     let (values, scales) = (b.weight("values", values), b.weight("scales", scales));
     let op = |zero_point| Op::StaticQuantLinear { to: DType::U8, scale: 0.25, zero_point };
     let first = b.node("first", op(128), &[x, values, scales]).unwrap();

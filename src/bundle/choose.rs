@@ -36,7 +36,7 @@ impl Bundle {
         available: impl Fn(&EngineEntry) -> Result<String>,
     ) -> Result<(&EngineEntry, String)> {
         let mut order: Vec<&EngineEntry> = self.manifest.engines.iter().collect();
-        order.sort_by_key(|engine| preference_on(processor, engine.runtime, engine.precision));
+        order.sort_by_key(|engine| preference_on(processor, &Kind::of(engine)));
         let timed = self.timings(processor);
         if let Some(timed) = &timed {
             // Engines that were not timed, such as plans, keep their places before and after those that were.
@@ -78,7 +78,7 @@ impl Bundle {
         }
         let mut last: BTreeMap<u8, (&str, Vec<&str>)> = BTreeMap::new();
         for engine in &self.manifest.engines {
-            if let Some((place, why)) = last_because(processor, engine.runtime, engine.precision) {
+            if let Some((place, why)) = last_because(processor, &Kind::of(engine)) {
                 last.entry(place).or_insert((why, Vec::new())).1.push(&engine.name);
             }
         }
@@ -90,11 +90,25 @@ impl Bundle {
     }
 }
 
+/// What of an engine decides when it is tried.
+struct Kind {
+    runtime: Runtime,
+    precision: Precision,
+    reduced_range: bool,
+}
+
+impl Kind {
+    fn of(engine: &EngineEntry) -> Kind {
+        Kind { runtime: engine.runtime, precision: engine.precision, reduced_range: engine.reduced_range }
+    }
+}
+
 /// Why an engine goes last among those of its kind of machine, and in which place; none, where it does not.
-fn last_because(processor: &Processor, runtime: Runtime, precision: Precision) -> Option<(u8, &'static str)> {
+fn last_because(processor: &Processor, kind: &Kind) -> Option<(u8, &'static str)> {
     // Sums of 8 bits are then not what they were where the engine was checked. tract adds in 32.
-    let saturates = precision.is_fitted() && matches!(runtime, Runtime::Ort | Runtime::OpenVino);
-    match precision {
+    let sums_of_16_bits = matches!(kind.runtime, Runtime::Ort | Runtime::OpenVino);
+    let saturates = kind.precision.is_fitted() && !kind.reduced_range && sums_of_16_bits;
+    match kind.precision {
         Precision::Bf16 if !processor.bf16 => Some((8, "has no products in bf16")),
         _ if saturates && !processor.exact_8_bits => Some((9, "adds products of 8 bits in 16, where they saturate")),
         _ => None,
@@ -102,16 +116,17 @@ fn last_because(processor: &Processor, runtime: Runtime, precision: Precision) -
 }
 
 /// The order in which engines are tried where nothing is known of the processor.
-pub(super) fn preference(runtime: Runtime, precision: Precision) -> (u8, u8, u8) {
+pub(super) fn preference(engine: &EngineEntry) -> impl Ord + use<> {
     let any = Processor { name: String::new(), bf16: true, exact_8_bits: true };
-    preference_on(&any, runtime, precision)
+    preference_on(&any, &Kind::of(engine))
 }
 
 /// The order in which engines are tried: fastest first. A GPU goes before all else and tract after it; between the
 /// runtimes for CPUs, the number format decides. Without instructions for it, BF16 is computed in 32 bits and costs its
-/// conversions; where 8 bits saturate, answers that were checked go first.
-fn preference_on(processor: &Processor, runtime: Runtime, precision: Precision) -> (u8, u8, u8) {
-    let (machine, library) = match runtime {
+/// conversions; where 8 bits saturate, answers that were checked go first, and else those of the full range before the same
+/// in the reduced one.
+fn preference_on(processor: &Processor, kind: &Kind) -> (u8, u8, bool, u8) {
+    let (machine, library) = match kind.runtime {
         Runtime::TensorRt => (0, 0),
         Runtime::TensorRtRtx => (0, 1),
         Runtime::OpenVino => (1, 0),
@@ -119,7 +134,7 @@ fn preference_on(processor: &Processor, runtime: Runtime, precision: Precision) 
         Runtime::Tract => (2, 0),
         Runtime::Web => (3, 0),
     };
-    let usual = match precision {
+    let usual = match kind.precision {
         Precision::Int8 => 0,
         Precision::Int8Fast => 1,
         Precision::Int8Static => 2,
@@ -129,8 +144,8 @@ fn preference_on(processor: &Processor, runtime: Runtime, precision: Precision) 
         Precision::Fp16 => 6,
         Precision::Fp32 => 7,
     };
-    let format = last_because(processor, runtime, precision).map_or(usual, |(place, _)| place);
-    (machine, format, library)
+    let format = last_because(processor, kind).map_or(usual, |(place, _)| place);
+    (machine, format, kind.reduced_range, library)
 }
 
 #[cfg(test)]
@@ -167,7 +182,8 @@ mod tests {
     fn an_engine_in_8_bits_goes_before_one_in_32_whatever_runs_it() {
         let order = |of: [(Runtime, Precision); 5]| {
             let mut sorted = of;
-            sorted.sort_by_key(|(runtime, precision)| preference(*runtime, *precision));
+            let kind = |(runtime, precision)| Kind { runtime, precision, reduced_range: false };
+            sorted.sort_by_key(|of| preference_on(&NEW, &kind(*of)));
             assert_eq!(sorted, of);
         };
         order([
@@ -223,6 +239,19 @@ mod tests {
         );
         let tract = bundle(&[("exact", "tract", "int8"), ("plain", "tract", "fp32")]);
         assert_eq!(told(&tract, &old, &there).unwrap(), "exact: the fastest of the bundle");
+    }
+
+    #[test]
+    fn a_reduced_range_goes_first_where_the_full_one_saturates_and_else_after_it() {
+        let mut all = bundle(&[("plain", "ort", "fp32"), ("full", "ort", "int8"), ("reduced", "ort", "int8")]);
+        all.manifest.engines[2].reduced_range = true;
+        assert_eq!(told(&all, &NEW, &[Runtime::Ort]).unwrap(), "full: the fastest of the bundle");
+        let old = Processor { exact_8_bits: false, ..NEW };
+        assert_eq!(
+            told(&all, &old, &[Runtime::Ort]).unwrap(),
+            "reduced: the fastest of the bundle; full goes last: this processor adds products of 8 bits in 16, where they \
+             saturate"
+        );
     }
 
     #[test]

@@ -204,6 +204,9 @@ pub struct EngineEntry {
     pub runtime: Runtime,
     /// Its number format.
     pub precision: Precision,
+    /// Whether the weights of its 8-bit layers use half of the integers, so that no sum saturates.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reduced_range: bool,
     /// The file that is opened; a path in the bundle.
     pub file: String,
     /// What it takes, e.g. `input_ids: i64[batch_size, sequence_length]`.

@@ -7,12 +7,14 @@
 
 use ndarray::{Array2, ArrayView2, Axis, linalg::general_mat_mul, s};
 
+use crate::ir::weight::Int8Range;
+
 /// Channels that are rounded between two matrix products.
 const BLOCK: usize = 64;
 
 /// A matrix `[k, n]` in 8 bits, with a scale for each column.
 pub struct Rounded {
-    /// `[k, n]`, in −127…127.
+    /// `[k, n]`, in the range that was asked for.
     pub values: Vec<i8>,
     /// `[n]`
     pub scales: Vec<f32>,
@@ -20,12 +22,12 @@ pub struct Rounded {
 
 /// Rounds `weight [k, n]` for inputs with the second moments `moments [k, k]`, to each of which rounding the inputs
 /// adds noise of the mean square `noise`.
-pub fn round(weight: ArrayView2<f32>, moments: &Array2<f32>, noise: f32) -> Rounded {
+pub fn round(weight: ArrayView2<f32>, moments: &Array2<f32>, noise: f32, range: Int8Range) -> Rounded {
     let (k, n) = weight.dim();
     let scales: Vec<f32> = weight
         .axis_iter(Axis(1))
         .map(|column| column.iter().fold(0.0f32, |most, w| most.max(w.abs())))
-        .map(|most| if most > f32::MIN_POSITIVE * 127.0 { most / 127.0 } else { 1.0 })
+        .map(|most| range.step(most))
         .collect();
     // Rounded first is what stands last: the channels with the most to lose.
     let mut order: Vec<usize> = (0..k).collect();
@@ -55,7 +57,7 @@ pub fn round(weight: ArrayView2<f32>, moments: &Array2<f32>, noise: f32) -> Roun
             {
                 // A zero was made on purpose, and kernels may skip it.
                 let wanted = if *w == 0.0 { 0.0 } else { w - debt / diagonal };
-                let rounded = (wanted / scale).round().clamp(-127.0, 127.0);
+                let rounded = (wanted / scale).round().clamp(-range.largest(), range.largest());
                 *value = rounded as i8;
                 *miss = rounded * scale - w;
             }
@@ -148,7 +150,7 @@ mod tests {
         // Both channels always carry the same number: only the sum of their weights counts.
         let weight = Array2::from_shape_vec((3, 1), vec![127.0, 0.4, 0.4]).unwrap();
         let moments = Array2::from_shape_vec((3, 3), vec![1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]).unwrap();
-        let rounded = round(weight.view(), &moments, 0.0);
+        let rounded = round(weight.view(), &moments, 0.0, Int8Range::Full);
         assert_eq!(rounded.scales, [1.0]);
         assert_eq!(rounded.values[0], 127);
         assert_eq!(rounded.values[1] + rounded.values[2], 1);
@@ -160,7 +162,7 @@ mod tests {
         values.iter_mut().step_by(2).for_each(|w| *w = 0.0);
         let weight = Array2::from_shape_vec((64, 8), values).unwrap();
         let x = Array2::from_shape_vec((200, 64), noise(200 * 64)).unwrap();
-        let rounded = round(weight.view(), &x.t().dot(&x), 0.0);
+        let rounded = round(weight.view(), &x.t().dot(&x), 0.0, Int8Range::Full);
         assert!(weight.iter().zip(&rounded.values).all(|(w, value)| *w != 0.0 || *value == 0));
         assert!(rounded.values.iter().any(|value| *value != 0));
     }
@@ -178,8 +180,8 @@ mod tests {
             });
             x.dot(&values).iter().map(|e| e * e).sum::<f32>()
         };
-        let with = error(&round(weight.view(), &moments, 0.0));
-        let without = error(&round(weight.view(), &Array2::eye(k), 0.0));
+        let with = error(&round(weight.view(), &moments, 0.0, Int8Range::Full));
+        let without = error(&round(weight.view(), &Array2::eye(k), 0.0, Int8Range::Full));
         assert!(with < 0.5 * without, "{with} is not below half of {without}");
     }
 }

@@ -55,7 +55,9 @@ pub fn run(screen: &Screen) -> Result<()> {
 fn processor(processor: &Processor) -> Finding {
     let sums = match processor.exact_8_bits {
         true => "adds products of 8 bits in 32",
-        false => "adds products of 8 bits in 16, where they saturate: engines in 8 bits go last",
+        false => {
+            "adds products of 8 bits in 16, where they saturate: engines in 8 bits go last, but for those of build --reduce-range"
+        }
     };
     let bf16 = if processor.bf16 { "multiplies in bf16" } else { "has no products in bf16" };
     Finding {
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn the_processor_is_told_with_what_it_means() {
         let old = Processor { name: "Xeon E5".to_owned(), bf16: false, exact_8_bits: false };
-        let expected = "Xeon E5: adds products of 8 bits in 16, where they saturate: engines in 8 bits go last; has no products in bf16";
+        let expected = "Xeon E5: adds products of 8 bits in 16, where they saturate: engines in 8 bits go last, but for those of build --reduce-range; has no products in bf16";
         assert_eq!(processor(&old).detail, expected);
         let new = Processor { name: "EPYC".to_owned(), bf16: true, exact_8_bits: true };
         assert_eq!(processor(&new).detail, "EPYC: adds products of 8 bits in 32; multiplies in bf16");

@@ -10,6 +10,7 @@ use crate::back::onnx;
 use crate::calibrate::Spec;
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
+use crate::ir::weight::Int8Range;
 use crate::output::Stage;
 use crate::passes::{self, Manager};
 use crate::pipeline::{self, Calibrator, Fitting, Given, Keepsake, Model, Observer, Scheme, Unmerged};
@@ -36,6 +37,10 @@ pub struct ExportArgs {
     /// Whose operators are used: ort-cpu, openvino, tract (plain ONNX), web, tensorrt-rtx:smNN, tensorrt.
     #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
     target: Target,
+    /// Weights of 8-bit layers use half of the integers: on x86 processors without VNNI no sum saturates. Costs answers, and
+    /// no time.
+    #[arg(long)]
+    reduce_range: bool,
     #[command(flatten)]
     calibration: CalibrationArgs,
     /// Write the base, with what the adapters change as inputs, and each adapter as a file for ONNX Runtime beside it.
@@ -96,7 +101,8 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
                 .hint("merge the adapters: leave --adapter-as-input out"));
         }
     };
-    let scheme = Scheme { calibrator: calibrator.as_ref(), ..Scheme::new(&args.target, args.precision) };
+    let range = Int8Range::reduced(args.reduce_range);
+    let scheme = Scheme { calibrator: calibrator.as_ref(), range, ..Scheme::new(&args.target, args.precision) };
     let graph = pipeline::compile(&model.graph, &scheme, &mut manager)?;
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));
     if let Some(text) = &manager.dump {

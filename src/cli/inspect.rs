@@ -155,8 +155,9 @@ fn describe_bundle(manifest: &Manifest) -> String {
     for engine in &manifest.engines {
         let file = manifest.files.iter().find(|file| file.path == engine.file);
         let bytes = file.map_or(0, |file| file.bytes);
+        let reduced = if engine.reduced_range { " in a reduced range" } else { "" };
         out += &format!(
-            "engine   {}: {} on {}, {:.1} MB\n",
+            "engine   {}: {}{reduced} on {}, {:.1} MB\n",
             engine.name,
             engine.precision,
             engine.runtime,

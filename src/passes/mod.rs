@@ -133,6 +133,7 @@ mod tests {
 
     use crate::calibrate::Ranges;
     use crate::ir::text;
+    use crate::ir::weight::Int8Range;
 
     /// Runs a pass over the text of a graph. Gives the text after it, and what was left with the reasons.
     pub(super) fn run(pass: &dyn Pass, text: &str) -> (String, Vec<String>) {
@@ -175,8 +176,8 @@ mod tests {
     #[test]
     fn every_pass_is_known_by_its_name() {
         let calibration = &RefCell::default();
-        let ranges = &Ranges::new();
-        let fixed = QuantizeStatic { ranges, calibration: None, activations: ActivationType::U8, keep: &[] };
+        let (ranges, range) = (&Ranges::new(), Int8Range::Full);
+        let fixed = QuantizeStatic { ranges, calibration: None, activations: ActivationType::U8, keep: &[], range };
         let all: [&dyn Pass; NAMES.len()] = [
             &PruneChannels { cuts: &BTreeMap::new() },
             &ReplaceWeights { weights: &BTreeMap::new() },
@@ -185,7 +186,7 @@ mod tests {
             &CutVocabulary { kept: &[], scores: false },
             &FirstToken,
             &FuseQkv,
-            &Smooth { calibration, keep: &[] },
+            &Smooth { calibration, keep: &[], range },
             &GroupNeurons { calibration, groups: 1, keep: &[] },
             &QuantizeDynamic::default(),
             &fixed,

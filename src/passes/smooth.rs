@@ -20,6 +20,7 @@ use std::rc::Rc;
 use super::{Pass, Report};
 use crate::calibrate::{Activations, Calibration};
 use crate::error::{Error, Result};
+use crate::ir::weight::Int8Range;
 use crate::ir::{Action, Block, Graph, Node, Op, Rewriter, Role, ValueId, Weight, rewrite};
 
 /// How much of the error has to go for a `Mul` to be worth its time.
@@ -34,6 +35,8 @@ pub struct Smooth<'a> {
     pub calibration: &'a RefCell<Calibration>,
     /// Layers that stay as they are.
     pub keep: &'a [Role],
+    /// The values that weights will be rounded to.
+    pub range: Int8Range,
 }
 
 impl Pass for Smooth<'_> {
@@ -104,7 +107,7 @@ impl Smooth<'_> {
             return Ok(Err("what makes it is not linear, and its channels are grouped instead"));
         };
         let weights: Vec<&Weight> = readers(graph, x).filter_map(|node| graph.weight(node.operand(1)?)).collect();
-        let Some((factors, left)) = best_factors(seen, &weights)? else {
+        let Some((factors, left)) = best_factors(seen, &weights, self.range)? else {
             return Ok(Err("its channels are of one size"));
         };
         let enough = if place == Place::Mul { WORTH_A_NODE } else { 1.0 };
@@ -260,12 +263,12 @@ fn scale_operand(
 }
 
 /// The factors with the least error, and which share of the error without any they leave.
-fn best_factors(seen: &Activations, weights: &[&Weight]) -> Result<Option<(Vec<f32>, f32)>> {
+fn best_factors(seen: &Activations, weights: &[&Weight], range: Int8Range) -> Result<Option<(Vec<f32>, f32)>> {
     let shape = Shape::of(seen, weights)?;
     let ones = vec![1.0; seen.channels()];
-    let plain = shape.error(seen, &ones);
+    let plain = shape.error(seen, &ones, range);
     let best = candidates(&seen.magnitudes(), &shape.largest)
-        .map(|factors| (shape.error(seen, &factors), factors))
+        .map(|factors| (shape.error(seen, &factors, range), factors))
         .min_by(|a, b| a.0.total_cmp(&b.0));
     Ok(best.filter(|(error, _)| *error < plain).map(|(error, factors)| (factors, error / plain)))
 }
@@ -320,7 +323,7 @@ impl Shape {
 
     /// The expected square error of the outputs: what rounding the inputs does through the weights, and what rounding
     /// the weights does to the inputs.
-    fn error(&self, seen: &Activations, factors: &[f32]) -> f32 {
+    fn error(&self, seen: &Activations, factors: &[f32], range: Int8Range) -> f32 {
         let factor = |c: usize| factors.get(c).copied().unwrap_or(1.0);
         let noise = seen.rounding_noise(factor);
         let through: f32 = self.squares.iter().enumerate().map(|(c, s)| s / factor(c).powi(2)).sum();
@@ -330,7 +333,7 @@ impl Shape {
             let inverse = 1.0 / factor(c);
             largest.iter_mut().zip(row).for_each(|(most, w)| *most = most.max(w * inverse));
         }
-        let steps: f32 = largest.iter().map(|most| (most / 127.0).powi(2)).sum();
+        let steps: f32 = largest.iter().map(|most| (most / range.largest()).powi(2)).sum();
         noise * through + AFTER_ROUNDING * steps / 12.0 * inputs
     }
 }
@@ -341,7 +344,7 @@ mod tests {
 
     use ndarray::Array2;
 
-    use super::Smooth;
+    use super::{Int8Range, Smooth};
     use crate::calibrate::{Activations, Calibration, Extremes, Histogram};
     use crate::passes::tests::run;
 
@@ -382,7 +385,7 @@ mod tests {
 "#
         );
         let calibration = calibration(&["norm"]);
-        let (after, _) = run(&Smooth { calibration: &calibration, keep: &[] }, &before);
+        let (after, _) = run(&Smooth { calibration: &calibration, keep: &[], range: Int8Range::Full }, &before);
         assert_eq!(
             nodes(&after),
             [
@@ -410,7 +413,8 @@ mod tests {
 }}
 "#
         );
-        let (after, _) = run(&Smooth { calibration: &calibration(&["norm"]), keep: &[] }, &before);
+        let (after, _) =
+            run(&Smooth { calibration: &calibration(&["norm"]), keep: &[], range: Int8Range::Full }, &before);
         assert_eq!(
             nodes(&after),
             [
@@ -435,7 +439,8 @@ mod tests {
 }}
 "#
         );
-        let (after, left) = run(&Smooth { calibration: &calibration(&["a"]), keep: &[] }, &before);
+        let (after, left) =
+            run(&Smooth { calibration: &calibration(&["a"]), keep: &[], range: Int8Range::Full }, &before);
         assert_eq!(
             nodes(&after),
             [

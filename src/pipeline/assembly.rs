@@ -149,7 +149,16 @@ impl<'a> Assembly<'a> {
         let fitted = spec.precision.is_fitted().then(|| self.calibrator.identity()).transpose()?;
         let keep: Vec<String> = spec.keep.iter().map(ToString::to_string).collect();
         let pattern = self.pattern().map(|pattern| pattern.to_string());
-        Ok((self.fingerprint()?, self.onnx_path(name), spec.target.to_string(), spec.precision, keep, pattern, fitted))
+        Ok((
+            self.fingerprint()?,
+            self.onnx_path(name),
+            spec.target.to_string(),
+            spec.precision,
+            spec.reduce_range,
+            keep,
+            pattern,
+            fitted,
+        ))
     }
 
     /// The fingerprint of the model's graph, found once for all engines.
@@ -170,6 +179,7 @@ impl<'a> Assembly<'a> {
             keep: &spec.keep,
             calibrator: Some(self.calibrator),
             keep_order: self.pattern().is_some(),
+            range: spec.range(),
         };
         let graph = compile(&self.model.graph, &scheme, &mut manager)?;
         let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
@@ -181,6 +191,7 @@ impl<'a> Assembly<'a> {
             target: spec.target.to_string(),
             runtime: Runtime::of(&spec.target),
             precision: spec.precision,
+            reduced_range: spec.reduce_range,
             file: self.onnx_path(name),
             inputs: ports(&graph, graph.inputs()),
             outputs: ports(&graph, graph.outputs()),

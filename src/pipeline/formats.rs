@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::{Calibrator, Scheme};
 use crate::calibrate::{Calibration, Estimator, Ranges};
 use crate::error::{Error, Result};
-use crate::ir::weight::Blocks;
+use crate::ir::weight::{Blocks, Int8Range};
 use crate::ir::{DType, Dim, Graph, Node, Op, Role};
 use crate::passes::{
     ActivationType, GroupNeurons, Half, Manager, QuantizeDynamic, QuantizeEmbeddings, QuantizeStatic, QuantizeWeights,
@@ -20,6 +20,9 @@ use crate::verify::Verified;
 pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
     let can = scheme.target.capabilities();
     check_keep(graph, scheme.keep)?;
+    if scheme.range == Int8Range::Reduced {
+        check_reduced(scheme.target, scheme.precision)?;
+    }
     let graph = match scheme.precision {
         Precision::Fp32 if !can.fp32_gemm => {
             return Err(
@@ -40,6 +43,22 @@ pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Mana
         HalfForm::Computed => manager.run(&graph, &Half(DType::F16)),
         _ => manager.run(&graph, &QuantizeEmbeddings { keep: scheme.keep }),
     }
+}
+
+/// Whether the sums of an engine's 8-bit products saturate on some processors.
+pub fn saturates(target: &Target, precision: Precision) -> bool {
+    precision.is_fitted() && target.capabilities().sums_of_16_bits
+}
+
+/// Fails where a smaller range of weights costs answers and brings nothing.
+pub fn check_reduced(target: &Target, precision: Precision) -> Result<()> {
+    let why = match (precision.is_fitted(), saturates(target, precision)) {
+        (_, true) => return Ok(()),
+        (false, _) => format!("{precision} has no products of 8 bits whose sums could saturate"),
+        _ => format!("{target} adds products of 8 bits in 32 everywhere"),
+    };
+    Err(Error::bad_input(why)
+        .hint("a reduced range is for int8, int8-fast and int8-static on ort-cpu, openvino and web"))
 }
 
 /// Fails where what is to stay in full precision is no layer or table of the graph.
@@ -108,13 +127,13 @@ fn lighter(graph: &Verified<Graph>, scheme: &Scheme, bits: usize, manager: &mut 
 fn dynamic(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
     let keep = scheme.keep;
     let Some(calibrator) = scheme.calibrator else {
-        return manager.run(graph, &QuantizeDynamic { calibration: None, keep });
+        return manager.run(graph, &QuantizeDynamic { calibration: None, keep, range: scheme.range });
     };
     let calibration = &RefCell::new(calibrator.on(graph)?);
     // Where ranges follow each text, the neurons that fire far beyond the rest do less harm.
     let groups = if scheme.precision == Precision::Int8Fast { 0 } else { 1 };
     let graph = evened(graph, scheme, groups, calibration, manager)?;
-    manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration), keep })
+    manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration), keep, range: scheme.range })
 }
 
 /// Layers of 8 bits in an engine that is told the ranges of activations.
@@ -137,7 +156,13 @@ fn fixed(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Res
     let graph = evened(graph, scheme, groups, calibration, manager)?;
     let ranges = ranges(&graph, calibration, calibrator)?;
     let activations = if can.symmetric_activations { ActivationType::S8 } else { ActivationType::U8 };
-    let pass = QuantizeStatic { ranges: &ranges, calibration: Some(calibration), activations, keep: scheme.keep };
+    let pass = QuantizeStatic {
+        ranges: &ranges,
+        calibration: Some(calibration),
+        activations,
+        keep: scheme.keep,
+        range: scheme.range,
+    };
     manager.run(&graph, &pass)
 }
 
@@ -151,7 +176,7 @@ fn evened(
     manager: &mut Manager,
 ) -> Result<Verified<Graph>> {
     let keep = scheme.keep;
-    let graph = manager.run(graph, &Smooth { calibration, keep })?;
+    let graph = manager.run(graph, &Smooth { calibration, keep, range: scheme.range })?;
     if groups == 0 || scheme.keep_order {
         return Ok(graph);
     }

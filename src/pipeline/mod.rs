@@ -30,6 +30,7 @@ use crate::arch::Drawn;
 use crate::bundle::{self, Manifest};
 use crate::checkpoint::{Checkpoint, StateDict, json};
 use crate::error::{Error, Result};
+use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, Role};
 use crate::output::{self, Stage};
 use crate::passes::{FirstToken, FuseQkv, Manager};
@@ -46,7 +47,7 @@ use assembly::{Assembly, Cut};
 pub use calibrator::{Calibrator, Keepsake};
 pub use cut::{CutModel, cut_vocabulary};
 pub use fitting::Fitting;
-pub use formats::{hints, supports};
+pub use formats::{check_reduced, hints, saturates, supports};
 use memo::Memo;
 pub use merge::{MergeRequest, merge};
 pub use plans::{CompileRequest, Compiled, Plan, compile_plans, read_plans};
@@ -194,12 +195,14 @@ pub struct Scheme<'a> {
     pub calibrator: Option<&'a Calibrator<'a>>,
     /// Whether channels have to stay where they are, because their zeros make a pattern.
     pub keep_order: bool,
+    /// The integers that weights of 8-bit layers are rounded to.
+    pub range: Int8Range,
 }
 
 impl<'a> Scheme<'a> {
     /// A number format for a target, the same for all layers and fitted to no texts.
     pub fn new(target: &'a Target, precision: Precision) -> Scheme<'a> {
-        Scheme { target, precision, keep: &[], calibrator: None, keep_order: false }
+        Scheme { target, precision, keep: &[], calibrator: None, keep_order: false, range: Int8Range::Full }
     }
 }
 

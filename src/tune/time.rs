@@ -8,6 +8,7 @@ use crate::back::{self, onnx};
 use crate::bench::{self, Contestant, PointMeasured, Settings, TokenBatch, Workload};
 use crate::calibrate::Ranges;
 use crate::error::{Error, Result};
+use crate::ir::weight::Int8Range;
 use crate::ir::{Builder, DType, Dim, Op, Part, Role, TensorType, Weight};
 use crate::passes::{ActivationType, Manager, QuantizeDynamic, QuantizeStatic};
 use crate::runtime::{Elements, Options, Runtime};
@@ -75,7 +76,8 @@ fn write(shape: Shape, int8: bool, target: &Target, file: &Path) -> Result<()> {
     } else if int8 {
         let ranges = Ranges::from([("x".to_owned(), (-0.5, 0.5))]);
         let activations = if can.symmetric_activations { ActivationType::S8 } else { ActivationType::U8 };
-        let pass = QuantizeStatic { ranges: &ranges, calibration: None, activations, keep: &[] };
+        let pass =
+            QuantizeStatic { ranges: &ranges, calibration: None, activations, keep: &[], range: Int8Range::Full };
         graph = Manager::default().run(&graph, &pass)?;
     }
     onnx::write(&back::lower(&graph, target)?, file, &|_| {})?;

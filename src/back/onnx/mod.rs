@@ -138,6 +138,7 @@ mod tests {
 
     use super::*;
     use crate::back::lower;
+    use crate::ir::weight::Int8Range;
     use crate::ir::{Builder, DType, Op};
     use crate::verify::verify;
 
@@ -157,7 +158,7 @@ mod tests {
         let bias = b.weight("bias", Weight::f32s(vec![16], &[0.5; 16]).unwrap());
         let y = b.node("y", Op::Linear, &[x, square, bias]).unwrap();
         let y = b.node("attended", Op::Attention { heads: 2, scale: 0.25 }, &[y, y, y, mask]).unwrap();
-        let (values, scales) = numbers([300, 16]).transpose().unwrap().quantize(1).unwrap();
+        let (values, scales) = numbers([300, 16]).transpose().unwrap().quantize(1, Int8Range::Full).unwrap();
         let (values, scales) = (b.weight("values", values), b.weight("scales", scales));
         let y = b.node("wide", Op::DynamicQuantLinear, &[y, values, scales]).unwrap();
         let y = b.node("narrow", Op::Cast { to: DType::F16 }, &[y]).unwrap();

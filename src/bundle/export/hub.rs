@@ -65,7 +65,8 @@ fn within(path: &str) -> Option<&str> {
 
 /// Those first that have the better right to a name: several 8-bit formats have one between them.
 fn in_order(mut engines: Vec<&EngineEntry>) -> Vec<&EngineEntry> {
-    engines.sort_by_key(|engine| Precision::ALL.iter().position(|precision| *precision == engine.precision));
+    let place = |of| Precision::ALL.iter().position(|precision| *precision == of);
+    engines.sort_by_key(|engine| (place(engine.precision), engine.reduced_range));
     engines
 }
 

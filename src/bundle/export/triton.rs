@@ -65,7 +65,7 @@ fn chosen<'a>(bundle: &'a Bundle, name: &str) -> Result<&'a EngineEntry> {
 
 fn best<'a>(bundle: &'a Bundle, notes: &mut Vec<String>) -> Result<&'a EngineEntry> {
     let mut engines = engines_for(bundle, &[Runtime::Ort], &mut Vec::new());
-    engines.sort_by_key(|engine| preference(engine.runtime, engine.precision));
+    engines.sort_by_key(|engine| preference(engine));
     let best = engines.first().copied().ok_or_else(|| none_fits(bundle))?;
     notes.push(format!("{} is the fastest of the bundle on ONNX Runtime", best.name));
     Ok(best)

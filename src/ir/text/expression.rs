@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::parse::{Parsed, Parser};
 use crate::digest;
 use crate::error::{Error, Result};
-use crate::ir::weight::{BlockPart, Blocks, Expr, Majority, Weight};
+use crate::ir::weight::{BlockPart, Blocks, Expr, Int8Range, Majority, Weight};
 use crate::ir::{DType, TensorType};
 
 /// Deepest nesting that is parsed.
@@ -83,13 +83,23 @@ impl Display for Expression<'_> {
                 write_terms(f, terms)
             }
             Expr::LowRank { of, rank, .. } => write!(f, "lowrank({rank}, {})", inner(of)),
-            Expr::QuantizedValues { of, axis } => write!(f, "quantized({axis}, {})", inner(of)),
-            Expr::QuantizedScales { of, axis } => write!(f, "scales({axis}, {})", inner(of)),
+            Expr::QuantizedValues { of, axis, range } => {
+                write!(f, "quantized{}({axis}, {})", suffix(*range), inner(of))
+            }
+            Expr::QuantizedScales { of, axis, range } => write!(f, "scales{}({axis}, {})", suffix(*range), inner(of)),
             Expr::Blocks { of, how, part } => {
                 let zero = if how.zero_points { "own" } else { "middle" };
                 write!(f, "blocks({}, {}, {}, {zero}, {})", part.name(), how.bits, how.size, inner(of))
             }
         }
+    }
+}
+
+/// What tells values of 7 bits from those of 8.
+fn suffix(range: Int8Range) -> &'static str {
+    match range {
+        Int8Range::Full => "",
+        Int8Range::Reduced => "7",
     }
 }
 
@@ -203,10 +213,11 @@ impl Parser<'_> {
                 let rank = self.integer()?;
                 plain(self.next(depth)?.low_rank(rank))
             }
-            "quantized" | "scales" => {
+            "quantized" | "scales" | "quantized7" | "scales7" => {
                 let axis = self.integer()?;
-                let (values, scales) = plain(self.next(depth)?.quantize(axis))?;
-                Ok(if kind == "scales" { scales } else { values })
+                let range = if kind.ends_with('7') { Int8Range::Reduced } else { Int8Range::Full };
+                let (values, scales) = plain(self.next(depth)?.quantize(axis, range))?;
+                Ok(if kind.starts_with("scales") { scales } else { values })
             }
             "blocks" => {
                 let part = self.value("part of blocks", BlockPart::from_name)?;

@@ -62,8 +62,8 @@ impl Weight {
             Expr::Prune { of, density, seed } => Evaluated::Floats(combine::pruned(of, *density, *seed)?),
             Expr::Elect { by, terms } => Evaluated::Floats(combine::elected(*by, terms)?),
             Expr::LowRank { of, rank, found } => Evaluated::Floats(linear::low_rank(of, *rank, found)?),
-            Expr::QuantizedValues { of, axis } => quantized::values(of, *axis)?,
-            Expr::QuantizedScales { of, axis } => Evaluated::Floats(quantized::scales(of, *axis)?),
+            Expr::QuantizedValues { of, axis, range } => quantized::values(of, *axis, *range)?,
+            Expr::QuantizedScales { of, axis, range } => Evaluated::Floats(quantized::scales(of, *axis, *range)?),
             Expr::Blocks { of, how, part } => blocks::evaluated(of, *how, *part)?,
         })
     }

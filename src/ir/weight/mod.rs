@@ -23,6 +23,7 @@ use crate::error::{Error, Result, printable};
 pub use blocks::{BlockPart, Blocks};
 pub use combine::Majority;
 pub use evaluate::Evaluated;
+pub use quantized::Int8Range;
 use svd::Factors;
 
 /// A constant tensor of known shape, computed when it is needed. Cloning is cheap.
@@ -150,19 +151,23 @@ pub enum Expr {
         /// The factors, once something has asked for them: they are small, and the search for them is not.
         found: OnceLock<Factors>,
     },
-    /// Symmetric 8-bit values of `of`, one scale per index of `axis`: `round(w / s)`, in −127…127.
+    /// Symmetric 8-bit values of `of`, one scale per index of `axis`: `round(w / s)`.
     QuantizedValues {
         /// What is quantized, of rank 2.
         of: Weight,
         /// The channel dimension.
         axis: usize,
+        /// The values that there are.
+        range: Int8Range,
     },
-    /// The scales that belong to [`Expr::QuantizedValues`]: `max |w| / 127` of each channel.
+    /// The scales that belong to [`Expr::QuantizedValues`]: `max |w|` of each channel by the largest value that there is.
     QuantizedScales {
         /// What is quantized, of rank 2.
         of: Weight,
         /// The channel dimension.
         axis: usize,
+        /// The values that there are.
+        range: Int8Range,
     },
     /// A part of the rows of `of` in blocks of 8 or 4 bits.
     Blocks {

@@ -4,29 +4,61 @@ use super::evaluate::{describe, transpose};
 use super::{DType, Evaluated, Expr, Weight};
 use crate::error::{Error, Result};
 
+/// The integers of 8 bits that weights are rounded to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Int8Range {
+    /// −127…127
+    #[default]
+    Full,
+    /// −64…64: two products with values of 0…255 fit in 16 bits, where x86 processors without VNNI add them. ONNX Runtime
+    /// calls it `reduce_range`.
+    Reduced,
+}
+
+impl Int8Range {
+    /// The reduced one, if so.
+    pub fn reduced(reduce: bool) -> Int8Range {
+        if reduce { Int8Range::Reduced } else { Int8Range::Full }
+    }
+
+    /// The largest value; the smallest is its negative.
+    pub fn largest(self) -> f32 {
+        match self {
+            Int8Range::Full => 127.0,
+            Int8Range::Reduced => 64.0,
+        }
+    }
+
+    /// The step of a channel whose largest weight has that magnitude. A channel of zeros has no range; any positive step
+    /// represents it.
+    pub fn step(self, most: f32) -> f32 {
+        if most > f32::MIN_POSITIVE * self.largest() { most / self.largest() } else { 1.0 }
+    }
+}
+
 impl Weight {
     /// Symmetric 8-bit values and their scales, one scale for each index of `axis` of a matrix.
-    pub fn quantize(&self, axis: usize) -> Result<(Weight, Weight)> {
+    pub fn quantize(&self, axis: usize, range: Int8Range) -> Result<(Weight, Weight)> {
         let shape = self.matrix("quantize")?;
         let channels = shape.get(axis).ok_or_else(|| Error::bug("a matrix has the channel axes 0 and 1"))?;
         let of = self.cast(DType::F32);
-        let values = Expr::QuantizedValues { of: of.clone(), axis };
+        let values = Expr::QuantizedValues { of: of.clone(), axis, range };
         Ok((
             Weight::new(DType::I8, shape.to_vec(), values),
-            Weight::new(DType::F32, vec![*channels], Expr::QuantizedScales { of, axis }),
+            Weight::new(DType::F32, vec![*channels], Expr::QuantizedScales { of, axis, range }),
         ))
     }
 }
 
 /// `quantize(transpose(w), axis) = transpose(quantize(w, 1 - axis))`, so that channels are read along memory.
-pub(super) fn values(of: &Weight, axis: usize) -> Result<Evaluated<'static>> {
+pub(super) fn values(of: &Weight, axis: usize, range: Int8Range) -> Result<Evaluated<'static>> {
     if let Expr::Transpose(inner) = of.expr() {
         let [rows, columns] = inner.matrix("quantize")?;
-        let values = values(inner, 1 - axis)?;
+        let values = values(inner, 1 - axis, range)?;
         return Ok(transpose(values.as_bytes(), rows, columns, DType::I8));
     }
     let [_, columns] = of.matrix("quantize")?;
-    let steps = scales(of, axis)?;
+    let steps = scales(of, axis, range)?;
     let values = of.to_f32s()?;
     let mut quantized = Vec::with_capacity(values.len());
     for (r, row) in values.chunks(columns.max(1)).enumerate() {
@@ -48,9 +80,9 @@ fn nearest_i8(x: f32) -> u8 {
     (x + 12_582_912.0).to_bits() as u8
 }
 
-pub(super) fn scales(of: &Weight, axis: usize) -> Result<Vec<f32>> {
+pub(super) fn scales(of: &Weight, axis: usize, range: Int8Range) -> Result<Vec<f32>> {
     if let Expr::Transpose(inner) = of.expr() {
-        return scales(inner, 1 - axis);
+        return scales(inner, 1 - axis, range);
     }
     let [rows, columns] = of.matrix("quantize")?;
     let values = of.to_f32s()?;
@@ -68,8 +100,7 @@ pub(super) fn scales(of: &Weight, axis: usize) -> Result<Vec<f32>> {
     if largest.iter().any(|m| !m.is_finite()) {
         return Err(Error::bad_input(format!("{} holds NaN or infinity and cannot be quantized", describe(of))));
     }
-    // A channel of zeros has no range; any positive step represents it.
-    Ok(largest.into_iter().map(|m| if m > f32::MIN_POSITIVE * 127.0 { m / 127.0 } else { 1.0 }).collect())
+    Ok(largest.into_iter().map(|most| range.step(most)).collect())
 }
 
 #[cfg(test)]
@@ -87,24 +118,34 @@ mod tests {
     #[test]
     fn quantization_is_the_same_through_a_transposition() {
         let w = weight([2, 3], &[1., -2., 4., 0.5, 0.25, -0.125]);
-        let (values, steps) = w.quantize(0).unwrap();
+        let (values, steps) = w.quantize(0, Int8Range::Full).unwrap();
         assert_eq!(floats_of(&steps), [4.0 / 127.0, 0.5 / 127.0]);
         assert_eq!(values.evaluate().unwrap().as_bytes(), [32, -64i8 as u8, 127, 127, 64, -32i8 as u8]);
-        let (turned, turned_steps) = w.transpose().unwrap().quantize(1).unwrap();
+        let (turned, turned_steps) = w.transpose().unwrap().quantize(1, Int8Range::Full).unwrap();
         assert_eq!(floats_of(&turned_steps), floats_of(&steps));
         assert_eq!(turned.evaluate().unwrap().as_bytes(), [32, 127, -64i8 as u8, 64, 127, -32i8 as u8]);
     }
 
+    /// The largest sum of two products that a processor adds in 16 bits.
+    #[test]
+    fn values_of_the_reduced_range_saturate_in_no_sum_of_two_products() {
+        let (values, steps) = weight([2, 2], &[1., -2., 4., 0.5]).quantize(0, Int8Range::Reduced).unwrap();
+        assert_eq!(floats_of(&steps), [2.0 / 64.0, 4.0 / 64.0]);
+        assert_eq!(values.evaluate().unwrap().as_bytes(), [32, -64i8 as u8, 64, 8]);
+        assert!(2 * 255 * Int8Range::Reduced.largest() as i32 <= i32::from(i16::MAX));
+        assert!(2 * 255 * (Int8Range::Reduced.largest() as i32 + 1) > i32::from(i16::MAX));
+    }
+
     #[test]
     fn a_channel_of_zeros_quantizes_to_zeros() {
-        let (values, steps) = weight([1, 2], &[0., 0.]).quantize(0).unwrap();
+        let (values, steps) = weight([1, 2], &[0., 0.]).quantize(0, Int8Range::Full).unwrap();
         assert_eq!(values.evaluate().unwrap().as_bytes(), [0, 0]);
         assert_eq!(floats_of(&steps), [1.0]);
     }
 
     #[test]
     fn numbers_without_a_range_are_refused() {
-        let error = weight([1, 2], &[1.0, f32::NAN]).quantize(0).unwrap().0.evaluate().err().unwrap();
+        let error = weight([1, 2], &[1.0, f32::NAN]).quantize(0, Int8Range::Full).unwrap().0.evaluate().err().unwrap();
         assert_eq!(error.message(), "a computed tensor holds NaN or infinity and cannot be quantized");
     }
 }

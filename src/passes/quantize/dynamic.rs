@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use super::{Channels, linears};
 use crate::calibrate::Calibration;
 use crate::error::Result;
+use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, Op, Role};
 use crate::passes::{Pass, Report};
 
@@ -17,6 +18,8 @@ pub struct QuantizeDynamic<'a> {
     pub calibration: Option<&'a RefCell<Calibration>>,
     /// Layers that stay as they are.
     pub keep: &'a [Role],
+    /// The values that weights are rounded to.
+    pub range: Int8Range,
 }
 
 impl Pass for QuantizeDynamic<'_> {
@@ -25,7 +28,7 @@ impl Pass for QuantizeDynamic<'_> {
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
-        let mut channels = Channels::of_fitted_layers(graph, self.calibration, self.keep)?;
+        let mut channels = Channels::of_fitted_layers(graph, self.calibration, self.keep, self.range)?;
         linears(graph, self.keep, |rw, node| {
             let [values, scales] = channels.of(rw, node)?;
             let mut operands = vec![rw.required(node, 0)?, values, scales];

@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use super::{Channels, linears};
 use crate::calibrate::{Calibration, Ranges};
 use crate::error::Result;
+use crate::ir::weight::Int8Range;
 use crate::ir::{DType, Graph, Op, Role};
 use crate::passes::{Pass, Report};
 
@@ -33,6 +34,8 @@ pub struct QuantizeStatic<'a> {
     pub activations: ActivationType,
     /// Layers that stay as they are.
     pub keep: &'a [Role],
+    /// The values that weights are rounded to.
+    pub range: Int8Range,
 }
 
 impl Pass for QuantizeStatic<'_> {
@@ -41,7 +44,7 @@ impl Pass for QuantizeStatic<'_> {
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
-        let mut channels = Channels::of_fitted_layers(graph, self.calibration, self.keep)?;
+        let mut channels = Channels::of_fitted_layers(graph, self.calibration, self.keep, self.range)?;
         linears(graph, self.keep, |rw, node| {
             let input = node.operand(0).map(|id| rw.old().value(id).name.as_str());
             let Some(range) = input.and_then(|name| self.ranges.get(name)) else {
@@ -90,7 +93,7 @@ impl ActivationType {
 
 #[cfg(test)]
 mod tests {
-    use super::{ActivationType, QuantizeStatic, Ranges};
+    use super::{ActivationType, Int8Range, QuantizeStatic, Ranges};
     use crate::passes::tests::run;
 
     const BEFORE: &str = r#"graph "g" {
@@ -107,7 +110,7 @@ mod tests {
 "#;
 
     fn with(ranges: &Ranges, activations: ActivationType) -> QuantizeStatic<'_> {
-        QuantizeStatic { ranges, calibration: None, activations, keep: &[] }
+        QuantizeStatic { ranges, calibration: None, activations, keep: &[], range: Int8Range::Full }
     }
 
     fn ranges(of: &[(&str, f32, f32)]) -> Ranges {

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use super::Report;
 use crate::calibrate::{Activations, Calibration, Rounded, round};
 use crate::error::{Error, Result, printable};
+use crate::ir::weight::Int8Range;
 use crate::ir::{Action, Block, DType, Graph, Node, Op, Rewriter, Role, ValueId, Weight, rewrite};
 
 pub use dynamic::QuantizeDynamic;
@@ -90,6 +91,7 @@ type Pair = (Weight, Weight);
 struct Channels {
     operand: usize,
     axis: usize,
+    range: Int8Range,
     /// Those that are not rounded to the nearest.
     fitted: HashMap<ValueId, Pair>,
     drawn: HashMap<ValueId, [ValueId; 2]>,
@@ -97,19 +99,24 @@ struct Channels {
 
 impl Channels {
     /// The weights of linear layers, by output channel.
-    fn of_layers() -> Channels {
-        Channels { operand: 1, axis: 1, fitted: HashMap::new(), drawn: HashMap::new() }
+    fn of_layers(range: Int8Range) -> Channels {
+        Channels { operand: 1, axis: 1, range, fitted: HashMap::new(), drawn: HashMap::new() }
     }
 
     /// The tables of embeddings, by row.
     fn of_tables() -> Channels {
-        Channels { operand: 0, axis: 0, ..Channels::of_layers() }
+        Channels { operand: 0, axis: 0, ..Channels::of_layers(Int8Range::Full) }
     }
 
     /// The weights of linear layers. Where it is known what they read, they are rounded for it, side by side; one that
     /// two layers share for the first.
-    fn of_fitted_layers(graph: &Graph, calibration: Option<&RefCell<Calibration>>, keep: &[Role]) -> Result<Channels> {
-        let Some(calibration) = calibration else { return Ok(Channels::of_layers()) };
+    fn of_fitted_layers(
+        graph: &Graph,
+        calibration: Option<&RefCell<Calibration>>,
+        keep: &[Role],
+        range: Int8Range,
+    ) -> Result<Channels> {
+        let Some(calibration) = calibration else { return Ok(Channels::of_layers(range)) };
         let calibration = calibration.borrow();
         let mut jobs: Vec<(ValueId, &Weight, &Activations)> = Vec::new();
         for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
@@ -121,8 +128,8 @@ impl Channels {
                 jobs.push((id, weight, seen));
             }
         }
-        let one = |(id, weight, seen): &(ValueId, &Weight, &Activations)| Ok((*id, rounded(weight, seen)?));
-        Ok(Channels { fitted: jobs.par_iter().map(one).collect::<Result<_>>()?, ..Channels::of_layers() })
+        let one = |(id, weight, seen): &(ValueId, &Weight, &Activations)| Ok((*id, rounded(weight, seen, range)?));
+        Ok(Channels { fitted: jobs.par_iter().map(one).collect::<Result<_>>()?, ..Channels::of_layers(range) })
     }
 
     /// Values and scales of a node's matrix.
@@ -133,7 +140,7 @@ impl Channels {
         }
         let (values, scales) = match self.fitted.get(&id) {
             Some(pair) => pair.clone(),
-            None => weight.quantize(self.axis)?,
+            None => weight.quantize(self.axis, self.range)?,
         };
         let of = rw.old().value(id).name.clone();
         let drawn = [rw.weight(&format!("{of}.int8"), values), rw.weight(&format!("{of}.scale"), scales)];
@@ -142,7 +149,7 @@ impl Channels {
     }
 }
 
-fn rounded(weight: &Weight, seen: &Activations) -> Result<Pair> {
+fn rounded(weight: &Weight, seen: &Activations, range: Int8Range) -> Result<Pair> {
     let shape = weight.shape().to_vec();
     let values = weight.to_f32s()?;
     if let Some(x) = values.iter().find(|x| !x.is_finite()) {
@@ -151,6 +158,6 @@ fn rounded(weight: &Weight, seen: &Activations) -> Result<Pair> {
     }
     let [k, n] = <[usize; 2]>::try_from(shape.as_slice()).map_err(|_| Error::bug("a linear layer has a matrix"))?;
     let view = ArrayView2::from_shape((k, n), &values).map_err(|e| Error::bug(e.to_string()))?;
-    let Rounded { values, scales } = round(view, &seen.moments, seen.rounding_noise(|_| 1.0));
+    let Rounded { values, scales } = round(view, &seen.moments, seen.rounding_noise(|_| 1.0), range);
     Ok((Weight::literal(DType::I8, shape, bytemuck::cast_slice(&values).to_vec())?, Weight::f32s(vec![n], &scales)?))
 }

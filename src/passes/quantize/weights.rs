@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::{Channels, known_constant, linears};
 use crate::error::Result;
-use crate::ir::weight::{BlockPart, Blocks};
+use crate::ir::weight::{BlockPart, Blocks, Int8Range};
 use crate::ir::{Graph, Node, Op, Rewriter, Role, ValueId};
 use crate::passes::{Pass, Report};
 
@@ -28,7 +28,7 @@ impl Pass for QuantizeWeights<'_> {
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
-        let (mut channels, mut shared) = (Channels::of_layers(), HashMap::new());
+        let (mut channels, mut shared) = (Channels::of_layers(Int8Range::Full), HashMap::new());
         linears(graph, self.keep, |rw, node| {
             let mut operands = vec![Some(rw.required(node, 0)?)];
             let op = match self.blocks {
