@@ -74,6 +74,25 @@ fn the_fastest_that_keeps_the_bound_is_chosen_and_a_build_takes_it_up() {
 }
 
 #[test]
+fn engines_of_a_reduced_range_are_tuned_where_sums_saturate() {
+    let place = place();
+    let (texts, out, bundle) = (texts(place.path()), place.path().join("tuned"), place.path().join("model.kiln"));
+    let reduced = arguments!["--calibration", texts, "--max-drop", "0.5", "--reduce-range", "-o", out];
+    tune(&[&reduced[..], &arguments!["--target", "ort-cpu", "--target", "tract"]].concat()).expect(0);
+    let tuned: Value = serde_json::from_str(&read(&out.join("tune.json"))).unwrap();
+    let chosen = &tuned["points"][tuned["chosen"].as_u64().unwrap() as usize];
+    // Which is the fastest is not known; the recipe makes the one that was measured.
+    let saturates = chosen["target"] == "ort-cpu" && chosen["precision"] != "fp32";
+    assert_eq!(read(&out.join("recipe.toml")).contains("\nreduce_range = true\n"), saturates, "{chosen}");
+    kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", out.join("recipe.toml"), "-o", bundle]).expect(0);
+    let manifest: Value = serde_json::from_str(&read(&bundle.join("manifest.json"))).unwrap();
+    assert_eq!(manifest["engines"][0]["reduced_range"] == true, saturates, "{manifest}");
+
+    let said = tune(&[&reduced[..], &arguments!["--target", "tract"]].concat()).expect(2).stderr;
+    assert!(said.contains("no engine has products of 8 bits whose sums saturate\n  in --reduce-range"), "{said}");
+}
+
+#[test]
 fn a_tuned_folder_is_replaced_and_another_is_not() {
     let place = place();
     let (texts, out) = (texts(place.path()), place.path().join("other"));

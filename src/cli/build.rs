@@ -41,10 +41,6 @@ pub struct BuildArgs {
     /// Adds an engine in this precision for every target that has it, but for tract, which it does not make faster.
     #[arg(long, value_name = "SCHEME")]
     quantize: Option<Precision>,
-    /// Weights of 8-bit layers use half of the integers, for ort-cpu, openvino and web: on x86 processors without VNNI no
-    /// sum saturates. Costs answers, and no time.
-    #[arg(long)]
-    reduce_range: bool,
     #[command(flatten)]
     calibration: CalibrationArgs,
     #[command(flatten)]
@@ -78,13 +74,11 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
     if !args.target.is_empty() || args.quantize.is_some() {
         recipe.engines = engines(&args, &recipe)?;
     }
-    if args.reduce_range {
+    if args.calibration.reduce_range {
         let saturating = |engine: &&mut EngineSpec| pipeline::saturates(&engine.target, engine.precision);
         let reduced = recipe.engines.iter_mut().filter(saturating).map(|engine| engine.reduce_range = true).count();
         if reduced == 0 {
-            return Err(Error::bad_input("no engine has products of 8 bits whose sums saturate")
-                .at("--reduce-range")
-                .hint("it is for int8, int8-fast and int8-static on ort-cpu, openvino and web"));
+            return Err(pipeline::nothing_saturates());
         }
     }
     if let Some(gate) = args.gate {

@@ -37,10 +37,6 @@ pub struct ExportArgs {
     /// Whose operators are used: ort-cpu, openvino, tract (plain ONNX), web, tensorrt-rtx:smNN, tensorrt.
     #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
     target: Target,
-    /// Weights of 8-bit layers use half of the integers: on x86 processors without VNNI no sum saturates. Costs answers, and
-    /// no time.
-    #[arg(long)]
-    reduce_range: bool,
     #[command(flatten)]
     calibration: CalibrationArgs,
     /// Write the base, with what the adapters change as inputs, and each adapter as a file for ONNX Runtime beside it.
@@ -101,7 +97,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
                 .hint("merge the adapters: leave --adapter-as-input out"));
         }
     };
-    let range = Int8Range::reduced(args.reduce_range);
+    let range = Int8Range::reduced(args.calibration.reduce_range);
     let scheme = Scheme { calibrator: calibrator.as_ref(), range, ..Scheme::new(&args.target, args.precision) };
     let graph = pipeline::compile(&model.graph, &scheme, &mut manager)?;
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));

@@ -37,10 +37,6 @@ pub struct QuantizeArgs {
     /// Where the model is to run.
     #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
     target: Target,
-    /// Weights use half of the integers of 8 bits: on x86 processors without VNNI no sum saturates. Costs answers, and no
-    /// time.
-    #[arg(long)]
-    reduce_range: bool,
     #[command(flatten)]
     calibration: CalibrationArgs,
     #[command(flatten)]
@@ -83,7 +79,7 @@ pub fn run(args: QuantizeArgs, screen: &Screen) -> Result<()> {
     let recipe = Recipe {
         engines: vec![EngineSpec {
             gate,
-            reduce_range: args.reduce_range,
+            reduce_range: args.calibration.reduce_range,
             ..EngineSpec::new(args.target.clone(), args.scheme)
         }],
         calibration: args.calibration.over(Spec::default(), args.source.seed),

@@ -80,6 +80,9 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     };
     output::check_apart(&args.output, source.inputs().chain(recipe.inputs()))?;
     let stage = Stage::new(&args.output, |dir| dir.join(JSON).is_file())?;
+    if args.calibration.reduce_range && !args.target.iter().any(|on| pipeline::saturates(on, Precision::Int8)) {
+        return Err(pipeline::nothing_saturates());
+    }
     let keepsake = Keepsake::claim(&spec)?;
     screen.begin("reading", None);
     let model = pipeline::load(&source)?;
@@ -92,6 +95,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         encoder: judge.encoder(),
         texts: judge.texts(),
         classes: judge.classes(),
+        reduce_range: args.calibration.reduce_range,
         max_drop: args.max_drop,
         shape: args.shape,
         rounds: args.rounds as usize,
@@ -140,9 +144,11 @@ fn recipe(tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_length: usize) 
     let calibration =
         toml::Value::try_from(calibration).map_err(|e| Error::bad_input(format!("--calibration: {e}")))?;
     let keep: Vec<String> = tuned.keep.iter().map(|name| quoted(name)).collect();
+    let reduced = args.calibration.reduce_range && pipeline::saturates(&chosen.target.parse()?, chosen.precision);
+    let reduced = if reduced { "reduce_range = true\n" } else { "" };
     Ok(format!(
         "# Found by `kilnc tune` for at most {} lost.\nmax_length = {max_length}\ncalibration = {calibration}\n{}\n[[engine]]\n\
-         target = {}\nprecision = {}\nkeep = [{}]\n",
+         target = {}\nprecision = {}\nkeep = [{}]\n{reduced}",
         tuned.max_drop,
         labels.unwrap_or_default(),
         quoted(&chosen.target),

@@ -57,9 +57,15 @@ pub fn check_reduced(target: &Target, precision: Precision) -> Result<()> {
         (false, _) => format!("{precision} has no products of 8 bits whose sums could saturate"),
         _ => format!("{target} adds products of 8 bits in 32 everywhere"),
     };
-    Err(Error::bad_input(why)
-        .hint("a reduced range is for int8, int8-fast and int8-static on ort-cpu, openvino and web"))
+    Err(Error::bad_input(why).hint(REDUCED_FOR))
 }
+
+/// The error where a reduced range is asked for and no engine has a use for it.
+pub fn nothing_saturates() -> Error {
+    Error::bad_input("no engine has products of 8 bits whose sums saturate").at("--reduce-range").hint(REDUCED_FOR)
+}
+
+const REDUCED_FOR: &str = "a reduced range is for int8, int8-fast and int8-static on ort-cpu, openvino and web";
 
 /// Fails where what is to stay in full precision is no layer or table of the graph.
 fn check_keep(graph: &Graph, keep: &[Role]) -> Result<()> {

@@ -47,7 +47,7 @@ use assembly::{Assembly, Cut};
 pub use calibrator::{Calibrator, Keepsake};
 pub use cut::{CutModel, cut_vocabulary};
 pub use fitting::Fitting;
-pub use formats::{check_reduced, hints, saturates, supports};
+pub use formats::{check_reduced, hints, nothing_saturates, saturates, supports};
 use memo::Memo;
 pub use merge::{MergeRequest, merge};
 pub use plans::{CompileRequest, Compiled, Plan, compile_plans, read_plans};

@@ -103,8 +103,7 @@ pub(super) fn layers(
     let mut harms = Vec::new();
     for (role, _) in &layers {
         let keep: Vec<Role> = all.iter().filter(|other| *other != role).copied().collect();
-        let scheme =
-            Scheme { keep: &keep, calibrator: Some(request.calibrator), ..Scheme::new(target, Precision::Int8) };
+        let scheme = request.scheme(target, Precision::Int8, &keep);
         let graph = compile(&request.model.graph, &scheme, &mut Manager::default())?;
         let file = request.scratch.join("layer.onnx");
         onnx::write(&graph, &file, &|_| {})?;

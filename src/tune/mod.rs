@@ -16,8 +16,9 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::eval::Example;
 use crate::ir::Role;
+use crate::ir::weight::Int8Range;
 use crate::passes::Manager;
-use crate::pipeline::{Calibrator, Model, Observer, Scheme, compile};
+use crate::pipeline::{Calibrator, Model, Observer, Scheme, compile, saturates};
 use crate::precision::Precision;
 use crate::runtime::{Classes, Named, Reading, TextEncoder};
 use crate::target::Target;
@@ -42,6 +43,8 @@ pub struct Request<'a> {
     pub texts: &'a [Example],
     /// What a classifier can answer. Where texts have no labels, the drop is the share of other answers.
     pub classes: &'a Classes,
+    /// Whether weights of 8-bit layers use half of the integers, on targets where sums saturate.
+    pub reduce_range: bool,
     /// The largest drop.
     pub max_drop: f64,
     /// Batch and length for which time counts.
@@ -52,6 +55,14 @@ pub struct Request<'a> {
     pub scratch: &'a std::path::Path,
     /// Hears of progress.
     pub observer: &'a dyn Observer,
+}
+
+impl Request<'_> {
+    /// How an engine is made.
+    fn scheme<'a>(&'a self, target: &'a Target, precision: Precision, keep: &'a [Role]) -> Scheme<'a> {
+        let range = Int8Range::reduced(self.reduce_range && saturates(target, precision));
+        Scheme { keep, calibrator: Some(self.calibrator), range, ..Scheme::new(target, precision) }
+    }
 }
 
 /// What one layer costs and wins in 8 bits.
@@ -209,7 +220,7 @@ fn measured(
     let mut files = Vec::new();
     let mut found = Vec::new();
     for (i, Candidate { target, precision, keep }) in candidates.iter().enumerate() {
-        let scheme = Scheme { keep, calibrator: Some(request.calibrator), ..Scheme::new(target, *precision) };
+        let scheme = request.scheme(target, *precision, keep);
         let graph = compile(&request.model.graph, &scheme, &mut Manager::default())?;
         let file = request.scratch.join(format!("point-{i}.onnx"));
         crate::back::onnx::write(&graph, &file, &|_| {})?;

@@ -40,7 +40,8 @@ impl<'a> Work<'a> {
     }
 
     pub fn build(&self, spec: Option<&Spec>, gate: Gate, output: &Path, observer: &dyn Observer) -> Result<Manifest> {
-        let engine = EngineSpec { gate, ..EngineSpec::new(self.args.target.clone(), self.args.scheme) };
+        let reduce_range = self.args.calibration.reduce_range;
+        let engine = EngineSpec { gate, reduce_range, ..EngineSpec::new(self.args.target.clone(), self.args.scheme) };
         let recipe = Recipe { prune: spec.cloned(), engines: vec![engine], ..self.recipe.clone() };
         let cache = self.args.cache.folder();
         let request =
