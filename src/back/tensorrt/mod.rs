@@ -9,7 +9,7 @@
 //! A plan is native code too, and not bit-deterministic: record its digest, promise no bytes.
 //!
 //! The two products of NVIDIA's have one interface. The binding has one of them in a build, so kilnc has too; what
-//! differs is in [`product`].
+//! differs is in `product`.
 //!
 //! Source: NVIDIA TensorRT for RTX 1.7, `NvInfer.h` and `NvOnnxParser.h`.
 

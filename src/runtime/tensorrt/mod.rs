@@ -6,7 +6,7 @@
 //!
 //! Compiled, type-checked and refused where there is no GPU. No plan has run on one yet.
 //!
-//! Source: NVIDIA TensorRT for RTX 1.7 and TensorRT 11.4, `NvInferRuntime.h`, whose common part this is; [`product`] has
+//! Source: NVIDIA TensorRT for RTX 1.7 and TensorRT 11.4, `NvInferRuntime.h`, whose common part this is; `product` has
 //! the rest.
 
 mod buffers;
