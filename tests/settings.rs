@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, edit, fixture, kilnc, names, place};
+use common::{Ran, edit, fixture, kilnc, minilm, names, place, repository};
 use kilnc::answer::{Aggregation, Answer, Answerer, Options, Settings};
 use kilnc::runtime::TextInput;
 use serde_json::{Value, json};
@@ -123,6 +123,63 @@ fn answers_are_scored_as_the_bundle_gives_them() {
     assert_eq!(score(&said, &[]), score(&plain, &["--max-answer-length", "1"]));
     assert_eq!(score(&said, &["--max-answer-length", "15"]), score(&plain, &[]));
     assert_ne!(score(&said, &[]), score(&plain, &[]));
+}
+
+/// What `run` answers long texts, as labelled texts of `eval`.
+fn labelled(bundle: &Path, texts: &[String], more: &[&str], data: &Path) -> Vec<Value> {
+    let asked: Vec<&str> = texts.iter().flat_map(|text| ["--text", text]).collect();
+    let found = answers(bundle, &[&asked, more].concat());
+    let labels: Vec<Value> = found.as_array().unwrap().iter().map(|answer| answer["label"].clone()).collect();
+    let lines = texts.iter().zip(&labels).map(|(text, label)| json!({"text": text, "label": label}).to_string() + "\n");
+    fs::write(data, lines.collect::<String>()).unwrap();
+    labels
+}
+
+#[test]
+fn labels_of_long_texts_are_scored_as_they_are_answered_or_said_to_be_cut() {
+    let place = place();
+    let recipe = place.path().join("deploy.toml");
+    // The demo, whose answers differ by what is read; the fixtures' random weights have one for all.
+    let demo = |name: &str, answers: &str| {
+        let out = place.path().join(name);
+        let labels = repository("models/sections-lora/labels.json").display().to_string();
+        fs::write(&recipe, format!("max_length = 16\nlabels = {labels:?}\n{answers}")).unwrap();
+        let build = arguments!["build", minilm(), "--adapter", repository("models/sections-lora"), "--recipe", recipe];
+        kilnc([&build[..], &arguments!["--target", "tract", "-o", out, "--quiet"]].concat()).expect(0);
+        out
+    };
+    let lines = fs::read_to_string(repository("models/sections-eval.jsonl")).unwrap();
+    let text = |line: &str| serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().to_owned();
+    let mut texts: Vec<String> = lines.lines().take(12).map(text).collect();
+    texts.push("chess".to_owned());
+
+    let plain = demo("plain.kiln", "");
+    let data = place.path().join("data.jsonl");
+    let eval = |bundle: &Path, more: &[&str]| {
+        let more: Vec<OsString> = more.iter().map(Into::into).collect();
+        let ran = kilnc([arguments!["eval", bundle, "--data", data, "--json"].as_slice(), &more].concat()).expect(0);
+        (ran.json()[0]["accuracy"].as_f64().unwrap(), ran.stderr)
+    };
+    let in_windows = labelled(&plain, &texts, &[], &data);
+    assert_eq!(eval(&plain, &["--truncate=false"]).0, 1.0);
+    let (accuracy, said) = eval(&plain, &[]);
+    let note = "of 13 texts were cut to 16 tokens; kilnc run reads them in windows, and --truncate=false scores that\n";
+    assert!(said.contains("warning: 1") && said.contains(note), "{said}");
+    let cut = labelled(&plain, &texts, &["--truncate"], &data);
+    let same = in_windows.iter().zip(&cut).filter(|(a, b)| a == b).count();
+    assert!(same < texts.len(), "windows change no answer");
+    assert!((accuracy - same as f64 / texts.len() as f64).abs() < 1e-9, "{accuracy}");
+    assert_eq!(eval(&plain, &[]).0, 1.0);
+    assert!(eval(&plain, &["--truncate"]).1.contains("of 13 texts were cut to 16 tokens\n"));
+
+    // What the bundle says of long texts holds for its scores.
+    let windows = demo("windows.kiln", "[answers]\nwindow = 8\nstride = 0\njoin = \"max\"\n");
+    labelled(&windows, &texts, &[], &data);
+    let (accuracy, said) = eval(&windows, &[]);
+    assert_eq!(accuracy, 1.0);
+    assert!(!said.contains("cut"), "{said}");
+    assert_eq!(eval(&plain, &["--window", "8", "--stride", "0", "--join", "max"]).0, 1.0);
+    assert!(eval(&plain, &[]).0 < 1.0, "cutting changes no answer");
 }
 
 #[test]

@@ -42,21 +42,46 @@ impl batches::Head for Head<'_> {
     }
 
     fn join(&self, _: &Asked, parts: Vec<Self::Part>) -> Result<Answer> {
-        let scored = parts.iter().map(|(logits, tokens)| Ok((self.classes.scores(logits)?, *tokens)));
-        let scored = scored.collect::<Result<Vec<_>>>()?;
-        let (answer, scores) = match (parts.as_slice(), self.join) {
-            ([(logits, _)], _) => (self.classes.read(logits)?, self.classes.scores(logits)?),
-            (_, Join::Mean) => {
-                let scores = mean(&scored);
-                (self.classes.choose(&scores)?, scores)
-            }
-            (_, Join::Max) => {
-                let scores = largest(&scored);
-                (self.classes.choose(&scores)?, scores)
-            }
+        let scores = self.scores(&parts)?;
+        let answer = match parts.as_slice() {
+            [(logits, _)] => self.classes.read(logits)?,
+            _ => self.classes.choose(&scores)?,
         };
         let top = self.top_k.map(|k| self.classes.top(&scores, k));
         Ok(Answer::Labels(Labels { answer, top }))
+    }
+}
+
+impl Head<'_> {
+    /// The scores of a text by the logits of its windows.
+    fn scores(&self, parts: &[(Vec<f32>, usize)]) -> Result<Vec<f32>> {
+        let scored = parts.iter().map(|(logits, tokens)| Ok((self.classes.scores(logits)?, *tokens)));
+        let scored = scored.collect::<Result<Vec<_>>>()?;
+        Ok(match (scored.as_slice(), self.join) {
+            ([(scores, _)], _) => scores.clone(),
+            (_, Join::Mean) => mean(&scored),
+            (_, Join::Max) => largest(&scored),
+        })
+    }
+}
+
+/// Reads logits, to score a model by them.
+pub(super) struct Logits<'a>(pub Head<'a>);
+
+impl batches::Head for Logits<'_> {
+    type Part = (Vec<f32>, usize);
+
+    type Answer = Vec<f32>;
+
+    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
+        self.0.read(asked, window, row)
+    }
+
+    fn join(&self, _: &Asked, mut parts: Vec<Self::Part>) -> Result<Vec<f32>> {
+        match parts.len() {
+            1 => Ok(parts.remove(0).0),
+            _ => Ok(self.0.classes.logits(&self.0.scores(&parts)?)),
+        }
     }
 }
 

@@ -4,7 +4,9 @@
 use std::ops::Range;
 
 use super::batches::{Asked, mean};
-use super::{Answer, Answered, Answerer, Guess, UNWATCHED, Word, batches, check, guesses, one, tokens, vectors, words};
+use super::{
+    Answer, Answered, Answerer, Guess, UNWATCHED, Word, batches, check, classes, guesses, one, tokens, vectors, words,
+};
 use crate::error::{Error, Result};
 use crate::runtime::TextInput;
 use crate::task::Task;
@@ -14,7 +16,7 @@ impl Answerer {
     /// characters and in order, each with the label of its first token; or those of the tokenizer, as the options'
     /// aggregation reads them. Fails where the model is not for token classification.
     pub fn words(&mut self, text: &str, given: Option<&[Range<usize>]>) -> Result<Answered<Vec<Word>>> {
-        let asked = self.asked(text, Task::TokenClassification)?;
+        let asked = self.asked(text.into(), Task::TokenClassification)?;
         let Answerer { engine, encoder, model, options, .. } = self;
         let tokens = tokens::Head { encoder, model, settings: &options.settings };
         one(batches(encoder, model, options).run(&mut **engine, &[asked], &words::Head { tokens, given })?)
@@ -23,9 +25,19 @@ impl Answerer {
     /// What the model thinks of the tokens that the masks of a text stand for, by their numbers in the vocabulary, which
     /// [`targets`](super::targets) finds. Fails where the model is not for masked tokens, or a mask has no token.
     pub fn guesses(&mut self, text: &str, targets: &[u32]) -> Result<Answered<Vec<Guess>>> {
-        let asked = self.asked(text, Task::FillMask)?;
+        let asked = self.asked(text.into(), Task::FillMask)?;
         let Answerer { engine, encoder, model, options, .. } = self;
         one(batches(encoder, model, options).run(&mut **engine, &[asked], &guesses::Head { encoder, targets })?)
+    }
+
+    /// The logits of a text or a pair. One that is read in several windows has those whose scores are what the scores of
+    /// its windows become; their sum is not known, which changes no score. Fails where the model is not for text
+    /// classification.
+    pub fn logits(&mut self, input: TextInput) -> Result<Answered<Vec<f32>>> {
+        let asked = self.asked(input, Task::TextClassification)?;
+        let Answerer { engine, encoder, model, options, .. } = self;
+        let head = classes::Logits(classes::Head::new(model, &options.settings));
+        one(batches(encoder, model, options).run(&mut **engine, &[asked], &head)?)
     }
 
     /// How alike two texts are, as the cosine of their vectors, from −1 to 1: the vectors that a model for sentence
@@ -43,7 +55,7 @@ impl Answerer {
     }
 
     fn mean_of_tokens(&mut self, text: &str) -> Result<Answered> {
-        let asked = self.asked(text, Task::FeatureExtraction)?;
+        let asked = self.asked(text.into(), Task::FeatureExtraction)?;
         let answered = one(self.answer_checked(&[asked.input], &UNWATCHED)?)?;
         Ok(match answered.answer {
             Answer::Features { features, .. } => {
@@ -54,11 +66,11 @@ impl Answerer {
         })
     }
 
-    fn asked<'a>(&self, text: &'a str, task: Task) -> Result<Asked<'a>> {
+    fn asked<'a>(&self, input: TextInput<'a>, task: Task) -> Result<Asked<'a>> {
         if self.task() != task {
             return Err(Error::bad_input(format!("the model is for {}, not for {task}", self.task())));
         }
-        check(task, text.into())?;
-        one(self.encode(&[text.into()], &UNWATCHED)?)
+        check(task, input)?;
+        one(self.encode(&[input], &UNWATCHED)?)
     }
 }

@@ -20,6 +20,7 @@ mod tune;
 mod units;
 mod verify;
 mod vouch;
+mod windows;
 mod workload;
 
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ use calibration::CalibrationArgs;
 pub use screen::Screen;
 use texts::TextArgs;
 use vouch::VouchArgs;
+use windows::WindowArgs;
 
 /// The command line of kilnc.
 #[derive(Parser)]

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, TextEncoder, TextInput};
 use crate::error::{Error, Result};
 
 /// How the logits of a classifier are read.
@@ -127,6 +126,18 @@ impl Classes {
         })
     }
 
+    /// Logits that have these scores. Of shares of a softmax they are the logarithms.
+    pub fn logits(&self, scores: &[f32]) -> Vec<f32> {
+        // The logarithm of a share that is rounded to 0 would be no number.
+        let ln = |share: f32| share.max(f32::MIN_POSITIVE).ln();
+        let of = |score: &f32| match self.reading {
+            Reading::OneLabel => ln(*score),
+            Reading::ManyLabels | Reading::Score => ln(*score) - ln(1.0 - score),
+            Reading::Numbers => *score,
+        };
+        scores.iter().map(of).collect()
+    }
+
     /// The `k` surest labels.
     pub fn top(&self, scores: &[f32], k: usize) -> Vec<Choice> {
         let mut all: Vec<Choice> = scores.iter().enumerate().map(|(class, score)| self.choice(class, *score)).collect();
@@ -153,18 +164,6 @@ impl Classes {
 
     fn choice(&self, class: usize, score: f32) -> Choice {
         Choice { label: self.labels.get(class).cloned().unwrap_or_default(), score, class }
-    }
-}
-
-/// The logits of a batch of texts, row by row. Fails where the engine is no classifier or a logit is no number.
-pub fn logits(engine: &mut dyn Engine, encoder: &TextEncoder, texts: &[TextInput]) -> Result<Vec<Vec<f32>>> {
-    let outputs = engine.run(&encoder.encode(texts)?)?;
-    let logits = outputs.iter().find(|(name, _)| name == "logits").and_then(|(_, tensor)| tensor.rows());
-    let rows = logits.ok_or_else(|| Error::bad_input("the engine gives no `logits`, so it is no classifier"))?;
-    let rows: Vec<Vec<f32>> = rows.map(<[f32]>::to_vec).collect();
-    match rows.iter().flatten().all(|logit| logit.is_finite()) {
-        true => Ok(rows),
-        false => Err(Error::bad_input("the engine answered NaN or infinity")),
     }
 }
 
@@ -200,6 +199,16 @@ mod tests {
         assert_eq!(read(Reading::Score, &[0.0]), Answer::Score { score: 0.5 });
         assert_eq!(Reading::Score.numbers(&[0.0]), Some(vec![0.5]));
         assert_eq!(Reading::Score.chosen(&[0.0]), None);
+    }
+
+    #[test]
+    fn logits_have_the_scores_that_they_are_made_of() {
+        for reading in [Reading::OneLabel, Reading::ManyLabels, Reading::Numbers] {
+            let classes = Classes { labels: vec!["a".to_owned(), "b".to_owned()], reading };
+            let scores = classes.scores(&[2.0, -1.0]).unwrap();
+            let again = classes.scores(&classes.logits(&scores)).unwrap();
+            assert!(scores.iter().zip(&again).all(|(a, b)| (a - b).abs() < 1e-6), "{scores:?} {again:?}");
+        }
     }
 
     #[test]

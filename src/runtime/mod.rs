@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::target::Target;
 
 pub use apart::{JOB as ENGINE_JOB, serve as serve_engine};
-pub use classify::{Answer, Choice, Classes, Reading, logits};
+pub use classify::{Answer, Choice, Classes, Reading};
 pub use device::{Device, Gpu, Nvidia};
 pub use openvino::Hints;
 pub use platform::Platform;

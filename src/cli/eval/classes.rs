@@ -1,40 +1,46 @@
 //! Text classification: labels, or numbers, of texts and pairs.
 
 use super::EvalArgs;
-use super::engines::{Labelled, Likeness, told};
-use crate::bundle::{self, Bundle, EngineEntry};
+use super::engines::{Labelled, Likeness, answerer, told};
+use crate::answer::{Answered, Answerer, Options, Settings};
+use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::eval::{Example, Parity, Score, Truth, read_examples};
-use crate::runtime::{self, Engine, Options, Reading, TextEncoder};
+use crate::runtime::Reading;
 
 /// Texts and their labels.
 pub(super) struct Data {
     reading: Reading,
     examples: Vec<Example>,
-}
-
-/// A bundle's engine, opened with what it needs to answer.
-pub(super) struct Classifier {
-    engine: Box<dyn Engine>,
-    encoder: TextEncoder,
+    options: Options,
+    /// Whether nothing was said of long texts, so that they are cut as in training.
+    unasked: bool,
 }
 
 impl Data {
     pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
         let classes = bundle.classes();
         let examples = read_examples(&args.data, &classes)?;
-        match examples.iter().all(|example| example.truth.is_some()) {
-            true => Ok(Data { reading: classes.reading, examples }),
-            false => Err(Error::bad_input(format!("some texts of {} have no label", args.data.display()))),
+        if !examples.iter().all(|example| example.truth.is_some()) {
+            return Err(Error::bad_input(format!("some texts of {} have no label", args.data.display())));
         }
+        let mut options = args.options(bundle);
+        let Settings { window, stride, truncate, join, .. } = options.settings.over(bundle.manifest.answers);
+        let unasked = (window, stride, truncate, join) == (None, None, None, None);
+        options.settings.truncate = if unasked { Some(true) } else { options.settings.truncate };
+        Ok(Data { reading: classes.reading, examples, options, unasked })
+    }
+
+    fn logits(found: &[Answered<Vec<f32>>]) -> impl Iterator<Item = &[f32]> {
+        found.iter().map(|answered| answered.answer.as_slice())
     }
 }
 
 impl Labelled for Data {
-    type Model = Classifier;
+    type Model = Answerer;
 
     /// The logits.
-    type Found = Vec<f32>;
+    type Found = Answered<Vec<f32>>;
 
     type Score = Score;
 
@@ -42,27 +48,30 @@ impl Labelled for Data {
         self.examples.len()
     }
 
-    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Classifier> {
-        let opened = runtime::open_apart(engine.runtime, &bundle.engine(engine)?, Options::default(), &[]);
-        Ok(Classifier {
-            engine: opened.map_err(|e| bundle.explained(engine.runtime, e))?,
-            encoder: TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, bundle.manifest.max_length)?,
-        })
+    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Answerer> {
+        answerer(bundle, engine, self.options)
     }
 
-    fn ask(&self, model: &mut Classifier, number: usize) -> Result<Vec<f32>> {
+    fn ask(&self, model: &mut Answerer, number: usize) -> Result<Answered<Vec<f32>>> {
         let example = self.examples.get(number).ok_or_else(|| Error::bug("there is no text of that number"))?;
-        let rows = runtime::logits(&mut *model.engine, &model.encoder, &[example.into()])?;
-        rows.into_iter().next().ok_or_else(|| Error::bug("a text was not answered"))
+        model.logits(example.into()).map_err(|e| e.at(format!("text {}", number + 1)))
     }
 
-    fn score(&self, found: &[Vec<f32>]) -> Score {
+    fn note(&self, model: &Answerer, found: &[Answered<Vec<f32>>]) -> Option<String> {
+        let cut = found.iter().filter(|answered| answered.tokens_cut > 0).count();
+        let (texts, window) = (found.len(), model.lengths().window);
+        let how = if self.unasked { "; kilnc run reads them in windows, and --truncate=false scores that" } else { "" };
+        (cut > 0).then(|| format!("{cut} of {texts} texts were cut to {window} tokens{how}"))
+    }
+
+    fn score(&self, found: &[Answered<Vec<f32>>]) -> Score {
         let truths: Vec<&Truth> = self.examples.iter().filter_map(|example| example.truth.as_ref()).collect();
-        Score::of(self.reading, found, &truths)
+        let rows: Vec<Vec<f32>> = Data::logits(found).map(<[f32]>::to_vec).collect();
+        Score::of(self.reading, &rows, &truths)
     }
 
-    fn likeness(&self, first: &[Vec<f32>], found: &[Vec<f32>]) -> Result<Likeness> {
-        let pairs = first.iter().zip(found).map(|(a, b)| (a.as_slice(), b.as_slice()));
+    fn likeness(&self, first: &[Answered<Vec<f32>>], found: &[Answered<Vec<f32>>]) -> Result<Likeness> {
+        let pairs = Data::logits(first).zip(Data::logits(found));
         let Parity { agreement, max_abs, .. } = Parity::of_answers(pairs, self.reading)?;
         Ok(Likeness { same_answer: agreement, max_abs })
     }

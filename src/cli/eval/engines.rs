@@ -36,6 +36,11 @@ pub(super) trait Labelled {
     /// Holds answers against those of the first engine.
     fn likeness(&self, first: &[Self::Found], found: &[Self::Found]) -> Result<Likeness>;
 
+    /// What there is to know of how the texts were asked.
+    fn note(&self, _model: &Self::Model, _found: &[Self::Found]) -> Option<String> {
+        None
+    }
+
     /// The measures with their names, as a table shows them.
     fn measures(&self, score: &Self::Score) -> Vec<(&'static str, String)>;
 
@@ -94,6 +99,9 @@ pub(super) fn score<D: Labelled>(data: &D, args: &EvalArgs, bundle: &Bundle, scr
         let texts_per_second = data.texts() as f64 / start.elapsed().as_secs_f64();
         let score = data.score(&found);
         screen.done(&format!("{name}: {}", data.in_words(&score)));
+        if let (None, Some(note)) = (&first, data.note(&model, &found)) {
+            screen.warn(&note);
+        }
         let likeness = data.likeness(first.as_deref().unwrap_or(&found), &found)?;
         first.get_or_insert(found);
         scored.push(Scored { engine: name, score, likeness, texts_per_second });

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Screen, VouchArgs};
+use super::{Screen, VouchArgs, WindowArgs};
 use crate::answer::{Aggregation, Options, Settings};
 use crate::bundle::Bundle;
 use crate::error::Result;
@@ -43,7 +43,8 @@ Each line of the data is an object, by the task that the bundle is for:
   feature-extraction    → Pearson and Spearman of the cosine with the score
 
 Every engine of the bundle that can run here is scored, one text at a time; “same answer” and “max_abs” are against the
-first. docs/eval.md says how each measure is taken.")]
+first. Texts that are longer than the model reads are read in windows, as kilnc run does; classifiers cut them, unless a flag
+or the bundle says otherwise, and say so. docs/eval.md says how each measure is taken.")]
 pub struct EvalArgs {
     /// The bundle.
     bundle: PathBuf,
@@ -60,6 +61,8 @@ pub struct EvalArgs {
     /// Longest answer to a question, in tokens; the bundle's, or 15, if not given.
     #[arg(long, value_name = "N")]
     max_answer_length: Option<usize>,
+    #[command(flatten)]
+    windows: WindowArgs,
     #[command(flatten)]
     vouch: VouchArgs,
 }
@@ -91,7 +94,7 @@ impl EvalArgs {
     /// What the command line says.
     fn settings(&self) -> Settings {
         let EvalArgs { aggregation, max_answer_length, .. } = *self;
-        Settings { aggregation, max_answer_length, ..Settings::default() }
+        Settings { aggregation, max_answer_length, ..self.windows.settings() }
     }
 
     /// How texts are asked, one at a time: as the bundle says, where the command line does not.

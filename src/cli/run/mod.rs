@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Screen, VouchArgs};
-use crate::answer::{Aggregation, Answered, Answerer, Join, Options, Settings};
+use super::{Screen, VouchArgs, WindowArgs};
+use crate::answer::{Aggregation, Answered, Answerer, Options, Settings};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::pipeline::Observer;
@@ -83,20 +83,8 @@ struct AnswerArgs {
     /// Whether a question may have no answer; --no-answer=false where the bundle says that it may.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     no_answer: Option<bool>,
-    /// Longest window of a text, in tokens; what the model reads at once, if not given.
-    #[arg(long, value_name = "N")]
-    window: Option<usize>,
-    /// How many tokens a window shares with the one before it; a quarter of a window, if not given.
-    #[arg(long, value_name = "N", conflicts_with = "truncate")]
-    stride: Option<usize>,
-    /// Cut texts that are longer than a window, instead of reading them in several; --truncate=false where the bundle
-    /// says that they are cut.
-    #[arg(long, visible_alias = "no-window", value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true")]
-    truncate: Option<bool>,
-    /// How the scores of windows become those of a text: mean, max; mean, if not given.
-    #[arg(long, value_name = "HOW")]
-    join: Option<Join>,
+    #[command(flatten)]
+    windows: WindowArgs,
     /// How many windows are run together; 1, if not given, and 16 with --jsonl.
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
@@ -105,14 +93,11 @@ struct AnswerArgs {
 impl AnswerArgs {
     fn settings(&self) -> Settings {
         Settings {
-            window: self.window,
-            stride: self.stride,
-            truncate: self.truncate,
-            join: self.join,
             top_k: self.top_k,
             aggregation: self.aggregation,
             max_answer_length: self.max_answer_length,
             no_answer: self.no_answer,
+            ..self.windows.settings()
         }
     }
 
