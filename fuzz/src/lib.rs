@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use base64ct::{Base64UrlUnpadded, Encoding};
+
 use kilnc::answer::lines::check_lines;
 use kilnc::arch::{self, FAMILIES};
+use kilnc::bundle::runtimes::{self, Found};
 use kilnc::bundle::signing::{self, PublicKey};
 use kilnc::bundle::{self, Bundle, Manifest};
 use kilnc::checkpoint::{Checkpoint, StateDict, json, licence, safetensors as st, shards, torch};
@@ -16,16 +19,17 @@ use kilnc::error::{Kind, Result};
 use kilnc::eval::{Tagged, Truth, kind, parse_examples, parse_masked, parse_pairs, parse_questions, parse_tagged};
 use kilnc::ir::{Weight, text};
 use kilnc::recipe::Recipe;
-use kilnc::runtime::{Classes, Reading, TextEncoder};
+use kilnc::runtime::{Classes, Platform, Reading, Runtime, TextEncoder};
 use kilnc::task::Task;
 use kilnc::verify::verify;
 use kilnc::vocabulary::Vocabulary;
+use sha2::{Digest, Sha256};
 
 /// A fuzz target: its name, which is that of its corpus, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("safetensors", safetensors),
     ("torch_zip", torch_zip),
     ("torch_pickle", torch_pickle),
@@ -40,6 +44,7 @@ pub const TARGETS: [Target; 14] = [
     ("bundle_archive", bundle_archive),
     ("signature", signature),
     ("front_matter", front_matter),
+    ("wheel", wheel),
 ];
 
 /// What was read, after an error was held to what every error owes: it is of the input, not of kilnc, short, and
@@ -243,6 +248,48 @@ pub fn bundle_archive(bytes: &[u8]) {
             bundle.verify().unwrap();
         }
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 2);
+    }
+}
+
+/// A wheel of ONNX Runtime; and what stands in the record, and in the metadata, of a sound one. What is taken lies below
+/// the bundle's folder and is all listed.
+pub fn wheel(bytes: &[u8]) {
+    const INFO: &str = "onnxruntime-1.32.0.dist-info";
+    let library = [b"\x7fELF\x02\x01\x01", &[0; 9][..], &[3, 0, 62, 0], &[0; 44]].concat();
+    let sound = |metadata: &[u8], tags: &[u8], record: Option<&[u8]>| {
+        let (metadata_name, tags_name) = (format!("{INFO}/METADATA"), format!("{INFO}/WHEEL"));
+        let files: [(&str, &[u8]); 5] = [
+            ("onnxruntime/LICENSE", b"MIT"),
+            ("onnxruntime/capi/libonnxruntime.so.1.32.0", &library),
+            ("onnxruntime/capi/libonnxruntime_providers_shared.so", &library),
+            (&metadata_name, metadata),
+            (&tags_name, tags),
+        ];
+        let line = |(name, data): &(&str, &[u8])| {
+            let digest = Base64UrlUnpadded::encode_string(&Sha256::digest(data));
+            format!("{name},sha256={digest},{}\n", data.len())
+        };
+        let fitting: String = files.iter().map(line).collect();
+        let name = format!("{INFO}/RECORD");
+        let own = format!("{fitting}{name},,\n");
+        archive(&[&files[..], &[(&name, record.unwrap_or(own.as_bytes()))]].concat())
+    };
+    let metadata = b"Metadata-Version: 2.4\nName: onnxruntime\nVersion: 1.32.0\nLicense: MIT\n";
+    let tags = b"Wheel-Version: 1.0\nTag: cp312-cp312-manylinux_2_28_x86_64\n";
+    let wheels =
+        [bytes.to_vec(), sound(metadata, tags, Some(bytes)), sound(bytes, tags, None), sound(metadata, bytes, None)];
+    for wheel in wheels {
+        let place = tempfile::tempdir().unwrap();
+        let (file, dir) = (place.path().join("onnxruntime-1.32.0-any.whl"), place.path().join("bundle"));
+        std::fs::write(&file, wheel).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        let package = runtimes::packages(Runtime::Ort, Platform::LinuxX64)[0];
+        if let Some(taken) = judged(runtimes::take(&Found { package, wheel: file }, &dir)) {
+            assert_eq!((taken.files.len(), taken.notices.len()), (2, 1));
+            assert!(taken.files.iter().chain(&taken.notices).all(|name| dir.join(name).is_file()));
+        }
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 2);
+        assert!(std::fs::read_dir(&dir).unwrap().all(|entry| entry.unwrap().file_name() == runtimes::RUNTIMES));
     }
 }
 
