@@ -15,7 +15,8 @@
 //! | feature extraction | a vector for each token | each token by the window that sees most around it |
 //!
 //! A mean counts every window as often as it has tokens. Where it is known what a text should be answered,
-//! [`Answerer::logits`], [`Answerer::words`], [`Answerer::guesses`] and [`Answerer::likeness`] tell what is needed to score a model.
+//! [`Answerer::logits`], [`Answerer::words`], [`Answerer::guesses`] and [`Answerer::likeness`] tell what is needed to score
+//! a model.
 //!
 //! ```no_run
 //! use kilnc::answer::{Answer, Answerer, Options};

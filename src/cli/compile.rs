@@ -19,9 +19,9 @@ Examples:
   kilnc compile model.onnx --target tensorrt-rtx:sm75 --shapes input_ids=8x128,attention_mask=8x128 -o engines/
   kilnc inspect engines/
 
-No GPU is needed, but for tensorrt, which a kilnc with the feature `enterprise` has. The file has to be in the operations and the precision that TensorRT runs, as kilnc export --target
-tensorrt-rtx:sm75 --precision fp16 writes it. Writes a folder: a plan and a list of its layers for every target, and
-compile.json with the digests.")]
+No GPU is needed, but for tensorrt, which a kilnc with the feature `enterprise` has. The file has to be in the operations
+and the precision that TensorRT runs, as kilnc export --target tensorrt-rtx:sm75 --precision fp16 writes it. Writes a
+folder: a plan and a list of its layers for every target, and compile.json with the digests.")]
 pub struct CompileArgs {
     /// The model.
     #[arg(value_name = "MODEL.onnx")]
