@@ -241,7 +241,8 @@ impl Target {
                 sums_of_16_bits: false,
                 fp32_gemm: true,
             },
-            // WebAssembly has the kernels of ONNX Runtime's processor for 8 bits and for blocks. Attention is plain because
+            // WebAssembly has the kernels of ONNX Runtime's processor for 8 bits and for blocks, and widens 8 bits to 16 before
+            // it multiplies, or first tries whether the processor's own sums are exact. Attention is plain because
             // WebGPU's operator takes no mask of tokens and, with one as its bias, answers otherwise from 128 tokens on
             // (1.30.0); by WebAssembly all forms are equally fast.
             Target::Web => Capabilities {
@@ -257,7 +258,7 @@ impl Target {
                 merged_projections: false,
                 residual_as_sum: false,
                 unequal_attention: true,
-                sums_of_16_bits: true,
+                sums_of_16_bits: false,
                 fp32_gemm: true,
             },
             // The two products share the compiler that fuses; what is known of it was seen with TensorRT for RTX.

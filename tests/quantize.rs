@@ -308,8 +308,10 @@ fn a_reduced_range_holds_all_weights_whose_sums_could_saturate() {
     let refused = |more: &[OsString]| {
         refusal(&fixture("tiny-bert"), &[&arguments!["--calibration", texts, "--reduce-range"], more].concat())
     };
-    let tract = refused(&arguments!["--target", "tract"]);
-    assert!(tract.starts_with("tract adds products of 8 bits in 32 everywhere"), "{tract}");
+    for target in ["tract", "web"] {
+        let said = refused(&arguments!["--target", target]);
+        assert!(said.starts_with(&format!("{target} adds products of 8 bits in 32 everywhere")), "{said}");
+    }
     let half = refused(&arguments!["--scheme", "fp16"]);
     assert!(half.starts_with("fp16 has no products of 8 bits whose sums could saturate"), "{half}");
 }

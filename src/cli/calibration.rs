@@ -27,7 +27,7 @@ pub struct CalibrationArgs {
     /// int8-static, and for int8 on targets that take no other; min-max, if not given.
     #[arg(long, value_name = "HOW")]
     ranges: Option<Estimator>,
-    /// Weights of 8-bit layers use half of the integers, for ort-cpu, openvino and web: on x86 processors without VNNI no
+    /// Weights of 8-bit layers use half of the integers, for ort-cpu and openvino: on x86 processors without VNNI no
     /// sum saturates. Costs answers, and no time.
     #[arg(long)]
     pub reduce_range: bool,

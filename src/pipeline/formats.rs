@@ -65,7 +65,7 @@ pub fn nothing_saturates() -> Error {
     Error::bad_input("no engine has products of 8 bits whose sums saturate").at("--reduce-range").hint(REDUCED_FOR)
 }
 
-const REDUCED_FOR: &str = "a reduced range is for int8, int8-fast and int8-static on ort-cpu, openvino and web";
+const REDUCED_FOR: &str = "a reduced range is for int8, int8-fast and int8-static on ort-cpu and openvino";
 
 /// Fails where what is to stay in full precision is no layer or table of the graph.
 fn check_keep(graph: &Graph, keep: &[Role]) -> Result<()> {
