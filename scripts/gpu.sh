@@ -69,8 +69,7 @@ elif cargo build --release --features enterprise && "$kilnc" doctor | grep -q '^
   say "TensorRT compiles for this card and runs"
   plans tensorrt
 else
-  say "TensorRT for RTX does not know $sm and TensorRT is not here (kilnc doctor says how to get it);" \
-    "ONNX Runtime's CUDA provider runs the ONNX files instead"
+  say "TensorRT is not here (kilnc doctor says how to get it); ONNX Runtime's CUDA provider runs the ONNX files instead"
   { recipe; engine ort-cpu fp16 ""; } >"$out/recipe.toml"
   build
   run "$kilnc" eval "$out/minilm.kiln" --data models/sections-eval.jsonl

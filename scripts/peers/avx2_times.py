@@ -2,6 +2,7 @@
 
     apt-get install gdb binutils
     python avx2_times.py FIRST.onnx [OTHER.onnx ...]
+    python avx2_times.py --here FIRST.onnx [OTHER.onnx ...]      the same with nothing hidden
 
 GDB changes what CPUID answers to ONNX Runtime, which then takes its kernels for AVX2; they run at full speed, as no
 breakpoint is met once the library is loaded. One thread, rounds that take turns, one text of 128 tokens and eight of them:
@@ -92,11 +93,11 @@ def measure(files):
 
 if "gdb" in sys.modules:
     hide()
-elif sys.argv[1] == "--child":
+elif sys.argv[1] == "--here":
     measure(sys.argv[2:])
 else:
     hidden = ["gdb", "-q", "-batch", "-x", os.path.abspath(__file__), "-ex", "run", "--args"]
-    child = [sys.executable, __file__, "--child", *sys.argv[1:]]
+    child = [sys.executable, __file__, "--here", *sys.argv[1:]]
     ran = subprocess.run([*hidden, *child], capture_output=True, text=True)
     lines = [line for line in ran.stdout.splitlines() if " x 128: " in line]
     if not lines:

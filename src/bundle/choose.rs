@@ -6,6 +6,7 @@ use super::{Bundle, EngineEntry};
 use crate::error::{Error, Result, nearest, printable};
 use crate::precision::Precision;
 use crate::runtime::{Processor, Runtime};
+use crate::target::Target;
 
 impl Bundle {
     /// The engine of that name, or without a name the best one that can run here, with the reason for the choice.
@@ -36,7 +37,7 @@ impl Bundle {
         available: impl Fn(&EngineEntry) -> Result<String>,
     ) -> Result<(&EngineEntry, String)> {
         let mut order: Vec<&EngineEntry> = self.manifest.engines.iter().collect();
-        order.sort_by_key(|engine| preference_on(processor, &Kind::of(engine)));
+        order.sort_by_key(|engine| preference_on(processor, engine));
         let timed = self.timings(processor);
         if let Some(timed) = &timed {
             // Engines that were not timed, such as plans, keep their places before and after those that were.
@@ -78,7 +79,7 @@ impl Bundle {
         }
         let mut last: BTreeMap<u8, (&str, Vec<&str>)> = BTreeMap::new();
         for engine in &self.manifest.engines {
-            if let Some((place, why)) = last_because(processor, &Kind::of(engine)) {
+            if let Some((place, why)) = last_because(processor, engine) {
                 last.entry(place).or_insert((why, Vec::new())).1.push(&engine.name);
             }
         }
@@ -90,25 +91,12 @@ impl Bundle {
     }
 }
 
-/// What of an engine decides when it is tried.
-struct Kind {
-    runtime: Runtime,
-    precision: Precision,
-    reduced_range: bool,
-}
-
-impl Kind {
-    fn of(engine: &EngineEntry) -> Kind {
-        Kind { runtime: engine.runtime, precision: engine.precision, reduced_range: engine.reduced_range }
-    }
-}
-
 /// Why an engine goes last among those of its kind of machine, and in which place; none, where it does not.
-fn last_because(processor: &Processor, kind: &Kind) -> Option<(u8, &'static str)> {
-    // Sums of 8 bits are then not what they were where the engine was checked. tract adds in 32.
-    let sums_of_16_bits = matches!(kind.runtime, Runtime::Ort | Runtime::OpenVino);
-    let saturates = kind.precision.is_fitted() && !kind.reduced_range && sums_of_16_bits;
-    match kind.precision {
+fn last_because(processor: &Processor, engine: &EngineEntry) -> Option<(u8, &'static str)> {
+    // Sums of 8 bits are then not what they were where the engine was checked.
+    let sums_of_16_bits = || engine.target.parse::<Target>().is_ok_and(|target| target.capabilities().sums_of_16_bits);
+    let saturates = engine.precision.is_fitted() && !engine.reduced_range && sums_of_16_bits();
+    match engine.precision {
         Precision::Bf16 if !processor.bf16 => Some((8, "has no products in bf16")),
         _ if saturates && !processor.exact_8_bits => Some((9, "adds products of 8 bits in 16, where they saturate")),
         _ => None,
@@ -116,17 +104,17 @@ fn last_because(processor: &Processor, kind: &Kind) -> Option<(u8, &'static str)
 }
 
 /// The order in which engines are tried where nothing is known of the processor.
-pub(super) fn preference(engine: &EngineEntry) -> impl Ord + use<> {
+pub(super) fn preference(engine: &EngineEntry) -> (u8, u8, bool, u8) {
     let any = Processor { name: String::new(), bf16: true, exact_8_bits: true };
-    preference_on(&any, &Kind::of(engine))
+    preference_on(&any, engine)
 }
 
 /// The order in which engines are tried: fastest first. A GPU goes before all else and tract after it; between the
 /// runtimes for CPUs, the number format decides. Without instructions for it, BF16 is computed in 32 bits and costs its
 /// conversions; where 8 bits saturate, answers that were checked go first, and else those of the full range before the same
 /// in the reduced one.
-fn preference_on(processor: &Processor, kind: &Kind) -> (u8, u8, bool, u8) {
-    let (machine, library) = match kind.runtime {
+fn preference_on(processor: &Processor, engine: &EngineEntry) -> (u8, u8, bool, u8) {
+    let (machine, library) = match engine.runtime {
         Runtime::TensorRt => (0, 0),
         Runtime::TensorRtRtx => (0, 1),
         Runtime::OpenVino => (1, 0),
@@ -134,7 +122,7 @@ fn preference_on(processor: &Processor, kind: &Kind) -> (u8, u8, bool, u8) {
         Runtime::Tract => (2, 0),
         Runtime::Web => (3, 0),
     };
-    let usual = match kind.precision {
+    let usual = match engine.precision {
         Precision::Int8 => 0,
         Precision::Int8Fast => 1,
         Precision::Int8Static => 2,
@@ -144,8 +132,8 @@ fn preference_on(processor: &Processor, kind: &Kind) -> (u8, u8, bool, u8) {
         Precision::Fp16 => 6,
         Precision::Fp32 => 7,
     };
-    let format = last_because(processor, kind).map_or(usual, |(place, _)| place);
-    (machine, format, kind.reduced_range, library)
+    let format = last_because(processor, engine).map_or(usual, |(place, _)| place);
+    (machine, format, engine.reduced_range, library)
 }
 
 #[cfg(test)]
@@ -155,8 +143,13 @@ mod tests {
 
     fn bundle(engines: &[(&str, &str, &str)]) -> Bundle {
         let engine = |(name, runtime, precision): &(&str, &str, &str)| {
+            let target = match *runtime {
+                "ort" => "ort-cpu",
+                "tensor-rt-rtx" => "tensorrt-rtx:sm75",
+                same => same,
+            };
             serde_json::json!({
-                "name": name, "target": "ort-cpu", "runtime": runtime, "precision": precision, "file": "x",
+                "name": name, "target": target, "runtime": runtime, "precision": precision, "file": "x",
                 "inputs": [], "outputs": [], "passes": [], "gates": [],
             })
         };
@@ -180,19 +173,18 @@ mod tests {
 
     #[test]
     fn an_engine_in_8_bits_goes_before_one_in_32_whatever_runs_it() {
-        let order = |of: [(Runtime, Precision); 5]| {
-            let mut sorted = of;
-            let kind = |(runtime, precision)| Kind { runtime, precision, reduced_range: false };
-            sorted.sort_by_key(|of| preference_on(&NEW, &kind(*of)));
-            assert_eq!(sorted, of);
-        };
-        order([
-            (Runtime::TensorRtRtx, Precision::Fp16),
-            (Runtime::OpenVino, Precision::Int8),
-            (Runtime::Ort, Precision::Int8),
-            (Runtime::OpenVino, Precision::Fp32),
-            (Runtime::Tract, Precision::Int8),
-        ]);
+        let engines = [
+            ("plan", "tensor-rt-rtx", "fp16"),
+            ("ov-int8", "openvino", "int8"),
+            ("ort-int8", "ort", "int8"),
+            ("ov-fp32", "openvino", "fp32"),
+            ("tract-int8", "tract", "int8"),
+        ];
+        let mut sorted = bundle(&engines).manifest.engines;
+        sorted.reverse();
+        sorted.sort_by_key(preference);
+        let names: Vec<&str> = sorted.iter().map(|engine| engine.name.as_str()).collect();
+        assert_eq!(names, engines.map(|(name, ..)| name));
     }
 
     #[test]

@@ -95,8 +95,7 @@ fn wheels(folder: &Path) -> Finding {
 
 fn look(library: &'static Library) -> Finding {
     let is = |other: &Library| std::ptr::eq(library, other);
-    let plans = [Runtime::TensorRt, Runtime::TensorRtRtx];
-    let tensorrt = plans.into_iter().find(|runtime| runtime.library().is_some_and(is));
+    let tensorrt = Runtime::PLANS.into_iter().find(|runtime| runtime.library().is_some_and(is));
     let file = || library.find().map(|path| path.display().to_string());
     let found = match library {
         _ if tensorrt.is_some() => file(),

@@ -44,7 +44,7 @@ impl Device {
             Device::Cuda(number) => {
                 let found = Nvidia::here();
                 let here = |library: &Library| found.drives(number) && library.find().is_ok();
-                let plans = [Runtime::TensorRt, Runtime::TensorRtRtx]
+                let plans = Runtime::PLANS
                     .into_iter()
                     .any(|runtime| runtime.check_built_in().is_ok() && runtime.library().is_some_and(here));
                 cuda(number, &found, ONNX_RUNTIME_GPU.find().err().filter(|_| !plans))
@@ -335,7 +335,7 @@ mod tests {
     fn a_runtime_runs_on_its_own_devices() {
         let said = |device: Device, runtime| device.check_for(runtime).unwrap_err().message().to_owned();
         assert_eq!(said(Device::Cuda(0), Runtime::Tract), "tract does not run it on cuda:0");
-        for plans in [Runtime::TensorRt, Runtime::TensorRtRtx] {
+        for plans in Runtime::PLANS {
             assert_eq!(said(Device::Cpu, plans), "it runs on a GPU, as with --device cuda:0");
         }
         assert!(Device::Cpu.check_for(Runtime::Ort).is_ok());

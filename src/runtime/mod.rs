@@ -59,6 +59,9 @@ pub enum Runtime {
 }
 
 impl Runtime {
+    /// Those that open plans: native code for GPUs.
+    pub const PLANS: [Runtime; 2] = [Runtime::TensorRt, Runtime::TensorRtRtx];
+
     /// What opens engines for a target.
     pub fn of(target: &Target) -> Runtime {
         match target {
@@ -71,9 +74,9 @@ impl Runtime {
         }
     }
 
-    /// Whether what it opens are plans: native code for GPUs.
+    /// Whether what it opens are plans.
     pub fn runs_plans(self) -> bool {
-        matches!(self, Runtime::TensorRt | Runtime::TensorRtRtx)
+        Runtime::PLANS.contains(&self)
     }
 
     /// The native library that it is, where it is one.

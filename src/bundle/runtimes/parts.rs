@@ -130,7 +130,7 @@ impl Plan {
                 plan.packages.extend(packages);
             }
         }
-        for runtime in [Runtime::TensorRt, Runtime::TensorRtRtx].into_iter().filter(|runtime| has(*runtime)) {
+        for runtime in Runtime::PLANS.into_iter().filter(|runtime| has(*runtime)) {
             plan.notes.push(format!("{runtime} is not brought: NVIDIA's licence says who may pass it on"));
         }
         if plan.packages.is_empty() && has(Runtime::Tract) {
