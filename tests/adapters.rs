@@ -2,11 +2,9 @@
 //!
 //! The test also writes the table of what is covered, `docs/adapters.md`; `UPDATE_SNAPSHOTS=1` refreshes it.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::{minilm, place, repository};
+use crate::common::{minilm, place, repository};
 use kilnc::adapter::AdapterSource;
 use kilnc::adapter::combine::{Combine, Options};
 use kilnc::back::onnx;

@@ -1,11 +1,9 @@
 //! What the bundles of classifiers answer: one label, many, numbers, and the scores of pairs.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{copied, edit, fixture, kilnc, names, place};
+use crate::common::{copied, edit, fixture, kilnc, names, place};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -1,12 +1,10 @@
 //! What users get wrong, by the binary: exit code 2, the whole message, and nothing written. What each reader refuses
 //! is in `refusals/`.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{copied, edit, fixture, kilnc, names, place};
+use crate::common::{copied, edit, fixture, kilnc, names, place};
 
 /// Exports a checkpoint and gives the error, after checking that nothing was written.
 #[track_caller]
@@ -234,7 +232,7 @@ fn a_million_tiny_tensors_are_read_in_bounded_memory() {
     let limited = "ulimit -v 1000000 && exec \"$0\" inspect \"$1\"";
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", limited, env!("CARGO_BIN_EXE_kilnc")]).arg(&path);
-    let ran = common::Ran::from(shell.output().unwrap()).expect(0);
+    let ran = crate::common::Ran::from(shell.output().unwrap()).expect(0);
     assert_eq!(ran.stdout.lines().count(), 1_000_001);
 }
 

@@ -1,12 +1,10 @@
 //! `kilnc bench`: what is measured and reported, what is compared with a kept report, and what is kept when it is ended.
 
-mod common;
-
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, fixture, kilnc, names, place};
+use crate::common::{Ran, fixture, kilnc, names, place};
 use serde_json::Value;
 
 /// The small classifier for ONNX Runtime.

@@ -1,13 +1,11 @@
 //! The page of `kilnc bench` in a real browser: every plot is laid out and painted, nothing covers anything, and names
 //! from outside stay text.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::place;
+use crate::common::place;
 use kilnc::bench::{Asked, Batching, Measured, PointMeasured, Profile, Ratio, Report, Scenario, ServerMeasured, html};
 use kilnc::eval::Parity;
 use kilnc::runtime::Device;

@@ -1,12 +1,10 @@
 //! `kilnc bench` on texts of a file, on devices, on published shapes: what is asked, what is told, what is refused.
 
-mod common;
-
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, command, fixture, kilnc, place};
+use crate::common::{Ran, command, fixture, kilnc, place};
 use kilnc::back::{lower, onnx};
 use kilnc::ir::{Builder, DType, Dim, Op, TensorType, Weight};
 use kilnc::runtime::{Device, Options, Runtime, open_on};

@@ -2,12 +2,10 @@
 //!
 //! The test also writes the table of what is covered, `docs/bottleneck-adapters.md`; `UPDATE_SNAPSHOTS=1` refreshes it.
 
-mod common;
-
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use common::{fixture, kilnc, place, repository};
+use crate::common::{fixture, kilnc, place, repository};
 use kilnc::adapter::AdapterSource;
 use kilnc::back::{self, onnx};
 use kilnc::eval::{Golden, Parity};

@@ -1,11 +1,9 @@
 //! `kilnc build` and what is done with its bundles, on small checkpoints with known answers.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{command, copied, edit, fixture, kilnc, names, place};
+use crate::common::{command, copied, edit, fixture, kilnc, names, place};
 use serde_json::Value;
 
 /// A recipe with one golden file and these engines.
@@ -191,7 +189,7 @@ fn the_same_build_twice_gives_the_same_bytes() {
 fn without_native_libraries_kilnc_builds_and_answers_on_tract_and_says_what_is_missing() {
     let place = place();
     let out = place.path().join("out");
-    let bare = |arguments: Vec<std::ffi::OsString>| -> common::Ran {
+    let bare = |arguments: Vec<std::ffi::OsString>| -> crate::common::Ran {
         let nowhere = place.path().join("nowhere");
         command(arguments).env("KILNC_RUNTIMES", nowhere).env_remove("ORT_DYLIB_PATH").output().unwrap().into()
     };
@@ -316,7 +314,8 @@ fn a_disk_that_is_full_leaves_the_old_output() {
     let limited = "trap '' XFSZ; ulimit -f 20; exec \"$0\" \"$@\"";
     let program = arguments!["-c", limited, env!("CARGO_BIN_EXE_kilnc")];
     let mut build = std::process::Command::new("bash");
-    let ran: common::Ran = build.args(program).args(&arguments).env("KILNC_CACHE", "off").output().unwrap().into();
+    let ran: crate::common::Ran =
+        build.args(program).args(&arguments).env("KILNC_CACHE", "off").output().unwrap().into();
     let said = ran.expect(2).stderr;
     assert!(said.starts_with("error: writing ") && said.contains("tract-fp32.onnx: File too large"), "{said}");
     assert_eq!(names(place.path()), ["tiny.kiln"]);

@@ -1,12 +1,10 @@
 //! What a second build of the same, or of nearly the same, makes anew.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
-use common::{Ran, TEXTS, command, copied, edit, fixture, jsonl, place};
+use crate::common::{Ran, TEXTS, command, copied, edit, fixture, jsonl, place};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -1,11 +1,9 @@
 //! What calibration does to a graph leaves its answers alone, and what is rounded for it stays near.
 
-mod common;
-
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use common::{fixture, place, repository};
+use crate::common::{fixture, place, repository};
 use kilnc::back::{self, onnx};
 use kilnc::eval::{Golden, Parity};
 use kilnc::ir::weight::Int8Range;
@@ -100,7 +98,7 @@ fn every_family_is_calibrated_and_rounded() {
 
 #[test]
 fn weights_that_are_not_finite_name_the_value_and_leave_nothing_behind() {
-    let checkpoint = common::copied("tiny-bert");
+    let checkpoint = crate::common::copied("tiny-bert");
     let path = checkpoint.path().join("model.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();
     let at = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -118,5 +116,5 @@ fn weights_that_are_not_finite_name_the_value_and_leave_nothing_behind() {
     .err()
     .unwrap();
     assert!(error.to_string().contains("NaN"), "{error}");
-    assert_eq!(common::names(place.path()), Vec::<String>::new());
+    assert_eq!(crate::common::names(place.path()), Vec::<String>::new());
 }

@@ -1,14 +1,12 @@
 //! `kilnc compile`: plans for several GPUs from one ONNX file, and what is refused with nothing written.
 #![cfg(all(feature = "tensorrt", not(feature = "enterprise")))]
 
-mod common;
-
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Ran, command, fixture, kilnc, names, place};
+use crate::common::{Ran, command, fixture, kilnc, names, place};
 use kilnc::runtime::library::TENSORRT_RTX;
 use serde_json::Value;
 

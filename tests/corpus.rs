@@ -1,11 +1,10 @@
 //! Every file of the corpus that the fuzzer found (`fuzz/`, `scripts/fuzz.sh`), through the functions that it calls.
 
-#[path = "../fuzz/src/lib.rs"]
-mod entries;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+
+use crate::entries;
 
 fn corpus() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus"))

@@ -1,12 +1,10 @@
 //! `kilnc eval` as users meet it. Its measures are held to what `seqeval`, SQuAD's rules and `scipy` say of PyTorch's
 //! answers to the same texts, by `scripts/peers/scores.py`.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, fixture, kilnc, place};
+use crate::common::{Ran, fixture, kilnc, place};
 use kilnc::eval;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -273,11 +271,11 @@ fn the_help_shows_the_data_of_every_task() {
 
 #[test]
 fn the_commands_of_the_page_print_what_stands_there() {
-    let commands = common::commands("docs/eval.md");
+    let commands = crate::common::commands("docs/eval.md");
     assert!(commands.len() >= 9, "{commands:?}");
-    let place = common::place_of_page();
+    let place = crate::common::place_of_page();
     for (command, expected) in commands {
-        let ran = common::shell(&command, place.path());
+        let ran = crate::common::shell(&command, place.path());
         assert_eq!((without_speed(&ran.stdout), ran.code), (expected, 0), "{command}\n{}", ran.stderr);
     }
 }

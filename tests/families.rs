@@ -2,12 +2,10 @@
 //!
 //! The test also writes the table of what is covered, `docs/coverage.md`; `UPDATE_SNAPSHOTS=1` refreshes it.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::{minilm, place, repository};
+use crate::common::{minilm, place, repository};
 use kilnc::back::onnx;
 use kilnc::eval::{Golden, Parity};
 use kilnc::passes::Manager;

@@ -1,6 +1,7 @@
 //! Plans on a GPU: what is said where there is none, and where there is one, that a plan answers as the processor does.
 #![cfg(feature = "tensorrt")]
 
+#[macro_use]
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -1,12 +1,10 @@
 //! The main job on the real checkpoint: MiniLM and the sections LoRA become a bundle whose answers are PyTorch's.
 
-mod common;
-
 use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{command, kilnc, minilm, names, place, repository};
+use crate::common::{command, kilnc, minilm, names, place, repository};
 use serde_json::Value;
 
 fn engine<'a>(list: &'a Value, key: &str, name: &str) -> &'a Value {
@@ -111,6 +109,7 @@ fn a_build_that_is_ended_leaves_nothing_and_a_killed_one_is_swept() {
     signal(child.id(), rustix::process::Signal::KILL);
     child.wait().unwrap();
     assert!(staged());
-    kilnc(arguments!["build", common::fixture("tiny-bert"), "--target", "tract", "-o", out, "--quiet"]).expect(0);
+    kilnc(arguments!["build", crate::common::fixture("tiny-bert"), "--target", "tract", "-o", out, "--quiet"])
+        .expect(0);
     assert_eq!(names(place.path()), ["sections.kiln"]);
 }

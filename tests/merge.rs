@@ -1,12 +1,10 @@
 //! `kilnc merge` writes what `transformers` would: the same tensors, and the same answers.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{copied, fixture, kilnc, names, place, repository};
+use crate::common::{copied, fixture, kilnc, names, place, repository};
 use kilnc::back::onnx;
 use kilnc::checkpoint::Checkpoint;
 use kilnc::eval::{Golden, Parity};
@@ -208,7 +206,7 @@ fn a_merge_that_fails_leaves_nothing() {
     let place = place();
     let out = place.path().join("merged");
     let over = copied("adapters/lora-features");
-    common::edit(&over.path().join("adapter_config.json"), "\"lora_alpha\": 8", "\"lora_alpha\": 1e38");
+    crate::common::edit(&over.path().join("adapter_config.json"), "\"lora_alpha\": 8", "\"lora_alpha\": 1e38");
     let mut arguments: Vec<std::ffi::OsString> = arguments!["merge", fixture("families/bert/base"), "-o", out].into();
     for _ in 0..8 {
         arguments.extend(arguments!["--adapter", format!("{}@10", over.path().display())]);
@@ -224,13 +222,14 @@ fn a_merge_that_fails_leaves_nothing() {
 fn a_model_of_sentence_transformers_stays_one() {
     let place = place();
     let out = place.path().join("merged");
-    kilnc(arguments!["merge", common::minilm(), "--dtype", "fp16", "-o", out]).expect(0);
+    kilnc(arguments!["merge", crate::common::minilm(), "--dtype", "fp16", "-o", out]).expect(0);
     let checkpoint = Checkpoint::open(&out).unwrap();
     let modules = |checkpoint: Checkpoint| checkpoint.sentence.unwrap().modules;
-    assert_eq!(modules(checkpoint), modules(Checkpoint::open(&common::minilm()).unwrap()));
+    assert_eq!(modules(checkpoint), modules(Checkpoint::open(&crate::common::minilm()).unwrap()));
     assert!(out.join("1_Pooling/config.json").is_file());
     let lora = repository("models/sections-lora");
-    let said = kilnc(arguments!["merge", common::minilm(), "--adapter", lora, "-o", out, "--json"]).expect(0).json();
+    let said =
+        kilnc(arguments!["merge", crate::common::minilm(), "--adapter", lora, "-o", out, "--json"]).expect(0).json();
     assert_eq!(said["architecture"], "BertForSequenceClassification");
     assert!(Checkpoint::open(&out).unwrap().sentence.is_none());
 }

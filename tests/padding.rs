@@ -1,11 +1,9 @@
 //! Padding and length change nothing that is said of real tokens: texts get alone, unpadded, the answers that PyTorch
 //! gave in a batch, down to a single token.
 
-mod common;
-
 use std::path::Path;
 
-use common::{fixture, place};
+use crate::common::{fixture, place};
 use kilnc::back::onnx;
 use kilnc::checkpoint::safetensors;
 use kilnc::passes::Manager;

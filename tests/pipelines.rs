@@ -1,13 +1,11 @@
 //! Every task answers as `transformers.pipeline` does with the same checkpoint, on ONNX Runtime and on tract: scores
 //! within 1e-4, words and places the same. `tests/fixtures/answers/make.py` wrote the checkpoints and the answers.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{fixture, place};
+use crate::common::{fixture, place};
 use kilnc::answer::{Answerer, Model, Options, Settings};
 use kilnc::back::onnx;
 use kilnc::passes::Manager;

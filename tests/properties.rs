@@ -1,15 +1,13 @@
 //! What holds for every input: readers refuse and never panic, and lazy weights compute what their algebra says.
 
-#[allow(dead_code)]
-#[path = "../fuzz/src/lib.rs"]
-mod entries;
-
 use half::{bf16, f16};
 use kilnc::ir::weight::Int8Range;
 use kilnc::ir::{DType, Weight};
 use ndarray::{Array2, Axis, concatenate};
 use proptest::prelude::*;
 use proptest::sample::Index;
+
+use crate::entries;
 
 /// One change to a file.
 #[derive(Clone, Debug)]

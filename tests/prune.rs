@@ -1,13 +1,11 @@
 //! `kilnc prune` and `[prune]`: what goes is gone, what stays answers as it must, and what is refused leaves nothing.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, TEXTS, fixture, jsonl, kilnc, names, place, repository};
+use crate::common::{Ran, TEXTS, fixture, jsonl, kilnc, names, place, repository};
 use kilnc::back::onnx;
 use kilnc::eval::Golden;
 use kilnc::ir::{Graph, Role, Weight};

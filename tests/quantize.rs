@@ -1,14 +1,12 @@
 //! `kilnc quantize` and what it is fitted to: every kind of file, texts chosen from a corpus, what was seen before, and
 //! what is refused with nothing written.
 
-mod common;
-
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, TEXTS, copied, edit, fixture, jsonl, kilnc, names, place};
+use crate::common::{Ran, TEXTS, copied, edit, fixture, jsonl, kilnc, names, place};
 use kilnc::runtime::{Elements, TextEncoder};
 use onnx_protobuf::ModelProto;
 use protobuf::Message;
@@ -461,7 +459,7 @@ fn ranges_that_are_fixed_are_found_as_they_are_asked_for() {
 
 #[test]
 fn every_scheme_is_made_and_judged_for_openvino_too() {
-    if !common::openvino("schemes for OpenVINO") {
+    if !crate::common::openvino("schemes for OpenVINO") {
         return;
     }
     let place = place();

@@ -1,15 +1,13 @@
 //! `kilnc run` as users meet it: every task, texts of any length, and files of texts. What the answers are is held to
 //! PyTorch by `tests/pipelines.rs`.
 
-mod common;
-
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::{Ran, command, fixture, kilnc, names, place};
+use crate::common::{Ran, command, fixture, kilnc, names, place};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -316,11 +314,11 @@ const LINE: &str =
 
 #[test]
 fn the_commands_of_the_page_print_what_stands_there() {
-    let commands = common::commands("docs/run.md");
+    let commands = crate::common::commands("docs/run.md");
     assert!(commands.len() >= 14, "{commands:?}");
-    let place = common::place_of_page();
+    let place = crate::common::place_of_page();
     for (command, expected) in commands {
-        let ran = common::shell(&command, place.path());
+        let ran = crate::common::shell(&command, place.path());
         assert_eq!((ran.stdout, ran.code), (expected, 0), "{command}\n{}", ran.stderr);
     }
 }

@@ -1,12 +1,10 @@
 //! Bundles that bring the native libraries of their engines: taken from wheels, and used where the user vouches for them.
 
-mod common;
-
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, command, fixture, kilnc, names, place};
+use crate::common::{Ran, command, fixture, kilnc, names, place};
 use kilnc::runtime::Platform;
 use serde_json::Value;
 
@@ -34,7 +32,7 @@ fn library(bundle: &Path, begins: &str) -> PathBuf {
 #[test]
 fn libraries_of_a_bundle_are_used_only_where_the_user_vouches_for_it() {
     let Some(platform) = Platform::here() else { return };
-    let Some(wheels) = common::wheels("libraries of a bundle", &[platform]) else { return };
+    let Some(wheels) = crate::common::wheels("libraries of a bundle", &[platform]) else { return };
     let place = place();
     let (home, out) = (place.path().join("home"), place.path().join("out"));
     build(&["ort-cpu", "tract"], platform.name(), &wheels, &out).expect(0);
@@ -79,11 +77,11 @@ fn libraries_of_a_bundle_are_used_only_where_the_user_vouches_for_it() {
 #[test]
 fn eval_and_bench_use_them_too() {
     let Some(platform) = Platform::here() else { return };
-    let Some(wheels) = common::wheels("libraries of a bundle", &[platform]) else { return };
+    let Some(wheels) = crate::common::wheels("libraries of a bundle", &[platform]) else { return };
     let place = place();
     let (home, out) = (place.path().join("home"), place.path().join("out"));
     build(&["ort-cpu", "tract"], platform.name(), &wheels, &out).expect(0);
-    let data = common::jsonl(place.path());
+    let data = crate::common::jsonl(place.path());
     let engines = |ran: &Ran, list: Option<&str>| -> Vec<String> {
         let told = ran.json();
         let engines = list.map_or(&told, |list| &told[list]).as_array().unwrap();
@@ -107,7 +105,7 @@ fn eval_and_bench_use_them_too() {
 #[test]
 fn libraries_that_were_changed_are_refused() {
     let Some(platform) = Platform::here() else { return };
-    let Some(wheels) = common::wheels("libraries of a bundle", &[platform]) else { return };
+    let Some(wheels) = crate::common::wheels("libraries of a bundle", &[platform]) else { return };
     let place = place();
     let (home, out) = (place.path().join("home"), place.path().join("out"));
     build(&["ort-cpu", "tract"], platform.name(), &wheels, &out).expect(0);
@@ -148,7 +146,7 @@ fn libraries_that_were_changed_are_refused() {
 #[test]
 fn openvino_runs_from_the_libraries_of_a_bundle() {
     use kilnc::runtime::library::OPENVINO;
-    if Platform::here() != Some(Platform::LinuxX64) || !common::openvino("libraries of a bundle") {
+    if Platform::here() != Some(Platform::LinuxX64) || !crate::common::openvino("libraries of a bundle") {
         return;
     }
     let place = place();
@@ -190,7 +188,7 @@ fn rewheel(package: &Path, named: &str, to: &Path) {
 
 #[test]
 fn a_bundle_brings_libraries_for_every_platform_and_says_so() {
-    let Some(wheels) = common::wheels("libraries for every platform", &Platform::ALL) else { return };
+    let Some(wheels) = crate::common::wheels("libraries for every platform", &Platform::ALL) else { return };
     let place = place();
     let [out, again] = ["out.kiln", "again/out.kiln"].map(|name| place.path().join(name));
     let all = Platform::ALL.map(Platform::name).join(",");

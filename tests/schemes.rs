@@ -1,11 +1,9 @@
 //! The number formats: what each computes, to the digit, and what each leaves of every family's answers.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::{fixture, openvino, place};
+use crate::common::{fixture, openvino, place};
 use kilnc::back::{lower, onnx};
 use kilnc::eval::{Golden, Parity};
 use kilnc::ir::weight::{Blocks, Int8Range};
@@ -41,7 +39,7 @@ fn floats(name: &str, shape: &[usize], values: &[f32]) -> Named {
 
 /// The targets that run here.
 fn targets(test: &str) -> Vec<Target> {
-    common::children();
+    crate::common::children();
     let mut targets = vec![Target::OrtCpu, Target::Tract];
     targets.extend(openvino(test).then_some(Target::OpenVino));
     targets

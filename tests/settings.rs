@@ -1,13 +1,11 @@
 //! What a bundle says of how its texts are asked and answers told: from the recipe into the manifest, and from there to
 //! whoever runs it.
 
-mod common;
-
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, edit, fixture, kilnc, minilm, names, place, repository};
+use crate::common::{Ran, edit, fixture, kilnc, minilm, names, place, repository};
 use kilnc::answer::{Aggregation, Answer, Answerer, Options, Settings};
 use kilnc::runtime::TextInput;
 use serde_json::{Value, json};

@@ -1,11 +1,9 @@
 //! Engines of TensorRT for RTX, compiled without a GPU from graphs that kilnc lowered.
 #![cfg(all(feature = "tensorrt", not(feature = "enterprise")))]
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::{fixture, minilm, place, repository};
+use crate::common::{fixture, minilm, place, repository};
 use kilnc::Result;
 use kilnc::adapter::AdapterSource;
 use kilnc::back::tensorrt::{CompileOptions, CompileReport, InputProfile, Libraries, compile};

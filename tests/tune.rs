@@ -1,13 +1,11 @@
 //! `kilnc tune`: what it writes, that a build takes it up, and what it refuses.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, fixture, kilnc, names, place};
+use crate::common::{Ran, fixture, kilnc, names, place};
 use serde_json::Value;
 
 fn texts(dir: &Path) -> PathBuf {

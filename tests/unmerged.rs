@@ -1,11 +1,9 @@
 //! One engine for many adapters: what ONNX Runtime answers with each of them active is what the merged model answers.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{copied, fixture, kilnc, minilm, names, place, repository};
+use crate::common::{copied, fixture, kilnc, minilm, names, place, repository};
 use kilnc::eval::{Golden, Parity};
 use kilnc::runtime::{self, Elements, Options, Runtime};
 use safetensors::SafeTensors;

@@ -1,11 +1,9 @@
 //! Cut vocabularies: texts keep their tokens, and models their answers.
 
-mod common;
-
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use common::{fixture, minilm, place, repository};
+use crate::common::{fixture, minilm, place, repository};
 use kilnc::back::onnx;
 use kilnc::checkpoint::safetensors;
 use kilnc::eval::{Example, Golden, read_examples};
@@ -142,7 +140,7 @@ fn texts(texts: &[&str]) -> Vec<Example> {
 
 /// A checkpoint of the families with a tokenizer.
 fn with_tokenizer(family: &str, tokenizer: &str) -> tempfile::TempDir {
-    let copy = common::copied(&format!("families/{family}"));
+    let copy = crate::common::copied(&format!("families/{family}"));
     std::fs::copy(fixture(&format!("tokenizers/{tokenizer}.json")), copy.path().join("tokenizer.json")).unwrap();
     copy
 }
@@ -449,7 +447,7 @@ fn a_tokenizer_that_cannot_be_cut_is_refused() {
 
 #[test]
 fn tokens_past_the_rows_of_the_embedding_are_refused() {
-    let copy = common::copied("families/roberta/mlm");
+    let copy = crate::common::copied("families/roberta/mlm");
     std::fs::copy(fixture("tiny-bert/tokenizer.json"), copy.path().join("tokenizer.json")).unwrap();
     let error = cut(&load(copy.path()), &texts(&["a text"]), &[]).err().unwrap();
     assert_eq!(error.exit_code(), 2);

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use tar::{Archive, Builder, EntryType, Header};
 
 use super::{bundle, contents, refusal};
-use crate::arguments;
 use crate::common::{kilnc, names, place};
 
 fn packed(dir: &Path) -> (PathBuf, PathBuf) {

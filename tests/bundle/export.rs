@@ -5,7 +5,6 @@ use std::fs;
 use serde_json::Value;
 
 use super::{bundle, contents, refusal};
-use crate::arguments;
 use crate::common::{fixture, kilnc, names, place};
 
 fn json(path: &std::path::Path) -> Value {

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::bundle;
-use crate::arguments;
 use crate::common::{fixture, kilnc, place, repository};
 
 /// The folder of a language's packages.

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::{bundle, contents};
-use crate::arguments;
 use crate::common::{copied, edit, fixture, kilnc, place};
 
 #[test]

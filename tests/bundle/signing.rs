@@ -7,7 +7,6 @@ use kilnc::bundle::digest_tree;
 use kilnc::bundle::signing::{self, PublicKey};
 
 use super::{bundle, refusal};
-use crate::arguments;
 use crate::common::{Ran, copied, fixture, kilnc, place};
 
 /// A bundle and a pair of keys that signed it.

@@ -28,6 +28,18 @@ pub fn children() {
     kilnc::child::set_program(env!("CARGO_BIN_EXE_kilnc").into());
 }
 
+/// Whether this is a process that runs one test alone. Elsewhere the test is run in one, and must pass there.
+pub fn in_a_process_of_its_own(test: &str) -> bool {
+    const ALONE: &str = "KILNC_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some_and(|alone| alone == test) {
+        return true;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let ran = Ran::from(again.args(["--exact", test, "--nocapture"]).env(ALONE, test).output().unwrap()).expect(0);
+    assert!(ran.stdout.contains("1 passed"), "{}", ran.stdout);
+    false
+}
+
 /// Whether OpenVINO is there; without it what needs it is skipped, loudly. `scripts/test.sh` installs it and sets
 /// `KILNC_TEST_STRICT`, under which a skip is a failure: test runners do not show what a passed test printed.
 pub fn openvino(test: &str) -> bool {
@@ -177,7 +189,6 @@ pub fn shell(command: &str, place: &Path) -> Ran {
 }
 
 /// `OsString`s of arguments of any kind.
-#[macro_export]
 macro_rules! arguments {
     ($($argument:expr),* $(,)?) => { [$(std::ffi::OsString::from(&$argument)),*] };
 }

@@ -7,8 +7,8 @@ use kilnc::checkpoint::Checkpoint;
 use kilnc::error::Result;
 use kilnc::task::Task;
 
-use super::common::copied;
 use super::edit;
+use crate::common::copied;
 
 const POOLING: &str = "sentence_transformers.models.Pooling";
 const DENSE: &str = "sentence_transformers.models.Dense";

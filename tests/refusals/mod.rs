@@ -2,8 +2,6 @@
 
 mod adapter;
 mod checkpoint;
-#[path = "../common/mod.rs"]
-mod common;
 mod families;
 mod hub;
 mod sentence;

@@ -1,8 +1,6 @@
 //! `kilnc bundle`: what it signs, packs and exports, and what it refuses.
 
 mod archive;
-#[path = "../common/mod.rs"]
-mod common;
 mod export;
 mod peers;
 mod reproducible;
@@ -11,7 +9,7 @@ mod signing;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, fixture, kilnc};
+use crate::common::{Ran, fixture, kilnc};
 
 /// A small bundle with engines in 32 and in 8 bits.
 fn bundle(dir: &Path) -> PathBuf {

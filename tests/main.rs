@@ -1,0 +1,47 @@
+//! All integration tests but those on a GPU, in one program: it is linked once, and loads what it shares once.
+//!
+//! A file here is a module of this program, so its tests are `FILE::TEST`.
+
+#[macro_use]
+mod common;
+
+mod adapters;
+mod answers;
+mod apart;
+mod architecture;
+mod bad_input;
+mod bench;
+mod bench_page;
+mod bench_workloads;
+mod bottleneck;
+mod build;
+mod bundle;
+mod cache;
+mod calibrated;
+mod compile;
+mod corpus;
+mod eval;
+mod families;
+mod graphs;
+mod main_job;
+mod merge;
+mod padding;
+mod pipelines;
+mod properties;
+mod prune;
+mod quantize;
+mod refusals;
+mod robustness;
+mod run;
+mod runtimes;
+mod schemes;
+mod settings;
+mod tensorrt;
+mod tune;
+mod unmerged;
+mod vocabulary;
+
+/// The readers as the fuzzer calls them.
+#[allow(dead_code)]
+#[path = "../fuzz/src/lib.rs"]
+mod entries;
