@@ -177,6 +177,12 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Whether 8-bit activations get the range of the whole batch as an engine runs: an answer then depends on the
+    /// other texts of its batch.
+    pub fn ranges_at_run(&self) -> bool {
+        self.dynamic_quant != DynamicQuantForm::None
+    }
+
     /// What is wanted of layers with weights of 8 or 4 bits.
     pub fn weights_of(&self, bits: usize) -> WeightForm {
         match bits {

@@ -95,7 +95,7 @@ fn metrics(engine: &EngineEntry) -> Vec<Value> {
     let of_gate = |gate: &super::GateEntry| {
         let told = format!("against {} on {}", gate.against, gate.on);
         let metric = move |measure: &str, value: f64| json!({ "type": format!("{measure} {told}"), "value": value.to_string(), "slice": engine.name });
-        let checks = gate.checks.iter().map(|check| metric(&check.measure, check.found));
+        let checks = gate.checks.iter().map(|check| metric(&check.name(), check.found));
         let accuracy = gate.accuracy.map(|accuracy| metric("accuracy", accuracy.found));
         checks.chain(accuracy).collect::<Vec<_>>()
     };

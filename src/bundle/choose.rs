@@ -104,16 +104,16 @@ fn last_because(processor: &Processor, engine: &EngineEntry) -> Option<(u8, &'st
 }
 
 /// The order in which engines are tried where nothing is known of the processor.
-pub(super) fn preference(engine: &EngineEntry) -> (u8, u8, bool, u8) {
+pub(super) fn preference(engine: &EngineEntry) -> (bool, u8, u8, bool, u8) {
     let any = Processor { name: String::new(), bf16: true, exact_8_bits: true };
     preference_on(&any, engine)
 }
 
-/// The order in which engines are tried: fastest first. A GPU goes before all else and tract after it; between the
+/// The order in which engines are tried: those that were checked where they were built, and of them the fastest first. A GPU goes before all else and tract after it; between the
 /// runtimes for CPUs, the number format decides. Without instructions for it, BF16 is computed in 32 bits and costs its
 /// conversions; where 8 bits saturate, answers that were checked go first, and else those of the full range before the same
 /// in the reduced one.
-fn preference_on(processor: &Processor, engine: &EngineEntry) -> (u8, u8, bool, u8) {
+fn preference_on(processor: &Processor, engine: &EngineEntry) -> (bool, u8, u8, bool, u8) {
     let (machine, library) = match engine.runtime {
         Runtime::TensorRt => (0, 0),
         Runtime::TensorRtRtx => (0, 1),
@@ -133,7 +133,7 @@ fn preference_on(processor: &Processor, engine: &EngineEntry) -> (u8, u8, bool, 
         Precision::Fp32 => 7,
     };
     let format = last_because(processor, engine).map_or(usual, |(place, _)| place);
-    (machine, format, engine.reduced_range, library)
+    (!engine.is_checked(), machine, format, engine.reduced_range, library)
 }
 
 #[cfg(test)]

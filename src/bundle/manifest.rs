@@ -11,6 +11,7 @@ use crate::prune;
 use crate::runtime::{Gpu, Reading, Runtime};
 use crate::settings::Settings;
 use crate::shapes::Shapes;
+use crate::target::Target;
 use crate::task::Task;
 use crate::vocabulary::CutReport;
 
@@ -234,6 +235,25 @@ pub struct EngineEntry {
     pub gates: Vec<GateEntry>,
 }
 
+/// Texts that engines are given at once where answers do not depend on the other texts of a batch.
+const BATCH: usize = 16;
+
+impl EngineEntry {
+    /// How many texts it is given at once, where nobody says it: one, where an engine finds the ranges of its 8-bit
+    /// activations as it runs, because they are those of the whole batch; else 16.
+    pub fn batch(&self) -> usize {
+        let of_the_batch = matches!(self.precision, Precision::Int8 | Precision::Int8Fast)
+            && self.target.parse::<Target>().is_ok_and(|target| target.capabilities().ranges_at_run());
+        if of_the_batch { 1 } else { BATCH }
+    }
+
+    /// Whether its answers were compared with anything where it was built.
+    pub fn is_checked(&self) -> bool {
+        // Before batches were compared, a reference was compared with nothing.
+        self.gates.is_empty() || self.gates.iter().any(|gate| gate.rows > 0)
+    }
+}
+
 /// How many constant matrices of an engine have a pattern of zeros.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ZerosEntry {
@@ -265,6 +285,9 @@ pub struct GateEntry {
     pub on: String,
     /// How many rows were compared; none where it could not run here.
     pub rows: usize,
+    /// How many texts it was given at once, the reference being given one; none where that was not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
     /// What ran it, or why nothing did.
     pub ran_by: String,
     /// The measures and their bounds.

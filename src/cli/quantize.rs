@@ -151,6 +151,7 @@ fn answers(gate: &GateEntry, fitted_to: Option<&str>) -> String {
     out += &format!("  {:<18} {:>9}  bound\n", "", "found");
     for check in &gate.checks {
         let Check { measure, found, bound, .. } = check;
+        let name = check.name();
         let bound = bound.map_or_else(|| "-".to_owned(), |bound| format!("{} {}", check.sign(), short(bound)));
         let more = match (measure.as_str(), &gate.accuracy) {
             ("agreement", _) => format!("{:.0} of {} answers are the same", found * gate.rows as f64, gate.rows),
@@ -160,7 +161,7 @@ fn answers(gate: &GateEntry, fitted_to: Option<&str>) -> String {
             }
             _ => String::new(),
         };
-        out += format!("  {measure:<18} {:>9}  {bound:<9} {more}", short(*found)).trim_end();
+        out += format!("  {name:<18} {:>9}  {bound:<9} {more}", short(*found)).trim_end();
         out.push('\n');
     }
     out

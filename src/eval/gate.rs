@@ -29,6 +29,9 @@ pub struct Gate {
 /// One bound, and what was found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
+    /// The output that it was measured on, where an engine has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
     /// What was measured.
     pub measure: String,
     /// What was found.
@@ -44,12 +47,14 @@ impl Gate {
     /// Holds a parity, and a loss of accuracy where texts had labels, against the bounds.
     pub fn check(&self, parity: &Parity, accuracy_drop: Option<f64>) -> Vec<Check> {
         let at_least = |measure: &str, found: f64, bound: Option<f64>| Check {
+            output: None,
             measure: measure.to_owned(),
             found,
             bound,
             passed: bound.is_none_or(|bound| found >= bound),
         };
         let at_most = |measure: &str, found: f64, bound: Option<f64>| Check {
+            output: None,
             measure: measure.to_owned(),
             found,
             bound,
@@ -133,6 +138,11 @@ impl std::str::FromStr for Gate {
 }
 
 impl Check {
+    /// The measure, after the output that it was taken of, where there are several.
+    pub fn name(&self) -> String {
+        self.output.iter().map(String::as_str).chain([self.measure.as_str()]).collect::<Vec<_>>().join(" ")
+    }
+
     /// What the found number has to be of its bound.
     pub fn sign(&self) -> &'static str {
         if matches!(self.measure.as_str(), "agreement" | "cosine") { "≥" } else { "≤" }
@@ -142,9 +152,9 @@ impl Check {
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bound {
-            None => write!(f, "{} {}", self.measure, short(self.found)),
+            None => write!(f, "{} {}", self.name(), short(self.found)),
             Some(bound) => {
-                write!(f, "{} {} ({} {})", self.measure, short(self.found), self.sign(), short(bound))
+                write!(f, "{} {} ({} {})", self.name(), short(self.found), self.sign(), short(bound))
             }
         }
     }

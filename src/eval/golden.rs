@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use super::Parity;
+use super::compare::per_text;
+use super::parity::{Parity, Tally};
 use crate::checkpoint::safetensors;
 use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
@@ -55,7 +56,7 @@ impl Golden {
     /// The same for a classifier whose logits are read so.
     pub fn compare_answers(&self, engine: &mut dyn Engine, reading: Reading) -> Result<Parity> {
         let found = engine.run(&self.inputs)?;
-        let mut pairs = Vec::new();
+        let mut tally = Tally::new(Some(reading));
         for (name, expected) in &self.outputs {
             let output = found.iter().find(|(given, _)| given == name).map(|(_, tensor)| tensor);
             let output =
@@ -68,30 +69,13 @@ impl Golden {
                     expected.shape
                 )));
             }
-            if let (Elements::F32(a), Elements::F32(b)) = (&expected.elements, &output.elements) {
-                pairs.extend(self.rows(&expected.shape, a).into_iter().zip(self.rows(&expected.shape, b)));
+            // What is computed for padding is no answer, and families with local attention do not even define it.
+            let texts = |tensor: &Tensor| per_text(&self.inputs, &vec![(name.clone(), tensor.clone())]);
+            for (expected, found) in texts(expected)?.iter().flatten().zip(texts(output)?.iter().flatten()) {
+                expected.rows().zip(found.rows()).try_for_each(|(a, b)| tally.add(a, b))?;
             }
         }
-        Parity::of_answers(pairs.iter().map(|(a, b)| (a.as_slice(), b.as_slice())), reading)
-    }
-
-    /// The rows of an output that mean something: what is said of padding is nobody's answer, and families with local
-    /// attention do not even define it.
-    fn rows(&self, shape: &[usize], values: &[f32]) -> Vec<Vec<f32>> {
-        let mask = self.inputs.iter().find(|(name, _)| name == "attention_mask").map(|(_, tensor)| tensor);
-        let width = shape.last().copied().unwrap_or(1).max(1);
-        match mask {
-            Some(Tensor { shape: tokens, elements: Elements::I64(mask) }) if shape == tokens.as_slice() => {
-                let rows = values.chunks(width).zip(mask.chunks(width));
-                rows.map(|(row, mask)| row.iter().zip(mask).filter(|(_, m)| **m != 0).map(|(v, _)| *v).collect())
-                    .collect()
-            }
-            Some(Tensor { shape: tokens, elements: Elements::I64(mask) }) if shape.starts_with(tokens) => {
-                let rows = values.chunks(width).zip(mask);
-                rows.filter(|(_, m)| **m != 0).map(|(row, _)| row.to_vec()).collect()
-            }
-            _ => values.chunks(width).map(<[f32]>::to_vec).collect(),
-        }
+        tally.parity()
     }
 }
 

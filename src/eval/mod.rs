@@ -1,6 +1,7 @@
 //! Are the answers still right? Parity of two sets of outputs, measures on labelled texts of every task, and gates
 //! over both.
 
+mod compare;
 mod correlation;
 mod dataset;
 mod entities;
@@ -13,6 +14,7 @@ mod rows;
 mod score;
 mod spans;
 
+pub use compare::{Comparison, OutputParity, TextOutput, answer, per_text};
 pub use correlation::Correlation;
 pub use dataset::{
     Example, Masked, Pair, Placed, Question, Tagged, Truth, examples, not_none, parse_examples, parse_masked,

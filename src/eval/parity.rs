@@ -28,31 +28,59 @@ impl Parity {
 
     /// Compares rows of logits in pairs. Fails where there are none, or a row of another length.
     pub fn of_answers<'a>(pairs: impl IntoIterator<Item = (&'a [f32], &'a [f32])>, reading: Reading) -> Result<Parity> {
-        let mut parity = Parity { min_cosine: 1.0, ..Parity::default() };
-        let mut agreed = Some(0);
+        let mut tally = Tally::new(Some(reading));
         for (reference, candidate) in pairs {
-            if reference.len() != candidate.len() || reference.is_empty() {
-                return Err(Error::bad_input(format!(
-                    "rows of {} and {} elements cannot be compared",
-                    reference.len(),
-                    candidate.len()
-                )));
-            }
-            parity.rows += 1;
-            let same = reading.chosen(reference).zip(reading.chosen(candidate)).map(|(a, b)| a == b);
-            agreed = agreed.zip(same).map(|(agreed, same)| agreed + usize::from(same));
-            parity.non_finite += candidate.iter().filter(|x| !x.is_finite()).count();
-            let apart = reference.iter().zip(candidate).map(|(a, b)| f64::from((a - b).abs()));
-            // A NaN must not pass for a small difference.
-            parity.max_abs = apart.fold(parity.max_abs, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
-            let cosine = cosine(reference, candidate);
-            parity.min_cosine = if cosine.is_nan() { -1.0 } else { parity.min_cosine.min(cosine) };
+            tally.add(reference, candidate)?;
         }
-        if parity.rows == 0 {
+        tally.parity()
+    }
+}
+
+/// A [`Parity`] that grows row by row and holds none of them.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    reading: Option<Reading>,
+    agreed: Option<usize>,
+    parity: Parity,
+}
+
+impl Tally {
+    /// With no rows yet. Without a reading no row says anything, so there is no agreement.
+    pub fn new(reading: Option<Reading>) -> Tally {
+        let parity = Parity { min_cosine: 1.0, ..Parity::default() };
+        Tally { reading, agreed: reading.map(|_| 0), parity }
+    }
+
+    /// Compares two rows. Fails where their lengths differ or are 0.
+    pub fn add(&mut self, reference: &[f32], candidate: &[f32]) -> Result<()> {
+        if reference.len() != candidate.len() || reference.is_empty() {
+            return Err(Error::bad_input(format!(
+                "rows of {} and {} elements cannot be compared",
+                reference.len(),
+                candidate.len()
+            )));
+        }
+        let parity = &mut self.parity;
+        parity.rows += 1;
+        let chosen = |row: &[f32]| self.reading.and_then(|reading| reading.chosen(row));
+        let same = chosen(reference).zip(chosen(candidate)).map(|(a, b)| a == b);
+        self.agreed = self.agreed.zip(same).map(|(agreed, same)| agreed + usize::from(same));
+        parity.non_finite += candidate.iter().filter(|x| !x.is_finite()).count();
+        let apart = reference.iter().zip(candidate).map(|(a, b)| f64::from((a - b).abs()));
+        // A NaN must not pass for a small difference.
+        parity.max_abs = apart.fold(parity.max_abs, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
+        let cosine = cosine(reference, candidate);
+        parity.min_cosine = if cosine.is_nan() { -1.0 } else { parity.min_cosine.min(cosine) };
+        Ok(())
+    }
+
+    /// What was found. Fails where there were no rows.
+    pub fn parity(self) -> Result<Parity> {
+        if self.parity.rows == 0 {
             return Err(Error::bad_input("there is nothing to compare"));
         }
-        parity.agreement = agreed.map(|agreed| agreed as f64 / parity.rows as f64);
-        Ok(parity)
+        let agreement = self.agreed.map(|agreed| agreed as f64 / self.parity.rows as f64);
+        Ok(Parity { agreement, ..self.parity })
     }
 }
 

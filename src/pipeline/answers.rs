@@ -2,18 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::assembly::{Assembly, Made, remove};
+use super::compared::{Candidate, Reference, Workload};
 use super::fitting::{BUILT_IN, Fitting, probes};
-use super::memo::{self, Step};
 use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits};
 use crate::answer;
 use crate::back::onnx;
-use crate::bundle::{self, Accuracy, GateEntry};
+use crate::bundle::{self, GateEntry};
 use crate::checkpoint::json;
 use crate::error::{Error, Result};
-use crate::eval::{Example, Gate, Golden, PROBES, Parity, Score, Truth, read_examples};
+use crate::eval::{Example, Gate, Golden, read_examples};
 use crate::passes::Manager;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
@@ -30,21 +28,6 @@ pub struct Judge {
     fitting: Fitting,
     golden: Option<(String, Golden, Gate)>,
     strict: bool,
-}
-
-/// The FP32 engine that the others are held against.
-struct Reference {
-    name: String,
-    onnx: PathBuf,
-    answers: Answers,
-}
-
-/// What an engine answers.
-struct Answers {
-    /// The first output's rows, text after text.
-    rows: Vec<Vec<f32>>,
-    /// Elements of any output that are NaN or infinite, on the built-in texts.
-    odd: usize,
 }
 
 impl Judge {
@@ -105,191 +88,127 @@ impl Judge {
         &self.classes
     }
 
-    /// Checks every engine and enters what was found. Fails where a bound is missed.
+    /// Checks every engine and enters what was found. Fails where a bound is missed, or was asked for and cannot be
+    /// checked here.
     pub(super) fn judge(&self, assembly: &mut Assembly) -> Result<()> {
-        let steps = (assembly.made.len() + 1) * self.texts.len();
-        assembly.observer.begin_texts("checking answers", steps as u64);
-        let reference = self.reference(assembly)?;
+        let workload = Workload::new(&self.encoder, &self.classes, &self.texts, self.texts_name != BUILT_IN)?;
+        assembly.observer.begin_texts("checking answers", (assembly.made.len() * workload.steps()) as u64);
+        let (name, onnx, runtime) = self.reference(assembly)?;
+        let mut reference = Reference::new(name, &onnx, runtime);
         let mut made = std::mem::take(&mut assembly.made);
         for engine in &mut made {
-            engine.entry.gates =
-                self.gates(engine, &reference, assembly).map_err(|e| e.at(format!("engine {}", engine.entry.name)))?;
+            engine.entry.gates = self
+                .gates(engine, &workload, &mut reference, assembly)
+                .map_err(|e| e.at(format!("engine {}", engine.entry.name)))?;
             if engine.entry.runtime.runs_plans() {
                 remove(&engine.onnx)?;
             }
         }
-        if !made.iter().any(|engine| engine.onnx == reference.onnx) {
+        if !made.iter().any(|engine| engine.onnx == reference.onnx()) {
             let dir = assembly.stage.path(REFERENCE);
             std::fs::remove_dir_all(&dir).map_err(|e| Error::io("removing", &dir, &e))?;
         }
-        let line = format!("{} texts of {}, each engine against {}", self.texts.len(), self.texts_name, reference.name);
-        assembly.observer.done(&line);
+        let (texts, of) = (self.texts.len(), &self.texts_name);
+        assembly.observer.done(&format!("{texts} texts of {of}, each engine against {}", reference.name()));
         tell(&made, assembly.observer);
         let missed = missed(&made);
         assembly.made = made;
         missed
     }
 
-    /// One of the bundle's FP32 engines, or one made for the purpose.
-    fn reference(&self, assembly: &Assembly) -> Result<Reference> {
+    /// One of the bundle's FP32 engines, or one made for the purpose: its name, its file and what runs it.
+    fn reference(&self, assembly: &Assembly) -> Result<(String, PathBuf, Runtime)> {
         let target = if runtime::available(Runtime::Ort).is_ok() { Target::OrtCpu } else { Target::Tract };
         let runtime = Runtime::of(&target);
         let model = assembly.model;
         let whole = model.trained.is_none();
         let serves = |made: &&Made| whole && made.entry.runtime == runtime && made.entry.precision == Precision::Fp32;
-        let (name, onnx) = match assembly.made.iter().find(serves) {
-            Some(made) => (made.entry.name.clone(), made.onnx.clone()),
-            None => {
-                let trained = model.trained.as_ref().unwrap_or(&model.graph);
-                let graph = compile(trained, &Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
-                let dir = assembly.stage.path(REFERENCE);
-                std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
-                let onnx = dir.join("model.onnx");
-                onnx::write(&graph, &onnx, &|_| {})?;
-                (if whole { format!("{target} fp32") } else { format!("the trained model, {target} fp32") }, onnx)
-            }
-        };
-        Ok(Reference { answers: self.answers(&name, &onnx, runtime, assembly)?, name, onnx })
+        if let Some(made) = assembly.made.iter().find(serves) {
+            return Ok((made.entry.name.clone(), made.onnx.clone(), runtime));
+        }
+        let trained = model.trained.as_ref().unwrap_or(&model.graph);
+        let graph = compile(trained, &Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
+        let dir = assembly.stage.path(REFERENCE);
+        std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
+        let onnx = dir.join("model.onnx");
+        onnx::write(&graph, &onnx, &|_| {})?;
+        let name = if whole { format!("{target} fp32") } else { format!("the trained model, {target} fp32") };
+        Ok((name, onnx, runtime))
     }
 
-    fn gates(&self, made: &Made, reference: &Reference, assembly: &Assembly) -> Result<Vec<GateEntry>> {
+    fn gates(
+        &self,
+        made: &Made,
+        workload: &Workload,
+        reference: &mut Reference,
+        assembly: &Assembly,
+    ) -> Result<Vec<GateEntry>> {
         let mut gates = Vec::new();
-        // A plan needs its GPU, and a page its browser. The ONNX file, in the same operations and precision, runs on the
-        // CPU.
+        // A plan needs its GPU, and a page its browser. The ONNX file runs the same operations on the CPU.
         let (runtime, ran_by) = match made.entry.runtime {
             plans if plans.runs_plans() => (Runtime::Ort, format!("the plan's ONNX on {}", Runtime::Ort)),
             Runtime::Web => (Runtime::Ort, format!("the same file on {}", Runtime::Ort)),
             runtime => (runtime, runtime.to_string()),
         };
-        let entry = |against: &str, on: &str, rows, ran_by: &str, checks, accuracy| GateEntry {
-            against: against.to_owned(),
-            on: on.to_owned(),
-            rows,
-            ran_by: ran_by.to_owned(),
-            checks,
-            accuracy,
-        };
         if let Err(e) = runtime::available(runtime) {
-            if self.strict {
-                return Err(e);
-            }
-            assembly.observer.advance(self.texts.len() as u64);
-            return Ok(vec![entry(&reference.name, &self.texts_name, 0, e.message(), Vec::new(), None)]);
+            assembly.observer.advance(workload.steps() as u64);
+            return self.unchecked(made, reference.name(), e);
         }
         if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
             let mut engine = runtime::open_apart(runtime, &made.onnx, Options::default(), &[])?;
             let parity = golden.compare_answers(&mut *engine, self.classes.reading)?;
-            gates.push(entry("golden", name, parity.rows, &ran_by, gate.check(&parity, None), None));
+            gates.push(GateEntry {
+                against: "golden".to_owned(),
+                on: name.clone(),
+                rows: parity.rows,
+                batch: None,
+                ran_by: ran_by.clone(),
+                checks: gate.check(&parity, None),
+                accuracy: None,
+            });
         }
-        if made.onnx != reference.onnx {
-            let found = self.answers(&made.entry.name, &made.onnx, runtime, assembly)?;
-            let pairs = reference.answers.rows.iter().zip(&found.rows);
-            let pairs = pairs.map(|(expected, found)| (expected.as_slice(), found.as_slice()));
-            let mut parity = Parity::of_answers(pairs, self.classes.reading)?;
-            parity.non_finite += found.odd;
-            let accuracy = self.accuracy(&reference.answers.rows).zip(self.accuracy(&found.rows));
-            let accuracy = accuracy.map(|(reference, found)| Accuracy { reference, found });
-            let drop = accuracy.map(|share| share.reference - share.found);
-            let gate = default_gate(made.entry.precision, assembly.model).overridden_by(made.spec.gate);
-            let checks = gate.check(&parity, drop);
-            gates.push(entry(&reference.name, &self.texts_name, parity.rows, &ran_by, checks, accuracy));
-        }
+        let (name, onnx, batch) = (made.entry.name.as_str(), made.onnx.as_path(), made.entry.batch());
+        let candidate = Candidate { name, onnx, runtime, batch };
+        let itself = made.onnx == reference.onnx();
+        let compared =
+            workload.compare(reference, &candidate, assembly.memo, assembly.stage.dir(), assembly.observer)?;
+        let drop = compared.accuracy.map(|share| share.reference - share.found);
+        let gate = default_gate(made.entry.precision, assembly.model).overridden_by(made.spec.gate);
+        gates.push(GateEntry {
+            against: if itself { ITSELF.to_owned() } else { reference.name().to_owned() },
+            on: self.texts_name.clone(),
+            rows: compared.rows,
+            batch: Some(batch),
+            ran_by,
+            checks: gate.check_all(&compared.outputs, drop),
+            accuracy: compared.accuracy,
+        });
         Ok(gates)
     }
 
-    /// What a model answers, or answered before.
-    fn answers(&self, name: &str, onnx: &Path, runtime: Runtime, assembly: &Assembly) -> Result<Answers> {
-        let (stage, observer) = (assembly.stage, assembly.observer);
-        let file = stage.path("answers.f32");
-        let from = || {
-            let texts = self.texts.iter().map(|example| self.encoder.encode(&[example]));
-            let probes = self.probed().iter().map(|probe| self.encoder.encode(&[*probe]));
-            let asked = texts.chain(probes).collect::<Result<Vec<_>>>()?;
-            let of = (self.texts.len(), memo::inputs_digest(&asked));
-            Ok((memo::model_digests(onnx)?, runtime, runtime::available(runtime)?, of))
-        };
-        let mut fresh = None;
-        let step = Step { kind: "answers", name, into: stage.dir() };
-        let (told, before): (Told, bool) = assembly.memo.made(step, from, || {
-            let answers = self.ask(onnx, runtime, observer)?;
-            let told = Told { rows: answers.rows.iter().map(Vec::len).collect(), odd: answers.odd };
-            let files = match assembly.memo.is_on() {
-                true => vec![write_rows(&answers.rows, &file)?],
-                false => Vec::new(),
-            };
-            fresh = Some(answers);
-            Ok((told, files))
-        })?;
-        let answers = match fresh {
-            Some(answers) => answers,
-            None => Answers { rows: read_rows(&file, &told.rows)?, odd: told.odd },
-        };
-        if assembly.memo.is_on() {
-            std::fs::remove_file(&file).map_err(|e| Error::io("removing", &file, &e))?;
+    /// What is entered of an engine that nothing here runs. Fails where bounds were asked for, or the build is strict.
+    fn unchecked(&self, made: &Made, reference: &str, why: Error) -> Result<Vec<GateEntry>> {
+        if self.strict {
+            return Err(why);
         }
-        if before {
-            observer.advance(self.texts.len() as u64);
+        if made.spec.gate != Gate::default() {
+            let error = Error::runtime_missing(format!("its gate cannot be checked here: {}", why.message()));
+            return Err(why.hints().iter().fold(error, |error, hint| error.hint(hint.clone())));
         }
-        Ok(answers)
-    }
-
-    /// The built-in texts that are asked beside those that were given.
-    fn probed(&self) -> &'static [&'static str] {
-        if self.texts_name == BUILT_IN { &[] } else { &PROBES }
-    }
-
-    /// Asks one text at a time, so that no answer depends on its neighbours. Of each, the rows of the first output
-    /// count, or the text's vector where there is one.
-    fn ask(&self, onnx: &Path, runtime: Runtime, observer: &dyn Observer) -> Result<Answers> {
-        let mut engine = runtime::open_apart(runtime, onnx, Options::default(), &[])?;
-        let mut rows = Vec::with_capacity(self.texts.len());
-        for example in &self.texts {
-            let outputs = engine.run(&self.encoder.encode(&[example])?)?;
-            let vector = outputs.iter().find(|(name, _)| name == "sentence_embedding").or(outputs.first());
-            let found = vector.and_then(|(_, tensor)| tensor.rows());
-            rows.extend(found.ok_or_else(|| Error::bad_input("the engine gives no floats"))?.map(<[f32]>::to_vec));
-            observer.advance(1);
-        }
-        let mut odd = 0;
-        for probe in self.probed() {
-            let outputs = engine.run(&self.encoder.encode(&[*probe])?)?;
-            let elements = outputs.iter().filter_map(|(_, tensor)| tensor.rows()).flatten().flatten();
-            odd += elements.filter(|x| !x.is_finite()).count();
-        }
-        Ok(Answers { rows, odd })
-    }
-
-    /// The share of texts that are answered right, where this is a classifier and all texts have labels.
-    fn accuracy(&self, answers: &[Vec<f32>]) -> Option<f64> {
-        if self.classes.labels.is_empty() || answers.len() != self.texts.len() {
-            return None;
-        }
-        let truths: Vec<&Truth> = self.texts.iter().map(|example| example.truth.as_ref()).collect::<Option<_>>()?;
-        Score::of(self.classes.reading, answers, &truths).accuracy
+        Ok(vec![GateEntry {
+            against: reference.to_owned(),
+            on: self.texts_name.clone(),
+            rows: 0,
+            batch: None,
+            ran_by: why.message().to_owned(),
+            checks: Vec::new(),
+            accuracy: None,
+        }])
     }
 }
 
-/// What is kept of answers beside their numbers.
-#[derive(Serialize, Deserialize)]
-struct Told {
-    /// The length of every row.
-    rows: Vec<usize>,
-    odd: usize,
-}
-
-/// Writes rows one after another.
-fn write_rows(rows: &[Vec<f32>], file: &Path) -> Result<PathBuf> {
-    let bytes: Vec<u8> = rows.iter().flat_map(|row| bytemuck::cast_slice::<f32, u8>(row)).copied().collect();
-    std::fs::write(file, bytes).map_err(|e| Error::io("writing", file, &e))?;
-    Ok(file.to_owned())
-}
-
-/// Reads rows of those lengths.
-fn read_rows(file: &Path, lengths: &[usize]) -> Result<Vec<Vec<f32>>> {
-    let bytes = std::fs::read(file).map_err(|e| Error::io("reading", file, &e))?;
-    let mut values = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
-    Ok(lengths.iter().map(|length| values.by_ref().take(*length).collect()).collect())
-}
+/// What the reference itself is compared with: its outputs for one text at a time.
+const ITSELF: &str = "itself, text by text";
 
 /// The folder of the stage for a reference that is no part of the bundle.
 const REFERENCE: &str = "reference";
@@ -322,7 +241,14 @@ fn tell(made: &[Made], observer: &dyn Observer) {
             match gate.rows {
                 0 => observer.warn(&format!("{name} was NOT CHECKED: {}", gate.ran_by)),
                 _ => {
-                    observer.done(&format!("{name} against {}: {} ({})", gate.against, checks.join(", "), gate.ran_by))
+                    let at_once = gate.batch.filter(|batch| *batch > 1);
+                    let at_once = at_once.map_or_else(String::new, |batch| format!(", {batch} texts at once"));
+                    observer.done(&format!(
+                        "{name} against {}: {} ({}{at_once})",
+                        gate.against,
+                        checks.join(", "),
+                        gate.ran_by
+                    ))
                 }
             }
         }

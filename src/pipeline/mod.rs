@@ -6,6 +6,7 @@ mod assembly;
 mod calibrator;
 mod carried;
 mod classes;
+mod compared;
 mod cut;
 mod fitting;
 mod formats;

@@ -14,7 +14,10 @@ pub const JSON: &str = "prune.json";
 pub fn lost(gate: &GateEntry) -> Option<f64> {
     match gate.accuracy {
         Some(accuracy) => Some(accuracy.reference - accuracy.found),
-        None => gate.checks.iter().find(|check| check.measure == "agreement").map(|check| 1.0 - check.found),
+        None => {
+            let agreements = gate.checks.iter().filter(|check| check.measure == "agreement");
+            agreements.map(|check| 1.0 - check.found).reduce(f64::max)
+        }
     }
 }
 

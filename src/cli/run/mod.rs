@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{Screen, VouchArgs, WindowArgs};
 use crate::answer::{Aggregation, Answered, Answerer, Options, Settings};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::pipeline::Observer;
 use crate::runtime::{self, TextInput};
@@ -30,7 +30,7 @@ Examples:
   kilnc run ner.kiln --text \"Angela Merkel was born in Hamburg\" --aggregation first
   kilnc run bert.kiln --text \"the [MASK] is slow\"
   echo \"one text on each line\" | kilnc run sections.kiln
-  kilnc run sections.kiln --jsonl texts.jsonl -o answers.jsonl --batch 16
+  kilnc run sections.kiln --jsonl texts.jsonl -o answers.jsonl
   kilnc run sections.kiln --key release.pem.pub --text \"a mail server\"
   kilnc run base.onnx --onnx-adapter sections-lora.onnx_adapter --tokenizer checkpoint/tokenizer.json \\
       --labels labels.json --text \"chess engine\"
@@ -85,7 +85,7 @@ struct AnswerArgs {
     no_answer: Option<bool>,
     #[command(flatten)]
     windows: WindowArgs,
-    /// How many windows are run together; 1, if not given, and 16 with --jsonl.
+    /// How many windows are run together; with --jsonl, as many as the engine was checked with, else 1, if not given.
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
 }
@@ -137,19 +137,20 @@ struct Line {
 pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let threads = args.threads.map_or_else(runtime::Options::default, |threads| runtime::Options { threads });
     let claimed = args.lines.claim(&args.bundle)?;
-    let options = args.answers.options(if claimed.is_some() { 16 } else { 1 });
     let fits = |task| args.check(task);
     crate::bundle::archive::refuse(&args.bundle)?;
     let mut model = match args.bundle.is_file() {
         true => {
             args.vouch.refuse()?;
+            let options = args.answers.options(1);
             args.model.open(&args.bundle, args.task.unwrap_or(Task::TextClassification), threads, options, &fits)?
         }
         false => {
             args.model.refuse()?;
             let bundle = Bundle::open(&args.bundle)?;
             args.vouch.check(&bundle, screen)?;
-            model::open_bundle(&bundle, args.engine.as_deref(), threads, options, &fits, screen)?
+            let options = |entry: &EngineEntry| args.answers.options(if claimed.is_some() { entry.batch() } else { 1 });
+            model::open_bundle(&bundle, args.engine.as_deref(), threads, &options, &fits, screen)?
         }
     };
     match claimed {

@@ -6,9 +6,10 @@ use clap::Args;
 
 use super::super::Screen;
 use crate::answer::{Answerer, Model, Options};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, EngineEntry};
 use crate::checkpoint::json;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
+use crate::pipeline::Observer;
 use crate::runtime::{self, Classes, Reading, Runtime, TextEncoder};
 use crate::task::Task;
 
@@ -20,7 +21,7 @@ pub(super) fn open_bundle(
     bundle: &Bundle,
     engine: Option<&str>,
     threads: runtime::Options,
-    options: Options,
+    options: &dyn Fn(&EngineEntry) -> Options,
     fits: Fits,
     screen: &Screen,
 ) -> Result<Answerer> {
@@ -28,6 +29,18 @@ pub(super) fn open_bundle(
     let (entry, why) = bundle.choose(engine)?;
     if engine.is_none() {
         screen.note(format!("engine {} on {}, {why}", entry.name, entry.runtime));
+    }
+    let options = options(entry);
+    if !entry.is_checked() {
+        let why = entry.gates.iter().map(|gate| gate.ran_by.as_str()).collect::<Vec<_>>().join("; ");
+        screen.warn(&format!("{} was never checked: {}", entry.name, printable(&why)));
+    }
+    if options.batch > 1 && entry.batch() == 1 {
+        screen.warn(&format!(
+            "{} finds the ranges of its activations in each batch, and was checked with one text at a time: in batches \
+             of {} an answer depends on the other texts",
+            entry.name, options.batch
+        ));
     }
     Answerer::open(bundle, entry, threads, options)
 }

@@ -1,0 +1,237 @@
+//! Compares every output of two engines, text by text, and holds none of them.
+
+use serde::{Deserialize, Serialize};
+
+use super::parity::Tally;
+use super::{Check, Gate, Parity};
+use crate::error::{Error, Result, printable};
+use crate::runtime::{Elements, Named, Reading, Tensor};
+
+/// The numbers of one output that belong to one text: `rows` of `width`. What is computed for padding is left out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextOutput {
+    /// The output's name.
+    pub name: String,
+    /// How long a row is.
+    pub width: usize,
+    /// All rows, one after another.
+    pub values: Vec<f32>,
+}
+
+impl TextOutput {
+    /// The rows, each of `width` numbers.
+    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.values.chunks(self.width.max(1))
+    }
+
+    /// How many numbers are NaN or infinite.
+    pub fn non_finite(&self) -> usize {
+        self.values.iter().filter(|x| !x.is_finite()).count()
+    }
+}
+
+/// What a run gave for each of its texts: outputs `[batch, …]`, of which `attention_mask [batch, tokens]` says which
+/// tokens are real. An output `[batch, tokens]` is one row of its text, `[batch, tokens, n]` a row for each token, any
+/// other `[batch, n]` one row.
+///
+/// Fails where an output holds no floats, or is not of the batch.
+pub fn per_text(inputs: &Named, outputs: &Named) -> Result<Vec<Vec<TextOutput>>> {
+    let mask = inputs.iter().find(|(name, _)| name == "attention_mask").map(|(_, tensor)| tensor);
+    let batch = inputs.iter().find_map(|(_, tensor)| tensor.shape.first()).copied().unwrap_or(1);
+    (0..batch).map(|text| outputs.iter().map(|(name, tensor)| of_text(name, tensor, mask, text)).collect()).collect()
+}
+
+/// One output of one text of a batch.
+fn of_text(name: &str, tensor: &Tensor, mask: Option<&Tensor>, text: usize) -> Result<TextOutput> {
+    let shape = &tensor.shape;
+    let unreadable = || Error::bad_input(format!("the output `{}` has the shape {shape:?}", printable(name)));
+    let Elements::F32(values) = &tensor.elements else {
+        return Err(Error::bad_input(format!("the output `{}` holds no floats", printable(name))));
+    };
+    let each: usize = shape.get(1..).unwrap_or_default().iter().product();
+    let values = values.get(text * each..(text + 1) * each).ok_or_else(unreadable)?;
+    let width = shape.get(1..).and_then(<[usize]>::last).copied().unwrap_or(1).max(1);
+    let real = |tokens: &Tensor| -> Option<Vec<bool>> {
+        let Elements::I64(mask) = &tokens.elements else { return None };
+        let length = tokens.shape.get(1).copied()?;
+        Some(mask.get(text * length..(text + 1) * length)?.iter().map(|m| *m != 0).collect())
+    };
+    let per_token = mask.filter(|mask| match shape.as_slice() {
+        // A classifier can have as many labels as a text has tokens.
+        [_, _] => shape == &mask.shape && name != LOGITS,
+        _ => shape.starts_with(&mask.shape),
+    });
+    let values = match per_token.and_then(real) {
+        None => values.to_vec(),
+        Some(real) if shape.len() == 2 => {
+            return Ok(TextOutput::new(
+                name,
+                None,
+                real.iter().zip(values).filter(|(real, _)| **real).map(|(_, v)| *v),
+            ));
+        }
+        Some(real) => {
+            let rows = real.iter().zip(values.chunks(each.max(1) / real.len().max(1)));
+            rows.filter(|(real, _)| **real).flat_map(|(_, row)| row).copied().collect()
+        }
+    };
+    Ok(TextOutput::new(name, Some(width), values))
+}
+
+impl TextOutput {
+    fn new(name: &str, width: Option<usize>, values: impl IntoIterator<Item = f32>) -> TextOutput {
+        let values: Vec<f32> = values.into_iter().collect();
+        TextOutput { name: name.to_owned(), width: width.unwrap_or(values.len()), values }
+    }
+}
+
+/// The output of classifiers, `[batch, classes]`, and of taggers, `[batch, tokens, classes]`.
+const LOGITS: &str = "logits";
+
+/// How far one output of an engine is from the reference's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutputParity {
+    /// The output's name.
+    pub output: String,
+    /// What was found.
+    pub parity: Parity,
+}
+
+/// Outputs of a candidate beside those of a reference, on one text after another.
+pub struct Comparison {
+    reading: Reading,
+    outputs: Vec<(String, Tally)>,
+}
+
+impl Comparison {
+    /// With no texts yet. `reading` says which rows of logits say the same.
+    pub fn new(reading: Reading) -> Comparison {
+        Comparison { reading, outputs: Vec::new() }
+    }
+
+    /// Compares all outputs that one text has. Fails where the candidate lacks one of the reference's, or has rows of
+    /// another length.
+    pub fn add(&mut self, reference: &[TextOutput], candidate: &[TextOutput]) -> Result<()> {
+        let answer = answer(reference).map(|output| output.name.as_str());
+        for expected in reference {
+            let found = candidate
+                .iter()
+                .find(|found| found.name == expected.name)
+                .ok_or_else(|| Error::bad_input(format!("the engine gives no `{}`", printable(&expected.name))))?;
+            if (found.width, found.values.len()) != (expected.width, expected.values.len()) {
+                return Err(Error::bad_input(format!(
+                    "`{}` has {} numbers of a text, the reference {}",
+                    printable(&expected.name),
+                    found.values.len(),
+                    expected.values.len()
+                )));
+            }
+            let tally = match self.outputs.iter_mut().position(|(name, _)| *name == expected.name) {
+                Some(at) => self.outputs.get_mut(at),
+                None => {
+                    let says = says(&expected.name) || answer == Some(&expected.name);
+                    self.outputs.push((expected.name.clone(), Tally::new(says.then_some(self.reading))));
+                    self.outputs.last_mut()
+                }
+            };
+            if let Some((_, tally)) = tally {
+                expected.rows().zip(found.rows()).try_for_each(|(a, b)| tally.add(a, b))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was found of each output, in the reference's order. Fails where nothing was compared.
+    pub fn finish(self) -> Result<Vec<OutputParity>> {
+        if self.outputs.is_empty() {
+            return Err(Error::bad_input("there is nothing to compare"));
+        }
+        let of = |(output, tally): (String, Tally)| Ok(OutputParity { output, parity: tally.parity()? });
+        self.outputs.into_iter().map(of).collect()
+    }
+}
+
+/// The output that a task reads first: a text's vector where there is one, else the first.
+pub fn answer(outputs: &[TextOutput]) -> Option<&TextOutput> {
+    outputs.iter().find(|output| output.name == "sentence_embedding").or(outputs.first())
+}
+
+/// Whether the rows of an output say something by their largest number: logits of classes, tokens, or places.
+fn says(output: &str) -> bool {
+    output.ends_with(LOGITS)
+}
+
+impl Gate {
+    /// Checks every output against the bounds; the loss of accuracy belongs to all of them.
+    pub fn check_all(&self, outputs: &[OutputParity], accuracy_drop: Option<f64>) -> Vec<Check> {
+        let alone = outputs.len() == 1;
+        let mut checks = Vec::new();
+        for (i, OutputParity { output, parity }) in outputs.iter().enumerate() {
+            let drop = accuracy_drop.filter(|_| i == 0);
+            // Where texts have labels, only the bound on accuracy itself stands for accuracy.
+            let gate = if accuracy_drop.is_some() && i > 0 { Gate { accuracy_drop: None, ..*self } } else { *self };
+            let found = gate.check(parity, drop).into_iter();
+            checks.extend(found.map(|check| Check { output: (!alone).then(|| output.clone()), ..check }));
+        }
+        checks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(shape: [usize; 2], mask: &[i64]) -> Named {
+        let tensor = Tensor { shape: shape.to_vec(), elements: Elements::I64(mask.to_vec()) };
+        vec![("input_ids".to_owned(), tensor.clone()), ("attention_mask".to_owned(), tensor)]
+    }
+
+    fn output(name: &str, shape: &[usize]) -> (String, Tensor) {
+        let values = (0..shape.iter().product()).map(|i| i as f32).collect();
+        (name.to_owned(), Tensor { shape: shape.to_vec(), elements: Elements::F32(values) })
+    }
+
+    #[test]
+    fn padding_on_either_side_is_left_out() {
+        let inputs = ids([2, 3], &[1, 1, 0, 0, 0, 1]);
+        let outputs = vec![output("start_logits", &[2, 3]), output("logits", &[2, 3, 2]), output("pooled", &[2, 4])];
+        let texts = per_text(&inputs, &outputs).unwrap();
+        let values = |text: usize| texts[text].iter().map(|output| (output.width, output.values.clone()));
+        let first = [(2, vec![0.0, 1.0]), (2, vec![0.0, 1.0, 2.0, 3.0]), (4, vec![0.0, 1.0, 2.0, 3.0])];
+        let second = [(1, vec![5.0]), (2, vec![10.0, 11.0]), (4, vec![4.0, 5.0, 6.0, 7.0])];
+        assert_eq!(values(0).collect::<Vec<_>>(), first);
+        assert_eq!(values(1).collect::<Vec<_>>(), second);
+    }
+
+    #[test]
+    fn labels_as_many_as_tokens_are_labels() {
+        let texts = per_text(&ids([1, 3], &[1, 1, 0]), &vec![output("logits", &[1, 3])]).unwrap();
+        assert_eq!(texts[0][0].values, [0.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn every_output_is_compared_and_a_missing_one_is_named() {
+        let text = |end: f32| -> Vec<TextOutput> {
+            let start = TextOutput::new("start_logits", None, [1.0, 2.0]);
+            vec![start, TextOutput::new("end_logits", None, [3.0, end])]
+        };
+        let mut comparison = Comparison::new(Reading::OneLabel);
+        comparison.add(&text(1.0), &text(4.0)).unwrap();
+        let error = comparison.add(&text(1.0), &text(1.0)[..1]).unwrap_err();
+        assert_eq!(error.message(), "the engine gives no `end_logits`");
+        let found = comparison.finish().unwrap();
+        let gate: Gate = "agreement=1,max_abs=1".parse().unwrap();
+        let missed = gate.check_all(&found, None).into_iter().filter(|check| !check.passed);
+        let missed: Vec<String> = missed.map(|check| check.to_string()).collect();
+        assert_eq!(missed, ["end_logits agreement 0 (≥ 1)", "end_logits max_abs 3 (≤ 1)"]);
+    }
+
+    #[test]
+    fn hidden_states_say_nothing_by_their_largest_number() {
+        let text = [TextOutput::new("logits", None, [1.0, 2.0]), TextOutput::new("last_hidden_state", None, [1.0])];
+        let mut comparison = Comparison::new(Reading::OneLabel);
+        comparison.add(&text, &text).unwrap();
+        let agreements: Vec<_> = comparison.finish().unwrap().into_iter().map(|of| of.parity.agreement).collect();
+        assert_eq!(agreements, [Some(1.0), None]);
+    }
+}
