@@ -24,6 +24,5 @@ pub use golden::Golden;
 pub use masks::{Guess, MaskScore};
 pub use parity::Parity;
 pub use probes::PROBES;
-pub use rows::Lines;
 pub use score::Score;
 pub use spans::{Part, SpanScore};
