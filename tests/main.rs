@@ -22,6 +22,7 @@ mod compile;
 mod corpus;
 mod eval;
 mod families;
+mod files;
 mod graphs;
 mod main_job;
 mod merge;

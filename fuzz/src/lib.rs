@@ -190,6 +190,8 @@ pub fn texts(bytes: &[u8]) {
             match example.truth {
                 Some(Truth::Classes(found)) => assert!(found.iter().all(|class| *class < 2) && found.is_sorted()),
                 Some(Truth::Numbers(found)) => assert!(found.len() == 2 && found.iter().all(|n| n.is_finite())),
+                // No two labels have one name.
+                Some(Truth::Names(found)) => panic!("{found:?}"),
                 None => {}
             }
         }

@@ -132,7 +132,9 @@ fn adapt(source: &Source) -> Result<Adapted> {
         merged.push(hub::add(&mut state, adapter, &mut inserted)?);
     }
     if inserted.labels.is_some() {
-        checkpoint.common.id2label = inserted.labels.take();
+        let labels = inserted.labels.take().into_iter().flatten();
+        checkpoint.common.id2label = Some(labels.map(|(number, label)| (number, Some(label))).collect());
+        checkpoint.common.label2id = None;
     }
     adapted::grow(&mut checkpoint, &base, &mut state, &merged)?;
     let task = source.task.or_else(|| adapted::task(&state, &merged));
