@@ -19,6 +19,7 @@ mod bundle;
 mod cache;
 mod calibrated;
 mod compile;
+mod configurations;
 mod corpus;
 mod eval;
 mod families;
