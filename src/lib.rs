@@ -13,6 +13,7 @@
 //!
 //! [`pipeline`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.
 //! [`settings`] are what a bundle says of how texts are asked.
+//! [`textfile`] reads files that people write.
 //! [`vocabulary`] cuts a tokenizer down to what a corpus uses, [`output`] puts files in place safely, [`cache`] keeps what was
 //! made by its content, [`observer`] hears of progress, [`child`] runs parts in processes of their own.
 #![warn(missing_docs)]
@@ -48,6 +49,7 @@ pub mod settings;
 pub mod shapes;
 pub mod target;
 pub mod task;
+pub mod textfile;
 pub mod tune;
 pub mod verify;
 pub mod vocabulary;

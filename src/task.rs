@@ -36,18 +36,20 @@ impl Task {
         Task::SentenceSimilarity,
     ];
 
-    /// The task of a class of `transformers`, by the end of its name.
+    /// The task of a class of `transformers`, by the end of its name. Whether it is built is known to its family.
     pub fn of_architecture(name: &str) -> Option<Task> {
-        const ENDINGS: [(&str, Task); 7] = [
+        const ENDINGS: [(&str, Task); 6] = [
             ("ForSequenceClassification", Task::TextClassification),
             ("ForTokenClassification", Task::TokenClassification),
             ("ForQuestionAnswering", Task::QuestionAnswering),
             ("ForQuestionAnsweringSimple", Task::QuestionAnswering),
             ("ForMaskedLM", Task::FillMask),
-            ("ForPreTraining", Task::FeatureExtraction),
             ("Model", Task::FeatureExtraction),
         ];
-        ENDINGS.into_iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, task)| task)
+        // These end like the bare encoder, and have heads.
+        const OTHERS: [&str; 2] = ["LMHeadModel", "AdapterModel"];
+        let known = ENDINGS.into_iter().find(|(ending, _)| name.ends_with(ending));
+        known.filter(|_| !OTHERS.iter().any(|other| name.ends_with(other))).map(|(_, task)| task)
     }
 
     /// The task of one of PEFT's types, if it is one of those here that need a head.

@@ -158,7 +158,12 @@ fn every_reader_of_a_checkpoint_ends_with_code_2_and_writes_nothing() {
 #[test]
 fn every_reader_of_a_recipe_ends_with_code_2_and_writes_nothing() {
     let cases = [
-        ("labels.json", "[\"a\", \"a\", \"b\"]", "labels = \"labels.json\"", "error: the label `aa` stands twice"),
+        (
+            "labels.json",
+            "[\"a\", null, \"b\"]",
+            "labels = \"labels.json\"",
+            "error: the label 1 is null, expected a text or a number\n  in labels.json\n",
+        ),
         (
             "t.jsonl",
             "{\"text\": \"a\"}\nno\n",

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 
-use kilnc::answer::lines::check_lines;
+use kilnc::answer::lines::{OnError, check_lines};
 use kilnc::arch::{self, FAMILIES};
 use kilnc::bundle::runtimes::{self, Found};
 use kilnc::bundle::signing::{self, PublicKey};
@@ -179,7 +179,9 @@ pub fn recipe(bytes: &[u8]) {
 /// Labelled texts of every task, and texts to answer. None of those that are read is empty or has a label of its own.
 pub fn texts(bytes: &[u8]) {
     for task in Task::ALL {
-        judged(check_lines(bytes, "t.jsonl", task));
+        for on_error in [OnError::Fail, OnError::Skip, OnError::Empty] {
+            judged(check_lines(bytes, "t.jsonl", task, on_error));
+        }
     }
     for reading in [Reading::OneLabel, Reading::ManyLabels, Reading::Numbers] {
         let classes = Classes { labels: ["web", "mail"].map(str::to_owned).to_vec(), reading };
@@ -188,6 +190,8 @@ pub fn texts(bytes: &[u8]) {
             match example.truth {
                 Some(Truth::Classes(found)) => assert!(found.iter().all(|class| *class < 2) && found.is_sorted()),
                 Some(Truth::Numbers(found)) => assert!(found.len() == 2 && found.iter().all(|n| n.is_finite())),
+                // No two labels have one name.
+                Some(Truth::Names(found)) => panic!("{found:?}"),
                 None => {}
             }
         }

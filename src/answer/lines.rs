@@ -2,19 +2,61 @@
 //!
 //! A line is an object with `text`, and `text_pair` for a pair; or with `question` and `context`. What it has as `id` is
 //! given back with its answer; other fields are passed over. The answer to each line stands on a line of its own, in
-//! the order of the texts.
+//! the order of the texts. What becomes of a line that cannot be answered is said by [`OnError`].
 
+use std::fmt;
 use std::io::{Read, Write};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Answered, Answerer, Watch, check};
 use crate::checkpoint::json;
-use crate::error::{Error, Result};
-use crate::eval::Lines;
+use crate::error::{Error, Kind, Result, nearest, printable};
 use crate::runtime::TextInput;
 use crate::task::Task;
+use crate::textfile::{Line as TextLine, Lines};
+
+/// What becomes of a line that cannot be answered: one that is no JSON, has no text or a blank one, or one that the task
+/// cannot do with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// It is an error, and nothing is answered. Blank lines are passed over.
+    #[default]
+    Fail,
+    /// It is left out. Blank lines are passed over.
+    Skip,
+    /// Its answer is `{"error": …}`, with its `id` where it has one; blank lines have such an answer too, so that every
+    /// line of the answers belongs to the line of the texts with the same number.
+    Empty,
+}
+
+impl OnError {
+    const ALL: [(&str, OnError); 3] = [("fail", OnError::Fail), ("skip", OnError::Skip), ("empty", OnError::Empty)];
+}
+
+impl fmt::Display for OnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = OnError::ALL.iter().find(|(_, known)| known == self).map(|(name, _)| *name);
+        f.write_str(name.unwrap_or_default())
+    }
+}
+
+impl FromStr for OnError {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<OnError> {
+        let names = OnError::ALL.map(|(name, _)| name);
+        OnError::ALL.into_iter().find(|(name, _)| *name == text).map(|(_, on_error)| on_error).ok_or_else(|| {
+            let error = Error::bad_input(format!("unknown `{}`; known: {}", printable(text), names.join(", ")));
+            match nearest(text, names) {
+                Some(near) => error.hint(format!("did you mean {near}?")),
+                None => error,
+            }
+        })
+    }
+}
 
 /// What a line must be.
 const LINE: &str =
@@ -28,7 +70,7 @@ const MOST_BYTES: usize = 4 << 20;
 const MOST_TEXTS_OF_VECTORS: usize = 64;
 
 /// What was answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// How many texts.
     pub texts: usize,
@@ -36,6 +78,16 @@ pub struct Summary {
     pub in_windows: usize,
     /// How many of them were cut.
     pub cut: usize,
+    /// How many lines have no answer.
+    #[serde(skip_serializing_if = "is_none")]
+    pub failed: usize,
+    /// The first of them and what is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_failure: Option<String>,
+}
+
+fn is_none(n: &usize) -> bool {
+    *n == 0
 }
 
 #[derive(Deserialize)]
@@ -60,20 +112,53 @@ struct Question {
     pair: Option<String>,
 }
 
+/// What can be read of a line that is no question.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(default)]
+    id: Option<Value>,
+}
+
+/// A line that cannot be answered.
+struct Failure {
+    id: Option<Value>,
+    error: Error,
+}
+
 #[derive(Serialize)]
-struct Told<'a> {
+struct AnswerLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a Value>,
     #[serde(flatten)]
     answered: &'a Answered,
 }
 
+#[derive(Serialize)]
+struct ErrorLine<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Value>,
+    error: &'a str,
+}
+
 impl Question {
-    fn read(place: String, line: &str) -> Result<Question> {
-        if !line.trim_start().starts_with('{') {
-            return Err(Error::bad_input("the line is no object").at(place).hint(LINE));
+    /// Reads a line for a task. A failure has the line's `id`, where that could be read.
+    fn read(line: TextLine, task: Task) -> Result<Question, Failure> {
+        let place = line.place;
+        let failure = |id: Option<Value>, error: Error| Failure { id, error };
+        let text = line.text.map_err(|e| failure(None, e))?;
+        if !text.trim_start().starts_with('{') {
+            let what = if text.trim().is_empty() { "the line is blank" } else { "the line is no object" };
+            return Err(failure(None, Error::bad_input(what).at(place).hint(LINE)));
         }
-        let Line { id, text, text_pair, question, context } = json::parse(line, &place)?;
+        let question = Question::of(&text, &place).map_err(|e| failure(id_of(&text), e))?;
+        match check(task, question.input()) {
+            Ok(()) => Ok(question),
+            Err(e) => Err(failure(question.id, e.at(place))),
+        }
+    }
+
+    fn of(text: &str, place: &str) -> Result<Question> {
+        let Line { id, text, text_pair, question, context } = json::parse(text, place)?;
         let said = match (text, text_pair, question, context) {
             (Some(text), pair, None, None) => Ok((text, pair)),
             (None, None, Some(question), Some(context)) | (Some(context), None, Some(question), None) => {
@@ -85,8 +170,8 @@ impl Question {
             _ => Err("there are two of `text`, `text_pair` and `context` where one is expected"),
         };
         match said {
-            Ok((text, pair)) => Ok(Question { place, id, text, pair }),
-            Err(what) => Err(Error::bad_input(what).at(place).hint(LINE)),
+            Ok((text, pair)) => Ok(Question { place: place.to_owned(), id, text, pair }),
+            Err(what) => Err(Error::bad_input(what).at(place.to_owned()).hint(LINE)),
         }
     }
 
@@ -95,77 +180,168 @@ impl Question {
     }
 }
 
-/// Reads all lines and answers none. Gives how many there are. Fails at the first that is not what the task asks for.
-pub fn check_lines(from: impl Read, file: &str, task: Task) -> Result<u64> {
+/// The `id` of a line, where that can be read.
+fn id_of(line: &str) -> Option<Value> {
+    json::parse(line, "").ok().and_then(|Named { id }| id)
+}
+
+/// Reads all lines and answers none. Gives how many are answered or have an error for an answer. Unless the lines are to
+/// be skipped or have an error, fails at the first that is not what the task asks for.
+pub fn check_lines(from: impl Read, file: &str, task: Task, on_error: OnError) -> Result<u64> {
     let mut lines = Lines::of(from);
     let mut count = 0;
-    while let Some(question) = next(&mut lines, file, task)? {
-        drop(question);
-        count += 1;
+    while let Some(item) = next(&mut lines, file, task, on_error)? {
+        count += u64::from(item.is_ok() || on_error == OnError::Empty);
     }
     match count {
-        0 => Err(Error::bad_input(format!("{file} holds no texts")).hint(LINE)),
+        0 => Err(no_texts(file)),
         _ => Ok(count),
     }
 }
 
+fn no_texts(file: &str) -> Error {
+    Error::bad_input(format!("{file} holds no texts")).hint(LINE)
+}
+
 /// Answers every line of `from`, which messages call `file`, into `to`. Some thousand texts are held in memory at a time;
-/// among them, those of like length are run together. `advance` hears of every text that was answered. Fails at the
-/// first line that is not what the task asks for, and names it; what was answered before it may have been written.
+/// among them, those of like length are run together. `advance` hears of every text that was answered. Unless `on_error`
+/// says otherwise, fails at the first line that is not what the task asks for, and names it; what was answered before it
+/// may have been written.
 pub fn answer_lines(
     model: &mut Answerer,
     from: impl Read,
     file: &str,
     to: &mut dyn Write,
+    on_error: OnError,
     advance: &dyn Fn(u64),
 ) -> Result<Summary> {
     let mut lines = Lines::of(from);
     let mut summary = Summary::default();
     loop {
-        let questions = chunk(&mut lines, file, model.task())?;
-        if questions.is_empty() {
+        let mut items = chunk(&mut lines, file, model.task(), on_error)?;
+        if items.is_empty() {
             break;
         }
-        let inputs: Vec<TextInput> = questions.iter().map(Question::input).collect();
-        let place = |number: usize| questions.get(number).map(|question| question.place.clone());
-        let answers = model.answer_watched(&inputs, &Watch { place: &place, done: &|_| advance(1) })?;
-        for (question, answered) in questions.iter().zip(&answers) {
-            write(to, &Told { id: question.id.as_ref(), answered })?;
-            summary.texts += 1;
-            summary.in_windows += usize::from(answered.windows > 1);
-            summary.cut += usize::from(answered.tokens_cut > 0);
+        let answers = match answer(model, &items, advance) {
+            Err(e) if on_error != OnError::Fail && e.kind() == Kind::BadInput => {
+                // What is wrong with a text is found by looking at each; if nothing is, the engine failed.
+                if !find_failures(model, &mut items) {
+                    return Err(e);
+                }
+                answer(model, &items, advance)?
+            }
+            answers => answers?,
+        };
+        let mut answers = answers.iter();
+        for item in &items {
+            match item {
+                Ok(question) => {
+                    let answered = answers.next().ok_or_else(|| Error::bug("a text was not answered"))?;
+                    write(to, &AnswerLine { id: question.id.as_ref(), answered })?;
+                    summary.texts += 1;
+                    summary.in_windows += usize::from(answered.windows > 1);
+                    summary.cut += usize::from(answered.tokens_cut > 0);
+                }
+                Err(failure) => {
+                    let error = failure.told();
+                    if on_error == OnError::Empty {
+                        write(to, &ErrorLine { id: failure.id.as_ref(), error: &error })?;
+                        advance(1);
+                    }
+                    summary.failed += 1;
+                    summary.first_failure.get_or_insert(error);
+                }
+            }
         }
     }
-    match summary.texts {
-        0 => Err(Error::bad_input(format!("{file} holds no texts")).hint(LINE)),
+    match (summary.texts, &summary.first_failure) {
+        (0, None) => Err(no_texts(file)),
+        (0, Some(first)) if on_error == OnError::Skip => Err(Error::bad_input(format!(
+            "{file}: none of {} lines can be answered; the first: {first}",
+            summary.failed
+        ))),
         _ => Ok(summary),
     }
 }
 
-fn next<R: Read>(lines: &mut Lines<R>, file: &str, task: Task) -> Result<Option<Question>> {
-    let Some((place, line)) = lines.read(file)? else { return Ok(None) };
-    let question = Question::read(place, &line)?;
-    check(task, question.input()).map_err(|e| e.at(question.place.clone()))?;
-    Ok(Some(question))
+/// The answers to those of the lines that are questions, in their order.
+fn answer(model: &mut Answerer, items: &[Result<Question, Failure>], advance: &dyn Fn(u64)) -> Result<Vec<Answered>> {
+    let questions: Vec<&Question> = items.iter().filter_map(|item| item.as_ref().ok()).collect();
+    if questions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let inputs: Vec<TextInput> = questions.iter().map(|question| question.input()).collect();
+    let place = |number: usize| questions.get(number).map(|question| question.place.clone());
+    model.answer_watched(&inputs, &Watch { place: &place, done: &|_| advance(1) })
+}
+
+/// Puts failures in the place of questions that the model's tokenizer or task cannot do with. Says whether there are any.
+fn find_failures(model: &Answerer, items: &mut [Result<Question, Failure>]) -> bool {
+    let mut found = false;
+    for item in items {
+        let Ok(question) = item else { continue };
+        if let Err(e) = model.check_text(question.input()) {
+            let error = e.at(question.place.clone());
+            *item = Err(Failure { id: question.id.take(), error });
+            found = true;
+        }
+    }
+    found
+}
+
+impl Failure {
+    /// The message with its place, on one line.
+    fn told(&self) -> String {
+        match self.error.locations() {
+            [] => self.error.message().to_owned(),
+            places => format!("{}: {}", places.join(": "), self.error.message()),
+        }
+    }
+}
+
+/// The next line that is a question, or that is to have an error for an answer or to be counted.
+fn next<R: Read>(
+    lines: &mut Lines<R>,
+    file: &str,
+    task: Task,
+    on_error: OnError,
+) -> Result<Option<Result<Question, Failure>>> {
+    while let Some(line) = lines.next(file)? {
+        if line.is_blank() && on_error != OnError::Empty {
+            continue;
+        }
+        return match Question::read(line, task) {
+            Err(failure) if on_error == OnError::Fail => Err(failure.error),
+            item => Ok(Some(item)),
+        };
+    }
+    Ok(None)
 }
 
 /// The next lines, as many as are held at once.
-fn chunk<R: Read>(lines: &mut Lines<R>, file: &str, task: Task) -> Result<Vec<Question>> {
+fn chunk<R: Read>(
+    lines: &mut Lines<R>,
+    file: &str,
+    task: Task,
+    on_error: OnError,
+) -> Result<Vec<Result<Question, Failure>>> {
     let most = if task == Task::FeatureExtraction { MOST_TEXTS_OF_VECTORS } else { MOST_TEXTS };
-    let (mut questions, mut bytes) = (Vec::new(), 0);
-    while questions.len() < most
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    while items.len() < most
         && bytes < MOST_BYTES
-        && let Some(question) = next(lines, file, task)?
+        && let Some(item) = next(lines, file, task, on_error)?
     {
-        bytes += question.text.len() + question.pair.as_ref().map_or(0, String::len);
-        questions.push(question);
+        if let Ok(question) = &item {
+            bytes += question.text.len() + question.pair.as_ref().map_or(0, String::len);
+        }
+        items.push(item);
     }
-    Ok(questions)
+    Ok(items)
 }
 
-fn write(to: &mut dyn Write, told: &Told) -> Result<()> {
+fn write(to: &mut dyn Write, line: &impl Serialize) -> Result<()> {
     let failed = |e: std::io::Error| Error::bad_input(format!("writing answers: {e}"));
-    let line = serde_json::to_string(told).map_err(|e| Error::bug(format!("an answer cannot be printed: {e}")))?;
+    let line = serde_json::to_string(line).map_err(|e| Error::bug(format!("an answer cannot be printed: {e}")))?;
     to.write_all(line.as_bytes()).and_then(|()| to.write_all(b"\n")).map_err(failed)
 }
 
@@ -174,7 +350,7 @@ mod tests {
     use super::*;
 
     fn check(task: Task, lines: &str) -> Result<u64> {
-        check_lines(lines.as_bytes(), "x.jsonl", task)
+        check_lines(lines.as_bytes(), "x.jsonl", task, OnError::Fail)
     }
 
     #[test]
@@ -203,5 +379,49 @@ mod tests {
         let question = check(Task::QuestionAnswering, "{\"text\": \"a\"}").unwrap_err().to_string();
         assert!(question.starts_with("there is no question to the text\n  in x.jsonl line 1\n"), "{question}");
         assert_eq!(check(one, " \n").unwrap_err().message(), "x.jsonl holds no texts");
+    }
+
+    #[test]
+    fn lines_that_fail_are_left_out_or_have_an_error() {
+        let bytes =
+            b"{\"text\": \"a\", \"id\": 1}\n\nno\n{\"text\": \"\xff\"}\n{\"id\": 7}\n{\"text\": \" \", \"id\": 8}\n";
+        let found = |on_error| {
+            let mut lines = Lines::of(&bytes[..]);
+            let mut found = Vec::new();
+            while let Some(item) = next(&mut lines, "x.jsonl", Task::TextClassification, on_error).unwrap() {
+                found.push(match item {
+                    Ok(question) => (question.id, question.text),
+                    Err(failure) => (failure.id.clone(), failure.told()),
+                });
+            }
+            found
+        };
+        let number = |n: i64| Some(Value::from(n));
+        let expected = [
+            (number(1), "a"),
+            (None, "x.jsonl line 2: the line is blank"),
+            (None, "x.jsonl line 3: the line is no object"),
+            (None, "x.jsonl line 4: not UTF-8"),
+            (number(7), "x.jsonl line 5: there is no `text`"),
+            (number(8), "x.jsonl line 6: a text is empty"),
+        ];
+        let expected: Vec<_> = expected.into_iter().map(|(id, text)| (id, text.to_owned())).collect();
+        assert_eq!(found(OnError::Empty), expected);
+        let without_blank: Vec<_> = expected.iter().filter(|(_, text)| !text.contains("blank")).cloned().collect();
+        assert_eq!(found(OnError::Skip), without_blank);
+        let count = |on_error| check_lines(&bytes[..], "x.jsonl", Task::TextClassification, on_error);
+        assert_eq!((count(OnError::Empty).unwrap(), count(OnError::Skip).unwrap()), (6, 1));
+        assert!(
+            count(OnError::Fail).unwrap_err().to_string().starts_with("the line is no object\n  in x.jsonl line 3\n")
+        );
+    }
+
+    #[test]
+    fn what_becomes_of_lines_that_fail_has_a_name() {
+        for (name, on_error) in OnError::ALL {
+            assert_eq!((name.parse::<OnError>().unwrap(), on_error.to_string().as_str()), (on_error, name));
+        }
+        let said = "skp".parse::<OnError>().unwrap_err().to_string();
+        assert_eq!(said, "unknown `skp`; known: fail, skip, empty\n\nhint: did you mean skip?");
     }
 }

@@ -246,6 +246,20 @@ impl Answerer {
         }
     }
 
+    /// Fails where a text is not what the task asks for, or cannot be read by the model. Runs no engine.
+    fn check_text(&self, input: TextInput) -> Result<()> {
+        check(self.model.task, input)?;
+        let asked = match (self.model.task, input.pair) {
+            // The two are read apart.
+            (Task::SentenceSimilarity, Some(pair)) => self.encode(&[input.text.into(), pair.into()], &UNWATCHED)?,
+            _ => self.encode(&[input], &UNWATCHED)?,
+        };
+        match self.model.task {
+            Task::FillMask => asked.iter().try_for_each(|asked| masks::masks(&self.encoder, asked).map(drop)),
+            _ => Ok(()),
+        }
+    }
+
     fn answer_checked(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Answered>> {
         let asked = self.encode(inputs, watch)?;
         let Answerer { engine, encoder, model, options, .. } = self;

@@ -6,12 +6,25 @@ use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::inserted::AdapterScopes;
+use super::task::ClassifierOf;
 use super::{Drawing, Family};
-use crate::checkpoint::{Scope, Size, json};
+use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
 use crate::ir::Graph;
 
-pub(super) const FAMILY: Family = Family { model_type: "albert", prefix: "albert", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "albert",
+    class: "Albert",
+    prefix: "albert",
+    defaults: r#"{
+        "vocab_size": 30000, "embedding_size": 128, "hidden_size": 4096, "num_hidden_layers": 12,
+        "num_hidden_groups": 1, "num_attention_heads": 64, "intermediate_size": 16384, "inner_group_num": 1,
+        "hidden_act": "gelu_new", "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12
+    }"#,
+    renamed: &[],
+    classifier: ClassifierOf::TextsWith("albert.pooler.weight"),
+    draw,
+};
 
 /// Most layers that are drawn: no tensor bounds their number, since they share their weights.
 const MOST_LAYERS: usize = 1 << 10;
@@ -24,8 +37,8 @@ struct Config {
 }
 
 fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = EncoderConfig::read(drawing.config)?;
-    let own: Config = json::parse(drawing.config, "config.json")?;
+    let config = EncoderConfig::read(&drawing.config)?;
+    let own: Config = drawing.config.get()?;
     if own.num_hidden_groups == 0 || own.num_hidden_groups > config.num_hidden_layers {
         return Err(Error::bad_input(format!(
             "expected 1 to {} groups, found {}",

@@ -3,14 +3,27 @@
 use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
+use super::task::ClassifierOf;
 use super::{Drawing, Family};
 use crate::error::Result;
 use crate::ir::Graph;
 
-pub(super) const FAMILY: Family = Family { model_type: "bert", prefix: "bert", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "bert",
+    class: "Bert",
+    prefix: "bert",
+    defaults: r#"{
+        "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12
+    }"#,
+    renamed: &[],
+    classifier: ClassifierOf::TextsWith("bert.pooler.dense.weight"),
+    draw,
+};
 
 fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = EncoderConfig::read(drawing.config)?;
+    let config = EncoderConfig::read(&drawing.config)?;
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let mut blocks = drawing.blocks("bert");
     let bert = drawing.weights.sub("bert");

@@ -5,12 +5,24 @@ use serde::Deserialize;
 use super::blocks::{Activation, Embeddings, EncoderLayer, LayerWeights, Positions, Segments, heads as heads_of};
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::inserted::AdapterScopes;
+use super::task::ClassifierOf;
 use super::{Drawing, Family};
-use crate::checkpoint::{Scope, Size, json};
+use crate::checkpoint::{Scope, Size};
 use crate::error::Result;
 use crate::ir::Graph;
 
-pub(super) const FAMILY: Family = Family { model_type: "distilbert", prefix: "distilbert", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "distilbert",
+    class: "DistilBert",
+    prefix: "distilbert",
+    defaults: r#"{
+        "vocab_size": 30522, "max_position_embeddings": 512, "n_layers": 6, "n_heads": 12, "dim": 768,
+        "hidden_dim": 3072, "activation": "gelu"
+    }"#,
+    renamed: &[("hidden_size", "dim"), ("num_attention_heads", "n_heads"), ("num_hidden_layers", "n_layers")],
+    classifier: ClassifierOf::TextsWith("pre_classifier.weight"),
+    draw,
+};
 
 /// The code of `transformers` fixes it.
 const EPSILON: f32 = 1e-12;
@@ -22,13 +34,12 @@ struct Config {
     n_layers: usize,
     n_heads: usize,
     hidden_dim: usize,
-    #[serde(default)]
     activation: Activation,
     max_position_embeddings: usize,
 }
 
 fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config: Config = json::parse(drawing.config, "config.json")?;
+    let config: Config = drawing.config.get()?;
     let hidden = Size { n: config.dim, field: "dim" };
     let vocabulary = Size { n: config.vocab_size, field: "vocab_size" };
     let layer = EncoderLayer {

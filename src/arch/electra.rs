@@ -5,12 +5,25 @@ use serde::Deserialize;
 use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
+use super::task::ClassifierOf;
 use super::{Drawing, Family};
-use crate::checkpoint::{Size, json};
+use crate::checkpoint::Size;
 use crate::error::Result;
 use crate::ir::Graph;
 
-pub(super) const FAMILY: Family = Family { model_type: "electra", prefix: "electra", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "electra",
+    class: "Electra",
+    prefix: "electra",
+    defaults: r#"{
+        "vocab_size": 30522, "hidden_size": 256, "num_hidden_layers": 12, "num_attention_heads": 4,
+        "intermediate_size": 1024, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12, "embedding_size": 128
+    }"#,
+    renamed: &[],
+    classifier: ClassifierOf::TokensWithout("sequence_summary.summary.weight"),
+    draw,
+};
 
 #[derive(Deserialize)]
 struct Config {
@@ -18,8 +31,8 @@ struct Config {
 }
 
 fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = EncoderConfig::read(drawing.config)?;
-    let own: Config = json::parse(drawing.config, "config.json")?;
+    let config = EncoderConfig::read(&drawing.config)?;
+    let own: Config = drawing.config.get()?;
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let width = Size { n: own.embedding_size, field: "embedding_size" };
     let mut blocks = drawing.blocks("electra");

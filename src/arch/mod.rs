@@ -18,6 +18,7 @@ mod modernbert;
 mod mpnet;
 mod roberta;
 mod sentence;
+mod task;
 mod xlnet;
 
 use crate::adapter::hub::{FlexibleHead, Insertions};
@@ -27,13 +28,23 @@ use crate::ir::Graph;
 use crate::task::Task;
 
 use blocks::Blocks;
+use config::Fields;
+use task::ClassifierOf;
 
 /// A model family.
 pub struct Family {
     /// The `model_type` of its configurations.
     pub model_type: &'static str,
+    /// What the names of its classes in `transformers` begin with.
+    class: &'static str,
     /// What the names of the encoder's weights begin with in a model that was saved with a head.
     pub prefix: &'static str,
+    /// What the class of its configuration takes where `config.json` is silent, as JSON.
+    defaults: &'static str,
+    /// Other names of fields, each with the one that counts.
+    renamed: &'static [(&'static str, &'static str)],
+    /// Whose head the layer `classifier` is.
+    classifier: ClassifierOf,
     draw: fn(&Drawing) -> Result<Graph>,
 }
 
@@ -81,7 +92,7 @@ const HEADS: &[&str] = &[
 
 /// What a family draws from.
 pub struct Drawing<'a> {
-    config: &'a str,
+    config: Fields,
     /// What stands behind the encoder, and its tensors.
     sentence: Option<(&'a SentenceModules, Scope<'a>)>,
     task: Task,
@@ -110,6 +121,8 @@ pub struct Drawn {
     pub task: Task,
     /// Tensors of the checkpoint that no part of the graph reads.
     pub unused: Vec<String>,
+    /// What the user should know of the configuration.
+    pub warnings: Vec<String>,
 }
 
 /// The family of a checkpoint. Fails, naming the known ones, nearest first, where `model_type` is another.
@@ -134,9 +147,17 @@ pub fn canonical_state(checkpoint: &Checkpoint) -> Result<StateDict> {
     Ok(checkpoint.state.clone().with_prefix(family(&checkpoint.common)?.prefix, HEADS))
 }
 
-/// Draws the graph of `task` from a checkpoint's configuration and the given tensors (the checkpoint's own, or with
-/// adapters merged). Without a task, the checkpoint's architecture says it; a classifier over a bare encoder, as an
-/// adapter brings it, makes a classification.
+/// Enters what the class of a configuration takes where `config.json` is silent into what is known of any model.
+pub fn complete(checkpoint: &mut Checkpoint) -> Result<()> {
+    let fields = Fields::read(&checkpoint.config, family(&checkpoint.common)?)?;
+    let CommonConfig { vocab_size, max_position_embeddings, .. } = &mut checkpoint.common;
+    *vocab_size = vocab_size.or(fields.size("vocab_size"));
+    *max_position_embeddings = max_position_embeddings.or(fields.size("max_position_embeddings"));
+    Ok(())
+}
+
+/// Builds the graph of `task` from a checkpoint's configuration and the given tensors (the checkpoint's own, or with
+/// adapters merged). Without a task, the checkpoint says it: by its modules, its class or the tensors of its head.
 pub fn draw(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> Result<Drawn> {
     draw_with(checkpoint, state, &Insertions::default(), task)
 }
@@ -149,20 +170,23 @@ pub fn draw_with(
     task: Option<Task>,
 ) -> Result<Drawn> {
     let family = family(&checkpoint.common)?;
-    let weights = Scope::root(state);
-    let architectures = checkpoint.common.architectures.iter().flatten();
-    let saved_for = architectures.filter_map(|name| Task::of_architecture(name)).next();
-    let task = task.or(inserted.task).unwrap_or(match saved_for {
-        None | Some(Task::FeatureExtraction) if has_classifier(&weights) => Task::TextClassification,
-        None | Some(Task::FeatureExtraction) if checkpoint.sentence.is_some() => Task::SentenceSimilarity,
-        None => Task::FeatureExtraction,
+    let config = Fields::read(&checkpoint.config, family)?;
+    let task = match task.or(inserted.task) {
         Some(task) => task,
-    });
+        None => task::of(family, checkpoint, &canonical_state(checkpoint)?, state)?,
+    };
+    if let Some(class) = checkpoint.common.own_classes().next() {
+        config.warn(format!(
+            "config.json names code of its own (auto_map: {}), which is never run; the model is built as a {}",
+            printable(class),
+            family.model_type
+        ));
+    }
     let drawing = Drawing {
-        config: &checkpoint.config,
+        config,
         sentence: checkpoint.sentence.as_ref().map(|modules| (modules, Scope::root(&modules.state))),
         task,
-        weights,
+        weights: Scope::root(state),
         inserted,
     };
     let graph = (family.draw)(&drawing)?;
@@ -180,10 +204,6 @@ pub fn draw_with(
             "bottleneck adapters are drawn into albert, bert, deberta-v2, distilbert, electra, roberta, xlm-roberta",
         ));
     }
-    Ok(Drawn { graph, task, unused: unused.into_iter().map(str::to_owned).collect() })
-}
-
-/// Whether there is a classifier, as one layer or with a dense layer before it.
-fn has_classifier(weights: &Scope) -> bool {
-    weights.has("classifier.weight") || weights.has("classifier.out_proj.weight")
+    let unused = unused.into_iter().map(str::to_owned).collect();
+    Ok(Drawn { graph, task, unused, warnings: drawing.config.into_warnings() })
 }

@@ -4,18 +4,39 @@
 use super::blocks::{Activation, AttentionInputs, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
+use super::task::ClassifierOf;
 use super::{Drawing, Family};
 use crate::checkpoint::Scope;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ir::Graph;
 
-pub(super) const FAMILY: Family = Family { model_type: "mpnet", prefix: "mpnet", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "mpnet",
+    class: "MPNet",
+    prefix: "mpnet",
+    defaults: r#"{
+        "vocab_size": 30527, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "layer_norm_eps": 1e-12,
+        "relative_attention_num_buckets": 32
+    }"#,
+    renamed: &[],
+    classifier: ClassifierOf::TokensWithout("mpnet.pooler.dense.weight"),
+    draw,
+};
+
+/// The code of `transformers` fixes it, whatever `relative_attention_num_buckets` says.
+const BUCKETS: usize = 32;
 
 /// The code of `transformers` fixes it, whatever `pad_token_id` says.
 const PAD: i64 = 1;
 
 fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = EncoderConfig::read(drawing.config)?;
+    let config = EncoderConfig::read(&drawing.config)?;
+    let buckets = drawing.config.size("relative_attention_num_buckets");
+    if buckets != Some(BUCKETS) {
+        return Err(Error::unsupported(format!("only {BUCKETS} buckets of distances are built"))
+            .at("config.json: relative_attention_num_buckets"));
+    }
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let mut blocks = drawing.blocks("mpnet");
     let mpnet = drawing.weights.sub("mpnet");

@@ -7,29 +7,46 @@ use serde::Deserialize;
 use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
+use super::task::ClassifierOf;
 use super::{Drawing, Family};
-use crate::checkpoint::json;
 use crate::error::Result;
 use crate::ir::Graph;
 
-pub(super) const ROBERTA: Family = Family { model_type: "roberta", prefix: "roberta", draw };
-pub(super) const XLM_ROBERTA: Family = Family { model_type: "xlm-roberta", prefix: "roberta", draw };
-pub(super) const CAMEMBERT: Family = Family { model_type: "camembert", prefix: "roberta", draw };
+pub(super) const ROBERTA: Family = Family {
+    model_type: "roberta",
+    class: "Roberta",
+    prefix: "roberta",
+    defaults: r#"{
+        "vocab_size": 50265, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12, "pad_token_id": 1
+    }"#,
+    renamed: &[],
+    classifier: ClassifierOf::TokensWithout("roberta.pooler.dense.weight"),
+    draw,
+};
+
+pub(super) const XLM_ROBERTA: Family =
+    Family { model_type: "xlm-roberta", class: "XLMRoberta", defaults: DEFAULTS, ..ROBERTA };
+
+pub(super) const CAMEMBERT: Family =
+    Family { model_type: "camembert", class: "Camembert", defaults: DEFAULTS, ..ROBERTA };
+
+/// What the two classes beside RoBERTa's take: BERT's vocabulary.
+const DEFAULTS: &str = r#"{
+    "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12, "pad_token_id": 1
+}"#;
 
 #[derive(Deserialize)]
 struct Config {
-    #[serde(default = "one")]
     pad_token_id: i64,
 }
 
-/// What `transformers` takes where a configuration is silent.
-fn one() -> i64 {
-    1
-}
-
 fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = EncoderConfig::read(drawing.config)?;
-    let Config { pad_token_id: pad } = json::parse(drawing.config, "config.json")?;
+    let config = EncoderConfig::read(&drawing.config)?;
+    let Config { pad_token_id: pad } = drawing.config.get()?;
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let mut blocks = drawing.blocks("roberta");
     let roberta = drawing.weights.sub("roberta");

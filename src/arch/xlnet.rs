@@ -6,13 +6,31 @@ use super::blocks::{
     Activation, AttentionInputs, Blocks, EncoderLayer, LONGEST, LayerWeights, attention_scale, heads as heads_of,
 };
 use super::config::epsilon;
+use super::task::ClassifierOf;
 use super::{Drawing, Family, heads};
-use crate::checkpoint::{Scope, Size, json};
+use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, Part, Role, ValueId, Weight};
 use crate::task::Task;
 
-pub(super) const FAMILY: Family = Family { model_type: "xlnet", prefix: "transformer", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "xlnet",
+    class: "XLNet",
+    prefix: "transformer",
+    defaults: r#"{
+        "vocab_size": 32000, "d_model": 1024, "n_layer": 24, "n_head": 16, "d_inner": 4096, "ff_activation": "gelu",
+        "layer_norm_eps": 1e-12, "attn_type": "bi", "bi_data": false, "clamp_len": -1, "summary_type": "last",
+        "summary_use_proj": true, "summary_proj_to_labels": false, "summary_activation": "tanh"
+    }"#,
+    renamed: &[
+        ("n_token", "vocab_size"),
+        ("hidden_size", "d_model"),
+        ("num_attention_heads", "n_head"),
+        ("num_hidden_layers", "n_layer"),
+    ],
+    classifier: ClassifierOf::Tokens,
+    draw,
+};
 
 #[derive(Deserialize)]
 struct Config {
@@ -23,53 +41,28 @@ struct Config {
     d_inner: usize,
     #[serde(default)]
     d_head: Option<usize>,
-    #[serde(default)]
     ff_activation: Activation,
-    #[serde(default = "tiny")]
     layer_norm_eps: f32,
-    #[serde(default)]
     attn_type: AttentionType,
-    #[serde(default)]
     bi_data: bool,
-    #[serde(default)]
     clamp_len: i64,
-    #[serde(default)]
     summary_type: SummaryType,
-    #[serde(default = "yes")]
     summary_use_proj: bool,
-    #[serde(default)]
     summary_proj_to_labels: bool,
-    #[serde(default = "tanh")]
     summary_activation: Option<Activation>,
 }
 
-// What `transformers` takes where a configuration is silent.
-
-fn tiny() -> f32 {
-    1e-12
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn tanh() -> Option<Activation> {
-    Some(Activation::Tanh)
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AttentionType {
-    #[default]
     Bi,
     Uni,
 }
 
 /// Which token a text is summed up by.
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum SummaryType {
-    #[default]
     Last,
     First,
     Mean,
@@ -93,7 +86,7 @@ struct Inputs {
 }
 
 fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config: Config = json::parse(drawing.config, "config.json")?;
+    let config: Config = drawing.config.get()?;
     config.check()?;
     let hidden = config.hidden();
     let mut blocks = Blocks::new("xlnet");

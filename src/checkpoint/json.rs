@@ -63,6 +63,15 @@ pub fn from_value<T: DeserializeOwned>(value: serde_json::Value, place: &str) ->
     })
 }
 
+/// Reads a type out of the fields of a JSON file that has been parsed. Errors name the file and the field.
+pub fn from_fields<T: DeserializeOwned>(fields: &serde_json::Map<String, serde_json::Value>, file: &str) -> Result<T> {
+    serde_path_to_error::deserialize(serde_json::Value::Object(fields.clone())).map_err(|e| {
+        let field = e.path().to_string();
+        let field = if field == "." { String::new() } else { format!("{}: ", printable(&field)) };
+        Error::bad_input(format!("{file}: {field}{}", printable_sentence(&e.inner().to_string())))
+    })
+}
+
 /// The last part of a path, as messages call it.
 pub fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())

@@ -2,6 +2,7 @@
 
 mod file;
 pub mod json;
+pub mod labels;
 pub mod licence;
 pub mod safetensors;
 mod sentence;
@@ -14,10 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
 
+use labels::Names;
 pub use sentence::{Dense, ModuleKind, Pooling, SentenceModule, SentenceModules};
 pub use state::{Scope, Size, StateDict, Tensor};
 
@@ -49,8 +52,17 @@ pub struct CommonConfig {
     #[serde(default)]
     pub architectures: Option<Vec<String>>,
     /// Names of a classifier's answers, by number.
+    #[serde(default, deserialize_with = "labels::scalars")]
+    pub id2label: Option<Names>,
+    /// Numbers of a classifier's answers, by name.
+    #[serde(default, deserialize_with = "labels::scalars")]
+    pub label2id: Option<Names>,
+    /// How many answers a classifier has, where no names say it.
     #[serde(default)]
-    pub id2label: Option<BTreeMap<String, String>>,
+    pub num_labels: Option<usize>,
+    /// The classes of a checkpoint's own code, by those of `transformers` that they stand for.
+    #[serde(default)]
+    pub auto_map: Option<BTreeMap<String, Value>>,
     /// What a classifier was trained for, where that is said.
     #[serde(default)]
     pub problem_type: Option<ProblemType>,
@@ -106,10 +118,10 @@ impl CommonConfig {
         current.or(self.sbert_ce_default_activation_function.as_ref()).map(String::as_str)
     }
 
-    /// The labels in the order of their numbers, where there is one for each number.
-    pub fn labels(&self) -> Option<Vec<String>> {
-        let labels = self.id2label.as_ref()?;
-        (0..labels.len()).map(|i| labels.get(&i.to_string()).cloned()).collect()
+    /// The models of a checkpoint's own code.
+    pub fn own_classes(&self) -> impl Iterator<Item = &str> {
+        let models = self.auto_map.iter().flatten().filter(|(stands_for, _)| stands_for.starts_with("AutoModel"));
+        models.filter_map(|(_, class)| class.as_str())
     }
 }
 

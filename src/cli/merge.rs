@@ -7,7 +7,7 @@ use clap::Args;
 use super::units::size;
 use super::{Screen, SourceArgs};
 use crate::bundle::Provenance;
-use crate::checkpoint::json;
+use crate::checkpoint::labels;
 use crate::error::{Error, Result, printable};
 use crate::ir::DType;
 use crate::pipeline::{self, MergeRequest};
@@ -28,7 +28,8 @@ pub struct MergeArgs {
     /// The element type of the weights: fp32, fp16, bf16; that of the base, if not given.
     #[arg(long, value_name = "TYPE", value_parser = dtype)]
     dtype: Option<DType>,
-    /// A JSON list with one label for each answer.
+    /// The labels of the classifier: a JSON list, an object as id2label or label2id, a config.json, or a text file with a
+    /// label on each line.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Longest file of weights, e.g. 500MB.
@@ -44,7 +45,7 @@ pub fn run(args: MergeArgs, screen: &Screen) -> Result<()> {
     let request = MergeRequest {
         source: args.source.source(None)?,
         dtype: args.dtype,
-        labels: args.labels.as_deref().map(json::read).transpose()?,
+        labels: args.labels.as_deref().map(labels::read).transpose()?,
         largest: args.max_shard_size,
         output: args.output,
     };

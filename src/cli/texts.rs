@@ -10,7 +10,8 @@ pub struct TextArgs {
     /// Texts on which engines are held against FP32, with `label` for accuracy; those of the calibration, if not given.
     #[arg(long, value_name = "FILE")]
     pub texts: Option<PathBuf>,
-    /// A JSON list with one label for each answer, where the checkpoint names them otherwise.
+    /// The labels of a classifier, where the checkpoint names them otherwise: a JSON list, an object as id2label or
+    /// label2id, a config.json, or a text file with a label on each line.
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
     /// Longest text, in tokens.

@@ -38,6 +38,8 @@ pub struct Example {
 pub enum Truth {
     /// These labels, by number and in order.
     Classes(Vec<usize>),
+    /// These labels, each by the numbers of all classes of its name.
+    Names(Vec<Vec<usize>>),
     /// These numbers.
     Numbers(Vec<f32>),
 }
@@ -89,10 +91,34 @@ pub fn examples<'a>(
     Ok(checked(Rows::open(path, text)?, classes))
 }
 
+/// Like [`examples`], for texts that count without their labels too: what the model cannot answer is no error, but is
+/// given to `foreign`, and the text has no truth.
+pub fn examples_with_any_labels<'a, F: Fn(Error) + 'a>(
+    path: &Path,
+    text: Option<&str>,
+    classes: &'a Classes,
+    foreign: F,
+) -> Result<impl Iterator<Item = Result<Example>> + use<'a, F>> {
+    Ok(placed(Rows::open(path, text)?, classes).map(move |row| {
+        let (example, said) = row?;
+        said.unwrap_or_else(&foreign);
+        Ok(example)
+    }))
+}
+
 fn checked<R: Read>(rows: Rows<R, Line>, classes: &Classes) -> impl Iterator<Item = Result<Example>> {
+    placed(rows, classes).map(|row| {
+        let (example, said) = row?;
+        said.map(|()| example)
+    })
+}
+
+/// Each text, and why its label is none that the model can answer. Errors name the line.
+fn placed<R: Read>(rows: Rows<R, Line>, classes: &Classes) -> impl Iterator<Item = Result<(Example, Result<()>)>> {
     rows.map(move |row| {
         let (place, line) = row?;
-        line.example(classes).map_err(|e| e.at(place))
+        let (example, said) = line.example(classes).map_err(|e| e.at(place.clone()))?;
+        Ok((example, said.map_err(|e| e.at(place))))
     })
 }
 
@@ -145,21 +171,26 @@ fn not_empty(texts: &[&str]) -> Result<()> {
 }
 
 impl Line {
-    fn example(self, classes: &Classes) -> Result<Example> {
+    /// The text, and what should be answered, or why that is nothing that the model can answer.
+    fn example(self, classes: &Classes) -> Result<(Example, Result<()>)> {
         not_empty(&[&self.text, self.pair.as_ref().unwrap_or(&self.text)])?;
         // Where answers have no names, labels are someone else's.
         let truth = match (self.label, self.labels) {
-            _ if classes.labels.is_empty() => None,
-            (None, None) => None,
-            (Some(_), Some(_)) => return Err(Error::bad_input("there are `label` and `labels`, expected one of them")),
-            (Some(label), None) => Some(truth(&[label], classes)?),
+            _ if classes.labels.is_empty() => Ok(None),
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => Err(Error::bad_input("there are `label` and `labels`, expected one of them")),
+            (Some(label), None) => truth(&[label], classes).map(Some),
             (None, Some(_)) if classes.reading == Reading::OneLabel => {
-                return Err(Error::bad_input("found `labels`, but the model answers with one")
-                    .hint("write `label`; where the model has several answers at once, say so by `problem_type`"));
+                Err(Error::bad_input("found `labels`, but the model answers with one")
+                    .hint("write `label`; where the model has several answers at once, say so by `problem_type`"))
             }
-            (None, Some(labels)) => Some(truth(&labels, classes)?),
+            (None, Some(labels)) => truth(&labels, classes).map(Some),
         };
-        Ok(Example { text: self.text, pair: self.pair, truth })
+        let (truth, said) = match truth {
+            Ok(truth) => (truth, Ok(())),
+            Err(e) => (None, Err(e)),
+        };
+        Ok((Example { text: self.text, pair: self.pair, truth }, said))
     }
 }
 
@@ -167,11 +198,15 @@ impl Line {
 fn truth(found: &[Value], classes: &Classes) -> Result<Truth> {
     match classes.reading {
         Reading::OneLabel | Reading::ManyLabels => {
-            let mut numbers = found.iter().map(|label| number_of(label, classes)).collect::<Result<Vec<_>>>()?;
+            let mut numbers = found.iter().map(|label| numbers_of(label, classes)).collect::<Result<Vec<_>>>()?;
             numbers.sort_unstable();
+            let alone = |numbers: &Vec<usize>| numbers.first().copied().filter(|_| numbers.len() == 1);
             match numbers.windows(2).any(|pair| pair.first() == pair.last()) {
-                true => Err(Error::bad_input("a label stands twice")),
-                false => Ok(Truth::Classes(numbers)),
+                true => Err(Error::bad_input("a label is given twice")),
+                false => Ok(match numbers.iter().map(alone).collect() {
+                    Some(numbers) => Truth::Classes(numbers),
+                    None => Truth::Names(numbers),
+                }),
             }
         }
         Reading::Numbers | Reading::Score => {
@@ -186,12 +221,19 @@ fn truth(found: &[Value], classes: &Classes) -> Result<Truth> {
     }
 }
 
-fn number_of(label: &Value, classes: &Classes) -> Result<usize> {
-    let Value::String(label) = label else {
-        return Err(Error::bad_input(format!("expected the name of a label, found {}", printable(&label.to_string()))));
+/// The numbers of all classes of that name, of which there may be several. A name may be a number.
+fn numbers_of(label: &Value, classes: &Classes) -> Result<Vec<usize>> {
+    let (name, is_text) = match label {
+        Value::String(label) => (label.clone(), true),
+        label => (label.to_string(), false),
     };
-    let known = classes.labels.iter().position(|known| known == label);
-    known.ok_or_else(|| unknown(label, &classes.labels))
+    let named = classes.labels.iter().enumerate().filter(|(_, known)| **known == name);
+    let numbers: Vec<usize> = named.map(|(number, _)| number).collect();
+    match numbers.is_empty() {
+        false => Ok(numbers),
+        true if is_text => Err(unknown(&name, &classes.labels)),
+        true => Err(Error::bad_input(format!("expected the name of a label, found {}", printable(&name)))),
+    }
 }
 
 /// Says that a label is not one of those that are known, and which was meant.
@@ -263,6 +305,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_several_classes_have_is_all_of_them_and_may_be_a_number() {
+        let classes = |labels: [&str; 3]| Classes { labels: labels.map(str::to_owned).to_vec(), ..Classes::default() };
+        let read = |labels, label: &str| {
+            let (_dir, path) = file("t.jsonl", &format!("{{\"text\": \"a\", \"label\": {label}}}"));
+            read_examples(&path, &classes(labels)).unwrap().swap_remove(0).truth.unwrap()
+        };
+        assert_eq!(read(["neg", "pos", "pos"], "\"pos\""), Truth::Names(vec![vec![1, 2]]));
+        assert_eq!(read(["neg", "pos", "pos"], "\"neg\""), Truth::Classes(vec![0]));
+        assert_eq!(read(["1", "2", "3"], "2"), Truth::Classes(vec![1]));
+        assert_eq!(read(["1", "2", "3"], "\"3\""), Truth::Classes(vec![2]));
+    }
+
+    #[test]
+    fn texts_that_count_without_labels_too_are_read_with_any() {
+        let text = "{\"text\": \"a\", \"label\": \"web\"}\n{\"text\": \"b\", \"label\": \"river\"}\n";
+        let (_dir, path) = file("t.jsonl", text);
+        let classes = Classes { labels: vec!["web".to_owned()], ..Classes::default() };
+        let said = std::cell::RefCell::new(Vec::new());
+        let found = examples_with_any_labels(&path, None, &classes, |e| said.borrow_mut().push(e.to_string())).unwrap();
+        let truths: Vec<_> = found.map(|example| example.unwrap().truth).collect();
+        assert_eq!(truths, [Some(Truth::Classes(vec![0])), None]);
+        assert_eq!(said.into_inner(), ["unknown label `river`\n  in t.jsonl line 2\n\nhint: known: web"]);
+    }
+
+    #[test]
     fn mistakes_name_their_line() {
         let message = |text: &str| read(text).unwrap_err().to_string();
         assert_eq!(message("{\"text\": \"a\"}\n{\"text\": \" \"}\n"), "the text is empty\n  in texts.jsonl line 2");
@@ -302,7 +369,7 @@ mod tests {
         let one = Reading::OneLabel;
         assert_eq!(refused(one, "\"labels\": [\"web\"]"), "found `labels`, but the model answers with one");
         assert_eq!(refused(one, "\"label\": 1"), "expected the name of a label, found 1");
-        assert_eq!(refused(Reading::ManyLabels, "\"labels\": [\"web\", \"web\"]"), "a label stands twice");
+        assert_eq!(refused(Reading::ManyLabels, "\"labels\": [\"web\", \"web\"]"), "a label is given twice");
         let both = "\"label\": \"web\", \"labels\": []";
         assert_eq!(refused(one, both), "there are `label` and `labels`, expected one of them");
         assert_eq!(refused(Reading::Numbers, "\"label\": \"web\""), "expected a number, found \"web\"");

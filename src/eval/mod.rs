@@ -17,8 +17,9 @@ mod spans;
 pub use compare::{Comparison, OutputParity, TextOutput, answer, per_text};
 pub use correlation::Correlation;
 pub use dataset::{
-    Example, Masked, Pair, Placed, Question, Tagged, Truth, examples, not_none, parse_examples, parse_masked,
-    parse_pairs, parse_questions, parse_tagged, read_examples, read_masked, read_pairs, read_questions, read_tagged,
+    Example, Masked, Pair, Placed, Question, Tagged, Truth, examples, examples_with_any_labels, not_none,
+    parse_examples, parse_masked, parse_pairs, parse_questions, parse_tagged, read_examples, read_masked, read_pairs,
+    read_questions, read_tagged,
 };
 pub use entities::{Entity, EntityScore, KindScore, Tagging, entities, kind};
 pub use gate::{Check, Gate, short};
@@ -26,6 +27,5 @@ pub use golden::Golden;
 pub use masks::{Guess, MaskScore};
 pub use parity::Parity;
 pub use probes::PROBES;
-pub use rows::Lines;
 pub use score::Score;
 pub use spans::{Part, SpanScore};

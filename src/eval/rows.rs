@@ -1,7 +1,7 @@
 //! Files of texts, row by row: JSON lines, CSV and plain text, told apart by their extension.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Chain, Cursor, Read};
 use std::marker::PhantomData;
 use std::path::Path;
 
@@ -10,9 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::checkpoint::json::{self, file_name};
 use crate::error::{Error, Result, printable, printable_sentence};
-
-/// Longest row that is read, in bytes.
-const LONGEST: u64 = 16 << 20;
+use crate::textfile::{self, LONGEST_LINE, Lines, check_text, place, too_long};
 
 /// What is read of a CSV file at once, in bytes.
 const BLOCK: usize = 1 << 16;
@@ -91,7 +89,6 @@ impl<R: Read, T: DeserializeOwned> Rows<R, T> {
             }
             Form::Plain(lines) => {
                 let Some((place, line)) = lines.read(&self.file)? else { return Ok(None) };
-                let line = line.trim_start_matches('\u{feff}');
                 let fields = Map::from_iter([(TEXT.to_owned(), line.into())]);
                 json::from_value(fields.into(), &place).map(|row| Some((place, row)))
             }
@@ -111,14 +108,6 @@ impl<R: Read, T: DeserializeOwned> Iterator for Rows<R, T> {
     }
 }
 
-fn place(file: &str, line: u64) -> String {
-    format!("{file} line {line}")
-}
-
-fn too_long(place: &str) -> Error {
-    Error::bad_input(format!("{place}: longer than {LONGEST} bytes"))
-}
-
 /// An object whose text is in the field `text`.
 fn renamed<T: DeserializeOwned>(line: &str, place: &str, text: &str) -> Result<T> {
     let mut fields: Map<String, Value> = json::parse(line, place)?;
@@ -131,58 +120,25 @@ fn renamed<T: DeserializeOwned>(line: &str, place: &str, text: &str) -> Result<T
     json::from_value(fields.into(), place)
 }
 
-/// The lines of a file. Memory holds one of them.
-pub struct Lines<R> {
-    reader: BufReader<R>,
-    number: u64,
-}
-
-impl<R: Read> Lines<R> {
-    /// The lines of what `reader` gives.
-    pub fn of(reader: R) -> Lines<R> {
-        Lines { reader: BufReader::new(reader), number: 0 }
-    }
-
-    /// The place of the next line that is not blank, for messages, and the line without its end; `file` is what messages
-    /// call the file.
-    pub fn read(&mut self, file: &str) -> Result<Option<(String, String)>> {
-        loop {
-            self.number += 1;
-            let place = place(file, self.number);
-            let mut bytes = Vec::new();
-            let read = self.reader.by_ref().take(LONGEST + 1).read_until(b'\n', &mut bytes);
-            if read.map_err(|e| Error::bad_input(format!("{place}: {e}")))? == 0 {
-                return Ok(None);
-            }
-            if bytes.len() as u64 > LONGEST {
-                return Err(too_long(&place));
-            }
-            let line = String::from_utf8(bytes).map_err(|_| Error::bad_input(format!("{place}: not UTF-8")))?;
-            let line = line.trim_end();
-            if !line.is_empty() {
-                return Ok(Some((place, line.to_owned())));
-            }
-        }
-    }
-}
-
 /// A file of records under a line of column names.
 struct Table<R> {
-    reader: csv::Reader<Metered<R>>,
+    reader: csv::Reader<Metered<Chain<Cursor<Vec<u8>>, R>>>,
     columns: Vec<String>,
     record: csv::StringRecord,
 }
 
 impl<R: Read> Table<R> {
     fn of(reader: R, file: &str, delimiter: u8, text: &str) -> Result<Table<R>> {
+        let reader = textfile::open(reader, file)?;
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(delimiter)
             .trim(csv::Trim::Headers)
             .buffer_capacity(BLOCK)
-            .from_reader(Metered { reader, left: LONGEST });
+            .from_reader(Metered { reader, left: LONGEST_LINE });
         let header = reader.headers().map_err(|e| malformed(file, 1, &e))?;
         let columns: Vec<String> = header.iter().map(str::to_owned).collect();
         let place = place(file, 1);
+        columns.iter().try_for_each(|column| check_text(column)).map_err(|e| e.at(place.clone()))?;
         if let Some(twice) = columns.iter().enumerate().find_map(|(i, c)| columns.iter().take(i).find(|d| *d == c)) {
             return Err(Error::bad_input(format!("{place}: the column `{}` stands twice", printable(twice))));
         }
@@ -203,12 +159,13 @@ impl<R: Read> Table<R> {
 
     /// The cells of the next record by their columns. An empty cell is as if it were not there, but for the text's.
     fn read(&mut self, file: &str) -> Result<Option<(String, Map<String, Value>)>> {
-        self.reader.get_mut().left = LONGEST + BLOCK as u64;
+        self.reader.get_mut().left = LONGEST_LINE + BLOCK as u64;
         let line = self.reader.position().line();
         if !self.reader.read_record(&mut self.record).map_err(|e| malformed(file, line, &e))? {
             return Ok(None);
         }
         let place = place(file, self.record.position().map_or(line, csv::Position::line));
+        self.record.iter().try_for_each(check_text).map_err(|e| e.at(place.clone()))?;
         let cells = self.columns.iter().zip(&self.record);
         let given = cells.filter(|(column, cell)| !cell.is_empty() || *column == TEXT);
         Ok(Some((place, given.map(|(column, cell)| (column.clone(), cell.into())).collect())))
@@ -223,7 +180,7 @@ fn malformed(file: &str, line: u64, error: &csv::Error) -> Error {
             too_long(&place).hint("is a quotation mark left open?")
         }
         csv::ErrorKind::Io(e) => Error::bad_input(format!("{place}: {e}")),
-        csv::ErrorKind::Utf8 { .. } => Error::bad_input(format!("{place}: not UTF-8")),
+        csv::ErrorKind::Utf8 { .. } => textfile::not_utf_8(&place),
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             Error::bad_input(format!("{place}: {len} cells, but the first line names {expected_len} columns"))
                 .hint("a text with a comma, a tab or a quotation mark stands in quotation marks")
@@ -304,6 +261,26 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_passed_over_in_every_form() {
+        let mark = "\u{feff}";
+        for (name, content) in [
+            ("x.jsonl", format!("{mark}{{\"text\": \"a\"}}\r\n{mark}{{\"text\": \"b\"}}\r\n")),
+            ("x.json", format!("{mark}{{\"text\": \"a\"}}\n{{\"text\": \"b\"}}")),
+            ("x.csv", format!("{mark}\"text\",label\r\na,\r\nb,\r\n")),
+            ("x.tsv", format!("{mark}text\na\nb\n")),
+            ("x.txt", format!("{mark}a\r\n\r\n{mark}b\r\n")),
+        ] {
+            assert_eq!(pairs(&read(name, None, content).unwrap()), [("a", None), ("b", None)], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_nul_that_json_spells_is_a_character_of_the_text() {
+        assert_eq!(pairs(&read("x.jsonl", None, "{\"text\": \"a\\u0000\"}").unwrap()), [("a\0", None)]);
+        assert!(refused("x.jsonl", None, "{\"text\": \"a\0\"}").starts_with("there is a NUL in the text\n"));
+    }
+
+    #[test]
     fn the_text_may_have_another_name() {
         let csv = "text,body\nwrong,right\n";
         assert_eq!(pairs(&read("x.csv", Some("body"), csv).unwrap_or_default()), [("right", None)]);
@@ -341,8 +318,18 @@ mod tests {
     fn what_is_no_text_names_file_and_line() {
         assert!(refused("x.jsonl", None, "{\"text\": 1}").starts_with("x.jsonl line 1: text: invalid type"));
         assert!(refused("x.json", None, "[{\"text\": \"a\"}]").contains("hint: each line is an object"));
-        assert_eq!(refused("x.txt", None, b"a\n\xff\n"), "x.txt line 2: not UTF-8");
-        assert_eq!(refused("x.csv", None, b"text\na\n\xff\n"), "x.csv line 3: not UTF-8");
+        for (name, content, said) in [
+            ("x.txt", &b"a\n\xff\n"[..], "x.txt line 2: not UTF-8\n\nhint: save the file as UTF-8"),
+            ("x.csv", b"text\na\n\xff\n", "x.csv line 3: not UTF-8\n\nhint: save the file as UTF-8"),
+            ("x.jsonl", b"\xff\xfe{\0}\0\n\0", "x.jsonl is UTF-16 text, expected UTF-8\n\nhint: save it as UTF-8"),
+            ("x.csv", b"\xff\xfet\0\n\0", "x.csv is UTF-16 text, expected UTF-8\n\nhint: save it as UTF-8"),
+            ("x.tsv", b"text\na\0\n", "there is a NUL in the text\n  in x.tsv line 2\n"),
+            ("x.csv", b"te\0xt\na\n", "there is a NUL in the text\n  in x.csv line 1\n"),
+            ("x.txt", b"a\rb\r", "x.txt line 1: there is a CR within the line\n"),
+        ] {
+            let found = refused(name, None, content);
+            assert!(found.starts_with(said), "{found}");
+        }
         assert_eq!(refused("x.csv", None, "label,text\nweb,\n"), "the text is empty\n  in x.csv line 2");
         let error = refused("x.parquet", None, "PAR1");
         assert!(error.contains("x.parquet is no kind of text file"), "{error}");

@@ -35,7 +35,8 @@ impl Score {
         match reading {
             Reading::OneLabel | Reading::ManyLabels => {
                 let chosen: Vec<_> = answers.iter().map(|row| reading.chosen(row).unwrap_or_default()).collect();
-                let pairs: Vec<_> = chosen.iter().zip(truths).filter_map(|(row, truth)| row_of(row, truth)).collect();
+                let pairs: Vec<_> =
+                    chosen.into_iter().zip(truths).filter_map(|(row, truth)| row_of(row, truth)).collect();
                 let right = pairs.iter().filter(|(chosen, expected)| chosen == expected).count();
                 let accuracy = Some(right as f64 / answers.len() as f64);
                 let micro_f1 = (reading == Reading::ManyLabels).then(|| micro_f1(&pairs));
@@ -45,7 +46,7 @@ impl Score {
                 let told = answers.iter().map(|row| reading.numbers(row).unwrap_or_default());
                 let pairs = told.zip(truths).filter_map(|(row, truth)| match truth {
                     Truth::Numbers(expected) => Some(row.into_iter().zip(expected.iter().copied())),
-                    Truth::Classes(_) => None,
+                    Truth::Classes(_) | Truth::Names(_) => None,
                 });
                 let pairs: Vec<(f64, f64)> = pairs.flatten().map(|(a, b)| (f64::from(a), f64::from(b))).collect();
                 let off: f64 = pairs.iter().map(|(a, b)| (a - b).abs()).sum();
@@ -56,11 +57,21 @@ impl Score {
     }
 }
 
-type Labels<'a> = (&'a [usize], &'a [usize]);
+/// Labels that were chosen, and those that are right.
+type Labels = (Vec<usize>, Vec<usize>);
 
-fn row_of<'a>(chosen: &'a [usize], truth: &'a Truth) -> Option<Labels<'a>> {
+fn row_of(chosen: Vec<usize>, truth: &Truth) -> Option<Labels> {
     match truth {
-        Truth::Classes(expected) => Some((chosen, expected)),
+        Truth::Classes(expected) => Some((chosen, expected.clone())),
+        Truth::Names(expected) => {
+            // Any class of a name is the name's first one.
+            let first = |of: &Vec<usize>| of.first().copied();
+            let named = |class: usize| expected.iter().find(|of| of.contains(&class)).and_then(first).unwrap_or(class);
+            let mut chosen: Vec<usize> = chosen.into_iter().map(named).collect();
+            chosen.sort_unstable();
+            chosen.dedup();
+            Some((chosen, expected.iter().filter_map(first).collect()))
+        }
         Truth::Numbers(_) => None,
     }
 }
@@ -89,6 +100,15 @@ mod tests {
     fn one_label_is_right_or_wrong() {
         let found = score(Reading::OneLabel, &[&[1.0, 2.0], &[3.0, 0.0]], &classes(&[&[1], &[1]]));
         assert_eq!((found.right, found.accuracy, found.micro_f1), (Some(1), Some(0.5), None));
+    }
+
+    #[test]
+    fn any_class_of_the_right_name_is_right() {
+        let pos = || Truth::Names(vec![vec![1, 2]]);
+        let answers: [&[f32]; 3] = [&[0.0, 1.0, 2.0], &[0.0, 2.0, 1.0], &[3.0, 2.0, 1.0]];
+        assert_eq!(score(Reading::OneLabel, &answers, &[pos(), pos(), pos()]).right, Some(2));
+        let many = score(Reading::ManyLabels, &[&[-1.0, 1.0, 1.0]], &[pos()]);
+        assert_eq!((many.right, many.micro_f1), (Some(1), Some(1.0)));
     }
 
     #[test]

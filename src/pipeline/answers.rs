@@ -34,7 +34,7 @@ impl Judge {
     /// Reads all that answers are checked with, and what engines are fitted to. Without texts in the recipe, those of
     /// the calibration are asked, or a few built-in ones.
     pub fn new(recipe: &Recipe, model: &Model, strict: bool, observer: &dyn Observer) -> Result<Judge> {
-        let classes = classes::of(recipe, model)?;
+        let classes = classes::of(recipe, model, observer)?;
         for engine in &recipe.engines {
             engine.gate.check_fits(classes.reading).map_err(|e| e.at(format!("engine {}", engine.name())))?;
         }

@@ -1,14 +1,14 @@
 //! What a classifier can answer, and how its logits are read.
 
-use super::Model;
-use crate::checkpoint::{CommonConfig, ProblemType, json};
+use super::{Model, Observer};
+use crate::checkpoint::{CommonConfig, ProblemType, labels};
 use crate::error::{Error, Result, printable};
 use crate::recipe::Recipe;
 use crate::runtime::{Classes, Reading};
 use crate::task::Task;
 
 /// The labels and the reading of a model's logits; no labels where the task has none.
-pub(super) fn of(recipe: &Recipe, model: &Model) -> Result<Classes> {
+pub(super) fn of(recipe: &Recipe, model: &Model, observer: &dyn Observer) -> Result<Classes> {
     if !model.task.has_labels() {
         return Ok(Classes::default());
     }
@@ -18,7 +18,9 @@ pub(super) fn of(recipe: &Recipe, model: &Model) -> Result<Classes> {
         Task::TextClassification => reading(recipe.problem_type, &model.checkpoint.common, logits)?,
         _ => Reading::OneLabel,
     };
-    Ok(Classes { labels: labels(recipe, model, logits)?, reading })
+    // Numbers are told without their names.
+    let told = matches!(reading, Reading::OneLabel | Reading::ManyLabels);
+    Ok(Classes { labels: labels(recipe, model, logits, told, observer)?, reading })
 }
 
 /// How a row of so many logits is read. A single logit is a cross-encoder's score unless something else is said, and
@@ -45,35 +47,26 @@ fn reading(asked: Option<ProblemType>, config: &CommonConfig, logits: usize) -> 
 }
 
 /// The labels: the recipe's, or the checkpoint's where their number is right.
-fn labels(recipe: &Recipe, model: &Model, logits: usize) -> Result<Vec<String>> {
-    let labels = match &recipe.labels {
-        Some(path) => {
-            let labels: Vec<String> = json::read(path)?;
-            if labels.len() != logits {
-                return Err(Error::bad_input(format!(
-                    "{} labels, but the classifier has {logits} answers",
-                    labels.len()
-                ))
-                .at(path.display().to_string()));
-            }
-            labels
-        }
-        None => match model.checkpoint.common.labels() {
-            Some(labels) if labels.len() == logits => labels,
-            _ => (0..logits).map(|i| format!("LABEL_{i}")).collect(),
-        },
+fn labels(recipe: &Recipe, model: &Model, logits: usize, told: bool, observer: &dyn Observer) -> Result<Vec<String>> {
+    let Some(path) = &recipe.labels else {
+        let (labels, warnings) = model.checkpoint.common.labels_of(logits);
+        warnings.iter().filter(|_| told).for_each(|warning| observer.warn(warning));
+        return Ok(labels);
     };
-    let mut sorted = labels.clone();
-    sorted.sort();
-    match sorted.windows(2).find(|pair| pair.first() == pair.last()) {
-        Some(twice) => Err(Error::bad_input(format!("the label `{}` stands twice", printable(&twice.concat())))),
-        None => Ok(labels),
+    let labels = labels::read(path)?;
+    match labels.len() == logits {
+        true => Ok(labels),
+        false => {
+            let what = format!("{} labels, but the classifier has {logits} answers", labels.len());
+            Err(Error::bad_input(what).at(path.display().to_string()))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::json;
 
     fn read(config: &str, logits: usize) -> Result<Reading> {
         reading(None, &json::parse(config, "config.json").unwrap(), logits)

@@ -1,5 +1,6 @@
 //! What 8-bit engines are fitted to: reads what a recipe says, and makes a [`Calibrator`] of it.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use super::calibrator::{Origin, weights_digest};
@@ -31,7 +32,7 @@ enum What {
 }
 
 impl Fitting {
-    /// Reads files and draws from them. Fails where a text has a label that `classes` cannot answer, if there are any.
+    /// Reads files and draws from them. Labels that `classes` cannot answer are warned of, and then no text has one.
     pub fn read(spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<Fitting> {
         spec.check()?;
         let what = match &spec.file {
@@ -126,17 +127,45 @@ fn encoded(encoder: &TextEncoder, texts: &[Example]) -> Result<(Vec<Named>, usiz
     Ok((inputs, cut))
 }
 
+/// Texts with their labels, where the model can answer all of these.
 fn texts(path: &Path, spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<Vec<Example>> {
+    let foreign: RefCell<Option<Error>> = RefCell::new(None);
+    let mut texts = chosen(path, spec, classes, &foreign, observer)?;
+    if let Some(first) = foreign.into_inner() {
+        let place = first.locations().join(" ");
+        observer.warn(&format!(
+            "{place}: {}; the model is calibrated on the texts without their labels, and no accuracy is measured",
+            first.message()
+        ));
+        texts.iter_mut().for_each(|example| example.truth = None);
+    }
+    Ok(texts)
+}
+
+/// The texts that a specification asks for. The first label that the model cannot answer goes to `foreign`.
+fn chosen(
+    path: &Path,
+    spec: &Spec,
+    classes: &Classes,
+    foreign: &RefCell<Option<Error>>,
+    observer: &dyn Observer,
+) -> Result<Vec<Example>> {
     let column = spec.text_column.as_deref();
+    let examples = || {
+        let note = move |e| {
+            foreign.borrow_mut().get_or_insert(e);
+        };
+        eval::examples_with_any_labels(path, column, classes, note)
+    };
     let Some(draw) = spec.draw() else {
-        return eval::not_none(eval::examples(path, column, classes)?.collect::<Result<_>>()?, &file_name(path));
+        return eval::not_none(examples()?.collect::<Result<_>>()?, &file_name(path));
     };
     let corpus = || {
         let kept = |row: Result<Example>| {
             observer.advance(1);
             row.map(|example| Example { text: head(example.text), pair: example.pair.map(head), ..example })
         };
-        Ok(eval::examples(path, column, classes)?.map(kept))
+        Ok(examples()?.map(kept))
     };
     observer.begin("choosing texts", None);
     let Some(like) = &spec.like else {

@@ -96,6 +96,8 @@ pub struct Model {
     pub trained: Option<Verified<Graph>>,
     /// Tensors that no part of the graph reads.
     pub unused: Vec<String>,
+    /// What the user should know of its configuration.
+    pub remarks: Vec<String>,
     /// A vocabulary that is not of the size that the configuration says.
     pub extended: Option<Extended>,
 }
@@ -122,6 +124,7 @@ struct Adapted {
 fn adapt(source: &Source) -> Result<Adapted> {
     let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
     checkpoint.check_unquantized()?;
+    arch::complete(&mut checkpoint)?;
     let base = arch::canonical_state(&checkpoint)?;
     let mut state = base.clone();
     let mut inserted = Insertions::default();
@@ -133,7 +136,9 @@ fn adapt(source: &Source) -> Result<Adapted> {
         merged.push(hub::add(&mut state, adapter, &mut inserted)?);
     }
     if inserted.labels.is_some() {
-        checkpoint.common.id2label = inserted.labels.take();
+        let labels = inserted.labels.take().into_iter().flatten();
+        checkpoint.common.id2label = Some(labels.map(|(number, label)| (number, Some(label))).collect());
+        checkpoint.common.label2id = None;
     }
     adapted::grow(&mut checkpoint, &base, &mut state, &merged)?;
     let task = source.task.or_else(|| adapted::task(&state, &merged));
@@ -159,6 +164,7 @@ pub fn load(source: &Source) -> Result<Model> {
         tokenizer,
         task: drawn.task,
         unused: drawn.unused,
+        remarks: drawn.warnings,
         extended,
         checkpoint,
     })
@@ -167,7 +173,7 @@ pub fn load(source: &Source) -> Result<Model> {
 /// What the user should know of a model that was loaded.
 pub fn warnings(model: &Model) -> Vec<String> {
     let extended = model.extended.as_ref().map(ToString::to_string);
-    unused_line(model).into_iter().chain(extended).collect()
+    model.remarks.iter().cloned().chain(unused_line(model)).chain(extended).collect()
 }
 
 /// The graph that all precisions of a target begin from.
@@ -324,10 +330,13 @@ fn describe(model: &Model) -> String {
     )
 }
 
-/// Tensors that are left over, but for those that are known to mean nothing.
+/// Tensors that are left over, but for those that mean nothing, and those of a pooler whose task has none: encoders are
+/// often saved with theirs.
 fn unused_line(model: &Model) -> Option<String> {
-    let telling: Vec<&str> =
-        model.unused.iter().map(String::as_str).filter(|name| !name.ends_with("position_ids")).collect();
+    let brought = |name: &str| model.merged.iter().any(|(_, merged)| merged.saved.iter().any(|saved| saved == name));
+    let idle =
+        |name: &str| name.ends_with("position_ids") || name.split('.').any(|part| part == "pooler") && !brought(name);
+    let telling: Vec<&str> = model.unused.iter().map(String::as_str).filter(|name| !idle(name)).collect();
     let (first, rest) = telling.split_first()?;
     let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
     Some(format!("the {} graph does not use `{}`{more}", model.task, crate::error::printable(first)))

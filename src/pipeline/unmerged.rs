@@ -41,7 +41,8 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
     if source.combine.is_some() {
         return Err(Error::bad_input("--combine makes one change of several, and --adapter-as-input keeps them apart"));
     }
-    let checkpoint = Checkpoint::open(&source.checkpoint)?;
+    let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
+    arch::complete(&mut checkpoint)?;
     let base = arch::canonical_state(&checkpoint)?;
     let named = names(&source.adapters)?;
     let mut changes = Vec::with_capacity(named.len());
@@ -58,7 +59,7 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
     let tokenizer = checkpoint.encoder.clone();
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     let graph = manager.run(&graph, &pass)?;
-    let (task, unused) = (drawn.task, drawn.unused);
+    let (task, unused, remarks) = (drawn.task, drawn.unused, drawn.warnings);
     let model = Model {
         graph,
         trained: None,
@@ -67,6 +68,7 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
         tokenizer,
         task,
         unused,
+        remarks,
         extended,
         checkpoint,
     };

@@ -264,12 +264,12 @@ fn options_that_would_change_the_answer_are_refused_by_name() {
         (
             r#""position_embedding_type": "absolute""#,
             r#""position_embedding_type": "relative_key""#,
-            "only absolute positions are drawn for this family\n  in config.json: position_embedding_type",
+            "only absolute positions are built for this family\n  in config.json: position_embedding_type",
         ),
         (
             r#""use_cache": true"#,
             r#""is_decoder": true"#,
-            "an encoder as a decoder is not drawn\n  in config.json: is_decoder",
+            "an encoder used as a decoder is not built\n  in config.json: is_decoder",
         ),
     ];
     for (from, to, expected) in cases {

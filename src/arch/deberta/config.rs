@@ -3,9 +3,18 @@
 use serde::Deserialize;
 
 use crate::arch::blocks::{Activation, EncoderLayer, LONGEST, heads};
-use crate::arch::config::epsilon;
-use crate::checkpoint::{Size, json};
+use crate::arch::config::{Fields, epsilon};
+use crate::checkpoint::Size;
 use crate::error::{Error, Result, printable};
+
+/// What the class takes where a configuration is silent, and its code where the class is.
+pub(super) const DEFAULTS: &str = r#"{
+    "vocab_size": 128100, "hidden_size": 1536, "num_hidden_layers": 24, "num_attention_heads": 24,
+    "intermediate_size": 6144, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 0,
+    "layer_norm_eps": 1e-7, "relative_attention": false, "max_relative_positions": -1, "position_biased_input": true,
+    "pooler_hidden_act": "gelu", "legacy": true, "position_buckets": -1, "share_att_key": false,
+    "conv_kernel_size": 0, "conv_groups": 1, "conv_act": "tanh"
+}"#;
 
 #[derive(Deserialize)]
 pub(super) struct Config {
@@ -14,61 +23,30 @@ pub(super) struct Config {
     pub num_hidden_layers: usize,
     num_attention_heads: usize,
     intermediate_size: usize,
-    #[serde(default)]
     pub hidden_act: Activation,
     pub max_position_embeddings: usize,
-    #[serde(default)]
     pub type_vocab_size: usize,
-    #[serde(default = "small")]
     pub layer_norm_eps: f32,
     #[serde(default)]
     embedding_size: Option<usize>,
     #[serde(default)]
     attention_head_size: Option<usize>,
-    #[serde(default = "yes")]
     pub position_biased_input: bool,
-    #[serde(default)]
     pub relative_attention: bool,
-    #[serde(default)]
     position_buckets: i64,
-    #[serde(default)]
     max_relative_positions: i64,
     #[serde(default)]
     pos_att_type: Option<Words>,
-    #[serde(default)]
     pub share_att_key: bool,
     #[serde(default)]
     norm_rel_ebd: Option<Words>,
-    #[serde(default)]
     conv_kernel_size: i64,
-    #[serde(default = "one")]
     pub conv_groups: usize,
-    #[serde(default = "tanh")]
     pub conv_act: Activation,
     #[serde(default)]
     pooler_hidden_size: Option<usize>,
-    #[serde(default)]
     pub pooler_hidden_act: Activation,
-    #[serde(default = "yes")]
     pub legacy: bool,
-}
-
-// What `transformers` takes where a configuration is silent.
-
-fn small() -> f32 {
-    1e-7
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn one() -> usize {
-    1
-}
-
-fn tanh() -> Activation {
-    Activation::Tanh
 }
 
 /// Words as a list, or in one string with `|` between them.
@@ -80,9 +58,9 @@ enum Words {
 }
 
 impl Config {
-    /// Reads the fields, and refuses by name what cannot be, and what would change the answer and is not drawn.
-    pub fn read(text: &str) -> Result<Config> {
-        let config: Config = json::parse(text, "config.json")?;
+    /// Reads the fields, and refuses by name what cannot be, and what would change the answer and is not built.
+    pub fn read(fields: &Fields) -> Result<Config> {
+        let config: Config = fields.get()?;
         epsilon(config.layer_norm_eps)?;
         let head_size = config.hidden_size / heads(config.num_attention_heads, config.hidden_size)? as usize;
         same(config.attention_head_size, head_size, "attention_head_size")?;

@@ -8,6 +8,7 @@ use super::blocks::{
 };
 use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
+use super::task::ClassifierOf;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
@@ -15,7 +16,15 @@ use crate::ir::{Graph, Part, Role, ValueId};
 use crate::task::Task;
 use config::Config;
 
-pub(super) const FAMILY: Family = Family { model_type: "deberta-v2", prefix: "deberta", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "deberta-v2",
+    class: "DebertaV2",
+    prefix: "deberta",
+    defaults: config::DEFAULTS,
+    renamed: &[],
+    classifier: ClassifierOf::TextsWith("pooler.dense.weight"),
+    draw,
+};
 
 /// What the layers take from the configuration and are given.
 struct Model {
@@ -39,7 +48,7 @@ struct Relative {
 }
 
 fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = Config::read(drawing.config)?;
+    let config = Config::read(&drawing.config)?;
     let hidden = config.hidden();
     let mut blocks = drawing.blocks("deberta-v2");
     let deberta = drawing.weights.sub("deberta");

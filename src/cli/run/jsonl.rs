@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::super::Screen;
 use crate::answer::Answerer;
-use crate::answer::lines::{self, Summary};
+use crate::answer::lines::{self, OnError, Summary};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::output::{self, Stage};
@@ -23,6 +23,10 @@ pub(super) struct LinesArgs {
     /// Where the answers to --jsonl go, one JSON object on each line; standard output, if not given.
     #[arg(short, long, value_name = "FILE", requires = "jsonl")]
     output: Option<PathBuf>,
+    /// What becomes of a line of --jsonl that cannot be answered: fail, and nothing is; skip, it is left out; empty, its
+    /// answer is an error, so that lines correspond.
+    #[arg(long, value_name = "HOW", requires = "jsonl", default_value_t)]
+    on_error: OnError,
 }
 
 /// Texts that are to be answered, and the place for their answers.
@@ -30,6 +34,7 @@ pub(super) struct Claimed {
     /// A file; none is standard input.
     input: Option<PathBuf>,
     output: Option<(PathBuf, Stage)>,
+    on_error: OnError,
 }
 
 impl LinesArgs {
@@ -45,7 +50,8 @@ impl LinesArgs {
             output::check_apart(path, input.as_deref().into_iter().chain([bundle]))?;
             Ok((path.clone(), Stage::new(path, Path::is_file)?))
         };
-        Ok(Some(Claimed { output: self.output.as_ref().map(claim).transpose()?, input }))
+        let output = self.output.as_ref().map(claim).transpose()?;
+        Ok(Some(Claimed { input, output, on_error: self.on_error }))
     }
 }
 
@@ -61,17 +67,22 @@ impl Claimed {
             Some(path) => Box::new(open(path)?),
             None => Box::new(io::stdin()),
         };
-        let advance = |texts| screen.advance(texts);
+        let (advance, on_error) = (|texts| screen.advance(texts), self.on_error);
         let summary = match self.output {
-            None => to_stdout(|to| lines::answer_lines(model, from, &name, to, &advance))?,
+            None => to_stdout(|to| lines::answer_lines(model, from, &name, to, on_error, &advance))?,
             Some((path, stage)) => {
-                let summary = to_stage(&path, stage, |to| lines::answer_lines(model, from, &name, to, &advance))?;
+                let summary =
+                    to_stage(&path, stage, |to| lines::answer_lines(model, from, &name, to, on_error, &advance))?;
                 screen.result(&summary, |summary| format!("{} answers in {}\n", summary.texts, path.display()))?;
                 Some(summary)
             }
         };
-        if let Some(Summary { texts, in_windows, cut }) = summary {
+        if let Some(Summary { texts, in_windows, cut, failed, first_failure }) = summary {
             screen.done(&format!("{texts} texts answered, {in_windows} of them in windows"));
+            if let Some(first) = first_failure {
+                let what = if on_error == OnError::Skip { "left out" } else { "have an error for an answer" };
+                screen.warn(&format!("{failed} lines {what}; the first: {first}"));
+            }
             if cut > 0 {
                 let window = model.lengths().window;
                 screen.warn(&format!("{cut} of {texts} texts cut to {window} tokens; the rest had no say"));
@@ -83,7 +94,7 @@ impl Claimed {
     /// How many texts there are, where that can be known before they are answered.
     fn count(&self, name: &str, model: &Answerer) -> Result<Option<u64>> {
         let twice = self.input.as_ref().filter(|path| path.is_file());
-        twice.map(|path| lines::check_lines(open(path)?, name, model.task())).transpose()
+        twice.map(|path| lines::check_lines(open(path)?, name, model.task(), self.on_error)).transpose()
     }
 }
 

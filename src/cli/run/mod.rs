@@ -17,6 +17,7 @@ use crate::pipeline::Observer;
 use crate::runtime::{self, TextInput};
 use crate::settings;
 use crate::task::Task;
+use crate::textfile::Lines;
 
 use model::ModelArgs;
 
@@ -232,12 +233,13 @@ fn questions(questions: Vec<String>, texts: Vec<String>) -> Result<Vec<Asked>> {
 }
 
 fn read_lines() -> Result<Vec<String>> {
-    let text =
-        std::io::read_to_string(std::io::stdin()).map_err(|e| Error::bad_input(format!("standard input: {e}")))?;
-    let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
-    match lines.is_empty() {
+    let (mut lines, mut texts) = (Lines::of(std::io::stdin()), Vec::new());
+    while let Some((_, line)) = lines.read("standard input")? {
+        texts.push(line);
+    }
+    match texts.is_empty() {
         true => Err(Error::bad_input("there is no text").hint("give --text \"…\", or lines on standard input")),
-        false => Ok(lines),
+        false => Ok(texts),
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use super::super::Screen;
 use crate::answer::{Answerer, Model, Options};
 use crate::bundle::{Bundle, EngineEntry};
-use crate::checkpoint::json;
+use crate::checkpoint::labels;
 use crate::error::{Error, Result, printable};
 use crate::pipeline::Observer;
 use crate::runtime::{self, Classes, Reading, Runtime, TextEncoder};
@@ -51,7 +51,8 @@ pub(super) struct ModelArgs {
     /// An ONNX model's tokenizer: the tokenizer.json of its checkpoint.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// A JSON list with one label for each answer of an ONNX model.
+    /// The labels of an ONNX model's answers: a JSON list, an object as id2label or label2id, a config.json, or a text file
+    /// with a label on each line.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// An adapter that is active in an ONNX model, a file that `kilnc export --adapter-as-input` wrote.
@@ -79,7 +80,7 @@ impl ModelArgs {
             |flag: &str| Error::bad_input(format!("an ONNX model needs {flag}")).hint("a bundle has it inside");
         let tokenizer = self.tokenizer.as_deref().ok_or_else(|| needed("--tokenizer"))?;
         let classes = match &self.labels {
-            Some(labels) => classes(json::read(labels)?),
+            Some(path) => classes(labels::read(path)?),
             None if task.has_labels() => return Err(needed("--labels")),
             None => Classes::default(),
         };

@@ -1,49 +1,26 @@
 //! ModernBERT (arXiv 2412.13663): pre-norm layers, rotary positions, gated feed-forward, and attention that is local in
 //! most layers.
 
-use serde::Deserialize;
+mod config;
 
-use super::blocks::{Activation, AttentionInputs, Blocks, attention_scale, heads as heads_of};
+use super::blocks::{AttentionInputs, Blocks, attention_scale};
+use super::task::ClassifierOf;
 use super::{Drawing, Family, heads};
-use crate::checkpoint::{Pooling, Scope, Size, json};
-use crate::error::{Error, Result};
+use crate::checkpoint::{Pooling, Scope, Size};
+use crate::error::Result;
 use crate::ir::{Graph, Part, Role, ValueId};
 use crate::task::Task;
+use config::{Attention, ClassifierPooling, Config};
 
-pub(super) const FAMILY: Family = Family { model_type: "modernbert", prefix: "model", draw };
-
-/// Longest sequence for which tables of angles are made; no tensor of the checkpoint bounds it.
-const LONGEST: usize = 1 << 17;
-
-#[derive(Deserialize)]
-struct Config {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    max_position_embeddings: usize,
-    #[serde(default)]
-    hidden_activation: Activation,
-    norm_eps: f32,
-    global_attn_every_n_layers: usize,
-    local_attention: i64,
-    global_rope_theta: f32,
-    #[serde(default)]
-    local_rope_theta: Option<f32>,
-    #[serde(default)]
-    classifier_activation: Activation,
-    #[serde(default)]
-    classifier_pooling: ClassifierPooling,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ClassifierPooling {
-    #[default]
-    Cls,
-    Mean,
-}
+pub(super) const FAMILY: Family = Family {
+    model_type: "modernbert",
+    class: "ModernBert",
+    prefix: "model",
+    defaults: config::DEFAULTS,
+    renamed: &[],
+    classifier: ClassifierOf::Any,
+    draw,
+};
 
 /// Where the sizes of a layer come from, and what it is given.
 struct Layer<'c> {
@@ -55,24 +32,11 @@ struct Layer<'c> {
 }
 
 fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config: Config = json::parse(drawing.config, "config.json")?;
-    if config.global_attn_every_n_layers == 0 || config.local_attention < 1 {
-        return Err(
-            Error::bad_input("`global_attn_every_n_layers` and `local_attention` must be 1 or more").at("config.json")
-        );
-    }
-    if config.max_position_embeddings == 0 || config.max_position_embeddings > LONGEST {
-        return Err(Error::bad_input(format!(
-            "expected 1 to {LONGEST} positions, found {}",
-            config.max_position_embeddings
-        ))
-        .at("config.json: max_position_embeddings"));
-    }
-    let hidden = Size { n: config.hidden_size, field: "hidden_size" };
-    let vocabulary = Size { n: config.vocab_size, field: "vocab_size" };
-    let heads = heads_of(config.num_attention_heads, config.hidden_size)?;
+    let config = Config::read(&drawing.config)?;
+    let (hidden, vocabulary, heads) = (config.hidden(), config.vocabulary(), config.heads()?);
     let mut blocks = Blocks::new("modernbert");
     let model = drawing.weights.sub("model");
+    config.check_biases(&model, &drawing.weights)?;
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
 
@@ -80,13 +44,11 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
     let embeddings = model.sub("embeddings");
     let words = blocks.words(&embeddings.sub("tok_embeddings"), [vocabulary, hidden], ids)?;
     let mut x = blocks.norm(&embeddings.sub("norm"), hidden, config.norm_eps, words)?;
-    let window =
-        blocks.local_bias("local_attention", config.local_attention / 2, config.max_position_embeddings, ids)?;
+    let window = blocks.local_bias("local_attention", config.window(), config.max_position_embeddings, ids)?;
     for i in 0..config.num_hidden_layers {
-        let global = i % config.global_attn_every_n_layers == 0;
-        let theta =
-            if global { config.global_rope_theta } else { config.local_rope_theta.unwrap_or(config.global_rope_theta) };
-        let inputs = AttentionInputs { mask, bias: (!global).then_some(window) };
+        let kind = config.attention(i)?;
+        let (theta, bias) = (config.base(kind)?, (kind == Attention::Local).then_some(window));
+        let inputs = AttentionInputs { mask, bias };
         x = layer(
             &mut blocks,
             &model.item("layers", i),
@@ -147,7 +109,7 @@ fn layer(blocks: &mut Blocks, p: &Scope, i: usize, layer: &Layer, x: ValueId) ->
     let x = blocks.add(&p.full("attn.residual"), x, attended)?;
 
     let mlp = p.sub("mlp");
-    let inner = Size { n: layer.config.intermediate_size, field: "intermediate_size" };
+    let inner = layer.config.inner();
     blocks.role(Role::layer(Part::FeedForwardNorm, i));
     let normed = blocks.norm(&p.sub("mlp_norm"), hidden, epsilon, x)?;
     blocks.role(Role::layer(Part::FeedForwardIn, i));
