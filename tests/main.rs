@@ -22,6 +22,7 @@ mod compile;
 mod configurations;
 mod corpus;
 mod eval;
+mod evaluate;
 mod families;
 mod files;
 mod graphs;
