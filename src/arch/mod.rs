@@ -21,7 +21,7 @@ mod sentence;
 mod xlnet;
 
 use crate::adapter::hub::{FlexibleHead, Insertions};
-use crate::checkpoint::{Checkpoint, CommonConfig, Scope, SentenceModules, StateDict};
+use crate::checkpoint::{Checkpoint, CommonConfig, Purpose, Scope, SentenceModules, StateDict};
 use crate::error::{Error, Result, by_nearness, nearest, printable};
 use crate::ir::Graph;
 use crate::task::Task;
@@ -150,11 +150,20 @@ pub fn draw_with(
 ) -> Result<Drawn> {
     let family = family(&checkpoint.common)?;
     let weights = Scope::root(state);
+    let task = match (task.or(inserted.task), &checkpoint.sentence) {
+        // A classifier that adapters bring goes before what the modules say.
+        (None, Some(sentence)) if !has_classifier(&weights) || has_classifier(&Scope::root(&checkpoint.state)) => {
+            sentence.purpose()?.map(|purpose| match purpose {
+                Purpose::Vectors => Task::SentenceSimilarity,
+                Purpose::Scores => Task::TextClassification,
+            })
+        }
+        (task, _) => task,
+    };
     let architectures = checkpoint.common.architectures.iter().flatten();
     let saved_for = architectures.filter_map(|name| Task::of_architecture(name)).next();
-    let task = task.or(inserted.task).unwrap_or(match saved_for {
+    let task = task.unwrap_or(match saved_for {
         None | Some(Task::FeatureExtraction) if has_classifier(&weights) => Task::TextClassification,
-        None | Some(Task::FeatureExtraction) if checkpoint.sentence.is_some() => Task::SentenceSimilarity,
         None => Task::FeatureExtraction,
         Some(task) => task,
     });

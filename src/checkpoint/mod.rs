@@ -7,6 +7,7 @@ pub mod safetensors;
 mod sentence;
 pub mod shards;
 mod state;
+mod tokenizer;
 pub mod torch;
 
 use std::collections::BTreeMap;
@@ -18,8 +19,9 @@ use serde::Deserialize;
 use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
 
-pub use sentence::{Dense, ModuleKind, Pooling, SentenceModule, SentenceModules};
+pub use sentence::{Dense, ModuleKind, Pooling, Prompt, Purpose, SentenceModule, SentenceModules};
 pub use state::{Scope, Size, StateDict, Tensor};
+pub use tokenizer::{Tokenizer, TokenizerUse};
 
 /// A trained model: its configuration, its tensors and the folder they came from.
 #[derive(Clone, Debug)]

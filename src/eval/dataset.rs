@@ -153,7 +153,7 @@ impl Line {
             (None, None) => None,
             (Some(_), Some(_)) => return Err(Error::bad_input("there are `label` and `labels`, expected one of them")),
             (Some(label), None) => Some(truth(&[label], classes)?),
-            (None, Some(_)) if classes.reading == Reading::OneLabel => {
+            (None, Some(_)) if matches!(classes.reading, Reading::OneLabel | Reading::Logits) => {
                 return Err(Error::bad_input("found `labels`, but the model answers with one")
                     .hint("write `label`; where the model has several answers at once, say so by `problem_type`"));
             }
@@ -166,7 +166,7 @@ impl Line {
 /// What should be answered, in the terms of a model's answers.
 fn truth(found: &[Value], classes: &Classes) -> Result<Truth> {
     match classes.reading {
-        Reading::OneLabel | Reading::ManyLabels => {
+        Reading::OneLabel | Reading::Logits | Reading::ManyLabels => {
             let mut numbers = found.iter().map(|label| number_of(label, classes)).collect::<Result<Vec<_>>>()?;
             numbers.sort_unstable();
             match numbers.windows(2).any(|pair| pair.first() == pair.last()) {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Adapted, Extended, Model, Source, adapt};
+use super::{Adapted, Extended, Model, Source, adapt, tokenizer};
 use crate::adapter::{AdapterSource, hub};
 use crate::arch;
 use crate::checkpoint::{Checkpoint, StateDict, json};
@@ -41,7 +41,9 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
     if source.combine.is_some() {
         return Err(Error::bad_input("--combine makes one change of several, and --adapter-as-input keeps them apart"));
     }
-    let checkpoint = Checkpoint::open(&source.checkpoint)?;
+    let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
+    let dir = checkpoint.encoder.clone();
+    tokenizer::count_prompt(&mut checkpoint, &dir)?;
     let base = arch::canonical_state(&checkpoint)?;
     let named = names(&source.adapters)?;
     let mut changes = Vec::with_capacity(named.len());
@@ -55,14 +57,15 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
     let pass = inputs(&graph, &base, &named, &changes)?;
     let adapters = named.iter().zip(&changes).map(|((name, _), change)| change.given(name, &graph, &pass));
     let adapters = adapters.collect::<Result<_>>()?;
-    let tokenizer = checkpoint.encoder.clone();
+    let tokenizer = tokenizer::open(&checkpoint, &checkpoint.encoder, &graph, drawn.task)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     let graph = manager.run(&graph, &pass)?;
     let (task, unused) = (drawn.task, drawn.unused);
     let model = Model {
         graph,
         trained: None,
-        whole_tokenizer: None,
+        renumbered: None,
+        prompt: tokenizer::prompt(&checkpoint, task)?,
         merged: Vec::new(),
         tokenizer,
         task,
