@@ -10,9 +10,7 @@ use super::kept;
 use super::memo::{self, Memo, Step};
 use super::merge::write_json;
 use super::tensorrt::compile_once;
-use super::{
-    BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints, tokenizer,
-};
+use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
 use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
 use crate::bundle::runtimes::Brought;
@@ -278,7 +276,7 @@ impl<'a> Assembly<'a> {
             model_type: self.model.checkpoint.common.model_type.clone().unwrap_or_default(),
             task: self.model.task,
             max_length,
-            answers: self.request.recipe.answers.over(tokenizer::settings(&self.model.checkpoint, self.model.task)?),
+            answers: self.request.recipe.answers.over(self.model.answers),
             prompt: self.model.prompt.as_ref().map(PromptEntry::of),
             mask: self.model.tokenizer.mask.clone().filter(|_| self.model.task == Task::FillMask),
             pooling: pooling(self.model),

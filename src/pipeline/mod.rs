@@ -37,6 +37,7 @@ use crate::output::{self, Stage};
 use crate::passes::{FirstToken, FuseQkv, Manager};
 use crate::precision::Precision;
 use crate::recipe::{BenchSpec, Recipe};
+use crate::settings::Settings;
 use crate::target::Target;
 use crate::task::Task;
 use crate::verify::{Verified, verify};
@@ -55,6 +56,7 @@ pub use plans::{CompileRequest, Compiled, Plan, compile_plans, read_plans};
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob, TensorRtOptions};
+pub use tokenizer::tokenizer_beside;
 pub use unmerged::{Given, Unmerged, load_unmerged};
 pub use vocabulary::Extended;
 
@@ -92,6 +94,8 @@ pub struct Model {
     pub renumbered: Option<HashMap<u32, u32>>,
     /// What is put before every text.
     pub prompt: Option<Prompt>,
+    /// How its answers are told where nobody says it, as far as its checkpoint does.
+    pub answers: Settings,
     /// Its graph, in composite operations.
     pub graph: Verified<Graph>,
     /// The graph as it was trained, where `graph` was pruned.
@@ -150,6 +154,7 @@ pub fn load(source: &Source) -> Result<Model> {
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     Ok(Model {
         prompt: tokenizer::prompt(&checkpoint, drawn.task)?,
+        answers: tokenizer::settings(&checkpoint, drawn.task)?,
         graph,
         trained: None,
         renumbered: None,

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Map;
 
 use super::limits;
+use crate::bundle;
 use crate::checkpoint::{
     Checkpoint, ModuleKind, Prompt, Purpose, SentenceModule, SentenceModules, Tokenizer, TokenizerUse, json,
 };
@@ -48,6 +49,33 @@ fn open_for(
         ..TokenizerUse::default()
     };
     Tokenizer::open(dir, &usage(plain))
+}
+
+/// The tokenizer of a `tokenizer.json` that is given by itself, by the files beside it; none where no configuration, its
+/// own or a model's, is beside it.
+pub fn tokenizer_beside(file: &Path, task: Task) -> Result<Option<Tokenizer>> {
+    #[derive(Default, Deserialize)]
+    struct Config {
+        #[serde(default)]
+        model_type: Option<String>,
+        #[serde(default)]
+        tokenizer_class: Option<String>,
+    }
+    let dir = file.parent().unwrap_or(Path::new(""));
+    let named = file.file_name().is_some_and(|name| name == bundle::TOKENIZER);
+    let config = dir.join("config.json");
+    if !named || !config.is_file() && !dir.join("tokenizer_config.json").is_file() {
+        return Ok(None);
+    }
+    let config: Config = if config.is_file() { json::read(&config)? } else { Config::default() };
+    let usage = TokenizerUse {
+        model_type: config.model_type.as_deref().unwrap_or_default(),
+        class: config.tokenizer_class.as_deref(),
+        token_types: true,
+        pairs: matches!(task, Task::TextClassification | Task::QuestionAnswering),
+        ..TokenizerUse::default()
+    };
+    Tokenizer::open(dir, &usage).map(|tokenizer| Some(tokenizer).filter(|tokenizer| tokenizer.json.is_some()))
 }
 
 /// Enters how many tokens of the prompt come before those of a text, where pooling leaves them out.

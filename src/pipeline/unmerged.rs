@@ -66,6 +66,7 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
         trained: None,
         renumbered: None,
         prompt: tokenizer::prompt(&checkpoint, task)?,
+        answers: tokenizer::settings(&checkpoint, task)?,
         merged: Vec::new(),
         tokenizer,
         task,

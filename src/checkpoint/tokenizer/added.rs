@@ -177,7 +177,34 @@ impl Tokens<'_> {
     }
 }
 
-/// The tokens beside the model's as a version of `transformers` has them, where they are not those of the file.
+/// The tokens beside the model's as a version of `transformers` has them.
+#[derive(Debug)]
+pub(super) struct Merged {
+    list: Vec<(u32, Token)>,
+    /// Whether they are not those of the file.
+    pub changed: bool,
+}
+
+impl Merged {
+    /// As `tokenizer.json` has them.
+    pub fn written(&self) -> Value {
+        self.list.iter().map(|(id, token)| token.written(*id)).collect()
+    }
+
+    /// Whether texts become the same tokens by them.
+    pub fn same(&self, other: &Merged) -> bool {
+        let alike = |((a, one), (b, other)): (&(u32, Token), &(u32, Token))| a == b && one.same(other);
+        self.list.len() == other.list.len() && self.list.iter().zip(&other.list).all(alike)
+    }
+
+    /// The number of a token, these and the model's.
+    pub fn number(&self, content: &str, vocabulary: &Vocabulary) -> Option<u32> {
+        let own = self.list.iter().find(|(_, token)| token.content == content).map(|(id, _)| *id);
+        own.or_else(|| vocabulary.tokens().get(content).copied())
+    }
+}
+
+/// The tokens beside the model's as a version of `transformers` has them.
 pub(super) fn merged(
     file: &[Numbered],
     vocabulary: &Vocabulary,
@@ -186,7 +213,7 @@ pub(super) fn merged(
     version: Version,
     rows: Option<usize>,
     notes: &mut Vec<String>,
-) -> Option<Value> {
+) -> Merged {
     let list: Vec<(u32, Token)> = file.iter().map(|entry| (entry.id, entry.token.clone())).collect();
     let places = list.iter().enumerate().map(|(at, (_, token))| (token.content.clone(), at)).collect();
     let highest = list.iter().map(|(id, _)| *id).max();
@@ -221,7 +248,7 @@ pub(super) fn merged(
     let before = file.iter().map(|entry| (entry.id, &entry.token));
     let same = file.len() == tokens.list.len()
         && before.zip(&tokens.list).all(|((a, one), (b, other))| a == *b && one.same(other));
-    (!same).then(|| tokens.list.iter().map(|(id, token)| token.written(*id)).collect())
+    Merged { changed: !same, list: tokens.list }
 }
 
 /// The special tokens of a class with what files say of them.
@@ -306,11 +333,11 @@ impl Specials<'_> {
     }
 }
 
-/// The content of the mask that texts have, where the files or the class name one.
-pub(super) fn mask(beside: &Beside, class: &Class) -> Option<String> {
-    match beside.specials.iter().rev().find(|(part, _)| part == "mask_token") {
-        Some((_, special)) => special.content().map(str::to_owned),
-        None => class.token("mask_token").map(str::to_owned),
+/// The content of the special token with that part, where the files or the class name one.
+pub(super) fn special<'a>(beside: &'a Beside, class: &'static Class, part: &str) -> Option<&'a str> {
+    match beside.specials.iter().rev().find(|(own, _)| own == part) {
+        Some((_, special)) => special.content(),
+        None => class.token(part),
     }
 }
 

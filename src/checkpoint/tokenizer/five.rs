@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use super::class::Kind;
 use super::options::Options;
-use super::parts::{NORMALIZED, Parts, SPLIT, is, members, trimmed};
+use super::parts::{AROUND, Around, NORMALIZED, Number, Parts, Piece, SPLIT, bert_template, is, members, template};
 
 /// The parts of a class, given those of the file.
-pub(super) fn parts(file: &Parts, options: &Options) -> Parts {
+pub(super) fn parts(file: &Parts, options: &Options, number: &Number) -> Parts {
     let mut parts = file.clone();
+    parts.post_processor = around(options, number).unwrap_or(parts.post_processor);
     match options.class.kind {
         Kind::AsIs => {}
         Kind::Bert | Kind::MpNet => {
@@ -21,7 +22,6 @@ pub(super) fn parts(file: &Parts, options: &Options) -> Parts {
             let prefix = options.add_prefix_space.unwrap_or(false);
             parts.pre_tokenizer =
                 json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": true});
-            parts.post_processor = trimmed(&file.post_processor, options);
         }
         Kind::XlmRoberta => {
             parts.normalizer = precompiled(&file.normalizer).unwrap_or(Value::Null);
@@ -51,8 +51,46 @@ fn unless_same(file: &Parts, parts: Parts) -> Parts {
     Parts {
         normalizer: kept(NORMALIZED, parts.normalizer, &file.normalizer),
         pre_tokenizer: kept(SPLIT, parts.pre_tokenizer, &file.pre_tokenizer),
-        ..parts
+        post_processor: kept(AROUND, parts.post_processor, &file.post_processor),
+        types: file.types,
     }
+}
+
+/// What a class puts around texts; none where that stays as the file has it.
+fn around(options: &Options, number: &Number) -> Option<Value> {
+    let token = |part: &str| {
+        let content = options.special(part)?;
+        Some((content, number(content)?))
+    };
+    let [a, b] = [Piece::Text("A", 0), Piece::Text("B", 1)];
+    Some(match options.class.kind {
+        Kind::AsIs => return None,
+        Kind::Bert | Kind::Albert | Kind::Deberta => bert_template(token("cls_token")?, token("sep_token")?),
+        Kind::MpNet => roberta_processing(token("cls_token")?, token("sep_token")?, true, false),
+        Kind::Roberta => {
+            let prefix = options.add_prefix_space.unwrap_or(false);
+            roberta_processing(token("cls_token")?, token("sep_token")?, options.trim_offsets, prefix)
+        }
+        Kind::XlmRoberta => {
+            let (bos, eos) = (Piece::Token(token("bos_token")?, 0), Piece::Token(token("eos_token")?, 0));
+            template(&[bos, a, eos], &[bos, a, eos, eos, Piece::Text("B", 0), eos])
+        }
+        Kind::XlNet => {
+            let (sep, cls) = (token("sep_token")?, Piece::Token(token("cls_token")?, 2));
+            let first = Piece::Token(sep, 0);
+            template(&[a, first, cls], &[a, first, b, Piece::Token(sep, 1), cls])
+        }
+    })
+}
+
+fn roberta_processing(cls: Around, sep: Around, trim_offsets: bool, add_prefix_space: bool) -> Value {
+    json!({
+        "type": "RobertaProcessing",
+        "sep": [sep.0, sep.1],
+        "cls": [cls.0, cls.1],
+        "trim_offsets": trim_offsets,
+        "add_prefix_space": add_prefix_space,
+    })
 }
 
 /// BERT's normalizer.

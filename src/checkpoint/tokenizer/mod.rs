@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use super::json;
 use super::json::raw::Object;
 use crate::error::{Error, Result, printable};
-use added::Vocabulary;
+use added::{Merged, Vocabulary};
 use options::Options;
 use parts::Parts;
 
@@ -115,15 +115,10 @@ impl Tokenizer {
             dir: dir.to_owned(),
             json: Some(json),
             max_length: options.max_length,
-            mask: options.mask(),
+            mask: options.special("mask_token").map(str::to_owned),
             notes: options.notes,
             files,
         })
-    }
-
-    /// One whose file is all there is.
-    pub fn of_text(dir: PathBuf, json: String) -> Tokenizer {
-        Tokenizer { dir, json: Some(json), ..Tokenizer::default() }
     }
 
     /// The text of its `tokenizer.json`. Fails where there is none.
@@ -161,10 +156,14 @@ impl Changes {
             added::merged(&added, &vocabulary, &options.beside, options.class, version, usage.rows, notes)
         };
         let tokens = merged(options.version, &mut notes);
-        if tokens != merged(options.version.other(), &mut Vec::new()) {
+        let other_tokens = merged(options.version.other(), &mut Vec::new());
+        if !tokens.same(&other_tokens) {
             notes.push(differing(options, "which added tokens there are and how they are found in texts"));
         }
-        let [ours, others] = [options.version, options.version.other()].map(|version| before.by(version, options));
+        let by = |version, tokens: &Merged| {
+            before.by(version, options, &|content| tokens.number(content, &vocabulary).map(u64::from))
+        };
+        let (ours, others) = (by(options.version, &tokens), by(options.version.other(), &other_tokens));
         for what in ours.differences(&others) {
             notes.push(differing(options, what));
         }
@@ -172,7 +171,8 @@ impl Changes {
             notes.push(differing(options, "whether a text has token types"));
         }
         let parts = ours.finished(usage);
-        Some(Changes { added: tokens, parts, before, notes })
+        let added = tokens.changed.then(|| tokens.written());
+        Some(Changes { added, parts, before, notes })
     }
 
     /// The text with what is other. Where nothing is, it stays as it was, byte for byte.

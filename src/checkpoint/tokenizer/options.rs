@@ -89,9 +89,9 @@ impl Options {
         })
     }
 
-    /// The token that stands for one to be guessed.
-    pub fn mask(&self) -> Option<String> {
-        added::mask(&self.beside, self.class)
+    /// The special token with that part.
+    pub fn special(&self, part: &str) -> Option<&str> {
+        added::special(&self.beside, self.class, part)
     }
 
     /// Whether a version gives a text token types.

@@ -11,7 +11,10 @@ use crate::error::Result;
 /// What versions may do in different ways, in the words of notes.
 pub(super) const NORMALIZED: &str = "how a text is normalized";
 pub(super) const SPLIT: &str = "how a text is split";
-const AROUND: &str = "what is put around a text or where its tokens begin";
+pub(super) const AROUND: &str = "what is put around a text or where its tokens begin";
+
+/// The number of a token by its content.
+pub(super) type Number<'a> = dyn Fn(&str) -> Option<u64> + 'a;
 
 /// The parts, null where there are none.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,10 +38,10 @@ impl Parts {
     }
 
     /// The parts as a version of `transformers` has them.
-    pub fn by(&self, version: Version, options: &Options) -> Parts {
+    pub fn by(&self, version: Version, options: &Options, number: &Number) -> Parts {
         let parts = match version {
             Version::Four => self.by_four(options),
-            Version::Five => five::parts(self, options),
+            Version::Five => five::parts(self, options, number),
         };
         Parts { types: options.gives_types(version), ..parts }
     }
@@ -86,7 +89,7 @@ impl Parts {
         if splits(self) != splits(other) {
             found.push(SPLIT);
         }
-        if around(&self.post_processor) != around(&other.post_processor) {
+        if around(self) != around(other) {
             found.push(AROUND);
         }
         found
@@ -187,34 +190,83 @@ fn is_about_spaces(step: &Value) -> bool {
         || is(step, "Strip")
 }
 
-/// What a post-processor puts around texts, and whether it trims them.
-fn around(part: &Value) -> Vec<Value> {
-    members(part, "processors").iter().map(|step| without_types(&as_template(step))).collect()
+/// What a post-processor puts around texts, and whether it trims their tokens, which matters to tokens of bytes.
+fn around(parts: &Parts) -> Vec<Value> {
+    let of_bytes = members(&parts.pre_tokenizer, "pretokenizers").iter().any(|step| is(step, "ByteLevel"));
+    let step = |step: &Value| match of_bytes {
+        true => zeroed(as_template(step)),
+        false => zeroed(as_template(&untrimmed(step))),
+    };
+    let steps = members(&parts.post_processor, "processors");
+    steps.iter().filter(|step| of_bytes || !is(step, "ByteLevel")).map(step).collect()
+}
+
+/// RoBERTa's post-processor as the template that it is where nothing is trimmed.
+fn untrimmed(step: &Value) -> Value {
+    match (is(step, "RobertaProcessing"), token(step, "cls"), token(step, "sep")) {
+        (true, Some(cls), Some(sep)) => template(
+            &[Piece::Token(cls, 0), Piece::Text("A", 0), Piece::Token(sep, 0)],
+            &[
+                Piece::Token(cls, 0),
+                Piece::Text("A", 0),
+                Piece::Token(sep, 0),
+                Piece::Token(sep, 0),
+                Piece::Text("B", 0),
+                Piece::Token(sep, 0),
+            ],
+        ),
+        _ => step.clone(),
+    }
+}
+
+/// A token with its number, as a post-processor has it.
+pub(super) type Around<'a> = (&'a str, u64);
+
+fn token<'a>(step: &'a Value, key: &str) -> Option<Around<'a>> {
+    let pair = step.get(key)?.as_array()?;
+    Some((pair.first()?.as_str()?, pair.get(1)?.as_u64()?))
+}
+
+/// A part of a template, with the type that its tokens get.
+#[derive(Clone, Copy)]
+pub(super) enum Piece<'a> {
+    Token(Around<'a>, u8),
+    Text(&'a str, u8),
+}
+
+/// The post-processor that puts pieces around one text, and around two.
+pub(super) fn template(single: &[Piece], pair: &[Piece]) -> Value {
+    let piece = |piece: &Piece| match piece {
+        Piece::Token((content, _), types) => json!({"SpecialToken": {"id": content, "type_id": types}}),
+        Piece::Text(name, types) => json!({"Sequence": {"id": name, "type_id": types}}),
+    };
+    let tokens = single.iter().chain(pair).filter_map(|piece| match piece {
+        Piece::Token((content, id), _) => {
+            Some(((*content).to_owned(), json!({"id": content, "ids": [id], "tokens": [content]})))
+        }
+        Piece::Text(..) => None,
+    });
+    json!({
+        "type": "TemplateProcessing",
+        "single": single.iter().map(piece).collect::<Vec<_>>(),
+        "pair": pair.iter().map(piece).collect::<Vec<_>>(),
+        "special_tokens": tokens.collect::<serde_json::Map<_, _>>(),
+    })
 }
 
 /// BERT's post-processor as a template.
 fn as_template(step: &Value) -> Value {
-    let token = |key: &str| {
-        let pair = step.get(key)?.as_array()?;
-        Some((pair.first()?.as_str()?, pair.get(1)?.as_u64()?))
-    };
-    match (is(step, "BertProcessing"), token("cls"), token("sep")) {
+    match (is(step, "BertProcessing"), token(step, "cls"), token(step, "sep")) {
         (true, Some(cls), Some(sep)) => bert_template(cls, sep),
         _ => step.clone(),
     }
 }
 
 /// `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, the second text with type 1.
-pub(super) fn bert_template((cls, cls_id): (&str, u64), (sep, sep_id): (&str, u64)) -> Value {
-    let token = |content: &str, types: u8| json!({"SpecialToken": {"id": content, "type_id": types}});
-    let text = |name: &str, types: u8| json!({"Sequence": {"id": name, "type_id": types}});
-    let known = |content: &str, id: u64| json!({"id": content, "ids": [id], "tokens": [content]});
-    json!({
-        "type": "TemplateProcessing",
-        "single": [token(cls, 0), text("A", 0), token(sep, 0)],
-        "pair": [token(cls, 0), text("A", 0), token(sep, 0), text("B", 1), token(sep, 1)],
-        "special_tokens": {cls: known(cls, cls_id), sep: known(sep, sep_id)},
-    })
+pub(super) fn bert_template(cls: Around, sep: Around) -> Value {
+    let single = [Piece::Token(cls, 0), Piece::Text("A", 0), Piece::Token(sep, 0)];
+    let second = [Piece::Text("B", 1), Piece::Token(sep, 1)];
+    template(&single, &[single.as_slice(), &second].concat())
 }
 
 /// Whether a template gives a token another type than 0.
@@ -226,26 +278,27 @@ fn template_types(step: &Value, key: &str) -> bool {
 
 /// The post-processor that gives every token type 0.
 fn without_types(part: &Value) -> Value {
-    let part = as_template(part);
-    if is(&part, "TemplateProcessing") {
-        return zeroed(part);
+    let steps: Vec<Value> = members(part, "processors").iter().map(as_template).collect();
+    let is_template = |step: &Value| is(step, "TemplateProcessing");
+    // RoBERTa's gives none.
+    if steps.iter().any(|step| is(step, "RobertaProcessing")) {
+        return part.clone();
     }
-    if is(&part, "Sequence") {
-        let steps = members(&part, "processors");
-        let zeroed: Vec<Value> = steps.iter().map(without_types).collect();
-        return json!({"type": "Sequence", "processors": zeroed});
+    if steps.iter().any(is_template) {
+        let typed = |step: &Value| template_types(step, "single") || template_types(step, "pair");
+        return match (steps.iter().any(typed), steps.as_slice()) {
+            (false, _) => part.clone(),
+            (true, [only]) => zeroed(only.clone()),
+            (true, steps) => {
+                json!({"type": "Sequence", "processors": steps.iter().cloned().map(zeroed).collect::<Vec<_>>()})
+            }
+        };
     }
-    let plain = json!({
-        "type": "TemplateProcessing",
-        "single": [{"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {},
-    });
-    match part {
-        Value::Null => plain,
-        // It trims tokens, and leaves the types of a pair as they are.
-        byte_level if is(&byte_level, "ByteLevel") => json!({"type": "Sequence", "processors": [byte_level, plain]}),
-        other => other,
+    // Without a template, the second text of a pair has type 1.
+    let plain = template(&[Piece::Text("A", 0)], &[Piece::Text("A", 0), Piece::Text("B", 0)]);
+    match steps.as_slice() {
+        [] => plain,
+        steps => json!({"type": "Sequence", "processors": steps.iter().cloned().chain([plain]).collect::<Vec<_>>()}),
     }
 }
 

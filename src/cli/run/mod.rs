@@ -148,7 +148,14 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let mut model = match args.bundle.is_file() {
         true => {
             args.vouch.refuse()?;
-            args.model.open(&args.bundle, args.task.unwrap_or(Task::TextClassification), threads, options, &fits)?
+            args.model.open(
+                &args.bundle,
+                args.task.unwrap_or(Task::TextClassification),
+                threads,
+                options,
+                &fits,
+                screen,
+            )?
         }
         false => {
             args.model.refuse()?;
