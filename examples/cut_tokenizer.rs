@@ -2,13 +2,14 @@
 //!
 //!     cargo run --release --example cut_tokenizer -- tokenizer.json texts.jsonl cut.json
 
+use kilnc::checkpoint::json;
 use kilnc::eval::read_examples;
-use kilnc::runtime::{Classes, read_tokenizer};
+use kilnc::runtime::Classes;
 use kilnc::vocabulary::Vocabulary;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [tokenizer, texts, out] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "three files")?;
-    let vocabulary = Vocabulary::parse(read_tokenizer(tokenizer.as_ref())?)?;
+    let vocabulary = Vocabulary::parse(json::read_text(tokenizer.as_ref())?)?;
     let corpus = read_examples(texts.as_ref(), &Classes::default())?;
     let used = vocabulary.used(corpus.iter().cloned().map(Ok))?;
     let cut = vocabulary.cut(&used, &[])?;

@@ -67,6 +67,7 @@ impl Case {
             aggregation: aggregation.as_ref().map(|how| how.parse().unwrap()),
             max_answer_length: *longest_answer,
             no_answer: no_answer.then_some(true),
+            similarity: None,
         };
         Options { settings, batch }
     }

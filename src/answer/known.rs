@@ -40,13 +40,16 @@ impl Answerer {
         one(batches(encoder, model, options).run(&mut **engine, &[asked], &head)?)
     }
 
-    /// How alike two texts are, as the cosine of their vectors, from −1 to 1: the vectors that a model for sentence
+    /// How alike two texts are by their vectors, as the settings have it: the vectors that a model for sentence
     /// similarity gives, or the means of those that a model for feature extraction gives to the tokens, those around the
     /// text too. Fails for models of other tasks.
     pub fn likeness(&mut self, text: &str, pair: &str) -> Result<f32> {
         let compared = match self.task() {
             Task::SentenceSimilarity => self.answer(TextInput { text, pair: Some(pair) })?,
-            _ => vectors::similarity(&self.mean_of_tokens(text)?, &self.mean_of_tokens(pair)?),
+            _ => {
+                let how = self.options.settings.similarity.unwrap_or_default();
+                vectors::similarity(how, &self.mean_of_tokens(text)?, &self.mean_of_tokens(pair)?)
+            }
         };
         match compared.answer {
             Answer::Similarity { score } => Ok(score),

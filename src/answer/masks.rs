@@ -61,7 +61,7 @@ impl batches::Head for Head<'_> {
 }
 
 /// The tokenizer's token for a mask, and its name.
-pub(super) fn mask_of(encoder: &TextEncoder) -> Result<(u32, &'static str)> {
+pub(super) fn mask_of(encoder: &TextEncoder) -> Result<(u32, &str)> {
     encoder.mask().ok_or_else(|| {
         Error::unsupported("the tokenizer has no token for a mask").hint("the known ones are [MASK] and <mask>")
     })

@@ -11,7 +11,7 @@
 //! | token classification | entities, grouped by an [`Aggregation`] | each token by the window that sees most around it |
 //! | question answering | spans of the text | the best of all windows |
 //! | masked tokens | the likeliest tokens of each mask | each mask by the window that sees most around it |
-//! | sentence similarity | a vector; of a pair, its cosine | the mean, of length 1 where those of the windows are |
+//! | sentence similarity | a vector; of a pair, its [`Similarity`] | the mean, of length 1 where those of the windows are |
 //! | feature extraction | a vector for each token | each token by the window that sees most around it |
 //!
 //! A mean counts every window as often as it has tokens. Where it is known what a text should be answered,
@@ -80,7 +80,7 @@ use crate::task::Task;
 use batches::{Asked, Batches};
 use options::lengths;
 
-pub use crate::settings::{Aggregation, Join, Settings};
+pub use crate::settings::{Aggregation, Join, Settings, Similarity};
 pub use classes::Labels;
 pub use guesses::{Guess, targets};
 pub use masks::{Fill, MOST_MASKS};
@@ -134,9 +134,9 @@ pub enum Answer {
         /// The vector.
         embedding: Vec<f32>,
     },
-    /// Sentence similarity of a pair: how alike the two are, as the cosine of their vectors.
+    /// Sentence similarity of a pair: how alike the two are by their vectors, as the settings' [`Similarity`] has it.
     Similarity {
-        /// From −1 to 1.
+        /// The larger, the more alike.
         score: f32,
     },
     /// Feature extraction.
@@ -194,7 +194,7 @@ impl Answerer {
     pub fn open(bundle: &Bundle, entry: &EngineEntry, run: runtime::Options, options: Options) -> Result<Answerer> {
         let manifest = &bundle.manifest;
         let model = Model::new(manifest.task, bundle.classes(), &manifest.model_type);
-        let encoder = TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, manifest.max_length)?;
+        let encoder = bundle.encoder()?;
         let told = manifest.answers.check_in(bundle::MANIFEST, model.task, encoder.max_length);
         told.map_err(|e| e.at(bundle.dir.display().to_string()))?;
         let options = options.over(manifest.answers);
@@ -275,7 +275,7 @@ impl Answerer {
         }
     }
 
-    /// Vectors of texts, and the cosines of pairs, whose texts are read apart.
+    /// Vectors of texts, and the similarities of pairs, whose texts are read apart.
     fn similarities(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Answered>> {
         let texts = inputs.iter().enumerate().flat_map(|(number, input)| {
             [Some(input.text), input.pair].into_iter().flatten().map(move |text| (number, text))
@@ -292,11 +292,12 @@ impl Answerer {
         let watch = Watch { place: &|text| (watch.place)(number(text)), done: &done };
         let mut vectors = self.answer_checked(&texts, &watch)?.into_iter();
         let mut next = || vectors.next().ok_or_else(|| Error::bug("a text was not answered"));
+        let how = self.options.settings.similarity.unwrap_or_default();
         let mut answers = Vec::with_capacity(inputs.len());
         for input in inputs {
             let first = next()?;
             answers.push(match input.pair {
-                Some(_) => vectors::similarity(&first, &next()?),
+                Some(_) => vectors::similarity(how, &first, &next()?),
                 None => first,
             });
         }

@@ -3,6 +3,7 @@
 use super::batches::{self, Asked, Row, mean};
 use super::{Answer, Answered};
 use crate::error::Result;
+use crate::settings::Similarity;
 
 /// How far from 1 the length of a vector may be that a model has put at length 1, in the number formats there are.
 const NEAR: f32 = 1e-2;
@@ -73,14 +74,10 @@ pub(super) fn length(vector: &[f32]) -> f32 {
     vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32
 }
 
-/// How alike two texts are by their vectors: `a·b / (|a| |b|)`.
-pub(super) fn similarity(a: &Answered, b: &Answered) -> Answered {
+/// How alike two texts are by their vectors.
+pub(super) fn similarity(how: Similarity, a: &Answered, b: &Answered) -> Answered {
     let score = match (&a.answer, &b.answer) {
-        (Answer::Vector { embedding: a }, Answer::Vector { embedding: b }) => {
-            let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            let lengths = f64::from(length(a)) * f64::from(length(b));
-            if lengths > 0.0 { (dot / lengths) as f32 } else { 0.0 }
-        }
+        (Answer::Vector { embedding: a }, Answer::Vector { embedding: b }) => how.of(a, b),
         _ => 0.0,
     };
     let (windows, tokens_cut) = (a.windows.max(b.windows), a.tokens_cut + b.tokens_cut);
@@ -102,10 +99,9 @@ mod tests {
     }
 
     #[test]
-    fn likeness_is_a_cosine() {
-        let score = |a: &[f32], b: &[f32]| similarity(&vector(a), &vector(b)).answer;
-        assert_eq!(score(&[2.0, 0.0], &[3.0, 0.0]), Answer::Similarity { score: 1.0 });
-        assert_eq!(score(&[1.0, 0.0], &[0.0, 1.0]), Answer::Similarity { score: 0.0 });
-        assert_eq!(score(&[0.0], &[1.0]), Answer::Similarity { score: 0.0 });
+    fn texts_are_as_alike_as_their_vectors() {
+        let score = |how, a: &[f32], b: &[f32]| similarity(how, &vector(a), &vector(b)).answer;
+        assert_eq!(score(Similarity::Cosine, &[2.0, 0.0], &[3.0, 0.0]), Answer::Similarity { score: 1.0 });
+        assert_eq!(score(Similarity::Dot, &[2.0, 0.0], &[3.0, 0.0]), Answer::Similarity { score: 6.0 });
     }
 }

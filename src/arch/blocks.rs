@@ -528,6 +528,34 @@ impl Blocks {
         self.builder.ty(x).shape.last().and_then(Dim::fixed)
     }
 
+    /// A mask `[b, s]` without the first `n` of the tokens that it keeps.
+    pub fn without_first(&mut self, mask: ValueId, n: usize) -> Result<ValueId> {
+        let at = |suffix: &str| format!("after_{n}.{suffix}");
+        let limit = self.constant(&at("limit"), Weight::scalar(DType::F32, n as f32)?);
+        let kept = self.builder.node(&at("kept"), Op::Cast { to: DType::F32 }, &[mask])?;
+        let count = self.builder.node(&at("count"), Op::CumSum { axis: 1 }, &[kept])?;
+        let left = self.builder.node(&at("left"), Op::Sub, &[count, limit])?;
+        let past = self.builder.node(&at("past"), Op::Relu, &[left])?;
+        let past = self.builder.node(&at("is_past"), Op::Cast { to: DType::Bool }, &[past])?;
+        let past = self.builder.node(&at("past_or_not"), Op::Cast { to: DType::I64 }, &[past])?;
+        self.builder.node(&at("mask"), Op::Mul, &[past, mask])
+    }
+
+    /// `[batch, length, hidden] → [batch, hidden]`: the vector of the token after the first `n`.
+    pub fn token_after(&mut self, name: &str, n: usize, x: ValueId, mask: ValueId) -> Result<ValueId> {
+        let (from, beyond) = (self.without_first(mask, n)?, self.without_first(mask, n + 1)?);
+        let only = self.builder.node(&format!("{name}.only"), Op::Sub, &[from, beyond])?;
+        self.builder.node(name, Op::MeanPool, &[x, only])
+    }
+
+    /// The first `kept` numbers of the last dimension of `x [b, h]`.
+    pub fn first(&mut self, x: ValueId, kept: usize) -> Result<ValueId> {
+        let end = i64::try_from(kept).map_err(|_| Error::bug("a vector is longer than memory"))?;
+        let starts = self.constant("first.starts", Weight::i64s(vec![1], &[0])?);
+        let ends = self.constant("first.ends", Weight::i64s(vec![1], &[end])?);
+        self.builder.node("first", Op::Slice { axis: 1, length: kept.into() }, &[x, starts, ends])
+    }
+
     /// `x` at length 1.
     pub fn normalize(&mut self, name: &str, x: ValueId) -> Result<ValueId> {
         self.builder.node(name, Op::Normalize, &[x])

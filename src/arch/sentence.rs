@@ -16,35 +16,54 @@ pub(super) fn sentence(blocks: &mut Blocks, drawing: &Drawing, x: ValueId, mask:
             .hint("save the model with sentence-transformers, or choose --task feature-extraction"));
     };
     blocks.role(Part::Head);
+    let prompt = sentence.model.prompt()?;
     let mut vector = None;
     for SentenceModule { path, kind } in &sentence.modules {
         let drawn = match (kind, vector) {
-            (ModuleKind::Pooling { modes, include_prompt: true }, _) => pool(blocks, modes, x, mask),
-            (ModuleKind::Pooling { include_prompt: false, .. }, _) => {
-                Err(not_drawn("pooling with `include_prompt` false"))
+            (ModuleKind::Pooling { modes, include_prompt: false }, _) if prompt.is_some() => {
+                match sentence.prompt_tokens {
+                    Some(left_out) => pool(blocks, modes, left_out, x, mask),
+                    None => Err(Error::bad_input(
+                        "there is no tokenizer to count the tokens of the prompt, which are left out",
+                    )),
+                }
             }
-            (ModuleKind::Other(class), _) => Err(not_drawn(&format!("the module `{}`", printable(class)))),
+            (ModuleKind::Pooling { modes, .. }, _) => pool(blocks, modes, 0, x, mask),
+            (ModuleKind::Other(class), _) => Err(not_built(&format!("the module `{}`", printable(class)))),
             (_, None) => Err(Error::bad_input("there is no vector yet: the pooling has to come first")),
             (kind, Some(vector)) => change(blocks, &weights.sub(path), kind, vector),
         };
         vector = Some(drawn.map_err(|e| e.at(format!("modules.json: {}", printable(path))))?);
     }
     let vector = vector.ok_or_else(|| Error::bad_input("no module makes a vector").at("modules.json"))?;
+    let vector = match sentence.model.truncate_dim()? {
+        Some(kept) if blocks.width(vector).is_some_and(|width| kept < width) => blocks.first(vector, kept)?,
+        _ => vector,
+    };
     blocks.output("token_embeddings", x)?;
     blocks.output("sentence_embedding", vector)
 }
 
-fn not_drawn(what: &str) -> Error {
-    Error::unsupported(format!("{what} is not drawn")).hint("--task feature-extraction draws the encoder alone")
+fn not_built(what: &str) -> Error {
+    Error::unsupported(format!("{what} is not built")).hint("--task feature-extraction builds the encoder alone")
 }
 
-/// One vector for each mode, side by side.
-fn pool(blocks: &mut Blocks, modes: &[Pooling], x: ValueId, mask: ValueId) -> Result<ValueId> {
+/// One vector for each mode, side by side, of all tokens but the first `left_out`.
+fn pool(blocks: &mut Blocks, modes: &[Pooling], left_out: usize, x: ValueId, mask: ValueId) -> Result<ValueId> {
+    let mask = if left_out > 0 { blocks.without_first(mask, left_out)? } else { mask };
+    let mut one = |name: &str, mode: Pooling| match mode {
+        Pooling::FirstToken if left_out > 0 => blocks.token_after(name, 0, x, mask),
+        mode => blocks.pool(name, mode, x, mask),
+    };
     if let [mode] = modes {
-        return blocks.pool("pooling", *mode, x, mask);
+        return one("pooling", *mode);
     }
-    let vectors = modes.iter().map(|mode| blocks.pool(&format!("pooling.{}", mode.name()), *mode, x, mask));
-    let vectors = vectors.collect::<Result<Vec<_>>>()?;
+    let mut vectors: Vec<ValueId> = Vec::with_capacity(modes.len());
+    for (i, mode) in modes.iter().enumerate() {
+        // A mode that comes again gives what it gave before.
+        let before = modes.iter().take(i).position(|other| other == mode).and_then(|at| vectors.get(at).copied());
+        vectors.push(before.map_or_else(|| one(&format!("pooling.{}", mode.name()), *mode), Ok)?);
+    }
     blocks.concat("pooling", &vectors)
 }
 
@@ -88,6 +107,6 @@ fn function(class: &str) -> Result<Option<Activation>> {
         Some("Tanh") => Ok(Some(Activation::Tanh)),
         Some("ReLU") => Ok(Some(Activation::Relu)),
         Some("GELU") => Ok(Some(Activation::Gelu)),
-        _ => Err(not_drawn(&format!("the `activation_function` `{}`", printable(class)))),
+        _ => Err(not_built(&format!("the `activation_function` `{}`", printable(class)))),
     }
 }

@@ -9,7 +9,7 @@
 //! taken for another answers, and wrongly.
 
 use super::{FAMILIES, Family};
-use crate::checkpoint::{Checkpoint, CommonConfig, StateDict};
+use crate::checkpoint::{Checkpoint, CommonConfig, StateDict, sentence};
 use crate::error::{Error, Result, printable};
 use crate::task::Task;
 
@@ -64,8 +64,13 @@ pub(super) fn of(family: &Family, checkpoint: &Checkpoint, base: &StateDict, sta
     if brought {
         return by_tensors(family, checkpoint, state);
     }
-    if checkpoint.sentence.as_ref().is_some_and(|sentence| !sentence.modules.is_empty()) {
-        return Ok(Task::SentenceSimilarity);
+    if let Some(sentence) = &checkpoint.sentence
+        && let Some(purpose) = sentence.purpose()?
+    {
+        return Ok(match purpose {
+            sentence::Purpose::Vectors => Task::SentenceSimilarity,
+            sentence::Purpose::Scores => Task::TextClassification,
+        });
     }
     let classes = classes(&checkpoint.common);
     let mut found: Option<Task> = None;

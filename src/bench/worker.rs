@@ -33,6 +33,15 @@ pub struct Tokenizer {
     pub file: PathBuf,
     /// Longest text, in tokens.
     pub max_length: usize,
+    /// What is put before every text.
+    pub prompt: Option<String>,
+}
+
+impl Tokenizer {
+    /// Opens it.
+    pub fn encoder(&self) -> Result<TextEncoder> {
+        Ok(TextEncoder::open(&self.file, self.max_length)?.with_prompt(self.prompt.as_deref()))
+    }
 }
 
 /// What a child is asked to measure.
@@ -116,7 +125,7 @@ impl Opened {
     /// Opens an engine on as many processors as it has threads.
     pub fn new(request: &Request) -> Result<Opened> {
         bind(request.threads);
-        let tokenizer = request.tokenizer.as_ref().map(|it| TextEncoder::open(&it.file, it.max_length)).transpose()?;
+        let tokenizer = request.tokenizer.as_ref().map(Tokenizer::encoder).transpose()?;
         let options = Options { threads: request.threads };
         let engine = runtime::open_on(request.device, request.runtime, &request.file, options, &request.adapters)?;
         Ok(Opened { engine, tokenizer })

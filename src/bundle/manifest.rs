@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::runtimes::Brought;
-use crate::checkpoint::{ModuleKind, SentenceModule, json};
+use crate::checkpoint::{ModuleKind, Prompt, SentenceModules, json};
 use crate::error::{Error, Result, printable};
 use crate::eval::Check;
 use crate::precision::Precision;
@@ -41,6 +41,12 @@ pub struct Manifest {
     /// How texts are asked and answers told where nobody says it, as far as the recipe did.
     #[serde(default, skip_serializing_if = "Settings::is_empty")]
     pub answers: Settings,
+    /// What is put before every text, or before the first of a pair, where sentence-transformers says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<PromptEntry>,
+    /// The token that stands for one to be guessed, where the model guesses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<String>,
     /// How one vector is made of a text, where sentence-transformers says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<PoolingEntry>,
@@ -110,6 +116,22 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
+/// A text that is put before every other one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptEntry {
+    /// Its name among the model's prompts.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+impl PromptEntry {
+    /// What a model says of it.
+    pub fn of(Prompt { name, text }: &Prompt) -> PromptEntry {
+        PromptEntry { name: name.clone(), text: text.clone() }
+    }
+}
+
 /// How one vector is made of the hidden states of a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolingEntry {
@@ -117,11 +139,16 @@ pub struct PoolingEntry {
     pub modes: Vec<String>,
     /// Whether the vector has length 1.
     pub normalized: bool,
+    /// How many numbers of the vector are kept, where it is cut after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<usize>,
 }
 
 impl PoolingEntry {
     /// What the modules after an encoder say, where one of them pools.
-    pub fn of(modules: &[SentenceModule]) -> Option<PoolingEntry> {
+    pub fn of(sentence: &SentenceModules) -> Option<PoolingEntry> {
+        let modules = &sentence.modules;
+        let truncated = sentence.model.truncate_dim().ok()?;
         let modes = modules.iter().rev().find_map(|module| match &module.kind {
             ModuleKind::Pooling { modes, .. } => Some(modes),
             _ => None,
@@ -130,6 +157,7 @@ impl PoolingEntry {
         Some(PoolingEntry {
             modes: modes.iter().map(|mode| mode.name().to_owned()).collect(),
             normalized: last.is_some_and(|module| module.kind == ModuleKind::Normalize),
+            truncated,
         })
     }
 }

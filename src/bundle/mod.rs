@@ -17,12 +17,12 @@ use rayon::prelude::*;
 use crate::checkpoint::json;
 use crate::digest;
 use crate::error::{Error, Result, printable};
-use crate::runtime::Classes;
+use crate::runtime::{Classes, TextEncoder};
 
 pub use bom::{BOM, bom};
 pub use manifest::{
     Accuracy, AdapterEntry, BenchEntry, BenchedEngine, BenchedPoint, CalibrationEntry, EngineEntry, FileEntry,
-    GateEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, SCHEMA, Skipped, ZerosEntry,
+    GateEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, SCHEMA, Skipped, ZerosEntry,
 };
 pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 
@@ -68,6 +68,18 @@ impl Bundle {
     pub fn classes(&self) -> Classes {
         let Manifest { labels, reading, .. } = &self.manifest;
         Classes { labels: labels.clone(), reading: reading.unwrap_or_default() }
+    }
+
+    /// Its tokenizer, with the limits and the prompt of its model.
+    pub fn encoder(&self) -> Result<TextEncoder> {
+        let Manifest { max_length, mask, .. } = &self.manifest;
+        let encoder = TextEncoder::open(&self.file(TOKENIZER)?, *max_length)?;
+        Ok(encoder.with_prompt(self.prompt()).with_mask(mask.as_deref()))
+    }
+
+    /// What is put before every text.
+    pub fn prompt(&self) -> Option<&str> {
+        self.manifest.prompt.as_ref().map(|prompt| prompt.text.as_str())
     }
 
     /// A file that the manifest lists, after its digest has been checked.

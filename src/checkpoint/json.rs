@@ -1,5 +1,7 @@
 //! JSON from outside: bounded, without duplicate keys, with errors that name the file and the field.
 
+pub mod raw;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::io::Read;

@@ -8,6 +8,7 @@ pub mod safetensors;
 mod sentence;
 pub mod shards;
 mod state;
+mod tokenizer;
 pub mod torch;
 
 use std::collections::BTreeMap;
@@ -21,8 +22,9 @@ use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
 
 use labels::Names;
-pub use sentence::{Dense, ModuleKind, Pooling, SentenceModule, SentenceModules};
+pub use sentence::{Dense, ModuleKind, Pooling, Prompt, Purpose, SentenceModule, SentenceModules};
 pub use state::{Scope, Size, StateDict, Tensor};
+pub use tokenizer::{Tokenizer, TokenizerUse};
 
 /// A trained model: its configuration, its tensors and the folder they came from.
 #[derive(Clone, Debug)]

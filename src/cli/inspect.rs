@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Screen, compile};
 use crate::adapter::{self, hub};
 use crate::bundle::runtimes::LibraryEntry;
-use crate::bundle::{self, BenchEntry, BenchedPoint, Bundle, LicenceEntry, Manifest};
+use crate::bundle::{self, BenchEntry, BenchedPoint, Bundle, LicenceEntry, Manifest, PoolingEntry};
 use crate::calibrate;
 use crate::checkpoint::{Checkpoint, read_weights};
 use crate::error::{Error, Result, printable, printable_sentence};
@@ -134,6 +134,14 @@ fn describe_bundle(manifest: &Manifest) -> String {
     if !manifest.answers.is_empty() {
         out += &format!("answers  {}\n", manifest.answers);
     }
+    if let Some(prompt) = &manifest.prompt {
+        out += &format!("prompt   `{}` before every text ({})\n", printable(&prompt.text), printable(&prompt.name));
+    }
+    if let Some(PoolingEntry { modes, normalized, truncated }) = &manifest.pooling {
+        let length = if *normalized { ", of length 1" } else { "" };
+        let cut = truncated.map(|kept| format!(", its first {kept} numbers")).unwrap_or_default();
+        out += &format!("vector   {}{length}{cut}\n", printable(&modes.join(", ")));
+    }
     for file in &manifest.sources {
         out += &format!("source   {} ({} bytes, sha256 {}…)\n", file.path, file.bytes, short(&file.sha256));
     }
@@ -236,7 +244,7 @@ fn licence(entry: &LicenceEntry) -> String {
 fn answers(manifest: &Manifest) -> String {
     let labels = manifest.labels.len();
     match manifest.reading {
-        None | Some(Reading::OneLabel) => format!("{labels} labels"),
+        None | Some(Reading::OneLabel | Reading::Logits) => format!("{labels} labels"),
         Some(Reading::ManyLabels) => format!("any of {labels} labels"),
         Some(Reading::Numbers) if labels == 1 => "a number".to_owned(),
         Some(Reading::Numbers) => format!("{labels} numbers"),

@@ -110,7 +110,7 @@ impl WorkloadArgs {
         // What the texts should be answered is nothing to speed: labels are not looked at.
         let examples = read_examples(file, &Classes::default())?;
         let tokenizer = self.tokenizer(engines)?;
-        let encoder = TextEncoder::open(&tokenizer.file, tokenizer.max_length)?;
+        let encoder = tokenizer.encoder()?;
         let mut workloads = Vec::new();
         for batch in self.batches() {
             workloads.push(Workload::drawn(&examples, batch, seed, &encoder)?);
@@ -122,7 +122,7 @@ impl WorkloadArgs {
     }
 
     fn tokenizer(&self, engines: &Engines) -> Result<Tokenizer> {
-        let named = self.tokenizer.clone().map(|file| Tokenizer { file, max_length: MAX_LENGTH });
+        let named = self.tokenizer.clone().map(|file| Tokenizer { file, max_length: MAX_LENGTH, prompt: None });
         let mut tokenizer = named.or_else(|| engines.tokenizer.clone()).ok_or_else(|| {
             Error::bad_input("--texts needs a tokenizer, and no engine is a bundle that has one")
                 .hint("name it: --tokenizer tokenizer.json")
@@ -197,7 +197,8 @@ impl Engines {
         }
         self.bundles.resize(self.contestants.len(), Some(bundle.manifest.name.clone()));
         let tokenizer = bundle.file(bundle::TOKENIZER)?;
-        self.tokenizer.get_or_insert(Tokenizer { file: tokenizer, max_length: bundle.manifest.max_length });
+        let (max_length, prompt) = (bundle.manifest.max_length, bundle.prompt().map(str::to_owned));
+        self.tokenizer.get_or_insert(Tokenizer { file: tokenizer, max_length, prompt });
         self.reading.get_or_insert(bundle.manifest.reading.unwrap_or_default());
         Ok(())
     }

@@ -180,7 +180,7 @@ impl Line {
             (None, None) => Ok(None),
             (Some(_), Some(_)) => Err(Error::bad_input("there are `label` and `labels`, expected one of them")),
             (Some(label), None) => truth(&[label], classes).map(Some),
-            (None, Some(_)) if classes.reading == Reading::OneLabel => {
+            (None, Some(_)) if matches!(classes.reading, Reading::OneLabel | Reading::Logits) => {
                 Err(Error::bad_input("found `labels`, but the model answers with one")
                     .hint("write `label`; where the model has several answers at once, say so by `problem_type`"))
             }
@@ -197,7 +197,7 @@ impl Line {
 /// What should be answered, in the terms of a model's answers.
 fn truth(found: &[Value], classes: &Classes) -> Result<Truth> {
     match classes.reading {
-        Reading::OneLabel | Reading::ManyLabels => {
+        Reading::OneLabel | Reading::Logits | Reading::ManyLabels => {
             let mut numbers = found.iter().map(|label| numbers_of(label, classes)).collect::<Result<Vec<_>>>()?;
             numbers.sort_unstable();
             let alone = |numbers: &Vec<usize>| numbers.first().copied().filter(|_| numbers.len() == 1);

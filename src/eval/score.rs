@@ -33,7 +33,7 @@ impl Score {
     pub fn of(reading: Reading, answers: &[Vec<f32>], truths: &[&Truth]) -> Score {
         let score = Score { texts: answers.len(), ..Score::default() };
         match reading {
-            Reading::OneLabel | Reading::ManyLabels => {
+            Reading::OneLabel | Reading::Logits | Reading::ManyLabels => {
                 let chosen: Vec<_> = answers.iter().map(|row| reading.chosen(row).unwrap_or_default()).collect();
                 let pairs: Vec<_> =
                     chosen.into_iter().zip(truths).filter_map(|(row, truth)| row_of(row, truth)).collect();

@@ -22,9 +22,12 @@ pub(super) fn task(state: &StateDict, merged: &[Merged]) -> Option<Task> {
 }
 
 /// The folder with the tokenizer: an adapter that was saved with one was trained with it.
-pub(super) fn tokenizer<'a>(checkpoint: &'a Checkpoint, merged: &'a [(AdapterSource, Merged)]) -> &'a Path {
-    let own = merged.iter().rev().map(|(source, _)| source.dir.as_path());
-    own.into_iter().find(|dir| dir.join(bundle::TOKENIZER).is_file()).unwrap_or(&checkpoint.encoder)
+pub(super) fn tokenizer<'a>(
+    checkpoint: &'a Checkpoint,
+    adapters: impl DoubleEndedIterator<Item = &'a AdapterSource>,
+) -> &'a Path {
+    let mut own = adapters.rev().map(|source| source.dir.as_path());
+    own.find(|dir| dir.join(bundle::TOKENIZER).is_file()).unwrap_or(&checkpoint.encoder)
 }
 
 /// Enters a vocabulary that has grown into the checkpoint's configuration: an adapter may bring embeddings of more

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use super::assembly::{Assembly, Made, remove};
 use super::compared::{Candidate, Reference, Workload};
 use super::fitting::{BUILT_IN, Fitting, probes};
-use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits};
+use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits, tokenizer};
 use crate::answer;
 use crate::back::onnx;
-use crate::bundle::{self, GateEntry};
+use crate::bundle::GateEntry;
 use crate::checkpoint::json;
 use crate::error::{Error, Result};
 use crate::eval::{Example, Gate, Golden, read_examples};
@@ -215,12 +215,15 @@ const REFERENCE: &str = "reference";
 
 /// The model's tokenizer, with the recipe's or the model's longest text.
 pub fn encoder(recipe: &Recipe, model: &Model) -> Result<TextEncoder> {
-    let tokenizer = model.tokenizer.join(bundle::TOKENIZER);
-    let encoder = TextEncoder::open(&tokenizer, max_length(recipe, model)?)?;
+    let text = model.tokenizer.text()?.to_owned();
+    let place = |e: Error| e.at(model.tokenizer.path().display().to_string());
+    let encoder = TextEncoder::parse(text, max_length(recipe, model)?).map_err(place)?;
     if let Some(rows) = limits::rows(&model.graph) {
-        encoder.check_rows(rows).map_err(|e| e.at(tokenizer.display().to_string()))?;
+        encoder.check_rows(rows).map_err(place)?;
     }
-    Ok(encoder)
+    let prompt = model.prompt.as_ref().map(|prompt| prompt.text.as_str());
+    let mask = model.tokenizer.mask.as_deref().filter(|_| model.task == Task::FillMask);
+    Ok(encoder.with_prompt(prompt).with_mask(mask))
 }
 
 /// What any engine has to keep: in FP32 the numbers; in other precisions, and where something was cut, only that they are
@@ -282,17 +285,14 @@ fn check_settings(recipe: &Recipe, model: &Model, classes: &Classes, encoder: &T
     asked.check_room(&recipe.answers, encoder).map_err(|e| e.at(format!("{file}: answers")))
 }
 
-/// Longest text, in tokens: the recipe's, or what the model's positions cover.
+/// Longest text, in tokens: the recipe's; or what sentence-transformers or the tokenizer's configuration says, up to what
+/// the model's positions cover.
 pub fn max_length(recipe: &Recipe, model: &Model) -> Result<usize> {
     let said = model.checkpoint.common.max_position_embeddings.unwrap_or(512);
     let limit = limits::positions(&model.graph).map_or(said, |covered| covered.min(said));
-    let sentence = model.checkpoint.sentence.as_ref().filter(|_| model.task == Task::SentenceSimilarity);
-    if sentence.is_some_and(|modules| modules.do_lower_case) {
-        return Err(Error::unsupported("texts are not put in lower case before the tokenizer")
-            .at("sentence_bert_config.json: do_lower_case")
-            .hint("put the lower case into tokenizer.json as its normalizer, and set do_lower_case to false"));
-    }
-    let usual = sentence.and_then(|modules| modules.max_seq_length).map_or(limit, |n| n.clamp(2, limit));
+    let sentence = tokenizer::sentence(&model.checkpoint, model.task);
+    let said = sentence.and_then(|modules| modules.encoder_config.max_seq_length).or(model.tokenizer.max_length);
+    let usual = said.map_or(limit, |n| n.clamp(2, limit));
     match recipe.max_length {
         Some(n) if n > limit || n < 2 => {
             Err(Error::bad_input(format!("max_length {n} is outside 2…{limit}, the positions that the model has")))

@@ -16,7 +16,8 @@ use crate::adapter::{AdapterSource, Merged};
 use crate::back::onnx;
 use crate::bundle::runtimes::Brought;
 use crate::bundle::{
-    self, AdapterEntry, BenchEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, Skipped, ZerosEntry,
+    self, AdapterEntry, BenchEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, Skipped,
+    ZerosEntry,
 };
 use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
@@ -267,10 +268,10 @@ impl<'a> Assembly<'a> {
 
     /// Copies what runs the engines, and writes the manifest last; a model alone needs neither.
     pub fn finish(self, classes: Classes, max_length: usize, cut: Cut) -> Result<Manifest> {
-        let tokenizer = self.model.tokenizer.join(bundle::TOKENIZER);
+        let tokenizer = &self.model.tokenizer;
         if self.model_file.is_none() {
             let copy = self.stage.path(bundle::TOKENIZER);
-            std::fs::copy(&tokenizer, &copy).map_err(|e| Error::io("copying", &tokenizer, &e))?;
+            std::fs::write(&copy, tokenizer.text()?).map_err(|e| Error::io("writing", &copy, &e))?;
             kept::keep(self.model, &classes, max_length, self.stage.dir())?;
         }
         let name = match &self.request.recipe.name {
@@ -278,10 +279,7 @@ impl<'a> Assembly<'a> {
             None => self.request.output.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         };
         // One that came with an adapter is among its files.
-        let whole = self.model.whole_tokenizer.as_ref().map(|whole| whole.dir.join(bundle::TOKENIZER));
-        let whole = whole.as_ref().unwrap_or(&tokenizer);
-        let own = Some(whole).filter(|path| path.starts_with(&self.model.checkpoint.dir));
-        super::pruned::forget_vocabulary(self.stage)?;
+        let own = tokenizer.files.iter().filter(|path| path.starts_with(&self.model.checkpoint.dir));
         let sources = self.model.checkpoint.files.iter().chain(own);
         let timed = self.bench.is_some().then(|| bundle::MANIFEST.to_owned());
         let mut manifest = Manifest {
@@ -291,7 +289,9 @@ impl<'a> Assembly<'a> {
             model_type: self.model.checkpoint.common.model_type.clone().unwrap_or_default(),
             task: self.model.task,
             max_length,
-            answers: self.request.recipe.answers,
+            answers: self.request.recipe.answers.over(self.model.answers),
+            prompt: self.model.prompt.as_ref().map(PromptEntry::of),
+            mask: self.model.tokenizer.mask.clone().filter(|_| self.model.task == Task::FillMask),
             pooling: pooling(self.model),
             labels: classes.labels,
             reading: (self.model.task == Task::TextClassification).then_some(classes.reading),
@@ -327,7 +327,7 @@ impl<'a> Assembly<'a> {
 /// How a model makes one vector of a text, where that is its task.
 fn pooling(model: &Model) -> Option<PoolingEntry> {
     let sentence = model.checkpoint.sentence.as_ref().filter(|_| model.task == Task::SentenceSimilarity);
-    PoolingEntry::of(&sentence?.modules)
+    PoolingEntry::of(sentence?)
 }
 
 /// The licences of what a model was made of.

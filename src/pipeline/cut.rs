@@ -1,11 +1,10 @@
 //! A model that knows only the tokens of a corpus.
 
 use super::{Model, Observer, limits};
-use crate::bundle;
 use crate::error::{Error, Result};
 use crate::ir::{Graph, Op};
 use crate::passes::{CutVocabulary, Manager};
-use crate::runtime::{self, TextInput};
+use crate::runtime::TextInput;
 use crate::task::Task;
 use crate::verify::Verified;
 use crate::vocabulary::{Cut, CutReport, Vocabulary};
@@ -35,14 +34,21 @@ where
 {
     let rows = limits::rows(&model.graph)
         .ok_or_else(|| Error::unsupported("the graph has no table that tokens are looked up in"))?;
-    let path = model.tokenizer.join(bundle::TOKENIZER);
+    let path = model.tokenizer.path();
     let place = |e: Error| e.at(path.display().to_string());
-    let vocabulary = Vocabulary::parse(runtime::read_tokenizer(&path)?).map_err(place)?;
+    let vocabulary = Vocabulary::parse(model.tokenizer.text()?.to_owned()).map_err(place)?;
+    let vocabulary = vocabulary.with_prompt(model.prompt.as_ref().map(|prompt| prompt.text.as_str()));
     vocabulary.encoder().check_rows(rows).map_err(place)?;
     let counted = || Ok::<_, Error>(corpus()?.inspect(|_| observer.advance(1)));
     observer.begin("reading the corpus", None);
     let used = vocabulary.used(counted()?)?;
     let mut kept = named.to_vec();
+    let mask = model
+        .tokenizer
+        .mask
+        .as_deref()
+        .filter(|mask| model.task == Task::FillMask && vocabulary.number(mask).is_some());
+    kept.extend(mask);
     kept.extend(padding(&model.graph).and_then(|pad| vocabulary.token(pad)));
     let cut = vocabulary.cut(&used, &kept)?;
     observer.done(&format!("{} texts use {} of {} tokens", used.texts, used.counts.len(), cut.before));

@@ -1,11 +1,12 @@
 //! What a bundle keeps of the checkpoint for the Hub's layout: the configuration, as it is now, and what
 //! `transformers` and Transformers.js want to know of the tokenizer.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Model, WholeTokenizer, merge};
+use super::{Model, merge};
 use crate::bundle::HUB;
 use crate::checkpoint::json as files;
 use crate::error::{Error, Result};
@@ -25,11 +26,11 @@ pub(super) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: 
     let to = bundle.join(HUB);
     std::fs::create_dir(&to).map_err(|e| Error::io("writing to", bundle, &e))?;
     merge::write_json(&to.join("config.json"), &config(model, classes)?)?;
-    let whole = model.whole_tokenizer.as_ref();
-    let tokenizer = whole.map_or(&model.tokenizer, |whole| &whole.dir);
+    let cut = model.renumbered.is_some();
+    let tokenizer = &model.tokenizer.dir;
     for name in TOKENIZER.into_iter().filter(|name| tokenizer.join(name).is_file()) {
         // Numbers of before the cut would be wrong; tokenizer.json has those of now.
-        if whole.is_some() && name == ADDED {
+        if cut && name == ADDED {
             continue;
         }
         let from = tokenizer.join(name);
@@ -39,7 +40,7 @@ pub(super) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: 
     if from.is_file() {
         let mut config: Map<String, Value> = files::read(&from)?;
         config.insert("model_max_length".to_owned(), json!(max_length));
-        if whole.is_some() {
+        if cut {
             config.remove("added_tokens_decoder");
         }
         merge::write_json(&to.join(TOKENIZER_CONFIG), &config)?;
@@ -48,13 +49,13 @@ pub(super) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: 
 }
 
 /// The size of the vocabulary and the numbers of tokens after a cut.
-fn renumber(config: &mut Map<String, Value>, whole: &WholeTokenizer) {
+fn renumber(config: &mut Map<String, Value>, numbers: &HashMap<u32, u32>) {
     for (key, value) in config.iter_mut() {
         let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
         match number {
-            Some(_) if key == "vocab_size" => *value = json!(whole.numbers.len()),
+            Some(_) if key == "vocab_size" => *value = json!(numbers.len()),
             Some(n) if key.ends_with("_token_id") => {
-                *value = whole.numbers.get(&n).map_or(Value::Null, |now| json!(now));
+                *value = numbers.get(&n).map_or(Value::Null, |now| json!(now));
             }
             _ => {}
         }
@@ -70,13 +71,13 @@ fn config(model: &Model, classes: &Classes) -> Result<Value> {
     if model.task.has_labels() {
         merge::name_labels(&mut config, &classes.labels);
     }
-    if let Some(whole) = &model.whole_tokenizer {
-        renumber(&mut config, whole);
+    if let Some(numbers) = &model.renumbered {
+        renumber(&mut config, numbers);
     }
     let problem = match classes.reading {
         Reading::ManyLabels => Some("multi_label_classification"),
         Reading::Numbers => Some("regression"),
-        Reading::OneLabel | Reading::Score => None,
+        Reading::OneLabel | Reading::Logits | Reading::Score => None,
     };
     if let (Some(problem), true) = (problem, model.task.has_labels()) {
         config.insert("problem_type".to_owned(), problem.into());

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::assembly::adapter_entry;
-use super::{Adapted, Observer, Source, adapt, adapted};
+use super::{Adapted, Observer, Source, adapt, adapted, tokenizer};
 use crate::adapter::{AdapterSource, Merged};
+use crate::arch::Drawn;
 use crate::back::safetensors;
-use crate::bundle::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
+use crate::bundle::{self, PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::checkpoint::{StateDict, json as files};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Weight};
@@ -253,10 +254,17 @@ fn labels(adapted: &Adapted, shape: &Shape, request: &MergeRequest) -> Result<Op
 /// Copies what else the checkpoint needs, and gives the names.
 fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String>> {
     let base = &adapted.checkpoint.dir;
-    let tokenizer = adapted::tokenizer(&adapted.checkpoint, &adapted.merged);
+    let tokenizer = adapted::tokenizer(&adapted.checkpoint, adapted.merged.iter().map(|(source, _)| source));
     let mut copied = Vec::new();
     for name in TOKENIZER.into_iter().filter(|name| tokenizer.join(name).is_file()) {
         copied.push(copy(tokenizer, Path::new(name), to)?);
+    }
+    // As its users get it, which is the same file where nothing changes it.
+    let Drawn { graph, task, .. } = &adapted.drawn;
+    let effective = tokenizer::open(&adapted.checkpoint, tokenizer, graph, *task)?;
+    if let Some(text) = effective.json {
+        let path = to.join(bundle::TOKENIZER);
+        std::fs::write(&path, text).map_err(|e| Error::io("writing", &path, &e))?;
     }
     if adapted.checkpoint.sentence.is_some() && !shape.changed {
         let others = SENTENCE.iter().map(Path::new).filter(|name| base.join(name).is_file());

@@ -20,6 +20,7 @@ mod rounding;
 mod stored;
 mod tensorrt;
 mod timed;
+mod tokenizer;
 mod unmerged;
 mod vocabulary;
 
@@ -30,7 +31,7 @@ use crate::adapter::hub::{self, Insertions};
 use crate::adapter::{self, AdapterSource, Combine, Merged};
 use crate::arch::Drawn;
 use crate::bundle::{self, Manifest};
-use crate::checkpoint::{Checkpoint, StateDict, json};
+use crate::checkpoint::{Checkpoint, Prompt, StateDict, Tokenizer, json};
 use crate::error::{Error, Result};
 use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, Role};
@@ -38,6 +39,7 @@ use crate::output::{self, Stage};
 use crate::passes::{FirstToken, FuseQkv, Manager};
 use crate::precision::Precision;
 use crate::recipe::{BenchSpec, Recipe};
+use crate::settings::Settings;
 use crate::target::Target;
 use crate::task::Task;
 use crate::verify::{Verified, verify};
@@ -57,6 +59,7 @@ pub use rounding::{MARGIN, open_evaluator, open_rounded};
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob, TensorRtOptions};
+pub use tokenizer::tokenizer_beside;
 pub use unmerged::{Given, Unmerged, load_unmerged};
 pub use vocabulary::Extended;
 
@@ -88,10 +91,14 @@ pub struct Model {
     pub merged: Vec<(AdapterSource, Merged)>,
     /// What it is for.
     pub task: Task,
-    /// The folder with its tokenizer: that of the last adapter that has one, or the checkpoint's.
-    pub tokenizer: PathBuf,
-    /// The tokenizer as it was, where its vocabulary was cut.
-    pub whole_tokenizer: Option<WholeTokenizer>,
+    /// Its tokenizer: that of the last adapter that has one, or the checkpoint's.
+    pub tokenizer: Tokenizer,
+    /// Where its vocabulary was cut, the numbers of the tokens that stay, and what they are now.
+    pub renumbered: Option<HashMap<u32, u32>>,
+    /// What is put before every text.
+    pub prompt: Option<Prompt>,
+    /// How its answers are told where nobody says it, as far as its checkpoint does.
+    pub answers: Settings,
     /// Its graph, in composite operations.
     pub graph: Verified<Graph>,
     /// The graph as it was trained, where `graph` was pruned.
@@ -102,14 +109,6 @@ pub struct Model {
     pub remarks: Vec<String>,
     /// A vocabulary that is not of the size that the configuration says.
     pub extended: Option<Extended>,
-}
-
-/// A tokenizer before its vocabulary was cut.
-pub struct WholeTokenizer {
-    /// Its folder.
-    pub dir: PathBuf,
-    /// The numbers of the tokens that stay, and what they are now.
-    pub numbers: HashMap<u32, u32>,
 }
 
 /// A checkpoint into which adapters have been merged, and the graph that it makes.
@@ -144,6 +143,8 @@ fn adapt(source: &Source) -> Result<Adapted> {
     }
     adapted::grow(&mut checkpoint, &base, &mut state, &merged)?;
     let task = source.task.or_else(|| adapted::task(&state, &merged));
+    let dir = adapted::tokenizer(&checkpoint, linear.iter().chain(&hub)).to_owned();
+    tokenizer::count_prompt(&mut checkpoint, &dir)?;
     let drawn = arch::draw_with(&checkpoint, &state, &inserted, task)?;
     if drawn.task == Task::FillMask {
         adapted::refuse_half_tied(&checkpoint, &base, &state)?;
@@ -155,13 +156,16 @@ fn adapt(source: &Source) -> Result<Adapted> {
 /// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
 pub fn load(source: &Source) -> Result<Model> {
     let Adapted { checkpoint, merged, drawn, .. } = adapt(source)?;
-    let tokenizer = adapted::tokenizer(&checkpoint, &merged).to_owned();
     let graph = verify(drawn.graph)?;
+    let dir = adapted::tokenizer(&checkpoint, merged.iter().map(|(source, _)| source));
+    let tokenizer = tokenizer::open(&checkpoint, dir, &graph, drawn.task)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     Ok(Model {
+        prompt: tokenizer::prompt(&checkpoint, drawn.task)?,
+        answers: tokenizer::settings(&checkpoint, drawn.task)?,
         graph,
         trained: None,
-        whole_tokenizer: None,
+        renumbered: None,
         merged,
         tokenizer,
         task: drawn.task,
@@ -175,7 +179,8 @@ pub fn load(source: &Source) -> Result<Model> {
 /// What the user should know of a model that was loaded.
 pub fn warnings(model: &Model) -> Vec<String> {
     let extended = model.extended.as_ref().map(ToString::to_string);
-    model.remarks.iter().cloned().chain(unused_line(model)).chain(extended).collect()
+    let notes = model.tokenizer.notes.iter().cloned();
+    model.remarks.iter().cloned().chain(unused_line(model)).chain(extended).chain(notes).collect()
 }
 
 /// The graph that all precisions of a target begin from.
@@ -274,7 +279,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     let mut model = load(&request.source)?;
     observer.done(&describe(&model));
     warnings(&model).iter().for_each(|line| observer.warn(line));
-    let vocabulary = pruned::vocabulary(&mut model, &request.recipe, &stage, observer)?;
+    let vocabulary = pruned::vocabulary(&mut model, &request.recipe, observer)?;
     let judge = Judge::new(&request.recipe, &model, request.strict, observer)?;
     let memo = Memo::open(request.cache.as_deref(), observer);
     let calibrator = judge.calibrator(&model, stage.dir(), observer)?.with_memo(&memo);

@@ -1,8 +1,7 @@
 //! Cuts a model down before engines are made of it.
 
 use super::memo::{self, Memo, Step};
-use super::{Calibrator, Model, Observer, WholeTokenizer, cut_vocabulary, stored};
-use crate::bundle;
+use super::{Calibrator, Model, Observer, cut_vocabulary, stored};
 use crate::calibrate::Kind;
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
@@ -18,9 +17,6 @@ use crate::vocabulary::CutReport;
 
 /// The folder of the stage for a graph that was pruned.
 const PRUNED: &str = "pruned";
-
-/// The folder of the stage for a tokenizer that was cut.
-const CUT: &str = "cut";
 
 /// Fails where a recipe asks of pruning what cannot be.
 pub(super) fn check(recipe: &Recipe) -> Result<()> {
@@ -46,14 +42,8 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     Ok(())
 }
 
-/// Cuts the vocabulary, if the recipe says so: the model then has the tokenizer that goes with it, in a folder of the
-/// stage.
-pub(super) fn vocabulary(
-    model: &mut Model,
-    recipe: &Recipe,
-    stage: &Stage,
-    observer: &dyn Observer,
-) -> Result<Option<CutReport>> {
+/// Cuts the vocabulary, if the recipe says so: the model then has the tokenizer that goes with it.
+pub(super) fn vocabulary(model: &mut Model, recipe: &Recipe, observer: &dyn Observer) -> Result<Option<CutReport>> {
     let Some(path) = recipe.prune.as_ref().and_then(|spec| spec.vocabulary.as_ref()) else { return Ok(None) };
     let column = recipe.calibration.text_column.as_deref();
     // Labels of texts that no answer is held against are nobody's business.
@@ -61,23 +51,10 @@ pub(super) fn vocabulary(
     let corpus = || eval::examples(path, column, &classes);
     let cut = cut_vocabulary(model, corpus, &[], &mut Manager::default(), observer)
         .map_err(|e| e.at(format!("vocabulary of {}", file_name(path))))?;
-    let dir = stage.path(CUT);
-    std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
-    let file = dir.join(bundle::TOKENIZER);
-    std::fs::write(&file, &cut.cut.json).map_err(|e| Error::io("writing", &file, &e))?;
-    let whole = std::mem::replace(&mut model.tokenizer, dir);
-    model.whole_tokenizer = Some(WholeTokenizer { dir: whole, numbers: cut.cut.numbers() });
+    model.renumbered = Some(cut.cut.numbers());
+    model.tokenizer.json = Some(cut.cut.json);
     model.graph = cut.graph;
     Ok(Some(cut.report))
-}
-
-/// Removes the folder of the cut tokenizer from the stage.
-pub(super) fn forget_vocabulary(stage: &Stage) -> Result<()> {
-    let dir = stage.path(CUT);
-    if !dir.exists() {
-        return Ok(());
-    }
-    std::fs::remove_dir_all(&dir).map_err(|e| Error::io("removing", &dir, &e))
 }
 
 /// Cuts what `spec` says out of the model's graph, or takes what was left of it before; the trained one stays beside it,

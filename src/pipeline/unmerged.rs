@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Adapted, Extended, Model, Source, adapt};
+use super::{Adapted, Extended, Model, Source, adapt, tokenizer};
 use crate::adapter::{AdapterSource, hub};
 use crate::arch;
 use crate::checkpoint::{Checkpoint, StateDict, json};
@@ -43,6 +43,8 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
     }
     let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
     arch::complete(&mut checkpoint)?;
+    let dir = checkpoint.encoder.clone();
+    tokenizer::count_prompt(&mut checkpoint, &dir)?;
     let base = arch::canonical_state(&checkpoint)?;
     let named = names(&source.adapters)?;
     let mut changes = Vec::with_capacity(named.len());
@@ -56,14 +58,16 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
     let pass = inputs(&graph, &base, &named, &changes)?;
     let adapters = named.iter().zip(&changes).map(|((name, _), change)| change.given(name, &graph, &pass));
     let adapters = adapters.collect::<Result<_>>()?;
-    let tokenizer = checkpoint.encoder.clone();
+    let tokenizer = tokenizer::open(&checkpoint, &checkpoint.encoder, &graph, drawn.task)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     let graph = manager.run(&graph, &pass)?;
     let (task, unused, remarks) = (drawn.task, drawn.unused, drawn.warnings);
     let model = Model {
         graph,
         trained: None,
-        whole_tokenizer: None,
+        renumbered: None,
+        prompt: tokenizer::prompt(&checkpoint, task)?,
+        answers: tokenizer::settings(&checkpoint, task)?,
         merged: Vec::new(),
         tokenizer,
         task,

@@ -1,11 +1,9 @@
 //! How many tokens a model knows, where that is not what its configuration says.
 
 use std::fmt;
-use std::path::Path;
 
 use super::limits;
-use crate::bundle;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Tokenizer};
 use crate::error::Result;
 use crate::ir::Graph;
 use crate::runtime::TextEncoder;
@@ -24,16 +22,16 @@ pub struct Extended {
 
 impl Extended {
     /// Compares the configuration with the graph. Fails where they differ and a token of the tokenizer has no row.
-    pub(super) fn of(checkpoint: &Checkpoint, tokenizer: &Path, graph: &Graph) -> Result<Option<Extended>> {
+    pub(super) fn of(checkpoint: &Checkpoint, tokenizer: &Tokenizer, graph: &Graph) -> Result<Option<Extended>> {
         let (Some(said), Some(rows)) = (checkpoint.common.vocab_size, limits::rows(graph)) else { return Ok(None) };
         if said == rows {
             return Ok(None);
         }
-        let tokenizer = tokenizer.join(bundle::TOKENIZER);
-        let checked = tokenizer.is_file();
-        if checked {
-            let place = tokenizer.display().to_string();
-            TextEncoder::open(&tokenizer, 512)?.check_rows(rows).map_err(|e| e.at(place))?;
+        let checked = tokenizer.json.is_some();
+        if let Some(text) = &tokenizer.json {
+            let encoder = TextEncoder::parse(text.clone(), 512);
+            let fits = encoder.and_then(|encoder| encoder.check_rows(rows));
+            fits.map_err(|e| e.at(tokenizer.path().display().to_string()))?;
         }
         Ok(Some(Extended { rows, said, checked }))
     }

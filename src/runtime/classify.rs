@@ -11,6 +11,8 @@ pub enum Reading {
     /// One label, that of the largest logit; its score is its share of the softmax.
     #[default]
     OneLabel,
+    /// One label, that of the largest logit, which is its score.
+    Logits,
     /// Every label whose sigmoid is 0.5 or more, so any number of them.
     ManyLabels,
     /// The numbers as they are.
@@ -23,7 +25,7 @@ impl Reading {
     /// The numbers of the labels that are chosen, in order; none where answers are numbers.
     pub fn chosen(self, logits: &[f32]) -> Option<Vec<usize>> {
         match self {
-            Reading::OneLabel => Some(largest(logits).into_iter().map(|(class, _)| class).collect()),
+            Reading::OneLabel | Reading::Logits => Some(largest(logits).into_iter().map(|(class, _)| class).collect()),
             Reading::ManyLabels => Some((0..logits.len()).filter(|i| logits.get(*i).is_some_and(chosen)).collect()),
             Reading::Numbers | Reading::Score => None,
         }
@@ -34,7 +36,7 @@ impl Reading {
         match self {
             Reading::Numbers => Some(logits.to_vec()),
             Reading::Score => Some(logits.iter().map(sigmoid).collect()),
-            Reading::OneLabel | Reading::ManyLabels => None,
+            Reading::OneLabel | Reading::Logits | Reading::ManyLabels => None,
         }
     }
 }
@@ -66,7 +68,7 @@ pub struct Classes {
 pub struct Choice {
     /// The label.
     pub label: String,
-    /// From 0 to 1.
+    /// From 0 to 1; any number, where logits are scores.
     pub score: f32,
     /// The number of the label.
     pub class: usize,
@@ -76,7 +78,7 @@ pub struct Choice {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Answer {
-    /// One label, with its share of the softmax.
+    /// One label, with its share of the softmax or its logit.
     Label(Choice),
     /// Any number of labels, the surest first, and the sigmoid of every label by number.
     Labels {
@@ -122,7 +124,7 @@ impl Classes {
                 logits.iter().map(|logit| (logit - highest).exp() / total).collect()
             }
             Reading::ManyLabels | Reading::Score => logits.iter().map(sigmoid).collect(),
-            Reading::Numbers => logits.to_vec(),
+            Reading::Numbers | Reading::Logits => logits.to_vec(),
         })
     }
 
@@ -133,7 +135,7 @@ impl Classes {
         let of = |score: &f32| match self.reading {
             Reading::OneLabel => ln(*score),
             Reading::ManyLabels | Reading::Score => ln(*score) - ln(1.0 - score),
-            Reading::Numbers => *score,
+            Reading::Numbers | Reading::Logits => *score,
         };
         scores.iter().map(of).collect()
     }
@@ -151,7 +153,7 @@ impl Classes {
         let (class, _) = largest(by).ok_or_else(|| Error::bad_input("the engine gives no logits"))?;
         let highest = scores.get(class).copied().unwrap_or_default();
         Ok(match self.reading {
-            Reading::OneLabel => Answer::Label(self.choice(class, highest)),
+            Reading::OneLabel | Reading::Logits => Answer::Label(self.choice(class, highest)),
             Reading::ManyLabels => {
                 let mut labels = self.top(scores, scores.len());
                 labels.retain(|choice| by.get(choice.class).is_some_and(chosen));
@@ -181,6 +183,13 @@ mod tests {
         let Answer::Label(found) = read(Reading::OneLabel, &[1.0, 3.0]) else { panic!() };
         assert_eq!((found.label.as_str(), found.class), ("b", 1));
         assert!((found.score - 0.880_797).abs() < 1e-6);
+    }
+
+    #[test]
+    fn logits_are_scores_where_nothing_is_done_to_them() {
+        let Answer::Label(found) = read(Reading::Logits, &[1.0, 3.5]) else { panic!() };
+        assert_eq!((found.label.as_str(), found.score), ("b", 3.5));
+        assert_eq!(Reading::Logits.chosen(&[1.0, 3.5]), Some(vec![1]));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub use device::{Device, Gpu, Nvidia};
 pub use openvino::Hints;
 pub use platform::Platform;
 pub use processor::Processor;
-pub use text::{LONGEST_TEXT, TextEncoder, TextInput, read_tokenizer};
+pub use text::{LONGEST_TEXT, TextEncoder, TextInput};
 pub use tokenizer::THREAD as TOKENIZER_THREAD;
 pub use windows::{Encoded, Lengths, Slide, Window};
 

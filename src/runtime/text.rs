@@ -55,6 +55,8 @@ pub struct TextEncoder {
     pad: u32,
     unknown: Option<u32>,
     marks_subwords: bool,
+    prompt: String,
+    mask: Option<String>,
     /// Longest sequence that is made, in tokens; longer texts are cut.
     pub max_length: usize,
 }
@@ -63,7 +65,11 @@ impl TextEncoder {
     /// Opens a `tokenizer.json`. Its own truncation and padding do not count: `max_length` is the model's, and a batch
     /// is padded to its longest text.
     pub fn open(path: &Path, max_length: usize) -> Result<TextEncoder> {
-        TextEncoder::parse(read_tokenizer(path)?, max_length).map_err(|e| e.at(path.display().to_string()))
+        if !path.is_file() {
+            return Err(Error::bad_input(format!("{} is missing", path.display()))
+                .hint("save the fast tokenizer beside the model: tokenizer.save_pretrained(DIR)"));
+        }
+        TextEncoder::parse(json::read_text(path)?, max_length).map_err(|e| e.at(path.display().to_string()))
     }
 
     /// The same for the text of a file.
@@ -74,7 +80,32 @@ impl TextEncoder {
         tokenizer.with_truncation(None).map_err(|e| tokenizer::malformed(&e))?;
         tokenizer.with_padding(None);
         let pad = pad.unwrap_or(0);
-        Ok(TextEncoder { tokenizer: Arc::new(tokenizer), growth, pad, unknown, marks_subwords, max_length })
+        let (prompt, mask) = (String::new(), None);
+        Ok(TextEncoder {
+            tokenizer: Arc::new(tokenizer),
+            growth,
+            pad,
+            unknown,
+            marks_subwords,
+            prompt,
+            mask,
+            max_length,
+        })
+    }
+
+    /// Puts a prompt before every text, or before the first of a pair. Windows of a longer text all begin with it.
+    pub fn with_prompt(self, prompt: Option<&str>) -> TextEncoder {
+        TextEncoder { prompt: prompt.unwrap_or_default().to_owned(), ..self }
+    }
+
+    /// What is put before every text; often nothing.
+    pub fn prompt(&self) -> &str {
+        &self.prompt
+    }
+
+    /// Takes a token for the one that stands for one to be guessed, where the customary ones are not meant.
+    pub fn with_mask(self, mask: Option<&str>) -> TextEncoder {
+        TextEncoder { mask: mask.map(str::to_owned), ..self }
     }
 
     /// Fails where a token has no row in an embedding of so many: those of the vocabulary, those that are put around
@@ -109,7 +140,8 @@ impl TextEncoder {
 
     /// Texts or pairs of texts as the windows that they are read in. Fails where a window has no room for the text.
     pub fn split(&self, texts: &[TextInput], lengths: &Lengths) -> Result<Vec<Encoded>> {
-        self.encode_all(texts)?.into_iter().map(|encoding| Encoded::new(encoding, lengths)).collect()
+        let prompt = self.prompt.chars().count();
+        self.encode_all(texts)?.into_iter().map(|encoding| Encoded::new(encoding, lengths, prompt)).collect()
     }
 
     /// The inputs for a batch of windows, padded to the longest.
@@ -142,9 +174,9 @@ impl TextEncoder {
     /// What the tokenizer's model is asked for of a text or pair of texts: its words, or whatever the text is split into,
     /// normalized, without the added tokens that stand in it.
     pub fn words(&self, input: TextInput) -> Result<Vec<String>> {
-        self.check_length(input.text.len())?;
-        self.check_length(input.pair.map_or(0, str::len))?;
-        let texts: Vec<String> = [Some(input.text), input.pair].into_iter().flatten().map(str::to_owned).collect();
+        self.check(input)?;
+        let (text, pair) = self.prompted(&input);
+        let texts: Vec<String> = std::iter::once(text).chain(pair).collect();
         let tokenizer = self.tokenizer.clone();
         tokenizer::watched(move || {
             let words = texts.iter().map(|text| split(&tokenizer, text)).collect::<Result<Vec<_>>>()?;
@@ -160,8 +192,10 @@ impl TextEncoder {
     }
 
     /// The token that stands for one to be guessed, with its number, where the vocabulary has one.
-    pub fn mask(&self) -> Option<(u32, &'static str)> {
-        MASKS.into_iter().find_map(|mask| Some((self.tokenizer.token_to_id(mask)?, mask)))
+    pub fn mask(&self) -> Option<(u32, &str)> {
+        let customary = MASKS.into_iter().filter(|_| self.mask.is_none());
+        let masks = self.mask.as_deref().into_iter().chain(customary);
+        masks.into_iter().find_map(|mask| Some((self.tokenizer.token_to_id(mask)?, mask)))
     }
 
     /// The number of the token that stands in the vocabulary so.
@@ -209,13 +243,20 @@ impl TextEncoder {
     }
 
     fn encode_all(&self, texts: &[TextInput]) -> Result<Vec<Encoding>> {
-        for TextInput { text, pair } in texts {
-            self.check_length(text.len())?;
-            self.check_length(pair.map_or(0, str::len))?;
-        }
-        let owned = |input: &TextInput| (input.text.to_owned(), input.pair.map(str::to_owned));
-        let (tokenizer, texts): (_, Vec<_>) = (self.tokenizer.clone(), texts.iter().map(owned).collect());
+        texts.iter().try_for_each(|input| self.check(*input))?;
+        let prompted = |input: &TextInput| self.prompted(input);
+        let (tokenizer, texts): (_, Vec<_>) = (self.tokenizer.clone(), texts.iter().map(prompted).collect());
         tokenizer::watched(move || texts.into_iter().map(|(text, pair)| encode_one(&tokenizer, text, pair)).collect())
+    }
+
+    /// The texts as they are tokenized.
+    fn prompted(&self, TextInput { text, pair }: &TextInput) -> (String, Option<String>) {
+        (format!("{}{text}", self.prompt), pair.map(str::to_owned))
+    }
+
+    fn check(&self, TextInput { text, pair }: TextInput) -> Result<()> {
+        self.check_length(text.len().saturating_add(self.prompt.len()))?;
+        self.check_length(pair.map_or(0, str::len))
     }
 
     fn check_length(&self, bytes: usize) -> Result<()> {
@@ -230,15 +271,6 @@ impl TextEncoder {
         }
         Ok(())
     }
-}
-
-/// The text of a `tokenizer.json`.
-pub fn read_tokenizer(path: &Path) -> Result<String> {
-    if !path.is_file() {
-        return Err(Error::bad_input(format!("{} is missing", path.display()))
-            .hint("save the fast tokenizer beside the model: tokenizer.save_pretrained(DIR)"));
-    }
-    json::read_text(path)
 }
 
 fn encode_one(tokenizer: &Tokenizer, text: String, pair: Option<String>) -> Result<Encoding> {

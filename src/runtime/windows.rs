@@ -54,13 +54,15 @@ pub struct Window {
 }
 
 impl Encoded {
-    /// Fails where the window leaves no room beside what every window holds.
-    pub(super) fn new(encoding: Encoding, lengths: &Lengths) -> Result<Encoded> {
+    /// Of a text whose first `prompt` characters are in every window. Fails where the window leaves no room beside what
+    /// every window holds.
+    pub(super) fn new(encoding: Encoding, lengths: &Lengths, prompt: usize) -> Result<Encoded> {
         let sequences = encoding.get_sequence_ids();
         let ranges = [0, 1].map(|sequence| range(&sequences, sequence));
         let total = encoding.get_ids().len();
         let [_, second] = &ranges;
-        let slides = if lengths.slide == Slide::Second && !second.is_empty() { second } else { &ranges[0] }.clone();
+        let of_second = lengths.slide == Slide::Second && !second.is_empty();
+        let slides = if of_second { second.clone() } else { after(&encoding, &ranges[0], prompt) };
         let windows = if total <= lengths.window {
             vec![Window { tokens: (0..total).collect(), slid: slides.clone() }]
         } else if lengths.truncate {
@@ -147,6 +149,13 @@ fn range(sequences: &[Option<usize>], sequence: usize) -> Range<usize> {
     }
 }
 
+/// The tokens of a text that begin after so many of its characters.
+fn after(encoding: &Encoding, text: &Range<usize>, characters: usize) -> Range<usize> {
+    let offsets = encoding.get_offsets().get(text.clone()).unwrap_or_default();
+    let before = offsets.iter().take_while(|(_, end)| characters > 0 && *end <= characters).count();
+    text.start + before..text.end
+}
+
 /// The one window that is left of a text that is cut: of two texts the longer is cut first.
 fn cut(ranges: &[Range<usize>; 2], total: usize, window: usize, slides: &Range<usize>) -> Window {
     let [first, second] = ranges;
@@ -160,8 +169,8 @@ fn cut(ranges: &[Range<usize>; 2], total: usize, window: usize, slides: &Range<u
         let beyond = |range: &Range<usize>, kept| range.contains(token) && token - range.start >= kept;
         beyond(first, kept_first) || beyond(second, kept_second)
     };
-    let kept = if slides == second { kept_second } else { kept_first };
-    let slid = slides.start..slides.start + kept;
+    let kept = if slides.end == second.end { second.start + kept_second } else { first.start + kept_first };
+    let slid = slides.start..kept.max(slides.start);
     Window { tokens: (0..total).filter(|token| !gone(token)).collect(), slid }
 }
 

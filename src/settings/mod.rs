@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-pub use names::{Aggregation, Join};
+pub use names::{Aggregation, Join, Similarity};
 
 /// How texts are asked and answers told. What is not given is left to whoever is asked next, and to the built-in value
 /// in the end.
@@ -44,6 +44,9 @@ pub struct Settings {
     /// Whether a question may have no answer; then the empty one competes with the others. It may not, if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_answer: Option<bool>,
+    /// How the vectors of two texts are compared; by their cosine, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub similarity: Option<Similarity>,
 }
 
 impl Settings {
@@ -66,6 +69,7 @@ impl Settings {
             aggregation: self.aggregation.or(bundle.aggregation),
             max_answer_length: self.max_answer_length.or(bundle.max_answer_length),
             no_answer: self.no_answer.or(bundle.no_answer),
+            similarity: self.similarity.or(bundle.similarity),
         }
     }
 
@@ -103,12 +107,13 @@ impl Settings {
 
     /// The first field that is said and that a task does not have, with the tasks that do.
     pub fn misplaced(&self, task: Task) -> Option<(&'static str, &'static [Task])> {
-        let given: [(&'static str, bool, &'static [Task]); 5] = [
+        let given: [(&'static str, bool, &'static [Task]); 6] = [
             ("join", self.join.is_some(), &[Task::TextClassification]),
             ("aggregation", self.aggregation.is_some(), &[Task::TokenClassification]),
             ("max_answer_length", self.max_answer_length.is_some(), &[Task::QuestionAnswering]),
             ("no_answer", self.no_answer.is_some(), &[Task::QuestionAnswering]),
             ("top_k", self.top_k.is_some(), &[Task::TextClassification, Task::QuestionAnswering, Task::FillMask]),
+            ("similarity", self.similarity.is_some(), &[Task::SentenceSimilarity, Task::FeatureExtraction]),
         ];
         let (field, _, of) = given.into_iter().find(|(_, given, of)| *given && !of.contains(&task))?;
         Some((field, of))
@@ -157,7 +162,8 @@ pub fn flag(field: &str) -> String {
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { window, stride, truncate, join, top_k, aggregation, max_answer_length, no_answer } = self;
+        let Settings { window, stride, truncate, join, top_k, aggregation, .. } = self;
+        let Settings { max_answer_length, no_answer, similarity, .. } = self;
         let given = [
             ("window", window.map(|n| n.to_string())),
             ("stride", stride.map(|n| n.to_string())),
@@ -167,6 +173,7 @@ impl fmt::Display for Settings {
             ("aggregation", aggregation.map(|how| how.to_string())),
             ("max_answer_length", max_answer_length.map(|n| n.to_string())),
             ("no_answer", no_answer.map(|on| on.to_string())),
+            ("similarity", similarity.map(|how| how.to_string())),
         ];
         let told = given.into_iter().filter_map(|(field, value)| Some(format!("{field} {}", value?)));
         f.write_str(&told.collect::<Vec<_>>().join(", "))
@@ -186,6 +193,7 @@ mod tests {
         aggregation: None,
         max_answer_length: None,
         no_answer: None,
+        similarity: None,
     };
 
     #[test]
@@ -233,6 +241,9 @@ mod tests {
             ("no_answer", Settings { no_answer: Some(false), ..NONE }),
             ("top_k", Settings { top_k: Some(3), ..NONE }),
         ];
+        let expected = "`similarity` is for sentence-similarity, feature-extraction; this model is for \
+                        text-classification in r.toml: answers.similarity";
+        assert_eq!(of(Settings { similarity: Some(Similarity::Dot), ..NONE }), expected);
         for (field, settings) in others {
             let said = said(Task::SentenceSimilarity, settings);
             assert!(said.starts_with(&format!("`{field}` is for ")), "{said}");

@@ -88,6 +88,65 @@ impl fmt::Display for Aggregation {
     }
 }
 
+/// How alike two texts are by their vectors `a` and `b`; the larger, the more alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Similarity {
+    /// `a·b / (|a| |b|)`, from −1 to 1.
+    #[default]
+    Cosine,
+    /// `a·b`
+    Dot,
+    /// `−√Σ (a − b)²`, at most 0.
+    Euclidean,
+    /// `−Σ |a − b|`, at most 0.
+    Manhattan,
+}
+
+impl Similarity {
+    const ALL: [(Similarity, &str); 4] = [
+        (Similarity::Cosine, "cosine"),
+        (Similarity::Dot, "dot"),
+        (Similarity::Euclidean, "euclidean"),
+        (Similarity::Manhattan, "manhattan"),
+    ];
+
+    /// How alike two vectors of one width are. Vectors without length have a cosine of 0 to all others.
+    pub fn of(self, a: &[f32], b: &[f32]) -> f32 {
+        let pairs = || a.iter().zip(b).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+        let found = match self {
+            Similarity::Dot => pairs().map(|(a, b)| a * b).sum(),
+            Similarity::Euclidean => -pairs().map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt(),
+            Similarity::Manhattan => -pairs().map(|(a, b)| (a - b).abs()).sum::<f64>(),
+            Similarity::Cosine => {
+                let dot: f64 = pairs().map(|(a, b)| a * b).sum();
+                let squares = |of: fn((f64, f64)) -> f64| pairs().map(|pair| of(pair).powi(2)).sum::<f64>();
+                let lengths = (squares(|(a, _)| a) * squares(|(_, b)| b)).sqrt();
+                if lengths > 0.0 { dot / lengths } else { 0.0 }
+            }
+        };
+        found as f32
+    }
+}
+
+impl FromStr for Similarity {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Similarity> {
+        let names = Similarity::ALL.map(|(_, name)| name);
+        let found = Similarity::ALL.into_iter().find(|(_, name)| *name == text).map(|(similarity, _)| similarity);
+        found.ok_or_else(|| {
+            Error::bad_input(format!("unknown similarity `{}`; known: {}", printable(text), names.join(", ")))
+        })
+    }
+}
+
+impl fmt::Display for Similarity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Similarity::ALL.into_iter().find(|(s, _)| s == self).map_or("", |(_, name)| name))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +169,21 @@ mod tests {
         let error = "averge".parse::<Aggregation>().unwrap_err();
         assert_eq!(error.message(), "unknown aggregation `averge`; known: none, simple, first, average, max");
         assert_eq!(error.hints(), ["did you mean average?"]);
+    }
+
+    #[test]
+    fn vectors_are_compared_as_sentence_transformers_does() {
+        let of = |similarity: Similarity, a: &[f32], b: &[f32]| similarity.of(a, b);
+        let (a, b) = ([3.0, 0.0], [3.0, 4.0]);
+        assert_eq!(of(Similarity::Cosine, &a, &b), 0.6);
+        assert_eq!(of(Similarity::Dot, &a, &b), 9.0);
+        assert_eq!(of(Similarity::Euclidean, &a, &b), -4.0);
+        assert_eq!(of(Similarity::Manhattan, &a, &[1.0, 1.0]), -3.0);
+        assert_eq!(of(Similarity::Cosine, &[0.0], &[1.0]), 0.0);
+        for (similarity, name) in Similarity::ALL {
+            assert_eq!((name.parse::<Similarity>().unwrap(), similarity.to_string().as_str()), (similarity, name));
+        }
+        let said = "dot_score".parse::<Similarity>().unwrap_err();
+        assert_eq!(said.message(), "unknown similarity `dot_score`; known: cosine, dot, euclidean, manhattan");
     }
 }

@@ -1,8 +1,8 @@
 //! What of a `tokenizer.json` holds numbers of tokens besides its model: added tokens, padding and what is put around
 //! texts.
 
-use super::raw::{Object, elements, list};
 use crate::checkpoint::json;
+use crate::checkpoint::json::raw::{Object, elements, list};
 use crate::error::Result;
 
 /// The file, as messages call it.

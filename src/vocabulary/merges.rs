@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Deserialize;
 
 use super::model::PLACE;
-use super::raw::{Object, elements};
 use crate::checkpoint::json;
+use crate::checkpoint::json::raw::{Object, elements};
 use crate::error::{Error, Result, printable};
 
 /// Longest token whose merges are found by merging its characters, in characters: it takes time for every pair of them.

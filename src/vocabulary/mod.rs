@@ -22,7 +22,6 @@
 mod file;
 mod merges;
 mod model;
-mod raw;
 mod report;
 mod tokens;
 
@@ -32,11 +31,11 @@ use serde_json::Value;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::checkpoint::json;
+use crate::checkpoint::json::raw::{self, Object};
 use crate::error::{Error, Result, nearest, printable};
 use crate::runtime::{TextEncoder, TextInput};
 use file::FILE;
 use model::Model;
-use raw::Object;
 
 pub use report::CutReport;
 pub use tokens::Tokens;
@@ -86,6 +85,11 @@ impl Vocabulary {
         let vocabulary = Vocabulary { text, encoder, model, tokens };
         vocabulary.check_numbers()?;
         Ok(vocabulary)
+    }
+
+    /// The same for texts that all begin with a prompt.
+    pub fn with_prompt(self, prompt: Option<&str>) -> Vocabulary {
+        Vocabulary { encoder: self.encoder.with_prompt(prompt), ..self }
     }
 
     /// The tokenizer, without a limit to the length of texts.
@@ -143,7 +147,8 @@ impl Vocabulary {
         for<'a> &'a T: Into<TextInput<'a>>,
     {
         let after = TextEncoder::parse(cut.json.clone(), usize::MAX)
-            .map_err(|e| Error::bug(format!("the vocabulary was cut, and the tokenizer is none: {}", e.message())))?;
+            .map_err(|e| Error::bug(format!("the vocabulary was cut, and the tokenizer is none: {}", e.message())))?
+            .with_prompt(Some(self.encoder.prompt()));
         let old = |number: &u32| cut.kept.get(usize::try_from(*number).ok()?).copied();
         let numbers: HashMap<&str, u32> = self.tokens.iter().map(|(number, token)| (token.as_str(), *number)).collect();
         for (number, token) in after.vocabulary() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::merges::Merges;
-use super::raw::{Object, elements, list, quoted};
+use crate::checkpoint::json::raw::{Object, elements, list, quoted};
 use crate::error::{Error, Result, printable};
 
 /// The model, as messages call it.

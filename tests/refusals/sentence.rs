@@ -1,4 +1,4 @@
-//! Models of sentence-transformers whose modules contradict themselves, or that kilnc does not draw.
+//! Models of sentence-transformers whose modules contradict themselves, or that kilnc does not build.
 
 use std::path::Path;
 
@@ -28,22 +28,18 @@ fn refusal(file: &str, from: &str, to: &str) -> String {
 }
 
 #[test]
-fn modules_that_are_not_drawn_are_refused_by_name() {
-    let encoder = "\n\nhint: --task feature-extraction draws the encoder alone";
+fn modules_that_are_not_built_are_refused_by_name() {
+    let encoder = "\n\nhint: --task feature-extraction builds the encoder alone";
     for class in ["sentence_transformers.models.CNN", "sentence_transformers.models.Transformer", "custom_st.Dense"] {
         assert_eq!(
             refusal("modules.json", DENSE, class),
-            format!("the module `{class}` is not drawn\n  in modules.json: 2_Dense{encoder}")
+            format!("the module `{class}` is not built\n  in modules.json: 2_Dense{encoder}")
         );
     }
-    assert_eq!(
-        refusal("1_Pooling/config.json", r#""include_prompt": true"#, r#""include_prompt": false"#),
-        format!("pooling with `include_prompt` false is not drawn\n  in modules.json: 1_Pooling{encoder}")
-    );
     let sigmoid = "torch.nn.modules.activation.Sigmoid";
     assert_eq!(
         refusal("2_Dense/config.json", "torch.nn.modules.activation.Tanh", sigmoid),
-        format!("the `activation_function` `{sigmoid}` is not drawn\n  in modules.json: 2_Dense{encoder}")
+        format!("the `activation_function` `{sigmoid}` is not built\n  in modules.json: 2_Dense{encoder}")
     );
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Exported, Folder, engines_for, none_fits, without_libraries};
+use super::{Exported, Folder, engines_for, none_fits, without_libraries, without_prompt};
 use crate::bundle::{Bundle, EngineEntry, HUB, TOKENIZER};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
@@ -41,6 +41,7 @@ pub fn export(bundle: &Bundle, dir: &Path) -> Result<Exported> {
             .push(format!("there is no {name}: the checkpoint has none, and Transformers.js wants one"));
     }
     without_libraries(bundle, &mut folder.exported.notes);
+    without_prompt(bundle, &mut folder.exported.notes);
     let (native, web): (Vec<_>, Vec<_>) = engines.into_iter().partition(|engine| engine.runtime == Runtime::Ort);
     let apart = if native.is_empty() { MODELS } else { WEB };
     if apart == WEB && !web.is_empty() {

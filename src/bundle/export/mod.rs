@@ -104,6 +104,13 @@ fn without_libraries(bundle: &Bundle, notes: &mut Vec<String>) {
     }
 }
 
+/// A note on the prompt of a bundle, which other programs do not put before texts.
+fn without_prompt(bundle: &Bundle, notes: &mut Vec<String>) {
+    if let Some(prompt) = bundle.prompt() {
+        notes.push(format!("`{}` has to be put before every text: what reads this layout does not", printable(prompt)));
+    }
+}
+
 /// Fails where there is no engine for ONNX Runtime.
 fn none_fits(bundle: &Bundle) -> Error {
     let names: Vec<_> = bundle.manifest.engines.iter().map(|engine| printable(&engine.name)).collect();

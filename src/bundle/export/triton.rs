@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Exported, Folder, engines_for, none_fits, without_libraries};
+use super::{Exported, Folder, engines_for, none_fits, without_libraries, without_prompt};
 use crate::bundle::choose::preference;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};
@@ -51,6 +51,7 @@ pub fn export(bundle: &Bundle, repository: &Repository, dir: &Path) -> Result<Ex
     }
     folder.engine(bundle, engine, &format!("{name}/{}", repository.version), "model.onnx")?;
     without_libraries(bundle, &mut folder.exported.notes);
+    without_prompt(bundle, &mut folder.exported.notes);
     folder.exported.notes.push("requests hold tokens, and are put together where they are of one length".to_owned());
     Ok(folder.done())
 }

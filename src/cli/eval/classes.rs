@@ -79,7 +79,7 @@ impl Labelled for Data {
     fn measures(&self, score: &Score) -> Vec<(&'static str, String)> {
         let right = format!("{}/{}", score.right.unwrap_or_default(), score.texts);
         match self.reading {
-            Reading::OneLabel => vec![("accuracy", told(score.accuracy)), ("right/texts", right)],
+            Reading::OneLabel | Reading::Logits => vec![("accuracy", told(score.accuracy)), ("right/texts", right)],
             Reading::ManyLabels => {
                 let (exact, f1) = (told(score.accuracy), told(score.micro_f1));
                 vec![("exact match", exact), ("micro F1", f1), ("right/texts", right)]

@@ -3,10 +3,9 @@
 use super::EvalArgs;
 use super::engines::{Labelled, Likeness, answerer, largest, told};
 use crate::answer::{self, Answerer, Guess, Options};
-use crate::bundle::{self, Bundle, EngineEntry};
+use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::eval::{self, MaskScore, Placed, read_masked};
-use crate::runtime::TextEncoder;
 
 /// Texts with masks, and the tokens that stood there.
 pub(super) struct Data {
@@ -16,7 +15,7 @@ pub(super) struct Data {
 
 impl Data {
     pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
-        let encoder = TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, bundle.manifest.max_length)?;
+        let encoder = bundle.encoder()?;
         let targets = |Placed { place, row }: Placed<eval::Masked>| {
             let targets = answer::targets(&encoder, &row.text, &row.labels).map_err(|e| e.at(place.clone()))?;
             Ok(Placed { place, row: (row.text, targets) })

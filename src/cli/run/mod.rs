@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Screen, VouchArgs, WindowArgs};
-use crate::answer::{Aggregation, Answered, Answerer, Options, Settings};
+use crate::answer::{Aggregation, Answered, Answerer, Options, Settings, Similarity};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::pipeline::Observer;
@@ -84,6 +84,10 @@ struct AnswerArgs {
     /// Whether a question may have no answer; --no-answer=false where the bundle says that it may.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     no_answer: Option<bool>,
+    /// How the vectors of a pair are compared: cosine, dot, euclidean, manhattan; the bundle's way, or cosine, if not
+    /// given.
+    #[arg(long, value_name = "HOW")]
+    similarity: Option<Similarity>,
     #[command(flatten)]
     windows: WindowArgs,
     /// How many windows are run together; with --jsonl, as many as the engine was checked with, else 1, if not given.
@@ -98,6 +102,7 @@ impl AnswerArgs {
             aggregation: self.aggregation,
             max_answer_length: self.max_answer_length,
             no_answer: self.no_answer,
+            similarity: self.similarity,
             ..self.windows.settings()
         }
     }
@@ -143,8 +148,14 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let mut model = match args.bundle.is_file() {
         true => {
             args.vouch.refuse()?;
-            let options = args.answers.options(1);
-            args.model.open(&args.bundle, args.task.unwrap_or(Task::TextClassification), threads, options, &fits)?
+            args.model.open(
+                &args.bundle,
+                args.task.unwrap_or(Task::TextClassification),
+                threads,
+                args.answers.options(1),
+                &fits,
+                screen,
+            )?
         }
         false => {
             args.model.refuse()?;

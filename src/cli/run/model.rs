@@ -9,7 +9,7 @@ use crate::answer::{Answerer, Model, Options};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::checkpoint::labels;
 use crate::error::{Error, Result, printable};
-use crate::pipeline::Observer;
+use crate::pipeline::{self, Observer};
 use crate::runtime::{self, Classes, Reading, Runtime, TextEncoder};
 use crate::task::Task;
 
@@ -75,6 +75,7 @@ impl ModelArgs {
         threads: runtime::Options,
         options: Options,
         fits: Fits,
+        screen: &Screen,
     ) -> Result<Answerer> {
         let needed =
             |flag: &str| Error::bad_input(format!("an ONNX model needs {flag}")).hint("a bundle has it inside");
@@ -86,8 +87,20 @@ impl ModelArgs {
         };
         fits(task)?;
         let engine = runtime::open_apart(Runtime::Ort, model, threads, &self.onnx_adapter)?;
-        let encoder = TextEncoder::open(tokenizer, self.max_length.unwrap_or(MAX_LENGTH))?;
+        let encoder = self.encoder(tokenizer, task, screen)?;
         Answerer::new(engine, encoder, Model::new(task, classes, ""), options)
+    }
+
+    /// The tokenizer in a file, with what the files beside it say of it.
+    fn encoder(&self, file: &Path, task: Task, screen: &Screen) -> Result<TextEncoder> {
+        let Some(tokenizer) = pipeline::tokenizer_beside(file, task)? else {
+            return TextEncoder::open(file, self.max_length.unwrap_or(MAX_LENGTH));
+        };
+        tokenizer.notes.iter().for_each(|note| screen.warn(note));
+        let usual = tokenizer.max_length.map_or(MAX_LENGTH, |limit| limit.min(MAX_LENGTH));
+        let encoder = TextEncoder::parse(tokenizer.text()?.to_owned(), self.max_length.unwrap_or(usual));
+        let mask = tokenizer.mask.as_deref().filter(|_| task == Task::FillMask);
+        Ok(encoder.map_err(|e| e.at(file.display().to_string()))?.with_mask(mask))
     }
 
     /// A bundle takes none of them.

@@ -1,43 +1,19 @@
 //! What sentence-transformers puts after an encoder: `modules.json` and the folders it names.
 
+mod model;
+mod pooling;
+
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::{StateDict, Tensor, json, read_state};
 use crate::error::{Error, Result, printable};
 
-/// How the hidden states of a text become one vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooling {
-    /// The first token.
-    FirstToken,
-    /// The largest numbers of the tokens that are not padding.
-    Max,
-    /// The mean over the tokens that are not padding.
-    Mean,
-    /// Their sum, divided by the root of their number.
-    MeanSqrtLen,
-    /// Their mean, each token counting as often as its position.
-    WeightedMean,
-    /// The last token that is not padding.
-    LastToken,
-}
-
-impl Pooling {
-    /// The name of the mode, as sentence-transformers has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Pooling::FirstToken => "cls",
-            Pooling::Max => "max",
-            Pooling::Mean => "mean",
-            Pooling::MeanSqrtLen => "mean_sqrt_len_tokens",
-            Pooling::WeightedMean => "weightedmean",
-            Pooling::LastToken => "lasttoken",
-        }
-    }
-}
+pub use model::{EncoderConfig, ModelConfig, Prompt};
+pub use pooling::Pooling;
 
 /// A module after the encoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +60,35 @@ pub struct Dense {
     #[serde(default = "yes")]
     pub bias: bool,
     /// The class of the non-linearity in `torch.nn`.
+    #[serde(default = "tanh")]
     pub activation_function: String,
+    /// What it takes, where that is not the vector.
+    #[serde(default)]
+    module_input_name: Option<String>,
+    /// What it gives, where that is not what it takes.
+    #[serde(default)]
+    module_output_name: Option<String>,
+}
+
+impl Dense {
+    /// Fails where it is about something else than the vector.
+    fn check(&self) -> Result<()> {
+        let names = [&self.module_input_name, &self.module_output_name];
+        match names.into_iter().flatten().find(|name| *name != VECTOR) {
+            None => Ok(()),
+            Some(other) => Err(Error::unsupported(format!("a Dense on `{}` is not built", printable(other)))
+                .at("config.json: module_input_name")
+                .hint(format!("known: `{VECTOR}`"))),
+        }
+    }
+}
+
+/// The vector of a text, as modules call it.
+const VECTOR: &str = "sentence_embedding";
+
+/// What sentence-transformers takes where a configuration is silent.
+fn tanh() -> String {
+    "torch.nn.modules.activation.Tanh".to_owned()
 }
 
 /// What `modules.json` names.
@@ -94,14 +98,25 @@ pub struct SentenceModules {
     pub modules: Vec<SentenceModule>,
     /// Their tensors, below the paths of their modules.
     pub state: StateDict,
-    /// Longest text in tokens, where one is set.
-    pub max_seq_length: Option<usize>,
-    /// Whether texts are put in lower case before the tokenizer sees them.
-    pub do_lower_case: bool,
+    /// What is said of the whole model.
+    pub model: ModelConfig,
+    /// What is said of the encoder.
+    pub encoder_config: EncoderConfig,
+    /// How many tokens of a prompt come before those of a text, where they are known.
+    pub prompt_tokens: Option<usize>,
     /// The folder of the encoder, below the checkpoint's.
     pub(super) encoder: PathBuf,
     /// The files that were read.
     pub(super) files: Vec<PathBuf>,
+}
+
+/// What a model of sentence-transformers makes of texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A vector of each.
+    Vectors,
+    /// A score of a pair, or several.
+    Scores,
 }
 
 #[derive(Deserialize)]
@@ -109,24 +124,6 @@ struct Module {
     path: String,
     #[serde(rename = "type")]
     kind: String,
-}
-
-#[derive(Deserialize)]
-struct PoolingConfig {
-    #[serde(default)]
-    pooling_mode_cls_token: bool,
-    #[serde(default)]
-    pooling_mode_max_tokens: bool,
-    #[serde(default = "yes")]
-    pooling_mode_mean_tokens: bool,
-    #[serde(default)]
-    pooling_mode_mean_sqrt_len_tokens: bool,
-    #[serde(default)]
-    pooling_mode_weightedmean_tokens: bool,
-    #[serde(default)]
-    pooling_mode_lasttoken: bool,
-    #[serde(default = "yes")]
-    include_prompt: bool,
 }
 
 /// What sentence-transformers takes where a configuration is silent.
@@ -137,14 +134,6 @@ fn yes() -> bool {
 #[derive(Deserialize)]
 struct LayerNormConfig {
     dimension: usize,
-}
-
-#[derive(Default, Deserialize)]
-struct TransformerConfig {
-    #[serde(default)]
-    max_seq_length: Option<usize>,
-    #[serde(default)]
-    do_lower_case: bool,
 }
 
 /// The names that the encoder's own configuration has had.
@@ -168,6 +157,11 @@ pub(super) fn read(dir: &Path) -> Result<Option<SentenceModules>> {
     }
     let modules: Vec<Module> = json::read(&path)?;
     let mut found = SentenceModules { files: vec![path], ..SentenceModules::default() };
+    let model = dir.join(model::MODEL);
+    if model.is_file() {
+        found.model = json::read(&model)?;
+        found.files.push(model);
+    }
     for (i, module) in modules.into_iter().enumerate() {
         let place = format!("modules.json: {}", printable(&module.path));
         let class = module.kind.strip_prefix("sentence_transformers.").and_then(|path| path.rsplit('.').next());
@@ -179,7 +173,7 @@ pub(super) fn read(dir: &Path) -> Result<Option<SentenceModules>> {
             }
         }
     }
-    Ok(Some(found).filter(|found| !found.modules.is_empty()))
+    Ok(Some(found))
 }
 
 impl SentenceModules {
@@ -188,24 +182,62 @@ impl SentenceModules {
         let folder = dir.join(&self.encoder);
         let config = TRANSFORMER_CONFIGS.iter().map(|name| folder.join(name)).find(|path| path.is_file());
         if let Some(path) = config {
-            let config: TransformerConfig = json::read(&path)?;
-            self.max_seq_length = config.max_seq_length;
-            self.do_lower_case = config.do_lower_case;
+            let place = json::file_name(&path);
+            self.encoder_config = EncoderConfig::of(json::read(&path)?).map_err(|e| e.at(place))?;
             self.files.push(path);
         }
         Ok(())
+    }
+
+    /// What the model makes of texts; none where the encoder stands alone and its configuration says it. Fails where a
+    /// module is not built, or the model is of a kind that is not.
+    pub fn purpose(&self) -> Result<Option<Purpose>> {
+        let other = self.modules.iter().find_map(|module| match &module.kind {
+            ModuleKind::Other(class) => Some((module, class)),
+            _ => None,
+        });
+        if let Some((module, class)) = other {
+            return Err(not_built(&format!("the module `{}`", printable(class)), &module.path));
+        }
+        let task = self.encoder_config.task.as_deref();
+        let scores =
+            self.model.model_type.as_deref() == Some("CrossEncoder") || task == Some("sequence-classification");
+        match (self.model.model_type.as_deref(), task, self.modules.first()) {
+            (Some(kind), ..) if !["SentenceTransformer", "CrossEncoder"].contains(&kind) => {
+                Err(Error::unsupported(format!("a model of the kind `{}` is not built", printable(kind)))
+                    .at(format!("{}: model_type", model::MODEL))
+                    .hint("known: SentenceTransformer, CrossEncoder"))
+            }
+            (_, Some(task), _) if !["feature-extraction", "sequence-classification"].contains(&task) => {
+                Err(Error::unsupported(format!("the task `{}` is not built", printable(task)))
+                    .at(format!("{}: transformer_task", model::ENCODER))
+                    .hint("known: feature-extraction, sequence-classification"))
+            }
+            (_, _, Some(module)) if scores => Err(not_built("a module after a classifier", &module.path)),
+            (_, _, None) if scores => {
+                self.encoder_config.check_output("logits", "scores")?;
+                Ok(Some(Purpose::Scores))
+            }
+            (_, _, None) => Ok(None),
+            (_, _, Some(_)) => {
+                self.encoder_config.check_output("last_hidden_state", "token_embeddings")?;
+                Ok(Some(Purpose::Vectors))
+            }
+        }
     }
 
     fn kind(&mut self, dir: &Path, module: &Module, class: Option<&str>) -> Result<ModuleKind> {
         let folder = dir.join(inside(&module.path)?);
         Ok(match class {
             Some("Pooling") => {
-                let config: PoolingConfig = self.config(&folder)?;
-                ModuleKind::Pooling { modes: config.modes()?, include_prompt: config.include_prompt }
+                let (modes, include_prompt) = pooling::read(&self.config(&folder)?)?;
+                ModuleKind::Pooling { modes, include_prompt }
             }
             Some("Dense") => {
                 self.tensors(&folder, &module.path)?;
-                ModuleKind::Dense(self.config(&folder)?)
+                let dense: Dense = self.config(&folder)?;
+                dense.check()?;
+                ModuleKind::Dense(dense)
             }
             Some("LayerNorm") => {
                 self.tensors(&folder, &module.path)?;
@@ -237,23 +269,23 @@ impl SentenceModules {
     }
 }
 
-impl PoolingConfig {
-    /// The modes that are set, in the order in which sentence-transformers puts their vectors side by side.
-    fn modes(&self) -> Result<Vec<Pooling>> {
-        let modes = [
-            (self.pooling_mode_cls_token, Pooling::FirstToken),
-            (self.pooling_mode_max_tokens, Pooling::Max),
-            (self.pooling_mode_mean_tokens, Pooling::Mean),
-            (self.pooling_mode_mean_sqrt_len_tokens, Pooling::MeanSqrtLen),
-            (self.pooling_mode_weightedmean_tokens, Pooling::WeightedMean),
-            (self.pooling_mode_lasttoken, Pooling::LastToken),
-        ];
-        let set: Vec<Pooling> = modes.into_iter().filter(|(set, _)| *set).map(|(_, mode)| mode).collect();
-        match set.is_empty() {
-            true => Err(Error::bad_input("no mode of pooling is set")),
-            false => Ok(set),
-        }
+/// Fails where a field that is not among the known ones says something: it may change the answers.
+fn only_known(fields: &Map<String, Value>, known: &[&str]) -> Result<()> {
+    let says = |value: &Value| !value.is_null() && *value != Value::Bool(false);
+    match fields.iter().find(|(name, value)| !known.contains(&name.as_str()) && says(value)) {
+        None => Ok(()),
+        Some((name, value)) => Err(Error::unsupported(format!(
+            "the option `{}` is not known, and it is {}",
+            printable(name),
+            printable(&value.to_string())
+        ))),
     }
+}
+
+fn not_built(what: &str, path: &str) -> Error {
+    Error::unsupported(format!("{what} is not built"))
+        .at(format!("modules.json: {}", printable(path)))
+        .hint("--task feature-extraction builds the encoder alone")
 }
 
 /// A path below the checkpoint's folder, or the folder itself.

@@ -12,7 +12,7 @@ use crate::checkpoint::json;
 use crate::error::{Error, Result};
 
 /// An object: its members in their order, keys as they mean, values as they stand.
-pub(super) struct Object<'a>(Vec<(String, Cow<'a, str>)>);
+pub struct Object<'a>(Vec<(String, Cow<'a, str>)>);
 
 impl<'a> Object<'a> {
     /// Cuts the text of an object into its members. `place` is what messages call it.
@@ -47,6 +47,14 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// The same, or a member more.
+    pub fn put(&mut self, key: &str, value: String) {
+        match self.0.iter().any(|(name, _)| name == key) {
+            true => self.set(key, value),
+            false => self.0.push((key.to_owned(), Cow::Owned(value))),
+        }
+    }
+
     /// The members.
     pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), &**value))
@@ -70,23 +78,23 @@ impl fmt::Display for Object<'_> {
 }
 
 /// The elements of a list, as they stand. `place` is what messages call it.
-pub(super) fn elements<'a>(text: &'a str, place: &str) -> Result<Vec<&'a str>> {
+pub fn elements<'a>(text: &'a str, place: &str) -> Result<Vec<&'a str>> {
     inside(text, '[', ']').ok_or_else(|| wrong(place, "a list"))
 }
 
 /// Elements as a list.
-pub(super) fn list<T: AsRef<str>>(elements: &[T]) -> String {
+pub fn list<T: AsRef<str>>(elements: &[T]) -> String {
     let elements: Vec<&str> = elements.iter().map(AsRef::as_ref).collect();
     format!("[{}]", elements.join(","))
 }
 
 /// A text as JSON has it.
-pub(super) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
 /// The same JSON without the white space around its parts.
-pub(super) fn compact(text: &str) -> String {
+pub fn compact(text: &str) -> String {
     let mut strings = Strings::default();
     text.chars().filter(|c| strings.inside(*c) || !c.is_ascii_whitespace()).collect()
 }

@@ -1,0 +1,202 @@
+//! The tokenizer that users of `transformers` get of a folder: `tokenizer.json`, and what `tokenizer_config.json`,
+//! `special_tokens_map.json`, `added_tokens.json` and the class's own defaults make of it.
+//!
+//! Versions 4 and 5 of `transformers` differ: 4 reads `tokenizer.json` and changes parts of it, 5 builds most parts
+//! anew by the class and takes only the vocabulary. Here a file that version 5 saved is read as 5 reads it, every other
+//! one as 4 does; where the two would tokenize some text otherwise, a note says so.
+//!
+//! What comes out is one `tokenizer.json` that says all of it, so that whoever reads that file alone agrees. A file to
+//! which nothing is changed keeps its bytes.
+
+mod added;
+mod class;
+mod five;
+mod options;
+mod parts;
+
+use std::path::{Path, PathBuf};
+
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+
+use super::json;
+use super::json::raw::Object;
+use crate::error::{Error, Result, printable};
+use added::{Merged, Vocabulary};
+use options::Options;
+use parts::Parts;
+
+/// The file that says how texts become tokens.
+const FILE: &str = "tokenizer.json";
+
+/// The file with the arguments of the class.
+const CONFIG: &str = "tokenizer_config.json";
+
+/// The file that numbered added tokens before [`CONFIG`] did.
+const ADDED: &str = "added_tokens.json";
+
+/// The file with special tokens by their parts.
+const SPECIAL: &str = "special_tokens_map.json";
+
+/// A version of `transformers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// 4, and what was before it.
+    Four,
+    /// 5.
+    Five,
+}
+
+impl Version {
+    fn number(self) -> u8 {
+        if self == Version::Four { 4 } else { 5 }
+    }
+
+    fn other(self) -> Version {
+        if self == Version::Four { Version::Five } else { Version::Four }
+    }
+}
+
+/// The tokenizer of a folder.
+#[derive(Clone, Debug, Default)]
+pub struct Tokenizer {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The text of `tokenizer.json`, with all that the files beside it and the class change; none where the folder has
+    /// no such file.
+    pub json: Option<String>,
+    /// Longest text in tokens, where `tokenizer_config.json` limits it.
+    pub max_length: Option<usize>,
+    /// The token that stands for one to be guessed, where the files or the class name it.
+    pub mask: Option<String>,
+    /// What the files say and is not followed, or is read in several ways.
+    pub notes: Vec<String>,
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
+}
+
+/// What a tokenizer is for.
+#[derive(Clone, Debug, Default)]
+pub struct TokenizerUse<'a> {
+    /// The model's family, whose class is taken where the files name none.
+    pub model_type: &'a str,
+    /// The class that the model's configuration names.
+    pub class: Option<&'a str>,
+    /// How many tokens the model has embeddings of.
+    pub rows: Option<usize>,
+    /// Whether the model reads token types.
+    pub token_types: bool,
+    /// Whether it reads pairs of texts.
+    pub pairs: bool,
+    /// Whether texts are put in lower case before all else.
+    pub lower_case: bool,
+    /// Arguments that go over those of the configuration.
+    pub arguments: Map<String, Value>,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a folder for a model.
+    pub fn open(dir: &Path, usage: &TokenizerUse) -> Result<Tokenizer> {
+        let path = dir.join(FILE);
+        if !path.is_file() {
+            return Ok(Tokenizer { dir: dir.to_owned(), ..Tokenizer::default() });
+        }
+        let mut options = Options::read(dir, usage).map_err(|e| e.at(dir.display().to_string()))?;
+        let text = json::read_text(&path)?;
+        let mut files = vec![path];
+        files.append(&mut options.files);
+        let (json, mut notes) = match Changes::of(&text, &options, usage) {
+            Some(changes) => (changes.applied(&text), changes.notes),
+            // What the file says is wrong is told by whoever tokenizes with it.
+            None => (text, Vec::new()),
+        };
+        options.notes.append(&mut notes);
+        Ok(Tokenizer {
+            dir: dir.to_owned(),
+            json: Some(json),
+            max_length: options.max_length,
+            mask: options.special("mask_token").map(str::to_owned),
+            notes: options.notes,
+            files,
+        })
+    }
+
+    /// The text of its `tokenizer.json`. Fails where there is none.
+    pub fn text(&self) -> Result<&str> {
+        self.json.as_deref().ok_or_else(|| {
+            Error::bad_input(format!("{} is missing", self.path().display()))
+                .hint("save the fast tokenizer beside the model: tokenizer.save_pretrained(DIR)")
+        })
+    }
+
+    /// Where its `tokenizer.json` is, or would be.
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(FILE)
+    }
+}
+
+/// What is other in a `tokenizer.json` than its text.
+struct Changes {
+    added: Option<Value>,
+    parts: Parts,
+    before: Parts,
+    notes: Vec<String>,
+}
+
+impl Changes {
+    /// None where the text is no `tokenizer.json`.
+    fn of(text: &str, options: &Options, usage: &TokenizerUse) -> Option<Changes> {
+        serde_json::from_str::<IgnoredAny>(text).ok()?;
+        let file = Object::of(text, FILE).ok()?;
+        let before = Parts::read(&file).ok()?;
+        let added: Vec<added::Numbered> = file.read("added_tokens", FILE).ok()?.unwrap_or_default();
+        let vocabulary = Vocabulary::of(&file)?;
+        let mut notes = Vec::new();
+        let merged = |version, notes: &mut Vec<String>| {
+            added::merged(&added, &vocabulary, &options.beside, options.class, version, usage.rows, notes)
+        };
+        let tokens = merged(options.version, &mut notes);
+        let other_tokens = merged(options.version.other(), &mut Vec::new());
+        if !tokens.same(&other_tokens) {
+            notes.push(differing(options, "which added tokens there are and how they are found in texts"));
+        }
+        let by = |version, tokens: &Merged| {
+            before.by(version, options, &|content| tokens.number(content, &vocabulary).map(u64::from))
+        };
+        let (ours, others) = (by(options.version, &tokens), by(options.version.other(), &other_tokens));
+        for what in ours.differences(&others) {
+            notes.push(differing(options, what));
+        }
+        if usage.token_types && ours.types != others.types && before.gives_types(usage.pairs) {
+            notes.push(differing(options, "whether a text has token types"));
+        }
+        let parts = ours.finished(usage);
+        let added = tokens.changed.then(|| tokens.written());
+        Some(Changes { added, parts, before, notes })
+    }
+
+    /// The text with what is other. Where nothing is, it stays as it was, byte for byte.
+    fn applied(&self, text: &str) -> String {
+        let changed = self.parts.changed(&self.before);
+        let (Ok(mut file), true) = (Object::of(text, FILE), self.added.is_some() || !changed.is_empty()) else {
+            return text.to_owned();
+        };
+        if let Some(added) = &self.added {
+            file.put("added_tokens", added.to_string());
+        }
+        for (part, value) in changed {
+            file.put(part, value.to_string());
+        }
+        file.to_string()
+    }
+}
+
+/// A note on something that the two versions do in different ways.
+fn differing(options: &Options, what: &str) -> String {
+    let (ours, others) = (options.version.number(), options.version.other().number());
+    format!(
+        "transformers {others} differs from {ours} for {} in {what}; kilnc follows {ours}{}",
+        printable(&options.named),
+        if ours == 5 { ", which saved the files" } else { "" }
+    )
+}

@@ -1,0 +1,413 @@
+//! Models of sentence-transformers as versions before and after 5.4 save them: what their files say is what is built.
+
+use std::fs;
+use std::path::Path;
+
+use crate::common::{copied, edit, fixture, kilnc, place};
+use kilnc::back::onnx;
+use kilnc::checkpoint::Checkpoint;
+use kilnc::eval::Golden;
+use kilnc::passes::Manager;
+use kilnc::pipeline::{self, Scheme, Source};
+use kilnc::precision::Precision;
+use kilnc::runtime::{self, Elements, Options, Runtime};
+use kilnc::target::Target;
+use kilnc::task::Task;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const MODEL: &str = "config_sentence_transformers.json";
+const TEXT: &str = "a mail server and a game";
+
+/// A fixture with files that are other, or more.
+fn with(name: &str, files: &[(&str, Value)]) -> TempDir {
+    let dir = copied(name);
+    for (file, content) in files {
+        fs::write(dir.path().join(file), content.to_string()).unwrap();
+    }
+    dir
+}
+
+/// A bundle of a checkpoint, for tract.
+fn built(checkpoint: &Path) -> TempDir {
+    let place = place();
+    let out = place.path().join("model.kiln");
+    kilnc(arguments!["build", checkpoint, "--target", "tract", "-o", out, "--quiet"]).expect(0);
+    place
+}
+
+fn manifest(place: &TempDir) -> Value {
+    serde_json::from_str(&fs::read_to_string(place.path().join("model.kiln/manifest.json")).unwrap()).unwrap()
+}
+
+/// What the bundle answers to texts.
+fn run(place: &TempDir, more: &[&str]) -> Value {
+    let asked = arguments!["run", place.path().join("model.kiln"), "--quiet", "--json"];
+    kilnc([asked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat()).expect(0).json()
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap_or_else(|| panic!("{value}")).iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+fn vector(place: &TempDir, text: &str) -> Vec<f32> {
+    numbers(&run(place, &["--text", text])[0]["embedding"])
+}
+
+fn close(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5)
+}
+
+fn refused(checkpoint: &Path) -> String {
+    let place = place();
+    let out = place.path().join("model.kiln");
+    let ran = kilnc(arguments!["build", checkpoint, "--target", "tract", "-o", out, "--quiet"]).expect(2);
+    assert!(!out.exists());
+    ran.stderr
+}
+
+/// How far the outputs of a checkpoint are from the golden ones in its folder.
+fn off(checkpoint: &Path) -> f64 {
+    let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
+    let model = pipeline::load(&source).unwrap();
+    assert_eq!(model.task, Task::SentenceSimilarity);
+    let scheme = Scheme::new(&Target::Tract, Precision::Fp32);
+    let graph = pipeline::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
+    let place = place();
+    let path = place.path().join("model.onnx");
+    onnx::write(&graph, &path, &|_| {}).unwrap();
+    let mut engine = runtime::open(Runtime::Tract, &path, Options { threads: 1 }).unwrap();
+    let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
+    f64::from(golden.compare(&mut *engine).unwrap().max_abs)
+}
+
+#[test]
+fn a_pooling_by_its_name_gives_the_vectors_of_its_switch() {
+    let modes = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"];
+    for mode in modes {
+        let said = json!({"embedding_dimension": 16, "pooling_mode": mode, "include_prompt": true});
+        let dir = with(&format!("sentence/{}", mode.replace('_', "-")), &[("1_Pooling/config.json", said)]);
+        assert!(off(dir.path()) < 1e-4, "{mode}");
+    }
+    let all = json!({"embedding_dimension": 16, "pooling_mode": modes});
+    assert!(off(with("sentence/all-modes-dense", &[("1_Pooling/config.json", all)]).path()) < 1e-4);
+}
+
+#[test]
+fn several_poolings_stand_side_by_side_in_their_order() {
+    let of = |modes: Value| {
+        let said = json!({"embedding_dimension": 16, "pooling_mode": modes});
+        vector(&built(with("sentence/mean", &[("1_Pooling/config.json", said)]).path()), TEXT)
+    };
+    let [max, cls] = [of(json!("max")), of(json!(["cls"]))];
+    assert!(!close(&max, &cls));
+    assert!(close(&of(json!(["max", "cls", "max"])), &[max.as_slice(), &cls, &max].concat()));
+}
+
+#[test]
+fn a_pooling_that_is_not_known_is_refused_by_name() {
+    let said = |config: Value| refused(with("sentence/mean", &[("1_Pooling/config.json", config)]).path());
+    let expected = "error: the `pooling_mode` `attention` is not known\n  in modules.json: 1_Pooling\n";
+    assert!(said(json!({"pooling_mode": ["mean", "attention"]})).starts_with(expected));
+    let expected = "error: the option `pooling_mode_std` is not known, and it is true\n  in modules.json: 1_Pooling";
+    assert!(said(json!({"pooling_mode_mean_tokens": true, "pooling_mode_std": true})).starts_with(expected));
+    let expected = "error: no mode of pooling is set\n  in modules.json: 1_Pooling";
+    assert!(said(json!({"pooling_mode": []})).starts_with(expected));
+}
+
+#[test]
+fn the_limit_of_a_text_stands_with_the_tokenizer() {
+    let length = |files: &[(&str, Value)]| manifest(&built(with("sentence/mean", files).path()))["max_length"].clone();
+    let none = ("sentence_bert_config.json", json!({"transformer_task": "feature-extraction"}));
+    let limit =
+        |n: Value| ("tokenizer_config.json", json!({"tokenizer_class": "BertTokenizer", "model_max_length": n}));
+    assert_eq!(length(&[none.clone(), limit(json!(16))]), 16);
+    assert_eq!(length(&[none.clone(), limit(json!(1e30))]), 48);
+    // What sentence-transformers says goes before, and neither past the positions.
+    assert_eq!(length(&[limit(json!(16))]), 32);
+    assert_eq!(length(&[none.clone(), limit(json!(4096))]), 48);
+    let of_class = ("sentence_bert_config.json", json!({"processor_kwargs": {"model_max_length": 12}}));
+    assert_eq!(length(&[of_class, limit(json!(16))]), 12);
+
+    let dir = with("sentence/mean", &[none.clone(), limit(json!(8))]);
+    let short = built(dir.path());
+    let long = TEXT.repeat(4);
+    let cut = run(&short, &["--text", &long, "--truncate"]);
+    // Eight tokens: two around the text, and its first six words.
+    assert!(close(&numbers(&cut[0]["embedding"]), &vector(&short, TEXT)), "{cut}");
+    for wrong in [json!(0), json!("16"), json!(-4), json!(2.5)] {
+        let said = refused(with("sentence/mean", &[none.clone(), limit(wrong.clone())]).path());
+        let expected = format!("error: tokenizer_config.json: model_max_length: {wrong} is no number of tokens\n");
+        assert!(said.starts_with(&expected.replace('"', "\\\"")) || said.starts_with(&expected), "{said}");
+    }
+}
+
+#[test]
+fn the_default_prompt_is_put_before_every_text() {
+    let plain = built(&fixture("sentence/mean"));
+    let prompts = json!({"query": "a game: ", "passage": "mail: "});
+    let saying = |name: Value| json!({"prompts": prompts, "default_prompt_name": name});
+    let dir = with("sentence/mean", &[(MODEL, saying(json!("query")))]);
+    let asked = built(dir.path());
+    assert_eq!(manifest(&asked)["prompt"], json!({"name": "query", "text": "a game: "}));
+    let expected = vector(&plain, &format!("a game: {TEXT}"));
+    assert!(close(&vector(&asked, TEXT), &expected));
+    assert!(!close(&vector(&plain, TEXT), &expected));
+    let inspected = kilnc(arguments!["inspect", asked.path().join("model.kiln"), "--quiet"]).expect(0).stdout;
+    assert!(inspected.contains("\nprompt   `a game: ` before every text (query)\n"), "{inspected}");
+
+    let none = built(with("sentence/mean", &[(MODEL, saying(Value::Null))]).path());
+    assert_eq!(manifest(&none).get("prompt"), None);
+    assert!(close(&vector(&none, TEXT), &vector(&plain, TEXT)));
+    let said = refused(with("sentence/mean", &[(MODEL, saying(json!("quary")))]).path());
+    let expected =
+        "error: there is no prompt `quary` in `prompts`\n  in config_sentence_transformers.json: default_prompt_name\n";
+    assert!(said.starts_with(expected), "{said}");
+}
+
+#[test]
+fn a_prompt_is_in_every_window_and_before_the_first_of_a_pair_alone() {
+    let saying = json!({"prompts": {"query": "a game: "}, "default_prompt_name": "query"});
+    let asked = built(with("sentence/cls", &[(MODEL, saying.clone())]).path());
+    let long = "mail and mail ".repeat(9);
+    // Eight tokens, five of them around the text; the first token of each window sees the prompt and three words.
+    let windows = run(&asked, &["--text", &long, "--window", "8", "--stride", "0"]);
+    let plain = built(&fixture("sentence/cls"));
+    let one = vector(&plain, "a game: mail and mail");
+    assert_eq!(windows[0]["windows"], 9);
+    assert!(close(&numbers(&windows[0]["embedding"]), &one), "{windows}");
+
+    let cross = json!({"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity",
+                       "prompts": {"query": "a game: "}, "default_prompt_name": "query"});
+    let modules = json!([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]);
+    let task = json!({"transformer_task": "sequence-classification"});
+    let files = [("modules.json", modules), (MODEL, cross), ("sentence_bert_config.json", task)];
+    let asked = built(with("sentence/reranker", &files).path());
+    let plain = built(&fixture("sentence/reranker-identity"));
+    let _ = plain;
+    let with_prompt = run(&asked, &["--text", "mail", "--pair", "server"]);
+    let mut spelled = files.clone();
+    spelled[1].1 = json!({"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity"});
+    let without = built(with("sentence/reranker", &spelled).path());
+    let expected = run(&without, &["--text", "a game: mail", "--pair", "server"]);
+    assert!(close(&numbers(&with_prompt[0]["numbers"]), &numbers(&expected[0]["numbers"])), "{with_prompt} {expected}");
+}
+
+/// `token_embeddings` of a text that is short enough to be read at once.
+fn token_vectors(place: &TempDir, text: &str) -> Vec<Vec<f32>> {
+    let bundle = kilnc::bundle::Bundle::open(&place.path().join("model.kiln")).unwrap();
+    let entry = bundle.manifest.engines[0].clone();
+    let mut engine = runtime::open(Runtime::Tract, &bundle.engine(&entry).unwrap(), Options { threads: 1 }).unwrap();
+    let outputs = engine.run(&bundle.encoder().unwrap().encode(&[text]).unwrap()).unwrap();
+    let (_, tensor) = outputs.iter().find(|(name, _)| name == "token_embeddings").unwrap();
+    let Elements::F32(values) = &tensor.elements else { panic!() };
+    values.chunks(*tensor.shape.last().unwrap()).map(<[f32]>::to_vec).collect()
+}
+
+#[test]
+fn the_tokens_of_a_prompt_are_left_out_of_the_pooling_where_it_says_so() {
+    let saying = json!({"prompts": {"query": "a game: "}, "default_prompt_name": "query"});
+    // `[CLS]`, `a`, `game`, `:`; what follows is the text's.
+    const PROMPT: usize = 4;
+    for mode in ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] {
+        let pooling = json!({"pooling_mode": mode, "include_prompt": false});
+        let dir = with("sentence/mean", &[(MODEL, saying.clone()), ("1_Pooling/config.json", pooling.clone())]);
+        let asked = built(dir.path());
+        let tokens = token_vectors(&asked, TEXT);
+        let rest = &tokens[PROMPT..];
+        let (count, width) = (rest.len() as f32, rest[0].len());
+        let sum = |weight: &dyn Fn(usize) -> f32| -> Vec<f32> {
+            (0..width).map(|i| rest.iter().enumerate().map(|(at, row)| row[i] * weight(at + PROMPT)).sum()).collect()
+        };
+        let places = (PROMPT..tokens.len()).map(|at| at as f32 + 1.0).sum::<f32>();
+        let expected = match mode {
+            "cls" => rest[0].clone(),
+            "lasttoken" => rest[rest.len() - 1].clone(),
+            "max" => (0..width).map(|i| rest.iter().map(|row| row[i]).fold(f32::MIN, f32::max)).collect(),
+            "mean" => sum(&|_| 1.0 / count),
+            "mean_sqrt_len_tokens" => sum(&|_| 1.0 / count.sqrt()),
+            _ => sum(&|at| (at as f32 + 1.0) / places),
+        };
+        assert!(close(&vector(&asked, TEXT), &expected), "{mode}");
+
+        // Without a prompt there is nothing to leave out.
+        let dir = with("sentence/mean", &[("1_Pooling/config.json", pooling)]);
+        let (plain, included) = (built(dir.path()), json!({"pooling_mode": mode}));
+        let same = built(with("sentence/mean", &[("1_Pooling/config.json", included)]).path());
+        assert!(close(&vector(&plain, TEXT), &vector(&same, TEXT)), "{mode}");
+    }
+}
+
+#[test]
+fn a_vector_is_cut_after_all_modules() {
+    let whole = vector(&built(&fixture("sentence/mean-normalize")), TEXT);
+    let cut = |dim: Value| with("sentence/mean-normalize", &[(MODEL, json!({"truncate_dim": dim}))]);
+    let eight = built(cut(json!(8)).path());
+    assert!(close(&vector(&eight, TEXT), &whole[..8]));
+    assert_eq!(manifest(&eight)["pooling"], json!({"modes": ["mean"], "normalized": true, "truncated": 8}));
+    let told = kilnc(arguments!["inspect", eight.path().join("model.kiln"), "--quiet"]).expect(0).stdout;
+    assert!(told.contains("\nvector   mean, of length 1, its first 8 numbers\n"), "{told}");
+    for all in [json!(16), json!(400), Value::Null] {
+        assert!(close(&vector(&built(cut(all).path()), TEXT), &whole));
+    }
+    let said = refused(cut(json!(0)).path());
+    let expected = "error: a vector cannot be cut to 0 numbers\n  in config_sentence_transformers.json: truncate_dim\n";
+    assert!(said.starts_with(expected), "{said}");
+}
+
+#[test]
+fn vectors_are_compared_as_the_model_says() {
+    let named = |name: &str| with("sentence/mean", &[(MODEL, json!({"similarity_fn_name": name}))]);
+    let (one, other) = (TEXT, "read the web");
+    let plain = built(&fixture("sentence/mean"));
+    let (a, b) = (vector(&plain, one), vector(&plain, other));
+    let sum = |of: &dyn Fn(f32, f32) -> f32| a.iter().zip(&b).map(|(a, b)| of(*a, *b)).sum::<f32>();
+    let length = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let expected = [
+        ("cosine", sum(&|a, b| a * b) / length(&a) / length(&b)),
+        ("dot", sum(&|a, b| a * b)),
+        ("euclidean", -sum(&|a, b| (a - b).powi(2)).sqrt()),
+        ("manhattan", -sum(&|a, b| (a - b).abs())),
+    ];
+    let data = plain.path().join("pairs.jsonl");
+    let lines = [(one, other, 1), (one, one, 5), (other, "a game is slow", 2), ("mail", "a mail", 4)];
+    let lines = lines.map(|(text, pair, score)| json!({"text": text, "pair": pair, "score": score}).to_string() + "\n");
+    fs::write(&data, lines.concat()).unwrap();
+    let mut pearson = Vec::new();
+    for (name, expected) in expected {
+        let bundle = built(named(name).path());
+        let score = |more: &[&str]| {
+            let asked = [["--text", one, "--pair", other].as_slice(), more].concat();
+            run(&bundle, &asked)[0]["score"].as_f64().unwrap() as f32
+        };
+        assert!((score(&[]) - expected).abs() < 1e-4, "{name}: {} {expected}", score(&[]));
+        let spelled =
+            run(&plain, &["--text", one, "--pair", other, "--similarity", name])[0]["score"].as_f64().unwrap();
+        assert!((spelled as f32 - expected).abs() < 1e-4, "{name}");
+        let said = manifest(&bundle).get("answers").map(|answers| answers["similarity"].clone());
+        assert_eq!(said, (name != "cosine").then(|| json!(name)));
+        let scored = kilnc(arguments!["eval", bundle.path().join("model.kiln"), "--data", data, "--json", "--quiet"]);
+        pearson.push(scored.expect(0).json()[0]["pearson"].as_f64().unwrap());
+    }
+    assert!(pearson.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 1e-6), "{pearson:?}");
+    let said = refused(named("tanimoto").path());
+    let expected = "error: unknown similarity `tanimoto`; known: cosine, dot, euclidean, manhattan\n  \
+                    in config_sentence_transformers.json: similarity_fn_name\n";
+    assert!(said.starts_with(expected), "{said}");
+}
+
+/// A cross-encoder as version 5.4 saves it, with that activation.
+fn cross_encoder(activation: &str) -> TempDir {
+    let modules = json!([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]);
+    let task = json!({
+        "transformer_task": "sequence-classification",
+        "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+        "module_output_name": "scores",
+    });
+    let model = json!({"model_type": "CrossEncoder", "activation_fn": activation, "prompts": {}});
+    let files = [("modules.json", modules), (MODEL, model), ("sentence_bert_config.json", task)];
+    let dir = with("sentence/reranker", &files);
+    edit_config(dir.path(), |config| drop(config.as_object_mut().unwrap().remove("sentence_transformers")));
+    dir
+}
+
+fn edit_config(dir: &Path, change: impl FnOnce(&mut Value)) {
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    change(&mut config);
+    fs::write(path, config.to_string()).unwrap();
+}
+
+#[test]
+fn a_cross_encoder_scores_by_the_activation_of_its_own_file() {
+    let asked = ["--text", "a mail server", "--pair", "read and send mail"];
+    let [identity, sigmoid] = ["torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"]
+        .map(|class| run(&built(cross_encoder(class).path()), &asked)[0].clone());
+    let logit = identity["numbers"][0].as_f64().unwrap();
+    let score = sigmoid["score"].as_f64().unwrap();
+    assert!((1.0 / (1.0 + (-logit).exp()) - score).abs() < 1e-5, "{logit} {score}");
+    let said = refused(cross_encoder("torch.nn.modules.activation.Tanh").path());
+    let expected = "error: the activation `torch.nn.modules.activation.Tanh` of a cross-encoder is not known\n  \
+                    in config_sentence_transformers.json: activation_fn\n";
+    assert!(said.starts_with(expected), "{said}");
+}
+
+#[test]
+fn modules_say_what_a_model_is_for_whatever_its_class_was() {
+    let usual = vector(&built(&fixture("sentence/mean")), TEXT);
+    for class in ["BertForMaskedLM", "BertForSequenceClassification", "BertForNextSentencePrediction"] {
+        let dir = copied("sentence/mean");
+        edit(&dir.path().join("config.json"), "\"BertModel\"", &format!("{class:?}"));
+        let place = built(dir.path());
+        assert_eq!(manifest(&place)["task"], "sentence-similarity", "{class}");
+        assert!(close(&vector(&place, TEXT), &usual), "{class}");
+    }
+}
+
+#[test]
+fn modules_and_kinds_that_are_not_built_are_refused_by_name() {
+    let classes = [
+        "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling",
+        "sentence_transformers.models.WordWeights",
+        "sentence_transformers.sentence_transformer.modules.lstm.LSTM",
+    ];
+    for class in classes {
+        let dir = copied("sentence/mean");
+        edit(&dir.path().join("modules.json"), "sentence_transformers.models.Pooling", class);
+        edit(&dir.path().join("config.json"), "\"BertModel\"", "\"BertForMaskedLM\"");
+        let said = refused(dir.path());
+        assert!(
+            said.starts_with(&format!("error: the module `{class}` is not built\n  in modules.json: 1_Pooling\n")),
+            "{said}"
+        );
+    }
+    let said = refused(with("sentence/mean", &[(MODEL, json!({"model_type": "SparseEncoder"}))]).path());
+    assert!(said.starts_with("error: a model of the kind `SparseEncoder` is not built\n"), "{said}");
+    let of = |config: Value| refused(with("sentence/mean", &[("sentence_bert_config.json", config)]).path());
+    let said = of(json!({"transformer_task": "fill-mask"}));
+    assert!(said.starts_with("error: the task `fill-mask` is not built\n"), "{said}");
+    let pooled = json!({"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}},
+                        "module_output_name": "sentence_embedding"});
+    assert!(of(pooled).starts_with("error: the encoder's `pooler_output` of `forward` as `sentence_embedding`"));
+    let said = of(json!({"new_option": 3}));
+    assert!(said.starts_with("error: the option `new_option` is not known, and it is 3\n"), "{said}");
+
+    let dir = copied("sentence/all-modes-dense");
+    edit(&dir.path().join("2_Dense/config.json"), "\"bias\"", "\"module_input_name\": \"token_embeddings\", \"bias\"");
+    let said = refused(dir.path());
+    assert!(said.starts_with("error: a Dense on `token_embeddings` is not built\n"), "{said}");
+}
+
+#[test]
+fn texts_are_put_in_lower_case_where_the_encoder_says_so() {
+    let cased = json!({"tokenizer_class": "BertTokenizer", "do_lower_case": false});
+    let of = |lower: bool| {
+        let config = ("sentence_bert_config.json", json!({"max_seq_length": 32, "do_lower_case": lower}));
+        built(with("sentence/mean", &[config, ("tokenizer_config.json", cased.clone())]).path())
+    };
+    let (lower, as_it_is) = (of(true), of(false));
+    let shouted = TEXT.to_uppercase();
+    assert!(close(&vector(&lower, &shouted), &vector(&lower, TEXT)));
+    assert!(!close(&vector(&as_it_is, &shouted), &vector(&as_it_is, TEXT)));
+    let tokenizer = fs::read_to_string(lower.path().join("model.kiln/tokenizer.json")).unwrap();
+    let tokenizer: Value = serde_json::from_str(&tokenizer).unwrap();
+    assert_eq!(tokenizer["normalizer"]["normalizers"][0], json!({"type": "Lowercase"}));
+}
+
+#[test]
+fn a_bundle_has_the_tokenizer_that_its_users_get() {
+    let dir = with(
+        "sentence/mean",
+        &[("tokenizer_config.json", json!({"tokenizer_class": "BertTokenizer", "do_lower_case": false}))],
+    );
+    let place = built(dir.path());
+    let bundle = place.path().join("model.kiln");
+    let tokenizer = |path: &Path| -> Value { serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap() };
+    let own = tokenizer(&bundle.join("tokenizer.json"));
+    assert_eq!(own["normalizer"]["lowercase"], false);
+    assert_eq!(tokenizer(&dir.path().join("tokenizer.json"))["normalizer"]["lowercase"], true);
+    let sources: Vec<Value> = manifest(&place)["sources"].as_array().unwrap().clone();
+    assert!(sources.iter().any(|file| file["path"] == "tokenizer_config.json"), "{sources:?}");
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    assert!(checkpoint.sentence.is_some());
+}
