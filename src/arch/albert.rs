@@ -6,12 +6,22 @@ use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::inserted::AdapterScopes;
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size, json};
 use crate::error::{Error, Result};
 use crate::ir::Graph;
 
-pub(super) const FAMILY: Family = Family { model_type: "albert", prefix: "albert", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "albert",
+    prefix: "albert",
+    shared: &[Shared::two(
+        "albert.embeddings.word_embeddings.weight",
+        ["predictions.decoder.weight", "predictions.decoder.bias"],
+        "predictions.bias",
+    )],
+    draw,
+};
 
 /// Most layers that are drawn: no tensor bounds their number, since they share their weights.
 const MOST_LAYERS: usize = 1 << 10;

@@ -3,11 +3,21 @@
 use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::error::Result;
 use crate::ir::Graph;
 
-pub(super) const FAMILY: Family = Family { model_type: "bert", prefix: "bert", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "bert",
+    prefix: "bert",
+    shared: &[Shared::two(
+        "bert.embeddings.word_embeddings.weight",
+        ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"],
+        "cls.predictions.bias",
+    )],
+    draw,
+};
 
 fn draw(drawing: &Drawing) -> Result<Graph> {
     let config = EncoderConfig::read(drawing.config)?;

@@ -5,12 +5,21 @@ use serde::Deserialize;
 use super::blocks::{Activation, Embeddings, EncoderLayer, LayerWeights, Positions, Segments, heads as heads_of};
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::inserted::AdapterScopes;
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size, json};
 use crate::error::Result;
 use crate::ir::Graph;
 
-pub(super) const FAMILY: Family = Family { model_type: "distilbert", prefix: "distilbert", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "distilbert",
+    prefix: "distilbert",
+    shared: &[Shared::one(
+        "distilbert.embeddings.word_embeddings.weight",
+        ["vocab_projector.weight", "vocab_projector.bias"],
+    )],
+    draw,
+};
 
 /// The code of `transformers` fixes it.
 const EPSILON: f32 = 1e-12;

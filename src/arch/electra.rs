@@ -5,12 +5,21 @@ use serde::Deserialize;
 use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::checkpoint::{Size, json};
 use crate::error::Result;
 use crate::ir::Graph;
 
-pub(super) const FAMILY: Family = Family { model_type: "electra", prefix: "electra", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "electra",
+    prefix: "electra",
+    shared: &[Shared::one(
+        "electra.embeddings.word_embeddings.weight",
+        ["generator_lm_head.weight", "generator_lm_head.bias"],
+    )],
+    draw,
+};
 
 #[derive(Deserialize)]
 struct Config {

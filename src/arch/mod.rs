@@ -18,6 +18,7 @@ mod modernbert;
 mod mpnet;
 mod roberta;
 mod sentence;
+mod shared;
 mod xlnet;
 
 use crate::adapter::hub::{FlexibleHead, Insertions};
@@ -28,12 +29,16 @@ use crate::task::Task;
 
 use blocks::Blocks;
 
+pub use shared::{Shared, contradictions, is_tied, same};
+
 /// A model family.
 pub struct Family {
     /// The `model_type` of its configurations.
     pub model_type: &'static str,
     /// What the names of the encoder's weights begin with in a model that was saved with a head.
     pub prefix: &'static str,
+    /// What its heads over the vocabulary share with the encoder, for each of the forms that they have.
+    pub shared: &'static [Shared],
     draw: fn(&Drawing) -> Result<Graph>,
 }
 
@@ -131,7 +136,10 @@ pub fn family(common: &CommonConfig) -> Result<&'static Family> {
 
 /// The checkpoint's tensors under the names that the family's model with a head has.
 pub fn canonical_state(checkpoint: &Checkpoint) -> Result<StateDict> {
-    Ok(checkpoint.state.clone().with_prefix(family(&checkpoint.common)?.prefix, HEADS))
+    let family = family(&checkpoint.common)?;
+    let mut state = checkpoint.state.clone().with_prefix(family.prefix, HEADS)?;
+    shared::complete(&mut state, family, &checkpoint.config)?;
+    Ok(state)
 }
 
 /// Draws the graph of `task` from a checkpoint's configuration and the given tensors (the checkpoint's own, or with
@@ -165,6 +173,9 @@ pub fn draw_with(
         weights,
         inserted,
     };
+    if task == Task::FillMask && inserted.head.is_none() {
+        shared::check(state, family, &checkpoint.config)?;
+    }
     let graph = (family.draw)(&drawing)?;
     let scopes = drawing.sentence.iter().map(|(_, scope)| scope).chain([&drawing.weights]);
     let unused: Vec<&str> = scopes.flat_map(Scope::unread).collect();

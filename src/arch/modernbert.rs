@@ -4,13 +4,19 @@
 use serde::Deserialize;
 
 use super::blocks::{Activation, AttentionInputs, Blocks, attention_scale, heads as heads_of};
+use super::shared::Shared;
 use super::{Drawing, Family, heads};
 use crate::checkpoint::{Pooling, Scope, Size, json};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, Part, Role, ValueId};
 use crate::task::Task;
 
-pub(super) const FAMILY: Family = Family { model_type: "modernbert", prefix: "model", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "modernbert",
+    prefix: "model",
+    shared: &[Shared::one("model.embeddings.tok_embeddings.weight", ["decoder.weight", "decoder.bias"])],
+    draw,
+};
 
 /// Longest sequence for which tables of angles are made; no tensor of the checkpoint bounds it.
 const LONGEST: usize = 1 << 17;

@@ -4,12 +4,22 @@
 use super::blocks::{Activation, AttentionInputs, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::checkpoint::Scope;
 use crate::error::Result;
 use crate::ir::Graph;
 
-pub(super) const FAMILY: Family = Family { model_type: "mpnet", prefix: "mpnet", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "mpnet",
+    prefix: "mpnet",
+    shared: &[Shared::two(
+        "mpnet.embeddings.word_embeddings.weight",
+        ["lm_head.decoder.weight", "lm_head.decoder.bias"],
+        "lm_head.bias",
+    )],
+    draw,
+};
 
 /// The code of `transformers` fixes it, whatever `pad_token_id` says.
 const PAD: i64 = 1;

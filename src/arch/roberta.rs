@@ -7,14 +7,24 @@ use serde::Deserialize;
 use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::checkpoint::json;
 use crate::error::Result;
 use crate::ir::Graph;
 
-pub(super) const ROBERTA: Family = Family { model_type: "roberta", prefix: "roberta", draw };
-pub(super) const XLM_ROBERTA: Family = Family { model_type: "xlm-roberta", prefix: "roberta", draw };
-pub(super) const CAMEMBERT: Family = Family { model_type: "camembert", prefix: "roberta", draw };
+pub(super) const ROBERTA: Family = Family {
+    model_type: "roberta",
+    prefix: "roberta",
+    shared: &[Shared::two(
+        "roberta.embeddings.word_embeddings.weight",
+        ["lm_head.decoder.weight", "lm_head.decoder.bias"],
+        "lm_head.bias",
+    )],
+    draw,
+};
+pub(super) const XLM_ROBERTA: Family = Family { model_type: "xlm-roberta", ..ROBERTA };
+pub(super) const CAMEMBERT: Family = Family { model_type: "camembert", ..ROBERTA };
 
 #[derive(Deserialize)]
 struct Config {

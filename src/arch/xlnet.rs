@@ -6,13 +6,19 @@ use super::blocks::{
     Activation, AttentionInputs, Blocks, EncoderLayer, LONGEST, LayerWeights, attention_scale, heads as heads_of,
 };
 use super::config::epsilon;
+use super::shared::Shared;
 use super::{Drawing, Family, heads};
 use crate::checkpoint::{Scope, Size, json};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, Part, Role, ValueId, Weight};
 use crate::task::Task;
 
-pub(super) const FAMILY: Family = Family { model_type: "xlnet", prefix: "transformer", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "xlnet",
+    prefix: "transformer",
+    shared: &[Shared::one("transformer.word_embedding.weight", ["lm_loss.weight", "lm_loss.bias"])],
+    draw,
+};
 
 #[derive(Deserialize)]
 struct Config {

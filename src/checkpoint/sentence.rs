@@ -90,6 +90,8 @@ pub struct Dense {
 /// What `modules.json` names.
 #[derive(Clone, Debug, Default)]
 pub struct SentenceModules {
+    /// The folder that was read.
+    pub dir: PathBuf,
     /// The modules after the encoder, in order.
     pub modules: Vec<SentenceModule>,
     /// Their tensors, below the paths of their modules.
@@ -101,7 +103,7 @@ pub struct SentenceModules {
     /// The folder of the encoder, below the checkpoint's.
     pub(super) encoder: PathBuf,
     /// The files that were read.
-    pub(super) files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -167,7 +169,7 @@ pub(super) fn read(dir: &Path) -> Result<Option<SentenceModules>> {
         return Ok(None);
     }
     let modules: Vec<Module> = json::read(&path)?;
-    let mut found = SentenceModules { files: vec![path], ..SentenceModules::default() };
+    let mut found = SentenceModules { dir: dir.to_owned(), files: vec![path], ..SentenceModules::default() };
     for (i, module) in modules.into_iter().enumerate() {
         let place = format!("modules.json: {}", printable(&module.path));
         let class = module.kind.strip_prefix("sentence_transformers.").and_then(|path| path.rsplit('.').next());

@@ -17,6 +17,7 @@ mod plans;
 mod pruned;
 mod stored;
 mod tensorrt;
+mod tied;
 mod timed;
 mod unmerged;
 mod vocabulary;
@@ -97,6 +98,8 @@ pub struct Model {
     pub unused: Vec<String>,
     /// A vocabulary that is not of the size that the configuration says.
     pub extended: Option<Extended>,
+    /// What is wrong with the checkpoint or its adapters and does not keep it from being built.
+    pub warnings: Vec<String>,
 }
 
 /// A tokenizer before its vocabulary was cut.
@@ -116,6 +119,10 @@ struct Adapted {
     state: StateDict,
     merged: Vec<(AdapterSource, Merged)>,
     drawn: Drawn,
+    /// Whether the projection to the vocabulary was parted from the word embeddings.
+    parted: bool,
+    /// What is wrong and does not keep the model from being built.
+    warnings: Vec<String>,
 }
 
 fn adapt(source: &Source) -> Result<Adapted> {
@@ -134,19 +141,43 @@ fn adapt(source: &Source) -> Result<Adapted> {
     if inserted.labels.is_some() {
         checkpoint.common.id2label = inserted.labels.take();
     }
-    adapted::grow(&mut checkpoint, &base, &mut state, &merged)?;
+    adapted::grow(&mut checkpoint, &base, &state, &merged)?;
+    adapted::modules(&mut checkpoint, &source.adapters)?;
+    tied::follow(&checkpoint, &base, &mut state)?;
     let task = source.task.or_else(|| adapted::task(&state, &merged));
-    let drawn = arch::draw_with(&checkpoint, &state, &inserted, task)?;
-    if drawn.task == Task::FillMask {
-        adapted::refuse_half_tied(&checkpoint, &base, &state)?;
+    let mut drawn = arch::draw_with(&checkpoint, &state, &inserted, task)?;
+    let own_head = drawn.task == Task::FillMask && inserted.head.is_none();
+    let parted = own_head && tied::part(&checkpoint, &base, &mut state, &merged)?;
+    if parted {
+        drawn = arch::draw_with(&checkpoint, &state, &inserted, task)?;
     }
-    let merged = linear.into_iter().chain(hub).zip(merged).collect();
-    Ok(Adapted { checkpoint, base, state, merged, drawn })
+    let mut merged: Vec<_> = linear.into_iter().chain(hub).zip(merged).collect();
+    adapted::check_promises(&mut merged, &drawn.unused)?;
+    adapted::enter_modules(&checkpoint, &mut merged);
+    let mut warnings = of_tensors(&checkpoint, &base, own_head)?;
+    warnings.extend(adapted::adapter_beside(&checkpoint, &source.adapters));
+    warnings.extend(adapted::warnings(&merged));
+    Ok(Adapted { checkpoint, base, state, merged, drawn, parted, warnings })
+}
+
+/// What is wrong with a checkpoint's tensors and does not keep it from being built.
+fn of_tensors(checkpoint: &Checkpoint, base: &StateDict, reads_vocabulary: bool) -> Result<Vec<String>> {
+    let removed = base.removed().map(|removed| {
+        format!(
+            "`{}` was taken out of the tensors' names: a wrapper had put it there",
+            crate::error::printable(removed)
+        )
+    });
+    let mut warnings: Vec<String> = removed.into_iter().collect();
+    if reads_vocabulary {
+        warnings.extend(arch::contradictions(base, arch::family(&checkpoint.common)?, &checkpoint.config)?);
+    }
+    Ok(warnings)
 }
 
 /// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
 pub fn load(source: &Source) -> Result<Model> {
-    let Adapted { checkpoint, merged, drawn, .. } = adapt(source)?;
+    let Adapted { checkpoint, merged, drawn, warnings, .. } = adapt(source)?;
     let tokenizer = adapted::tokenizer(&checkpoint, &merged).to_owned();
     let graph = verify(drawn.graph)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
@@ -159,6 +190,7 @@ pub fn load(source: &Source) -> Result<Model> {
         task: drawn.task,
         unused: drawn.unused,
         extended,
+        warnings,
         checkpoint,
     })
 }
@@ -166,7 +198,7 @@ pub fn load(source: &Source) -> Result<Model> {
 /// What the user should know of a model that was loaded.
 pub fn warnings(model: &Model) -> Vec<String> {
     let extended = model.extended.as_ref().map(ToString::to_string);
-    unused_line(model).into_iter().chain(extended).collect()
+    model.warnings.iter().cloned().chain(unused_line(model)).chain(extended).collect()
 }
 
 /// The graph that all precisions of a target begin from.
@@ -325,8 +357,12 @@ fn describe(model: &Model) -> String {
 
 /// Tensors that are left over, but for those that are known to mean nothing.
 fn unused_line(model: &Model) -> Option<String> {
-    let telling: Vec<&str> =
-        model.unused.iter().map(String::as_str).filter(|name| !name.ends_with("position_ids")).collect();
+    // Where there is a projection's bias, the head's own is its other name.
+    let shared = arch::family(&model.checkpoint.common).map(|family| family.shared).unwrap_or_default();
+    let is_twin =
+        |name: &&str| model.task == Task::FillMask && shared.iter().any(|shared| shared.head_bias == Some(*name));
+    let unused = model.unused.iter().map(String::as_str);
+    let telling: Vec<&str> = unused.filter(|name| !name.ends_with("position_ids") && !is_twin(name)).collect();
     let (first, rest) = telling.split_first()?;
     let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
     Some(format!("the {} graph does not use `{}`{more}", model.task, crate::error::printable(first)))

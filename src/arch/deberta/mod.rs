@@ -8,6 +8,7 @@ use super::blocks::{
 };
 use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
@@ -15,7 +16,22 @@ use crate::ir::{Graph, Part, Role, ValueId};
 use crate::task::Task;
 use config::Config;
 
-pub(super) const FAMILY: Family = Family { model_type: "deberta-v2", prefix: "deberta", draw };
+pub(super) const FAMILY: Family = Family {
+    model_type: "deberta-v2",
+    prefix: "deberta",
+    shared: &[
+        Shared::two(
+            "deberta.embeddings.word_embeddings.weight",
+            ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"],
+            "cls.predictions.bias",
+        ),
+        Shared::always(
+            "deberta.embeddings.word_embeddings.weight",
+            ["lm_predictions.lm_head.weight", "lm_predictions.lm_head.bias"],
+        ),
+    ],
+    draw,
+};
 
 /// What the layers take from the configuration and are given.
 struct Model {
