@@ -210,7 +210,7 @@ Where kilnc and PEFT 0.21.2 part:
 - With rsLoRA, `add_weighted_adapter` multiplies what it made by the root of the rank once more. kilnc does not.
 - DoRA and `lora_bias` cannot be combined: PEFT would draw the first anew and drop the second. One after another they can.
 - A tensor in the file that the configuration does not name is refused; PEFT leaves it out.
-- Word embeddings that were changed whole, or by LoRA, where a masked language model's decoder shares them: refused. PEFT's
-  answers differ before and after the merge.
+- Word embeddings that were changed whole, or by LoRA, where a masked language model's decoder shares them: the decoder
+  keeps the base's, as in PEFT before the merge. PEFT's merge changes both.
 - LoRA that began as PiSSA, OLoRA, CorDA, LoftQ or LoRA-GA and was not converted belongs to a changed base: refused.
 ";

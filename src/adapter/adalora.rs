@@ -4,15 +4,25 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::Kind;
 use super::file::{Adapter, Parts, refuse};
 use super::work::Work;
+use super::{Kind, lora};
 
 use crate::error::{Error, Result};
 use crate::ir::Weight;
 
-pub(super) const KIND: Kind =
-    Kind { peft_type: "ADALORA", marker: "lora_", parts: &[A, B, E], idle: &[], scales: true, merge };
+pub(super) const KIND: Kind = Kind {
+    peft_type: "ADALORA",
+    marker: "lora_",
+    parts: &[A, B, E],
+    idle: &[],
+    options: &[
+        &lora::OPTIONS,
+        &["beta1", "beta2", "deltaT", "init_r", "orth_reg_weight", "target_r", "tfinal", "tinit", "total_step"],
+    ],
+    scales: true,
+    merge,
+};
 
 const A: &str = "lora_A";
 const B: &str = "lora_B";
@@ -33,6 +43,10 @@ struct Config {
     use_dora: Option<bool>,
     #[serde(default)]
     use_rslora: Option<bool>,
+    #[serde(default)]
+    lora_bias: Option<bool>,
+    #[serde(flatten)]
+    unsupported: lora::Unsupported,
 }
 
 impl Config {
@@ -55,7 +69,12 @@ impl Config {
 
 fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     let config: Config = adapter.config()?;
-    refuse(&[("use_dora", config.use_dora == Some(true)), ("use_rslora", config.use_rslora == Some(true))])?;
+    refuse(&[
+        ("use_dora", config.use_dora == Some(true)),
+        ("use_rslora", config.use_rslora == Some(true)),
+        ("lora_bias", config.lora_bias == Some(true)),
+    ])?;
+    config.unsupported.refuse()?;
     for (module, parts) in &adapter.modules {
         merge_module(work, &config, adapter.scale, module, parts).map_err(|e| e.at(adapter.place(module)))?;
     }

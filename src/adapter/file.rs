@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::targets::Targets;
 use super::tokens::Tokens;
 use super::{AdapterSource, Kind, kind};
-use crate::checkpoint::{json, read_weights};
+use crate::checkpoint::{StateDict, common_prefix, json, read_weights};
 use crate::error::{Error, Result, printable};
 use crate::ir::Weight;
 
@@ -58,6 +58,12 @@ pub(super) struct Common {
     /// Tokens whose rows were trained beside something else.
     #[serde(default)]
     pub trainable_token_indices: Option<Tokens>,
+    /// Modules that were trained and saved whole, by the ends of their names.
+    #[serde(default)]
+    pub modules_to_save: Option<Vec<String>>,
+    /// Which biases were trained.
+    #[serde(default)]
+    pub bias: Option<String>,
     /// Tokens whose rows were trained, and nothing else.
     #[serde(default)]
     pub token_indices: Option<Tokens>,
@@ -138,13 +144,36 @@ impl Adapter {
         format!("{}: {}", self.file, printable(module))
     }
 
+    /// Fails where all names have a part too many before that of the model's modules, which it says. A name that only is
+    /// in no model is found later.
+    pub fn check_names(&self, base: &StateDict) -> Result<()> {
+        let names = || {
+            let whole = self.saved.iter().map(|(name, _)| name.as_str());
+            let tokens = self.tokens.iter().map(|(module, _)| module.as_str());
+            self.modules.keys().map(String::as_str).chain(tokens).chain(whole)
+        };
+        let there =
+            |name: &str| [name, &format!("{name}.weight")].iter().any(|name| base.contains(&base.resolve(name)));
+        // Twice, so that a single name has modules in common, too.
+        let common = common_prefix(names().chain(names()));
+        let Some(common) = common.filter(|_| !names().any(there)) else { return Ok(()) };
+        let ends = common.match_indices('.').map(|(at, _)| at + 1);
+        let foreign = |end: &usize| names().filter_map(|name| name.get(*end..)).any(there);
+        match ends.into_iter().find(foreign).and_then(|end| common.get(..end)) {
+            None => Ok(()),
+            Some(foreign) => Err(too_many(&format!("{WRAPPER}{foreign}"))),
+        }
+    }
+
     fn sort(&mut self, tensors: Vec<(String, Weight)>) -> Result<()> {
+        wrapped_once(tensors.iter().map(|(key, _)| key.as_str()))?;
         tensors.par_iter().try_for_each(|(key, weight)| finite(key, weight))?;
         for (key, weight) in tensors {
             let Some(name) = key.strip_prefix(WRAPPER) else {
                 let name = key.strip_prefix(SHARED).filter(|name| name.starts_with(self.kind.marker));
                 let name = name.ok_or_else(|| {
                     Error::bad_input(format!("tensor `{}` does not begin with `{WRAPPER}`", printable(&key)))
+                        .hint("PEFT puts that before every name: save the adapter with save_pretrained")
                 })?;
                 self.shared.insert(name.to_owned(), weight);
                 continue;
@@ -182,6 +211,33 @@ impl Adapter {
         }
         Ok(())
     }
+}
+
+/// Fails where PEFT's own prefix is not what all names begin with, once; says what they begin with instead.
+fn wrapped_once<'a>(keys: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    let twice = format!("{WRAPPER}{SHARED}");
+    let begins = |prefix: &str| keys.clone().next().is_some() && keys.clone().all(|key| key.starts_with(prefix));
+    if begins(&twice) {
+        let inner = format!("{WRAPPER}{WRAPPER}");
+        return Err(too_many(if begins(&inner) { &inner } else { &twice }));
+    }
+    let outer = |key: &'a str| key.find(WRAPPER).and_then(|at| key.get(..at)).filter(|outer| outer.ends_with('.'));
+    let Some(outer) = keys.clone().next().and_then(outer) else { return Ok(()) };
+    let prefix = format!("{outer}{WRAPPER}");
+    if begins(&prefix) { Err(too_many(&prefix)) } else { Ok(()) }
+}
+
+fn too_many(prefix: &str) -> Error {
+    let twice = prefix.matches(WRAPPER).count() > 1;
+    let error = Error::bad_input(format!(
+        "every name begins with `{}`, and PEFT puts `{WRAPPER}` before the names of the model{}",
+        printable(prefix),
+        if twice { " once" } else { "" }
+    ));
+    error.hint(match twice {
+        true => "the adapter was saved from a PeftModel within another, or renamed: save it again from the inner one",
+        false => "the adapter was saved from within a wrapper: save it again from the model inside",
+    })
 }
 
 impl Common {

@@ -9,7 +9,15 @@ use super::targets::{Names, is_match, pattern};
 use super::work::Work;
 use crate::error::{Error, Result};
 
-pub(super) const KIND: Kind = Kind { peft_type: "IA3", marker: "ia3_", parts: &[L], idle: &[], scales: false, merge };
+pub(super) const KIND: Kind = Kind {
+    peft_type: "IA3",
+    marker: "ia3_",
+    parts: &[L],
+    idle: &[],
+    options: &[&["exclude_modules", "fan_in_fan_out", "feedforward_modules", "init_ia3_weights", "modules_to_save"]],
+    scales: false,
+    merge,
+};
 
 const L: &str = "ia3_l";
 

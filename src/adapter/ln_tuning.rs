@@ -10,6 +10,7 @@ pub(super) const KIND: Kind = Kind {
     marker: "ln_tuning_",
     parts: &["ln_tuning_layers.weight", "ln_tuning_layers.bias"],
     idle: &[],
+    options: &[&["exclude_modules", "modules_to_save"]],
     scales: false,
     merge,
 };
@@ -17,8 +18,14 @@ pub(super) const KIND: Kind = Kind {
 fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     for (module, parts) in &adapter.modules {
         for part in KIND.parts {
-            let (Some(weight), Some((_, parameter))) = (parts.get(part), part.split_once('.')) else { continue };
+            let Some((_, parameter)) = part.split_once('.') else { continue };
             let name = work.name(module, parameter);
+            let Some(weight) = parts.get(part) else {
+                match work.base(&name) {
+                    Ok(_) => return Err(Error::bad_input(format!("{part} is missing")).at(adapter.place(module))),
+                    Err(_) => continue,
+                }
+            };
             let base = work.base(&name).map_err(|e| e.at(adapter.place(module)))?;
             if base.weight.shape() != weight.shape() {
                 return Err(Error::bad_input(format!(

@@ -10,8 +10,31 @@ use crate::checkpoint::json::OrderedMap;
 use crate::error::{Error, Result};
 use crate::ir::Weight;
 
-pub(super) const KIND: Kind =
-    Kind { peft_type: "LOHA", marker: "hada_", parts: &[A1, B1, A2, B2], idle: &[], scales: true, merge };
+pub(super) const KIND: Kind = Kind {
+    peft_type: "LOHA",
+    marker: "hada_",
+    parts: &[A1, B1, A2, B2],
+    idle: &[],
+    options: &[&OPTIONS],
+    scales: true,
+    merge,
+};
+
+/// The options of LoHa, which LoKr has, too.
+pub(super) const OPTIONS: [&str; 12] = [
+    "alpha",
+    "alpha_pattern",
+    "exclude_modules",
+    "init_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "module_dropout",
+    "modules_to_save",
+    "r",
+    "rank_dropout",
+    "rank_pattern",
+    "use_effective_conv2d",
+];
 
 const A1: &str = "hada_w1_a";
 const B1: &str = "hada_w1_b";

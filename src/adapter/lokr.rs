@@ -1,9 +1,9 @@
 //! LoKr: `W + (alpha / r) · W₁ ⊗ W₂`, each whole or a product of two factors (arXiv 2309.14859).
 
-use super::Kind;
 use super::file::{Adapter, Parts};
 use super::loha::{Config, ranked};
 use super::work::Work;
+use super::{Kind, loha};
 use crate::error::Result;
 use crate::ir::Weight;
 
@@ -12,6 +12,7 @@ pub(super) const KIND: Kind = Kind {
     marker: "lokr_",
     parts: &["lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"],
     idle: &[],
+    options: &[&loha::OPTIONS, &["decompose_both", "decompose_factor", "rank_dropout_scale"]],
     scales: true,
     merge,
 };

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Kind;
 use super::file::{Adapter, Parts, refuse};
+use super::options::is_on;
 use super::scale::Strength;
 use super::work::Work;
 use crate::checkpoint::json::OrderedMap;
@@ -20,9 +21,49 @@ pub(super) const KIND: Kind = Kind {
     parts: &[A, B, BIAS, EMBEDDING_A, EMBEDDING_B, MAGNITUDE],
     // Of MonteCLoRA and VeLoRA, which differ from LoRA only while they are trained.
     idle: &[".lora_monteclora_sampler.", ".lora_velora_embed"],
+    options: &[&OPTIONS],
     scales: true,
     merge,
 };
+
+/// The options of LoRA; those that are on and change the answers are refused or merged. `merge_weights` is of versions
+/// before 0.3.
+pub(super) const OPTIONS: [&str; 34] = [
+    "alora_invocation_tokens",
+    "alpha_pattern",
+    "arrow_config",
+    "bias",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "init_lora_weights",
+    "kasa_config",
+    "layer_replication",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_bias",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_config",
+    "megatron_core",
+    "merge_weights",
+    "modules_to_save",
+    "monteclora_config",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_dora",
+    "use_qalora",
+    "use_rslora",
+    "velora_config",
+];
 
 const A: &str = "lora_A.weight";
 const B: &str = "lora_B.weight";
@@ -49,6 +90,13 @@ struct Config {
     lora_bias: Option<bool>,
     #[serde(default)]
     init_lora_weights: Value,
+    #[serde(flatten)]
+    unsupported: Unsupported,
+}
+
+/// Options that change the answer where they are on, and are not merged.
+#[derive(Deserialize)]
+pub(super) struct Unsupported {
     #[serde(default)]
     layer_replication: Value,
     #[serde(default)]
@@ -63,20 +111,27 @@ struct Config {
     kasa_config: Value,
 }
 
+impl Unsupported {
+    /// Names the first that is on.
+    pub fn refuse(&self) -> Result<()> {
+        refuse(&[
+            ("use_qalora", self.use_qalora == Some(true)),
+            ("layer_replication", is_on(&self.layer_replication)),
+            ("use_bdlora", is_on(&self.use_bdlora)),
+            ("alora_invocation_tokens", is_on(&self.alora_invocation_tokens)),
+            ("arrow_config", is_on(&self.arrow_config)),
+            ("kasa_config", is_on(&self.kasa_config)),
+        ])
+    }
+}
+
 /// Ways to begin that also change the base: what was saved afterwards belongs to that other base.
 const CHANGE_THE_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 impl Config {
     /// Names the first option that would change the answer and that is not merged.
     fn refuse_unsupported(&self) -> Result<()> {
-        refuse(&[
-            ("use_qalora", self.use_qalora == Some(true)),
-            ("layer_replication", !self.layer_replication.is_null()),
-            ("use_bdlora", !self.use_bdlora.is_null()),
-            ("alora_invocation_tokens", !self.alora_invocation_tokens.is_null()),
-            ("arrow_config", !self.arrow_config.is_null()),
-            ("kasa_config", !self.kasa_config.is_null()),
-        ])?;
+        self.unsupported.refuse()?;
         let begun = self.init_lora_weights.as_str().unwrap_or_default().to_lowercase();
         if CHANGE_THE_BASE.iter().any(|way| begun.starts_with(way)) {
             return Err(Error::unsupported(format!(

@@ -12,6 +12,8 @@ mod ln_tuning;
 mod loha;
 mod lokr;
 mod lora;
+mod options;
+mod promised;
 mod scale;
 mod targets;
 mod tokens;
@@ -67,19 +69,43 @@ pub struct Merged {
     pub saved: Vec<String>,
     /// Modules of the model that the configuration names and the file does not change.
     pub untouched: Vec<String>,
+    /// Tensors of the model that the configuration says were trained and the file does not hold.
+    pub lost: Vec<Lost>,
+    /// What is said of options that are not known.
+    pub unknown: Option<String>,
     /// What the adapter was trained for, in PEFT's words, such as `SEQ_CLS`.
     pub task: Option<String>,
+}
+
+/// A tensor of the model that an adapter's configuration says was trained, and that its file does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The file and the field that say so.
+    pub place: &'static str,
+    /// The tensor, by its name in the model.
+    pub tensor: String,
 }
 
 impl Merged {
     /// What was done, in words.
     pub fn told(&self) -> String {
-        let told = told(self.changed, self.inserted, self.tokens, self.saved.len());
-        match self.untouched.as_slice() {
-            [] => told,
-            [one] => format!("{told}; the file leaves out `{}`", printable(one)),
-            [one, rest @ ..] => format!("{told}; the file leaves out `{}` and {} more", printable(one), rest.len()),
-        }
+        told(self.changed, self.inserted, self.tokens, self.saved.len())
+    }
+
+    /// What its user has to know.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let more = match self.untouched.len() {
+            0 | 1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        let named = self.untouched.first().map(|module| {
+            format!(
+                "target_modules in adapter_config.json names `{}`{more}, and the file does not hold what was trained \
+                 there: the base's stays",
+                printable(module)
+            )
+        });
+        self.unknown.iter().cloned().chain(named)
     }
 }
 
@@ -106,10 +132,19 @@ struct Kind {
     parts: &'static [&'static str],
     /// What stands in the names of tensors that only training needs.
     idle: &'static [&'static str],
+    /// The options that PEFT has for the kind, besides those of every kind.
+    options: &'static [&'static [&'static str]],
     /// Whether a factor has a meaning: twice the change.
     scales: bool,
     /// Merges an adapter, whose saved tensors are in place.
     merge: fn(&mut Work, &Adapter) -> Result<()>,
+}
+
+impl Kind {
+    /// Whether PEFT has that option for the kind.
+    fn has_option(&self, option: &str) -> bool {
+        self.options.iter().any(|options| options.contains(&option))
+    }
 }
 
 /// The kinds that are merged.

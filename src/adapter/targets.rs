@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use fancy_regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use crate::checkpoint::{StateDict, json};
+use super::Kind;
+use crate::checkpoint::{StateDict, Tensor, json};
 use crate::error::{Error, Result, by_nearness, printable};
 
 /// Steps that a pattern may take to match one name.
@@ -165,19 +166,24 @@ impl Targets {
 
     /// Fails where the configuration names no module of the model, or not one that the file changes. Gives those that
     /// it names and the file does not change.
-    pub fn check(&self, state: &StateDict, changed: &[&str]) -> Result<Vec<String>> {
-        if changed.is_empty() || matches!(self.named, None | Some(Matcher::Everything)) {
+    pub fn check(&self, state: &StateDict, changed: &[&str], kind: &Kind) -> Result<Vec<String>> {
+        // Trained tokens are no change of whole modules.
+        if kind.parts.is_empty() || self.named.is_none() {
             return Ok(Vec::new());
         }
         let mut named = Vec::new();
-        for (name, _) in state.iter() {
+        for (name, tensor) in state.iter() {
             if let Some(module) = name.strip_suffix(".weight")
+                && (!self.names_all() || is_of_layer(state, module, tensor))
                 && self.fits_in(state, module)?
             {
                 named.push(module);
             }
         }
-        if named.is_empty() {
+        if changed.is_empty() {
+            return if named.is_empty() { Ok(Vec::new()) } else { Err(self.no_change(kind)) };
+        }
+        if named.is_empty() && !self.names_all() {
             return Err(self.no_module(state));
         }
         for module in changed {
@@ -195,8 +201,27 @@ impl Targets {
         Ok(named.into_iter().map(str::to_owned).collect())
     }
 
+    /// Whether every linear layer is meant.
+    fn names_all(&self) -> bool {
+        matches!(self.named, Some(Matcher::Everything))
+    }
+
+    fn quoted(&self) -> Vec<String> {
+        self.told.iter().map(|name| format!("`{}`", printable(name))).collect()
+    }
+
+    fn no_change(&self, kind: &Kind) -> Error {
+        Error::bad_input(format!(
+            "the file holds no {} tensors, and the configuration names {}",
+            kind.peft_type,
+            self.quoted().join(", ")
+        ))
+        .at("adapter_config.json: target_modules")
+        .hint("the adapter was saved without them: save it again from the model that was trained")
+    }
+
     fn no_module(&self, state: &StateDict) -> Error {
-        let told: Vec<String> = self.told.iter().map(|name| format!("`{}`", printable(name))).collect();
+        let told = self.quoted();
         let modules = state.iter().filter_map(|(name, _)| name.strip_suffix(".weight")?.rsplit('.').next());
         let ends: BTreeSet<&str> = modules.collect();
         let near = by_nearness(self.told.first().map_or("", String::as_str), ends);
@@ -233,6 +258,12 @@ impl Targets {
         });
         Ok(layer.is_some_and(|layer: usize| self.layers.contains(&layer)))
     }
+}
+
+/// Whether a module is surely a linear layer: a matrix of one of the encoder's layers.
+fn is_of_layer(state: &StateDict, module: &str, tensor: &Tensor) -> bool {
+    let within = state.within_encoder(module).unwrap_or_default();
+    tensor.weight.shape().len() == 2 && within.split('.').any(|part| part.parse::<usize>().is_ok())
 }
 
 /// Whether one of the items passes.

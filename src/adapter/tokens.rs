@@ -16,6 +16,7 @@ pub(super) const KIND: Kind = Kind {
     marker: "trainable_tokens_",
     parts: &[],
     idle: &[],
+    options: &[&["init_weights", "token_indices"]],
     scales: false,
     merge: |_, _| Ok(()),
 };

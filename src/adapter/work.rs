@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Merged;
 use super::file::Adapter;
+use super::{Merged, options, promised};
 use crate::checkpoint::{StateDict, Tensor};
 use crate::error::{Error, Result, printable};
 use crate::ir::Weight;
@@ -50,7 +50,10 @@ impl Work {
             ..Merged::default()
         };
         let changed: Vec<&str> = adapter.modules.keys().map(String::as_str).collect();
-        self.merged.untouched = adapter.targets.check(&self.state, &changed)?;
+        adapter.check_names(&self.state).map_err(|e| e.at(adapter.file.clone()))?;
+        self.merged.untouched = adapter.targets.check(&self.state, &changed, adapter.kind)?;
+        self.merged.lost = promised::lost(adapter, &self.state).map_err(|e| e.at(adapter.file.clone()))?;
+        self.merged.unknown = options::unknown(&adapter.config, adapter.kind)?;
         for (name, weight) in &adapter.saved {
             self.save(adapter, name, weight).map_err(|e| e.at(adapter.file.clone()))?;
         }

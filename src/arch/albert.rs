@@ -7,6 +7,7 @@ use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::inserted::AdapterScopes;
 use super::task::ClassifierOf;
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
@@ -23,6 +24,11 @@ pub(super) const FAMILY: Family = Family {
     }"#,
     renamed: &[],
     classifier: ClassifierOf::TextsWith("albert.pooler.weight"),
+    shared: &[Shared::two(
+        "albert.embeddings.word_embeddings.weight",
+        ["predictions.decoder.weight", "predictions.decoder.bias"],
+        "predictions.bias",
+    )],
     draw,
 };
 

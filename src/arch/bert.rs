@@ -4,6 +4,7 @@ use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::task::ClassifierOf;
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::error::Result;
 use crate::ir::Graph;
@@ -19,6 +20,11 @@ pub(super) const FAMILY: Family = Family {
     }"#,
     renamed: &[],
     classifier: ClassifierOf::TextsWith("bert.pooler.dense.weight"),
+    shared: &[Shared::two(
+        "bert.embeddings.word_embeddings.weight",
+        ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"],
+        "cls.predictions.bias",
+    )],
     draw,
 };
 

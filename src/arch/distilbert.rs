@@ -6,6 +6,7 @@ use super::blocks::{Activation, Embeddings, EncoderLayer, LayerWeights, Position
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::inserted::AdapterScopes;
 use super::task::ClassifierOf;
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size};
 use crate::error::Result;
@@ -21,6 +22,10 @@ pub(super) const FAMILY: Family = Family {
     }"#,
     renamed: &[("hidden_size", "dim"), ("num_attention_heads", "n_heads"), ("num_hidden_layers", "n_layers")],
     classifier: ClassifierOf::TextsWith("pre_classifier.weight"),
+    shared: &[Shared::one(
+        "distilbert.embeddings.word_embeddings.weight",
+        ["vocab_projector.weight", "vocab_projector.bias"],
+    )],
     draw,
 };
 

@@ -6,6 +6,7 @@ use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::task::ClassifierOf;
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::checkpoint::Size;
 use crate::error::Result;
@@ -22,6 +23,10 @@ pub(super) const FAMILY: Family = Family {
     }"#,
     renamed: &[],
     classifier: ClassifierOf::TokensWithout("sequence_summary.summary.weight"),
+    shared: &[Shared::one(
+        "electra.embeddings.word_embeddings.weight",
+        ["generator_lm_head.weight", "generator_lm_head.bias"],
+    )],
     draw,
 };
 

@@ -18,6 +18,7 @@ mod modernbert;
 mod mpnet;
 mod roberta;
 mod sentence;
+mod shared;
 mod task;
 mod xlnet;
 
@@ -30,6 +31,8 @@ use crate::task::Task;
 use blocks::Blocks;
 use config::Fields;
 use task::ClassifierOf;
+
+pub use shared::{Shared, contradictions, is_tied, same};
 
 /// A model family.
 pub struct Family {
@@ -45,6 +48,8 @@ pub struct Family {
     renamed: &'static [(&'static str, &'static str)],
     /// Whose head the layer `classifier` is.
     classifier: ClassifierOf,
+    /// What its heads over the vocabulary share with the encoder, for each of the forms that they have.
+    pub shared: &'static [Shared],
     draw: fn(&Drawing) -> Result<Graph>,
 }
 
@@ -144,7 +149,10 @@ pub fn family(common: &CommonConfig) -> Result<&'static Family> {
 
 /// The checkpoint's tensors under the names that the family's model with a head has.
 pub fn canonical_state(checkpoint: &Checkpoint) -> Result<StateDict> {
-    Ok(checkpoint.state.clone().with_prefix(family(&checkpoint.common)?.prefix, HEADS))
+    let family = family(&checkpoint.common)?;
+    let mut state = checkpoint.state.clone().with_prefix(family.prefix, HEADS)?;
+    shared::complete(&mut state, family, &checkpoint.config)?;
+    Ok(state)
 }
 
 /// Enters what the class of a configuration takes where `config.json` is silent into what is known of any model.
@@ -189,6 +197,9 @@ pub fn draw_with(
         weights: Scope::root(state),
         inserted,
     };
+    if task == Task::FillMask && inserted.head.is_none() {
+        shared::check(state, family, &checkpoint.config)?;
+    }
     let graph = (family.draw)(&drawing)?;
     let scopes = drawing.sentence.iter().map(|(_, scope)| scope).chain([&drawing.weights]);
     let unused: Vec<&str> = scopes.flat_map(Scope::unread).collect();

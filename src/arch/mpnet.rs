@@ -5,6 +5,7 @@ use super::blocks::{Activation, AttentionInputs, Embeddings, LayerWeights, Posit
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::task::ClassifierOf;
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::checkpoint::Scope;
 use crate::error::{Error, Result};
@@ -26,6 +27,13 @@ pub(super) const FAMILY: Family = Family {
 
 /// The code of `transformers` fixes it, whatever `relative_attention_num_buckets` says.
 const BUCKETS: usize = 32;
+    shared: &[Shared::two(
+        "mpnet.embeddings.word_embeddings.weight",
+        ["lm_head.decoder.weight", "lm_head.decoder.bias"],
+        "lm_head.bias",
+    )],
+    draw,
+};
 
 /// The code of `transformers` fixes it, whatever `pad_token_id` says.
 const PAD: i64 = 1;

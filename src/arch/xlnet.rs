@@ -7,6 +7,7 @@ use super::blocks::{
 };
 use super::config::epsilon;
 use super::task::ClassifierOf;
+use super::shared::Shared;
 use super::{Drawing, Family, heads};
 use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
@@ -29,6 +30,7 @@ pub(super) const FAMILY: Family = Family {
         ("num_hidden_layers", "n_layer"),
     ],
     classifier: ClassifierOf::Tokens,
+    shared: &[Shared::one("transformer.word_embedding.weight", ["lm_loss.weight", "lm_loss.bias"])],
     draw,
 };
 

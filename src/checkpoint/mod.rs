@@ -1,9 +1,11 @@
 //! Readers of trained weights: a folder in the Hub layout becomes a [`Checkpoint`].
 
 mod file;
+mod foreign;
 pub mod json;
 pub mod labels;
 pub mod licence;
+mod names;
 pub mod safetensors;
 mod sentence;
 pub mod shards;
@@ -22,6 +24,7 @@ use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
 
 use labels::Names;
+pub use names::common as common_prefix;
 pub use sentence::{Dense, ModuleKind, Pooling, Prompt, Purpose, SentenceModule, SentenceModules};
 pub use state::{Scope, Size, StateDict, Tensor};
 pub use tokenizer::{Tokenizer, TokenizerUse};
@@ -138,13 +141,25 @@ impl Checkpoint {
         let sentence = sentence::read(dir)?;
         let encoder: PathBuf = dir.components().chain(sentence.iter().flat_map(|s| s.encoder.components())).collect();
         let config_path = encoder.join("config.json");
+        foreign::refuse_adapter(dir, &encoder)?;
         let config = json::read_text(&config_path)?;
         let common = json::parse(&config, "config.json")?;
         let (state, weights) = read_state(&encoder)?;
         let modules = sentence.iter().flat_map(|modules| modules.files.clone());
         let files = std::iter::once(config_path).chain(weights).chain(modules).collect();
-        let state = state.with_current_names()?;
+        let state = state.without_wrappers()?.with_current_names()?;
         Ok(Checkpoint { dir: dir.to_owned(), encoder, config, common, sentence, state, files })
+    }
+
+    /// Takes the modules that sentence-transformers saved in a folder, in place of this checkpoint's. Whether there are
+    /// any. Fails where that folder keeps its encoder in a folder of its own: it is no part of this checkpoint then.
+    pub fn take_modules(&mut self, dir: &Path) -> Result<bool> {
+        let Some(modules) = sentence::read(dir)? else { return Ok(false) };
+        if !modules.encoder.as_os_str().is_empty() {
+            return Err(Error::unsupported("the encoder is in a folder of its own").at("modules.json"));
+        }
+        self.sentence = Some(modules);
+        Ok(true)
     }
 
     /// Fails where the weights are quantized already: what is drawn from a checkpoint is in floating point.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::error::{Error, Result, nearest, printable};
+use super::names;
+use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
 
 /// A tensor and the file it came from.
@@ -21,6 +22,10 @@ pub struct Tensor {
 #[derive(Clone, Debug, Default)]
 pub struct StateDict {
     tensors: BTreeMap<String, Tensor>,
+    /// The names that the file has for tensors that have another here.
+    stored: BTreeMap<String, String>,
+    /// What a wrapper put into the names and was taken out again.
+    removed: Option<String>,
     /// What the names of the encoder begin with.
     prefix: Option<String>,
     /// What those of the heads begin with.
@@ -48,23 +53,61 @@ impl StateDict {
         self.tensors.contains_key(name)
     }
 
+    /// The name that a tensor has in its file.
+    pub fn in_file<'a>(&'a self, name: &'a str) -> &'a str {
+        self.stored.get(name).map_or(name, String::as_str)
+    }
+
+    /// What a wrapper had put into the names of the file, such as `_orig_mod.`, and was taken out again.
+    pub fn removed(&self) -> Option<&str> {
+        self.removed.as_deref()
+    }
+
     /// The tensors with norms called `weight` and `bias`; TensorFlow's converters called them `gamma` and `beta`. Fails
     /// where a tensor has both names.
-    pub fn with_current_names(mut self) -> Result<StateDict> {
+    pub fn with_current_names(self) -> Result<StateDict> {
         let renamed = |name: &str, old: &str, new: &str| name.strip_suffix(old).map(|stem| format!("{stem}{new}"));
-        let current = |name: String| {
-            renamed(&name, "LayerNorm.gamma", "LayerNorm.weight")
-                .or_else(|| renamed(&name, "LayerNorm.beta", "LayerNorm.bias"))
-                .unwrap_or(name)
+        let current = |name: &str| {
+            renamed(name, "LayerNorm.gamma", "LayerNorm.weight")
+                .or_else(|| renamed(name, "LayerNorm.beta", "LayerNorm.bias"))
+                .unwrap_or_else(|| name.to_owned())
         };
-        for (name, tensor) in std::mem::take(&mut self.tensors) {
-            let (file, name) = (tensor.file.clone(), current(name));
-            if self.tensors.insert(name.clone(), tensor).is_some() {
-                return Err(Error::bad_input(format!(
-                    "tensor `{}` stands twice, also under its old name",
-                    printable(&name)
-                ))
-                .at(file.to_string()));
+        self.renamed(current, "stands twice, also under its old name")
+    }
+
+    /// The tensors without what a wrapper of the model put into their names while it was saved: `_orig_mod.` of
+    /// `torch.compile`, `module.` of data parallelism, and the like. Fails where that makes one name of two.
+    pub fn without_wrappers(mut self) -> Result<StateDict> {
+        let found = self.tensors.keys().flat_map(|name| names::wrappers(name)).next();
+        self.removed = found.map(|word| format!("{word}."));
+        self = self.renamed(names::unwrapped, "stands twice, also under the name that a wrapper gave it")?;
+        while self.tensors.len() > 1 && self.tensors.keys().all(|name| below(names::PARALLEL, name).is_some()) {
+            self.take_out(&format!("{}.", names::PARALLEL))?;
+        }
+        Ok(self)
+    }
+
+    /// Takes what all names begin with out of them, and remembers that it was there.
+    fn take_out(&mut self, prefix: &str) -> Result<()> {
+        let before = self.removed.take().unwrap_or_default();
+        let state = std::mem::take(self);
+        let short = |name: &str| name.strip_prefix(prefix).unwrap_or(name).to_owned();
+        *self = state.renamed(short, "stands twice")?;
+        self.removed = Some(format!("{before}{prefix}"));
+        Ok(())
+    }
+
+    /// The tensors by other names. Fails where two get one name, and says of it that it is `twice`.
+    fn renamed(mut self, name: impl Fn(&str) -> String, twice: &str) -> Result<StateDict> {
+        let mut before = std::mem::take(&mut self.stored);
+        for (old, tensor) in std::mem::take(&mut self.tensors) {
+            let (file, new) = (tensor.file.clone(), name(&old));
+            if self.tensors.insert(new.clone(), tensor).is_some() {
+                return Err(Error::bad_input(format!("tensor `{}` {twice}", printable(&new))).at(file.to_string()));
+            }
+            let stored = before.remove(&old).unwrap_or_else(|| old.clone());
+            if stored != new {
+                self.stored.insert(new, stored);
             }
         }
         Ok(self)
@@ -72,15 +115,20 @@ impl StateDict {
 
     /// The tensors with names as a task's model has them: those of the encoder begin with `prefix`, those of the
     /// `heads` do not. A checkpoint of the bare encoder gets the prefix, any other is left as it is.
-    pub fn with_prefix(mut self, prefix: &str, heads: &[&str]) -> StateDict {
+    ///
+    /// What all names begin with before that, because the model was saved as a part of another, is taken out where the
+    /// encoder's prefix follows it.
+    pub fn with_prefix(mut self, prefix: &str, heads: &[&str]) -> Result<StateDict> {
         self.prefix = Some(prefix.to_owned());
         self.heads = heads.iter().map(|head| (*head).to_owned()).collect();
-        if self.tensors.keys().any(|name| below(prefix, name).is_some()) {
-            return self;
+        if let Some(outer) = names::outer(self.tensors.keys().map(String::as_str), prefix) {
+            self.take_out(&outer)?;
         }
-        let tensors = std::mem::take(&mut self.tensors);
-        self.tensors = tensors.into_iter().map(|(name, tensor)| (self.resolve(&name), tensor)).collect();
-        self
+        if self.tensors.keys().any(|name| below(prefix, name).is_some()) {
+            return Ok(self);
+        }
+        let names = StateDict { prefix: self.prefix.clone(), heads: self.heads.clone(), ..StateDict::default() };
+        self.renamed(|name| names.resolve(name), "stands twice")
     }
 
     /// A name below the encoder, with the prefix that names of the encoder have here.
@@ -108,6 +156,29 @@ impl StateDict {
         below(self.prefix.as_deref()?, name)
     }
 
+    /// What all of several names of an adapter begin with before the encoder's prefix, if anything.
+    pub fn outer<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Option<String> {
+        names::outer(names, self.prefix.as_deref()?)
+    }
+
+    /// What there is in place of a tensor that is missing, as a hint. Names nothing that is in no file.
+    fn instead(&self, missing: &str) -> String {
+        let stored: Vec<&str> = self.tensors.keys().map(|name| self.in_file(name)).collect();
+        let bare = self.within_encoder(missing).unwrap_or(missing);
+        let common = names::common(stored.iter().copied()).filter(|common| {
+            self.removed.is_none() && ![missing, bare].iter().any(|name| name.starts_with(common.as_str()))
+        });
+        if let Some(common) = common {
+            return format!("every name there begins with `{}`, and none of this model does", printable(&common));
+        }
+        let elsewhere = stored.iter().copied().filter(|name| below_any(name, bare)).min_by_key(|name| name.len());
+        let near = || names::nearest(missing, &stored).or_else(|| names::nearest(bare, &stored));
+        match elsewhere.or_else(near) {
+            Some(name) => format!("the nearest name there is `{}`", printable(name)),
+            None => "the weights are of another model than config.json says".to_owned(),
+        }
+    }
+
     /// Whether a name is that of a head.
     pub fn is_head(&self, name: &str) -> bool {
         self.heads.iter().any(|head| below(head, name).is_some())
@@ -117,6 +188,11 @@ impl StateDict {
 /// What follows `path` and a point in a name.
 fn below<'a>(path: &str, name: &'a str) -> Option<&'a str> {
     name.strip_prefix(path)?.strip_prefix('.')
+}
+
+/// Whether a name ends with `path`, after some other path.
+fn below_any(name: &str, path: &str) -> bool {
+    name.strip_suffix(path).is_some_and(|before| before.ends_with('.'))
 }
 
 /// A size that a configuration demands, and the field that demands it.
@@ -245,10 +321,7 @@ impl<'a> Scope<'a> {
         let error = Error::bad_input(format!("tensor `{}` is missing", printable(full)));
         let files: BTreeSet<&str> = self.state.iter().map(|(_, tensor)| &*tensor.file).collect();
         let error = error.at(files.into_iter().collect::<Vec<_>>().join(", "));
-        match nearest(full, self.state.iter().map(|(name, _)| name)) {
-            Some(name) => error.hint(format!("the nearest name there is `{}`", printable(name))),
-            None => error.hint("the weights are of another model than config.json says"),
-        }
+        error.hint(self.state.instead(full))
     }
 }
 

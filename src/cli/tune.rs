@@ -86,6 +86,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     let keepsake = Keepsake::claim(&spec)?;
     screen.begin("reading", None);
     let model = pipeline::load(&source)?;
+    pipeline::warnings(&model).iter().for_each(|line| screen.warn(line));
     let judge = Judge::new(&recipe, &model, true, screen)?;
     let calibrator = judge.calibrator(&model, stage.dir(), screen)?;
     let request = tune::Request {

@@ -1,19 +1,28 @@
 //! What adapters change of a model besides its weights: what it is for, and how many tokens it knows.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::adapter::{AdapterSource, Merged};
+use crate::adapter::{self, AdapterSource, Merged};
 use crate::bundle;
 use crate::checkpoint::{Checkpoint, StateDict, json};
 use crate::error::{Error, Result, printable};
-use crate::ir::Weight;
-use crate::ir::weight::Expr;
 use crate::task::Task;
 
-/// Ends of the names that a projection to the vocabulary has where it has a weight of its own.
-const DECODERS: [&str; 4] = ["decoder.weight", "generator_lm_head.weight", "lm_loss.weight", "vocab_projector.weight"];
+/// Files of a tokenizer that says nothing without tokenizer.json.
+const TOKENIZER: [&str; 9] = [
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
+];
 
 /// What the adapters were trained for, where one of them brings a head for it.
 pub(super) fn task(state: &StateDict, merged: &[Merged]) -> Option<Task> {
@@ -30,12 +39,78 @@ pub(super) fn tokenizer<'a>(
     own.find(|dir| dir.join(bundle::TOKENIZER).is_file()).unwrap_or(&checkpoint.encoder)
 }
 
+/// What users have to know of adapters that could be merged all the same.
+pub(super) fn warnings(merged: &[(AdapterSource, Merged)]) -> Vec<String> {
+    let of_one = |(source, merged): &(AdapterSource, Merged)| {
+        let name = printable(&json::file_name(&source.dir));
+        let lines: Vec<String> = merged.warnings().chain(half_a_tokenizer(source)).collect();
+        lines.into_iter().map(move |line| format!("{name}: {line}"))
+    };
+    merged.iter().flat_map(of_one).collect()
+}
+
+/// `transformers` loads an adapter that lies beside a model without being asked to; kilnc takes what it is given.
+pub(super) fn adapter_beside(checkpoint: &Checkpoint, sources: &[AdapterSource]) -> Option<String> {
+    let is_given = || sources.iter().any(|source| same_folder(&source.dir, &checkpoint.dir));
+    let there = adapter::is_adapter(&checkpoint.dir) && !is_given();
+    there.then(|| "the checkpoint's folder also holds an adapter, which is not merged: --adapter takes it".to_owned())
+}
+
+fn same_folder(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
+/// A part of a tokenizer says nothing without tokenizer.json.
+fn half_a_tokenizer(source: &AdapterSource) -> Option<String> {
+    let there = |name: &&&str| source.dir.join(name).is_file();
+    let file = TOKENIZER.iter().find(there).filter(|_| !source.dir.join(bundle::TOKENIZER).is_file())?;
+    Some(format!("the folder holds {file} and no tokenizer.json: its tokenizer is not the one that is used"))
+}
+
+/// Fails where an adapter's file does not hold what its configuration says was trained, if the graph reads it. What the
+/// graph does not read was perhaps no part of the model that the adapter was trained on.
+pub(super) fn check_promises(merged: &mut [(AdapterSource, Merged)], unread: &[String]) -> Result<()> {
+    let unread: HashSet<&str> = unread.iter().map(String::as_str).collect();
+    for (source, merged) in merged {
+        merged.untouched.retain(|module| !unread.contains(format!("{module}.weight").as_str()));
+        if let Some(lost) = merged.lost.iter().find(|lost| !unread.contains(lost.tensor.as_str())) {
+            return Err(Error::bad_input(format!(
+                "the file holds no `{}`, which the configuration says was trained",
+                printable(&lost.tensor)
+            ))
+            .at(lost.place)
+            .at(source.dir.display().to_string())
+            .hint("the adapter was saved without it: save it again from the model that was trained"));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the modules that sentence-transformers saved with an adapter in place of the base's: the adapter was trained
+/// with those.
+pub(super) fn modules(checkpoint: &mut Checkpoint, sources: &[AdapterSource]) -> Result<()> {
+    for source in sources.iter().rev() {
+        if checkpoint.take_modules(&source.dir).map_err(|e| e.at(source.dir.display().to_string()))? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Enters the files of modules among those of the adapter that they came with.
+pub(super) fn enter_modules(checkpoint: &Checkpoint, merged: &mut [(AdapterSource, Merged)]) {
+    let Some(modules) = &checkpoint.sentence else { return };
+    if let Some((_, merged)) = merged.iter_mut().find(|(source, _)| source.dir == modules.dir) {
+        merged.files.extend(modules.files.iter().cloned());
+    }
+}
+
 /// Enters a vocabulary that has grown into the checkpoint's configuration: an adapter may bring embeddings of more
 /// tokens than the base has.
 pub(super) fn grow(
     checkpoint: &mut Checkpoint,
     before: &StateDict,
-    after: &mut StateDict,
+    after: &StateDict,
     merged: &[Merged],
 ) -> Result<()> {
     let mut config: Value = json::parse(&checkpoint.config, "config.json")?;
@@ -47,51 +122,10 @@ pub(super) fn grow(
         fields.insert("vocab_size".to_owned(), rows(after, name).into());
         checkpoint.common.vocab_size = rows(after, name);
         checkpoint.config = config.to_string();
-        let twins: Vec<_> = after.iter().filter_map(|(name, tensor)| Some((twin(name)?, tensor.clone()))).collect();
-        for (name, bias) in twins {
-            if after.contains(&name) {
-                after.insert(name, bias);
-            }
-        }
     }
     Ok(())
 }
 
-/// A decoder's bias is also that of the head around it.
-fn twin(name: &str) -> Option<String> {
-    name.strip_suffix(".decoder.bias").map(|head| format!("{head}.bias"))
-}
-
-/// Fails where an adapter changes word embeddings that the projection to the vocabulary shares: as it was trained, the
-/// projection kept the base's, and once merged it cannot.
-pub(super) fn refuse_half_tied(checkpoint: &Checkpoint, before: &StateDict, after: &StateDict) -> Result<()> {
-    let config: Value = json::parse(&checkpoint.config, "config.json")?;
-    if after.iter().any(|(name, _)| DECODERS.iter().any(|end| name.ends_with(end))) {
-        return Ok(());
-    }
-    let known = vocabulary(&config);
-    let mut shared = after.iter().filter(|(_, tensor)| tensor.weight.shape().first().copied() == known);
-    let changed =
-        shared.find(|(name, tensor)| before.get(name).is_some_and(|b| !only_tokens(&tensor.weight, &b.weight)));
-    match changed {
-        None => Ok(()),
-        Some((name, _)) => Err(Error::unsupported(format!(
-            "the adapter changes `{}`, which the projection to the vocabulary shares; it was trained against the base's",
-            printable(name)
-        ))
-        .hint("train single tokens with trainable_token_indices, which the projection follows")),
-    }
-}
-
 fn vocabulary(config: &Value) -> Option<usize> {
     config.get("vocab_size")?.as_u64()?.try_into().ok()
-}
-
-/// Whether all that was done to `base` is the replacing of rows, which PEFT does to what shares them, too.
-fn only_tokens(weight: &Weight, base: &Weight) -> bool {
-    match weight.expr() {
-        _ if weight.is(base) => true,
-        Expr::Rows { of, .. } | Expr::Cast(of) => only_tokens(of, base),
-        _ => false,
-    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::assembly::adapter_entry;
-use super::{Adapted, Observer, Source, adapt, adapted, tokenizer};
+use super::{Adapted, Observer, Source, adapt, adapted, tied, tokenizer};
 use crate::adapter::{AdapterSource, Merged};
 use crate::arch::Drawn;
 use crate::back::safetensors;
@@ -57,7 +57,8 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     output::check_apart(&request.output, request.source.inputs())?;
     let stage = Stage::new(&request.output, is_merged)?;
     observer.begin("reading", None);
-    let adapted = adapt(&request.source)?;
+    let mut adapted = adapt(&request.source)?;
+    adapted.warnings.iter().for_each(|line| observer.warn(line));
     only_weights(&adapted)?;
     if adapted.checkpoint.encoder != adapted.checkpoint.dir {
         return Err(Error::unsupported(
@@ -67,7 +68,9 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
         .hint("save the model again with a sentence-transformers of today"));
     }
     let shape = Shape::of(&adapted, request)?;
-    let config = config(&adapted, &shape, request)?;
+    let kinds: Vec<&str> = adapted.merged.iter().map(|(_, merged)| merged.kind).collect();
+    let untied = tied::separate(&adapted.checkpoint, &mut adapted.state, &kinds, &shape.dropped)?;
+    let config = config(&adapted, &shape, untied, request)?;
     let tensors = tensors(&adapted, &shape, request.dtype);
     observer.done(&format!("{} tensors for {}", tensors.len(), shape.told()));
     for (source, merged) in &adapted.merged {
@@ -179,11 +182,12 @@ fn answers(adapted: &Adapted) -> Option<usize> {
 
 /// The tensors under the names that the class has for them.
 fn tensors(adapted: &Adapted, shape: &Shape, dtype: Option<DType>) -> Vec<(String, Weight)> {
-    let Adapted { state, base, .. } = adapted;
+    let Adapted { checkpoint, state, base, .. } = adapted;
     let usual = usual_dtype(base);
     let kept = state.iter().filter(|(name, _)| !shape.dropped.iter().any(|dropped| dropped == name));
     kept.map(|(name, tensor)| {
-        let own = base.get(name).map_or(usual, |tensor| tensor.weight.dtype());
+        // One tensor under two names has one type.
+        let own = tied::in_base(checkpoint, base, name).map_or(usual, |tensor| tensor.weight.dtype());
         let name = if shape.bare { state.within_encoder(name).unwrap_or(name) } else { name };
         let weight = match dtype.unwrap_or(own) {
             // Nothing is computed in 64 bits.
@@ -205,11 +209,15 @@ fn usual_dtype(base: &StateDict) -> DType {
     sizes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or(DType::F32, |(dtype, _)| dtype)
 }
 
-/// The base's configuration with what is different now.
-fn config(adapted: &Adapted, shape: &Shape, request: &MergeRequest) -> Result<Value> {
+/// The base's configuration with what is different now; `untied` if the projection to the vocabulary has come to differ
+/// from the word embeddings.
+fn config(adapted: &Adapted, shape: &Shape, untied: bool, request: &MergeRequest) -> Result<Value> {
     let mut config: Map<String, Value> = files::parse(&adapted.checkpoint.config, "config.json")?;
     if let (Some(architecture), true) = (&shape.architecture, shape.changed) {
         config.insert("architectures".to_owned(), json!([architecture]));
+    }
+    if untied {
+        config.insert("tie_word_embeddings".to_owned(), false.into());
     }
     if let Some(dtype) = request.dtype {
         let name = match dtype {
@@ -253,7 +261,6 @@ fn labels(adapted: &Adapted, shape: &Shape, request: &MergeRequest) -> Result<Op
 
 /// Copies what else the checkpoint needs, and gives the names.
 fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String>> {
-    let base = &adapted.checkpoint.dir;
     let tokenizer = adapted::tokenizer(&adapted.checkpoint, adapted.merged.iter().map(|(source, _)| source));
     let mut copied = Vec::new();
     for name in TOKENIZER.into_iter().filter(|name| tokenizer.join(name).is_file()) {
@@ -266,12 +273,13 @@ fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String
         let path = to.join(bundle::TOKENIZER);
         std::fs::write(&path, text).map_err(|e| Error::io("writing", &path, &e))?;
     }
-    if adapted.checkpoint.sentence.is_some() && !shape.changed {
-        let others = SENTENCE.iter().map(Path::new).filter(|name| base.join(name).is_file());
-        let modules = adapted.checkpoint.files.iter().filter_map(|path| path.strip_prefix(base).ok());
+    if let (Some(sentence), false) = (&adapted.checkpoint.sentence, shape.changed) {
+        let from = &sentence.dir;
+        let others = SENTENCE.iter().map(Path::new).filter(|name| from.join(name).is_file());
+        let modules = sentence.files.iter().filter_map(|path| path.strip_prefix(from).ok());
         let modules = modules.filter(|path| path.ends_with("modules.json") || path.components().count() > 1);
         for path in others.chain(modules) {
-            copied.push(copy(base, path, to)?);
+            copied.push(copy(from, path, to)?);
         }
     }
     Ok(copied)

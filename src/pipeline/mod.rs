@@ -19,6 +19,7 @@ mod pruned;
 mod rounding;
 mod stored;
 mod tensorrt;
+mod tied;
 mod timed;
 mod tokenizer;
 mod unmerged;
@@ -109,6 +110,8 @@ pub struct Model {
     pub remarks: Vec<String>,
     /// A vocabulary that is not of the size that the configuration says.
     pub extended: Option<Extended>,
+    /// What is wrong with the checkpoint or its adapters and does not keep it from being built.
+    pub warnings: Vec<String>,
 }
 
 /// A checkpoint into which adapters have been merged, and the graph that it makes.
@@ -120,6 +123,10 @@ struct Adapted {
     state: StateDict,
     merged: Vec<(AdapterSource, Merged)>,
     drawn: Drawn,
+    /// Whether the projection to the vocabulary was parted from the word embeddings.
+    parted: bool,
+    /// What is wrong and does not keep the model from being built.
+    warnings: Vec<String>,
 }
 
 fn adapt(source: &Source) -> Result<Adapted> {
@@ -141,21 +148,45 @@ fn adapt(source: &Source) -> Result<Adapted> {
         checkpoint.common.id2label = Some(labels.map(|(number, label)| (number, Some(label))).collect());
         checkpoint.common.label2id = None;
     }
-    adapted::grow(&mut checkpoint, &base, &mut state, &merged)?;
+    adapted::grow(&mut checkpoint, &base, &state, &merged)?;
+    adapted::modules(&mut checkpoint, &source.adapters)?;
+    tied::follow(&checkpoint, &base, &mut state)?;
     let task = source.task.or_else(|| adapted::task(&state, &merged));
     let dir = adapted::tokenizer(&checkpoint, linear.iter().chain(&hub)).to_owned();
     tokenizer::count_prompt(&mut checkpoint, &dir)?;
-    let drawn = arch::draw_with(&checkpoint, &state, &inserted, task)?;
-    if drawn.task == Task::FillMask {
-        adapted::refuse_half_tied(&checkpoint, &base, &state)?;
+    let mut drawn = arch::draw_with(&checkpoint, &state, &inserted, task)?;
+    let own_head = drawn.task == Task::FillMask && inserted.head.is_none();
+    let parted = own_head && tied::part(&checkpoint, &base, &mut state, &merged)?;
+    if parted {
+        drawn = arch::draw_with(&checkpoint, &state, &inserted, task)?;
     }
-    let merged = linear.into_iter().chain(hub).zip(merged).collect();
-    Ok(Adapted { checkpoint, base, state, merged, drawn })
+    let mut merged: Vec<_> = linear.into_iter().chain(hub).zip(merged).collect();
+    adapted::check_promises(&mut merged, &drawn.unused)?;
+    adapted::enter_modules(&checkpoint, &mut merged);
+    let mut warnings = of_tensors(&checkpoint, &base, own_head)?;
+    warnings.extend(adapted::adapter_beside(&checkpoint, &source.adapters));
+    warnings.extend(adapted::warnings(&merged));
+    Ok(Adapted { checkpoint, base, state, merged, drawn, parted, warnings })
+}
+
+/// What is wrong with a checkpoint's tensors and does not keep it from being built.
+fn of_tensors(checkpoint: &Checkpoint, base: &StateDict, reads_vocabulary: bool) -> Result<Vec<String>> {
+    let removed = base.removed().map(|removed| {
+        format!(
+            "`{}` was taken out of the tensors' names: a wrapper had put it there",
+            crate::error::printable(removed)
+        )
+    });
+    let mut warnings: Vec<String> = removed.into_iter().collect();
+    if reads_vocabulary {
+        warnings.extend(arch::contradictions(base, arch::family(&checkpoint.common)?, &checkpoint.config)?);
+    }
+    Ok(warnings)
 }
 
 /// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
 pub fn load(source: &Source) -> Result<Model> {
-    let Adapted { checkpoint, merged, drawn, .. } = adapt(source)?;
+    let Adapted { checkpoint, merged, drawn, warnings, .. } = adapt(source)?;
     let graph = verify(drawn.graph)?;
     let dir = adapted::tokenizer(&checkpoint, merged.iter().map(|(source, _)| source));
     let tokenizer = tokenizer::open(&checkpoint, dir, &graph, drawn.task)?;
@@ -172,6 +203,7 @@ pub fn load(source: &Source) -> Result<Model> {
         unused: drawn.unused,
         remarks: drawn.warnings,
         extended,
+        warnings,
         checkpoint,
     })
 }
@@ -180,7 +212,8 @@ pub fn load(source: &Source) -> Result<Model> {
 pub fn warnings(model: &Model) -> Vec<String> {
     let extended = model.extended.as_ref().map(ToString::to_string);
     let notes = model.tokenizer.notes.iter().cloned();
-    model.remarks.iter().cloned().chain(unused_line(model)).chain(extended).chain(notes).collect()
+    let remarks = model.warnings.iter().chain(&model.remarks).cloned();
+    remarks.chain(unused_line(model)).chain(extended).chain(notes).collect()
 }
 
 /// The graph that all precisions of a target begin from.
@@ -341,8 +374,13 @@ fn describe(model: &Model) -> String {
 /// often saved with theirs.
 fn unused_line(model: &Model) -> Option<String> {
     let brought = |name: &str| model.merged.iter().any(|(_, merged)| merged.saved.iter().any(|saved| saved == name));
-    let idle =
-        |name: &str| name.ends_with("position_ids") || name.split('.').any(|part| part == "pooler") && !brought(name);
+    // Where there is a projection's bias, the head's own is its other name.
+    let shared = arch::family(&model.checkpoint.common).map(|family| family.shared).unwrap_or_default();
+    let is_twin =
+        |name: &str| model.task == Task::FillMask && shared.iter().any(|shared| shared.head_bias == Some(name));
+    let idle = |name: &str| {
+        name.ends_with("position_ids") || is_twin(name) || name.split('.').any(|part| part == "pooler") && !brought(name)
+    };
     let telling: Vec<&str> = model.unused.iter().map(String::as_str).filter(|name| !idle(name)).collect();
     let (first, rest) = telling.split_first()?;
     let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };

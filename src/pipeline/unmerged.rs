@@ -2,10 +2,10 @@
 //! that it gives.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::{Adapted, Extended, Model, Source, adapt, tokenizer};
 use crate::adapter::{AdapterSource, hub};
-use crate::arch;
 use crate::checkpoint::{Checkpoint, StateDict, json};
 use crate::error::{Error, Result, printable};
 use crate::ir::weight::Expr;
@@ -13,6 +13,7 @@ use crate::ir::{DType, Graph, Origin, ValueId, Weight};
 use crate::passes::{AdapterInputs, Manager, Whole, factor_names};
 use crate::task::Task;
 use crate::verify::{Verified, verify};
+use crate::{arch, bundle};
 
 /// The size that adapters with other labels than the base's decide.
 const LABELS: &str = "num_labels";
@@ -74,9 +75,21 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
         unused,
         remarks,
         extended,
+        warnings: warnings(&changes),
         checkpoint,
     };
     Ok(Unmerged { model, adapters })
+}
+
+/// What is wrong with the base or any of the adapters and does not keep them from being built, each line once.
+fn warnings(changes: &[Change]) -> Vec<String> {
+    let mut warnings: Vec<String> = Vec::new();
+    for line in changes.iter().flat_map(|change| &change.warnings) {
+        if !warnings.contains(line) {
+            warnings.push(line.clone());
+        }
+    }
+    warnings
 }
 
 /// The adapters by the names of their folders, which have to differ: their files are called so.
@@ -106,6 +119,38 @@ struct Change {
     low_rank: BTreeMap<String, (Weight, Weight, f32)>,
     /// Tensors that stand in place of the base's, or that it lacks.
     whole: BTreeSet<String>,
+    /// What is wrong and does not keep it from being built.
+    warnings: Vec<String>,
+}
+
+impl Adapted {
+    /// Fails where an adapter has a tokenizer or modules of its own: all adapters share those of the base.
+    fn same_surroundings(&self, adapter: &Path) -> Result<()> {
+        let refused = |what: &str| {
+            Err(Error::unsupported(format!(
+                "the adapter has {what} of its own, and all inputs of one engine share the base's"
+            ))
+            .hint("leave --adapter-as-input out, or remove what is not needed from the adapter's folder"))
+        };
+        if self.checkpoint.sentence.as_ref().is_some_and(|modules| modules.dir == adapter) {
+            let base = Checkpoint::open(&self.checkpoint.dir)?.sentence.unwrap_or_default();
+            if self.checkpoint.sentence.as_ref().is_some_and(|modules| modules.modules != base.modules) {
+                return refused("modules");
+            }
+        }
+        let [own, base] = [adapter, &self.checkpoint.encoder].map(|dir| dir.join(bundle::TOKENIZER));
+        if own.is_file() && base.is_file() && tokenizer(&own)? != tokenizer(&base)? {
+            return refused("a tokenizer");
+        }
+        Ok(())
+    }
+}
+
+/// A tokenizer without what only its training run said, and kilnc does not use.
+fn tokenizer(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
+    let mut fields: serde_json::Map<String, serde_json::Value> = json::read(path)?;
+    fields.retain(|field, _| !["truncation", "padding"].contains(&field.as_str()));
+    Ok(fields)
 }
 
 impl Change {
@@ -114,7 +159,16 @@ impl Change {
             return Err(Error::unsupported("adapters of AdapterHub's library cannot be inputs")
                 .hint("leave --adapter-as-input out: they are merged or drawn into the graph"));
         }
-        let Adapted { base, state, drawn, .. } = adapt(&Source { adapters: vec![adapter.clone()], ..source.clone() })?;
+        let adapted = adapt(&Source { adapters: vec![adapter.clone()], ..source.clone() })?;
+        if adapted.parted {
+            return Err(Error::unsupported(
+                "the adapter changes the word embeddings that the projection to the vocabulary shares, which cannot be an \
+                 input",
+            )
+            .hint("leave --adapter-as-input out: the two become two tensors"));
+        }
+        adapted.same_surroundings(&adapter.dir)?;
+        let Adapted { base, state, drawn, warnings, .. } = adapted;
         let (mut low_rank, mut whole) = (BTreeMap::new(), BTreeSet::new());
         for (name, tensor) in state.iter() {
             let before = base.get(name).map(|tensor| &tensor.weight);
@@ -135,7 +189,7 @@ impl Change {
                 }
             }
         }
-        Ok(Change { graph: verify(drawn.graph)?, task: drawn.task, state, low_rank, whole })
+        Ok(Change { graph: verify(drawn.graph)?, task: drawn.task, state, low_rank, whole, warnings })
     }
 
     /// The tensor that the merged model's graph has under that name.

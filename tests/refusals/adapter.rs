@@ -188,7 +188,8 @@ fn a_target_outside_the_model_is_refused() {
     );
     assert_eq!(
         refusal(|adapter| drop(adapter.tensors.insert("layer.0.lora_A.weight".to_owned(), floats(&[2, 32], 0.0)))),
-        "tensor `layer.0.lora_A.weight` does not begin with `base_model.model.`\n  in adapter_model.safetensors"
+        "tensor `layer.0.lora_A.weight` does not begin with `base_model.model.`\n  in adapter_model.safetensors\n\n\
+         hint: PEFT puts that before every name: save the adapter with save_pretrained"
     );
     assert_eq!(
         refusal(|adapter| adapter.tensors.clear()),
@@ -375,9 +376,13 @@ fn targets_that_match_nothing_are_refused() {
     let merged = half.merge().unwrap().0;
     let other = ["0.attention.self.key", "1.attention.self.key", "1.attention.self.query"];
     assert_eq!(merged.untouched, other.map(|module| format!("bert.encoder.layer.{module}")));
+    assert_eq!(merged.told(), "into 1 weights, 0 brought whole");
     assert_eq!(
-        merged.told(),
-        "into 1 weights, 0 brought whole; the file leaves out `bert.encoder.layer.0.attention.self.key` and 2 more"
+        merged.warnings().collect::<Vec<_>>(),
+        [
+            "target_modules in adapter_config.json names `bert.encoder.layer.0.attention.self.key` and 2 more, and the file \
+          does not hold what was trained there: the base's stays"
+        ]
     );
     let pattern_and_layers = |adapter: &mut Adapter| {
         adapter.config["target_modules"] = json!(".*query");

@@ -195,10 +195,9 @@ fn options_that_are_not_drawn_are_named() {
         refusal(with("inv_adapter", json!("real"))),
         format!("unknown kind `real`; known: nice{}", at("inv_adapter"))
     );
-    let unknown = refusal(with("shift", json!(1)));
-    assert!(
-        unknown.starts_with("adapter_config.json: config.shift: unknown field `shift`, expected one of "),
-        "{unknown}"
+    assert_eq!(
+        refusal(with("shift", json!(1))),
+        format!("this option is not known, and may change the answers{}", at("shift"))
     );
     let activation = refusal(with("non_linearity", json!("mish")));
     assert!(
@@ -388,10 +387,7 @@ fn heads_that_are_not_drawn_are_named() {
         "expected 1 or more, found 0\n  in head_config.json: config.layers"
     );
     let option = head_refusal(|config, _| config["config"]["kernel"] = json!(3));
-    assert!(
-        option.starts_with("head_config.json: config.kernel: unknown field `kernel`, expected one of "),
-        "{option}"
-    );
+    assert_eq!(option, "this option is not known, and may change the answers\n  in head_config.json: config.kernel");
     assert_eq!(
         head_refusal(|config, _| {
             config["config"] = json!(null);

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::bottleneck::{Hypercomplex, Place, Residual, Scaling};
+use crate::adapter::options::refuse_unknown;
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
 
@@ -51,7 +52,6 @@ const TRAINING: [&str; 9] = [
 
 /// The other options. One that is not known is refused: it might change the answer.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Config {
     mh_adapter: bool,
     output_adapter: bool,
@@ -103,6 +103,8 @@ pub(super) struct Config {
     /// The tensors say it too.
     #[serde(default, rename = "phm_bias")]
     _phm_bias: Option<IgnoredAny>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -138,16 +140,21 @@ fn before() -> FlagOrWord {
     FlagOrWord::Flag(true)
 }
 
+/// Where the options are, for messages.
+pub(super) const PLACE: &str = "adapter_config.json: config";
+
 /// The place of an option, for messages.
 pub(super) fn at(option: &str) -> String {
-    format!("adapter_config.json: config.{option}")
+    format!("{PLACE}.{option}")
 }
 
 impl Config {
     pub fn read(text: &str) -> Result<Config> {
         let Document { mut config } = json::parse(text, "adapter_config.json")?;
         config.retain(|option, _| !TRAINING.contains(&option.as_str()));
-        json::from_value(config.into_iter().collect(), "adapter_config.json: config")
+        let config: Config = json::from_value(config.into_iter().collect(), PLACE)?;
+        refuse_unknown(&config.rest, PLACE)?;
+        Ok(config)
     }
 
     pub fn places(&self) -> Result<Vec<Place>> {

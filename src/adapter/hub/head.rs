@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::{Insertions, one_of};
-use crate::adapter::Merged;
 use crate::adapter::file::finite;
+use crate::adapter::options::refuse_unknown;
 use crate::adapter::work::check_saved;
+use crate::adapter::{Lost, Merged};
 use crate::checkpoint::{StateDict, Tensor, json, read_weights};
 use crate::error::{Error, Result, nearest, printable};
 use crate::task::Task;
@@ -77,7 +78,6 @@ struct Type {
 
 /// The options of a flexible head. One that is not known is refused: it might change the answer.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Config {
     #[serde(rename = "head_type")]
     _head_type: IgnoredAny,
@@ -104,6 +104,8 @@ struct Config {
     _dropout_prob: Option<IgnoredAny>,
     #[serde(default, rename = "shift_labels")]
     _shift_labels: Option<IgnoredAny>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, serde_json::Value>,
 }
 
 /// Heads that the library knows and kilnc does not, to tell them from a misspelling.
@@ -141,6 +143,7 @@ pub(super) fn add(state: &mut StateDict, dir: &Path, insertions: &mut Insertions
         }
         None => insertions.task = Some(of_class(&saved.model_class)?),
     }
+    let of_class = insertions.head.is_none();
     insertions.labels = saved.label2id.as_ref().map(by_number);
     for (key, weight) in read_weights(&path).map_err(|e| e.at(file.clone()))? {
         finite(&key, &weight).map_err(|e| e.at(file.clone()))?;
@@ -151,6 +154,13 @@ pub(super) fn add(state: &mut StateDict, dir: &Path, insertions: &mut Insertions
         check_saved(state, &name, &weight).map_err(|e| e.at(file.clone()))?;
         state.insert(name.clone(), Tensor { weight, file: file.as_str().into() });
         merged.saved.push(name);
+    }
+    if of_class {
+        // A head of a class is saved whole, so that what the base has of one is another's.
+        let brought = |name: &str| merged.saved.iter().any(|saved| saved == name);
+        let others = state.iter().map(|(name, _)| name).filter(|name| state.is_head(name) && !brought(name));
+        let lost = others.map(|name| Lost { place: "head_config.json: model_class", tensor: name.to_owned() });
+        merged.lost.extend(lost.collect::<Vec<_>>());
     }
     merged.files.extend([config_path, path]);
     Ok(())
@@ -180,6 +190,7 @@ fn flexible(config: serde_json::Value, name: Option<&str>) -> Result<(FlexibleHe
     let place = "head_config.json: config";
     let kind = kind(&json::from_value::<Type>(config.clone(), place)?.head_type)?;
     let config: Config = json::from_value(config, place)?;
+    refuse_unknown(&config.rest, place)?;
     let name = name.ok_or_else(|| Error::bad_input("a flexible head needs a name").at("head_config.json: name"))?;
     if config.layers == 0 {
         return Err(Error::bad_input("expected 1 or more, found 0").at("head_config.json: config.layers"));

@@ -1,11 +1,13 @@
 //! What is linear of AdapterHub's, merged: LoRA (arXiv 2106.09685), `W + (alpha / r) · B A`, and (IA)³ (arXiv
 //! 2205.05638), which scales the outputs of a layer and so the rows of its weight and its bias.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::config::PLACE;
 use super::{Insertions, Saved, Tensors};
+use crate::adapter::options::refuse_unknown;
 use crate::checkpoint::{StateDict, Tensor, json};
 use crate::error::{Error, Result, printable};
 use crate::ir::Weight;
@@ -15,7 +17,10 @@ struct Document {
     config: Config,
 }
 
-/// The options that change the merged weights. Those that chose what is trained are not needed: the tensors say it.
+/// Options that matter only while an adapter is trained.
+const TRAINING: [&str; 5] = ["architecture", "dropout", "dtype", "init_weights", "init_weights_seed"];
+
+/// The other options. One that is not known is refused: it might change the answer.
 #[derive(Deserialize)]
 struct Config {
     r: usize,
@@ -30,10 +35,35 @@ struct Config {
     vera_d: Option<f64>,
     #[serde(default)]
     vera_b: Option<f64>,
+    /// Of which parts of a layer something was trained; older versions say it in other words.
+    #[serde(default)]
+    selfattn_lora: bool,
+    #[serde(default)]
+    intermediate_lora: bool,
+    #[serde(default)]
+    output_lora: bool,
+    /// Of which of the projections of attention: `q`, `k`, `v`.
+    #[serde(default)]
+    attn_matrices: Vec<String>,
+    /// Layers of which nothing was trained.
+    #[serde(default)]
+    leave_out: Option<Vec<usize>>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// What was merged.
+pub(super) struct Linear {
+    /// The number of weights that were changed.
+    pub changed: usize,
+    /// Modules that the configuration means and the file does not change.
+    pub untouched: Vec<String>,
 }
 
 impl Config {
     fn refuse_unsupported(&self) -> Result<()> {
+        let rest = self.rest.iter().filter(|(option, _)| !TRAINING.contains(&option.as_str()));
+        refuse_unknown(&rest.map(|(option, value)| (option.clone(), value.clone())).collect(), PLACE)?;
         let options = [
             ("use_gating", self.use_gating),
             ("use_dora", self.use_dora),
@@ -45,6 +75,45 @@ impl Config {
             Some((name, _)) => Err(Error::unsupported("this option of AdapterHub's LoRA is not merged")
                 .at(format!("adapter_config.json: config.{name}"))),
         }
+    }
+
+    /// The modules that the configuration means and that are not among those changed: the same part of another layer.
+    /// Fails where nothing was trained of a part that the configuration names.
+    fn untouched<'a>(
+        &self,
+        state: &StateDict,
+        changed: impl Iterator<Item = &'a String> + Clone,
+    ) -> Result<Vec<String>> {
+        let last = |module: &'a String| module.rsplit('.').next().unwrap_or_default();
+        let of_attention = |letter: &String| {
+            changed.clone().any(|module| module.contains("att") && last(module).starts_with(letter.as_str()))
+        };
+        let ends = |parts: &[&str]| changed.clone().any(|module| parts.iter().any(|part| module.ends_with(part)));
+        let lacks = |field: &str, what: &str| {
+            Err(Error::bad_input(format!("the file holds nothing for `{}`", printable(what)))
+                .at(format!("{PLACE}.{field}"))
+                .hint("the adapter was saved without it: save it again from the model that was trained"))
+        };
+        if let Some(letter) =
+            self.attn_matrices.iter().filter(|_| self.selfattn_lora).find(|letter| !of_attention(*letter))
+        {
+            return lacks("attn_matrices", letter);
+        }
+        if self.intermediate_lora && !ends(&["intermediate.dense", ".ffn", "ffn.lin1"]) {
+            return lacks("intermediate_lora", "intermediate");
+        }
+        if self.output_lora && !ends(&[".output.dense", ".ffn_output", "ffn.lin2"]) {
+            return lacks("output_lora", "output");
+        }
+        let kinds: BTreeSet<String> = changed.clone().map(|module| without_numbers(module)).collect();
+        let changed: BTreeSet<&str> = changed.map(String::as_str).collect();
+        let left_out = |module: &str| {
+            let mut numbers = module.split('.').filter_map(|part| part.parse::<usize>().ok());
+            numbers.any(|number| self.leave_out.iter().flatten().any(|left| *left == number))
+        };
+        let modules = state.iter().filter_map(|(name, _)| name.strip_suffix(".weight"));
+        let meant = modules.filter(|module| kinds.contains(&without_numbers(module)) && !left_out(module));
+        Ok(meant.filter(|module| !changed.contains(module)).map(str::to_owned).collect())
     }
 
     /// Whether outputs are scaled, rather than something added to them.
@@ -80,7 +149,7 @@ fn without_alpha(version: Option<&str>) -> bool {
     (major, minor) < (1, 1)
 }
 
-/// Merges the factors of every module. Gives the number of weights that were changed.
+/// Merges the factors of every module.
 pub(super) fn merge(
     state: &mut StateDict,
     tensors: &Tensors,
@@ -88,7 +157,7 @@ pub(super) fn merge(
     saved: &Saved,
     text: &str,
     insertions: &mut Insertions,
-) -> Result<usize> {
+) -> Result<Linear> {
     let Document { config } = json::parse(text, "adapter_config.json")?;
     config.refuse_unsupported()?;
     if let Some(other) = insertions.linear.replace(saved.name.clone()) {
@@ -99,7 +168,7 @@ pub(super) fn merge(
         )));
     }
     let modules = by_module(tensors, &saved.name)?;
-    let changed = modules.len();
+    let merged = Linear { changed: modules.len(), untouched: config.untouched(state, modules.keys())? };
     let in_module = |module: &str| {
         let place = printable(module);
         move |e: Error| e.at(place)
@@ -112,14 +181,14 @@ pub(super) fn merge(
         for (module, factors) in &modules {
             scale_module(state, &config, module, factors).map_err(in_module(module))?;
         }
-        return Ok(changed);
+        return Ok(merged);
     }
     let scale = config.scale(saved.version.as_deref(), extra)?;
     for (module, factors) in &modules {
         let merged = merge_module(state, &config, scale, module, factors).map_err(in_module(module))?;
         state.insert(format!("{module}.weight"), merged);
     }
-    Ok(changed)
+    Ok(merged)
 }
 
 /// `(W x + b) · (alpha · l) = (diag(alpha · l) W) x + diag(alpha · l) b`
@@ -141,6 +210,13 @@ fn scale_module(state: &mut StateDict, config: &Config, module: &str, factors: &
 }
 
 const TRAINED_ELSEWHERE: &str = "the adapter was trained on another model";
+
+/// A path of modules without the numbers of layers.
+fn without_numbers(module: &str) -> String {
+    let parts: Vec<&str> =
+        module.split('.').map(|part| if part.parse::<usize>().is_ok() { "*" } else { part }).collect();
+    parts.join(".")
+}
 
 fn base<'a>(state: &'a StateDict, name: &str) -> Result<&'a Tensor> {
     state.get(name).ok_or_else(|| {

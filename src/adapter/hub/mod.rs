@@ -145,7 +145,8 @@ fn add_adapter(
     merged.files.extend([config_path, path]);
     match architecture {
         Kind::Linear => {
-            merged.changed = linear::merge(state, &tensors, source.scale, &saved, &text, insertions)?;
+            let merge = linear::merge(state, &tensors, source.scale, &saved, &text, insertions)?;
+            (merged.changed, merged.untouched) = (merge.changed, merge.untouched);
         }
         Kind::Bottleneck if source.scale != 1.0 => {
             return Err(Error::unsupported(format!(
@@ -198,7 +199,15 @@ type Tensors = BTreeMap<String, Weight>;
 /// The tensors of an adapter by the names they have in the model.
 fn tensors(state: &StateDict, path: &Path, adapter: &str) -> Result<Tensors> {
     let mut tensors = Tensors::new();
-    for (key, weight) in read_weights(path)? {
+    let read = read_weights(path)?;
+    if let Some(outer) = state.outer(read.iter().map(|(key, _)| key.as_str())) {
+        return Err(Error::bad_input(format!(
+            "every name begins with `{}`, which is not the model's",
+            printable(&outer)
+        ))
+        .hint("the adapter was saved from within a wrapper: save it again from the model inside"));
+    }
+    for (key, weight) in read {
         finite(&key, &weight)?;
         let name = state.within(&current_name(&key));
         if !name.contains(&format!(".{adapter}.")) {

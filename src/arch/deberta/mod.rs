@@ -9,6 +9,7 @@ use super::blocks::{
 use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
 use super::task::ClassifierOf;
+use super::shared::Shared;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
@@ -23,6 +24,17 @@ pub(super) const FAMILY: Family = Family {
     defaults: config::DEFAULTS,
     renamed: &[],
     classifier: ClassifierOf::TextsWith("pooler.dense.weight"),
+    shared: &[
+        Shared::two(
+            "deberta.embeddings.word_embeddings.weight",
+            ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"],
+            "cls.predictions.bias",
+        ),
+        Shared::always(
+            "deberta.embeddings.word_embeddings.weight",
+            ["lm_predictions.lm_head.weight", "lm_predictions.lm_head.bias"],
+        ),
+    ],
     draw,
 };
 

@@ -4,6 +4,7 @@
 mod config;
 
 use super::blocks::{AttentionInputs, Blocks, attention_scale};
+use super::shared::Shared;
 use super::task::ClassifierOf;
 use super::{Drawing, Family, heads};
 use crate::checkpoint::{Pooling, Scope, Size};
@@ -19,6 +20,7 @@ pub(super) const FAMILY: Family = Family {
     defaults: config::DEFAULTS,
     renamed: &[],
     classifier: ClassifierOf::Any,
+    shared: &[Shared::one("model.embeddings.tok_embeddings.weight", ["decoder.weight", "decoder.bias"])],
     draw,
 };
 

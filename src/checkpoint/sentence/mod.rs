@@ -94,6 +94,8 @@ fn tanh() -> String {
 /// What `modules.json` names.
 #[derive(Clone, Debug, Default)]
 pub struct SentenceModules {
+    /// The folder that was read.
+    pub dir: PathBuf,
     /// The modules after the encoder, in order.
     pub modules: Vec<SentenceModule>,
     /// Their tensors, below the paths of their modules.
@@ -107,7 +109,7 @@ pub struct SentenceModules {
     /// The folder of the encoder, below the checkpoint's.
     pub(super) encoder: PathBuf,
     /// The files that were read.
-    pub(super) files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// What a model of sentence-transformers makes of texts.
@@ -156,7 +158,7 @@ pub(super) fn read(dir: &Path) -> Result<Option<SentenceModules>> {
         return Ok(None);
     }
     let modules: Vec<Module> = json::read(&path)?;
-    let mut found = SentenceModules { files: vec![path], ..SentenceModules::default() };
+    let mut found = SentenceModules { dir: dir.to_owned(), files: vec![path], ..SentenceModules::default() };
     let model = dir.join(model::MODEL);
     if model.is_file() {
         found.model = json::read(&model)?;

@@ -1,0 +1,76 @@
+//! Folders that are given in the place of a checkpoint.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::json;
+use crate::error::{Error, Result, printable};
+
+/// The configuration of an adapter; PEFT's and AdapterHub's are called alike.
+const ADAPTER: &str = "adapter_config.json";
+
+/// The files that hold a model's weights, or say where they are.
+const WEIGHTS: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+#[derive(Default, Deserialize)]
+struct Adapter {
+    /// PEFT's word for the base.
+    #[serde(default)]
+    base_model_name_or_path: Option<String>,
+    /// AdapterHub's.
+    #[serde(default)]
+    model_name: Option<String>,
+}
+
+/// Fails where a folder holds an adapter and no model: there is a flag for it.
+pub(super) fn refuse_adapter(dir: &Path, encoder: &Path) -> Result<()> {
+    let is_model = encoder.join("config.json").is_file() && WEIGHTS.iter().any(|name| encoder.join(name).is_file());
+    let config = dir.join(ADAPTER);
+    let is_head = || dir.join("head_config.json").is_file();
+    if is_model || !(config.is_file() || is_head()) {
+        return Ok(());
+    }
+    let adapter: Adapter = if config.is_file() { json::read(&config).unwrap_or_default() } else { Adapter::default() };
+    let base = adapter.base_model_name_or_path.or(adapter.model_name).filter(|name| !name.is_empty());
+    let of = base.map(|name| format!(" `{}`,", printable(&name))).unwrap_or_default();
+    Err(Error::bad_input(format!("{} holds an adapter and no model", dir.display())).hint(format!(
+        "give the folder of its base model,{of} and this one with --adapter: kilnc build BASE/ --adapter {}/ -o OUT.kiln",
+        printable(&json::file_name(dir))
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(files: &[(&str, &str)]) -> Option<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let adapter = dir.path().join("lora");
+        std::fs::create_dir(&adapter).unwrap();
+        for (name, text) in files {
+            std::fs::write(adapter.join(name), text).unwrap();
+        }
+        let error = refuse_adapter(&adapter, &adapter).err()?;
+        assert!(error.message().ends_with("lora holds an adapter and no model"), "{error}");
+        Some(error.hints().concat())
+    }
+
+    #[test]
+    fn an_adapter_is_told_from_a_model() {
+        let hint = |base: &str| {
+            let rest = "and this one with --adapter: kilnc build BASE/ --adapter lora/ -o OUT.kiln";
+            Some(format!("give the folder of its base model,{base} {rest}"))
+        };
+        let config = r#"{"peft_type": "LORA", "base_model_name_or_path": "org/bert"}"#;
+        assert_eq!(said(&[("adapter_config.json", config)]), hint(" `org/bert`,"));
+        assert_eq!(said(&[("adapter_config.json", r#"{"model_name": "bert"}"#)]), hint(" `bert`,"));
+        assert_eq!(said(&[("adapter_config.json", "{}")]), hint(""));
+        assert_eq!(said(&[("head_config.json", "{}")]), hint(""));
+        assert_eq!(said(&[("adapter_config.json", "{}"), ("config.json", "{}")]), hint(""));
+        let both = [("adapter_config.json", "{}"), ("config.json", "{}"), ("model.safetensors", "")];
+        assert_eq!(said(&both), None);
+        assert_eq!(said(&[("config.json", "{}")]), None);
+    }
+}
