@@ -149,8 +149,7 @@ fn sums_that_saturate_differ_from_exact_ones_and_reduced_ranges_make_them_equal(
         for graph in [full, reduced] {
             let path = place.path().join("model.onnx");
             kilnc::back::onnx::write(&graph, &path, &|_| {}).unwrap();
-            let found =
-                outputs(&mut *runtime::open(Runtime::Ort, &path, Options { threads: 1 }).unwrap(), &inputs);
+            let found = outputs(&mut *runtime::open(Runtime::Ort, &path, Options { threads: 1 }).unwrap(), &inputs);
             let ours = evaluated(&graph, here, &inputs);
             let parity = Parity::of([(ours.as_slice(), found.as_slice())]).unwrap();
             // A last digit of a float can be another step of 8 bits.

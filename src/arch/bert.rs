@@ -3,8 +3,8 @@
 use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
-use super::task::ClassifierOf;
 use super::shared::Shared;
+use super::task::ClassifierOf;
 use super::{Drawing, Family};
 use crate::error::Result;
 use crate::ir::Graph;

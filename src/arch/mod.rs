@@ -23,7 +23,7 @@ mod task;
 mod xlnet;
 
 use crate::adapter::hub::{FlexibleHead, Insertions};
-use crate::checkpoint::{Checkpoint, CommonConfig, Purpose, Scope, SentenceModules, StateDict};
+use crate::checkpoint::{Checkpoint, CommonConfig, Scope, SentenceModules, StateDict};
 use crate::error::{Error, Result, by_nearness, nearest, printable};
 use crate::ir::Graph;
 use crate::task::Task;

@@ -4,8 +4,8 @@
 use super::blocks::{Activation, AttentionInputs, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
-use super::task::ClassifierOf;
 use super::shared::Shared;
+use super::task::ClassifierOf;
 use super::{Drawing, Family};
 use crate::checkpoint::Scope;
 use crate::error::{Error, Result};
@@ -22,11 +22,6 @@ pub(super) const FAMILY: Family = Family {
     }"#,
     renamed: &[],
     classifier: ClassifierOf::TokensWithout("mpnet.pooler.dense.weight"),
-    draw,
-};
-
-/// The code of `transformers` fixes it, whatever `relative_attention_num_buckets` says.
-const BUCKETS: usize = 32;
     shared: &[Shared::two(
         "mpnet.embeddings.word_embeddings.weight",
         ["lm_head.decoder.weight", "lm_head.decoder.bias"],
@@ -34,6 +29,9 @@ const BUCKETS: usize = 32;
     )],
     draw,
 };
+
+/// The code of `transformers` fixes it, whatever `relative_attention_num_buckets` says.
+const BUCKETS: usize = 32;
 
 /// The code of `transformers` fixes it, whatever `pad_token_id` says.
 const PAD: i64 = 1;

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
-use super::task::ClassifierOf;
 use super::shared::Shared;
+use super::task::ClassifierOf;
 use super::{Drawing, Family};
 use crate::error::Result;
 use crate::ir::Graph;
@@ -24,6 +24,11 @@ pub(super) const ROBERTA: Family = Family {
     }"#,
     renamed: &[],
     classifier: ClassifierOf::TokensWithout("roberta.pooler.dense.weight"),
+    shared: &[Shared::two(
+        "roberta.embeddings.word_embeddings.weight",
+        ["lm_head.decoder.weight", "lm_head.decoder.bias"],
+        "lm_head.bias",
+    )],
     draw,
 };
 
@@ -39,15 +44,6 @@ const DEFAULTS: &str = r#"{
     "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
     "layer_norm_eps": 1e-12, "pad_token_id": 1
 }"#;
-    shared: &[Shared::two(
-        "roberta.embeddings.word_embeddings.weight",
-        ["lm_head.decoder.weight", "lm_head.decoder.bias"],
-        "lm_head.bias",
-    )],
-    draw,
-};
-pub(super) const XLM_ROBERTA: Family = Family { model_type: "xlm-roberta", ..ROBERTA };
-pub(super) const CAMEMBERT: Family = Family { model_type: "camembert", ..ROBERTA };
 
 #[derive(Deserialize)]
 struct Config {

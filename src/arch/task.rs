@@ -9,7 +9,7 @@
 //! taken for another answers, and wrongly.
 
 use super::{FAMILIES, Family};
-use crate::checkpoint::{Checkpoint, CommonConfig, StateDict, sentence};
+use crate::checkpoint::{Checkpoint, CommonConfig, Purpose as Made, StateDict};
 use crate::error::{Error, Result, printable};
 use crate::task::Task;
 
@@ -68,8 +68,8 @@ pub(super) fn of(family: &Family, checkpoint: &Checkpoint, base: &StateDict, sta
         && let Some(purpose) = sentence.purpose()?
     {
         return Ok(match purpose {
-            sentence::Purpose::Vectors => Task::SentenceSimilarity,
-            sentence::Purpose::Scores => Task::TextClassification,
+            Made::Vectors => Task::SentenceSimilarity,
+            Made::Scores => Task::TextClassification,
         });
     }
     let classes = classes(&checkpoint.common);

@@ -6,8 +6,8 @@ use super::blocks::{
     Activation, AttentionInputs, Blocks, EncoderLayer, LONGEST, LayerWeights, attention_scale, heads as heads_of,
 };
 use super::config::epsilon;
-use super::task::ClassifierOf;
 use super::shared::Shared;
+use super::task::ClassifierOf;
 use super::{Drawing, Family, heads};
 use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};

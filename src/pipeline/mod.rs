@@ -379,7 +379,9 @@ fn unused_line(model: &Model) -> Option<String> {
     let is_twin =
         |name: &str| model.task == Task::FillMask && shared.iter().any(|shared| shared.head_bias == Some(name));
     let idle = |name: &str| {
-        name.ends_with("position_ids") || is_twin(name) || name.split('.').any(|part| part == "pooler") && !brought(name)
+        name.ends_with("position_ids")
+            || is_twin(name)
+            || name.split('.').any(|part| part == "pooler") && !brought(name)
     };
     let telling: Vec<&str> = model.unused.iter().map(String::as_str).filter(|name| !idle(name)).collect();
     let (first, rest) = telling.split_first()?;

@@ -8,8 +8,8 @@ use super::blocks::{
 };
 use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
-use super::task::ClassifierOf;
 use super::shared::Shared;
+use super::task::ClassifierOf;
 use super::{Drawing, Family};
 use crate::checkpoint::{Scope, Size};
 use crate::error::{Error, Result};
