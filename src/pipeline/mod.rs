@@ -330,11 +330,13 @@ fn describe(model: &Model) -> String {
 }
 
 /// Tensors that are left over, but for those that mean nothing, and those of a pooler whose task has none: encoders are
-/// often saved with theirs.
+/// often saved with theirs, and XLNet's always with the vector that stands for tokens to guess.
 fn unused_line(model: &Model) -> Option<String> {
     let brought = |name: &str| model.merged.iter().any(|(_, merged)| merged.saved.iter().any(|saved| saved == name));
-    let idle =
-        |name: &str| name.ends_with("position_ids") || name.split('.').any(|part| part == "pooler") && !brought(name);
+    let idle = |name: &str| {
+        ["position_ids", "mask_emb"].iter().any(|end| name.ends_with(end))
+            || name.split('.').any(|part| part == "pooler") && !brought(name)
+    };
     let telling: Vec<&str> = model.unused.iter().map(String::as_str).filter(|name| !idle(name)).collect();
     let (first, rest) = telling.split_first()?;
     let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
