@@ -32,8 +32,8 @@ enum What {
 }
 
 impl Fitting {
-    /// Reads files and draws from them. Labels that `classes` cannot answer are warned of, and then no text has one; one that
-    /// is misspelt among others that are not is an error.
+    /// Reads files and draws from them. Labels that `classes` cannot answer are warned of, and then no text has one; a
+    /// label that is misspelt among others that are not is an error.
     pub fn read(spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<Fitting> {
         spec.check()?;
         let what = match &spec.file {
