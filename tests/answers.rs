@@ -78,7 +78,7 @@ fn many_labels_are_answered_scored_and_gated_as_sets() {
     // Labels that answer in the wrong form are refused with their line.
     fs::write(&data, json!({"text": text, "labels": ["neutral", "neutral"]}).to_string()).unwrap();
     let refused = kilnc(arguments!["eval", out, "--data", data]).expect(2).stderr;
-    assert!(refused.contains("a label stands twice\n  in "), "{refused}");
+    assert!(refused.contains("a label is given twice\n  in "), "{refused}");
     let inspected = kilnc(arguments!["inspect", out]).expect(0).stdout;
     assert!(inspected.contains("any of 3 labels"), "{inspected}");
 }

@@ -131,7 +131,7 @@ fn calibration_reads_texts_whose_labels_are_not_the_models() {
     fs::write(&texts, line("the game is fast", "river") + &line("read and send files", "LABEL_1")).unwrap();
     let copy = classifier(json!({}));
     let out = place.path().join("model.kiln");
-    let more = arguments!["--target", "tract", "--quantize", "int8", "--calibration", texts, "-o", out];
+    let more = arguments!["--quantize", "int8", "--calibration", texts, "-o", out];
     let ran = kilnc([arguments!["build", copy.path()].as_slice(), &more].concat()).expect(0);
     let expected = "warning: texts.jsonl line 1: unknown label `river`; the model is calibrated on the texts without \
                     their labels, and no accuracy is measured\n";
@@ -245,11 +245,11 @@ fn other_encodings_are_refused_by_name_wherever_texts_are_read() {
     for how in ["fail", "skip", "empty"] {
         refused("t.jsonl", utf_16(line), &["run", "BUNDLE", "--jsonl", "FILE", "--on-error", how]);
     }
-    refused("t.jsonl", utf_16(line), &["eval", "BUNDLE", "FILE"]);
+    refused("t.jsonl", utf_16(line), &["eval", "BUNDLE", "--data", "FILE"]);
     for (name, content) in
         [("t.csv", "text\r\na\r\n"), ("t.tsv", "text\r\na\r\n"), ("t.txt", "a\r\n"), ("t.jsonl", line)]
     {
-        let build = ["build", "CHECKPOINT", "--target", "tract", "-o", "OUT"];
+        let build = ["build", "CHECKPOINT", "-o", "OUT"];
         refused(name, utf_16(content), &[&build[..], &["--quantize", "int8", "--calibration", "FILE"]].concat());
         refused(name, utf_16(content), &[&build[..], &["--texts", "FILE"]].concat());
     }

@@ -259,7 +259,7 @@ mod tests {
             state: state.clone(),
             files: Vec::new(),
         };
-        let state = state.with_prefix(family.prefix, super::super::HEADS);
+        let state = state.with_prefix(family.prefix, super::super::HEADS).unwrap();
         of(family, &checkpoint, &state, &state)
     }
 

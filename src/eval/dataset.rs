@@ -236,12 +236,20 @@ fn numbers_of(label: &Value, classes: &Classes) -> Result<Vec<usize>> {
     }
 }
 
+/// How a hint begins that offers a label for one that is misspelt.
+const MEANT: &str = "did you mean";
+
+/// Whether an error is that of a label which is nearly one of the model's.
+pub fn is_misspelt(error: &Error) -> bool {
+    error.hints().iter().any(|hint| hint.starts_with(MEANT))
+}
+
 /// Says that a label is not one of those that are known, and which was meant.
 fn unknown<S: AsRef<str>>(label: &str, known: &[S]) -> Error {
     let error = Error::bad_input(format!("unknown label `{}`", printable(label)));
     let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
     match nearest(label, known.iter().copied()) {
-        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        Some(near) => error.hint(format!("{MEANT} `{near}`?")),
         None => error.hint(format!("known: {}", printable_sentence(&known.join(", ")))),
     }
 }

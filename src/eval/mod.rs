@@ -17,7 +17,7 @@ mod spans;
 pub use compare::{Comparison, OutputParity, TextOutput, answer, per_text};
 pub use correlation::Correlation;
 pub use dataset::{
-    Example, Masked, Pair, Placed, Question, Tagged, Truth, examples, examples_with_any_labels, not_none,
+    Example, Masked, Pair, Placed, Question, Tagged, Truth, examples, examples_with_any_labels, is_misspelt, not_none,
     parse_examples, parse_masked, parse_pairs, parse_questions, parse_tagged, read_examples, read_masked, read_pairs,
     read_questions, read_tagged,
 };

@@ -32,7 +32,8 @@ enum What {
 }
 
 impl Fitting {
-    /// Reads files and draws from them. Labels that `classes` cannot answer are warned of, and then no text has one.
+    /// Reads files and draws from them. Labels that `classes` cannot answer are warned of, and then no text has one; a
+    /// label that is misspelt among others that are not is an error.
     pub fn read(spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<Fitting> {
         spec.check()?;
         let what = match &spec.file {
@@ -127,11 +128,15 @@ fn encoded(encoder: &TextEncoder, texts: &[Example]) -> Result<(Vec<Named>, usiz
     Ok((inputs, cut))
 }
 
-/// Texts with their labels, where the model can answer all of these.
+/// Texts with their labels, where the model can answer all of these. Where it cannot, the texts count without them; but
+/// a label that is misspelt among others that are not is an error.
 fn texts(path: &Path, spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<Vec<Example>> {
     let foreign: RefCell<Option<Error>> = RefCell::new(None);
     let mut texts = chosen(path, spec, classes, &foreign, observer)?;
     if let Some(first) = foreign.into_inner() {
+        if eval::is_misspelt(&first) && texts.iter().any(|example| example.truth.is_some()) {
+            return Err(first);
+        }
         let place = first.locations().join(" ");
         observer.warn(&format!(
             "{place}: {}; the model is calibrated on the texts without their labels, and no accuracy is measured",

@@ -371,7 +371,7 @@ fn describe(model: &Model) -> String {
 }
 
 /// Tensors that are left over, but for those that mean nothing, and those of a pooler whose task has none: encoders are
-/// often saved with theirs.
+/// often saved with theirs, and XLNet's always with the vector that stands for tokens to guess.
 fn unused_line(model: &Model) -> Option<String> {
     let brought = |name: &str| model.merged.iter().any(|(_, merged)| merged.saved.iter().any(|saved| saved == name));
     // Where there is a projection's bias, the head's own is its other name.
@@ -379,7 +379,7 @@ fn unused_line(model: &Model) -> Option<String> {
     let is_twin =
         |name: &str| model.task == Task::FillMask && shared.iter().any(|shared| shared.head_bias == Some(name));
     let idle = |name: &str| {
-        name.ends_with("position_ids")
+        ["position_ids", "mask_emb"].iter().any(|end| name.ends_with(end))
             || is_twin(name)
             || name.split('.').any(|part| part == "pooler") && !brought(name)
     };
