@@ -372,7 +372,7 @@ fn lora_on_tied_embeddings_parts_them() {
         kilnc(arguments!["merge", family.folder(), "--adapter", adapter, "-o", merged]).expect(0);
         assert_eq!(json_of(&merged.join("config.json"))["tie_word_embeddings"], false, "{}", family.model);
         reads_alike(family, &merged, &found);
-        // What all adapters of an engine share cannot be parted for one of them.
+        // What all adapters of an engine share cannot be untied for one of them.
         let said = kilnc(arguments![
             "export",
             family.folder(),
@@ -389,12 +389,13 @@ fn lora_on_tied_embeddings_parts_them() {
 
 /// Both tables lose the rows of tokens that are cut.
 #[test]
-fn a_vocabulary_is_cut_in_embeddings_and_projection_that_were_parted() {
+fn a_vocabulary_is_cut_in_embeddings_and_projection_that_were_untied() {
     let family = &FAMILIES[1];
     let place = place();
     on_embeddings(family, place.path());
     let model = pipeline::load(&source(&family.folder(), Some(place.path()))).unwrap();
-    let mut inputs = Golden::read(&family.golden()).unwrap().inputs().clone();
+    let golden = Golden::read(&family.golden()).unwrap();
+    let mut inputs = golden.inputs().clone();
     let (_, ids) = inputs.iter_mut().find(|(name, _)| name == "input_ids").unwrap();
     let Elements::I64(ids) = &mut ids.elements else { panic!("no numbers of tokens") };
     let kept: BTreeSet<i64> = ids.iter().copied().chain([1, 9, 33]).collect();
@@ -405,7 +406,7 @@ fn a_vocabulary_is_cut_in_embeddings_and_projection_that_were_parted() {
         Elements::F32(values) => values,
         other => panic!("{other:?}"),
     };
-    let whole = run(&model.graph, Golden::read(&family.golden()).unwrap().inputs());
+    let whole = run(&model.graph, golden.inputs());
     ids.iter_mut().for_each(|id| *id = kept.iter().position(|kept| kept == id).unwrap() as i64);
     let numbers: Vec<u32> = kept.iter().map(|id| *id as u32).collect();
     let cut = Manager::default().run(&model.graph, &CutVocabulary { kept: &numbers, scores: true }).unwrap();

@@ -71,7 +71,7 @@ fn adapters_of_different_ranks_answer_as_when_they_are_merged() {
 }
 
 /// Adapters whose changes are not low-rank products of linear layers.
-const REFUSED: [&str; 21] = [
+const REFUSED: [&str; 23] = [
     "distilbert-dora",
     "distilbert-ia3",
     "dora",
@@ -84,6 +84,8 @@ const REFUSED: [&str; 21] = [
     "lokr-full",
     "lora-bias",
     "lora-embedding",
+    "lora-embedding-mlm",
+    "lora-embedding-saved-mlm",
     "lora-extended",
     "lora-extended-mlm",
     "lora-extended-targeted",

@@ -123,8 +123,8 @@ struct Adapted {
     state: StateDict,
     merged: Vec<(AdapterSource, Merged)>,
     drawn: Drawn,
-    /// Whether the projection to the vocabulary was parted from the word embeddings.
-    parted: bool,
+    /// The word embeddings, if the projection to the vocabulary was untied from them.
+    untied: Option<&'static str>,
     /// What is wrong and does not keep the model from being built.
     warnings: Vec<String>,
 }
@@ -154,10 +154,13 @@ fn adapt(source: &Source) -> Result<Adapted> {
     let task = source.task.or_else(|| adapted::task(&state, &merged));
     let dir = adapted::tokenizer(&checkpoint, linear.iter().chain(&hub)).to_owned();
     tokenizer::count_prompt(&mut checkpoint, &dir)?;
-    let mut drawn = arch::draw_with(&checkpoint, &state, &inserted, task)?;
+    let mut drawn = match arch::draw_with(&checkpoint, &state, &inserted, task) {
+        Ok(drawn) => drawn,
+        Err(error) => return Err(tied::grown_alone(&checkpoint, &base, &state)?.unwrap_or(error)),
+    };
     let own_head = drawn.task == Task::FillMask && inserted.head.is_none();
-    let parted = own_head && tied::part(&checkpoint, &base, &mut state, &merged)?;
-    if parted {
+    let untied = if own_head { tied::untie(&checkpoint, &base, &mut state, &merged)? } else { None };
+    if untied.is_some() {
         drawn = arch::draw_with(&checkpoint, &state, &inserted, task)?;
     }
     let mut merged: Vec<_> = linear.into_iter().chain(hub).zip(merged).collect();
@@ -166,7 +169,7 @@ fn adapt(source: &Source) -> Result<Adapted> {
     let mut warnings = of_tensors(&checkpoint, &base, own_head)?;
     warnings.extend(adapted::adapter_beside(&checkpoint, &source.adapters));
     warnings.extend(adapted::warnings(&merged));
-    Ok(Adapted { checkpoint, base, state, merged, drawn, parted, warnings })
+    Ok(Adapted { checkpoint, base, state, merged, drawn, untied, warnings })
 }
 
 /// What is wrong with a checkpoint's tensors and does not keep it from being built.

@@ -36,41 +36,49 @@ pub(super) fn follow(checkpoint: &Checkpoint, before: &StateDict, after: &mut St
 }
 
 /// Gives the projection to the vocabulary the base's word embeddings where adapters change those that it shares: PEFT
-/// changes the look-up only, and the projection stays as it was. Whether there was anything to do.
-///
-/// Fails where an adapter brings embeddings of more tokens and no projection to them.
-pub(super) fn part(
+/// changes the look-up only, and the projection stays as it was. Gives the name of the embeddings, if there was anything to
+/// do.
+pub(super) fn untie(
     checkpoint: &Checkpoint,
     before: &StateDict,
     after: &mut StateDict,
     merged: &[Merged],
-) -> Result<bool> {
+) -> Result<Option<&'static str>> {
     let Some(shared) = shared(checkpoint, after)?.filter(|shared| !after.contains(shared.decoder)) else {
-        return Ok(false);
+        return Ok(None);
     };
     // A class without a projection of its own reads what stands in the place of the embeddings.
     let is_whole = || merged.iter().any(|merged| merged.saved.iter().any(|name| name == shared.embeddings));
     if !shared.may_differ && is_whole() {
-        return Ok(false);
+        return Ok(None);
     }
     let (Some(old), Some(new)) = (before.get(shared.embeddings), after.get(shared.embeddings)) else {
-        return Ok(false);
+        return Ok(None);
     };
     if only_tokens(&new.weight, &old.weight) {
-        return Ok(false);
-    }
-    if new.weight.shape() != old.weight.shape() {
-        return Err(Error::bad_input(format!(
-            "the adapter brings `{}` in the shape {:?} in place of {:?}, and no projection to the vocabulary",
-            shared.embeddings,
-            new.weight.shape(),
-            old.weight.shape()
-        ))
-        .at(new.file.to_string()));
+        return Ok(None);
     }
     let base = old.clone();
     after.insert(shared.decoder.to_owned(), base);
-    Ok(true)
+    Ok(Some(shared.embeddings))
+}
+
+/// What is wrong where an adapter brings embeddings of more tokens than the projection that it leaves out has rows for.
+pub(super) fn grown_alone(checkpoint: &Checkpoint, before: &StateDict, after: &StateDict) -> Result<Option<Error>> {
+    let Some(shared) = shared(checkpoint, after)?.filter(|shared| !after.contains(shared.decoder)) else {
+        return Ok(None);
+    };
+    let (Some(old), Some(new)) = (before.get(shared.embeddings), after.get(shared.embeddings)) else {
+        return Ok(None);
+    };
+    let [old_shape, shape] = [old, new].map(|tensor| tensor.weight.shape());
+    Ok((shape != old_shape).then(|| {
+        Error::bad_input(format!(
+            "the adapter brings `{}` in the shape {shape:?} in place of {old_shape:?}, and no projection to the vocabulary",
+            shared.embeddings
+        ))
+        .at(new.file.to_string())
+    }))
 }
 
 /// A merged checkpoint's tensors under all the names that `transformers` looks for, 4 and 5 alike, and whether its

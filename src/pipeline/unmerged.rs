@@ -160,11 +160,11 @@ impl Change {
                 .hint("leave --adapter-as-input out: they are merged or drawn into the graph"));
         }
         let adapted = adapt(&Source { adapters: vec![adapter.clone()], ..source.clone() })?;
-        if adapted.parted {
-            return Err(Error::unsupported(
-                "the adapter changes the word embeddings that the projection to the vocabulary shares, which cannot be an \
-                 input",
-            )
+        if let Some(embeddings) = adapted.untied {
+            return Err(Error::unsupported(format!(
+                "the adapter changes `{embeddings}`, which the projection to the vocabulary shares and which cannot be an \
+                 input"
+            ))
             .hint("leave --adapter-as-input out: the two become two tensors"));
         }
         adapted.same_surroundings(&adapter.dir)?;

@@ -95,7 +95,7 @@ impl Config {
                 .hint("the adapter was saved without it: save it again from the model that was trained"))
         };
         if let Some(letter) =
-            self.attn_matrices.iter().filter(|_| self.selfattn_lora).find(|letter| !of_attention(*letter))
+            self.attn_matrices.iter().filter(|_| self.selfattn_lora).find(|letter| !of_attention(letter))
         {
             return lacks("attn_matrices", letter);
         }
