@@ -8,6 +8,7 @@
 //! 4. [`ir`] is that graph, and its specification; [`verify`] proves that one keeps it.
 //! 5. [`passes`] change the graph: cut, fuse, quantize, narrow; [`calibrate`] and [`prune`] find what they are told.
 //! 6. [`back`] lowers it for a [`target`] and writes the engine's files.
+//!    [`evaluate`] computes what it makes, in an arithmetic that is stated.
 //! 7. [`runtime`] opens engines and answers texts; [`eval`] says whether the answers are right; [`mod@bench`] how fast.
 //! 8. [`bundle`] is what is shipped; [`answer`] answers the questions of its task with it.
 //!
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod eval;
+pub mod evaluate;
 pub mod interrupt;
 pub mod ir;
 pub mod observer;

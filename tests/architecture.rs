@@ -13,6 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cache", &["error", "digest", "checkpoint::json"]),
     ("ir", &["error", "digest"]),
     ("verify", &["error", "ir"]),
+    ("evaluate", &["error", "ir", "verify"]),
     ("checkpoint", &["error", "ir"]),
     ("adapter", &["error", "ir", "checkpoint", "task"]),
     ("task", &["error"]),

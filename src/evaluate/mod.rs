@@ -1,0 +1,272 @@
+//! Computes a graph node by node, in an arithmetic that the caller states.
+//!
+//! Runtimes do not compute what a graph says: ONNX Runtime's CPU widens graphs of half precision to 32 bits, and a
+//! processor without VNNI saturates where one with it does not. An engine that is checked on the builder's machine can
+//! so fail on the target's. The evaluator computes what the target will, on any machine, with the same numbers on every
+//! processor that has the same floating point.
+//!
+//! # What it computes
+//! [`Evaluator`] takes a verified graph in plain and contrib operations, as [`crate::back::lower`] makes it for a target,
+//! and runs its nodes in their order. Each is computed as ONNX's specification, or that of `com.microsoft`, defines it.
+//! An operation that is not covered, composite ones among them, is an error by name when the evaluator is made.
+//! Values are freed after their last use; constants are evaluated when they are first read and kept up to
+//! [`CACHE`] bytes.
+//!
+//! # Floating point
+//! Every operation computes in `f32`: products of matrices, sums and norms accumulate there. What differs is what is
+//! left of a result ([`Floats`]):
+//! - `Exact` leaves it as it is, whatever the declared type: what ONNX Runtime's CPU does with graphs of half precision.
+//! - `RoundEachNode` rounds every value to its declared type, to the nearest, ties to even. Beyond the largest finite
+//!   number (65,504 in `f16`) it becomes infinite, as IEEE 754 defines and GPUs do.
+//!
+//! The second is how the kernels of TensorRT and cuBLAS work on tensors of half precision: tensor cores multiply in 16
+//! bits and accumulate in 32 (CUDA programming guide, “Warp matrix functions”), and each tensor that a kernel writes is
+//! in its own type. A kernel that stands for several nodes keeps what is between them in 32 bits or rounds it; the evaluator
+//! always rounds it, so it overflows at least where the target does. Web engines store weights in 16 bits and compute
+//! in 32, which their graphs say by casts.
+//!
+//! # 8-bit integers
+//! Activations are rounded half to even (`QuantizeLinear`, `DynamicQuantizeLinear` of ONNX). Products with weights are
+//! added ([`Int8Sums`])
+//! - `Exact`: in 32 bits, as processors with VNNI, Arm's and GPUs do;
+//! - `Saturating`: the products of neighbours `2i` and `2i + 1` along the sum in 16 bits, where they saturate, and these
+//!   sums in 32: what `vpmaddubsw` does, with which ONNX Runtime and oneDNN multiply on x86 with AVX2 or AVX-512 and no
+//!   VNNI ([Quantize ONNX models](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html), “reduce
+//!   range”).
+//!
+//! With weights of the reduced range (−64…64) the two are equal bit for bit. Where sums saturate, a `MatMul` of two
+//! values that `DequantizeLinear` has widened is a product of integers, too: runtimes make it one (OpenVINO, “Low
+//! precision transformations”).
+//!
+//! `MatMulNBits` multiplies activations as they are; ONNX Runtime's kernel may quantize them by blocks.
+//!
+//! # What happens inside
+//! [`Evaluator::run_with`] shows every value as it is made; [`ranges`] collects from it how large each becomes, so that
+//! what leaves the range of a narrow type is known by name.
+
+mod array;
+mod attention;
+mod elementwise;
+mod fused;
+mod integer;
+mod layout;
+mod nodes;
+mod product;
+mod ranges;
+mod reduce;
+mod sizes;
+mod weights;
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result, printable};
+use crate::ir::{DType, Graph, Node, NodeId, Role, TensorType, ValueId};
+use crate::verify::Verified;
+
+pub use array::Array;
+use fused::Integers;
+pub use ranges::{Range, ranges};
+use sizes::Sizes;
+pub use weights::CACHE;
+use weights::Weights;
+
+/// What is left of a floating-point result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Floats {
+    /// All 32 bits, whatever the declared type.
+    #[default]
+    Exact,
+    /// What the declared type of each value holds.
+    RoundEachNode,
+}
+
+/// How products of 8-bit integers are added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Int8Sums {
+    /// In 32 bits.
+    #[default]
+    Exact,
+    /// Two by two in 16 bits, with saturation, and then in 32.
+    Saturating,
+}
+
+/// The arithmetic of an evaluation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arithmetic {
+    /// Of floats.
+    pub float: Floats,
+    /// Of 8-bit integers.
+    pub int8: Int8Sums,
+}
+
+/// A value that a node has just made.
+pub struct Seen<'a> {
+    /// The value.
+    pub id: ValueId,
+    /// Its name.
+    pub name: &'a str,
+    /// The part that its node plays in the model.
+    pub role: Option<Role>,
+    /// Its declared type.
+    pub ty: &'a TensorType,
+    /// Its elements.
+    pub array: &'a Array,
+}
+
+/// A graph that is ready to be computed.
+pub struct Evaluator {
+    graph: Verified<Graph>,
+    arithmetic: Arithmetic,
+    weights: Weights,
+    last_reads: HashMap<ValueId, NodeId>,
+    /// Products of floats that are computed as products of integers, and what they are made of.
+    integers: HashMap<NodeId, Integers>,
+}
+
+impl Evaluator {
+    /// Fails where the graph has an operation or a type that is not covered, naming it. Computes nothing yet.
+    pub fn new(graph: &Verified<Graph>, arithmetic: Arithmetic) -> Result<Evaluator> {
+        let (mut last_reads, mut integers) = (HashMap::new(), HashMap::new());
+        for (id, node) in graph.nodes() {
+            let name = printable(graph.node_name(node));
+            if !nodes::is_covered(&node.op) {
+                return Err(Error::unsupported(format!(
+                    "`{name}` is a {}, which the evaluator computes only once it is lowered",
+                    node.op.name()
+                )));
+            }
+            last_reads.extend(node.inputs.iter().flatten().map(|input| (*input, id)));
+            if let Some(found) = Integers::of(graph, node).filter(|_| arithmetic.int8 == Int8Sums::Saturating) {
+                last_reads.extend(found.ids().map(|input| (input, id)));
+                integers.insert(id, found);
+            }
+        }
+        if let Some((_, value)) = graph.values().find(|(_, value)| matches!(value.ty.dtype, DType::F64 | DType::I16)) {
+            let (name, dtype) = (printable(&value.name), value.ty.dtype);
+            return Err(Error::unsupported(format!("`{name}` is {dtype}, with which the evaluator does not compute")));
+        }
+        Ok(Evaluator { graph: graph.clone(), arithmetic, weights: Weights::default(), last_reads, integers })
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Verified<Graph> {
+        &self.graph
+    }
+
+    /// The arithmetic.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
+    /// The outputs for inputs by their names, in the graph's order. An input that is not given takes its default.
+    pub fn run(&mut self, inputs: &[(&str, Array)]) -> Result<Vec<(String, Array)>> {
+        self.run_with(inputs, &mut |_| Ok(()))
+    }
+
+    /// Like [`Evaluator::run`]; `see` is shown every value that a node makes.
+    pub fn run_with(
+        &mut self,
+        inputs: &[(&str, Array)],
+        see: &mut dyn FnMut(&Seen) -> Result<()>,
+    ) -> Result<Vec<(String, Array)>> {
+        let Evaluator { graph, arithmetic, weights, last_reads, integers } = self;
+        let (mut live, sizes) = given(graph, inputs)?;
+        for (id, node) in graph.nodes() {
+            let at = |e: Error| e.at(format!("node {}", printable(graph.node_name(node))));
+            let outputs = match integers.get(&id) {
+                Some(of) => vec![of.product(graph, &live, weights).map_err(at)?],
+                None => {
+                    let operands = operands(graph, node, &live, weights).map_err(at)?;
+                    // What is read for the last time is changed in place.
+                    drop_read(graph, node.inputs.iter().flatten(), id, last_reads, &mut live);
+                    nodes::compute(&node.op, operands, arithmetic.int8).map_err(at)?
+                }
+            };
+            let of = integers.get(&id).into_iter().flat_map(Integers::ids).collect::<Vec<_>>();
+            drop_read(graph, node.inputs.iter().flatten().chain(&of), id, last_reads, &mut live);
+            if outputs.len() != node.outputs.len() {
+                return Err(at(Error::bug(format!("{} outputs were made", outputs.len()))));
+            }
+            for (output, mut array) in node.outputs.iter().zip(outputs) {
+                let value = graph.value(*output);
+                sizes.check(&value.ty, &array).map_err(at)?;
+                if arithmetic.float == Floats::RoundEachNode {
+                    array.round(value.ty.dtype);
+                }
+                see(&Seen { id: *output, name: &value.name, role: node.role, ty: &value.ty, array: &array })?;
+                if last_reads.contains_key(output) || graph.outputs().contains(output) {
+                    live.insert(*output, array);
+                }
+            }
+        }
+        let output = |id: &ValueId| {
+            let name = &graph.value(*id).name;
+            let array = match graph.weight(*id) {
+                Some(weight) => Some(Array::of(weight)?),
+                None => live.get(id).cloned(),
+            };
+            Ok((name.clone(), array.ok_or_else(|| Error::bug(format!("`{name}` was not made")))?))
+        };
+        graph.outputs().iter().map(output).collect()
+    }
+}
+
+/// Lets go of what no node reads after that one.
+fn drop_read<'a>(
+    graph: &Graph,
+    read: impl Iterator<Item = &'a ValueId>,
+    by: NodeId,
+    last_reads: &HashMap<ValueId, NodeId>,
+    live: &mut HashMap<ValueId, Array>,
+) {
+    for id in read.filter(|id| last_reads.get(*id) == Some(&by) && !graph.outputs().contains(id)) {
+        live.remove(id);
+    }
+}
+
+/// A value of a node.
+fn value(graph: &Graph, id: ValueId, live: &HashMap<ValueId, Array>, weights: &mut Weights) -> Result<Array> {
+    match graph.weight(id) {
+        Some(weight) => weights.get(id, weight),
+        None => live
+            .get(&id)
+            .cloned()
+            .ok_or_else(|| Error::bug(format!("`{}` is read before it is made", graph.value(id).name))),
+    }
+}
+
+/// The operands of a node.
+fn operands(
+    graph: &Graph,
+    node: &Node,
+    live: &HashMap<ValueId, Array>,
+    weights: &mut Weights,
+) -> Result<nodes::Operands> {
+    // Of a table that need not be computed, the rows that are read are enough.
+    if let Some(rows) = weights.rows(graph, node, live)? {
+        return Ok(nodes::Operands::gathered(rows));
+    }
+    let mut operand = |input: &Option<ValueId>| input.map(|id| value(graph, id, live, weights)).transpose();
+    node.inputs.iter().map(&mut operand).collect::<Result<Vec<_>>>().map(nodes::Operands::new)
+}
+
+/// The inputs by their values, and the named sizes that they have.
+fn given(graph: &Graph, inputs: &[(&str, Array)]) -> Result<(HashMap<ValueId, Array>, Sizes)> {
+    let (mut live, mut sizes) = (HashMap::new(), Sizes::default());
+    for id in graph.inputs() {
+        let value = graph.value(*id);
+        let array = match (inputs.iter().find(|(name, _)| *name == value.name), graph.default_of(*id)) {
+            (Some((_, array)), _) => array.clone(),
+            (None, Some(default)) => Array::of(default)?,
+            (None, None) => {
+                return Err(Error::bad_input(format!("the input `{}` is not given", printable(&value.name))));
+            }
+        };
+        sizes.bind(&value.ty, &array).map_err(|e| e.at(format!("input {}", printable(&value.name))))?;
+        live.insert(*id, array);
+    }
+    Ok((live, sizes))
+}
+
+#[cfg(test)]
+mod tests;

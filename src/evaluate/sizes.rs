@@ -1,0 +1,45 @@
+//! The sizes that are known once a graph runs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::array::Array;
+use crate::error::{Error, Result};
+use crate::ir::{Dim, TensorType};
+
+/// What the named sizes of a graph are in one run.
+#[derive(Default)]
+pub(super) struct Sizes(HashMap<Arc<str>, usize>);
+
+impl Sizes {
+    /// Takes over what an input says of named sizes.
+    pub fn bind(&mut self, ty: &TensorType, array: &Array) -> Result<()> {
+        for (dim, size) in ty.shape.iter().zip(array.shape()) {
+            if let Dim::Symbol(symbol) = dim {
+                self.0.entry(symbol.clone()).or_insert(*size);
+            }
+        }
+        self.check(ty, array)
+    }
+
+    fn of(&self, dim: &Dim) -> Option<usize> {
+        match dim {
+            Dim::Fixed(n) => Some(*n),
+            Dim::Symbol(symbol) => self.0.get(symbol).copied(),
+            Dim::Affine { times, symbol, plus } => {
+                let scaled = i64::try_from(self.0.get(symbol)?.checked_mul(*times)?).ok()?;
+                usize::try_from(scaled.checked_add(*plus)?).ok()
+            }
+        }
+    }
+
+    /// Fails where an array is not of that type.
+    pub fn check(&self, ty: &TensorType, array: &Array) -> Result<()> {
+        let shape: Option<Vec<usize>> = ty.shape.iter().map(|dim| self.of(dim)).collect();
+        if array.holds(ty.dtype) && shape.as_deref() == Some(array.shape()) {
+            return Ok(());
+        }
+        let shape = shape.map(|shape| format!(" {shape:?}")).unwrap_or_default();
+        Err(Error::bad_input(format!("has the shape {:?}, not that of {ty}{shape}", array.shape())))
+    }
+}
