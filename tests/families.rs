@@ -21,7 +21,7 @@ const BOUND: f64 = 1e-4;
 const REFUSED: &[(&str, &str)] = &[];
 
 /// Every folder with a golden file, as `family/head`.
-fn fixtures() -> Vec<(String, PathBuf)> {
+pub fn fixtures() -> Vec<(String, PathBuf)> {
     let inside = |path: &Path| {
         let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| path.is_dir()).collect::<Vec<_>>()

@@ -71,7 +71,7 @@ fn ranges() -> Ranges {
 
 #[test]
 fn half_keeps_norms_and_outputs_in_full_precision() {
-    check("half", &after(&[&FuseQkv, &Half(DType::F16)]));
+    check("half", &after(&[&FuseQkv, &Half::to(DType::F16)]));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn browsers_get_plain_attention_and_8_bits_of_onnx_runtime() {
 
 #[test]
 fn tensorrt_gets_half_precision_and_a_boolean_mask() {
-    check("tensorrt-rtx-sm75.fp16", &lowered(&[&FuseQkv, &Half(DType::F16)], "tensorrt-rtx:sm75"));
+    check("tensorrt-rtx-sm75.fp16", &lowered(&[&FuseQkv, &Half::to(DType::F16)], "tensorrt-rtx:sm75"));
 }
 
 #[test]

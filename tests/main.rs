@@ -21,6 +21,7 @@ mod calibrated;
 mod compile;
 mod corpus;
 mod eval;
+mod evaluate;
 mod families;
 mod graphs;
 mod main_job;

@@ -148,7 +148,7 @@ fn scores_by_distance_and_segment_leave_attention_fused() {
     b.output("y", y).unwrap();
 
     let target: Target = "tensorrt-rtx:sm75".parse().unwrap();
-    let half = Manager::default().run(&verify(b.finish()).unwrap(), &Half(DType::F16)).unwrap();
+    let half = Manager::default().run(&verify(b.finish()).unwrap(), &Half::to(DType::F16)).unwrap();
     let place = place();
     let onnx = place.path().join("model.onnx");
     onnx::write(&lower(&half, &target).unwrap(), &onnx, &|_| {}).unwrap();

@@ -30,7 +30,7 @@ pub use drop_layers::DropLayers;
 pub use first_token::FirstToken;
 pub use fuse_qkv::FuseQkv;
 pub use group_neurons::GroupNeurons;
-pub use half::Half;
+pub use half::{Half, Magnitudes, Wide};
 pub use prune_channels::{Cut, Prunable, PruneChannels};
 pub use quantize::{ActivationType, QuantizeDynamic, QuantizeEmbeddings, QuantizeStatic, QuantizeWeights};
 pub use replace_weights::ReplaceWeights;
@@ -168,7 +168,7 @@ mod tests {
         let text = "graph \"g\" { input %x: f32[b] %y: f32[b] = Tanh(%x) output %y }";
         let graph = verify(text::parse(text).unwrap()).unwrap();
         let mut manager = Manager { dump_after: Some("half".to_owned()), ..Manager::default() };
-        let after = manager.run(&graph, &Half(crate::ir::DType::F16)).unwrap();
+        let after = manager.run(&graph, &Half::to(crate::ir::DType::F16)).unwrap();
         manager.run(&after, &FuseQkv).unwrap();
         assert_eq!(manager.dump, Some(after.to_string()));
     }
@@ -192,7 +192,7 @@ mod tests {
             &fixed,
             &QuantizeWeights { blocks: None, keep: &[] },
             &QuantizeEmbeddings { keep: &[] },
-            &Half(crate::ir::DType::F16),
+            &Half::to(crate::ir::DType::F16),
             &Stored(crate::ir::DType::F16),
         ];
         assert_eq!(all.map(Pass::name), NAMES);

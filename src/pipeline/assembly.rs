@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::calibrator::Seen;
+use super::formats::computes_in_half;
 use super::kept;
 use super::memo::{self, Memo, Step};
 use super::merge::write_json;
@@ -19,14 +20,15 @@ use crate::bundle::{
 };
 use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
-use crate::ir::{Graph, ValueId};
+use crate::ir::{DType, Graph, ValueId};
 use crate::output::Stage;
-use crate::passes::{Manager, Ran};
+use crate::passes::{Half, Manager, Pass, Ran};
 use crate::prune::{self, Sparsity};
 use crate::recipe::EngineSpec;
 use crate::runtime::{Classes, Runtime};
 use crate::shapes::Shapes;
 use crate::task::Task;
+use crate::verify::Verified;
 use crate::vocabulary::CutReport;
 
 /// An engine of the bundle while it is made.
@@ -133,6 +135,11 @@ impl<'a> Assembly<'a> {
             self.calibrator.recall(seen);
         }
         let mut entry = written.entry;
+        for line in
+            entry.passes.iter().filter(|pass| pass.name == Half::to(DType::F16).name()).flat_map(|pass| &pass.left)
+        {
+            self.observer.warn(&format!("{name}: {line}"));
+        }
         let mut plan = String::new();
         if spec.target.wants_plan() {
             let before = self.compile_plan(spec, &onnx, max_length, &mut entry)?;
@@ -146,7 +153,8 @@ impl<'a> Assembly<'a> {
 
     /// All that an engine's file follows from.
     fn follows_from(&self, spec: &EngineSpec, name: &str) -> Result<impl Serialize> {
-        let fitted = spec.precision.is_fitted().then(|| self.calibrator.identity()).transpose()?;
+        let reads_texts = spec.precision.is_fitted() || computes_in_half(&spec.target, spec.precision);
+        let fitted = reads_texts.then(|| self.calibrator.identity()).transpose()?;
         let keep: Vec<String> = spec.keep.iter().map(ToString::to_string).collect();
         let pattern = self.pattern().map(|pattern| pattern.to_string());
         Ok((
@@ -170,9 +178,8 @@ impl<'a> Assembly<'a> {
         Ok(self.fingerprint.get_or_init(|| found).clone())
     }
 
-    /// Writes the ONNX file of an engine.
-    fn write(&self, spec: &EngineSpec, name: &str, onnx: &Path) -> Result<Written> {
-        let mut manager = Manager::default();
+    /// The graph of an engine, lowered for its target.
+    pub fn graph(&self, spec: &EngineSpec, manager: &mut Manager) -> Result<Verified<Graph>> {
         let scheme = Scheme {
             target: &spec.target,
             precision: spec.precision,
@@ -181,7 +188,13 @@ impl<'a> Assembly<'a> {
             keep_order: self.pattern().is_some(),
             range: spec.range(),
         };
-        let graph = compile(&self.model.graph, &scheme, &mut manager)?;
+        compile(&self.model.graph, &scheme, manager)
+    }
+
+    /// Writes the ONNX file of an engine.
+    fn write(&self, spec: &EngineSpec, name: &str, onnx: &Path) -> Result<Written> {
+        let mut manager = Manager::default();
+        let graph = self.graph(spec, &mut manager)?;
         let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
         self.observer.begin(name, Some(total));
         let metadata = hints(&spec.target, spec.precision).metadata();

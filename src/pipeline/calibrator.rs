@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::memo::{self, Memo, Step};
@@ -154,6 +155,15 @@ impl<'a> Calibrator<'a> {
         }
     }
 
+    /// Says that half precision is built without a look at its range.
+    pub(super) fn warn_of_unknown_ranges(&self) {
+        self.observer.warn(&format!(
+            "{} does not say how large the values inside the model become: no layer of half precision is kept in FP32 for \
+             its range; calibrate with texts to know",
+            self.name
+        ));
+    }
+
     /// Looks, unless another build did.
     fn look_once(&self, memo: &Memo, graph: &Verified<Graph>, inputs: &[Named], scratch: &Path) -> Result<Calibration> {
         let file = scratch.join("seen.kcal");
@@ -202,6 +212,19 @@ impl<'a> Calibrator<'a> {
             Source::Inputs(inputs, _) => Some(inputs),
             Source::Saved(_) => None,
         }
+    }
+
+    /// What `find` finds of `graph` on the texts, or found before; `kind` says what it is.
+    pub(super) fn once<V: Serialize + DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        graph: &Verified<Graph>,
+        find: impl FnOnce() -> Result<V>,
+    ) -> Result<V> {
+        let (Some(memo), Source::Inputs(inputs, scratch)) = (self.memo, &self.source) else { return find() };
+        let from = || Ok((graph.fingerprint()?, memo::inputs_digest(inputs)));
+        let step = Step { kind, name: &self.name, into: scratch };
+        memo.made(step, from, || Ok((find()?, Vec::new()))).map(|(found, _)| found)
     }
 
     /// How ranges are found that are fixed in the engine.

@@ -1,7 +1,9 @@
 //! The passes of a number format, which depend on what the target makes of it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
+use super::rounding::beyond_half;
 use super::{Calibrator, Scheme};
 use crate::calibrate::{Calibration, Estimator, Ranges};
 use crate::error::{Error, Result};
@@ -9,7 +11,7 @@ use crate::ir::weight::{Blocks, Int8Range};
 use crate::ir::{DType, Dim, Graph, Node, Op, Role};
 use crate::passes::{
     ActivationType, GroupNeurons, Half, Manager, QuantizeDynamic, QuantizeEmbeddings, QuantizeStatic, QuantizeWeights,
-    Smooth, Stored,
+    Smooth, Stored, Wide,
 };
 use crate::precision::Precision;
 use crate::runtime::Hints;
@@ -30,8 +32,8 @@ pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Mana
             );
         }
         Precision::Fp32 => return Ok(graph.clone()),
-        Precision::Fp16 => return narrowed(graph, scheme.target, DType::F16, manager),
-        Precision::Bf16 => return narrowed(graph, scheme.target, DType::BF16, manager),
+        Precision::Fp16 => return narrowed(graph, scheme, DType::F16, manager),
+        Precision::Bf16 => return narrowed(graph, scheme, DType::BF16, manager),
         Precision::Int8Weights => lighter(graph, scheme, 8, manager)?,
         Precision::Int4 => lighter(graph, scheme, 4, manager)?,
         Precision::Int8 | Precision::Int8Fast if can.dynamic_quant != DynamicQuantForm::None => {
@@ -40,7 +42,7 @@ pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Mana
         Precision::Int8 | Precision::Int8Fast | Precision::Int8Static => fixed(graph, scheme, manager)?,
     };
     match can.fp16 {
-        HalfForm::Computed => manager.run(&graph, &Half(DType::F16)),
+        HalfForm::Computed => computed(&graph, scheme, DType::F16, &[], manager),
         _ => manager.run(&graph, &QuantizeEmbeddings { keep: scheme.keep }),
     }
 }
@@ -82,10 +84,10 @@ fn check_keep(graph: &Graph, keep: &[Role]) -> Result<()> {
 }
 
 /// Floats of 16 bits.
-fn narrowed(graph: &Verified<Graph>, target: &Target, to: DType, manager: &mut Manager) -> Result<Verified<Graph>> {
-    let can = target.capabilities();
+fn narrowed(graph: &Verified<Graph>, scheme: &Scheme, to: DType, manager: &mut Manager) -> Result<Verified<Graph>> {
+    let (target, can) = (scheme.target, scheme.target.capabilities());
     match if to == DType::BF16 { can.bf16 } else { can.fp16 } {
-        HalfForm::Computed => manager.run(graph, &Half(to)),
+        HalfForm::Computed => computed(graph, scheme, to, scheme.keep, manager),
         HalfForm::Stored => manager.run(graph, &Stored(to)),
         HalfForm::Hinted => {
             no_shared_bias(graph, target)?;
@@ -95,6 +97,32 @@ fn narrowed(graph: &Verified<Graph>, target: &Target, to: DType, manager: &mut M
         HalfForm::None => Err(Error::unsupported(format!("{target} has no kernels for {to}"))
             .hint("use fp16 for it; of all targets, openvino computes in bf16")),
     }
+}
+
+/// Floats of 16 bits in which the target computes, but for the layers in `keep` and those that leave their range on the
+/// calibration texts. BF16 has the range of 32 bits.
+fn computed(
+    graph: &Verified<Graph>,
+    scheme: &Scheme,
+    to: DType,
+    keep: &[Role],
+    manager: &mut Manager,
+) -> Result<Verified<Graph>> {
+    let mut wide = match to {
+        DType::F16 => beyond_half(graph, scheme.target, scheme.calibrator)?,
+        _ => BTreeMap::new(),
+    };
+    let layers = graph.nodes().filter(|(_, node)| matches!(node.op, Op::Linear | Op::Embed));
+    for (_, node) in layers.filter(|(_, node)| Role::is_in(node.role, keep)) {
+        wide.entry(graph.node_name(node).to_owned()).or_insert(Wide::Kept);
+    }
+    manager.run(graph, &Half { to, wide: &wide, wide_products: scheme.target.capabilities().fp32_gemm })
+}
+
+/// Whether an engine is computed in half precision, in which values overflow: it follows from the calibration texts,
+/// and is checked in its own arithmetic.
+pub(super) fn computes_in_half(target: &Target, precision: Precision) -> bool {
+    precision != Precision::Fp32 && precision != Precision::Bf16 && target.capabilities().fp16 == HalfForm::Computed
 }
 
 /// OpenVINO 2025.4 writes outside its memory where it fuses attention in BF16 and one bias serves all heads.

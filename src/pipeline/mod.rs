@@ -15,6 +15,7 @@ mod memo;
 mod merge;
 mod plans;
 mod pruned;
+mod rounding;
 mod stored;
 mod tensorrt;
 mod timed;
@@ -51,6 +52,7 @@ pub use formats::{check_reduced, hints, nothing_saturates, saturates, supports};
 use memo::Memo;
 pub use merge::{MergeRequest, merge};
 pub use plans::{CompileRequest, Compiled, Plan, compile_plans, read_plans};
+pub use rounding::{MARGIN, open_evaluator, open_rounded};
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob, TensorRtOptions};
