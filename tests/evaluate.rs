@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::common::{copied, place};
+use crate::common::{copied, kilnc, place};
 use crate::families::fixtures;
 use kilnc::eval::{Golden, Parity};
 use kilnc::evaluate::{Arithmetic, Evaluator, Floats, Int8Sums};
@@ -285,4 +285,60 @@ fn a_model_in_range_is_narrowed_whole() {
         };
         assert_eq!(text(Some(&calibrator)), text(None), "{name}");
     }
+}
+
+#[test]
+fn a_user_is_told_of_layers_beyond_half_precision() {
+    let (checkpoint, place) = (overflowing(), place());
+    let out = place.path().join("model.onnx");
+    let texts = place.path().join("texts.jsonl");
+    std::fs::write(&texts, "{\"text\": \"a mail server\"}\n").unwrap();
+    let export = |target: &str, more: &[&std::ffi::OsStr]| {
+        let mut arguments =
+            arguments!["export", checkpoint.path(), "--target", target, "--precision", "fp16", "-o", out].to_vec();
+        arguments.extend(more.iter().map(|argument| argument.into()));
+        kilnc(arguments)
+    };
+    let layer = "warning: bert.encoder.layer.0.output.dense: ";
+    let said = export("tensorrt-rtx:sm80", &["--calibration".as_ref(), texts.as_ref()]).expect(0).stderr;
+    assert!(said.contains(&format!("{layer}it stays in f32, its values reach ")), "{said}");
+    let said = export("tensorrt-rtx:sm75", &[]).expect(0).stderr;
+    assert!(said.contains(&format!("{layer}its products are scaled by a power of two")), "{said}");
+    // Weights are stored in half precision there, and nothing is computed in it.
+    let said = export("web", &[]).expect(0).stderr;
+    assert!(!said.contains("warning"), "{said}");
+    std::fs::remove_file(checkpoint.path().join("tokenizer.json")).unwrap();
+    let said = export("tensorrt-rtx:sm80", &[]).expect(0).stderr;
+    assert!(said.contains("warning: no text can be tokenized, so no layer is kept in FP32 for the range"), "{said}");
+}
+
+#[test]
+fn a_build_names_the_layers_that_it_keeps_in_fp32() {
+    let (checkpoint, place) = (overflowing(), place());
+    let out = place.path().join("out.kiln");
+    let said =
+        kilnc(arguments!["build", checkpoint.path(), "--target", "tensorrt-rtx:sm75", "--quantize", "fp16", "-o", out]);
+    assert!(
+        said.stderr.contains(
+            "warning: tensorrt-rtx-sm75-fp16: bert.encoder.layer.0.output.dense: its products are scaled by a power of two"
+        ),
+        "{}",
+        said.stderr
+    );
+}
+
+/// Layers that a recipe keeps are in FP32 where the target computes in half precision.
+#[test]
+fn layers_are_kept_in_fp32_by_their_roles() {
+    let model = load(&crate::common::fixture("answers/bert/seqcls"));
+    let keep = ["ffn-out/0".parse().unwrap(), "embedding".parse().unwrap()];
+    let target: Target = "tensorrt".parse().unwrap();
+    let mut manager = Manager::default();
+    let scheme = Scheme { keep: &keep, ..Scheme::new(&target, Precision::Fp16) };
+    let graph = pipeline::compile(&model.graph, &scheme, &mut manager).unwrap();
+    let left = &manager.ran.iter().find(|ran| ran.name == "half").unwrap().report.left;
+    assert!(left.contains(&"bert.encoder.layer.0.output.dense: it is kept in f32".to_owned()), "{left:?}");
+    let wide = |name: &str| graph.value(graph.find(name).unwrap()).ty.dtype.to_string();
+    assert_eq!(wide("bert.encoder.layer.0.output.dense"), "f32");
+    assert_eq!(wide("bert.encoder.layer.1.output.dense"), "f16");
 }

@@ -12,7 +12,7 @@ use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::ir::weight::Int8Range;
 use crate::output::Stage;
-use crate::passes::{self, Manager};
+use crate::passes::{self, Half, Manager};
 use crate::pipeline::{self, Calibrator, Fitting, Given, Keepsake, Model, Observer, Scheme, Unmerged};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
@@ -89,7 +89,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     };
     pipeline::warnings(&model).iter().for_each(|line| screen.warn(line));
     let calibrator = match args.adapter_as_input {
-        false => calibrator(&model, &spec, args.precision, stage.dir(), screen)?,
+        false => calibrator(&model, &spec, (&args.target, args.precision), stage.dir(), screen)?,
         true if spec == Spec::default() => None,
         true => {
             return Err(Error::unsupported("a base that takes adapters as inputs is fitted to no texts")
@@ -100,6 +100,8 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     let range = Int8Range::reduced(args.calibration.reduce_range);
     let scheme = Scheme { calibrator: calibrator.as_ref(), range, ..Scheme::new(&args.target, args.precision) };
     let graph = pipeline::compile(&model.graph, &scheme, &mut manager)?;
+    let half = manager.ran.iter().filter(|ran| ran.name == Half::NAME);
+    half.flat_map(|ran| &ran.report.left).for_each(|line| screen.warn(line));
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));
     if let Some(text) = &manager.dump {
         screen.note(text);
@@ -156,15 +158,16 @@ fn write_adapter(given: &Given, stage: &Stage, output: &Path) -> Result<Exported
     Ok(ExportedAdapter { file: output.with_file_name(name), bytes, inputs: given.tensors.len() })
 }
 
-/// What 8-bit layers are fitted to. Fails where something is given and there are no such layers.
+/// What 8-bit layers are fitted to, and on what the range of half precision is looked at. Fails where something is given
+/// and there is neither.
 fn calibrator<'a>(
     model: &Model,
     spec: &Spec,
-    precision: Precision,
+    (target, precision): (&Target, Precision),
     scratch: &Path,
     screen: &'a Screen,
 ) -> Result<Option<Calibrator<'a>>> {
-    if !precision.is_fitted() {
+    if !precision.is_fitted() && !pipeline::computes_in_half(target, precision) {
         return match *spec == Spec::default() {
             true => Ok(None),
             false => Err(Error::bad_input(format!("{precision} is fitted to no texts"))
@@ -174,7 +177,14 @@ fn calibrator<'a>(
     }
     let fitting = Fitting::read(spec, &Classes::default(), screen)?;
     let recipe = Recipe::default();
-    let encoder = fitting.needs_tokenizer().then(|| pipeline::encoder(&recipe, model)).transpose()?;
+    let encoder = match fitting.needs_tokenizer().then(|| pipeline::encoder(&recipe, model)).transpose() {
+        Err(e) if !precision.is_fitted() && *spec == Spec::default() => {
+            let why = "no text can be tokenized, so no layer is kept in FP32 for the range of its values";
+            screen.warn(&format!("{why}: {}", e.message()));
+            return Ok(None);
+        }
+        encoder => encoder?,
+    };
     let max_length = pipeline::max_length(&recipe, model)?;
     fitting.calibrator(model, encoder.as_ref(), max_length, scratch, screen).map(Some)
 }

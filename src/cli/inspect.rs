@@ -12,6 +12,7 @@ use crate::bundle::{self, BenchEntry, BenchedPoint, Bundle, LicenceEntry, Manife
 use crate::calibrate;
 use crate::checkpoint::{Checkpoint, read_weights};
 use crate::error::{Error, Result, printable, printable_sentence};
+use crate::passes::Half;
 use crate::pipeline;
 use crate::runtime::Reading;
 
@@ -173,6 +174,9 @@ fn describe_bundle(manifest: &Manifest) -> String {
         );
         for pass in &engine.passes {
             out += &format!("           {}: {} changed, {} left\n", pass.name, pass.changed, pass.left.len());
+            if pass.name == Half::NAME {
+                pass.left.iter().for_each(|line| out += &format!("             {}\n", printable_sentence(line)));
+            }
         }
         if let Some(library) = &engine.compiled_by {
             let on = engine.compiled_on.as_ref().map(|gpu| format!(" on {gpu}")).unwrap_or_default();

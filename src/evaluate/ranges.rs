@@ -69,7 +69,7 @@ pub fn ranges<'a>(
             }
             let below = masked.contains(&seen.id).then(|| lowest(seen.ty.dtype) / 2.0);
             if let Some(range) = found.get_mut(place) {
-                range.add(x.iter().copied().filter(|x| below.is_none_or(|below| !(*x <= below))));
+                range.add(x.iter().copied().filter(|x| below.is_none_or(|below| x.is_nan() || *x > below)));
             }
             Ok(())
         })?;

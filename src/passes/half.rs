@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use half::{bf16, f16};
+
 use super::{Pass, Report};
 use crate::error::{Error, Result};
 use crate::ir::{Action, DType, Graph, Node, Op, Rewriter, ValueId, Weight, retype};
@@ -47,6 +49,9 @@ pub struct Half<'a> {
 static NONE: BTreeMap<String, Wide> = BTreeMap::new();
 
 impl Half<'static> {
+    /// The name of the pass.
+    pub const NAME: &'static str = "half";
+
     /// The pass for a model whose values all fit.
     pub fn to(to: DType) -> Half<'static> {
         Half { to, wide: &NONE, wide_products: true }
@@ -55,7 +60,7 @@ impl Half<'static> {
 
 impl Pass for Half<'_> {
     fn name(&self) -> &'static str {
-        "half"
+        Half::NAME
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
@@ -152,7 +157,8 @@ fn unmet(why: Wide, to: DType) -> String {
 
 fn reach(found: Magnitudes, to: DType) -> String {
     let most = found.inside.max(found.reads);
-    format!("its values reach {most:.0} and {to} is to hold {:.0}", found.limit)
+    let largest = if to == DType::F16 { f16::MAX.to_f32() } else { bf16::MAX.to_f32() };
+    format!("its values reach {most:.0}, over the limit of {:.0} ({to} ends at {largest:.0})", found.limit)
 }
 
 struct Narrowing {
@@ -364,7 +370,10 @@ mod tests {
         let wide =
             BTreeMap::from([("large".to_owned(), beyond(1.0, 158_435.0)), ("norm".to_owned(), beyond(158_435.0, 2.0))]);
         let (after, left) = run(&Half { to: DType::F16, wide: &wide, wide_products: true }, LARGE);
-        assert_eq!(left, ["large: it stays in f32, its values reach 158435 and f16 is to hold 32752"]);
+        assert_eq!(
+            left,
+            ["large: it stays in f32, its values reach 158435, over the limit of 32752 (f16 ends at 65504)"]
+        );
         assert_eq!(
             after,
             r#"graph "g" {
@@ -394,8 +403,8 @@ mod tests {
         assert_eq!(
             left,
             [
-                "large: its products are scaled by a power of two and what it gives is f32, its values reach 158435 and f16 \
-              is to hold 32752"
+                "large: its products are scaled by a power of two and what it gives is f32, its values reach 158435, over \
+              the limit of 32752 (f16 ends at 65504)"
             ]
         );
         let scaled = r#"

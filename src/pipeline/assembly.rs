@@ -23,7 +23,7 @@ use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
 use crate::ir::{DType, Graph, ValueId};
 use crate::output::Stage;
-use crate::passes::{Half, Manager, Pass, Ran};
+use crate::passes::{Half, Manager, Ran};
 use crate::prune::{self, Sparsity};
 use crate::recipe::EngineSpec;
 use crate::runtime::{Classes, Runtime};
@@ -136,9 +136,7 @@ impl<'a> Assembly<'a> {
             self.calibrator.recall(seen);
         }
         let mut entry = written.entry;
-        for line in
-            entry.passes.iter().filter(|pass| pass.name == Half::to(DType::F16).name()).flat_map(|pass| &pass.left)
-        {
+        for line in entry.passes.iter().filter(|pass| pass.name == Half::NAME).flat_map(|pass| &pass.left) {
             self.observer.warn(&format!("{name}: {line}"));
         }
         let mut plan = String::new();

@@ -121,7 +121,7 @@ fn computed(
 
 /// Whether an engine is computed in half precision, in which values overflow: it follows from the calibration texts,
 /// and is checked in its own arithmetic.
-pub(super) fn computes_in_half(target: &Target, precision: Precision) -> bool {
+pub fn computes_in_half(target: &Target, precision: Precision) -> bool {
     precision != Precision::Fp32 && precision != Precision::Bf16 && target.capabilities().fp16 == HalfForm::Computed
 }
 

@@ -52,7 +52,7 @@ use assembly::{Assembly, Cut};
 pub use calibrator::{Calibrator, Keepsake};
 pub use cut::{CutModel, cut_vocabulary};
 pub use fitting::Fitting;
-pub use formats::{check_reduced, hints, nothing_saturates, saturates, supports};
+pub use formats::{check_reduced, computes_in_half, hints, nothing_saturates, saturates, supports};
 use memo::Memo;
 pub use merge::{MergeRequest, merge};
 pub use plans::{CompileRequest, Compiled, Plan, compile_plans, read_plans};
