@@ -21,7 +21,7 @@ use crate::bundle::{
 };
 use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
-use crate::ir::{DType, Graph, ValueId};
+use crate::ir::{Graph, ValueId};
 use crate::output::Stage;
 use crate::passes::{Half, Manager, Ran};
 use crate::prune::{self, Sparsity};
