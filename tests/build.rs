@@ -78,6 +78,10 @@ fn without_saved() -> tempfile::TempDir {
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let changes = file.tensors().into_iter().filter(|(name, _)| name.contains(".lora_"));
     fs::write(&path, safetensors::serialize(changes, None).unwrap()).unwrap();
+    let path = copy.path().join("adapter_config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["modules_to_save"] = Value::Null;
+    fs::write(&path, config.to_string()).unwrap();
     copy
 }
 

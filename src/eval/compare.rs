@@ -31,8 +31,8 @@ impl TextOutput {
 }
 
 /// What a run gave for each of its texts: outputs `[batch, …]`, of which `attention_mask [batch, tokens]` says which
-/// tokens are real. An output `[batch, tokens]` is one row of its text, `[batch, tokens, n]` a row for each token, any
-/// other `[batch, n]` one row.
+/// tokens are real. An output `[batch, tokens, n]` has a row for each token; `[batch, n]` is one row of its text, and has a
+/// number for each token where it says where an answer starts or ends.
 ///
 /// Fails where an output holds no floats, or is not of the batch.
 pub fn per_text(inputs: &Named, outputs: &Named) -> Result<Vec<Vec<TextOutput>>> {
@@ -57,8 +57,8 @@ fn of_text(name: &str, tensor: &Tensor, mask: Option<&Tensor>, text: usize) -> R
         Some(mask.get(text * length..(text + 1) * length)?.iter().map(|m| *m != 0).collect())
     };
     let per_token = mask.filter(|mask| match shape.as_slice() {
-        // A classifier can have as many labels as a text has tokens.
-        [_, _] => shape == &mask.shape && name != LOGITS,
+        // What belongs to a text can be as long as the text has tokens, by chance.
+        [_, _] => shape == &mask.shape && PLACES.contains(&name),
         _ => shape.starts_with(&mask.shape),
     });
     let values = match per_token.and_then(real) {
@@ -85,8 +85,11 @@ impl TextOutput {
     }
 }
 
-/// The output of classifiers, `[batch, classes]`, and of taggers, `[batch, tokens, classes]`.
+/// The end of the names of outputs whose rows say something by their largest number: logits of classes, tokens or places.
 const LOGITS: &str = "logits";
+
+/// Outputs `[batch, tokens]`: where an answer starts and ends.
+const PLACES: [&str; 2] = ["start_logits", "end_logits"];
 
 /// How far one output of an engine is from the reference's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,7 +159,7 @@ pub fn answer(outputs: &[TextOutput]) -> Option<&TextOutput> {
     outputs.iter().find(|output| output.name == "sentence_embedding").or(outputs.first())
 }
 
-/// Whether the rows of an output say something by their largest number: logits of classes, tokens, or places.
+/// Whether the rows of an output say something by their largest number.
 fn says(output: &str) -> bool {
     output.ends_with(LOGITS)
 }
@@ -204,9 +207,10 @@ mod tests {
     }
 
     #[test]
-    fn labels_as_many_as_tokens_are_labels() {
-        let texts = per_text(&ids([1, 3], &[1, 1, 0]), &vec![output("logits", &[1, 3])]).unwrap();
-        assert_eq!(texts[0][0].values, [0.0, 1.0, 2.0]);
+    fn numbers_of_a_text_as_many_as_its_tokens_are_all_there() {
+        let outputs = vec![output("logits", &[1, 3]), output("sentence_embedding", &[1, 3])];
+        let texts = per_text(&ids([1, 3], &[1, 1, 0]), &outputs).unwrap();
+        assert!(texts[0].iter().all(|output| output.values == [0.0, 1.0, 2.0]));
     }
 
     #[test]

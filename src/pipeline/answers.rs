@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::assembly::{Assembly, Made, remove};
-use super::compared::{Candidate, Reference, Workload};
+use super::compared::{Candidate, Reference, RunBy, Workload};
 use super::fitting::{BUILT_IN, Fitting, probes};
+use super::formats::computes_in_half;
 use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits, tokenizer};
 use crate::answer;
 use crate::back::onnx;
@@ -15,7 +16,7 @@ use crate::eval::{Example, Gate, Golden, read_examples};
 use crate::passes::Manager;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
-use crate::runtime::{self, Classes, Options, Runtime, TextEncoder};
+use crate::runtime::{self, Classes, Runtime, TextEncoder};
 use crate::target::Target;
 use crate::task::Task;
 
@@ -144,18 +145,23 @@ impl Judge {
         assembly: &Assembly,
     ) -> Result<Vec<GateEntry>> {
         let mut gates = Vec::new();
-        // A plan needs its GPU, and a page its browser. The ONNX file runs the same operations on the CPU.
+        // A plan needs its GPU, and a page its browser. Their ONNX file runs the same operations on the CPU, where ONNX
+        // Runtime computes half precision in 32 bits; so what a GPU rounds and overflows, the evaluator does.
+        let graph = || assembly.graph(&made.spec, &mut Manager::default());
+        let in_half = computes_in_half(&made.spec.target, made.entry.precision);
         let (runtime, ran_by) = match made.entry.runtime {
-            plans if plans.runs_plans() => (Runtime::Ort, format!("the plan's ONNX on {}", Runtime::Ort)),
-            Runtime::Web => (Runtime::Ort, format!("the same file on {}", Runtime::Ort)),
-            runtime => (runtime, runtime.to_string()),
+            _ if in_half => (None, "kilnc's evaluator, every value rounded as on the GPU".to_owned()),
+            plans if plans.runs_plans() => (Some(Runtime::Ort), format!("the plan's ONNX on {}", Runtime::Ort)),
+            Runtime::Web => (Some(Runtime::Ort), format!("the same file on {}", Runtime::Ort)),
+            runtime => (Some(runtime), runtime.to_string()),
         };
-        if let Err(e) = runtime::available(runtime) {
+        if let Some(Err(e)) = runtime.map(runtime::available) {
             assembly.observer.advance(workload.steps() as u64);
             return self.unchecked(made, reference.name(), e);
         }
+        let run_by = runtime.map_or(RunBy::Evaluator(&graph), RunBy::Runtime);
         if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
-            let mut engine = runtime::open_apart(runtime, &made.onnx, Options::default(), &[])?;
+            let mut engine = run_by.open(&made.onnx)?;
             let parity = golden.compare_answers(&mut *engine, self.classes.reading)?;
             gates.push(GateEntry {
                 against: "golden".to_owned(),
@@ -168,7 +174,7 @@ impl Judge {
             });
         }
         let (name, onnx, batch) = (made.entry.name.as_str(), made.onnx.as_path(), made.entry.batch());
-        let candidate = Candidate { name, onnx, runtime, batch };
+        let candidate = Candidate { name, onnx, run_by, batch };
         let itself = made.onnx == reference.onnx();
         let compared =
             workload.compare(reference, &candidate, assembly.memo, assembly.stage.dir(), assembly.observer)?;

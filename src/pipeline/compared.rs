@@ -10,10 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Observer;
 use super::memo::{self, Memo, Step};
+use super::rounding::open_rounded;
 use crate::bundle::Accuracy;
 use crate::error::{Error, Result};
 use crate::eval::{Comparison, Example, OutputParity, PROBES, Score, TextOutput, Truth, answer, per_text};
+use crate::ir::Graph;
 use crate::runtime::{self, Classes, Engine, Named, Options, Runtime, TextEncoder};
+use crate::verify::Verified;
 
 /// Most bytes of the reference's outputs that are kept from one engine to the next.
 const KEPT: usize = 256 << 20;
@@ -40,9 +43,34 @@ pub(super) struct Candidate<'a> {
     /// Its ONNX file.
     pub onnx: &'a Path,
     /// What runs it here.
-    pub runtime: Runtime,
+    pub run_by: RunBy<'a>,
     /// How many texts it is given at once.
     pub batch: usize,
+}
+
+/// What runs an engine while it is compared.
+pub(super) enum RunBy<'a> {
+    /// Its ONNX file, by a runtime.
+    Runtime(Runtime),
+    /// The graph of that file, which the function builds, by the evaluator in the arithmetic of its target.
+    Evaluator(&'a dyn Fn() -> Result<Verified<Graph>>),
+}
+
+impl RunBy<'_> {
+    /// Opens the engine of that file.
+    pub fn open(&self, onnx: &Path) -> Result<Box<dyn Engine>> {
+        match self {
+            RunBy::Runtime(runtime) => runtime::open_apart(*runtime, onnx, Options::default(), &[]),
+            RunBy::Evaluator(graph) => open_rounded(&graph()?),
+        }
+    }
+
+    fn identity(&self) -> Result<String> {
+        match self {
+            RunBy::Runtime(runtime) => Ok(format!("{runtime} {}", runtime::available(*runtime)?)),
+            RunBy::Evaluator(_) => Ok("evaluator".to_owned()),
+        }
+    }
 }
 
 /// What a comparison found.
@@ -114,13 +142,11 @@ impl<'a> Workload<'a> {
         observer: &dyn Observer,
     ) -> Result<Compared> {
         let step = Step { kind: "comparison", name: candidate.name, into };
-        let of = |onnx: &Path, runtime| -> Result<_> {
-            Ok((memo::model_digests(onnx)?, runtime, runtime::available(runtime)?))
-        };
-        let (onnx, runtime) = (reference.onnx, reference.runtime);
+        let of = |onnx: &Path, run_by: &RunBy| -> Result<_> { Ok((memo::model_digests(onnx)?, run_by.identity()?)) };
+        let (onnx, runtime) = (reference.onnx, RunBy::Runtime(reference.runtime));
         let from = || {
-            let candidate_is = (of(candidate.onnx, candidate.runtime)?, candidate.batch);
-            Ok((of(onnx, runtime)?, candidate_is, self.identity()))
+            let candidate_is = (of(candidate.onnx, &candidate.run_by)?, candidate.batch);
+            Ok((of(onnx, &runtime)?, candidate_is, self.identity()))
         };
         let make = || Ok((self.compare_now(reference, candidate, observer)?, Vec::new()));
         let (compared, before) = memo.made(step, from, make)?;
@@ -136,7 +162,7 @@ impl<'a> Workload<'a> {
         candidate: &Candidate,
         observer: &dyn Observer,
     ) -> Result<Compared> {
-        let mut engine = runtime::open_apart(candidate.runtime, candidate.onnx, Options::default(), &[])?;
+        let mut engine = candidate.run_by.open(candidate.onnx)?;
         let mut comparison = Comparison::new(self.classes.reading);
         let mut rows = 0;
         // Only a classifier's few numbers are kept, for its accuracy.
