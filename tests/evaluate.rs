@@ -296,7 +296,7 @@ fn a_user_is_told_of_layers_beyond_half_precision() {
     let export = |target: &str, more: &[&std::ffi::OsStr]| {
         let mut arguments =
             arguments!["export", checkpoint.path(), "--target", target, "--precision", "fp16", "-o", out].to_vec();
-        arguments.extend(more.iter().map(|argument| argument.into()));
+        arguments.extend(more.iter().map(std::ffi::OsString::from));
         kilnc(arguments)
     };
     let layer = "warning: bert.encoder.layer.0.output.dense: ";
@@ -331,7 +331,7 @@ fn a_build_names_the_layers_that_it_keeps_in_fp32() {
 #[test]
 fn layers_are_kept_in_fp32_by_their_roles() {
     let model = load(&crate::common::fixture("answers/bert/seqcls"));
-    let keep = ["ffn-out/0".parse().unwrap(), "embedding".parse().unwrap()];
+    let keep: [kilnc::ir::Role; 2] = ["ffn-out/0".parse().unwrap(), "embedding".parse().unwrap()];
     let target: Target = "tensorrt".parse().unwrap();
     let mut manager = Manager::default();
     let scheme = Scheme { keep: &keep, ..Scheme::new(&target, Precision::Fp16) };
