@@ -215,6 +215,7 @@ fn rows_that_no_token_has_are_dropped() {
         tokenizer["added_tokens"].as_array_mut().unwrap().push(added);
     }
     std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let model = load(copy.path());
     let CutModel { cut, report, .. } = self::cut(&model, &texts(&["science <two>"]), &[]).unwrap();
     assert_eq!(report.tokens_before, 67);
     assert_eq!(cut.kept[cut.kept.len() - 3..], [64, 65, 66]);
