@@ -18,6 +18,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
 
+pub use file::check_searchable;
 pub use sentence::{Dense, ModuleKind, Pooling, SentenceModule, SentenceModules};
 pub use state::{Scope, Size, StateDict, Tensor};
 
@@ -117,6 +118,7 @@ impl Checkpoint {
     /// Opens a folder in the Hub layout: `config.json`, and `model.safetensors` or `pytorch_model.bin`, whole or in
     /// shards.
     pub fn open(dir: &Path) -> Result<Checkpoint> {
+        check_searchable(dir)?;
         if !dir.is_dir() {
             return Err(Error::bad_input(format!("{} is not a folder", dir.display()))
                 .hint("give the folder that holds config.json and model.safetensors"));

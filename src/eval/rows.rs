@@ -151,7 +151,7 @@ impl<R: Read> Lines<R> {
             let place = place(file, self.number);
             let mut bytes = Vec::new();
             let read = self.reader.by_ref().take(LONGEST + 1).read_until(b'\n', &mut bytes);
-            if read.map_err(|e| Error::bad_input(format!("{place}: {e}")))? == 0 {
+            if read.map_err(|e| Error::of_system(&place, &e))? == 0 {
                 return Ok(None);
             }
             if bytes.len() as u64 > LONGEST {
@@ -222,7 +222,7 @@ fn malformed(file: &str, line: u64, error: &csv::Error) -> Error {
         csv::ErrorKind::Io(e) if e.kind() == io::ErrorKind::FileTooLarge => {
             too_long(&place).hint("is a quotation mark left open?")
         }
-        csv::ErrorKind::Io(e) => Error::bad_input(format!("{place}: {e}")),
+        csv::ErrorKind::Io(e) => Error::of_system(&place, e),
         csv::ErrorKind::Utf8 { .. } => Error::bad_input(format!("{place}: not UTF-8")),
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             Error::bad_input(format!("{place}: {len} cells, but the first line names {expected_len} columns"))
