@@ -1,15 +1,15 @@
 //! Answers files of texts: JSON lines in, JSON lines out.
 //!
 //! A line is an object with `text`, and `text_pair` for a pair; or with `question` and `context`. What it has as `id` is
-//! given back with its answer; other fields are passed over. The answer to each line stands on a line of its own, in
+//! given back with its answer, letter by letter; other fields are passed over. The answer to each line stands on a line of its own, in
 //! the order of the texts.
 
 use std::io::{Read, Write};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
-use super::{Answered, Answerer, Watch, check};
+use super::{Answered, Answerer, Asking, check};
 use crate::checkpoint::json;
 use crate::error::{Error, Result};
 use crate::eval::Lines;
@@ -20,12 +20,8 @@ use crate::task::Task;
 const LINE: &str =
     "each line is an object such as {\"id\": 7, \"text\": \"…\"} or {\"question\": \"…\", \"context\": \"…\"}";
 
-/// Most texts that are held in memory at once, and the most bytes of them.
+/// Most texts that are held in memory at once.
 const MOST_TEXTS: usize = 4096;
-const MOST_BYTES: usize = 4 << 20;
-
-/// The same where every token has a vector.
-const MOST_TEXTS_OF_VECTORS: usize = 64;
 
 /// What was answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -40,8 +36,9 @@ pub struct Summary {
 
 #[derive(Deserialize)]
 struct Line {
-    #[serde(default)]
-    id: Option<Value>,
+    /// As it stands: another reader's numbers may have more digits than ours.
+    #[serde(default, deserialize_with = "as_it_stands")]
+    id: Option<Box<RawValue>>,
     #[serde(default)]
     text: Option<String>,
     #[serde(default, alias = "pair")]
@@ -52,10 +49,15 @@ struct Line {
     context: Option<String>,
 }
 
+/// A value that is there, `null` too.
+fn as_it_stands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(deserializer).map(Some)
+}
+
 /// A line that was read.
 struct Question {
     place: String,
-    id: Option<Value>,
+    id: Option<Box<RawValue>>,
     text: String,
     pair: Option<String>,
 }
@@ -63,7 +65,7 @@ struct Question {
 #[derive(Serialize)]
 struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a Value>,
+    id: Option<&'a RawValue>,
     #[serde(flatten)]
     answered: &'a Answered,
 }
@@ -89,9 +91,15 @@ impl Question {
             Err(what) => Err(Error::bad_input(what).at(place).hint(LINE)),
         }
     }
+}
 
+impl Asking for Question {
     fn input(&self) -> TextInput<'_> {
         TextInput { text: &self.text, pair: self.pair.as_deref() }
+    }
+
+    fn place(&self) -> Option<String> {
+        Some(self.place.clone())
     }
 }
 
@@ -121,21 +129,17 @@ pub fn answer_lines(
 ) -> Result<Summary> {
     let mut lines = Lines::of(from);
     let mut summary = Summary::default();
-    loop {
-        let questions = chunk(&mut lines, file, model.task())?;
-        if questions.is_empty() {
-            break;
-        }
-        let inputs: Vec<TextInput> = questions.iter().map(Question::input).collect();
-        let place = |number: usize| questions.get(number).map(|question| question.place.clone());
-        let answers = model.answer_watched(&inputs, &Watch { place: &place, done: &|_| advance(1) })?;
-        for (question, answered) in questions.iter().zip(&answers) {
-            write(to, &Told { id: question.id.as_ref(), answered })?;
+    let task = model.task();
+    let mut tell = |answers: Vec<(Question, Answered)>| {
+        for (question, answered) in &answers {
+            write(to, &Told { id: question.id.as_deref(), answered })?;
             summary.texts += 1;
             summary.in_windows += usize::from(answered.windows > 1);
             summary.cut += usize::from(answered.tokens_cut > 0);
         }
-    }
+        to.flush().map_err(|e| unwritten(&e))
+    };
+    model.answer_each(MOST_TEXTS, &mut || next(&mut lines, file, task), &|| advance(1), &mut tell)?;
     match summary.texts {
         0 => Err(Error::bad_input(format!("{file} holds no texts")).hint(LINE)),
         _ => Ok(summary),
@@ -149,24 +153,13 @@ fn next<R: Read>(lines: &mut Lines<R>, file: &str, task: Task) -> Result<Option<
     Ok(Some(question))
 }
 
-/// The next lines, as many as are held at once.
-fn chunk<R: Read>(lines: &mut Lines<R>, file: &str, task: Task) -> Result<Vec<Question>> {
-    let most = if task == Task::FeatureExtraction { MOST_TEXTS_OF_VECTORS } else { MOST_TEXTS };
-    let (mut questions, mut bytes) = (Vec::new(), 0);
-    while questions.len() < most
-        && bytes < MOST_BYTES
-        && let Some(question) = next(lines, file, task)?
-    {
-        bytes += question.text.len() + question.pair.as_ref().map_or(0, String::len);
-        questions.push(question);
-    }
-    Ok(questions)
+fn write(to: &mut dyn Write, told: &Told) -> Result<()> {
+    let line = serde_json::to_string(told).map_err(|e| Error::bug(format!("an answer cannot be printed: {e}")))?;
+    to.write_all(line.as_bytes()).and_then(|()| to.write_all(b"\n")).map_err(|e| unwritten(&e))
 }
 
-fn write(to: &mut dyn Write, told: &Told) -> Result<()> {
-    let failed = |e: std::io::Error| Error::bad_input(format!("writing answers: {e}"));
-    let line = serde_json::to_string(told).map_err(|e| Error::bug(format!("an answer cannot be printed: {e}")))?;
-    to.write_all(line.as_bytes()).and_then(|()| to.write_all(b"\n")).map_err(failed)
+fn unwritten(error: &std::io::Error) -> Error {
+    Error::of_system("writing answers", error)
 }
 
 #[cfg(test)]
@@ -183,6 +176,32 @@ mod tests {
         assert_eq!(check(Task::TextClassification, lines).unwrap(), 2);
         let lines = "{\"question\": \"a\", \"context\": \"b\"}\n{\"question\": \"a\", \"text\": \"b\"}";
         assert_eq!(check(Task::QuestionAnswering, lines).unwrap(), 2);
+    }
+
+    #[test]
+    fn an_id_is_given_back_letter_by_letter() {
+        for id in [
+            "7",
+            "1.10",
+            "1e2",
+            "-0",
+            "123456789012345678901234567890",
+            "\"\\u00e9é\"",
+            "{\"b\": [1,  2.50], \"a\": null}",
+            "null",
+            "false",
+        ] {
+            let question = Question::read("x".to_owned(), &format!("{{\"id\": {id}, \"text\": \"a\"}}")).unwrap();
+            let answer = crate::answer::Answer::Similarity { score: 0.5 };
+            let answered = Answered { answer, windows: 1, tokens_cut: 0 };
+            let mut told = Vec::new();
+            write(&mut told, &Told { id: question.id.as_deref(), answered: &answered }).unwrap();
+            assert_eq!(String::from_utf8(told).unwrap(), format!("{{\"id\":{id},\"score\":0.5}}\n"));
+        }
+        let none = Question::read("x".to_owned(), "{\"text\": \"a\"}").unwrap();
+        assert!(none.id.is_none());
+        let twice = Question::read("x".to_owned(), "{\"id\": {\"a\": 1, \"a\": 2}, \"text\": \"a\"}");
+        assert_eq!(twice.err().unwrap().message(), "x: id: `a` stands twice at line 1 column 19");
     }
 
     #[test]
