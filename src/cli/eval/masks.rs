@@ -16,7 +16,8 @@ pub(super) struct Data {
 
 impl Data {
     pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
-        let encoder = TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, bundle.manifest.max_length)?;
+        let encoder = TextEncoder::open(&bundle.file(bundle::TOKENIZER)?, bundle.manifest.max_length);
+        let encoder = encoder.map_err(|e| bundle.named_error(e))?;
         let targets = |Placed { place, row }: Placed<eval::Masked>| {
             let targets = answer::targets(&encoder, &row.text, &row.labels).map_err(|e| e.at(place.clone()))?;
             Ok(Placed { place, row: (row.text, targets) })
