@@ -14,7 +14,8 @@
 //! [`pipeline`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.
 //! [`settings`] are what a bundle says of how texts are asked.
 //! [`vocabulary`] cuts a tokenizer down to what a corpus uses, [`output`] puts files in place safely, [`cache`] keeps what was
-//! made by its content, [`observer`] hears of progress, [`child`] runs parts in processes of their own.
+//! made by its content, [`observer`] hears of progress, [`child`] runs parts in processes of their own, [`places`] are folders that the
+//! environment names.
 #![warn(missing_docs)]
 
 #[cfg(target_endian = "big")]
@@ -40,6 +41,7 @@ pub mod observer;
 pub mod output;
 pub mod passes;
 pub mod pipeline;
+pub mod places;
 pub mod precision;
 pub mod prune;
 pub mod recipe;
