@@ -2,8 +2,11 @@
 //!
 //! An error names the thing, what was expected and what was found. Where it was met ([`Error::at`]) and what can be
 //! done about it ([`Error::hint`]) are kept apart, so that the command line can lay them out and `--json` can carry them.
+//! An error that the operating system gave stays its source.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 /// The result of everything in kilnc that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -19,6 +22,8 @@ pub enum Kind {
     GateFailed,
     /// A native library or a device is not there. Exit code 4.
     RuntimeMissing,
+    /// The machine failed: its disk is full, it gives no permission, memory or open files ran out. Exit code 5.
+    MachineFailed,
     /// kilnc broke one of its own invariants. Exit code 1.
     Bug,
 }
@@ -31,6 +36,7 @@ impl Kind {
             Kind::Unsupported => "unsupported",
             Kind::GateFailed => "gate-failed",
             Kind::RuntimeMissing => "runtime-missing",
+            Kind::MachineFailed => "machine-failed",
             Kind::Bug => "bug",
         }
     }
@@ -44,11 +50,12 @@ struct Inner {
     message: String,
     locations: Vec<String>,
     hints: Vec<String>,
+    source: Option<io::Error>,
 }
 
 impl Error {
     fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error(Box::new(Inner { kind, message: message.into(), locations: Vec::new(), hints: Vec::new() }))
+        Error(Box::new(Inner { kind, message: message.into(), locations: Vec::new(), hints: Vec::new(), source: None }))
     }
 
     /// A file, flag or recipe is wrong.
@@ -76,9 +83,37 @@ impl Error {
         Error::new(Kind::Bug, message)
     }
 
+    /// A disk, memory, permission or another means of the machine that was not there.
+    pub fn machine_failed(message: impl Into<String>) -> Error {
+        Error::new(Kind::MachineFailed, message)
+    }
+
     /// An operating system's refusal while `action` (“reading”, “writing”) was done to `path`.
-    pub fn io(action: &str, path: &std::path::Path, error: &std::io::Error) -> Error {
-        Error::bad_input(format!("{action} {}: {error}", path.display()))
+    pub fn io(action: &str, path: &Path, error: &io::Error) -> Error {
+        Error::of_system(format!("{action} {}", path.display()), error)
+    }
+
+    /// An operating system's refusal of `what` (“standard output”): the machine's failure where [`is_machine_fault`]
+    /// says so, and bad input else.
+    pub fn of_system(what: impl fmt::Display, error: &io::Error) -> Error {
+        let make = if is_machine_fault(error) { Error::machine_failed } else { Error::bad_input };
+        make(format!("{what}: {error}")).because(error)
+    }
+
+    /// What a library refused of what it was given, in its words: the machine's failure where they tell of one, and bad
+    /// input else.
+    pub fn of_library(what: impl fmt::Display, said: &str) -> Error {
+        let make = if tells_of_machine_fault(said) { Error::machine_failed } else { Error::bad_input };
+        make(format!("{what}: {said}"))
+    }
+
+    /// Keeps what the operating system said as the error's source.
+    pub fn because(mut self, error: &io::Error) -> Error {
+        self.0.source = Some(match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(error.kind(), error.to_string()),
+        });
+        self
     }
 
     /// Adds where the error was met; the innermost place comes first.
@@ -93,6 +128,13 @@ impl Error {
         self
     }
 
+    /// The same with another name for something that it speaks of.
+    pub fn renamed(mut self, from: &str, to: &str) -> Error {
+        let Inner { message, locations, hints, .. } = &mut *self.0;
+        std::iter::once(message).chain(locations).chain(hints).for_each(|text| *text = text.replace(from, to));
+        self
+    }
+
     /// Who has to act.
     pub fn kind(&self) -> Kind {
         self.0.kind
@@ -101,6 +143,17 @@ impl Error {
     /// What was expected and what was found, on one line.
     pub fn message(&self) -> &str {
         &self.0.message
+    }
+
+    /// What can be said of it in what is shipped: the message without the places of this machine, which nobody else
+    /// has and which would be others in another build.
+    pub fn portable(&self) -> String {
+        portable(&self.0.message, &self.0.kind.name().replace('-', " "))
+    }
+
+    /// The hints that hold on another machine, too.
+    pub fn portable_hints(&self) -> impl Iterator<Item = &str> {
+        self.0.hints.iter().map(String::as_str).filter(|hint| place(hint).is_none())
     }
 
     /// Where the error was met, innermost first.
@@ -120,8 +173,61 @@ impl Error {
             Kind::BadInput | Kind::Unsupported => 2,
             Kind::GateFailed => 3,
             Kind::RuntimeMissing => 4,
+            Kind::MachineFailed => 5,
         }
     }
+}
+
+/// Whether an operating system's error is a fault of the machine, and not of what was asked of it: no space, quota,
+/// memory, permission, open file or process left, a disk or a network that fails.
+pub fn is_machine_fault(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    match error.kind() {
+        K::StorageFull | K::QuotaExceeded | K::FileTooLarge | K::WriteZero | K::OutOfMemory => true,
+        K::PermissionDenied | K::ReadOnlyFilesystem | K::BrokenPipe => true,
+        K::WouldBlock | K::ResourceBusy | K::Deadlock | K::TimedOut | K::StaleNetworkFileHandle => true,
+        K::HostUnreachable | K::NetworkUnreachable | K::NetworkDown | K::ConnectionReset | K::ConnectionAborted => true,
+        _ => error.raw_os_error().is_some_and(|code| MACHINE_CODES.contains(&code)),
+    }
+}
+
+/// Codes that Rust's standard library has no kind for: a disk that fails, open files, locks and buffers that ran out.
+#[cfg(unix)]
+const MACHINE_CODES: [i32; 6] = {
+    use rustix::io::Errno;
+    [
+        Errno::IO.raw_os_error(),
+        Errno::MFILE.raw_os_error(),
+        Errno::NFILE.raw_os_error(),
+        Errno::NOLCK.raw_os_error(),
+        Errno::NOBUFS.raw_os_error(),
+        Errno::NODEV.raw_os_error(),
+    ]
+};
+
+/// `ERROR_TOO_MANY_OPEN_FILES`, `ERROR_CRC`, `ERROR_IO_DEVICE`, `ERROR_NO_SYSTEM_RESOURCES`.
+#[cfg(not(unix))]
+const MACHINE_CODES: [i32; 4] = [4, 23, 1117, 1450];
+
+/// Words by which native libraries and their loader tell of a fault of the machine.
+const MACHINE_WORDS: [&str; 11] = [
+    "bad_alloc",
+    "bad allocation",
+    "failed to allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "failed to map segment from shared object",
+    "too many open files",
+    "permission denied",
+    "no space left on device",
+    "resource temporarily unavailable",
+    "pthread_create failed",
+];
+
+/// Whether a native library says of what it refused that the machine failed.
+pub fn tells_of_machine_fault(said: &str) -> bool {
+    let said = said.to_lowercase();
+    MACHINE_WORDS.iter().any(|words| said.contains(words))
 }
 
 impl fmt::Display for Error {
@@ -143,7 +249,37 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| source as _)
+    }
+}
+
+/// A text without the places of this machine: all of it, or the clauses before the first that names one, or `otherwise`.
+pub fn portable(text: &str, otherwise: &str) -> String {
+    let Some(at) = place(text) else { return text.to_owned() };
+    let before = text.get(..at).unwrap_or_default();
+    before.rfind(": ").and_then(|end| before.get(..end)).unwrap_or(otherwise).to_owned()
+}
+
+/// Where a text begins to name a place of this machine: a whole path, but for those that every system has.
+fn place(text: &str) -> Option<usize> {
+    const EVERYWHERE: [&str; 3] = ["/dev/", "/proc/", "/sys/"];
+    let begins = |at: usize, c: char| {
+        let (before, rest) = text.split_at(at);
+        let first = before.chars().next_back().is_none_or(|b| !b.is_alphanumeric() && !"/.*_-".contains(b));
+        let mut after = rest.chars().skip(1);
+        match c {
+            '/' => {
+                let named = after.next().is_some_and(|a| a.is_alphanumeric() || "._~-".contains(a));
+                first && named && !before.ends_with(":/") && !EVERYWHERE.iter().any(|known| rest.starts_with(known))
+            }
+            'A'..='Z' | 'a'..='z' => first && after.next() == Some(':') && after.next() == Some('\\'),
+            _ => false,
+        }
+    };
+    text.char_indices().find(|(at, c)| begins(*at, *c)).map(|(at, _)| at)
+}
 
 /// A name that came from outside, made safe to print: control characters escaped, cut at 120 characters.
 pub fn printable(name: &str) -> String {
@@ -225,6 +361,65 @@ mod tests {
             "tensor `w` has shape [2], expected [3]\n  in model.safetensors\n\nhint: the files look like different models"
         );
         assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn faults_of_the_machine_are_told_from_bad_input_and_keep_their_source() {
+        let of = |code: i32| Error::io("reading", Path::new("x"), &io::Error::from_raw_os_error(code));
+        // EPERM, EIO, EAGAIN, ENOMEM, EACCES, ENFILE, EMFILE, EFBIG, ENOSPC, EROFS, EDQUOT.
+        for code in [1, 5, 11, 12, 13, 23, 24, 27, 28, 30, 122] {
+            let error = of(code);
+            assert_eq!((error.kind(), error.exit_code()), (Kind::MachineFailed, 5), "{error}");
+            let source = std::error::Error::source(&error).unwrap().downcast_ref::<io::Error>().unwrap();
+            assert_eq!(source.raw_os_error(), Some(code));
+        }
+        // ENOENT, ENXIO, ENOTDIR, EISDIR, EINVAL, ENAMETOOLONG, ELOOP.
+        for code in [2, 6, 20, 21, 22, 36, 40] {
+            let error = of(code);
+            assert_eq!((error.kind(), error.exit_code()), (Kind::BadInput, 2), "{error}");
+            assert!(std::error::Error::source(&error).is_some());
+        }
+        let cut = Error::io("reading", Path::new("x"), &io::ErrorKind::UnexpectedEof.into());
+        assert_eq!((cut.kind(), cut.message()), (Kind::BadInput, "reading x: unexpected end of file"));
+        assert!(std::error::Error::source(&Error::bad_input("")).is_none());
+    }
+
+    #[test]
+    fn native_libraries_are_understood_where_the_machine_failed() {
+        for said in [
+            "bfc_arena.cc:376: Failed to allocate memory for requested buffer of size 1073741824",
+            "terminate called after throwing an instance of 'std::bad_alloc'",
+            "libonnxruntime.so: cannot open shared object file: Too many open files",
+            "libonnxruntime.so: failed to map segment from shared object",
+        ] {
+            assert!(tells_of_machine_fault(said), "{said}");
+        }
+        assert!(!tells_of_machine_fault("Load model from x.onnx failed: Protobuf parsing failed."));
+    }
+
+    #[test]
+    fn what_is_shipped_names_no_place_of_this_machine() {
+        let portable = |message: &str| Error::runtime_missing(message).portable();
+        for (message, expected) in [
+            (
+                "ONNX Runtime is not found: looked for libonnxruntime.so* in /home/a b/x, /usr/lib",
+                "ONNX Runtime is not found",
+            ),
+            ("ORT_DYLIB_PATH names no file: /opt/x.so", "ORT_DYLIB_PATH names no file"),
+            (
+                "ONNX Runtime does not load: An error occurred while loading `/opt/x`: short",
+                "ONNX Runtime does not load",
+            ),
+            ("it is in C:\\Users\\a", "runtime missing"),
+            ("/opt/x is no file", "runtime missing"),
+            ("there is no device node /dev/nvidia0 or /dev/dxg", "there is no device node /dev/nvidia0 or /dev/dxg"),
+            ("1/2 of a/b, and/or https://onnx.ai/x", "1/2 of a/b, and/or https://onnx.ai/x"),
+        ] {
+            assert_eq!(portable(message), expected);
+        }
+        let error = Error::runtime_missing("a").hint("get it with: pip install --target /home/a b").hint("or not");
+        assert_eq!(error.portable_hints().collect::<Vec<_>>(), ["or not"]);
     }
 
     #[test]

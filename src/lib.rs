@@ -16,7 +16,8 @@
 //! [`settings`] are what a bundle says of how texts are asked.
 //! [`textfile`] reads files that people write.
 //! [`vocabulary`] cuts a tokenizer down to what a corpus uses, [`output`] puts files in place safely, [`cache`] keeps what was
-//! made by its content, [`observer`] hears of progress, [`child`] runs parts in processes of their own.
+//! made by its content, [`observer`] hears of progress, [`child`] runs parts in processes of their own, [`places`] are folders that the
+//! environment names.
 #![warn(missing_docs)]
 
 #[cfg(target_endian = "big")]
@@ -43,6 +44,7 @@ pub mod observer;
 pub mod output;
 pub mod passes;
 pub mod pipeline;
+pub mod places;
 pub mod precision;
 pub mod prune;
 pub mod recipe;

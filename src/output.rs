@@ -118,6 +118,21 @@ impl Stage {
         Ok(())
     }
 
+    /// Puts a folder of the stage in place of the output.
+    pub fn commit_folder(mut self, name: &str) -> Result<()> {
+        let made = self.path(name);
+        sync_tree(&made)?;
+        exchange(&made, &self.output)?;
+        self.release();
+        Ok(())
+    }
+
+    /// Has all that is in the stage written to the disk, so that putting it in place fails for nothing that could have
+    /// been known before.
+    pub fn sync(&self) -> Result<()> {
+        sync_tree(self.dir())
+    }
+
     fn release(&mut self) {
         // Failing to tidy up is no reason to fail: the output is in place, and the next run sweeps.
         let _ = self.made.remove();
@@ -161,6 +176,20 @@ pub fn check_apart<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>
     Ok(())
 }
 
+/// The path of a file as seen from a folder; whole, where there is no way between the two.
+pub fn relative(path: &Path, folder: &Path) -> PathBuf {
+    let (path, folder) = (resolved(path), resolved(folder));
+    let (mut to, mut from) = (path.components().peekable(), folder.components().peekable());
+    if to.peek() != from.peek() {
+        return path;
+    }
+    while to.peek().is_some() && to.peek() == from.peek() {
+        to.next();
+        from.next();
+    }
+    from.map(|_| std::path::Component::ParentDir).chain(to).collect()
+}
+
 /// The path without links, as far as it exists.
 fn resolved(path: &Path) -> PathBuf {
     let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -171,10 +200,9 @@ fn resolved(path: &Path) -> PathBuf {
     }
 }
 
-/// Removes every live stage; for the moment before a signal ends the process.
+/// Removes every live stage; for the moment before the process ends.
 pub fn sweep_all() {
-    let stages = LIVE.lock().map(|live| live.clone()).unwrap_or_default();
-    for made in stages {
+    for made in live() {
         // The threads that fill the stage are still at it, and may add a file while others are being removed.
         for _ in 0..1000 {
             if made.remove().is_ok() || !made.dir.exists() {
@@ -183,6 +211,17 @@ pub fn sweep_all() {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
+}
+
+/// The stages that live, where that is known: a thread that ran out of memory may hold the list for good.
+fn live() -> Vec<Made> {
+    for _ in 0..100 {
+        if let Ok(live) = LIVE.try_lock() {
+            return live.clone();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Vec::new()
 }
 
 /// Makes the stage's folder and locks it. A folder left by a run that died is not locked and becomes ours.
@@ -194,7 +233,11 @@ fn claim(dir: &Path, output: &Path) -> Result<Option<File>> {
             Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(Error::io("writing to", dir, &e)),
             _ => {}
         }
-        let Ok(lock) = File::open(dir) else { continue };
+        let lock = match File::open(dir) {
+            // The run that held it is done with it.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(|e| Error::io("writing to", dir, &e))?,
+        };
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -356,6 +399,19 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
+    fn a_path_is_seen_from_a_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let seen = |path: &str, folder: &str| relative(&place.path().join(path), &place.path().join(folder));
+        assert_eq!(seen("a/x", "b"), Path::new("../a/x"));
+        assert_eq!(seen("x", "a/b"), Path::new("../../x"));
+        assert_eq!(seen("a/x", "a"), Path::new("x"));
+        std::os::unix::fs::symlink(place.path().join("a/b"), place.path().join("link")).unwrap();
+        fs::create_dir_all(place.path().join("a/b")).unwrap();
+        assert_eq!(seen("x", "link"), Path::new("../../x"));
+    }
+
+    #[test]
+    #[cfg(unix)]
     fn an_output_is_apart_from_the_inputs_however_they_are_spelt() {
         let place = tempfile::tempdir().unwrap();
         let model = place.path().join("model");
@@ -404,6 +460,21 @@ mod tests {
         fs::write(dead.join("half"), "half").unwrap();
         let stage = Stage::new(&out, ours).unwrap();
         assert!(names(stage.dir()).is_empty());
+    }
+
+    #[test]
+    fn a_folder_of_the_stage_takes_the_place_of_the_output() {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("out");
+        for content in ["old", "new"] {
+            let stage = Stage::new(&out, ours).unwrap();
+            fs::create_dir(stage.path("out")).unwrap();
+            fs::write(stage.path("out").join("mark"), content).unwrap();
+            stage.sync().unwrap();
+            stage.commit_folder("out").unwrap();
+            assert_eq!(fs::read_to_string(out.join("mark")).unwrap(), content);
+        }
+        assert_eq!(names(place.path()), ["out"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::calibrate;
@@ -78,7 +79,7 @@ pub struct EngineSpec {
     #[serde(default)]
     pub reduce_range: bool,
     /// What it has to keep.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "gate")]
     pub gate: Gate,
     /// The shapes that a TensorRT engine takes, a profile each; batches up to 32 of texts up to the longest, where there
     /// are none.
@@ -164,6 +165,7 @@ pub struct GoldenSpec {
     /// A safetensors file with `in.…` and `out.…`.
     pub file: PathBuf,
     /// Largest difference of any element.
+    #[serde(deserialize_with = "difference")]
     pub max_abs: f64,
 }
 
@@ -209,6 +211,16 @@ impl Recipe {
         })?;
         Ok(Recipe { file: Some(file.to_owned()), ..recipe })
     }
+}
+
+fn gate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Gate, D::Error> {
+    Gate::deserialize(deserializer)?.in_range().map_err(|e| D::Error::custom(e.message()))
+}
+
+fn difference<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let max_abs = f64::deserialize(deserializer)?;
+    let gate = Gate { max_abs: Some(max_abs), ..Gate::default() }.in_range();
+    gate.map(|_| max_abs).map_err(|e| D::Error::custom(e.message()))
 }
 
 fn from_text<'de, T: FromStr<Err = Error>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
@@ -272,6 +284,10 @@ mod tests {
         assert!(message("taks = \"x\"").starts_with("r.toml line 1: unknown field `taks`"));
         assert_eq!(message("max_length = -1"), "r.toml line 1: invalid value: integer `-1`, expected usize");
         assert_eq!(message("name = \"a\"\nname = \"b\""), "r.toml line 2: duplicate key");
+        let gate = message("[[engine]]\ntarget = \"ort-cpu\"\ngate = { agreement = 2 }");
+        assert_eq!(gate, "r.toml line 3: the bound of `agreement` must be a number from 0 to 1, found 2");
+        let golden = message("golden = { file = \"x\", max_abs = -1.0 }");
+        assert_eq!(golden, "r.toml line 1: the bound of `max_abs` must be a number of 0 or more, found -1");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("digest", &["error"]),
-    ("cache", &["error", "digest", "checkpoint::json"]),
+    ("places", &[]),
+    ("cache", &["error", "digest", "checkpoint::json", "places"]),
     ("ir", &["error", "digest"]),
     ("verify", &["error", "ir"]),
     ("evaluate", &["error", "ir", "verify"]),
@@ -46,7 +47,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("prune", &["error", "digest", "ir", "verify", "calibrate", "passes", "runtime", "observer", "checkpoint::json"]),
     (
         "runtime",
-        &["error", "digest", "cache", "task", "target", "child", "output", "checkpoint::json", "back::tensorrt"],
+        &[
+            "error",
+            "digest",
+            "cache",
+            "places",
+            "task",
+            "target",
+            "child",
+            "output",
+            "checkpoint::json",
+            "back::tensorrt",
+        ],
     ),
     (
         "eval",
@@ -88,10 +100,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli", &["*"]),
     ("lib", &["*"]),
     ("main", &["*"]),
+    ("memory", &["child", "output"]),
 ];
 
-/// The modules that may print.
-const MAY_PRINT: [&str; 2] = ["cli", "main"];
+/// The modules that may print, and those that speak with another process.
+const MAY_PRINT: [&str; 4] = ["cli", "main", "memory", "child"];
 
 #[test]
 fn modules_import_only_what_their_place_allows() {
@@ -129,11 +142,29 @@ fn only_the_command_line_prints() {
     let mut wrong = Vec::new();
     for source in sources().filter(|source| !MAY_PRINT.contains(&source.module())) {
         source.windows(&mut |tokens| {
+            if let [TokenTree::Ident(io), TokenTree::Punct(a), TokenTree::Punct(b), TokenTree::Ident(stream), ..] =
+                tokens
+                && (io == "io" && a.as_char() == ':' && b.as_char() == ':')
+                && ["stdout", "stderr"].iter().any(|printed| stream == printed)
+            {
+                wrong.push(format!("{}: {io}::{stream}", source.path));
+            }
+        });
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Where the reader of a stream is gone or its disk is full, these panic, and the work is lost.
+#[test]
+fn nothing_prints_by_a_macro_that_panics() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        source.windows(&mut |tokens| {
             if let [TokenTree::Ident(name), TokenTree::Punct(bang), ..] = tokens
                 && bang.as_char() == '!'
                 && ["print", "println", "eprint", "eprintln", "dbg"].iter().any(|printing| name == printing)
             {
-                wrong.push(format!("{}: {name}!", source.path));
+                wrong.push(format!("{}: {name}!; the command line has `screen::say` and `screen::print`", source.path));
             }
         });
     }

@@ -30,22 +30,27 @@ mod main_job;
 mod merge;
 mod padding;
 mod pipelines;
+mod processes;
 mod promises;
 mod properties;
 mod prune;
 mod quantize;
 mod refusals;
+mod replaced;
 mod robustness;
 mod run;
 mod runtimes;
 mod schemes;
 mod sentence;
 mod settings;
+mod shipped;
+mod streams;
 mod tensorrt;
 mod tensors;
 mod tokenizers;
 mod tune;
 mod unmerged;
+mod values;
 mod vocabulary;
 
 /// The readers as the fuzzer calls them.

@@ -131,6 +131,31 @@ fn heads_and_neurons_go_and_the_report_says_where() {
 }
 
 #[test]
+fn an_output_is_not_put_in_place_without_its_report() {
+    let place = place();
+    let (texts, out, report) = (jsonl(place.path()), place.path().join("p.kiln"), place.path().join("report"));
+    let old = arguments!["--heads", "0.25", "--calibration", texts, "--target", "tract", "-o", out];
+    prune(&old).expect(0);
+    let before = fs::read(out.join("manifest.json")).unwrap();
+    let staged = place.path().join(".report.kilnc-stage");
+    let failed = std::thread::scope(|scope| {
+        let new = [&old[2..], &arguments!["--heads", "0.5", "--report", report]].concat();
+        let pruning = scope.spawn(move || prune(&new));
+        // The report's place goes away while the work is under way.
+        while !staged.is_dir() {
+            assert!(!pruning.is_finished(), "nothing was staged");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        fs::remove_dir(&staged).unwrap();
+        pruning.join().unwrap()
+    });
+    let said = failed.expect(2).stderr;
+    assert!(said.contains("error: writing ") && said.contains("prune.json"), "{said}");
+    assert_eq!(fs::read(out.join("manifest.json")).unwrap(), before);
+    assert_eq!(names(place.path()), ["p.kiln", "texts.jsonl"]);
+}
+
+#[test]
 fn all_heads_may_go_and_layers_too() {
     let place = place();
     let texts = jsonl(place.path());

@@ -401,7 +401,7 @@ fn what_does_not_go_together_is_refused() {
     let like = write(place.path(), "domain.txt", "zebra\n");
     let with = |more: &[OsString]| refusal(&model, &[&arguments!["--calibration", texts], more].concat());
     assert!(with(&arguments!["--seed", "7"]).starts_with("--seed changes nothing: nothing is drawn"));
-    assert!(with(&arguments!["--samples", "0"]).starts_with("calibration: `samples` must be 1 or more"));
+    assert!(with(&arguments!["--samples", "0"]).contains("`0` is not a whole number from 1 to "));
     assert!(with(&arguments!["--save-calibration", "seen.bin"]).contains("does not end in .kcal"));
     assert!(
         with(&arguments!["--calibration-like", like])

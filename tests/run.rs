@@ -209,7 +209,7 @@ fn what_a_task_does_not_have_is_refused_by_its_flag() {
             "the bundle is for text-classification, not for fill-mask\n\nhint: build one for it: ",
         ),
         (&["--max-length", "8"], "--max-length is for an ONNX model, not for a bundle\n\nhint: --window says how much"),
-        (&["--batch", "0"], "a batch of 0 texts\n"),
+        (&["--batch", "0"], "invalid value '0' for '--batch <N>': `0` is not a whole number from 1 to 4096\n"),
     ];
     for (more, expected) in cases {
         let said = with(more);
@@ -269,7 +269,7 @@ fn files_of_texts_are_answered_in_their_order_whatever_the_batch() {
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(lines.len(), 2);
     assert!(
-        lines[0].starts_with("{\"id\":{\"a\":[1]},\"label\":") && lines[1].starts_with("{\"label\":"),
+        lines[0].starts_with("{\"id\":{\"a\": [1]},\"label\":") && lines[1].starts_with("{\"label\":"),
         "{}",
         ran.stdout
     );

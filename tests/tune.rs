@@ -110,7 +110,7 @@ fn what_cannot_be_tuned_is_refused_before_the_work() {
         refused(&arguments!["--max-drop", "0.1", "-o", out]).contains("8-bit layers are fitted to texts: give some")
     );
     let negative = refused(&arguments!["--calibration", texts, "--max-drop=-1", "-o", out]);
-    assert!(negative.contains("the drop must be 0 or more"), "{negative}");
+    assert!(negative.contains("`-1` is not a share from 0 to 1"), "{negative}");
     let inputs = refused(&arguments!["--calibration", "x.npz", "--max-drop", "0.1", "-o", out]);
     assert!(inputs.contains("x.npz holds no texts on which a loss could be measured"), "{inputs}");
     if kilnc::runtime::available(kilnc::runtime::Runtime::TensorRtRtx).is_err() {

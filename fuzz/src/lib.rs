@@ -230,7 +230,7 @@ fn labelled(bytes: &[u8]) {
 pub fn manifest(bytes: &[u8]) {
     let Some(text) = utf8(bytes) else { return };
     let Some(manifest) = judged(Manifest::parse(text)) else { return };
-    let bundle = Bundle { dir: PathBuf::from("/nowhere"), manifest };
+    let bundle = Bundle::of("/nowhere".into(), manifest);
     for entry in &bundle.manifest.files {
         judged(bundle.file(&entry.path));
     }

@@ -45,8 +45,13 @@ impl std::str::FromStr for AdapterSource {
         // A folder may have `@` in its name: what follows the last one is a scale only if it is a number.
         let scaled = text.rsplit_once('@').and_then(|(dir, scale)| Some((dir, scale.parse::<f32>().ok()?)));
         let (dir, scale) = scaled.unwrap_or((text, 1.0));
-        if !scale.is_finite() {
-            return Err(Error::bad_input(format!("--adapter {text}: the scale must be a finite number")));
+        // What is too small for its 32 bits would be none.
+        if !scale.is_normal() {
+            return Err(Error::bad_input(format!(
+                "--adapter {}: the scale must be a number of 1.2e-38 to 3.4e38, or one below 0 as large",
+                printable(text)
+            ))
+            .hint("an adapter that is to change nothing is left out"));
         }
         Ok(AdapterSource { dir: PathBuf::from(dir), scale })
     }
@@ -278,6 +283,10 @@ mod tests {
         let parse = |text: &str| text.parse::<AdapterSource>().unwrap();
         assert_eq!(parse("lora@0.7"), AdapterSource { dir: "lora".into(), scale: 0.7 });
         assert_eq!(parse("me@home"), AdapterSource { dir: "me@home".into(), scale: 1.0 });
-        assert!("lora@inf".parse::<AdapterSource>().is_err());
+        for scale in ["inf", "nan", "0", "-0.0", "1e-400", "1e-40", "1e39"] {
+            let said = format!("lora@{scale}").parse::<AdapterSource>().unwrap_err();
+            assert!(said.message().starts_with(&format!("--adapter lora@{scale}: the scale must be")), "{said}");
+        }
+        assert_eq!(parse("lora@-0.5").scale, -0.5);
     }
 }

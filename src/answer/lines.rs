@@ -1,17 +1,17 @@
 //! Answers files of texts: JSON lines in, JSON lines out.
 //!
 //! A line is an object with `text`, and `text_pair` for a pair; or with `question` and `context`. What it has as `id` is
-//! given back with its answer; other fields are passed over. The answer to each line stands on a line of its own, in
-//! the order of the texts. What becomes of a line that cannot be answered is said by [`OnError`].
+//! given back with its answer, letter by letter; other fields are passed over. The answer to each line stands on a line of
+//! its own, in the order of the texts. What becomes of a line that cannot be answered is said by [`OnError`].
 
 use std::fmt;
 use std::io::{Read, Write};
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
-use super::{Answered, Answerer, Watch, check};
+use super::{Answered, Answerer, Asking, MOST_BYTES, MOST_TEXTS_OF_VECTORS, Watch, check};
 use crate::checkpoint::json;
 use crate::error::{Error, Kind, Result, nearest, printable};
 use crate::runtime::TextInput;
@@ -62,12 +62,8 @@ impl FromStr for OnError {
 const LINE: &str =
     "each line is an object such as {\"id\": 7, \"text\": \"…\"} or {\"question\": \"…\", \"context\": \"…\"}";
 
-/// Most texts that are held in memory at once, and the most bytes of them.
+/// Most texts that are held in memory at once.
 const MOST_TEXTS: usize = 4096;
-const MOST_BYTES: usize = 4 << 20;
-
-/// The same where every token has a vector.
-const MOST_TEXTS_OF_VECTORS: usize = 64;
 
 /// What was answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -92,8 +88,9 @@ fn is_none(n: &usize) -> bool {
 
 #[derive(Deserialize)]
 struct Line {
-    #[serde(default)]
-    id: Option<Value>,
+    /// As it stands: another reader's numbers may have more digits than ours.
+    #[serde(default, deserialize_with = "as_it_stands")]
+    id: Option<Box<RawValue>>,
     #[serde(default)]
     text: Option<String>,
     #[serde(default, alias = "pair")]
@@ -104,10 +101,16 @@ struct Line {
     context: Option<String>,
 }
 
+/// A value that is there, `null` too.
+fn as_it_stands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(deserializer).map(Some)
+}
+
 /// A line that was read.
+#[derive(Debug)]
 struct Question {
     place: String,
-    id: Option<Value>,
+    id: Option<Box<RawValue>>,
     text: String,
     pair: Option<String>,
 }
@@ -115,20 +118,21 @@ struct Question {
 /// What can be read of a line that is no question.
 #[derive(Deserialize)]
 struct Named {
-    #[serde(default)]
-    id: Option<Value>,
+    #[serde(default, deserialize_with = "as_it_stands")]
+    id: Option<Box<RawValue>>,
 }
 
 /// A line that cannot be answered.
+#[derive(Debug)]
 struct Failure {
-    id: Option<Value>,
+    id: Option<Box<RawValue>>,
     error: Error,
 }
 
 #[derive(Serialize)]
 struct AnswerLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a Value>,
+    id: Option<&'a RawValue>,
     #[serde(flatten)]
     answered: &'a Answered,
 }
@@ -136,7 +140,7 @@ struct AnswerLine<'a> {
 #[derive(Serialize)]
 struct ErrorLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a Value>,
+    id: Option<&'a RawValue>,
     error: &'a str,
 }
 
@@ -144,7 +148,7 @@ impl Question {
     /// Reads a line for a task. A failure has the line's `id`, where that could be read.
     fn read(line: TextLine, task: Task) -> Result<Question, Failure> {
         let place = line.place;
-        let failure = |id: Option<Value>, error: Error| Failure { id, error };
+        let failure = |id: Option<Box<RawValue>>, error: Error| Failure { id, error };
         let text = line.text.map_err(|e| failure(None, e))?;
         if !text.trim_start().starts_with('{') {
             let what = if text.trim().is_empty() { "the line is blank" } else { "the line is no object" };
@@ -174,14 +178,20 @@ impl Question {
             Err(what) => Err(Error::bad_input(what).at(place.to_owned()).hint(LINE)),
         }
     }
+}
 
+impl Asking for Question {
     fn input(&self) -> TextInput<'_> {
         TextInput { text: &self.text, pair: self.pair.as_deref() }
+    }
+
+    fn place(&self) -> Option<String> {
+        Some(self.place.clone())
     }
 }
 
 /// The `id` of a line, where that can be read.
-fn id_of(line: &str) -> Option<Value> {
+fn id_of(line: &str) -> Option<Box<RawValue>> {
     json::parse(line, "").ok().and_then(|Named { id }| id)
 }
 
@@ -237,7 +247,7 @@ pub fn answer_lines(
             match item {
                 Ok(question) => {
                     let answered = answers.next().ok_or_else(|| Error::bug("a text was not answered"))?;
-                    write(to, &AnswerLine { id: question.id.as_ref(), answered })?;
+                    write(to, &AnswerLine { id: question.id.as_deref(), answered })?;
                     summary.texts += 1;
                     summary.in_windows += usize::from(answered.windows > 1);
                     summary.cut += usize::from(answered.tokens_cut > 0);
@@ -245,7 +255,7 @@ pub fn answer_lines(
                 Err(failure) => {
                     let error = failure.told();
                     if on_error == OnError::Empty {
-                        write(to, &ErrorLine { id: failure.id.as_ref(), error: &error })?;
+                        write(to, &ErrorLine { id: failure.id.as_deref(), error: &error })?;
                         advance(1);
                     }
                     summary.failed += 1;
@@ -340,9 +350,12 @@ fn chunk<R: Read>(
 }
 
 fn write(to: &mut dyn Write, line: &impl Serialize) -> Result<()> {
-    let failed = |e: std::io::Error| Error::bad_input(format!("writing answers: {e}"));
     let line = serde_json::to_string(line).map_err(|e| Error::bug(format!("an answer cannot be printed: {e}")))?;
-    to.write_all(line.as_bytes()).and_then(|()| to.write_all(b"\n")).map_err(failed)
+    to.write_all(line.as_bytes()).and_then(|()| to.write_all(b"\n")).map_err(|e| unwritten(&e))
+}
+
+fn unwritten(error: &std::io::Error) -> Error {
+    Error::of_system("writing answers", error)
 }
 
 #[cfg(test)]
@@ -359,6 +372,32 @@ mod tests {
         assert_eq!(check(Task::TextClassification, lines).unwrap(), 2);
         let lines = "{\"question\": \"a\", \"context\": \"b\"}\n{\"question\": \"a\", \"text\": \"b\"}";
         assert_eq!(check(Task::QuestionAnswering, lines).unwrap(), 2);
+    }
+
+    #[test]
+    fn an_id_is_given_back_letter_by_letter() {
+        for id in [
+            "7",
+            "1.10",
+            "1e2",
+            "-0",
+            "123456789012345678901234567890",
+            "\"\\u00e9é\"",
+            "{\"b\": [1,  2.50], \"a\": null}",
+            "null",
+            "false",
+        ] {
+            let question = Question::of(&format!("{{\"id\": {id}, \"text\": \"a\"}}"), "x").unwrap();
+            let answer = crate::answer::Answer::Similarity { score: 0.5 };
+            let answered = Answered { answer, windows: 1, tokens_cut: 0 };
+            let mut told = Vec::new();
+            write(&mut told, &AnswerLine { id: question.id.as_deref(), answered: &answered }).unwrap();
+            assert_eq!(String::from_utf8(told).unwrap(), format!("{{\"id\":{id},\"score\":0.5}}\n"));
+        }
+        let none = Question::of("{\"text\": \"a\"}", "x").unwrap();
+        assert!(none.id.is_none());
+        let twice = Question::of("{\"id\": {\"a\": 1, \"a\": 2}, \"text\": \"a\"}", "x");
+        assert_eq!(twice.err().unwrap().message(), "x: id: `a` stands twice at line 1 column 19");
     }
 
     #[test]
@@ -390,13 +429,13 @@ mod tests {
             let mut found = Vec::new();
             while let Some(item) = next(&mut lines, "x.jsonl", Task::TextClassification, on_error).unwrap() {
                 found.push(match item {
-                    Ok(question) => (question.id, question.text),
-                    Err(failure) => (failure.id.clone(), failure.told()),
+                    Ok(question) => (question.id.map(|id| id.get().to_owned()), question.text),
+                    Err(failure) => (failure.id.as_ref().map(|id| id.get().to_owned()), failure.told()),
                 });
             }
             found
         };
-        let number = |n: i64| Some(Value::from(n));
+        let number = |n: i64| Some(n.to_string());
         let expected = [
             (number(1), "a"),
             (None, "x.jsonl line 2: the line is blank"),

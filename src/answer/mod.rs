@@ -171,6 +171,21 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
+/// A text that waits for its answer.
+pub trait Asking {
+    /// The text.
+    fn input(&self) -> TextInput<'_>;
+
+    /// Where it comes from, for messages.
+    fn place(&self) -> Option<String>;
+}
+
+/// Most bytes of texts that are held in memory at once.
+const MOST_BYTES: usize = 4 << 20;
+
+/// Most texts that are, where every token has a vector.
+const MOST_TEXTS_OF_VECTORS: usize = 64;
+
 /// An engine that answers texts.
 pub struct Answerer {
     engine: Box<dyn Engine>,
@@ -183,9 +198,10 @@ pub struct Answerer {
 impl Answerer {
     /// Opens an engine of the bundle at `path`: the one of that name, or the fastest that runs here.
     pub fn of_bundle(path: &Path, engine: Option<&str>, options: Options) -> Result<Answerer> {
-        let bundle = Bundle::open(path)?;
-        let (entry, _) = bundle.choose(engine)?;
-        Answerer::open(&bundle, entry, runtime::Options::default(), options)
+        Bundle::used(path, |bundle| {
+            let (entry, _) = bundle.choose(engine)?;
+            Answerer::open(bundle, entry, runtime::Options::default(), options)
+        })
     }
 
     /// Opens an engine of a bundle, in a process of its own where children can be started. Where the options say nothing,
@@ -194,13 +210,14 @@ impl Answerer {
     pub fn open(bundle: &Bundle, entry: &EngineEntry, run: runtime::Options, options: Options) -> Result<Answerer> {
         let manifest = &bundle.manifest;
         let model = Model::new(manifest.task, bundle.classes(), &manifest.model_type);
-        let encoder = bundle.encoder()?;
+        let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
         let told = manifest.answers.check_in(bundle::MANIFEST, model.task, encoder.max_length);
         told.map_err(|e| e.at(bundle.dir.display().to_string()))?;
         let options = options.over(manifest.answers);
         let lengths = lengths(&options, &model, encoder.max_length)?;
         let opened = runtime::open_apart(entry.runtime, &bundle.engine(entry)?, run, &[]);
-        let engine = opened.map_err(|e| bundle.explained(entry.runtime, e))?;
+        let engine = opened.map_err(|e| bundle.explained(entry.runtime, bundle.named_error(e)))?;
+        bundle.check_unchanged()?;
         Ok(Answerer { engine, encoder, model, options, lengths })
     }
 
@@ -234,6 +251,36 @@ impl Answerer {
     pub fn answer_all(&mut self, inputs: &[TextInput]) -> Result<Vec<Answered>> {
         let place = |number: usize| (inputs.len() > 1).then(|| format!("text {}", number + 1));
         self.answer_watched(inputs, &Watch { place: &place, done: &|_| () })
+    }
+
+    /// Answers any number of texts, in their order: as many at once as fit in memory, `most` at most. `next` gives them one
+    /// by one, `done` is called for each that was answered, and `tell` is given the answers.
+    pub fn answer_each<Q: Asking>(
+        &mut self,
+        most: usize,
+        next: &mut dyn FnMut() -> Result<Option<Q>>,
+        done: &dyn Fn(),
+        tell: &mut dyn FnMut(Vec<(Q, Answered)>) -> Result<()>,
+    ) -> Result<()> {
+        let most = if self.model.task == Task::FeatureExtraction { most.min(MOST_TEXTS_OF_VECTORS) } else { most };
+        loop {
+            let (mut some, mut bytes) = (Vec::new(), 0);
+            while some.len() < most
+                && bytes < MOST_BYTES
+                && let Some(question) = next()?
+            {
+                let TextInput { text, pair } = question.input();
+                bytes += text.len() + pair.map_or(0, str::len);
+                some.push(question);
+            }
+            if some.is_empty() {
+                return Ok(());
+            }
+            let inputs: Vec<TextInput> = some.iter().map(Asking::input).collect();
+            let place = |number: usize| some.get(number).and_then(Asking::place);
+            let answers = self.answer_watched(&inputs, &Watch { place: &place, done: &|_| done() })?;
+            tell(some.into_iter().zip(answers).collect())?;
+        }
     }
 
     fn answer_watched(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Answered>> {

@@ -33,7 +33,7 @@ pub(super) fn write_pieces(path: &Path, pieces: &[Piece<'_>], len: u64, progress
     let file = File::create(path).map_err(refused)?;
     file.set_len(len).map_err(refused)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(workers(pieces)).build();
-    let pool = pool.map_err(|e| Error::bug(format!("threads cannot be started: {e}")))?;
+    let pool = pool.map_err(|e| Error::machine_failed(format!("threads do not start: {e}")))?;
     let write = |piece: &Piece| {
         match piece {
             Piece::Bytes(at, bytes) => write_at(&file, bytes, *at).map_err(refused)?,

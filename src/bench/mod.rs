@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::child;
 use crate::error::{Error, Result};
 use crate::eval::Parity;
-use crate::runtime::{Device, Reading, Runtime};
+use crate::runtime::{self, Device, Options, Reading, Runtime};
 
 pub use gate::FailIf;
 pub use machine::{LibraryFound, Machine};
@@ -229,11 +229,11 @@ pub fn measure(
         measured += 1;
     }
     if failures.iter().all(Option::is_some) {
-        return Err(failures
-            .into_iter()
-            .flatten()
-            .next()
-            .unwrap_or_else(|| Error::bad_input("there is no engine to measure")));
+        let first = contestants.iter().zip(failures).find_map(|(contestant, failure)| Some((contestant, failure?)));
+        return Err(match first {
+            Some((contestant, failure)) => runtime::explained(contestant.runtime, failure),
+            None => Error::bad_input("there is no engine to measure"),
+        });
     }
     if measured == 0 {
         return Err(Error::bad_input("the measurement was ended before its first round was over"));
@@ -274,6 +274,26 @@ pub fn measure(
     })
 }
 
+/// Most tokens of one text, up to `most`, that an engine takes; `most`, where it takes none. Fails where it cannot be
+/// opened.
+pub fn longest(contestant: &Contestant, most: usize) -> Result<usize> {
+    let Contestant { file, runtime, adapters, .. } = contestant;
+    let mut engine = runtime::open_apart(*runtime, file, Options::default(), adapters)?;
+    let mut takes = |length: usize| {
+        let inputs = TokenBatch::of_any_vocabulary(1, length).inputs(engine.inputs());
+        inputs.and_then(|inputs| engine.run(&inputs)).is_ok()
+    };
+    if takes(most) {
+        return Ok(most);
+    }
+    let (mut taken, mut refused) = (0, most);
+    while taken + 1 < refused {
+        let between = taken.midpoint(refused);
+        if takes(between) { taken = between } else { refused = between }
+    }
+    Ok(if taken == 0 { most } else { taken })
+}
+
 /// Longest that the search for a rate may take.
 const SERVER_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -291,10 +311,10 @@ fn start(contestant: &Contestant, workloads: &[Workload], settings: &Settings) -
 
 fn request(contestant: &Contestant, points: Vec<Vec<TokenBatch>>, settings: &Settings) -> Request {
     Request {
-        file: contestant.file.clone(),
+        file: contestant.file.as_path().into(),
         runtime: contestant.runtime,
         device: settings.device,
-        adapters: contestant.adapters.clone(),
+        adapters: contestant.adapters.iter().map(|path| path.as_path().into()).collect(),
         threads: settings.threads,
         seconds: settings.seconds,
         tokenizer: settings.tokenizer.clone(),

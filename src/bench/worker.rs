@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::energy::Meter;
 use super::stats::median;
 use super::workload::TokenBatch;
+use crate::child::SentPath;
 use crate::error::{Error, Result};
 use crate::runtime::{self, Device, Elements, Engine, Named, Options, Runtime, Tensor, TextEncoder, TextInput};
 
@@ -30,7 +31,7 @@ const ANSWERS: usize = 1 << 16;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tokenizer {
     /// Its file.
-    pub file: PathBuf,
+    pub file: SentPath,
     /// Longest text, in tokens.
     pub max_length: usize,
     /// What is put before every text.
@@ -48,13 +49,13 @@ impl Tokenizer {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Request {
     /// The engine.
-    pub file: PathBuf,
+    pub file: SentPath,
     /// What opens it.
     pub runtime: Runtime,
     /// What it runs on.
     pub device: Device,
     /// Files of the adapters that are active in it.
-    pub adapters: Vec<PathBuf>,
+    pub adapters: Vec<SentPath>,
     /// Its threads.
     pub threads: usize,
     /// How long to time it at each point.
@@ -127,7 +128,8 @@ impl Opened {
         bind(request.threads);
         let tokenizer = request.tokenizer.as_ref().map(Tokenizer::encoder).transpose()?;
         let options = Options { threads: request.threads };
-        let engine = runtime::open_on(request.device, request.runtime, &request.file, options, &request.adapters)?;
+        let adapters: Vec<PathBuf> = request.adapters.iter().cloned().map(PathBuf::from).collect();
+        let engine = runtime::open_on(request.device, request.runtime, &request.file, options, &adapters)?;
         Ok(Opened { engine, tokenizer })
     }
 

@@ -158,7 +158,8 @@ mod tests {
             "labels": [], "max_length": 8, "sources": [], "adapters": [], "skipped": [], "files": [],
             "engines": engines.iter().map(engine).collect::<Vec<_>>(),
         });
-        Bundle { dir: "b".into(), manifest: Manifest::parse(&manifest.to_string()).unwrap() }
+        let manifest = Manifest::parse(&manifest.to_string()).unwrap();
+        Bundle::of("b".into(), manifest)
     }
 
     const NEW: Processor = Processor { name: String::new(), bf16: true, exact_8_bits: true };

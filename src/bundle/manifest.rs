@@ -38,6 +38,9 @@ pub struct Manifest {
     pub reading: Option<Reading>,
     /// Longest text, in tokens.
     pub max_length: usize,
+    /// Most tokens that its engines take, where there is such a bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positions: Option<usize>,
     /// How texts are asked and answers told where nobody says it, as far as the recipe did.
     #[serde(default, skip_serializing_if = "Settings::is_empty")]
     pub answers: Settings,

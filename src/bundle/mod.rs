@@ -4,22 +4,30 @@ pub mod archive;
 mod bom;
 mod choose;
 pub mod export;
+mod files;
+mod folder;
 mod manifest;
 mod provenance;
 pub mod runtimes;
 pub mod signing;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::checkpoint::json;
-use crate::digest;
-use crate::error::{Error, Result, printable};
+use crate::checkpoint::{check_searchable, json};
+use crate::error::{Error, Result, is_machine_fault, printable};
 use crate::runtime::{Classes, TextEncoder};
 
+use files::tree;
+use folder::Folder;
+
 pub use bom::{BOM, bom};
+pub use files::{digest, digest_source, digest_tree};
 pub use manifest::{
     Accuracy, AdapterEntry, BenchEntry, BenchedEngine, BenchedPoint, CalibrationEntry, EngineEntry, FileEntry,
     GateEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, SCHEMA, Skipped, ZerosEntry,
@@ -39,12 +47,16 @@ pub const HUB: &str = "hub";
 const DAMAGED: &str = "the bundle was changed or damaged after it was built; build or fetch it again";
 
 /// A bundle on disk. Its manifest has been read; files are checked when they are used.
+///
+/// The folder is held as long as this or a copy of it lives: a bundle that is put in its place meanwhile is another one,
+/// of which nothing is read.
 #[derive(Clone, Debug)]
 pub struct Bundle {
-    /// The folder.
+    /// The folder, as the user calls it.
     pub dir: PathBuf,
     /// What it says of itself.
     pub manifest: Manifest,
+    folder: Arc<Folder>,
 }
 
 /// Whether a folder looks like a bundle.
@@ -52,16 +64,60 @@ pub fn is_bundle(dir: &Path) -> bool {
     dir.join(MANIFEST).is_file()
 }
 
+/// How often a bundle is opened again that was replaced while it was read.
+const TRIES: usize = 8;
+
 impl Bundle {
-    /// Opens a bundle and reads its manifest.
+    /// Opens a bundle and reads its manifest. Fails where the files of the folder are not those that it lists, by their
+    /// names; their digests are checked when they are used.
     pub fn open(dir: &Path) -> Result<Bundle> {
+        Bundle::used(dir, |bundle| Ok(bundle.clone()))
+    }
+
+    /// Opens a bundle and does `what` with it; and once more with the one in its place, where that has failed because the
+    /// bundle was replaced meanwhile.
+    pub fn used<T>(dir: &Path, mut what: impl FnMut(&Bundle) -> Result<T>) -> Result<T> {
         archive::refuse(dir)?;
-        if !is_bundle(dir) {
-            return Err(Error::bad_input(format!("{} is no bundle: it has no {MANIFEST}", dir.display()))
-                .hint("kilnc build makes one"));
+        for _ in 0..TRIES {
+            let bundle = Bundle::read(dir)?;
+            match bundle.check_names().and_then(|()| what(&bundle)) {
+                Err(_) if bundle.folder.was_replaced() => {}
+                done => return done,
+            }
         }
-        let manifest = json::read_text(&dir.join(MANIFEST)).and_then(|text| Manifest::parse(&text));
-        Ok(Bundle { dir: dir.to_owned(), manifest: manifest.map_err(|e| e.at(dir.display().to_string()))? })
+        Err(Error::bad_input(format!("{} is replaced again and again while it is read", dir.display())))
+    }
+
+    /// A bundle of that manifest, in a folder that is not held and at which nobody has looked.
+    pub fn of(dir: PathBuf, manifest: Manifest) -> Bundle {
+        let folder = Arc::new(Folder::unheld(&dir));
+        Bundle { dir, manifest, folder }
+    }
+
+    /// Reads the manifest of a bundle, and looks at nothing else.
+    pub fn read(dir: &Path) -> Result<Bundle> {
+        archive::refuse(dir)?;
+        check_searchable(dir)?;
+        let folder = Folder::hold(dir)?;
+        let path = folder.root().join(MANIFEST);
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_file() => {}
+            Ok(_) => return Err(files::no_plain_file(&dir.join(MANIFEST))),
+            Err(e) if is_machine_fault(&e) => return Err(Error::io("reading", &dir.join(MANIFEST), &e)),
+            Err(_) => {
+                return Err(Error::bad_input(format!("{} is no bundle: it has no {MANIFEST}", dir.display()))
+                    .hint("kilnc build makes one"));
+            }
+        }
+        let manifest = json::read_text(&path).and_then(|text| Manifest::parse(&text));
+        let manifest = manifest.map_err(|e| folder.named(e).at(dir.display().to_string()))?;
+        Ok(Bundle { dir: dir.to_owned(), manifest, folder: Arc::new(folder) })
+    }
+
+    /// Fails where the folder holds other files than the manifest lists, or a link.
+    fn check_names(&self) -> Result<()> {
+        let names = files::tree(self.folder.root()).map_err(|e| self.named_error(e))?;
+        self.compare(names.iter().map(|name| (name.as_str(), None)).collect()).map(drop)
     }
 
     /// What its classifier can answer, and how that is read.
@@ -82,33 +138,67 @@ impl Bundle {
         self.manifest.prompt.as_ref().map(|prompt| prompt.text.as_str())
     }
 
-    /// A file that the manifest lists, after its digest has been checked.
+    /// A file that the manifest lists, after its digest has been checked. It is found there as long as the bundle is
+    /// held.
     pub fn file(&self, path: &str) -> Result<PathBuf> {
+        self.pieces(path, |_| Ok(()))
+    }
+
+    /// The same; `each` is given the bytes, before it is known whether they are those that the manifest describes.
+    pub fn pieces(&self, path: &str, each: impl FnMut(&[u8]) -> Result<()>) -> Result<PathBuf> {
         let entry = self.manifest.files.iter().find(|entry| entry.path == path);
         let entry = entry.ok_or_else(|| {
             Error::bad_input(format!("the manifest does not list `{}`", printable(path)))
                 .at(self.dir.display().to_string())
         })?;
-        let full = self.dir.join(inside(&entry.path)?);
-        let found = digest(&full, path)?;
+        let found = self.folder.read(path, each).map_err(|e| self.named_error(e))?;
         if found != *entry {
             return Err(self.changed(path));
         }
-        Ok(full)
+        Ok(self.folder.root().join(path))
     }
 
-    /// The file of an engine, after its digest and that of the weights beside it have been checked.
+    /// Reads a file again whose digest was taken; `each` is given the bytes. Fails where it is another by now.
+    pub fn again(&self, file: &FileEntry, each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let found = self.folder.read(&file.path, each).map_err(|e| self.named_error(e))?;
+        if found == *file { Ok(()) } else { Err(self.changed(&file.path)) }
+    }
+
+    /// Copies a file that the manifest lists. Fails where what was copied is not what the manifest says.
+    pub fn copy(&self, path: &str, to: &Path) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io("writing", to, &e);
+        let mut copy = File::create(to).map_err(failed)?;
+        self.pieces(path, |piece| copy.write_all(piece).map_err(failed)).map(drop)
+    }
+
+    /// The file of an engine, after its digest has been checked, and those of the files beside it that it may refer to:
+    /// all but those of other engines.
     pub fn engine(&self, entry: &EngineEntry) -> Result<PathBuf> {
-        let beside = format!("{}_data", entry.file);
-        if self.manifest.files.iter().any(|file| file.path == beside) {
-            self.file(&beside)?;
+        let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+        let others = || self.manifest.engines.iter().filter(|other| other.file != entry.file);
+        let of_another = |path: &str| others().any(|other| path.strip_suffix("_data").unwrap_or(path) == other.file);
+        let beside = self.manifest.files.iter().filter(|file| folder(&file.path) == folder(&entry.file));
+        for file in beside.filter(|file| file.path != entry.file && !of_another(&file.path)) {
+            self.file(&file.path)?;
         }
         self.file(&entry.file)
     }
 
+    /// Fails where a file has changed since its digest was checked: for those who have opened it by its name since.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.folder.check_unchanged().map_err(|e| self.named_error(e))
+    }
+
+    /// An error in which the folder has the name that the user knows, and not that by which it is held.
+    pub fn named_error(&self, error: Error) -> Error {
+        self.folder.named(error)
+    }
+
     /// The digests of all files of the folder as they are now, by path. Links are refused.
     pub fn digests(&self) -> Result<Vec<FileEntry>> {
-        digest_tree(&self.dir)
+        let digest = |path: &String| self.folder.read(path, |_| Ok(()));
+        let names = files::tree(self.folder.root());
+        names.and_then(|names| names.par_iter().map(digest).collect()).map_err(|e| self.named_error(e))
     }
 
     /// Checks every file that the manifest lists, and that there are no others. Gives their number.
@@ -118,7 +208,11 @@ impl Bundle {
 
     /// Checks that these are the files that the manifest lists, and no others. Gives their number.
     pub fn check(&self, found: &[FileEntry]) -> Result<usize> {
-        let mut rest: BTreeMap<&str, &FileEntry> = found.iter().map(|file| (file.path.as_str(), file)).collect();
+        self.compare(found.iter().map(|file| (file.path.as_str(), Some(file))).collect())
+    }
+
+    /// Checks that there are the files that the manifest lists and no others, and that those with digests are as it says.
+    fn compare(&self, mut rest: BTreeMap<&str, Option<&FileEntry>>) -> Result<usize> {
         for own in [MANIFEST, signing::SIGNATURE] {
             rest.remove(own);
         }
@@ -126,7 +220,7 @@ impl Bundle {
         for entry in &self.manifest.files {
             inside(&entry.path)?;
             match rest.remove(entry.path.as_str()) {
-                Some(found) if found == entry => {}
+                Some(found) if found.is_none_or(|found| found == entry) => {}
                 Some(_) => return Err(self.changed(&entry.path)),
                 None => {
                     let missing = format!("`{}` is missing, and the manifest lists it", printable(&entry.path));
@@ -148,7 +242,7 @@ impl Bundle {
 
     /// The signature in the folder, where there is one.
     pub fn signature(&self) -> Option<PathBuf> {
-        Some(self.dir.join(signing::SIGNATURE)).filter(|path| path.symlink_metadata().is_ok())
+        Some(self.folder.root().join(signing::SIGNATURE)).filter(|path| path.symlink_metadata().is_ok())
     }
 }
 
@@ -159,55 +253,6 @@ fn inside(path: &str) -> Result<&Path> {
         true => Ok(relative),
         false => Err(Error::bad_input(format!("`{}` leads out of the bundle", printable(path))).at(MANIFEST)),
     }
-}
-
-/// Length and SHA-256 of a file, under the name `path`. Links are not followed.
-pub fn digest(full: &Path, path: &str) -> Result<FileEntry> {
-    let failed = |e: std::io::Error| Error::io("reading", full, &e);
-    if !std::fs::symlink_metadata(full).map_err(failed)?.is_file() {
-        return Err(Error::bad_input(format!("{} is no plain file", full.display())));
-    }
-    hash(full, path)
-}
-
-/// Like [`digest()`], for a source in the folder `dir`, which may be a link, as the Hub's cache has them.
-pub fn digest_source(full: &Path, dir: &Path) -> Result<FileEntry> {
-    let parts = full.strip_prefix(dir).unwrap_or(full).components();
-    let names: Vec<_> = parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
-    hash(full, &names.join("/"))
-}
-
-fn hash(full: &Path, path: &str) -> Result<FileEntry> {
-    let (bytes, sha256) = digest::of_file(full)?;
-    Ok(FileEntry { path: path.to_owned(), bytes, sha256 })
-}
-
-/// Digests of every file below a folder, by path.
-pub fn digest_tree(dir: &Path) -> Result<Vec<FileEntry>> {
-    tree(dir)?.par_iter().map(|path| digest(&dir.join(path), path)).collect()
-}
-
-/// The paths of all files below a folder, with `/`, sorted.
-fn tree(dir: &Path) -> Result<Vec<String>> {
-    fn walk(dir: &Path, prefix: &str, into: &mut Vec<String>) -> Result<()> {
-        let failed = |e: std::io::Error| Error::io("reading", dir, &e);
-        for entry in std::fs::read_dir(dir).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().into_string().map_err(|name| {
-                Error::bad_input(format!("the file name {} is not UTF-8", printable(&name.to_string_lossy())))
-            })?;
-            let path = format!("{prefix}{name}");
-            match entry.file_type().map_err(failed)?.is_dir() {
-                true => walk(&entry.path(), &format!("{path}/"), into)?,
-                false => into.push(path),
-            }
-        }
-        Ok(())
-    }
-    let mut paths = Vec::new();
-    walk(dir, "", &mut paths)?;
-    paths.sort();
-    Ok(paths)
 }
 
 #[cfg(test)]

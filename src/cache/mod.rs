@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use crate::checkpoint::json;
 use crate::error::{Error, Result};
+use crate::places;
 
 use entry::{ENTRY, Entry, Lost, VALUE};
 use work::Work;
@@ -77,17 +78,10 @@ pub struct Pruned {
 
 /// The folder that the variable [`CACHE`] names, or the user's own; none where the cache is turned off.
 pub fn folder() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     match std::env::var_os(CACHE) {
         Some(off) if off.is_empty() || off == "off" => None,
         Some(folder) => Some(folder.into()),
-        None => {
-            let caches = set("XDG_CACHE_HOME").or_else(|| match cfg!(windows) {
-                true => set("LOCALAPPDATA"),
-                false => Some(set("HOME")?.join(".cache")),
-            })?;
-            Some(caches.join("kilnc"))
-        }
+        None => Some(places::caches()?.join("kilnc")),
     }
 }
 

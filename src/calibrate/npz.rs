@@ -8,7 +8,7 @@ use std::path::Path;
 
 use zip::ZipArchive;
 
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, is_machine_fault, printable};
 use crate::ir::{Graph, Op};
 use crate::runtime::{Elements, Named, Tensor};
 
@@ -116,6 +116,9 @@ fn array(mut file: impl Read) -> Result<Array> {
 }
 
 fn broken(e: std::io::Error) -> Error {
+    if is_machine_fault(&e) {
+        return Error::of_system("reading the archive", &e);
+    }
     Error::bad_input(format!("the archive is damaged or cut short: {}", printable(&e.to_string())))
 }
 

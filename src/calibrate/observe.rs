@@ -61,7 +61,7 @@ pub fn observe(plan: &Plan) -> Result<Calibration> {
 ///
 /// Runs ONNX Runtime where it is found, else tract.
 pub fn look(plan: &Plan, taps: &[ValueId], mut each: impl FnMut(usize, &[&Tensor]) -> Result<()>) -> Result<()> {
-    let runtime = if runtime::available(Runtime::Ort).is_ok() { Runtime::Ort } else { Runtime::Tract };
+    let runtime = if runtime::is_available(Runtime::Ort)? { Runtime::Ort } else { Runtime::Tract };
     let target = if runtime == Runtime::Ort { Target::OrtCpu } else { Target::Tract };
     let tapped = verify(plan.graph.up_to(taps.iter().copied()))?;
     let file = plan.scratch.join("calibration.onnx");

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use ndarray::Array2;
-use safetensors::{Dtype, View};
+use safetensors::{Dtype, SafeTensorError, View};
 use serde::{Deserialize, Serialize};
 
 use super::histogram::{Histogram, Span};
@@ -81,8 +81,12 @@ pub fn save(path: &Path, weights: &str, graphs: &[(String, Calibration)]) -> Res
         metadata.graphs.push(seen);
     }
     let metadata = serde_json::to_string(&metadata).map_err(|e| Error::bug(format!("the metadata: {e}")))?;
-    safetensors::serialize_to_file(tensors, Some(HashMap::from([(KEY.to_owned(), metadata)])), path)
-        .map_err(|e| Error::bad_input(format!("writing {}: {e}", path.display())))?;
+    safetensors::serialize_to_file(tensors, Some(HashMap::from([(KEY.to_owned(), metadata)])), path).map_err(|e| {
+        match e {
+            SafeTensorError::IoError(e) => Error::io("writing", path, &e),
+            other => Error::bug(format!("writing {}: {other}", path.display())),
+        }
+    })?;
     std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|e| Error::io("syncing", path, &e))
 }
 

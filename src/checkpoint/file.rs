@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_machine_fault};
 
 /// Maps a file.
 pub(super) fn map(path: &Path) -> Result<Arc<Mmap>> {
@@ -15,6 +15,14 @@ pub(super) fn map(path: &Path) -> Result<Arc<Mmap>> {
     // which loses nothing: outputs are staged and renamed last.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("mapping", path, &e))?;
     Ok(Arc::new(map))
+}
+
+/// Fails where the machine does not let anybody look for files in a folder: they are not missing.
+pub fn check_searchable(dir: &Path) -> Result<()> {
+    match std::fs::metadata(dir.join(".")) {
+        Err(e) if is_machine_fault(&e) => Err(Error::io("reading", dir, &e)),
+        _ => Ok(()),
+    }
 }
 
 /// Opens a file. Fails where it is no plain one: opening a pipe would wait for ever.

@@ -74,9 +74,11 @@ pub fn from_fields<T: DeserializeOwned>(fields: &serde_json::Map<String, serde_j
     })
 }
 
-/// The last part of a path, as messages call it.
+/// The last part of a path, as messages and reports call it; that of the folder itself, where it ends in `..` or `.`.
 pub fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    let real = || path.canonicalize().ok().and_then(|real| real.file_name().map(ToOwned::to_owned));
+    let name = path.file_name().map(ToOwned::to_owned).or_else(real);
+    name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Any JSON value in which no object has a key twice. Nothing of it is kept.
@@ -195,6 +197,16 @@ mod tests {
         );
         assert_eq!(message("{}"), "config.json: missing field `hidden_size` at line 1 column 2");
         assert_eq!(message("\u{feff}{}"), "config.json: starts with a byte order mark");
+    }
+
+    #[test]
+    fn a_folder_has_a_name_however_it_is_spelt() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(place.path().join("model/sub")).unwrap();
+        for path in ["model", "model/", "model/.", "model/sub/.."] {
+            assert_eq!(file_name(&place.path().join(path)), "model");
+        }
+        assert_eq!(file_name(Path::new("nowhere/..")), "nowhere/..");
     }
 
     #[test]

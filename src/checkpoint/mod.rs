@@ -23,6 +23,7 @@ use serde_json::Value;
 use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
 
+pub use file::check_searchable;
 use labels::Names;
 pub use names::common as common_prefix;
 pub use sentence::{Dense, ModuleKind, Pooling, Prompt, Purpose, SentenceModule, SentenceModules};
@@ -134,6 +135,7 @@ impl Checkpoint {
     /// Opens a folder in the Hub layout: `config.json`, and `model.safetensors` or `pytorch_model.bin`, whole or in
     /// shards.
     pub fn open(dir: &Path) -> Result<Checkpoint> {
+        check_searchable(dir)?;
         if !dir.is_dir() {
             return Err(Error::bad_input(format!("{} is not a folder", dir.display()))
                 .hint("give the folder that holds config.json and model.safetensors"));

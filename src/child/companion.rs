@@ -1,16 +1,15 @@
 //! A child that stays: it is asked in frames, and answers each in turn.
 //!
-//! A frame is a length of 8 bytes, little-endian, and as many bytes. An answer begins with a byte that says whether it
-//! is one, or an error as JSON.
+//! An answer begins with a byte that says whether it is one, or an error as JSON.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::ChildStdin;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{SentError, Started, answers, died, late};
+use super::{SentError, Started, answers, died, frames, late, no_thread, requests};
 use crate::error::{Error, Result};
 
 /// First byte of an answer.
@@ -44,20 +43,23 @@ impl Companion {
             return Err(Error::bug(format!("{what}: a child process has no pipes")));
         };
         let (sender, answers) = sync_channel(1);
-        std::thread::spawn(move || {
-            while let Ok(Some(frame)) = read_frame(&mut stdout) {
+        let thread = |work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().spawn(work).map(drop).map_err(|e| no_thread(what, &e))
+        };
+        thread(Box::new(move || {
+            while let Ok(Some(frame)) = frames::read(&mut stdout) {
                 if sender.send(frame).is_err() {
                     break;
                 }
             }
-        });
+        }))?;
         let complaints = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&complaints);
         let (complaining, complained) = sync_channel(1);
-        std::thread::spawn(move || {
+        thread(Box::new(move || {
             keep_last_words(stderr, &kept);
             drop(complaining);
-        });
+        }))?;
         Ok(Companion { child, requests, answers, complaints, complained, what: what.to_owned() })
     }
 
@@ -65,7 +67,7 @@ impl Companion {
     /// the last two it cannot be asked again.
     pub fn ask(&mut self, request: &[u8], limit: Duration) -> Result<Vec<u8>> {
         // A child that has died does not read; that it does not answer says why.
-        let _ = write_frame(&mut self.requests, &[request]);
+        let _ = frames::write(&mut self.requests, &[request]);
         match self.answers.recv_timeout(limit) {
             Ok(mut answer) => match answer.first() {
                 Some(&DONE) => Ok(answer.split_off(1)),
@@ -92,41 +94,19 @@ impl Companion {
 
 /// The child's side: answers every request until the parent has no more.
 pub fn attend(mut answer: impl FnMut(&[u8]) -> Result<Vec<u8>>) -> Result<()> {
-    let failed = |e: std::io::Error| Error::bug(format!("the parent cannot be heard: {e}"));
     let mut output: File = answers()?;
-    let mut input = std::io::stdin().lock();
-    while let Some(request) = read_frame(&mut input).map_err(failed)? {
+    for request in requests()? {
         match answer(&request) {
-            Ok(done) => write_frame(&mut output, &[&[DONE], &done]),
+            Ok(done) => frames::write(&mut output, &[&[DONE], &done]),
             Err(error) => {
                 let sent = serde_json::to_vec(&SentError::from(&error))
                     .map_err(|e| Error::bug(format!("an error cannot be written: {e}")))?;
-                write_frame(&mut output, &[&[FAILED], &sent])
+                frames::write(&mut output, &[&[FAILED], &sent])
             }
         }
-        .map_err(failed)?;
+        .map_err(|e| Error::of_system("an answer does not leave", &e))?;
     }
     Ok(())
-}
-
-fn write_frame(to: &mut impl Write, parts: &[&[u8]]) -> std::io::Result<()> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    to.write_all(&(length as u64).to_le_bytes())?;
-    parts.iter().try_for_each(|part| to.write_all(part))?;
-    to.flush()
-}
-
-/// The next frame, or none where the other side has closed. Memory grows with what arrives, not with what is announced.
-fn read_frame(from: &mut impl Read) -> std::io::Result<Option<Vec<u8>>> {
-    let mut length = [0; 8];
-    match from.read_exact(&mut length) {
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    }
-    let length = u64::from_le_bytes(length);
-    let mut frame = Vec::new();
-    from.take(length).read_to_end(&mut frame)?;
-    if (frame.len() as u64) < length { Ok(None) } else { Ok(Some(frame)) }
 }
 
 fn keep_last_words(mut from: impl Read, kept: &Mutex<Vec<u8>>) {
@@ -143,21 +123,6 @@ fn keep_last_words(mut from: impl Read, kept: &Mutex<Vec<u8>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn frames_arrive_whole_or_not_at_all() {
-        let mut pipe = Vec::new();
-        write_frame(&mut pipe, &[b"one", b"two"]).unwrap();
-        write_frame(&mut pipe, &[]).unwrap();
-        let mut from = pipe.as_slice();
-        assert_eq!(read_frame(&mut from).unwrap().as_deref(), Some(&b"onetwo"[..]));
-        assert_eq!(read_frame(&mut from).unwrap().as_deref(), Some(&b""[..]));
-        assert_eq!(read_frame(&mut from).unwrap(), None);
-        let cut = &pipe[..10];
-        assert_eq!(read_frame(&mut { cut }).unwrap(), None);
-        let announced = u64::MAX.to_le_bytes();
-        assert_eq!(read_frame(&mut announced.as_slice()).unwrap(), None);
-    }
 
     #[test]
     fn the_last_words_are_kept_and_the_first_are_let_go() {

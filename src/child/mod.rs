@@ -2,24 +2,30 @@
 //!
 //! Native libraries can crash or hang; engines that share a process spoil each other's timings. Both go to a child:
 //! this program again, with a hidden subcommand. It does one job ([`ask`], [`serve`]: a request as JSON on its standard
-//! input, an answer on its output), or stays and is asked again and again ([`Companion`], [`attend`]).
+//! input, an answer on its output), or stays and is asked again and again ([`Companion`], [`attend`]). It ends with its
+//! parent, whatever that ends by.
 
 mod companion;
+mod frames;
+mod lifeline;
+mod sent;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result, tells_of_machine_fault};
 
 pub use companion::{Companion, attend};
+pub use sent::{Answer, SentError, SentPath};
 
 /// The hidden subcommand under which this program is started as a child.
 pub const SUBCOMMAND: &str = "internal-child";
@@ -32,49 +38,6 @@ static PASSED: Mutex<Vec<(&str, OsString)>> = Mutex::new(Vec::new());
 
 /// Processes that a signal has to end.
 static LIVE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
-
-/// An error on its way from a child to its parent.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub struct SentError {
-    kind: String,
-    message: String,
-    locations: Vec<String>,
-    hints: Vec<String>,
-}
-
-impl From<&Error> for SentError {
-    fn from(error: &Error) -> SentError {
-        SentError {
-            kind: error.kind().name().to_owned(),
-            message: error.message().to_owned(),
-            locations: error.locations().to_vec(),
-            hints: error.hints().to_vec(),
-        }
-    }
-}
-
-impl From<SentError> for Error {
-    fn from(sent: SentError) -> Error {
-        let make = match sent.kind.as_str() {
-            kind if kind == Kind::BadInput.name() => Error::bad_input,
-            kind if kind == Kind::Unsupported.name() => Error::unsupported,
-            kind if kind == Kind::RuntimeMissing.name() => Error::runtime_missing,
-            kind if kind == Kind::GateFailed.name() => Error::gate_failed,
-            _ => Error::bug,
-        };
-        let error = sent.locations.into_iter().fold(make(sent.message), Error::at);
-        sent.hints.into_iter().fold(error, Error::hint)
-    }
-}
-
-/// What a child writes on its standard output.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub enum Answer<T> {
-    /// It did what was asked.
-    Done(T),
-    /// It could not.
-    Failed(SentError),
-}
 
 /// Names the file of the program `kilnc`, from which children are started; the first name counts. A program that uses
 /// kilnc as a library and names none has no children.
@@ -125,14 +88,11 @@ impl Started {
                 .hint("name its file with kilnc::child::set_program")
         })?;
         let passed = PASSED.lock().map(|passed| passed.clone()).unwrap_or_default();
-        let process = Command::new(program)
-            .args([SUBCOMMAND, job])
-            .envs(passed)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| Error::bug(format!("{what}: a child process did not start: {e}")))?;
+        let mut command = Command::new(program);
+        command.args([SUBCOMMAND, job]).envs(passed);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let process = lifeline::spawn(command)
+            .map_err(|e| Error::of_system(format!("{what}: a child process did not start"), &e))?;
         if let Ok(mut live) = LIVE.lock() {
             live.push(process.id());
         }
@@ -162,21 +122,22 @@ fn converse<Request: Serialize>(
     what: &str,
 ) -> Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
     let request = serde_json::to_vec(request).map_err(|e| Error::bug(format!("{what}: {e}")))?;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let reader = |pipe: Option<Box<dyn Read + Send>>| {
-        std::thread::spawn(move || {
+        let read = move || {
             let mut bytes = Vec::new();
             if let Some(mut pipe) = pipe {
                 let _ = pipe.read_to_end(&mut bytes);
             }
             bytes
-        })
+        };
+        std::thread::Builder::new().spawn(read).map_err(|e| no_thread(what, &e))
     };
-    let output = reader(stdout.map(|pipe| Box::new(pipe) as _));
-    let complaints = reader(stderr.map(|pipe| Box::new(pipe) as _));
-    if let Some(mut stdin) = stdin {
-        // A child that has died already does not read; its status says why.
-        let _ = stdin.write_all(&request);
+    let output = reader(stdout.map(|pipe| Box::new(pipe) as _))?;
+    let complaints = reader(stderr.map(|pipe| Box::new(pipe) as _))?;
+    if let Some(stdin) = &mut child.stdin {
+        // A child that has died already does not read; its status says why. The pipe stays open: the child ends with it.
+        let _ = frames::write(stdin, &[&request]);
     }
     let start = Instant::now();
     let status = loop {
@@ -192,6 +153,10 @@ fn converse<Request: Serialize>(
     Ok((status, output.join().unwrap_or_default(), complaints.join().unwrap_or_default()))
 }
 
+fn no_thread(what: &str, error: &io::Error) -> Error {
+    Error::of_system(format!("{what}: a thread did not start"), error)
+}
+
 fn late(what: &str, limit: Duration) -> Error {
     Error::unsupported(format!("{what}: not done within {} s, and ended", limit.as_secs()))
 }
@@ -199,12 +164,29 @@ fn late(what: &str, limit: Duration) -> Error {
 fn died(what: &str, status: ExitStatus, complaints: &[u8]) -> Error {
     let complaints = String::from_utf8_lossy(complaints);
     let last: Vec<_> = complaints.lines().rev().take(3).map(crate::error::printable).collect();
-    let error = Error::bug(format!("{what}: the child process ended with {}", describe(status)));
+    let machine = status.code() == Some(MACHINE_FAILED) || is_killed(status) || tells_of_machine_fault(&complaints);
+    let make = if machine { Error::machine_failed } else { Error::bug };
+    let error = make(format!("{what}: the child process ended with {}", describe(status)));
     if last.is_empty() {
         error
     } else {
         error.at(format!("its last words: {}", last.into_iter().rev().collect::<Vec<_>>().join(" | ")))
     }
+}
+
+/// The exit code of a process whose machine failed it.
+const MACHINE_FAILED: i32 = 5;
+
+/// Whether somebody else ended a process: the system, where memory is short.
+#[cfg(unix)]
+fn is_killed(status: ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    status.signal() == Some(rustix::process::Signal::KILL.as_raw())
+}
+
+#[cfg(not(unix))]
+fn is_killed(_status: ExitStatus) -> bool {
+    false
 }
 
 #[cfg(unix)]
@@ -224,22 +206,31 @@ fn describe(status: ExitStatus) -> String {
     status.to_string()
 }
 
-/// Ends every live child; for the moment before a signal ends this process.
+/// Ends every live child; for the moment before this process ends.
 pub fn end_all() {
     #[cfg(unix)]
-    if let Ok(live) = LIVE.lock() {
-        for id in live.iter().filter_map(|id| rustix::process::Pid::from_raw(*id as i32)) {
-            let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
-        }
+    for id in live().into_iter().filter_map(|id| rustix::process::Pid::from_raw(id as i32)) {
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
     }
+}
+
+/// The children that live, where that is known: a thread that ran out of memory may hold the list for good.
+#[cfg(unix)]
+fn live() -> Vec<u32> {
+    for _ in 0..100 {
+        if let Ok(live) = LIVE.try_lock() {
+            return live.clone();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Vec::new()
 }
 
 /// The child's side: reads the request, does the job, writes the answer.
 pub fn serve<Request: DeserializeOwned, T: Serialize>(job: impl FnOnce(Request) -> Result<T>) -> Result<()> {
     let mut output = answers()?;
-    let mut text = Vec::new();
-    std::io::stdin().read_to_end(&mut text).map_err(|e| Error::bug(format!("a request does not arrive: {e}")))?;
-    let answer = match serde_json::from_slice(&text) {
+    let request = requests()?.recv().map_err(|_| Error::bug("a request does not arrive"))?;
+    let answer = match serde_json::from_slice(&request) {
         Ok(request) => match job(request) {
             Ok(done) => Answer::Done(done),
             Err(error) => Answer::Failed(SentError::from(&error)),
@@ -247,14 +238,19 @@ pub fn serve<Request: DeserializeOwned, T: Serialize>(job: impl FnOnce(Request) 
         Err(e) => Answer::Failed(SentError::from(&Error::bug(format!("a request is malformed: {e}")))),
     };
     let answer = serde_json::to_vec(&answer).map_err(|e| Error::bug(format!("an answer cannot be written: {e}")))?;
-    output.write_all(&answer).map_err(|e| Error::bug(format!("an answer does not leave: {e}")))
+    output.write_all(&answer).map_err(|e| Error::of_system("an answer does not leave", &e))
+}
+
+/// What the parent asks, until it ends.
+fn requests() -> Result<Receiver<Vec<u8>>> {
+    lifeline::requests().map_err(|e| Error::of_system("requests cannot be read", &e))
 }
 
 /// The child's way to its parent. What libraries print goes to standard error from here on.
 #[cfg(unix)]
 fn answers() -> Result<File> {
     use std::os::fd::AsFd;
-    let failed = |e: std::io::Error| Error::bug(format!("standard output cannot be set aside: {e}"));
+    let failed = |e: io::Error| Error::of_system("standard output cannot be set aside", &e);
     let output = std::io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
     rustix::stdio::dup2_stdout(std::io::stderr()).map_err(|e| failed(e.into()))?;
     Ok(output.into())
@@ -263,6 +259,6 @@ fn answers() -> Result<File> {
 #[cfg(windows)]
 fn answers() -> Result<File> {
     use std::os::windows::io::AsHandle;
-    let failed = |e: std::io::Error| Error::bug(format!("standard output cannot be set aside: {e}"));
+    let failed = |e: io::Error| Error::of_system("standard output cannot be set aside", &e);
     Ok(std::io::stdout().as_handle().try_clone_to_owned().map_err(failed)?.into())
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::units::threads;
 use super::workload::{Engines, WorkloadArgs};
 use super::{Screen, VouchArgs};
 use crate::bench::{self, FailIf, Report, SCHEMA, Settings, measure};
@@ -50,7 +51,7 @@ pub struct BenchArgs {
     #[arg(long, default_value = "cpu")]
     device: Device,
     /// Threads of each engine; all cores, if not given.
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// How often each engine is started and measured.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -97,11 +98,14 @@ pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
     args.device.check()?;
     let engines = Engines::of(&args.engines, &args.onnx_adapter, args.device, &args.vouch, screen)?;
     let report = measured(&args, &engines, screen)?;
-    for (path, stage) in stages {
-        let page = if Some(path) == args.html.as_ref() { bench::html(&report) } else { bench::markdown(&report) };
-        let (name, file) = (file_name(path), stage.path(&file_name(path)));
+    for (path, stage) in &stages {
+        let page = if Some(*path) == args.html.as_ref() { bench::html(&report) } else { bench::markdown(&report) };
+        let file = stage.path(&file_name(path));
         std::fs::write(&file, page).map_err(|e| Error::io("writing", &file, &e))?;
-        stage.commit_files(&[&name])?;
+        stage.sync()?;
+    }
+    for (path, stage) in stages {
+        stage.commit_files(&[&file_name(path)])?;
     }
     screen.result(&report, bench::table)?;
     match baseline {
@@ -111,7 +115,7 @@ pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
 }
 
 fn measured(args: &BenchArgs, engines: &Engines, screen: &Screen) -> Result<Report> {
-    let work = args.workload.work(engines, args.seed)?;
+    let work = args.workload.work(engines, args.seed).map_err(|e| engines.named(e))?;
     let settings = Settings {
         threads: args.threads.unwrap_or(Options::default().threads),
         rounds: args.rounds as usize,
@@ -129,7 +133,16 @@ fn measured(args: &BenchArgs, engines: &Engines, screen: &Screen) -> Result<Repo
         screen.advance(1);
         interrupt::noted().is_none()
     };
-    let mut report = measure(&engines.contestants, &work.workloads, &settings, &progress)?;
+    let measured = measure(&engines.contestants, &work.workloads, &settings, &progress);
+    let mut report = measured.map_err(|e| engines.named(e))?;
+    engines.check_unchanged()?;
+    for engine in &mut report.engines {
+        if let Some(why) = &mut engine.failed {
+            let all = engines.named(Error::runtime_missing(why.as_str()));
+            screen.warn(&format!("{} was not measured: {}", engine.name, all.message()));
+            *why = all.portable();
+        }
+    }
     report.texts = work.texts;
     report.published = args.workload.profile().map(|profile| {
         let shapes: Vec<(usize, usize)> =

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::Screen;
+use super::screen::shown;
 use super::units::{size, time};
 use crate::cache::{self, Cache, Kept, Limits, Pruned};
 use crate::error::{Error, Result, printable};
@@ -66,6 +67,7 @@ struct PruneArgs {
 
 #[derive(Serialize)]
 struct Shown {
+    #[serde(serialize_with = "shown")]
     folder: PathBuf,
     bytes: u64,
     entries: Vec<Kept>,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::units::some;
 use crate::calibrate::{Estimator, Spec};
 
 /// What 8-bit layers are fitted to.
@@ -18,7 +19,7 @@ pub struct CalibrationArgs {
     #[arg(long, value_name = "FILE")]
     calibration_like: Option<PathBuf>,
     /// How many texts of the file are taken; all, or 256 with --calibration-like, if not given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = some)]
     samples: Option<usize>,
     /// The column or field that holds the texts, if it is not called text.
     #[arg(long, value_name = "NAME")]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Screen;
 use crate::bundle::runtimes;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::runtime::library::{self, Library};
 use crate::runtime::{self, Device, Platform, Processor, Runtime};
 
@@ -32,7 +32,7 @@ pub fn run(screen: &Screen) -> Result<()> {
         },
     ];
     findings.extend(library::ALL.into_iter().map(look));
-    findings.push(wheels(&library::wheels()));
+    findings.push(library::wheels().map_or_else(no_wheels, |folder| wheels(&folder)));
     screen.result(&findings, |findings| {
         findings
             .iter()
@@ -69,6 +69,16 @@ fn processor(processor: &Processor) -> Finding {
     }
 }
 
+/// There is no folder for wheels.
+fn no_wheels(why: Error) -> Finding {
+    let detail: Vec<&str> = std::iter::once(why.message()).chain(why.hints().iter().map(String::as_str)).collect();
+    let detail = detail.join("; ");
+    Finding { name: WHEELS, purpose: WHEELS_PURPOSE, found: false, detail, command: None }
+}
+
+const WHEELS: &str = "wheels";
+const WHEELS_PURPOSE: &str = "hold the libraries that bundles bring, by build --runtimes";
+
 /// For which platforms bundles can bring libraries, as far as the folder of wheels has them.
 fn wheels(folder: &Path) -> Finding {
     let mut there = Vec::new();
@@ -85,8 +95,8 @@ fn wheels(folder: &Path) -> Finding {
     let platform = Platform::here().unwrap_or(Platform::LinuxX64);
     let package = runtimes::packages(Runtime::Ort, platform).into_iter().next().filter(|_| !found);
     Finding {
-        name: "wheels",
-        purpose: "hold the libraries that bundles bring, by build --runtimes",
+        name: WHEELS,
+        purpose: WHEELS_PURPOSE,
         found,
         detail,
         command: package.map(|package| runtimes::command(&package, folder)),

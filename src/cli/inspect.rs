@@ -10,7 +10,7 @@ use crate::adapter::{self, hub};
 use crate::bundle::runtimes::LibraryEntry;
 use crate::bundle::{self, BenchEntry, BenchedPoint, Bundle, LicenceEntry, Manifest, PoolingEntry};
 use crate::calibrate;
-use crate::checkpoint::{Checkpoint, read_weights};
+use crate::checkpoint::{Checkpoint, check_searchable, read_weights};
 use crate::error::{Error, Result, printable, printable_sentence};
 use crate::passes::Half;
 use crate::pipeline;
@@ -49,9 +49,10 @@ struct CheckpointReport {
 
 pub fn run(args: InspectArgs, screen: &Screen) -> Result<()> {
     let path = &args.path;
+    check_searchable(path)?;
     bundle::archive::refuse(path)?;
     if bundle::is_bundle(path) {
-        let bundle = Bundle::open(path)?;
+        let bundle = Bundle::read(path)?;
         return screen.result(&bundle.manifest, describe_bundle);
     }
     if let Some(compiled) = pipeline::read_plans(path)? {

@@ -23,6 +23,7 @@ mod vouch;
 mod windows;
 mod workload;
 
+use std::io;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -30,7 +31,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::adapter::AdapterSource;
 use crate::adapter::combine::{Combine, Method, Options};
 use crate::calibrate::Spec;
-use crate::error::{Error, Result, visible};
+use crate::error::{Error, Result};
 use crate::ir::Majority;
 use crate::pipeline::Source;
 use crate::task::Task;
@@ -57,7 +58,8 @@ const LONG_ABOUT: &str = "\
 Turns a trained NLP checkpoint into engines that are ready to ship: reads the weights, merges adapters, draws the \
 graph, quantizes, proves that the answers are still the checkpoint's, and packs it all in one bundle.
 
-Exit codes: 0 done, 1 a fault of kilnc's, 2 bad input or usage, 3 a gate was missed, 4 a runtime or device is missing.";
+Exit codes: 0 done, 1 a fault of kilnc's, 2 bad input or usage, 3 a gate was missed, 4 a runtime or device is missing, 5 \
+the machine failed (disk full, no permission, out of memory).";
 
 /// What every command takes.
 #[derive(Args, Clone, Copy)]
@@ -166,8 +168,23 @@ impl SourceArgs {
     }
 }
 
+/// Parses the arguments of this process and runs the command. Where they are wrong, says so and ends the process.
+pub fn main() -> Result<()> {
+    match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(told) if told.use_stderr() => {
+            let _ = told.print();
+            std::process::exit(i32::from(Error::bad_input("").exit_code()))
+        }
+        Err(help) => screen::printed(help.print().and_then(|()| screen::print(""))),
+    }
+}
+
 /// Runs the command.
 pub fn run(cli: Cli) -> Result<()> {
+    if !matches!(cli.command, Command::Child { .. }) {
+        start_threads()?;
+    }
     let screen = Screen::new(cli.shared.quiet, cli.shared.json);
     match cli.command {
         Command::Build(args) => build::run(args, &screen),
@@ -189,12 +206,25 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
+/// Starts the threads that share the work, of which nobody else would say why there are none. Those of a child start when
+/// they are needed, on the processors that it is bound to.
+fn start_threads() -> Result<()> {
+    let started = rayon::ThreadPoolBuilder::new().build_global();
+    let why = started.err().and_then(|e| {
+        let source = std::error::Error::source(&e)?.downcast_ref::<io::Error>()?;
+        Some(Error::of_system("threads do not start", source))
+    });
+    why.map_or(Ok(()), Err)
+}
+
 /// Prints an error the way the command line was told to.
 pub fn report(error: &Error, json: bool) {
     if json {
-        println!("{}", serde_json::json!({ "error": child::SentError::from(error) }));
+        let error = serde_json::json!({ "error": child::SentError::from(error) });
+        // That it could not be printed either changes nothing: the exit code tells of the error.
+        let _ = screen::print(&format!("{error}\n"));
     }
-    eprintln!("error: {}", visible(&error.to_string()));
+    screen::say(&format!("error: {error}"));
 }
 
 fn serve(job: &str) -> Result<()> {

@@ -1,15 +1,68 @@
 //! What the user sees: results on standard output, progress and warnings on standard error.
 
-use std::fmt::{Display, Write};
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Result, visible};
 use crate::pipeline::Observer;
+
+/// What messages call it.
+pub(super) const STANDARD_OUTPUT: &str = "standard output";
+
+/// Says a line on standard error. Where nobody can hear it, the work goes on.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{}", visible(line));
+}
+
+/// Prints a text on standard output.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    let mut to = io::stdout().lock();
+    to.write_all(text.as_bytes())?;
+    to.flush()
+}
+
+/// A path in a result that is JSON, which has to be UTF-8: what is not is replaced, as in messages.
+pub(super) fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// What came of printing on standard output. That whoever reads has read enough, as `head` does, is no error.
+pub(super) fn printed(outcome: io::Result<()>) -> Result<()> {
+    match outcome {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|e| Error::of_system(STANDARD_OUTPUT, &e)),
+    }
+}
+
+/// Notes that its reader is gone.
+struct Pipe<W> {
+    to: W,
+    closed: bool,
+}
+
+impl<W: Write> Pipe<W> {
+    fn noted<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|e| self.closed |= e.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes);
+        self.noted(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.to.flush();
+        self.noted(flushed)
+    }
+}
 
 /// Standard output and standard error, as the flags ask.
 pub struct Screen {
@@ -39,12 +92,25 @@ impl Screen {
             }
             false => visible(&human(value)),
         };
-        use std::io::Write;
-        match std::io::stdout().write_all(text.as_bytes()) {
-            // Whoever reads has read enough, as `head` does.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|e| Error::bad_input(format!("standard output: {e}"))),
+        printed(print(&text))
+    }
+
+    /// Prints a result piece by piece. None where whoever reads has read enough.
+    pub fn results<T>(&self, print: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<Option<T>> {
+        let mut to = Pipe { to: BufWriter::new(io::stdout().lock()), closed: false };
+        let made = print(&mut to).and_then(|made| {
+            to.flush().map_err(|e| Error::of_system(STANDARD_OUTPUT, &e))?;
+            Ok(made)
+        });
+        match made {
+            Err(_) if to.closed => Ok(None),
+            made => made.map(Some),
         }
+    }
+
+    /// Whether results are JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
     }
 
     /// A line about what is going on.
@@ -67,7 +133,7 @@ impl Screen {
             (true, Some(total)) => ProgressBar::new(total),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            let rate = |state: &ProgressState, out: &mut dyn Write| {
+            let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
                 let _ = write!(out, "{:.0}", state.per_sec());
             };
             bar.set_style(style.with_key("rate", rate));
@@ -82,8 +148,8 @@ impl Screen {
     fn print(&self, line: &str) {
         let stage = self.stage.lock();
         match stage.as_ref().ok().and_then(|stage| stage.as_ref()) {
-            Some(stage) => stage.bar.suspend(|| eprintln!("{}", visible(line))),
-            None => eprintln!("{}", visible(line)),
+            Some(stage) => stage.bar.suspend(|| say(line)),
+            None => say(line),
         }
     }
 }

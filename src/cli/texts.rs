@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::units::length;
+
 /// What engines are asked.
 #[derive(Args, Clone, Debug)]
 pub struct TextArgs {
@@ -15,6 +17,6 @@ pub struct TextArgs {
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
     /// Longest text, in tokens.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = length)]
     pub max_length: Option<usize>,
 }

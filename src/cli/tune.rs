@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::units::share;
 use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
 use crate::calibrate::{Kind, Spec};
 use crate::error::{Error, Result};
@@ -32,14 +33,14 @@ pub struct TuneArgs {
     #[command(flatten)]
     texts: TextArgs,
     /// The most that may be lost: accuracy where texts have labels, else the share of other answers.
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
     max_drop: f64,
     /// Where the engine may run: ort-cpu, openvino, tract; again for another, and the fastest of all is chosen.
     #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
     target: Vec<Target>,
-    /// Batch and length for which time counts.
-    #[arg(long, value_name = "BxS", default_value = "1x128", value_parser = shape)]
-    shape: [usize; 2],
+    /// Batch and length for which time counts; 1x128, or what the model reads where that is less, if not given.
+    #[arg(long, value_name = "BxS", value_parser = shape)]
+    shape: Option<[usize; 2]>,
     /// How often each engine is started and timed.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -55,10 +56,18 @@ pub(super) fn shape(text: &str) -> Result<[usize; 2], String> {
         .ok_or_else(|| "write batch and length as in 1x128".to_owned())
 }
 
-pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
-    if args.max_drop.is_nan() || args.max_drop < 0.0 {
-        return Err(Error::bad_input("the drop must be 0 or more").at("--max-drop"));
+/// The batch and length for which time counts, of a model that reads `longest` tokens.
+pub(super) fn timed_at(asked: Option<[usize; 2]>, longest: usize) -> Result<[usize; 2]> {
+    match asked {
+        None => Ok([1, longest.min(128)]),
+        Some([_, length]) if length > longest => {
+            Err(Error::bad_input(format!("texts of {length} tokens: the model reads 1 to {longest}")).at("--shape"))
+        }
+        Some(shape) => Ok(shape),
     }
+}
+
+pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     let spec = args.calibration.over(Spec::default(), args.source.seed);
     let Some(file) = &spec.file else {
         return Err(Error::bad_input("8-bit layers are fitted to texts: give some").at("--calibration"));
@@ -88,6 +97,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     let model = pipeline::load(&source)?;
     pipeline::warnings(&model).iter().for_each(|line| screen.warn(line));
     let judge = Judge::new(&recipe, &model, true, screen)?;
+    let shape = timed_at(args.shape, judge.max_length())?;
     let calibrator = judge.calibrator(&model, stage.dir(), screen)?;
     let request = tune::Request {
         model: &model,
@@ -98,7 +108,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         classes: judge.classes(),
         reduce_range: args.calibration.reduce_range,
         max_drop: args.max_drop,
-        shape: args.shape,
+        shape,
         rounds: args.rounds as usize,
         scratch: stage.dir(),
         observer: screen,
@@ -137,11 +147,12 @@ fn write(stage: &Stage, tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_l
 fn recipe(tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_length: usize) -> Result<String> {
     let chosen = tuned.points.get(tuned.chosen).ok_or_else(|| Error::bug("one of the engines was chosen"))?;
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // Paths are taken from the recipe's folder: so it holds wherever both are, and names no place of this machine.
+    let from_here = |path: &Path| output::relative(path, &args.output);
     let labels =
-        args.texts.labels.as_ref().map(|path| format!("labels = {}\n", quoted(&whole(path).to_string_lossy())));
+        args.texts.labels.as_ref().map(|path| format!("labels = {}\n", quoted(&from_here(path).to_string_lossy())));
     let mut calibration = Spec { save: None, ..calibration };
-    calibration.paths().for_each(|path| *path = whole(path));
+    calibration.paths().for_each(|path| *path = from_here(path));
     let calibration =
         toml::Value::try_from(calibration).map_err(|e| Error::bad_input(format!("--calibration: {e}")))?;
     let keep: Vec<String> = tuned.keep.iter().map(|name| quoted(name)).collect();

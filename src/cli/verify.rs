@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Screen;
+use super::screen::shown;
 use crate::bundle::signing::{self, PublicKey, SIGNATURE};
 use crate::bundle::{Bundle, FileEntry};
 use crate::error::{Error, Result};
@@ -43,6 +44,7 @@ enum Signed {
 
 #[derive(Serialize)]
 struct Verified {
+    #[serde(serialize_with = "shown")]
     bundle: PathBuf,
     files: usize,
     signed: Signed,
@@ -53,7 +55,8 @@ struct Verified {
 
 pub fn run(args: VerifyArgs, screen: &Screen) -> Result<()> {
     let key = args.key.as_deref().map(PublicKey::read).transpose()?;
-    let bundle = Bundle::open(&args.bundle)?;
+    // Nothing but the manifest is looked at before the signature holds.
+    let bundle = Bundle::read(&args.bundle)?;
     let found = bundle.digests()?;
     let signed = match &key {
         Some(key) => {
@@ -79,7 +82,7 @@ pub(super) fn signed_by(
         Error::bad_input(format!("{} is not signed: it has no {SIGNATURE}", bundle.dir.display()))
             .hint("kilnc verify takes a signature that is elsewhere by --signature")
     })?;
-    signing::verify(&signature, key, found)
+    signing::verify(&signature, key, found).map_err(|e| bundle.named_error(e))
 }
 
 fn told(verified: &Verified) -> String {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Screen, VouchArgs};
-use crate::bench::{Batching, Contestant, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
+use crate::bench::{self, Batching, Contestant, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
 use crate::bundle::{self, Bundle};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
@@ -15,6 +15,9 @@ use crate::eval::{PROBES, read_examples};
 use crate::pipeline::Observer;
 use crate::runtime::library;
 use crate::runtime::{Classes, Device, Elements, Reading, Runtime, TextEncoder};
+
+/// Tokens of a text, where nothing is said and engines read as many.
+const USUAL_LENGTH: usize = 128;
 
 /// Longest text in tokens, where no bundle says it.
 const MAX_LENGTH: usize = 512;
@@ -25,7 +28,7 @@ pub struct WorkloadArgs {
     /// Texts in a query; several apart by commas, each with every length; 1, if not given.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: Vec<u32>,
-    /// Tokens in a text; several apart by commas; 128, if not given.
+    /// Tokens in a text; several apart by commas; 128, or what all engines read where that is less, if not given.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=65536))]
     length: Vec<u32>,
     /// Also asks queries of so many texts, the next when the one before is answered: MLPerf's multi-stream, which is what
@@ -60,6 +63,9 @@ pub struct Engines {
     pub contestants: Vec<Contestant>,
     /// For each of them, the name of the bundle that it is of.
     bundles: Vec<Option<String>>,
+    /// The bundles, whose files are used as long as it is measured.
+    held: Vec<Bundle>,
+    device: Device,
     /// What answers are the same.
     pub reading: Option<Reading>,
     tokenizer: Option<Tokenizer>,
@@ -84,7 +90,7 @@ impl WorkloadArgs {
     pub fn work(&self, engines: &Engines, seed: u64) -> Result<Work> {
         match &self.texts {
             Some(file) => self.of_texts(file, engines, seed),
-            None => self.of_lengths(engines.tokenizer.as_ref()),
+            None => self.of_lengths(engines),
         }
     }
 
@@ -95,9 +101,14 @@ impl WorkloadArgs {
         batches.into_iter().map(|batch| batch as usize).collect()
     }
 
-    fn of_lengths(&self, tokenizer: Option<&Tokenizer>) -> Result<Work> {
-        let grid = self.profile().map_or_else(|| vec![128], Profile::lengths);
-        let lengths = if self.length.is_empty() { grid } else { self.length.clone() };
+    fn of_lengths(&self, engines: &Engines) -> Result<Work> {
+        let tokenizer = engines.tokenizer.as_ref();
+        let lengths = match (self.length.as_slice(), self.profile()) {
+            ([], None) => vec![engines.usual_length()],
+            ([], Some(profile)) => profile.lengths(),
+            (given, _) => given.to_vec(),
+        };
+        engines.check_lengths(&lengths)?;
         let mut workloads = Vec::new();
         for (rows, length) in self.batches().into_iter().flat_map(|rows| lengths.iter().map(move |it| (rows, *it))) {
             let ids = tokens(rows, length as usize, tokenizer)?;
@@ -111,6 +122,7 @@ impl WorkloadArgs {
         let examples = read_examples(file, &Classes::default())?;
         let tokenizer = self.tokenizer(engines)?;
         let encoder = tokenizer.encoder()?;
+        encoder.check_longest()?;
         let mut workloads = Vec::new();
         for batch in self.batches() {
             workloads.push(Workload::drawn(&examples, batch, seed, &encoder)?);
@@ -122,7 +134,8 @@ impl WorkloadArgs {
     }
 
     fn tokenizer(&self, engines: &Engines) -> Result<Tokenizer> {
-        let named = self.tokenizer.clone().map(|file| Tokenizer { file, max_length: MAX_LENGTH, prompt: None });
+        let named =
+            self.tokenizer.as_deref().map(|file| Tokenizer { file: file.into(), max_length: MAX_LENGTH, prompt: None });
         let mut tokenizer = named.or_else(|| engines.tokenizer.clone()).ok_or_else(|| {
             Error::bad_input("--texts needs a tokenizer, and no engine is a bundle that has one")
                 .hint("name it: --tokenizer tokenizer.json")
@@ -146,7 +159,7 @@ impl Engines {
         if paths.iter().all(|path| path.is_file()) {
             vouch.refuse()?;
         }
-        let mut engines = Engines::default();
+        let mut engines = Engines { device, ..Engines::default() };
         for path in paths {
             bundle::archive::refuse(path)?;
             match path.is_file() {
@@ -159,6 +172,7 @@ impl Engines {
                     let bundle = Bundle::open(path)?;
                     vouch.check(&bundle, screen)?;
                     engines.bundle(&bundle, device, screen)?;
+                    engines.held.push(bundle);
                 }
             }
         }
@@ -173,8 +187,43 @@ impl Engines {
         Ok(engines)
     }
 
+    /// Most tokens that every engine reads, up to those that are asked where nothing else is said. What a file alone
+    /// takes is found out.
+    fn usual_length(&self) -> u32 {
+        let bundles = self.held.iter().map(|bundle| bundle.manifest.max_length);
+        let mut most = bundles.fold(USUAL_LENGTH, usize::min);
+        let alone = self.contestants.iter().zip(&self.bundles).filter(|(_, bundle)| bundle.is_none());
+        for (contestant, _) in alone.filter(|_| self.device == Device::Cpu) {
+            // Why one does not run at all is said where it is measured.
+            most = bench::longest(contestant, most).unwrap_or(most);
+        }
+        u32::try_from(most).unwrap_or(u32::MAX)
+    }
+
+    /// Fails where a text is longer than an engine of a bundle takes.
+    fn check_lengths(&self, lengths: &[u32]) -> Result<()> {
+        let bound = |bundle: &Bundle| Some((bundle.manifest.positions?, bundle.dir.display().to_string()));
+        let Some((most, bundle)) = self.held.iter().filter_map(bound).min() else { return Ok(()) };
+        match lengths.iter().find(|length| **length as usize > most) {
+            None => Ok(()),
+            Some(length) => Err(Error::bad_input(format!("texts of {length} tokens: the model reads 1 to {most}"))
+                .at(bundle)
+                .hint("--length says how long texts are")),
+        }
+    }
+
+    /// Fails where a file of a bundle has changed since it was checked.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.held.iter().try_for_each(Bundle::check_unchanged)
+    }
+
+    /// An error with the names of bundles that the user knows, and not those by which they are held.
+    pub fn named(&self, error: Error) -> Error {
+        self.held.iter().fold(error, |error, bundle| bundle.named_error(error))
+    }
+
     fn file(&mut self, path: &Path, adapters: &[PathBuf]) {
-        let alone = path.display().to_string();
+        let alone = file_name(path);
         let file = |name, adapters| Contestant { name, file: path.to_owned(), runtime: Runtime::Ort, adapters };
         self.contestants.push(file(alone.clone(), Vec::new()));
         self.bundles.resize(self.contestants.len() + adapters.len(), None);
@@ -198,18 +247,32 @@ impl Engines {
         self.bundles.resize(self.contestants.len(), Some(bundle.manifest.name.clone()));
         let tokenizer = bundle.file(bundle::TOKENIZER)?;
         let (max_length, prompt) = (bundle.manifest.max_length, bundle.prompt().map(str::to_owned));
-        self.tokenizer.get_or_insert(Tokenizer { file: tokenizer, max_length, prompt });
+        self.tokenizer.get_or_insert(Tokenizer { file: tokenizer.into(), max_length, prompt });
         self.reading.get_or_insert(bundle.manifest.reading.unwrap_or_default());
         Ok(())
     }
 
-    /// Gives engines of one name that of their bundle, and a number where that is the same too: reports are read by name.
+    /// Gives engines of one name that of their bundle or folder, and a number where that is the same too: reports are
+    /// read by name, and name no other place.
     fn tell_apart(&mut self) {
-        let names: Vec<String> = self.contestants.iter().map(|contestant| contestant.name.clone()).collect();
-        let twice = |name: &String| names.iter().filter(|other| *other == name).count() > 1;
+        let all: Vec<(String, PathBuf)> =
+            self.contestants.iter().map(|contestant| (contestant.name.clone(), contestant.file.clone())).collect();
         for (contestant, bundle) in self.contestants.iter_mut().zip(&self.bundles) {
-            if let Some(bundle) = bundle.as_ref().filter(|_| twice(&contestant.name)) {
-                contestant.name = format!("{bundle}/{}", contestant.name);
+            let named = all.iter().filter(|(name, _)| *name == contestant.name);
+            let folder = match bundle {
+                Some(bundle) => Some(bundle.clone()).filter(|_| named.count() > 1),
+                None => {
+                    let others = named.filter(|(_, file)| *file != contestant.file).count();
+                    contestant
+                        .file
+                        .parent()
+                        .and_then(Path::file_name)
+                        .filter(|_| others > 0)
+                        .map(|folder| folder.to_string_lossy().into_owned())
+                }
+            };
+            if let Some(folder) = folder {
+                contestant.name = format!("{folder}/{}", contestant.name);
             }
         }
         let names: Vec<String> = self.contestants.iter().map(|contestant| contestant.name.clone()).collect();

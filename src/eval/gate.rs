@@ -72,6 +72,21 @@ impl Gate {
         checks
     }
 
+    /// The bounds, where each can be met and missed.
+    pub fn in_range(self) -> Result<Gate> {
+        let shares = [("agreement", self.agreement), ("cosine", self.cosine), ("accuracy_drop", self.accuracy_drop)];
+        let shares = shares.map(|(name, bound)| (name, bound, 1.0, "from 0 to 1"));
+        let all = shares.into_iter().chain([("max_abs", self.max_abs, f64::MAX, "of 0 or more")]);
+        for (name, bound, most, expected) in all {
+            if let Some(bound) = bound.filter(|bound| !(0.0..=most).contains(bound)) {
+                return Err(Error::bad_input(format!(
+                    "the bound of `{name}` must be a number {expected}, found {bound}"
+                )));
+            }
+        }
+        Ok(self)
+    }
+
     /// Refuses bounds that mean nothing for such answers.
     pub fn check_fits(&self, reading: Reading) -> Result<()> {
         let bounds = [("agreement", self.agreement), ("accuracy_drop", self.accuracy_drop)];
@@ -108,16 +123,10 @@ impl std::str::FromStr for Gate {
                 Error::bad_input(format!("`{}` is no bound", printable(part)))
                     .hint("write agreement=0.985,accuracy_drop=0.005")
             })?;
-            let bound: f64 =
-                value.trim().parse().ok().filter(|bound: &f64| bound.is_finite() && *bound >= 0.0).ok_or_else(
-                    || {
-                        Error::bad_input(format!(
-                            "the bound of `{}` must be a number of 0 or more, found `{}`",
-                            printable(name),
-                            printable(value)
-                        ))
-                    },
-                )?;
+            let bound: f64 = value.trim().parse().map_err(|_| {
+                let (name, value) = (printable(name), printable(value));
+                Error::bad_input(format!("the bound of `{name}` must be a number, found `{value}`"))
+            })?;
             match name.trim() {
                 "agreement" => gate.agreement = Some(bound),
                 "cosine" => gate.cosine = Some(bound),
@@ -133,7 +142,7 @@ impl std::str::FromStr for Gate {
                 }
             }
         }
-        Ok(gate)
+        gate.in_range()
     }
 }
 
@@ -202,5 +211,15 @@ mod tests {
         );
         assert!(message("agreement=high").contains("must be a number"));
         assert!(message("agreement").contains("is no bound"));
+        for (text, expected) in [
+            ("agreement=2", "the bound of `agreement` must be a number from 0 to 1, found 2"),
+            ("accuracy_drop=5", "the bound of `accuracy_drop` must be a number from 0 to 1, found 5"),
+            ("cosine=-0.1", "the bound of `cosine` must be a number from 0 to 1, found -0.1"),
+            ("agreement=nan", "the bound of `agreement` must be a number from 0 to 1, found NaN"),
+            ("max_abs=inf", "the bound of `max_abs` must be a number of 0 or more, found inf"),
+            ("max_abs=-1", "the bound of `max_abs` must be a number of 0 or more, found -1"),
+        ] {
+            assert_eq!(message(text), expected);
+        }
     }
 }

@@ -179,7 +179,7 @@ fn malformed(file: &str, line: u64, error: &csv::Error) -> Error {
         csv::ErrorKind::Io(e) if e.kind() == io::ErrorKind::FileTooLarge => {
             too_long(&place).hint("is a quotation mark left open?")
         }
-        csv::ErrorKind::Io(e) => Error::bad_input(format!("{place}: {e}")),
+        csv::ErrorKind::Io(e) => Error::of_system(&place, e),
         csv::ErrorKind::Utf8 { .. } => textfile::not_utf_8(&place),
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             Error::bad_input(format!("{place}: {len} cells, but the first line names {expected_len} columns"))

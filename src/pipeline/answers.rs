@@ -157,7 +157,7 @@ impl Judge {
         };
         if let Some(Err(e)) = runtime.map(runtime::available) {
             assembly.observer.advance(workload.steps() as u64);
-            return self.unchecked(made, reference.name(), e);
+            return self.unchecked(made, reference.name(), e, assembly);
         }
         let run_by = runtime.map_or(RunBy::Evaluator(&graph), RunBy::Runtime);
         if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
@@ -193,7 +193,7 @@ impl Judge {
     }
 
     /// What is entered of an engine that nothing here runs. Fails where bounds were asked for, or the build is strict.
-    fn unchecked(&self, made: &Made, reference: &str, why: Error) -> Result<Vec<GateEntry>> {
+    fn unchecked(&self, made: &Made, reference: &str, why: Error, assembly: &Assembly) -> Result<Vec<GateEntry>> {
         if self.strict {
             return Err(why);
         }
@@ -201,12 +201,13 @@ impl Judge {
             let error = Error::runtime_missing(format!("its gate cannot be checked here: {}", why.message()));
             return Err(why.hints().iter().fold(error, |error, hint| error.hint(hint.clone())));
         }
+        assembly.observer.warn(&format!("{} was NOT CHECKED: {}", made.entry.name, why.message()));
         Ok(vec![GateEntry {
             against: reference.to_owned(),
             on: self.texts_name.clone(),
             rows: 0,
             batch: None,
-            ran_by: why.message().to_owned(),
+            ran_by: why.portable(),
             checks: Vec::new(),
             accuracy: None,
         }])
@@ -224,6 +225,7 @@ pub fn encoder(recipe: &Recipe, model: &Model) -> Result<TextEncoder> {
     let text = model.tokenizer.text()?.to_owned();
     let place = |e: Error| e.at(model.tokenizer.path().display().to_string());
     let encoder = TextEncoder::parse(text, max_length(recipe, model)?).map_err(place)?;
+    encoder.check_longest()?;
     if let Some(rows) = limits::rows(&model.graph) {
         encoder.check_rows(rows).map_err(place)?;
     }
@@ -241,24 +243,17 @@ fn default_gate(precision: Precision, model: &Model) -> Gate {
     }
 }
 
-/// Says for every engine what was found, and loudly where nothing could be.
+/// Says for every engine what was found.
 fn tell(made: &[Made], observer: &dyn Observer) {
     for engine in made {
         let name = &engine.entry.name;
         for gate in &engine.entry.gates {
             let checks: Vec<_> = gate.checks.iter().map(ToString::to_string).collect();
-            match gate.rows {
-                0 => observer.warn(&format!("{name} was NOT CHECKED: {}", gate.ran_by)),
-                _ => {
-                    let at_once = gate.batch.filter(|batch| *batch > 1);
-                    let at_once = at_once.map_or_else(String::new, |batch| format!(", {batch} texts at once"));
-                    observer.done(&format!(
-                        "{name} against {}: {} ({}{at_once})",
-                        gate.against,
-                        checks.join(", "),
-                        gate.ran_by
-                    ))
-                }
+            if gate.rows > 0 {
+                let at_once = gate.batch.filter(|batch| *batch > 1);
+                let at_once = at_once.map_or_else(String::new, |batch| format!(", {batch} texts at once"));
+                let ran_by = &gate.ran_by;
+                observer.done(&format!("{name} against {}: {} ({ran_by}{at_once})", gate.against, checks.join(", ")));
             }
         }
     }

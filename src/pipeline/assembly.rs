@@ -234,7 +234,7 @@ impl<'a> Assembly<'a> {
         };
         let plan = format!("engines/{}.plan", entry.name);
         let job = TensorRtJob {
-            onnx: onnx.to_owned(),
+            onnx: onnx.into(),
             plan: self.stage.path(&plan),
             layers: self.stage.path(&layers_path(&entry.name)),
             target: spec.target.to_string(),
@@ -252,9 +252,11 @@ impl<'a> Assembly<'a> {
     }
 
     fn skip(&mut self, engine: String, why: &Error) -> Result<()> {
-        let reason: Vec<&str> = std::iter::once(why.message()).chain(why.hints().iter().map(String::as_str)).collect();
-        let reason = reason.join("; ");
-        self.observer.warn(&format!("{engine} is SKIPPED: {reason}"));
+        let all: Vec<&str> = std::iter::once(why.message()).chain(why.hints().iter().map(String::as_str)).collect();
+        self.observer.warn(&format!("{engine} is SKIPPED: {}", all.join("; ")));
+        // The bundle goes to other machines, and two builds of one are the same.
+        let reason = [why.portable()].into_iter().chain(why.portable_hints().map(str::to_owned));
+        let reason = reason.collect::<Vec<_>>().join("; ");
         let onnx = self.stage.path(&self.onnx_path(&engine));
         self.skipped.push(Skipped { engine, reason });
         if onnx.exists() { remove(&onnx) } else { Ok(()) }
@@ -287,6 +289,7 @@ impl<'a> Assembly<'a> {
             model_type: self.model.checkpoint.common.model_type.clone().unwrap_or_default(),
             task: self.model.task,
             max_length,
+            positions: super::limits::positions(&self.model.graph),
             answers: self.request.recipe.answers.over(self.model.answers),
             prompt: self.model.prompt.as_ref().map(PromptEntry::of),
             mask: self.model.tokenizer.mask.clone().filter(|_| self.model.task == Task::FillMask),

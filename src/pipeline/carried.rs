@@ -17,7 +17,7 @@ pub(super) fn carry(request: &BuildRequest, stage: &Stage, observer: &dyn Observ
     }
     let opened_by: Vec<Runtime> = recipe.engines_or_default().iter().map(|it| Runtime::of(&it.target)).collect();
     let plan = Plan::new(&opened_by, &recipe.runtimes);
-    let folder = recipe.wheels.clone().unwrap_or_else(library::wheels);
+    let folder = recipe.wheels.clone().map_or_else(library::wheels, Ok)?;
     let (all, notes) = runtimes::find(&plan.packages, &folder)?;
     output::check_apart(&request.output, all.iter().map(|found| found.wheel.as_path()))?;
     let mut brought = Brought { libraries: Vec::new(), notes: [plan.notes, notes].concat() };

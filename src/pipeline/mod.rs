@@ -31,8 +31,8 @@ use std::path::{Path, PathBuf};
 use crate::adapter::hub::{self, Insertions};
 use crate::adapter::{self, AdapterSource, Combine, Merged};
 use crate::arch::Drawn;
-use crate::bundle::{self, Manifest};
-use crate::checkpoint::{Checkpoint, Prompt, StateDict, Tokenizer, json};
+use crate::bundle::{self, FileEntry, Manifest};
+use crate::checkpoint::{Checkpoint, Prompt, StateDict, Tokenizer, check_searchable, json};
 use crate::error::{Error, Result};
 use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, Role};
@@ -131,6 +131,7 @@ struct Adapted {
 
 fn adapt(source: &Source) -> Result<Adapted> {
     let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
+    source.adapters.iter().try_for_each(|adapter| check_searchable(&adapter.dir))?;
     checkpoint.check_unquantized()?;
     arch::complete(&mut checkpoint)?;
     let base = arch::canonical_state(&checkpoint)?;
@@ -340,16 +341,15 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     }
     match request.makes_model() {
         false => stage.commit_dir()?,
-        true => stage.commit_files(&model_files(&manifest, &request.output))?,
+        true => stage.commit_files(&model_files(&manifest.files, &json::file_name(&request.output)))?,
     }
     memo.tidy();
     Ok(manifest)
 }
 
-/// The files of a model. It refers to the data beside it, so it comes last.
-fn model_files<'a>(manifest: &'a Manifest, output: &Path) -> Vec<&'a str> {
-    let name = json::file_name(output);
-    let mut files: Vec<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+/// The files of the model `name`. It refers to the data beside it, so it comes last.
+pub fn model_files<'a>(files: &'a [FileEntry], name: &str) -> Vec<&'a str> {
+    let mut files: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
     files.sort_by_key(|file| *file == name);
     files
 }

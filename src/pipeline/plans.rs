@@ -8,7 +8,7 @@ use super::tensorrt::compile_in_child;
 use super::{Observer, TensorRtJob, TensorRtOptions};
 use crate::bundle::{self, FileEntry};
 use crate::checkpoint::json::{self, file_name};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, portable};
 use crate::output::{self, Stage};
 use crate::runtime::Gpu;
 use crate::shapes::Shapes;
@@ -97,7 +97,7 @@ pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Resul
         observer.begin(&format!("compiling for {target}"), None);
         let (plan, layers) = (format!("{}.plan", target.slug()), format!("{}.layers.json", target.slug()));
         let job = TensorRtJob {
-            onnx: request.onnx.clone(),
+            onnx: request.onnx.as_path().into(),
             plan: stage.path(&plan),
             layers: stage.path(&layers),
             target: target.to_string(),
@@ -115,7 +115,7 @@ pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Resul
             layers: bundle::digest(&job.layers, &layers)?,
             compiled_by: done.library,
             summary: done.summary,
-            warnings: done.warnings,
+            warnings: done.warnings.iter().map(|warning| portable(warning, "the library has a warning")).collect(),
         });
     }
     let text = serde_json::to_string_pretty(&compiled).map_err(|e| Error::bug(format!("the report: {e}")))? + "\n";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::memo::{self, Memo, Step};
 use crate::checkpoint::json::file_name;
+use crate::child::SentPath;
 use crate::error::{Error, Result};
 use crate::runtime::{Device, Gpu, Runtime};
 use crate::shapes::Shapes;
@@ -14,7 +15,7 @@ use crate::{child, runtime};
 #[derive(serde::Serialize, serde::Deserialize)]
 pub struct TensorRtJob {
     /// The model.
-    pub onnx: PathBuf,
+    pub onnx: SentPath,
     /// Where the plan goes.
     pub plan: PathBuf,
     /// Where the list of layers goes.

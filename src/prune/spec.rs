@@ -78,13 +78,19 @@ impl Spec {
         self.cuts_blocks() || self.layers.is_some() || !self.drop_layers.is_empty() || self.sparsity.is_some()
     }
 
-    /// Fails where nothing is cut, where a share is none, or where two things say the same.
-    pub fn check(&self) -> Result<()> {
+    /// Fails where a share is none.
+    pub fn check_shares(&self) -> Result<()> {
         for (share, name) in [(self.heads, "heads"), (self.ffn, "ffn"), (self.products, "products")] {
             if !(0.0..=1.0).contains(&share) {
                 return Err(Error::bad_input(format!("prune: {name} = {share}: the share that goes is from 0 to 1")));
             }
         }
+        Ok(())
+    }
+
+    /// Fails where nothing is cut, where a share is none, or where two things say the same.
+    pub fn check(&self) -> Result<()> {
+        self.check_shares()?;
         if self.products > 0.0 && (self.heads > 0.0 || self.ffn > 0.0) {
             return Err(Error::bad_input("prune: `products` says how much goes of heads and neurons together")
                 .hint("leave out heads and ffn, or products"));

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Elements, Engine, Named, Options, Runtime, Tensor, open_with};
-use crate::child::{self, Companion};
+use crate::checkpoint::json::file_name;
+use crate::child::{self, Companion, SentPath};
 use crate::error::{Error, Result};
 
 /// The name of the child's job.
@@ -27,9 +28,9 @@ pub(super) struct ApartEngine {
 #[derive(Serialize, Deserialize)]
 struct Opening {
     runtime: Runtime,
-    path: PathBuf,
+    path: SentPath,
     options: Options,
-    adapters: Vec<PathBuf>,
+    adapters: Vec<SentPath>,
 }
 
 /// What it opened.
@@ -41,8 +42,9 @@ struct Described {
 
 impl ApartEngine {
     pub(super) fn open(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<ApartEngine> {
-        let what = format!("running {} by {runtime}", path.display());
-        let opening = Opening { runtime, path: path.to_owned(), options, adapters: adapters.to_vec() };
+        let what = format!("running {} by {runtime}", file_name(path));
+        let adapters = adapters.iter().map(|path| path.as_path().into()).collect();
+        let opening = Opening { runtime, path: path.into(), options, adapters };
         let opening = serde_json::to_vec(&opening).map_err(|e| Error::bug(format!("{what}: {e}")))?;
         let mut child = Companion::start(JOB, &what)?;
         let described = child.ask(&opening, LIMIT)?;
@@ -73,7 +75,8 @@ pub fn serve() -> Result<()> {
         None => {
             let failed = |e: serde_json::Error| Error::bug(format!("a request is malformed: {e}"));
             let opening: Opening = serde_json::from_slice(request).map_err(failed)?;
-            let opened = engine.insert(open_with(opening.runtime, &opening.path, opening.options, &opening.adapters)?);
+            let adapters: Vec<PathBuf> = opening.adapters.into_iter().map(PathBuf::from).collect();
+            let opened = engine.insert(open_with(opening.runtime, &opening.path, opening.options, &adapters)?);
             let described = Described { description: opened.describe(), inputs: opened.inputs().to_vec() };
             serde_json::to_vec(&described).map_err(failed)
         }

@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::child;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_machine_fault};
+use crate::{child, places};
 
 /// Names another folder of runtimes.
 pub const RUNTIMES: &str = "KILNC_RUNTIMES";
@@ -116,37 +116,46 @@ pub static ALL: [&Library; 4] =
 impl Library {
     /// The library's file, or what was looked for, where, and the command that gets it.
     pub fn find(&self) -> Result<PathBuf> {
-        if let Some(path) = self.variable.and_then(std::env::var_os).map(PathBuf::from) {
-            return match path.is_file() {
-                true => Ok(path),
-                false => Err(Error::runtime_missing(format!(
-                    "{} names {}, which is no file",
-                    self.variable.unwrap_or_default(),
-                    path.display()
-                ))),
+        if let Some((variable, path)) = self.variable.and_then(|variable| Some((variable, places::named(variable)?))) {
+            return match std::fs::metadata(&path) {
+                Ok(found) if found.is_file() => Ok(path),
+                Err(e) if is_machine_fault(&e) => Err(Error::io("reading", &path, &e).at(variable)),
+                _ => Err(Error::runtime_missing(format!("{variable} names no file: {}", path.display()))),
             };
         }
         let folders = self.folders();
-        folders.iter().find_map(|folder| self.in_folder(folder)).ok_or_else(|| {
-            let looked: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-            let beside = self.beside.map(|beside| format!(" beside {beside}*")).unwrap_or_default();
-            Error::runtime_missing(format!(
-                "{} is not found: looked for {}*{beside} in {}",
-                self.name,
-                self.file,
-                looked.join(", ")
-            ))
-            .hint(format!("get it with: {}", self.command()))
-        })
+        let mut unseen = None;
+        for folder in &folders {
+            match self.in_folder(folder) {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                Err(e) => drop(unseen.get_or_insert(e)),
+            }
+        }
+        if let Some(fault) = unseen {
+            return Err(fault.at(format!("looking for {}", self.name)));
+        }
+        let looked: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        let beside = self.beside.map(|beside| format!(" beside {beside}*")).unwrap_or_default();
+        let looked = format!("looked for {}*{beside} in {}", self.file, looked.join(", "));
+        let error = Error::runtime_missing(format!("{} is not found: {looked}", self.name))
+            .hint(format!("get it with: {}", self.command()));
+        match folder() {
+            Some(_) => Err(error),
+            None => Err(error.hint(NO_FOLDER)),
+        }
     }
 
     /// The command that installs the library where it is looked for.
     pub fn command(&self) -> String {
-        let place = folder().join(self.folder);
+        let place = match folder() {
+            Some(folder) => folder.join(self.folder).display().to_string(),
+            None => format!("\"${RUNTIMES}/{}\"", self.folder),
+        };
         // What a package's extras bring are other packages.
         match self.package.contains('[') {
-            true => format!("python3 -m pip install --target {} '{}'", place.display(), self.package),
-            false => format!("python3 -m pip install --no-deps --target {} {}", place.display(), self.package),
+            true => format!("python3 -m pip install --target {place} '{}'", self.package),
+            false => format!("python3 -m pip install --no-deps --target {place} {}", self.package),
         }
     }
 
@@ -159,8 +168,8 @@ impl Library {
     fn folders(&self) -> Vec<PathBuf> {
         let unpacked = |root: PathBuf| root.join(self.folder).join(self.inside);
         let mut folders = Vec::new();
-        let named = std::env::var_os(RUNTIMES);
-        folders.extend(named.iter().map(|root| unpacked(root.into())));
+        let named = places::named(RUNTIMES);
+        folders.extend(named.iter().cloned().map(unpacked));
         folders.extend(brought().into_iter().map(unpacked));
         if named.is_some() {
             return folders;
@@ -178,17 +187,22 @@ impl Library {
     }
 
     /// The newest file of that name in a folder.
-    fn in_folder(&self, folder: &Path) -> Option<PathBuf> {
-        let paths: Vec<PathBuf> =
-            std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    fn in_folder(&self, folder: &Path) -> Result<Option<PathBuf>> {
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            // What cannot be looked at is not missing.
+            Err(e) if is_machine_fault(&e) => return Err(Error::io("reading", folder, &e)),
+            Err(_) => return Ok(None),
+        };
+        let paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         let begins = |path: &Path, with: &str| {
             path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(with))
         };
         if !self.beside.is_none_or(|beside| paths.iter().any(|path| begins(path, beside))) {
-            return None;
+            return Ok(None);
         }
         let wanted = |path: &PathBuf| begins(path, self.file) && !path.to_string_lossy().contains("providers");
-        paths.into_iter().filter(wanted).max()
+        Ok(paths.into_iter().filter(wanted).max())
     }
 }
 
@@ -216,23 +230,23 @@ pub fn brought() -> Vec<PathBuf> {
     own.iter().cloned().chain(parents).collect()
 }
 
-/// The folder of wheels that bundles take libraries from, where no other is named.
-pub fn wheels() -> PathBuf {
-    folder().join("wheels")
+/// The folder of wheels that bundles take libraries from, where no other is named. Fails where there is none.
+pub fn wheels() -> Result<PathBuf> {
+    let folder = folder().ok_or_else(|| {
+        Error::bad_input("the user has no home folder that could hold wheels").hint("name a folder with --wheels")
+    })?;
+    Ok(folder.join("wheels"))
 }
 
+/// What helps where nothing says where libraries could be installed.
+const NO_FOLDER: &str = "HOME is not set: first set KILNC_RUNTIMES to a folder for libraries";
+
 /// The folder of runtimes that things are installed in.
-fn folder() -> PathBuf {
-    let named = std::env::var_os(RUNTIMES).map(PathBuf::from);
-    named.or_else(user_folder).unwrap_or_else(|| PathBuf::from("runtimes"))
+fn folder() -> Option<PathBuf> {
+    places::named(RUNTIMES).or_else(user_folder)
 }
 
 /// The user's own folder of runtimes.
 fn user_folder() -> Option<PathBuf> {
-    let data = match std::env::var_os("XDG_DATA_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ if cfg!(windows) => PathBuf::from(std::env::var_os("LOCALAPPDATA")?),
-        _ => PathBuf::from(std::env::var_os("HOME")?).join(".local/share"),
-    };
-    Some(data.join("kilnc").join("runtimes"))
+    Some(places::data()?.join("kilnc").join("runtimes"))
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::child;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::target::Target;
 
 pub use apart::{JOB as ENGINE_JOB, serve as serve_engine};
@@ -242,7 +242,8 @@ pub fn open_on(
 pub fn open_apart(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
     match runtime {
         native if native.library().is_some() && child::can_start() => {
-            Ok(Box::new(apart::ApartEngine::open(runtime, path, options, adapters)?))
+            let opened = apart::ApartEngine::open(runtime, path, options, adapters);
+            Ok(Box::new(opened.map_err(|e| explained(runtime, e))?))
         }
         _ => open_with(runtime, path, options, adapters),
     }
@@ -266,11 +267,45 @@ pub fn available(runtime: Runtime) -> Result<String> {
         return Ok(version.clone());
     }
     let version: String = match child::can_start() {
-        true => child::ask(PROBE_JOB, &runtime, PROBE_LIMIT, &format!("loading {}", library.name))?,
+        true => child::ask(PROBE_JOB, &runtime, PROBE_LIMIT, &format!("loading {}", library.name))
+            .map_err(|e| does_not_load(library, e))?,
         false => probe(runtime)?,
     };
     loaded.push((runtime, version.clone()));
     Ok(version)
+}
+
+/// Whether engines of this runtime can run on this machine. Fails where it cannot be told, because the machine fails.
+pub fn is_available(runtime: Runtime) -> Result<bool> {
+    match available(runtime) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == Kind::MachineFailed => Err(e),
+        Err(_) => Ok(false),
+    }
+}
+
+/// The error of a library that has crashed or hung while it was loaded: it is as good as missing.
+fn does_not_load(library: &library::Library, error: Error) -> Error {
+    match error.kind() {
+        Kind::Bug | Kind::Unsupported => {
+            let missing = Error::runtime_missing(format!("{} does not load: {}", library.name, error.message()))
+                .hint(format!("it may be damaged; get it again with: {}", library.command()));
+            let missing = error.locations().iter().fold(missing, |missing, place| missing.at(place.as_str()));
+            match library.find() {
+                Ok(file) => missing.at(file.display().to_string()),
+                Err(_) => missing,
+            }
+        }
+        _ => error,
+    }
+}
+
+/// What is behind the crash of a process that had opened an engine: where its library does not load at all, that.
+pub fn explained(runtime: Runtime, error: Error) -> Error {
+    match error.kind() {
+        Kind::Bug => available(runtime).err().unwrap_or(error),
+        _ => error,
+    }
 }
 
 /// The GPU of that number, as its driver tells; the driver is loaded once, and by a child where one can be started.

@@ -1,5 +1,6 @@
 //! ONNX Runtime, loaded when it is first needed: on its own, or with the OpenVINO provider.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -10,12 +11,13 @@ use ::ort::session::builder::SessionBuilder;
 use ::ort::session::{Adapter, RunOptions, Session, SessionInputValue};
 use ::ort::util::preload_dylib;
 use ::ort::value::{DynValue, Tensor as OrtTensor};
+use memmap2::Mmap;
 
 use super::library::{Library, ONNX_RUNTIME, ONNX_RUNTIME_GPU, OPENVINO};
 use super::openvino::Hints;
 use super::{Elements, Engine, Named, Options, Tensor};
 use crate::checkpoint::json::file_name;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result, tells_of_machine_fault};
 
 /// The library that is loaded and its environment; a process has one.
 static ENVIRONMENT: OnceLock<(&Library, Result<Environment, String>)> = OnceLock::new();
@@ -65,12 +67,7 @@ impl OrtEngine {
     ) -> Result<OrtEngine> {
         let environment = environment(library)?;
         let refused = |e: ::ort::Error| {
-            Error::bad_input(format!(
-                "{} does not load {}: {}",
-                library.name,
-                file_name(path),
-                one_line(&e.to_string())
-            ))
+            Error::of_library(format!("{} does not load {}", library.name, file_name(path)), &one_line(&e.to_string()))
         };
         // A provider that is not accepted lacks a library or its device; the model has not been looked at.
         let configured = Session::builder(environment).and_then(configured);
@@ -115,8 +112,7 @@ impl Engine for OrtEngine {
     }
 
     fn run(&mut self, inputs: &Named) -> Result<Named> {
-        let refused =
-            |e: ::ort::Error| Error::bad_input(format!("{}: {}", self.library.name, one_line(&e.to_string())));
+        let refused = |e: ::ort::Error| Error::of_library(self.library.name, &one_line(&e.to_string()));
         let mut given: Vec<(&str, SessionInputValue)> = Vec::with_capacity(self.inputs.len());
         for name in &self.inputs {
             given.push((name, value(super::input(inputs, name)?).map_err(refused)?.into()));
@@ -139,8 +135,8 @@ fn activate(adapters: &[PathBuf]) -> Result<RunOptions> {
     for path in adapters {
         let loaded = Adapter::from_file(path, None).and_then(|adapter| run.add_adapter(&adapter));
         loaded.map_err(|e| {
-            let said = one_line(&e.to_string());
-            Error::bad_input(format!("ONNX Runtime does not load the adapter {}: {said}", file_name(path)))
+            let what = format!("ONNX Runtime does not load the adapter {}", file_name(path));
+            Error::of_library(what, &one_line(&e.to_string()))
         })?;
     }
     Ok(run)
@@ -188,12 +184,26 @@ fn environment(library: &'static Library) -> Result<&'static Environment> {
         ))
         .hint("open one of the two in a process of its own"));
     }
-    environment.as_ref().map_err(|why| does_not_load(library, why).at(path.display().to_string()))
+    environment.as_ref().map_err(|why| match check_mapped(&path) {
+        Err(fault) if fault.kind() == Kind::MachineFailed => fault,
+        _ => does_not_load(library, why).at(path.display().to_string()),
+    })
+}
+
+/// Fails where the machine does not let the library's file be opened or mapped, of which its loader says nothing.
+fn check_mapped(path: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| Error::io("loading", path, &e);
+    let file = File::open(path).map_err(failed)?;
+    // SAFETY: nothing is read of it.
+    unsafe { Mmap::map(&file) }.map(drop).map_err(failed)
 }
 
 fn does_not_load(library: &Library, why: &str) -> Error {
-    let error = Error::runtime_missing(format!("{} does not load: {}", library.name, one_line(why)))
-        .hint(format!("get the version that fits with: {}", library.command()));
+    let what = format!("{} does not load: {}", library.name, one_line(why));
+    if tells_of_machine_fault(why) {
+        return Error::machine_failed(what);
+    }
+    let error = Error::runtime_missing(what).hint(format!("get the version that fits with: {}", library.command()));
     match std::ptr::eq(library, &ONNX_RUNTIME_GPU) {
         true => {
             error.hint("it needs a driver of NVIDIA's that knows its version of CUDA: `nvidia-smi` says which it knows")

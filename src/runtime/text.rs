@@ -125,6 +125,20 @@ impl TextEncoder {
         }
     }
 
+    /// Fails where the longest text has no room beside the tokens that are put around every text: all texts would be one.
+    pub fn check_longest(&self) -> Result<()> {
+        let around = self.encode_all(&["".into()])?.first().map_or(0, |encoding| encoding.get_ids().len());
+        match self.max_length > around {
+            true => Ok(()),
+            false => Err(Error::bad_input(format!(
+                "a longest text of {} tokens leaves none beside the {around} that stand around every text; it has to be {} \
+                 or more",
+                self.max_length,
+                around + 1
+            ))),
+        }
+    }
+
     /// Whether a text or a pair of texts is longer than the model and is cut.
     pub fn is_cut<'a>(&self, text: impl Into<TextInput<'a>>) -> Result<bool> {
         Ok(self.split(&[text.into()], &Lengths::cut(self.max_length))?.iter().any(Encoded::is_cut))

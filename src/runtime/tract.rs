@@ -18,7 +18,8 @@ pub(super) struct TractEngine {
 
 impl TractEngine {
     pub(super) fn open(path: &Path) -> Result<TractEngine> {
-        let refused = |e: TractError| Error::bad_input(format!("tract does not load {}: {e:#}", file_name(path)));
+        let refused =
+            |e: TractError| Error::of_library(format!("tract does not load {}", file_name(path)), &format!("{e:#}"));
         let model = tract_onnx::onnx().model_for_path(path).map_err(refused)?;
         let name = |outlet: &OutletId| model.node(outlet.node).name.clone();
         let inputs = model.input_outlets().map_err(refused)?.iter().map(name).collect();
@@ -43,7 +44,7 @@ impl Engine for TractEngine {
     }
 
     fn run(&mut self, inputs: &Named) -> Result<Named> {
-        let refused = |e: TractError| Error::bad_input(format!("tract: {e:#}"));
+        let refused = |e: TractError| Error::of_library("tract", &format!("{e:#}"));
         let mut given = TVec::new();
         for name in &self.inputs {
             given.push(tensor(super::input(inputs, name)?).map_err(refused)?.into_tvalue());

@@ -197,7 +197,7 @@ macro_rules! arguments {
 /// what needs them is skipped, loudly, as in [`openvino`].
 pub fn wheels(test: &str, platforms: &[kilnc::runtime::Platform]) -> Option<PathBuf> {
     use kilnc::bundle::runtimes;
-    let folder = kilnc::runtime::library::wheels();
+    let folder = kilnc::runtime::library::wheels().unwrap();
     let packages: Vec<_> =
         platforms.iter().flat_map(|platform| runtimes::packages(kilnc::runtime::Runtime::Ort, *platform)).collect();
     match runtimes::find(&packages, &folder) {

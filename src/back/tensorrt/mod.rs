@@ -145,7 +145,7 @@ pub fn compile(
         }
     })?;
     let elapsed = started.elapsed();
-    plan.write_all(&built).map_err(|error| Error::bad_input(format!("cannot write the plan: {error}")))?;
+    plan.write_all(&built).map_err(|error| Error::of_system("writing the plan", &error))?;
 
     let list = LayerList::parse(&product::layer_list(journal, &built)?);
     let journal = journal.read();

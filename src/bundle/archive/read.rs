@@ -9,7 +9,7 @@ use tar::{Archive, Entry, EntryType};
 
 use crate::bundle::{Bundle, FileEntry, MANIFEST, inside};
 use crate::digest::Digester;
-use crate::error::{Error, Result, printable, printable_sentence};
+use crate::error::{Error, Kind, Result, is_machine_fault, printable, printable_sentence};
 
 /// Most entries that are read; a bundle has a dozen.
 const MOST: usize = 1 << 16;
@@ -21,7 +21,7 @@ pub fn unpack(archive: &Path, dir: &Path) -> Result<(Bundle, Vec<FileEntry>)> {
         if files.iter().all(|file| file.path != MANIFEST) {
             return Err(Error::bad_input(format!("the archive has no {MANIFEST}: it is no bundle")));
         }
-        let bundle = Bundle::open(dir).map_err(|e| without(e, dir))?;
+        let bundle = Bundle::read(dir).map_err(|e| without(e, dir))?;
         agree(&bundle, &files)?;
         Ok((bundle, files))
     });
@@ -30,6 +30,9 @@ pub fn unpack(archive: &Path, dir: &Path) -> Result<(Bundle, Vec<FileEntry>)> {
 
 /// The same error without the folder's name, which the user has never seen.
 fn without(error: Error, dir: &Path) -> Error {
+    if error.kind() == Kind::MachineFailed {
+        return error;
+    }
     let said = Error::bad_input(error.message().replace(&format!("{}/", dir.display()), ""));
     error.hints().iter().fold(said, |said, hint| said.hint(hint.as_str()))
 }
@@ -91,6 +94,9 @@ fn check_kind(archive: &Path) -> Result<()> {
 }
 
 fn broken(error: std::io::Error) -> Error {
+    if is_machine_fault(&error) {
+        return Error::of_system("reading the archive", &error);
+    }
     let error = printable_sentence(&error.to_string());
     Error::bad_input(format!("this is no tar archive, or a damaged one: {error}"))
 }

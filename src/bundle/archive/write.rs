@@ -1,7 +1,7 @@
 //! Packs a bundle.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use tar::{Builder, EntryType, Header};
@@ -20,7 +20,7 @@ pub fn pack(bundle: &Bundle, archive: &Path) -> Result<u64> {
     let failed = |e: std::io::Error| Error::io("writing", archive, &e);
     let mut builder = Builder::new(BufWriter::new(File::create(archive).map_err(failed)?));
     for file in &files {
-        append(&mut builder, &bundle.dir, file, archive)?;
+        append(&mut builder, bundle, file, archive)?;
     }
     let mut writer = builder.into_inner().map_err(failed)?;
     writer.flush().map_err(failed)?;
@@ -28,7 +28,7 @@ pub fn pack(bundle: &Bundle, archive: &Path) -> Result<u64> {
     Ok(writer.get_ref().metadata().map_err(failed)?.len())
 }
 
-fn append(builder: &mut Builder<impl Write>, dir: &Path, file: &FileEntry, archive: &Path) -> Result<()> {
+fn append(builder: &mut Builder<impl Write>, bundle: &Bundle, file: &FileEntry, archive: &Path) -> Result<()> {
     let mut header = Header::new_ustar();
     header.set_path(&file.path).map_err(|_| {
         Error::unsupported(format!("`{}` is too long a name for an archive", printable(&file.path)))
@@ -41,8 +41,15 @@ fn append(builder: &mut Builder<impl Write>, dir: &Path, file: &FileEntry, archi
     header.set_gid(0);
     header.set_mtime(0);
     header.set_cksum();
-    let path = dir.join(&file.path);
-    let opened = File::open(&path).map_err(|e| Error::io("reading", &path, &e))?;
-    // A file that grew since its digest was taken would shift all that follows.
-    builder.append(&header, opened.take(file.bytes)).map_err(|e| Error::io("writing", archive, &e))
+    let failed = |e: std::io::Error| Error::io("writing", archive, &e);
+    let to = builder.get_mut();
+    to.write_all(header.as_bytes()).map_err(failed)?;
+    // The digest of what is packed is taken again: it is what is packed that has to be what was checked.
+    bundle.again(file, |piece| to.write_all(piece).map_err(failed))?;
+    let past = (file.bytes % BLOCK) as usize;
+    let rest = if past == 0 { 0 } else { BLOCK as usize - past };
+    to.write_all([0; BLOCK as usize].get(..rest).unwrap_or_default()).map_err(failed)
 }
+
+/// What the content of a file is filled up to in an archive.
+const BLOCK: u64 = 512;

@@ -31,9 +31,9 @@ pub fn export(bundle: &Bundle, dir: &Path) -> Result<Exported> {
             .hint("build it again: kilnc keeps the checkpoint's configuration since this version"));
     }
     for name in &kept {
-        folder.copy(&bundle.file(&format!("{HUB}/{name}"))?, name)?;
+        folder.copy(bundle, &format!("{HUB}/{name}"), name)?;
     }
-    folder.copy(&bundle.file(TOKENIZER)?, TOKENIZER)?;
+    folder.copy(bundle, TOKENIZER, TOKENIZER)?;
     for name in NEEDED.iter().filter(|name| !kept.contains(name)) {
         folder
             .exported

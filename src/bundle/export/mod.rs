@@ -4,6 +4,7 @@ mod hub;
 mod oci;
 mod triton;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -60,9 +61,16 @@ impl<'a> Folder<'a> {
         Ok(to)
     }
 
-    fn copy(&mut self, from: &Path, path: &str) -> Result<()> {
+    /// Copies a file that the bundle's manifest lists.
+    fn copy(&mut self, bundle: &Bundle, from: &str, path: &str) -> Result<()> {
+        bundle.copy(from, &self.place(path)?)
+    }
+
+    /// A file to be written.
+    fn create(&mut self, path: &str) -> Result<(PathBuf, File)> {
         let to = self.place(path)?;
-        std::fs::copy(from, to).map(drop).map_err(|e| Error::io("copying", from, &e))
+        let file = File::create(&to).map_err(|e| Error::io("writing", &to, &e))?;
+        Ok((to, file))
     }
 
     fn write(&mut self, path: &str, content: &[u8]) -> Result<()> {
@@ -75,9 +83,9 @@ impl<'a> Folder<'a> {
         let beside = format!("{}_data", entry.file);
         if bundle.manifest.files.iter().any(|file| file.path == beside) {
             let own = beside.rsplit('/').next().unwrap_or(&beside);
-            self.copy(&bundle.file(&beside)?, &format!("{folder}/{own}"))?;
+            self.copy(bundle, &beside, &format!("{folder}/{own}"))?;
         }
-        self.copy(&bundle.file(&entry.file)?, &format!("{folder}/{name}"))?;
+        self.copy(bundle, &entry.file, &format!("{folder}/{name}"))?;
         self.exported.engines.push(entry.name.clone());
         Ok(())
     }

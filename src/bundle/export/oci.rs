@@ -1,5 +1,6 @@
 //! An OCI image layout after CNCF's ModelPack (model-spec): every file of the bundle is a layer, as it is.
 
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -36,7 +37,8 @@ pub fn export(bundle: &Bundle, image: &Image, dir: &Path) -> Result<Exported> {
     for file in &files {
         // The same bytes in two places are one blob.
         if !folder.exported.files.contains(&blob(&file.sha256)) {
-            folder.copy(&bundle.dir.join(&file.path), &blob(&file.sha256))?;
+            let (to, mut copy) = folder.create(&blob(&file.sha256))?;
+            bundle.again(file, |piece| copy.write_all(piece).map_err(|e| Error::io("writing", &to, &e)))?;
         }
     }
     let layers: Vec<Value> = files.iter().map(|file| layer(bundle, file)).collect();

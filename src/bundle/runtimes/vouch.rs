@@ -1,6 +1,7 @@
 //! Uses the libraries that a bundle brings, where the user vouches for it.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 
@@ -18,8 +19,7 @@ impl Bundle {
     pub fn vouch(&self) -> Result<bool> {
         let Some(platform) = Platform::here().filter(|platform| self.brings_for(*platform)) else { return Ok(false) };
         self.check_libraries(platform)?;
-        let dir = self.dir.join(folder(platform));
-        library::bring(std::path::absolute(&dir).map_err(|e| Error::io("reading", &dir, &e))?)?;
+        library::bring(self.libraries(platform)?)?;
         Ok(true)
     }
 
@@ -52,7 +52,7 @@ impl Bundle {
         let platform = Platform::here()?;
         let entry =
             self.manifest.runtimes.libraries.iter().find(|it| it.platform == platform && it.runtime == runtime)?;
-        let own = std::path::absolute(self.dir.join(folder(platform))).ok();
+        let own = self.libraries(platform).ok();
         if library::brought().iter().any(|used| Some(used) == own.as_ref()) {
             return None;
         }
@@ -67,6 +67,12 @@ impl Bundle {
         ))
     }
 
+    /// The folder of the libraries for a platform, whole.
+    fn libraries(&self, platform: Platform) -> Result<PathBuf> {
+        let dir = self.folder.root().join(folder(platform));
+        std::path::absolute(&dir).map_err(|e| Error::io("reading", &dir, &e))
+    }
+
     fn brings_for(&self, platform: Platform) -> bool {
         let prefix = folder(platform) + "/";
         self.manifest.files.iter().any(|file| file.path.starts_with(&prefix))
@@ -77,7 +83,8 @@ impl Bundle {
     fn check_libraries(&self, platform: Platform) -> Result<()> {
         let prefix = folder(platform) + "/";
         let here = self.dir.display().to_string();
-        let there: BTreeSet<String> = tree(&self.dir)?.into_iter().filter(|path| path.starts_with(&prefix)).collect();
+        let there = tree(self.folder.root()).map_err(|e| self.named_error(e))?;
+        let there: BTreeSet<String> = there.into_iter().filter(|path| path.starts_with(&prefix)).collect();
         let listed: BTreeSet<&str> = self.manifest.files.iter().map(|file| file.path.as_str()).collect();
         let listed = || listed.iter().filter(|path| path.starts_with(&prefix));
         if let Some(path) = listed().find(|path| !there.contains(**path)) {

@@ -15,7 +15,7 @@ use super::parts::{Package, normalized};
 use super::record::{self, Recorded};
 use crate::checkpoint::json::file_name;
 use crate::digest::Digester;
-use crate::error::{Error, Result, printable, printable_sentence};
+use crate::error::{Error, Result, is_machine_fault, printable, printable_sentence};
 
 /// Most files that a wheel may have; ONNX Runtime's has 354.
 const MOST: usize = 1 << 14;
@@ -84,7 +84,10 @@ impl Wheel {
         if entry.is_symlink() {
             return Err(refused("is a link, expected a file".to_owned()));
         }
-        let damaged = |e: std::io::Error| refused(format!("is damaged: {}", printable_sentence(&e.to_string())));
+        let damaged = |e: std::io::Error| match is_machine_fault(&e) {
+            true => Error::of_system(format!("reading `{told}`"), &e),
+            false => refused(format!("is damaged: {}", printable_sentence(&e.to_string()))),
+        };
         let mut from = entry.take(recorded.bytes + 1);
         let (mut digester, mut buffer, mut bytes) = (Digester::default(), vec![0; 1 << 18], 0);
         loop {
@@ -94,7 +97,7 @@ impl Wheel {
                 break;
             }
             digester.update(piece);
-            to.write_all(piece).map_err(|e| Error::bad_input(format!("writing `{told}`: {e}")))?;
+            to.write_all(piece).map_err(|e| Error::of_system(format!("writing `{told}`"), &e))?;
             bytes += read as u64;
         }
         if bytes != recorded.bytes {

@@ -67,7 +67,7 @@ impl PrivateKey {
             Curve::P384 => Generate::try_generate().map(PrivateKey::P384),
             Curve::P521 => Generate::try_generate().map(PrivateKey::P521),
         };
-        made.map_err(|e| Error::bad_input(format!("the system gives no random numbers: {e}")))
+        made.map_err(|e| Error::machine_failed(format!("the system gives no random numbers: {e}")))
     }
 
     /// Reads a key from a file in PEM, as PKCS#8 or SEC 1.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::bundle::signing::{Curve, PrivateKey};
 use crate::cli::Screen;
+use crate::cli::screen::shown;
 use crate::error::Result;
 
 #[derive(Args)]
@@ -28,7 +29,9 @@ pub struct KeygenArgs {
 
 #[derive(Serialize)]
 struct Made {
+    #[serde(serialize_with = "shown")]
     private: PathBuf,
+    #[serde(serialize_with = "shown")]
     public: PathBuf,
     /// What signatures call the key: the SHA-256 of the public one.
     key: String,

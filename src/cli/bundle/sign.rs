@@ -11,6 +11,7 @@ use crate::bundle::Bundle;
 use crate::bundle::signing::{self, PrivateKey, SIGNATURE};
 use crate::checkpoint::json;
 use crate::cli::Screen;
+use crate::cli::screen::shown;
 use crate::error::{Error, Result};
 use crate::output::Stage;
 
@@ -35,7 +36,9 @@ pub struct SignArgs {
 
 #[derive(Serialize)]
 struct Made {
+    #[serde(serialize_with = "shown")]
     bundle: PathBuf,
+    #[serde(serialize_with = "shown")]
     signature: PathBuf,
     files: usize,
     /// What the signature calls the key: the SHA-256 of the public one.

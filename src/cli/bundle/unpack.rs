@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::bundle::signing::{self, PublicKey, SIGNATURE};
 use crate::bundle::{self, archive};
 use crate::cli::Screen;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::output::{self, Stage};
 
 #[derive(Args)]
@@ -48,7 +48,11 @@ pub fn run(args: UnpackArgs, screen: &Screen) -> Result<()> {
         let unsigned = || Error::bad_input(format!("the bundle is not signed: it has no {SIGNATURE}"));
         let signature = bundle.signature().ok_or_else(unsigned);
         let verified = signature.and_then(|path| signing::verify(&path, key, &files));
-        verified.map_err(|e| Error::bad_input(e.message()).at(args.archive.display().to_string()))?;
+        let of_archive = |e: Error| match e.kind() {
+            Kind::MachineFailed => e,
+            _ => Error::bad_input(e.message()).at(args.archive.display().to_string()),
+        };
+        verified.map_err(of_archive)?;
     }
     stage.commit_dir()?;
     let key = key.map(|key| key.hint()).transpose()?;

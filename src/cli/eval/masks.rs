@@ -15,7 +15,7 @@ pub(super) struct Data {
 
 impl Data {
     pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
-        let encoder = bundle.encoder()?;
+        let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
         let targets = |Placed { place, row }: Placed<eval::Masked>| {
             let targets = answer::targets(&encoder, &row.text, &row.labels).map_err(|e| e.at(place.clone()))?;
             Ok(Placed { place, row: (row.text, targets) })

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::units::some;
 use super::{Screen, VouchArgs, WindowArgs};
 use crate::answer::{Aggregation, Options, Settings};
 use crate::bundle::Bundle;
@@ -59,7 +60,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "HOW")]
     aggregation: Option<Aggregation>,
     /// Longest answer to a question, in tokens; the bundle's, or 15, if not given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = some)]
     max_answer_length: Option<usize>,
     #[command(flatten)]
     windows: WindowArgs,

@@ -9,13 +9,16 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
+use super::units::{share, some, speedup};
 use super::{CacheArgs, CalibrationArgs, Screen, SourceArgs, TextArgs};
 use crate::bench;
 use crate::bundle::{FileEntry, GateEntry, Manifest, ZerosEntry};
 use crate::calibrate;
-use crate::error::{Error, Result};
+use crate::checkpoint::json::file_name;
+use crate::error::Result;
 use crate::eval::Gate;
 use crate::output::Stage;
+use crate::pipeline;
 use crate::precision::Precision;
 use crate::prune::{Importance, Report, Sparsity, Spec};
 use crate::target::Target;
@@ -42,11 +45,12 @@ pub struct PruneArgs {
     #[command(flatten)]
     cut: CutArgs,
     /// Cut as little of heads and neurons together as is so many times as fast as the whole model.
-    #[arg(long, value_name = "TIMES", conflicts_with_all = ["heads", "ffn", "products", "layers", "drop_layer"])]
+    #[arg(long, value_name = "TIMES", value_parser = speedup,
+          conflicts_with_all = ["heads", "ffn", "products", "layers", "drop_layer"])]
     speedup: Option<f64>,
     /// Lose at most so much accuracy, or so many answers where texts have no labels. Without --speedup, or a share that
     /// goes, as much is cut as this allows.
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
     max_drop: Option<f64>,
     /// The number format of the engine.
     #[arg(long, value_name = "SCHEME", default_value = "fp32")]
@@ -61,9 +65,9 @@ pub struct PruneArgs {
     /// What it has to keep, of agreement, cosine, max_abs and accuracy_drop, e.g. agreement=0.95,accuracy_drop=0.01.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
-    /// Batch and length for which time counts.
-    #[arg(long, value_name = "BxS", default_value = "1x128", value_parser = super::tune::shape)]
-    shape: [usize; 2],
+    /// Batch and length for which time counts; 1x128, or what the model reads where that is less, if not given.
+    #[arg(long, value_name = "BxS", value_parser = super::tune::shape)]
+    shape: Option<[usize; 2]>,
     /// How often each engine is started and timed; 0 times none.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100))]
     rounds: u32,
@@ -91,7 +95,7 @@ struct CutArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true)]
     products: f64,
     /// How many layers stay; those go that are missed least.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = some)]
     layers: Option<usize>,
     /// A layer, counted from 0; again for another.
     #[arg(long, value_name = "LAYER", conflicts_with = "layers")]
@@ -130,11 +134,19 @@ impl CutArgs {
     }
 }
 
+/// What was made, where, and how long that took.
+#[derive(Serialize)]
+struct Done {
+    output: PathBuf,
+    seconds: f64,
+    #[serde(flatten)]
+    pruned: Pruned,
+}
+
 /// What was made, and how it answers.
 #[derive(Serialize)]
 pub struct Pruned {
     schema: &'static str,
-    output: PathBuf,
     target: String,
     scheme: Precision,
     pruning: Option<Report>,
@@ -153,17 +165,12 @@ pub struct Pruned {
     searched: Vec<CutPoint>,
     /// The zeros in the file that was written, where they make a pattern.
     zeros: Option<ZerosEntry>,
-    seconds: f64,
 }
 
 pub fn run(args: PruneArgs, screen: &Screen) -> Result<()> {
     let start = Instant::now();
-    for (bound, name) in [(args.speedup, "--speedup"), (args.max_drop, "--max-drop")] {
-        if bound.is_some_and(|bound| !bound.is_finite() || bound < 0.0) {
-            return Err(Error::bad_input("a number from 0 on is expected").at(name));
-        }
-    }
     let mut spec = args.cut.spec();
+    spec.check_shares()?;
     let calibration = args.calibration.over(calibrate::Spec::default(), args.source.seed);
     let source = args.source.source_beside(None, &calibration)?;
     let work = Work::new(&args, source, calibration)?;
@@ -181,14 +188,24 @@ pub fn run(args: PruneArgs, screen: &Screen) -> Result<()> {
     }
     let mut gate = args.gate.unwrap_or_default();
     gate.accuracy_drop = [gate.accuracy_drop, args.max_drop].into_iter().flatten().reduce(f64::min);
-    let manifest = work.build(Some(&spec), gate, &args.output, screen)?;
-    let speed = work.speed(&manifest, &args.output, screen)?;
-    let pruned = pruned(manifest, &args, &work, speed, searched, start.elapsed().as_secs_f64());
+    // The output is not put in place before the report of it is on the disk, too.
+    let name = file_name(&args.output);
+    let made = work.place.path(&name);
+    let manifest = work.build(Some(&spec), gate, &made, screen)?;
+    let speed = work.speed(&manifest, &made, screen)?;
+    let pruned = pruned(manifest, &args, &work, speed, searched);
     if let Some(stage) = stage {
         report::write(&stage, &pruned)?;
+        work.place.sync()?;
         stage.commit_dir()?;
     }
-    screen.result(&pruned, report::text)
+    let Work { place, .. } = work;
+    match made.is_dir() {
+        true => place.commit_folder(&name)?,
+        false => place.commit_files(&pipeline::model_files(&pruned.files, &name))?,
+    }
+    let done = Done { output: args.output, seconds: start.elapsed().as_secs_f64(), pruned };
+    screen.result(&done, |done| report::text(&done.pruned, &done.output, done.seconds))
 }
 
 fn pruned(
@@ -197,13 +214,11 @@ fn pruned(
     work: &Work,
     speed: Option<bench::Ratio>,
     searched: Vec<CutPoint>,
-    seconds: f64,
 ) -> Pruned {
     let zeros = manifest.engines.iter().find_map(|engine| engine.zeros.clone());
     let engine = |file: &&FileEntry| file.path.contains(".onnx") || file.path.ends_with(".plan");
     Pruned {
         schema: "kilnc.prune/1",
-        output: args.output.clone(),
         target: args.target.to_string(),
         scheme: args.scheme,
         bytes: manifest.files.iter().filter(engine).map(|file| file.bytes).sum(),
@@ -211,11 +226,10 @@ fn pruned(
         vocabulary: manifest.vocabulary,
         files: manifest.files,
         trained_bytes: work.trained_bytes(),
-        shape: args.shape,
+        shape: work.shape,
         speed,
         gates: manifest.engines.into_iter().flat_map(|engine| engine.gates).collect(),
         searched,
         zeros,
-        seconds,
     }
 }

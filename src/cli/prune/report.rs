@@ -1,5 +1,7 @@
 //! What was cut, for the eye: lines, a page and a plot.
 
+use std::path::Path;
+
 use super::Pruned;
 use crate::bundle::GateEntry;
 use crate::error::{Error, Result};
@@ -89,9 +91,8 @@ fn blocks(pruned: &Pruned) -> &[BlockEntry] {
 }
 
 /// The result on the screen.
-pub fn text(pruned: &Pruned) -> String {
-    let mut out =
-        format!("{}: {} for {}, in {:.1} s\n", pruned.output.display(), pruned.scheme, pruned.target, pruned.seconds);
+pub fn text(pruned: &Pruned, output: &Path, seconds: f64) -> String {
+    let mut out = format!("{}: {} for {}, in {seconds:.1} s\n", output.display(), pruned.scheme, pruned.target);
     if !blocks(pruned).is_empty() {
         out += &format!("  {:<14} {:>12} {:>10}\n", "block", "stay", "harm");
     }

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::Screen;
+use super::super::{Screen, tune};
 use super::{PruneArgs, report};
 use crate::bench::{self, Contestant, Settings, TokenBatch, Workload};
-use crate::bundle::Manifest;
+use crate::bundle::{self, Manifest};
 use crate::calibrate;
 use crate::error::{Error, Result};
 use crate::eval::Gate;
-use crate::output::Stage;
+use crate::output::{self, Stage};
 use crate::pipeline::{self, BuildRequest, Observer, Source};
 use crate::prune::Spec;
 use crate::recipe::{EngineSpec, Recipe};
@@ -21,8 +21,20 @@ pub struct Work<'a> {
     args: &'a PruneArgs,
     pub source: Source,
     recipe: Recipe,
+    /// Batch and length for which time counts.
+    pub shape: [usize; 2],
+    /// Where the output is made, until all that goes with it is.
+    pub place: Stage,
     /// A folder beside the output for engines that are only measured.
     scratch: Stage,
+}
+
+/// What may stand where the output goes: what kilnc makes there.
+fn replaceable(output: &Path) -> fn(&Path) -> bool {
+    match output.extension().is_some_and(|extension| extension == "onnx") {
+        true => Path::is_file,
+        false => bundle::is_bundle,
+    }
 }
 
 impl<'a> Work<'a> {
@@ -34,9 +46,15 @@ impl<'a> Work<'a> {
             max_length: args.texts.max_length,
             ..Recipe::default()
         };
+        let vocabulary = args.cut.vocab.as_deref();
+        output::check_apart(&args.output, source.inputs().chain(recipe.inputs()).chain(vocabulary))?;
+        let place = Stage::new(&args.output, replaceable(&args.output))?;
         let mut beside = args.output.clone().into_os_string();
         beside.push(".measured");
-        Ok(Work { args, source, recipe, scratch: Stage::new(Path::new(&beside), |_| false)? })
+        let scratch = Stage::new(Path::new(&beside), |_| false)?;
+        let longest = pipeline::max_length(&recipe, &pipeline::load(&source)?)?;
+        let shape = tune::timed_at(args.shape, longest)?;
+        Ok(Work { args, source, recipe, shape, place, scratch })
     }
 
     pub fn build(&self, spec: Option<&Spec>, gate: Gate, output: &Path, observer: &dyn Observer) -> Result<Manifest> {
@@ -52,7 +70,7 @@ impl<'a> Work<'a> {
     /// The engine of the trained model in the same format, made once; none, where it cannot be timed here.
     fn trained(&self, observer: &dyn Observer) -> Result<Option<PathBuf>> {
         let runtime = Runtime::of(&self.args.target);
-        if self.args.rounds == 0 || runtime.runs_plans() || runtime::available(runtime).is_err() {
+        if self.args.rounds == 0 || runtime.runs_plans() || !runtime::is_available(runtime)? {
             return Ok(None);
         }
         let path = self.scratch.path("trained.onnx");
@@ -96,7 +114,7 @@ impl<'a> Work<'a> {
             adapters: Vec::new(),
         };
         let contestants = [contestant("trained", trained), contestant("pruned", made)];
-        let [rows, length] = self.args.shape;
+        let [rows, length] = self.shape;
         let rounds = self.args.rounds as usize;
         let settings =
             Settings { threads: Options::default().threads, rounds, seconds: 0.5, seed: 1, ..Settings::default() };

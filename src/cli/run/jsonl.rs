@@ -69,7 +69,7 @@ impl Claimed {
         };
         let (advance, on_error) = (|texts| screen.advance(texts), self.on_error);
         let summary = match self.output {
-            None => to_stdout(|to| lines::answer_lines(model, from, &name, to, on_error, &advance))?,
+            None => screen.results(|to| lines::answer_lines(model, from, &name, to, on_error, &advance))?,
             Some((path, stage)) => {
                 let summary =
                     to_stage(&path, stage, |to| lines::answer_lines(model, from, &name, to, on_error, &advance))?;
@@ -110,41 +110,4 @@ fn to_stage(path: &Path, stage: Stage, answer: impl FnOnce(&mut dyn Write) -> Re
     to.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)?;
     stage.commit_files(&[&name])?;
     Ok(summary)
-}
-
-/// None where whoever reads has read enough, as `head` does.
-fn to_stdout(answer: impl FnOnce(&mut dyn Write) -> Result<Summary>) -> Result<Option<Summary>> {
-    let mut to = Pipe { to: BufWriter::new(io::stdout().lock()), closed: false };
-    let answered = answer(&mut to).and_then(|summary| {
-        to.flush().map_err(|e| Error::bad_input(format!("standard output: {e}")))?;
-        Ok(summary)
-    });
-    match answered {
-        Err(_) if to.closed => Ok(None),
-        answered => answered.map(Some),
-    }
-}
-
-/// Notes that its reader is gone.
-struct Pipe<W> {
-    to: W,
-    closed: bool,
-}
-
-impl<W: Write> Pipe<W> {
-    fn noted<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
-        result.inspect_err(|e| self.closed |= e.kind() == io::ErrorKind::BrokenPipe)
-    }
-}
-
-impl<W: Write> Write for Pipe<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.to.write(bytes);
-        self.noted(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let flushed = self.to.flush();
-        self.noted(flushed)
-    }
 }

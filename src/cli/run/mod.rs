@@ -2,22 +2,21 @@
 
 mod jsonl;
 mod model;
+mod texts;
 mod told;
 
 use std::path::PathBuf;
 
 use clap::Args;
-use serde::Serialize;
 
+use super::units::{batch, some, threads};
 use super::{Screen, VouchArgs, WindowArgs};
-use crate::answer::{Aggregation, Answered, Answerer, Options, Settings, Similarity};
+use crate::answer::{Aggregation, Options, Settings, Similarity};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
-use crate::pipeline::Observer;
-use crate::runtime::{self, TextInput};
+use crate::runtime;
 use crate::settings;
 use crate::task::Task;
-use crate::textfile::Lines;
 
 use model::ModelArgs;
 
@@ -61,7 +60,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME")]
     engine: Option<String>,
     /// Threads that the engine may use.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     #[command(flatten)]
     vouch: VouchArgs,
@@ -73,13 +72,13 @@ pub struct RunArgs {
 #[derive(Args)]
 struct AnswerArgs {
     /// How many answers: labels, spans, or tokens for a mask.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = some)]
     top_k: Option<usize>,
     /// How tokens become entities: none, simple, first, average, max; simple, if not given.
     #[arg(long, value_name = "HOW")]
     aggregation: Option<Aggregation>,
     /// Longest answer to a question, in tokens; 15, if not given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = some)]
     max_answer_length: Option<usize>,
     /// Whether a question may have no answer; --no-answer=false where the bundle says that it may.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -91,7 +90,7 @@ struct AnswerArgs {
     #[command(flatten)]
     windows: WindowArgs,
     /// How many windows are run together; with --jsonl, as many as the engine was checked with, else 1, if not given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = batch)]
     batch: Option<usize>,
 }
 
@@ -110,34 +109,6 @@ impl AnswerArgs {
     fn options(&self, batch: usize) -> Options {
         Options { settings: self.settings(), batch: self.batch.unwrap_or(batch) }
     }
-}
-
-/// A text that is asked, alone, as one of a pair, or with a question.
-struct Asked {
-    question: Option<String>,
-    text: String,
-    pair: Option<String>,
-}
-
-impl Asked {
-    fn input(&self) -> TextInput<'_> {
-        match &self.question {
-            Some(question) => TextInput::question(question, &self.text),
-            None => TextInput { text: &self.text, pair: self.pair.as_deref() },
-        }
-    }
-}
-
-/// The same with its answer.
-#[derive(Serialize)]
-struct Line {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    question: Option<String>,
-    text: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pair: Option<String>,
-    #[serde(flatten)]
-    answered: Answered,
 }
 
 pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
@@ -159,15 +130,16 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
         }
         false => {
             args.model.refuse()?;
-            let bundle = Bundle::open(&args.bundle)?;
-            args.vouch.check(&bundle, screen)?;
             let options = |entry: &EngineEntry| args.answers.options(if claimed.is_some() { entry.batch() } else { 1 });
-            model::open_bundle(&bundle, args.engine.as_deref(), threads, &options, &fits, screen)?
+            Bundle::used(&args.bundle, |bundle| {
+                args.vouch.check(bundle, screen)?;
+                model::open_bundle(bundle, args.engine.as_deref(), threads, &options, &fits, screen)
+            })?
         }
     };
     match claimed {
         Some(claimed) => claimed.answer(&mut model, screen),
-        None => answer(args, &mut model, screen),
+        None => texts::answer(args.text, args.pair, args.question, &mut model, screen),
     }
 }
 
@@ -189,96 +161,5 @@ impl RunArgs {
             None => Ok(()),
             Some((flag, _, of)) => Err(settings::of_other_tasks(flag, of, task)),
         }
-    }
-}
-
-/// Answers the texts of the command line or of standard input.
-fn answer(args: RunArgs, model: &mut Answerer, screen: &Screen) -> Result<()> {
-    let texts = if args.text.is_empty() { read_lines()? } else { args.text };
-    let asked = match args.question.is_empty() {
-        true => paired(texts, args.pair)?,
-        false => questions(args.question, texts)?,
-    };
-    let inputs: Vec<TextInput> = asked.iter().map(Asked::input).collect();
-    let answers = model.answer_all(&inputs)?;
-    tell_cut(&answers, model, screen);
-    let lines = asked.into_iter().zip(answers);
-    let lines = lines.map(|(Asked { question, text, pair }, answered)| Line { question, text, pair, answered });
-    screen.result(&lines.collect::<Vec<_>>(), |lines| told::lines(lines))
-}
-
-/// Says aloud where a text was cut: what was cut off had no say in the answer.
-fn tell_cut(answers: &[Answered], model: &Answerer, screen: &Screen) {
-    let cut: Vec<usize> = answers.iter().map(|answered| answered.tokens_cut).filter(|cut| *cut > 0).collect();
-    if !cut.is_empty() {
-        let (texts, tokens, window) = (cut.len(), cut.iter().sum::<usize>(), model.lengths().window);
-        screen.warn(&format!(
-            "{texts} of {} texts cut to {window} tokens; {tokens} tokens had no say in the answers",
-            answers.len()
-        ));
-    }
-}
-
-/// Each text with the second of its pair, or one text with each of the pairs.
-fn paired(texts: Vec<String>, pairs: Vec<String>) -> Result<Vec<Asked>> {
-    let asked = |(text, pair)| Asked { question: None, text, pair };
-    match (texts.as_slice(), pairs.len()) {
-        (_, 0) => Ok(texts.into_iter().map(|text| asked((text, None))).collect()),
-        ([one], _) => Ok(pairs.into_iter().map(|pair| asked((one.clone(), Some(pair)))).collect()),
-        (many, n) if many.len() == n => Ok(texts.into_iter().zip(pairs.into_iter().map(Some)).map(asked).collect()),
-        (many, n) => Err(Error::bad_input(format!("{n} times --pair for {} texts", many.len()))
-            .hint("give one --pair for each --text, or one --text for all")),
-    }
-}
-
-/// Each question with its text, one question to all texts, or all questions to one text.
-fn questions(questions: Vec<String>, texts: Vec<String>) -> Result<Vec<Asked>> {
-    let asked = |(question, text)| Asked { question: Some(question), text, pair: None };
-    match (questions.as_slice(), texts.as_slice()) {
-        ([one], _) => Ok(texts.into_iter().map(|text| asked((one.clone(), text))).collect()),
-        (_, [one]) => Ok(questions.into_iter().map(|question| asked((question, one.clone()))).collect()),
-        (a, b) if a.len() == b.len() => Ok(questions.into_iter().zip(texts).map(asked).collect()),
-        (a, b) => Err(Error::bad_input(format!("{} times --question for {} texts", a.len(), b.len()))
-            .hint("give one --question for each --text, or one of either")),
-    }
-}
-
-fn read_lines() -> Result<Vec<String>> {
-    let (mut lines, mut texts) = (Lines::of(std::io::stdin()), Vec::new());
-    while let Some((_, line)) = lines.read("standard input")? {
-        texts.push(line);
-    }
-    match texts.is_empty() {
-        true => Err(Error::bad_input("there is no text").hint("give --text \"…\", or lines on standard input")),
-        false => Ok(texts),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn owned(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|text| (*text).to_owned()).collect()
-    }
-
-    #[test]
-    fn pairs_go_with_their_text_or_all_with_one() {
-        let found = |texts: &[&str], pairs: &[&str]| paired(owned(texts), owned(pairs)).map(|all| all.len());
-        assert_eq!(found(&["a", "b"], &[]).unwrap(), 2);
-        assert_eq!(found(&["a", "b"], &["c", "d"]).unwrap(), 2);
-        assert_eq!(found(&["a"], &["b", "c", "d"]).unwrap(), 3);
-        let error = found(&["a", "b"], &["c"]).unwrap_err();
-        assert_eq!(error.message(), "1 times --pair for 2 texts");
-    }
-
-    #[test]
-    fn questions_go_with_their_text_or_one_with_all() {
-        let found = |asked: &[&str], texts: &[&str]| questions(owned(asked), owned(texts)).map(|all| all.len());
-        assert_eq!(found(&["a", "b"], &["c", "d"]).unwrap(), 2);
-        assert_eq!(found(&["a"], &["c", "d", "e"]).unwrap(), 3);
-        assert_eq!(found(&["a", "b"], &["c"]).unwrap(), 2);
-        let error = found(&["a", "b"], &["c", "d", "e"]).unwrap_err();
-        assert_eq!(error.message(), "2 times --question for 3 texts");
     }
 }

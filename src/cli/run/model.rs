@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::super::Screen;
+use super::super::units::length;
 use crate::answer::{Answerer, Model, Options};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::checkpoint::labels;
@@ -59,7 +60,7 @@ pub(super) struct ModelArgs {
     #[arg(long, value_name = "FILE")]
     onnx_adapter: Vec<PathBuf>,
     /// Longest text that an ONNX model is given, in tokens.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = length)]
     max_length: Option<usize>,
 }
 
@@ -86,8 +87,9 @@ impl ModelArgs {
             None => Classes::default(),
         };
         fits(task)?;
-        let engine = runtime::open_apart(Runtime::Ort, model, threads, &self.onnx_adapter)?;
         let encoder = self.encoder(tokenizer, task, screen)?;
+        encoder.check_longest()?;
+        let engine = runtime::open_apart(Runtime::Ort, model, threads, &self.onnx_adapter)?;
         Answerer::new(engine, encoder, Model::new(task, classes, ""), options)
     }
 

@@ -1,6 +1,6 @@
 //! Answers in words, for people.
 
-use super::Line;
+use super::texts::Line;
 use crate::answer::{Answer, Answered, Entity, Fill, Labels, Span};
 use crate::error::printable;
 use crate::runtime::{self, Choice};
@@ -8,13 +8,45 @@ use crate::runtime::{self, Choice};
 /// Most numbers of a vector that are shown.
 const SHOWN: usize = 6;
 
-/// Answers to read: of one line each, or each below its text.
-pub(super) fn lines(lines: &[Line]) -> String {
-    let cells: Option<Vec<Vec<String>>> = lines.iter().map(on_one_line).collect();
-    match cells {
-        Some(rows) => table(&rows, ""),
-        None => lines.iter().map(block).collect(),
+/// Answers to read, some after others: of one line each, or each below its text.
+#[derive(Default)]
+pub(super) struct Table {
+    /// Those of the columns so far.
+    widths: Vec<usize>,
+}
+
+impl Table {
+    pub fn lines(&mut self, lines: &[Line]) -> String {
+        let cells: Option<Vec<Vec<String>>> = lines.iter().map(on_one_line).collect();
+        match cells {
+            Some(rows) => self.rows(&rows, ""),
+            None => lines.iter().map(block).collect(),
+        }
     }
+
+    /// Rows with every cell but the last as wide as the widest of its column.
+    fn rows(&mut self, rows: &[Vec<String>], indent: &str) -> String {
+        for row in rows {
+            let before_last = row.len().saturating_sub(1);
+            self.widths.resize(self.widths.len().max(before_last), 0);
+            for (width, cell) in self.widths.iter_mut().zip(row.iter().take(before_last)) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        let widths = self.widths.iter().copied().chain(std::iter::repeat(0));
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(widths.clone()).enumerate().map(|(column, (cell, width))| {
+                if column + 1 == row.len() { cell.clone() } else { format!("{cell:width$}") }
+            });
+            format!("{indent}{}\n", cells.collect::<Vec<_>>().join("  "))
+        };
+        rows.iter().map(line).collect()
+    }
+}
+
+/// A table of its own.
+fn table(rows: &[Vec<String>], indent: &str) -> String {
+    Table::default().rows(rows, indent)
 }
 
 /// The cells of an answer that has its place before the text.
@@ -99,21 +131,6 @@ fn windows(answered: &Answered) -> String {
     if answered.windows > 1 { format!("  ({} windows)", answered.windows) } else { String::new() }
 }
 
-/// Rows with every cell but the last as wide as the widest of its column.
-fn table(rows: &[Vec<String>], indent: &str) -> String {
-    let before_last = |row: &&Vec<String>, column: usize| column + 1 < row.len();
-    let of = |column: usize| rows.iter().filter(move |row| before_last(row, column)).filter_map(move |r| r.get(column));
-    let widest = |column: usize| of(column).map(|cell| cell.chars().count()).max();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().enumerate().map(|(column, cell)| match column + 1 == row.len() {
-            true => cell.clone(),
-            false => format!("{cell:0$}", widest(column).unwrap_or_default()),
-        });
-        format!("{indent}{}\n", cells.collect::<Vec<_>>().join("  "))
-    };
-    rows.iter().map(line).collect()
-}
-
 fn shortened(text: &str) -> String {
     let short = printable(text);
     if short.chars().count() <= 80 { short } else { short.chars().take(79).chain(['…']).collect() }
@@ -132,18 +149,27 @@ mod tests {
     fn spans_stand_below_their_question() {
         let span = |score, answer: &str, end| Span { score, start: 0, end, answer: answer.to_owned() };
         let answers = vec![span(0.5, "Angela", 6), span(0.25, "", 0)];
-        let told = lines(&[line(Answer::Spans { answers })]);
+        let told = Table::default().lines(&[line(Answer::Spans { answers })]);
         assert_eq!(told, "who?  ·  a text  (2 windows)\n  0.500  Angela  0…6\n  0.250  no answer\n");
     }
 
     #[test]
     fn what_has_no_entity_says_so() {
-        assert_eq!(lines(&[line(Answer::Entities { entities: Vec::new() })]), "who?  ·  a text  (2 windows)\n  none\n");
+        let told = Table::default().lines(&[line(Answer::Entities { entities: Vec::new() })]);
+        assert_eq!(told, "who?  ·  a text  (2 windows)\n  none\n");
+    }
+
+    #[test]
+    fn columns_keep_the_width_that_they_had() {
+        let mut table = Table::default();
+        let rows = |label: &str| vec![vec![label.to_owned(), "text".to_owned()]];
+        assert_eq!(table.rows(&rows("long"), ""), "long  text\n");
+        assert_eq!(table.rows(&rows("a"), ""), "a     text\n");
     }
 
     #[test]
     fn a_vector_shows_its_first_numbers() {
-        let told = lines(&[line(Answer::Vector { embedding: vec![0.5; 4] })]);
+        let told = Table::default().lines(&[line(Answer::Vector { embedding: vec![0.5; 4] })]);
         assert_eq!(told, "4 numbers of length 1.000: 0.5000, 0.5000, 0.5000, 0.5000  a text  (2 windows)\n");
     }
 }

@@ -164,7 +164,7 @@ fn watched_for<T: Send + 'static>(limit: Duration, job: impl FnOnce() -> Result<
     std::thread::Builder::new()
         .name(THREAD.to_owned())
         .spawn(move || drop(sender.send(job())))
-        .map_err(|e| Error::bug(format!("a thread did not start: {e}")))?;
+        .map_err(|e| Error::of_system("a thread did not start", &e))?;
     receiver.recv_timeout(limit).unwrap_or_else(|e| {
         Err(Error::bad_input(match e {
             RecvTimeoutError::Timeout => format!("{FILE}: the tokenizer is not done within {} s", limit.as_secs()),
