@@ -35,7 +35,7 @@ pub fn open<R: Read>(mut reader: R, file: &str) -> Result<Chain<Cursor<Vec<u8>>,
             Ok(0) => break,
             Ok(read) => length += read,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Error::bad_input(format!("{file}: {e}"))),
+            Err(e) => return Err(Error::of_system(file, &e)),
         }
     }
     let start = start.get(..length).unwrap_or_default();
@@ -116,7 +116,7 @@ impl<R: Read> Lines<R> {
     pub fn next(&mut self, file: &str) -> Result<Option<Line>> {
         self.number += 1;
         let place = place(file, self.number);
-        let failed = |e: io::Error| Error::bad_input(format!("{place}: {e}"));
+        let failed = |e: io::Error| Error::of_system(&place, &e);
         let mut bytes = Vec::new();
         if self.reader.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut bytes).map_err(failed)? == 0 {
             return Ok(None);
