@@ -84,7 +84,10 @@ fn a_bundle_that_is_replaced_and_gone_is_read_again() {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     let place = place();
     let [one, two] = two(place.path());
+    let begun = std::time::Instant::now();
     let expected = [&one, &two].map(|bundle| run(bundle).expect(0).stdout);
+    // Seldom enough that a run ends, however slow the machine is.
+    let pause = begun.elapsed() * 2;
     let live = place.path().join("live.kiln");
     copy(&one, &live);
     let next = place.path().join("next.kiln");
@@ -94,7 +97,7 @@ fn a_bundle_that_is_replaced_and_gone_is_read_again() {
         copy(if turn.fetch_not(Ordering::SeqCst) { &one } else { &two }, &next);
         renameat_with(CWD, &next, CWD, &live, RenameFlags::EXCHANGE).unwrap();
         fs::remove_dir_all(&next).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(150));
+        std::thread::sleep(pause);
     });
 }
 
