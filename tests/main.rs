@@ -25,6 +25,7 @@ mod eval;
 mod evaluate;
 mod families;
 mod files;
+mod gates;
 mod graphs;
 mod main_job;
 mod merge;

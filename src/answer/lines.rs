@@ -263,6 +263,7 @@ pub fn answer_lines(
                 }
             }
         }
+        to.flush().map_err(|e| unwritten(&e))?;
     }
     match (summary.texts, &summary.first_failure) {
         (0, None) => Err(no_texts(file)),

@@ -314,7 +314,8 @@ mod tests {
 
     #[test]
     fn heads_that_are_not_built_are_refused_by_what_they_are_for() {
-        let cases: &[(&str, &[(&str, usize)], &str)] = &[
+        type Case<'a> = (&'a str, &'a [(&'a str, usize)], &'a str);
+        let cases: &[Case] = &[
             ("bert", &[("cls.seq_relationship.weight", 2)], "next-sentence prediction"),
             ("albert", &[("sop_classifier.classifier.weight", 2)], "sentence-order prediction"),
             ("electra", &[("discriminator_predictions.dense.weight", 4)], "replaced-token detection"),

@@ -91,14 +91,19 @@ impl Bundle {
     }
 }
 
-/// Why an engine goes last among those of its kind of machine, and in which place; none, where it does not.
+/// Why an engine goes last among those of its kind of machine, and in which place; none, where it does not. Sums of 8 bits
+/// that are not those that an engine was checked with may answer otherwise, in either direction.
 fn last_because(processor: &Processor, engine: &EngineEntry) -> Option<(u8, &'static str)> {
-    // Sums of 8 bits are then not what they were where the engine was checked.
     let sums_of_16_bits = || engine.target.parse::<Target>().is_ok_and(|target| target.capabilities().sums_of_16_bits);
     let saturates = engine.precision.is_fitted() && !engine.reduced_range && sums_of_16_bits();
     match engine.precision {
         Precision::Bf16 if !processor.bf16 => Some((8, "has no products in bf16")),
-        _ if saturates && !processor.exact_8_bits => Some((9, "adds products of 8 bits in 16, where they saturate")),
+        _ if saturates && engine.checked_exactly() && !processor.exact_8_bits => {
+            Some((9, "adds products of 8 bits in 16, where they saturate"))
+        }
+        _ if saturates && !engine.checked_exactly() && processor.exact_8_bits => {
+            Some((9, "adds products of 8 bits exactly, and the engine was checked where they saturate"))
+        }
         _ => None,
     }
 }
@@ -232,6 +237,32 @@ mod tests {
         );
         let tract = bundle(&[("exact", "tract", "int8"), ("plain", "tract", "fp32")]);
         assert_eq!(told(&tract, &old, &there).unwrap(), "exact: the fastest of the bundle");
+    }
+
+    #[test]
+    fn engines_in_8_bits_go_first_where_sums_are_those_they_were_checked_with() {
+        let mut both = bundle(&[("plain", "ort", "fp32"), ("int8", "ort", "int8")]);
+        let gate = serde_json::json!({
+            "against": "plain", "on": "texts", "rows": 1, "ran_by": "ONNX Runtime", "exact_8_bits": false, "checks": [],
+        });
+        both.manifest.engines[1].gates = vec![serde_json::from_value(gate).unwrap()];
+        let old = Processor { exact_8_bits: false, ..NEW };
+        assert_eq!(told(&both, &old, &[Runtime::Ort]).unwrap(), "int8: the fastest of the bundle");
+        assert_eq!(
+            told(&both, &NEW, &[Runtime::Ort]).unwrap(),
+            "plain: the fastest of the bundle; int8 goes last: this processor adds products of 8 bits exactly, and the \
+             engine was checked where they saturate"
+        );
+    }
+
+    #[test]
+    fn what_was_never_checked_goes_last() {
+        let mut both = bundle(&[("plain", "ort", "fp32"), ("int8", "ort", "int8")]);
+        let gate = serde_json::json!({
+            "against": "plain", "on": "texts", "rows": 0, "ran_by": "ONNX Runtime is not found", "checks": [],
+        });
+        both.manifest.engines[1].gates = vec![serde_json::from_value(gate).unwrap()];
+        assert!(told(&both, &NEW, &[Runtime::Ort]).unwrap().starts_with("plain: "));
     }
 
     #[test]

@@ -278,6 +278,11 @@ impl EngineEntry {
         if of_the_batch { 1 } else { BATCH }
     }
 
+    /// Whether its 8-bit sums were exact where it was checked; true, where that was not said.
+    pub fn checked_exactly(&self) -> bool {
+        self.gates.iter().filter(|gate| gate.rows > 0).filter_map(|gate| gate.exact_8_bits).next_back().unwrap_or(true)
+    }
+
     /// Whether its answers were compared with anything where it was built.
     pub fn is_checked(&self) -> bool {
         // Before batches were compared, a reference was compared with nothing.
@@ -321,6 +326,9 @@ pub struct GateEntry {
     pub batch: Option<usize>,
     /// What ran it, or why nothing did.
     pub ran_by: String,
+    /// Whether its 8-bit sums were exact there, or saturated in 16 bits; none for an engine without such sums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_8_bits: Option<bool>,
     /// The measures and their bounds.
     pub checks: Vec<Check>,
     /// The share of right answers, where all texts have labels.

@@ -16,7 +16,7 @@ use crate::eval::{Example, Gate, Golden, read_examples};
 use crate::passes::Manager;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
-use crate::runtime::{self, Classes, Runtime, TextEncoder};
+use crate::runtime::{self, Classes, Processor, Runtime, TextEncoder};
 use crate::target::Target;
 use crate::task::Task;
 
@@ -169,6 +169,7 @@ impl Judge {
                 rows: parity.rows,
                 batch: None,
                 ran_by: ran_by.clone(),
+                exact_8_bits: None,
                 checks: gate.check(&parity, None),
                 accuracy: None,
             });
@@ -186,6 +187,8 @@ impl Judge {
             rows: compared.rows,
             batch: Some(batch),
             ran_by,
+            // The evaluator adds exactly, and so does a GPU.
+            exact_8_bits: made.entry.precision.is_fitted().then(|| in_half || Processor::here().exact_8_bits),
             checks: gate.check_all(&compared.outputs, drop),
             accuracy: compared.accuracy,
         });
@@ -208,6 +211,7 @@ impl Judge {
             rows: 0,
             batch: None,
             ran_by: why.portable(),
+            exact_8_bits: None,
             checks: Vec::new(),
             accuracy: None,
         }])

@@ -122,6 +122,16 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
+    /// Fails where not one engine could be made: a bundle of none has nothing to check and nothing to run.
+    pub fn check_any(&self) -> Result<()> {
+        match self.skipped.first().filter(|_| self.made.is_empty()) {
+            Some(Skipped { engine, reason }) => {
+                Err(Error::runtime_missing(format!("no engine can be built here: {engine}: {reason}")))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn make(&self, spec: &EngineSpec, name: &str, max_length: usize) -> Result<Made> {
         let onnx = self.stage.path(&self.onnx_path(name));
         let (written, before) = if spec.precision.is_fitted() && self.request.recipe.calibration.save.is_some() {

@@ -329,6 +329,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     for spec in &request.recipe.engines_or_default() {
         assembly.engine(spec, judge.max_length())?;
     }
+    assembly.check_any()?;
     judge.judge(&mut assembly)?;
     assembly.runtimes = runtimes;
     let max_length = judge.max_length();

@@ -208,7 +208,7 @@ fn called_with(mut by_kind: Map<String, Value>) -> Result<Option<usize>> {
         if let Some(said) = arguments.remove("max_length") {
             limit = json::from_value(said, &format!("{place}.{kind}.max_length"))?;
         }
-        let usual = |value: &Value| *value == Value::Bool(true) || *value == Value::from("longest_first");
+        let usual = |value: &Value| *value == Value::Bool(true) || value == "longest_first";
         arguments.retain(|key, value| key != "truncation" || !usual(value));
         only_known(&arguments, &HARMLESS).map_err(|e| e.at(format!("{place}.{kind}")))?;
     }

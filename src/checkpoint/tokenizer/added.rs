@@ -40,7 +40,7 @@ impl Token {
         self.normalized.unwrap_or(!self.special)
     }
 
-    fn as_special(mut self) -> Token {
+    fn into_special(mut self) -> Token {
         self.special = true;
         self
     }
@@ -301,7 +301,7 @@ impl Specials<'_> {
             // Transformers 4 compares tokens, 5 their contents.
             let overrides = self.version == Version::Four && token.is_some();
             if !looked_up && (!known || overrides) {
-                found.push((part, token.unwrap_or_else(|| Token::plain(content, true)).as_special(), named));
+                found.push((part, token.unwrap_or_else(|| Token::plain(content, true)).into_special(), named));
             }
         };
         for part in PARTS {

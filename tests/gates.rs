@@ -1,0 +1,132 @@
+//! Gates that cannot be fooled: every output counts, what is no number never passes, and what was asked for is checked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::common::{Ran, command, copied, fixture, jsonl, kilnc, names, place};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+
+/// Changes the numbers of the tensors whose names end so.
+fn change(checkpoint: &Path, tensor: &str, new: impl Fn(usize, f32) -> f32) {
+    let path = checkpoint.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut changed = 0;
+    let tensors: BTreeMap<String, _> = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let mut data = view.data().to_vec();
+            if name.ends_with(tensor) {
+                changed += 1;
+                for (i, number) in data.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                    *number = new(i, f32::from_le_bytes(*number)).to_le_bytes();
+                }
+            }
+            (name, (view.dtype(), view.shape().to_vec(), data))
+        })
+        .collect();
+    assert!(changed > 0, "there is no {tensor}");
+    let views = tensors
+        .iter()
+        .map(|(name, (dtype, shape, data))| (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn what_is_no_number_in_any_output_never_passes() {
+    // The second of two outputs; the one that nothing but itself is compared with; and what 8 bits make of it.
+    let starts = |i: usize, x: f32| if i == 1 { f32::NAN } else { x };
+    for (head, tensor, output) in
+        [("bert/qa", "qa_outputs.bias", "end_logits"), ("bert/base", "pooler.dense.bias", "pooler_output")]
+    {
+        let model = copied(&format!("families/{head}"));
+        change(model.path(), tensor, starts);
+        for more in [vec!["--target", "tract"], vec!["--target", "ort-cpu", "--quantize", "int8"]] {
+            let place = place();
+            let out = place.path().join("out");
+            let build = arguments!["build", model.path(), "-o", out, "--quiet"];
+            let more: Vec<std::ffi::OsString> = more.iter().map(Into::into).collect();
+            let tokenizer = fixture("tiny-bert/tokenizer.json");
+            fs::copy(tokenizer, model.path().join("tokenizer.json")).unwrap();
+            let said = kilnc(build.into_iter().chain(more)).expect(3).stderr;
+            assert!(said.contains(&format!("numbers that are NaN or infinite in `{output}`")), "{said}");
+            assert_eq!(names(place.path()), Vec::<String>::new());
+        }
+    }
+}
+
+#[test]
+fn bounds_hold_for_every_output() {
+    let model = copied("families/bert/qa");
+    fs::copy(fixture("tiny-bert/tokenizer.json"), model.path().join("tokenizer.json")).unwrap();
+    // One weight that is far larger than all others leaves those of its row no steps, where 8 bits have one range.
+    change(model.path(), "qa_outputs.weight", |i, x| {
+        if i == 40 {
+            4000.0
+        } else if i >= 32 {
+            x * 8.0
+        } else {
+            x
+        }
+    });
+    let place = place();
+    let out = place.path().join("out");
+    let build = arguments!["build", model.path(), "--target", "ort-cpu", "--quantize", "int8", "-o", out, "--json"];
+    let manifest = kilnc(build).expect(0).json();
+    let checks = manifest["engines"][0]["gates"][0]["checks"].as_array().unwrap().clone();
+    let found = |output: &str| {
+        let check = checks.iter().find(|check| check["output"] == output && check["measure"] == "max_abs");
+        check.unwrap_or_else(|| panic!("no {output} in {checks:?}"))["found"].as_f64().unwrap()
+    };
+    let (starts, ends) = (found("start_logits"), found("end_logits"));
+    assert!(ends > 2.0 * starts, "{starts} {ends}");
+    fs::remove_dir_all(&out).unwrap();
+    let gate = format!("max_abs={}", (starts * ends).sqrt());
+    let build =
+        arguments!["build", model.path(), "--target", "ort-cpu", "--quantize", "int8", "--gate", gate, "-o", out];
+    let said = kilnc(build).expect(3).stderr;
+    assert!(said.contains("a gate was missed: ort-cpu-int8: end_logits max_abs "), "{said}");
+    assert!(!said.contains("also ort-cpu-int8: start_logits"), "{said}");
+    assert_eq!(names(place.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_gate_that_was_asked_for_is_made_or_ends_the_build() {
+    let place = place();
+    let (out, none) = (place.path().join("out"), place.path().join("none"));
+    fs::create_dir(&none).unwrap();
+    let build = |more: &[&str]| -> Ran {
+        let build = arguments!["build", fixture("tiny-bert"), "--target", "ort-cpu", "--quantize", "int8", "-o", out];
+        let mut build = command(build.iter().cloned().chain(more.iter().map(Into::into)));
+        build.env("KILNC_RUNTIMES", &none).env("HOME", &none).env("XDG_DATA_HOME", &none);
+        build.env_remove("ORT_DYLIB_PATH").output().unwrap().into()
+    };
+    let said = build(&["--gate", "agreement=0.5"]).expect(4).stderr;
+    assert!(said.contains("its gate cannot be checked here: ONNX Runtime is not found"), "{said}");
+    assert_eq!(names(place.path()), ["none"]);
+    // Without a gate it is built, and whoever runs it hears of it.
+    assert!(build(&[]).expect(0).stderr.contains("ort-cpu-int8 was NOT CHECKED: ONNX Runtime is not found"));
+    let said = kilnc(arguments!["run", out, "--text", "a mail server"]).expect(0).stderr;
+    assert!(said.contains("warning: ort-cpu-int8 was never checked: ONNX Runtime is not found"), "{said}");
+}
+
+#[test]
+fn engines_are_run_as_they_were_checked() {
+    let place = place();
+    let (out, texts) = (place.path().join("out"), jsonl(place.path()));
+    let precisions = arguments!["build", fixture("tiny-bert"), "--target", "ort-cpu", "--quantize", "int8", "-o", out];
+    let manifest = kilnc([precisions.as_slice(), &arguments!["--json", "--quiet"]].concat()).expect(0).json();
+    assert_eq!(manifest["engines"][0]["gates"][0]["batch"], 1);
+    let run = |more: &[&str]| {
+        let run = arguments!["run", out, "--jsonl", texts, "--quiet"];
+        kilnc(run.into_iter().chain(more.iter().map(Into::into))).expect(0)
+    };
+    let (usual, alone, together) = (run(&[]), run(&["--batch", "1"]), run(&["--batch", "6"]));
+    assert_eq!(usual.stdout, alone.stdout);
+    assert_ne!(usual.stdout, together.stdout);
+    assert!(!usual.stderr.contains("warning"), "{}", usual.stderr);
+    assert!(together.stderr.contains("in batches of 6 an answer depends on the other texts"), "{}", together.stderr);
+}
