@@ -78,7 +78,7 @@ fn off(checkpoint: &Path) -> f64 {
     onnx::write(&graph, &path, &|_| {}).unwrap();
     let mut engine = runtime::open(Runtime::Tract, &path, Options { threads: 1 }).unwrap();
     let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
-    f64::from(golden.compare(&mut *engine).unwrap().max_abs)
+    golden.compare(&mut *engine).unwrap().max_abs
 }
 
 #[test]

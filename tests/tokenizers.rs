@@ -202,7 +202,8 @@ fn a_file_that_nothing_changes_keeps_its_bytes() {
     let usage = TokenizerUse { model_type: "bert", token_types: true, ..TokenizerUse::default() };
     let tokenizer = Tokenizer::open(place.path(), &usage).unwrap();
     assert_eq!(tokenizer.text().unwrap(), fs::read_to_string(from.join("tokenizer.json")).unwrap());
-    assert_eq!((tokenizer.notes.as_slice(), tokenizer.files.len()), ([String::new(); 0].as_slice(), 2));
+    assert!(tokenizer.notes.is_empty(), "{:?}", tokenizer.notes);
+    assert_eq!(tokenizer.files.len(), 2);
 }
 
 /// Values of JSON of any kind, small ones.
