@@ -21,8 +21,9 @@ use crate::verify::Verified;
 /// Most bytes of the reference's outputs that are kept from one engine to the next.
 const KEPT: usize = 256 << 20;
 
-/// Most tokens of a batch, padding too: for every one, a masked-LM gives a number for each entry of the vocabulary.
-const MOST_TOKENS: usize = 1 << 12;
+/// Most bytes of what an engine gives for a batch, where one text does not give more: for every token, a masked-LM's has a
+/// number for each entry of the vocabulary.
+const BATCH: usize = 64 << 20;
 
 /// The texts that engines are compared on, as tokens.
 pub(super) struct Workload<'a> {
@@ -117,13 +118,13 @@ impl<'a> Workload<'a> {
         )
     }
 
-    /// Texts of like length together, as many as the engine is given at once.
-    fn batches(&self, batch: usize) -> Vec<&[usize]> {
+    /// Texts of like length together, as many as the engine is given at once, and no more tokens than `most`, padding too.
+    fn batches(&self, batch: usize, most: usize) -> Vec<&[usize]> {
         let mut rest = self.order.as_slice();
         let mut batches = Vec::new();
         while !rest.is_empty() {
             let longest = |n: usize| rest.get(n - 1).and_then(|text| self.inputs.get(*text)).map_or(0, tokens);
-            let fits = |n: &usize| *n == 1 || n * longest(*n) <= MOST_TOKENS;
+            let fits = |n: &usize| *n == 1 || n * longest(*n) <= most;
             let n = (1..=batch.clamp(1, rest.len())).rev().find(fits).unwrap_or(1);
             let (head, tail) = rest.split_at(n);
             batches.push(head);
@@ -168,7 +169,14 @@ impl<'a> Workload<'a> {
         // Only a classifier's few numbers are kept, for its accuracy.
         let truths = self.truths();
         let mut logits: Vec<(usize, Vec<f32>, Vec<f32>)> = Vec::new();
-        for batch in self.batches(candidate.batch) {
+        let most = match self.order.first() {
+            Some(text) => {
+                let tokens = self.inputs.get(*text).map_or(0, tokens);
+                BATCH.saturating_mul(tokens) / bytes(&reference.outputs(self, *text)?).max(1)
+            }
+            None => 0,
+        };
+        for batch in self.batches(candidate.batch, most) {
             let texts: Vec<&Example> = batch.iter().filter_map(|text| self.examples.get(*text)).collect();
             let inputs = self.encoder.encode(&texts)?;
             let outputs = engine.run(&inputs)?;
@@ -207,6 +215,11 @@ impl<'a> Workload<'a> {
         }
         self.examples.iter().map(|example| example.truth.as_ref()).collect()
     }
+}
+
+/// How much memory outputs take.
+fn bytes(outputs: &[TextOutput]) -> usize {
+    outputs.iter().map(|output| size_of_val(output.values.as_slice())).sum()
 }
 
 /// How many tokens inputs have.
@@ -259,7 +272,7 @@ impl<'a> Reference<'a> {
                 .at(format!("text {}", text + 1))
                 .hint("the checkpoint itself, or what was merged into it, holds or makes such numbers"));
             }
-            let bytes = outputs.iter().map(|output| size_of_val(output.values.as_slice())).sum::<usize>();
+            let bytes = bytes(&outputs);
             if self.bytes + bytes > KEPT {
                 return Ok(Cow::Owned(outputs));
             }
