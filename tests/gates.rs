@@ -73,7 +73,7 @@ fn bounds_hold_for_every_output() {
     let out = place.path().join("out");
     let build = arguments!["build", model.path(), "--target", "ort-cpu", "--quantize", "int8", "-o", out, "--json"];
     let manifest = kilnc(build).expect(0).json();
-    let checks = manifest["engines"][0]["gates"][0]["checks"].as_array().unwrap().clone();
+    let checks = manifest["engines"][1]["gates"][0]["checks"].as_array().unwrap().clone();
     let found = |output: &str| {
         let check = checks.iter().find(|check| check["output"] == output && check["measure"] == "max_abs");
         check.unwrap_or_else(|| panic!("no {output} in {checks:?}"))["found"].as_f64().unwrap()
@@ -106,7 +106,7 @@ fn a_gate_that_was_asked_for_is_made_or_ends_the_build() {
     assert_eq!(names(place.path()), ["none"]);
     // Without a gate it is built, and whoever runs it hears of it.
     assert!(build(&[]).expect(0).stderr.contains("ort-cpu-int8 was NOT CHECKED: ONNX Runtime is not found"));
-    let said = kilnc(arguments!["run", out, "--text", "a mail server"]).expect(0).stderr;
+    let said = kilnc(arguments!["run", out, "--engine", "ort-cpu-int8", "--text", "a mail server"]).expect(0).stderr;
     assert!(said.contains("warning: ort-cpu-int8 was never checked: ONNX Runtime is not found"), "{said}");
 }
 
@@ -116,9 +116,10 @@ fn engines_are_run_as_they_were_checked() {
     let (out, texts) = (place.path().join("out"), jsonl(place.path()));
     let precisions = arguments!["build", fixture("tiny-bert"), "--target", "ort-cpu", "--quantize", "int8", "-o", out];
     let manifest = kilnc([precisions.as_slice(), &arguments!["--json", "--quiet"]].concat()).expect(0).json();
-    assert_eq!(manifest["engines"][0]["gates"][0]["batch"], 1);
+    let batches = [0, 1].map(|engine| manifest["engines"][engine]["gates"][0]["batch"].as_u64());
+    assert_eq!(batches, [Some(16), Some(1)]);
     let run = |more: &[&str]| {
-        let run = arguments!["run", out, "--jsonl", texts, "--quiet"];
+        let run = arguments!["run", out, "--engine", "ort-cpu-int8", "--jsonl", texts, "--quiet"];
         kilnc(run.into_iter().chain(more.iter().map(Into::into))).expect(0)
     };
     let (usual, alone, together) = (run(&[]), run(&["--batch", "1"]), run(&["--batch", "6"]));
