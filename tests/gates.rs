@@ -8,8 +8,8 @@ use crate::common::{Ran, command, copied, fixture, jsonl, kilnc, names, place};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-/// Changes the numbers of the tensors whose names end so.
-fn change(checkpoint: &Path, tensor: &str, new: impl Fn(usize, f32) -> f32) {
+/// Changes the numbers in the second half of the tensors whose names end so.
+fn change(checkpoint: &Path, tensor: &str, new: impl Fn(f32) -> f32) {
     let path = checkpoint.join("model.safetensors");
     let bytes = fs::read(&path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -21,8 +21,10 @@ fn change(checkpoint: &Path, tensor: &str, new: impl Fn(usize, f32) -> f32) {
             let mut data = view.data().to_vec();
             if name.ends_with(tensor) {
                 changed += 1;
-                for (i, number) in data.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                    *number = new(i, f32::from_le_bytes(*number)).to_le_bytes();
+                let numbers = data.as_chunks_mut::<4>().0;
+                let half = numbers.len() / 2;
+                for number in &mut numbers[half..] {
+                    *number = new(f32::from_le_bytes(*number)).to_le_bytes();
                 }
             }
             (name, (view.dtype(), view.shape().to_vec(), data))
@@ -38,12 +40,11 @@ fn change(checkpoint: &Path, tensor: &str, new: impl Fn(usize, f32) -> f32) {
 #[test]
 fn what_is_no_number_in_any_output_never_passes() {
     // The second of two outputs; the one that nothing but itself is compared with; and what 8 bits make of it.
-    let starts = |i: usize, x: f32| if i == 1 { f32::NAN } else { x };
     for (head, tensor, output) in
         [("bert/qa", "qa_outputs.bias", "end_logits"), ("bert/base", "pooler.dense.bias", "pooler_output")]
     {
         let model = copied(&format!("answers/{head}"));
-        change(model.path(), tensor, starts);
+        change(model.path(), tensor, |_| f32::NAN);
         for more in [vec!["--target", "tract"], vec!["--target", "ort-cpu", "--quantize", "int8"]] {
             let place = place();
             let out = place.path().join("out");
@@ -59,16 +60,8 @@ fn what_is_no_number_in_any_output_never_passes() {
 #[test]
 fn bounds_hold_for_every_output() {
     let model = copied("answers/bert/qa");
-    // One weight that is far larger than all others leaves those of its row no steps, where 8 bits have one range.
-    change(model.path(), "qa_outputs.weight", |i, x| {
-        if i == 40 {
-            4000.0
-        } else if i >= 32 {
-            x * 8.0
-        } else {
-            x
-        }
-    });
+    // The ends are read by weights that are a hundred times as large, and so are their errors.
+    change(model.path(), "qa_outputs.weight", |x| 100.0 * x);
     let place = place();
     let out = place.path().join("out");
     let build = arguments!["build", model.path(), "--target", "ort-cpu", "--quantize", "int8", "-o", out, "--json"];
