@@ -12,7 +12,7 @@ pub(super) type Shared<T> = ArcArray<T, IxDyn>;
 
 /// An array of numbers, outermost dimension first. Cloning is cheap.
 ///
-/// Floats of 16 bits are held as `f32`; [`Array::round`] leaves those that the narrow type has.
+/// Floats of 16 bits are held as `f32`; `round` leaves those that the narrow type has.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Array {

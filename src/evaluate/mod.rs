@@ -6,7 +6,7 @@
 //! processor that has the same floating point.
 //!
 //! # What it computes
-//! [`Evaluator`] takes a verified graph in plain and contrib operations, as [`crate::back::lower`] makes it for a target,
+//! [`Evaluator`] takes a verified graph in plain and contrib operations, as [`crate::back::lower()`] makes it for a target,
 //! and runs its nodes in their order. Each is computed as ONNX's specification, or that of `com.microsoft`, defines it.
 //! An operation that is not covered, composite ones among them, is an error by name when the evaluator is made.
 //! Values are freed after their last use; constants are evaluated when they are first read and kept up to
