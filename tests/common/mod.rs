@@ -188,6 +188,55 @@ pub fn shell(command: &str, place: &Path) -> Ran {
     shell.output().unwrap().into()
 }
 
+/// Compares a page of the repository that a test makes with what the test makes now.
+pub fn assert_page(page: &str, made: &str) {
+    let path = repository(page);
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, made).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == made, "{page} is out of date: run the tests with UPDATE_SNAPSHOTS=1\n{made}");
+}
+
+/// Whether two texts are one but for decimal numbers, which processors round otherwise: those are at most two of the
+/// last digit that is printed apart, or a ten-thousandth.
+pub fn same_but_for_rounding(found: &str, expected: &str) -> bool {
+    let parts = |text: &str| -> Vec<String> {
+        let mut parts = vec![String::new()];
+        let mut number = false;
+        for c in text.chars() {
+            let in_number = c.is_ascii_digit() || number && c == '.';
+            if in_number != number {
+                parts.push(String::new());
+                number = in_number;
+            }
+            parts.last_mut().unwrap().push(c);
+        }
+        parts
+    };
+    let decimals = |text: &str| text.split_once('.').map(|(_, digits)| digits.len()).filter(|digits| *digits > 0);
+    let close = |a: &String, b: &String| match (decimals(a), decimals(b), a.parse::<f64>(), b.parse::<f64>()) {
+        (Some(in_a), Some(in_b), Ok(x), Ok(y)) => {
+            let last = 10f64.powi(-(in_a.max(in_b) as i32));
+            (x - y).abs() <= (2.01 * last).max(1e-4 * x.abs())
+        }
+        _ => a == b,
+    };
+    let (a, b) = (parts(found), parts(expected));
+    a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| close(a, b))
+}
+
+#[test]
+fn rounding_is_all_that_may_differ() {
+    assert!(same_but_for_rounding("red 0.9871 in 3 parts", "red 0.9870 in 3 parts"));
+    assert!(same_but_for_rounding("[0.123456, 7]", "[0.12345, 7]"));
+    assert!(!same_but_for_rounding("red 0.9871", "red 0.9861"));
+    assert!(!same_but_for_rounding("red 0.9871 in 3 parts", "red 0.9871 in 4 parts"));
+    assert!(!same_but_for_rounding("red 0.98", "blue 0.98"));
+    assert!(!same_but_for_rounding("0.98 and 0.1", "0.98"));
+}
+
 /// `OsString`s of arguments of any kind.
 macro_rules! arguments {
     ($($argument:expr),* $(,)?) => { [$(std::ffi::OsString::from(&$argument)),*] };
