@@ -126,7 +126,7 @@ fn unpadded(inputs: &Named) -> Named {
 /// What two kinds of processors make of 8-bit layers: ONNX Runtime, here, agrees with one of them.
 #[test]
 fn sums_that_saturate_differ_from_exact_ones_and_reduced_ranges_make_them_equal() {
-    let here = if Processor::here().exact_8_bits { EXACT } else { SATURATING };
+    let here = if Processor::here().exact_8_bits() { EXACT } else { SATURATING };
     let (mut saturated, mut checked) = (Vec::new(), 0);
     for (name, path) in fixtures().into_iter().filter(|(name, _)| name.ends_with("/base") || name.ends_with("/mlm")) {
         let (model, golden) = (load(&path), golden(&path));
@@ -183,7 +183,7 @@ fn onnx_runtime_adds_as_the_evaluator_says_this_processor_does() {
     let path = place.path().join("model.onnx");
     kilnc::back::onnx::write(&graph, &path, &|_| {}).unwrap();
     let found = outputs(&mut *runtime::open(Runtime::Ort, &path, Options { threads: 1 }).unwrap(), &inputs);
-    assert_eq!(found, if Processor::here().exact_8_bits { exact } else { saturating });
+    assert_eq!(found, if Processor::here().exact_8_bits() { exact } else { saturating });
 }
 
 /// A copy of a classifier one of whose layers computes numbers beyond 65,504, after which a norm brings them back.

@@ -45,22 +45,6 @@ pub struct LibraryFound {
     pub version: String,
 }
 
-/// Instructions that decide how fast matrix products are.
-const FEATURES: [&str; 12] = [
-    "avx2",
-    "fma",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    "amx_bf16",
-    "asimddp",
-    "i8mm",
-    "bf16",
-    "sve",
-];
-
 impl Machine {
     /// This machine, now.
     pub fn here() -> Machine {
@@ -77,6 +61,7 @@ impl Machine {
         let boost = read("/sys/devices/system/cpu/cpufreq/boost").map(|text| text.trim() == "1");
         let no_turbo = read("/sys/devices/system/cpu/intel_pstate/no_turbo").map(|text| text.trim() == "0");
         let nvidia = Nvidia::here();
+        let processor = Processor::here();
         let found = |library: &&Library| {
             let version = Library::version(&library.find().ok()?)?;
             Some(LibraryFound { name: library.name.to_owned(), version })
@@ -87,9 +72,9 @@ impl Machine {
             gpus: nvidia.gpus,
             driver: nvidia.driver,
             libraries: library::ALL.iter().filter_map(found).collect(),
-            cpu: Processor::here().name,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            features: FEATURES.iter().filter(|name| flags.contains(name)).map(|name| (*name).to_owned()).collect(),
+            cpu: processor.name.clone(),
+            features: processor.features.iter().map(|name| (*name).to_owned()).collect(),
             memory_bytes: kilobytes.and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024,
             system: format!("{} {}", std::env::consts::OS, release.trim()).trim().to_owned(),
             governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").map(|text| text.trim().to_owned()),

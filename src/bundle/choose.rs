@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::{Bundle, EngineEntry};
+use super::{BenchEntry, BenchedEngine, Bundle, EngineEntry};
 use crate::error::{Error, Result, nearest, printable};
 use crate::precision::Precision;
-use crate::runtime::{Processor, Runtime};
+use crate::runtime::{Available, Processor, Runtime};
 use crate::target::Target;
 
 impl Bundle {
+    /// What of this processor's arithmetic is not that which an engine was checked with; none, where nothing is.
+    pub fn other_arithmetic(engine: &EngineEntry) -> Option<&'static str> {
+        last_because(&Processor::here(), engine).filter(|_| engine.precision.is_fitted()).map(|(_, why)| why)
+    }
+
     /// The engine of that name, or without a name the best one that can run here, with the reason for the choice.
     pub fn choose(&self, name: Option<&str>) -> Result<(&EngineEntry, String)> {
         match name {
@@ -30,50 +35,51 @@ impl Bundle {
         })
     }
 
-    /// The first engine in the order of preference whose runtime is there. The reason names those before it.
+    /// The first engine in the order of preference whose runtime is there. The reason names those before it. What was
+    /// timed goes before the order of preference, where the engine that it puts first is run here as it was there.
     fn best(
         &self,
         processor: &Processor,
-        available: impl Fn(&EngineEntry) -> Result<String>,
+        available: impl Fn(&EngineEntry) -> Result<Available>,
     ) -> Result<(&EngineEntry, String)> {
         let mut order: Vec<&EngineEntry> = self.manifest.engines.iter().collect();
         order.sort_by_key(|engine| preference_on(processor, engine));
-        let timed = self.timings(processor);
-        if let Some(timed) = &timed {
-            // Engines that were not timed, such as plans, keep their places before and after those that were.
-            let time = |engine: &EngineEntry| timed.get(engine.name.as_str()).copied();
-            let mut measured: Vec<(f64, &EngineEntry)> =
-                order.iter().filter_map(|engine| Some((time(engine)?, *engine))).collect();
-            measured.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let places = order.iter_mut().filter(|engine| time(engine).is_some());
-            places.zip(measured).for_each(|(place, (_, engine))| *place = engine);
-        }
-        let mut why_not = Vec::new();
-        for engine in order {
-            match available(engine) {
-                Ok(_) => {
-                    let milliseconds = timed.as_ref().and_then(|timed| timed.get(engine.name.as_str()).copied());
-                    return Ok((engine, self.reason(&why_not, processor, milliseconds)));
-                }
-                Err(e) => why_not.push(format!("{}: {}", engine.name, e.message())),
+        if let Some(timings) = self.timings(processor) {
+            let (engine, version, why_not) = first(&by_time(&order, &timings), &available)?;
+            let timed = timings.get(engine.name.as_str());
+            if timed.is_none_or(|timed| timed.version.is_none_or(|known| known == version)) {
+                return Ok((
+                    engine,
+                    self.reason(engine, &why_not, processor, &version, timed.map(|timed| timed.mean_ms)),
+                ));
             }
         }
-        Err(Error::runtime_missing("none of the bundle's engines can run here").at(why_not.join("; ")))
+        let (engine, version, why_not) = first(&order, &available)?;
+        Ok((engine, self.reason(engine, &why_not, processor, &version, None)))
     }
 
-    /// How long engines took when the bundle was built on such a processor, in milliseconds at the first point.
-    fn timings(&self, processor: &Processor) -> Option<BTreeMap<&str, f64>> {
-        let bench = self.manifest.bench.as_ref().filter(|bench| bench.processor == processor.name)?;
-        let first = |engine: &'_ super::BenchedEngine| engine.points.first().map(|point| point.mean_ms);
-        Some(bench.engines.iter().filter_map(|engine| Some((engine.engine.as_str(), first(engine)?))).collect())
+    /// How long engines took when the bundle was built on such a processor, at the first point.
+    fn timings(&self, processor: &Processor) -> Option<BTreeMap<&str, Timed<'_>>> {
+        let such = |bench: &&BenchEntry| bench.processor == processor.name && bench.features == processor.features;
+        Some(self.manifest.bench.as_ref().filter(such)?.engines.iter().filter_map(Timed::of).collect())
     }
 
-    fn reason(&self, why_not: &[String], processor: &Processor, milliseconds: Option<f64>) -> String {
+    fn reason(
+        &self,
+        engine: &EngineEntry,
+        why_not: &[String],
+        processor: &Processor,
+        version: &str,
+        milliseconds: Option<f64>,
+    ) -> String {
         let mut told = match (why_not, milliseconds) {
             ([], None) => "the fastest of the bundle".to_owned(),
             ([], Some(ms)) => format!("the fastest of the bundle: {ms:.1} ms on such a processor when it was built"),
             (others, _) => format!("the fastest that runs here; not {}", others.join("; ")),
         };
+        if let Some(checked) = engine.checked_with().filter(|checked| *checked != version) {
+            told += &format!("; it was checked with {} {checked}, and {version} is here", engine.runtime);
+        }
         if milliseconds.is_some() {
             return told;
         }
@@ -91,17 +97,58 @@ impl Bundle {
     }
 }
 
+/// How long an engine took, by which version of its runtime.
+#[derive(Clone, Copy)]
+struct Timed<'a> {
+    mean_ms: f64,
+    version: Option<&'a str>,
+}
+
+impl<'a> Timed<'a> {
+    fn of(engine: &'a BenchedEngine) -> Option<(&'a str, Timed<'a>)> {
+        let mean_ms = engine.points.first()?.mean_ms;
+        Some((&engine.engine, Timed { mean_ms, version: engine.version.as_deref() }))
+    }
+}
+
+/// The fastest first. Engines that were not timed, such as plans, keep their places before and after those that were.
+fn by_time<'a>(order: &[&'a EngineEntry], timings: &BTreeMap<&str, Timed>) -> Vec<&'a EngineEntry> {
+    let time = |engine: &EngineEntry| timings.get(engine.name.as_str()).map(|timed| timed.mean_ms);
+    let mut measured: Vec<(f64, &EngineEntry)> =
+        order.iter().filter_map(|engine| Some((time(engine)?, *engine))).collect();
+    measured.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut order = order.to_vec();
+    let places = order.iter_mut().filter(|engine| time(engine).is_some());
+    places.zip(measured).for_each(|(place, (_, engine))| *place = engine);
+    order
+}
+
+/// The first engine that can run here, the version of its runtime, and why those before it cannot.
+fn first<'a>(
+    order: &[&'a EngineEntry],
+    available: &impl Fn(&EngineEntry) -> Result<Available>,
+) -> Result<(&'a EngineEntry, String, Vec<String>)> {
+    let mut why_not = Vec::new();
+    for engine in order {
+        match available(engine) {
+            Ok(found) => return Ok((engine, found.version, why_not)),
+            Err(e) => why_not.push(format!("{}: {}", engine.name, e.message())),
+        }
+    }
+    Err(Error::runtime_missing("none of the bundle's engines can run here").at(why_not.join("; ")))
+}
+
 /// Why an engine goes last among those of its kind of machine, and in which place; none, where it does not. Sums of 8 bits
 /// that are not those that an engine was checked with may answer otherwise, in either direction.
 fn last_because(processor: &Processor, engine: &EngineEntry) -> Option<(u8, &'static str)> {
-    let sums_of_16_bits = || engine.target.parse::<Target>().is_ok_and(|target| target.capabilities().sums_of_16_bits);
-    let saturates = engine.precision.is_fitted() && !engine.reduced_range && sums_of_16_bits();
+    let saturating = || engine.target.parse::<Target>().is_ok_and(|target| target.saturates(engine.precision));
+    let saturates = !engine.reduced_range && saturating();
     match engine.precision {
-        Precision::Bf16 if !processor.bf16 => Some((8, "has no products in bf16")),
-        _ if saturates && engine.checked_exactly() && !processor.exact_8_bits => {
+        Precision::Bf16 if !processor.bf16() => Some((8, "has no products in bf16")),
+        _ if saturates && engine.checked_exactly() && !processor.exact_8_bits() => {
             Some((9, "adds products of 8 bits in 16, where they saturate"))
         }
-        _ if saturates && !engine.checked_exactly() && processor.exact_8_bits => {
+        _ if saturates && !engine.checked_exactly() && processor.exact_8_bits() => {
             Some((9, "adds products of 8 bits exactly, and the engine was checked where they saturate"))
         }
         _ => None,
@@ -110,7 +157,7 @@ fn last_because(processor: &Processor, engine: &EngineEntry) -> Option<(u8, &'st
 
 /// The order in which engines are tried where nothing is known of the processor.
 pub(super) fn preference(engine: &EngineEntry) -> (bool, u8, u8, bool, u8) {
-    let any = Processor { name: String::new(), bf16: true, exact_8_bits: true };
+    let any = Processor { name: String::new(), features: vec!["avx512_vnni", "avx512_bf16"] };
     preference_on(&any, engine)
 }
 
@@ -167,11 +214,17 @@ mod tests {
         Bundle::of("b".into(), manifest)
     }
 
-    const NEW: Processor = Processor { name: String::new(), bf16: true, exact_8_bits: true };
+    /// Processors with and without products of 8 and 16 bits.
+    fn new() -> Processor {
+        Processor { name: String::new(), features: vec!["avx2", "avx512_vnni", "avx512_bf16"] }
+    }
+    fn old() -> Processor {
+        Processor { name: String::new(), features: vec!["avx2"] }
+    }
 
     fn told(bundle: &Bundle, processor: &Processor, there: &[Runtime]) -> Result<String> {
         let available = |engine: &EngineEntry| match there.contains(&engine.runtime) {
-            true => Ok("1".to_owned()),
+            true => Ok(Available { version: "1".to_owned(), path: None }),
             false => Err(Error::runtime_missing(format!("{} is not found", engine.runtime))),
         };
         bundle.best(processor, available).map(|(engine, why)| format!("{}: {why}", engine.name))
@@ -203,40 +256,44 @@ mod tests {
         ]);
         let cpu = [Runtime::Ort, Runtime::OpenVino, Runtime::Tract];
         assert_eq!(
-            told(&all, &NEW, &cpu).unwrap(),
+            told(&all, &new(), &cpu).unwrap(),
             "ov: the fastest that runs here; not plan: TensorRT for RTX is not found"
         );
         assert_eq!(
-            told(&all, &NEW, &cpu[2..]).unwrap(),
+            told(&all, &new(), &cpu[2..]).unwrap(),
             "tract: the fastest that runs here; not plan: TensorRT for RTX is not found; ov: OpenVINO is not found; ort: \
              ONNX Runtime is not found"
         );
-        let none = told(&bundle(&[("ort", "ort", "int8")]), &NEW, &[]).unwrap_err();
+        let none = told(&bundle(&[("ort", "ort", "int8")]), &new(), &[]).unwrap_err();
         assert_eq!((none.message(), none.exit_code()), ("none of the bundle's engines can run here", 4));
     }
 
     #[test]
     fn bf16_goes_last_where_the_processor_has_no_products_in_it() {
         let both = bundle(&[("ov-fp32", "openvino", "fp32"), ("ov-bf16", "openvino", "bf16")]);
-        assert_eq!(told(&both, &NEW, &[Runtime::OpenVino]).unwrap(), "ov-bf16: the fastest of the bundle");
+        assert_eq!(told(&both, &new(), &[Runtime::OpenVino]).unwrap(), "ov-bf16: the fastest of the bundle");
         assert_eq!(
-            told(&both, &Processor { bf16: false, ..NEW }, &[Runtime::OpenVino]).unwrap(),
+            told(
+                &both,
+                &Processor { name: String::new(), features: vec!["avx2", "avx512_vnni"] },
+                &[Runtime::OpenVino]
+            )
+            .unwrap(),
             "ov-fp32: the fastest of the bundle; ov-bf16 goes last: this processor has no products in bf16"
         );
     }
 
     #[test]
     fn engines_in_8_bits_go_last_where_their_sums_saturate() {
-        let old = Processor { exact_8_bits: false, ..NEW };
         let there = [Runtime::Ort, Runtime::OpenVino, Runtime::Tract];
         let both = bundle(&[("ov", "openvino", "int8"), ("ort", "ort", "int8-fast"), ("plain", "ort", "fp32")]);
         assert_eq!(
-            told(&both, &old, &there).unwrap(),
+            told(&both, &old(), &there).unwrap(),
             "plain: the fastest of the bundle; ov, ort go last: this processor adds products of 8 bits in 16, where they \
              saturate"
         );
         let tract = bundle(&[("exact", "tract", "int8"), ("plain", "tract", "fp32")]);
-        assert_eq!(told(&tract, &old, &there).unwrap(), "exact: the fastest of the bundle");
+        assert_eq!(told(&tract, &old(), &there).unwrap(), "exact: the fastest of the bundle");
     }
 
     #[test]
@@ -246,10 +303,9 @@ mod tests {
             "against": "plain", "on": "texts", "rows": 1, "ran_by": "ONNX Runtime", "exact_8_bits": false, "checks": [],
         });
         both.manifest.engines[1].gates = vec![serde_json::from_value(gate).unwrap()];
-        let old = Processor { exact_8_bits: false, ..NEW };
-        assert_eq!(told(&both, &old, &[Runtime::Ort]).unwrap(), "int8: the fastest of the bundle");
+        assert_eq!(told(&both, &old(), &[Runtime::Ort]).unwrap(), "int8: the fastest of the bundle");
         assert_eq!(
-            told(&both, &NEW, &[Runtime::Ort]).unwrap(),
+            told(&both, &new(), &[Runtime::Ort]).unwrap(),
             "plain: the fastest of the bundle; int8 goes last: this processor adds products of 8 bits exactly, and the \
              engine was checked where they saturate"
         );
@@ -262,17 +318,16 @@ mod tests {
             "against": "plain", "on": "texts", "rows": 0, "ran_by": "ONNX Runtime is not found", "checks": [],
         });
         both.manifest.engines[1].gates = vec![serde_json::from_value(gate).unwrap()];
-        assert!(told(&both, &NEW, &[Runtime::Ort]).unwrap().starts_with("plain: "));
+        assert!(told(&both, &new(), &[Runtime::Ort]).unwrap().starts_with("plain: "));
     }
 
     #[test]
     fn a_reduced_range_goes_first_where_the_full_one_saturates_and_else_after_it() {
         let mut all = bundle(&[("plain", "ort", "fp32"), ("full", "ort", "int8"), ("reduced", "ort", "int8")]);
         all.manifest.engines[2].reduced_range = true;
-        assert_eq!(told(&all, &NEW, &[Runtime::Ort]).unwrap(), "full: the fastest of the bundle");
-        let old = Processor { exact_8_bits: false, ..NEW };
+        assert_eq!(told(&all, &new(), &[Runtime::Ort]).unwrap(), "full: the fastest of the bundle");
         assert_eq!(
-            told(&all, &old, &[Runtime::Ort]).unwrap(),
+            told(&all, &old(), &[Runtime::Ort]).unwrap(),
             "reduced: the fastest of the bundle; full goes last: this processor adds products of 8 bits in 16, where they \
              saturate"
         );
@@ -284,12 +339,15 @@ mod tests {
         let mut timed = bundle(&engines);
         let engine = |name: &str, mean_ms| BenchedEngine {
             engine: name.to_owned(),
+            version: Some("1".to_owned()),
             points: vec![BenchedPoint { batch: 1, length: 8, mean_ms, p99_ms: mean_ms }],
         };
         let engines = vec![engine("ov", 3.0), engine("ort", 2.0)];
-        timed.manifest.bench = Some(BenchEntry { processor: "this".to_owned(), threads: 2, rounds: 5, engines });
+        let processor = "this".to_owned();
+        let features = new().features.into_iter().map(str::to_owned).collect();
+        timed.manifest.bench = Some(BenchEntry { processor, features, threads: 2, rounds: 5, engines });
         let there = [Runtime::Ort, Runtime::OpenVino];
-        let this = Processor { name: "this".to_owned(), ..NEW };
+        let this = Processor { name: "this".to_owned(), ..new() };
         assert_eq!(
             told(&timed, &this, &there).unwrap(),
             "ort: the fastest that runs here; not plan: TensorRT for RTX is not found"
@@ -297,6 +355,24 @@ mod tests {
         timed.manifest.engines.remove(0);
         let such = "ort: the fastest of the bundle: 2.0 ms on such a processor when it was built";
         assert_eq!(told(&timed, &this, &there).unwrap(), such);
-        assert_eq!(told(&timed, &NEW, &there).unwrap(), "ov: the fastest of the bundle");
+        assert_eq!(told(&timed, &new(), &there).unwrap(), "ov: the fastest of the bundle");
+        // A processor of that name without the instructions is another, and so is another version of the runtime.
+        let named = Processor { name: "this".to_owned(), ..old() };
+        assert!(told(&timed, &named, &there).unwrap().starts_with("ov: the fastest of the bundle; ov, ort go last"));
+        timed.manifest.bench.as_mut().unwrap().engines[1].version = Some("0".to_owned());
+        assert_eq!(told(&timed, &this, &there).unwrap(), "ov: the fastest of the bundle");
+    }
+
+    #[test]
+    fn another_version_than_the_checked_one_is_named() {
+        let mut one = bundle(&[("plain", "ort", "fp32")]);
+        let gate = serde_json::json!({
+            "against": "itself", "on": "texts", "rows": 1, "ran_by": "ONNX Runtime", "version": "0.9", "checks": [],
+        });
+        one.manifest.engines[0].gates = vec![serde_json::from_value(gate).unwrap()];
+        assert_eq!(
+            told(&one, &new(), &[Runtime::Ort]).unwrap(),
+            "plain: the fastest of the bundle; it was checked with ONNX Runtime 0.9, and 1 is here"
+        );
     }
 }

@@ -283,6 +283,12 @@ impl EngineEntry {
         self.gates.iter().filter(|gate| gate.rows > 0).filter_map(|gate| gate.exact_8_bits).next_back().unwrap_or(true)
     }
 
+    /// The version of the runtime that it was checked with; none where that was not said, or a plan's file was checked.
+    pub fn checked_with(&self) -> Option<&str> {
+        let of_its_own = |gate: &&GateEntry| gate.rows > 0 && gate.ran_by == self.runtime.to_string();
+        self.gates.iter().rev().find(of_its_own).and_then(|gate| gate.version.as_deref())
+    }
+
     /// Whether its answers were compared with anything where it was built.
     pub fn is_checked(&self) -> bool {
         // Before batches were compared, a reference was compared with nothing.
@@ -326,6 +332,13 @@ pub struct GateEntry {
     pub batch: Option<usize>,
     /// What ran it, or why nothing did.
     pub ran_by: String,
+    /// The version of the runtime that ran it; none for kilnc's own evaluator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The instructions of the processor there that decide how products are computed, as `avx512_vnni`; none for kilnc's
+    /// own evaluator.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
     /// Whether its 8-bit sums were exact there, or saturated in 16 bits; none for an engine without such sums.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact_8_bits: Option<bool>,
@@ -341,6 +354,9 @@ pub struct GateEntry {
 pub struct BenchEntry {
     /// What the processor's maker calls it.
     pub processor: String,
+    /// Its instructions that decide how products are computed, as `avx512_vnni`: processors without them have the name, too.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// Threads of each engine.
     pub threads: usize,
     /// Rounds in which engines took turns.
@@ -354,6 +370,9 @@ pub struct BenchEntry {
 pub struct BenchedEngine {
     /// Its name.
     pub engine: String,
+    /// The version of its runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// By what was asked.
     pub points: Vec<BenchedPoint>,
 }

@@ -53,13 +53,11 @@ pub fn run(screen: &Screen) -> Result<()> {
 
 /// What of the processor decides between engines.
 fn processor(processor: &Processor) -> Finding {
-    let sums = match processor.exact_8_bits {
+    let sums = match processor.exact_8_bits() {
         true => "adds products of 8 bits in 32",
-        false => {
-            "adds products of 8 bits in 16, where they saturate: engines in 8 bits go last, but for those of build --reduce-range"
-        }
+        false => "adds products of 8 bits in 16, where they saturate: engines of --reduce-range=false go last",
     };
-    let bf16 = if processor.bf16 { "multiplies in bf16" } else { "has no products in bf16" };
+    let bf16 = if processor.bf16() { "multiplies in bf16" } else { "has no products in bf16" };
     Finding {
         name: "processor",
         purpose: "decides which engine is taken",
@@ -111,8 +109,8 @@ fn look(library: &'static Library) -> Finding {
         _ if tensorrt.is_some() => file(),
         // Without a GPU it loads and cannot do a thing.
         _ if is(&library::ONNX_RUNTIME_GPU) => Device::Cuda(0).check().and_then(|()| file()),
-        _ if is(&library::OPENVINO) => runtime::available(Runtime::OpenVino),
-        _ => runtime::available(Runtime::Ort),
+        _ if is(&library::OPENVINO) => runtime::available(Runtime::OpenVino).map(|found| found.to_string()),
+        _ => runtime::available(Runtime::Ort).map(|found| found.to_string()),
     };
     let (name, purpose) = (library.name, library.purpose);
     match found {
@@ -137,10 +135,10 @@ mod tests {
 
     #[test]
     fn the_processor_is_told_with_what_it_means() {
-        let old = Processor { name: "Xeon E5".to_owned(), bf16: false, exact_8_bits: false };
-        let expected = "Xeon E5: adds products of 8 bits in 16, where they saturate: engines in 8 bits go last, but for those of build --reduce-range; has no products in bf16";
+        let old = Processor { name: "Xeon E5".to_owned(), features: vec!["avx2"] };
+        let expected = "Xeon E5: adds products of 8 bits in 16, where they saturate: engines of --reduce-range=false go last; has no products in bf16";
         assert_eq!(processor(&old).detail, expected);
-        let new = Processor { name: "EPYC".to_owned(), bf16: true, exact_8_bits: true };
+        let new = Processor { name: "EPYC".to_owned(), features: vec!["avx2", "avx512_vnni", "avx512_bf16"] };
         assert_eq!(processor(&new).detail, "EPYC: adds products of 8 bits in 32; multiplies in bf16");
     }
 }

@@ -149,16 +149,25 @@ impl Judge {
         // Runtime computes half precision in 32 bits; so what a GPU rounds and overflows, the evaluator does.
         let graph = || assembly.graph(&made.spec, &mut Manager::default());
         let in_half = computes_in_half(&made.spec.target, made.entry.precision);
+        let here = Processor::here();
+        let exact_elsewhere = made.entry.precision.is_fitted() && !here.exact_8_bits();
         let (runtime, ran_by) = match made.entry.runtime {
             _ if in_half => (None, "kilnc's evaluator, every value rounded as on the GPU".to_owned()),
+            // A browser adds products of 8 bits exactly, and ONNX Runtime does not on this processor.
+            Runtime::Web if exact_elsewhere => (None, "kilnc's evaluator, products of 8 bits added exactly".to_owned()),
             plans if plans.runs_plans() => (Some(Runtime::Ort), format!("the plan's ONNX on {}", Runtime::Ort)),
             Runtime::Web => (Some(Runtime::Ort), format!("the same file on {}", Runtime::Ort)),
             runtime => (Some(runtime), runtime.to_string()),
         };
-        if let Some(Err(e)) = runtime.map(runtime::available) {
-            assembly.observer.advance(workload.steps() as u64);
-            return self.unchecked(made, reference.name(), e, assembly);
-        }
+        let version = match runtime.map(runtime::available) {
+            Some(Err(e)) => {
+                assembly.observer.advance(workload.steps() as u64);
+                return self.unchecked(made, reference.name(), e, assembly);
+            }
+            found => found.transpose()?.map(|found| found.version),
+        };
+        let features =
+            if runtime.is_some() { here.features.iter().map(|name| (*name).to_owned()).collect() } else { Vec::new() };
         let run_by = runtime.map_or(RunBy::Evaluator(&graph), RunBy::Runtime);
         if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
             let mut engine = run_by.open(&made.onnx)?;
@@ -169,6 +178,8 @@ impl Judge {
                 rows: parity.rows,
                 batch: None,
                 ran_by: ran_by.clone(),
+                version: version.clone(),
+                features: features.clone(),
                 exact_8_bits: None,
                 checks: gate.check(&parity, None),
                 accuracy: None,
@@ -187,8 +198,9 @@ impl Judge {
             rows: compared.rows,
             batch: Some(batch),
             ran_by,
-            // The evaluator adds exactly, and so does a GPU.
-            exact_8_bits: made.entry.precision.is_fitted().then(|| in_half || Processor::here().exact_8_bits),
+            version,
+            features,
+            exact_8_bits: made.entry.precision.is_fitted().then(|| runtime.is_none() || here.exact_8_bits()),
             checks: gate.check_all(&compared.outputs, drop),
             accuracy: compared.accuracy,
         });
@@ -211,6 +223,8 @@ impl Judge {
             rows: 0,
             batch: None,
             ran_by: why.portable(),
+            version: None,
+            features: Vec::new(),
             exact_8_bits: None,
             checks: Vec::new(),
             accuracy: None,

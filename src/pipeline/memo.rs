@@ -141,7 +141,7 @@ pub(super) fn model_digests(onnx: &Path) -> Result<Vec<String>> {
 
 /// What models are looked into with.
 pub(super) fn looked_with() -> String {
-    runtime::available(Runtime::Ort).unwrap_or_else(|_| Runtime::Tract.to_string())
+    runtime::available(Runtime::Ort).map_or_else(|_| Runtime::Tract.to_string(), |found| found.to_string())
 }
 
 /// What tells inputs from others.

@@ -11,20 +11,25 @@ use crate::runtime::{self, Options, Processor};
 /// Measures every engine that runs here, side by side; none are left out silently.
 pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer: &dyn Observer) -> Result<BenchEntry> {
     let mut contestants = Vec::new();
+    let mut versions = Vec::new();
     for engine in made {
         match runtime::available(engine.entry.runtime) {
-            Ok(_) => contestants.push(Contestant {
-                name: engine.entry.name.clone(),
-                file: engine.onnx.clone(),
-                runtime: engine.entry.runtime,
-                adapters: Vec::new(),
-            }),
+            Ok(found) => {
+                versions.push((engine.entry.name.as_str(), found.version));
+                contestants.push(Contestant {
+                    name: engine.entry.name.clone(),
+                    file: engine.onnx.clone(),
+                    runtime: engine.entry.runtime,
+                    adapters: Vec::new(),
+                });
+            }
             Err(e) => observer.warn(&format!("{} is not timed: {}", engine.entry.name, e.message())),
         }
     }
     let threads = Options::default().threads;
-    let processor = Processor::here().name;
-    let mut entry = BenchEntry { processor, threads, rounds: spec.rounds, engines: Vec::new() };
+    let Processor { name: processor, features } = Processor::here();
+    let features = features.into_iter().map(str::to_owned).collect();
+    let mut entry = BenchEntry { processor, features, threads, rounds: spec.rounds, engines: Vec::new() };
     if contestants.is_empty() {
         return Ok(entry);
     }
@@ -48,9 +53,9 @@ pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer:
             mean_ms: point.mean_ms,
             p99_ms: point.p99_ms,
         };
-        entry
-            .engines
-            .push(BenchedEngine { engine: engine.name, points: engine.points.into_iter().map(point).collect() });
+        let version = versions.iter().find(|(name, _)| *name == engine.name).map(|(_, version)| version.clone());
+        let points = engine.points.into_iter().map(point).collect();
+        entry.engines.push(BenchedEngine { engine: engine.name, version, points });
     }
     observer.done(&format!("{} engines timed in {} rounds", entry.engines.len(), spec.rounds));
     Ok(entry)

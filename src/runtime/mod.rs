@@ -116,7 +116,7 @@ mod tensorrt {
         missing()
     }
 
-    pub(super) fn probe() -> Result<String> {
+    pub(super) fn probe() -> Result<Available> {
         missing()
     }
 
@@ -249,30 +249,55 @@ pub fn open_apart(runtime: Runtime, path: &Path, options: Options, adapters: &[P
     }
 }
 
+/// A runtime that can run engines on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Available {
+    /// The version of its library; kilnc's own, where it is compiled in.
+    pub version: String,
+    /// Where the library lies; none, where it is compiled in.
+    pub path: Option<String>,
+}
+
+impl Available {
+    /// One that is compiled in.
+    fn compiled_in() -> Available {
+        Available { version: env!("CARGO_PKG_VERSION").to_owned(), path: None }
+    }
+}
+
+impl fmt::Display for Available {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{} ({path})", self.version),
+            None => f.write_str("compiled in"),
+        }
+    }
+}
+
 /// Whether engines of this runtime can run on this machine; the error says what is missing and how to get it. Whether a
 /// plan is for the GPU that is there, [`Gpu::check`] says.
 ///
 /// A native library is loaded to find out, once, and by a child where one can be started.
-pub fn available(runtime: Runtime) -> Result<String> {
+pub fn available(runtime: Runtime) -> Result<Available> {
     let Some(library) = runtime.library() else {
-        return if runtime == Runtime::Web { Err(in_browsers()) } else { Ok("compiled in".to_owned()) };
+        return if runtime == Runtime::Web { Err(in_browsers()) } else { Ok(Available::compiled_in()) };
     };
     if runtime.runs_plans() {
         plans_can_run(runtime)?;
     }
     library.find()?;
-    static LOADED: Mutex<Vec<(Runtime, String)>> = Mutex::new(Vec::new());
+    static LOADED: Mutex<Vec<(Runtime, Available)>> = Mutex::new(Vec::new());
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, version)) = loaded.iter().find(|(known, _)| *known == runtime) {
-        return Ok(version.clone());
+    if let Some((_, found)) = loaded.iter().find(|(known, _)| *known == runtime) {
+        return Ok(found.clone());
     }
-    let version: String = match child::can_start() {
+    let found: Available = match child::can_start() {
         true => child::ask(PROBE_JOB, &runtime, PROBE_LIMIT, &format!("loading {}", library.name))
             .map_err(|e| does_not_load(library, e))?,
         false => probe(runtime)?,
     };
-    loaded.push((runtime, version.clone()));
-    Ok(version)
+    loaded.push((runtime, found.clone()));
+    Ok(found)
 }
 
 /// Whether engines of this runtime can run on this machine. Fails where it cannot be told, because the machine fails.
@@ -334,7 +359,7 @@ pub const GPU_JOB: &str = "gpu";
 pub const PROBE_JOB: &str = "probe";
 
 /// The child's side of [`available`].
-pub fn probe(runtime: Runtime) -> Result<String> {
+pub fn probe(runtime: Runtime) -> Result<Available> {
     match runtime {
         Runtime::Ort => ort::probe(&library::ONNX_RUNTIME),
         Runtime::OpenVino => ort::probe(&library::OPENVINO),

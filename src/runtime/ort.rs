@@ -15,7 +15,7 @@ use memmap2::Mmap;
 
 use super::library::{Library, ONNX_RUNTIME, ONNX_RUNTIME_GPU, OPENVINO};
 use super::openvino::Hints;
-use super::{Elements, Engine, Named, Options, Tensor};
+use super::{Available, Elements, Engine, Named, Options, Tensor};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Kind, Result, tells_of_machine_fault};
 
@@ -104,7 +104,7 @@ fn openvino(hints: Hints, options: Options) -> OpenVINO {
 
 impl Engine for OrtEngine {
     fn describe(&self) -> String {
-        version(self.library).unwrap_or_default()
+        version(self.library).map(|found| found.to_string()).unwrap_or_default()
     }
 
     fn inputs(&self) -> &[String] {
@@ -151,7 +151,7 @@ fn value(tensor: &Tensor) -> ::ort::Result<DynValue> {
 }
 
 /// Whether engines can be opened; gives the library's version and place.
-pub(super) fn probe(library: &'static Library) -> Result<String> {
+pub(super) fn probe(library: &'static Library) -> Result<Available> {
     let environment = environment(library)?;
     if std::ptr::eq(library, &OPENVINO) {
         let provider = openvino(Hints::default(), Options::default()).build().error_on_failure();
@@ -163,10 +163,10 @@ pub(super) fn probe(library: &'static Library) -> Result<String> {
 }
 
 /// The version of the library that is found, and where.
-fn version(library: &Library) -> Result<String> {
+fn version(library: &Library) -> Result<Available> {
     let path = library.find()?;
     let version = Library::version(&path).unwrap_or_else(|| "of the system".to_owned());
-    Ok(format!("{version} ({})", path.display()))
+    Ok(Available { version, path: Some(path.display().to_string()) })
 }
 
 fn environment(library: &'static Library) -> Result<&'static Environment> {

@@ -25,7 +25,7 @@ impl Bundle {
 
     /// Like [`runtime::available`], and whether a plan is for the GPU that is there; the error also says where the bundle
     /// brings what is missing.
-    pub fn available(&self, engine: &EngineEntry) -> Result<String> {
+    pub fn available(&self, engine: &EngineEntry) -> Result<runtime::Available> {
         let found = runtime::available(engine.runtime).map_err(|e| self.explained(engine.runtime, e))?;
         fits(engine, 0)?;
         Ok(found)

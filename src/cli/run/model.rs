@@ -36,6 +36,10 @@ pub(super) fn open_bundle(
         let why = entry.gates.iter().map(|gate| gate.ran_by.as_str()).collect::<Vec<_>>().join("; ");
         screen.warn(&format!("{} was never checked: {}", entry.name, printable(&why)));
     }
+    if let Some(why) = Bundle::other_arithmetic(entry) {
+        screen
+            .warn(&format!("{}: this processor {why}; answers may be others than those that were checked", entry.name));
+    }
     if options.batch > 1 && entry.batch() == 1 {
         screen.warn(&format!(
             "{} finds the ranges of its activations in each batch, and was checked with one text at a time: in batches \

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use trtx::trtx_sys::Dims64;
 use trtx::{CudaEngine, DataType, ExecutionContext, TensorIOMode, TensorLocation};
 
-use super::{Device, Engine, Gpu, Named, Tensor};
+use super::{Available, Device, Engine, Gpu, Named, Tensor};
 use crate::back::tensorrt::{load_tensorrt, logger, refused};
 use crate::error::{Error, Result};
 use card::{Buffer, Card};
@@ -211,9 +211,9 @@ pub(super) fn gpu(number: u32) -> Result<Gpu> {
 }
 
 /// Loads the library; gives its version and place.
-pub(super) fn probe() -> Result<String> {
+pub(super) fn probe() -> Result<Available> {
     let library = library()?;
-    Ok(format!("{} ({})", load_tensorrt(&library)?, library.display()))
+    Ok(Available { version: load_tensorrt(&library)?, path: Some(library.display().to_string()) })
 }
 
 fn library() -> Result<PathBuf> {
