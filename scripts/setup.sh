@@ -62,6 +62,11 @@ if [ -z "${LIBCLANG_PATH:-}" ] && ! compgen -G '/usr/lib/llvm-*/lib/libclang[.]s
   debian libclang-dev "libclang is missing: install it (Debian: libclang-dev), or set LIBCLANG_PATH to its folder"
 fi
 
+# Tests run engines on a processor without VNNI, too.
+if [ "$(uname -m)" = x86_64 ] && ! command -v qemu-x86_64 >/dev/null; then
+  debian qemu-user "qemu-x86_64 is missing, on which tests run a processor without VNNI: install it (Debian: qemu-user)"
+fi
+
 # The page of `kilnc bench` is looked at in a browser by tests.
 if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \
   && ! command -v google-chrome >/dev/null && ! command -v google-chrome-stable >/dev/null; then

@@ -32,6 +32,7 @@ mod merge;
 mod padding;
 mod pipelines;
 mod processes;
+mod processors;
 mod promises;
 mod properties;
 mod prune;
