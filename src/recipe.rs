@@ -76,8 +76,8 @@ pub struct EngineSpec {
     #[serde(default, deserialize_with = "from_texts")]
     pub keep: Vec<Role>,
     /// Whether weights of 8-bit layers use half of the integers, so that no sum saturates on x86 processors without VNNI.
-    #[serde(default)]
-    pub reduce_range: bool,
+    /// Where it is not set, they do on the targets whose sums saturate there.
+    pub reduce_range: Option<bool>,
     /// What it has to keep.
     #[serde(default, deserialize_with = "gate")]
     pub gate: Gate,
@@ -94,7 +94,7 @@ impl EngineSpec {
             target,
             precision,
             keep: Vec::new(),
-            reduce_range: false,
+            reduce_range: None,
             gate: Gate::default(),
             shapes: Vec::new(),
         }
@@ -102,13 +102,13 @@ impl EngineSpec {
 
     /// The engine's name in the bundle, e.g. `ort-cpu-int8`.
     pub fn name(&self) -> String {
-        let reduced = if self.reduce_range { "-reduced" } else { "" };
-        format!("{}-{}{reduced}", self.target.slug(), self.precision)
+        let full = if self.target.saturates(self.precision) && self.range() == Int8Range::Full { "-full" } else { "" };
+        format!("{}-{}{full}", self.target.slug(), self.precision)
     }
 
     /// The integers that weights of its 8-bit layers are rounded to.
     pub fn range(&self) -> Int8Range {
-        Int8Range::reduced(self.reduce_range)
+        Int8Range::reduced(self.reduce_range.unwrap_or_else(|| self.target.saturates(self.precision)))
     }
 }
 

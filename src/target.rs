@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result, nearest, printable};
+use crate::precision::Precision;
 
 /// Where an engine is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,6 +195,11 @@ impl Capabilities {
 }
 
 impl Target {
+    /// Whether the sums of an engine's 8-bit products saturate on some processors, where its weights are of the full range.
+    pub fn saturates(&self, precision: Precision) -> bool {
+        precision.is_fitted() && self.capabilities().sums_of_16_bits
+    }
+
     /// What the target can do.
     pub fn capabilities(&self) -> Capabilities {
         match self {

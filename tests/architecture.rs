@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("checkpoint", &["error", "ir", "textfile"]),
     ("adapter", &["error", "ir", "checkpoint", "task"]),
     ("task", &["error"]),
-    ("target", &["error"]),
+    ("target", &["error", "precision"]),
     ("precision", &["error"]),
     ("shapes", &["error"]),
     ("settings", &["error", "task"]),

@@ -66,7 +66,7 @@ fn the_table_says_what_was_fitted_changed_and_found() {
     let (texts, out) = (jsonl(place.path()), place.path().join("model.onnx"));
     let ran = quantize(&arguments!["--calibration", texts, "--gate", "agreement=0.5,cosine=0.8", "-o", out]).expect(0);
     let said = ran.stdout;
-    assert!(said.contains("model.onnx: int8 for ort-cpu, 0."), "{said}");
+    assert!(said.contains("model.onnx: int8 in a reduced range for ort-cpu, 0."), "{said}");
     assert!(said.contains("fitted to 6 texts of texts.jsonl, "), "{said}");
     assert!(said.contains("left pooler.dense") || said.contains("quantize-dynamic"), "{said}");
     assert!(
@@ -268,7 +268,7 @@ fn a_reduced_range_holds_all_weights_whose_sums_could_saturate() {
     let recipe = format!(
         "[calibration]\nfile = \"texts.jsonl\"\n{}{}",
         engine("gate = { cosine = 0.9 }\n"),
-        engine("reduce_range = true\ngate = { cosine = 0.9 }\n")
+        engine("reduce_range = false\ngate = { cosine = 0.9 }\n")
     );
     let recipe = write(place.path(), "r.toml", recipe);
     let out = place.path().join("out");
@@ -276,29 +276,34 @@ fn a_reduced_range_holds_all_weights_whose_sums_could_saturate() {
         kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out, "--json"]).expect(0).json();
     let engines: Vec<_> =
         built["engines"].as_array().unwrap().iter().map(|e| (&e["name"], &e["reduced_range"])).collect();
-    assert_eq!(engines, [(&"ort-cpu-int8".into(), &Value::Null), (&"ort-cpu-int8-reduced".into(), &Value::Bool(true))]);
-    let full = largest(&out.join("engines/ort-cpu-int8.onnx"));
-    let reduced = largest(&out.join("engines/ort-cpu-int8-reduced.onnx"));
+    assert_eq!(engines, [(&"ort-cpu-int8".into(), &Value::Bool(true)), (&"ort-cpu-int8-full".into(), &Value::Null)]);
+    let full = largest(&out.join("engines/ort-cpu-int8-full.onnx"));
+    let reduced = largest(&out.join("engines/ort-cpu-int8.onnx"));
     assert!(full.len() >= 12 && full.iter().all(|most| *most == 127), "{full:?}");
     assert!(reduced.len() == full.len() && reduced.iter().all(|most| *most == 64), "{reduced:?}");
     let told = kilnc(arguments!["inspect", out]).expect(0).stdout;
-    assert!(told.contains("engine   ort-cpu-int8-reduced: int8 in a reduced range on ONNX Runtime"), "{told}");
+    assert!(told.contains("engine   ort-cpu-int8: int8 in a reduced range on ONNX Runtime"), "{told}");
 
     let model = place.path().join("model.onnx");
     let texts = place.path().join("texts.jsonl");
-    let report =
-        quantize(&arguments!["--calibration", texts, "--reduce-range", "-o", model, "--json"]).expect(0).json();
-    assert_eq!(report["reduced_range"], true);
-    assert_eq!(largest(&model), reduced);
-    let export = arguments!["export", fixture("tiny-bert"), "--precision", "int8", "--reduce-range"];
-    kilnc([&export[..], &arguments!["--calibration", texts, "-o", model]].concat()).expect(0);
-    assert_eq!(largest(&model), reduced);
+    // Nothing said and the default said are one.
+    for (asked, expected, is_reduced) in
+        [(&[][..], &reduced, true), (&["--reduce-range"], &reduced, true), (&["--reduce-range=false"], &full, false)]
+    {
+        let asked: Vec<OsString> = asked.iter().map(OsString::from).collect();
+        let quantized = quantize(&[&arguments!["--calibration", texts, "-o", model, "--json"], &asked[..]].concat());
+        assert_eq!(quantized.expect(0).json()["reduced_range"], is_reduced);
+        assert_eq!(largest(&model), *expected);
+        let export = arguments!["export", fixture("tiny-bert"), "--precision", "int8", "--calibration", texts];
+        kilnc([&export[..], &arguments!["-o", model], &asked[..]].concat()).expect(0);
+        assert_eq!(largest(&model), *expected);
+    }
     let build =
         arguments!["build", fixture("tiny-bert"), "--target", "ort-cpu", "--target", "tract", "-o", out, "--json"];
-    let eight = arguments!["--quantize", "int8", "--calibration", texts, "--reduce-range"];
+    let eight = arguments!["--quantize", "int8", "--calibration", texts, "--reduce-range=false"];
     let names = kilnc([&build[..], &eight].concat()).expect(0).json()["engines"].clone();
     let names: Vec<_> = names.as_array().unwrap().iter().map(|engine| engine["name"].clone()).collect();
-    assert_eq!(names, ["ort-cpu-fp32", "ort-cpu-int8-reduced", "tract-fp32"]);
+    assert_eq!(names, ["ort-cpu-fp32", "ort-cpu-int8-full", "tract-fp32"]);
 
     // Where it would cost answers and bring nothing, it is refused.
     let said = kilnc([&build[..], &arguments!["--reduce-range"]].concat()).expect(2).stderr;

@@ -75,18 +75,22 @@ fn the_fastest_that_keeps_the_bound_is_chosen_and_a_build_takes_it_up() {
 fn engines_of_a_reduced_range_are_tuned_where_sums_saturate() {
     let place = place();
     let (texts, out, bundle) = (texts(place.path()), place.path().join("tuned"), place.path().join("model.kiln"));
-    let reduced = arguments!["--calibration", texts, "--max-drop", "0.5", "--reduce-range", "-o", out];
-    tune(&[&reduced[..], &arguments!["--target", "ort-cpu", "--target", "tract"]].concat()).expect(0);
-    let tuned: Value = serde_json::from_str(&read(&out.join("tune.json"))).unwrap();
-    let chosen = &tuned["points"][tuned["chosen"].as_u64().unwrap() as usize];
-    // Which is the fastest is not known; the recipe makes the one that was measured.
-    let saturates = chosen["target"] == "ort-cpu" && chosen["precision"] != "fp32";
-    assert_eq!(read(&out.join("recipe.toml")).contains("\nreduce_range = true\n"), saturates, "{chosen}");
-    kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", out.join("recipe.toml"), "-o", bundle]).expect(0);
-    let manifest: Value = serde_json::from_str(&read(&bundle.join("manifest.json"))).unwrap();
-    assert_eq!(manifest["engines"][0]["reduced_range"] == true, saturates, "{manifest}");
+    let common = arguments!["--calibration", texts, "--max-drop", "0.5", "-o", out];
+    for (asked, reduced) in [(&[][..], true), (&arguments!["--reduce-range=false"][..], false)] {
+        tune(&[&common[..], asked, &arguments!["--target", "ort-cpu", "--target", "tract"]].concat()).expect(0);
+        let tuned: Value = serde_json::from_str(&read(&out.join("tune.json"))).unwrap();
+        let chosen = &tuned["points"][tuned["chosen"].as_u64().unwrap() as usize];
+        // Which is the fastest is not known; the recipe makes the one that was measured.
+        let saturates = chosen["target"] == "ort-cpu" && chosen["precision"] != "fp32";
+        let line = format!("\nreduce_range = {reduced}\n");
+        assert_eq!(read(&out.join("recipe.toml")).contains(&line), saturates, "{chosen}");
+        kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", out.join("recipe.toml"), "-o", bundle]).expect(0);
+        let manifest: Value = serde_json::from_str(&read(&bundle.join("manifest.json"))).unwrap();
+        assert_eq!(manifest["engines"][0]["reduced_range"] == true, saturates && reduced, "{manifest}");
+    }
 
-    let said = tune(&[&reduced[..], &arguments!["--target", "tract"]].concat()).expect(2).stderr;
+    let needless = arguments!["--reduce-range", "--target", "tract"];
+    let said = tune(&[&common[..], &needless].concat()).expect(2).stderr;
     assert!(said.contains("no engine has products of 8 bits whose sums saturate\n  in --reduce-range"), "{said}");
 }
 

@@ -74,10 +74,11 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
     if !args.target.is_empty() || args.quantize.is_some() {
         recipe.engines = engines(&args, &recipe)?;
     }
-    if args.calibration.reduce_range {
-        let saturating = |engine: &&mut EngineSpec| pipeline::saturates(&engine.target, engine.precision);
-        let reduced = recipe.engines.iter_mut().filter(saturating).map(|engine| engine.reduce_range = true).count();
-        if reduced == 0 {
+    if let Some(reduce) = args.calibration.reduce_range {
+        let saturating = |engine: &&mut EngineSpec| engine.target.saturates(engine.precision);
+        let told =
+            recipe.engines.iter_mut().filter(saturating).map(|engine| engine.reduce_range = Some(reduce)).count();
+        if told == 0 {
             return Err(pipeline::nothing_saturates());
         }
     }

@@ -28,10 +28,11 @@ pub struct CalibrationArgs {
     /// int8-static, and for int8 on targets that take no other; min-max, if not given.
     #[arg(long, value_name = "HOW")]
     ranges: Option<Estimator>,
-    /// Weights of 8-bit layers use half of the integers, for ort-cpu and openvino: on x86 processors without VNNI no
-    /// sum saturates. Costs answers, and no time.
-    #[arg(long)]
-    pub reduce_range: bool,
+    /// Whether weights of 8-bit layers use half of the integers (-64…64), with which no sum saturates on x86 processors
+    /// without VNNI. They do for ort-cpu and openvino; with --reduce-range=false an engine is a little closer to FP32 on
+    /// processors with VNNI, and may answer wrongly on others.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub reduce_range: Option<bool>,
     /// Keep what is seen of the model on the texts, for --calibration in another run; ends in .kcal.
     #[arg(long, value_name = "FILE")]
     save_calibration: Option<PathBuf>,

@@ -97,7 +97,8 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
                 .hint("merge the adapters: leave --adapter-as-input out"));
         }
     };
-    let range = Int8Range::reduced(args.calibration.reduce_range);
+    let range =
+        Int8Range::reduced(args.calibration.reduce_range.unwrap_or_else(|| args.target.saturates(args.precision)));
     let scheme = Scheme { calibrator: calibrator.as_ref(), range, ..Scheme::new(&args.target, args.precision) };
     let graph = pipeline::compile(&model.graph, &scheme, &mut manager)?;
     let half = manager.ran.iter().filter(|ran| ran.name == Half::NAME);

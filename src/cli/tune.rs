@@ -89,7 +89,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     };
     output::check_apart(&args.output, source.inputs().chain(recipe.inputs()))?;
     let stage = Stage::new(&args.output, |dir| dir.join(JSON).is_file())?;
-    if args.calibration.reduce_range && !args.target.iter().any(|on| pipeline::saturates(on, Precision::Int8)) {
+    if args.calibration.reduce_range.is_some() && !args.target.iter().any(|on| on.saturates(Precision::Int8)) {
         return Err(pipeline::nothing_saturates());
     }
     let keepsake = Keepsake::claim(&spec)?;
@@ -156,8 +156,11 @@ fn recipe(tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_length: usize) 
     let calibration =
         toml::Value::try_from(calibration).map_err(|e| Error::bad_input(format!("--calibration: {e}")))?;
     let keep: Vec<String> = tuned.keep.iter().map(|name| quoted(name)).collect();
-    let reduced = args.calibration.reduce_range && pipeline::saturates(&chosen.target.parse()?, chosen.precision);
-    let reduced = if reduced { "reduce_range = true\n" } else { "" };
+    let target: Target = chosen.target.parse()?;
+    let reduced = match target.saturates(chosen.precision) {
+        true => format!("reduce_range = {}\n", args.calibration.reduce_range.unwrap_or(true)),
+        false => String::new(),
+    };
     Ok(format!(
         "# Found by `kilnc tune` for at most {} lost.\nmax_length = {max_length}\ncalibration = {calibration}\n{}\n[[engine]]\n\
          target = {}\nprecision = {}\nkeep = [{}]\n{reduced}",

@@ -21,6 +21,7 @@ use crate::bundle::{
 };
 use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
+use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, ValueId};
 use crate::output::Stage;
 use crate::passes::{Half, Manager, Ran};
@@ -171,7 +172,7 @@ impl<'a> Assembly<'a> {
             self.onnx_path(name),
             spec.target.to_string(),
             spec.precision,
-            spec.reduce_range,
+            spec.range() == Int8Range::Reduced,
             keep,
             pattern,
             fitted,
@@ -213,7 +214,7 @@ impl<'a> Assembly<'a> {
             target: spec.target.to_string(),
             runtime: Runtime::of(&spec.target),
             precision: spec.precision,
-            reduced_range: spec.reduce_range,
+            reduced_range: spec.range() == Int8Range::Reduced,
             file: self.onnx_path(name),
             inputs: ports(&graph, graph.inputs()),
             outputs: ports(&graph, graph.outputs()),

@@ -47,14 +47,9 @@ pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Mana
     }
 }
 
-/// Whether the sums of an engine's 8-bit products saturate on some processors.
-pub fn saturates(target: &Target, precision: Precision) -> bool {
-    precision.is_fitted() && target.capabilities().sums_of_16_bits
-}
-
 /// Fails where a smaller range of weights costs answers and brings nothing.
 pub fn check_reduced(target: &Target, precision: Precision) -> Result<()> {
-    let why = match (precision.is_fitted(), saturates(target, precision)) {
+    let why = match (precision.is_fitted(), target.saturates(precision)) {
         (_, true) => return Ok(()),
         (false, _) => format!("{precision} has no products of 8 bits whose sums could saturate"),
         _ => format!("{target} adds products of 8 bits in 32 everywhere"),

@@ -52,7 +52,7 @@ use assembly::{Assembly, Cut};
 pub use calibrator::{Calibrator, Keepsake};
 pub use cut::{CutModel, cut_vocabulary};
 pub use fitting::Fitting;
-pub use formats::{check_reduced, computes_in_half, hints, nothing_saturates, saturates, supports};
+pub use formats::{check_reduced, computes_in_half, hints, nothing_saturates, supports};
 use memo::Memo;
 pub use merge::{MergeRequest, merge};
 pub use plans::{CompileRequest, Compiled, Plan, compile_plans, read_plans};
@@ -251,9 +251,11 @@ pub struct Scheme<'a> {
 }
 
 impl<'a> Scheme<'a> {
-    /// A number format for a target, the same for all layers and fitted to no texts.
+    /// A number format for a target, the same for all layers and calibrated on no texts. Weights are of a range with which
+    /// no sum saturates on any processor.
     pub fn new(target: &'a Target, precision: Precision) -> Scheme<'a> {
-        Scheme { target, precision, keep: &[], calibrator: None, keep_order: false, range: Int8Range::Full }
+        let range = Int8Range::reduced(target.saturates(precision));
+        Scheme { target, precision, keep: &[], calibrator: None, keep_order: false, range }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::eval::Example;
 use crate::ir::Role;
 use crate::ir::weight::Int8Range;
 use crate::passes::Manager;
-use crate::pipeline::{Calibrator, Model, Observer, Scheme, compile, saturates};
+use crate::pipeline::{Calibrator, Model, Observer, Scheme, compile};
 use crate::precision::Precision;
 use crate::runtime::{Classes, Named, Reading, TextEncoder};
 use crate::target::Target;
@@ -43,8 +43,9 @@ pub struct Request<'a> {
     pub texts: &'a [Example],
     /// What a classifier can answer. Where texts have no labels, the drop is the share of other answers.
     pub classes: &'a Classes,
-    /// Whether weights of 8-bit layers use half of the integers, on targets where sums saturate.
-    pub reduce_range: bool,
+    /// Whether weights of 8-bit layers use half of the integers; where it is not said, they do on targets whose sums
+    /// saturate.
+    pub reduce_range: Option<bool>,
     /// The largest drop.
     pub max_drop: f64,
     /// Batch and length for which time counts.
@@ -60,7 +61,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// How an engine is made.
     fn scheme<'a>(&'a self, target: &'a Target, precision: Precision, keep: &'a [Role]) -> Scheme<'a> {
-        let range = Int8Range::reduced(self.reduce_range && saturates(target, precision));
+        let range = Int8Range::reduced(target.saturates(precision) && self.reduce_range.unwrap_or(true));
         Scheme { keep, calibrator: Some(self.calibrator), range, ..Scheme::new(target, precision) }
     }
 }
