@@ -127,6 +127,37 @@ fn modules_import_only_what_their_place_allows() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// The pages that say where things are name no file that is gone.
+#[test]
+fn pages_on_the_code_name_files_that_exist() {
+    let root = crate::common::repository("");
+    let mut pages = vec![root.join("ARCHITECTURE.md")];
+    pages.extend(fs::read_dir(root.join("docs/decisions")).unwrap().map(|entry| entry.unwrap().path()));
+    let roots = ["src/", "tests/", "docs/", "scripts/", "models/", "fuzz/", "benches/", "examples/"];
+    let (mut named, mut missing) = (0, Vec::new());
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        // Every second piece is between backticks.
+        let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+        let is_path = |name: &&str| roots.iter().any(|root| name.starts_with(root)) && !name.contains([' ', '*', '<']);
+        for name in quoted.filter(is_path) {
+            named += 1;
+            if !root.join(name).exists() {
+                missing.push(format!("{}: {name}", page.display()));
+            }
+        }
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        for link in links.filter(|link| !link.starts_with("http")) {
+            let file = link.split('#').next().unwrap();
+            if !page.parent().unwrap().join(file).exists() {
+                missing.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(named > 200, "{named}");
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
 #[test]
 fn passes_know_no_family() {
     for source in sources().filter(|source| source.module() == "passes") {
