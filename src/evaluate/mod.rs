@@ -129,7 +129,7 @@ impl Evaluator {
         let (mut last_reads, mut integers) = (HashMap::new(), HashMap::new());
         for (id, node) in graph.nodes() {
             let name = printable(graph.node_name(node));
-            if !nodes::is_covered(&node.op) {
+            if node.op.is_composite() {
                 return Err(Error::unsupported(format!(
                     "`{name}` is a {}, which the evaluator computes only once it is lowered",
                     node.op.name()

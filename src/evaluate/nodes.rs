@@ -48,42 +48,7 @@ impl Operands {
     }
 }
 
-/// Whether [`compute`] computes the operation: every one but those that lowering replaces.
-pub(super) fn is_covered(op: &Op) -> bool {
-    !matches!(
-        op,
-        Op::Embed
-            | Op::PositionEmbed { .. }
-            | Op::TokenPositions { .. }
-            | Op::RelativeBias { .. }
-            | Op::Linear
-            | Op::DynamicQuantLinear
-            | Op::StaticQuantLinear { .. }
-            | Op::WeightQuantLinear
-            | Op::BlockQuantLinear { .. }
-            | Op::QuantEmbed
-            | Op::Gelu { .. }
-            | Op::Attention { .. }
-            | Op::Rotary { .. }
-            | Op::LocalBias { .. }
-            | Op::DistanceRows { .. }
-            | Op::Sinusoids { .. }
-            | Op::DistanceScores { .. }
-            | Op::SegmentScores { .. }
-            | Op::SelfMask { .. }
-            | Op::ZeroPadding
-            | Op::TokenConv { .. }
-            | Op::MeanPool
-            | Op::MeanSqrtLenPool
-            | Op::WeightedMeanPool
-            | Op::MaxPool
-            | Op::LastToken
-            | Op::Normalize
-            | Op::Select { .. }
-    )
-}
-
-/// The results of an operation.
+/// The results of an operation that is not composite.
 pub(super) fn compute(op: &Op, mut o: Operands, sums: Int8Sums) -> Result<Vec<Array>> {
     if let Some(made) = o.made.take() {
         return Ok(vec![made]);

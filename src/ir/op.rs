@@ -50,6 +50,24 @@ attribute_values! {
 }
 
 macro_rules! ops {
+    (composite { $($composite:tt)* } plain { $($plain:tt)* }) => {
+        declare! { $($composite)* $($plain)* }
+        composites! { $($composite)* }
+    };
+}
+
+macro_rules! composites {
+    ($($(#[$doc:meta])* $name:ident $({ $($fields:tt)* })?;)*) => {
+        impl Op {
+            /// Whether a target's lowering has to replace the operation: it is none of ONNX's.
+            pub fn is_composite(&self) -> bool {
+                matches!(self, $(Op::$name { .. })|*)
+            }
+        }
+    };
+}
+
+macro_rules! declare {
     ($($(#[$doc:meta])* $name:ident $({ $($(#[$field_doc:meta])* $field:ident: $ty:ty),* $(,)? })?;)*) => {
         /// What a node does. Shapes are written outermost first; `…` stands for any leading dimensions.
         #[derive(Clone, Debug, PartialEq)]
@@ -100,251 +118,252 @@ fn attribute<T: AttributeValue>(attributes: &[(String, Attribute)], field: &str)
 }
 
 ops! {
-    // Composite operations: what families draw. A target's lowering decides what each becomes.
+    // What families draw. A target's lowering decides what each becomes.
+    composite {
+        /// `(table [v, h], ids […]) → […, h]`: rows of a table.
+        Embed;
+        /// `(table [p, h], ids [b, s]) → [s, h]`: the rows `offset … offset + s` of a table.
+        PositionEmbed { /// Row of the first position.
+            offset: i64 };
+        /// `(ids [b, s]) → i64 [b, s]`: positions that count the tokens which are not `pad`, from `place + 1` on; `pad` itself
+        /// is at position `place`.
+        TokenPositions { /// The padding token; no token where it is negative.
+            pad: i64, /// The position of padding.
+            place: i64 };
+        /// `(table [buckets, heads], ids [b, s]) → [1, heads, s, s]`: what attention adds to the score of a query and a key,
+        /// by the bucket that their distance falls into (arXiv 1910.10683).
+        RelativeBias { /// Number of buckets, for both directions together.
+            buckets: i64, /// Distances from here on share the last bucket.
+            max_distance: i64, /// Longest sequence.
+            positions: i64 };
+        /// `(x […, k], w [k, n], bias [n]?) → […, n]`: `x · w + bias`.
+        Linear;
+        /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose activations are
+        /// quantized to 8 bits per tensor when it runs, and whose weights are 8-bit per output channel.
+        DynamicQuantLinear;
+        /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose activations are quantized
+        /// by numbers that were observed before, `round(x / scale) + zero_point`, and whose weights are 8-bit per output
+        /// channel. Scales may be `f32` where the rest is in 16 bits.
+        StaticQuantLinear { /// The activations' element type, `u8` or `i8`.
+            to: DType, /// One step of the activations.
+            scale: f32, /// What stands for 0.
+            zero_point: i64 };
+        /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose weights alone are 8-bit, per
+        /// output channel.
+        WeightQuantLinear;
+        /// `(x […, k], values u8 [n, blocks, size · bits / 8], scales [n, blocks], zero_points u8 [n, ⌈blocks · bits / 8⌉]?,
+        /// bias [n]?) → […, n]`: a [`Op::Linear`] whose weights alone are of 8 or 4 bits, in blocks of `size` along `k`.
+        BlockQuantLinear { /// Bits of a weight.
+            bits: i64, /// Elements of a block.
+            size: i64 };
+        /// `(values i8 [v, h], scales [v], ids […]) → f32 […, h]`: rows of a table in 8 bits, one scale for each.
+        QuantEmbed;
+        /// `(x) → x · Φ(x)`, exact or by its tanh approximation (arXiv 1606.08415).
+        Gelu { /// Whether to use the tanh approximation.
+            tanh: bool };
+        /// `(q [b, t, heads · d], k, v [b, s, heads · d], mask i64 [b, s]?, bias [1, heads, t, s]?) → [b, t, heads · d]`:
+        /// softmax(`scale · q kᵀ + bias`) v for each head, over the positions where the mask is not 0 (arXiv 1706.03762).
+        /// The mask may be `[b, t, s]`, by query and key; the bias may have `b` for the first 1, and 1 for `heads`.
+        Attention { /// Number of heads.
+            heads: i64, /// Factor of the scores, usually `1 / √d`.
+            scale: f32 };
+        /// `(x [b, s, heads · d]) → [b, s, heads · d]`: each head's pairs `(i, i + d/2)` turned by the angle
+        /// `position · theta^(−2i/d)` (arXiv 2104.09864).
+        Rotary { /// Number of heads.
+            heads: i64, /// Base of the angles.
+            theta: f32, /// Longest sequence.
+            positions: i64 };
+        /// `(ids [b, s]) → f32 [1, 1, s, s]`: 0 for keys at most `window` from the query, else the lowest number.
+        LocalBias { /// Largest distance that attends.
+            window: i64, /// Longest sequence.
+            positions: i64 };
+        /// `(ids [b, s]) → i64 [2 · s]`: for each of the distances `s, s − 1 … 1 − s`, or their opposites, the row of a table
+        /// that has rows for `−span … span − 1` and shares the outermost ones. Where there are buckets, the span is their
+        /// number, and distances beyond half of it share them by logarithm, up to `max_distance`; else the span is
+        /// `max_distance` (arXiv 2006.03654).
+        DistanceRows { /// Number of buckets for each direction, or 0.
+            buckets: i64, /// Distances from here on share the last row.
+            max_distance: i64, /// Whether the distances are `−s, 1 − s … s − 1`.
+            opposite: bool, /// Longest sequence.
+            positions: i64 };
+        /// `(ids [b, s]) → f32 [2 · s, width]`: for each of the distances `s, s − 1 … 1 − s`, the sines and then the cosines
+        /// of its products with `10000^(−2t/width)` (arXiv 1901.02860).
+        Sinusoids { /// Number of sines and cosines.
+            width: i64, /// Distances from here on count as this one, if it is not 0.
+            clamp: i64, /// Longest sequence.
+            positions: i64 };
+        /// `(x [b, s, heads · d], rows [2 · s, heads · d]) → [b, heads, s, s]`: to the score of a query `i` and a key `j`,
+        /// `scale · xᵢ · rows[s − (i − j)]` where `x` are the queries, `scale · xⱼ · rows[s − (j − i)]` where they are the keys.
+        DistanceScores { /// Number of heads.
+            heads: i64, /// Factor of the scores.
+            scale: f32, /// Whether `x` are the keys.
+            keys: bool };
+        /// `(x [b, s, heads · d], table [2, heads · d], types i64 [b, s]) → [b, heads, s, s]`: `scale · xᵢ · table[1]` where the
+        /// types of query `i` and key `j` differ, else `scale · xᵢ · table[0]` (arXiv 1906.08237).
+        SegmentScores { /// Number of heads.
+            heads: i64, /// Factor of the scores.
+            scale: f32 };
+        /// `(mask i64 [b, s]) → i64 [b, s, s]`: for each query, the keys where the mask is not 0, and itself.
+        SelfMask { /// Longest sequence.
+            positions: i64 };
+        /// `(x [b, s, h], mask i64 [b, s]) → [b, s, h]`: 0 where the mask is.
+        ZeroPadding;
+        /// `(x [b, s, c], w [n, c / groups, k], bias [n]?) → [b, s, n]`: each token with the `k − 1` around it.
+        TokenConv { /// Number of groups of channels that know nothing of each other.
+            groups: i64 };
+        /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the mean over the positions where the mask is 1.
+        MeanPool;
+        /// The same, divided by the root of their number in place of their number.
+        MeanSqrtLenPool;
+        /// The same, each position counting as often as its number, from 1 on (arXiv 2202.08904).
+        WeightedMeanPool;
+        /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the largest numbers over the positions where the mask is 1.
+        MaxPool;
+        /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the last position where the mask is 1; zeros where there is none.
+        LastToken;
+        /// `(x […, h]) → […, h]`: divided by the Euclidean length of the last dimension.
+        Normalize;
+        /// `(x) → x` without dimension `axis`, at `index`.
+        Select { /// The dimension that goes.
+            axis: i64, /// Which element of it stays.
+            index: i64 };
+    }
+    // As ONNX defines them at opset 17.
+    plain {
+        /// `(x […, h], scale [h], bias [h]?) → […, h]`: normalized over the last dimension (arXiv 1607.06450).
+        LayerNorm { /// Added to the variance.
+            epsilon: f32 };
+        /// `(a, b) → a + b`, broadcast.
+        Add;
+        /// `(a, b) → a − b`, broadcast.
+        Sub;
+        /// `(a, b) → a · b`, broadcast, element by element.
+        Mul;
+        /// `(a, b) → a / b`, broadcast.
+        Div;
+        /// `(a, b, …) → a + b + …`, broadcast.
+        Sum;
+        /// `(a […, m, k], b […, k, n]) → […, m, n]`.
+        MatMul;
+        /// Normalized exponentials along `axis`.
+        Softmax { /// The dimension whose elements add up to 1.
+            axis: i64 };
+        /// `(a, b) → max(a, b)`, broadcast.
+        Max;
+        /// Square root.
+        Sqrt;
+        /// Sums over `axes`, which stay with size 1 or go.
+        ReduceSum { /// The dimensions that are summed.
+            axes: Vec<i64>, /// Whether they stay.
+            keep: bool };
+        /// Means over `axes`, which stay with size 1 or go.
+        ReduceMean { /// The dimensions that are averaged.
+            axes: Vec<i64>, /// Whether they stay.
+            keep: bool };
+        /// The largest numbers over `axes`, which stay with size 1 or go.
+        ReduceMax { /// The dimensions that are searched.
+            axes: Vec<i64>, /// Whether they stay.
+            keep: bool };
+        /// Hyperbolic tangent.
+        Tanh;
+        /// Sine.
+        Sin;
+        /// Cosine.
+        Cos;
+        /// `1 / (1 + e⁻ˣ)`.
+        Sigmoid;
+        /// `max(x, 0)`.
+        Relu;
+        /// `x` where it is positive, else `alpha · x`.
+        LeakyRelu { /// Slope below 0.
+            alpha: f32 };
+        /// The error function.
+        Erf;
+        /// `(condition bool, a, b) → a` where the condition holds, else `b`, broadcast.
+        Where;
+        /// The same numbers in another element type.
+        Cast { /// The element type.
+            to: DType };
+        /// Running sums along `axis`.
+        CumSum { /// The dimension that is summed.
+            axis: i64 };
+        /// `(data, indices) → ` slices of `data` along `axis`.
+        Gather { /// The dimension that is indexed.
+            axis: i64 };
+        /// The same elements in another shape; 0 keeps a dimension.
+        Reshape { /// The sizes.
+            shape: Vec<i64> };
+        /// `(x, sizes i64 [rank]) → ` the same elements in a shape whose sizes are known when it runs; 0 keeps a dimension,
+        /// −1 is what is left.
+        ReshapeTo { /// The sizes, in terms of those of the inputs.
+            shape: Vec<Dim> };
+        /// `(x, sizes i64 [rank]) → ` the same elements, repeated along dimensions of size 1 up to sizes that are known when it
+        /// runs.
+        ExpandTo { /// The sizes, in terms of those of the inputs.
+            shape: Vec<Dim> };
+        /// The dimensions in another order.
+        Transpose { /// Which dimension goes where.
+            perm: Vec<i64> };
+        /// New dimensions of size 1 at `axes` of the result.
+        Unsqueeze { /// Where.
+            axes: Vec<i64> };
+        /// The operands side by side along `axis`.
+        Concat { /// The dimension along which they follow each other.
+            axis: i64 };
+        /// Consecutive pieces along `axis`.
+        Split { /// The dimension that is cut.
+            axis: i64, /// The sizes of the pieces.
+            sizes: Vec<i64> };
+        /// `(x) → i64 [end − start]`: the sizes of the dimensions `start … end`.
+        Shape { /// First dimension.
+            start: i64, /// The one after the last.
+            end: i64 };
+        /// `(data, starts [1], ends [1]) → ` a range along `axis`, which is `length` long.
+        Slice { /// The dimension that is cut.
+            axis: i64, /// How long the range is.
+            length: Dim };
+        /// `(x [b, c, s], w [n, c / groups, k], bias [n]?) → [b, n, s]`, with zeros around `x`.
+        Conv { /// Number of groups of channels.
+            groups: i64 };
+        /// `(x f32) → (y u8, scale f32 [], zero_point u8 [])`: 8-bit values over the range of `x`.
+        DynamicQuantizeLinear;
+        /// `(a u8 […, k], b i8 [k, n], a_zero_point u8 []) → i32 […, n]`.
+        MatMulInteger;
+        /// `(x, scale [], zero_point u8 or i8 []) → round(x / scale) + zero_point`, in the type of the zero point.
+        QuantizeLinear;
+        /// `(x u8 or i8, scale [] or [n], zero_point []?) → (x − zero_point) · scale`; a scale of several elements belongs
+        /// to dimension `axis`.
+        DequantizeLinear { /// The dimension of the scales.
+            axis: i64 };
 
-    /// `(table [v, h], ids […]) → […, h]`: rows of a table.
-    Embed;
-    /// `(table [p, h], ids [b, s]) → [s, h]`: the rows `offset … offset + s` of a table.
-    PositionEmbed { /// Row of the first position.
-        offset: i64 };
-    /// `(ids [b, s]) → i64 [b, s]`: positions that count the tokens which are not `pad`, from `place + 1` on; `pad` itself
-    /// is at position `place`.
-    TokenPositions { /// The padding token; no token where it is negative.
-        pad: i64, /// The position of padding.
-        place: i64 };
-    /// `(table [buckets, heads], ids [b, s]) → [1, heads, s, s]`: what attention adds to the score of a query and a key,
-    /// by the bucket that their distance falls into (arXiv 1910.10683).
-    RelativeBias { /// Number of buckets, for both directions together.
-        buckets: i64, /// Distances from here on share the last bucket.
-        max_distance: i64, /// Longest sequence.
-        positions: i64 };
-    /// `(x […, k], w [k, n], bias [n]?) → […, n]`: `x · w + bias`.
-    Linear;
-    /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose activations are
-    /// quantized to 8 bits per tensor when it runs, and whose weights are 8-bit per output channel.
-    DynamicQuantLinear;
-    /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose activations are quantized
-    /// by numbers that were observed before, `round(x / scale) + zero_point`, and whose weights are 8-bit per output
-    /// channel. Scales may be `f32` where the rest is in 16 bits.
-    StaticQuantLinear { /// The activations' element type, `u8` or `i8`.
-        to: DType, /// One step of the activations.
-        scale: f32, /// What stands for 0.
-        zero_point: i64 };
-    /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose weights alone are 8-bit, per
-    /// output channel.
-    WeightQuantLinear;
-    /// `(x […, k], values u8 [n, blocks, size · bits / 8], scales [n, blocks], zero_points u8 [n, ⌈blocks · bits / 8⌉]?,
-    /// bias [n]?) → […, n]`: a [`Op::Linear`] whose weights alone are of 8 or 4 bits, in blocks of `size` along `k`.
-    BlockQuantLinear { /// Bits of a weight.
-        bits: i64, /// Elements of a block.
-        size: i64 };
-    /// `(values i8 [v, h], scales [v], ids […]) → f32 […, h]`: rows of a table in 8 bits, one scale for each.
-    QuantEmbed;
-    /// `(x […, h], scale [h], bias [h]?) → […, h]`: normalized over the last dimension (arXiv 1607.06450).
-    LayerNorm { /// Added to the variance.
-        epsilon: f32 };
-    /// `(x) → x · Φ(x)`, exact or by its tanh approximation (arXiv 1606.08415).
-    Gelu { /// Whether to use the tanh approximation.
-        tanh: bool };
-    /// `(q [b, t, heads · d], k, v [b, s, heads · d], mask i64 [b, s]?, bias [1, heads, t, s]?) → [b, t, heads · d]`:
-    /// softmax(`scale · q kᵀ + bias`) v for each head, over the positions where the mask is not 0 (arXiv 1706.03762).
-    /// The mask may be `[b, t, s]`, by query and key; the bias may have `b` for the first 1, and 1 for `heads`.
-    Attention { /// Number of heads.
-        heads: i64, /// Factor of the scores, usually `1 / √d`.
-        scale: f32 };
-    /// `(x [b, s, heads · d]) → [b, s, heads · d]`: each head's pairs `(i, i + d/2)` turned by the angle
-    /// `position · theta^(−2i/d)` (arXiv 2104.09864).
-    Rotary { /// Number of heads.
-        heads: i64, /// Base of the angles.
-        theta: f32, /// Longest sequence.
-        positions: i64 };
-    /// `(ids [b, s]) → f32 [1, 1, s, s]`: 0 for keys at most `window` from the query, else the lowest number.
-    LocalBias { /// Largest distance that attends.
-        window: i64, /// Longest sequence.
-        positions: i64 };
-    /// `(ids [b, s]) → i64 [2 · s]`: for each of the distances `s, s − 1 … 1 − s`, or their opposites, the row of a table
-    /// that has rows for `−span … span − 1` and shares the outermost ones. Where there are buckets, the span is their
-    /// number, and distances beyond half of it share them by logarithm, up to `max_distance`; else the span is
-    /// `max_distance` (arXiv 2006.03654).
-    DistanceRows { /// Number of buckets for each direction, or 0.
-        buckets: i64, /// Distances from here on share the last row.
-        max_distance: i64, /// Whether the distances are `−s, 1 − s … s − 1`.
-        opposite: bool, /// Longest sequence.
-        positions: i64 };
-    /// `(ids [b, s]) → f32 [2 · s, width]`: for each of the distances `s, s − 1 … 1 − s`, the sines and then the cosines
-    /// of its products with `10000^(−2t/width)` (arXiv 1901.02860).
-    Sinusoids { /// Number of sines and cosines.
-        width: i64, /// Distances from here on count as this one, if it is not 0.
-        clamp: i64, /// Longest sequence.
-        positions: i64 };
-    /// `(x [b, s, heads · d], rows [2 · s, heads · d]) → [b, heads, s, s]`: to the score of a query `i` and a key `j`,
-    /// `scale · xᵢ · rows[s − (i − j)]` where `x` are the queries, `scale · xⱼ · rows[s − (j − i)]` where they are the keys.
-    DistanceScores { /// Number of heads.
-        heads: i64, /// Factor of the scores.
-        scale: f32, /// Whether `x` are the keys.
-        keys: bool };
-    /// `(x [b, s, heads · d], table [2, heads · d], types i64 [b, s]) → [b, heads, s, s]`: `scale · xᵢ · table[1]` where the
-    /// types of query `i` and key `j` differ, else `scale · xᵢ · table[0]` (arXiv 1906.08237).
-    SegmentScores { /// Number of heads.
-        heads: i64, /// Factor of the scores.
-        scale: f32 };
-    /// `(mask i64 [b, s]) → i64 [b, s, s]`: for each query, the keys where the mask is not 0, and itself.
-    SelfMask { /// Longest sequence.
-        positions: i64 };
-    /// `(x [b, s, h], mask i64 [b, s]) → [b, s, h]`: 0 where the mask is.
-    ZeroPadding;
-    /// `(x [b, s, c], w [n, c / groups, k], bias [n]?) → [b, s, n]`: each token with the `k − 1` around it.
-    TokenConv { /// Number of groups of channels that know nothing of each other.
-        groups: i64 };
-    /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the mean over the positions where the mask is 1.
-    MeanPool;
-    /// The same, divided by the root of their number in place of their number.
-    MeanSqrtLenPool;
-    /// The same, each position counting as often as its number, from 1 on (arXiv 2202.08904).
-    WeightedMeanPool;
-    /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the largest numbers over the positions where the mask is 1.
-    MaxPool;
-    /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the last position where the mask is 1; zeros where there is none.
-    LastToken;
-    /// `(x […, h]) → […, h]`: divided by the Euclidean length of the last dimension.
-    Normalize;
-    /// `(x) → x` without dimension `axis`, at `index`.
-    Select { /// The dimension that goes.
-        axis: i64, /// Which element of it stays.
-        index: i64 };
+        // Plain operations that ONNX has since opset 23.
 
-    // Plain operations, as ONNX defines them at opset 17.
+        /// `(q [b, t, heads · d], k, v [b, s, heads · d], bias [b, 1, t, s]) → [b, t, heads · d]`, as [`Op::Attention`] with
+        /// the bias alone; `Attention` of ONNX.
+        BiasedAttention { /// Number of heads.
+            heads: i64, /// Factor of the scores.
+            scale: f32 };
 
-    /// `(a, b) → a + b`, broadcast.
-    Add;
-    /// `(a, b) → a − b`, broadcast.
-    Sub;
-    /// `(a, b) → a · b`, broadcast, element by element.
-    Mul;
-    /// `(a, b) → a / b`, broadcast.
-    Div;
-    /// `(a, b, …) → a + b + …`, broadcast.
-    Sum;
-    /// `(a […, m, k], b […, k, n]) → […, m, n]`.
-    MatMul;
-    /// Normalized exponentials along `axis`.
-    Softmax { /// The dimension whose elements add up to 1.
-        axis: i64 };
-    /// `(a, b) → max(a, b)`, broadcast.
-    Max;
-    /// Square root.
-    Sqrt;
-    /// Sums over `axes`, which stay with size 1 or go.
-    ReduceSum { /// The dimensions that are summed.
-        axes: Vec<i64>, /// Whether they stay.
-        keep: bool };
-    /// Means over `axes`, which stay with size 1 or go.
-    ReduceMean { /// The dimensions that are averaged.
-        axes: Vec<i64>, /// Whether they stay.
-        keep: bool };
-    /// The largest numbers over `axes`, which stay with size 1 or go.
-    ReduceMax { /// The dimensions that are searched.
-        axes: Vec<i64>, /// Whether they stay.
-        keep: bool };
-    /// Hyperbolic tangent.
-    Tanh;
-    /// Sine.
-    Sin;
-    /// Cosine.
-    Cos;
-    /// `1 / (1 + e⁻ˣ)`.
-    Sigmoid;
-    /// `max(x, 0)`.
-    Relu;
-    /// `x` where it is positive, else `alpha · x`.
-    LeakyRelu { /// Slope below 0.
-        alpha: f32 };
-    /// The error function.
-    Erf;
-    /// `(condition bool, a, b) → a` where the condition holds, else `b`, broadcast.
-    Where;
-    /// The same numbers in another element type.
-    Cast { /// The element type.
-        to: DType };
-    /// Running sums along `axis`.
-    CumSum { /// The dimension that is summed.
-        axis: i64 };
-    /// `(data, indices) → ` slices of `data` along `axis`.
-    Gather { /// The dimension that is indexed.
-        axis: i64 };
-    /// The same elements in another shape; 0 keeps a dimension.
-    Reshape { /// The sizes.
-        shape: Vec<i64> };
-    /// `(x, sizes i64 [rank]) → ` the same elements in a shape whose sizes are known when it runs; 0 keeps a dimension,
-    /// −1 is what is left.
-    ReshapeTo { /// The sizes, in terms of those of the inputs.
-        shape: Vec<Dim> };
-    /// `(x, sizes i64 [rank]) → ` the same elements, repeated along dimensions of size 1 up to sizes that are known when it
-    /// runs.
-    ExpandTo { /// The sizes, in terms of those of the inputs.
-        shape: Vec<Dim> };
-    /// The dimensions in another order.
-    Transpose { /// Which dimension goes where.
-        perm: Vec<i64> };
-    /// New dimensions of size 1 at `axes` of the result.
-    Unsqueeze { /// Where.
-        axes: Vec<i64> };
-    /// The operands side by side along `axis`.
-    Concat { /// The dimension along which they follow each other.
-        axis: i64 };
-    /// Consecutive pieces along `axis`.
-    Split { /// The dimension that is cut.
-        axis: i64, /// The sizes of the pieces.
-        sizes: Vec<i64> };
-    /// `(x) → i64 [end − start]`: the sizes of the dimensions `start … end`.
-    Shape { /// First dimension.
-        start: i64, /// The one after the last.
-        end: i64 };
-    /// `(data, starts [1], ends [1]) → ` a range along `axis`, which is `length` long.
-    Slice { /// The dimension that is cut.
-        axis: i64, /// How long the range is.
-        length: Dim };
-    /// `(x [b, c, s], w [n, c / groups, k], bias [n]?) → [b, n, s]`, with zeros around `x`.
-    Conv { /// Number of groups of channels.
-        groups: i64 };
-    /// `(x f32) → (y u8, scale f32 [], zero_point u8 [])`: 8-bit values over the range of `x`.
-    DynamicQuantizeLinear;
-    /// `(a u8 […, k], b i8 [k, n], a_zero_point u8 []) → i32 […, n]`.
-    MatMulInteger;
-    /// `(x, scale [], zero_point u8 or i8 []) → round(x / scale) + zero_point`, in the type of the zero point.
-    QuantizeLinear;
-    /// `(x u8 or i8, scale [] or [n], zero_point []?) → (x − zero_point) · scale`; a scale of several elements belongs
-    /// to dimension `axis`.
-    DequantizeLinear { /// The dimension of the scales.
-        axis: i64 };
+        // Operations of ONNX Runtime's own domain, `com.microsoft`.
 
-    // Plain operations that ONNX has since opset 23.
-
-    /// `(q [b, t, heads · d], k, v [b, s, heads · d], bias [b, 1, t, s]) → [b, t, heads · d]`, as [`Op::Attention`] with
-    /// the bias alone; `Attention` of ONNX.
-    BiasedAttention { /// Number of heads.
-        heads: i64, /// Factor of the scores.
-        scale: f32 };
-
-    // Operations of ONNX Runtime's own domain, `com.microsoft`.
-
-    /// `(q [b, t, heads · d], k, v [b, s, heads · d], projection bias?, mask i32 [b, s]?, bias [1, heads, t, s]?) →
-    /// [b, t, heads · d]`, with masks and biases as [`Op::Attention`].
-    MultiHeadAttention { /// Number of heads.
-        heads: i64, /// Factor of the scores.
-        scale: f32 };
-    /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`.
-    DynamicQuantizeMatMul;
-    /// `(a u8 or i8 […, k], values i8 [k, n], a_scale [], scales [n], a_zero_point [], zero_points?, bias [n]?) → f32
-    /// […, n]`.
-    MatMulIntegerToFloat;
-    /// `(x […, k], values u8 [n, blocks, size · bits / 8], scales [n, blocks], zero_points?, order?, bias [n]?) → […, n]`,
-    /// the weights as in [`Op::BlockQuantLinear`].
-    MatMulNBits { /// Bits of a weight.
-        bits: i64, /// Elements of a block.
-        size: i64 };
-    /// The exact [`Op::Gelu`] in one kernel.
-    FusedGelu;
+        /// `(q [b, t, heads · d], k, v [b, s, heads · d], projection bias?, mask i32 [b, s]?, bias [1, heads, t, s]?) →
+        /// [b, t, heads · d]`, with masks and biases as [`Op::Attention`].
+        MultiHeadAttention { /// Number of heads.
+            heads: i64, /// Factor of the scores.
+            scale: f32 };
+        /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`.
+        DynamicQuantizeMatMul;
+        /// `(a u8 or i8 […, k], values i8 [k, n], a_scale [], scales [n], a_zero_point [], zero_points?, bias [n]?) → f32
+        /// […, n]`.
+        MatMulIntegerToFloat;
+        /// `(x […, k], values u8 [n, blocks, size · bits / 8], scales [n, blocks], zero_points?, order?, bias [n]?) → […, n]`,
+        /// the weights as in [`Op::BlockQuantLinear`].
+        MatMulNBits { /// Bits of a weight.
+            bits: i64, /// Elements of a block.
+            size: i64 };
+        /// The exact [`Op::Gelu`] in one kernel.
+        FusedGelu;
+    }
 }
 
 #[cfg(test)]
@@ -357,6 +376,16 @@ mod tests {
             let attributes: Vec<_> =
                 op.attributes().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             assert_eq!(Op::from_parts(op.name(), &attributes), Ok(op));
+        }
+    }
+
+    #[test]
+    fn what_onnx_has_is_not_composite() {
+        for op in [Op::Embed, Op::Linear, Op::Gelu { tanh: true }, Op::Select { axis: 1, index: 0 }] {
+            assert!(op.is_composite(), "{op:?}");
+        }
+        for op in [Op::LayerNorm { epsilon: 1e-12 }, Op::Add, Op::FusedGelu, Op::Softmax { axis: -1 }] {
+            assert!(!op.is_composite(), "{op:?}");
         }
     }
 

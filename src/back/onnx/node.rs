@@ -123,36 +123,10 @@ pub(super) fn spell(graph: &Graph, node: &Node, opset: i64) -> Result<Spelled> {
             spelled.node.domain = MICROSOFT.to_owned();
             spelled.node.op_type = "Gelu".to_owned();
         }
-        Op::Embed
-        | Op::PositionEmbed { .. }
-        | Op::TokenPositions { .. }
-        | Op::Rotary { .. }
-        | Op::LocalBias { .. }
-        | Op::DistanceRows { .. }
-        | Op::Sinusoids { .. }
-        | Op::DistanceScores { .. }
-        | Op::SegmentScores { .. }
-        | Op::SelfMask { .. }
-        | Op::ZeroPadding
-        | Op::TokenConv { .. }
-        | Op::MeanPool
-        | Op::MeanSqrtLenPool
-        | Op::WeightedMeanPool
-        | Op::MaxPool
-        | Op::LastToken
-        | Op::Normalize
-        | Op::RelativeBias { .. }
-        | Op::Linear
-        | Op::DynamicQuantLinear
-        | Op::StaticQuantLinear { .. }
-        | Op::WeightQuantLinear
-        | Op::BlockQuantLinear { .. }
-        | Op::QuantEmbed
-        | Op::Gelu { .. }
-        | Op::Attention { .. }
-        | Op::Select { .. } => {
+        composite if composite.is_composite() => {
             return Err(Error::bug(format!("`{name}` is a {}, which was to be lowered", node.op.name())));
         }
+        other => return Err(Error::bug(format!("`{name}` is a {}, which is not written to ONNX", other.name()))),
     }
     Ok(spelled)
 }
