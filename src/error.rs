@@ -128,6 +128,26 @@ impl Error {
         self
     }
 
+    /// Adds which of the known names is meant, if one is near.
+    pub fn hint_nearest<'a>(self, name: &str, known: impl IntoIterator<Item = &'a str>) -> Error {
+        match nearest(name, known) {
+            Some(near) => self.hint(format!("did you mean {near}?")),
+            None => self,
+        }
+    }
+
+    /// Adds which of the known names is meant, or another hint where none is near.
+    pub fn hint_nearest_or<'a>(
+        self,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+        otherwise: impl Into<String>,
+    ) -> Error {
+        let hints = self.hints().len();
+        let error = self.hint_nearest(name, known);
+        if error.hints().len() > hints { error } else { error.hint(otherwise) }
+    }
+
     /// The same with another name for something that it speaks of.
     pub fn renamed(mut self, from: &str, to: &str) -> Error {
         let Inner { message, locations, hints, .. } = &mut *self.0;

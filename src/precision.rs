@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 
 /// The number format of an engine's heavy work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,10 +79,7 @@ impl FromStr for Precision {
         Precision::ALL.into_iter().find(|precision| precision.name() == text).ok_or_else(|| {
             let error =
                 Error::bad_input(format!("unknown precision `{}`; known: {}", printable(text), names.join(", ")));
-            match nearest(text, names) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error,
-            }
+            error.hint_nearest(text, names)
         })
     }
 }

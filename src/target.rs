@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 use crate::precision::Precision;
 
 /// Where an engine is to run.
@@ -344,10 +344,7 @@ impl FromStr for Target {
             _ => {
                 let error =
                     Error::bad_input(format!("unknown target `{}`; known: {}", printable(text), KNOWN.join(", ")));
-                Err(match nearest(text, KNOWN) {
-                    Some(near) => error.hint(format!("did you mean {near}?")),
-                    None => error,
-                })
+                Err(error.hint_nearest(text, KNOWN))
             }
         }
     }

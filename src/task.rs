@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 
 /// A task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,10 +104,7 @@ impl FromStr for Task {
         let names = Task::ALL.map(Task::name);
         Task::ALL.into_iter().find(|task| task.name() == text).ok_or_else(|| {
             let error = Error::bad_input(format!("unknown task `{}`; known: {}", printable(text), names.join(", ")));
-            match nearest(text, names) {
-                Some(name) => error.hint(format!("did you mean {name}?")),
-                None => error,
-            }
+            error.hint_nearest(text, names)
         })
     }
 }

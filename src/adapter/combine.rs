@@ -13,7 +13,7 @@ use super::file::Adapter;
 use super::lora::{self, Change, Changes};
 use super::work::Work;
 use super::{AdapterSource, Merged};
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 use crate::ir::{Majority, Weight};
 
 /// How several changes of one weight become one.
@@ -85,10 +85,7 @@ impl FromStr for Method {
             let names = METHODS.map(|method| method.name);
             let error =
                 Error::bad_input(format!("unknown combination `{}`; known: {}", printable(text), names.join(", ")));
-            match nearest(text, names) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error,
-            }
+            error.hint_nearest(text, names)
         })
     }
 }

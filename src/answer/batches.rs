@@ -192,14 +192,6 @@ fn odd(name: &str, shape: &[usize]) -> Error {
     Error::bad_input(format!("the engine's `{name}` has the shape {shape:?}, which the task does not read"))
 }
 
-/// `softmax(x)ᵢ = exp(xᵢ − max x) / Σ exp(x − max x)`
-pub(super) fn softmax(logits: &[f32]) -> Vec<f32> {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let raised: Vec<f32> = logits.iter().map(|logit| (logit - highest).exp()).collect();
-    let total: f32 = raised.iter().sum();
-    raised.into_iter().map(|x| x / total).collect()
-}
-
 /// The sum of vectors, each as often as its weight says, divided by all weights.
 pub(super) fn mean(vectors: &[(Vec<f32>, usize)]) -> Vec<f32> {
     let width = vectors.iter().map(|(vector, _)| vector.len()).min().unwrap_or(0);
@@ -248,6 +240,5 @@ mod tests {
     #[test]
     fn a_mean_counts_by_weight() {
         assert_eq!(mean(&[(vec![1.0, 0.0], 3), (vec![0.0, 4.0], 1)]), [0.75, 1.0]);
-        assert_eq!(softmax(&[1000.0, 1000.0]), [0.5, 0.5]);
     }
 }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{Answered, Answerer, Asking, MOST_BYTES, MOST_TEXTS_OF_VECTORS, Watch, check};
 use crate::checkpoint::json;
-use crate::error::{Error, Kind, Result, nearest, printable};
+use crate::error::{Error, Kind, Result, printable};
 use crate::runtime::TextInput;
 use crate::task::Task;
 use crate::textfile::{Line as TextLine, Lines};
@@ -50,10 +50,7 @@ impl FromStr for OnError {
         let names = OnError::ALL.map(|(name, _)| name);
         OnError::ALL.into_iter().find(|(name, _)| *name == text).map(|(_, on_error)| on_error).ok_or_else(|| {
             let error = Error::bad_input(format!("unknown `{}`; known: {}", printable(text), names.join(", ")));
-            match nearest(text, names) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error,
-            }
+            error.hint_nearest(text, names)
         })
     }
 }

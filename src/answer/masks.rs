@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::Answer;
-use super::batches::{self, Asked, Row, softmax};
+use super::batches::{self, Asked, Row};
 use crate::error::{Error, Result};
-use crate::runtime::TextEncoder;
+use crate::runtime::{TextEncoder, softmax};
 use crate::settings::Settings;
 
 /// Most masks of one text: each answer holds the whole text again.

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::batches::{self, Asked, Row, softmax};
+use super::batches::{self, Asked, Row};
 use super::tokens::Characters;
 use super::{Answer, Model};
 use crate::error::Result;
+use crate::runtime::softmax;
 use crate::settings::Settings;
 
 /// What `transformers` puts in place of the logits of tokens that cannot be answers.

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::batches::{self, Asked, Row, softmax};
+use super::batches::{self, Asked, Row};
 use super::groups::{self, Labelled, Token};
 use super::{Answer, Model};
 use crate::error::{Error, Result};
-use crate::runtime::TextEncoder;
+use crate::runtime::{TextEncoder, softmax};
 use crate::settings::{Aggregation, Settings};
 
 /// The label of what is no entity.

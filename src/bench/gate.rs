@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Measured, PointMeasured, Report};
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 
 /// A bound against a report that was kept.
 #[derive(Clone, Debug)]
@@ -59,10 +59,7 @@ impl FromStr for FailIf {
         let measure = MEASURES.iter().find(|measure| measure.name == name.trim()).ok_or_else(|| {
             let known = names().collect::<Vec<_>>().join(", ");
             let error = Error::bad_input(format!("unknown measure `{}`; known: {known}", printable(name.trim())));
-            match nearest(name.trim(), names()) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error,
-            }
+            error.hint_nearest(name.trim(), names())
         })?;
         Ok(FailIf { measure, more, factor })
     }

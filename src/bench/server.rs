@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::stats::{Random, quantile};
+use super::stats::quantile;
 use super::worker::{Opened, Request, pass_ms};
 use crate::error::Result;
+use crate::random::Random;
 
 /// The name of the child's job.
 pub const SERVER_JOB: &str = "bench-server";
@@ -92,7 +93,7 @@ pub fn serve(request: ServerRequest) -> Result<ServerMeasured> {
 
 /// When texts arrive, in seconds from the start: the gaps of a Poisson process of so many a second.
 fn arrivals(rate: f64, texts: usize, seed: u64) -> Vec<f64> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut now = 0.0;
     let gap = move |_| {
         now -= random.unit().ln() / rate;

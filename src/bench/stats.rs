@@ -1,5 +1,6 @@
 //! Quantiles, ratios with their intervals, and the order of rounds.
 
+use crate::random::Random;
 use serde::{Deserialize, Serialize};
 
 /// Rounds that an interval needs.
@@ -42,7 +43,7 @@ impl Ratio {
         if logs.len() < FEWEST || error == 0.0 {
             return Some(Ratio { mean: mean.exp(), low: mean.exp(), high: mean.exp() });
         }
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut sample = vec![0.0; logs.len()];
         let mut studentized = Vec::with_capacity(RESAMPLES);
         for _ in 0..RESAMPLES {
@@ -72,35 +73,12 @@ fn mean_and_error(numbers: &[f64]) -> Option<(f64, f64)> {
 
 /// The numbers `0 … n` in an order that the seed decides (Fisher and Yates).
 pub(super) fn shuffled(n: usize, seed: u64) -> Vec<usize> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut order: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {
         order.swap(i, random.below(i + 1));
     }
     order
-}
-
-/// SplitMix64, whose state is the seed.
-pub(super) struct Random(pub u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number in 0 … 1, neither of them.
-    pub fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-
-    /// A number below `n`, which is not 0.
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
 }
 
 #[cfg(test)]
@@ -136,7 +114,7 @@ mod tests {
     /// Rounds of an engine against itself, with noise of 5 % and now and then a round that is a fifth slower.
     #[test]
     fn the_interval_of_equal_engines_holds_1_as_often_as_it_says() {
-        let mut random = Random(7);
+        let mut random = Random::new(7);
         let mut uniform = move || random.unit();
         let mut time = move || {
             let bell: f64 = (0..12).map(|_| uniform()).sum::<f64>() - 6.0;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 
 /// Bins on each side of zero.
 const BINS: usize = 2048;
@@ -101,10 +101,7 @@ impl FromStr for Estimator {
             _ => {
                 let known = Estimator::NAMES.join(", ");
                 let error = Error::bad_input(format!("unknown estimator `{}`; known: {known}", printable(text)));
-                return Err(match nearest(text, Estimator::NAMES) {
-                    Some(near) => error.hint(format!("did you mean {near}?")),
-                    None => error,
-                });
+                return Err(error.hint_nearest(text, Estimator::NAMES));
             }
         })
     }

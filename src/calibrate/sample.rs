@@ -15,6 +15,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::error::Result;
+use crate::random;
 
 /// How many texts are chosen, and what decides between those that are equally good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +229,7 @@ struct Held<T> {
 
 impl<T> Held<T> {
     fn new(score: f32, seed: u64, index: usize, item: T) -> Held<T> {
-        Held { score, lot: lot(seed, index as u64), index, item }
+        Held { score, lot: random::at(seed, index as u64), index, item }
     }
 }
 
@@ -251,14 +252,6 @@ impl<T> PartialEq for Held<T> {
 }
 
 impl<T> Eq for Held<T> {}
-
-/// The number that element `index` draws: SplitMix64 (Steele, Lea and Flood, 2014).
-fn lot(seed: u64, index: u64) -> u64 {
-    let mix = |x: u64, shift: u32, factor: u64| (x ^ (x >> shift)).wrapping_mul(factor);
-    let start = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let x = mix(mix(start, 30, 0xbf58_476d_1ce4_e5b9), 27, 0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
 
 /// The best of what is offered, up to a number.
 struct Best<T> {

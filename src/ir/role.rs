@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 
 /// The part a node plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,12 +151,11 @@ impl FromStr for Role {
         let (name, layer) = text.split_once('/').map_or((text, None), |(name, layer)| (name, Some(layer)));
         let part = Part::from_name(name).ok_or_else(|| {
             let error = Error::bad_input(format!("no part of a model is called `{}`", printable(name)));
-            match nearest(name, Part::ALL.iter().map(|part| part.name())) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error.hint(
-                    "known: query, key, value, attention-output, ffn-in, ffn-out, each with a layer, as in ffn-out/3",
-                ),
-            }
+            error.hint_nearest_or(
+                name,
+                Part::ALL.iter().map(|part| part.name()),
+                "known: query, key, value, attention-output, ffn-in, ffn-out, each with a layer, as in ffn-out/3",
+            )
         })?;
         let number = |layer: &str| {
             layer.parse().map_err(|_| Error::bad_input(format!("`{}`: the layer must be a number", printable(text))))

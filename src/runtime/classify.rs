@@ -50,6 +50,14 @@ fn sigmoid(logit: &f32) -> f32 {
     1.0 / (1.0 + (-logit).exp())
 }
 
+/// `softmax(x)ᵢ = exp(xᵢ − max x) / Σ exp(x − max x)`
+pub fn softmax(logits: &[f32]) -> Vec<f32> {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let raised: Vec<f32> = logits.iter().map(|logit| (logit - highest).exp()).collect();
+    let total: f32 = raised.iter().sum();
+    raised.into_iter().map(|x| x / total).collect()
+}
+
 fn largest(logits: &[f32]) -> Option<(usize, f32)> {
     logits.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))
 }
@@ -117,12 +125,11 @@ impl Classes {
             let (logits, labels) = (logits.len(), self.labels.len());
             return Err(Error::bad_input(format!("the engine gives {logits} logits, but there are {labels} labels")));
         }
-        let (_, highest) = largest(logits).ok_or_else(|| Error::bad_input("the engine gives no logits"))?;
+        if logits.is_empty() {
+            return Err(Error::bad_input("the engine gives no logits"));
+        }
         Ok(match self.reading {
-            Reading::OneLabel => {
-                let total: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
-                logits.iter().map(|logit| (logit - highest).exp() / total).collect()
-            }
+            Reading::OneLabel => softmax(logits),
             Reading::ManyLabels | Reading::Score => logits.iter().map(sigmoid).collect(),
             Reading::Numbers | Reading::Logits => logits.to_vec(),
         })
@@ -180,6 +187,7 @@ mod tests {
 
     #[test]
     fn the_highest_logit_wins_and_scores_are_a_softmax() {
+        assert_eq!(softmax(&[1000.0, 1000.0]), [0.5, 0.5]);
         let Answer::Label(found) = read(Reading::OneLabel, &[1.0, 3.0]) else { panic!() };
         assert_eq!((found.label.as_str(), found.class), ("b", 1));
         assert!((found.score - 0.880_797).abs() < 1e-6);

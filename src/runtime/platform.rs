@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 
 /// An operating system and a kind of processor, such as `linux-x64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -87,10 +87,7 @@ impl FromStr for Platform {
         Platform::ALL.into_iter().find(|platform| platform.name() == text).ok_or_else(|| {
             let error =
                 Error::bad_input(format!("unknown platform `{}`; known: {}", printable(text), names.join(", ")));
-            match nearest(text, names) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error,
-            }
+            error.hint_nearest(text, names)
         })
     }
 }

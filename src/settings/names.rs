@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 
 /// How the scores of several windows become those of the text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,10 +74,7 @@ impl FromStr for Aggregation {
         found.ok_or_else(|| {
             let known = names.join(", ");
             let error = Error::bad_input(format!("unknown aggregation `{}`; known: {known}", printable(text)));
-            match nearest(text, names) {
-                Some(name) => error.hint(format!("did you mean {name}?")),
-                None => error,
-            }
+            error.hint_nearest(text, names)
         })
     }
 }

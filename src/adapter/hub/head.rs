@@ -12,7 +12,7 @@ use crate::adapter::options::refuse_unknown;
 use crate::adapter::work::check_saved;
 use crate::adapter::{Lost, Merged};
 use crate::checkpoint::{StateDict, Tensor, json, read_weights};
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 use crate::task::Task;
 
 pub(super) const CONFIG: &str = "head_config.json";
@@ -177,10 +177,7 @@ fn kind(found: &str) -> Result<HeadKind> {
                 .hint(format!("known: {}", known.join(", ")));
         }
         let error = Error::bad_input(format!("unknown head type `{}`", printable(found))).at(place);
-        match nearest(found, known.into_iter().chain(NOT_DRAWN)) {
-            Some(near) => error.hint(format!("did you mean {near}?")),
-            None => error.hint(format!("known: {}", known.join(", "))),
-        }
+        error.hint_nearest_or(found, known.into_iter().chain(NOT_DRAWN), format!("known: {}", known.join(", ")))
     })
 }
 

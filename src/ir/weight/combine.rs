@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::{DType, Expr, Weight};
 use crate::error::{Error, Result, printable};
+use crate::random;
 
 /// How the sign of the majority is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,12 +98,9 @@ fn keep_largest(values: &mut [f32], kept: usize) {
     }
 }
 
-/// A number in 0…1 for every seed and index, by the mixing function of SplitMix64 (Steele, Lea and Flood, 2014).
+/// A number in 0…1 for every seed and index.
 fn uniform(seed: u64, i: u64) -> f64 {
-    let mut z = seed.wrapping_add((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    random::share(random::at(seed, i))
 }
 
 /// Zero has no sign: it votes for neither, is no part of the sum, and a draw is won by the positive.
