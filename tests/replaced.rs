@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::{Ran, command, fixture, jsonl, kilnc, names, place};
+use crate::common::{Ran, command, copy_folder, fixture, jsonl, kilnc, names, place};
 
 fn build(out: &Path, more: &[OsString]) {
     let build = arguments!["build", fixture("tiny-bert"), "--target", "tract", "-o", out, "--quiet"];
@@ -17,17 +17,6 @@ fn build(out: &Path, more: &[OsString]) {
 
 fn run(bundle: &Path) -> Ran {
     kilnc(arguments!["run", bundle, "--text", "the game is fast", "--quiet"])
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
-        let to = to.join(entry.file_name().unwrap());
-        match entry.is_dir() {
-            true => copy(&entry, &to),
-            false => assert!(fs::copy(&entry, &to).is_ok()),
-        }
-    }
 }
 
 /// Two bundles that answer differently, by their labels, which the manifest has, and by their scores, which are the
@@ -89,12 +78,12 @@ fn a_bundle_that_is_replaced_and_gone_is_read_again() {
     // Seldom enough that a run ends, however slow the machine is.
     let pause = begun.elapsed() * 2;
     let live = place.path().join("live.kiln");
-    copy(&one, &live);
+    copy_folder(&one, &live);
     let next = place.path().join("next.kiln");
     let turn = AtomicBool::new(false);
     answers_of_one_or_the_other(&live, &expected, || {
         // As a build puts its output in place.
-        copy(if turn.fetch_not(Ordering::SeqCst) { &one } else { &two }, &next);
+        copy_folder(if turn.fetch_not(Ordering::SeqCst) { &one } else { &two }, &next);
         renameat_with(CWD, &next, CWD, &live, RenameFlags::EXCHANGE).unwrap();
         fs::remove_dir_all(&next).unwrap();
         std::thread::sleep(pause);
@@ -140,7 +129,7 @@ fn a_bundle_is_run_only_where_it_would_be_verified() {
     ];
     for (expected, change) in changes {
         let bundle = place.path().join("changed.kiln");
-        copy(&whole, &bundle);
+        copy_folder(&whole, &bundle);
         change(&bundle);
         let exported = place.path().join("exported");
         let commands: [Vec<OsString>; 6] = [
@@ -178,7 +167,7 @@ fn paths_that_are_not_utf_8_are_read_by_every_command() {
     let targets = arguments!["--target", "ort-cpu", "--target", "tract"];
     kilnc([&arguments!["build", fixture("tiny-bert"), "-o", made, "--quiet"][..], &targets].concat()).expect(0);
     let (bundle, onnx) = (odd.join("tiny.kiln"), odd.join("model.onnx"));
-    copy(&made, &bundle);
+    copy_folder(&made, &bundle);
     kilnc(arguments!["export", fixture("tiny-bert"), "-o", place.path().join("model.onnx")]).expect(0);
     fs::copy(place.path().join("model.onnx"), &onnx).unwrap();
     let (tokenizer, labels, texts) = (odd.join("tokenizer.json"), odd.join("labels.json"), odd.join("texts.jsonl"));

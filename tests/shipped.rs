@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Ran, command, fixture, jsonl, place};
+use crate::common::{Ran, command, copy_folder, fixture, jsonl, place};
 
 /// A user's folders on a machine of his own.
 struct Machine {
@@ -23,7 +23,7 @@ impl Machine {
             fs::create_dir_all(machine.root.join(folder)).unwrap();
         }
         for name in ["tiny-bert", "tiny-lora"] {
-            copy(&fixture(name), &machine.root.join("in").join(name));
+            copy_folder(&fixture(name), &machine.root.join("in").join(name));
         }
         jsonl(&machine.root.join("in"));
         fs::write(machine.root.join("in/labels.json"), "[\"negative\", \"neutral\", \"positive\"]").unwrap();
@@ -51,17 +51,6 @@ impl Machine {
 
 /// Stands in every path of a machine, and for its user and host.
 const MARK: &str = "q7machine";
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
-        let to = to.join(entry.file_name().unwrap());
-        match entry.is_dir() {
-            true => copy(&entry, &to),
-            false => assert!(fs::copy(&entry, &to).is_ok()),
-        }
-    }
-}
 
 /// Every file below a folder.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {

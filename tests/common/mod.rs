@@ -135,14 +135,14 @@ pub fn copied(name: &str) -> TempDir {
     copy
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+/// Copies a folder with all that is in it; its place may be there.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
         let to = to.join(entry.file_name().unwrap());
-        if entry.is_dir() {
-            std::fs::create_dir(&to).unwrap();
-            copy_folder(&entry, &to);
-        } else {
-            std::fs::copy(&entry, &to).unwrap();
+        match entry.is_dir() {
+            true => copy_folder(&entry, &to),
+            false => assert!(std::fs::copy(&entry, &to).is_ok()),
         }
     }
 }
