@@ -59,7 +59,7 @@ fn weights_and_tables_alone_are_cut_into_blocks_or_channels() {
 
 #[test]
 fn halves_are_stored_for_targets_that_compute_in_full() {
-    check("stored", &after(&[&FuseQkv, &Stored(DType::F16)]));
+    check("stored", &after(&[&FuseQkv, &Stored::to(DType::F16)]));
 }
 
 /// A range for the input of every linear layer.

@@ -253,6 +253,46 @@ fn a_recipe_says_it_too() {
     assert!(!place.path().join("other.kcal").exists());
 }
 
+/// Where a target computes in 32 bits, FP16 is how weights are stored; those of layers that are kept stay in FP32.
+#[test]
+fn layers_are_kept_in_fp32_where_half_precision_is_only_stored() {
+    let place = place();
+    let out = place.path().join("out");
+    let build = |keep: &str, precision: &str, targets: &[&str]| {
+        let engine =
+            |target: &&str| format!("[[engine]]\ntarget = \"{target}\"\nprecision = \"{precision}\"\n{keep}\n");
+        let recipe = write(place.path(), "r.toml", targets.iter().map(engine).collect::<String>());
+        kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out, "--json"])
+    };
+    let wide = |engine: &str| -> Vec<String> {
+        let path = out.join(format!("engines/{engine}.onnx"));
+        let model = ModelProto::parse_from_bytes(&fs::read(path).unwrap()).unwrap();
+        let matrices = model.graph.initializer.iter().filter(|tensor| tensor.dims.len() == 2 && tensor.data_type == 1);
+        matrices.map(|tensor| tensor.name.clone()).collect()
+    };
+    let targets = ["ort-cpu", "openvino", "tract"];
+    build("", "fp16", &targets).expect(0);
+    let none = targets.map(|target| wide(&format!("{target}-fp16")).len());
+    let manifest = build("keep = [\"ffn-out/0\", \"embedding\"]", "fp16", &targets).expect(0).json();
+    for (engine, none) in manifest["engines"].as_array().unwrap().iter().zip(none) {
+        let name = engine["name"].as_str().unwrap();
+        let passes = engine["passes"].as_array().unwrap();
+        let left = passes.iter().find(|pass| pass["name"] == "stored").unwrap()["left"].as_array().unwrap();
+        let kept = |layer: &str| left.iter().any(|line| *line == format!("{layer}: it is kept in full precision"));
+        assert!(kept("bert.encoder.layer.0.output.dense"), "{name}: {left:?}");
+        assert!(
+            !left.iter().any(|line| line.as_str().unwrap().starts_with("bert.encoder.layer.1.")),
+            "{name}: {left:?}"
+        );
+        // A layer, and the tables of words, positions and types.
+        let wide = wide(name);
+        assert_eq!((none, wide.len(), left.len()), (0, 4, 4), "{name}: {wide:?}");
+    }
+    // Where a runtime is told to compute in another type, it does so with all layers.
+    let said = build("keep = [\"ffn-out/0\"]", "bf16", &["openvino"]).expect(2).stderr;
+    assert!(said.contains("openvino computes all layers in bf16, and none can be kept in full precision"), "{said}");
+}
+
 /// The largest value of every 8-bit matrix of an ONNX file.
 fn largest(path: &Path) -> Vec<u8> {
     let model = ModelProto::parse_from_bytes(&fs::read(path).unwrap()).unwrap();

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 use crate::ir::Graph;
 use crate::verify::{Verified, verify};
 
@@ -119,10 +119,7 @@ pub fn known(name: &str) -> Result<()> {
         return Ok(());
     }
     let error = Error::bad_input(format!("no pass is called `{}`; known: {}", printable(name), NAMES.join(", ")));
-    Err(match nearest(name, NAMES) {
-        Some(near) => error.hint(format!("did you mean {near}?")),
-        None => error,
-    })
+    Err(error.hint_nearest(name, NAMES))
 }
 
 #[cfg(test)]
@@ -193,7 +190,7 @@ mod tests {
             &QuantizeWeights { blocks: None, keep: &[] },
             &QuantizeEmbeddings { keep: &[] },
             &Half::to(crate::ir::DType::F16),
-            &Stored(crate::ir::DType::F16),
+            &Stored::to(crate::ir::DType::F16),
         ];
         assert_eq!(all.map(Pass::name), NAMES);
         all.iter().for_each(|pass| known(pass.name()).unwrap());

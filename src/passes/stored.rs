@@ -10,24 +10,37 @@ use std::collections::HashMap;
 
 use super::{Pass, Report};
 use crate::error::Result;
-use crate::ir::{Action, DType, Graph, Node, Op, Rewriter, ValueId, rewrite};
+use crate::ir::{Action, DType, Graph, Node, Op, Rewriter, Role, ValueId, rewrite};
 
 /// The pass, to half precision (`F16`) or `BF16`.
-pub struct Stored(
+pub struct Stored<'a> {
     /// The 16-bit type.
-    pub DType,
-);
+    pub to: DType,
+    /// What stays as it is.
+    pub keep: &'a [Role],
+}
 
-impl Pass for Stored {
+impl Stored<'static> {
+    /// The pass for all layers and tables.
+    pub fn to(to: DType) -> Stored<'static> {
+        Stored { to, keep: &[] }
+    }
+}
+
+impl Pass for Stored<'_> {
     fn name(&self) -> &'static str {
         "stored"
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
         let mut report = Report::default();
-        let mut narrow = Narrow { to: self.0, drawn: HashMap::new() };
+        let mut narrow = Narrow { to: self.to, drawn: HashMap::new() };
         let graph = rewrite(graph, |rw, node| {
             let stands = match node.op {
+                Op::Embed | Op::PositionEmbed { .. } | Op::Linear if Role::is_in(node.role, self.keep) => {
+                    report.left.push(format!("{}: it is kept in full precision", rw.name(node)));
+                    return Ok(Action::Keep);
+                }
                 Op::Embed | Op::PositionEmbed { .. } if is_wide(rw, node, 0) => narrow.rows(rw, node)?,
                 Op::Linear if is_wide(rw, node, 1) => narrow.layer(rw, node)?,
                 _ => return Ok(Action::Keep),
@@ -83,7 +96,30 @@ mod tests {
 
     #[test]
     fn weights_and_tables_are_narrow_in_the_file_and_wide_where_they_are_used() {
-        let before = r#"graph "g" {
+        assert_eq!(run(&Stored::to(DType::F16), BEFORE).0, AFTER);
+    }
+
+    #[test]
+    fn what_is_kept_stays_wide_and_shares_its_constant_with_nothing_narrow() {
+        let keep = ["ffn-in/1".parse().unwrap(), "embedding".parse().unwrap()];
+        let (after, left) = run(&Stored { to: DType::F16, keep: &keep }, BEFORE);
+        for line in [
+            "  weight %table: f32[9, 4] = source \"table\"",
+            "  %x: f32[b, s, 4] = Embed(%table, %ids) @embedding",
+            "  %p: f32[s, 4] = PositionEmbed {offset=0} (%positions, %ids) @embedding",
+            "  %y.w: f32[4, 4] = Cast {to=f32} (%w) @ffn-in/0",
+        ] {
+            assert!(after.lines().any(|found| found == line), "{line}\n{after}");
+        }
+        // The two layers have one weight; each has it in its own type.
+        let kept = after.lines().find(|line| line.contains("@ffn-in/1")).unwrap();
+        let weight = kept.split("Linear(%y, ").nth(1).unwrap().split(')').next().unwrap();
+        let drawn = format!("  weight {weight}: f32[4, 4] = transpose(source \"w\" f32[4, 4])");
+        assert!(after.lines().any(|line| line.starts_with(&drawn)), "{drawn}\n{after}");
+        assert_eq!(left, ["x", "p", "z"].map(|name| format!("{name}: it is kept in full precision")));
+    }
+
+    const BEFORE: &str = r#"graph "g" {
   input %ids: i64[b, s]
   weight %table: f32[9, 4] = source "table"
   %x: f32[b, s, 4] = Embed(%table, %ids) @embedding
@@ -97,9 +133,8 @@ mod tests {
   output %z
 }
 "#;
-        assert_eq!(
-            run(&Stored(DType::F16), before).0,
-            r#"graph "g" {
+
+    const AFTER: &str = r#"graph "g" {
   input %ids: i64[b, s]
   weight %table: f16[9, 4] = cast(f16, source "table" f32[9, 4])
   %x.stored: f16[b, s, 4] = Embed(%table, %ids) @embedding
@@ -116,7 +151,5 @@ mod tests {
   %z: f32[b, s, 4] = Linear(%y, %z.w) @ffn-in/1
   output %z
 }
-"#
-        );
-    }
+"#;
 }

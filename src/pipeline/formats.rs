@@ -83,11 +83,15 @@ fn narrowed(graph: &Verified<Graph>, scheme: &Scheme, to: DType, manager: &mut M
     let (target, can) = (scheme.target, scheme.target.capabilities());
     match if to == DType::BF16 { can.bf16 } else { can.fp16 } {
         HalfForm::Computed => computed(graph, scheme, to, scheme.keep, manager),
-        HalfForm::Stored => manager.run(graph, &Stored(to)),
+        HalfForm::Stored => manager.run(graph, &Stored { to, keep: scheme.keep }),
+        HalfForm::Hinted if !scheme.keep.is_empty() => Err(Error::unsupported(format!(
+            "{target} computes all layers in {to}, and none can be kept in full precision"
+        ))
+        .hint("leave `keep` out, or use fp16, int8 or int8-weights")),
         HalfForm::Hinted => {
             no_shared_bias(graph, target)?;
             // Half precision holds more digits than the products will, and a runtime that takes no BF16 tensors takes it.
-            manager.run(graph, &Stored(DType::F16))
+            manager.run(graph, &Stored::to(DType::F16))
         }
         HalfForm::None => Err(Error::unsupported(format!("{target} has no kernels for {to}"))
             .hint("use fp16 for it; of all targets, openvino computes in bf16")),
@@ -107,7 +111,8 @@ fn computed(
         DType::F16 => beyond_half(graph, scheme.target, scheme.calibrator)?,
         _ => BTreeMap::new(),
     };
-    let layers = graph.nodes().filter(|(_, node)| matches!(node.op, Op::Linear | Op::Embed));
+    let is_kept = |op: &Op| matches!(op, Op::Linear | Op::Embed | Op::PositionEmbed { .. });
+    let layers = graph.nodes().filter(|(_, node)| is_kept(&node.op));
     for (_, node) in layers.filter(|(_, node)| Role::is_in(node.role, keep)) {
         wide.entry(graph.node_name(node).to_owned()).or_insert(Wide::Kept);
     }
