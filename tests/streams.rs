@@ -163,12 +163,21 @@ fn an_id_comes_back_letter_by_letter() {
     let place = place();
     let out = place.path().join("tiny.kiln");
     ended(build(&out)).expect(0);
-    let ids = ["12345678901234567890123", "1.10", "{\"b\": 1, \"a\": [2,  3]}", "null", "\"\\u00e9\""];
+    let digits = "9".repeat(400);
+    let numbers = ["12345678901234567890123", "1.10", "1e400", "-1.5E+999", "[1e400]", "-0", "1e-400", &digits];
+    let others = ["{\"b\": 1, \"a\": [2,  3]}", "null", "\"\\u00e9\""];
+    let ids = [&numbers[..], &others].concat();
     let texts = place.path().join("texts.jsonl");
-    fs::write(&texts, ids.map(|id| format!("{{\"id\": {id}, \"text\": \"a game\"}}\n")).concat()).unwrap();
+    fs::write(&texts, ids.iter().map(|id| format!("{{\"id\": {id}, \"text\": \"a game\"}}\n")).collect::<String>())
+        .unwrap();
     let answers = kilnc(arguments!["run", out, "--jsonl", texts, "--quiet"]).expect(0).stdout;
-    for (line, id) in answers.lines().zip(ids) {
+    for (line, id) in answers.lines().zip(&ids) {
         assert!(line.starts_with(&format!("{{\"id\":{id},\"label\":")), "{line}");
     }
     assert_eq!(answers.lines().count(), ids.len());
+    // What is no number is no number, and it has no answer but an error.
+    for id in ["1e", "01e400", "+1", "1e400 1"] {
+        fs::write(&texts, format!("{{\"id\": {id}, \"text\": \"a game\"}}\n")).unwrap();
+        kilnc(arguments!["run", out, "--jsonl", texts, "--quiet"]).expect(2);
+    }
 }

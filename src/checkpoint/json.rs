@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::path::Path;
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::file;
 use crate::error::{Error, Result, printable, printable_sentence};
@@ -40,7 +41,10 @@ pub fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
     if text.starts_with('\u{feff}') {
         return Err(Error::bad_input(format!("{file}: starts with a byte order mark")).hint("save it as plain UTF-8"));
     }
-    typed::<Sound>(text, file)?;
+    if let Err(e) = typed::<Sound>(text, file) {
+        // A number that no float can hold is wrong only for whoever reads it.
+        typed::<Sound>(&in_range(text).ok_or(e)?, file)?;
+    }
     typed(text, file)
 }
 
@@ -54,6 +58,27 @@ fn typed<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
     })?;
     deserializer.end().map_err(|e| Error::bad_input(format!("{file}: {e}")))?;
     Ok(value)
+}
+
+/// The same text with smaller numbers in place of those that no float can hold; none where there are none. What follows
+/// them keeps its place.
+fn in_range(text: &str) -> Option<String> {
+    let is_part = |c: char| c.is_ascii_digit() || ['+', '-', '.', 'e', 'E'].contains(&c);
+    let is_beyond =
+        |number: &str| number.parse().is_ok_and(f64::is_infinite) && serde_json::from_str::<&RawValue>(number).is_ok();
+    let (mut out, mut strings, mut rest, mut found) = (String::new(), raw::Strings::default(), text, false);
+    while let Some(c) = rest.chars().next() {
+        let inside = strings.inside(c);
+        let number = if inside { "" } else { rest.split(|c| !is_part(c)).next().unwrap_or_default() };
+        let (part, after) = rest.split_at(number.len().max(c.len_utf8()));
+        match is_beyond(number) {
+            true => out.extend("0.".chars().chain(std::iter::repeat('0')).take(number.len())),
+            false => out += part,
+        }
+        found |= is_beyond(number);
+        rest = after;
+    }
+    found.then_some(out)
 }
 
 /// Reads a type out of JSON that has been parsed; `place` is the file and the field it stood in. Errors name them.
@@ -197,6 +222,21 @@ mod tests {
         );
         assert_eq!(message("{}"), "config.json: missing field `hidden_size` at line 1 column 2");
         assert_eq!(message("\u{feff}{}"), "config.json: starts with a byte order mark");
+    }
+
+    #[test]
+    fn a_number_is_out_of_range_for_whoever_reads_it() {
+        let long = "9".repeat(400);
+        for number in ["1e400", "-1E+999", "1.5e+400", &long] {
+            let text = format!(r#"{{"ignored": [{number}, "1e400 \" 1e400"], "a": "1e400"}}"#);
+            parse::<Nothing>(&text, "x.json").unwrap();
+            let error = parse::<BTreeMap<String, serde_json::Value>>(&text, "x.json").unwrap_err();
+            assert!(error.message().contains("number out of range"), "{error}");
+        }
+        let message = |text: &str| parse::<Nothing>(text, "x.json").unwrap_err().message().to_owned();
+        assert_eq!(message(r#"{"a": 1e400, "a": 2}"#), "x.json: `a` stands twice at line 1 column 16");
+        assert!(message(r#"{"a": 1e400, "b": 1e}"#).contains("invalid number"));
+        assert!(message(r#"{"a": 1e400, "b": 01e400}"#).contains("invalid number"));
     }
 
     #[test]

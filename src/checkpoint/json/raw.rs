@@ -129,14 +129,14 @@ fn split(text: &str, separator: u8) -> Vec<&str> {
 
 /// Whether the characters of a text are in a string.
 #[derive(Default)]
-struct Strings {
+pub(super) struct Strings {
     open: bool,
     escaped: bool,
 }
 
 impl Strings {
     /// Whether the next character belongs to a string, its quotes included.
-    fn inside(&mut self, c: char) -> bool {
+    pub(super) fn inside(&mut self, c: char) -> bool {
         let was_open = self.open;
         match c {
             _ if self.escaped => self.escaped = false,
