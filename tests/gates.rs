@@ -96,11 +96,58 @@ fn a_gate_that_was_asked_for_is_made_or_ends_the_build() {
     };
     let said = build(&["--gate", "agreement=0.5"]).expect(4).stderr;
     assert!(said.contains("its gate cannot be checked here: ONNX Runtime is not found"), "{said}");
+    assert!(said.contains("hint: get it with: ") && said.contains("or leave the engine out"), "{said}");
     assert_eq!(names(place.path()), ["none"]);
     // Without a gate it is built, and whoever runs it hears of it.
     assert!(build(&[]).expect(0).stderr.contains("ort-cpu-int8 was NOT CHECKED: ONNX Runtime is not found"));
     let said = kilnc(arguments!["run", out, "--engine", "ort-cpu-int8", "--text", "a mail server"]).expect(0).stderr;
     assert!(said.contains("warning: ort-cpu-int8 was never checked: ONNX Runtime is not found"), "{said}");
+}
+
+/// Of two engines one can be made and checked, the other cannot.
+#[test]
+fn a_gate_of_an_engine_that_cannot_be_made_ends_the_build_when_all_else_is_said() {
+    let place = place();
+    let (out, none, recipe) = (place.path().join("out"), place.path().join("none"), place.path().join("recipe.toml"));
+    fs::create_dir(&none).unwrap();
+    let engines = |gate: &str| {
+        let gate = if gate.is_empty() { String::new() } else { format!("gate = {{ {gate} }}\n") };
+        let made = "[[engine]]\ntarget = \"tract\"\n";
+        format!("{made}[[engine]]\ntarget = \"tensorrt-rtx:sm75\"\nprecision = \"fp16\"\n{gate}")
+    };
+    let build = |gate: &str, more: &[&str]| -> Ran {
+        fs::write(&recipe, engines(gate)).unwrap();
+        let build = arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out];
+        let mut build = command(build.iter().cloned().chain(more.iter().map(Into::into)));
+        build.env("KILNC_RUNTIMES", &none).env("HOME", &none).env("XDG_DATA_HOME", &none);
+        build.env_remove("ORT_DYLIB_PATH").output().unwrap().into()
+    };
+    for (gate, more) in [("agreement = 0.5", &[][..]), ("", &["--gate", "agreement=0.5"])] {
+        let said = build(gate, more).expect(4).stderr;
+        let error = said.split_once("error: ").unwrap();
+        assert!(error.1.starts_with("tensorrt-rtx-sm75-fp16: its gate cannot be checked here: "), "{said}");
+        assert!(error.1.contains("hint: nothing was written; or leave the engine out"), "{said}");
+        assert!(error.0.contains("tensorrt-rtx-sm75-fp16 is SKIPPED: "), "{said}");
+        assert!(error.0.contains("tract-fp32 against itself"), "{said}");
+        assert_eq!(names(place.path()), ["none", "recipe.toml"]);
+    }
+    assert!(build("", &[]).expect(0).stderr.contains("tensorrt-rtx-sm75-fp16 is SKIPPED: "));
+}
+
+#[test]
+fn a_gate_that_bounds_nothing_is_refused_and_one_of_a_cut_model_bounds_all() {
+    let place = place();
+    let (out, recipe) = (place.path().join("out"), place.path().join("recipe.toml"));
+    let plain = arguments!["build", fixture("tiny-bert"), "--target", "tract", "--gate", "agreement=0.5", "-o", out];
+    let said = kilnc(plain).expect(2).stderr;
+    assert!(said.contains("no engine is quantized, and nothing is cut: there is nothing to bound"), "{said}");
+    let texts = jsonl(place.path());
+    fs::write(&recipe, format!("[prune]\nheads = 0.5\n[calibration]\nfile = {:?}\n", texts.to_str().unwrap())).unwrap();
+    let cut = arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "--target", "tract", "-o", out, "--quiet"];
+    let gated = |gate: &str| kilnc(cut.iter().cloned().chain(["--gate".into(), gate.into()]));
+    let said = gated("cosine=1").expect(3).stderr;
+    assert!(said.contains("a gate was missed: tract-fp32: "), "{said}");
+    gated("cosine=-0").expect(0);
 }
 
 #[test]

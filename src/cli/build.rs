@@ -45,7 +45,7 @@ pub struct BuildArgs {
     calibration: CalibrationArgs,
     #[command(flatten)]
     texts: TextArgs,
-    /// Bounds for every quantized engine, e.g. agreement=0.985,accuracy_drop=0.005.
+    /// Bounds for every engine that is quantized, or made of a model that is cut, e.g. agreement=0.985,accuracy_drop=0.005.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
     /// Times the engines here, side by side: the manifest says how fast they were, and on such a processor the fastest is
@@ -83,8 +83,14 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
         }
     }
     if let Some(gate) = args.gate {
-        let quantized = recipe.engines.iter_mut().filter(|engine| engine.precision != Precision::Fp32);
-        quantized.for_each(|engine| engine.gate = engine.gate.overridden_by(gate));
+        recipe.engines = recipe.engines_or_default();
+        let cut = recipe.prune.is_some();
+        let bound = recipe.engines.iter_mut().filter(|engine| cut || engine.precision != Precision::Fp32);
+        if bound.map(|engine| engine.gate = engine.gate.overridden_by(gate)).count() == 0 {
+            return Err(Error::bad_input("no engine is quantized, and nothing is cut: there is nothing to bound")
+                .at("--gate")
+                .hint("FP32 is bounded anyway; --quantize adds engines"));
+        }
     }
     recipe.labels = args.texts.labels.or(recipe.labels);
     recipe.calibration = args.calibration.over(recipe.calibration, args.source.seed);

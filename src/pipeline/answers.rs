@@ -11,7 +11,7 @@ use crate::answer;
 use crate::back::onnx;
 use crate::bundle::GateEntry;
 use crate::checkpoint::json;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::eval::{Example, Gate, Golden, read_examples};
 use crate::passes::Manager;
 use crate::precision::Precision;
@@ -98,9 +98,8 @@ impl Judge {
         let mut reference = Reference::new(name, &onnx, runtime);
         let mut made = std::mem::take(&mut assembly.made);
         for engine in &mut made {
-            engine.entry.gates = self
-                .gates(engine, &workload, &mut reference, assembly)
-                .map_err(|e| e.at(format!("engine {}", engine.entry.name)))?;
+            let gates = self.gates(engine, &workload, &mut reference, assembly);
+            engine.entry.gates = gates.map_err(|e| e.at(format!("engine {}", engine.entry.name)))?;
             if engine.entry.runtime.runs_plans() {
                 remove(&engine.onnx)?;
             }
@@ -114,12 +113,12 @@ impl Judge {
         tell(&made, assembly.observer);
         let missed = missed(&made);
         assembly.made = made;
-        missed
+        missed.and_then(|()| unmade(&assembly.unmade))
     }
 
     /// One of the bundle's FP32 engines, or one made for the purpose: its name, its file and what runs it.
     fn reference(&self, assembly: &Assembly) -> Result<(String, PathBuf, Runtime)> {
-        let target = if runtime::available(Runtime::Ort).is_ok() { Target::OrtCpu } else { Target::Tract };
+        let target = if runtime::is_available(Runtime::Ort)? { Target::OrtCpu } else { Target::Tract };
         let runtime = Runtime::of(&target);
         let model = assembly.model;
         let whole = model.trained.is_none();
@@ -142,7 +141,7 @@ impl Judge {
         made: &Made,
         workload: &Workload,
         reference: &mut Reference,
-        assembly: &Assembly,
+        assembly: &mut Assembly,
     ) -> Result<Vec<GateEntry>> {
         let mut gates = Vec::new();
         // A plan needs its GPU, and a page its browser. Their ONNX file runs the same operations on the CPU, where ONNX
@@ -207,17 +206,13 @@ impl Judge {
         Ok(gates)
     }
 
-    /// What is entered of an engine that nothing here runs. Fails where bounds were asked for, or the build is strict.
-    fn unchecked(&self, made: &Made, reference: &str, why: Error, assembly: &Assembly) -> Result<Vec<GateEntry>> {
-        if self.strict {
+    /// What is entered of an engine that nothing here runs. Fails where the machine does, or the build is strict.
+    fn unchecked(&self, made: &Made, reference: &str, why: Error, assembly: &mut Assembly) -> Result<Vec<GateEntry>> {
+        if self.strict || why.kind() == Kind::MachineFailed {
             return Err(why);
         }
-        if made.spec.gate != Gate::default() {
-            let error = Error::runtime_missing(format!("its gate cannot be checked here: {}", why.message()));
-            return Err(why.hints().iter().fold(error, |error, hint| error.hint(hint.clone())));
-        }
         assembly.observer.warn(&format!("{} was NOT CHECKED: {}", made.entry.name, why.message()));
-        Ok(vec![GateEntry {
+        let entry = GateEntry {
             against: reference.to_owned(),
             on: self.texts_name.clone(),
             rows: 0,
@@ -228,7 +223,11 @@ impl Judge {
             exact_8_bits: None,
             checks: Vec::new(),
             accuracy: None,
-        }])
+        };
+        if made.spec.gate != Gate::default() {
+            assembly.unmade.push((made.entry.name.clone(), why));
+        }
+        Ok(vec![entry])
     }
 }
 
@@ -293,6 +292,21 @@ fn missed(made: &[Made]) -> Result<()> {
             ))
         }
     }
+}
+
+/// All gates that were asked for and cannot be made here, in one error.
+fn unmade(unmade: &[(String, Error)]) -> Result<()> {
+    let Some(((name, why), more)) = unmade.split_first() else { return Ok(()) };
+    let error = Error::runtime_missing(format!("{name}: its gate cannot be checked here: {}", why.message()));
+    let error = more.iter().fold(error, |error, (name, why)| error.at(format!("also {name}: {}", why.message())));
+    let mut hints: Vec<&String> = Vec::new();
+    for hint in unmade.iter().flat_map(|(_, why)| why.hints()) {
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    let error = hints.into_iter().fold(error, |error, hint| error.hint(hint.as_str()));
+    Err(error.hint("nothing was written; or leave the engine out, or build it without a gate"))
 }
 
 /// Fails where what a recipe says of answers cannot be with the model.

@@ -9,7 +9,6 @@ use super::calibrator::Seen;
 use super::formats::computes_in_half;
 use super::kept;
 use super::memo::{self, Memo, Step};
-use super::merge::write_json;
 use super::tensorrt::compile_once;
 use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
 use crate::adapter::{AdapterSource, Merged};
@@ -22,9 +21,11 @@ use crate::bundle::{
 use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
 use crate::ir::weight::Int8Range;
+use crate::eval::Gate;
 use crate::ir::{Graph, ValueId};
-use crate::output::Stage;
+use crate::output::{Stage, write_json};
 use crate::passes::{Half, Manager, Ran};
+use crate::presence;
 use crate::prune::{self, Sparsity};
 use crate::recipe::EngineSpec;
 use crate::runtime::{Classes, Runtime};
@@ -76,6 +77,8 @@ pub(super) struct Assembly<'a> {
     /// How fast its engines were.
     pub bench: Option<BenchEntry>,
     skipped: Vec<Skipped>,
+    /// Gates that were asked for and cannot be made here: of which engine, and why.
+    pub unmade: Vec<(String, Error)>,
     /// The name of the one model that is made, where the output is no bundle.
     model_file: Option<String>,
 }
@@ -105,6 +108,7 @@ impl<'a> Assembly<'a> {
             runtimes: Brought::default(),
             bench: None,
             skipped: Vec::new(),
+            unmade: Vec::new(),
             model_file,
         })
     }
@@ -117,7 +121,12 @@ impl<'a> Assembly<'a> {
         }
         match self.make(spec, &name, max_length) {
             Ok(made) => self.made.push(made),
-            Err(e) if e.kind() == Kind::RuntimeMissing && !self.request.strict => self.skip(name, &e)?,
+            Err(e) if e.kind() == Kind::RuntimeMissing && !self.request.strict => {
+                self.skip(name.clone(), &e)?;
+                if spec.gate != Gate::default() {
+                    self.unmade.push((name, e));
+                }
+            }
             Err(e) => return Err(e.at(format!("engine {name}"))),
         }
         Ok(())
@@ -140,7 +149,7 @@ impl<'a> Assembly<'a> {
             (self.write(spec, name, &onnx)?, false)
         } else {
             let step = Step { kind: "engine", name, into: onnx.parent().unwrap_or(Path::new("")) };
-            let make = || Ok((self.write(spec, name, &onnx)?, memo::model_files(&onnx)));
+            let make = || Ok((self.write(spec, name, &onnx)?, memo::model_files(&onnx)?));
             self.memo.made(step, || self.follows_from(spec, name), make)?
         };
         if let Some(seen) = written.seen.filter(|_| before) {
@@ -270,7 +279,7 @@ impl<'a> Assembly<'a> {
         let reason = reason.collect::<Vec<_>>().join("; ");
         let onnx = self.stage.path(&self.onnx_path(&engine));
         self.skipped.push(Skipped { engine, reason });
-        if onnx.exists() { remove(&onnx) } else { Ok(()) }
+        if presence::is_file(&onnx)? { remove(&onnx) } else { Ok(()) }
     }
 
     fn onnx_path(&self, engine: &str) -> String {
@@ -312,7 +321,7 @@ impl<'a> Assembly<'a> {
                 .collect::<Result<_>>()?,
             adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
             combined: self.request.source.combine.as_ref().map(ToString::to_string),
-            licences: licences(self.model),
+            licences: licences(self.model)?,
             calibration: self.calibrator.entry()?,
             pruning: cut.pruning,
             vocabulary: cut.vocabulary,
@@ -343,11 +352,11 @@ fn pooling(model: &Model) -> Option<PoolingEntry> {
 }
 
 /// The licences of what a model was made of.
-fn licences(model: &Model) -> Vec<LicenceEntry> {
+fn licences(model: &Model) -> Result<Vec<LicenceEntry>> {
     let adapters = model.merged.iter().map(|(source, _)| source.dir.as_path());
     let entry = |dir: &Path| {
-        let stated = licence::of(dir);
-        LicenceEntry { of: json::file_name(dir), licence: stated.name, from: stated.from.map(str::to_owned) }
+        let stated = licence::of(dir)?;
+        Ok(LicenceEntry { of: json::file_name(dir), licence: stated.name, from: stated.from.map(str::to_owned) })
     };
     std::iter::once(model.checkpoint.dir.as_path()).chain(adapters).map(entry).collect()
 }
@@ -379,11 +388,9 @@ fn zeros(onnx: &Path, pattern: Sparsity) -> Result<ZerosEntry> {
 
 /// Removes an ONNX file of the stage that is not part of the bundle, and the weights beside it.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    let beside = path.with_extension("onnx_data");
-    for path in [Some(path), beside.is_file().then_some(beside.as_path())].into_iter().flatten() {
-        std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e))?;
-    }
-    Ok(())
+    memo::model_files(path)?
+        .iter()
+        .try_for_each(|path| std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e)))
 }
 
 fn ports(graph: &Graph, ids: &[ValueId]) -> Vec<String> {
