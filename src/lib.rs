@@ -17,7 +17,7 @@
 //! [`textfile`] reads files that people write.
 //! [`vocabulary`] cuts a tokenizer down to what a corpus uses, [`output`] puts files in place safely, [`cache`] keeps what was
 //! made by its content, [`observer`] hears of progress, [`child`] runs parts in processes of their own, [`places`] are folders that the
-//! environment names.
+//! environment names, [`presence`] tells what is missing from what cannot be looked at, [`random`] numbers follow from a seed.
 #![warn(missing_docs)]
 
 #[cfg(target_endian = "big")]
@@ -46,7 +46,9 @@ pub mod passes;
 pub mod pipeline;
 pub mod places;
 pub mod precision;
+pub mod presence;
 pub mod prune;
+pub mod random;
 pub mod recipe;
 pub mod runtime;
 pub mod settings;

@@ -8,7 +8,10 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
+use crate::presence;
 
 /// Stages that a signal has to remove.
 static LIVE: Mutex<Vec<Made>> = Mutex::new(Vec::new());
@@ -46,7 +49,7 @@ impl Stage {
     /// Fails, before any work is done, where the place cannot be written, where another run is writing the same
     /// output, or where something stands there that is not ours to replace: what `replaceable` does not recognize, or
     /// a link.
-    pub fn new(output: &Path, replaceable: impl Fn(&Path) -> bool) -> Result<Stage> {
+    pub fn new(output: &Path, replaceable: impl Fn(&Path) -> Result<bool>) -> Result<Stage> {
         let name = output
             .file_name()
             .ok_or_else(|| Error::bad_input(format!("{} is no name for an output", output.display())))?;
@@ -57,13 +60,13 @@ impl Stage {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        if let Ok(found) = fs::symlink_metadata(output) {
+        if let Some(found) = there(output)? {
             if found.is_symlink() {
                 return Err(
                     Error::bad_input(format!("the output {} is a link", output.display())).hint("remove it first")
                 );
             }
-            if !replaceable(output) {
+            if !replaceable(output)? {
                 let what = if found.is_dir() { "folder" } else { "file" };
                 return Err(Error::bad_input(format!(
                     "the output {} is a {what} that kilnc did not make",
@@ -75,7 +78,8 @@ impl Stage {
         let mut stage_name = std::ffi::OsString::from(".");
         stage_name.push(name);
         stage_name.push(".kilnc-stage");
-        let missing = parent.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
+        let missing =
+            parent.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && matches!(dir.try_exists(), Ok(false)));
         let made = Made { dir: parent.join(stage_name), parents: missing.map(Path::to_owned).collect() };
         let lock = fs::create_dir_all(&parent)
             .map_err(|e| Error::io("creating", &parent, &e))
@@ -149,6 +153,12 @@ impl Drop for Stage {
             self.release();
         }
     }
+}
+
+/// Writes JSON as people read it.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::bug(format!("{}: {e}", path.display())))?;
+    fs::write(path, text + "\n").map_err(|e| Error::io("writing", path, &e))
 }
 
 /// Fails where putting `output` in place would cost an input, or where it would be put into a folder of the inputs.
@@ -280,7 +290,7 @@ fn sweep(dir: &Path) -> Result<()> {
 fn exchange(new: &Path, old: &Path) -> Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     let failed = |e: std::io::Error| Error::io("writing", old, &e);
-    if fs::symlink_metadata(old).is_err() {
+    if there(old)?.is_none() {
         fs::rename(new, old).map_err(failed)?;
     } else {
         match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
@@ -296,13 +306,23 @@ fn exchange(new: &Path, old: &Path) -> Result<()> {
     replace_in_two_steps(new, old).map_err(|e| Error::io("writing", old, &e))
 }
 
+/// What stands at a place, links not followed; none where nothing does.
+fn there(path: &Path) -> Result<Option<fs::Metadata>> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if presence::is_missing(&e) => Ok(None),
+        Err(e) => Err(Error::io("looking at", path, &e)),
+    }
+}
+
 /// For file systems that cannot exchange two names in one step.
 fn replace_in_two_steps(new: &Path, old: &Path) -> std::io::Result<()> {
     let mut aside = new.as_os_str().to_owned();
     aside.push(".old");
     let aside = PathBuf::from(aside);
-    if old.exists() {
-        fs::rename(old, &aside)?;
+    match fs::rename(old, &aside) {
+        Err(e) if !presence::is_missing(&e) => return Err(e),
+        _ => {}
     }
     fs::rename(new, old).inspect_err(|_| {
         let _ = fs::rename(&aside, old);
@@ -335,8 +355,8 @@ fn sync_dir(dir: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn ours(dir: &Path) -> bool {
-        dir.join("mark").exists()
+    fn ours(dir: &Path) -> Result<bool> {
+        presence::is_file(&dir.join("mark"))
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -480,7 +500,7 @@ mod tests {
     #[test]
     fn files_are_put_beside_each_other() {
         let place = tempfile::tempdir().unwrap();
-        let stage = Stage::new(&place.path().join("m.onnx"), |_| false).unwrap();
+        let stage = Stage::new(&place.path().join("m.onnx"), |_| Ok(false)).unwrap();
         fs::write(stage.path("m.onnx"), "m").unwrap();
         fs::write(stage.path("m.onnx_data"), "d").unwrap();
         stage.commit_files(&["m.onnx_data", "m.onnx"]).unwrap();

@@ -52,6 +52,7 @@ mod tensors;
 mod tokenizers;
 mod tune;
 mod unmerged;
+mod unreadable;
 mod values;
 mod vocabulary;
 

@@ -12,6 +12,7 @@ use super::{AdapterSource, Kind, kind};
 use crate::checkpoint::{StateDict, common_prefix, json, read_weights};
 use crate::error::{Error, Result, printable};
 use crate::ir::Weight;
+use crate::presence;
 
 /// What PEFT puts before the names of the model it wraps.
 const WRAPPER: &str = "base_model.model.";
@@ -102,7 +103,7 @@ impl Adapter {
     pub fn open(source: &AdapterSource) -> Result<Adapter> {
         let dir = &source.dir;
         let config_path = dir.join("adapter_config.json");
-        if !config_path.is_file() {
+        if !presence::has_file(&config_path)? {
             return Err(Error::bad_input(format!("{} holds no adapter_config.json", dir.display()))
                 .hint("--adapter takes the folder that PEFT's save_pretrained or AdapterHub's save_adapter wrote"));
         }
@@ -114,16 +115,14 @@ impl Adapter {
         let targets = Targets::read(&config)?;
         let path = weights_file(dir)?;
         let file = json::file_name(&path);
+        let tokenizer = presence::first_file([dir.join("tokenizer.json")])?;
         let mut adapter = Adapter {
             kind,
             scale: source.scale,
             config,
             common,
             targets,
-            files: [config_path, path.clone(), dir.join("tokenizer.json")]
-                .into_iter()
-                .filter(|path| path.is_file())
-                .collect(),
+            files: [config_path, path.clone()].into_iter().chain(tokenizer).collect(),
             file: file.clone(),
             modules: BTreeMap::new(),
             shared: BTreeMap::new(),
@@ -263,7 +262,7 @@ pub(super) fn refuse(options: &[(&str, bool)]) -> Result<()> {
 /// The file with an adapter's tensors; safetensors before pickles, as PEFT does.
 pub(super) fn weights_file(dir: &Path) -> Result<PathBuf> {
     let files = ["adapter_model.safetensors", "adapter_model.bin"].map(|name| dir.join(name));
-    files.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+    presence::first_file(files)?.ok_or_else(|| {
         Error::bad_input("neither adapter_model.safetensors nor adapter_model.bin is there")
             .at(dir.display().to_string())
     })

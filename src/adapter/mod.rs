@@ -23,7 +23,8 @@ mod work;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::StateDict;
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
+use crate::presence;
 
 pub use combine::Combine;
 use file::Adapter;
@@ -258,20 +259,17 @@ fn kind(peft_type: &str) -> Result<&'static Kind> {
     }
     let unknown = format!("unknown adapter type `{}`; known: {}", printable(peft_type), known.join(", "));
     let error = Error::bad_input(unknown).at(place);
-    Err(match nearest(&peft_type.to_uppercase(), known.into_iter().chain(OTHER_KINDS.iter().copied())) {
-        Some(near) => error.hint(format!("did you mean {near}?")),
-        None => error,
-    })
+    Err(error.hint_nearest(&peft_type.to_uppercase(), known.into_iter().chain(OTHER_KINDS.iter().copied())))
 }
 
-/// Whether the folder looks like an adapter.
-pub fn is_adapter(dir: &Path) -> bool {
-    dir.join("adapter_config.json").is_file() || hub::is_hub(dir)
+/// Whether the folder looks like an adapter. Fails where it cannot be looked at.
+pub fn is_adapter(dir: &Path) -> Result<bool> {
+    Ok(presence::has_file(&dir.join("adapter_config.json"))? || hub::is_hub(dir)?)
 }
 
 /// The file that holds the tensors of an adapter's folder.
 pub fn weights_file(dir: &Path) -> Result<PathBuf> {
-    if hub::is_hub(dir) { hub::weights_file(dir) } else { file::weights_file(dir) }
+    if hub::is_hub(dir)? { hub::weights_file(dir) } else { file::weights_file(dir) }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub use super::stream::Progress;
 use super::stream::{Piece, write_pieces};
 use crate::error::{Error, Result};
 use crate::ir::Weight;
+use crate::output::write_json;
 
 /// The file, where one is enough.
 pub const WHOLE: &str = "model.safetensors";
@@ -97,8 +98,7 @@ fn write_index(shards: &[Shard], names: &[String], bytes: u64, path: &Path) -> R
     }
     let numbers: usize = shards.iter().flatten().map(|(_, weight)| weight.shape().iter().product::<usize>()).sum();
     let index = json!({"metadata": {"total_parameters": numbers, "total_size": bytes}, "weight_map": places});
-    let text = serde_json::to_string_pretty(&index).map_err(|e| Error::bug(format!("an index: {e}")))?;
-    std::fs::write(path, text + "\n").map_err(|e| Error::io("writing", path, &e))
+    write_json(path, &index)
 }
 
 fn encoded(value: &Value) -> Result<String> {

@@ -11,6 +11,7 @@ use super::files::no_plain_file;
 use super::{FileEntry, inside};
 use crate::digest::Digester;
 use crate::error::{Error, Result, is_machine_fault, printable};
+use crate::presence;
 
 /// What is read of a file at once, in bytes.
 const PIECE: usize = 1 << 18;
@@ -100,7 +101,11 @@ impl Folder {
     /// Whether another folder has its name by now.
     pub fn was_replaced(&self) -> bool {
         let Some(held) = self.held.as_ref().and_then(|held| held.metadata().ok()) else { return false };
-        fs::metadata(&self.dir).map_or(true, |now| !is_same(&held, &now))
+        match fs::metadata(&self.dir) {
+            Ok(now) => !is_same(&held, &now),
+            // What cannot be looked at may still be what is held.
+            Err(e) => presence::is_missing(&e),
+        }
     }
 
     /// The same error with the folder's own name.

@@ -21,6 +21,7 @@ use rayon::prelude::*;
 
 use crate::checkpoint::{check_searchable, json};
 use crate::error::{Error, Result, is_machine_fault, printable};
+use crate::presence;
 use crate::runtime::{Classes, TextEncoder};
 
 use files::tree;
@@ -59,9 +60,9 @@ pub struct Bundle {
     folder: Arc<Folder>,
 }
 
-/// Whether a folder looks like a bundle.
-pub fn is_bundle(dir: &Path) -> bool {
-    dir.join(MANIFEST).is_file()
+/// Whether a folder looks like a bundle. Fails where it cannot be looked at.
+pub fn is_bundle(dir: &Path) -> Result<bool> {
+    presence::is_file(&dir.join(MANIFEST))
 }
 
 /// How often a bundle is opened again that was replaced while it was read.
@@ -240,9 +241,14 @@ impl Bundle {
             .hint(DAMAGED)
     }
 
-    /// The signature in the folder, where there is one.
-    pub fn signature(&self) -> Option<PathBuf> {
-        Some(self.folder.root().join(signing::SIGNATURE)).filter(|path| path.symlink_metadata().is_ok())
+    /// The signature in the folder, where there is one. Fails where it cannot be looked at.
+    pub fn signature(&self) -> Result<Option<PathBuf>> {
+        let path = self.folder.root().join(signing::SIGNATURE);
+        match path.symlink_metadata() {
+            Ok(_) => Ok(Some(path)),
+            Err(e) if presence::is_missing(&e) => Ok(None),
+            Err(e) => Err(self.named_error(Error::io("reading", &path, &e))),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AdapterEntry, tree};
 use crate::checkpoint::json;
+use crate::error::{Kind, Result};
 
 /// The name of the file.
 pub const PROVENANCE: &str = "kilnc.json";
@@ -35,10 +36,13 @@ pub struct Provenance {
     pub files: Vec<String>,
 }
 
-/// Whether a folder is a merged checkpoint that kilnc wrote, and holds nothing else.
-pub fn is_merged(dir: &Path) -> bool {
-    let Ok(provenance) = json::read::<Provenance>(&dir.join(PROVENANCE)) else { return false };
-    let Ok(files) = tree(dir) else { return false };
-    provenance.schema == PROVENANCE_SCHEMA
-        && files.iter().all(|file| file == PROVENANCE || provenance.files.contains(file))
+/// Whether a folder is a merged checkpoint that kilnc wrote, and holds nothing else. Fails where it cannot be looked at.
+pub fn is_merged(dir: &Path) -> Result<bool> {
+    let read = json::read::<Provenance>(&dir.join(PROVENANCE)).and_then(|provenance| Ok((provenance, tree(dir)?)));
+    match read {
+        Err(e) if e.kind() == Kind::MachineFailed => Err(e),
+        Err(_) => Ok(false),
+        Ok((provenance, files)) => Ok(provenance.schema == PROVENANCE_SCHEMA
+            && files.iter().all(|file| file == PROVENANCE || provenance.files.contains(file))),
+    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::Key;
 use crate::digest::{self, Digester};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, is_machine_fault, printable};
 
 /// The file that describes an entry.
 pub(super) const ENTRY: &str = "entry.json";
@@ -59,10 +59,19 @@ struct FileOf {
     sha256: String,
 }
 
-/// Why an entry was not taken: something is wrong with it, or with the place that its files are copied to.
+/// Why an entry was not taken: something is wrong with it, with the place that its files are copied to, or with the
+/// machine, which does not let it be read now.
 pub(super) enum Lost {
     There(String),
     Here(Error),
+    Unread(String),
+}
+
+impl Lost {
+    fn reading(name: &str, error: &std::io::Error) -> Lost {
+        let why = format!("{}: {error}", printable(name));
+        if is_machine_fault(error) { Lost::Unread(why) } else { Lost::There(why) }
+    }
 }
 
 impl Entry {
@@ -90,8 +99,7 @@ impl Entry {
     }
 
     pub fn read(path: &Path, key: &Key) -> Result<Entry, Lost> {
-        let entry: Entry = serde_json::from_slice(&read(path).map_err(Lost::There)?)
-            .map_err(|e| Lost::There(format!("{ENTRY}: {e}")))?;
+        let entry: Entry = serde_json::from_slice(&read(path)?).map_err(|e| Lost::There(format!("{ENTRY}: {e}")))?;
         match entry.schema == SCHEMA && entry.key == key.digest {
             true => Ok(entry),
             false => Err(Lost::There(format!("{ENTRY} is of another entry"))),
@@ -100,7 +108,7 @@ impl Entry {
 
     /// The value's bytes.
     pub fn value(&self, dir: &Path) -> Result<Vec<u8>, Lost> {
-        let bytes = read(&dir.join(VALUE)).map_err(Lost::There)?;
+        let bytes = read(&dir.join(VALUE))?;
         let listed = self.files.iter().find(|file| file.name == VALUE);
         match listed.is_some_and(|file| file.sha256 == digest::of(&bytes)) {
             true => Ok(bytes),
@@ -128,7 +136,7 @@ impl Entry {
 
 impl FileOf {
     fn copy(&self, from: &Path, to: &Path) -> Result<(), Lost> {
-        let there = |e: std::io::Error| Lost::There(format!("{}: {e}", printable(&self.name)));
+        let there = |e: std::io::Error| Lost::reading(&self.name, &e);
         let here = |e: std::io::Error| Lost::Here(Error::io("writing", to, &e));
         let mut source = File::open(from).map_err(there)?;
         let mut copy = File::create(to).map_err(here)?;
@@ -159,26 +167,32 @@ fn plain(name: &str) -> Result<&str, Lost> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+fn read(path: &Path) -> Result<Vec<u8>, Lost> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let failed = |e: std::io::Error| format!("{name}: {e}");
+    let failed = |e: std::io::Error| Lost::reading(&name, &e);
     let mut bytes = Vec::new();
     File::open(path).map_err(failed)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LONGEST { Err(format!("{name} is too long")) } else { Ok(bytes) }
+    if bytes.len() as u64 > LONGEST { Err(Lost::There(format!("{name} is too long"))) } else { Ok(bytes) }
 }
 
-/// The entry in a folder, for people; none where it cannot be read.
-pub(super) fn kept(dir: &Path) -> Option<Kept> {
+/// The entry in a folder, for people; none where there is none. Fails where the machine does not let it be read: it is
+/// not damaged then.
+pub(super) fn kept(dir: &Path) -> Result<Option<Kept>> {
     let path = dir.join(ENTRY);
-    let key = dir.file_name()?.to_str()?.to_owned();
+    let Some(key) = dir.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { return Ok(None) };
     let modified = fs::metadata(&path).and_then(|found| found.modified()).ok();
     let used = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default().as_secs();
-    let entry = read(&path).ok().and_then(|text| serde_json::from_slice::<Entry>(&text).ok());
+    let entry = match read(&path) {
+        Err(Lost::Unread(why)) => return Err(Error::machine_failed(why).at(dir.display().to_string())),
+        text => text.ok().and_then(|text| serde_json::from_slice::<Entry>(&text).ok()),
+    };
     // One that is damaged takes room, too, and goes first.
     let Some(entry) = entry else {
-        let bytes = fs::read_dir(dir).ok()?.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum();
-        return Some(Kept { key, kind: "damaged".to_owned(), name: String::new(), bytes, used: 0 });
+        // Another program may remove it meanwhile.
+        let Ok(files) = fs::read_dir(dir) else { return Ok(None) };
+        let bytes = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum();
+        return Ok(Some(Kept { key, kind: "damaged".to_owned(), name: String::new(), bytes, used: 0 }));
     };
     let bytes = entry.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.bytes));
-    Some(Kept { key, kind: entry.kind, name: entry.name, bytes, used })
+    Ok(Some(Kept { key, kind: entry.kind, name: entry.name, bytes, used }))
 }

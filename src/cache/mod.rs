@@ -52,6 +52,8 @@ pub enum Fetched<V> {
     Miss,
     /// There was one, which is not as it was written: for this reason. It has been set aside.
     Damaged(String),
+    /// There may be one; the machine does not let it be read, for this reason.
+    Unread(String),
 }
 
 /// What may stay.
@@ -124,6 +126,7 @@ impl Cache {
                 return Ok(Fetched::Hit(value));
             }
             Err(Lost::Here(error)) => return Err(error),
+            Err(Lost::Unread(why)) => return Ok(Fetched::Unread(why)),
             Err(Lost::There(_)) if !dir.is_dir() => return Ok(Fetched::Miss),
             Err(Lost::There(why)) => why,
         };
@@ -162,14 +165,17 @@ impl Cache {
         }
     }
 
-    /// All entries, those first that were used last. What cannot be read is passed over.
+    /// All entries, those first that were used last. Fails where the machine does not let them be read.
     pub fn list(&self) -> Result<Vec<Kept>> {
         let dir = self.entries();
         let found = match fs::read_dir(&dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             found => found.map_err(|e| Error::io("reading", &dir, &e))?,
         };
-        let mut kept: Vec<Kept> = found.filter_map(|entry| entry::kept(&entry.ok()?.path())).collect();
+        let mut kept = Vec::new();
+        for entry in found {
+            kept.extend(entry::kept(&entry.map_err(|e| Error::io("reading", &dir, &e))?.path())?);
+        }
         kept.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.key.cmp(&b.key)));
         Ok(kept)
     }

@@ -155,7 +155,7 @@ fn of_two_builds_that_make_the_same_at_once_one_wins() {
                     match cache.fetch::<String>(&key, &out).unwrap() {
                         Fetched::Hit(value) => assert_eq!(value, texts),
                         Fetched::Miss => {}
-                        Fetched::Damaged(why) => panic!("{why}"),
+                        Fetched::Damaged(why) | Fetched::Unread(why) => panic!("{why}"),
                     }
                     if i == 0 {
                         cache.prune(Limits { bytes: Some(0), age: None }).unwrap();

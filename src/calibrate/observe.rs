@@ -9,6 +9,7 @@ use super::{Activations, Calibration, Extremes, Histogram};
 use crate::back::{self, onnx};
 use crate::error::{Error, Result, printable};
 use crate::ir::{Graph, Op, ValueId};
+use crate::presence;
 use crate::runtime::{self, Elements, Named, Options, Runtime, Tensor};
 use crate::target::Target;
 use crate::verify::{Verified, verify};
@@ -69,8 +70,9 @@ pub fn look(plan: &Plan, taps: &[ValueId], mut each: impl FnMut(usize, &[&Tensor
     let seen = watch(plan, runtime, &file, taps, &mut each);
     std::fs::remove_file(&file).map_err(|e| Error::io("removing", &file, &e))?;
     let data = plan.scratch.join("calibration.onnx_data");
-    if data.exists() {
-        std::fs::remove_file(&data).map_err(|e| Error::io("removing", &data, &e))?;
+    match std::fs::remove_file(&data) {
+        Err(e) if !presence::is_missing(&e) => return Err(Error::io("removing", &data, &e)),
+        _ => {}
     }
     seen
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::json;
 use crate::error::{Error, Result, printable};
+use crate::presence;
 
 /// The configuration of an adapter; PEFT's and AdapterHub's are called alike.
 const ADAPTER: &str = "adapter_config.json";
@@ -26,13 +27,17 @@ struct Adapter {
 
 /// Fails where a folder holds an adapter and no model: there is a flag for it.
 pub(super) fn refuse_adapter(dir: &Path, encoder: &Path) -> Result<()> {
-    let is_model = encoder.join("config.json").is_file() && WEIGHTS.iter().any(|name| encoder.join(name).is_file());
-    let config = dir.join(ADAPTER);
-    let is_head = || dir.join("head_config.json").is_file();
-    if is_model || !(config.is_file() || is_head()) {
+    let is_model =
+        presence::has_file(&encoder.join("config.json"))? && !presence::files_of(encoder, &WEIGHTS)?.is_empty();
+    let found = presence::files_of(dir, &[ADAPTER, "head_config.json"])?;
+    if is_model || found.is_empty() {
         return Ok(());
     }
-    let adapter: Adapter = if config.is_file() { json::read(&config).unwrap_or_default() } else { Adapter::default() };
+    // What it says of its base is for the hint alone.
+    let adapter: Adapter = match found.contains(&ADAPTER) {
+        true => json::parse(&json::read_text(&dir.join(ADAPTER))?, ADAPTER).unwrap_or_default(),
+        false => Adapter::default(),
+    };
     let base = adapter.base_model_name_or_path.or(adapter.model_name).filter(|name| !name.is_empty());
     let of = base.map(|name| format!(" `{}`,", printable(&name))).unwrap_or_default();
     Err(Error::bad_input(format!("{} holds an adapter and no model", dir.display())).hint(format!(

@@ -9,6 +9,8 @@ use saphyr_parser::{Event, Parser};
 use serde::Deserialize;
 
 use super::json;
+use crate::error::{Error, Result};
+use crate::presence;
 
 /// How much of README.md is read, in bytes; the front matter of the Hub's is shorter.
 const READ: u64 = 1 << 16;
@@ -25,31 +27,44 @@ pub struct Licence {
     pub from: Option<&'static str>,
 }
 
-/// What a folder says of its licence. A README that is not understood says nothing: it is no part of the model.
-pub fn of(dir: &Path) -> Licence {
+/// What a folder says of its licence. A README that is not understood says nothing: it is no part of the model. Fails where
+/// a file that may say it cannot be read.
+pub fn of(dir: &Path) -> Result<Licence> {
     #[derive(Deserialize)]
     struct Config {
         #[serde(default)]
         license: Option<String>,
     }
-    if let Some(name) = front_matter(&dir.join("README.md")).and_then(|text| stated(&text)) {
-        return Licence { name: Some(name), from: Some("README.md") };
+    if let Some(name) = front_matter(&dir.join("README.md"))?.and_then(|text| stated(&text)) {
+        return Ok(Licence { name: Some(name), from: Some("README.md") });
     }
-    let config = json::read::<Config>(&dir.join("config.json")).ok();
-    if let Some(name) = config.and_then(|config| config.license) {
-        return Licence { name: Some(name), from: Some("config.json") };
+    let config = dir.join("config.json");
+    if presence::is_file(&config)?
+        && let Ok(Config { license: Some(name) }) = json::parse(&json::read_text(&config)?, "config.json")
+    {
+        return Ok(Licence { name: Some(name), from: Some("config.json") });
     }
-    Licence { name: None, from: TEXTS.into_iter().find(|name| dir.join(name).is_file()) }
+    for name in TEXTS {
+        if presence::is_file(&dir.join(name))? {
+            return Ok(Licence { name: None, from: Some(name) });
+        }
+    }
+    Ok(Licence::default())
 }
 
 /// What stands between the first line of a file and the next, where both are `---`.
-fn front_matter(path: &Path) -> Option<String> {
-    if !path.is_file() {
-        return None;
+fn front_matter(path: &Path) -> Result<Option<String>> {
+    if !presence::is_file(path)? {
+        return Ok(None);
     }
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(READ).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
+    let read = File::open(path).and_then(|file| file.take(READ).read_to_end(&mut bytes));
+    read.map_err(|e| Error::io("reading", path, &e))?;
+    Ok(between_marks(&String::from_utf8_lossy(&bytes)))
+}
+
+/// What stands between the first line of a text and the next, where both are `---`.
+fn between_marks(text: &str) -> Option<String> {
     let mut lines = text.lines();
     if lines.next()?.trim_end() != "---" {
         return None;
@@ -131,15 +146,15 @@ mod tests {
     fn the_readme_goes_first_and_a_text_alone_has_no_name() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        assert_eq!(of(dir.path()), Licence::default());
+        assert_eq!(of(dir.path()).unwrap(), Licence::default());
         write("LICENSE", "Permission is hereby granted");
-        assert_eq!(of(dir.path()), Licence { name: None, from: Some("LICENSE") });
+        assert_eq!(of(dir.path()).unwrap(), Licence { name: None, from: Some("LICENSE") });
         write("config.json", "{\"license\": \"mit\"}");
-        assert_eq!(of(dir.path()), Licence { name: Some("mit".to_owned()), from: Some("config.json") });
+        assert_eq!(of(dir.path()).unwrap(), Licence { name: Some("mit".to_owned()), from: Some("config.json") });
         write("README.md", "# A model\n---\nlicense: gpl-3.0\n---\n");
-        assert_eq!(of(dir.path()).name.as_deref(), Some("mit"));
+        assert_eq!(of(dir.path()).unwrap().name.as_deref(), Some("mit"));
         write("README.md", "---\r\nlicense: apache-2.0\r\n---\r\n# A model\n");
-        assert_eq!(of(dir.path()), Licence { name: Some("apache-2.0".to_owned()), from: Some("README.md") });
+        assert_eq!(of(dir.path()).unwrap(), Licence { name: Some("apache-2.0".to_owned()), from: Some("README.md") });
     }
 
     #[test]
@@ -147,9 +162,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("---\nx: {}\nlicense: mit\n---\n", "y".repeat(READ as usize));
         std::fs::write(dir.path().join("README.md"), text).unwrap();
-        assert_eq!(of(dir.path()), Licence::default());
+        assert_eq!(of(dir.path()).unwrap(), Licence::default());
         let nested = format!("---\n{}\n---\n", "[".repeat(60_000));
         std::fs::write(dir.path().join("README.md"), nested).unwrap();
-        assert_eq!(of(dir.path()), Licence::default());
+        assert_eq!(of(dir.path()).unwrap(), Licence::default());
     }
 }

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
+use crate::presence;
 
 pub use file::check_searchable;
 use labels::Names;
@@ -136,7 +137,7 @@ impl Checkpoint {
     /// shards.
     pub fn open(dir: &Path) -> Result<Checkpoint> {
         check_searchable(dir)?;
-        if !dir.is_dir() {
+        if !presence::is_dir(dir)? {
             return Err(Error::bad_input(format!("{} is not a folder", dir.display()))
                 .hint("give the folder that holds config.json and model.safetensors"));
         }
@@ -199,7 +200,7 @@ impl Checkpoint {
 fn read_state(dir: &Path) -> Result<(StateDict, Vec<PathBuf>)> {
     for stem in ["model.safetensors", "pytorch_model.bin"] {
         let one = dir.join(stem);
-        if one.is_file() {
+        if presence::has_file(&one)? {
             let file: Arc<str> = stem.into();
             let mut state = StateDict::default();
             for (name, weight) in read_weights(&one)? {
@@ -208,7 +209,7 @@ fn read_state(dir: &Path) -> Result<(StateDict, Vec<PathBuf>)> {
             return Ok((state, vec![one]));
         }
         let index = dir.join(format!("{stem}.index.json"));
-        if index.is_file() {
+        if presence::has_file(&index)? {
             return shards::read(&index);
         }
     }

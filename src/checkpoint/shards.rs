@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::json;
 use super::{StateDict, Tensor, read_weights};
 use crate::error::{Error, Result, printable};
+use crate::presence;
 
 #[derive(Deserialize)]
 struct Index {
@@ -37,7 +38,7 @@ pub(super) fn read(index_path: &Path) -> Result<(StateDict, Vec<PathBuf>)> {
     let shards: BTreeSet<&String> = weight_map.values().collect();
     for shard in shards {
         let path = dir.join(shard);
-        if !path.is_file() {
+        if !presence::has_file(&path).map_err(|e| e.at(format!("{index_name}: weight_map")))? {
             return Err(Error::bad_input(format!("the shard {} is missing", printable(shard)))
                 .at(format!("{index_name}: weight_map"))
                 .hint("the download is not complete"));

@@ -13,6 +13,7 @@ use crate::error::{Error, Result, printable};
 use crate::interrupt;
 use crate::output::Stage;
 use crate::pipeline::Observer;
+use crate::presence;
 use crate::runtime::{Device, Options};
 
 #[derive(Args)]
@@ -94,7 +95,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
     let baseline = args.baseline.as_deref().map(kept).transpose()?;
     let pages = [&args.markdown, &args.html].into_iter().flatten();
-    let stages = pages.map(|path| Ok((path, Stage::new(path, Path::is_file)?))).collect::<Result<Vec<_>>>()?;
+    let stages = pages.map(|path| Ok((path, Stage::new(path, presence::is_file)?))).collect::<Result<Vec<_>>>()?;
     args.device.check()?;
     let engines = Engines::of(&args.engines, &args.onnx_adapter, args.device, &args.vouch, screen)?;
     let report = measured(&args, &engines, screen)?;

@@ -11,6 +11,7 @@ use super::screen::shown;
 use super::units::{size, time};
 use crate::cache::{self, Cache, Kept, Limits, Pruned};
 use crate::error::{Error, Result, printable};
+use crate::presence;
 
 /// Whether a build keeps what it makes.
 #[derive(Args, Clone, Copy, Debug)]
@@ -79,13 +80,13 @@ pub fn run(args: CacheCommand, screen: &Screen) -> Result<()> {
     })?;
     match args.what {
         None | Some(What::Show) => {
-            let entries = if folder.is_dir() { Cache::open(&folder)?.list()? } else { Vec::new() };
+            let entries = if presence::is_dir(&folder)? { Cache::open(&folder)?.list()? } else { Vec::new() };
             let bytes = entries.iter().map(|kept| kept.bytes).sum();
             screen.result(&Shown { folder, bytes, entries }, table)
         }
         Some(What::Prune(args)) => {
             let bytes = if args.all { Some(0) } else { args.max_size };
-            let pruned = match folder.is_dir() {
+            let pruned = match presence::is_dir(&folder)? {
                 true => Cache::open(&folder)?.prune(Limits { bytes, age: args.unused })?,
                 false => Pruned::default(),
             };

@@ -15,6 +15,7 @@ use crate::output::Stage;
 use crate::passes::{self, Half, Manager};
 use crate::pipeline::{self, Calibrator, Fitting, Given, Keepsake, Model, Observer, Scheme, Unmerged};
 use crate::precision::Precision;
+use crate::presence;
 use crate::recipe::Recipe;
 use crate::runtime::Classes;
 use crate::target::Target;
@@ -73,7 +74,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
         return Err(Error::bad_input(format!("the output {} does not end in .onnx", args.output.display())));
     }
     args.dump_after.as_deref().map(passes::known).transpose()?;
-    let stage = Stage::new(&args.output, Path::is_file)?;
+    let stage = Stage::new(&args.output, presence::is_file)?;
     let spec = args.calibration.over(Spec::default(), args.source.seed);
     let source = args.source.source_beside(None, &spec)?;
     let keepsake = Keepsake::claim(&spec)?;

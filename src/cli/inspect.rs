@@ -14,6 +14,7 @@ use crate::checkpoint::{Checkpoint, check_searchable, read_weights};
 use crate::error::{Error, Result, printable, printable_sentence};
 use crate::passes::Half;
 use crate::pipeline;
+use crate::presence;
 use crate::runtime::Reading;
 
 #[derive(Args)]
@@ -51,22 +52,22 @@ pub fn run(args: InspectArgs, screen: &Screen) -> Result<()> {
     let path = &args.path;
     check_searchable(path)?;
     bundle::archive::refuse(path)?;
-    if bundle::is_bundle(path) {
+    if bundle::is_bundle(path)? {
         let bundle = Bundle::read(path)?;
         return screen.result(&bundle.manifest, describe_bundle);
     }
     if let Some(compiled) = pipeline::read_plans(path)? {
         return screen.result(&compiled, compile::describe);
     }
-    let report = if hub::is_hub(path) {
+    let report = if hub::is_hub(path)? {
         weights("adapter of AdapterHub", &hub::weights_file(path)?)?
-    } else if adapter::is_adapter(path) {
+    } else if adapter::is_adapter(path)? {
         weights("adapter", &path.join("adapter_model.safetensors"))?
     } else if path.extension().is_some_and(|extension| extension == "safetensors") {
         weights("safetensors file", path)?
     } else if path.extension().is_some_and(|extension| extension == calibrate::EXTENSION) {
         weights("calibration", path)?
-    } else if path.join("config.json").is_file() {
+    } else if presence::has_file(&path.join("config.json"))? {
         checkpoint(&Checkpoint::open(path)?)
     } else {
         return Err(Error::bad_input(format!("{} is nothing that kilnc knows", path.display()))

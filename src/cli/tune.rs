@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::output::{self, Stage};
 use crate::pipeline::{self, Judge, Keepsake, Observer};
 use crate::precision::Precision;
+use crate::presence;
 use crate::recipe::Recipe;
 use crate::runtime::{self, Runtime};
 use crate::target::Target;
@@ -88,7 +89,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         ..Recipe::default()
     };
     output::check_apart(&args.output, source.inputs().chain(recipe.inputs()))?;
-    let stage = Stage::new(&args.output, |dir| dir.join(JSON).is_file())?;
+    let stage = Stage::new(&args.output, |dir| presence::is_file(&dir.join(JSON)))?;
     if args.calibration.reduce_range.is_some() && !args.target.iter().any(|on| on.saturates(Precision::Int8)) {
         return Err(pipeline::nothing_saturates());
     }
@@ -125,9 +126,8 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
 const JSON: &str = "tune.json";
 
 fn write(stage: &Stage, tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_length: usize) -> Result<()> {
-    let json = serde_json::to_string_pretty(tuned).map_err(|e| Error::bug(format!("the report: {e}")))? + "\n";
+    output::write_json(&stage.path(JSON), tuned)?;
     let files = [
-        (JSON, json),
         ("tune.md", tune::markdown(tuned)),
         ("tune.svg", tune::plot(tuned)),
         ("recipe.toml", recipe(tuned, args, calibration, max_length)?),

@@ -63,7 +63,7 @@ pub fn run(args: VerifyArgs, screen: &Screen) -> Result<()> {
             signed_by(&bundle, key, args.signature, &found)?;
             Signed::Yes
         }
-        None if bundle.signature().is_some() => Signed::Unchecked,
+        None if bundle.signature()?.is_some() => Signed::Unchecked,
         None => Signed::No,
     };
     let files = bundle.check(&found)?;
@@ -78,7 +78,8 @@ pub(super) fn signed_by(
     signature: Option<PathBuf>,
     found: &[FileEntry],
 ) -> Result<()> {
-    let signature = signature.or_else(|| bundle.signature()).ok_or_else(|| {
+    let found_beside = if signature.is_none() { bundle.signature()? } else { None };
+    let signature = signature.or(found_beside).ok_or_else(|| {
         Error::bad_input(format!("{} is not signed: it has no {SIGNATURE}", bundle.dir.display()))
             .hint("kilnc verify takes a signature that is elsewhere by --signature")
     })?;

@@ -10,9 +10,10 @@ use super::{Screen, VouchArgs};
 use crate::bench::{self, Batching, Contestant, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
 use crate::bundle::{self, Bundle};
 use crate::checkpoint::json::file_name;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::eval::{PROBES, read_examples};
 use crate::pipeline::Observer;
+use crate::presence;
 use crate::runtime::library;
 use crate::runtime::{Classes, Device, Elements, Reading, Runtime, TextEncoder};
 
@@ -156,13 +157,14 @@ impl Engines {
         vouch: &VouchArgs,
         screen: &Screen,
     ) -> Result<Engines> {
-        if paths.iter().all(|path| path.is_file()) {
+        let files = paths.iter().map(|path| presence::is_file(path)).collect::<Result<Vec<_>>>()?;
+        if files.iter().all(|is_file| *is_file) {
             vouch.refuse()?;
         }
         let mut engines = Engines { device, ..Engines::default() };
-        for path in paths {
+        for (path, is_file) in paths.iter().zip(files) {
             bundle::archive::refuse(path)?;
-            match path.is_file() {
+            match is_file {
                 true => {
                     refuse_plan(path)?;
                     device.check_for(Runtime::Ort)?;
@@ -241,6 +243,9 @@ impl Engines {
                     runtime: engine.runtime,
                     adapters: Vec::new(),
                 }),
+                Err(e) if e.kind() == error::Kind::MachineFailed => {
+                    return Err(e.at(format!("engine {}", engine.name)));
+                }
                 Err(e) => screen.warn(&format!("{} is left out: {}", engine.name, e.message())),
             }
         }

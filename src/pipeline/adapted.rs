@@ -9,6 +9,7 @@ use crate::adapter::{self, AdapterSource, Merged};
 use crate::bundle;
 use crate::checkpoint::{Checkpoint, StateDict, json};
 use crate::error::{Error, Result, printable};
+use crate::presence;
 use crate::task::Task;
 
 /// Files of a tokenizer that says nothing without tokenizer.json.
@@ -34,26 +35,32 @@ pub(super) fn task(state: &StateDict, merged: &[Merged]) -> Option<Task> {
 pub(super) fn tokenizer<'a>(
     checkpoint: &'a Checkpoint,
     adapters: impl DoubleEndedIterator<Item = &'a AdapterSource>,
-) -> &'a Path {
-    let mut own = adapters.rev().map(|source| source.dir.as_path());
-    own.find(|dir| dir.join(bundle::TOKENIZER).is_file()).unwrap_or(&checkpoint.encoder)
+) -> Result<&'a Path> {
+    for dir in adapters.rev().map(|source| source.dir.as_path()) {
+        if presence::has_file(&dir.join(bundle::TOKENIZER))? {
+            return Ok(dir);
+        }
+    }
+    Ok(&checkpoint.encoder)
 }
 
 /// What users have to know of adapters that could be merged all the same.
-pub(super) fn warnings(merged: &[(AdapterSource, Merged)]) -> Vec<String> {
-    let of_one = |(source, merged): &(AdapterSource, Merged)| {
+pub(super) fn warnings(merged: &[(AdapterSource, Merged)]) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for (source, merged) in merged {
         let name = printable(&json::file_name(&source.dir));
-        let lines: Vec<String> = merged.warnings().chain(half_a_tokenizer(source)).collect();
-        lines.into_iter().map(move |line| format!("{name}: {line}"))
-    };
-    merged.iter().flat_map(of_one).collect()
+        let lines = merged.warnings().chain(half_a_tokenizer(source)?);
+        all.extend(lines.map(|line| format!("{name}: {line}")));
+    }
+    Ok(all)
 }
 
 /// `transformers` loads an adapter that lies beside a model without being asked to; kilnc takes what it is given.
-pub(super) fn adapter_beside(checkpoint: &Checkpoint, sources: &[AdapterSource]) -> Option<String> {
+pub(super) fn adapter_beside(checkpoint: &Checkpoint, sources: &[AdapterSource]) -> Result<Option<String>> {
     let is_given = || sources.iter().any(|source| same_folder(&source.dir, &checkpoint.dir));
-    let there = adapter::is_adapter(&checkpoint.dir) && !is_given();
-    there.then(|| "the checkpoint's folder also holds an adapter, which is not merged: --adapter takes it".to_owned())
+    let there = adapter::is_adapter(&checkpoint.dir)? && !is_given();
+    Ok(there
+        .then(|| "the checkpoint's folder also holds an adapter, which is not merged: --adapter takes it".to_owned()))
 }
 
 fn same_folder(one: &Path, other: &Path) -> bool {
@@ -61,10 +68,12 @@ fn same_folder(one: &Path, other: &Path) -> bool {
 }
 
 /// A part of a tokenizer says nothing without tokenizer.json.
-fn half_a_tokenizer(source: &AdapterSource) -> Option<String> {
-    let there = |name: &&&str| source.dir.join(name).is_file();
-    let file = TOKENIZER.iter().find(there).filter(|_| !source.dir.join(bundle::TOKENIZER).is_file())?;
-    Some(format!("the folder holds {file} and no tokenizer.json: its tokenizer is not the one that is used"))
+fn half_a_tokenizer(source: &AdapterSource) -> Result<Option<String>> {
+    let parts = presence::files_of(&source.dir, &TOKENIZER)?;
+    let whole = presence::has_file(&source.dir.join(bundle::TOKENIZER))?;
+    Ok(parts.first().filter(|_| !whole).map(|file| {
+        format!("the folder holds {file} and no tokenizer.json: its tokenizer is not the one that is used")
+    }))
 }
 
 /// Fails where an adapter's file does not hold what its configuration says was trained, if the graph reads it. What the

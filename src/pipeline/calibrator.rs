@@ -16,6 +16,7 @@ use crate::digest;
 use crate::error::{Error, Result};
 use crate::ir::Graph;
 use crate::output::Stage;
+use crate::presence;
 use crate::runtime::Named;
 use crate::verify::Verified;
 
@@ -98,7 +99,7 @@ impl<'a> Calibrator<'a> {
     pub(super) fn identity(&self) -> Result<String> {
         match &self.source {
             Source::Inputs(inputs, _) => {
-                Ok(format!("{} {} {}", memo::inputs_digest(inputs), self.estimator(), memo::looked_with()))
+                Ok(format!("{} {} {}", memo::inputs_digest(inputs), self.estimator(), memo::looked_with()?))
             }
             Source::Saved(_) => {
                 let digests: Vec<String> =
@@ -167,7 +168,7 @@ impl<'a> Calibrator<'a> {
     /// Looks, unless another build did.
     fn look_once(&self, memo: &Memo, graph: &Verified<Graph>, inputs: &[Named], scratch: &Path) -> Result<Calibration> {
         let file = scratch.join("seen.kcal");
-        let from = || Ok((graph.fingerprint()?, memo::inputs_digest(inputs), memo::looked_with()));
+        let from = || Ok((graph.fingerprint()?, memo::inputs_digest(inputs), memo::looked_with()?));
         let mut fresh = None;
         let step = Step { kind: "calibration", name: &self.name, into: scratch };
         let (_, before): ((), bool) = memo.made(step, from, || {
@@ -263,7 +264,7 @@ impl Keepsake {
     pub fn claim(spec: &Spec) -> Result<Option<Keepsake>> {
         let Some(path) = &spec.save else { return Ok(None) };
         spec.check()?;
-        Ok(Some(Keepsake { name: file_name(path), stage: Stage::new(path, Path::is_file)? }))
+        Ok(Some(Keepsake { name: file_name(path), stage: Stage::new(path, presence::is_file)? }))
     }
 
     /// Puts what was seen in place. Fails where no engine was fitted.

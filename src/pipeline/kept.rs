@@ -10,6 +10,8 @@ use super::{Model, merge};
 use crate::bundle::HUB;
 use crate::checkpoint::json as files;
 use crate::error::{Error, Result};
+use crate::output::write_json;
+use crate::presence;
 use crate::runtime::{Classes, Reading};
 
 /// Files of a tokenizer beside tokenizer.json that are read with it. Those that it was made from are left out.
@@ -25,10 +27,10 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(super) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: &Path) -> Result<()> {
     let to = bundle.join(HUB);
     std::fs::create_dir(&to).map_err(|e| Error::io("writing to", bundle, &e))?;
-    merge::write_json(&to.join("config.json"), &config(model, classes)?)?;
+    write_json(&to.join("config.json"), &config(model, classes)?)?;
     let cut = model.renumbered.is_some();
     let tokenizer = &model.tokenizer.dir;
-    for name in TOKENIZER.into_iter().filter(|name| tokenizer.join(name).is_file()) {
+    for name in presence::files_of(tokenizer, &TOKENIZER)? {
         // Numbers of before the cut would be wrong; tokenizer.json has those of now.
         if cut && name == ADDED {
             continue;
@@ -37,13 +39,13 @@ pub(super) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: 
         std::fs::copy(&from, to.join(name)).map_err(|e| Error::io("copying", &from, &e))?;
     }
     let from = tokenizer.join(TOKENIZER_CONFIG);
-    if from.is_file() {
+    if presence::has_file(&from)? {
         let mut config: Map<String, Value> = files::read(&from)?;
         config.insert("model_max_length".to_owned(), json!(max_length));
         if cut {
             config.remove("added_tokens_decoder");
         }
-        merge::write_json(&to.join(TOKENIZER_CONFIG), &config)?;
+        write_json(&to.join(TOKENIZER_CONFIG), &config)?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::bench::Machine;
 use crate::cache::{self, Cache, Fetched, Key, Limits};
 use crate::digest::{self, Digester};
 use crate::error::{Error, Result};
+use crate::presence;
 use crate::runtime::{self, Elements, Named, Runtime};
 
 /// What earlier builds made.
@@ -91,6 +92,10 @@ impl<'a> Memo<'a> {
             Fetched::Damaged(why) => self
                 .observer
                 .warn(&format!("damaged in the cache, and made again: {} of {} ({why})", step.kind, step.name)),
+            Fetched::Unread(why) => {
+                self.observer
+                    .warn(&format!("made again, as the cache cannot be read: {} of {} ({why})", step.kind, step.name));
+            }
         }
         let (value, files) = make()?;
         if kept.writes.get() {
@@ -129,19 +134,23 @@ pub(super) fn told(before: bool) -> &'static str {
 }
 
 /// A model's file, and the weights beside it where there are some.
-pub(super) fn model_files(onnx: &Path) -> Vec<PathBuf> {
+pub(super) fn model_files(onnx: &Path) -> Result<Vec<PathBuf>> {
     let beside = onnx.with_extension("onnx_data");
-    std::iter::once(onnx.to_owned()).chain(beside.is_file().then_some(beside)).collect()
+    let beside = presence::has_file(&beside)?.then_some(beside);
+    Ok(std::iter::once(onnx.to_owned()).chain(beside).collect())
 }
 
 /// The digests of a model's file and of the weights beside it.
 pub(super) fn model_digests(onnx: &Path) -> Result<Vec<String>> {
-    model_files(onnx).iter().map(|path| Ok(digest::of_file(path)?.1)).collect()
+    model_files(onnx)?.iter().map(|path| Ok(digest::of_file(path)?.1)).collect()
 }
 
 /// What models are looked into with.
-pub(super) fn looked_with() -> String {
-    runtime::available(Runtime::Ort).map_or_else(|_| Runtime::Tract.to_string(), |found| found.to_string())
+pub(super) fn looked_with() -> Result<String> {
+    match runtime::is_available(Runtime::Ort)? {
+        true => runtime::available(Runtime::Ort).map(|found| found.to_string()),
+        false => Ok(Runtime::Tract.to_string()),
+    }
 }
 
 /// What tells inputs from others.

@@ -14,7 +14,8 @@ use crate::bundle::{self, PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::checkpoint::{StateDict, json as files};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Weight};
-use crate::output::{self, Stage};
+use crate::output::{self, Stage, write_json};
+use crate::presence;
 use crate::task::Task;
 
 /// Files that belong to a tokenizer, by the names that `transformers` gives them.
@@ -261,9 +262,9 @@ fn labels(adapted: &Adapted, shape: &Shape, request: &MergeRequest) -> Result<Op
 
 /// Copies what else the checkpoint needs, and gives the names.
 fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String>> {
-    let tokenizer = adapted::tokenizer(&adapted.checkpoint, adapted.merged.iter().map(|(source, _)| source));
+    let tokenizer = adapted::tokenizer(&adapted.checkpoint, adapted.merged.iter().map(|(source, _)| source))?;
     let mut copied = Vec::new();
-    for name in TOKENIZER.into_iter().filter(|name| tokenizer.join(name).is_file()) {
+    for name in presence::files_of(tokenizer, &TOKENIZER)? {
         copied.push(copy(tokenizer, Path::new(name), to)?);
     }
     // As its users get it, which is the same file where nothing changes it.
@@ -275,10 +276,10 @@ fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String
     }
     if let (Some(sentence), false) = (&adapted.checkpoint.sentence, shape.changed) {
         let from = &sentence.dir;
-        let others = SENTENCE.iter().map(Path::new).filter(|name| from.join(name).is_file());
+        let others = presence::files_of(from, &SENTENCE)?;
         let modules = sentence.files.iter().filter_map(|path| path.strip_prefix(from).ok());
         let modules = modules.filter(|path| path.ends_with("modules.json") || path.components().count() > 1);
-        for path in others.chain(modules) {
+        for path in others.into_iter().map(Path::new).chain(modules) {
             copied.push(copy(from, path, to)?);
         }
     }
@@ -295,12 +296,6 @@ fn copy(from: &Path, path: &Path, to: &Path) -> Result<String> {
     std::fs::copy(&source, &target).map_err(failed)?;
     let names: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
     Ok(names.join("/"))
-}
-
-/// Writes JSON as people read it.
-pub(super) fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::bug(format!("{}: {e}", path.display())))?;
-    std::fs::write(path, text + "\n").map_err(|e| Error::io("writing", path, &e))
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ use crate::ir::{Graph, Role};
 use crate::output::{self, Stage};
 use crate::passes::{FirstToken, FuseQkv, Manager};
 use crate::precision::Precision;
+use crate::presence;
 use crate::recipe::{BenchSpec, Recipe};
 use crate::settings::Settings;
 use crate::target::Target;
@@ -138,8 +139,10 @@ fn adapt(source: &Source) -> Result<Adapted> {
     let mut state = base.clone();
     let mut inserted = Insertions::default();
     // AdapterHub's own are stacked on what PEFT's have made of the weights.
-    let (hub, linear): (Vec<_>, Vec<_>) =
-        source.adapters.iter().cloned().partition(|adapter| hub::is_hub(&adapter.dir));
+    let (mut hub, mut linear) = (Vec::new(), Vec::new());
+    for adapter in source.adapters.iter().cloned() {
+        if hub::is_hub(&adapter.dir)? { &mut hub } else { &mut linear }.push(adapter);
+    }
     let mut merged = adapter::merge_all(&mut state, &linear, source.combine.as_ref())?;
     for adapter in &hub {
         merged.push(hub::add(&mut state, adapter, &mut inserted)?);
@@ -153,7 +156,7 @@ fn adapt(source: &Source) -> Result<Adapted> {
     adapted::modules(&mut checkpoint, &source.adapters)?;
     tied::follow(&checkpoint, &base, &mut state)?;
     let task = source.task.or_else(|| adapted::task(&state, &merged));
-    let dir = adapted::tokenizer(&checkpoint, linear.iter().chain(&hub)).to_owned();
+    let dir = adapted::tokenizer(&checkpoint, linear.iter().chain(&hub))?.to_owned();
     tokenizer::count_prompt(&mut checkpoint, &dir)?;
     let mut drawn = match arch::draw_with(&checkpoint, &state, &inserted, task) {
         Ok(drawn) => drawn,
@@ -168,8 +171,8 @@ fn adapt(source: &Source) -> Result<Adapted> {
     adapted::check_promises(&mut merged, &drawn.unused)?;
     adapted::enter_modules(&checkpoint, &mut merged);
     let mut warnings = of_tensors(&checkpoint, &base, own_head)?;
-    warnings.extend(adapted::adapter_beside(&checkpoint, &source.adapters));
-    warnings.extend(adapted::warnings(&merged));
+    warnings.extend(adapted::adapter_beside(&checkpoint, &source.adapters)?);
+    warnings.extend(adapted::warnings(&merged)?);
     Ok(Adapted { checkpoint, base, state, merged, drawn, untied, warnings })
 }
 
@@ -192,7 +195,7 @@ fn of_tensors(checkpoint: &Checkpoint, base: &StateDict, reads_vocabulary: bool)
 pub fn load(source: &Source) -> Result<Model> {
     let Adapted { checkpoint, merged, drawn, warnings, .. } = adapt(source)?;
     let graph = verify(drawn.graph)?;
-    let dir = adapted::tokenizer(&checkpoint, merged.iter().map(|(source, _)| source));
+    let dir = adapted::tokenizer(&checkpoint, merged.iter().map(|(source, _)| source))?;
     let tokenizer = tokenizer::open(&checkpoint, dir, &graph, drawn.task)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     Ok(Model {
@@ -310,7 +313,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     request.check()?;
     pruned::check(&request.recipe)?;
     request.recipe.bench.as_ref().map(BenchSpec::check).transpose()?;
-    let ours = if request.makes_model() { Path::is_file } else { bundle::is_bundle };
+    let ours = if request.makes_model() { presence::is_file } else { bundle::is_bundle };
     let stage = Stage::new(&request.output, ours)?;
     let runtimes = carried::carry(request, &stage, observer)?;
     let keepsake = Keepsake::claim(&request.recipe.calibration)?;

@@ -10,6 +10,7 @@ use crate::bundle::{self, FileEntry};
 use crate::checkpoint::json::{self, file_name};
 use crate::error::{Error, Result, portable};
 use crate::output::{self, Stage};
+use crate::presence;
 use crate::runtime::Gpu;
 use crate::shapes::Shapes;
 use crate::target::Target;
@@ -83,7 +84,7 @@ pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Resul
         return Err(Error::bad_input(format!("{twice} is given twice")).at("--target"));
     }
     output::check_apart(&request.output, [request.onnx.as_path()])?;
-    let stage = Stage::new(&request.output, |dir| dir.join(REPORT).is_file())?;
+    let stage = Stage::new(&request.output, |dir| presence::is_file(&dir.join(REPORT)))?;
     let dir = request.onnx.parent().unwrap_or(Path::new(""));
     let mut compiled = Compiled {
         schema: SCHEMA.to_owned(),
@@ -118,9 +119,7 @@ pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Resul
             warnings: done.warnings.iter().map(|warning| portable(warning, "the library has a warning")).collect(),
         });
     }
-    let text = serde_json::to_string_pretty(&compiled).map_err(|e| Error::bug(format!("the report: {e}")))? + "\n";
-    let path = stage.path(REPORT);
-    std::fs::write(&path, text).map_err(|e| Error::io("writing", &path, &e))?;
+    output::write_json(&stage.path(REPORT), &compiled)?;
     stage.commit_dir()?;
     Ok(compiled)
 }
@@ -128,7 +127,7 @@ pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Resul
 /// What a folder of plans says of itself; none where it is another folder. Fails where a plan is not the one it speaks of.
 pub fn read_plans(dir: &Path) -> Result<Option<Compiled>> {
     let path = dir.join(REPORT);
-    if !path.is_file() {
+    if !presence::is_file(&path)? {
         return Ok(None);
     }
     let compiled: Compiled = json::read(&path)?;

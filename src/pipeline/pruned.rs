@@ -87,7 +87,7 @@ fn prune_once(request: &Request, memo: &Memo, stage: &Stage) -> Result<(Verified
     std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
     let from = || {
         let spec = serde_json::to_value(request.spec).map_err(|e| Error::bug(format!("what is cut: {e}")))?;
-        Ok((request.graph.fingerprint()?, spec, memo::inputs_digest(request.inputs), memo::looked_with()))
+        Ok((request.graph.fingerprint()?, spec, memo::inputs_digest(request.inputs), memo::looked_with()?))
     };
     let step = Step { kind: "pruned", name: request.graph.name(), into: &dir };
     let (report, before) = memo.made(step, from, || {

@@ -4,7 +4,7 @@ use super::Observer;
 use super::assembly::Made;
 use crate::bench::{self, Contestant, Settings, TokenBatch, Workload};
 use crate::bundle::{BenchEntry, BenchedEngine, BenchedPoint};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::recipe::BenchSpec;
 use crate::runtime::{self, Options, Processor};
 
@@ -23,6 +23,7 @@ pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer:
                     adapters: Vec::new(),
                 });
             }
+            Err(e) if e.kind() == Kind::MachineFailed => return Err(e.at(format!("engine {}", engine.entry.name))),
             Err(e) => observer.warn(&format!("{} is not timed: {}", engine.entry.name, e.message())),
         }
     }

@@ -12,6 +12,7 @@ use crate::checkpoint::{
 };
 use crate::error::Result;
 use crate::ir::Graph;
+use crate::presence;
 use crate::runtime::{Lengths, TextEncoder};
 use crate::settings::{Settings, Similarity};
 use crate::task::Task;
@@ -64,10 +65,11 @@ pub fn tokenizer_beside(file: &Path, task: Task) -> Result<Option<Tokenizer>> {
     let dir = file.parent().unwrap_or(Path::new(""));
     let named = file.file_name().is_some_and(|name| name == bundle::TOKENIZER);
     let config = dir.join("config.json");
-    if !named || !config.is_file() && !dir.join("tokenizer_config.json").is_file() {
+    let of_model = named && presence::has_file(&config)?;
+    if !named || !of_model && !presence::has_file(&dir.join("tokenizer_config.json"))? {
         return Ok(None);
     }
-    let config: Config = if config.is_file() { json::read(&config)? } else { Config::default() };
+    let config: Config = if of_model { json::read(&config)? } else { Config::default() };
     let usage = TokenizerUse {
         model_type: config.model_type.as_deref().unwrap_or_default(),
         class: config.tokenizer_class.as_deref(),

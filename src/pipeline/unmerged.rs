@@ -11,6 +11,7 @@ use crate::error::{Error, Result, printable};
 use crate::ir::weight::Expr;
 use crate::ir::{DType, Graph, Origin, ValueId, Weight};
 use crate::passes::{AdapterInputs, Manager, Whole, factor_names};
+use crate::presence;
 use crate::task::Task;
 use crate::verify::{Verified, verify};
 use crate::{arch, bundle};
@@ -139,7 +140,7 @@ impl Adapted {
             }
         }
         let [own, base] = [adapter, &self.checkpoint.encoder].map(|dir| dir.join(bundle::TOKENIZER));
-        if own.is_file() && base.is_file() && tokenizer(&own)? != tokenizer(&base)? {
+        if presence::has_file(&own)? && presence::has_file(&base)? && tokenizer(&own)? != tokenizer(&base)? {
             return refused("a tokenizer");
         }
         Ok(())
@@ -155,7 +156,7 @@ fn tokenizer(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> 
 
 impl Change {
     fn read(source: &Source, adapter: &AdapterSource) -> Result<Change> {
-        if hub::is_hub(&adapter.dir) {
+        if hub::is_hub(&adapter.dir)? {
             return Err(Error::unsupported("adapters of AdapterHub's library cannot be inputs")
                 .hint("leave --adapter-as-input out: they are merged or drawn into the graph"));
         }

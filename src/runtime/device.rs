@@ -1,5 +1,6 @@
 //! The device that an engine runs on, and whether it is there.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Runtime;
 use super::library::{Library, ONNX_RUNTIME_GPU};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Kind, Result, is_machine_fault, printable};
 use crate::target::{ComputeCapability, Target};
 
 /// The library that NVIDIA's driver brings.
@@ -156,6 +157,8 @@ pub struct Nvidia {
     library: Option<PathBuf>,
     /// Where that was looked for.
     looked: Vec<PathBuf>,
+    /// What of the system could not be looked at, which may be what is missing.
+    unseen: Option<String>,
 }
 
 impl Nvidia {
@@ -167,7 +170,10 @@ impl Nvidia {
 
     /// In a system below `root`; `first` are folders of libraries that come before the system's.
     fn under(root: &Path, first: Vec<PathBuf>) -> Nvidia {
-        let read = |path: &Path| std::fs::read_to_string(path).ok();
+        let unseen = Unseen::default();
+        let read = |path: &Path| unseen.noted(path, std::fs::read_to_string(path));
+        let exists = |path: &PathBuf| unseen.noted(path, path.try_exists()).unwrap_or(false);
+        let entries = |dir: &Path| unseen.entries(dir);
         let proc = root.join("proc/driver/nvidia");
         let version = read(&proc.join("version")).unwrap_or_default();
         let model = |dir: &PathBuf| {
@@ -180,7 +186,7 @@ impl Nvidia {
         };
         let mut nodes: Vec<PathBuf> = entries(&root.join("dev")).into_iter().filter(numbered).collect();
         // WSL has one node for all.
-        nodes.extend(Some(root.join("dev/dxg")).filter(|node| node.exists()));
+        nodes.extend(Some(root.join("dev/dxg")).filter(exists));
         let looked: Vec<PathBuf> = first.into_iter().chain(DRIVER_FOLDERS.map(|folder| root.join(folder))).collect();
         Nvidia {
             gpus: entries(&proc.join("gpus")).iter().filter_map(model).collect(),
@@ -191,8 +197,9 @@ impl Nvidia {
                 .and_then(|line| line.split_whitespace().find(|word| is_version(word)))
                 .map(str::to_owned),
             nodes,
-            library: looked.iter().map(|folder| folder.join(DRIVER_LIBRARY)).find(|path| path.exists()),
+            library: looked.iter().map(|folder| folder.join(DRIVER_LIBRARY)).find(exists),
             looked,
+            unseen: unseen.0.into_inner(),
         }
     }
 
@@ -221,15 +228,40 @@ fn is_version(word: &str) -> bool {
     word.contains('.') && word.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn entries(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(dir).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).collect();
-    paths.sort();
-    paths
+/// The first thing that could not be looked at, in words.
+#[derive(Default)]
+struct Unseen(OnceCell<String>);
+
+impl Unseen {
+    /// What a look at a path gave; a fault of the machine is noted.
+    fn noted<T>(&self, path: &Path, looked: std::io::Result<T>) -> Option<T> {
+        if let Err(e) = &looked
+            && is_machine_fault(e)
+        {
+            self.0.get_or_init(|| format!("reading {}: {e}", path.display()));
+        }
+        looked.ok()
+    }
+
+    fn entries(&self, dir: &Path) -> Vec<PathBuf> {
+        let entries = self.noted(dir, std::fs::read_dir(dir)).into_iter().flatten();
+        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(self.noted(dir, entry)?.path())).collect();
+        paths.sort();
+        paths
+    }
 }
 
 /// What of a GPU is missing, all at once; `without` says what keeps the library from being found.
 fn cuda(number: u32, found: &Nvidia, without: Option<Error>) -> Result<()> {
+    if let (false, Some(fault)) = (found.drives(number), &found.unseen) {
+        return Err(Error::machine_failed(fault.as_str()).at(format!("looking for cuda:{number}")));
+    }
+    if let Some(fault) = without.as_ref().filter(|error| error.kind() == Kind::MachineFailed) {
+        return Err(fault
+            .locations()
+            .iter()
+            .fold(Error::machine_failed(fault.message()), |e, place| e.at(place.as_str())));
+    }
     let mut missing = Vec::new();
     if !found.has(number) {
         missing.push(format!("no device node /dev/nvidia{number} or /dev/dxg"));
@@ -339,6 +371,25 @@ mod tests {
             assert_eq!(said(Device::Cpu, plans), "it runs on a GPU, as with --device cuda:0");
         }
         assert!(Device::Cpu.check_for(Runtime::Ort).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_missing() {
+        let unseen = Unseen::default();
+        let refused = |code: i32| Err::<(), _>(std::io::Error::from_raw_os_error(code));
+        assert_eq!(unseen.noted("/dev".as_ref(), refused(2)), None);
+        assert_eq!(unseen.0.get(), None);
+        // Too many open files.
+        assert_eq!(unseen.noted("/dev".as_ref(), refused(24)), None);
+        assert!(unseen.0.get().unwrap().starts_with("reading /dev: "));
+        let found = Nvidia { unseen: unseen.0.into_inner(), ..Nvidia::default() };
+        let error = cuda(0, &found, None).unwrap_err();
+        assert_eq!((error.exit_code(), error.locations()), (5, &["looking for cuda:0".to_owned()][..]));
+        // What is there is there, whatever else was not to be seen.
+        let (_root, whole) = system(&[("dev/nvidia0", ""), ("usr/lib64/libcuda.so.1", "")]);
+        assert!(cuda(0, &Nvidia { unseen: found.unseen, ..whole.clone() }, None).is_ok());
+        let error = cuda(0, &whole, Some(Error::machine_failed("too many"))).unwrap_err();
+        assert_eq!(error.exit_code(), 5);
     }
 
     #[test]

@@ -194,7 +194,8 @@ impl Library {
             Err(e) if is_machine_fault(&e) => return Err(Error::io("reading", folder, &e)),
             Err(_) => return Ok(None),
         };
-        let paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+        let paths = paths.map_err(|e| Error::io("reading", folder, &e))?;
         let begins = |path: &Path, with: &str| {
             path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(with))
         };

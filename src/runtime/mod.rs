@@ -30,7 +30,7 @@ use crate::error::{Error, Kind, Result};
 use crate::target::Target;
 
 pub use apart::{JOB as ENGINE_JOB, serve as serve_engine};
-pub use classify::{Answer, Choice, Classes, Reading};
+pub use classify::{Answer, Choice, Classes, Reading, softmax};
 pub use device::{Device, Gpu, Nvidia};
 pub use openvino::Hints;
 pub use platform::Platform;
@@ -383,7 +383,9 @@ fn open_plan(runtime: Runtime, path: &Path, gpu: u32) -> Result<Box<dyn Engine>>
 
 /// What of all that plans need is missing, as files tell. Where there is no GPU at all, that is told alone.
 fn plans_can_run(runtime: Runtime) -> Result<()> {
-    if !Nvidia::here().is_there() {
+    let found = Nvidia::here();
+    if !found.is_there() {
+        found.check(0).or_else(|e| if e.kind() == Kind::MachineFailed { Err(e) } else { Ok(()) })?;
         return Err(Error::runtime_missing(
             "it needs an NVIDIA GPU, and there is no device node /dev/nvidia0 or /dev/dxg",
         )

@@ -10,6 +10,7 @@ use super::windows::{Encoded, Lengths, Window};
 use super::{Elements, Named, Tensor};
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable, printable_sentence};
+use crate::presence;
 
 /// Longest text that is read, in bytes. It is cut to the model's length, but only after all of it was tokenized.
 pub const LONGEST_TEXT: usize = 1 << 20;
@@ -65,7 +66,7 @@ impl TextEncoder {
     /// Opens a `tokenizer.json`. Its own truncation and padding do not count: `max_length` is the model's, and a batch
     /// is padded to its longest text.
     pub fn open(path: &Path, max_length: usize) -> Result<TextEncoder> {
-        if !path.is_file() {
+        if !presence::has_file(path)? {
             return Err(Error::bad_input(format!("{} is missing", path.display()))
                 .hint("save the fast tokenizer beside the model: tokenizer.save_pretrained(DIR)"));
         }

@@ -18,8 +18,9 @@ use serde::de::IgnoredAny;
 use super::file::finite;
 use super::{AdapterSource, Merged};
 use crate::checkpoint::{StateDict, Tensor, json, read_weights};
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{self, Error, Result, printable};
 use crate::ir::Weight;
+use crate::presence;
 use crate::task::Task;
 
 pub use bottleneck::{Bottleneck, Hypercomplex, Place, Residual, Scaling};
@@ -73,8 +74,8 @@ struct Architecture {
 /// Architectures that the library knows and kilnc does not, to tell them from a misspelling.
 const NOT_DRAWN: [&str; 5] = ["mtl_lora", "prefix_tuning", "prompt_tuning", "reft", "union"];
 
-/// Whether the folder holds an adapter or a head of AdapterHub's library.
-pub fn is_hub(dir: &Path) -> bool {
+/// Whether the folder holds an adapter or a head of AdapterHub's library. Fails where it cannot be looked at.
+pub fn is_hub(dir: &Path) -> Result<bool> {
     #[derive(Deserialize)]
     struct Marks {
         #[serde(default)]
@@ -85,11 +86,15 @@ pub fn is_hub(dir: &Path) -> bool {
         config: Option<IgnoredAny>,
     }
     let config = dir.join(CONFIG);
-    if !config.is_file() {
-        return [head::CONFIG, FUSION].iter().any(|name| dir.join(name).is_file());
+    if !presence::has_file(&config)? {
+        return Ok(!presence::files_of(dir, &[head::CONFIG, FUSION])?.is_empty());
     }
-    let marks: Result<Marks> = json::read(&config);
-    marks.is_ok_and(|marks| marks.peft_type.is_none() && (marks.config.is_some() || marks.model_class.is_some()))
+    match json::read::<Marks>(&config) {
+        Err(e) if e.kind() == error::Kind::MachineFailed => Err(e),
+        // What is wrong with it is told by whoever reads it.
+        marks => Ok(marks
+            .is_ok_and(|marks| marks.peft_type.is_none() && (marks.config.is_some() || marks.model_class.is_some()))),
+    }
 }
 
 const CONFIG: &str = "adapter_config.json";
@@ -105,7 +110,7 @@ const WEIGHTS: [&str; 2] = ["adapter.safetensors", "pytorch_adapter.bin"];
 
 /// The file with the weights of an adapter or, where there is no adapter, a head.
 pub fn weights_file(dir: &Path) -> Result<PathBuf> {
-    let adapter = dir.join(CONFIG).is_file();
+    let adapter = presence::has_file(&dir.join(CONFIG))?;
     one_of(dir, if adapter { WEIGHTS } else { head::WEIGHTS })
 }
 
@@ -115,14 +120,14 @@ pub fn add(state: &mut StateDict, source: &AdapterSource, insertions: &mut Inser
     let mut merged = Merged { kind: "ADAPTERHUB", ..Merged::default() };
     let folder = |e: Error| e.at(source.dir.display().to_string());
     for (name, what) in [(FUSION, "the fusion of adapters"), (INTERFACE, "an adapter behind an interface of its own")] {
-        if source.dir.join(name).is_file() {
+        if presence::has_file(&source.dir.join(name)).map_err(folder)? {
             return Err(folder(Error::unsupported(format!("{what} is not drawn")).at(name)));
         }
     }
-    if source.dir.join(CONFIG).is_file() {
+    if presence::has_file(&source.dir.join(CONFIG)).map_err(folder)? {
         add_adapter(&mut next, source, &mut extended, &mut merged).map_err(folder)?;
     }
-    if source.dir.join(head::CONFIG).is_file() {
+    if presence::has_file(&source.dir.join(head::CONFIG)).map_err(folder)? {
         head::add(&mut next, &source.dir, &mut extended, &mut merged).map_err(folder)?;
     }
     (*state, *insertions) = (next, extended);
@@ -181,17 +186,18 @@ fn architecture(name: Option<&str>) -> Result<Kind> {
         }
         Some(other) => {
             let error = Error::bad_input(format!("unknown architecture `{}`", printable(other))).at(place);
-            Err(match nearest(other, NOT_DRAWN.into_iter().chain(["lora"])) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error.hint("known: none (a bottleneck adapter), lora"),
-            })
+            Err(error.hint_nearest_or(
+                other,
+                NOT_DRAWN.into_iter().chain(["lora"]),
+                "known: none (a bottleneck adapter), lora",
+            ))
         }
     }
 }
 
 fn one_of(dir: &Path, names: [&str; 2]) -> Result<PathBuf> {
-    let found = names.iter().map(|name| dir.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| Error::bad_input(format!("neither {} nor {} is there", names[0], names[1])))
+    presence::first_file(names.map(|name| dir.join(name)))?
+        .ok_or_else(|| Error::bad_input(format!("neither {} nor {} is there", names[0], names[1])))
 }
 
 type Tensors = BTreeMap<String, Weight>;

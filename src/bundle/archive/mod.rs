@@ -4,17 +4,18 @@ mod read;
 mod write;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::presence;
 
 pub use read::unpack;
 pub use write::pack;
 
 /// Fails where a bundle is asked for and `path` is a file: an archive is to be unpacked first.
 pub fn refuse(path: &Path) -> Result<()> {
-    if !is_archive(path) {
+    if !is_archive(path)? {
         return Ok(());
     }
     let path = path.display();
@@ -22,9 +23,15 @@ pub fn refuse(path: &Path) -> Result<()> {
         .hint(format!("kilnc bundle unpack {path} -o DIR")))
 }
 
-/// Whether a file is a tar archive, by what it begins with.
-pub fn is_archive(path: &Path) -> bool {
+/// Whether a file is a tar archive, by what it begins with. Fails where it cannot be read.
+pub fn is_archive(path: &Path) -> Result<bool> {
     let mut block = [0; 512];
-    let begins = path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut block)).is_ok();
-    begins && block.get(257..262) == Some(b"ustar")
+    if !presence::is_file(path)? {
+        return Ok(false);
+    }
+    match File::open(path).and_then(|mut file| file.read_exact(&mut block)) {
+        Ok(()) => Ok(block.get(257..262) == Some(b"ustar")),
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(Error::io("reading", path, &e)),
+    }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::parts::{Package, normalized};
 use crate::error::{Error, Result};
+use crate::presence;
 use crate::runtime::Platform;
 
 /// A package and its wheel.
@@ -18,10 +19,11 @@ pub struct Found {
 /// The wheels of packages, in the same order, and what has to be known of those that a bundle does without. Fails where
 /// others are missing, with the command that gets each.
 pub fn find(packages: &[Package], folder: &Path) -> Result<(Vec<Found>, Vec<String>)> {
-    let missing = missing(packages, folder);
+    let listed = list(folder)?;
+    let missing = missing(packages, &listed);
     let Some(first) = missing.first() else {
-        let wheel = |package: &Package| Some(Found { package: *package, wheel: wheel(package, folder)? });
-        let without = packages.iter().filter(|package| self::wheel(package, folder).is_none()).map(without_text);
+        let wheel = |package: &Package| Some(Found { package: *package, wheel: wheel(package, &listed)? });
+        let without = packages.iter().filter(|package| self::wheel(package, &listed).is_none()).map(without_text);
         return Ok((packages.iter().filter_map(wheel).collect(), without.collect()));
     };
     let more = match missing.len() {
@@ -33,9 +35,9 @@ pub fn find(packages: &[Package], folder: &Path) -> Result<(Vec<Found>, Vec<Stri
     Err(missing.iter().fold(Error::runtime_missing(told), |error, package| error.hint(hint(package))))
 }
 
-/// The packages that have no wheel in a folder, and that a bundle cannot do without.
-fn missing(packages: &[Package], folder: &Path) -> Vec<Package> {
-    let missing = |package: &&Package| !package.is_optional() && wheel(package, folder).is_none();
+/// The packages that have no wheel among the files, and that a bundle cannot do without.
+fn missing(packages: &[Package], listed: &[PathBuf]) -> Vec<Package> {
+    let missing = |package: &&Package| !package.is_optional() && wheel(package, listed).is_none();
     packages.iter().filter(missing).copied().collect()
 }
 
@@ -61,12 +63,19 @@ pub fn command(package: &Package, folder: &Path) -> String {
 }
 
 /// The package's wheel for its platform, of whatever Python; the last by name, where there are several.
-fn wheel(package: &Package, folder: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(folder).ok()?;
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+fn wheel(package: &Package, listed: &[PathBuf]) -> Option<PathBuf> {
     let fits =
-        |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| is_of(package, name));
-    paths.filter(fits).max()
+        |path: &&PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| is_of(package, name));
+    listed.iter().filter(fits).max().cloned()
+}
+
+/// What a folder holds; nothing where there is none.
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e: std::io::Error| Error::io("reading", folder, &e);
+    match std::fs::read_dir(folder) {
+        Err(e) if presence::is_missing(&e) => Ok(Vec::new()),
+        entries => entries.map_err(failed)?.map(|entry| Ok(entry.map_err(failed)?.path())).collect(),
+    }
 }
 
 /// Whether a file name is that of a wheel of the package, version and platform:

@@ -57,8 +57,8 @@ impl Bundle {
             return None;
         }
         let flags = match self.signature() {
-            Some(_) => "--key FILE, which verifies who signed it, or --trust",
-            None => "--trust",
+            Ok(Some(_)) => "--key FILE, which verifies who signed it, or --trust",
+            _ => "--trust",
         };
         Some(format!(
             "the bundle brings {} {}, which is used under {flags}",

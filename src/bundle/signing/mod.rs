@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::FileEntry;
 use crate::checkpoint::json;
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Kind, Result, printable};
 
 pub use envelope::open;
 pub use keys::{Curve, PrivateKey, PublicKey};
@@ -66,15 +66,18 @@ fn compare(signed: &[statement::Resource], files: &[FileEntry]) -> Result<()> {
     }
 }
 
-/// Whether a file is a signature, which another may take the place of.
-pub fn is_signature(path: &Path) -> bool {
+/// Whether a file is a signature, which another may take the place of. Fails where it cannot be looked at.
+pub fn is_signature(path: &Path) -> Result<bool> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Form {
         media_type: String,
     }
     let form = read(path).and_then(|text| json::parse::<Form>(&text, SIGNATURE));
-    form.is_ok_and(|form| form.media_type == envelope::MEDIA_TYPE)
+    match form {
+        Err(e) if e.kind() == Kind::MachineFailed => Err(e),
+        form => Ok(form.is_ok_and(|form| form.media_type == envelope::MEDIA_TYPE)),
+    }
 }
 
 /// The text of a signature. Fails where it is longer than [`LONGEST`].

@@ -10,6 +10,7 @@ use crate::bundle::export::{self, Exported, Image, Layout, Repository};
 use crate::cli::Screen;
 use crate::error::{Error, Result};
 use crate::output::{self, Stage};
+use crate::presence;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -108,6 +109,10 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
 }
 
 /// Whether a folder has nothing in it that would be lost. An export does not say of itself that it is one.
-fn is_empty(dir: &Path) -> bool {
-    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
+fn is_empty(dir: &Path) -> Result<bool> {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(e) if presence::is_missing(&e) => Ok(false),
+        Err(e) => Err(Error::io("reading", dir, &e)),
+    }
 }

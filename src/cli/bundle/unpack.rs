@@ -46,7 +46,7 @@ pub fn run(args: UnpackArgs, screen: &Screen) -> Result<()> {
     let (bundle, files) = archive::unpack(&args.archive, stage.dir())?;
     if let Some(key) = &key {
         let unsigned = || Error::bad_input(format!("the bundle is not signed: it has no {SIGNATURE}"));
-        let signature = bundle.signature().ok_or_else(unsigned);
+        let signature = bundle.signature().and_then(|found| found.ok_or_else(unsigned));
         let verified = signature.and_then(|path| signing::verify(&path, key, &files));
         let of_archive = |e: Error| match e.kind() {
             Kind::MachineFailed => e,

@@ -8,7 +8,7 @@ use super::super::Screen;
 use super::EvalArgs;
 use crate::answer::{Answerer, Options};
 use crate::bundle::{Bundle, EngineEntry};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::pipeline::Observer;
 use crate::runtime;
 
@@ -90,7 +90,7 @@ struct Scored<S> {
 pub(super) fn score<D: Labelled>(data: &D, args: &EvalArgs, bundle: &Bundle, screen: &Screen) -> Result<()> {
     let mut scored = Vec::new();
     let mut first: Option<Vec<D::Found>> = None;
-    for name in engines(bundle, &args.engine, screen) {
+    for name in engines(bundle, &args.engine, screen)? {
         let (entry, _) = bundle.choose(Some(&name))?;
         let mut model = data.open(bundle, entry)?;
         screen.begin_texts(&name, data.texts() as u64);
@@ -128,19 +128,20 @@ fn answers<D: Labelled>(data: &D, model: &mut D::Model, screen: &Screen) -> Resu
     (0..data.texts()).map(ask).collect()
 }
 
-/// The engines that were asked for, or all that run here; those that do not are named.
-fn engines(bundle: &Bundle, asked: &[String], screen: &Screen) -> Vec<String> {
+/// The engines that were asked for, or all that run here; those that do not are named. Fails where the machine does.
+fn engines(bundle: &Bundle, asked: &[String], screen: &Screen) -> Result<Vec<String>> {
     if !asked.is_empty() {
-        return asked.to_vec();
+        return Ok(asked.to_vec());
     }
-    let engines = bundle.manifest.engines.iter().filter(|engine| match bundle.available(engine) {
-        Ok(_) => true,
-        Err(e) => {
-            screen.warn(&format!("{} is left out: {}", engine.name, e.message()));
-            false
+    let mut names = Vec::new();
+    for engine in &bundle.manifest.engines {
+        match bundle.available(engine) {
+            Ok(_) => names.push(engine.name.clone()),
+            Err(e) if e.kind() == Kind::MachineFailed => return Err(e.at(format!("engine {}", engine.name))),
+            Err(e) => screen.warn(&format!("{} is left out: {}", engine.name, e.message())),
         }
-    });
-    engines.map(|engine| engine.name.clone()).collect()
+    }
+    Ok(names)
 }
 
 /// A measure as a share or a number; `?` where there is none.

@@ -20,6 +20,7 @@ use crate::eval::Gate;
 use crate::output::Stage;
 use crate::pipeline;
 use crate::precision::Precision;
+use crate::presence;
 use crate::prune::{Importance, Report, Sparsity, Spec};
 use crate::target::Target;
 use crate::tune::{Aim, CutPoint, search};
@@ -174,7 +175,11 @@ pub fn run(args: PruneArgs, screen: &Screen) -> Result<()> {
     let calibration = args.calibration.over(calibrate::Spec::default(), args.source.seed);
     let source = args.source.source_beside(None, &calibration)?;
     let work = Work::new(&args, source, calibration)?;
-    let stage = args.report.as_ref().map(|dir| Stage::new(dir, |dir| dir.join(report::JSON).is_file())).transpose()?;
+    let stage = args
+        .report
+        .as_ref()
+        .map(|dir| Stage::new(dir, |dir| presence::is_file(&dir.join(report::JSON))))
+        .transpose()?;
     let aim = Aim { speed: args.speedup, drop: args.max_drop };
     let searches = args.speedup.is_some() || (args.max_drop.is_some() && !spec.needs_texts());
     let mut searched = Vec::new();
@@ -200,7 +205,7 @@ pub fn run(args: PruneArgs, screen: &Screen) -> Result<()> {
         stage.commit_dir()?;
     }
     let Work { place, .. } = work;
-    match made.is_dir() {
+    match presence::is_dir(&made)? {
         true => place.commit_folder(&name)?,
         false => place.commit_files(&pipeline::model_files(&pruned.files, &name))?,
     }

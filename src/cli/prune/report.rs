@@ -6,7 +6,7 @@ use super::Pruned;
 use crate::bundle::GateEntry;
 use crate::error::{Error, Result};
 use crate::eval::short;
-use crate::output::Stage;
+use crate::output::{Stage, write_json};
 use crate::prune::BlockEntry;
 
 /// The file for programs.
@@ -25,8 +25,8 @@ pub fn lost(gate: &GateEntry) -> Option<f64> {
 
 /// Writes the report into a folder.
 pub fn write(stage: &Stage, pruned: &Pruned) -> Result<()> {
-    let json = serde_json::to_string_pretty(pruned).map_err(|e| Error::bug(format!("the report: {e}")))? + "\n";
-    for (name, text) in [(JSON, json), ("prune.md", markdown(pruned)), ("prune.svg", plot(pruned))] {
+    write_json(&stage.path(JSON), pruned)?;
+    for (name, text) in [("prune.md", markdown(pruned)), ("prune.svg", plot(pruned))] {
         let path = stage.path(name);
         std::fs::write(&path, text).map_err(|e| Error::io("writing", &path, &e))?;
     }

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::eval::Gate;
 use crate::output::{self, Stage};
 use crate::pipeline::{self, BuildRequest, Observer, Source};
+use crate::presence;
 use crate::prune::Spec;
 use crate::recipe::{EngineSpec, Recipe};
 use crate::runtime::{self, Options, Runtime};
@@ -30,9 +31,9 @@ pub struct Work<'a> {
 }
 
 /// What may stand where the output goes: what kilnc makes there.
-fn replaceable(output: &Path) -> fn(&Path) -> bool {
+fn replaceable(output: &Path) -> fn(&Path) -> Result<bool> {
     match output.extension().is_some_and(|extension| extension == "onnx") {
-        true => Path::is_file,
+        true => presence::is_file,
         false => bundle::is_bundle,
     }
 }
@@ -51,7 +52,7 @@ impl<'a> Work<'a> {
         let place = Stage::new(&args.output, replaceable(&args.output))?;
         let mut beside = args.output.clone().into_os_string();
         beside.push(".measured");
-        let scratch = Stage::new(Path::new(&beside), |_| false)?;
+        let scratch = Stage::new(Path::new(&beside), |_| Ok(false))?;
         let longest = pipeline::max_length(&recipe, &pipeline::load(&source)?)?;
         let shape = tune::timed_at(args.shape, longest)?;
         Ok(Work { args, source, recipe, shape, place, scratch })
@@ -74,7 +75,7 @@ impl<'a> Work<'a> {
             return Ok(None);
         }
         let path = self.scratch.path("trained.onnx");
-        if !path.exists() {
+        if !presence::is_file(&path)? {
             self.build(None, Gate::default(), &path, observer)?;
         }
         Ok(Some(path))
@@ -101,7 +102,7 @@ impl<'a> Work<'a> {
     pub fn speed(&self, manifest: &Manifest, output: &Path, screen: &Screen) -> Result<Option<bench::Ratio>> {
         let Some(trained) = self.trained(screen)? else { return Ok(None) };
         let engine = manifest.engines.first().ok_or_else(|| Error::bug("one engine was asked for"))?;
-        let made = if output.is_file() { output.to_owned() } else { output.join(&engine.file) };
+        let made = if presence::is_file(output)? { output.to_owned() } else { output.join(&engine.file) };
         self.faster(&trained, &made, screen)
     }
 

@@ -13,6 +13,7 @@ use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::output::{self, Stage};
 use crate::pipeline::Observer;
+use crate::presence;
 
 #[derive(Args)]
 pub(super) struct LinesArgs {
@@ -48,7 +49,7 @@ impl LinesArgs {
         }
         let claim = |path: &PathBuf| -> Result<(PathBuf, Stage)> {
             output::check_apart(path, input.as_deref().into_iter().chain([bundle]))?;
-            Ok((path.clone(), Stage::new(path, Path::is_file)?))
+            Ok((path.clone(), Stage::new(path, presence::is_file)?))
         };
         let output = self.output.as_ref().map(claim).transpose()?;
         Ok(Some(Claimed { input, output, on_error: self.on_error }))
@@ -93,8 +94,12 @@ impl Claimed {
 
     /// How many texts there are, where that can be known before they are answered.
     fn count(&self, name: &str, model: &Answerer) -> Result<Option<u64>> {
-        let twice = self.input.as_ref().filter(|path| path.is_file());
-        twice.map(|path| lines::check_lines(open(path)?, name, model.task(), self.on_error)).transpose()
+        match &self.input {
+            Some(path) if presence::is_file(path)? => {
+                lines::check_lines(open(path)?, name, model.task(), self.on_error).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 }
 

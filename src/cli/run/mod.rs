@@ -14,6 +14,7 @@ use super::{Screen, VouchArgs, WindowArgs};
 use crate::answer::{Aggregation, Options, Settings, Similarity};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
+use crate::presence;
 use crate::runtime;
 use crate::settings;
 use crate::task::Task;
@@ -116,7 +117,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let claimed = args.lines.claim(&args.bundle)?;
     let fits = |task| args.check(task);
     crate::bundle::archive::refuse(&args.bundle)?;
-    let mut model = match args.bundle.is_file() {
+    let mut model = match presence::is_file(&args.bundle)? {
         true => {
             args.vouch.refuse()?;
             args.model.open(
