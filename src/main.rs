@@ -65,11 +65,11 @@ fn leave_watched_panics_to_their_errors() {
 /// is longer than the system allows is an error where it is written.
 #[cfg(unix)]
 fn end_cleanly_on_signals() {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGXFSZ};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGXFSZ};
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::<AtomicBool>::default());
-    // What `nohup` has turned off stays off.
-    let hangup = Some(SIGHUP).filter(|signal| !is_ignored(*signal));
-    let ending = [SIGINT, SIGTERM, SIGXCPU].into_iter().chain(hangup);
+    // What `nohup` or a shell has turned off stays off.
+    let others = [SIGHUP, SIGQUIT].into_iter().filter(|signal| !is_ignored(*signal));
+    let ending = [SIGINT, SIGTERM, SIGXCPU].into_iter().chain(others);
     let Ok(mut signals) = signal_hook::iterator::Signals::new(ending) else { return };
     let wait = move || {
         // What can keep what it has done takes the first signal itself.

@@ -155,6 +155,21 @@ impl Drop for Stage {
     }
 }
 
+/// Whether a folder has the file `mark`, by which a command knows its own outputs, and no other than `is_own` says, by its
+/// name. Fails where it cannot be looked at.
+pub fn holds_only(dir: &Path, mark: &str, is_own: impl Fn(&str) -> bool) -> Result<bool> {
+    if !presence::is_file(&dir.join(mark))? {
+        return Ok(false);
+    }
+    let failed = |e: std::io::Error| Error::io("reading", dir, &e);
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        if !entry.map_err(failed)?.file_name().to_str().is_some_and(&is_own) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Writes JSON as people read it.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::bug(format!("{}: {e}", path.display())))?;

@@ -67,7 +67,8 @@ pub fn files_of<'a>(dir: &Path, names: &[&'a str]) -> Result<Vec<&'a str>> {
     Ok(found)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::symlink;
 

@@ -88,11 +88,14 @@ fn a_build_that_is_hung_up_on_leaves_nothing_and_one_under_nohup_goes_on() {
     let out = place.path().join("sections.kiln");
     let build = arguments!["build", minilm(), "--target", "tract", "--no-cache", "-o", out, "--quiet"];
     let staged = || names(place.path()).iter().any(|name| name.ends_with("kilnc-stage")).then_some(());
-    let mut hung = command(&build).stdout(Stdio::null()).spawn().unwrap();
-    wait_for("a stage", staged);
-    send(&hung, Signal::HUP);
-    assert_eq!(hung.wait().unwrap().code(), Some(129));
-    assert!(names(place.path()).is_empty(), "{:?}", names(place.path()));
+    // A terminal that is closed, and its Ctrl-\.
+    for (signal, code) in [(Signal::HUP, 129), (Signal::QUIT, 131)] {
+        let mut ended = command(&build).stdout(Stdio::null()).spawn().unwrap();
+        wait_for("a stage", staged);
+        send(&ended, signal);
+        assert_eq!(ended.wait().unwrap().code(), Some(code));
+        assert!(names(place.path()).is_empty(), "{:?}", names(place.path()));
+    }
 
     let mut nohup = Command::new("sh");
     nohup.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kilnc")]).args(&build);

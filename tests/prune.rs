@@ -289,7 +289,7 @@ fn what_cannot_be_cut_is_said_and_nothing_is_written() {
             "there is no layer 7 to drop: the model has 2",
         ),
         (arguments!["--layers", "9", "--calibration", texts].into(), "layers = 9, and the model has 2"),
-        (arguments!["--sparsity", "1", "--calibration", texts].into(), "the share of zeros is from 0 to below 1"),
+        (arguments!["--sparsity", "1", "--calibration", texts].into(), "the share of zeros is above 0 and below 1"),
         (arguments!["--vocab", empty].into(), "empty.txt"),
     ];
     for (mut arguments, message) in cases {

@@ -195,6 +195,80 @@ fn paths_that_are_not_utf_8_are_read_by_every_command() {
         }
     }
     assert_eq!(names(&odd), ["labels.json", "model.onnx", "texts.jsonl", "tiny.kiln", "tokenizer.json"]);
+    // Folders of models and adapters, with a factor too.
+    let (base, lora) = (odd.join("base"), odd.join("lora"));
+    copy_folder(&fixture("tiny-bert-base"), &base);
+    copy_folder(&fixture("tiny-lora"), &lora);
+    let merged = |adapter: &OsString| {
+        let merge = arguments!["merge", base, "--adapter", adapter, "-o", place.path().join("merged"), "--json"];
+        kilnc(merge).expect(0).json()["adapters"][0].clone()
+    };
+    let mut half = lora.clone().into_os_string();
+    assert_eq!(merged(&half)["scale"], 1.0);
+    half.push("@0.5");
+    assert_eq!(merged(&half)["scale"], 0.5);
+    // A recipe names its files, and is text: what cannot stand in one is refused before the work.
+    let tune =
+        arguments!["tune", fixture("tiny-bert"), "--max-drop", "0.5", "--calibration", texts, "-o", odd.join("t")];
+    let said = kilnc(tune).expect(2).stderr;
+    assert!(said.contains("is not UTF-8"), "{said}");
+    let out = place.path().join("tuned");
+    let tune = arguments!["tune", fixture("tiny-bert"), "--max-drop", "0.5", "--calibration", texts, "-o", out];
+    let said = kilnc(tune).expect(2).stderr;
+    assert!(
+        said.starts_with("error: the path ") && said.contains("is not UTF-8, and a recipe could not name it"),
+        "{said}"
+    );
+    assert!(!out.exists());
+}
+
+/// Whatever else lies in an output's folder is not kilnc's to remove.
+#[test]
+fn an_output_that_holds_files_of_the_user_is_not_replaced() {
+    let place = place();
+    let at = |name: &str| place.path().join(name);
+    let texts = jsonl(place.path());
+    build(&at("tiny.kiln"), &[]);
+    let made = kilnc(arguments!["bundle", "pack", at("tiny.kiln"), "-o", at("tiny.tar")]);
+    made.expect(0);
+    // What is a bundle's may be damaged, or signed.
+    fs::write(at("tiny.kiln/model.sig"), "x").unwrap();
+    fs::remove_file(at("tiny.kiln/tokenizer.json")).unwrap();
+    build(&at("tiny.kiln"), &[]);
+    for (folder, files) in [
+        ("tiny.kiln", &[("mine.txt", "x")][..]),
+        ("page", &[("manifest.json", "{\"name\": \"a page\", \"schema\": \"x\", \"files\": []}")]),
+        ("report", &[("prune.json", "{}"), ("mine.txt", "x")]),
+        ("tuned", &[("tune.json", "{}"), ("mine.txt", "x")]),
+    ] {
+        fs::create_dir_all(at(folder)).unwrap();
+        files.iter().for_each(|(name, text)| fs::write(at(folder).join(name), text).unwrap());
+        let out = at(folder);
+        let given = arguments!["--target", "tract", "--calibration", texts, "--rounds", "1", "--shape", "1x8"];
+        let commands: &[Vec<OsString>] = match folder {
+            "report" => &[[
+                &arguments!["prune", fixture("tiny-bert"), "--heads", "0.5", "--report", out, "-o", at("pruned")][..],
+                &given,
+            ]
+            .concat()],
+            "tuned" => {
+                &[[&arguments!["tune", fixture("tiny-bert"), "--max-drop", "0.5", "-o", out][..], &given].concat()]
+            }
+            _ => &[
+                arguments!["build", fixture("tiny-bert"), "--target", "tract", "-o", out].into(),
+                arguments!["bundle", "unpack", at("tiny.tar"), "-o", out].into(),
+                [&arguments!["prune", fixture("tiny-bert"), "--heads", "0.5", "-o", out][..], &given].concat(),
+            ],
+        };
+        for command in commands {
+            let said = kilnc(command).expect(2).stderr;
+            assert!(said.contains(&format!("{folder} is a folder that kilnc did not make")), "{command:?}: {said}");
+        }
+        for (name, text) in files {
+            assert_eq!(fs::read_to_string(at(folder).join(name)).unwrap(), *text);
+        }
+        assert!(!at("pruned").exists());
+    }
 }
 
 /// An empty variable names nothing, and above all not the current folder.

@@ -24,6 +24,7 @@ fn a_flag_says_what_it_may_be_before_anything_is_read() {
         (&prune, "--heads", &["2", "-1", "nan"], "the share that goes is from 0 to 1"),
         (&prune, "--ffn", &["1.01"], "the share that goes is from 0 to 1"),
         (&prune, "--products", &["5"], "the share that goes is from 0 to 1"),
+        (&prune, "--sparsity", &["0", "1", "-1", "1e-400", "nan"], "the share of zeros is above 0 and below 1"),
         (&prune, "--layers", &["0"], "is not a whole number from 1"),
         (&prune, "--shape", &["0x8", "1x0", "1x99999"], "write batch and length as in 1x128"),
         (&prune, "--gate", &["agreement=2", "accuracy_drop=5", "cosine=-1"], of_1),

@@ -20,6 +20,7 @@ mod tokens;
 mod vera;
 mod work;
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::StateDict;
@@ -43,19 +44,43 @@ impl std::str::FromStr for AdapterSource {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<AdapterSource> {
-        // A folder may have `@` in its name: what follows the last one is a scale only if it is a number.
-        let scaled = text.rsplit_once('@').and_then(|(dir, scale)| Some((dir, scale.parse::<f32>().ok()?)));
-        let (dir, scale) = scaled.unwrap_or((text, 1.0));
+        AdapterSource::of(text.into())
+    }
+}
+
+impl AdapterSource {
+    /// The same of a path that need not be UTF-8.
+    pub fn of(text: OsString) -> Result<AdapterSource> {
+        let (dir, scale) = match scaled(&text) {
+            Some((dir, scale)) => (dir, scale),
+            None => (text.clone(), 1.0),
+        };
         // What is too small for its 32 bits would be none.
         if !scale.is_normal() {
             return Err(Error::bad_input(format!(
                 "--adapter {}: the scale must be a number of 1.2e-38 to 3.4e38, or one below 0 as large",
-                printable(text)
+                printable(&text.to_string_lossy())
             ))
             .hint("an adapter that is to change nothing is left out"));
         }
         Ok(AdapterSource { dir: PathBuf::from(dir), scale })
     }
+}
+
+/// A folder and its scale. A folder may have `@` in its name: what follows the last one is a scale only if it is a number.
+#[cfg(unix)]
+fn scaled(text: &OsStr) -> Option<(OsString, f32)> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = text.as_bytes();
+    let at = bytes.iter().rposition(|byte| *byte == b'@')?;
+    let scale = str::from_utf8(bytes.get(at + 1..)?).ok()?.parse().ok()?;
+    Some((OsStr::from_bytes(bytes.get(..at)?).to_owned(), scale))
+}
+
+#[cfg(not(unix))]
+fn scaled(text: &OsStr) -> Option<(OsString, f32)> {
+    let (dir, scale) = text.to_str()?.rsplit_once('@')?;
+    Some((dir.into(), scale.parse().ok()?))
 }
 
 /// What was merged, for the manifest and for those who ask.

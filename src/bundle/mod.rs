@@ -11,16 +11,17 @@ mod provenance;
 pub mod runtimes;
 pub mod signing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use serde::Deserialize;
 
 use crate::checkpoint::{check_searchable, json};
-use crate::error::{Error, Result, is_machine_fault, printable};
+use crate::error::{Error, Kind, Result, is_machine_fault, printable};
 use crate::presence;
 use crate::runtime::{Classes, TextEncoder};
 
@@ -63,6 +64,30 @@ pub struct Bundle {
 /// Whether a folder looks like a bundle. Fails where it cannot be looked at.
 pub fn is_bundle(dir: &Path) -> Result<bool> {
     presence::is_file(&dir.join(MANIFEST))
+}
+
+/// Whether a folder is a bundle and holds nothing else, so that another may take its place; it may be damaged. Fails where
+/// it cannot be looked at.
+pub fn is_replaceable(dir: &Path) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Form {
+        schema: String,
+        files: Vec<Listed>,
+    }
+    #[derive(Deserialize)]
+    struct Listed {
+        path: String,
+    }
+    let read = json::read::<Form>(&dir.join(MANIFEST)).and_then(|form| Ok((form, files::tree(dir)?)));
+    match read {
+        Err(e) if e.kind() == Kind::MachineFailed => Err(e),
+        Err(_) => Ok(false),
+        Ok((Form { schema, files }, found)) => {
+            let listed: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+            let is_own = |path: &str| [MANIFEST, signing::SIGNATURE].contains(&path) || listed.contains(path);
+            Ok(schema.starts_with("kilnc.bundle/") && found.iter().all(|path| is_own(path)))
+        }
+    }
 }
 
 /// How often a bundle is opened again that was replaced while it was read.

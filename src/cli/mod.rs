@@ -26,6 +26,7 @@ mod workload;
 use std::io;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::adapter::AdapterSource;
@@ -119,7 +120,7 @@ struct SourceArgs {
     #[arg(value_name = "SRC")]
     checkpoint: PathBuf,
     /// An adapter to merge, with a factor if not 1; again for another.
-    #[arg(long, value_name = "DIR[@SCALE]")]
+    #[arg(long, value_name = "DIR[@SCALE]", value_parser = OsStringValueParser::new().try_map(AdapterSource::of))]
     adapter: Vec<AdapterSource>,
     /// How several adapters become one, as PEFT's add_weighted_adapter does: linear, cat, svd, ties, dare_linear, …;
     /// without it, they are merged one after another.

@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::output::{self, Stage};
 use crate::pipeline::{self, Judge, Keepsake, Observer};
 use crate::precision::Precision;
-use crate::presence;
 use crate::recipe::Recipe;
 use crate::runtime::{self, Runtime};
 use crate::target::Target;
@@ -89,7 +88,8 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         ..Recipe::default()
     };
     output::check_apart(&args.output, source.inputs().chain(recipe.inputs()))?;
-    let stage = Stage::new(&args.output, |dir| presence::is_file(&dir.join(JSON)))?;
+    check_named(&args, &spec)?;
+    let stage = Stage::new(&args.output, |dir| output::holds_only(dir, JSON, |name| FILES.contains(&name)))?;
     if args.calibration.reduce_range.is_some() && !args.target.iter().any(|on| on.saturates(Precision::Int8)) {
         return Err(pipeline::nothing_saturates());
     }
@@ -125,6 +125,9 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
 
 const JSON: &str = "tune.json";
 
+/// All that is written.
+const FILES: [&str; 4] = [JSON, "tune.md", "tune.svg", "recipe.toml"];
+
 fn write(stage: &Stage, tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_length: usize) -> Result<()> {
     output::write_json(&stage.path(JSON), tuned)?;
     let files = [
@@ -139,6 +142,18 @@ fn write(stage: &Stage, tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_l
     for name in ["layer-fp32.onnx", "layer-int8.onnx", "layer.onnx", "reference.onnx"] {
         // Engines that were only measured are no part of the result.
         let _ = std::fs::remove_file(stage.path(name));
+    }
+    Ok(())
+}
+
+/// Fails where the recipe that is written could not name a file.
+fn check_named(args: &TuneArgs, spec: &Spec) -> Result<()> {
+    let given = [("--calibration", &spec.file), ("--calibration-like", &spec.like), ("--labels", &args.texts.labels)];
+    for (flag, path) in given.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?))) {
+        if output::relative(path, &args.output).to_str().is_none() {
+            let what = format!("the path {} is not UTF-8, and a recipe could not name it", path.display());
+            return Err(Error::bad_input(what).at(flag));
+        }
     }
     Ok(())
 }

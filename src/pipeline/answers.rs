@@ -306,7 +306,7 @@ fn unmade(unmade: &[(String, Error)]) -> Result<()> {
         }
     }
     let error = hints.into_iter().fold(error, |error, hint| error.hint(hint.as_str()));
-    Err(error.hint("nothing was written; or leave the engine out, or build it without a gate"))
+    Err(error.hint("or leave the engine out, or build it without a gate; nothing was written"))
 }
 
 /// Fails where what a recipe says of answers cannot be with the model.

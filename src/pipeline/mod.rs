@@ -313,7 +313,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     request.check()?;
     pruned::check(&request.recipe)?;
     request.recipe.bench.as_ref().map(BenchSpec::check).transpose()?;
-    let ours = if request.makes_model() { presence::is_file } else { bundle::is_bundle };
+    let ours = if request.makes_model() { presence::is_file } else { bundle::is_replaceable };
     let stage = Stage::new(&request.output, ours)?;
     let runtimes = carried::carry(request, &stage, observer)?;
     let keepsake = Keepsake::claim(&request.recipe.calibration)?;

@@ -84,7 +84,7 @@ pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Resul
         return Err(Error::bad_input(format!("{twice} is given twice")).at("--target"));
     }
     output::check_apart(&request.output, [request.onnx.as_path()])?;
-    let stage = Stage::new(&request.output, |dir| presence::is_file(&dir.join(REPORT)))?;
+    let stage = Stage::new(&request.output, |dir| output::holds_only(dir, REPORT, is_own))?;
     let dir = request.onnx.parent().unwrap_or(Path::new(""));
     let mut compiled = Compiled {
         schema: SCHEMA.to_owned(),
@@ -122,6 +122,11 @@ pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Resul
     output::write_json(&stage.path(REPORT), &compiled)?;
     stage.commit_dir()?;
     Ok(compiled)
+}
+
+/// Whether a file of that name is written beside plans.
+fn is_own(name: &str) -> bool {
+    name == REPORT || name.ends_with(".plan") || name.ends_with(".layers.json")
 }
 
 /// What a folder of plans says of itself; none where it is another folder. Fails where a plan is not the one it speaks of.

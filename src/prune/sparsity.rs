@@ -74,8 +74,8 @@ impl FromStr for Sparsity {
 impl Sparsity {
     fn share(share: f64) -> Result<Sparsity> {
         match share {
-            0.0..1.0 => Ok(Sparsity::Share(share)),
-            _ => Err(Error::bad_input(format!("sparsity {share}: the share of zeros is from 0 to below 1"))),
+            0.0..1.0 if share > 0.0 => Ok(Sparsity::Share(share)),
+            _ => Err(Error::bad_input(format!("sparsity {share}: the share of zeros is above 0 and below 1"))),
         }
     }
 

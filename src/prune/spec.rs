@@ -127,7 +127,8 @@ mod tests {
         assert!(message("heads = 0.2\nproducts = 0.3").contains("together"));
         assert!(message("layers = 3\ndrop_layers = [1]").contains("names them"));
         assert!(message("sparsity = \"3:4\"").contains("`3:4` is no sparsity"), "{}", message("sparsity = \"3:4\""));
-        assert!(message("sparsity = 1.0").contains("from 0 to below 1"));
+        assert!(message("sparsity = 1.0").contains("above 0 and below 1"));
+        assert!(message("sparsity = 0.0").contains("above 0 and below 1"));
         assert!(toml::from_str::<Spec>("sparsity = \"2:4\"\nheads = 1").unwrap().check().is_ok());
     }
 }

@@ -17,7 +17,7 @@ use crate::calibrate;
 use crate::checkpoint::json::file_name;
 use crate::error::Result;
 use crate::eval::Gate;
-use crate::output::Stage;
+use crate::output::{self, Stage};
 use crate::pipeline;
 use crate::precision::Precision;
 use crate::presence;
@@ -178,7 +178,7 @@ pub fn run(args: PruneArgs, screen: &Screen) -> Result<()> {
     let stage = args
         .report
         .as_ref()
-        .map(|dir| Stage::new(dir, |dir| presence::is_file(&dir.join(report::JSON))))
+        .map(|dir| Stage::new(dir, |dir| output::holds_only(dir, report::JSON, report::is_own)))
         .transpose()?;
     let aim = Aim { speed: args.speedup, drop: args.max_drop };
     let searches = args.speedup.is_some() || (args.max_drop.is_some() && !spec.needs_texts());

@@ -23,6 +23,11 @@ pub fn lost(gate: &GateEntry) -> Option<f64> {
     }
 }
 
+/// Whether a file of that name is of a report.
+pub fn is_own(name: &str) -> bool {
+    [JSON, "prune.md", "prune.svg"].contains(&name)
+}
+
 /// Writes the report into a folder.
 pub fn write(stage: &Stage, pruned: &Pruned) -> Result<()> {
     write_json(&stage.path(JSON), pruned)?;

@@ -34,7 +34,7 @@ pub struct Work<'a> {
 fn replaceable(output: &Path) -> fn(&Path) -> Result<bool> {
     match output.extension().is_some_and(|extension| extension == "onnx") {
         true => presence::is_file,
-        false => bundle::is_bundle,
+        false => bundle::is_replaceable,
     }
 }
 
