@@ -20,8 +20,8 @@ use crate::bundle::{
 };
 use crate::checkpoint::{json, licence};
 use crate::error::{Error, Kind, Result};
-use crate::ir::weight::Int8Range;
 use crate::eval::Gate;
+use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, ValueId};
 use crate::output::{Stage, write_json};
 use crate::passes::{Half, Manager, Ran};
