@@ -270,10 +270,28 @@ fn vectors_are_compared_as_the_model_says() {
         ("manhattan", -sum(&|a, b| (a - b).abs())),
     ];
     let data = plain.path().join("pairs.jsonl");
-    let lines = [(one, other, 1), (one, one, 5), (other, "a game is slow", 2), ("mail", "a mail", 4)];
-    let lines = lines.map(|(text, pair, score)| json!({"text": text, "pair": pair, "score": score}).to_string() + "\n");
+    let rows = [(one, other, 1.0), (one, one, 5.0), (other, "a game is slow", 2.0), ("mail", "a mail", 4.0)];
+    let lines = rows.map(|(text, pair, score)| json!({"text": text, "pair": pair, "score": score}).to_string() + "\n");
     fs::write(&data, lines.concat()).unwrap();
-    let mut pearson = Vec::new();
+    // The scores that go with the pairs, by each way of comparing.
+    let vectors = rows.map(|(text, pair, _)| [text, pair].map(|text| vector(&plain, text)));
+    let alike = |name: &str| {
+        vectors.each_ref().map(|[a, b]| {
+            let sum = |of: &dyn Fn(f32, f32) -> f32| a.iter().zip(b).map(|(a, b)| f64::from(of(*a, *b))).sum::<f64>();
+            match name {
+                "dot" => sum(&|a, b| a * b),
+                "euclidean" => -sum(&|a, b| (a - b) * (a - b)).sqrt(),
+                "manhattan" => -sum(&|a, b| (a - b).abs()),
+                _ => sum(&|a, b| a * b) / (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt(),
+            }
+        })
+    };
+    let scored = |place: &TempDir, more: &[&str]| {
+        let asked = arguments!["eval", place.path().join("model.kiln"), "--data", data, "--json", "--quiet"];
+        let told = kilnc([asked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat()).expect(0);
+        told.json()[0]["pearson"].as_f64().unwrap()
+    };
+    let mut pearsons = Vec::new();
     for (name, expected) in expected {
         let bundle = built(named(name).path());
         let score = |more: &[&str]| {
@@ -286,14 +304,29 @@ fn vectors_are_compared_as_the_model_says() {
         assert!((spelled as f32 - expected).abs() < 1e-4, "{name}");
         let said = manifest(&bundle).get("answers").map(|answers| answers["similarity"].clone());
         assert_eq!(said, (name != "cosine").then(|| json!(name)));
-        let scored = kilnc(arguments!["eval", bundle.path().join("model.kiln"), "--data", data, "--json", "--quiet"]);
-        pearson.push(scored.expect(0).json()[0]["pearson"].as_f64().unwrap());
+        let right = pearson(&alike(name), &rows.map(|(_, _, score)| score));
+        pearsons.push(right);
+        // The model's way, and the same where the model says nothing or another.
+        for (place, more) in [(&bundle, [].as_slice()), (&plain, &["--similarity", name]), (&bundle, &["--similarity", name])] {
+            assert!((scored(place, more) - right).abs() < 1e-5, "{name}: {} {right}", scored(place, more));
+        }
     }
-    assert!(pearson.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 1e-6), "{pearson:?}");
+    assert!(pearsons.iter().enumerate().all(|(i, a)| pearsons[..i].iter().all(|b| (a - b).abs() > 1e-4)), "{pearsons:?}");
     let said = refused(named("tanimoto").path());
     let expected = "error: unknown similarity `tanimoto`; known: cosine, dot, euclidean, manhattan\n  \
                     in config_sentence_transformers.json: similarity_fn_name\n";
     assert!(said.starts_with(expected), "{said}");
+}
+
+/// `Σ(a − ā)(b − b̄) / √(Σ(a − ā)² · Σ(b − b̄)²)`
+fn pearson(a: &[f64], b: &[f64]) -> f64 {
+    let off = |side: &[f64]| {
+        let mean = side.iter().sum::<f64>() / side.len() as f64;
+        side.iter().map(|x| x - mean).collect::<Vec<_>>()
+    };
+    let (a, b) = (off(a), off(b));
+    let sum = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    sum(&a, &b) / (sum(&a, &a) * sum(&b, &b)).sqrt()
 }
 
 /// A cross-encoder as version 5.4 saves it, with that activation.
