@@ -69,3 +69,39 @@ impl Side {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Map<String, Value> {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_side_that_is_none_is_named() {
+        let said = |text: &str| Side::said(&config(text));
+        assert_eq!(said(r#"{"truncation_side": "left"}"#).unwrap(), Some(Side::Left));
+        assert_eq!(said(r#"{"truncation_side": null}"#).unwrap(), None);
+        for (side, told) in [("\"middle\"", "\"middle\""), ("1", "1"), ("\"LEFT\"", "\"LEFT\"")] {
+            let error = said(&format!(r#"{{"truncation_side": {side}}}"#)).unwrap_err();
+            let expected = "tokenizer_config.json: truncation_side: expected \"left\" or \"right\", found ";
+            assert_eq!(error.message(), format!("{expected}{told}"));
+        }
+    }
+
+    #[test]
+    fn a_side_is_written_where_the_file_has_another() {
+        let written = |side: Side, file: &str| {
+            side.written(&Object::of(file, FILE).unwrap(), Some(9)).unwrap().map(|value| value.to_string())
+        };
+        let left = r#"{"truncation": {"direction": "Left", "max_length": 4, "strategy": "OnlyFirst", "stride": 1}}"#;
+        assert_eq!(written(Side::Left, left), None);
+        assert_eq!(written(Side::Right, "{}"), None);
+        assert_eq!(written(Side::Right, r#"{"truncation": null}"#), None);
+        let expected = r#"{"direction":"Right","max_length":4,"strategy":"OnlyFirst","stride":1}"#;
+        assert_eq!(config(&written(Side::Right, left).unwrap()), config(expected));
+        let expected = r#"{"direction":"Left","max_length":9,"strategy":"LongestFirst","stride":0}"#;
+        assert_eq!(config(&written(Side::Left, "{}").unwrap()), config(expected));
+    }
+}

@@ -83,7 +83,9 @@ fn overlapping(special: &[(u32, Token)], plain: &[(u32, Token)]) -> Option<(Stri
     let ends_as = |one: &str, other: &str| {
         one.char_indices().any(|(at, _)| one.get(at..).is_some_and(|end| other.starts_with(end)))
     };
-    let overlap = |one: &str, other: &str| one.contains(other) || other.contains(one) || ends_as(one, other);
+    let overlap = |one: &str, other: &str| {
+        one.contains(other) || other.contains(one) || ends_as(one, other) || ends_as(other, one)
+    };
     special.iter().find_map(|(_, one)| {
         let (_, other) = plain.iter().find(|(_, other)| overlap(&one.content, &other.content))?;
         Some((one.content.clone(), other.content.clone()))
@@ -107,5 +109,54 @@ fn collect(value: &Value, found: &mut HashSet<u32>) {
         Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
         Value::Object(fields) => fields.values().for_each(|item| collect(item, found)),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tokens that are looked for, and the model's if it is another; or why there are none.
+    fn split(model: &str, around: &str, added: &[(u32, &str, bool)]) -> Result<(Vec<u32>, Option<String>), String> {
+        let text = format!(r#"{{"model": {model}, "post_processor": {around}}}"#);
+        let file = Object::of(&text, FILE).unwrap();
+        let vocabulary = Vocabulary::of(&file).unwrap();
+        let added = added.iter().map(|(id, content, special)| (*id, Token::plain(content, *special)));
+        let split = Split::of(&Merged::of(added.collect(), false), &file, &vocabulary)?;
+        let model = split.model(&file).unwrap();
+        Ok((split.tokens.entries().iter().map(|(id, _)| *id).collect(), model))
+    }
+
+    const WORDS: &str = r#"{"type": "WordPiece", "vocab": {"[CLS]": 0, "a": 1}}"#;
+    const PAIRS: &str = r#"{"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}"#;
+    const AROUND: &str = r#"{"type": "BertProcessing", "cls": ["[CLS]", 7]}"#;
+
+    #[test]
+    fn special_tokens_are_not_looked_for_and_keep_their_numbers() {
+        let added = [(0, "[CLS]", true), (2, "mail", false)];
+        assert_eq!(split(WORDS, "null", &added).unwrap(), (vec![2], None));
+        // One at the end that nothing has the number of.
+        assert_eq!(
+            split(WORDS, AROUND, &[(0, "[CLS]", true), (2, "mail", false), (3, "[X]", true)]).unwrap(),
+            (vec![2], None)
+        );
+        let (found, model) = split(PAIRS, AROUND, &[(7, "[CLS]", true), (8, "mail", false)]).unwrap();
+        assert_eq!(found, [8]);
+        assert!(model.unwrap().contains(r#"{"a": 0, "b": 1,"[CLS]":7,"mail":8}"#));
+    }
+
+    #[test]
+    fn what_a_file_cannot_say_is_named() {
+        let said = |model: &str, around: &str, added: &[(u32, &str, bool)]| split(model, around, added).unwrap_err();
+        let lost = "cannot be without `[X]`: its number stands beside the model, and would be lost";
+        let around = r#"{"special_tokens": {"[X]": {"ids": [5]}}}"#;
+        assert!(said(WORDS, around, &[(5, "[X]", true)]).ends_with(lost));
+        assert!(said(WORDS, "null", &[(5, "[X]", true), (6, "mail", false)]).ends_with(lost));
+        let merges = r#"{"type": "BPE", "vocab": {"a": 0}, "merges": [], "ignore_merges": true}"#;
+        assert!(said(merges, around, &[(5, "[X]", true)]).ends_with(lost));
+        for other in ["X", "]x", "[X]y"] {
+            let shared = format!("it shares characters with `{other}`, which is looked for");
+            assert!(said(WORDS, "null", &[(5, "[X]", true), (4, other, false)]).ends_with(&shared), "{other}");
+        }
     }
 }
