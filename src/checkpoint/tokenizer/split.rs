@@ -10,6 +10,9 @@ use super::{CONFIG, FILE};
 use crate::checkpoint::json::raw::{Object, quoted};
 use crate::error::{Result, printable};
 
+/// What padding is called, whose number is looked up.
+const PADDING: [&str; 2] = ["[PAD]", "<pad>"];
+
 /// What is other in a `tokenizer.json` where special tokens are not looked for in texts.
 pub(super) struct Split {
     /// The tokens that are.
@@ -41,7 +44,10 @@ impl Split {
         // Numbers at the end, which nothing else in the file has, are not missed.
         let used = numbers(file);
         let last = others.iter().map(|(id, _)| *id).max();
-        match loose.iter().all(|(id, _)| !used.contains(id) && last.is_none_or(|last| last < *id)) {
+        let missed = |(id, token): &&(u32, Token)| {
+            used.contains(id) || PADDING.contains(&token.content.as_str()) || last.is_some_and(|last| last > *id)
+        };
+        match !loose.iter().any(missed) {
             true => Ok(Split::kept(tokens, plain, Vec::new())),
             false => Err(why(&first.content, "its number stands beside the model, and would be lost")),
         }
@@ -152,6 +158,7 @@ mod tests {
         let around = r#"{"special_tokens": {"[X]": {"ids": [5]}}}"#;
         assert!(said(WORDS, around, &[(5, "[X]", true)]).ends_with(lost));
         assert!(said(WORDS, "null", &[(5, "[X]", true), (6, "mail", false)]).ends_with(lost));
+        assert!(said(WORDS, "null", &[(5, "[PAD]", true)]).contains("cannot be without `[PAD]`: its number"));
         let merges = r#"{"type": "BPE", "vocab": {"a": 0}, "merges": [], "ignore_merges": true}"#;
         assert!(said(merges, around, &[(5, "[X]", true)]).ends_with(lost));
         for other in ["X", "]x", "[X]y"] {
