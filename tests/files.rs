@@ -143,6 +143,42 @@ fn calibration_reads_texts_whose_labels_are_not_the_models() {
     assert!(!gates.is_empty() && gates.iter().all(|gate| gate["accuracy"].is_null()), "{gates:?}");
 }
 
+/// Labels are needed where a gate bounds the loss of accuracy, and nowhere else.
+#[test]
+fn engines_are_compared_on_texts_whose_labels_are_not_the_models_where_no_gate_needs_them() {
+    let (place, copy) = (place(), classifier(json!({})));
+    let (texts, out) = (place.path().join("texts.jsonl"), place.path().join("model.kiln"));
+    let line = |text: &str, label: &str| format!("{{\"text\": \"{text}\", \"label\": \"{label}\"}}\n");
+    fs::write(&texts, line("the game is fast", "sea") + &line("a mail server", "LABEL_1") + &line("files", "river"))
+        .unwrap();
+    let build = |how: &str, gate: &str| {
+        let asked = arguments!["build", copy.path(), "--quantize", "int8", how, texts, "--gate", gate, "-o", out];
+        kilnc(asked)
+    };
+    let ran = build("--texts", "cosine=0.5").expect(0);
+    let expected = "warning: texts.jsonl line 1: unknown label `river`, unknown label `sea`; engines are compared on the \
+                    texts without their labels, and no accuracy is measured\n";
+    assert!(ran.stderr.contains(expected), "{}", ran.stderr);
+    let manifest: Value = serde_json::from_str(&fs::read_to_string(out.join("manifest.json")).unwrap()).unwrap();
+    let gates = |engine: &Value| engine["gates"].as_array().unwrap().clone();
+    let gates: Vec<Value> = manifest["engines"].as_array().unwrap().iter().flat_map(gates).collect();
+    assert!(gates.iter().any(|gate| gate["rows"] == 3 && gate["accuracy"].is_null()), "{gates:?}");
+    fs::remove_dir_all(&out).unwrap();
+
+    for how in ["--texts", "--calibration"] {
+        let ran = build(how, "cosine=0.5,accuracy_drop=0.5").expect(2);
+        let expected = "error: unknown label `sea`\n  in texts.jsonl line 1\n";
+        assert!(ran.stderr.contains(expected), "{how}: {}", ran.stderr);
+        let hint = "hint: a gate bounds accuracy_drop, which needs labels that the model has\n";
+        assert!(ran.stderr.contains(hint), "{how}: {}", ran.stderr);
+        assert_eq!(names(place.path()), ["texts.jsonl"]);
+    }
+    // One that is misspelt among others that are not was meant.
+    fs::write(&texts, line("the game is fast", "LABEL_1") + &line("a mail server", "LABEL1")).unwrap();
+    let ran = build("--texts", "cosine=0.5").expect(2);
+    assert!(ran.stderr.contains("error: unknown label `LABEL1`\n  in texts.jsonl line 2\n"), "{}", ran.stderr);
+}
+
 /// Lines that are texts, and others.
 const LINES: &[u8] = b"\xef\xbb\xbf{\"id\": 1, \"text\": \"the game is fast\"}\r\n\
     \r\n\

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{copied, fixture, kilnc, names, place, repository};
+use kilnc::adapter::AdapterSource;
 use kilnc::back::onnx;
 use kilnc::checkpoint::Checkpoint;
 use kilnc::eval::{Golden, Parity};
@@ -13,7 +14,7 @@ use kilnc::pipeline::{self, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Runtime};
 use kilnc::target::Target;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 fn read(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -82,6 +83,76 @@ fn a_merged_checkpoint_is_what_transformers_saves_and_answers_the_same() {
         let parity = parity(&out, &adapter(name).join("golden.safetensors"));
         assert!(parity.max_abs <= 1e-4, "{name}: {parity:?}");
     }
+}
+
+/// A configuration as either version of `transformers` writes it becomes one that both read. `scripts/peers/load_merged.py`
+/// loads them.
+#[test]
+fn a_merged_modernbert_is_the_same_to_both_versions_of_transformers() {
+    let configs: BTreeMap<String, Map<String, Value>> =
+        serde_json::from_value(read(&fixture("families/configs-5.json"))).unwrap();
+    let five = configs["modernbert/base"].clone();
+    assert!(five.contains_key("layer_types") && !five.contains_key("global_rope_theta"));
+    let four = read(&fixture("families/modernbert/base/config.json")).as_object().unwrap().clone();
+    assert!(four.contains_key("global_rope_theta") && !four.contains_key("layer_types"));
+    let newer = |fields: [(&str, Value); 2]| {
+        let mut config = five.clone();
+        config.remove("global_attn_every_n_layers");
+        config.extend(fields.map(|(name, value)| (name.to_owned(), value)));
+        config
+    };
+    let [every, no_pattern] =
+        [["full_attention", "sliding_attention"].repeat(2), vec!["sliding_attention"; 4]].map(|kinds| json!(kinds));
+    let angles = |global: f64, local: f64| {
+        json!({"full_attention": {"rope_theta": global, "rope_type": "default"},
+               "sliding_attention": {"rope_theta": local, "rope_type": "default"}})
+    };
+    let cases = [
+        (four.clone(), angles(160_000.0, 10_000.0), Some(2)),
+        (five.clone(), angles(160_000.0, 10_000.0), Some(2)),
+        (newer([("layer_types", every.clone()), ("rope_parameters", angles(50.0, 20.0))]), angles(50.0, 20.0), Some(2)),
+        (
+            newer([("layer_types", no_pattern.clone()), ("rope_parameters", Value::Null)]),
+            angles(160_000.0, 10_000.0),
+            None,
+        ),
+    ];
+    for (config, angles, count) in cases {
+        let base = copied("families/modernbert/base");
+        fs::write(base.path().join("config.json"), Value::Object(config.clone()).to_string()).unwrap();
+        let place = place();
+        let out = place.path().join("merged");
+        let asked = arguments!["merge", base.path(), "--adapter", adapter("modernbert-lora"), "-o", out];
+        let ran = kilnc([asked.as_slice(), &arguments!["--dtype", "bf16"]].concat()).expect(0);
+        let found = read(&out.join("config.json"));
+        assert_eq!(found["rope_parameters"], angles);
+        assert_eq!(found["global_rope_theta"], angles["full_attention"]["rope_theta"]);
+        assert_eq!(found["local_rope_theta"], angles["sliding_attention"]["rope_theta"]);
+        assert_eq!(found["layer_types"], if count.is_some() { every.clone() } else { no_pattern.clone() });
+        assert_eq!(found.get("global_attn_every_n_layers").cloned(), count.map(|count| json!(count)));
+        assert_eq!(ran.stderr.contains("cannot read these `layer_types`"), count.is_none(), "{}", ran.stderr);
+        assert_eq!((&found["dtype"], found.get("torch_dtype")), (&json!("bfloat16"), None));
+        let graph = |dir: &Path, adapters: Vec<AdapterSource>| {
+            let source = Source { checkpoint: dir.to_owned(), adapters, combine: None, task: None };
+            pipeline::load(&source).unwrap().graph.to_string()
+        };
+        // What is read of it again is the same model; only numbers were rounded.
+        let asked = arguments!["merge", base.path(), "--adapter", adapter("modernbert-lora"), "-o", out];
+        kilnc(asked).expect(0);
+        let rotations =
+            |graph: &str| graph.lines().filter(|line| line.contains("Rotary")).map(str::to_owned).collect::<Vec<_>>();
+        let lora = vec![AdapterSource { dir: adapter("modernbert-lora"), scale: 1.0 }];
+        let (merged, over) = (graph(&out, Vec::new()), graph(base.path(), lora));
+        assert_eq!(rotations(&merged), rotations(&over));
+    }
+    // Two names of one field are both set.
+    let base = copied("families/bert/base");
+    crate::common::edit(&base.path().join("config.json"), "\"dtype\"", "\"torch_dtype\": \"float32\", \"dtype\"");
+    let place = place();
+    let out = place.path().join("merged");
+    kilnc(arguments!["merge", base.path(), "--adapter", adapter("lora"), "-o", out, "--dtype", "fp16"]).expect(0);
+    let found = read(&out.join("config.json"));
+    assert_eq!((&found["dtype"], &found["torch_dtype"]), (&json!("float16"), &json!("float16")));
 }
 
 #[test]

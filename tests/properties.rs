@@ -146,6 +146,37 @@ const TOKENIZERS: [&str; 5] = [
 ];
 
 proptest! {
+    // Each makes a folder, and most a graph.
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_files_beside_a_tokenizer_are_read_or_refused(
+        mutations in prop::collection::vec(mutation(), 0..4),
+        which in 0..14usize,
+    ) {
+        QUIET.call_once(entries::let_watched_threads_panic);
+        entries::tokenizer_files(&mutated(&seed("tokenizer_files", which), &mutations));
+    }
+
+    #[test]
+    fn damaged_files_of_sentence_transformers_are_read_or_refused(
+        mutations in prop::collection::vec(mutation(), 0..4),
+        which in 0..13usize,
+    ) {
+        QUIET.call_once(entries::let_watched_threads_panic);
+        entries::sentence(&mutated(&seed("sentence", which), &mutations));
+    }
+
+    #[test]
+    fn a_damaged_configuration_of_an_adapter_is_read_or_refused(
+        mutations in prop::collection::vec(mutation(), 0..4),
+        which in 0..15usize,
+    ) {
+        entries::adapter_config(&mutated(&seed("adapter_config", which), &mutations));
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
@@ -188,6 +219,15 @@ proptest! {
         mutations in prop::collection::vec(mutation(), 0..6),
     ) {
         entries::texts(&mutated(which.as_bytes(), &mutations));
+    }
+
+    #[test]
+    fn a_damaged_file_of_text_or_of_labels_is_read_or_refused(
+        mutations in prop::collection::vec(mutation(), 0..6),
+        which in 0..16usize,
+    ) {
+        entries::textfile(&mutated(&seed("textfile", which), &mutations));
+        entries::labels(&mutated(&seed("labels", which), &mutations));
     }
 
     #[test]

@@ -270,10 +270,28 @@ fn vectors_are_compared_as_the_model_says() {
         ("manhattan", -sum(&|a, b| (a - b).abs())),
     ];
     let data = plain.path().join("pairs.jsonl");
-    let lines = [(one, other, 1), (one, one, 5), (other, "a game is slow", 2), ("mail", "a mail", 4)];
-    let lines = lines.map(|(text, pair, score)| json!({"text": text, "pair": pair, "score": score}).to_string() + "\n");
+    let rows = [(one, other, 1.0), (one, one, 5.0), (other, "a game is slow", 2.0), ("mail", "a mail", 4.0)];
+    let lines = rows.map(|(text, pair, score)| json!({"text": text, "pair": pair, "score": score}).to_string() + "\n");
     fs::write(&data, lines.concat()).unwrap();
-    let mut pearson = Vec::new();
+    // The scores that go with the pairs, by each way of comparing.
+    let vectors = rows.map(|(text, pair, _)| [text, pair].map(|text| vector(&plain, text)));
+    let alike = |name: &str| {
+        vectors.each_ref().map(|[a, b]| {
+            let sum = |of: &dyn Fn(f32, f32) -> f32| a.iter().zip(b).map(|(a, b)| f64::from(of(*a, *b))).sum::<f64>();
+            match name {
+                "dot" => sum(&|a, b| a * b),
+                "euclidean" => -sum(&|a, b| (a - b) * (a - b)).sqrt(),
+                "manhattan" => -sum(&|a, b| (a - b).abs()),
+                _ => sum(&|a, b| a * b) / (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt(),
+            }
+        })
+    };
+    let scored = |place: &TempDir, more: &[&str]| {
+        let asked = arguments!["eval", place.path().join("model.kiln"), "--data", data, "--json", "--quiet"];
+        let told = kilnc([asked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat()).expect(0);
+        told.json()[0]["pearson"].as_f64().unwrap()
+    };
+    let mut pearsons = Vec::new();
     for (name, expected) in expected {
         let bundle = built(named(name).path());
         let score = |more: &[&str]| {
@@ -286,14 +304,34 @@ fn vectors_are_compared_as_the_model_says() {
         assert!((spelled as f32 - expected).abs() < 1e-4, "{name}");
         let said = manifest(&bundle).get("answers").map(|answers| answers["similarity"].clone());
         assert_eq!(said, (name != "cosine").then(|| json!(name)));
-        let scored = kilnc(arguments!["eval", bundle.path().join("model.kiln"), "--data", data, "--json", "--quiet"]);
-        pearson.push(scored.expect(0).json()[0]["pearson"].as_f64().unwrap());
+        let right = pearson(&alike(name), &rows.map(|(_, _, score)| score));
+        pearsons.push(right);
+        // The model's way, and the same where the model says nothing or another.
+        for (place, more) in
+            [(&bundle, [].as_slice()), (&plain, &["--similarity", name]), (&bundle, &["--similarity", name])]
+        {
+            assert!((scored(place, more) - right).abs() < 1e-5, "{name}: {} {right}", scored(place, more));
+        }
     }
-    assert!(pearson.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 1e-6), "{pearson:?}");
+    assert!(
+        pearsons.iter().enumerate().all(|(i, a)| pearsons[..i].iter().all(|b| (a - b).abs() > 1e-4)),
+        "{pearsons:?}"
+    );
     let said = refused(named("tanimoto").path());
     let expected = "error: unknown similarity `tanimoto`; known: cosine, dot, euclidean, manhattan\n  \
                     in config_sentence_transformers.json: similarity_fn_name\n";
     assert!(said.starts_with(expected), "{said}");
+}
+
+/// `Σ(a − ā)(b − b̄) / √(Σ(a − ā)² · Σ(b − b̄)²)`
+fn pearson(a: &[f64], b: &[f64]) -> f64 {
+    let off = |side: &[f64]| {
+        let mean = side.iter().sum::<f64>() / side.len() as f64;
+        side.iter().map(|x| x - mean).collect::<Vec<_>>()
+    };
+    let (a, b) = (off(a), off(b));
+    let sum = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    sum(&a, &b) / (sum(&a, &a) * sum(&b, &b)).sqrt()
 }
 
 /// A cross-encoder as version 5.4 saves it, with that activation.
@@ -392,6 +430,210 @@ fn texts_are_put_in_lower_case_where_the_encoder_says_so() {
     let tokenizer = fs::read_to_string(lower.path().join("model.kiln/tokenizer.json")).unwrap();
     let tokenizer: Value = serde_json::from_str(&tokenizer).unwrap();
     assert_eq!(tokenizer["normalizer"]["normalizers"][0], json!({"type": "Lowercase"}));
+}
+
+/// `truncation_side`: the end of a text is read, and windows are full at the end.
+#[test]
+fn texts_are_cut_on_the_side_that_their_tokenizer_says() {
+    let config = json!({"tokenizer_class": "BertTokenizer", "truncation_side": "left", "model_max_length": 12});
+    let left = built(with("sentence/mean", &[("tokenizer_config.json", config)]).path());
+    let plain = built(&fixture("sentence/mean"));
+    let long = format!("a game is slow {TEXT}");
+    let cut = run(&left, &["--text", &long, "--window", "8", "--truncate"]);
+    assert!(cut[0]["tokens_cut"].as_u64().unwrap() > 0, "{cut}");
+    let kept: Vec<&str> = long.split(' ').collect();
+    let ends = |count: usize| kept[kept.len() - count..].join(" ");
+    let found = numbers(&cut[0]["embedding"]);
+    assert!((1..kept.len()).any(|count| close(&found, &vector(&plain, &ends(count)))), "{cut}");
+    let right = run(&plain, &["--text", &long, "--window", "8", "--truncate"]);
+    assert!(!close(&found, &numbers(&right[0]["embedding"])));
+    let tokenizer = fs::read_to_string(left.path().join("model.kiln/tokenizer.json")).unwrap();
+    let tokenizer: Value = serde_json::from_str(&tokenizer).unwrap();
+    assert_eq!(tokenizer["truncation"]["direction"], "Left");
+    assert_eq!(tokenizer["truncation"]["max_length"], 12);
+}
+
+/// What stands beside a tokenizer says as much of the texts of an ONNX model as of those of a bundle.
+#[test]
+fn an_onnx_model_reads_texts_as_the_files_beside_its_tokenizer_say() {
+    let said = json!({"prompts": {"query": "a game: "}, "default_prompt_name": "query", "similarity_fn_name": "dot"});
+    let lower = json!({"max_seq_length": 12, "do_lower_case": true});
+    let cased = json!({"tokenizer_class": "BertTokenizer", "do_lower_case": false});
+    let files = [(MODEL, said), ("sentence_bert_config.json", lower), ("tokenizer_config.json", cased)];
+    let dir = with("sentence/mean", &files);
+    let bundle = built(dir.path());
+    let model = bundle.path().join("model.onnx");
+    kilnc(arguments!["export", dir.path(), "-o", model, "--quiet"]).expect(0);
+    let shouted = "A MAIL server";
+    for tokenizer in [dir.path().to_owned(), dir.path().join("tokenizer.json")] {
+        let asked = arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", tokenizer, "--json"];
+        let run = |more: &[&str]| {
+            let all = [asked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat();
+            kilnc(all).expect(0)
+        };
+        let ran = run(&["--text", shouted]);
+        assert!(close(&numbers(&ran.json()[0]["embedding"]), &vector(&bundle, shouted)), "{}", ran.stdout);
+        assert!(ran.stderr.contains("`a game: ` is put before every text"), "{}", ran.stderr);
+        let pair = ["--text", shouted, "--pair", "the web"];
+        let score = |told: &Value| told[0]["score"].as_f64().unwrap();
+        assert!((score(&run(&pair).json()) - score(&self::run(&bundle, &pair))).abs() < 1e-4);
+        let long = ["--text", &"a mail server ".repeat(9)];
+        assert_eq!(run(&long).json()[0]["windows"], self::run(&bundle, &long)[0]["windows"]);
+    }
+
+    let texts = bundle.path().join("texts.txt");
+    fs::write(&texts, format!("{shouted}\n{}\n", "a mail server ".repeat(9))).unwrap();
+    let bench = |more: &[std::ffi::OsString]| {
+        let asked =
+            arguments!["bench", "--seconds", "0.01", "--rounds", "1", "--threads", "1", "--texts", texts, "--json"];
+        let ran = kilnc([asked.as_slice(), more].concat()).expect(0);
+        (ran.json()["texts"].clone(), ran.json()["engines"][0]["failed"].clone())
+    };
+    let (of_bundle, _) = bench(&arguments![bundle.path().join("model.kiln")]);
+    for more in
+        [arguments!["--tokenizer", dir.path()].to_vec(), arguments!["--tokenizer", dir.path(), "--tokenize"].to_vec()]
+    {
+        let (asked, failed) = bench(&[arguments![model].as_slice(), &more].concat());
+        assert_eq!((&asked["tokens"], &asked["longest"]), (&of_bundle["tokens"], &of_bundle["longest"]));
+        assert!(failed.is_null(), "{failed}");
+    }
+    // An encoder in a folder of its own is said of by the folder around it; another model's is not.
+    let around = tempfile::tempdir().unwrap();
+    let encoder = around.path().join("0_Transformer");
+    fs::create_dir(&encoder).unwrap();
+    fs::copy(dir.path().join("tokenizer.json"), encoder.join("tokenizer.json")).unwrap();
+    fs::copy(dir.path().join(MODEL), around.path().join(MODEL)).unwrap();
+    for (path, prompted) in [("0_Transformer", true), ("", false)] {
+        let modules =
+            json!([{"idx": 0, "name": "0", "path": path, "type": "sentence_transformers.models.Transformer"}]);
+        fs::write(around.path().join("modules.json"), modules.to_string()).unwrap();
+        let asked = arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", encoder, "--text", "a"];
+        assert_eq!(kilnc(asked).expect(0).stderr.contains("is put before every text"), prompted);
+    }
+}
+
+/// An adapter as sentence-transformers 5.4 and later saves it: with the modules of its own.
+fn adapter(pooling: &Value, modules: &[&str]) -> TempDir {
+    let dir = copied("adapters/lora-features");
+    let module = |(i, class): (usize, &&str)| {
+        let path = if i == 0 { String::new() } else { format!("{i}_{class}") };
+        let file = class.to_lowercase();
+        let kind = if i == 0 { "base.modules" } else { "sentence_transformer.modules" };
+        json!({"idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.{kind}.{file}.{class}")})
+    };
+    fs::create_dir(dir.path().join("1_Pooling")).unwrap();
+    let modules: Vec<Value> = modules.iter().enumerate().map(module).collect();
+    for (file, content) in [("modules.json", &json!(modules)), ("1_Pooling/config.json", pooling)] {
+        fs::write(dir.path().join(file), content.to_string()).unwrap();
+    }
+    dir
+}
+
+/// The tensors of a golden file as numbers.
+fn golden(path: &Path, name: &str) -> Vec<f32> {
+    let tensors = kilnc::checkpoint::safetensors::read(path).unwrap();
+    let (_, tensor) = tensors.iter().find(|(given, _)| given == name).unwrap();
+    if tensor.dtype().is_float() {
+        return tensor.to_f32s().unwrap().into_owned();
+    }
+    let bytes = tensor.evaluate().unwrap();
+    bytes.as_bytes().as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as f32).collect()
+}
+
+/// Held to the hidden states that PyTorch and PEFT give, pooled here.
+#[test]
+fn the_modules_that_an_adapter_was_saved_with_are_its_own() {
+    let file = fixture("adapters/lora-features/golden.safetensors");
+    let (states, mask) = (golden(&file, "out.last_hidden_state"), golden(&file, "in.attention_mask"));
+    let texts: Vec<Vec<&[f32]>> = states.chunks(17 * 16).map(|text| text.chunks(16).collect()).collect();
+    let mean = |text: &[&[f32]], mask: &[f32]| -> Vec<f32> {
+        let sum = |i: usize| text.iter().zip(mask).map(|(token, counts)| token[i] * counts).sum::<f32>();
+        (0..16).map(|i| sum(i) / mask.iter().sum::<f32>()).collect()
+    };
+    let unit = |vector: Vec<f32>| -> Vec<f32> {
+        let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        vector.into_iter().map(|x| x / length).collect()
+    };
+    let all = |of: &dyn Fn(&[&[f32]], &[f32]) -> Vec<f32>| -> Vec<f32> {
+        texts.iter().zip(mask.chunks(17)).flat_map(|(text, mask)| of(text, mask)).collect()
+    };
+    let found = |dir: &Path, base: &Path| -> Vec<f32> {
+        let adapters = vec![kilnc::adapter::AdapterSource { dir: dir.to_owned(), scale: 1.0 }];
+        let source = Source { checkpoint: base.to_owned(), adapters, combine: None, task: None };
+        let model = pipeline::load(&source).unwrap();
+        assert_eq!(model.task, Task::SentenceSimilarity);
+        let graph =
+            pipeline::compile(&model.graph, &Scheme::new(&Target::Tract, Precision::Fp32), &mut Manager::default());
+        let place = place();
+        let path = place.path().join("model.onnx");
+        onnx::write(&graph.unwrap(), &path, &|_| {}).unwrap();
+        let mut engine = runtime::open(Runtime::Tract, &path, Options { threads: 1 }).unwrap();
+        let outputs = engine.run(Golden::read(&file).unwrap().inputs()).unwrap();
+        match &outputs.iter().find(|(name, _)| name == "sentence_embedding").unwrap().1.elements {
+            Elements::F32(numbers) => numbers.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let plain = ["Transformer", "Pooling"];
+    let normal = ["Transformer", "Pooling", "Normalize"];
+    let by_mean = all(&|text, mask| mean(text, mask));
+    let cases = [
+        (
+            json!({"embedding_dimension": 16, "pooling_mode": "mean", "include_prompt": true}),
+            &plain[..],
+            by_mean.clone(),
+        ),
+        (json!({"word_embedding_dimension": 16, "pooling_mode_mean_tokens": true}), &plain, by_mean),
+        (json!({"pooling_mode": "cls"}), &plain, all(&|text, _| text[0].to_vec())),
+        (
+            json!({"pooling_mode": ["mean", "cls"]}),
+            &plain,
+            all(&|text, mask| [mean(text, mask), text[0].to_vec()].concat()),
+        ),
+        (
+            json!({"pooling_mode": ["lasttoken"]}),
+            &normal,
+            all(&|text, mask| unit(text[mask.iter().rposition(|counts| *counts == 1.0).unwrap()].to_vec())),
+        ),
+    ];
+    // A base that is a plain encoder, and one that has modules of its own.
+    let base = fixture("families/bert/base");
+    let other = copied("families/bert/base");
+    let own = adapter(&json!({"pooling_mode": "max"}), &normal);
+    for file in ["modules.json", "1_Pooling/config.json"] {
+        fs::create_dir_all(other.path().join("1_Pooling")).unwrap();
+        fs::copy(own.path().join(file), other.path().join(file)).unwrap();
+    }
+    for (pooling, modules, expected) in cases {
+        let dir = adapter(&pooling, modules);
+        for base in [&base, other.path()] {
+            let found = found(dir.path(), base);
+            assert!(close(&found, &expected), "{pooling}\n{found:?}\n{expected:?}");
+        }
+    }
+
+    // What else was saved with it.
+    let dir = adapter(&json!({"pooling_mode": "mean"}), &plain);
+    let said = json!({"prompts": {"query": "a game: "}, "default_prompt_name": "query", "similarity_fn_name": "dot"});
+    fs::write(dir.path().join(MODEL), said.to_string()).unwrap();
+    fs::copy(fixture("tokenizers/unigram-roberta.json"), dir.path().join("tokenizer.json")).unwrap();
+    let limit = json!({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 20});
+    fs::write(dir.path().join("tokenizer_config.json"), limit.to_string()).unwrap();
+    let place = place();
+    let out = place.path().join("model.kiln");
+    kilnc(arguments!["build", base, "--adapter", dir.path(), "--target", "tract", "-o", out, "--quiet"]).expect(0);
+    let manifest = manifest(&place);
+    assert_eq!(manifest["prompt"], json!({"name": "query", "text": "a game: "}));
+    assert_eq!((&manifest["answers"]["similarity"], &manifest["max_length"]), (&json!("dot"), &json!(20)));
+    let said = |pooling: Value, modules: &[&str]| {
+        let dir = adapter(&pooling, modules);
+        let asked = arguments!["build", base, "--adapter", dir.path(), "--target", "tract", "-o", out, "--quiet"];
+        kilnc(asked).expect(2).stderr
+    };
+    let refused = said(json!({"pooling_mode": "median"}), &plain);
+    assert!(refused.contains("`median`") && refused.contains("in modules.json: 1_Pooling"), "{refused}");
+    let refused = said(json!({"pooling_mode": "mean"}), &["Transformer", "Pooling", "SpladePooling"]);
+    assert!(refused.contains("SpladePooling` is not built"), "{refused}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::common::{fixture, repository};
 use kilnc::checkpoint::{Tokenizer, TokenizerUse};
-use kilnc::runtime::{Lengths, TextEncoder, TextInput};
+use kilnc::runtime::{Lengths, Slide, TextEncoder, TextInput};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -44,7 +44,15 @@ struct Answers {
     texts: Vec<Encoded>,
     pairs: Vec<Encoded>,
     mask: Option<String>,
+    /// Texts and pairs that are cut to so many tokens as [`CUT`], in cases that are about it.
+    #[serde(default)]
+    cut: Vec<Vec<u32>>,
+    /// Texts in windows of as many that share one with the next, in the order in which they are laid.
+    #[serde(default)]
+    windows: Vec<Vec<Vec<u32>>>,
 }
+
+const CUT: usize = 6;
 
 #[derive(Debug, PartialEq, Deserialize)]
 struct Encoded {
@@ -127,6 +135,17 @@ fn encoded(encoder: &TextEncoder, text: TextInput) -> Encoded {
     }
 }
 
+/// What is left of a text that is cut.
+fn cut(encoder: &TextEncoder, text: TextInput) -> Vec<u32> {
+    windows(encoder, text, Lengths::cut(CUT)).remove(0)
+}
+
+fn windows(encoder: &TextEncoder, text: TextInput, lengths: Lengths) -> Vec<Vec<u32>> {
+    let split = encoder.split(&[text], &lengths).unwrap().remove(0);
+    let ids = |tokens: &[usize]| tokens.iter().map(|token| split.id(*token).unwrap()).collect();
+    split.windows().iter().map(|window| ids(&window.tokens)).collect()
+}
+
 #[test]
 fn every_class_tokenizes_as_in_the_version_that_saved_it_and_says_where_the_other_differs() {
     let Cases { texts, pairs, cases } = read("cases.json");
@@ -149,7 +168,18 @@ fn every_class_tokenizes_as_in_the_version_that_saved_it_and_says_where_the_othe
             texts: texts.iter().map(|text| encoded(&encoder, text.into())).collect(),
             pairs: pairs.iter().map(|(text, pair)| encoded(&encoder, TextInput { text, pair: Some(pair) })).collect(),
             mask: tokenizer.mask.clone(),
+            cut: Vec::new(),
+            windows: Vec::new(),
         };
+        if case.name.contains("-cut-") {
+            found.cut = texts.iter().map(|text| cut(&encoder, text.into())).collect();
+            found.cut.extend(pairs.iter().map(|(text, pair)| cut(&encoder, TextInput { text, pair: Some(pair) })));
+            let lengths = Lengths { window: CUT, stride: 1, truncate: false, slide: Slide::Second };
+            found.windows = texts.iter().map(|text| windows(&encoder, text.into(), lengths)).collect();
+            if case.name.contains("-cut-left") {
+                found.windows.iter_mut().for_each(|windows| windows.reverse());
+            }
+        }
         if !case.has_types() {
             found.texts.iter_mut().chain(&mut found.pairs).for_each(|encoded| encoded.types.fill(0));
         }
@@ -160,6 +190,10 @@ fn every_class_tokenizes_as_in_the_version_that_saved_it_and_says_where_the_othe
                     if ours != found {
                         wrong.push(format!("{}: {text:?}\n  {ours:?}\n  {found:?}", case.name));
                     }
+                }
+                if (&ours.cut, &ours.windows) != (&found.cut, &found.windows) {
+                    let (cut, windows) = ((&ours.cut, &found.cut), (&ours.windows, &found.windows));
+                    wrong.push(format!("{}: cut\n  {cut:?}\n  {windows:?}", case.name));
                 }
                 if (&ours.pairs, &ours.mask) != (&found.pairs, &found.mask) {
                     let mask = (&ours.mask, &found.mask);
@@ -233,7 +267,7 @@ fn values() -> impl Strategy<Value = Value> {
 }
 
 /// Fields that a configuration may have.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "tokenizer_class",
     "do_lower_case",
     "strip_accents",
@@ -247,6 +281,7 @@ const FIELDS: [&str; 14] = [
     "mask_token",
     "backend",
     "truncation_side",
+    "split_special_tokens",
     "auto_map",
 ];
 

@@ -9,18 +9,24 @@ use std::sync::{Arc, LazyLock};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 
+use kilnc::adapter::AdapterSource;
 use kilnc::answer::lines::{OnError, check_lines};
 use kilnc::arch::{self, FAMILIES};
 use kilnc::bundle::runtimes::{self, Found};
 use kilnc::bundle::signing::{self, PublicKey};
 use kilnc::bundle::{self, Bundle, Manifest};
-use kilnc::checkpoint::{Checkpoint, StateDict, json, licence, safetensors as st, shards, torch};
+use kilnc::checkpoint::{
+    Checkpoint, CommonConfig, StateDict, Tokenizer, TokenizerUse, json, labels as names, licence, safetensors as st,
+    shards, torch,
+};
 use kilnc::error::{Kind, Result};
 use kilnc::eval::{Tagged, Truth, kind, parse_examples, parse_masked, parse_pairs, parse_questions, parse_tagged};
 use kilnc::ir::{Weight, text};
+use kilnc::pipeline::{self, Source};
 use kilnc::recipe::Recipe;
 use kilnc::runtime::{Classes, Platform, Reading, Runtime, TextEncoder};
 use kilnc::task::Task;
+use kilnc::textfile as tf;
 use kilnc::verify::verify;
 use kilnc::vocabulary::Vocabulary;
 use sha2::{Digest, Sha256};
@@ -29,7 +35,7 @@ use sha2::{Digest, Sha256};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 20] = [
     ("safetensors", safetensors),
     ("torch_zip", torch_zip),
     ("torch_pickle", torch_pickle),
@@ -45,6 +51,11 @@ pub const TARGETS: [Target; 15] = [
     ("signature", signature),
     ("front_matter", front_matter),
     ("wheel", wheel),
+    ("tokenizer_files", tokenizer_files),
+    ("sentence", sentence),
+    ("labels", labels),
+    ("textfile", textfile),
+    ("adapter_config", adapter_config),
 ];
 
 /// What was read, after an error was held to what every error owes: it is of the input, not of kilnc, short, and
@@ -105,7 +116,7 @@ pub fn torch_stream(bytes: &[u8]) {
 /// A `config.json` over the tensors of a tiny model of its family. What is drawn keeps the graph's specification.
 pub fn config(bytes: &[u8]) {
     let Some(text) = utf8(bytes) else { return };
-    let Some(common) = judged(json::parse::<kilnc::checkpoint::CommonConfig>(text, "config.json")) else { return };
+    let Some(common) = judged(json::parse::<CommonConfig>(text, "config.json")) else { return };
     let state = common.model_type.as_deref().and_then(|family| STATES.get(family)).cloned().unwrap_or_default();
     let (dir, encoder, config) = (PathBuf::new(), PathBuf::new(), text.to_owned());
     let checkpoint = Checkpoint { dir, encoder, config, common, sentence: None, state, files: Vec::new() };
@@ -119,11 +130,9 @@ pub fn config(bytes: &[u8]) {
 
 /// The tensors of a model of every family, with the heads of classifiers and of masked LMs.
 static STATES: LazyLock<BTreeMap<&str, StateDict>> = LazyLock::new(|| {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = if root.ends_with("fuzz") { root.parent().unwrap() } else { root };
     let state = |family: &str| {
         let mut state = StateDict::default();
-        for head in ["mlm", "seqcls"].map(|head| root.join("tests/fixtures/families").join(family).join(head)) {
+        for head in ["mlm", "seqcls"].map(|head| fixtures().join("families").join(family).join(head)) {
             let file = head.join("model.safetensors");
             for (name, weight) in if file.is_file() { st::read(&file).unwrap() } else { Vec::new() } {
                 state.insert(name, kilnc::checkpoint::Tensor { weight, file: "model.safetensors".into() });
@@ -133,6 +142,152 @@ static STATES: LazyLock<BTreeMap<&str, StateDict>> = LazyLock::new(|| {
     };
     FAMILIES.iter().map(|family| (family.model_type, state(family.model_type))).collect()
 });
+
+/// The fixtures of the tests.
+fn fixtures() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = if root.ends_with("fuzz") { root.parent().unwrap() } else { root };
+    root.join("tests/fixtures")
+}
+
+/// Files of a folder in one input: before each a line with three dashes and its path. Those that are not `known` are left
+/// out.
+fn folder(bytes: &[u8], known: &[&str]) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let name = line.strip_prefix(b"--- ").and_then(|name| std::str::from_utf8(name).ok()).map(str::trim_end);
+        match (name, files.last_mut()) {
+            (Some(name), _) => files.push((name.to_owned(), Vec::new())),
+            (None, Some((_, content))) => content.extend(line),
+            (None, None) => {}
+        }
+    }
+    files.retain(|(name, _)| known.contains(&name.as_str()));
+    files
+}
+
+/// Writes files below a folder.
+fn write(dir: &Path, files: &[(String, Vec<u8>)]) {
+    for (name, content) in files {
+        let path = dir.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+}
+
+/// What the user is told holds nothing that moves a cursor.
+fn clean(lines: &[String]) {
+    assert!(lines.iter().all(|line| !line.is_empty() && !line.contains(char::is_control)), "{lines:?}");
+}
+
+/// The files beside a `tokenizer.json`, and that one if it is there, for tokenizers of every kind of model. What comes out
+/// is a tokenizer, or is told to be none.
+pub fn tokenizer_files(bytes: &[u8]) {
+    const KNOWN: [&str; 4] =
+        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
+    let files = folder(bytes, &KNOWN);
+    let bases = [
+        ("bert", "tiny-bert/tokenizer.json"),
+        ("roberta", "tokenizers/bpe-roberta.json"),
+        ("modernbert", "tokenizers/bpe-modernbert.json"),
+        ("xlm-roberta", "tokenizers/unigram-roberta.json"),
+    ];
+    for (model_type, base) in bases {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::copy(fixtures().join(base), place.path().join("tokenizer.json")).unwrap();
+        write(place.path(), &files);
+        let usage =
+            TokenizerUse { model_type, token_types: true, pairs: true, rows: Some(128), ..TokenizerUse::default() };
+        let Some(tokenizer) = judged(Tokenizer::open(place.path(), &usage)) else { continue };
+        clean(&tokenizer.notes);
+        assert!(tokenizer.max_length.is_none_or(|length| length >= 2));
+        let Some(encoder) = judged(TextEncoder::parse(tokenizer.text().unwrap().to_owned(), 16)) else { continue };
+        judged(encoder.check_rows(128));
+        judged(
+            encoder.encode(&["", "a [MASK] of <mask> mail servers, and more of them than there is room for in so few"]),
+        );
+    }
+}
+
+/// The files of a model of sentence-transformers. What is built of it keeps the graph's specification.
+pub fn sentence(bytes: &[u8]) {
+    const KNOWN: [&str; 7] = [
+        "modules.json",
+        "config_sentence_transformers.json",
+        "sentence_bert_config.json",
+        "1_Pooling/config.json",
+        "2_Dense/config.json",
+        "2_LayerNorm/config.json",
+        "2_Normalize/config.json",
+    ];
+    let place = tempfile::tempdir().unwrap();
+    let model = fixtures().join("sentence/all-modes-dense");
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(model.join(name), place.path().join(name)).unwrap();
+    }
+    let files = folder(bytes, &KNOWN);
+    write(place.path(), &files);
+    if place.path().join("2_Dense").is_dir() {
+        let tensors = "2_Dense/model.safetensors";
+        std::fs::copy(model.join(tensors), place.path().join(tensors)).unwrap();
+    }
+    for task in [None, Some(Task::SentenceSimilarity), Some(Task::FeatureExtraction)] {
+        let source = Source { checkpoint: place.path().to_owned(), adapters: Vec::new(), combine: None, task };
+        if let Some(model) = judged(pipeline::load(&source)) {
+            clean(&pipeline::warnings(&model));
+            assert!(model.prompt.is_none_or(|prompt| !prompt.text.is_empty()));
+        }
+    }
+}
+
+/// The names of answers: a file of labels, and a configuration's.
+pub fn labels(bytes: &[u8]) {
+    let place = tempfile::tempdir().unwrap();
+    for name in ["labels.json", "labels.txt"] {
+        let path = place.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        if let Some(labels) = judged(names::read(&path)) {
+            assert!(!labels.is_empty());
+        }
+    }
+    let Some(text) = utf8(bytes) else { return };
+    let Some(common) = judged(json::parse::<CommonConfig>(text, "config.json")) else { return };
+    for answers in [1, 2, 3] {
+        let (labels, warnings) = common.labels_of(answers);
+        assert_eq!(labels.len(), answers);
+        clean(&warnings);
+    }
+}
+
+/// A file of text, line by line and whole. A line that is read has nothing of its end, and NUL is in none.
+pub fn textfile(bytes: &[u8]) {
+    let mut lines = tf::Lines::of(bytes);
+    let mut count = 0;
+    while let Some(Some(line)) = judged(lines.next("t.txt")) {
+        count += 1;
+        if let Some(text) = judged(line.text) {
+            assert!(!text.contains(['\n', '\r', '\0']) && !text.starts_with('\u{feff}'), "{text:?}");
+        }
+    }
+    assert!(count <= bytes.iter().filter(|byte| **byte == b'\n').count() + 1);
+    if let Some(text) = judged(tf::read(bytes, "t.txt", 1 << 20)) {
+        assert!(text.is_empty() || text.ends_with('\n'));
+        assert!(!text.contains(['\r', '\0']));
+    }
+}
+
+/// An `adapter_config.json` over the tensors of a LoRA. What is merged by it keeps the graph's specification.
+pub fn adapter_config(bytes: &[u8]) {
+    let place = tempfile::tempdir().unwrap();
+    let tensors = "adapter_model.safetensors";
+    std::fs::copy(fixtures().join("adapters/lora").join(tensors), place.path().join(tensors)).unwrap();
+    std::fs::write(place.path().join("adapter_config.json"), bytes).unwrap();
+    let adapters = vec![AdapterSource { dir: place.path().to_owned(), scale: 1.0 }];
+    let checkpoint = fixtures().join("families/bert/base");
+    if let Some(model) = judged(pipeline::load(&Source { checkpoint, adapters, combine: None, task: None })) {
+        clean(&pipeline::warnings(&model));
+    }
+}
 
 /// The index of a checkpoint in shards. Every file that it names is beside it.
 pub fn index(bytes: &[u8]) {

@@ -2,13 +2,15 @@
 
     python load_merged.py KILNC [adapter ...]
 
-KILNC is the binary. Every adapter of tests/fixtures/adapters is merged into its base; transformers must find every weight
-that the class has and no other, and the class must give the adapter's own answers. Needs what requirements.txt names.
+KILNC is the binary. Every adapter of tests/fixtures/adapters is merged into its base, as it is and with the configuration
+that transformers 5 writes of it; transformers must find every weight that the class has and no other, and the class must
+give the adapter's own answers. To be run with transformers 4 and with 5. Needs what requirements.txt names.
 """
 
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,10 +24,21 @@ from safetensors.torch import load_file
 FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "tests/fixtures"
 
 
-def check(kilnc, name, place):
+def bases(base, place):
+    """The base, and the same with a configuration of version 5, where that was kept."""
+    yield FIXTURES / "families" / base
+    config = json.loads((FIXTURES / "families/configs-5.json").read_text()).get(base)
+    if config is not None:
+        shutil.copytree(FIXTURES / "families" / base, place / "five")
+        # Of version 4 alone.
+        config.pop("global_attn_every_n_layers", None)
+        (place / "five/config.json").write_text(json.dumps(config))
+        yield place / "five"
+
+
+def check(kilnc, name, base, place):
     adapter = FIXTURES / "adapters" / name
-    base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
-    merge = [kilnc, "merge", FIXTURES / "families" / base, "--adapter", adapter, "-o", place, "--quiet"]
+    merge = [kilnc, "merge", base, "--adapter", adapter, "-o", place, "--quiet"]
     subprocess.run(merge, check=True, stdout=subprocess.DEVNULL)
     config = tf.AutoConfig.from_pretrained(place)
     model, report = getattr(tf, config.architectures[0]).from_pretrained(
@@ -38,7 +51,7 @@ def check(kilnc, name, place):
         out = model.eval()(**given)
     apart = max((out[key[4:]] - value).abs().max().item() for key, value in golden.items() if key.startswith("out."))
     assert apart < 1e-4, (name, apart)
-    print(f"{name}: {config.architectures[0]}, {apart:.1e}")
+    print(f"{name} over {base.name}: {config.architectures[0]}, {apart:.1e}")
 
 
 def main():
@@ -46,8 +59,10 @@ def main():
     kilnc, *names = sys.argv[1:]
     names = names or sorted(path.parent.name for path in FIXTURES.glob("adapters/*/golden.safetensors"))
     for name in names:
+        base = json.loads((FIXTURES / "adapters" / name / "adapter_config.json").read_text())["base_model_name_or_path"]
         with tempfile.TemporaryDirectory() as place:
-            check(kilnc, name, pathlib.Path(place) / "merged")
+            for i, folder in enumerate(bases(base, pathlib.Path(place))):
+                check(kilnc, name, folder, pathlib.Path(place) / f"merged-{i}")
 
 
 if __name__ == "__main__":

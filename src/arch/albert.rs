@@ -29,6 +29,7 @@ pub(super) const FAMILY: Family = Family {
         ["predictions.decoder.weight", "predictions.decoder.bias"],
         "predictions.bias",
     )],
+    restated: None,
     draw,
 };
 

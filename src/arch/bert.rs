@@ -25,6 +25,7 @@ pub(super) const FAMILY: Family = Family {
         ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"],
         "cls.predictions.bias",
     )],
+    restated: None,
     draw,
 };
 

@@ -26,6 +26,7 @@ pub(super) const FAMILY: Family = Family {
         "distilbert.embeddings.word_embeddings.weight",
         ["vocab_projector.weight", "vocab_projector.bias"],
     )],
+    restated: None,
     draw,
 };
 

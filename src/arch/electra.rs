@@ -27,6 +27,7 @@ pub(super) const FAMILY: Family = Family {
         "electra.embeddings.word_embeddings.weight",
         ["generator_lm_head.weight", "generator_lm_head.bias"],
     )],
+    restated: None,
     draw,
 };
 

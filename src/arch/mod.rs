@@ -22,6 +22,8 @@ mod shared;
 mod task;
 mod xlnet;
 
+use serde_json::{Map, Value};
+
 use crate::adapter::hub::{FlexibleHead, Insertions};
 use crate::checkpoint::{Checkpoint, CommonConfig, Scope, SentenceModules, StateDict};
 use crate::error::{Error, Result, by_nearness, nearest, printable};
@@ -50,7 +52,25 @@ pub struct Family {
     classifier: ClassifierOf,
     /// What its heads over the vocabulary share with the encoder, for each of the forms that they have.
     pub shared: &'static [Shared],
+    /// Says again what versions of `transformers` have different fields for, where there are any.
+    restated: Option<fn(&Fields) -> Result<Restated>>,
     draw: fn(&Drawing) -> Result<Graph>,
+}
+
+/// What a configuration says in the fields of one version of `transformers`, in those of every version.
+#[derive(Debug, Default)]
+pub struct Restated {
+    /// The fields, which say the same model to each.
+    pub fields: Map<String, Value>,
+    /// What a version has no field for.
+    pub warnings: Vec<String>,
+}
+
+/// The fields that a configuration needs besides its own so that versions 4 and 5 of `transformers` read the same model.
+pub fn restated(checkpoint: &Checkpoint) -> Result<Restated> {
+    let family = family(&checkpoint.common)?;
+    let restate = |of: fn(&Fields) -> Result<Restated>| of(&Fields::read(&checkpoint.config, family)?);
+    family.restated.map_or_else(|| Ok(Restated::default()), restate)
 }
 
 /// Every family there is.

@@ -27,6 +27,7 @@ pub(super) const FAMILY: Family = Family {
         ["lm_head.decoder.weight", "lm_head.decoder.bias"],
         "lm_head.bias",
     )],
+    restated: None,
     draw,
 };
 

@@ -29,6 +29,7 @@ pub(super) const ROBERTA: Family = Family {
         ["lm_head.decoder.weight", "lm_head.decoder.bias"],
         "lm_head.bias",
     )],
+    restated: None,
     draw,
 };
 

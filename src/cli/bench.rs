@@ -116,7 +116,7 @@ pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
 }
 
 fn measured(args: &BenchArgs, engines: &Engines, screen: &Screen) -> Result<Report> {
-    let work = args.workload.work(engines, args.seed).map_err(|e| engines.named(e))?;
+    let work = args.workload.work(engines, args.seed, screen).map_err(|e| engines.named(e))?;
     let settings = Settings {
         threads: args.threads.unwrap_or(Options::default().threads),
         rounds: args.rounds as usize,

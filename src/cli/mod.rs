@@ -16,6 +16,7 @@ mod quantize;
 mod run;
 mod screen;
 mod texts;
+mod tokenizer;
 mod tune;
 mod units;
 mod verify;
@@ -42,6 +43,7 @@ use cache::CacheArgs;
 use calibration::CalibrationArgs;
 pub use screen::Screen;
 use texts::TextArgs;
+use tokenizer::GivenTokenizer;
 use vouch::VouchArgs;
 use windows::WindowArgs;
 

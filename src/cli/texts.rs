@@ -9,7 +9,8 @@ use super::units::length;
 /// What engines are asked.
 #[derive(Args, Clone, Debug)]
 pub struct TextArgs {
-    /// Texts on which engines are held against FP32, with `label` for accuracy; those of the calibration, if not given.
+    /// Texts on which engines are compared with FP32, with `label` for accuracy; those of the calibration, if not given.
+    /// Labels that the model lacks are left out with a warning, unless a gate bounds accuracy_drop.
     #[arg(long, value_name = "FILE")]
     pub texts: Option<PathBuf>,
     /// The labels of a classifier, where the checkpoint names them otherwise: a JSON list, an object as id2label or

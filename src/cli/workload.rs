@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Screen, VouchArgs};
+use super::{GivenTokenizer, Screen, VouchArgs};
 use crate::bench::{self, Batching, Contestant, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
 use crate::bundle::{self, Bundle};
 use crate::checkpoint::json::file_name;
 use crate::error::{self, Error, Result};
 use crate::eval::{PROBES, read_examples};
+use crate::output::Stage;
 use crate::pipeline::Observer;
 use crate::presence;
 use crate::runtime::library;
@@ -20,7 +21,7 @@ use crate::runtime::{Classes, Device, Elements, Reading, Runtime, TextEncoder};
 /// Tokens of a text, where nothing is said and engines read as many.
 const USUAL_LENGTH: usize = 128;
 
-/// Longest text in tokens, where no bundle says it.
+/// Longest text of which tokens of one length are taken.
 const MAX_LENGTH: usize = 512;
 
 /// What engines are asked.
@@ -50,8 +51,9 @@ pub struct WorkloadArgs {
     /// Counts the tokenization of the texts in each latency; they are tokenized before, if not given.
     #[arg(long, requires = "texts")]
     tokenize: bool,
-    /// A tokenizer.json for the texts, where the first bundle's is not meant or there is no bundle.
-    #[arg(long, value_name = "FILE", requires = "texts")]
+    /// A tokenizer.json for the texts, or the folder that holds it, where the first bundle's is not meant or there is no
+    /// bundle. What the files beside it say counts: a default prompt, lower case, the longest text.
+    #[arg(long, value_name = "PATH", requires = "texts")]
     tokenizer: Option<PathBuf>,
     /// Longest text in tokens, longer ones are cut; the first bundle's, or 512.
     #[arg(long, value_name = "N", requires = "texts", value_parser = clap::value_parser!(u32).range(8..=65536))]
@@ -79,6 +81,15 @@ pub struct Work {
     pub texts: Option<TextsAsked>,
     /// What has to tokenize in each run.
     pub tokenizer: Option<Tokenizer>,
+    /// Where its file is, if it is none of the user's.
+    _place: Option<Stage>,
+}
+
+/// A tokenizer, opened, and the place of its file as in [`Work`].
+struct Opened {
+    tokenizer: Tokenizer,
+    encoder: TextEncoder,
+    place: Option<Stage>,
 }
 
 impl WorkloadArgs {
@@ -88,9 +99,9 @@ impl WorkloadArgs {
     }
 
     /// What engines are asked; `seed` decides which texts are drawn.
-    pub fn work(&self, engines: &Engines, seed: u64) -> Result<Work> {
+    pub fn work(&self, engines: &Engines, seed: u64, screen: &Screen) -> Result<Work> {
         match &self.texts {
-            Some(file) => self.of_texts(file, engines, seed),
+            Some(file) => self.of_texts(file, engines, seed, screen),
             None => self.of_lengths(engines),
         }
     }
@@ -115,14 +126,13 @@ impl WorkloadArgs {
             let ids = tokens(rows, length as usize, tokenizer)?;
             workloads.push(Workload::full(TokenBatch::full(rows, length as usize, ids)));
         }
-        Ok(Work { workloads, texts: None, tokenizer: None })
+        Ok(Work { workloads, texts: None, tokenizer: None, _place: None })
     }
 
-    fn of_texts(&self, file: &Path, engines: &Engines, seed: u64) -> Result<Work> {
+    fn of_texts(&self, file: &Path, engines: &Engines, seed: u64, screen: &Screen) -> Result<Work> {
         // What the texts should be answered is nothing to speed: labels are not looked at.
         let examples = read_examples(file, &Classes::default())?;
-        let tokenizer = self.tokenizer(engines)?;
-        let encoder = tokenizer.encoder()?;
+        let Opened { tokenizer, encoder, place } = self.tokenizer(engines, screen)?;
         encoder.check_longest()?;
         let mut workloads = Vec::new();
         for batch in self.batches() {
@@ -131,20 +141,39 @@ impl WorkloadArgs {
             workloads.extend(self.batching.iter().map(all).collect::<Result<Vec<_>>>()?);
         }
         let texts = TextsAsked::of(file_name(file), &examples, &encoder, self.tokenize)?;
-        Ok(Work { workloads, texts: Some(texts), tokenizer: self.tokenize.then_some(tokenizer) })
+        Ok(Work { workloads, texts: Some(texts), tokenizer: self.tokenize.then_some(tokenizer), _place: place })
     }
 
-    fn tokenizer(&self, engines: &Engines) -> Result<Tokenizer> {
-        let named =
-            self.tokenizer.as_deref().map(|file| Tokenizer { file: file.into(), max_length: MAX_LENGTH, prompt: None });
-        let mut tokenizer = named.or_else(|| engines.tokenizer.clone()).ok_or_else(|| {
+    fn tokenizer(&self, engines: &Engines, screen: &Screen) -> Result<Opened> {
+        let longest = self.max_length.map(|longest| longest as usize);
+        if let Some(path) = &self.tokenizer {
+            return Opened::given(&GivenTokenizer::read(path, None, screen)?, longest);
+        }
+        let mut tokenizer = engines.tokenizer.clone().ok_or_else(|| {
             Error::bad_input("--texts needs a tokenizer, and no engine is a bundle that has one")
                 .hint("name it: --tokenizer tokenizer.json")
         })?;
-        if let Some(longest) = self.max_length {
-            tokenizer.max_length = longest as usize;
+        tokenizer.max_length = longest.unwrap_or(tokenizer.max_length);
+        Ok(Opened { encoder: tokenizer.encoder()?, tokenizer, place: None })
+    }
+}
+
+impl Opened {
+    /// Of a tokenizer that is given by itself. Where the files beside it change what it does, engines read a file of all
+    /// that in a place of its own.
+    fn given(given: &GivenTokenizer, longest: Option<usize>) -> Result<Opened> {
+        let max_length = longest.unwrap_or(given.max_length());
+        let encoder = given.encoder(max_length, None)?;
+        let (mut file, mut place) = (given.file.clone(), None);
+        if let Some(text) = given.changed()? {
+            let stage =
+                Stage::new(&std::env::temp_dir().join(format!("kilnc-bench-{}", std::process::id())), |_| Ok(false))?;
+            file = stage.path(bundle::TOKENIZER);
+            std::fs::write(&file, text).map_err(|e| Error::io("writing", &file, &e))?;
+            place = Some(stage);
         }
-        Ok(tokenizer)
+        let prompt = given.prompt().map(str::to_owned);
+        Ok(Opened { tokenizer: Tokenizer { file: file.into(), max_length, prompt }, encoder, place })
     }
 }
 

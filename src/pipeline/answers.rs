@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::assembly::{Assembly, Made, remove};
 use super::compared::{Candidate, Reference, RunBy, Workload};
-use super::fitting::{BUILT_IN, Fitting, probes};
+use super::fitting::{BUILT_IN, Fitting, Labels, compared, probes};
 use super::formats::computes_in_half;
 use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits, tokenizer};
 use crate::answer;
@@ -12,7 +12,7 @@ use crate::back::onnx;
 use crate::bundle::GateEntry;
 use crate::checkpoint::json;
 use crate::error::{Error, Kind, Result};
-use crate::eval::{Example, Gate, Golden, read_examples};
+use crate::eval::{Example, Gate, Golden};
 use crate::passes::Manager;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
@@ -43,9 +43,10 @@ impl Judge {
         check_settings(recipe, model, &classes, &encoder)?;
         // Labels of texts that no answer is held against are nobody's business.
         let asked = if recipe.texts.is_none() { classes.clone() } else { Classes::default() };
-        let fitting = Fitting::read(&recipe.calibration, &asked, observer)?;
+        let labels = Labels::of(recipe);
+        let fitting = Fitting::labelled(&recipe.calibration, &asked, labels, observer)?;
         let (texts_name, texts) = match (&recipe.texts, fitting.texts()) {
-            (Some(path), _) => (json::file_name(path), read_examples(path, &classes)?),
+            (Some(path), _) => (json::file_name(path), compared(path, &classes, labels, observer)?),
             (None, Some((name, texts))) => (name.to_owned(), texts.to_vec()),
             (None, None) => (BUILT_IN.to_owned(), probes()),
         };

@@ -1,6 +1,7 @@
 //! What 8-bit engines are fitted to: reads what a recipe says, and makes a [`Calibrator`] of it.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::calibrator::{Origin, weights_digest};
@@ -10,6 +11,7 @@ use crate::calibrate::{Estimator, Kind, Saved, Spec, npz};
 use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
 use crate::eval::{self, Example, PROBES};
+use crate::recipe::Recipe;
 use crate::runtime::{Classes, Elements, Named, TextEncoder};
 
 /// What is kept of a text that is drawn from a corpus, in bytes: more than any model reads.
@@ -35,13 +37,18 @@ impl Fitting {
     /// Reads files and draws from them. Labels that `classes` cannot answer are warned of, and then no text has one; a
     /// label that is misspelt among others that are not is an error.
     pub fn read(spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<Fitting> {
+        Fitting::labelled(spec, classes, Labels::Welcome, observer)
+    }
+
+    /// The same, where labels may be needed.
+    pub(super) fn labelled(spec: &Spec, classes: &Classes, labels: Labels, observer: &dyn Observer) -> Result<Fitting> {
         spec.check()?;
         let what = match &spec.file {
             None => What::BuiltIn(probes()),
             Some(path) => match Kind::of(path) {
                 Kind::Saved => What::Saved(path.clone()),
                 Kind::Inputs => What::Inputs(inputs(path, spec.draw())?),
-                Kind::Texts => What::Texts(texts(path, spec, classes, observer)?),
+                Kind::Texts => What::Texts(texts(path, spec, classes, labels, observer)?),
             },
         };
         let name = spec.file.as_deref().map_or_else(|| BUILT_IN.to_owned(), file_name);
@@ -128,38 +135,98 @@ fn encoded(encoder: &TextEncoder, texts: &[Example]) -> Result<(Vec<Named>, usiz
     Ok((inputs, cut))
 }
 
-/// Texts with their labels, where the model can answer all of these. Where it cannot, the texts count without them; but
-/// a label that is misspelt among others that are not is an error.
-fn texts(path: &Path, spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<Vec<Example>> {
-    let foreign: RefCell<Option<Error>> = RefCell::new(None);
-    let mut texts = chosen(path, spec, classes, &foreign, observer)?;
-    if let Some(first) = foreign.into_inner() {
+/// Whether a bound needs the labels of texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Labels {
+    /// Labels that the model cannot answer are an error.
+    Needed,
+    /// Texts count without such labels, with a warning.
+    Welcome,
+}
+
+impl Labels {
+    /// What the bounds of a recipe need.
+    pub fn of(recipe: &Recipe) -> Labels {
+        let bounded = recipe.engines.iter().any(|engine| engine.gate.accuracy_drop.is_some());
+        if bounded { Labels::Needed } else { Labels::Welcome }
+    }
+}
+
+/// Labels that the model cannot answer.
+#[derive(Default)]
+struct Foreign {
+    first: Option<Error>,
+    /// What is said of each, some of them.
+    said: BTreeSet<String>,
+}
+
+impl Foreign {
+    /// How many labels a warning names.
+    const NAMED: usize = 8;
+
+    fn take(&mut self, error: Error) {
+        if self.said.len() < Foreign::NAMED {
+            self.said.insert(error.message().to_owned());
+        }
+        self.first.get_or_insert(error);
+    }
+
+    /// The texts, with their labels where the model can answer all of these. Where it cannot and they are not needed, the
+    /// texts count without them; but a label that is misspelt among others that are not is an error. `what` is what
+    /// becomes of the texts.
+    fn settled(
+        self,
+        mut texts: Vec<Example>,
+        labels: Labels,
+        what: &str,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Example>> {
+        let Some(first) = self.first else { return Ok(texts) };
+        if labels == Labels::Needed {
+            return Err(first.hint("a gate bounds accuracy_drop, which needs labels that the model has"));
+        }
         if eval::is_misspelt(&first) && texts.iter().any(|example| example.truth.is_some()) {
             return Err(first);
         }
-        let place = first.locations().join(" ");
-        observer.warn(&format!(
-            "{place}: {}; the model is calibrated on the texts without their labels, and no accuracy is measured",
-            first.message()
-        ));
+        let (place, said) = (first.locations().join(" "), self.said.into_iter().collect::<Vec<_>>().join(", "));
+        observer.warn(&format!("{place}: {said}; {what} without their labels, and no accuracy is measured"));
         texts.iter_mut().for_each(|example| example.truth = None);
+        Ok(texts)
     }
-    Ok(texts)
 }
 
-/// The texts that a specification asks for. The first label that the model cannot answer goes to `foreign`.
+/// Texts on which engines are compared.
+pub(super) fn compared(
+    path: &Path,
+    classes: &Classes,
+    labels: Labels,
+    observer: &dyn Observer,
+) -> Result<Vec<Example>> {
+    let foreign = RefCell::new(Foreign::default());
+    let note = |e| foreign.borrow_mut().take(e);
+    let texts = eval::examples_with_any_labels(path, None, classes, note)?.collect::<Result<_>>()?;
+    let texts = eval::not_none(texts, &file_name(path))?;
+    foreign.into_inner().settled(texts, labels, "engines are compared on the texts", observer)
+}
+
+/// Texts that engines are fitted to.
+fn texts(path: &Path, spec: &Spec, classes: &Classes, labels: Labels, observer: &dyn Observer) -> Result<Vec<Example>> {
+    let foreign = RefCell::new(Foreign::default());
+    let texts = chosen(path, spec, classes, &foreign, observer)?;
+    foreign.into_inner().settled(texts, labels, "the model is calibrated on the texts", observer)
+}
+
+/// The texts that a specification asks for. Labels that the model cannot answer go to `foreign`.
 fn chosen(
     path: &Path,
     spec: &Spec,
     classes: &Classes,
-    foreign: &RefCell<Option<Error>>,
+    foreign: &RefCell<Foreign>,
     observer: &dyn Observer,
 ) -> Result<Vec<Example>> {
     let column = spec.text_column.as_deref();
     let examples = || {
-        let note = move |e| {
-            foreign.borrow_mut().get_or_insert(e);
-        };
+        let note = move |e| foreign.borrow_mut().take(e);
         eval::examples_with_any_labels(path, column, classes, note)
     };
     let Some(draw) = spec.draw() else {

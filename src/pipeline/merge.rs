@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::assembly::adapter_entry;
 use super::{Adapted, Observer, Source, adapt, adapted, tied, tokenizer};
 use crate::adapter::{AdapterSource, Merged};
-use crate::arch::Drawn;
+use crate::arch::{self, Drawn};
 use crate::back::safetensors;
 use crate::bundle::{self, PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::checkpoint::{StateDict, json as files};
@@ -71,7 +71,9 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     let shape = Shape::of(&adapted, request)?;
     let kinds: Vec<&str> = adapted.merged.iter().map(|(_, merged)| merged.kind).collect();
     let untied = tied::separate(&adapted.checkpoint, &mut adapted.state, &kinds, &shape.dropped)?;
-    let config = config(&adapted, &shape, untied, request)?;
+    let restated = arch::restated(&adapted.checkpoint)?;
+    restated.warnings.iter().for_each(|line| observer.warn(line));
+    let config = config(&adapted, &shape, untied, restated.fields, request)?;
     let tensors = tensors(&adapted, &shape, request.dtype);
     observer.done(&format!("{} tensors for {}", tensors.len(), shape.told()));
     for (source, merged) in &adapted.merged {
@@ -210,10 +212,17 @@ fn usual_dtype(base: &StateDict) -> DType {
     sizes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or(DType::F32, |(dtype, _)| dtype)
 }
 
-/// The base's configuration with what is different now; `untied` if the projection to the vocabulary has come to differ
-/// from the word embeddings.
-fn config(adapted: &Adapted, shape: &Shape, untied: bool, request: &MergeRequest) -> Result<Value> {
+/// The base's configuration with what is different now, and with `restated`, by which versions of `transformers` agree;
+/// `untied` if the projection to the vocabulary has come to differ from the word embeddings.
+fn config(
+    adapted: &Adapted,
+    shape: &Shape,
+    untied: bool,
+    restated: Map<String, Value>,
+    request: &MergeRequest,
+) -> Result<Value> {
     let mut config: Map<String, Value> = files::parse(&adapted.checkpoint.config, "config.json")?;
+    config.extend(restated);
     if let (Some(architecture), true) = (&shape.architecture, shape.changed) {
         config.insert("architectures".to_owned(), json!([architecture]));
     }
@@ -226,8 +235,12 @@ fn config(adapted: &Adapted, shape: &Shape, untied: bool, request: &MergeRequest
             DType::BF16 => "bfloat16",
             _ => "float32",
         };
-        let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        config.insert(key.to_owned(), name.into());
+        // Of the two names of the field, 4.56 and later take the first where they differ.
+        let keys = ["dtype", "torch_dtype"].into_iter().filter(|key| config.contains_key(*key));
+        let keys: Vec<&str> = keys.collect();
+        for key in if keys.is_empty() { vec!["torch_dtype"] } else { keys } {
+            config.insert(key.to_owned(), name.into());
+        }
     }
     if let Some(labels) = labels(adapted, shape, request)? {
         name_labels(&mut config, &labels);

@@ -61,7 +61,7 @@ pub use rounding::{MARGIN, open_evaluator, open_rounded};
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob, TensorRtOptions};
-pub use tokenizer::tokenizer_beside;
+pub use tokenizer::TextsBeside;
 pub use unmerged::{Given, Unmerged, load_unmerged};
 pub use vocabulary::Extended;
 

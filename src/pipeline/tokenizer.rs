@@ -45,39 +45,75 @@ fn open_for(
     let plain = TokenizerUse {
         model_type: checkpoint.common.model_type.as_deref().unwrap_or_default(),
         class: tokenizer_class.as_deref(),
-        lower_case: sentence.is_some_and(|modules| modules.encoder_config.do_lower_case),
-        arguments: sentence.map_or_else(Map::new, |modules| modules.encoder_config.tokenizer.clone()),
-        ..TokenizerUse::default()
+        ..of_sentence(sentence)
     };
     Tokenizer::open(dir, &usage(plain))
 }
 
-/// The tokenizer of a `tokenizer.json` that is given by itself, by the files beside it; none where no configuration, its
-/// own or a model's, is beside it.
-pub fn tokenizer_beside(file: &Path, task: Task) -> Result<Option<Tokenizer>> {
-    #[derive(Default, Deserialize)]
-    struct Config {
-        #[serde(default)]
-        model_type: Option<String>,
-        #[serde(default)]
-        tokenizer_class: Option<String>,
+/// What is said of the texts of an ONNX model by the files beside its tokenizer.
+pub struct TextsBeside {
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What is put before every text.
+    pub prompt: Option<Prompt>,
+    /// How answers are told where nobody says it.
+    pub answers: Settings,
+    /// Longest text in tokens, where it is limited.
+    pub max_length: Option<usize>,
+}
+
+impl TextsBeside {
+    /// Reads a `tokenizer.json` that is given by itself, and the files beside it; none where no configuration, its own or a
+    /// model's, is beside it. Without a task, texts are read as sentence-transformers does, where the model is one of its.
+    pub fn of(file: &Path, task: Option<Task>) -> Result<Option<TextsBeside>> {
+        #[derive(Default, Deserialize)]
+        struct Config {
+            #[serde(default)]
+            model_type: Option<String>,
+            #[serde(default)]
+            tokenizer_class: Option<String>,
+        }
+        let dir = file.parent().unwrap_or(Path::new(""));
+        let named = file.file_name().is_some_and(|name| name == bundle::TOKENIZER);
+        let config = dir.join("config.json");
+        let sentence = SentenceModules::around(dir)?;
+        let of_model = presence::has_file(&config)?;
+        if !named || !of_model && !presence::has_file(&dir.join("tokenizer_config.json"))? && sentence.is_none() {
+            return Ok(None);
+        }
+        let config: Config = if of_model { json::read(&config)? } else { Config::default() };
+        let sentence = sentence.as_ref().filter(|modules| task.is_none_or(|task| is_for(modules, task)));
+        let usage = TokenizerUse {
+            model_type: config.model_type.as_deref().unwrap_or_default(),
+            class: config.tokenizer_class.as_deref(),
+            token_types: true,
+            pairs: task.is_none_or(|task| matches!(task, Task::TextClassification | Task::QuestionAnswering)),
+            ..of_sentence(sentence)
+        };
+        let tokenizer = Tokenizer::open(dir, &usage)?;
+        if tokenizer.json.is_none() {
+            return Ok(None);
+        }
+        let said = sentence.and_then(|modules| modules.encoder_config.max_seq_length);
+        Ok(Some(TextsBeside {
+            prompt: sentence.map_or(Ok(None), |modules| modules.model.prompt())?,
+            answers: match task {
+                Some(task) => settings_of(sentence, task)?,
+                None => Settings::default(),
+            },
+            max_length: said.or(tokenizer.max_length),
+            tokenizer,
+        }))
     }
-    let dir = file.parent().unwrap_or(Path::new(""));
-    let named = file.file_name().is_some_and(|name| name == bundle::TOKENIZER);
-    let config = dir.join("config.json");
-    let of_model = named && presence::has_file(&config)?;
-    if !named || !of_model && !presence::has_file(&dir.join("tokenizer_config.json"))? {
-        return Ok(None);
-    }
-    let config: Config = if of_model { json::read(&config)? } else { Config::default() };
-    let usage = TokenizerUse {
-        model_type: config.model_type.as_deref().unwrap_or_default(),
-        class: config.tokenizer_class.as_deref(),
-        token_types: true,
-        pairs: matches!(task, Task::TextClassification | Task::QuestionAnswering),
+}
+
+/// What a model of sentence-transformers says of its tokenizer.
+fn of_sentence<'a>(sentence: Option<&SentenceModules>) -> TokenizerUse<'a> {
+    TokenizerUse {
+        lower_case: sentence.is_some_and(|modules| modules.encoder_config.do_lower_case),
+        arguments: sentence.map_or_else(Map::new, |modules| modules.encoder_config.tokenizer.clone()),
         ..TokenizerUse::default()
-    };
-    Tokenizer::open(dir, &usage).map(|tokenizer| Some(tokenizer).filter(|tokenizer| tokenizer.json.is_some()))
+    }
 }
 
 /// Enters how many tokens of the prompt come before those of a text, where pooling leaves them out.
@@ -107,11 +143,15 @@ pub(super) fn count_prompt(checkpoint: &mut Checkpoint, dir: &Path) -> Result<()
 
 /// What sentence-transformers says of a model, where the task is what it makes the model for.
 pub(super) fn sentence(checkpoint: &Checkpoint, task: Task) -> Option<&SentenceModules> {
-    checkpoint.sentence.as_ref().filter(|modules| match task {
+    checkpoint.sentence.as_ref().filter(|modules| is_for(modules, task))
+}
+
+fn is_for(modules: &SentenceModules, task: Task) -> bool {
+    match task {
         Task::SentenceSimilarity => true,
         Task::TextClassification => matches!(modules.purpose(), Ok(Some(Purpose::Scores))),
         _ => false,
-    })
+    }
 }
 
 /// What is put before every text.
@@ -121,7 +161,11 @@ pub(super) fn prompt(checkpoint: &Checkpoint, task: Task) -> Result<Option<Promp
 
 /// How answers are told where nobody says it, as far as the model does.
 pub(super) fn settings(checkpoint: &Checkpoint, task: Task) -> Result<Settings> {
-    let modules = checkpoint.sentence.as_ref().filter(|_| task == Task::SentenceSimilarity);
+    settings_of(checkpoint.sentence.as_ref(), task)
+}
+
+fn settings_of(sentence: Option<&SentenceModules>, task: Task) -> Result<Settings> {
+    let modules = sentence.filter(|_| task == Task::SentenceSimilarity);
     let named = modules.and_then(|modules| modules.model.similarity_fn_name.as_deref());
     let similarity = named.map(str::parse::<Similarity>).transpose();
     let similarity = similarity.map_err(|e| e.at("config_sentence_transformers.json: similarity_fn_name"))?;

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{Decoder, EncodeInput, Encoding, OffsetReferential, OffsetType, PreTokenizer, Tokenizer};
 
 use super::tokenizer::{self, Checked};
-use super::windows::{Encoded, Lengths, Window};
+use super::windows::{Encoded, Lengths, Side, Window};
 use super::{Elements, Named, Tensor};
 use crate::checkpoint::json;
 use crate::error::{Error, Result, printable, printable_sentence};
@@ -58,13 +59,14 @@ pub struct TextEncoder {
     marks_subwords: bool,
     prompt: String,
     mask: Option<String>,
+    side: Side,
     /// Longest sequence that is made, in tokens; longer texts are cut.
     pub max_length: usize,
 }
 
 impl TextEncoder {
-    /// Opens a `tokenizer.json`. Its own truncation and padding do not count: `max_length` is the model's, and a batch
-    /// is padded to its longest text.
+    /// Opens a `tokenizer.json`. Of its own truncation and padding only the side counts on which texts are cut, and the
+    /// token of padding: `max_length` is the model's, and a batch is padded to its longest text.
     pub fn open(path: &Path, max_length: usize) -> Result<TextEncoder> {
         if !presence::has_file(path)? {
             return Err(Error::bad_input(format!("{} is missing", path.display()))
@@ -78,6 +80,10 @@ impl TextEncoder {
         let Checked { mut tokenizer, growth, unknown, marks_subwords } = tokenizer::parse(text)?;
         let pad = tokenizer.get_padding().map(|padding| padding.pad_id);
         let pad = pad.or_else(|| tokenizer.token_to_id("[PAD]")).or_else(|| tokenizer.token_to_id("<pad>"));
+        let side = match tokenizer.get_truncation().map(|truncation| truncation.direction) {
+            Some(TruncationDirection::Left) => Side::Left,
+            _ => Side::Right,
+        };
         tokenizer.with_truncation(None).map_err(|e| tokenizer::malformed(&e))?;
         tokenizer.with_padding(None);
         let pad = pad.unwrap_or(0);
@@ -90,6 +96,7 @@ impl TextEncoder {
             marks_subwords,
             prompt,
             mask,
+            side,
             max_length,
         })
     }
@@ -156,7 +163,7 @@ impl TextEncoder {
     /// Texts or pairs of texts as the windows that they are read in. Fails where a window has no room for the text.
     pub fn split(&self, texts: &[TextInput], lengths: &Lengths) -> Result<Vec<Encoded>> {
         let prompt = self.prompt.chars().count();
-        self.encode_all(texts)?.into_iter().map(|encoding| Encoded::new(encoding, lengths, prompt)).collect()
+        self.encode_all(texts)?.into_iter().map(|encoding| Encoded::new(encoding, lengths, prompt, self.side)).collect()
     }
 
     /// The inputs for a batch of windows, padded to the longest.

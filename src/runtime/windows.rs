@@ -35,6 +35,16 @@ impl Lengths {
     }
 }
 
+/// Which end of a longer text goes first: the side on which it is cut, and on which its windows are not full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The beginning.
+    Left,
+    /// The end.
+    #[default]
+    Right,
+}
+
 /// A text, or a pair of texts, in tokens, and the windows in which a model reads it.
 #[derive(Clone, Debug)]
 pub struct Encoded {
@@ -56,7 +66,7 @@ pub struct Window {
 impl Encoded {
     /// Of a text whose first `prompt` characters are in every window. Fails where the window leaves no room beside what
     /// every window holds.
-    pub(super) fn new(encoding: Encoding, lengths: &Lengths, prompt: usize) -> Result<Encoded> {
+    pub(super) fn new(encoding: Encoding, lengths: &Lengths, prompt: usize, side: Side) -> Result<Encoded> {
         let sequences = encoding.get_sequence_ids();
         let ranges = [0, 1].map(|sequence| range(&sequences, sequence));
         let total = encoding.get_ids().len();
@@ -66,9 +76,9 @@ impl Encoded {
         let windows = if total <= lengths.window {
             vec![Window { tokens: (0..total).collect(), slid: slides.clone() }]
         } else if lengths.truncate {
-            vec![cut(&ranges, total, lengths.window, &slides)]
+            vec![cut(&ranges, total, lengths.window, &slides, side)]
         } else {
-            slide(&slides, total, lengths)?
+            slide(&slides, total, lengths, side)?
         };
         Ok(Encoded { encoding, sequences, slides, windows })
     }
@@ -157,7 +167,7 @@ fn after(encoding: &Encoding, text: &Range<usize>, characters: usize) -> Range<u
 }
 
 /// The one window that is left of a text that is cut: of two texts the longer is cut first.
-fn cut(ranges: &[Range<usize>; 2], total: usize, window: usize, slides: &Range<usize>) -> Window {
+fn cut(ranges: &[Range<usize>; 2], total: usize, window: usize, slides: &Range<usize>, side: Side) -> Window {
     let [first, second] = ranges;
     let room = window.saturating_sub(total - first.len() - second.len());
     let (short, long) = (first.len().min(second.len()), first.len().max(second.len()));
@@ -165,17 +175,23 @@ fn cut(ranges: &[Range<usize>; 2], total: usize, window: usize, slides: &Range<u
     let kept_long = long.min(room - kept_short);
     let (kept_first, kept_second) =
         if first.len() <= second.len() { (kept_short, kept_long) } else { (kept_long, kept_short) };
-    let gone = |token: &usize| {
-        let beyond = |range: &Range<usize>, kept| range.contains(token) && token - range.start >= kept;
-        beyond(first, kept_first) || beyond(second, kept_second)
+    let kept = |range: &Range<usize>, tokens: usize| match side {
+        Side::Left => range.end - tokens..range.end,
+        Side::Right => range.start..range.start + tokens,
     };
-    let kept = if slides.end == second.end { second.start + kept_second } else { first.start + kept_first };
-    let slid = slides.start..kept.max(slides.start);
-    Window { tokens: (0..total).filter(|token| !gone(token)).collect(), slid }
+    let (left_first, left_second) = (kept(first, kept_first), kept(second, kept_second));
+    let gone = |token: &usize| {
+        let beyond = |range: &Range<usize>, left: &Range<usize>| range.contains(token) && !left.contains(token);
+        beyond(first, &left_first) || beyond(second, &left_second)
+    };
+    let left = if slides.end == second.end { left_second.clone() } else { left_first.clone() };
+    let start = slides.start.max(left.start);
+    Window { tokens: (0..total).filter(|token| !gone(token)).collect(), slid: start..left.end.max(start) }
 }
 
-/// Windows over the tokens `slides`, each with everything else in it.
-fn slide(slides: &Range<usize>, total: usize, lengths: &Lengths) -> Result<Vec<Window>> {
+/// Windows over the tokens `slides`, each with everything else in it, in the text's order. The last to be laid is the one
+/// that may be shorter in what is new: at the text's end, or at its beginning where texts are cut there.
+fn slide(slides: &Range<usize>, total: usize, lengths: &Lengths, side: Side) -> Result<Vec<Window>> {
     let Lengths { window, stride, .. } = *lengths;
     let beside = total - slides.len();
     let room = window.saturating_sub(beside);
@@ -186,35 +202,49 @@ fn slide(slides: &Range<usize>, total: usize, lengths: &Lengths) -> Result<Vec<W
         );
         return Err(Error::bad_input(what).hint("give a shorter question or first text, or a smaller --stride"));
     }
-    let mut windows = Vec::new();
-    let mut start = slides.start;
+    let mut laid = Vec::new();
+    let mut from = 0;
     loop {
-        let end = slides.end.min(start + room);
-        let tokens = (0..slides.start).chain(start..end).chain(slides.end..total).collect();
-        windows.push(Window { tokens, slid: start..end });
-        if end == slides.end {
-            return Ok(windows);
+        let to = slides.len().min(from + room);
+        laid.push(match side {
+            Side::Left => slides.end - to..slides.end - from,
+            Side::Right => slides.start + from..slides.start + to,
+        });
+        if to == slides.len() {
+            break;
         }
-        start += room - stride;
+        from += room - stride;
     }
+    if side == Side::Left {
+        laid.reverse();
+    }
+    let window = |slid: Range<usize>| {
+        let tokens = (0..slides.start).chain(slid.clone()).chain(slides.end..total).collect();
+        Window { tokens, slid }
+    };
+    Ok(laid.into_iter().map(window).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn windows(content: usize, window: usize, stride: usize) -> Result<Vec<Window>> {
+    fn windows_on(content: usize, window: usize, stride: usize, side: Side) -> Result<Vec<Window>> {
         // One token before the text and one after it.
         let lengths = Lengths { window, stride, truncate: false, slide: Slide::Second };
-        slide(&(1..1 + content), content + 2, &lengths)
+        slide(&(1..1 + content), content + 2, &lengths, side)
     }
 
-    fn encoded(content: usize, window: usize, stride: usize) -> Encoded {
+    fn windows(content: usize, window: usize, stride: usize) -> Result<Vec<Window>> {
+        windows_on(content, window, stride, Side::Right)
+    }
+
+    fn encoded(content: usize, window: usize, stride: usize, side: Side) -> Encoded {
         Encoded {
             encoding: Encoding::default(),
             sequences: Vec::new(),
             slides: 1..1 + content,
-            windows: windows(content, window, stride).unwrap(),
+            windows: windows_on(content, window, stride, side).unwrap(),
         }
     }
 
@@ -226,19 +256,34 @@ mod tests {
         assert_eq!(found, [1..5, 2..6]);
     }
 
+    /// As `tokenizers` lays them with the direction `Left`, in the other order.
+    #[test]
+    fn windows_are_full_at_the_end_where_texts_are_cut_at_their_beginning() {
+        let slid = |content, window, stride| -> Vec<_> {
+            windows_on(content, window, stride, Side::Left).unwrap().into_iter().map(|w| w.slid).collect()
+        };
+        assert_eq!(slid(10, 6, 1), [1..5, 4..8, 7..11]);
+        assert_eq!(slid(9, 6, 1), [1..4, 3..7, 6..10]);
+        assert_eq!(slid(4, 6, 1), [1..5]);
+    }
+
     #[test]
     fn every_token_is_in_a_window_that_is_no_longer_than_allowed() {
         for (content, window, stride) in
             (1..40).flat_map(|c| (3..12).flat_map(move |w| (0..w - 2).map(move |s| (c, w, s))))
         {
-            let encoded = encoded(content, window, stride);
-            for token in 0..content + 2 {
-                let by = &encoded.windows[encoded.window_of(token).unwrap()];
-                assert!(by.tokens.contains(&token), "{token} of {content} in {window} by {stride}");
+            for side in [Side::Left, Side::Right] {
+                let encoded = encoded(content, window, stride, side);
+                for token in 0..content + 2 {
+                    let by = &encoded.windows[encoded.window_of(token).unwrap()];
+                    assert!(by.tokens.contains(&token), "{token} of {content} in {window} by {stride}");
+                }
+                assert!(encoded.windows.iter().all(|w| w.tokens.len() <= window));
+                let ends = encoded.windows.iter().map(|w| w.slid.end);
+                assert_eq!(ends.filter(|end| *end == content + 1).count(), 1, "{content} in {window} by {stride}");
+                let starts = encoded.windows.iter().map(|w| w.slid.start);
+                assert_eq!(starts.filter(|start| *start == 1).count(), 1, "{content} in {window} by {stride}");
             }
-            assert!(encoded.windows.iter().all(|w| w.tokens.len() <= window));
-            let ends = encoded.windows.iter().map(|w| w.slid.end);
-            assert_eq!(ends.filter(|end| *end == content + 1).count(), 1, "{content} in {window} by {stride}");
         }
     }
 
@@ -253,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_token_is_read_where_most_stands_around_it() {
-        let encoded = encoded(10, 6, 2);
+        let encoded = encoded(10, 6, 2, Side::Right);
         let slid: Vec<_> = encoded.windows.iter().map(|window| window.slid.clone()).collect();
         assert_eq!(slid, [1..5, 3..7, 5..9, 7..11]);
         let by: Vec<_> = (0..12).map(|token| encoded.window_of(token).unwrap()).collect();
@@ -264,13 +309,24 @@ mod tests {
     fn the_longer_of_two_texts_is_cut_first() {
         let kept = |first: usize, second: usize, window: usize| {
             let ranges = [1..1 + first, 2 + first..2 + first + second];
-            let window = cut(&ranges, first + second + 3, window, &ranges[1]);
-            ranges.map(|range| window.tokens.iter().filter(|token| range.contains(token)).count())
+            let [left, right] = [Side::Left, Side::Right].map(|side| {
+                let window = cut(&ranges, first + second + 3, window, &ranges[1], side);
+                ranges.clone().map(|range| window.tokens.iter().filter(|token| range.contains(token)).count())
+            });
+            assert_eq!(left, right);
+            right
         };
         assert_eq!(kept(2, 9, 11), [2, 6]);
         assert_eq!(kept(9, 2, 11), [6, 2]);
         assert_eq!(kept(9, 9, 12), [4, 5]);
         assert_eq!(kept(9, 8, 12), [5, 4]);
         assert_eq!(kept(9, 0, 7), [4, 0]);
+    }
+
+    #[test]
+    fn what_goes_is_at_the_side_of_the_cut() {
+        let cut = |side| cut(&[1..6, 7..11], 12, 8, &(7..11), side);
+        assert_eq!(cut(Side::Right), Window { tokens: vec![0, 1, 2, 3, 6, 7, 8, 11], slid: 7..9 });
+        assert_eq!(cut(Side::Left), Window { tokens: vec![0, 3, 4, 5, 6, 9, 10, 11], slid: 9..11 });
     }
 }

@@ -35,6 +35,7 @@ pub(super) const FAMILY: Family = Family {
             ["lm_predictions.lm_head.weight", "lm_predictions.lm_head.bias"],
         ),
     ],
+    restated: None,
     draw,
 };
 

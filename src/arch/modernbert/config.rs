@@ -4,6 +4,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
+use crate::arch::Restated;
 use crate::arch::blocks::{Activation, heads};
 use crate::arch::config::{Fields, contradiction};
 use crate::checkpoint::{Scope, Size};
@@ -171,10 +172,7 @@ impl Config {
 
     /// What a layer attends to: as listed, or by counting.
     pub fn attention(&self, layer: usize) -> Result<Attention> {
-        let counted = |every: usize| match layer.checked_rem(every) {
-            Some(0) => Attention::Global,
-            _ => Attention::Local,
-        };
+        let counted = |every| counted(layer, every);
         let Some(listed) = &self.layer_types else {
             return Ok(counted(self.global_attn_every_n_layers.unwrap_or(EVERY)));
         };
@@ -203,6 +201,10 @@ impl Config {
 
     /// The base of the angles in layers of a kind.
     pub fn base(&self, kind: Attention) -> Result<f32> {
+        self.exact_base(kind).map(|base| base as f32)
+    }
+
+    fn exact_base(&self, kind: Attention) -> Result<f64> {
         let old = self.old_base(kind);
         let new = self.rope_parameters.as_ref().and_then(|parameters| parameters.get(kind.name()));
         let place = format!("config.json: rope_parameters.{}", kind.name());
@@ -219,7 +221,7 @@ impl Config {
             (new, old) => new.or(old).unwrap_or(kind.default_base()),
         };
         match base.is_finite() && base > 0.0 {
-            true => Ok(base as f32),
+            true => Ok(base),
             false => Err(Error::bad_input(format!("expected a positive number, found {base}")).at(place)),
         }
     }
@@ -260,6 +262,40 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// What a layer attends to where every so many are global.
+fn counted(layer: usize, every: usize) -> Attention {
+    match layer.checked_rem(every) {
+        Some(0) => Attention::Global,
+        _ => Attention::Local,
+    }
+}
+
+/// Layers and angles in the fields of both versions.
+pub(super) fn restated(fields: &Fields) -> Result<Restated> {
+    let config = Config::read(fields)?;
+    let kinds = (0..config.num_hidden_layers).map(|layer| config.attention(layer)).collect::<Result<Vec<_>>>()?;
+    let (mut restated, mut parameters) = (Restated::default(), Map::new());
+    for kind in [Attention::Global, Attention::Local] {
+        let base = config.exact_base(kind)?;
+        parameters.insert(kind.name().to_owned(), json!({"rope_theta": base, "rope_type": "default"}));
+        restated.fields.insert(kind.old_field().to_owned(), base.into());
+    }
+    restated.fields.insert("rope_parameters".to_owned(), parameters.into());
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+    restated.fields.insert("layer_types".to_owned(), json!(names));
+    let fits = |every: &usize| kinds.iter().enumerate().all(|(layer, kind)| counted(layer, *every) == *kind);
+    let said = config.global_attn_every_n_layers.into_iter();
+    match said.chain([EVERY]).chain(1..=kinds.len()).find(fits) {
+        Some(every) => drop(restated.fields.insert("global_attn_every_n_layers".to_owned(), every.into())),
+        None => restated.warnings.push(
+            "config.json: transformers 4 takes every so many layers for global, from the first on, and cannot read these \
+             `layer_types`; version 5 can"
+                .to_owned(),
+        ),
+    }
+    Ok(restated)
 }
 
 /// Whether parameters are of no kind of layer.
@@ -391,6 +427,40 @@ mod tests {
         let said = refusal(r#""local_attention": 8, "sliding_window": 8"#);
         assert!(said.starts_with("`sliding_window` 8 and `local_attention` 8 contradict each other"), "{said}");
         assert_eq!(layers(r#""local_attention": 8, "sliding_window": 4"#).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn every_form_is_said_again_in_both() {
+        let of = |fields: &str| {
+            let fields = Fields::read(&format!("{{\"num_hidden_layers\": 2, {fields}}}"), &FAMILY).unwrap();
+            restated(&fields).unwrap()
+        };
+        let old = r#""global_attn_every_n_layers": 2, "global_rope_theta": 5.0, "local_rope_theta": 4.0"#;
+        for form in [NEW, old] {
+            let Restated { fields, warnings } = of(form);
+            assert!(warnings.is_empty(), "{warnings:?}");
+            assert_eq!(
+                Value::Object(fields.clone()),
+                json!({
+                    "global_attn_every_n_layers": if form == NEW { 3 } else { 2 },
+                    "global_rope_theta": 5.0, "local_rope_theta": 4.0,
+                    "layer_types": ["full_attention", "sliding_attention"],
+                    "rope_parameters": {"full_attention": {"rope_theta": 5.0, "rope_type": "default"},
+                                        "sliding_attention": {"rope_theta": 4.0, "rope_type": "default"}},
+                })
+            );
+            let both = serde_json::to_string(&fields).unwrap();
+            assert_eq!(layers(both.trim_matches(['{', '}'])).unwrap(), layers(form).unwrap());
+        }
+        // Version 5 fails at null, and 4 takes the other.
+        let null = of(r#""global_rope_theta": 7.0, "local_rope_theta": null"#).fields;
+        assert_eq!(
+            (&null["local_rope_theta"], &null["rope_parameters"]["sliding_attention"]["rope_theta"]),
+            (&json!(7.0), &json!(7.0))
+        );
+        let odd = of(r#""layer_types": ["sliding_attention", "full_attention"]"#);
+        assert!(odd.warnings[0].contains("cannot read these `layer_types`"), "{:?}", odd.warnings);
+        assert!(!odd.fields.contains_key("global_attn_every_n_layers"));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(super) const FAMILY: Family = Family {
     renamed: &[],
     classifier: ClassifierOf::Any,
     shared: &[Shared::one("model.embeddings.tok_embeddings.weight", ["decoder.weight", "decoder.bias"])],
+    restated: Some(config::restated),
     draw,
 };
 

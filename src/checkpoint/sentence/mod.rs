@@ -149,6 +149,18 @@ const TRANSFORMER_CONFIGS: [&str; 7] = [
     "sentence_xlnet_config.json",
 ];
 
+/// The class of an encoder.
+const TRANSFORMER: &str = "Transformer";
+
+/// The class of a module of sentence-transformers; none of another's.
+fn class(module: &Module) -> Option<&str> {
+    module.kind.strip_prefix("sentence_transformers.").and_then(|path| path.rsplit('.').next())
+}
+
+fn is_transformer(module: &Module) -> bool {
+    class(module) == Some(TRANSFORMER)
+}
+
 /// Reads the modules of a folder, if it is a model of sentence-transformers.
 ///
 /// A module of an unknown class is kept by its name: whether that matters depends on the task.
@@ -158,17 +170,12 @@ pub(super) fn read(dir: &Path) -> Result<Option<SentenceModules>> {
         return Ok(None);
     }
     let modules: Vec<Module> = json::read(&path)?;
-    let mut found = SentenceModules { dir: dir.to_owned(), files: vec![path], ..SentenceModules::default() };
-    let model = dir.join(model::MODEL);
-    if model.is_file() {
-        found.model = json::read(&model)?;
-        found.files.push(model);
-    }
+    let mut found = SentenceModules::of_model(dir, path)?;
     for (i, module) in modules.into_iter().enumerate() {
         let place = format!("modules.json: {}", printable(&module.path));
-        let class = module.kind.strip_prefix("sentence_transformers.").and_then(|path| path.rsplit('.').next());
+        let class = class(&module);
         match (i, class) {
-            (0, Some("Transformer")) => found.transformer(dir, &module).map_err(|e| e.at(place))?,
+            (0, Some(TRANSFORMER)) => found.transformer(dir, &module).map_err(|e| e.at(place))?,
             _ => {
                 let kind = found.kind(dir, &module, class).map_err(|e| e.at(place))?;
                 found.modules.push(SentenceModule { path: module.path, kind });
@@ -179,6 +186,38 @@ pub(super) fn read(dir: &Path) -> Result<Option<SentenceModules>> {
 }
 
 impl SentenceModules {
+    /// What is said of the texts of the model to which the encoder in the folder `dir` belongs, if it is one of
+    /// sentence-transformers. The modules after it are not read.
+    pub fn around(dir: &Path) -> Result<Option<SentenceModules>> {
+        for root in [Some(dir), dir.parent()].into_iter().flatten() {
+            let path = root.join("modules.json");
+            if !path.is_file() {
+                continue;
+            }
+            let modules: Vec<Module> = json::read(&path)?;
+            let mut found = SentenceModules::of_model(root, path)?;
+            if let Some(module) = modules.first().filter(|module| is_transformer(module)) {
+                let place = format!("modules.json: {}", printable(&module.path));
+                found.transformer(root, module).map_err(|e| e.at(place))?;
+                if root.components().chain(found.encoder.components()).eq(dir.components()) {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is said of the whole model in a folder, of which `path` has the modules.
+    fn of_model(dir: &Path, path: PathBuf) -> Result<SentenceModules> {
+        let mut found = SentenceModules { dir: dir.to_owned(), files: vec![path], ..SentenceModules::default() };
+        let model = dir.join(model::MODEL);
+        if model.is_file() {
+            found.model = json::read(&model)?;
+            found.files.push(model);
+        }
+        Ok(found)
+    }
+
     fn transformer(&mut self, dir: &Path, module: &Module) -> Result<()> {
         self.encoder = inside(&module.path)?.to_owned();
         let folder = dir.join(&self.encoder);

@@ -134,6 +134,18 @@ impl Vocabulary<'_> {
         self.tokens.get_or_init(|| self.read().unwrap_or_default())
     }
 
+    /// Whether the model names the token.
+    pub fn contains(&self, content: &str) -> bool {
+        self.tokens().contains_key(content)
+    }
+
+    /// Whether tokens are made by merges and in no other way.
+    pub fn is_plain_bpe(&self) -> bool {
+        let Ok(model) = Object::of(self.model, FILE) else { return false };
+        let read = |key| model.read::<Value>(key, FILE).ok().flatten();
+        read("type").is_some_and(|kind| kind == "BPE") && read("ignore_merges").is_none_or(|ignores| ignores == false)
+    }
+
     fn read(&self) -> Option<HashMap<String, u32>> {
         let model = Object::of(self.model, FILE).ok()?;
         let vocabulary = model.get("vocab")?;
@@ -186,6 +198,16 @@ pub(super) struct Merged {
 }
 
 impl Merged {
+    /// Of these tokens.
+    pub fn of(list: Vec<(u32, Token)>, changed: bool) -> Merged {
+        Merged { list, changed }
+    }
+
+    /// The tokens with their numbers.
+    pub fn entries(&self) -> &[(u32, Token)] {
+        &self.list
+    }
+
     /// As `tokenizer.json` has them.
     pub fn written(&self) -> Value {
         self.list.iter().map(|(id, token)| token.written(*id)).collect()

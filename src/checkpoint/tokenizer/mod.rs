@@ -11,8 +11,10 @@
 mod added;
 mod class;
 mod five;
+mod limits;
 mod options;
 mod parts;
+mod split;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,7 @@ use crate::error::{Error, Result, printable};
 use added::{Merged, Vocabulary};
 use options::Options;
 use parts::Parts;
+use split::Split;
 
 /// The file that says how texts become tokens.
 const FILE: &str = "tokenizer.json";
@@ -138,6 +141,8 @@ impl Tokenizer {
 /// What is other in a `tokenizer.json` than its text.
 struct Changes {
     added: Option<Value>,
+    model: Option<String>,
+    truncation: Option<Value>,
     parts: Parts,
     before: Parts,
     notes: Vec<String>,
@@ -171,21 +176,34 @@ impl Changes {
             notes.push(differing(options, "whether a text has token types"));
         }
         let parts = ours.finished(usage);
-        let added = tokens.changed.then(|| tokens.written());
-        Some(Changes { added, parts, before, notes })
+        let (mut added, mut model) = (tokens.changed.then(|| tokens.written()), None);
+        if options.split_special_tokens {
+            match Split::of(&tokens, &file, &vocabulary) {
+                Ok(split) => {
+                    added = split.tokens.changed.then(|| split.tokens.written());
+                    model = split.model(&file).ok()?;
+                }
+                Err(why) => notes.push(why),
+            }
+        }
+        let truncation = options.side.map_or(Ok(None), |side| side.written(&file, options.max_length)).ok()?;
+        Some(Changes { added, model, truncation, parts, before, notes })
     }
 
     /// The text with what is other. Where nothing is, it stays as it was, byte for byte.
     fn applied(&self, text: &str) -> String {
-        let changed = self.parts.changed(&self.before);
-        let (Ok(mut file), true) = (Object::of(text, FILE), self.added.is_some() || !changed.is_empty()) else {
-            return text.to_owned();
-        };
-        if let Some(added) = &self.added {
-            file.put("added_tokens", added.to_string());
-        }
-        for (part, value) in changed {
-            file.put(part, value.to_string());
+        let parts = self.parts.changed(&self.before).into_iter().map(|(part, value)| (part, value.to_string()));
+        let written = |value: &Option<Value>| value.as_ref().map(Value::to_string);
+        let others = [
+            ("added_tokens", written(&self.added)),
+            ("model", self.model.clone()),
+            ("truncation", written(&self.truncation)),
+        ];
+        let others = others.into_iter().filter_map(|(member, value)| Some((member, value?)));
+        let changed: Vec<(&str, String)> = others.chain(parts).collect();
+        let (Ok(mut file), false) = (Object::of(text, FILE), changed.is_empty()) else { return text.to_owned() };
+        for (member, value) in changed {
+            file.put(member, value);
         }
         file.to_string()
     }

@@ -7,15 +7,13 @@ use serde_json::{Map, Value};
 
 use super::added::{self, Beside, PARTS, Special, Token};
 use super::class::Class;
+use super::limits::{self, Side};
 use super::{ADDED, CONFIG, SPECIAL, TokenizerUse, Version};
 use crate::checkpoint::json;
-use crate::error::{Error, Result, printable};
+use crate::error::{Result, printable};
 
 /// What more special tokens are called, in version 4 and in 5.
 const MORE: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
-
-/// Lengths from here on mean that there is no limit; `transformers` writes 10³⁰.
-const NO_LIMIT: f64 = 1e9;
 
 /// The arguments of a class, as files say them.
 pub(super) struct Options {
@@ -25,6 +23,10 @@ pub(super) struct Options {
     pub version: Version,
     pub beside: Beside,
     pub max_length: Option<usize>,
+    /// Where texts are cut, if that is said.
+    pub side: Option<Side>,
+    /// Whether special tokens are no tokens where they stand in texts.
+    pub split_special_tokens: bool,
     pub notes: Vec<String>,
     pub files: Vec<PathBuf>,
     pub do_lower_case: Option<bool>,
@@ -61,12 +63,6 @@ impl Options {
         let version = if five { Version::Five } else { Version::Four };
         let beside = beside(dir, &config, &mut files)?;
         let inputs: Option<Vec<String>> = arguments.get("model_input_names")?;
-        for (key, usual, what) in NOT_FOLLOWED {
-            let said = config.get(key).filter(|value| !value.is_null()).map(Value::to_string);
-            if let Some(said) = said.filter(|said| said != usual) {
-                notes.push(format!("{CONFIG}: {key} is {}: {what}", printable(&said)));
-            }
-        }
         if config.contains_key("auto_map") && Class::named(named.unwrap_or_default()).is_none() {
             notes.push(format!("{CONFIG}: auto_map: the code that it names is not run"));
         }
@@ -75,7 +71,9 @@ impl Options {
             named: named.unwrap_or(class.name).to_owned(),
             version,
             beside,
-            max_length: max_length(&config)?,
+            max_length: limits::max_length(&config)?,
+            side: Side::said(&config)?,
+            split_special_tokens: arguments.get("split_special_tokens")?.unwrap_or(false),
             notes,
             files,
             do_lower_case: arguments.get("do_lower_case")?,
@@ -101,12 +99,6 @@ impl Options {
     }
 }
 
-/// Arguments that are not followed where they are not as usual: they change the answers to some texts.
-const NOT_FOLLOWED: [(&str, &str, &str); 2] = [
-    ("truncation_side", "\"right\"", "a text that is cut loses its end all the same"),
-    ("split_special_tokens", "false", "a special token in a text is one token all the same"),
-];
-
 /// The fields of [`CONFIG`].
 struct Arguments<'a>(&'a Map<String, Value>);
 
@@ -127,21 +119,6 @@ fn read<T: DeserializeOwned>(dir: &Path, name: &str, files: &mut Vec<PathBuf>) -
     let value = json::read(&path)?;
     files.push(path);
     Ok(Some(value))
-}
-
-/// The limit of a text's length.
-fn max_length(config: &Map<String, Value>) -> Result<Option<usize>> {
-    let said = ["model_max_length", "max_len"].into_iter().find_map(|key| Some((key, config.get(key)?)));
-    let Some((key, value)) = said.filter(|(_, value)| !value.is_null()) else { return Ok(None) };
-    match value.as_f64() {
-        Some(length) if length >= NO_LIMIT => Ok(None),
-        // Two tokens stand around a text.
-        Some(length) if length >= 2.0 && length.fract() == 0.0 => Ok(Some(length as usize)),
-        _ => {
-            Err(Error::bad_input(format!("{CONFIG}: {key}: {} is no number of tokens", printable(&value.to_string())))
-                .hint("it is the longest text in tokens, those around the text too"))
-        }
-    }
 }
 
 /// What the files say of tokens.

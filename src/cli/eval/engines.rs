@@ -54,7 +54,7 @@ pub(super) struct Likeness {
     /// Share of texts with the first engine's answer; none, where answers are numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub same_answer: Option<f64>,
-    /// Largest difference of a number from the first engine's: of logits, probabilities, their logarithms or cosines.
+    /// Largest difference of a number from the first engine's: of logits, probabilities, their logarithms or similarities.
     pub max_abs: f64,
 }
 

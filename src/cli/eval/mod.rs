@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::units::some;
 use super::{Screen, VouchArgs, WindowArgs};
-use crate::answer::{Aggregation, Options, Settings};
+use crate::answer::{Aggregation, Options, Settings, Similarity};
 use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::settings;
@@ -27,6 +27,7 @@ Examples:
   kilnc eval sections.kiln --data sections-eval.jsonl --key release.pem.pub
   kilnc eval ner.kiln --data conll.jsonl
   kilnc eval squad.kiln --data squad.jsonl --max-answer-length 30
+  kilnc eval minilm.kiln --data sts.jsonl --similarity dot
 
 Each line of the data is an object, by the task that the bundle is for:
   text-classification   {\"text\": \"…\", \"label\": \"…\"}; \"labels\": [\"…\", …] where texts have any number of labels;
@@ -41,7 +42,7 @@ Each line of the data is an object, by the task that the bundle is for:
   fill-mask             {\"text\": \"the [MASK] is slow\", \"label\": \"train\"}; \"labels\": […] for several masks
                         → accuracy among the first and the first five guesses, perplexity of the right ones
   sentence-similarity,  {\"text\": \"…\", \"pair\": \"…\", \"score\": 3.5}, of any scale
-  feature-extraction    → Pearson and Spearman of the cosine with the score
+  feature-extraction    → Pearson and Spearman of the similarity with the score, by the cosine or as the bundle says
 
 Every engine of the bundle that can run here is scored, one text at a time; “same answer” and “max_abs” are against the
 first. Texts that are longer than the model reads are read in windows, as kilnc run does; classifiers cut them, unless a flag
@@ -62,6 +63,10 @@ pub struct EvalArgs {
     /// Longest answer to a question, in tokens; the bundle's, or 15, if not given.
     #[arg(long, value_name = "N", value_parser = some)]
     max_answer_length: Option<usize>,
+    /// How the vectors of two texts are compared: cosine, dot, euclidean, manhattan; the bundle's way, or cosine, if not
+    /// given.
+    #[arg(long, value_name = "HOW")]
+    similarity: Option<Similarity>,
     #[command(flatten)]
     windows: WindowArgs,
     #[command(flatten)]
@@ -94,8 +99,8 @@ impl EvalArgs {
 
     /// What the command line says.
     fn settings(&self) -> Settings {
-        let EvalArgs { aggregation, max_answer_length, .. } = *self;
-        Settings { aggregation, max_answer_length, ..self.windows.settings() }
+        let EvalArgs { aggregation, max_answer_length, similarity, .. } = *self;
+        Settings { aggregation, max_answer_length, similarity, ..self.windows.settings() }
     }
 
     /// How texts are asked, one at a time: as the bundle says, where the command line does not.

@@ -6,23 +6,27 @@ use crate::answer::{Answerer, Options};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::eval::{Correlation, Pair, Placed, read_pairs};
+use crate::settings::Similarity;
 
 /// Pairs of texts, and how alike people found them.
 pub(super) struct Data {
     pairs: Vec<Placed<Pair>>,
     options: Options,
+    similarity: Similarity,
 }
 
 impl Data {
     pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
-        Ok(Data { pairs: read_pairs(&args.data)?, options: args.options(bundle) })
+        let options = args.options(bundle);
+        let similarity = options.settings.over(bundle.manifest.answers).similarity.unwrap_or_default();
+        Ok(Data { pairs: read_pairs(&args.data)?, options, similarity })
     }
 }
 
 impl Labelled for Data {
     type Model = Answerer;
 
-    /// The cosine of the two texts' vectors.
+    /// How alike the two texts' vectors are.
     type Found = f64;
 
     type Score = Correlation;
@@ -56,6 +60,6 @@ impl Labelled for Data {
     }
 
     fn in_words(&self, score: &Correlation) -> String {
-        format!("spearman {} over {} pairs", told(score.spearman), score.texts)
+        format!("spearman {} over {} pairs, by {}", told(score.spearman), score.texts, self.similarity)
     }
 }

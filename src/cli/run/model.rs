@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::super::Screen;
 use super::super::units::length;
+use super::super::{GivenTokenizer, Screen};
 use crate::answer::{Answerer, Model, Options};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::checkpoint::labels;
 use crate::error::{Error, Result, printable};
-use crate::pipeline::{self, Observer};
-use crate::runtime::{self, Classes, Reading, Runtime, TextEncoder};
+use crate::pipeline::Observer;
+use crate::runtime::{self, Classes, Reading, Runtime};
 use crate::task::Task;
 
 /// Fails where something is asked for that a task does not have.
@@ -53,8 +53,8 @@ pub(super) fn open_bundle(
 /// What a bundle has and an ONNX model has not.
 #[derive(Args)]
 pub(super) struct ModelArgs {
-    /// An ONNX model's tokenizer: the tokenizer.json of its checkpoint.
-    #[arg(long, value_name = "FILE")]
+    /// An ONNX model's tokenizer: the tokenizer.json of its checkpoint, or the folder that holds it.
+    #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
     /// The labels of an ONNX model's answers: a JSON list, an object as id2label or label2id, a config.json, or a text file
     /// with a label on each line.
@@ -67,9 +67,6 @@ pub(super) struct ModelArgs {
     #[arg(long, value_name = "N", value_parser = length)]
     max_length: Option<usize>,
 }
-
-/// Longest text in tokens where nobody says: what BERT and most after it have positions for.
-const MAX_LENGTH: usize = 512;
 
 impl ModelArgs {
     /// Opens an ONNX model with what the arguments give it.
@@ -91,22 +88,12 @@ impl ModelArgs {
             None => Classes::default(),
         };
         fits(task)?;
-        let encoder = self.encoder(tokenizer, task, screen)?;
+        let given = GivenTokenizer::read(tokenizer, Some(task), screen)?;
+        let encoder = given.encoder(self.max_length.unwrap_or(given.max_length()), Some(task))?;
         encoder.check_longest()?;
         let engine = runtime::open_apart(Runtime::Ort, model, threads, &self.onnx_adapter)?;
+        let options = Options { settings: options.settings.over(given.answers()), ..options };
         Answerer::new(engine, encoder, Model::new(task, classes, ""), options)
-    }
-
-    /// The tokenizer in a file, with what the files beside it say of it.
-    fn encoder(&self, file: &Path, task: Task, screen: &Screen) -> Result<TextEncoder> {
-        let Some(tokenizer) = pipeline::tokenizer_beside(file, task)? else {
-            return TextEncoder::open(file, self.max_length.unwrap_or(MAX_LENGTH));
-        };
-        tokenizer.notes.iter().for_each(|note| screen.warn(note));
-        let usual = tokenizer.max_length.map_or(MAX_LENGTH, |limit| limit.min(MAX_LENGTH));
-        let encoder = TextEncoder::parse(tokenizer.text()?.to_owned(), self.max_length.unwrap_or(usual));
-        let mask = tokenizer.mask.as_deref().filter(|_| task == Task::FillMask);
-        Ok(encoder.map_err(|e| e.at(file.display().to_string()))?.with_mask(mask))
     }
 
     /// A bundle takes none of them.

@@ -1,0 +1,65 @@
+//! The tokenizer of an ONNX model, which has none inside: that of `--tokenizer`, as the files beside it have it.
+
+use std::path::{Path, PathBuf};
+
+use super::Screen;
+use crate::bundle;
+use crate::checkpoint::json;
+use crate::error::{Result, printable};
+use crate::pipeline::{Observer, TextsBeside};
+use crate::runtime::TextEncoder;
+use crate::settings::Settings;
+use crate::task::Task;
+
+/// Longest text in tokens where nobody says: what BERT and most after it have positions for.
+const MAX_LENGTH: usize = 512;
+
+/// A tokenizer that is given by itself.
+pub struct GivenTokenizer {
+    /// Its `tokenizer.json`.
+    pub file: PathBuf,
+    beside: Option<TextsBeside>,
+}
+
+impl GivenTokenizer {
+    /// Reads a `tokenizer.json`, or that of a folder, and says what is not as it seems.
+    pub fn read(path: &Path, task: Option<Task>, screen: &Screen) -> Result<GivenTokenizer> {
+        let file = if path.is_dir() { path.join(bundle::TOKENIZER) } else { path.to_owned() };
+        let given = GivenTokenizer { beside: TextsBeside::of(&file, task)?, file };
+        given.beside.iter().flat_map(|beside| &beside.tokenizer.notes).for_each(|note| screen.warn(note));
+        if let Some(prompt) = given.prompt() {
+            screen.note(format!("`{}` is put before every text, as the model's default prompt", printable(prompt)));
+        }
+        Ok(given)
+    }
+
+    /// How answers are told where nobody says it.
+    pub fn answers(&self) -> Settings {
+        self.beside.as_ref().map_or_else(Settings::default, |beside| beside.answers)
+    }
+
+    /// Longest text, in tokens.
+    pub fn max_length(&self) -> usize {
+        self.beside.as_ref().and_then(|beside| beside.max_length).map_or(MAX_LENGTH, |limit| limit.min(MAX_LENGTH))
+    }
+
+    /// What is put before every text.
+    pub fn prompt(&self) -> Option<&str> {
+        self.beside.as_ref()?.prompt.as_ref().map(|prompt| prompt.text.as_str())
+    }
+
+    /// The text of a `tokenizer.json` that says all of it, where the file itself does not.
+    pub fn changed(&self) -> Result<Option<&str>> {
+        let Some(beside) = &self.beside else { return Ok(None) };
+        let text = beside.tokenizer.text()?;
+        Ok(Some(text).filter(|text| !json::read_text(&self.file).is_ok_and(|file| file == **text)))
+    }
+
+    /// The tokenizer, for texts up to so many tokens; for a task with masks, with its own mask.
+    pub fn encoder(&self, max_length: usize, task: Option<Task>) -> Result<TextEncoder> {
+        let Some(beside) = &self.beside else { return TextEncoder::open(&self.file, max_length) };
+        let encoder = TextEncoder::parse(beside.tokenizer.text()?.to_owned(), max_length);
+        let mask = beside.tokenizer.mask.as_deref().filter(|_| task == Some(Task::FillMask));
+        Ok(encoder.map_err(|e| e.at(self.file.display().to_string()))?.with_prompt(self.prompt()).with_mask(mask))
+    }
+}
