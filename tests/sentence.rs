@@ -554,6 +554,7 @@ fn the_modules_that_an_adapter_was_saved_with_are_its_own() {
         let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
         vector.into_iter().map(|x| x / length).collect()
     };
+    #[expect(clippy::type_complexity, reason = "a closure of closures, once")]
     let all = |of: &dyn Fn(&[&[f32]], &[f32]) -> Vec<f32>| -> Vec<f32> {
         texts.iter().zip(mask.chunks(17)).flat_map(|(text, mask)| of(text, mask)).collect()
     };
