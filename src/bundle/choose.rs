@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{BenchEntry, BenchedEngine, Bundle, EngineEntry};
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Kind, Result, printable};
 use crate::precision::Precision;
 use crate::runtime::{Available, Processor, Runtime};
 use crate::target::Target;
@@ -28,10 +28,7 @@ impl Bundle {
         engines.iter().find(|engine| engine.name == name).ok_or_else(|| {
             let known = names().collect::<Vec<_>>().join(", ");
             let error = Error::bad_input(format!("the bundle has no engine `{}`; it has {known}", printable(name)));
-            match nearest(name, names()) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error,
-            }
+            error.hint_nearest(name, names())
         })
     }
 
@@ -123,7 +120,8 @@ fn by_time<'a>(order: &[&'a EngineEntry], timings: &BTreeMap<&str, Timed>) -> Ve
     order
 }
 
-/// The first engine that can run here, the version of its runtime, and why those before it cannot.
+/// The first engine that can run here, the version of its runtime, and why those before it cannot. Fails where that
+/// cannot be found out, because the machine fails.
 fn first<'a>(
     order: &[&'a EngineEntry],
     available: &impl Fn(&EngineEntry) -> Result<Available>,
@@ -132,6 +130,7 @@ fn first<'a>(
     for engine in order {
         match available(engine) {
             Ok(found) => return Ok((engine, found.version, why_not)),
+            Err(e) if e.kind() == Kind::MachineFailed => return Err(e.at(format!("engine {}", engine.name))),
             Err(e) => why_not.push(format!("{}: {}", engine.name, e.message())),
         }
     }

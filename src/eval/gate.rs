@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Parity;
-use crate::error::{Error, Result, nearest, printable};
+use crate::error::{Error, Result, printable};
 use crate::runtime::Reading;
 
 /// The bounds for one engine. What is not set is not demanded; non-finite outputs never pass.
@@ -135,10 +135,7 @@ impl std::str::FromStr for Gate {
                 other => {
                     let error =
                         Error::bad_input(format!("unknown bound `{}`; known: {}", printable(other), KNOWN.join(", ")));
-                    return Err(match nearest(other, KNOWN) {
-                        Some(near) => error.hint(format!("did you mean {near}?")),
-                        None => error,
-                    });
+                    return Err(error.hint_nearest(other, KNOWN));
                 }
             }
         }

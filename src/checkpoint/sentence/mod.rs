@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{StateDict, Tensor, json, read_state};
 use crate::error::{Error, Result, printable};
+use crate::presence;
 
 pub use model::{EncoderConfig, ModelConfig, Prompt};
 pub use pooling::Pooling;
@@ -166,7 +167,7 @@ fn is_transformer(module: &Module) -> bool {
 /// A module of an unknown class is kept by its name: whether that matters depends on the task.
 pub(super) fn read(dir: &Path) -> Result<Option<SentenceModules>> {
     let path = dir.join("modules.json");
-    if !path.is_file() {
+    if !presence::has_file(&path)? {
         return Ok(None);
     }
     let modules: Vec<Module> = json::read(&path)?;
@@ -191,7 +192,7 @@ impl SentenceModules {
     pub fn around(dir: &Path) -> Result<Option<SentenceModules>> {
         for root in [Some(dir), dir.parent()].into_iter().flatten() {
             let path = root.join("modules.json");
-            if !path.is_file() {
+            if !presence::has_file(&path)? {
                 continue;
             }
             let modules: Vec<Module> = json::read(&path)?;
@@ -211,7 +212,7 @@ impl SentenceModules {
     fn of_model(dir: &Path, path: PathBuf) -> Result<SentenceModules> {
         let mut found = SentenceModules { dir: dir.to_owned(), files: vec![path], ..SentenceModules::default() };
         let model = dir.join(model::MODEL);
-        if model.is_file() {
+        if presence::has_file(&model)? {
             found.model = json::read(&model)?;
             found.files.push(model);
         }
@@ -221,7 +222,7 @@ impl SentenceModules {
     fn transformer(&mut self, dir: &Path, module: &Module) -> Result<()> {
         self.encoder = inside(&module.path)?.to_owned();
         let folder = dir.join(&self.encoder);
-        let config = TRANSFORMER_CONFIGS.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+        let config = presence::first_file(TRANSFORMER_CONFIGS.iter().map(|name| folder.join(name)))?;
         if let Some(path) = config {
             let place = json::file_name(&path);
             self.encoder_config = EncoderConfig::of(json::read(&path)?).map_err(|e| e.at(place))?;

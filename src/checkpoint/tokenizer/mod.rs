@@ -24,6 +24,7 @@ use serde_json::{Map, Value};
 use super::json;
 use super::json::raw::Object;
 use crate::error::{Error, Result, printable};
+use crate::presence;
 use added::{Merged, Vocabulary};
 use options::Options;
 use parts::Parts;
@@ -101,7 +102,7 @@ impl Tokenizer {
     /// Reads the tokenizer of a folder for a model.
     pub fn open(dir: &Path, usage: &TokenizerUse) -> Result<Tokenizer> {
         let path = dir.join(FILE);
-        if !path.is_file() {
+        if !presence::has_file(&path)? {
             return Ok(Tokenizer { dir: dir.to_owned(), ..Tokenizer::default() });
         }
         let mut options = Options::read(dir, usage).map_err(|e| e.at(dir.display().to_string()))?;

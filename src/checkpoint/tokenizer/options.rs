@@ -11,6 +11,7 @@ use super::limits::{self, Side};
 use super::{ADDED, CONFIG, SPECIAL, TokenizerUse, Version};
 use crate::checkpoint::json;
 use crate::error::{Result, printable};
+use crate::presence;
 
 /// What more special tokens are called, in version 4 and in 5.
 const MORE: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
@@ -113,7 +114,7 @@ impl Arguments<'_> {
 /// Reads a file of the folder, where it is there.
 fn read<T: DeserializeOwned>(dir: &Path, name: &str, files: &mut Vec<PathBuf>) -> Result<Option<T>> {
     let path = dir.join(name);
-    if !path.is_file() {
+    if !presence::has_file(&path)? {
         return Ok(None);
     }
     let value = json::read(&path)?;
