@@ -195,7 +195,7 @@ fn a_pipe_is_no_part_of_a_checkpoint() {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     for (file, others, expected) in [
         ("config.json", "model.safetensors", "config.json is no plain file"),
-        ("model.safetensors", "config.json", "neither model.safetensors nor pytorch_model.bin is there\n  in "),
+        ("model.safetensors", "config.json", "model.safetensors is no plain file"),
     ] {
         let dir = copied("tiny-bert", &[others]);
         mknodat(CWD, dir.path().join(file), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();

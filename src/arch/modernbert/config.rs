@@ -450,7 +450,7 @@ mod tests {
                 })
             );
             let both = serde_json::to_string(&fields).unwrap();
-            assert_eq!(layers(both.trim_matches(['{', '}'])).unwrap(), layers(form).unwrap());
+            assert_eq!(layers(&both[1..both.len() - 1]).unwrap(), layers(form).unwrap());
         }
         // Version 5 fails at null, and 4 takes the other.
         let null = of(r#""global_rope_theta": 7.0, "local_rope_theta": null"#).fields;
