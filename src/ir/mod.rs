@@ -1,14 +1,20 @@
 //! The graph and its specification.
 //!
 //! A [`Graph`] is a list of [`Node`]s in an order in which they can run. Nodes read and make [`Value`]s; a value is an
-//! input, a constant or an output of one node, and has a [`TensorType`]: an element type and a shape whose dimensions
-//! are known numbers, named sizes (`batch_size`, `sequence_length`) or multiples of one (`2*sequence_length - 1`).
+//! input, a constant or an output of one node, and has a [`TensorType`]: an element type and a shape.
+//!
+//! # Sizes
+//! A dimension ([`Dim`]) is a known number, a named size (`batch_size`, `sequence_length`), or an integer expression over
+//! named sizes: sums, products, floor and ceiling divisions and maxima (`past_sequence_length + sequence_length`,
+//! `512*ceil(s/512)`). Expressions are in a normal form ([`Size`]), so that `==` compares sizes. Named sizes are 0 or more.
+//! A size that is not known before a node runs has a fresh name, which starts with `?`.
 //!
 //! # What holds for every graph
 //! 1. A value is made once, and before it is read.
 //! 2. Names of values are unique; inputs and outputs keep the names they have on the outside.
 //! 3. The type of every value is the one that [`infer()`] gives for the node that makes it.
-//! 4. A named size is bound by an input.
+//! 4. A named size is a dimension of an input; a fresh one is the length of a `Slice`, no input has it, and what comes
+//!    before does not.
 //! 5. A constant has the type of its expression.
 //! 6. Every node leads to an output.
 //! 7. What stands for an input that the caller leaves out has its element type, and its sizes where they are known.
@@ -38,6 +44,7 @@ mod infer;
 mod op;
 mod rewrite;
 mod role;
+mod size;
 pub mod text;
 mod types;
 pub mod weight;
@@ -48,5 +55,6 @@ pub use infer::infer;
 pub use op::{Attribute, Op};
 pub use rewrite::{Action, Rewriter, reshape, retype, rewrite};
 pub use role::{Block, Part, Role};
+pub use size::{LARGEST as LARGEST_SIZE, Size, SizeError};
 pub use types::{DType, Dim, TensorType};
 pub use weight::{Blob, Majority, Weight};

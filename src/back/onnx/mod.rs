@@ -115,7 +115,8 @@ fn value_info(name: &str, ty: &TensorType) -> ValueInfoProto {
         let mut out = tensor_shape_proto::Dimension::new();
         match dim {
             Dim::Fixed(n) => out.set_dim_value(i64::try_from(*n).unwrap_or(i64::MAX)),
-            Dim::Symbol(_) | Dim::Affine { .. } => out.set_dim_param(dim.to_string()),
+            Dim::Symbol(name) => out.set_dim_param(name.to_string()),
+            Dim::Computed(size) => out.set_dim_param(size.to_string()),
         }
         shape.dim.push(out);
     }

@@ -104,7 +104,7 @@ pub(super) fn sinusoids(o: &Operands, width: i64, positions: i64) -> Inferred {
 fn distances(o: &Operands, positions: i64) -> Result<Dim, String> {
     let ids = o.only()?;
     match ids.shape.as_slice() {
-        [_, length] if positions > 0 => Ok(length.affine(2, 0)),
+        [_, length] if positions > 0 => Ok(length.times(2)?),
         _ => o.fail(format!("{ids} has no {positions} positions")),
     }
 }
@@ -112,7 +112,7 @@ fn distances(o: &Operands, positions: i64) -> Result<Dim, String> {
 pub(super) fn distance_scores(o: &Operands, heads: i64) -> Inferred {
     o.count(2, 2)?;
     let (x, [length, width], scores) = scores(o, heads)?;
-    o.expect(1, "rows", &TensorType::new(x.dtype, [length.affine(2, 0), width.clone()]))?;
+    o.expect(1, "rows", &TensorType::new(x.dtype, [length.times(2)?, width.clone()]))?;
     Ok(vec![scores])
 }
 
