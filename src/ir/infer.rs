@@ -27,9 +27,11 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::QuantEmbed => quant::embed(&operands),
         Op::StaticQuantLinear { to, scale, zero_point } => quant::static_linear(&operands, *to, *scale, *zero_point),
         Op::LayerNorm { .. } => layer_norm(&operands),
-        Op::Attention { heads, .. } => attention::attention(&operands, *heads, 3, DType::I64),
-        Op::MultiHeadAttention { heads, .. } => attention::attention(&operands, *heads, 4, DType::I32),
-        Op::Rotary { heads, positions, .. } => attention::rotary(&operands, *heads, *positions),
+        Op::RmsNorm { .. } => rms_norm(&operands),
+        Op::Attention { heads, kv_heads, .. } => attention::attention(&operands, *heads, kv_heads.unwrap_or(*heads)),
+        Op::MultiHeadAttention { heads, .. } => attention::multi_head(&operands, *heads),
+        Op::Rotary { heads, .. } => attention::rotary(&operands, *heads),
+        Op::ThetaRotary { heads, positions, .. } => attention::theta_rotary(&operands, *heads, *positions),
         Op::LocalBias { window, positions } => attention::local_bias(&operands, *window, *positions),
         Op::DistanceRows { positions, .. } => attention::distance_rows(&operands, *positions),
         Op::Sinusoids { width, positions, .. } => attention::sinusoids(&operands, *width, *positions),
@@ -67,7 +69,7 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::Reshape { shape } => reshape(&operands, shape),
         Op::ReshapeTo { shape } => reshape_to(&operands, shape),
         Op::ExpandTo { shape } => expand_to(&operands, shape),
-        Op::BiasedAttention { heads, .. } => attention::biased(&operands, *heads),
+        Op::BiasedAttention { heads, kv_heads, .. } => attention::biased(&operands, *heads, kv_heads.unwrap_or(*heads)),
         Op::Transpose { perm } => transpose(&operands, perm),
         Op::Unsqueeze { axes } => unsqueeze(&operands, axes),
         Op::Split { axis, sizes } => split(&operands, *axis, sizes),
@@ -201,6 +203,11 @@ fn layer_norm(o: &Operands) -> Inferred {
     o.expect(1, "scale", &per_channel)?;
     o.expect_optional(2, "bias", &per_channel)?;
     Ok(vec![x.clone()])
+}
+
+fn rms_norm(o: &Operands) -> Inferred {
+    o.count(2, 2)?;
+    layer_norm(o)
 }
 
 fn concat(o: &Operands, axis: i64) -> Inferred {
@@ -492,8 +499,13 @@ mod tests {
         infer(&op, &operands).map(|out| out.iter().map(ToString::to_string).collect())
     }
 
+    fn attention(heads: i64, kv_heads: Option<i64>, positions: Option<i64>) -> Op {
+        Op::Attention { heads, scale: 1.0, kv_heads, causal: true, window: None, positions, soft_cap: None }
+    }
+
     #[test]
     fn shapes_follow_the_operands() {
+        let grouped = attention(4, Some(2), Some(9));
         let odd = Dim::from("s").times(2).unwrap().minus(1).unwrap();
         let cases: Vec<(Op, &[&str], &[&str])> = vec![
             (Op::Embed, &["f32[10, 4]", "i64[b, s]"], &["f32[b, s, 4]"]),
@@ -529,6 +541,26 @@ mod tests {
                 &["f32[b, 2, s, s]"],
             ),
             (Op::SelfMask { positions: 9 }, &["i64[b, s]"], &["i64[b, s, s]"]),
+            (Op::RmsNorm { epsilon: 1e-6 }, &["f32[b, s, 4]", "f32[4]"], &["f32[b, s, 4]"]),
+            (
+                Op::Rotary { heads: 2, interleaved: false },
+                &["f32[b, s, 12]", "f32[9, 2]", "f32[9, 2]", "i64[b, s]"],
+                &["f32[b, s, 12]"],
+            ),
+            (
+                grouped.clone(),
+                &[
+                    "f32[b, s, 8]",
+                    "f32[b, s, 4]",
+                    "f32[b, s, 4]",
+                    "i64[b, p + s]",
+                    "f32[1, 4, s, p + s]",
+                    "f32[b, 2, p, 2]",
+                    "f32[b, 2, p, 2]",
+                ],
+                &["f32[b, s, 8]", "f32[b, 2, p + s, 2]", "f32[b, 2, p + s, 2]"],
+            ),
+            (grouped, &["f32[b, t, 8]", "f32[b, 2, s, 2]", "f32[b, 2, s, 2]", "i64[b, t, s]"], &["f32[b, t, 8]"]),
             (Op::TokenConv { groups: 2 }, &["f32[b, s, 4]", "f32[6, 2, 3]", "f32[6]"], &["f32[b, s, 6]"]),
             (Op::Conv { groups: 2 }, &["f32[b, 4, s]", "f32[6, 2, 3]"], &["f32[b, 6, s]"]),
         ];
@@ -547,20 +579,46 @@ mod tests {
             (Op::Tanh, &["i64[b]"], "Tanh: needs floats, found i64[b]"),
             (Op::Softmax { axis: 2 }, &["f32[b, s]"], "Softmax: axis 2 is outside rank 2"),
             (
-                Op::Attention { heads: 3, scale: 1.0 },
+                Op::attention(3, 1.0),
                 &["f32[b, s, 4]", "f32[b, s, 4]", "f32[b, s, 4]"],
                 "Attention: 3 heads do not divide f32[b, s, 4]",
             ),
             (
-                Op::Attention { heads: 2, scale: 1.0 },
+                Op::attention(2, 1.0),
                 &["f32[b, s, 4]", "f32[b, s, 4]", "f32[b, s, 4]", "i64[b, s, s]", "f32[b, 3, s, s]"],
                 "Attention: `bias` must be f32[b, 2, s, s], or 1 in its first two places; found f32[b, 3, s, s]",
             ),
             (
-                Op::Attention { heads: 2, scale: 1.0 },
+                Op::attention(2, 1.0),
                 &["f32[b, s, 4]", "f32[b, s, 4]", "f32[b, s, 4]", "i64[s, s]"],
                 "Attention: `mask` must be i64[b, s], found i64[s, s]",
             ),
+            (
+                attention(4, Some(3), Some(9)),
+                &["f32[b, s, 8]", "f32[b, s, 4]", "f32[b, s, 4]"],
+                "Attention: 4 heads cannot share 3 of keys and values",
+            ),
+            (
+                attention(4, Some(2), None),
+                &["f32[b, s, 8]", "f32[b, s, 4]", "f32[b, s, 4]"],
+                "Attention: where places matter, the most `positions` must be given",
+            ),
+            (
+                attention(4, None, Some(9)),
+                &["f32[b, s, 8]", "f32[b, s, 4]", "f32[b, s, 4]"],
+                "Attention: `k` must have rank 3 or 4, the batch of f32[b, s, 8] and 4 heads of 2, found f32[b, s, 4]",
+            ),
+            (
+                attention(4, None, Some(9)),
+                &["f32[b, s, 8]", "f32[b, s, 8]", "f32[b, s, 8]", "i64[b, p + s]"],
+                "Attention: `mask` must be i64[b, s], found i64[b, p + s]",
+            ),
+            (
+                Op::Rotary { heads: 2, interleaved: true },
+                &["f32[b, s, 12]", "f32[9, 4]", "f32[9, 4]"],
+                "Rotary: f32[9, 4] does not turn 2 heads of f32[b, s, 12]",
+            ),
+            (Op::RmsNorm { epsilon: 1e-6 }, &["f32[b, s, 4]", "f32[4]", "f32[4]"], "RmsNorm takes 2 operands, found 3"),
             (
                 Op::DistanceScores { heads: 2, scale: 1.0, keys: false },
                 &["f32[b, s, 4]", "f32[s, 4]"],

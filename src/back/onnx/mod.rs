@@ -158,7 +158,7 @@ mod tests {
         let square = b.weight("square", numbers([16, 16]));
         let bias = b.weight("bias", Weight::f32s(vec![16], &[0.5; 16]).unwrap());
         let y = b.node("y", Op::Linear, &[x, square, bias]).unwrap();
-        let y = b.node("attended", Op::Attention { heads: 2, scale: 0.25 }, &[y, y, y, mask]).unwrap();
+        let y = b.node("attended", Op::attention(2, 0.25), &[y, y, y, mask]).unwrap();
         let (values, scales) = numbers([300, 16]).transpose().unwrap().quantize(1, Int8Range::Full).unwrap();
         let (values, scales) = (b.weight("values", values), b.weight("scales", scales));
         let y = b.node("wide", Op::DynamicQuantLinear, &[y, values, scales]).unwrap();
