@@ -86,5 +86,9 @@ mod tests {
             "  %ids: i64[b, s] = TokenPositions {pad=0, place=1} (%input_ids)\n  %p: f32[b, s, 4] = Embed(%places, %ids)",
         );
         assert_eq!((rows(&skipping), positions(&skipping)), (Some(64), Some(40)));
+        let turned = "  weight %angles: f32[30, 2] = source \"angles\"\n  %p: f32[b, s, 4] = Rotary {heads=1} (%w, %angles, %angles)";
+        assert_eq!(positions(&graph(turned)), Some(30));
+        let causal = "  %p: f32[b, s, 4] = Attention {heads=1, scale=0.5, causal=true, positions=20} (%w, %w, %w)";
+        assert_eq!(positions(&graph(causal)), Some(20));
     }
 }
