@@ -67,11 +67,22 @@ impl FromStr for ComputeCapability {
     }
 }
 
+/// How a target wants a root-mean-square norm lowered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RmsNormForm {
+    /// `RMSNormalization` of ONNX, which exists since opset 23.
+    Operator,
+    /// A mean of squares, a root and a division, in 32 bits.
+    Plain,
+}
+
 /// How a target wants attention spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionForm {
-    /// `Attention` of ONNX, which exists since opset 23, where there is a mask and no bias; else `MultiHeadAttention` of
-    /// `com.microsoft`. The first is faster in ONNX Runtime: by a fifth to a half in attention, when tried.
+    /// `Attention` of ONNX, which exists since opset 23, where there is a mask and no bias, and where heads share keys, or
+    /// places or a past count; else `MultiHeadAttention` of `com.microsoft`. The first is faster in ONNX Runtime: by a
+    /// fifth to a half in attention, when tried. With a soft cap, keys by head, or a bias for
+    /// each head where heads share keys, it is plain.
     Operator,
     /// Products, softmax and transpositions.
     Plain,
@@ -148,6 +159,8 @@ pub enum HalfForm {
 pub struct Capabilities {
     /// Attention.
     pub attention: AttentionForm,
+    /// Root-mean-square norms.
+    pub rms_norm: RmsNormForm,
     /// GELU.
     pub gelu: GeluForm,
     /// Dynamic 8-bit layers.
@@ -205,6 +218,7 @@ impl Target {
         match self {
             Target::OrtCpu => Capabilities {
                 attention: AttentionForm::Operator,
+                rms_norm: RmsNormForm::Operator,
                 gelu: GeluForm::Fused,
                 dynamic_quant: DynamicQuantForm::Fused,
                 static_quant: StaticQuantForm::Fused,
@@ -222,6 +236,7 @@ impl Target {
             // Plain operators, because the provider takes few others, and a node that it does not take ends its graph.
             Target::OpenVino => Capabilities {
                 attention: AttentionForm::Plain,
+                rms_norm: RmsNormForm::Plain,
                 gelu: GeluForm::Erf,
                 // It runs, but multiplies in 32 bits: slower than FP32.
                 dynamic_quant: DynamicQuantForm::None,
@@ -239,6 +254,7 @@ impl Target {
             },
             Target::Tract => Capabilities {
                 attention: AttentionForm::Plain,
+                rms_norm: RmsNormForm::Plain,
                 gelu: GeluForm::Erf,
                 dynamic_quant: DynamicQuantForm::Plain,
                 static_quant: StaticQuantForm::Plain,
@@ -259,6 +275,7 @@ impl Target {
             // (1.30.0); by WebAssembly all forms are equally fast.
             Target::Web => Capabilities {
                 attention: AttentionForm::Plain,
+                rms_norm: RmsNormForm::Plain,
                 gelu: GeluForm::Erf,
                 dynamic_quant: DynamicQuantForm::Fused,
                 static_quant: StaticQuantForm::Fused,
@@ -276,6 +293,7 @@ impl Target {
             // The two products share the compiler that fuses; what is known of it was seen with TensorRT for RTX.
             Target::TensorRt | Target::TensorRtRtx(_) => Capabilities {
                 attention: AttentionForm::Plain,
+                rms_norm: RmsNormForm::Plain,
                 gelu: GeluForm::Erf,
                 dynamic_quant: DynamicQuantForm::None,
                 static_quant: StaticQuantForm::Rescaled,

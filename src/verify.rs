@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::ops::Deref;
 
 use crate::error::{Error, Result};
-use crate::ir::{Dim, Graph, Node, Origin, TensorType, ValueId, infer};
+use crate::ir::{Dim, Graph, Node, Op, Origin, TensorType, ValueId, infer};
 
 /// Something whose invariants have been checked, and that cannot be changed any more.
 #[derive(Clone, Debug)]
@@ -80,12 +80,26 @@ fn listed(types: &[TensorType]) -> String {
 }
 
 fn symbols_are_bound(graph: &Graph) -> Result<()> {
-    let symbols = |id: ValueId| graph.value(id).ty.shape.iter().filter_map(Dim::symbol).cloned();
-    let bound: BTreeSet<_> = graph.inputs().iter().flat_map(|id| symbols(*id)).collect();
-    for (id, value) in graph.values() {
-        if let Some(symbol) = symbols(id).find(|symbol| !bound.contains(symbol)) {
-            return Err(broken(&value.name, format!("has size `{symbol}`, which no input has")));
+    let dims = |id: &ValueId| graph.value(*id).ty.shape.iter();
+    let mut bound: BTreeSet<_> = BTreeSet::new();
+    for dim in graph.inputs().iter().flat_map(dims) {
+        bound.extend(dim.symbols().into_iter().filter(|_| matches!(dim, Dim::Symbol(_)) && !dim.is_fresh()));
+    }
+    let check = |id: &ValueId, bound: &BTreeSet<_>| match dims(id)
+        .flat_map(Dim::symbols)
+        .find(|symbol| !bound.contains(symbol))
+    {
+        None => Ok(()),
+        Some(symbol) => Err(broken(&graph.value(*id).name, format!("has size `{symbol}`, which no input has"))),
+    };
+    graph.inputs().iter().try_for_each(|id| check(id, &bound))?;
+    for (_, node) in graph.nodes() {
+        if let Op::Slice { length, .. } = &node.op
+            && length.is_fresh()
+        {
+            bound.extend(length.symbols());
         }
+        node.outputs.iter().try_for_each(|id| check(id, &bound))?;
     }
     Ok(())
 }
@@ -193,6 +207,21 @@ mod tests {
 "#;
         let error = verify(parse(unbound).unwrap()).unwrap_err();
         assert_eq!(error.message(), "the graph is broken: `y` has size `p`, which no input has");
+        verify(parse(&unbound.replace("[p,", "[?p,").replace("dim p", "dim ?p")).unwrap()).unwrap();
+        let given = unbound.replace("[b,", "[?b,").replace("[p,", "[?b,").replace("dim p", "dim ?b");
+        let error = verify(parse(&given).unwrap()).unwrap_err();
+        assert_eq!(error.message(), "the graph is broken: `x` has size `?b`, which no input has");
+    }
+
+    #[test]
+    fn a_computed_size_binds_no_symbol() {
+        let text = |of: &str| {
+            let inputs = format!("  input %m: i64[b, p + s]\n  input %x: f32[b, s]\n  input %y: f32[{of}]\n");
+            format!("graph \"g\" {{\n{inputs}  %z: f32[b, s] = Tanh(%x)\n  output %z\n}}\n")
+        };
+        verify(parse(&text("p")).unwrap()).unwrap();
+        let error = verify(parse(&text("2*p")).unwrap()).unwrap_err();
+        assert_eq!(error.message(), "the graph is broken: `m` has size `p`, which no input has");
     }
 
     #[test]

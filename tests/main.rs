@@ -9,6 +9,7 @@ mod adapters;
 mod answers;
 mod apart;
 mod architecture;
+mod attention;
 mod bad_input;
 mod bench;
 mod bench_page;

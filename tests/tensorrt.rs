@@ -144,7 +144,7 @@ fn scores_by_distance_and_segment_leave_attention_fused() {
     let bias = b.node("distance", Op::Add, &[c2p, p2c]).unwrap();
     let bias = b.node("bias", Op::Add, &[bias, segment]).unwrap();
     let mask = b.node("mask", Op::SelfMask { positions: 64 }, &[mask]).unwrap();
-    let y = b.node("y", Op::Attention { heads, scale }, &[q, k, v, mask, bias]).unwrap();
+    let y = b.node("y", Op::attention(heads, scale), &[q, k, v, mask, bias]).unwrap();
     b.output("y", y).unwrap();
 
     let target: Target = "tensorrt-rtx:sm75".parse().unwrap();

@@ -364,7 +364,7 @@ impl Blocks {
         inputs: AttentionInputs,
     ) -> Result<ValueId> {
         let operands: Vec<ValueId> = [query, key, value, inputs.mask].into_iter().chain(inputs.bias).collect();
-        self.builder.node(name, Op::Attention { heads, scale }, &operands)
+        self.builder.node(name, Op::attention(heads, scale), &operands)
     }
 
     /// What a post-norm layer does after its attention, of residual `x`: norm, feed-forward, residual, norm.

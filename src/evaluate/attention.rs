@@ -1,10 +1,11 @@
 //! Attention in one operation: the scores of a head are held in `f32` from the product to the softmax.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView4, ArrayViewMut2, Ix4};
+use ndarray::{Array2, ArrayView4, ArrayViewMut2, Axis, Ix4};
 use rayon::prelude::*;
 
 use super::array::{Array, Shared, misfit, shared, standard, stretched};
+use super::layout;
 use super::reduce::softmax_row;
 use crate::error::{Error, Result};
 
@@ -13,11 +14,34 @@ const MASKED: f32 = -10_000.0;
 
 /// `softmax(scale · q kᵀ + bias) v` for each head, `q [b, t, heads · d]`, `k, v [b, s, heads · d]`; the bias stretches
 /// to `[b, heads, t, s]`.
-pub(super) fn attention([q, k, v]: [Array; 3], bias: Option<&Array>, heads: i64, scale: f32) -> Result<Array> {
-    let heads = usize::try_from(heads).ok().filter(|heads| *heads > 0).ok_or_else(|| Error::bug("no heads"))?;
-    let ([batch, length, width], [_, keys, _]) = (sizes(&q)?, sizes(&k)?);
-    let [q, k, v] = [q, k, v].map(|x| split(x, heads));
-    let (q, k, v) = (q?, k?, v?);
+pub(super) fn attention(operands: [Array; 3], bias: Option<&Array>, heads: i64, scale: f32) -> Result<Array> {
+    let outputs = with_past(operands, bias, None, [heads, heads], scale)?;
+    outputs.into_iter().next().ok_or_else(|| Error::bug("attention has an output"))
+}
+
+/// The same where queries share the heads of `k, v [b, s, kv · d]`, which come after those of a past `[b, kv, p, d]`; with
+/// the keys and values of both.
+pub(super) fn with_past(
+    [q, k, v]: [Array; 3],
+    bias: Option<&Array>,
+    past: Option<(Array, Array)>,
+    heads: [i64; 2],
+    scale: f32,
+) -> Result<Vec<Array>> {
+    let [heads, kv_heads] = heads.map(|heads| usize::try_from(heads).unwrap_or_default());
+    if kv_heads == 0 || heads == 0 || heads % kv_heads != 0 {
+        return Err(Error::bug("heads cannot share keys"));
+    }
+    let [batch, length, width] = sizes(&q)?;
+    let has_past = past.is_some();
+    let (past_key, past_value) = past.unzip();
+    let by_head = |x: Array, heads: usize| layout::transpose(Array::F32(split(x, heads)?), &[0, 2, 1, 3]);
+    let all = |x: Array, past: Option<Array>| match (by_head(x, kv_heads)?, past) {
+        (new, None) => Ok::<_, Error>(new),
+        (new, Some(past)) => layout::concat(&[past, new], 2),
+    };
+    let (q, k, v) = (by_head(q, heads)?, all(k, past_key)?, all(v, past_value)?);
+    let keys = k.shape().get(2).copied().unwrap_or_default();
     let depth = width / heads;
     let bias = match bias {
         None => None,
@@ -25,15 +49,17 @@ pub(super) fn attention([q, k, v]: [Array; 3], bias: Option<&Array>, heads: i64,
         Some(_) => return Err(Error::bug("a bias of attention is floats")),
     };
     let bias: Option<ArrayView4<f32>> = bias.and_then(|bias| bias.into_dimensionality::<Ix4>().ok());
-    let head = |x: &Shared<f32>, b: usize, h: usize| {
+    let head = |x: &Array, b: usize, h: usize| {
+        let Array::F32(x) = x else { return Err(Error::bug("attention of no floats")) };
         let x = x.view().into_dimensionality::<Ix4>().map_err(|_| Error::bug("heads have four dimensions"))?;
-        Ok::<_, Error>(x.index_axis_move(ndarray::Axis(0), b).index_axis_move(ndarray::Axis(1), h).to_owned())
+        Ok::<_, Error>(x.index_axis_move(Axis(0), b).index_axis_move(Axis(0), h).to_owned())
     };
     let contexts: Vec<Array2<f32>> = (0..batch * heads)
         .into_par_iter()
         .map(|i| {
             let (b, h) = (i / heads, i % heads);
-            let (q, k, v) = (head(&q, b, h)?, head(&k, b, h)?, head(&v, b, h)?);
+            let shared = h / (heads / kv_heads);
+            let (q, k, v) = (head(&q, b, h)?, head(&k, b, shared)?, head(&v, b, shared)?);
             let mut scores = Array2::zeros((length, keys));
             general_mat_mul(scale, &q, &k.t(), 0.0, &mut scores);
             if let Some(bias) = &bias {
@@ -52,7 +78,8 @@ pub(super) fn attention([q, k, v]: [Array; 3], bias: Option<&Array>, heads: i64,
         let mut rows = ArrayViewMut2::from_shape((length, width), rows).map_err(|_| misfit(&[length], &[width]))?;
         rows.slice_mut(ndarray::s![.., h * depth..(h + 1) * depth]).assign(context);
     }
-    Ok(Array::F32(shared(&[batch, length, width], out)?))
+    let out = Array::F32(shared(&[batch, length, width], out)?);
+    Ok(if has_past { vec![out, k, v] } else { vec![out] })
 }
 
 /// The same with what `MultiHeadAttention` of `com.microsoft` takes besides: keys that are masked, by text or by text
@@ -68,7 +95,7 @@ pub(super) fn multi_head(
     let Array::I32(mask) = mask else { return Err(Error::bug("a mask of attention is i32")) };
     let masked = Array::F32(mask.mapv(|kept| if kept > 0 { 0.0 } else { MASKED }).into_shared());
     let axes: &[i64] = if mask.ndim() == 2 { &[1, 2] } else { &[1] };
-    let masked = super::layout::unsqueeze(masked, axes)?;
+    let masked = layout::unsqueeze(masked, axes)?;
     let bias = match bias {
         None => masked,
         Some(bias) => super::elementwise::binary(super::elementwise::Binary::Add, masked, bias)?,

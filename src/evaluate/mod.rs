@@ -170,7 +170,7 @@ impl Evaluator {
         see: &mut dyn FnMut(&Seen) -> Result<()>,
     ) -> Result<Vec<(String, Array)>> {
         let Evaluator { graph, arithmetic, weights, last_reads, integers } = self;
-        let (mut live, sizes) = given(graph, inputs)?;
+        let (mut live, mut sizes) = given(graph, inputs)?;
         for (id, node) in graph.nodes() {
             let at = |e: Error| e.at(format!("node {}", printable(graph.node_name(node))));
             let outputs = match integers.get(&id) {
@@ -189,6 +189,7 @@ impl Evaluator {
             }
             for (output, mut array) in node.outputs.iter().zip(outputs) {
                 let value = graph.value(*output);
+                sizes.bind_fresh(&value.ty, &array);
                 sizes.check(&value.ty, &array).map_err(at)?;
                 if arithmetic.float == Floats::RoundEachNode {
                     array.round(value.ty.dtype);
@@ -262,8 +263,13 @@ fn given(graph: &Graph, inputs: &[(&str, Array)]) -> Result<(HashMap<ValueId, Ar
                 return Err(Error::bad_input(format!("the input `{}` is not given", printable(&value.name))));
             }
         };
-        sizes.bind(&value.ty, &array).map_err(|e| e.at(format!("input {}", printable(&value.name))))?;
+        sizes.bind(&value.ty, &array);
         live.insert(*id, array);
+    }
+    // A size may follow from those of inputs that come later.
+    for (id, array) in graph.inputs().iter().filter_map(|id| Some((id, live.get(id)?))) {
+        let value = graph.value(*id);
+        sizes.check(&value.ty, array).map_err(|e| e.at(format!("input {}", printable(&value.name))))?;
     }
     Ok((live, sizes))
 }

@@ -3,7 +3,7 @@
 use super::Int8Sums;
 use super::array::{Array, shared};
 use super::elementwise::{Binary, binary, cast, choose, erf, gelu, relu, unary};
-use super::reduce::{Reduction, cum_sum, layer_norm, reduce, softmax};
+use super::reduce::{Reduction, cum_sum, layer_norm, reduce, rms_norm, softmax};
 use super::{attention, integer, layout, product};
 use crate::error::{Error, Result};
 use crate::ir::Op;
@@ -55,6 +55,12 @@ pub(super) fn compute(op: &Op, mut o: Operands, sums: Int8Sums) -> Result<Vec<Ar
     }
     let one = match op {
         Op::DynamicQuantizeLinear => return Ok(integer::dynamic_quantize(&o.take(0)?)?.into()),
+        Op::BiasedAttention { heads, scale, kv_heads } => {
+            let operands = [o.take(0)?, o.take(1)?, o.take(2)?];
+            let (bias, past) = (o.optional(3), o.optional(4).zip(o.optional(5)));
+            let heads = [*heads, kv_heads.unwrap_or(*heads)];
+            return attention::with_past(operands, bias.as_ref(), past, heads, *scale);
+        }
         Op::Split { axis, sizes } => return layout::split(o.take(0)?, *axis, sizes),
         Op::Add => binary(Binary::Add, o.take(0)?, o.take(1)?)?,
         Op::Sub => binary(Binary::Sub, o.take(0)?, o.take(1)?)?,
@@ -77,6 +83,7 @@ pub(super) fn compute(op: &Op, mut o: Operands, sums: Int8Sums) -> Result<Vec<Ar
         Op::Where => choose(o.take(0)?, o.take(1)?, o.take(2)?)?,
         Op::Cast { to } => cast(o.take(0)?, *to)?,
         Op::LayerNorm { epsilon } => layer_norm(o.take(0)?, &o.take(1)?, o.optional(2).as_ref(), *epsilon)?,
+        Op::RmsNorm { epsilon } => rms_norm(o.take(0)?, &o.take(1)?, *epsilon)?,
         Op::Softmax { axis } => softmax(o.take(0)?, *axis)?,
         Op::ReduceSum { axes, keep } => reduce(o.take(0)?, Reduction::Sum, axes, *keep)?,
         Op::ReduceMean { axes, keep } => reduce(o.take(0)?, Reduction::Mean, axes, *keep)?,
@@ -123,10 +130,6 @@ pub(super) fn compute(op: &Op, mut o: Operands, sums: Int8Sums) -> Result<Vec<Ar
         Op::MatMulNBits { bits, .. } => {
             let (x, values, scales, points) = (o.take(0)?, o.take(1)?, o.take(2)?, o.optional(3));
             integer::blocks(x, [&values, &scales], points.as_ref(), o.optional(5), *bits)?
-        }
-        Op::BiasedAttention { heads, scale } => {
-            let operands = [o.take(0)?, o.take(1)?, o.take(2)?];
-            attention::attention(operands, Some(&o.take(3)?), *heads, *scale)?
         }
         Op::MultiHeadAttention { heads, scale } => {
             let operands = [o.take(0)?, o.take(1)?, o.take(2)?];

@@ -114,6 +114,24 @@ pub(super) fn layer_norm(x: Array, scale: &Array, bias: Option<&Array>, epsilon:
     Ok(Array::F32(x))
 }
 
+/// Divided by the root of the mean square of the last dimension.
+pub(super) fn rms_norm(x: Array, scale: &Array, epsilon: f32) -> Result<Array> {
+    let (Array::F32(x), Array::F32(scale)) = (x, scale) else { return Err(Error::bug("a norm of no floats")) };
+    let (mut x, scale) = (standard(x), standard(scale.clone()));
+    let width = x.shape().last().copied().unwrap_or(1);
+    if scale.shape() != [width] {
+        return Err(misfit(x.shape(), scale.shape()));
+    }
+    let scale = elements(&scale)?;
+    let values = x.as_slice_mut().ok_or_else(|| Error::bug("an array is not in the order of its elements"))?;
+    values.par_chunks_mut(width.max(1)).for_each(|row| {
+        let square = row.iter().map(|x| x * x).sum::<f32>() / width as f32;
+        let factor = 1.0 / (square + epsilon).sqrt();
+        row.iter_mut().zip(scale).for_each(|(x, scale)| *x = *x * factor * scale);
+    });
+    Ok(Array::F32(x))
+}
+
 fn sum(row: &[f32]) -> f32 {
     row.iter().sum()
 }

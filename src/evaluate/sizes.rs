@@ -13,29 +13,27 @@ pub(super) struct Sizes(HashMap<Arc<str>, usize>);
 
 impl Sizes {
     /// Takes over what an input says of named sizes.
-    pub fn bind(&mut self, ty: &TensorType, array: &Array) -> Result<()> {
+    pub fn bind(&mut self, ty: &TensorType, array: &Array) {
         for (dim, size) in ty.shape.iter().zip(array.shape()) {
             if let Dim::Symbol(symbol) = dim {
                 self.0.entry(symbol.clone()).or_insert(*size);
             }
         }
-        self.check(ty, array)
     }
 
-    fn of(&self, dim: &Dim) -> Option<usize> {
-        match dim {
-            Dim::Fixed(n) => Some(*n),
-            Dim::Symbol(symbol) => self.0.get(symbol).copied(),
-            Dim::Affine { times, symbol, plus } => {
-                let scaled = i64::try_from(self.0.get(symbol)?.checked_mul(*times)?).ok()?;
-                usize::try_from(scaled.checked_add(*plus)?).ok()
+    /// Takes over what a node that has run says of sizes that it makes.
+    pub fn bind_fresh(&mut self, ty: &TensorType, array: &Array) {
+        for (dim, size) in ty.shape.iter().zip(array.shape()).filter(|(dim, _)| dim.is_fresh()) {
+            if let Dim::Symbol(symbol) = dim {
+                self.0.entry(symbol.clone()).or_insert(*size);
             }
         }
     }
 
     /// Fails where an array is not of that type.
     pub fn check(&self, ty: &TensorType, array: &Array) -> Result<()> {
-        let shape: Option<Vec<usize>> = ty.shape.iter().map(|dim| self.of(dim)).collect();
+        let shape: Option<Vec<usize>> =
+            ty.shape.iter().map(|dim| dim.value(&|symbol| self.0.get(symbol).copied())).collect();
         if array.holds(ty.dtype) && shape.as_deref() == Some(array.shape()) {
             return Ok(());
         }

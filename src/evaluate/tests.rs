@@ -49,6 +49,41 @@ fn nodes_run_in_order_and_sizes_are_those_of_the_inputs() {
 }
 
 #[test]
+fn sizes_may_follow_from_inputs_that_come_later_and_be_made_by_nodes() {
+    let text = r#"graph "g" {
+  input %mask: f32[p + s]
+  input %new: f32[s]
+  input %past: f32[p]
+  input %start: i64[1]
+  input %end: i64[1]
+  %all: f32[p + s] = Concat {axis=0} (%past, %new)
+  %kept: f32[p + s] = Mul(%all, %mask)
+  %some: f32[?n] = Slice {axis=0, length=dim ?n} (%kept, %start, %end)
+  %more: f32[p + s + ?n] = Concat {axis=0} (%some, %kept)
+  output %more
+}
+"#;
+    let numbers = |values: &[f32]| floats(&[values.len()], values);
+    let bound = |n| Array::i64s(&[1], vec![n]).unwrap();
+    let run = |mask: &[f32], end| {
+        let inputs = [
+            ("mask", numbers(mask)),
+            ("new", numbers(&[3.0])),
+            ("past", numbers(&[1.0, 2.0])),
+            ("start", bound(0)),
+            ("end", bound(end)),
+        ];
+        exactly(text).run(&inputs)
+    };
+    for (end, first) in [(0, &[] as &[f32]), (2, &[0.0, 2.0])] {
+        let expected = [first, &[0.0, 2.0, 3.0]].concat();
+        assert_eq!(run(&[0.0, 1.0, 1.0], end).unwrap()[0].1, numbers(&expected));
+    }
+    let said = run(&[1.0; 2], 0).unwrap_err().to_string();
+    assert!(said.contains("has the shape [2], not that of f32[p + s] [3]"), "{said}");
+}
+
+#[test]
 fn what_does_not_fit_or_is_missing_is_named() {
     let text = r#"graph "g" {
   input %x: f32[b, 2]

@@ -155,7 +155,7 @@ impl Graph {
             let mut readers = self.consumers(*id).peekable();
             !self.outputs.contains(id)
                 && readers.peek().is_some()
-                && readers.all(|reader| matches!(reader.op, Op::LayerNorm { .. }))
+                && readers.all(|reader| matches!(reader.op, Op::LayerNorm { .. } | Op::RmsNorm { .. }))
         })
     }
 

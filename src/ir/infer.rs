@@ -27,9 +27,11 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::QuantEmbed => quant::embed(&operands),
         Op::StaticQuantLinear { to, scale, zero_point } => quant::static_linear(&operands, *to, *scale, *zero_point),
         Op::LayerNorm { .. } => layer_norm(&operands),
-        Op::Attention { heads, .. } => attention::attention(&operands, *heads, 3, DType::I64),
-        Op::MultiHeadAttention { heads, .. } => attention::attention(&operands, *heads, 4, DType::I32),
-        Op::Rotary { heads, positions, .. } => attention::rotary(&operands, *heads, *positions),
+        Op::RmsNorm { .. } => rms_norm(&operands),
+        Op::Attention { heads, kv_heads, .. } => attention::attention(&operands, *heads, kv_heads.unwrap_or(*heads)),
+        Op::MultiHeadAttention { heads, .. } => attention::multi_head(&operands, *heads),
+        Op::Rotary { heads, .. } => attention::rotary(&operands, *heads),
+        Op::ThetaRotary { heads, positions, .. } => attention::theta_rotary(&operands, *heads, *positions),
         Op::LocalBias { window, positions } => attention::local_bias(&operands, *window, *positions),
         Op::DistanceRows { positions, .. } => attention::distance_rows(&operands, *positions),
         Op::Sinusoids { width, positions, .. } => attention::sinusoids(&operands, *width, *positions),
@@ -67,7 +69,7 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::Reshape { shape } => reshape(&operands, shape),
         Op::ReshapeTo { shape } => reshape_to(&operands, shape),
         Op::ExpandTo { shape } => expand_to(&operands, shape),
-        Op::BiasedAttention { heads, .. } => attention::biased(&operands, *heads),
+        Op::BiasedAttention { heads, kv_heads, .. } => attention::biased(&operands, *heads, kv_heads.unwrap_or(*heads)),
         Op::Transpose { perm } => transpose(&operands, perm),
         Op::Unsqueeze { axes } => unsqueeze(&operands, axes),
         Op::Split { axis, sizes } => split(&operands, *axis, sizes),
@@ -203,23 +205,28 @@ fn layer_norm(o: &Operands) -> Inferred {
     Ok(vec![x.clone()])
 }
 
+fn rms_norm(o: &Operands) -> Inferred {
+    o.count(2, 2)?;
+    layer_norm(o)
+}
+
 fn concat(o: &Operands, axis: i64) -> Inferred {
     o.count(1, usize::MAX)?;
     let mut out = o.get(0, "x")?.clone();
     let axis = o.axis(axis, out.rank())?;
-    let mut total = 0usize;
+    let mut total = Dim::Fixed(0);
     for i in 0..o.inputs.len() {
         let part = o.get(i, "x")?;
         let fits = part.dtype == out.dtype
             && part.rank() == out.rank()
             && part.shape.iter().zip(&out.shape).enumerate().all(|(place, (a, b))| place == axis || a == b);
-        match part.shape.get(axis).and_then(Dim::fixed).and_then(|n| total.checked_add(n)) {
-            Some(sum) if fits => total = sum,
+        match part.shape.get(axis) {
+            Some(size) if fits => total = total.plus(size)?,
             _ => return o.fail(format!("{part} cannot follow {out}")),
         }
     }
     if let Some(dim) = out.shape.get_mut(axis) {
-        *dim = Dim::Fixed(total);
+        *dim = total;
     }
     Ok(vec![out])
 }
@@ -321,14 +328,17 @@ fn reshape(o: &Operands, sizes: &[i64]) -> Inferred {
         shape.push(match (usize::try_from(*size), x.shape.get(i)) {
             (Ok(0), Some(kept)) => kept.clone(),
             (Ok(size), _) if size > 0 => Dim::Fixed(size),
+            (Err(_), _) if *size == -1 => Dim::Fixed(1),
             _ => return o.fail(format!("{sizes:?} is not a shape for {x}")),
         });
     }
-    // Symbols must be the same on both sides, and so must the product of what is known.
-    let symbols = |dims: &[Dim]| -> Vec<Dim> { dims.iter().filter(|dim| dim.fixed().is_none()).cloned().collect() };
-    let known = |dims: &[Dim]| dims.iter().filter_map(Dim::fixed).try_fold(1usize, usize::checked_mul);
-    if symbols(&x.shape) != symbols(&shape) || known(&x.shape) != known(&shape) {
-        return o.fail(format!("{x} has other elements than the shape {sizes:?}"));
+    let other = || format!("{}: {x} has other elements than the shape {sizes:?}", o.op.name());
+    let (all, known) = (Dim::product(&x.shape)?, Dim::product(&shape)?);
+    let mut rest = sizes.iter().zip(&mut shape).filter(|(size, _)| **size == -1).map(|(_, dim)| dim);
+    match (rest.next(), rest.next()) {
+        (None, _) if all == known => {}
+        (Some(dim), None) => *dim = all.quotient(&known).ok_or_else(other)?,
+        _ => return Err(other()),
     }
     Ok(vec![TensorType { dtype: x.dtype, shape }])
 }
@@ -338,14 +348,7 @@ fn reshape_to(o: &Operands, shape: &[Dim]) -> Inferred {
     let x = o.get(0, "x")?;
     o.expect(1, "sizes", &TensorType::new(DType::I64, [shape.len()]))?;
     let out = TensorType::new(x.dtype, shape.iter().cloned());
-    // The same sizes in another order, where only those that are known may have been put together or taken apart.
-    let unknown = |dims: &[Dim]| {
-        let mut unknown: Vec<String> = dims.iter().filter(|d| d.fixed().is_none()).map(Dim::to_string).collect();
-        unknown.sort();
-        unknown
-    };
-    let known = |dims: &[Dim]| dims.iter().filter_map(Dim::fixed).try_fold(1usize, usize::checked_mul);
-    match unknown(&x.shape) == unknown(shape) && known(&x.shape) == known(shape) {
+    match Dim::product(&x.shape)? == Dim::product(shape)? {
         true => Ok(vec![out]),
         false => o.fail(format!("{x} has other elements than {out}")),
     }
@@ -496,8 +499,14 @@ mod tests {
         infer(&op, &operands).map(|out| out.iter().map(ToString::to_string).collect())
     }
 
+    fn attention(heads: i64, kv_heads: Option<i64>, positions: Option<i64>) -> Op {
+        Op::Attention { heads, scale: 1.0, kv_heads, causal: true, window: None, positions, soft_cap: None }
+    }
+
     #[test]
     fn shapes_follow_the_operands() {
+        let grouped = attention(4, Some(2), Some(9));
+        let odd = Dim::from("s").times(2).unwrap().minus(1).unwrap();
         let cases: Vec<(Op, &[&str], &[&str])> = vec![
             (Op::Embed, &["f32[10, 4]", "i64[b, s]"], &["f32[b, s, 4]"]),
             (Op::PositionEmbed { offset: 0 }, &["f32[10, 4]", "i64[b, s]"], &["f32[s, 4]"]),
@@ -505,6 +514,10 @@ mod tests {
             (Op::Add, &["f32[b, s, 4]", "f32[s, 4]"], &["f32[b, s, 4]"]),
             (Op::MatMul, &["f16[b, 2, s, 4]", "f16[b, 2, 4, s]"], &["f16[b, 2, s, s]"]),
             (Op::Reshape { shape: vec![0, 0, 2, 2] }, &["f32[b, s, 4]"], &["f32[b, s, 2, 2]"]),
+            (Op::Reshape { shape: vec![-1, 2] }, &["f32[b, s, 4]"], &["f32[2*b*s, 2]"]),
+            (Op::Reshape { shape: vec![0, -1] }, &["f32[b, p + s, 4]"], &["f32[b, 4*p + 4*s]"]),
+            (Op::Concat { axis: 2 }, &["f32[b, 2, p, 4]", "f32[b, 2, s, 4]"], &["f32[b, 2, p + s, 4]"]),
+            (Op::Concat { axis: 0 }, &["f32[s]", "f32[2*s - 1]", "f32[3]"], &["f32[3*s + 2]"]),
             (Op::Unsqueeze { axes: vec![1, 2] }, &["i64[b, s]"], &["i64[b, 1, 1, s]"]),
             (Op::Split { axis: -1, sizes: vec![1, 3] }, &["f32[b, 4]"], &["f32[b, 1]", "f32[b, 3]"]),
             (Op::Select { axis: 1, index: 0 }, &["f32[b, s, 4]"], &["f32[b, 4]"]),
@@ -512,7 +525,7 @@ mod tests {
             (Op::ReduceMax { axes: vec![1], keep: false }, &["f32[b, s, 4]"], &["f32[b, 4]"]),
             (Op::DynamicQuantizeLinear, &["f32[b, 4]"], &["u8[b, 4]", "f32[]", "u8[]"]),
             (
-                Op::ReshapeTo { shape: vec![Dim::from("b"), Dim::from("s").affine(2, -1), Dim::from(3), "s".into()] },
+                Op::ReshapeTo { shape: vec!["b".into(), odd, Dim::from(3), "s".into()] },
                 &["f32[b, 3, s, 2*s - 1]", "i64[4]"],
                 &["f32[b, 2*s - 1, 3, s]"],
             ),
@@ -528,6 +541,26 @@ mod tests {
                 &["f32[b, 2, s, s]"],
             ),
             (Op::SelfMask { positions: 9 }, &["i64[b, s]"], &["i64[b, s, s]"]),
+            (Op::RmsNorm { epsilon: 1e-6 }, &["f32[b, s, 4]", "f32[4]"], &["f32[b, s, 4]"]),
+            (
+                Op::Rotary { heads: 2, interleaved: false },
+                &["f32[b, s, 12]", "f32[9, 2]", "f32[9, 2]", "i64[b, s]"],
+                &["f32[b, s, 12]"],
+            ),
+            (
+                grouped.clone(),
+                &[
+                    "f32[b, s, 8]",
+                    "f32[b, s, 4]",
+                    "f32[b, s, 4]",
+                    "i64[b, p + s]",
+                    "f32[1, 4, s, p + s]",
+                    "f32[b, 2, p, 2]",
+                    "f32[b, 2, p, 2]",
+                ],
+                &["f32[b, s, 8]", "f32[b, 2, p + s, 2]", "f32[b, 2, p + s, 2]"],
+            ),
+            (grouped, &["f32[b, t, 8]", "f32[b, 2, s, 2]", "f32[b, 2, s, 2]", "i64[b, t, s]"], &["f32[b, t, 8]"]),
             (Op::TokenConv { groups: 2 }, &["f32[b, s, 4]", "f32[6, 2, 3]", "f32[6]"], &["f32[b, s, 6]"]),
             (Op::Conv { groups: 2 }, &["f32[b, 4, s]", "f32[6, 2, 3]"], &["f32[b, 6, s]"]),
         ];
@@ -546,20 +579,46 @@ mod tests {
             (Op::Tanh, &["i64[b]"], "Tanh: needs floats, found i64[b]"),
             (Op::Softmax { axis: 2 }, &["f32[b, s]"], "Softmax: axis 2 is outside rank 2"),
             (
-                Op::Attention { heads: 3, scale: 1.0 },
+                Op::attention(3, 1.0),
                 &["f32[b, s, 4]", "f32[b, s, 4]", "f32[b, s, 4]"],
                 "Attention: 3 heads do not divide f32[b, s, 4]",
             ),
             (
-                Op::Attention { heads: 2, scale: 1.0 },
+                Op::attention(2, 1.0),
                 &["f32[b, s, 4]", "f32[b, s, 4]", "f32[b, s, 4]", "i64[b, s, s]", "f32[b, 3, s, s]"],
                 "Attention: `bias` must be f32[b, 2, s, s], or 1 in its first two places; found f32[b, 3, s, s]",
             ),
             (
-                Op::Attention { heads: 2, scale: 1.0 },
+                Op::attention(2, 1.0),
                 &["f32[b, s, 4]", "f32[b, s, 4]", "f32[b, s, 4]", "i64[s, s]"],
                 "Attention: `mask` must be i64[b, s], found i64[s, s]",
             ),
+            (
+                attention(4, Some(3), Some(9)),
+                &["f32[b, s, 8]", "f32[b, s, 4]", "f32[b, s, 4]"],
+                "Attention: 4 heads cannot share 3 of keys and values",
+            ),
+            (
+                attention(4, Some(2), None),
+                &["f32[b, s, 8]", "f32[b, s, 4]", "f32[b, s, 4]"],
+                "Attention: where places matter, the most `positions` must be given",
+            ),
+            (
+                attention(4, None, Some(9)),
+                &["f32[b, s, 8]", "f32[b, s, 4]", "f32[b, s, 4]"],
+                "Attention: `k` must have rank 3 or 4, the batch of f32[b, s, 8] and 4 heads of 2, found f32[b, s, 4]",
+            ),
+            (
+                attention(4, None, Some(9)),
+                &["f32[b, s, 8]", "f32[b, s, 8]", "f32[b, s, 8]", "i64[b, p + s]"],
+                "Attention: `mask` must be i64[b, s], found i64[b, p + s]",
+            ),
+            (
+                Op::Rotary { heads: 2, interleaved: true },
+                &["f32[b, s, 12]", "f32[9, 4]", "f32[9, 4]"],
+                "Rotary: f32[9, 4] does not turn 2 heads of f32[b, s, 12]",
+            ),
+            (Op::RmsNorm { epsilon: 1e-6 }, &["f32[b, s, 4]", "f32[4]", "f32[4]"], "RmsNorm takes 2 operands, found 3"),
             (
                 Op::DistanceScores { heads: 2, scale: 1.0, keys: false },
                 &["f32[b, s, 4]", "f32[s, 4]"],
@@ -584,6 +643,16 @@ mod tests {
                 Op::Reshape { shape: vec![0, 3] },
                 &["f32[b, 4]"],
                 "Reshape: f32[b, 4] has other elements than the shape [0, 3]",
+            ),
+            (
+                Op::Reshape { shape: vec![-1, 3] },
+                &["f32[b, 4]"],
+                "Reshape: f32[b, 4] has other elements than the shape [-1, 3]",
+            ),
+            (
+                Op::Concat { axis: 1 },
+                &["f32[b, 9223372036854775807]", "f32[b, s]", "f32[b, 1]"],
+                "a size is beyond 64 bits",
             ),
         ];
         for (op, operands, expected) in cases {

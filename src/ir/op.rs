@@ -17,8 +17,8 @@ pub enum Attribute {
 
 /// A type that an attribute of an operation can have.
 pub trait AttributeValue: Sized {
-    /// The attribute that stands for the value.
-    fn to_attribute(&self) -> Attribute;
+    /// The attribute that stands for the value; none for what is absent.
+    fn to_attribute(&self) -> Option<Attribute>;
     /// The value that the attribute stands for, if it is of this type.
     fn from_attribute(attribute: &Attribute) -> Option<Self>;
 }
@@ -26,8 +26,8 @@ pub trait AttributeValue: Sized {
 macro_rules! attribute_values {
     ($($ty:ty => $variant:ident,)*) => {$(
         impl AttributeValue for $ty {
-            fn to_attribute(&self) -> Attribute {
-                Attribute::$variant(self.clone())
+            fn to_attribute(&self) -> Option<Attribute> {
+                Some(Attribute::$variant(self.clone()))
             }
             fn from_attribute(attribute: &Attribute) -> Option<Self> {
                 match attribute {
@@ -49,6 +49,16 @@ attribute_values! {
     Vec<Dim> => Dims,
 }
 
+impl<T: AttributeValue> AttributeValue for Option<T> {
+    fn to_attribute(&self) -> Option<Attribute> {
+        self.as_ref().and_then(T::to_attribute)
+    }
+
+    fn from_attribute(attribute: &Attribute) -> Option<Option<T>> {
+        T::from_attribute(attribute).map(Some)
+    }
+}
+
 macro_rules! ops {
     (composite { $($composite:tt)* } plain { $($plain:tt)* }) => {
         declare! { $($composite)* $($plain)* }
@@ -67,8 +77,11 @@ macro_rules! composites {
     };
 }
 
+// An attribute with a default is not written where it has that value.
 macro_rules! declare {
-    ($($(#[$doc:meta])* $name:ident $({ $($(#[$field_doc:meta])* $field:ident: $ty:ty),* $(,)? })?;)*) => {
+    ($($(#[$doc:meta])* $name:ident $({
+        $($(#[$field_doc:meta])* $field:ident: $ty:ty $(= $default:expr)?),* $(,)?
+    })?;)*) => {
         /// What a node does. Shapes are written outermost first; `…` stands for any leading dimensions.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Op {
@@ -83,10 +96,16 @@ macro_rules! declare {
                 }
             }
 
-            /// The attributes in the order of their declaration.
+            /// The attributes in the order of their declaration, but for those that have their default.
             pub fn attributes(&self) -> Vec<(&'static str, Attribute)> {
                 match self {
-                    $(Op::$name $({ $($field),* })? => vec![$($((stringify!($field), $field.to_attribute())),*)?],)*
+                    $(Op::$name $({ $($field),* })? => {
+                        let all: Vec<(&'static str, Option<Attribute>)> = vec![$($((
+                            stringify!($field),
+                            written::<$ty>($field, [$($default)?].first()),
+                        )),*)?];
+                        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+                    })*
                 }
             }
 
@@ -95,7 +114,9 @@ macro_rules! declare {
                 match name {
                     $(stringify!($name) => {
                         known(attributes, &[$($(stringify!($field)),*)?])?;
-                        Ok(Op::$name $({ $($field: attribute(attributes, stringify!($field))?),* })?)
+                        Ok(Op::$name $({
+                            $($field: attribute(attributes, stringify!($field), [$($default)?].into_iter().next())?),*
+                        })?)
                     })*
                     _ => Err(format!("unknown operation `{name}`")),
                 }
@@ -111,10 +132,20 @@ fn known(attributes: &[(String, Attribute)], fields: &[&str]) -> Result<(), Stri
     }
 }
 
-fn attribute<T: AttributeValue>(attributes: &[(String, Attribute)], field: &str) -> Result<T, String> {
-    let (_, value) =
-        attributes.iter().find(|(name, _)| name == field).ok_or_else(|| format!("missing attribute `{field}`"))?;
-    T::from_attribute(value).ok_or_else(|| format!("attribute `{field}` has another type"))
+/// The attribute of a value that is not its default.
+fn written<T: AttributeValue + PartialEq>(value: &T, default: Option<&T>) -> Option<Attribute> {
+    if default == Some(value) { None } else { value.to_attribute() }
+}
+
+fn attribute<T: AttributeValue>(
+    attributes: &[(String, Attribute)],
+    field: &str,
+    default: Option<T>,
+) -> Result<T, String> {
+    match attributes.iter().find(|(name, _)| name == field) {
+        Some((_, value)) => T::from_attribute(value).ok_or_else(|| format!("attribute `{field}` has another type")),
+        None => default.ok_or_else(|| format!("missing attribute `{field}`")),
+    }
 }
 
 ops! {
@@ -161,15 +192,36 @@ ops! {
         /// `(x) → x · Φ(x)`, exact or by its tanh approximation (arXiv 1606.08415).
         Gelu { /// Whether to use the tanh approximation.
             tanh: bool };
-        /// `(q [b, t, heads · d], k, v [b, s, heads · d], mask i64 [b, s]?, bias [1, heads, t, s]?) → [b, t, heads · d]`:
-        /// softmax(`scale · q kᵀ + bias`) v for each head, over the positions where the mask is not 0 (arXiv 1706.03762).
-        /// The mask may be `[b, t, s]`, by query and key; the bias may have `b` for the first 1, and 1 for `heads`.
-        Attention { /// Number of heads.
+        /// `(q [b, t, heads · d], k, v [b, s, kv · d], mask i64 [b, n]?, bias [1, heads, t, n]?, past_key, past_value
+        /// [b, kv, p, d]?) → [b, t, heads · d], present_key, present_value [b, kv, n, d] where there is a past`:
+        /// softmax(`scale · q kᵀ + bias`) v for each head (arXiv 1706.03762).
+        ///
+        /// The keys are those of the past and then those of `k`, `n = p + s`, and so are the values. `k` and `v` may also be
+        /// `[b, kv, s, d]`, as another component made them. Where heads share keys, the first `heads / kv` read the first
+        /// key/value head, and so on (arXiv 2305.13245). A soft cap `c` makes `c · tanh(x / c)` of a score, before the bias.
+        ///
+        /// A query sees the keys where the mask is not 0. The queries are at the places of the last `t` keys: where it is
+        /// causal, a query sees those at its place and before, and in a window those less than `window` places away. What a
+        /// query gets that sees no key is finite, and otherwise not defined.
+        ///
+        /// The mask may be `[b, t, n]`, by query and key; the bias may have `b` for the first 1, and 1 for `heads`.
+        Attention { /// Number of heads of the queries.
             heads: i64, /// Factor of the scores, usually `1 / √d`.
-            scale: f32 };
-        /// `(x [b, s, heads · d]) → [b, s, heads · d]`: each head's pairs `(i, i + d/2)` turned by the angle
-        /// `position · theta^(−2i/d)` (arXiv 2104.09864).
+            scale: f32, /// Number of heads of keys and values, if not as many.
+            kv_heads: Option<i64> = None, /// Whether a query sees nothing that comes after it.
+            causal: bool = false, /// How many places a query sees to a side, its own included.
+            window: Option<i64> = None, /// Most keys, where it matters at which place they are.
+            positions: Option<i64> = None, /// What no score is beyond.
+            soft_cap: Option<f32> = None };
+        /// `(x [b, s, heads · d], cos, sin [p, r / 2], positions i64 [b, s]?) → [b, s, heads · d]`: the first `r` channels of
+        /// each head turned, pair by pair, by the angles whose cosines and sines are in the row of the token's position: pairs
+        /// `(i, i + r/2)`, or `(2i, 2i + 1)` where they are interleaved (arXiv 2104.09864). Without positions, they count from 0.
         Rotary { /// Number of heads.
+            heads: i64, /// Whether the channels of a pair are neighbours.
+            interleaved: bool = false };
+        /// `(x [b, s, heads · d]) → [b, s, heads · d]`: [`Op::Rotary`] of whole heads from position 0 on, by the angles
+        /// `position · theta^(−2i/d)`.
+        ThetaRotary { /// Number of heads.
             heads: i64, /// Base of the angles.
             theta: f32, /// Longest sequence.
             positions: i64 };
@@ -290,7 +342,7 @@ ops! {
         /// `(data, indices) → ` slices of `data` along `axis`.
         Gather { /// The dimension that is indexed.
             axis: i64 };
-        /// The same elements in another shape; 0 keeps a dimension.
+        /// The same elements in another shape; 0 keeps a dimension, −1 is what is left.
         Reshape { /// The sizes.
             shape: Vec<i64> };
         /// `(x, sizes i64 [rank]) → ` the same elements in a shape whose sizes are known when it runs; 0 keeps a dimension,
@@ -307,7 +359,7 @@ ops! {
         /// New dimensions of size 1 at `axes` of the result.
         Unsqueeze { /// Where.
             axes: Vec<i64> };
-        /// The operands side by side along `axis`.
+        /// The operands side by side along `axis`, whose sizes add up.
         Concat { /// The dimension along which they follow each other.
             axis: i64 };
         /// Consecutive pieces along `axis`.
@@ -338,11 +390,16 @@ ops! {
 
         // Plain operations that ONNX has since opset 23.
 
-        /// `(q [b, t, heads · d], k, v [b, s, heads · d], bias [b, 1, t, s]) → [b, t, heads · d]`, as [`Op::Attention`] with
-        /// the bias alone; `Attention` of ONNX.
-        BiasedAttention { /// Number of heads.
+        /// `(x […, h], scale [h]) → […, h]`: divided by the root of the mean square of the last dimension (arXiv 1910.07467).
+        RmsNorm { /// Added to the mean square.
+            epsilon: f32 };
+        /// `(q [b, t, heads · d], k, v [b, s, kv · d], bias [b, 1, t, n]?, past_key, past_value [b, kv, p, d]?) →
+        /// [b, t, heads · d], present_key, present_value [b, kv, n, d] where there is a past`, as [`Op::Attention`] with the
+        /// bias alone; `Attention` of ONNX. The bias may have 1 for `b`, and `heads` for 1.
+        BiasedAttention { /// Number of heads of the queries.
             heads: i64, /// Factor of the scores.
-            scale: f32 };
+            scale: f32, /// Number of heads of keys and values, if not as many.
+            kv_heads: Option<i64> = None };
 
         // Operations of ONNX Runtime's own domain, `com.microsoft`.
 
@@ -366,13 +423,35 @@ ops! {
     }
 }
 
+impl Op {
+    /// Attention of every query to every key, each head with keys of its own.
+    pub fn attention(heads: i64, scale: f32) -> Op {
+        Op::Attention { heads, scale, kv_heads: None, causal: false, window: None, positions: None, soft_cap: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn parts_make_the_operation_again() {
-        for op in [Op::Embed, Op::LayerNorm { epsilon: 1e-12 }, Op::Split { axis: 2, sizes: vec![1, 2] }] {
+        let grouped = Op::Attention {
+            heads: 4,
+            scale: 0.5,
+            kv_heads: Some(2),
+            causal: true,
+            window: Some(8),
+            positions: Some(64),
+            soft_cap: Some(50.0),
+        };
+        for op in [
+            Op::Embed,
+            Op::LayerNorm { epsilon: 1e-12 },
+            Op::Split { axis: 2, sizes: vec![1, 2] },
+            Op::attention(2, 0.5),
+            grouped,
+        ] {
             let attributes: Vec<_> =
                 op.attributes().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             assert_eq!(Op::from_parts(op.name(), &attributes), Ok(op));
@@ -387,6 +466,12 @@ mod tests {
         for op in [Op::LayerNorm { epsilon: 1e-12 }, Op::Add, Op::FusedGelu, Op::Softmax { axis: -1 }] {
             assert!(!op.is_composite(), "{op:?}");
         }
+    }
+
+    #[test]
+    fn what_has_its_default_is_not_written() {
+        assert_eq!(Op::attention(2, 0.5).attributes().len(), 2);
+        assert_eq!(Op::Rotary { heads: 2, interleaved: true }.attributes().len(), 2);
     }
 
     #[test]

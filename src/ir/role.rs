@@ -87,6 +87,20 @@ parts! {
     AttentionOutput = "attention-output" in Attention;
     /// The residual and norm after attention.
     AttentionNorm = "attention-norm" in Attention;
+    /// The query projection of attention to another component's rows.
+    CrossQuery = "cross-query" in Attention;
+    /// The key projection of another component's rows.
+    CrossKey = "cross-key" in Attention;
+    /// The value projection of another component's rows.
+    CrossValue = "cross-value" in Attention;
+    /// Key and value of another component's rows in one projection.
+    CrossKeyValue = "cross-kv" in Attention;
+    /// Scores, softmax and weighted sum over another component's rows.
+    CrossAttention = "cross-attention" in Attention;
+    /// The projection of the heads' outputs after attention to another component's rows.
+    CrossOutput = "cross-out" in Attention;
+    /// The residual and norm after attention to another component's rows.
+    CrossNorm = "cross-norm" in Attention;
     /// The projection to the inner size.
     FeedForwardIn = "ffn-in" in FeedForward;
     /// The non-linearity between the two projections.
@@ -125,6 +139,7 @@ impl Role {
         let pieces = |part: Part| match part {
             Part::Qkv => vec![Part::Query, Part::Key, Part::Value],
             Part::KeyValue => vec![Part::Key, Part::Value],
+            Part::CrossKeyValue => vec![Part::CrossKey, Part::CrossValue],
             alone => vec![alone],
         };
         let others = pieces(other.part);
@@ -184,6 +199,8 @@ mod tests {
             ("key/3", "qkv/3", true),
             ("kv/0", "query/0", false),
             ("kv/0", "qkv/0", true),
+            ("cross-kv/0", "cross-value/0", true),
+            ("kv/0", "cross-key/0", false),
             ("pooler", "head", false),
         ] {
             assert_eq!(role(a).overlaps(role(b)), overlap, "{a} and {b}");

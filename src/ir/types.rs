@@ -1,7 +1,10 @@
 //! Element types, dimensions and shapes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+
+use super::size::{Name, Size, SizeError};
 
 /// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,53 +80,124 @@ impl fmt::Display for DType {
     }
 }
 
-/// One dimension: known now, or a named size that is known when the engine runs.
+/// One dimension: known now, or known when the engine runs. Equal sizes have one form, as [`Size`] says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Dim {
     /// So many elements.
     Fixed(usize),
-    /// As many as the run-time size of that name, e.g. `batch_size`.
+    /// As many as the run-time size of that name, e.g. `batch_size`; one that starts with `?` is made by a node.
     Symbol(Arc<str>),
-    /// `times · symbol + plus`, as [`Dim::affine`] makes it.
-    Affine {
-        /// What the run-time size is multiplied by.
-        times: usize,
-        /// The run-time size.
-        symbol: Arc<str>,
-        /// What is added.
-        plus: i64,
-    },
+    /// What follows from run-time sizes, e.g. `past_sequence_length + sequence_length`.
+    Computed(Size),
 }
 
 impl Dim {
+    /// A run-time size that a node makes.
+    pub fn fresh(name: &str) -> Dim {
+        Dim::Symbol(format!("{FRESH}{name}").into())
+    }
+
+    /// Whether it is a run-time size that a node makes.
+    pub fn is_fresh(&self) -> bool {
+        matches!(self, Dim::Symbol(name) if name.starts_with(FRESH))
+    }
+
     /// The size, when it is known now.
     pub fn fixed(&self) -> Option<usize> {
         match self {
             Dim::Fixed(n) => Some(*n),
-            Dim::Symbol(_) | Dim::Affine { .. } => None,
+            Dim::Symbol(_) | Dim::Computed(_) => None,
         }
     }
 
-    /// The run-time size that it depends on, if it does.
-    pub fn symbol(&self) -> Option<&Arc<str>> {
+    /// The run-time sizes that it depends on.
+    pub fn symbols(&self) -> BTreeSet<Arc<str>> {
+        let mut symbols = BTreeSet::new();
         match self {
-            Dim::Fixed(_) => None,
-            Dim::Symbol(symbol) | Dim::Affine { symbol, .. } => Some(symbol),
+            Dim::Fixed(_) => {}
+            Dim::Symbol(name) => {
+                symbols.insert(name.clone());
+            }
+            Dim::Computed(size) => size.symbols(&mut symbols),
+        }
+        symbols
+    }
+
+    /// The size in a run in which symbols are these. None where one is unknown or the size is negative.
+    pub fn value(&self, of: &dyn Fn(&str) -> Option<usize>) -> Option<usize> {
+        match self {
+            Dim::Fixed(n) => Some(*n),
+            Dim::Symbol(name) => of(name),
+            Dim::Computed(size) => usize::try_from(size.value(of)?).ok(),
         }
     }
 
-    /// `times · self + plus`
-    pub fn affine(&self, times: usize, plus: i64) -> Dim {
-        let scaled = |n: i64| n.saturating_mul(times as i64).saturating_add(plus);
-        let (before, constant) = match self {
-            Dim::Fixed(n) => return Dim::Fixed(usize::try_from(scaled(*n as i64)).unwrap_or(0)),
-            Dim::Symbol(_) => (1, 0),
-            Dim::Affine { times, plus, .. } => (*times, *plus),
-        };
-        match (self.symbol(), before.saturating_mul(times), scaled(constant)) {
-            (Some(symbol), 1, 0) => Dim::Symbol(symbol.clone()),
-            (Some(symbol), times @ 1.., plus) => Dim::Affine { times, symbol: symbol.clone(), plus },
-            (_, _, plus) => Dim::Fixed(usize::try_from(plus).unwrap_or(0)),
+    /// `self + other`
+    pub fn plus(&self, other: impl Into<Dim>) -> Result<Dim, SizeError> {
+        self.size()?.plus(&other.into().size()?)?.try_into()
+    }
+
+    /// `self − other`
+    pub fn minus(&self, other: impl Into<Dim>) -> Result<Dim, SizeError> {
+        self.size()?.minus(&other.into().size()?)?.try_into()
+    }
+
+    /// `self · other`
+    pub fn times(&self, other: impl Into<Dim>) -> Result<Dim, SizeError> {
+        self.size()?.times(&other.into().size()?)?.try_into()
+    }
+
+    /// `⌊self / by⌋`
+    pub fn floor_div(&self, by: usize) -> Result<Dim, SizeError> {
+        self.size()?.floor_div(i64::try_from(by).map_err(|_| SizeError::Overflow)?)?.try_into()
+    }
+
+    /// `⌈self / by⌉`
+    pub fn ceil_div(&self, by: usize) -> Result<Dim, SizeError> {
+        self.size()?.ceil_div(i64::try_from(by).map_err(|_| SizeError::Overflow)?)?.try_into()
+    }
+
+    /// The larger of two.
+    pub fn max(&self, other: impl Into<Dim>) -> Result<Dim, SizeError> {
+        Size::max(&[self.size()?, other.into().size()?])?.try_into()
+    }
+
+    /// The smaller of two.
+    pub fn min(&self, other: impl Into<Dim>) -> Result<Dim, SizeError> {
+        let (a, b) = (self.size()?, other.into().size()?);
+        a.plus(&b)?.minus(&Size::max(&[a, b])?)?.try_into()
+    }
+
+    /// The number of elements of a shape.
+    pub fn product<'a>(shape: impl IntoIterator<Item = &'a Dim>) -> Result<Dim, SizeError> {
+        shape.into_iter().try_fold(Dim::Fixed(1), |product, dim| product.times(dim))
+    }
+
+    /// `self / by` where that is a product and goes into every term of `self`.
+    pub fn quotient(&self, by: &Dim) -> Option<Dim> {
+        self.size().ok()?.quotient(&by.size().ok()?)?.try_into().ok()
+    }
+
+    fn size(&self) -> Result<Size, SizeError> {
+        Ok(match self {
+            Dim::Fixed(n) => Size::constant(i64::try_from(*n).map_err(|_| SizeError::Overflow)?),
+            Dim::Symbol(name) => Size::symbol(name.clone()),
+            Dim::Computed(size) => size.clone(),
+        })
+    }
+}
+
+/// What the name of a run-time size that a node makes starts with.
+const FRESH: char = '?';
+
+impl TryFrom<Size> for Dim {
+    type Error = SizeError;
+
+    fn try_from(size: Size) -> Result<Dim, SizeError> {
+        match (size.known(), size.lone_symbol()) {
+            (Some(n), _) => usize::try_from(n).map(Dim::Fixed).map_err(|_| SizeError::Negative),
+            (_, Some(name)) => Ok(Dim::Symbol(name.clone())),
+            _ => Ok(Dim::Computed(size)),
         }
     }
 }
@@ -140,16 +214,18 @@ impl From<&str> for Dim {
     }
 }
 
+impl From<&Dim> for Dim {
+    fn from(dim: &Dim) -> Dim {
+        dim.clone()
+    }
+}
+
 impl fmt::Display for Dim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Dim::Fixed(n) => write!(f, "{n}"),
-            Dim::Symbol(name) => f.write_str(name),
-            Dim::Affine { times, symbol, plus: 0 } => write!(f, "{times}*{symbol}"),
-            Dim::Affine { times, symbol, plus } => {
-                let sign = if *plus < 0 { '-' } else { '+' };
-                write!(f, "{times}*{symbol} {sign} {}", plus.unsigned_abs())
-            }
+            Dim::Symbol(name) => write!(f, "{}", Name(name)),
+            Dim::Computed(size) => write!(f, "{size}"),
         }
     }
 }
@@ -192,21 +268,5 @@ impl fmt::Display for TensorType {
             write!(f, "{}{dim}", if i == 0 { "" } else { ", " })?;
         }
         f.write_str("]")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn multiples_of_a_size_are_sizes_in_one_form() {
-        let s = Dim::from("s");
-        assert_eq!(s.affine(2, -1).to_string(), "2*s - 1");
-        assert_eq!(s.affine(2, 0).affine(3, 4).to_string(), "6*s + 4");
-        assert_eq!(s.affine(1, 1).affine(1, -1), s);
-        assert_eq!(s.affine(0, 3), Dim::Fixed(3));
-        assert_eq!(Dim::Fixed(5).affine(2, -1), Dim::Fixed(9));
-        assert_eq!((s.affine(2, 0).fixed(), s.affine(2, 0).symbol()), (None, s.symbol()));
     }
 }

@@ -72,9 +72,11 @@ fn read_at_first_only(graph: &Graph, id: ValueId, narrow: &HashSet<ValueId>) -> 
 fn row_by_row(graph: &Graph, node: &Node) -> bool {
     let tokens = |id: ValueId| matches!(graph.value(id).ty.shape.as_slice(), [_, Dim::Symbol(_), _]);
     let fits = match node.op {
-        Op::Linear | Op::LayerNorm { .. } | Op::Gelu { .. } | Op::Tanh | Op::Relu | Op::Erf | Op::Normalize => true,
-        Op::Sigmoid | Op::LeakyRelu { .. } => true,
+        Op::Linear | Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Normalize => true,
+        Op::Gelu { .. } | Op::Tanh | Op::Relu | Op::Erf | Op::Sigmoid | Op::LeakyRelu { .. } => true,
         Op::Split { axis, .. } => axis == -1 || axis == 2,
+        // The places of queries are counted from the last key.
+        Op::Attention { causal: true, .. } | Op::Attention { window: Some(_), .. } => false,
         // A bias between positions has rows of its own, and so has a mask by query and key.
         Op::Attention { .. } => {
             node.operand(4).is_none() && node.operand(3).is_none_or(|mask| graph.value(mask).ty.rank() == 2)
@@ -95,7 +97,7 @@ fn is_one_row(graph: &Graph, id: ValueId) -> bool {
 /// Whether operand `i` has a row for each row of the output.
 fn reads_rows(graph: &Graph, node: &Node, i: usize) -> bool {
     match node.op {
-        Op::Linear | Op::LayerNorm { .. } | Op::Attention { .. } => i == 0,
+        Op::Linear | Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Attention { .. } => i == 0,
         _ => node.operand(i).is_some_and(|id| graph.weight(id).is_none()),
     }
 }
@@ -160,6 +162,22 @@ mod tests {
   input %x: f32[b, s, 4]
   input %by: {of}
   %a: f32[b, s, 4] = Attention {{heads=2, scale=0.5}} (%x, %x, %x, {operand})
+  %first: f32[b, 4] = Select {{axis=1, index=0}} (%a)
+  output %first
+}}
+"#
+            );
+            assert_eq!(run(&FirstToken, &before).0, before);
+        }
+    }
+
+    #[test]
+    fn attention_whose_places_count_keeps_all_rows() {
+        for places in ["causal=true", "window=2"] {
+            let before = format!(
+                r#"graph "g" {{
+  input %x: f32[b, s, 4]
+  %a: f32[b, s, 4] = Attention {{heads=2, scale=0.5, {places}, positions=9}} (%x, %x, %x)
   %first: f32[b, 4] = Select {{axis=1, index=0}} (%a)
   output %first
 }}

@@ -114,7 +114,11 @@ fn projected(graph: &Graph, id: ValueId) -> ValueId {
 fn merge(rw: &mut Rewriter, of: &Attention) -> Result<Vec<ValueId>> {
     let Attention { node: attention, projections } = of;
     let name = rw.name(attention);
-    let (part, short) = if projections.len() == 3 { (Part::Qkv, "qkv") } else { (Part::KeyValue, "kv") };
+    let (part, short) = match (projections.len(), attention.role) {
+        (3, _) => (Part::Qkv, "qkv"),
+        (_, Some(Role { part: Part::CrossAttention, .. })) => (Part::CrossKeyValue, "kv"),
+        _ => (Part::KeyValue, "kv"),
+    };
     rw.set_role(attention.role.map(|role| Role { part, ..role }));
     let first = projections.first().ok_or_else(|| Error::bug("a match has projections"))?;
     let mut operands = vec![rw.required(first, 0)?];

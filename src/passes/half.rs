@@ -104,7 +104,7 @@ impl Half<'_> {
     fn place(&self, rw: &Rewriter, node: &Node) -> Place {
         let wide = self.wide.get(rw.name(node)).copied();
         let usual = match node.op {
-            Op::LayerNorm { .. } | Op::Normalize => Place::Island,
+            Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Normalize => Place::Island,
             Op::MeanPool | Op::MeanSqrtLenPool | Op::WeightedMeanPool | Op::MaxPool | Op::LastToken => Place::Island,
             Op::Add if rw.old().feeds_only_norms(node) => return Place::Residual,
             _ => Place::Inside,

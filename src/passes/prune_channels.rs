@@ -159,9 +159,11 @@ impl Walk<'_> {
                 Ok(Some(_)) => Ok(()),
                 _ => Err("a projection's weight is computed"),
             },
+            Op::Attention { kv_heads: Some(_), .. } => Err("its heads share keys and values"),
+            Op::Attention { .. } if node.operand(5).is_some() => Err("its heads have a past"),
             Op::Attention { .. } => (0..3).try_for_each(|i| self.follow(operand(i)?)),
             Op::Embed | Op::Split { .. } => self.follow(operand(0)?),
-            Op::Rotary { .. } if self.unit > 1 => self.follow(operand(0)?),
+            Op::Rotary { .. } | Op::ThetaRotary { .. } if self.unit > 1 => self.follow(operand(0)?),
             op if is_unary(op) => self.follow(operand(0)?),
             Op::Add | Op::Sub | Op::Mul => (0..2).try_for_each(|i| self.follow(operand(i)?)),
             _ => Err("its channels come from an operation that does not keep them apart"),
@@ -171,6 +173,15 @@ impl Walk<'_> {
 
 fn is_unary(op: &Op) -> bool {
     matches!(op, Op::Gelu { .. } | Op::Relu | Op::LeakyRelu { .. } | Op::Tanh | Op::Sigmoid)
+}
+
+/// The operation with another number of heads.
+fn with_heads(op: &Op, n: i64) -> Op {
+    let mut op = op.clone();
+    if let Op::Attention { heads, .. } | Op::Rotary { heads, .. } | Op::ThetaRotary { heads, .. } = &mut op {
+        *heads = n;
+    }
+    op
 }
 
 /// Draws what a layer reads with some of its channels.
@@ -220,7 +231,7 @@ impl Drawing<'_, '_> {
                 }
                 (Op::Linear, inputs)
             }
-            Op::Attention { scale, .. } => {
+            Op::Attention { .. } => {
                 let mut inputs = Vec::new();
                 for i in 0..3 {
                     inputs.push(Some(self.channels(operand(i)?, at)?));
@@ -230,12 +241,15 @@ impl Drawing<'_, '_> {
                 while inputs.last() == Some(&None) {
                     inputs.pop();
                 }
-                (Op::Attention { heads, scale: *scale }, inputs)
+                (with_heads(&node.op, heads), inputs)
             }
             Op::Embed => (Op::Embed, vec![Some(self.channels(operand(0)?, at)?), self.rw.operand(node, 1)?]),
-            Op::Rotary { theta, positions, .. } => {
-                let op = Op::Rotary { heads, theta: *theta, positions: *positions };
-                (op, vec![Some(self.channels(operand(0)?, at)?)])
+            Op::Rotary { .. } | Op::ThetaRotary { .. } => {
+                let mut inputs = vec![Some(self.channels(operand(0)?, at)?)];
+                for i in 1..node.inputs.len() {
+                    inputs.push(self.rw.operand(node, i)?);
+                }
+                (with_heads(&node.op, heads), inputs)
             }
             Op::Split { axis, sizes } => {
                 let starts = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + *size as usize)));
@@ -290,5 +304,42 @@ impl Drawing<'_, '_> {
         let heads = self.rw.weight(&format!("{name}.heads"), Weight::i64s(vec![heads.len()], &heads)?);
         let scores = self.rw.get(id)?;
         self.rw.node(&format!("{name}.kept"), Op::Gather { axis: 1 }, &[scores, heads])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Prunable;
+    use crate::ir::text::parse;
+
+    #[test]
+    fn heads_that_share_keys_or_have_a_past_stay() {
+        let text = |attributes: &str, k: &str, past: &str, more: &str| {
+            format!(
+                r#"graph "g" {{
+  input %x: f32[b, s, 8]
+  input %past: f32[b, 4, p, 2]
+  weight %w: f32[8, 8] = source "w"
+  weight %k.w: f32[8, {k}] = source "k"
+  %q: f32[b, s, 8] = Linear(%x, %w) @query/0
+  %k: f32[b, s, {k}] = Linear(%x, %k.w) @key/0
+  %a: f32[b, s, 8]{more} = Attention {{heads=4, scale=0.5{attributes}}} (%q, %k, %k{past}) @attention/0
+  %y: f32[b, s, 8] = Linear(%a, %w) @attention-output/0
+  output %y
+}}
+"#
+            )
+        };
+        let presents = ", %pk: f32[b, 4, p + s, 2], %pv: f32[b, 4, p + s, 2]";
+        for (text, why) in [
+            (text("", "8", "", ""), None),
+            (text(", causal=true, positions=9", "8", "", ""), None),
+            (text(", kv_heads=2", "4", "", ""), Some("its heads share keys and values")),
+            (text("", "8", ", _, _, %past, %past", presents), Some("its heads have a past")),
+        ] {
+            let graph = parse(&text).unwrap();
+            let reader = graph.nodes().map(|(_, node)| node).last().unwrap();
+            assert_eq!(Prunable::of(&graph, reader).unwrap().err(), why, "{text}");
+        }
     }
 }

@@ -202,7 +202,8 @@ fn place(graph: &Graph, x: ValueId) -> Option<Place> {
     let node = graph.producer(x)?;
     let only_linear = graph.consumers(x).all(|reader| smoothable(reader) == Some(x)) && !graph.outputs().contains(&x);
     match node.op {
-        Op::Attention { .. } if only_linear => values(graph, node),
+        // Values that heads share, or that leave, keep their size.
+        Op::Attention { kv_heads: None, .. } if only_linear && node.outputs.len() == 1 => values(graph, node),
         Op::LayerNorm { .. } if only_linear => Some(Place::Norm),
         Op::LayerNorm { .. } | Op::Slice { .. } => Some(Place::Mul),
         _ => None,

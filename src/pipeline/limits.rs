@@ -28,7 +28,9 @@ fn covered(graph: &Graph, node: &Node) -> Option<usize> {
         Op::PositionEmbed { offset } => table_rows(graph, node)?.checked_sub(usize::try_from(offset).ok()?),
         // Positions that skip padding count from the one after its own.
         Op::Embed => table_rows(graph, node)?.checked_sub(usize::try_from(place_of_padding(graph, node)?).ok()? + 1),
-        Op::Rotary { positions, .. }
+        Op::Rotary { .. } => rows_of(graph, node, 1),
+        Op::Attention { positions, .. } => usize::try_from(positions?).ok(),
+        Op::ThetaRotary { positions, .. }
         | Op::LocalBias { positions, .. }
         | Op::RelativeBias { positions, .. }
         | Op::DistanceRows { positions, .. }
@@ -48,7 +50,11 @@ fn place_of_padding(graph: &Graph, node: &Node) -> Option<i64> {
 }
 
 fn table_rows(graph: &Graph, node: &Node) -> Option<usize> {
-    graph.value((*node.inputs.first()?)?).ty.shape.first()?.fixed()
+    rows_of(graph, node, 0)
+}
+
+fn rows_of(graph: &Graph, node: &Node, operand: usize) -> Option<usize> {
+    graph.value(node.operand(operand)?).ty.shape.first()?.fixed()
 }
 
 #[cfg(test)]
@@ -80,5 +86,9 @@ mod tests {
             "  %ids: i64[b, s] = TokenPositions {pad=0, place=1} (%input_ids)\n  %p: f32[b, s, 4] = Embed(%places, %ids)",
         );
         assert_eq!((rows(&skipping), positions(&skipping)), (Some(64), Some(40)));
+        let turned = "  weight %angles: f32[30, 2] = source \"angles\"\n  %p: f32[b, s, 4] = Rotary {heads=1} (%w, %angles, %angles)";
+        assert_eq!(positions(&graph(turned)), Some(30));
+        let causal = "  %p: f32[b, s, 4] = Attention {heads=1, scale=0.5, causal=true, positions=20} (%w, %w, %w)";
+        assert_eq!(positions(&graph(causal)), Some(20));
     }
 }

@@ -22,7 +22,7 @@ impl Blocks {
 
     /// Rotary positions for one projection.
     pub fn rotary(&mut self, name: &str, heads: i64, theta: f32, positions: usize, x: ValueId) -> Result<ValueId> {
-        self.builder.node(name, Op::Rotary { heads, theta, positions: count(positions) }, &[x])
+        self.builder.node(name, Op::ThetaRotary { heads, theta, positions: count(positions) }, &[x])
     }
 
     /// What keeps attention within `window` tokens to either side.

@@ -70,7 +70,7 @@ pub(super) fn scores(
 
     let shape = vec![batch.clone(), heads.clone(), both, length.clone()];
     let columns = rw.node(&at("columns"), Op::ReshapeTo { shape }, &[product, shift.columns])?;
-    let (odd, all) = (length.affine(2, -1), index(rw, &at("all"), i64::MAX)?);
+    let (odd, all) = (length.times(2)?.minus(1)?, index(rw, &at("all"), i64::MAX)?);
     let moved = rw.node(&at("moved"), Op::Slice { axis: 2, length: odd.clone() }, &[columns, one, all])?;
     let shape = vec![batch, heads, length.clone(), odd];
     let shorter = rw.node(&at("shorter"), Op::ReshapeTo { shape }, &[moved, shift.shorter])?;
@@ -119,7 +119,7 @@ fn around_zero(rw: &mut Rewriter, name: &str, table: ValueId, ids: ValueId, posi
     let (middle, from_end) = (index(rw, &at("middle"), positions)?, index(rw, &at("from_end"), -positions)?);
     let start = rw.node(&at("start"), Op::Sub, &[from_end, s])?;
     let end = rw.node(&at("end"), Op::Add, &[middle, s])?;
-    rw.node(name, Op::Slice { axis: 0, length: length.affine(2, 0) }, &[table, start, end])
+    rw.node(name, Op::Slice { axis: 0, length: length.times(2)? }, &[table, start, end])
 }
 
 fn index(rw: &mut Rewriter, name: &str, value: i64) -> Result<ValueId> {

@@ -9,16 +9,19 @@ mod distance;
 mod elementary;
 mod gelu;
 mod linear;
+mod norm;
+mod places;
 mod pool;
 mod quant;
 mod relative;
+mod rotary;
 mod segment;
 
 use std::collections::HashMap;
 
 use crate::error::Result;
 use crate::ir::{Action, Dim, Graph, Node, Op, Rewriter, rewrite};
-use crate::target::{AttentionForm, Capabilities, DynamicQuantForm, GeluForm, StaticQuantForm, Target, WeightForm};
+use crate::target::{Capabilities, DynamicQuantForm, GeluForm, RmsNormForm, StaticQuantForm, Target, WeightForm};
 use crate::verify::{Verified, verify};
 
 /// The graph in the operations of `target`.
@@ -27,6 +30,7 @@ pub fn lower(graph: &Verified<Graph>, target: &Target) -> Result<Verified<Graph>
         can: target.capabilities(),
         masks: attention::Masks::default(),
         shifts: HashMap::new(),
+        angles: HashMap::new(),
         shared: quant::Shared::default(),
     };
     let lowered =
@@ -39,6 +43,8 @@ struct Lowering {
     masks: attention::Masks,
     /// What every layer's shift by distance needs to know of a length.
     shifts: HashMap<Dim, distance::Shift>,
+    /// Cosines and sines of the tokens' angles.
+    angles: rotary::Angles,
     /// Activations in 8 bits.
     shared: quant::Shared,
 }
@@ -48,7 +54,11 @@ impl Lowering {
         let replacement = match &node.op {
             Op::Embed => elementary::embed(rw, node)?,
             Op::PositionEmbed { offset } => elementary::position_embed(rw, node, *offset)?,
-            Op::Rotary { heads, theta, positions } => relative::rotary(rw, node, *heads, *theta, *positions)?,
+            Op::Rotary { heads, interleaved } => rotary::rotary(rw, node, *heads, *interleaved, &mut self.angles)?,
+            Op::ThetaRotary { heads, theta, positions } => {
+                relative::theta_rotary(rw, node, *heads, *theta, *positions)?
+            }
+            Op::RmsNorm { epsilon } if self.can.rms_norm == RmsNormForm::Plain => norm::rms(rw, node, *epsilon)?,
             Op::LocalBias { window, positions } => relative::local(rw, node, *window, *positions)?,
             Op::MeanPool => pool::mean(rw, node)?,
             Op::MeanSqrtLenPool => pool::mean_sqrt_len(rw, node)?,
@@ -101,10 +111,9 @@ impl Lowering {
                 GeluForm::Fused => gelu::fused(rw, node)?,
                 GeluForm::Erf => gelu::erf(rw, node)?,
             },
-            Op::Attention { heads, scale } => match self.can.attention {
-                AttentionForm::Operator => attention::operator(rw, node, *heads, *scale, &mut self.masks)?,
-                AttentionForm::Plain => attention::plain(rw, node, *heads, *scale, &mut self.masks)?,
-            },
+            Op::Attention { .. } => {
+                return attention::lower(rw, node, self.can.attention, &mut self.masks).map(Action::Replace);
+            }
             Op::Add if self.can.residual_as_sum && rw.old().feeds_only_norms(node) => {
                 elementary::residual_sum(rw, node)?
             }

@@ -29,8 +29,8 @@ pub(super) fn local(rw: &mut Rewriter, node: &Node, window: i64, positions: i64)
     rw.node(name, Op::Unsqueeze { axes: vec![0, 1] }, &[bias])
 }
 
-/// `Rotary(x)`: with `x = [x₁|x₂]` in each head, `[x₁ cos − x₂ sin | x₂ cos + x₁ sin]`
-pub(super) fn rotary(rw: &mut Rewriter, node: &Node, heads: i64, theta: f32, positions: i64) -> Result<ValueId> {
+/// `ThetaRotary(x)`: with `x = [x₁|x₂]` in each head, `[x₁ cos − x₂ sin | x₂ cos + x₁ sin]`
+pub(super) fn theta_rotary(rw: &mut Rewriter, node: &Node, heads: i64, theta: f32, positions: i64) -> Result<ValueId> {
     let (name, x) = (rw.name(node), rw.required(node, 0)?);
     let ty = rw.ty(x);
     let width =
@@ -101,7 +101,7 @@ fn distance(rw: &mut Rewriter, name: &str, ids: ValueId, positions: i64) -> Resu
 }
 
 /// As many rows of a table as `like [b, s, …]` has positions.
-fn first_rows(rw: &mut Rewriter, name: &str, table: ValueId, like: ValueId, length: Dim) -> Result<ValueId> {
+pub(super) fn first_rows(rw: &mut Rewriter, name: &str, table: ValueId, like: ValueId, length: Dim) -> Result<ValueId> {
     let start = rw.weight(&format!("{name}.start"), Weight::i64s(vec![1], &[0])?);
     let end = rw.node(&format!("{name}.length"), Op::Shape { start: 1, end: 2 }, &[like])?;
     rw.node(name, Op::Slice { axis: 0, length }, &[table, start, end])

@@ -115,7 +115,8 @@ fn value_info(name: &str, ty: &TensorType) -> ValueInfoProto {
         let mut out = tensor_shape_proto::Dimension::new();
         match dim {
             Dim::Fixed(n) => out.set_dim_value(i64::try_from(*n).unwrap_or(i64::MAX)),
-            Dim::Symbol(_) | Dim::Affine { .. } => out.set_dim_param(dim.to_string()),
+            Dim::Symbol(name) => out.set_dim_param(name.to_string()),
+            Dim::Computed(size) => out.set_dim_param(size.to_string()),
         }
         shape.dim.push(out);
     }
@@ -157,7 +158,7 @@ mod tests {
         let square = b.weight("square", numbers([16, 16]));
         let bias = b.weight("bias", Weight::f32s(vec![16], &[0.5; 16]).unwrap());
         let y = b.node("y", Op::Linear, &[x, square, bias]).unwrap();
-        let y = b.node("attended", Op::Attention { heads: 2, scale: 0.25 }, &[y, y, y, mask]).unwrap();
+        let y = b.node("attended", Op::attention(2, 0.25), &[y, y, y, mask]).unwrap();
         let (values, scales) = numbers([300, 16]).transpose().unwrap().quantize(1, Int8Range::Full).unwrap();
         let (values, scales) = (b.weight("values", values), b.weight("scales", scales));
         let y = b.node("wide", Op::DynamicQuantLinear, &[y, values, scales]).unwrap();

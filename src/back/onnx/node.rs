@@ -15,14 +15,14 @@ pub(super) struct Spelled {
     pub constants: Vec<(String, Weight)>,
 }
 
-/// The version of ONNX's own operators with `LayerNormalization`, and that with `Attention`.
+/// The version of ONNX's own operators with `LayerNormalization`, and that with `Attention` and `RMSNormalization`.
 const NORMS: i64 = 17;
 const ATTENTION: i64 = 23;
 
 /// The version of ONNX's own operators that a graph needs: the oldest that has them all.
 pub(super) fn opset(graph: &Graph) -> i64 {
-    let attends = graph.nodes().any(|(_, node)| matches!(node.op, Op::BiasedAttention { .. }));
-    if attends { ATTENTION } else { NORMS }
+    let is_new = |op: &Op| matches!(op, Op::BiasedAttention { .. } | Op::RmsNorm { .. });
+    if graph.nodes().any(|(_, node)| is_new(&node.op)) { ATTENTION } else { NORMS }
 }
 
 /// The version of the file format that goes with one of the operators.
@@ -98,10 +98,15 @@ pub(super) fn spell(graph: &Graph, node: &Node, opset: i64) -> Result<Spelled> {
             spelled.int("axis", -1);
             spelled.float("epsilon", *epsilon);
         }
-        Op::BiasedAttention { heads, scale } => {
+        Op::RmsNorm { epsilon } => {
+            spelled.node.op_type = "RMSNormalization".to_owned();
+            spelled.int("axis", -1);
+            spelled.float("epsilon", *epsilon);
+        }
+        Op::BiasedAttention { heads, scale, kv_heads } => {
             spelled.node.op_type = "Attention".to_owned();
             spelled.int("q_num_heads", *heads);
-            spelled.int("kv_num_heads", *heads);
+            spelled.int("kv_num_heads", kv_heads.unwrap_or(*heads));
             spelled.float("scale", *scale);
         }
         Op::MultiHeadAttention { heads, scale } => {

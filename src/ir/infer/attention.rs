@@ -1,6 +1,6 @@
 //! The types of attention and of what it knows of positions, distances and segments.
 
-use super::{DType, Dim, Inferred, Operands, TensorType};
+use super::{DType, Dim, Inferred, Op, Operands, TensorType};
 
 pub(super) fn relative_bias(o: &Operands, buckets: i64) -> Inferred {
     o.count(2, 2)?;
@@ -14,60 +14,139 @@ pub(super) fn relative_bias(o: &Operands, buckets: i64) -> Inferred {
     }
 }
 
-pub(super) fn attention(o: &Operands, heads: i64, mask: usize, mask_dtype: DType) -> Inferred {
-    o.count(3, mask + 2)?;
-    let out = attention_of(o, heads)?;
-    let (q, k) = (o.get(0, "q")?, o.get(1, "k")?);
-    let ([batch, length, _], [_, keys, _]) = (q.shape.as_slice(), k.shape.as_slice()) else {
-        return o.fail(format!("`q` and `k` must have rank 3, found {q} and {k}"));
-    };
-    let by_pair = TensorType::new(mask_dtype, [batch.clone(), length.clone(), keys.clone()]);
-    if o.optional(mask) != Some(&by_pair) {
-        o.expect_optional(mask, "mask", &TensorType::new(mask_dtype, [batch.clone(), keys.clone()]))?;
+/// The sizes of queries and keys.
+struct Sizes<'a> {
+    dtype: DType,
+    batch: &'a Dim,
+    queries: &'a Dim,
+    /// Past ones included.
+    keys: Dim,
+}
+
+pub(super) fn attention(o: &Operands, heads: i64, kv_heads: i64) -> Inferred {
+    o.count(3, 7)?;
+    let Op::Attention { causal, window, positions, soft_cap, .. } = o.op else { return o.fail("is no attention") };
+    let (sizes, out) = attention_of(o, [heads, kv_heads], 5)?;
+    masked(o, &sizes, 3, DType::I64)?;
+    biased_scores(o, &sizes, heads, 4)?;
+    if window.is_some_and(|window| window < 1) || soft_cap.is_some_and(|cap| !(cap > 0.0 && cap.is_finite())) {
+        return o.fail("a window and a soft cap are more than 0");
     }
-    if let Some(bias) = o.optional(mask + 1) {
-        let full = [batch.clone(), Dim::Fixed(heads as usize), length.clone(), keys.clone()];
-        let full = TensorType::new(q.dtype, full);
-        let stretched = bias.shape.iter().zip(&full.shape).take(2).all(|(d, to)| d == to || *d == Dim::Fixed(1));
-        if bias.dtype != full.dtype || bias.shape.get(2..) != full.shape.get(2..) || !stretched {
-            return o.fail(format!("`bias` must be {full}, or 1 in its first two places; found {bias}"));
-        }
+    match positions {
+        None if *causal || window.is_some() => o.fail("where places matter, the most `positions` must be given"),
+        Some(n) if !(1..i64::from(i32::MAX)).contains(n) => o.fail(format!("{n} is no number of positions")),
+        _ => Ok(out),
     }
+}
+
+pub(super) fn multi_head(o: &Operands, heads: i64) -> Inferred {
+    o.count(3, 6)?;
+    let (sizes, out) = attention_of(o, [heads, heads], usize::MAX)?;
+    masked(o, &sizes, 4, DType::I32)?;
+    biased_scores(o, &sizes, heads, 5)?;
     Ok(out)
 }
 
-/// What attention makes of `q`, `k` and `v`.
-fn attention_of(o: &Operands, heads: i64) -> Inferred {
+pub(super) fn biased(o: &Operands, heads: i64, kv_heads: i64) -> Inferred {
+    o.count(3, 6)?;
+    let (sizes, out) = attention_of(o, [heads, kv_heads], 4)?;
+    if o.get(1, "k")?.rank() != 3 {
+        return o.fail("`k` must have rank 3");
+    }
+    biased_scores(o, &sizes, heads, 3)?;
+    Ok(out)
+}
+
+/// A mask by key, or by query and key.
+fn masked(o: &Operands, sizes: &Sizes, mask: usize, dtype: DType) -> Result<(), String> {
+    let (batch, queries, keys) = (sizes.batch.clone(), sizes.queries.clone(), sizes.keys.clone());
+    let by_pair = TensorType::new(dtype, [batch.clone(), queries, keys.clone()]);
+    match o.optional(mask) {
+        Some(found) if *found == by_pair => Ok(()),
+        _ => o.expect_optional(mask, "mask", &TensorType::new(dtype, [batch, keys])),
+    }
+}
+
+/// What is added to scores.
+fn biased_scores(o: &Operands, sizes: &Sizes, heads: i64, bias: usize) -> Result<(), String> {
+    let Some(bias) = o.optional(bias) else { return Ok(()) };
+    let (batch, queries, keys) = (sizes.batch.clone(), sizes.queries.clone(), sizes.keys.clone());
+    let full = TensorType::new(sizes.dtype, [batch, Dim::Fixed(heads as usize), queries, keys]);
+    let stretched = bias.shape.iter().zip(&full.shape).take(2).all(|(d, to)| d == to || *d == Dim::Fixed(1));
+    match bias.dtype == full.dtype && bias.shape.get(2..) == full.shape.get(2..) && stretched {
+        true => Ok(()),
+        false => o.fail(format!("`bias` must be {full}, or 1 in its first two places; found {bias}")),
+    }
+}
+
+/// What attention makes of `q`, `k` and `v`, and of a past whose first operand is `past`.
+fn attention_of<'a>(
+    o: &Operands<'a>,
+    [heads, kv_heads]: [i64; 2],
+    past: usize,
+) -> Result<(Sizes<'a>, Vec<TensorType>), String> {
     let q = o.get(0, "q")?;
-    let [batch, _, width] = q.shape.as_slice() else {
+    let [batch, queries, width] = q.shape.as_slice() else {
         return o.fail(format!("`q` must have rank 3, found {q}"));
     };
     let width = width.fixed().unwrap_or_default();
-    if heads < 1 || width == 0 || width % heads as usize != 0 {
+    if heads < 1 || width == 0 || width % heads as usize != 0 || !q.dtype.is_float() {
         return o.fail(format!("{heads} heads do not divide {q}"));
     }
+    if kv_heads < 1 || heads % kv_heads != 0 {
+        return o.fail(format!("{heads} heads cannot share {kv_heads} of keys and values"));
+    }
+    let (kv_heads, size) = (Dim::Fixed(kv_heads as usize), Dim::Fixed(width / heads as usize));
     let k = o.get(1, "k")?;
-    let [keys_batch, _, keys_width] = k.shape.as_slice() else {
-        return o.fail(format!("`k` must have rank 3, found {k}"));
+    let new = match k.shape.as_slice() {
+        [of, new, width] if of == batch && *width == kv_heads.times(&size)? => new,
+        [of, of_heads, new, of_size] if of == batch && *of_heads == kv_heads && *of_size == size => new,
+        _ => {
+            let found = format!("the batch of {q} and {kv_heads} heads of {size}, found {k}");
+            return o.fail(format!("`k` must have rank 3 or 4, {found}"));
+        }
     };
-    if k.dtype != q.dtype || keys_batch != batch || keys_width.fixed() != Some(width) {
-        return o.fail(format!("`k` must be like `q`, {q}, but for its length; found {k}"));
+    if k.dtype != q.dtype {
+        return o.fail(format!("`k` must be {}, found {k}", q.dtype));
     }
     o.expect(2, "v", k)?;
-    Ok(vec![q.clone()])
-}
-
-pub(super) fn biased(o: &Operands, heads: i64) -> Inferred {
-    o.count(4, 4)?;
-    let out = attention_of(o, heads)?;
-    let (q, k) = (o.get(0, "q")?, o.get(1, "k")?);
-    if let ([batch, length, _], [_, keys, _]) = (q.shape.as_slice(), k.shape.as_slice()) {
-        o.expect(3, "bias", &TensorType::new(q.dtype, [batch.clone(), Dim::Fixed(1), length.clone(), keys.clone()]))?;
+    let mut sizes = Sizes { dtype: q.dtype, batch, queries, keys: new.clone() };
+    let mut out = vec![q.clone()];
+    if let Some(key) = o.optional(past) {
+        let [_, _, length, _] = key.shape.as_slice() else {
+            return o.fail(format!("`past_key` must have rank 4, found {key}"));
+        };
+        let all =
+            |length: &Dim| TensorType::new(q.dtype, [batch.clone(), kv_heads.clone(), length.clone(), size.clone()]);
+        o.expect(past, "past_key", &all(length))?;
+        o.expect(past + 1, "past_value", &all(length))?;
+        sizes.keys = length.plus(new)?;
+        out.extend([all(&sizes.keys), all(&sizes.keys)]);
+    } else if o.optional(past.saturating_add(1)).is_some() {
+        return o.fail("`past_value` needs a `past_key`");
     }
-    Ok(out)
+    Ok((sizes, out))
 }
 
-pub(super) fn rotary(o: &Operands, heads: i64, positions: i64) -> Inferred {
+pub(super) fn rotary(o: &Operands, heads: i64) -> Inferred {
+    o.count(3, 4)?;
+    let (x, cos) = (o.get(0, "x")?, o.get(1, "cos")?);
+    let ([batch, length, Dim::Fixed(width)], [_, Dim::Fixed(pairs)]) = (x.shape.as_slice(), cos.shape.as_slice())
+    else {
+        return o.fail(format!("{cos} does not turn {x}"));
+    };
+    let heads = usize::try_from(heads).unwrap_or_default();
+    let size = width.checked_rem(heads).filter(|rest| *rest == 0).and_then(|_| width.checked_div(heads));
+    let fits = size.is_some_and(|size| *pairs > 0 && *pairs <= size / 2);
+    if !fits || !x.dtype.is_float() || cos.dtype != x.dtype {
+        return o.fail(format!("{cos} does not turn {heads} heads of {x}"));
+    }
+    o.expect(2, "sin", cos)?;
+    o.expect_optional(3, "positions", &TensorType::new(DType::I64, [batch.clone(), length.clone()]))?;
+    Ok(vec![x.clone()])
+}
+
+pub(super) fn theta_rotary(o: &Operands, heads: i64, positions: i64) -> Inferred {
     let x = o.only()?;
     let width = x.shape.last().and_then(Dim::fixed).unwrap_or_default() as i64;
     match x.rank() == 3 && x.dtype.is_float() && heads > 0 && positions > 0 && width > 0 && width % (2 * heads) == 0 {
@@ -104,7 +183,7 @@ pub(super) fn sinusoids(o: &Operands, width: i64, positions: i64) -> Inferred {
 fn distances(o: &Operands, positions: i64) -> Result<Dim, String> {
     let ids = o.only()?;
     match ids.shape.as_slice() {
-        [_, length] if positions > 0 => Ok(length.affine(2, 0)),
+        [_, length] if positions > 0 => Ok(length.times(2)?),
         _ => o.fail(format!("{ids} has no {positions} positions")),
     }
 }
@@ -112,7 +191,7 @@ fn distances(o: &Operands, positions: i64) -> Result<Dim, String> {
 pub(super) fn distance_scores(o: &Operands, heads: i64) -> Inferred {
     o.count(2, 2)?;
     let (x, [length, width], scores) = scores(o, heads)?;
-    o.expect(1, "rows", &TensorType::new(x.dtype, [length.affine(2, 0), width.clone()]))?;
+    o.expect(1, "rows", &TensorType::new(x.dtype, [length.times(2)?, width.clone()]))?;
     Ok(vec![scores])
 }
 

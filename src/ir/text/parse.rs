@@ -217,19 +217,6 @@ impl<'a> Parser<'a> {
         Ok(dims)
     }
 
-    /// A size such as `4`, `s` or `2*s - 1`.
-    fn dim(&mut self) -> Parsed<Dim> {
-        let word = self.bare()?;
-        let Ok(times) = word.parse() else { return Ok(Dim::from(word)) };
-        if !self.eat("*") {
-            return Ok(Dim::Fixed(times));
-        }
-        let symbol = Dim::from(self.bare()?);
-        let sign = if self.eat("+ ") { 1 } else { -i64::from(self.eat("- ")) };
-        let plus = if sign == 0 { 0 } else { i64::try_from(self.integer()?).unwrap_or(i64::MAX) };
-        Ok(symbol.affine(times, sign * plus))
-    }
-
     pub(super) fn integer(&mut self) -> Parsed<usize> {
         let word = self.bare()?;
         word.parse().map_err(|_| format!("`{word}` is not a number"))
@@ -241,11 +228,22 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn bare(&mut self) -> Parsed<&'a str> {
+        self.take_while(is_name_char)
+    }
+
+    /// The characters of a kind that come next, which must be some.
+    pub(super) fn take_while(&mut self, kind: impl Fn(char) -> bool) -> Parsed<&'a str> {
         self.skip();
-        let end = self.rest.find(|c| !is_name_char(c)).unwrap_or(self.rest.len());
+        let end = self.rest.find(|c| !kind(c)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         if word.is_empty() { Err(format!("expected a word, found {}", self.found())) } else { Ok(word) }
+    }
+
+    /// Whether that comes next.
+    pub(super) fn at(&mut self, c: char) -> bool {
+        self.skip();
+        self.rest.starts_with(c)
     }
 
     fn peek_word(&mut self) -> &'a str {
@@ -361,6 +359,39 @@ mod tests {
 }
 "#;
         assert_eq!(parse(text).unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn sizes_print_in_one_form() {
+        let ty = |text: &str| super::parse_type(text).map(|ty| ty.to_string()).map_err(|e| e.message().to_owned());
+        for (given, printed) in [
+            ("f32[s*b + 1 + s*b]", "f32[2*b*s + 1]"),
+            ("f32[ceil((s + 0)/512)*512, max(s, 3 + s, 16)]", "f32[512*ceil(s/512), max(13, s) + 3]"),
+            ("f32[-3 + s, (a + b)*(a - b)]", "f32[s - 3, a*a - b*b]"),
+            ("f32[floor((s + 1)/4), ?n, \"a-b/c\"]", "f32[floor((s + 1)/4), ?n, \"a-b/c\"]"),
+            ("f32[sequence_length + past_sequence_length]", "f32[past_sequence_length + sequence_length]"),
+        ] {
+            assert_eq!(ty(given).as_deref(), Ok(printed));
+            assert_eq!(ty(printed).as_deref(), Ok(printed));
+        }
+        for (given, why) in [
+            ("f32[3 - 4]", "a size is negative"),
+            ("f32[floor(s/0)]", "a size is divided by 0"),
+            ("f32[9223372036854775807*s + s]", "a size is beyond 64 bits"),
+            ("f32[99999999999999999999]", "`99999999999999999999` is not a size"),
+            ("f32[floor(s/t)]", "`t` is not a number"),
+            ("f32[2 s]", "expected `,`, found `s`"),
+        ] {
+            assert_eq!(ty(given), Err(why.to_owned()));
+        }
+        let sums = |n: usize| (0..n).map(|i| format!("s{i}")).collect::<Vec<_>>().join(" + ");
+        assert_eq!(
+            ty(&format!("f32[({}) * ({})]", sums(20), sums(20))),
+            Err("a size has more than 256 parts".to_owned())
+        );
+        let nested = |open: &str| format!("f32[{}s", open.repeat(10_000));
+        assert_eq!(ty(&nested("(")), Err("a size is nested too deeply".to_owned()));
+        assert_eq!(ty(&nested("max(")), Err("a size is nested too deeply".to_owned()));
     }
 
     #[test]
