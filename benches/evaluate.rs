@@ -10,9 +10,9 @@ mod common;
 use std::time::Instant;
 
 use common::{asked, median, root};
+use kilnc::build::{self, Scheme, Source};
 use kilnc::evaluate::{Arithmetic, Floats, Int8Sums};
 use kilnc::passes::Manager;
-use kilnc::pipeline::{self, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{Elements, Named, Tensor};
 use kilnc::target::Target;
@@ -27,7 +27,7 @@ fn main() {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
     let checkpoint = root().join("out/checkpoints/all-MiniLM-L6-v2");
     assert!(checkpoint.exists(), "run scripts/setup.sh first");
-    let model = pipeline::load(&Source { checkpoint, adapters: Vec::new(), combine: None, task: None }).unwrap();
+    let model = build::load(&Source { checkpoint, adapters: Vec::new(), combine: None, task: None }).unwrap();
     println!("| {TOKENS} tokens, medians of {ROUNDS} rounds | ms |\n|---|---|");
     let exact = Arithmetic::default();
     let rounded = Arithmetic { float: Floats::RoundEachNode, ..exact };
@@ -40,8 +40,8 @@ fn main() {
         ("int8 for ort-cpu, sums that saturate", "ort-cpu", Precision::Int8, saturating),
     ] {
         let target: Target = target.parse().unwrap();
-        let graph = pipeline::compile(&model.graph, &Scheme::new(&target, precision), &mut Manager::default()).unwrap();
-        let mut engine = pipeline::open_evaluator(&graph, arithmetic).unwrap();
+        let graph = build::compile(&model.graph, &Scheme::new(&target, precision), &mut Manager::default()).unwrap();
+        let mut engine = build::open_evaluator(&graph, arithmetic).unwrap();
         engine.run(&text()).unwrap();
         let times = (0..ROUNDS).map(|_| {
             let start = Instant::now();

@@ -2,9 +2,9 @@
 //!
 //! The modules in the order in which data flows:
 //!
-//! 1. [`checkpoint`] reads what was trained: configuration and tensors, memory-mapped.
-//! 2. [`adapter`] merges what was trained later, as lazy expressions.
-//! 3. [`arch`] draws the graph of a model family from shared blocks.
+//! 1. [`front::hub::checkpoint`] reads what was trained: configuration and tensors, memory-mapped.
+//! 2. [`front::hub::adapter`] merges what was trained later, as lazy expressions.
+//! 3. [`front::hub::arch`] draws the graph of a model family from shared blocks.
 //! 4. [`ir`] is that graph, and its specification; [`verify`] proves that one keeps it.
 //! 5. [`passes`] change the graph: cut, fuse, quantize, narrow; [`calibrate`] and [`prune`] find what they are told.
 //! 6. [`back`] lowers it for a [`target`] and writes the engine's files.
@@ -12,38 +12,35 @@
 //! 7. [`runtime`] opens engines and answers texts; [`eval`] says whether the answers are right; [`mod@bench`] how fast.
 //! 8. [`bundle`] is what is shipped; [`answer`] answers the questions of its task with it.
 //!
-//! [`pipeline`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.
+//! [`mod@build`] is the whole compile on one screen, [`recipe`] says what to build, [`cli`] is the command line.
 //! [`settings`] are what a bundle says of how texts are asked.
 //! [`textfile`] reads files that people write.
 //! [`vocabulary`] cuts a tokenizer down to what a corpus uses, [`output`] puts files in place safely, [`cache`] keeps what was
-//! made by its content, [`observer`] hears of progress, [`child`] runs parts in processes of their own, [`places`] are folders that the
+//! made by its content, [`observer`] hears of progress, [`subprocess`] runs parts in processes of their own, [`places`] are folders that the
 //! environment names, [`presence`] tells what is missing from what cannot be looked at, [`random`] numbers follow from a seed.
 #![warn(missing_docs)]
 
 #[cfg(target_endian = "big")]
 compile_error!("kilnc reads and writes little-endian tensors as they stand in memory");
 
-pub mod adapter;
 pub mod answer;
-pub mod arch;
 pub mod back;
 pub mod bench;
+pub mod build;
 pub mod bundle;
 pub mod cache;
 pub mod calibrate;
-pub mod checkpoint;
-pub mod child;
 pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod eval;
 pub mod evaluate;
+pub mod front;
 pub mod interrupt;
 pub mod ir;
 pub mod observer;
 pub mod output;
 pub mod passes;
-pub mod pipeline;
 pub mod places;
 pub mod precision;
 pub mod presence;
@@ -53,6 +50,7 @@ pub mod recipe;
 pub mod runtime;
 pub mod settings;
 pub mod shapes;
+pub mod subprocess;
 pub mod target;
 pub mod task;
 pub mod textfile;

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     memory::end_cleanly_without();
     leave_watched_panics_to_their_errors();
     if let Ok(program) = std::env::current_exe() {
-        kilnc::child::set_program(program);
+        kilnc::subprocess::set_program(program);
     }
     let json = std::env::args_os().any(|argument| argument == "--json");
     let outcome = match catch_unwind(AssertUnwindSafe(cli::main)) {
@@ -75,7 +75,7 @@ fn end_cleanly_on_signals() {
         // What can keep what it has done takes the first signal itself.
         if let Some(signal) = signals.forever().find(|signal| !kilnc::interrupt::take(*signal)) {
             ENDING.store(true, Ordering::SeqCst);
-            kilnc::child::end_all();
+            kilnc::subprocess::end_all();
             kilnc::output::sweep_all();
             std::process::exit(128 + signal);
         }

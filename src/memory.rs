@@ -79,7 +79,7 @@ fn end() {
                 unsafe { System.dealloc(reserve, RESERVED) };
             }
             let _ = rustix::io::write(rustix::stdio::stderr(), b"error: the machine gives no more memory\n");
-            kilnc::child::end_all();
+            kilnc::subprocess::end_all();
             kilnc::output::sweep_all();
         }
         // Not even for that.

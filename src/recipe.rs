@@ -7,10 +7,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::calibrate;
-use crate::checkpoint::ProblemType;
-use crate::checkpoint::json::{file_name, read_text};
 use crate::error::{Error, Result, printable_sentence};
 use crate::eval::Gate;
+use crate::front::hub::checkpoint::ProblemType;
+use crate::front::hub::checkpoint::json::{file_name, read_text};
 use crate::ir::Role;
 use crate::ir::weight::Int8Range;
 use crate::precision::Precision;

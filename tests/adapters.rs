@@ -5,13 +5,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::common::{assert_page, minilm, place, repository};
-use kilnc::adapter::AdapterSource;
-use kilnc::adapter::combine::{Combine, Options};
 use kilnc::back::onnx;
-use kilnc::checkpoint::safetensors;
+use kilnc::build::{self, Source};
 use kilnc::eval::{Golden, read_examples};
+use kilnc::front::hub::adapter::AdapterSource;
+use kilnc::front::hub::adapter::combine::{Combine, Options};
+use kilnc::front::hub::checkpoint::safetensors;
 use kilnc::passes::Manager;
-use kilnc::pipeline::{self, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Classes, Reading, Runtime, TextEncoder};
 use kilnc::target::Target;
@@ -49,14 +49,14 @@ fn source(adapter: &str, scale: f32) -> AdapterSource {
 
 /// The largest differences from a golden file, on ONNX Runtime and on tract.
 fn differences(source: &Source, golden: &Path) -> kilnc::Result<[f64; 2]> {
-    let model = pipeline::load(source)?;
+    let model = build::load(source)?;
     let golden = Golden::read(golden)?;
     let (place, mut found) = (place(), [0.0; 2]);
     for (i, (target, runtime)) in
         [(Target::OrtCpu, Runtime::Ort), (Target::Tract, Runtime::Tract)].into_iter().enumerate()
     {
         let graph =
-            pipeline::compile(&model.graph, &pipeline::Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
+            build::compile(&model.graph, &build::Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {})?;
         let mut engine = runtime::open(runtime, &path, runtime::Options { threads: 1 })?;
@@ -142,13 +142,10 @@ fn the_sections_adapter_answers_every_text_as_pytorch_does() {
 
     let adapters = vec![AdapterSource { dir: lora, scale: 1.0 }];
     let source = Source { checkpoint: minilm(), adapters, combine: None, task: None };
-    let model = pipeline::load(&source).unwrap();
-    let graph = pipeline::compile(
-        &model.graph,
-        &pipeline::Scheme::new(&Target::OrtCpu, Precision::Fp32),
-        &mut Manager::default(),
-    )
-    .unwrap();
+    let model = build::load(&source).unwrap();
+    let graph =
+        build::compile(&model.graph, &build::Scheme::new(&Target::OrtCpu, Precision::Fp32), &mut Manager::default())
+            .unwrap();
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();

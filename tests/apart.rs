@@ -2,9 +2,9 @@
 
 use crate::common::{fixture, place};
 use kilnc::back::onnx;
+use kilnc::build::{self, Scheme, Source};
 use kilnc::eval::Golden;
 use kilnc::passes::Manager;
-use kilnc::pipeline::{self, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Options, Runtime};
 use kilnc::target::Target;
@@ -15,10 +15,10 @@ fn an_engine_answers_the_same_in_a_process_of_its_own() {
     let path = place.path().join("model.onnx");
     let checkpoint = fixture("tiny-bert");
     let model =
-        pipeline::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None })
+        build::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None })
             .unwrap();
     let scheme = Scheme::new(&Target::OrtCpu, Precision::Fp32);
-    onnx::write(&pipeline::compile(&model.graph, &scheme, &mut Manager::default()).unwrap(), &path, &|_| {}).unwrap();
+    onnx::write(&build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap(), &path, &|_| {}).unwrap();
     let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
     let options = Options { threads: 1 };
     let here = runtime::open(Runtime::Ort, &path, options).unwrap().run(golden.inputs()).unwrap();
@@ -45,7 +45,7 @@ fn a_process_that_dies_is_an_error_that_names_the_signal_and_its_last_words() {
     let program = place.path().join("kilnc");
     std::fs::write(&program, "#!/bin/sh\necho 'the library says: oh no' >&2\nkill -SEGV $$\n").unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    kilnc::child::set_program(program);
+    kilnc::subprocess::set_program(program);
     let path = place.path().join("model.onnx");
     let error = runtime::open_apart(Runtime::Ort, &path, Options { threads: 1 }, &[]).err().unwrap();
     let said = error.to_string();

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::common::place;
 use kilnc::back;
+use kilnc::build;
 use kilnc::evaluate::{Arithmetic, Evaluator, Floats};
 use kilnc::ir::{Builder, DType, Dim, Graph, Op, TensorType, ValueId, Weight, text};
-use kilnc::pipeline;
 use kilnc::runtime::{self, Elements, Engine, Named, Options, Runtime, Tensor};
 use kilnc::target::Target;
 use kilnc::verify::{Verified, verify};
@@ -318,7 +318,7 @@ fn engines(graph: &Verified<Graph>) -> Vec<(String, kilnc::Result<Box<dyn Engine
     let lowered = |target: &Target| back::lower(graph, target).unwrap();
     for name in ["ort-cpu", "openvino", "tract", "web", "tensorrt", "tensorrt-rtx:sm75"] {
         let graph = lowered(&name.parse().unwrap());
-        engines.push((format!("the evaluator for {name}"), pipeline::open_evaluator(&graph, Arithmetic::default())));
+        engines.push((format!("the evaluator for {name}"), build::open_evaluator(&graph, Arithmetic::default())));
     }
     let place = place();
     let runtimes = [(Target::OrtCpu, Runtime::Ort), (Target::Tract, Runtime::Ort), (Target::Tract, Runtime::Tract)];

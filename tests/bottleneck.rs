@@ -6,12 +6,12 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use crate::common::{assert_page, fixture, kilnc, place, repository};
-use kilnc::adapter::AdapterSource;
 use kilnc::back::{self, onnx};
+use kilnc::build::{self, Calibrator, Model, Observer, Scheme, Source};
 use kilnc::eval::{Golden, Parity};
+use kilnc::front::hub::adapter::AdapterSource;
 use kilnc::ir::weight::Int8Range;
 use kilnc::passes::{FirstToken, FuseQkv, GroupNeurons, Manager, Smooth};
-use kilnc::pipeline::{self, Calibrator, Model, Observer, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Options, Runtime};
 use kilnc::target::Target;
@@ -58,11 +58,11 @@ impl Fixture {
         let stack = folders(&self.dir);
         let dirs = if stack.is_empty() { vec![self.dir.clone()] } else { stack };
         let adapters = dirs.into_iter().map(|dir| AdapterSource { dir, scale: 1.0 }).collect();
-        pipeline::load(&Source { checkpoint: self.base.clone(), adapters, combine: None, task: None })
+        build::load(&Source { checkpoint: self.base.clone(), adapters, combine: None, task: None })
     }
 
     fn parity(&self, model: &Model, target: &Target, precision: Precision, runtime: Runtime) -> kilnc::Result<Parity> {
-        let graph = pipeline::compile(&model.graph, &Scheme::new(target, precision), &mut Manager::default())?;
+        let graph = build::compile(&model.graph, &Scheme::new(target, precision), &mut Manager::default())?;
         let place = place();
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {})?;
@@ -150,7 +150,7 @@ fn eight_bits_leave_adapters_and_say_so() {
     let houlsby = fixtures().into_iter().find(|fixture| fixture.name == "bert/base/houlsby").unwrap();
     let mut manager = Manager::default();
     let scheme = Scheme::new(&Target::OrtCpu, Precision::Int8);
-    pipeline::compile(&houlsby.load().unwrap().graph, &scheme, &mut manager).unwrap();
+    build::compile(&houlsby.load().unwrap().graph, &scheme, &mut manager).unwrap();
     let left = &manager.ran.iter().find(|ran| ran.name == "quantize-dynamic").unwrap().report.left;
     let adapters = left.iter().filter(|line| line.ends_with("adapters keep full precision")).count();
     assert_eq!(adapters, 8, "{left:?}");

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{fixture, place, repository};
 use kilnc::back::{self, onnx};
+use kilnc::build::{self, Calibrator, Model, Observer, Scheme, Source};
 use kilnc::eval::{Golden, Parity};
 use kilnc::ir::weight::Int8Range;
 use kilnc::passes::{FirstToken, FuseQkv, GroupNeurons, Manager, Smooth};
-use kilnc::pipeline::{self, Calibrator, Model, Observer, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Options, Runtime};
 use kilnc::target::Target;
@@ -17,8 +17,7 @@ struct Silent;
 impl Observer for Silent {}
 
 fn load(checkpoint: &Path) -> Model {
-    pipeline::load(&Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None })
-        .unwrap()
+    build::load(&Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None }).unwrap()
 }
 
 fn families() -> Vec<PathBuf> {
@@ -44,7 +43,7 @@ fn evened_and_grouped_channels_give_the_same_numbers() {
     let mut changed = 0;
     for checkpoint in families() {
         let Ok(model) =
-            pipeline::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None })
+            build::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None })
         else {
             continue;
         };
@@ -71,7 +70,7 @@ fn evened_and_grouped_channels_give_the_same_numbers() {
 fn every_family_is_calibrated_and_rounded() {
     for checkpoint in families().into_iter().filter(|path| path.ends_with("base")) {
         let Ok(model) =
-            pipeline::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None })
+            build::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None })
         else {
             continue;
         };
@@ -80,7 +79,7 @@ fn every_family_is_calibrated_and_rounded() {
         let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
         for precision in [Precision::Int8, Precision::Int8Fast] {
             let target = Target::OrtCpu;
-            let graph = pipeline::compile(
+            let graph = build::compile(
                 &model.graph,
                 &Scheme { calibrator: Some(&calibrator), ..Scheme::new(&target, precision) },
                 &mut Manager::default(),
@@ -108,7 +107,7 @@ fn weights_that_are_not_finite_name_the_value_and_leave_nothing_behind() {
     let golden = Golden::read(&fixture("tiny-bert").join("golden.safetensors")).unwrap();
     let place = place();
     let calibrator = Calibrator::new("texts.jsonl", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
-    let error = pipeline::compile(
+    let error = build::compile(
         &model.graph,
         &Scheme { calibrator: Some(&calibrator), ..Scheme::new(&Target::OrtCpu, Precision::Int8) },
         &mut Manager::default(),

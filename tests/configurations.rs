@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{fixture, kilnc, names, place};
-use kilnc::pipeline::{self, Source};
+use kilnc::build::{self, Source};
 use kilnc::task::Task;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -35,8 +35,8 @@ fn with_config(folder: &Path, config: &Fields) -> TempDir {
 /// The task and the graph, or what is said instead; and what is warned of.
 fn loaded(checkpoint: &Path, task: Option<Task>) -> (Result<(Task, String), String>, Vec<String>) {
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task };
-    match pipeline::load(&source) {
-        Ok(model) => (Ok((model.task, model.graph.to_string())), pipeline::warnings(&model)),
+    match build::load(&source) {
+        Ok(model) => (Ok((model.task, model.graph.to_string())), build::warnings(&model)),
         Err(e) => (Err(e.to_string()), Vec::new()),
     }
 }
@@ -61,7 +61,7 @@ fn fixtures() -> Vec<(String, PathBuf)> {
 fn every_family_is_read_as_version_5_saves_it() {
     let configs = written("configs-5.json");
     let families: Vec<&str> = configs.keys().filter_map(|folder| folder.strip_suffix("/base")).collect();
-    assert_eq!(families.len(), kilnc::arch::FAMILIES.len(), "{families:?}");
+    assert_eq!(families.len(), kilnc::front::hub::arch::FAMILIES.len(), "{families:?}");
     for (folder, config) in &configs {
         assert_eq!(config["transformers_version"], "5.24.0");
         let path = fixture("families").join(folder);

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use crate::common::{copied, kilnc, place};
 use crate::families::fixtures;
+use kilnc::build::{self, Calibrator, Model, Observer, Scheme, Source};
 use kilnc::eval::{Golden, Parity};
 use kilnc::evaluate::{Arithmetic, Evaluator, Floats, Int8Sums};
 use kilnc::ir::weight::Int8Range;
 use kilnc::ir::{Graph, Op};
 use kilnc::passes::Manager;
-use kilnc::pipeline::{self, Calibrator, Model, Observer, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Elements, Engine, Named, Options, Processor, Runtime, Tensor};
 use kilnc::target::Target;
@@ -26,8 +26,7 @@ const SATURATING: Arithmetic = Arithmetic { float: Floats::Exact, int8: Int8Sums
 const ROUNDED: Arithmetic = Arithmetic { float: Floats::RoundEachNode, int8: Int8Sums::Exact };
 
 fn load(checkpoint: &Path) -> Model {
-    pipeline::load(&Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None })
-        .unwrap()
+    build::load(&Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None }).unwrap()
 }
 
 fn golden(checkpoint: &Path) -> Golden {
@@ -42,11 +41,11 @@ fn targets() -> Vec<Target> {
 fn compiled(model: &Model, golden: &Golden, scheme: Scheme) -> kilnc::Result<Verified<Graph>> {
     let place = place();
     let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
-    pipeline::compile(&model.graph, &Scheme { calibrator: Some(&calibrator), ..scheme }, &mut Manager::default())
+    build::compile(&model.graph, &Scheme { calibrator: Some(&calibrator), ..scheme }, &mut Manager::default())
 }
 
 fn parity(graph: &Verified<Graph>, arithmetic: Arithmetic, golden: &Golden) -> Parity {
-    golden.compare(&mut *pipeline::open_evaluator(graph, arithmetic).unwrap()).unwrap()
+    golden.compare(&mut *build::open_evaluator(graph, arithmetic).unwrap()).unwrap()
 }
 
 /// All outputs, one after another.
@@ -59,7 +58,7 @@ fn outputs(engine: &mut dyn Engine, inputs: &Named) -> Vec<f32> {
 }
 
 fn evaluated(graph: &Verified<Graph>, arithmetic: Arithmetic, inputs: &Named) -> Vec<f32> {
-    outputs(&mut *pipeline::open_evaluator(graph, arithmetic).unwrap(), inputs)
+    outputs(&mut *build::open_evaluator(graph, arithmetic).unwrap(), inputs)
 }
 
 #[test]
@@ -96,7 +95,7 @@ fn every_family_comes_through_every_format_of_every_target() {
     for (name, path) in fixtures().iter().filter(|(name, _)| name.ends_with("/base") || name.ends_with("/mlm")) {
         let (model, golden) = (load(path), golden(path));
         for target in targets() {
-            for precision in Precision::ALL.into_iter().filter(|p| pipeline::supports(&target, *p)) {
+            for precision in Precision::ALL.into_iter().filter(|p| build::supports(&target, *p)) {
                 if (name.starts_with("modernbert"), &target, precision) == (true, &Target::OpenVino, Precision::Bf16) {
                     // Refused: see `schemes.rs`.
                     continue;
@@ -229,7 +228,7 @@ fn a_layer_beyond_half_precision_is_seen_named_and_kept_wide() {
     let checkpoint = overflowing();
     let model = load(checkpoint.path());
     let reference: Target = "tensorrt-rtx:sm80".parse().unwrap();
-    let compile = |scheme: Scheme, manager: &mut Manager| pipeline::compile(&model.graph, &scheme, manager).unwrap();
+    let compile = |scheme: Scheme, manager: &mut Manager| build::compile(&model.graph, &scheme, manager).unwrap();
     let expected = compile(Scheme::new(&reference, Precision::Fp32), &mut Manager::default());
     let expected = evaluated(&expected, EXACT, &texts());
     let parity = |found: &[f32]| Parity::of(expected.chunks(3).zip(found.chunks(3))).unwrap();
@@ -279,7 +278,7 @@ fn a_model_in_range_is_narrowed_whole() {
         let text = |calibrator| {
             let mut manager = Manager::default();
             let scheme = Scheme { calibrator, ..Scheme::new(&target, Precision::Fp16) };
-            let graph = pipeline::compile(&model.graph, &scheme, &mut manager).unwrap();
+            let graph = build::compile(&model.graph, &scheme, &mut manager).unwrap();
             assert_eq!(manager.ran.iter().map(|ran| ran.report.left.len()).sum::<usize>(), 0, "{:?}", manager.ran);
             graph.to_string()
         };
@@ -335,7 +334,7 @@ fn layers_are_kept_in_fp32_by_their_roles() {
     let target: Target = "tensorrt".parse().unwrap();
     let mut manager = Manager::default();
     let scheme = Scheme { keep: &keep, ..Scheme::new(&target, Precision::Fp16) };
-    let graph = pipeline::compile(&model.graph, &scheme, &mut manager).unwrap();
+    let graph = build::compile(&model.graph, &scheme, &mut manager).unwrap();
     let left = &manager.ran.iter().find(|ran| ran.name == "half").unwrap().report.left;
     assert!(left.contains(&"bert.encoder.layer.0.output.dense: it is kept in f32".to_owned()), "{left:?}");
     let wide = |name: &str| graph.value(graph.find(name).unwrap()).ty.dtype.to_string();

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{assert_page, minilm, place, repository};
 use kilnc::back::onnx;
+use kilnc::build::{self, Scheme, Source};
 use kilnc::eval::{Golden, Parity};
 use kilnc::passes::Manager;
-use kilnc::pipeline::{self, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Options, Runtime};
 use kilnc::target::Target;
@@ -42,8 +42,8 @@ pub fn fixtures() -> Vec<(String, PathBuf)> {
 /// An engine's outputs held against PyTorch's.
 fn parity(checkpoint: &Path, target: &Target, precision: Precision, runtime: Runtime) -> kilnc::Result<Parity> {
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
-    let model = pipeline::load(&source)?;
-    let graph = pipeline::compile(&model.graph, &Scheme::new(target, precision), &mut Manager::default())?;
+    let model = build::load(&source)?;
+    let graph = build::compile(&model.graph, &Scheme::new(target, precision), &mut Manager::default())?;
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {})?;
@@ -135,13 +135,12 @@ fn table(rows: &BTreeMap<String, Vec<String>>) -> String {
 #[test]
 fn minilm_gives_the_vectors_of_sentence_transformers() {
     let golden = Golden::read(&repository("tests/fixtures/minilm-embeddings.safetensors")).unwrap();
-    let model =
-        pipeline::load(&Source { checkpoint: minilm(), adapters: Vec::new(), combine: None, task: None }).unwrap();
+    let model = build::load(&Source { checkpoint: minilm(), adapters: Vec::new(), combine: None, task: None }).unwrap();
     assert_eq!(model.task.name(), "sentence-similarity");
     let place = place();
     for (target, runtime) in [(Target::OrtCpu, Runtime::Ort), (Target::Tract, Runtime::Tract)] {
         let graph =
-            pipeline::compile(&model.graph, &Scheme::new(&target, Precision::Fp32), &mut Manager::default()).unwrap();
+            build::compile(&model.graph, &Scheme::new(&target, Precision::Fp32), &mut Manager::default()).unwrap();
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {}).unwrap();
         let mut engine = runtime::open(runtime, &path, Options::default()).unwrap();

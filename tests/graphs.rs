@@ -4,8 +4,10 @@
 use std::fs;
 use std::path::Path;
 
+use kilnc::back;
 use kilnc::calibrate::Ranges;
-use kilnc::checkpoint::Checkpoint;
+use kilnc::front::hub::arch;
+use kilnc::front::hub::checkpoint::Checkpoint;
 use kilnc::ir::weight::{Blocks, Int8Range};
 use kilnc::ir::{DType, Graph, Op, text};
 use kilnc::passes::{
@@ -13,7 +15,6 @@ use kilnc::passes::{
 };
 use kilnc::target::Target;
 use kilnc::verify::{Verified, verify};
-use kilnc::{arch, back};
 
 #[test]
 fn bert_is_drawn_as_in_the_paper() {

@@ -5,12 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{copied, fixture, kilnc, names, place, repository};
-use kilnc::adapter::AdapterSource;
 use kilnc::back::onnx;
-use kilnc::checkpoint::Checkpoint;
+use kilnc::build::{self, Source};
 use kilnc::eval::{Golden, Parity};
+use kilnc::front::hub::adapter::AdapterSource;
+use kilnc::front::hub::checkpoint::Checkpoint;
 use kilnc::passes::Manager;
-use kilnc::pipeline::{self, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Runtime};
 use kilnc::target::Target;
@@ -44,16 +44,13 @@ fn types(dir: &Path) -> BTreeMap<String, String> {
 /// The answers of a checkpoint on ONNX Runtime, held against a golden file.
 fn parity(dir: &Path, golden: &Path) -> Parity {
     let source = Source { checkpoint: dir.to_owned(), adapters: Vec::new(), combine: None, task: None };
-    let model = pipeline::load(&source).unwrap();
+    let model = build::load(&source).unwrap();
     // The bias around a decoder that has its own.
     let telling: Vec<_> = model.unused.iter().filter(|name| *name != "cls.predictions.bias").collect();
     assert!(telling.is_empty(), "{telling:?}");
-    let graph = pipeline::compile(
-        &model.graph,
-        &pipeline::Scheme::new(&Target::OrtCpu, Precision::Fp32),
-        &mut Manager::default(),
-    )
-    .unwrap();
+    let graph =
+        build::compile(&model.graph, &build::Scheme::new(&Target::OrtCpu, Precision::Fp32), &mut Manager::default())
+            .unwrap();
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();
@@ -134,7 +131,7 @@ fn a_merged_modernbert_is_the_same_to_both_versions_of_transformers() {
         assert_eq!((&found["dtype"], found.get("torch_dtype")), (&json!("bfloat16"), None));
         let graph = |dir: &Path, adapters: Vec<AdapterSource>| {
             let source = Source { checkpoint: dir.to_owned(), adapters, combine: None, task: None };
-            pipeline::load(&source).unwrap().graph.to_string()
+            build::load(&source).unwrap().graph.to_string()
         };
         // What is read of it again is the same model; only numbers were rounded.
         let asked = arguments!["merge", base.path(), "--adapter", adapter("modernbert-lora"), "-o", out];

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::common::{fixture, place};
 use kilnc::back::onnx;
-use kilnc::checkpoint::safetensors;
+use kilnc::build::{self, Scheme, Source};
+use kilnc::front::hub::checkpoint::safetensors;
 use kilnc::passes::Manager;
-use kilnc::pipeline::{self, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Elements, Engine, Named, Options, Runtime, Tensor};
 use kilnc::target::Target;
@@ -31,12 +31,12 @@ const BOUND: f32 = 1e-4;
 
 fn engines(checkpoint: &Path) -> Vec<Box<dyn Engine>> {
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
-    let model = pipeline::load(&source).unwrap();
+    let model = build::load(&source).unwrap();
     let engine = |(target, runtime): (Target, Runtime)| {
         let place = place();
         let path = place.path().join("model.onnx");
         let scheme = Scheme::new(&target, Precision::Fp32);
-        let graph = pipeline::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
+        let graph = build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
         onnx::write(&graph, &path, &|_| {}).unwrap();
         runtime::open(runtime, &path, Options { threads: 1 }).unwrap()
     };

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::common::{fixture, place};
 use kilnc::answer::{Answerer, Model, Options, Settings};
 use kilnc::back::onnx;
+use kilnc::build::{self, Scheme, Source};
 use kilnc::passes::Manager;
-use kilnc::pipeline::{self, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Classes, Reading, Runtime, TextEncoder, TextInput};
 use kilnc::target::Target;
@@ -90,9 +90,9 @@ impl Made {
     fn of(checkpoint: &Path, task: Task, target: &Target) -> Made {
         let source =
             Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: Some(task) };
-        let model = pipeline::load(&source).unwrap();
+        let model = build::load(&source).unwrap();
         let graph =
-            pipeline::compile(&model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
+            build::compile(&model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
         let place = place();
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {}).unwrap();

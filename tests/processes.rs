@@ -130,7 +130,7 @@ fn a_busy_child_ends_when_nobody_holds_its_pipe() {
         "points": [[{ "rows": 1, "length": 4, "ids": [1, 2, 3, 4], "segments": [0, 0, 0, 0], "real": [4], "texts": [] }]],
     });
     let request = serde_json::to_vec(&request).unwrap();
-    let mut child = command([kilnc::child::SUBCOMMAND, "bench"]);
+    let mut child = command([kilnc::subprocess::SUBCOMMAND, "bench"]);
     let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut pipe = child.stdin.take().unwrap();
     pipe.write_all(&(request.len() as u64).to_le_bytes()).unwrap();

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{copied, edit, fixture, jsonl, kilnc, names, place};
-use kilnc::adapter::AdapterSource;
-use kilnc::checkpoint::read_weights;
-use kilnc::pipeline::{self, Source};
+use kilnc::build::{self, Source};
+use kilnc::front::hub::adapter::AdapterSource;
+use kilnc::front::hub::checkpoint::read_weights;
 use kilnc::task::Task;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -79,9 +79,9 @@ impl Copy {
         self
     }
 
-    fn load(&self, task: Option<Task>) -> kilnc::Result<pipeline::Model> {
+    fn load(&self, task: Option<Task>) -> kilnc::Result<build::Model> {
         let adapters = vec![AdapterSource { dir: self.0.path().to_owned(), scale: 1.0 }];
-        pipeline::load(&Source { checkpoint: self.1.clone(), adapters, combine: None, task })
+        build::load(&Source { checkpoint: self.1.clone(), adapters, combine: None, task })
     }
 
     /// What is said where all that is wrong can be built all the same. Names of folders are left out.
@@ -292,7 +292,7 @@ fn names_with_a_prefix_too_many_are_refused_by_it() {
     rename(&hub.path().join("pytorch_adapter.bin"), |name| Some(format!("module.{name}")));
     let adapters = vec![AdapterSource { dir: hub.path().to_owned(), scale: 1.0 }];
     let source = Source { checkpoint: fixture("families/bert/base"), adapters, combine: None, task: None };
-    let error = pipeline::load(&source).err().unwrap();
+    let error = build::load(&source).err().unwrap();
     assert_eq!(error.message(), "every name begins with `module.`, which is not the model's");
 }
 
@@ -333,7 +333,7 @@ fn an_adapter_beside_a_model_is_named() {
     }
     let warnings = |adapters: Vec<AdapterSource>| {
         let source = Source { checkpoint: both.path().to_owned(), adapters, combine: None, task: None };
-        pipeline::load(&source).unwrap().warnings
+        build::load(&source).unwrap().warnings
     };
     let said = ["the checkpoint's folder also holds an adapter, which is not merged: --adapter takes it"];
     assert_eq!(warnings(Vec::new()), said);
@@ -349,7 +349,7 @@ fn adapterhubs_promises_are_kept_or_named() {
         damage(copy.path());
         let adapters = vec![AdapterSource { dir: copy.path().to_owned(), scale: 1.0 }];
         let source = Source { checkpoint: fixture("families/bert/base"), adapters, combine: None, task: None };
-        pipeline::load(&source).map(|model| model.warnings)
+        build::load(&source).map(|model| model.warnings)
     };
     let without = |part: &'static str| {
         move |dir: &Path| {
@@ -409,7 +409,7 @@ fn an_adapter_with_modules_of_its_own_is_used_with_them() {
     let (base, adapter, place) = (copied("families/bert/base"), copied("adapters/lora-features"), place());
     let graph = |base: &Path, adapter: &Path| {
         let adapters = vec![AdapterSource { dir: adapter.to_owned(), scale: 1.0 }];
-        pipeline::load(&Source { checkpoint: base.to_owned(), adapters, combine: None, task: None }).unwrap()
+        build::load(&Source { checkpoint: base.to_owned(), adapters, combine: None, task: None }).unwrap()
     };
     assert_eq!(graph(base.path(), adapter.path()).task, Task::FeatureExtraction);
     modules(adapter.path(), true);

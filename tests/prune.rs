@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{Ran, TEXTS, fixture, jsonl, kilnc, names, place, repository};
 use kilnc::back::onnx;
+use kilnc::build::{self, Scheme, Source};
 use kilnc::eval::Golden;
 use kilnc::ir::{Graph, Role, Weight};
 use kilnc::observer::Observer;
 use kilnc::passes::{Cut, Manager, Pass, Prunable, PruneChannels, ReplaceWeights};
-use kilnc::pipeline::{self, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::prune::{Request, Sparsity, Spec};
 use kilnc::runtime::{self, Elements, Named, Options, Runtime};
@@ -26,7 +26,7 @@ fn prune(arguments: &[OsString]) -> Ran {
 }
 
 fn outputs(graph: &Verified<Graph>, target: &Target, inputs: &Named) -> Vec<f32> {
-    let lowered = pipeline::compile(graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
+    let lowered = build::compile(graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&lowered, &path, &|_| {}).unwrap();
@@ -74,7 +74,7 @@ fn in_every_family_what_is_cut_answers_like_what_is_zero() {
         // Heads of one family have the same layers.
         let Some(checkpoint) = heads.first().filter(|_| !SHARED.contains(&name.as_str())) else { continue };
         let source = Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None };
-        let model = pipeline::load(&source).unwrap();
+        let model = build::load(&source).unwrap();
         let (cuts, zeroed) = halves(&model.graph);
         assert!(!cuts.is_empty(), "{name} has no blocks");
         let (cut, report) = PruneChannels { cuts: &cuts }.run(&model.graph).unwrap();
@@ -202,7 +202,7 @@ fn weights_that_layers_share_are_left_with_the_reason() {
     impl Observer for Silent {}
     let checkpoint = repository("tests/fixtures/families/albert/seqcls");
     let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
-    let model = pipeline::load(&Source { checkpoint, adapters: Vec::new(), combine: None, task: None }).unwrap();
+    let model = build::load(&Source { checkpoint, adapters: Vec::new(), combine: None, task: None }).unwrap();
     let (place, inputs) = (place(), [golden.inputs().clone()]);
     let spec = Spec { sparsity: Some(Sparsity::Share(0.5)), ..Spec::default() };
     let request =

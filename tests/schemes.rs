@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{fixture, openvino, place};
 use kilnc::back::{lower, onnx};
+use kilnc::build::{self, Calibrator, Model, Observer, Scheme, Source};
 use kilnc::eval::{Golden, Parity};
 use kilnc::ir::weight::{Blocks, Int8Range};
 use kilnc::ir::{Builder, DType, Dim, Graph, Op, Part, TensorType, Weight};
 use kilnc::passes::{Manager, QuantizeEmbeddings, QuantizeWeights};
-use kilnc::pipeline::{self, Calibrator, Model, Observer, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Elements, Named, Options, Runtime, Tensor};
 use kilnc::target::Target;
@@ -169,7 +169,7 @@ fn tables_give_their_rows_times_their_steps() {
 }
 
 fn load(checkpoint: &Path) -> kilnc::Result<Model> {
-    pipeline::load(&Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None })
+    build::load(&Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None })
 }
 
 /// The bare model of every family.
@@ -187,9 +187,9 @@ fn parity(model: &Model, checkpoint: &Path, target: &Target, precision: Precisio
     let place = place();
     let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
     let scheme = Scheme { calibrator: Some(&calibrator), ..Scheme::new(target, precision) };
-    let graph = pipeline::compile(&model.graph, &scheme, &mut Manager::default())?;
+    let graph = build::compile(&model.graph, &scheme, &mut Manager::default())?;
     let path = place.path().join("model.onnx");
-    onnx::write_with(&graph, &path, &pipeline::hints(target, precision).metadata(), &|_| {})?;
+    onnx::write_with(&graph, &path, &build::hints(target, precision).metadata(), &|_| {})?;
     golden.compare(&mut *runtime::open_apart(Runtime::of(target), &path, ONE_THREAD, &[])?)
 }
 
@@ -212,7 +212,7 @@ fn every_family_comes_through_every_format() {
     for (family, checkpoint) in families() {
         let model = load(&checkpoint).unwrap();
         for target in &targets {
-            for (precision, least) in FORMATS.into_iter().filter(|(p, _)| pipeline::supports(target, *p)) {
+            for (precision, least) in FORMATS.into_iter().filter(|(p, _)| build::supports(target, *p)) {
                 if (family.as_str(), target, precision) == ("modernbert", &Target::OpenVino, Precision::Bf16) {
                     // Refused; see below.
                     continue;
@@ -230,10 +230,7 @@ fn every_family_comes_through_every_format() {
 /// Compiles without texts to calibrate on.
 fn refused(model: &Model, target: &str, precision: Precision) -> String {
     let target: Target = target.parse().unwrap();
-    pipeline::compile(&model.graph, &Scheme::new(&target, precision), &mut Manager::default())
-        .err()
-        .unwrap()
-        .to_string()
+    build::compile(&model.graph, &Scheme::new(&target, precision), &mut Manager::default()).err().unwrap().to_string()
 }
 
 #[test]

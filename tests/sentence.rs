@@ -5,10 +5,10 @@ use std::path::Path;
 
 use crate::common::{copied, edit, fixture, kilnc, place};
 use kilnc::back::onnx;
-use kilnc::checkpoint::Checkpoint;
+use kilnc::build::{self, Scheme, Source};
 use kilnc::eval::Golden;
+use kilnc::front::hub::checkpoint::Checkpoint;
 use kilnc::passes::Manager;
-use kilnc::pipeline::{self, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Elements, Options, Runtime};
 use kilnc::target::Target;
@@ -69,10 +69,10 @@ fn refused(checkpoint: &Path) -> String {
 /// How far the outputs of a checkpoint are from the golden ones in its folder.
 fn off(checkpoint: &Path) -> f64 {
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
-    let model = pipeline::load(&source).unwrap();
+    let model = build::load(&source).unwrap();
     assert_eq!(model.task, Task::SentenceSimilarity);
     let scheme = Scheme::new(&Target::Tract, Precision::Fp32);
-    let graph = pipeline::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
+    let graph = build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();
@@ -531,7 +531,7 @@ fn adapter(pooling: &Value, modules: &[&str]) -> TempDir {
 
 /// The tensors of a golden file as numbers.
 fn golden(path: &Path, name: &str) -> Vec<f32> {
-    let tensors = kilnc::checkpoint::safetensors::read(path).unwrap();
+    let tensors = kilnc::front::hub::checkpoint::safetensors::read(path).unwrap();
     let (_, tensor) = tensors.iter().find(|(given, _)| given == name).unwrap();
     if tensor.dtype().is_float() {
         return tensor.to_f32s().unwrap().into_owned();
@@ -559,12 +559,12 @@ fn the_modules_that_an_adapter_was_saved_with_are_its_own() {
         texts.iter().zip(mask.chunks(17)).flat_map(|(text, mask)| of(text, mask)).collect()
     };
     let found = |dir: &Path, base: &Path| -> Vec<f32> {
-        let adapters = vec![kilnc::adapter::AdapterSource { dir: dir.to_owned(), scale: 1.0 }];
+        let adapters = vec![kilnc::front::hub::adapter::AdapterSource { dir: dir.to_owned(), scale: 1.0 }];
         let source = Source { checkpoint: base.to_owned(), adapters, combine: None, task: None };
-        let model = pipeline::load(&source).unwrap();
+        let model = build::load(&source).unwrap();
         assert_eq!(model.task, Task::SentenceSimilarity);
         let graph =
-            pipeline::compile(&model.graph, &Scheme::new(&Target::Tract, Precision::Fp32), &mut Manager::default());
+            build::compile(&model.graph, &Scheme::new(&Target::Tract, Precision::Fp32), &mut Manager::default());
         let place = place();
         let path = place.path().join("model.onnx");
         onnx::write(&graph.unwrap(), &path, &|_| {}).unwrap();

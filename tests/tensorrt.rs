@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{fixture, minilm, place, repository};
 use kilnc::Result;
-use kilnc::adapter::AdapterSource;
 use kilnc::back::tensorrt::{CompileOptions, CompileReport, InputProfile, Libraries, compile};
 use kilnc::back::{lower, onnx};
+use kilnc::build::{self, Calibrator, Observer, Scheme, Source};
 use kilnc::eval::Golden;
+use kilnc::front::hub::adapter::AdapterSource;
 use kilnc::ir::{Builder, DType, Op, TensorType, Weight};
 use kilnc::passes::{Half, Manager};
-use kilnc::pipeline::{self, Calibrator, Observer, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::library::TENSORRT_RTX;
 use kilnc::runtime::{self, Options, Runtime};
@@ -36,9 +36,9 @@ fn libraries(test: &str) -> Option<Libraries> {
 
 /// A checkpoint as an ONNX file in the operations of `target`.
 fn model(dir: &Path, checkpoint: PathBuf, target: &str, precision: Precision) -> PathBuf {
-    let model = pipeline::load(&Source { checkpoint, adapters: Vec::new(), combine: None, task: None }).unwrap();
+    let model = build::load(&Source { checkpoint, adapters: Vec::new(), combine: None, task: None }).unwrap();
     let target: Target = target.parse().unwrap();
-    let graph = pipeline::compile(&model.graph, &Scheme::new(&target, precision), &mut Manager::default()).unwrap();
+    let graph = build::compile(&model.graph, &Scheme::new(&target, precision), &mut Manager::default()).unwrap();
     let path = dir.join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();
     path
@@ -95,11 +95,11 @@ fn every_gpu_generation_gets_8_bit_products_and_fused_attention() {
     let golden = Golden::read(&repository("models/sections-lora/golden.safetensors")).unwrap();
     let adapter = AdapterSource { dir: repository("models/sections-lora"), scale: 1.0 };
     let source = Source { checkpoint: minilm(), adapters: vec![adapter], combine: None, task: None };
-    let model = pipeline::load(&source).unwrap();
+    let model = build::load(&source).unwrap();
     let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
     let target: Target = "tensorrt-rtx:sm75".parse().unwrap();
     let scheme = Scheme { calibrator: Some(&calibrator), ..Scheme::new(&target, Precision::Int8Fast) };
-    let graph = pipeline::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
+    let graph = build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
     let onnx = place.path().join("model.onnx");
     onnx::write(&graph, &onnx, &|_| {}).unwrap();
     // What the plan computes, on the CPU: the answers are the trained model's.

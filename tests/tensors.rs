@@ -5,12 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{copied, fixture, kilnc, names, place};
-use kilnc::adapter::AdapterSource;
 use kilnc::back::onnx;
+use kilnc::build::{self, Model, Scheme, Source};
 use kilnc::eval::Golden;
+use kilnc::front::hub::adapter::AdapterSource;
 use kilnc::ir::Graph;
 use kilnc::passes::{CutVocabulary, Manager};
-use kilnc::pipeline::{self, Model, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Elements, Engine, Options, Runtime};
 use kilnc::target::Target;
@@ -187,7 +187,7 @@ fn engine(model: &Model) -> Box<dyn Engine> {
 
 fn engine_of(graph: &Verified<Graph>) -> Box<dyn Engine> {
     let scheme = Scheme::new(&Target::OrtCpu, Precision::Fp32);
-    let graph = pipeline::compile(graph, &scheme, &mut Manager::default()).unwrap();
+    let graph = build::compile(graph, &scheme, &mut Manager::default()).unwrap();
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();
@@ -196,10 +196,10 @@ fn engine_of(graph: &Verified<Graph>) -> Box<dyn Engine> {
 
 /// The logits of a model on the inputs of a golden file, and what was said of it.
 fn logits(source: &Source, golden: &Path) -> (Vec<f32>, Vec<String>) {
-    let model = pipeline::load(source).unwrap();
+    let model = build::load(source).unwrap();
     let outputs = engine(&model).run(Golden::read(golden).unwrap().inputs()).unwrap();
     match &outputs[0].1.elements {
-        Elements::F32(values) => (values.clone(), pipeline::warnings(&model)),
+        Elements::F32(values) => (values.clone(), build::warnings(&model)),
         other => panic!("{other:?}"),
     }
 }
@@ -223,13 +223,13 @@ fn a_shared_tensor_is_found_under_any_of_its_names() {
             tensors.insert(family.bias.to_owned(), bias);
         }
         write(&path, &tensors);
-        let model = pipeline::load(&source(copy.path(), None)).unwrap();
-        assert_eq!(pipeline::warnings(&model), [""; 0], "{}", family.model);
+        let model = build::load(&source(copy.path(), None)).unwrap();
+        assert_eq!(build::warnings(&model), [""; 0], "{}", family.model);
         let parity = Golden::read(&family.golden()).unwrap().compare(&mut *engine(&model)).unwrap();
         assert!(parity.max_abs <= 1e-4, "{}: {parity:?}", family.model);
         // A model without the head finds its embeddings there, too.
         let bare = Source { task: Some(kilnc::task::Task::FeatureExtraction), ..source(copy.path(), None) };
-        pipeline::load(&bare).unwrap();
+        build::load(&bare).unwrap();
     }
 }
 
@@ -238,14 +238,14 @@ fn a_projection_that_is_not_tied_stands_for_nothing_else() {
     let family = &FAMILIES[1];
     let copy = family.copied();
     set(&copy.path().join("config.json"), "tie_word_embeddings", json!(false));
-    let error = pipeline::load(&source(copy.path(), None)).err().unwrap().to_string();
+    let error = build::load(&source(copy.path(), None)).err().unwrap().to_string();
     assert!(error.starts_with("tensor `cls.predictions.decoder.weight` is missing"), "{error}");
     assert!(error.contains("in config.json: tie_word_embeddings"), "{error}");
     let mut tensors = family.tensors();
     let embeddings = tensors.remove(family.embeddings).unwrap();
     tensors.insert(family.decoder.to_owned(), embeddings);
     write(&copy.path().join("model.safetensors"), &tensors);
-    let error = pipeline::load(&source(copy.path(), None)).err().unwrap().to_string();
+    let error = build::load(&source(copy.path(), None)).err().unwrap().to_string();
     assert!(error.starts_with("tensor `bert.embeddings.word_embeddings.weight` is missing"), "{error}");
 }
 
@@ -393,7 +393,7 @@ fn a_vocabulary_is_cut_in_embeddings_and_projection_that_were_untied() {
     let family = &FAMILIES[1];
     let place = place();
     on_embeddings(family, place.path());
-    let model = pipeline::load(&source(&family.folder(), Some(place.path()))).unwrap();
+    let model = build::load(&source(&family.folder(), Some(place.path()))).unwrap();
     let golden = Golden::read(&family.golden()).unwrap();
     let mut inputs = golden.inputs().clone();
     let (_, ids) = inputs.iter_mut().find(|(name, _)| name == "input_ids").unwrap();
@@ -478,8 +478,8 @@ fn renamed(model: &str, name: impl Fn(&str) -> String) -> (kilnc::Result<f64>, V
     let path = copy.path().join("model.safetensors");
     let tensors = read(&path).into_iter().map(|(old, tensor)| (name(&old), tensor)).collect();
     write(&path, &tensors);
-    let loaded = pipeline::load(&source(copy.path(), None));
-    let said = loaded.as_ref().map(pipeline::warnings).unwrap_or_default();
+    let loaded = build::load(&source(copy.path(), None));
+    let said = loaded.as_ref().map(build::warnings).unwrap_or_default();
     let golden = Golden::read(&copy.path().join("golden.safetensors")).unwrap();
     (loaded.map(|model| golden.compare(&mut *engine(&model)).unwrap().max_abs), said)
 }
@@ -550,7 +550,7 @@ fn what_all_names_begin_with_is_named_where_it_stays() {
     let one = tensors["classifier.bias"].clone();
     tensors.insert("_orig_mod.classifier.bias".to_owned(), one);
     write(&path, &tensors);
-    let error = pipeline::load(&source(twice.path(), None)).err().unwrap().to_string();
+    let error = build::load(&source(twice.path(), None)).err().unwrap().to_string();
     assert_eq!(
         error,
         "tensor `classifier.bias` stands twice, also under the name that a wrapper gave it\n  in model.safetensors"

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::{fixture, repository};
-use kilnc::checkpoint::{Tokenizer, TokenizerUse};
+use kilnc::front::hub::checkpoint::{Tokenizer, TokenizerUse};
 use kilnc::runtime::{Lengths, Slide, TextEncoder, TextInput};
 use proptest::prelude::*;
 use serde::Deserialize;

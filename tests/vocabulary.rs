@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{fixture, minilm, place, repository};
 use kilnc::back::onnx;
-use kilnc::checkpoint::safetensors;
+use kilnc::build::{self, CutModel, Model, Observer, Scheme, Source};
 use kilnc::eval::{Example, Golden, read_examples};
+use kilnc::front::hub::checkpoint::safetensors;
 use kilnc::ir::{Graph, Op};
 use kilnc::passes::{CutVocabulary, Manager};
-use kilnc::pipeline::{self, CutModel, Model, Observer, Scheme, Source};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Classes, Elements, Named, Options, Runtime, Tensor, TextEncoder, TextInput};
 use kilnc::target::Target;
@@ -24,7 +24,7 @@ impl Observer for Quiet {}
 
 fn load(checkpoint: &Path) -> Model {
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
-    pipeline::load(&source).unwrap()
+    build::load(&source).unwrap()
 }
 
 /// What a model answers to some inputs.
@@ -36,7 +36,7 @@ struct Asked {
 impl Asked {
     fn of(model: &Model, target: &Target, runtime: Runtime) -> Asked {
         let graph =
-            pipeline::compile(&model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
+            build::compile(&model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
         let place = place();
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {}).unwrap();
@@ -131,7 +131,7 @@ fn places_of_padding(graph: &Graph) -> Option<(i64, i64)> {
 
 fn cut(model: &Model, corpus: &[Example], named: &[&str]) -> kilnc::Result<CutModel> {
     let texts = || Ok(corpus.iter().cloned().map(Ok));
-    pipeline::cut_vocabulary(model, texts, named, &mut Manager::default(), &Quiet)
+    build::cut_vocabulary(model, texts, named, &mut Manager::default(), &Quiet)
 }
 
 fn texts(texts: &[&str]) -> Vec<Example> {

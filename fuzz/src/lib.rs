@@ -9,20 +9,20 @@ use std::sync::{Arc, LazyLock};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 
-use kilnc::adapter::AdapterSource;
 use kilnc::answer::lines::{OnError, check_lines};
-use kilnc::arch::{self, FAMILIES};
+use kilnc::build::{self, Source};
 use kilnc::bundle::runtimes::{self, Found};
 use kilnc::bundle::signing::{self, PublicKey};
 use kilnc::bundle::{self, Bundle, Manifest};
-use kilnc::checkpoint::{
+use kilnc::error::{Kind, Result};
+use kilnc::eval::{Tagged, Truth, kind, parse_examples, parse_masked, parse_pairs, parse_questions, parse_tagged};
+use kilnc::front::hub::adapter::AdapterSource;
+use kilnc::front::hub::arch::{self, FAMILIES};
+use kilnc::front::hub::checkpoint::{
     Checkpoint, CommonConfig, StateDict, Tokenizer, TokenizerUse, json, labels as names, licence, safetensors as st,
     shards, torch,
 };
-use kilnc::error::{Kind, Result};
-use kilnc::eval::{Tagged, Truth, kind, parse_examples, parse_masked, parse_pairs, parse_questions, parse_tagged};
 use kilnc::ir::{Weight, text};
-use kilnc::pipeline::{self, Source};
 use kilnc::recipe::Recipe;
 use kilnc::runtime::{Classes, Platform, Reading, Runtime, TextEncoder};
 use kilnc::task::Task;
@@ -135,7 +135,7 @@ static STATES: LazyLock<BTreeMap<&str, StateDict>> = LazyLock::new(|| {
         for head in ["mlm", "seqcls"].map(|head| fixtures().join("families").join(family).join(head)) {
             let file = head.join("model.safetensors");
             for (name, weight) in if file.is_file() { st::read(&file).unwrap() } else { Vec::new() } {
-                state.insert(name, kilnc::checkpoint::Tensor { weight, file: "model.safetensors".into() });
+                state.insert(name, kilnc::front::hub::checkpoint::Tensor { weight, file: "model.safetensors".into() });
             }
         }
         state
@@ -233,8 +233,8 @@ pub fn sentence(bytes: &[u8]) {
     }
     for task in [None, Some(Task::SentenceSimilarity), Some(Task::FeatureExtraction)] {
         let source = Source { checkpoint: place.path().to_owned(), adapters: Vec::new(), combine: None, task };
-        if let Some(model) = judged(pipeline::load(&source)) {
-            clean(&pipeline::warnings(&model));
+        if let Some(model) = judged(build::load(&source)) {
+            clean(&build::warnings(&model));
             assert!(model.prompt.is_none_or(|prompt| !prompt.text.is_empty()));
         }
     }
@@ -284,8 +284,8 @@ pub fn adapter_config(bytes: &[u8]) {
     std::fs::write(place.path().join("adapter_config.json"), bytes).unwrap();
     let adapters = vec![AdapterSource { dir: place.path().to_owned(), scale: 1.0 }];
     let checkpoint = fixtures().join("families/bert/base");
-    if let Some(model) = judged(pipeline::load(&Source { checkpoint, adapters, combine: None, task: None })) {
-        clean(&pipeline::warnings(&model));
+    if let Some(model) = judged(build::load(&Source { checkpoint, adapters, combine: None, task: None })) {
+        clean(&build::warnings(&model));
     }
 }
 

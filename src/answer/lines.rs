@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Answered, Answerer, Asking, MOST_BYTES, MOST_TEXTS_OF_VECTORS, Watch, check};
-use crate::checkpoint::json;
 use crate::error::{Error, Kind, Result, printable};
+use crate::front::hub::checkpoint::json;
 use crate::runtime::TextInput;
 use crate::task::Task;
 use crate::textfile::{Line as TextLine, Lines};

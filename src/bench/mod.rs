@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::child;
 use crate::error::{Error, Result};
 use crate::eval::Parity;
 use crate::runtime::{self, Device, Options, Reading, Runtime};
+use crate::subprocess;
 
 pub use gate::FailIf;
 pub use machine::{LibraryFound, Machine};
@@ -252,7 +252,7 @@ pub fn measure(
         for (contestant, engine) in contestants.iter().zip(&mut engines).filter(|(_, engine)| engine.failed.is_none()) {
             let engine_request = request(contestant, vec![texts.clone()], settings);
             let request = ServerRequest { engine: engine_request, p99_ms, seed: settings.seed };
-            let outcome = child::ask(SERVER_JOB, &request, SERVER_LIMIT, &format!("serving {}", contestant.name));
+            let outcome = subprocess::ask(SERVER_JOB, &request, SERVER_LIMIT, &format!("serving {}", contestant.name));
             if !progress(&contestant.name) {
                 break;
             }
@@ -306,7 +306,7 @@ fn start(contestant: &Contestant, workloads: &[Workload], settings: &Settings) -
     let seconds = 120.0 + settings.seconds * 20.0 * workloads.len() as f64 + PATIENCE * tokens as f64;
     let points = workloads.iter().map(|workload| workload.queries.clone()).collect();
     let request = request(contestant, points, settings);
-    child::ask(JOB, &request, Duration::from_secs_f64(seconds), &format!("measuring {}", contestant.name))
+    subprocess::ask(JOB, &request, Duration::from_secs_f64(seconds), &format!("measuring {}", contestant.name))
 }
 
 fn request(contestant: &Contestant, points: Vec<Vec<TokenBatch>>, settings: &Settings) -> Request {

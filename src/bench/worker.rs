@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::energy::Meter;
 use super::stats::median;
 use super::workload::TokenBatch;
-use crate::child::SentPath;
 use crate::error::{Error, Result};
 use crate::runtime::{self, Device, Elements, Engine, Named, Options, Runtime, Tensor, TextEncoder, TextInput};
+use crate::subprocess::SentPath;
 
 /// The name of the child's job.
 pub const JOB: &str = "bench";

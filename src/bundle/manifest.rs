@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::runtimes::Brought;
-use crate::checkpoint::{ModuleKind, Prompt, SentenceModules, json};
 use crate::error::{Error, Result, printable};
 use crate::eval::Check;
+use crate::front::hub::checkpoint::{ModuleKind, Prompt, SentenceModules, json};
 use crate::precision::Precision;
 use crate::prune;
 use crate::runtime::{Gpu, Reading, Runtime};

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use crate::checkpoint::{check_searchable, json};
 use crate::error::{Error, Kind, Result, is_machine_fault, printable};
+use crate::front::hub::checkpoint::{check_searchable, json};
 use crate::presence;
 use crate::runtime::{Classes, TextEncoder};
 

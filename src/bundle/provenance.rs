@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{AdapterEntry, tree};
-use crate::checkpoint::json;
 use crate::error::{Kind, Result};
+use crate::front::hub::checkpoint::json;
 
 /// The name of the file.
 pub const PROVENANCE: &str = "kilnc.json";

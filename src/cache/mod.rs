@@ -21,8 +21,8 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::checkpoint::json;
 use crate::error::{Error, Result};
+use crate::front::hub::checkpoint::json;
 use crate::places;
 
 use entry::{ENTRY, Entry, Lost, VALUE};

@@ -25,10 +25,10 @@ use serde::{Deserialize, Serialize};
 use super::histogram::{Histogram, Span};
 use super::observe::linear_inputs;
 use super::{Activations, Calibration, Extremes};
-use crate::checkpoint::json;
-use crate::checkpoint::safetensors as reader;
 use crate::digest;
 use crate::error::{Error, Result, printable};
+use crate::front::hub::checkpoint::json;
+use crate::front::hub::checkpoint::safetensors as reader;
 use crate::ir::{DType, Graph, Weight};
 
 /// How such files end.

@@ -8,11 +8,11 @@ use super::units::threads;
 use super::workload::{Engines, WorkloadArgs};
 use super::{Screen, VouchArgs};
 use crate::bench::{self, FailIf, Report, SCHEMA, Settings, measure};
-use crate::checkpoint::json::{self, file_name};
+use crate::build::Observer;
 use crate::error::{Error, Result, printable};
+use crate::front::hub::checkpoint::json::{self, file_name};
 use crate::interrupt;
 use crate::output::Stage;
-use crate::pipeline::Observer;
 use crate::presence;
 use crate::runtime::{Device, Options};
 

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{CacheArgs, CalibrationArgs, Screen, SourceArgs, TextArgs};
+use crate::build::{self, BuildRequest};
 use crate::bundle::Manifest;
 use crate::error::{Error, Result};
 use crate::eval::Gate;
 use crate::output;
-use crate::pipeline::{self, BuildRequest};
 use crate::precision::Precision;
 use crate::recipe::{EngineSpec, Recipe};
 use crate::runtime::{Platform, Runtime};
@@ -79,7 +79,7 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
         let told =
             recipe.engines.iter_mut().filter(saturating).map(|engine| engine.reduce_range = Some(reduce)).count();
         if told == 0 {
-            return Err(pipeline::nothing_saturates());
+            return Err(build::nothing_saturates());
         }
     }
     if let Some(gate) = args.gate {
@@ -107,7 +107,7 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
     let source = args.source.source_beside(recipe.task, &recipe.calibration)?;
     let request = BuildRequest { source, recipe, output: args.output, strict: args.strict, cache: args.cache.folder() };
     screen.note(format!("building {}", request.output.display()));
-    let manifest = pipeline::build(&request, screen)?;
+    let manifest = build::build(&request, screen)?;
     screen.result(&manifest, |manifest| summary(manifest, &request))
 }
 
@@ -128,9 +128,9 @@ fn engines(args: &BuildArgs, recipe: &Recipe) -> Result<Vec<EngineSpec>> {
     for target in &targets {
         let plain = if target.wants_plan() { Precision::Fp16 } else { Precision::Fp32 };
         engines.push(EngineSpec::new(target.clone(), plain));
-        let added = args.quantize.filter(|precision| {
-            *precision != plain && *target != Target::Tract && pipeline::supports(target, *precision)
-        });
+        let added = args
+            .quantize
+            .filter(|precision| *precision != plain && *target != Target::Tract && build::supports(target, *precision));
         engines.extend(added.map(|precision| EngineSpec::new(target.clone(), precision)));
     }
     match args.quantize.filter(|precision| engines.iter().all(|engine| engine.precision != *precision)) {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Screen;
+use crate::build::{CompileRequest, Compiled, TensorRtOptions, compile_plans};
 use crate::error::Result;
-use crate::pipeline::{CompileRequest, Compiled, TensorRtOptions, compile_plans};
 use crate::shapes::Shapes;
 use crate::target::Target;
 

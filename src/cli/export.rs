@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::{CalibrationArgs, Screen, SourceArgs};
 use crate::back::onnx;
+use crate::build::{self, Calibrator, Fitting, Given, Keepsake, Model, Observer, Scheme, Unmerged};
 use crate::calibrate::Spec;
-use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
+use crate::front::hub::checkpoint::json::file_name;
 use crate::ir::weight::Int8Range;
 use crate::output::Stage;
 use crate::passes::{self, Half, Manager};
-use crate::pipeline::{self, Calibrator, Fitting, Given, Keepsake, Model, Observer, Scheme, Unmerged};
 use crate::precision::Precision;
 use crate::presence;
 use crate::recipe::Recipe;
@@ -81,14 +81,14 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     screen.begin("reading", None);
     let mut manager = Manager { dump_after: args.dump_after, ..Manager::default() };
     let (model, adapters) = match args.adapter_as_input {
-        false => (pipeline::load(&source)?, Vec::new()),
+        false => (build::load(&source)?, Vec::new()),
         true => {
             only_onnx_runtime(&args.target)?;
-            let Unmerged { model, adapters } = pipeline::load_unmerged(&source, &mut manager)?;
+            let Unmerged { model, adapters } = build::load_unmerged(&source, &mut manager)?;
             (model, adapters)
         }
     };
-    pipeline::warnings(&model).iter().for_each(|line| screen.warn(line));
+    build::warnings(&model).iter().for_each(|line| screen.warn(line));
     let calibrator = match args.adapter_as_input {
         false => calibrator(&model, &spec, (&args.target, args.precision), stage.dir(), screen)?,
         true if spec == Spec::default() => None,
@@ -101,7 +101,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     let range =
         Int8Range::reduced(args.calibration.reduce_range.unwrap_or_else(|| args.target.saturates(args.precision)));
     let scheme = Scheme { calibrator: calibrator.as_ref(), range, ..Scheme::new(&args.target, args.precision) };
-    let graph = pipeline::compile(&model.graph, &scheme, &mut manager)?;
+    let graph = build::compile(&model.graph, &scheme, &mut manager)?;
     let half = manager.ran.iter().filter(|ran| ran.name == Half::NAME);
     half.flat_map(|ran| &ran.report.left).for_each(|line| screen.warn(line));
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));
@@ -110,7 +110,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     }
     screen.begin("writing", Some(graph.weights().map(|(_, _, w)| w.byte_len() as u64).sum()));
     let name = file_name(&args.output);
-    let metadata = pipeline::hints(&args.target, args.precision).metadata();
+    let metadata = build::hints(&args.target, args.precision).metadata();
     let written = onnx::write_with(&graph, &stage.path(&name), &metadata, &|bytes| screen.advance(bytes))?;
     let adapters =
         adapters.iter().map(|given| write_adapter(given, &stage, &args.output)).collect::<Result<Vec<_>>>()?;
@@ -169,7 +169,7 @@ fn calibrator<'a>(
     scratch: &Path,
     screen: &'a Screen,
 ) -> Result<Option<Calibrator<'a>>> {
-    if !precision.is_fitted() && !pipeline::computes_in_half(target, precision) {
+    if !precision.is_fitted() && !build::computes_in_half(target, precision) {
         return match *spec == Spec::default() {
             true => Ok(None),
             false => Err(Error::bad_input(format!("{precision} is fitted to no texts"))
@@ -179,7 +179,7 @@ fn calibrator<'a>(
     }
     let fitting = Fitting::read(spec, &Classes::default(), screen)?;
     let recipe = Recipe::default();
-    let encoder = match fitting.needs_tokenizer().then(|| pipeline::encoder(&recipe, model)).transpose() {
+    let encoder = match fitting.needs_tokenizer().then(|| build::encoder(&recipe, model)).transpose() {
         Err(e) if !precision.is_fitted() && *spec == Spec::default() => {
             let why = "no text can be tokenized, so no layer is kept in FP32 for the range of its values";
             screen.warn(&format!("{why}: {}", e.message()));
@@ -187,6 +187,6 @@ fn calibrator<'a>(
         }
         encoder => encoder?,
     };
-    let max_length = pipeline::max_length(&recipe, model)?;
+    let max_length = build::max_length(&recipe, model)?;
     fitting.calibrator(model, encoder.as_ref(), max_length, scratch, screen).map(Some)
 }

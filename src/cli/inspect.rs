@@ -6,14 +6,14 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Screen, compile};
-use crate::adapter::{self, hub};
+use crate::build;
 use crate::bundle::runtimes::LibraryEntry;
 use crate::bundle::{self, BenchEntry, BenchedPoint, Bundle, LicenceEntry, Manifest, PoolingEntry};
 use crate::calibrate;
-use crate::checkpoint::{Checkpoint, check_searchable, read_weights};
 use crate::error::{Error, Result, printable, printable_sentence};
+use crate::front::hub::adapter::{self, hub};
+use crate::front::hub::checkpoint::{Checkpoint, check_searchable, read_weights};
 use crate::passes::Half;
-use crate::pipeline;
 use crate::presence;
 use crate::runtime::Reading;
 
@@ -56,7 +56,7 @@ pub fn run(args: InspectArgs, screen: &Screen) -> Result<()> {
         let bundle = Bundle::read(path)?;
         return screen.result(&bundle.manifest, describe_bundle);
     }
-    if let Some(compiled) = pipeline::read_plans(path)? {
+    if let Some(compiled) = build::read_plans(path)? {
         return screen.result(&compiled, compile::describe);
     }
     let report = if hub::is_hub(path)? {

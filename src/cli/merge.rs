@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::units::size;
 use super::{Screen, SourceArgs};
+use crate::build::{self, MergeRequest};
 use crate::bundle::Provenance;
-use crate::checkpoint::labels;
 use crate::error::{Error, Result, printable};
+use crate::front::hub::checkpoint::labels;
 use crate::ir::DType;
-use crate::pipeline::{self, MergeRequest};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -49,7 +49,7 @@ pub fn run(args: MergeArgs, screen: &Screen) -> Result<()> {
         largest: args.max_shard_size,
         output: args.output,
     };
-    let provenance = pipeline::merge(&request, screen)?;
+    let provenance = build::merge(&request, screen)?;
     screen.result(&provenance, |provenance| {
         format!("{} ({}) in {:.2} s\n", request.output.display(), told(provenance), start.elapsed().as_secs_f64())
     })

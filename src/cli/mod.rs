@@ -30,14 +30,14 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-use crate::adapter::AdapterSource;
-use crate::adapter::combine::{Combine, Method, Options};
+use crate::build::Source;
 use crate::calibrate::Spec;
 use crate::error::{Error, Result};
+use crate::front::hub::adapter::AdapterSource;
+use crate::front::hub::adapter::combine::{Combine, Method, Options};
 use crate::ir::Majority;
-use crate::pipeline::Source;
 use crate::task::Task;
-use crate::{bench as harness, child, runtime};
+use crate::{bench as harness, runtime, subprocess};
 
 use cache::CacheArgs;
 use calibration::CalibrationArgs;
@@ -108,7 +108,7 @@ enum Command {
     /// Say which runtimes are found, and how to get those that are not.
     Doctor,
     /// A part of another command, in a process of its own.
-    #[command(name = child::SUBCOMMAND, hide = true)]
+    #[command(name = subprocess::SUBCOMMAND, hide = true)]
     Child {
         /// Which part.
         job: String,
@@ -223,7 +223,7 @@ fn start_threads() -> Result<()> {
 /// Prints an error the way the command line was told to.
 pub fn report(error: &Error, json: bool) {
     if json {
-        let error = serde_json::json!({ "error": child::SentError::from(error) });
+        let error = serde_json::json!({ "error": subprocess::SentError::from(error) });
         // That it could not be printed either changes nothing: the exit code tells of the error.
         let _ = screen::print(&format!("{error}\n"));
     }
@@ -232,13 +232,13 @@ pub fn report(error: &Error, json: bool) {
 
 fn serve(job: &str) -> Result<()> {
     match job {
-        harness::JOB => child::serve(harness::run),
-        harness::SERVER_JOB => child::serve(harness::serve),
+        harness::JOB => subprocess::serve(harness::run),
+        harness::SERVER_JOB => subprocess::serve(harness::serve),
         runtime::ENGINE_JOB => runtime::serve_engine(),
-        runtime::PROBE_JOB => child::serve(runtime::probe),
-        runtime::GPU_JOB => child::serve(runtime::ask_driver),
+        runtime::PROBE_JOB => subprocess::serve(runtime::probe),
+        runtime::GPU_JOB => subprocess::serve(runtime::ask_driver),
         #[cfg(feature = "tensorrt")]
-        crate::pipeline::TENSORRT_JOB => child::serve(crate::pipeline::compile_tensorrt),
+        crate::build::TENSORRT_JOB => subprocess::serve(crate::build::compile_tensorrt),
         other => Err(Error::bad_input(format!("no part of kilnc is called `{}`", crate::error::printable(other)))),
     }
 }

@@ -7,11 +7,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{CacheArgs, CalibrationArgs, Screen, SourceArgs, TextArgs};
+use crate::build::{self, BuildRequest};
 use crate::bundle::{CalibrationEntry, FileEntry, GateEntry, Manifest, PassEntry};
 use crate::calibrate::Spec;
 use crate::error::{Error, Result};
 use crate::eval::{Check, Gate, short};
-use crate::pipeline::{self, BuildRequest};
 use crate::precision::Precision;
 use crate::recipe::{EngineSpec, Recipe};
 use crate::target::Target;
@@ -92,7 +92,7 @@ pub fn run(args: QuantizeArgs, screen: &Screen) -> Result<()> {
     let source = args.source.source_beside(None, &recipe.calibration)?;
     let request = BuildRequest { source, recipe, output: args.output, strict: true, cache: args.cache.folder() };
     screen.note(format!("quantizing {}", request.source.checkpoint.display()));
-    let manifest = pipeline::build(&request, screen)?;
+    let manifest = build::build(&request, screen)?;
     let quantized = quantized(manifest, &request, start.elapsed().as_secs_f64())?;
     screen.result(&quantized, report)
 }

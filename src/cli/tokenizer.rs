@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::Screen;
+use crate::build::{Observer, TextsBeside};
 use crate::bundle;
-use crate::checkpoint::json;
 use crate::error::{Result, printable};
-use crate::pipeline::{Observer, TextsBeside};
+use crate::front::hub::checkpoint::json;
 use crate::runtime::TextEncoder;
 use crate::settings::Settings;
 use crate::task::Task;

@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::units::share;
 use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
+use crate::build::{self, Judge, Keepsake, Observer};
 use crate::calibrate::{Kind, Spec};
 use crate::error::{Error, Result};
 use crate::output::{self, Stage};
-use crate::pipeline::{self, Judge, Keepsake, Observer};
 use crate::precision::Precision;
 use crate::recipe::Recipe;
 use crate::runtime::{self, Runtime};
@@ -91,12 +91,12 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     check_named(&args, &spec)?;
     let stage = Stage::new(&args.output, |dir| output::holds_only(dir, JSON, |name| FILES.contains(&name)))?;
     if args.calibration.reduce_range.is_some() && !args.target.iter().any(|on| on.saturates(Precision::Int8)) {
-        return Err(pipeline::nothing_saturates());
+        return Err(build::nothing_saturates());
     }
     let keepsake = Keepsake::claim(&spec)?;
     screen.begin("reading", None);
-    let model = pipeline::load(&source)?;
-    pipeline::warnings(&model).iter().for_each(|line| screen.warn(line));
+    let model = build::load(&source)?;
+    build::warnings(&model).iter().for_each(|line| screen.warn(line));
     let judge = Judge::new(&recipe, &model, true, screen)?;
     let shape = timed_at(args.shape, judge.max_length())?;
     let calibrator = judge.calibrator(&model, stage.dir(), screen)?;

@@ -8,12 +8,12 @@ use clap::Args;
 
 use super::{GivenTokenizer, Screen, VouchArgs};
 use crate::bench::{self, Batching, Contestant, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
+use crate::build::Observer;
 use crate::bundle::{self, Bundle};
-use crate::checkpoint::json::file_name;
 use crate::error::{self, Error, Result};
 use crate::eval::{PROBES, read_examples};
+use crate::front::hub::checkpoint::json::file_name;
 use crate::output::Stage;
-use crate::pipeline::Observer;
 use crate::presence;
 use crate::runtime::library;
 use crate::runtime::{Classes, Device, Elements, Reading, Runtime, TextEncoder};

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::rows::{LINE, Rows, open};
-use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result, nearest, printable, printable_sentence};
+use crate::front::hub::checkpoint::json::file_name;
 use crate::runtime::{Classes, Reading, TextInput};
 
 pub use masked::{Masked, parse_masked, read_masked};

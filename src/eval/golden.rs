@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::compare::per_text;
 use super::parity::{Parity, Tally};
-use crate::checkpoint::safetensors;
 use crate::error::{Error, Result, printable};
+use crate::front::hub::checkpoint::safetensors;
 use crate::ir::{DType, Weight};
 use crate::runtime::{Elements, Engine, Named, Reading, Tensor};
 

@@ -8,8 +8,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::checkpoint::json::{self, file_name};
 use crate::error::{Error, Result, printable, printable_sentence};
+use crate::front::hub::checkpoint::json::{self, file_name};
 use crate::textfile::{self, LONGEST_LINE, Lines, check_text, place, too_long};
 
 /// What is read of a CSV file at once, in bytes.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Elements, Engine, Named, Options, Runtime, Tensor, open_with};
-use crate::checkpoint::json::file_name;
-use crate::child::{self, Companion, SentPath};
 use crate::error::{Error, Result};
+use crate::front::hub::checkpoint::json::file_name;
+use crate::subprocess::{self, Companion, SentPath};
 
 /// The name of the child's job.
 pub const JOB: &str = "engine";
@@ -71,7 +71,7 @@ impl Engine for ApartEngine {
 /// The child's side: the first request opens the engine, every other one runs it.
 pub fn serve() -> Result<()> {
     let mut engine: Option<Box<dyn Engine>> = None;
-    child::attend(|request| match &mut engine {
+    subprocess::attend(|request| match &mut engine {
         None => {
             let failed = |e: serde_json::Error| Error::bug(format!("a request is malformed: {e}"));
             let opening: Opening = serde_json::from_slice(request).map_err(failed)?;

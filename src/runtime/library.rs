@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result, is_machine_fault};
-use crate::{child, places};
+use crate::{places, subprocess};
 
 /// Names another folder of runtimes.
 pub const RUNTIMES: &str = "KILNC_RUNTIMES";
@@ -217,7 +217,7 @@ pub fn bring(folder: PathBuf) -> Result<()> {
             .hint("move the bundle to a folder without that character in its path")
     })?;
     if !folders.contains(&folder) {
-        child::pass_on(BROUGHT, told);
+        subprocess::pass_on(BROUGHT, told);
         folders.push(folder);
     }
     Ok(())

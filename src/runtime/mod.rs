@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::child;
 use crate::error::{Error, Kind, Result};
+use crate::subprocess;
 use crate::target::Target;
 
 pub use apart::{JOB as ENGINE_JOB, serve as serve_engine};
@@ -238,10 +238,10 @@ pub fn open_on(
 }
 
 /// Like [`open_with`]; a native library does it in a process of its own, with a time limit, where children can be
-/// started ([`child::set_program`]).
+/// started ([`subprocess::set_program`]).
 pub fn open_apart(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
     match runtime {
-        native if native.library().is_some() && child::can_start() => {
+        native if native.library().is_some() && subprocess::can_start() => {
             let opened = apart::ApartEngine::open(runtime, path, options, adapters);
             Ok(Box::new(opened.map_err(|e| explained(runtime, e))?))
         }
@@ -291,8 +291,8 @@ pub fn available(runtime: Runtime) -> Result<Available> {
     if let Some((_, found)) = loaded.iter().find(|(known, _)| *known == runtime) {
         return Ok(found.clone());
     }
-    let found: Available = match child::can_start() {
-        true => child::ask(PROBE_JOB, &runtime, PROBE_LIMIT, &format!("loading {}", library.name))
+    let found: Available = match subprocess::can_start() {
+        true => subprocess::ask(PROBE_JOB, &runtime, PROBE_LIMIT, &format!("loading {}", library.name))
             .map_err(|e| does_not_load(library, e))?,
         false => probe(runtime)?,
     };
@@ -341,8 +341,8 @@ pub fn gpu(number: u32) -> Result<Gpu> {
     if let Some((_, gpu)) = asked.iter().find(|(known, _)| *known == number) {
         return Ok(gpu.clone());
     }
-    let gpu: Gpu = match child::can_start() {
-        true => child::ask(GPU_JOB, &number, PROBE_LIMIT, &format!("asking the driver for cuda:{number}"))?,
+    let gpu: Gpu = match subprocess::can_start() {
+        true => subprocess::ask(GPU_JOB, &number, PROBE_LIMIT, &format!("asking the driver for cuda:{number}"))?,
         false => ask_driver(number)?,
     };
     asked.push((number, gpu.clone()));

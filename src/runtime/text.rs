@@ -9,8 +9,8 @@ use tokenizers::{Decoder, EncodeInput, Encoding, OffsetReferential, OffsetType, 
 use super::tokenizer::{self, Checked};
 use super::windows::{Encoded, Lengths, Side, Window};
 use super::{Elements, Named, Tensor};
-use crate::checkpoint::json;
 use crate::error::{Error, Result, printable, printable_sentence};
+use crate::front::hub::checkpoint::json;
 use crate::presence;
 
 /// Longest text that is read, in bytes. It is cut to the model's length, but only after all of it was tokenized.

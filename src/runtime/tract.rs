@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tract_onnx::prelude::*;
 
 use super::{Elements, Engine, Named};
-use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
+use crate::front::hub::checkpoint::json::file_name;
 
 /// An optimized model of tract; runs on one thread.
 pub(super) struct TractEngine {

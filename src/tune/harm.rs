@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::{Layer, Request, time};
 use crate::back::onnx;
+use crate::build::{Scheme, compile, prepare};
 use crate::error::{Error, Result};
 use crate::eval::{Score, Truth};
 use crate::ir::{Block, Op, Role};
 use crate::passes::Manager;
-use crate::pipeline::{Scheme, compile, prepare};
 use crate::precision::Precision;
 use crate::runtime::{self, Named, Options, Reading, Runtime};
 use crate::target::Target;

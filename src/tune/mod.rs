@@ -13,12 +13,12 @@ mod time;
 
 use serde::Serialize;
 
+use crate::build::{Calibrator, Model, Observer, Scheme, compile};
 use crate::error::{Error, Result};
 use crate::eval::Example;
 use crate::ir::Role;
 use crate::ir::weight::Int8Range;
 use crate::passes::Manager;
-use crate::pipeline::{Calibrator, Model, Observer, Scheme, compile};
 use crate::precision::Precision;
 use crate::runtime::{Classes, Named, Reading, TextEncoder};
 use crate::target::Target;

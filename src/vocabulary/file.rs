@@ -1,9 +1,9 @@
 //! What of a `tokenizer.json` holds numbers of tokens besides its model: added tokens, padding and what is put around
 //! texts.
 
-use crate::checkpoint::json;
-use crate::checkpoint::json::raw::{Object, elements, list};
 use crate::error::Result;
+use crate::front::hub::checkpoint::json;
+use crate::front::hub::checkpoint::json::raw::{Object, elements, list};
 
 /// The file, as messages call it.
 pub(super) const FILE: &str = "tokenizer.json";

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Deserialize;
 
 use super::model::PLACE;
-use crate::checkpoint::json;
-use crate::checkpoint::json::raw::{Object, elements};
 use crate::error::{Error, Result, printable};
+use crate::front::hub::checkpoint::json;
+use crate::front::hub::checkpoint::json::raw::{Object, elements};
 
 /// Longest token whose merges are found by merging its characters, in characters: it takes time for every pair of them.
 const LONGEST_DERIVED: usize = 64;

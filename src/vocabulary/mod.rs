@@ -30,9 +30,9 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-use crate::checkpoint::json;
-use crate::checkpoint::json::raw::{self, Object};
 use crate::error::{Error, Result, nearest, printable};
+use crate::front::hub::checkpoint::json;
+use crate::front::hub::checkpoint::json::raw::{self, Object};
 use crate::runtime::{TextEncoder, TextInput};
 use file::FILE;
 use model::Model;

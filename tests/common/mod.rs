@@ -25,7 +25,7 @@ pub fn minilm() -> PathBuf {
 
 /// Has children started from the binary: the program that tests run in is not it.
 pub fn children() {
-    kilnc::child::set_program(env!("CARGO_BIN_EXE_kilnc").into());
+    kilnc::subprocess::set_program(env!("CARGO_BIN_EXE_kilnc").into());
 }
 
 /// Whether this is a process that runs one test alone. Elsewhere the test is run in one, and must pass there.

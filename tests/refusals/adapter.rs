@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use kilnc::adapter::combine::{Combine, Options};
-use kilnc::adapter::{self, AdapterSource, Merged};
-use kilnc::arch;
-use kilnc::checkpoint::{Checkpoint, StateDict};
+use kilnc::build::{self, Source};
 use kilnc::error::Result;
-use kilnc::pipeline::{self, Source};
+use kilnc::front::hub::adapter::combine::{Combine, Options};
+use kilnc::front::hub::adapter::{self, AdapterSource, Merged};
+use kilnc::front::hub::arch;
+use kilnc::front::hub::checkpoint::{Checkpoint, StateDict};
 use serde_json::{Value, json};
 
 use super::{Tensors, fixture, floats, write_tensors};
@@ -627,11 +627,11 @@ fn embeddings_that_a_projection_shares_do_not_grow_without_it() {
         task: None,
     };
     assert_eq!(
-        pipeline::load(&source("families/bert/mlm")).err().unwrap().to_string(),
+        build::load(&source("families/bert/mlm")).err().unwrap().to_string(),
         "the adapter brings `bert.embeddings.word_embeddings.weight` in the shape [70, 16] in place of [64, 16], and no \
          projection to the vocabulary\n  in adapter_model.safetensors"
     );
-    pipeline::load(&source("families/bert/base")).unwrap();
+    build::load(&source("families/bert/base")).unwrap();
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use kilnc::arch;
-use kilnc::checkpoint::{Checkpoint, CommonConfig, json};
 use kilnc::error::{Error, Result};
+use kilnc::front::hub::arch;
+use kilnc::front::hub::checkpoint::{Checkpoint, CommonConfig, json};
 use kilnc::task::Task;
 
 use super::{Tensors, copied, edit, fixture, floats, read_tensors, write_tensors};

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use kilnc::arch;
-use kilnc::checkpoint::Checkpoint;
+use kilnc::front::hub::arch;
+use kilnc::front::hub::checkpoint::Checkpoint;
 use kilnc::task::Task;
 
 use super::{copied, edit, fixture, floats, read_tensors, write_tensors};

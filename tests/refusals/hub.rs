@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use kilnc::adapter::AdapterSource;
+use kilnc::build::{self, Model, Source};
 use kilnc::error::Result;
-use kilnc::pipeline::{self, Model, Source};
+use kilnc::front::hub::adapter::AdapterSource;
 use serde_json::{Value, json};
 
 use super::{Tensors, fixture, floats, write_json, write_tensors};
@@ -82,7 +82,7 @@ impl Adapter {
 fn load(base: &str, adapters: &[&Adapter]) -> Result<Model> {
     let dirs: Vec<_> = adapters.iter().map(|_| tempfile::tempdir().unwrap()).collect();
     let adapters = adapters.iter().zip(&dirs).map(|(adapter, dir)| adapter.save(dir.path())).collect();
-    pipeline::load(&Source { checkpoint: fixture(base), adapters, combine: None, task: None })
+    build::load(&Source { checkpoint: fixture(base), adapters, combine: None, task: None })
 }
 
 /// What is said of an adapter, without the place where the folder is.
@@ -432,7 +432,7 @@ fn folders_of_other_kinds_are_named() {
         write_json(&dir.path().join(file), &json!({}));
         let source =
             Source { checkpoint: fixture("families/bert/base"), adapters: vec![source], combine: None, task: None };
-        assert_eq!(said(pipeline::load(&source)), format!("{message}\n  in {file}"));
+        assert_eq!(said(build::load(&source)), format!("{message}\n  in {file}"));
     }
 }
 
@@ -443,5 +443,5 @@ fn a_folder_without_weights_is_refused() {
     std::fs::remove_file(dir.path().join("adapter.safetensors")).unwrap();
     let source =
         Source { checkpoint: fixture("families/bert/base"), adapters: vec![source], combine: None, task: None };
-    assert_eq!(said(pipeline::load(&source)), "neither adapter.safetensors nor pytorch_adapter.bin is there");
+    assert_eq!(said(build::load(&source)), "neither adapter.safetensors nor pytorch_adapter.bin is there");
 }

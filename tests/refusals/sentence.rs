@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use kilnc::arch::{self, Drawn};
-use kilnc::checkpoint::Checkpoint;
 use kilnc::error::Result;
+use kilnc::front::hub::arch::{self, Drawn};
+use kilnc::front::hub::checkpoint::Checkpoint;
 use kilnc::task::Task;
 
 use super::edit;

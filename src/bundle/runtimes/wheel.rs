@@ -13,9 +13,9 @@ use zip::result::{ZipError, ZipResult};
 use super::find::{self, Found};
 use super::parts::{Package, normalized};
 use super::record::{self, Recorded};
-use crate::checkpoint::json::file_name;
 use crate::digest::Digester;
 use crate::error::{Error, Result, is_machine_fault, printable, printable_sentence};
+use crate::front::hub::checkpoint::json::file_name;
 
 /// Most files that a wheel may have; ONNX Runtime's has 354.
 const MOST: usize = 1 << 14;

@@ -4,8 +4,8 @@ use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Serialize};
 
 use super::{PrivateKey, PublicKey};
-use crate::checkpoint::json;
 use crate::error::{Error, Result, printable};
+use crate::front::hub::checkpoint::json;
 
 /// The form of the file.
 pub const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";

@@ -8,9 +8,9 @@ use p256::elliptic_curve::Generate;
 use p256::elliptic_curve::zeroize::Zeroizing;
 use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, LineEnding};
 
-use crate::checkpoint::json;
 use crate::digest;
 use crate::error::{Error, Result};
+use crate::front::hub::checkpoint::json;
 
 /// How a private key begins in the older of the two forms that OpenSSL writes; its parameters may stand before it.
 const SEC1: &str = "-----BEGIN EC PRIVATE KEY-----";

@@ -13,8 +13,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::FileEntry;
-use crate::checkpoint::json;
 use crate::error::{Error, Kind, Result, printable};
+use crate::front::hub::checkpoint::json;
 
 pub use envelope::open;
 pub use keys::{Curve, PrivateKey, PublicKey};

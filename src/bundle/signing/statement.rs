@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 
 use super::SIGNATURE;
 use crate::bundle::{FileEntry, inside};
-use crate::checkpoint::json;
 use crate::digest::hex;
 use crate::error::{Error, Result, printable};
+use crate::front::hub::checkpoint::json;
 
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE: &str = "https://model_signing/signature/v1.0";

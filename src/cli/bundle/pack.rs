@@ -6,9 +6,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::bundle::{Bundle, archive};
-use crate::checkpoint::json;
 use crate::cli::Screen;
 use crate::error::Result;
+use crate::front::hub::checkpoint::json;
 use crate::output::{self, Stage};
 
 #[derive(Args)]

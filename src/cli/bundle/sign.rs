@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::bundle::Bundle;
 use crate::bundle::signing::{self, PrivateKey, SIGNATURE};
-use crate::checkpoint::json;
 use crate::cli::Screen;
 use crate::cli::screen::shown;
 use crate::error::{Error, Result};
+use crate::front::hub::checkpoint::json;
 use crate::output::Stage;
 
 #[derive(Args)]

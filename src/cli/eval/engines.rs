@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::super::Screen;
 use super::EvalArgs;
 use crate::answer::{Answerer, Options};
+use crate::build::Observer;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::Observer;
 use crate::runtime;
 
 /// Texts whose answers are known.

@@ -12,13 +12,13 @@ use serde::Serialize;
 use super::units::{share, some, speedup};
 use super::{CacheArgs, CalibrationArgs, Screen, SourceArgs, TextArgs};
 use crate::bench;
+use crate::build;
 use crate::bundle::{FileEntry, GateEntry, Manifest, ZerosEntry};
 use crate::calibrate;
-use crate::checkpoint::json::file_name;
 use crate::error::Result;
 use crate::eval::Gate;
+use crate::front::hub::checkpoint::json::file_name;
 use crate::output::{self, Stage};
-use crate::pipeline;
 use crate::precision::Precision;
 use crate::presence;
 use crate::prune::{Importance, Report, Sparsity, Spec};
@@ -207,7 +207,7 @@ pub fn run(args: PruneArgs, screen: &Screen) -> Result<()> {
     let Work { place, .. } = work;
     match presence::is_dir(&made)? {
         true => place.commit_folder(&name)?,
-        false => place.commit_files(&pipeline::model_files(&pruned.files, &name))?,
+        false => place.commit_files(&build::model_files(&pruned.files, &name))?,
     }
     let done = Done { output: args.output, seconds: start.elapsed().as_secs_f64(), pruned };
     screen.result(&done, |done| report::text(&done.pruned, &done.output, done.seconds))

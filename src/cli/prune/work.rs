@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use super::super::{Screen, tune};
 use super::{PruneArgs, report};
 use crate::bench::{self, Contestant, Settings, TokenBatch, Workload};
+use crate::build::{self, BuildRequest, Observer, Source};
 use crate::bundle::{self, Manifest};
 use crate::calibrate;
 use crate::error::{Error, Result};
 use crate::eval::Gate;
 use crate::output::{self, Stage};
-use crate::pipeline::{self, BuildRequest, Observer, Source};
 use crate::presence;
 use crate::prune::Spec;
 use crate::recipe::{EngineSpec, Recipe};
@@ -53,7 +53,7 @@ impl<'a> Work<'a> {
         let mut beside = args.output.clone().into_os_string();
         beside.push(".measured");
         let scratch = Stage::new(Path::new(&beside), |_| Ok(false))?;
-        let longest = pipeline::max_length(&recipe, &pipeline::load(&source)?)?;
+        let longest = build::max_length(&recipe, &build::load(&source)?)?;
         let shape = tune::timed_at(args.shape, longest)?;
         Ok(Work { args, source, recipe, shape, place, scratch })
     }
@@ -65,7 +65,7 @@ impl<'a> Work<'a> {
         let cache = self.args.cache.folder();
         let request =
             BuildRequest { source: self.source.clone(), recipe, output: output.to_owned(), strict: true, cache };
-        pipeline::build(&request, observer)
+        build::build(&request, observer)
     }
 
     /// The engine of the trained model in the same format, made once; none, where it cannot be timed here.

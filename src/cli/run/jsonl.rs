@@ -9,10 +9,10 @@ use clap::Args;
 use super::super::Screen;
 use crate::answer::Answerer;
 use crate::answer::lines::{self, OnError, Summary};
-use crate::checkpoint::json::file_name;
+use crate::build::Observer;
 use crate::error::{Error, Result};
+use crate::front::hub::checkpoint::json::file_name;
 use crate::output::{self, Stage};
-use crate::pipeline::Observer;
 use crate::presence;
 
 #[derive(Args)]

@@ -7,10 +7,10 @@ use clap::Args;
 use super::super::units::length;
 use super::super::{GivenTokenizer, Screen};
 use crate::answer::{Answerer, Model, Options};
+use crate::build::Observer;
 use crate::bundle::{Bundle, EngineEntry};
-use crate::checkpoint::labels;
 use crate::error::{Error, Result, printable};
-use crate::pipeline::Observer;
+use crate::front::hub::checkpoint::labels;
 use crate::runtime::{self, Classes, Reading, Runtime};
 use crate::task::Task;
 

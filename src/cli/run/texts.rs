@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::super::Screen;
 use super::told;
 use crate::answer::{Answered, Answerer, Asking};
+use crate::build::Observer;
 use crate::error::{Error, Result, visible};
-use crate::pipeline::Observer;
 use crate::runtime::TextInput;
 use crate::textfile::Lines;
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{Placed, not_empty, open, parse};
-use crate::checkpoint::json::file_name;
 use crate::error::{Error, Result};
+use crate::front::hub::checkpoint::json::file_name;
 
 /// What a line must be.
 const LINE: &str = "each line is an object such as {\"text\": \"… [MASK] …\", \"label\": \"…\"}, or with `labels` where \

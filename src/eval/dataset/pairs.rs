@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Placed, finite, no_number, not_empty, open, parse};
-use crate::checkpoint::json::file_name;
 use crate::error::Result;
+use crate::front::hub::checkpoint::json::file_name;
 
 /// What a line must be.
 const LINE: &str = "each line is an object such as {\"text\": \"…\", \"pair\": \"…\", \"score\": 3.5}";

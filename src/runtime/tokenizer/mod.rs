@@ -11,8 +11,8 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use crate::checkpoint::json;
 use crate::error::{Error, Result, printable, printable_sentence};
+use crate::front::hub::checkpoint::json;
 
 /// The file, as messages call it.
 const FILE: &str = "tokenizer.json";

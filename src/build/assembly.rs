@@ -1,0 +1,417 @@
+//! Makes the parts of a bundle in its stage.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::calibrator::Seen;
+use super::formats::computes_in_half;
+use super::hub_files;
+use super::step_cache::{self, Memo, Step};
+use super::tensorrt::compile_once;
+use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
+use crate::back::onnx;
+use crate::bundle::runtimes::Brought;
+use crate::bundle::{
+    self, AdapterEntry, BenchEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, Skipped,
+    ZerosEntry,
+};
+use crate::error::{Error, Kind, Result};
+use crate::eval::Gate;
+use crate::front::hub::adapter::{AdapterSource, Merged};
+use crate::front::hub::checkpoint::{json, licence};
+use crate::ir::weight::Int8Range;
+use crate::ir::{Graph, ValueId};
+use crate::output::{Stage, write_json};
+use crate::passes::{Half, Manager, Ran};
+use crate::presence;
+use crate::prune::{self, Sparsity};
+use crate::recipe::EngineSpec;
+use crate::runtime::{Classes, Runtime};
+use crate::shapes::Shapes;
+use crate::task::Task;
+use crate::verify::Verified;
+use crate::vocabulary::CutReport;
+
+/// An engine of the bundle while it is made.
+pub(super) struct Made {
+    /// What the manifest will say of it.
+    pub entry: EngineEntry,
+    /// What was asked for.
+    pub spec: EngineSpec,
+    /// Its ONNX file in the stage. A TensorRT engine's is there until its answers have been checked.
+    pub onnx: PathBuf,
+}
+
+/// An ONNX file that was written.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    entry: EngineEntry,
+    bytes: u64,
+    /// What it was fitted to.
+    seen: Option<Seen>,
+}
+
+/// What was cut out of the trained model.
+pub(super) struct Cut {
+    /// Of its layers.
+    pub pruning: Option<prune::Report>,
+    /// Of its vocabulary.
+    pub vocabulary: Option<CutReport>,
+}
+
+/// A bundle that is being put together.
+pub(super) struct Assembly<'a> {
+    request: &'a BuildRequest,
+    pub model: &'a Model,
+    pub stage: &'a Stage,
+    pub observer: &'a dyn Observer,
+    calibrator: &'a Calibrator<'a>,
+    pub memo: &'a Memo<'a>,
+    /// That of the model's graph.
+    fingerprint: OnceCell<String>,
+    pub made: Vec<Made>,
+    /// The native libraries that it brings.
+    pub runtimes: Brought,
+    /// How fast its engines were.
+    pub bench: Option<BenchEntry>,
+    skipped: Vec<Skipped>,
+    /// Gates that were asked for and cannot be made here: of which engine, and why.
+    pub unmade: Vec<(String, Error)>,
+    /// The name of the one model that is made, where the output is no bundle.
+    model_file: Option<String>,
+}
+
+impl<'a> Assembly<'a> {
+    pub fn new(
+        request: &'a BuildRequest,
+        model: &'a Model,
+        stage: &'a Stage,
+        calibrator: &'a Calibrator<'a>,
+        memo: &'a Memo<'a>,
+        observer: &'a dyn Observer,
+    ) -> Result<Self> {
+        let model_file = request.makes_model().then(|| json::file_name(&request.output));
+        if model_file.is_none() {
+            std::fs::create_dir_all(stage.path("engines")).map_err(|e| Error::io("writing to", stage.dir(), &e))?;
+        }
+        Ok(Assembly {
+            request,
+            model,
+            stage,
+            observer,
+            calibrator,
+            memo,
+            fingerprint: OnceCell::new(),
+            made: Vec::new(),
+            runtimes: Brought::default(),
+            bench: None,
+            skipped: Vec::new(),
+            unmade: Vec::new(),
+            model_file,
+        })
+    }
+
+    /// Makes one engine. One that this machine cannot make is skipped, unless the build is strict.
+    pub fn engine(&mut self, spec: &EngineSpec, max_length: usize) -> Result<()> {
+        let name = spec.name();
+        if self.made.iter().any(|made| made.entry.name == name) {
+            return Err(Error::bad_input(format!("the engine {name} is asked for twice")));
+        }
+        match self.make(spec, &name, max_length) {
+            Ok(made) => self.made.push(made),
+            Err(e) if e.kind() == Kind::RuntimeMissing && !self.request.strict => {
+                self.skip(name.clone(), &e)?;
+                if spec.gate != Gate::default() {
+                    self.unmade.push((name, e));
+                }
+            }
+            Err(e) => return Err(e.at(format!("engine {name}"))),
+        }
+        Ok(())
+    }
+
+    /// Fails where not one engine could be made: a bundle of none has nothing to check and nothing to run.
+    pub fn check_any(&self) -> Result<()> {
+        match self.skipped.first().filter(|_| self.made.is_empty()) {
+            Some(Skipped { engine, reason }) => {
+                Err(Error::runtime_missing(format!("no engine can be built here: {engine}: {reason}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn make(&self, spec: &EngineSpec, name: &str, max_length: usize) -> Result<Made> {
+        let onnx = self.stage.path(&self.onnx_path(name));
+        let (written, before) = if spec.precision.is_fitted() && self.request.recipe.calibration.save.is_some() {
+            // What was seen is asked for itself.
+            (self.write(spec, name, &onnx)?, false)
+        } else {
+            let step = Step { kind: "engine", name, into: onnx.parent().unwrap_or(Path::new("")) };
+            let make = || Ok((self.write(spec, name, &onnx)?, step_cache::model_files(&onnx)?));
+            self.memo.made(step, || self.follows_from(spec, name), make)?
+        };
+        if let Some(seen) = written.seen.filter(|_| before) {
+            self.calibrator.recall(seen);
+        }
+        let mut entry = written.entry;
+        for line in entry.passes.iter().filter(|pass| pass.name == Half::NAME).flat_map(|pass| &pass.left) {
+            self.observer.warn(&format!("{name}: {line}"));
+        }
+        let mut plan = String::new();
+        if spec.target.wants_plan() {
+            let before = self.compile_plan(spec, &onnx, max_length, &mut entry)?;
+            let layers = entry.layers.as_deref().unwrap_or_default();
+            plan = format!(" → a plan of {layers}{}", step_cache::told(before));
+        }
+        let megabytes = written.bytes as f64 / 1e6;
+        self.observer.done(&format!("{name}: {megabytes:.1} MB of ONNX{}{plan}", step_cache::told(before)));
+        Ok(Made { entry, spec: spec.clone(), onnx })
+    }
+
+    /// All that an engine's file follows from.
+    fn follows_from(&self, spec: &EngineSpec, name: &str) -> Result<impl Serialize> {
+        let reads_texts = spec.precision.is_fitted() || computes_in_half(&spec.target, spec.precision);
+        let fitted = reads_texts.then(|| self.calibrator.identity()).transpose()?;
+        let keep: Vec<String> = spec.keep.iter().map(ToString::to_string).collect();
+        let pattern = self.pattern().map(|pattern| pattern.to_string());
+        Ok((
+            self.fingerprint()?,
+            self.onnx_path(name),
+            spec.target.to_string(),
+            spec.precision,
+            spec.range() == Int8Range::Reduced,
+            keep,
+            pattern,
+            fitted,
+        ))
+    }
+
+    /// The fingerprint of the model's graph, found once for all engines.
+    fn fingerprint(&self) -> Result<String> {
+        if let Some(found) = self.fingerprint.get() {
+            return Ok(found.clone());
+        }
+        let found = self.model.graph.fingerprint()?;
+        Ok(self.fingerprint.get_or_init(|| found).clone())
+    }
+
+    /// The graph of an engine, lowered for its target.
+    pub fn graph(&self, spec: &EngineSpec, manager: &mut Manager) -> Result<Verified<Graph>> {
+        let scheme = Scheme {
+            target: &spec.target,
+            precision: spec.precision,
+            keep: &spec.keep,
+            calibrator: Some(self.calibrator),
+            keep_order: self.pattern().is_some(),
+            range: spec.range(),
+        };
+        compile(&self.model.graph, &scheme, manager)
+    }
+
+    /// Writes the ONNX file of an engine.
+    fn write(&self, spec: &EngineSpec, name: &str, onnx: &Path) -> Result<Written> {
+        let mut manager = Manager::default();
+        let graph = self.graph(spec, &mut manager)?;
+        let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
+        self.observer.begin(name, Some(total));
+        let metadata = hints(&spec.target, spec.precision).metadata();
+        let written = onnx::write_with(&graph, onnx, &metadata, &|bytes| self.observer.advance(bytes))?;
+        let entry = EngineEntry {
+            name: name.to_owned(),
+            target: spec.target.to_string(),
+            runtime: Runtime::of(&spec.target),
+            precision: spec.precision,
+            reduced_range: spec.range() == Int8Range::Reduced,
+            file: self.onnx_path(name),
+            inputs: ports(&graph, graph.inputs()),
+            outputs: ports(&graph, graph.outputs()),
+            passes: manager.ran.iter().map(pass_entry).collect(),
+            compiled_by: None,
+            compiled_on: None,
+            shapes: Vec::new(),
+            layers: None,
+            zeros: self.pattern().map(|pattern| zeros(onnx, pattern)).transpose()?,
+            gates: Vec::new(),
+        };
+        let seen = self.calibrator.seen().filter(|_| spec.precision.is_fitted());
+        Ok(Written { entry, bytes: written.bytes, seen })
+    }
+
+    /// The pattern that the zeros of weights have to keep.
+    fn pattern(&self) -> Option<Sparsity> {
+        let sparsity = self.request.recipe.prune.as_ref()?.sparsity?;
+        matches!(sparsity, Sparsity::Pattern { .. }).then_some(sparsity)
+    }
+
+    /// Has TensorRT compile an ONNX file, in a child process, and makes the plan the engine's file. Says whether it was
+    /// there before.
+    fn compile_plan(&self, spec: &EngineSpec, onnx: &Path, max_length: usize, entry: &mut EngineEntry) -> Result<bool> {
+        let shapes = match spec.shapes.as_slice() {
+            [] => vec![Shapes::up_to(max_length)],
+            given => given.to_vec(),
+        };
+        let plan = format!("engines/{}.plan", entry.name);
+        let job = TensorRtJob {
+            onnx: onnx.into(),
+            plan: self.stage.path(&plan),
+            layers: self.stage.path(&layers_path(&entry.name)),
+            target: spec.target.to_string(),
+            shapes,
+            options: TensorRtOptions { sparse_weights: self.pattern().is_some(), ..TensorRtOptions::default() },
+        };
+        let (compiled, before) = compile_once(self.memo, &entry.name, &job)?;
+        compiled.warnings.iter().for_each(|warning| self.observer.warn(&format!("{}: {warning}", entry.name)));
+        entry.file = plan;
+        entry.shapes = job.shapes;
+        entry.compiled_by = Some(compiled.library);
+        entry.compiled_on = compiled.compiled_on;
+        entry.layers = Some(compiled.summary);
+        Ok(before)
+    }
+
+    fn skip(&mut self, engine: String, why: &Error) -> Result<()> {
+        let all: Vec<&str> = std::iter::once(why.message()).chain(why.hints().iter().map(String::as_str)).collect();
+        self.observer.warn(&format!("{engine} is SKIPPED: {}", all.join("; ")));
+        // The bundle goes to other machines, and two builds of one are the same.
+        let reason = [why.portable()].into_iter().chain(why.portable_hints().map(str::to_owned));
+        let reason = reason.collect::<Vec<_>>().join("; ");
+        let onnx = self.stage.path(&self.onnx_path(&engine));
+        self.skipped.push(Skipped { engine, reason });
+        if presence::is_file(&onnx)? { remove(&onnx) } else { Ok(()) }
+    }
+
+    fn onnx_path(&self, engine: &str) -> String {
+        self.model_file.clone().unwrap_or_else(|| format!("engines/{engine}.onnx"))
+    }
+
+    /// Copies what runs the engines, and writes the manifest last; a model alone needs neither.
+    pub fn finish(self, classes: Classes, max_length: usize, cut: Cut) -> Result<Manifest> {
+        let tokenizer = &self.model.tokenizer;
+        if self.model_file.is_none() {
+            let copy = self.stage.path(bundle::TOKENIZER);
+            std::fs::write(&copy, tokenizer.text()?).map_err(|e| Error::io("writing", &copy, &e))?;
+            hub_files::keep(self.model, &classes, max_length, self.stage.dir())?;
+        }
+        let name = match &self.request.recipe.name {
+            Some(name) => name.clone(),
+            None => self.request.output.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        // One that came with an adapter is among its files.
+        let own = tokenizer.files.iter().filter(|path| path.starts_with(&self.model.checkpoint.dir));
+        let sources = self.model.checkpoint.files.iter().chain(own);
+        let timed = self.bench.is_some().then(|| bundle::MANIFEST.to_owned());
+        let mut manifest = Manifest {
+            schema: bundle::SCHEMA.to_owned(),
+            kilnc: env!("CARGO_PKG_VERSION").to_owned(),
+            name,
+            model_type: self.model.checkpoint.common.model_type.clone().unwrap_or_default(),
+            task: self.model.task,
+            max_length,
+            positions: super::limits::positions(&self.model.graph),
+            answers: self.request.recipe.answers.over(self.model.answers),
+            prompt: self.model.prompt.as_ref().map(PromptEntry::of),
+            mask: self.model.tokenizer.mask.clone().filter(|_| self.model.task == Task::FillMask),
+            pooling: pooling(self.model),
+            labels: classes.labels,
+            reading: (self.model.task == Task::TextClassification).then_some(classes.reading),
+            sources: sources
+                .map(|path| bundle::digest_source(path, &self.model.checkpoint.dir))
+                .collect::<Result<_>>()?,
+            adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
+            combined: self.request.source.combine.as_ref().map(ToString::to_string),
+            licences: licences(self.model)?,
+            calibration: self.calibrator.entry()?,
+            pruning: cut.pruning,
+            vocabulary: cut.vocabulary,
+            varying: self.made.iter().flat_map(|made| varying(&made.entry)).chain(timed).collect(),
+            bench: self.bench,
+            engines: self.made.into_iter().map(|made| made.entry).collect(),
+            skipped: self.skipped,
+            runtimes: self.runtimes,
+            files: bundle::digest_tree(self.stage.dir())?,
+        };
+        if self.model_file.is_some() {
+            return Ok(manifest);
+        }
+        // The bill holds the digests of the engines, and the manifest that of the bill.
+        let bill = self.stage.path(bundle::BOM);
+        write_json(&bill, &bundle::bom(&manifest))?;
+        manifest.files.push(bundle::digest(&bill, bundle::BOM)?);
+        manifest.files.sort_by(|a, b| a.path.cmp(&b.path));
+        write_json(&self.stage.path(bundle::MANIFEST), &manifest)?;
+        Ok(manifest)
+    }
+}
+
+/// How a model makes one vector of a text, where that is its task.
+fn pooling(model: &Model) -> Option<PoolingEntry> {
+    let sentence = model.checkpoint.sentence.as_ref().filter(|_| model.task == Task::SentenceSimilarity);
+    PoolingEntry::of(sentence?)
+}
+
+/// The licences of what a model was made of.
+fn licences(model: &Model) -> Result<Vec<LicenceEntry>> {
+    let adapters = model.merged.iter().map(|(source, _)| source.dir.as_path());
+    let entry = |dir: &Path| {
+        let stated = licence::of(dir)?;
+        Ok(LicenceEntry { of: json::file_name(dir), licence: stated.name, from: stated.from.map(str::to_owned) })
+    };
+    std::iter::once(model.checkpoint.dir.as_path()).chain(adapters).map(entry).collect()
+}
+
+/// The files of an engine whose bytes are chosen anew by every run of a compiling library.
+fn varying(entry: &EngineEntry) -> Vec<String> {
+    match entry.compiled_by {
+        Some(_) => vec![entry.file.clone(), layers_path(&entry.name)],
+        None => Vec::new(),
+    }
+}
+
+/// Where the list of a plan's layers is in a bundle.
+fn layers_path(engine: &str) -> String {
+    format!("engines/{engine}.layers.json")
+}
+
+/// Looks for a pattern of zeros in the matrices of a file that was written.
+fn zeros(onnx: &Path, pattern: Sparsity) -> Result<ZerosEntry> {
+    let matrices = onnx::matrices(onnx)?;
+    let holds =
+        |matrix: &&onnx::Matrix| pattern.holds(&matrix.zeros.iter().map(|zero| !zero).collect::<Vec<_>>(), matrix.n);
+    Ok(ZerosEntry {
+        pattern: pattern.to_string(),
+        matrices: matrices.len(),
+        holding: matrices.iter().filter(holds).count(),
+    })
+}
+
+/// Removes an ONNX file of the stage that is not part of the bundle, and the weights beside it.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    step_cache::model_files(path)?
+        .iter()
+        .try_for_each(|path| std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e)))
+}
+
+fn ports(graph: &Graph, ids: &[ValueId]) -> Vec<String> {
+    ids.iter().map(|id| graph.value(*id)).map(|value| format!("{}: {}", value.name, value.ty)).collect()
+}
+
+fn pass_entry(ran: &Ran) -> PassEntry {
+    PassEntry { name: ran.name.to_owned(), changed: ran.report.changed, left: ran.report.left.clone() }
+}
+
+/// What the manifest says of an adapter.
+pub(super) fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEntry> {
+    Ok(AdapterEntry {
+        name: json::file_name(&source.dir),
+        kind: merged.kind.to_owned(),
+        scale: source.scale,
+        changed: merged.changed,
+        inserted: merged.inserted,
+        tokens: merged.tokens,
+        untouched: merged.untouched.clone(),
+        saved: merged.saved.clone(),
+        files: merged.files.iter().map(|path| bundle::digest_source(path, &source.dir)).collect::<Result<_>>()?,
+    })
+}

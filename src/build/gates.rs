@@ -1,0 +1,337 @@
+//! Proves that the engines of a bundle still answer like the checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use super::assembly::{Assembly, Made, remove};
+use super::calibration::{BUILT_IN, Fitting, Labels, compared, probes};
+use super::comparison::{Candidate, Reference, RunBy, Workload};
+use super::formats::computes_in_half;
+use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits, tokenizer};
+use crate::answer;
+use crate::back::onnx;
+use crate::bundle::GateEntry;
+use crate::error::{Error, Kind, Result};
+use crate::eval::{Example, Gate, Golden};
+use crate::front::hub::checkpoint::json;
+use crate::passes::Manager;
+use crate::precision::Precision;
+use crate::recipe::Recipe;
+use crate::runtime::{self, Classes, Processor, Runtime, TextEncoder};
+use crate::target::Target;
+use crate::task::Task;
+
+/// What engines are asked, and what they have to answer.
+pub struct Judge {
+    encoder: TextEncoder,
+    classes: Classes,
+    texts: Vec<Example>,
+    texts_name: String,
+    fitting: Fitting,
+    golden: Option<(String, Golden, Gate)>,
+    strict: bool,
+}
+
+impl Judge {
+    /// Reads all that answers are checked with, and what engines are fitted to. Without texts in the recipe, those of
+    /// the calibration are asked, or a few built-in ones.
+    pub fn new(recipe: &Recipe, model: &Model, strict: bool, observer: &dyn Observer) -> Result<Judge> {
+        let classes = classes::of(recipe, model, observer)?;
+        for engine in &recipe.engines {
+            engine.gate.check_fits(classes.reading).map_err(|e| e.at(format!("engine {}", engine.name())))?;
+        }
+        let encoder = encoder(recipe, model)?;
+        check_settings(recipe, model, &classes, &encoder)?;
+        // Labels of texts that no answer is held against are nobody's business.
+        let asked = if recipe.texts.is_none() { classes.clone() } else { Classes::default() };
+        let labels = Labels::of(recipe);
+        let fitting = Fitting::labelled(&recipe.calibration, &asked, labels, observer)?;
+        let (texts_name, texts) = match (&recipe.texts, fitting.texts()) {
+            (Some(path), _) => (json::file_name(path), compared(path, &classes, labels, observer)?),
+            (None, Some((name, texts))) => (name.to_owned(), texts.to_vec()),
+            (None, None) => (BUILT_IN.to_owned(), probes()),
+        };
+        let golden = match &recipe.golden {
+            None => None,
+            Some(spec) => {
+                let gate = Gate { max_abs: Some(spec.max_abs), ..Gate::default() };
+                Some((json::file_name(&spec.file), Golden::read(&spec.file)?, gate))
+            }
+        };
+        Ok(Judge { encoder, classes, texts, texts_name, fitting, golden, strict })
+    }
+
+    /// What engines are fitted to. `scratch` is a folder for the time of the build.
+    pub fn calibrator<'a>(&self, model: &Model, scratch: &Path, observer: &'a dyn Observer) -> Result<Calibrator<'a>> {
+        self.fitting.calibrator(model, Some(&self.encoder), self.encoder.max_length, scratch, observer)
+    }
+
+    /// Longest text, in tokens.
+    pub fn max_length(&self) -> usize {
+        self.encoder.max_length
+    }
+
+    /// What a classifier can answer; no labels for another task.
+    pub fn into_classes(self) -> Classes {
+        self.classes
+    }
+
+    /// The tokenizer, with the model's limits.
+    pub fn encoder(&self) -> &TextEncoder {
+        &self.encoder
+    }
+
+    /// The texts that are asked.
+    pub fn texts(&self) -> &[Example] {
+        &self.texts
+    }
+
+    /// What a classifier can answer; no labels for another task.
+    pub fn classes(&self) -> &Classes {
+        &self.classes
+    }
+
+    /// Checks every engine and enters what was found. Fails where a bound is missed, or was asked for and cannot be
+    /// checked here.
+    pub(super) fn judge(&self, assembly: &mut Assembly) -> Result<()> {
+        let workload = Workload::new(&self.encoder, &self.classes, &self.texts, self.texts_name != BUILT_IN)?;
+        assembly.observer.begin_texts("checking answers", (assembly.made.len() * workload.steps()) as u64);
+        let (name, onnx, runtime) = self.reference(assembly)?;
+        let mut reference = Reference::new(name, &onnx, runtime);
+        let mut made = std::mem::take(&mut assembly.made);
+        for engine in &mut made {
+            let gates = self.gates(engine, &workload, &mut reference, assembly);
+            engine.entry.gates = gates.map_err(|e| e.at(format!("engine {}", engine.entry.name)))?;
+            if engine.entry.runtime.runs_plans() {
+                remove(&engine.onnx)?;
+            }
+        }
+        if !made.iter().any(|engine| engine.onnx == reference.onnx()) {
+            let dir = assembly.stage.path(REFERENCE);
+            std::fs::remove_dir_all(&dir).map_err(|e| Error::io("removing", &dir, &e))?;
+        }
+        let (texts, of) = (self.texts.len(), &self.texts_name);
+        assembly.observer.done(&format!("{texts} texts of {of}, each engine against {}", reference.name()));
+        tell(&made, assembly.observer);
+        let missed = missed(&made);
+        assembly.made = made;
+        missed.and_then(|()| unmade(&assembly.unmade))
+    }
+
+    /// One of the bundle's FP32 engines, or one made for the purpose: its name, its file and what runs it.
+    fn reference(&self, assembly: &Assembly) -> Result<(String, PathBuf, Runtime)> {
+        let target = if runtime::is_available(Runtime::Ort)? { Target::OrtCpu } else { Target::Tract };
+        let runtime = Runtime::of(&target);
+        let model = assembly.model;
+        let whole = model.trained.is_none();
+        let serves = |made: &&Made| whole && made.entry.runtime == runtime && made.entry.precision == Precision::Fp32;
+        if let Some(made) = assembly.made.iter().find(serves) {
+            return Ok((made.entry.name.clone(), made.onnx.clone(), runtime));
+        }
+        let trained = model.trained.as_ref().unwrap_or(&model.graph);
+        let graph = compile(trained, &Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
+        let dir = assembly.stage.path(REFERENCE);
+        std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
+        let onnx = dir.join("model.onnx");
+        onnx::write(&graph, &onnx, &|_| {})?;
+        let name = if whole { format!("{target} fp32") } else { format!("the trained model, {target} fp32") };
+        Ok((name, onnx, runtime))
+    }
+
+    fn gates(
+        &self,
+        made: &Made,
+        workload: &Workload,
+        reference: &mut Reference,
+        assembly: &mut Assembly,
+    ) -> Result<Vec<GateEntry>> {
+        let mut gates = Vec::new();
+        // A plan needs its GPU, and a page its browser. Their ONNX file runs the same operations on the CPU, where ONNX
+        // Runtime computes half precision in 32 bits; so what a GPU rounds and overflows, the evaluator does.
+        let graph = || assembly.graph(&made.spec, &mut Manager::default());
+        let in_half = computes_in_half(&made.spec.target, made.entry.precision);
+        let here = Processor::here();
+        let exact_elsewhere = made.entry.precision.is_fitted() && !here.exact_8_bits();
+        let (runtime, ran_by) = match made.entry.runtime {
+            _ if in_half => (None, "kilnc's evaluator, every value rounded as on the GPU".to_owned()),
+            // A browser adds products of 8 bits exactly, and ONNX Runtime does not on this processor.
+            Runtime::Web if exact_elsewhere => (None, "kilnc's evaluator, products of 8 bits added exactly".to_owned()),
+            plans if plans.runs_plans() => (Some(Runtime::Ort), format!("the plan's ONNX on {}", Runtime::Ort)),
+            Runtime::Web => (Some(Runtime::Ort), format!("the same file on {}", Runtime::Ort)),
+            runtime => (Some(runtime), runtime.to_string()),
+        };
+        let version = match runtime.map(runtime::available) {
+            Some(Err(e)) => {
+                assembly.observer.advance(workload.steps() as u64);
+                return self.unchecked(made, reference.name(), e, assembly);
+            }
+            found => found.transpose()?.map(|found| found.version),
+        };
+        let features =
+            if runtime.is_some() { here.features.iter().map(|name| (*name).to_owned()).collect() } else { Vec::new() };
+        let run_by = runtime.map_or(RunBy::Evaluator(&graph), RunBy::Runtime);
+        if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
+            let mut engine = run_by.open(&made.onnx)?;
+            let parity = golden.compare_answers(&mut *engine, self.classes.reading)?;
+            gates.push(GateEntry {
+                against: "golden".to_owned(),
+                on: name.clone(),
+                rows: parity.rows,
+                batch: None,
+                ran_by: ran_by.clone(),
+                version: version.clone(),
+                features: features.clone(),
+                exact_8_bits: None,
+                checks: gate.check(&parity, None),
+                accuracy: None,
+            });
+        }
+        let (name, onnx, batch) = (made.entry.name.as_str(), made.onnx.as_path(), made.entry.batch());
+        let candidate = Candidate { name, onnx, run_by, batch };
+        let itself = made.onnx == reference.onnx();
+        let compared =
+            workload.compare(reference, &candidate, assembly.memo, assembly.stage.dir(), assembly.observer)?;
+        let drop = compared.accuracy.map(|share| share.reference - share.found);
+        let gate = default_gate(made.entry.precision, assembly.model).overridden_by(made.spec.gate);
+        gates.push(GateEntry {
+            against: if itself { ITSELF.to_owned() } else { reference.name().to_owned() },
+            on: self.texts_name.clone(),
+            rows: compared.rows,
+            batch: Some(batch),
+            ran_by,
+            version,
+            features,
+            exact_8_bits: made.entry.precision.is_fitted().then(|| runtime.is_none() || here.exact_8_bits()),
+            checks: gate.check_all(&compared.outputs, drop),
+            accuracy: compared.accuracy,
+        });
+        Ok(gates)
+    }
+
+    /// What is entered of an engine that nothing here runs. Fails where the machine does, or the build is strict.
+    fn unchecked(&self, made: &Made, reference: &str, why: Error, assembly: &mut Assembly) -> Result<Vec<GateEntry>> {
+        if self.strict || why.kind() == Kind::MachineFailed {
+            return Err(why);
+        }
+        assembly.observer.warn(&format!("{} was NOT CHECKED: {}", made.entry.name, why.message()));
+        let entry = GateEntry {
+            against: reference.to_owned(),
+            on: self.texts_name.clone(),
+            rows: 0,
+            batch: None,
+            ran_by: why.portable(),
+            version: None,
+            features: Vec::new(),
+            exact_8_bits: None,
+            checks: Vec::new(),
+            accuracy: None,
+        };
+        if made.spec.gate != Gate::default() {
+            assembly.unmade.push((made.entry.name.clone(), why));
+        }
+        Ok(vec![entry])
+    }
+}
+
+/// What the reference itself is compared with: its outputs for one text at a time.
+const ITSELF: &str = "itself, text by text";
+
+/// The folder of the stage for a reference that is no part of the bundle.
+const REFERENCE: &str = "reference";
+
+/// The model's tokenizer, with the recipe's or the model's longest text.
+pub fn encoder(recipe: &Recipe, model: &Model) -> Result<TextEncoder> {
+    let text = model.tokenizer.text()?.to_owned();
+    let place = |e: Error| e.at(model.tokenizer.path().display().to_string());
+    let encoder = TextEncoder::parse(text, max_length(recipe, model)?).map_err(place)?;
+    encoder.check_longest()?;
+    if let Some(rows) = limits::rows(&model.graph) {
+        encoder.check_rows(rows).map_err(place)?;
+    }
+    let prompt = model.prompt.as_ref().map(|prompt| prompt.text.as_str());
+    let mask = model.tokenizer.mask.as_deref().filter(|_| model.task == Task::FillMask);
+    Ok(encoder.with_prompt(prompt).with_mask(mask))
+}
+
+/// What any engine has to keep: in FP32 the numbers; in other precisions, and where something was cut, only that they are
+/// numbers.
+fn default_gate(precision: Precision, model: &Model) -> Gate {
+    match precision {
+        Precision::Fp32 if model.trained.is_none() => Gate { max_abs: Some(1e-3), ..Gate::default() },
+        _ => Gate::default(),
+    }
+}
+
+/// Says for every engine what was found.
+fn tell(made: &[Made], observer: &dyn Observer) {
+    for engine in made {
+        let name = &engine.entry.name;
+        for gate in &engine.entry.gates {
+            let checks: Vec<_> = gate.checks.iter().map(ToString::to_string).collect();
+            if gate.rows > 0 {
+                let at_once = gate.batch.filter(|batch| *batch > 1);
+                let at_once = at_once.map_or_else(String::new, |batch| format!(", {batch} texts at once"));
+                let ran_by = &gate.ran_by;
+                observer.done(&format!("{name} against {}: {} ({ran_by}{at_once})", gate.against, checks.join(", ")));
+            }
+        }
+    }
+}
+
+/// All bounds that were missed, in one error.
+fn missed(made: &[Made]) -> Result<()> {
+    let gates = made.iter().flat_map(|engine| engine.entry.gates.iter().map(move |gate| (&engine.entry.name, gate)));
+    let mut missed = gates.flat_map(|(name, gate)| {
+        let failed = gate.checks.iter().filter(|check| !check.passed);
+        failed.map(move |check| format!("{name}: {check} against {} on {}", gate.against, gate.on))
+    });
+    match missed.next() {
+        None => Ok(()),
+        Some(first) => {
+            let error = Error::gate_failed(format!("a gate was missed: {first}"));
+            Err(missed.fold(error, |error, other| error.at(format!("also {other}"))).hint(
+                "nothing was written; loosen the bound in the recipe or with --gate, or choose a finer precision",
+            ))
+        }
+    }
+}
+
+/// All gates that were asked for and cannot be made here, in one error.
+fn unmade(unmade: &[(String, Error)]) -> Result<()> {
+    let Some(((name, why), more)) = unmade.split_first() else { return Ok(()) };
+    let error = Error::runtime_missing(format!("{name}: its gate cannot be checked here: {}", why.message()));
+    let error = more.iter().fold(error, |error, (name, why)| error.at(format!("also {name}: {}", why.message())));
+    let mut hints: Vec<&String> = Vec::new();
+    for hint in unmade.iter().flat_map(|(_, why)| why.hints()) {
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    let error = hints.into_iter().fold(error, |error, hint| error.hint(hint.as_str()));
+    Err(error.hint("or leave the engine out, or build it without a gate; nothing was written"))
+}
+
+/// Fails where what a recipe says of answers cannot be with the model.
+fn check_settings(recipe: &Recipe, model: &Model, classes: &Classes, encoder: &TextEncoder) -> Result<()> {
+    let file = recipe.file.as_deref().unwrap_or("the recipe");
+    recipe.answers.check_in(file, model.task, encoder.max_length)?;
+    let model_type = model.checkpoint.common.model_type.as_deref().unwrap_or_default();
+    let asked = answer::Model::new(model.task, classes.clone(), model_type);
+    asked.check_room(&recipe.answers, encoder).map_err(|e| e.at(format!("{file}: answers")))
+}
+
+/// Longest text, in tokens: the recipe's; or what sentence-transformers or the tokenizer's configuration says, up to what
+/// the model's positions cover.
+pub fn max_length(recipe: &Recipe, model: &Model) -> Result<usize> {
+    let said = model.checkpoint.common.max_position_embeddings.unwrap_or(512);
+    let limit = limits::positions(&model.graph).map_or(said, |covered| covered.min(said));
+    let sentence = tokenizer::sentence(&model.checkpoint, model.task);
+    let said = sentence.and_then(|modules| modules.encoder_config.max_seq_length).or(model.tokenizer.max_length);
+    let usual = said.map_or(limit, |n| n.clamp(2, limit));
+    match recipe.max_length {
+        Some(n) if n > limit || n < 2 => {
+            Err(Error::bad_input(format!("max_length {n} is outside 2…{limit}, the positions that the model has")))
+        }
+        Some(n) => Ok(n),
+        None => Ok(usual),
+    }
+}

@@ -1,0 +1,323 @@
+//! One engine for many adapters: the base's graph with what adapters change as inputs, and for each adapter the tensors
+//! that it gives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::{Adapted, Extended, Model, Source, adapt, tokenizer};
+use crate::bundle;
+use crate::error::{Error, Result, printable};
+use crate::front::hub::adapter::{AdapterSource, hub};
+use crate::front::hub::arch;
+use crate::front::hub::checkpoint::{Checkpoint, StateDict, json};
+use crate::ir::weight::Expr;
+use crate::ir::{DType, Graph, Origin, ValueId, Weight};
+use crate::passes::{AdapterInputs, Manager, Whole, factor_names};
+use crate::presence;
+use crate::task::Task;
+use crate::verify::{Verified, verify};
+
+/// The size that adapters with other labels than the base's decide.
+const LABELS: &str = "num_labels";
+
+/// A base whose graph takes adapters, and what each of them gives.
+pub struct Unmerged {
+    /// The base.
+    pub model: Model,
+    /// The adapters, in the order of the command line.
+    pub adapters: Vec<Given>,
+}
+
+/// What one adapter gives.
+pub struct Given {
+    /// The adapter's name: that of its folder.
+    pub name: String,
+    /// Tensors by the names of the inputs they are for.
+    pub tensors: Vec<(String, Weight)>,
+}
+
+/// Reads a base and its adapters, and makes inputs of what they change.
+///
+/// Fails where an adapter changes more than linear layers by low-rank products and tensors as a whole, where adapters
+/// are for different tasks, and where one brings what the base lacks and another does not.
+pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged> {
+    if source.combine.is_some() {
+        return Err(Error::bad_input("--combine makes one change of several, and --adapter-as-input keeps them apart"));
+    }
+    let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
+    arch::complete(&mut checkpoint)?;
+    let dir = checkpoint.encoder.clone();
+    tokenizer::count_prompt(&mut checkpoint, &dir)?;
+    let base = arch::canonical_state(&checkpoint)?;
+    let named = names(&source.adapters)?;
+    let mut changes = Vec::with_capacity(named.len());
+    for (name, adapter) in &named {
+        changes.push(Change::read(source, adapter).map_err(|e| e.at(format!("adapter {name}")))?);
+    }
+    let first = changes.first().ok_or_else(|| Error::bad_input("--adapter-as-input needs an --adapter"))?;
+    let state = completed(&base, first);
+    let drawn = arch::draw(&checkpoint, &state, source.task.or(Some(first.task)))?;
+    let graph = verify(drawn.graph)?;
+    let pass = inputs(&graph, &base, &named, &changes)?;
+    let adapters = named.iter().zip(&changes).map(|((name, _), change)| change.given(name, &graph, &pass));
+    let adapters = adapters.collect::<Result<_>>()?;
+    let tokenizer = tokenizer::open(&checkpoint, &checkpoint.encoder, &graph, drawn.task)?;
+    let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
+    let graph = manager.run(&graph, &pass)?;
+    let (task, unused, remarks) = (drawn.task, drawn.unused, drawn.warnings);
+    let model = Model {
+        graph,
+        trained: None,
+        renumbered: None,
+        prompt: tokenizer::prompt(&checkpoint, task)?,
+        answers: tokenizer::settings(&checkpoint, task)?,
+        merged: Vec::new(),
+        tokenizer,
+        task,
+        unused,
+        remarks,
+        extended,
+        warnings: warnings(&changes),
+        checkpoint,
+    };
+    Ok(Unmerged { model, adapters })
+}
+
+/// What is wrong with the base or any of the adapters and does not keep them from being built, each line once.
+fn warnings(changes: &[Change]) -> Vec<String> {
+    let mut warnings: Vec<String> = Vec::new();
+    for line in changes.iter().flat_map(|change| &change.warnings) {
+        if !warnings.contains(line) {
+            warnings.push(line.clone());
+        }
+    }
+    warnings
+}
+
+/// The adapters by the names of their folders, which have to differ: their files are called so.
+fn names(adapters: &[AdapterSource]) -> Result<Vec<(String, &AdapterSource)>> {
+    let mut seen = BTreeSet::new();
+    adapters
+        .iter()
+        .map(|adapter| {
+            let name = json::file_name(&adapter.dir);
+            match seen.insert(name.clone()) {
+                true => Ok((name, adapter)),
+                false => Err(Error::bad_input(format!("two adapters are called {}", printable(&name)))
+                    .hint("their files would have one name: rename one of the folders")),
+            }
+        })
+        .collect()
+}
+
+/// What one adapter makes of the base.
+struct Change {
+    /// The base with the adapter merged.
+    state: StateDict,
+    /// Its graph.
+    graph: Verified<Graph>,
+    task: Task,
+    /// Low-rank products by the weight they are added to: A `[r, k]`, B `[n, r]` and the factor of their product.
+    low_rank: BTreeMap<String, (Weight, Weight, f32)>,
+    /// Tensors that stand in place of the base's, or that it lacks.
+    whole: BTreeSet<String>,
+    /// What is wrong and does not keep it from being built.
+    warnings: Vec<String>,
+}
+
+impl Adapted {
+    /// Fails where an adapter has a tokenizer or modules of its own: all adapters share those of the base.
+    fn same_surroundings(&self, adapter: &Path) -> Result<()> {
+        let refused = |what: &str| {
+            Err(Error::unsupported(format!(
+                "the adapter has {what} of its own, and all inputs of one engine share the base's"
+            ))
+            .hint("leave --adapter-as-input out, or remove what is not needed from the adapter's folder"))
+        };
+        if self.checkpoint.sentence.as_ref().is_some_and(|modules| modules.dir == adapter) {
+            let base = Checkpoint::open(&self.checkpoint.dir)?.sentence.unwrap_or_default();
+            if self.checkpoint.sentence.as_ref().is_some_and(|modules| modules.modules != base.modules) {
+                return refused("modules");
+            }
+        }
+        let [own, base] = [adapter, &self.checkpoint.encoder].map(|dir| dir.join(bundle::TOKENIZER));
+        if presence::has_file(&own)? && presence::has_file(&base)? && tokenizer(&own)? != tokenizer(&base)? {
+            return refused("a tokenizer");
+        }
+        Ok(())
+    }
+}
+
+/// A tokenizer without what only its training run said, and kilnc does not use.
+fn tokenizer(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
+    let mut fields: serde_json::Map<String, serde_json::Value> = json::read(path)?;
+    fields.retain(|field, _| !["truncation", "padding"].contains(&field.as_str()));
+    Ok(fields)
+}
+
+impl Change {
+    fn read(source: &Source, adapter: &AdapterSource) -> Result<Change> {
+        if hub::is_hub(&adapter.dir)? {
+            return Err(Error::unsupported("adapters of AdapterHub's library cannot be inputs")
+                .hint("leave --adapter-as-input out: they are merged or drawn into the graph"));
+        }
+        let adapted = adapt(&Source { adapters: vec![adapter.clone()], ..source.clone() })?;
+        if let Some(embeddings) = adapted.untied {
+            return Err(Error::unsupported(format!(
+                "the adapter changes `{embeddings}`, which the projection to the vocabulary shares and which cannot be an \
+                 input"
+            ))
+            .hint("leave --adapter-as-input out: the two become two tensors"));
+        }
+        adapted.same_surroundings(&adapter.dir)?;
+        let Adapted { base, state, drawn, warnings, .. } = adapted;
+        let (mut low_rank, mut whole) = (BTreeMap::new(), BTreeSet::new());
+        for (name, tensor) in state.iter() {
+            let before = base.get(name).map(|tensor| &tensor.weight);
+            match tensor.weight.expr() {
+                _ if before.is_some_and(|before| before.is(&tensor.weight)) => {}
+                Expr::Lora { base, a, b, scale } if is_stored(base) => {
+                    low_rank.insert(name.to_owned(), (a.clone(), b.clone(), *scale));
+                }
+                _ if is_stored(&tensor.weight) => {
+                    whole.insert(name.to_owned());
+                }
+                _ => {
+                    return Err(Error::unsupported(format!(
+                        "`{}` is changed by more than a low-rank product, which cannot be an input",
+                        printable(name)
+                    ))
+                    .hint("leave --adapter-as-input out, or train the adapter as plain LoRA"));
+                }
+            }
+        }
+        Ok(Change { graph: verify(drawn.graph)?, task: drawn.task, state, low_rank, whole, warnings })
+    }
+
+    /// The tensor that the merged model's graph has under that name.
+    fn constant(&self, name: &str) -> Option<&Weight> {
+        self.graph.find(name).and_then(|id| self.graph.weight(id))
+    }
+
+    /// The tensors for the inputs that `pass` makes of the graph.
+    fn given(&self, name: &str, graph: &Graph, pass: &AdapterInputs) -> Result<Given> {
+        let mut tensors = Vec::new();
+        for (weight, (a, b, scale)) in &self.low_rank {
+            if pass.low_rank.contains(weight) {
+                let scaled: Vec<f32> = b.to_f32s()?.iter().map(|value| value * scale).collect();
+                let scaled = Weight::f32s(b.shape().to_vec(), &scaled)?;
+                let [name_a, name_b] = factor_names(weight);
+                tensors.push((name_a, a.cast(DType::F32).transpose()?));
+                tensors.push((name_b, scaled.transpose()?));
+            }
+        }
+        // In the order of the graph's constants, so that what belongs together stands together.
+        for (_, value, _) in graph.weights().filter(|(_, value, _)| pass.whole.contains_key(&value.name)) {
+            if self.whole.contains(&value.name)
+                && let Some(weight) = self.constant(&value.name)
+            {
+                tensors.push((value.name.clone(), weight.clone()));
+            }
+        }
+        Ok(Given { name: name.to_owned(), tensors })
+    }
+}
+
+/// Whether a weight stands so in a file, whatever its element type.
+fn is_stored(weight: &Weight) -> bool {
+    match weight.expr() {
+        Expr::Source { .. } => true,
+        Expr::Cast(inner) => is_stored(inner),
+        _ => false,
+    }
+}
+
+/// The base with what it lacks, as the first adapter has it.
+fn completed(base: &StateDict, first: &Change) -> StateDict {
+    let mut state = base.clone();
+    for name in first.whole.iter().filter(|name| !base.contains(name)) {
+        if let Some(tensor) = first.state.get(name) {
+            state.insert(name.clone(), tensor.clone());
+        }
+    }
+    state
+}
+
+/// What becomes an input: whatever any of the adapters changes, as far as the graph reads it.
+fn inputs(
+    graph: &Graph,
+    base: &StateDict,
+    named: &[(String, &AdapterSource)],
+    changes: &[Change],
+) -> Result<AdapterInputs> {
+    tasks_agree(named, changes)?;
+    let labels = label_tensors(graph);
+    let mut pass = AdapterInputs::default();
+    for (_, value, weight) in graph.weights() {
+        let name = &value.name;
+        if changes.iter().any(|change| change.low_rank.contains_key(name)) {
+            pass.low_rank.insert(name.clone());
+        }
+        if !changes.iter().any(|change| change.whole.contains(name)) {
+            continue;
+        }
+        let lacking = !base.contains(name);
+        for ((adapter, _), change) in named.iter().zip(changes) {
+            if lacking && !change.whole.contains(name) {
+                return Err(Error::bad_input(format!(
+                    "the base has no `{}`, and the adapter {adapter} does not bring it, as others do",
+                    printable(name)
+                )));
+            }
+        }
+        let shapes = changes.iter().filter_map(|change| change.constant(name)).map(Weight::shape);
+        let agree = shapes.clone().all(|shape| shape == weight.shape());
+        let axis = labels.get(name).copied();
+        if !agree && axis.is_none() {
+            let shapes: Vec<String> = shapes.map(|shape| format!("{shape:?}")).collect();
+            return Err(Error::unsupported(format!(
+                "adapters bring `{}` in the shapes {}, and only heads may differ",
+                printable(name),
+                shapes.join(", ")
+            )));
+        }
+        let open = axis.filter(|_| lacking || !agree).map(|axis| (axis, LABELS));
+        let default = lacking.then(|| stand_in(weight, axis)).transpose()?;
+        pass.whole.insert(name.clone(), Whole { default, open });
+    }
+    Ok(pass)
+}
+
+/// What stands for a tensor that the base lacks: a head of no labels, and zeros for what comes before it.
+fn stand_in(weight: &Weight, labels: Option<usize>) -> Result<Weight> {
+    let mut shape = weight.shape().to_vec();
+    if let Some(size) = labels.and_then(|axis| shape.get_mut(axis)) {
+        *size = 0;
+    }
+    let zeros = vec![0.0; shape.iter().product()];
+    Weight::f32s(shape, &zeros)
+}
+
+/// The weight and bias that the output `logits` comes from, with the dimension of the labels.
+fn label_tensors(graph: &Graph) -> BTreeMap<String, usize> {
+    let name = |id: &ValueId| {
+        let value = graph.value(*id);
+        matches!(value.origin, Origin::Weight(_)).then(|| value.name.clone())
+    };
+    let logits = graph.outputs().iter().find(|id| graph.value(**id).name == "logits");
+    let Some(head) = logits.and_then(|id| graph.producer(*id)) else { return BTreeMap::new() };
+    let operands = head.inputs.iter().skip(1).flatten().filter_map(name);
+    operands.zip([1, 0]).collect()
+}
+
+fn tasks_agree(named: &[(String, &AdapterSource)], changes: &[Change]) -> Result<()> {
+    let Some(first) = changes.first() else { return Ok(()) };
+    match named.iter().zip(changes).find(|(_, change)| change.task != first.task) {
+        None => Ok(()),
+        Some(((name, _), change)) => Err(Error::unsupported(format!(
+            "the adapter {name} is for {}, the first one for {}",
+            change.task, first.task
+        ))
+        .hint("one engine does one task: export them apart, or choose --task")),
+    }
+}

@@ -1,0 +1,174 @@
+//! The tokenizer of a model: that of its checkpoint or of an adapter, by all the files that say something of it.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Map;
+
+use super::limits;
+use crate::bundle;
+use crate::error::Result;
+use crate::front::hub::checkpoint::{
+    Checkpoint, ModuleKind, Prompt, Purpose, SentenceModule, SentenceModules, Tokenizer, TokenizerUse, json,
+};
+use crate::ir::Graph;
+use crate::presence;
+use crate::runtime::{Lengths, TextEncoder};
+use crate::settings::{Settings, Similarity};
+use crate::task::Task;
+
+/// The input of a graph that has token types.
+const TOKEN_TYPES: &str = "token_type_ids";
+
+/// The tokenizer in the folder `dir`, for a graph and its task.
+pub(super) fn open(checkpoint: &Checkpoint, dir: &Path, graph: &Graph, task: Task) -> Result<Tokenizer> {
+    open_for(checkpoint, dir, sentence(checkpoint, task), |usage| TokenizerUse {
+        rows: limits::rows(graph),
+        token_types: graph.inputs().iter().any(|id| graph.value(*id).name == TOKEN_TYPES),
+        pairs: matches!(task, Task::TextClassification | Task::QuestionAnswering),
+        ..usage
+    })
+}
+
+fn open_for(
+    checkpoint: &Checkpoint,
+    dir: &Path,
+    sentence: Option<&SentenceModules>,
+    usage: impl FnOnce(TokenizerUse) -> TokenizerUse,
+) -> Result<Tokenizer> {
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(default)]
+        tokenizer_class: Option<String>,
+    }
+    let Named { tokenizer_class } = json::parse(&checkpoint.config, "config.json")?;
+    let plain = TokenizerUse {
+        model_type: checkpoint.common.model_type.as_deref().unwrap_or_default(),
+        class: tokenizer_class.as_deref(),
+        ..of_sentence(sentence)
+    };
+    Tokenizer::open(dir, &usage(plain))
+}
+
+/// What is said of the texts of an ONNX model by the files beside its tokenizer.
+pub struct TextsBeside {
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What is put before every text.
+    pub prompt: Option<Prompt>,
+    /// How answers are told where nobody says it.
+    pub answers: Settings,
+    /// Longest text in tokens, where it is limited.
+    pub max_length: Option<usize>,
+}
+
+impl TextsBeside {
+    /// Reads a `tokenizer.json` that is given by itself, and the files beside it; none where no configuration, its own or a
+    /// model's, is beside it. Without a task, texts are read as sentence-transformers does, where the model is one of its.
+    pub fn of(file: &Path, task: Option<Task>) -> Result<Option<TextsBeside>> {
+        #[derive(Default, Deserialize)]
+        struct Config {
+            #[serde(default)]
+            model_type: Option<String>,
+            #[serde(default)]
+            tokenizer_class: Option<String>,
+        }
+        let dir = file.parent().unwrap_or(Path::new(""));
+        let named = file.file_name().is_some_and(|name| name == bundle::TOKENIZER);
+        let config = dir.join("config.json");
+        let sentence = SentenceModules::around(dir)?;
+        let of_model = presence::has_file(&config)?;
+        if !named || !of_model && !presence::has_file(&dir.join("tokenizer_config.json"))? && sentence.is_none() {
+            return Ok(None);
+        }
+        let config: Config = if of_model { json::read(&config)? } else { Config::default() };
+        let sentence = sentence.as_ref().filter(|modules| task.is_none_or(|task| is_for(modules, task)));
+        let usage = TokenizerUse {
+            model_type: config.model_type.as_deref().unwrap_or_default(),
+            class: config.tokenizer_class.as_deref(),
+            token_types: true,
+            pairs: task.is_none_or(|task| matches!(task, Task::TextClassification | Task::QuestionAnswering)),
+            ..of_sentence(sentence)
+        };
+        let tokenizer = Tokenizer::open(dir, &usage)?;
+        if tokenizer.json.is_none() {
+            return Ok(None);
+        }
+        let said = sentence.and_then(|modules| modules.encoder_config.max_seq_length);
+        Ok(Some(TextsBeside {
+            prompt: sentence.map_or(Ok(None), |modules| modules.model.prompt())?,
+            answers: match task {
+                Some(task) => settings_of(sentence, task)?,
+                None => Settings::default(),
+            },
+            max_length: said.or(tokenizer.max_length),
+            tokenizer,
+        }))
+    }
+}
+
+/// What a model of sentence-transformers says of its tokenizer.
+fn of_sentence<'a>(sentence: Option<&SentenceModules>) -> TokenizerUse<'a> {
+    TokenizerUse {
+        lower_case: sentence.is_some_and(|modules| modules.encoder_config.do_lower_case),
+        arguments: sentence.map_or_else(Map::new, |modules| modules.encoder_config.tokenizer.clone()),
+        ..TokenizerUse::default()
+    }
+}
+
+/// Enters how many tokens of the prompt come before those of a text, where pooling leaves them out.
+pub(super) fn count_prompt(checkpoint: &mut Checkpoint, dir: &Path) -> Result<()> {
+    let Some(sentence) = &checkpoint.sentence else { return Ok(()) };
+    let left_out = |module: &SentenceModule| matches!(module.kind, ModuleKind::Pooling { include_prompt: false, .. });
+    if !sentence.modules.iter().any(left_out) {
+        return Ok(());
+    }
+    let (Some(prompt), tokenizer) =
+        (sentence.model.prompt()?, open_for(checkpoint, dir, Some(sentence), |usage| usage)?)
+    else {
+        return Ok(());
+    };
+    let encoder = TextEncoder::parse(tokenizer.text()?.to_owned(), usize::MAX)?;
+    let encoded = encoder.split(&[prompt.text.as_str().into()], &Lengths::cut(usize::MAX))?;
+    // As sentence-transformers counts: what follows the prompt is not of it, if it is one token.
+    let counted = encoded.first().map(|encoded| {
+        let followed = encoded.len().checked_sub(1).is_some_and(|last| encoded.is_special(last));
+        encoded.len() - usize::from(followed)
+    });
+    if let Some(sentence) = &mut checkpoint.sentence {
+        sentence.prompt_tokens = counted;
+    }
+    Ok(())
+}
+
+/// What sentence-transformers says of a model, where the task is what it makes the model for.
+pub(super) fn sentence(checkpoint: &Checkpoint, task: Task) -> Option<&SentenceModules> {
+    checkpoint.sentence.as_ref().filter(|modules| is_for(modules, task))
+}
+
+fn is_for(modules: &SentenceModules, task: Task) -> bool {
+    match task {
+        Task::SentenceSimilarity => true,
+        Task::TextClassification => matches!(modules.purpose(), Ok(Some(Purpose::Scores))),
+        _ => false,
+    }
+}
+
+/// What is put before every text.
+pub(super) fn prompt(checkpoint: &Checkpoint, task: Task) -> Result<Option<Prompt>> {
+    sentence(checkpoint, task).map_or(Ok(None), |modules| modules.model.prompt())
+}
+
+/// How answers are told where nobody says it, as far as the model does.
+pub(super) fn settings(checkpoint: &Checkpoint, task: Task) -> Result<Settings> {
+    settings_of(checkpoint.sentence.as_ref(), task)
+}
+
+fn settings_of(sentence: Option<&SentenceModules>, task: Task) -> Result<Settings> {
+    let modules = sentence.filter(|_| task == Task::SentenceSimilarity);
+    let named = modules.and_then(|modules| modules.model.similarity_fn_name.as_deref());
+    let similarity = named.map(str::parse::<Similarity>).transpose();
+    let similarity = similarity.map_err(|e| e.at("config_sentence_transformers.json: similarity_fn_name"))?;
+    // What is taken where nothing is said needs no word.
+    Ok(Settings { similarity: similarity.filter(|how| *how != Similarity::default()), ..Settings::default() })
+}

@@ -1,0 +1,227 @@
+//! Bottleneck adapters: Houlsby's (arXiv 1902.00751), Pfeiffer's (arXiv 2005.00247, 2005.00052), parallel ones
+//! (arXiv 2110.04366), and what lies between.
+
+use std::collections::BTreeSet;
+
+use super::config::{Config, Reduction, at, positive};
+use super::{Insertions, Saved, Tensors};
+use crate::error::{Error, Result, printable};
+use crate::front::hub::checkpoint::StateDict;
+
+/// How a bottleneck adapter computes, and where it stands. `x` is what goes in, `y` what attention or feed-forward gave.
+#[derive(Clone, Debug)]
+pub struct Bottleneck {
+    /// Its name, by which its tensors are called.
+    pub name: String,
+    /// After which parts of a layer it stands.
+    pub places: Vec<Place>,
+    /// Layers that have none.
+    pub leave_out: BTreeSet<usize>,
+    /// Name of the non-linearity, in the words of `transformers`.
+    pub non_linearity: String,
+    /// Whether `x` is what went into attention or feed-forward, rather than what came out.
+    pub parallel: bool,
+    /// Whether the model's residual and norm come before it.
+    pub norm_before: bool,
+    /// Whether the model's residual and norm come after it.
+    pub norm_after: bool,
+    /// Whether it begins with a norm of its own.
+    pub own_norm_before: bool,
+    /// Whether it ends with a norm of its own.
+    pub own_norm_after: bool,
+    /// Where its residual begins; parallel ones add to `y`.
+    pub residual: Residual,
+    /// Whether its residual is added before its own norm at the end.
+    pub residual_in_norm: bool,
+    /// What its output is multiplied by.
+    pub scaling: Scaling,
+    /// Whether its output is multiplied by a gate: the mean over the tokens of `σ(w · x + b)`.
+    pub gated: bool,
+    /// The path of its invertible part, which stands after the embeddings, and how much narrower that is inside.
+    pub invertible: Option<(String, f64)>,
+    /// How its projections are put together, where they are not simply there.
+    pub hypercomplex: Option<Hypercomplex>,
+    /// The path of the tensors that all layers share.
+    pub shared: String,
+    reduction: Reduction,
+}
+
+/// Projections as sums of Kronecker products (arXiv 2106.04647): `Σᵢ ruleᵢ ⊗ Wᵢ`.
+#[derive(Clone, Copy, Debug)]
+pub struct Hypercomplex {
+    /// Number of terms, and size of the rules.
+    pub terms: usize,
+    /// Rank of the weights that are products of two tensors.
+    pub rank: usize,
+    /// Whether the rule is a product of two tensors.
+    pub rule_in_two: bool,
+    /// Whether all layers share the rule.
+    pub rule_shared: bool,
+    /// Whether the weights are products of two tensors.
+    pub weights_in_two: bool,
+    /// Whether all layers share the weights.
+    pub weights_shared: bool,
+}
+
+/// The part of a layer after which an adapter stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Multi-head attention.
+    Attention,
+    /// The feed-forward block.
+    FeedForward,
+}
+
+/// Where the residual around an adapter begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residual {
+    /// Before the model's residual and norm.
+    BeforeSum,
+    /// Between the model's residual and its norm.
+    AfterSum,
+    /// After the model's norm.
+    AfterNorm,
+}
+
+/// What an adapter's output is multiplied by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scaling {
+    /// A number.
+    Constant(f32),
+    /// A trained number.
+    Learned,
+    /// A trained number for each channel.
+    Channel,
+}
+
+/// `width // factor`, as Python divides.
+fn narrowed(width: usize, factor: f64) -> usize {
+    (width as f64 / factor).floor() as usize
+}
+
+impl Bottleneck {
+    /// The inner size in a layer of a model that is `hidden` wide. Fails where the configuration says none for it.
+    pub fn inner(&self, layer: usize, hidden: usize) -> Result<usize> {
+        let factor = match &self.reduction {
+            Reduction::Everywhere(factor) => *factor,
+            Reduction::ByLayer(factors) => {
+                let found = factors.get(&layer.to_string()).or_else(|| factors.get("default"));
+                *found.ok_or_else(|| {
+                    Error::bad_input(format!("layer {layer} has none, and there is no default"))
+                        .at(at("reduction_factor"))
+                })?
+            }
+        };
+        let factor = positive(factor).map_err(|e| e.at(at("reduction_factor")))?;
+        Ok(narrowed(hidden, factor).max(1))
+    }
+
+    /// The inner size of a part of the invertible block that takes `width` channels.
+    pub fn inner_invertible(&self, width: usize) -> usize {
+        self.invertible.as_ref().map_or(0, |(_, factor)| narrowed(width, *factor))
+    }
+
+    /// Whether there is an adapter after that part of that layer.
+    pub fn stands(&self, place: Place, layer: usize) -> bool {
+        self.places.contains(&place) && !self.leave_out.contains(&layer)
+    }
+}
+
+/// Puts an adapter's tensors into the model, and its description into `insertions`.
+pub(super) fn insert(
+    state: &mut StateDict,
+    mut tensors: Tensors,
+    saved: &Saved,
+    text: &str,
+    file: &str,
+    insertions: &mut Insertions,
+) -> Result<()> {
+    let config = Config::read(text)?;
+    if insertions.bottlenecks.iter().any(|other| other.name == saved.name) {
+        return Err(Error::bad_input(format!("two adapters are called `{}`", printable(&saved.name)))
+            .hint("save one of them under another name"));
+    }
+    one_name_for_each_norm(&mut tensors)?;
+    let adapter = describe(&config, saved, &tensors, state, insertions)?;
+    insertions.bottlenecks.push(adapter);
+    for (name, weight) in tensors {
+        super::insert(state, insertions, name, weight, file, &saved.name);
+    }
+    Ok(())
+}
+
+fn describe(
+    config: &Config,
+    saved: &Saved,
+    tensors: &Tensors,
+    state: &StateDict,
+    insertions: &Insertions,
+) -> Result<Bottleneck> {
+    let path = state.within(&format!("invertible_adapters.{}", saved.name));
+    let mut invertible = config.invertible()?.map(|factor| (path.clone(), factor));
+    let brought = tensors.keys().any(|name| name.starts_with(&format!("{path}.")));
+    // Before 2.0, task adapters spoke of an invertible part that they did not have.
+    if saved.kind.as_deref() == Some("text_task") && !brought {
+        invertible = None;
+    }
+    if invertible.is_some() && insertions.adapters > 0 {
+        return Err(Error::unsupported("only the first adapter of a stack can have an invertible part")
+            .at(at("inv_adapter"))
+            .hint("give this adapter first"));
+    }
+    Ok(Bottleneck {
+        name: saved.name.clone(),
+        places: config.places()?,
+        leave_out: config.leave_out.clone().unwrap_or_default(),
+        non_linearity: non_linearity(&config.non_linearity, saved.version.is_some()),
+        parallel: config.is_parallel,
+        norm_before: config.original_ln_before,
+        norm_after: config.original_ln_after,
+        own_norm_before: config.ln_before,
+        own_norm_after: config.ln_after,
+        residual: config.residual()?,
+        residual_in_norm: config.adapter_residual_before_ln,
+        scaling: config.scaling()?,
+        gated: config.use_gating,
+        invertible,
+        shared: state.within(&format!("shared_parameters.{}", saved.name)),
+        hypercomplex: config.hypercomplex()?,
+        reduction: config.reduction_factor.clone(),
+    })
+}
+
+/// The name in the words of `transformers`; before versions were written down, `gelu` was the tanh approximation.
+fn non_linearity(name: &str, versioned: bool) -> String {
+    match name.to_lowercase().as_str() {
+        "gelu" if !versioned => "gelu_new".to_owned(),
+        "gelu_orig" if !versioned => "gelu".to_owned(),
+        "leakyrelu" => "leaky_relu".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// A norm at an adapter's beginning stands in the file under two names, or under either.
+fn one_name_for_each_norm(tensors: &mut Tensors) -> Result<()> {
+    let twins: Vec<(String, String)> = tensors
+        .keys()
+        .filter(|name| name.contains(".adapter_norm_before."))
+        .map(|name| (name.clone(), name.replace(".adapter_norm_before.", ".adapter_down.0.")))
+        .collect();
+    for (twin, name) in twins {
+        let Some(weight) = tensors.remove(&twin) else { continue };
+        match tensors.get(&name) {
+            None => {
+                tensors.insert(name, weight);
+            }
+            Some(other) if other.to_f32s()? == weight.to_f32s()? => {}
+            Some(_) => {
+                return Err(Error::bad_input(format!(
+                    "`{}` and `{}` are one norm, and differ",
+                    printable(&twin),
+                    printable(&name)
+                )));
+            }
+        }
+    }
+    Ok(())
+}

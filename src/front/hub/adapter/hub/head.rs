@@ -1,0 +1,216 @@
+//! Heads as AdapterHub's library saves them: flexible ones of its own, and those of `transformers`' classes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{Insertions, one_of};
+use crate::error::{Error, Result, printable};
+use crate::front::hub::adapter::file::finite;
+use crate::front::hub::adapter::options::refuse_unknown;
+use crate::front::hub::adapter::work::check_saved;
+use crate::front::hub::adapter::{Lost, Merged};
+use crate::front::hub::checkpoint::{StateDict, Tensor, json, read_weights};
+use crate::task::Task;
+
+pub(super) const CONFIG: &str = "head_config.json";
+pub(super) const WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
+
+/// A head as a list of layers, with dropout between them that says nothing here.
+#[derive(Clone, Debug)]
+pub struct FlexibleHead {
+    /// The path of its tensors: `heads.` and its name.
+    pub path: String,
+    /// What it gives.
+    pub kind: HeadKind,
+    /// Number of linear layers.
+    pub layers: usize,
+    /// Name of the non-linearity between them.
+    pub activation: Option<String>,
+    /// Whether it reads the pooled first token rather than the first token.
+    pub use_pooler: bool,
+    /// Whether a norm follows each layer but the last.
+    pub layer_norm: bool,
+}
+
+/// What a head gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadKind {
+    /// One row of logits for each text.
+    Classification,
+    /// One row of logits for each token.
+    Tagging,
+    /// Where an answer begins and ends.
+    QuestionAnswering,
+    /// Logits over the vocabulary for each token.
+    MaskedLm,
+}
+
+impl HeadKind {
+    /// What such a head is for.
+    pub fn task(self) -> Task {
+        match self {
+            HeadKind::Classification => Task::TextClassification,
+            HeadKind::Tagging => Task::TokenClassification,
+            HeadKind::QuestionAnswering => Task::QuestionAnswering,
+            HeadKind::MaskedLm => Task::FillMask,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Saved {
+    #[serde(default)]
+    name: Option<String>,
+    model_class: String,
+    #[serde(default)]
+    config: Option<BTreeMap<String, serde_json::Value>>,
+    #[serde(default)]
+    label2id: Option<BTreeMap<String, usize>>,
+}
+
+#[derive(Deserialize)]
+struct Type {
+    head_type: String,
+}
+
+/// The options of a flexible head. One that is not known is refused: it might change the answer.
+#[derive(Deserialize)]
+struct Config {
+    #[serde(rename = "head_type")]
+    _head_type: IgnoredAny,
+    layers: usize,
+    #[serde(default)]
+    activation_function: Option<String>,
+    #[serde(default)]
+    use_pooler: bool,
+    #[serde(default)]
+    layer_norm: bool,
+    #[serde(default)]
+    label2id: Option<BTreeMap<String, usize>>,
+    /// The tensors say these too.
+    #[serde(default, rename = "bias")]
+    _bias: Option<IgnoredAny>,
+    #[serde(default, rename = "num_labels")]
+    _num_labels: Option<IgnoredAny>,
+    #[serde(default, rename = "vocab_size")]
+    _vocab_size: Option<IgnoredAny>,
+    #[serde(default, rename = "embedding_size")]
+    _embedding_size: Option<IgnoredAny>,
+    /// Matters only while the head is trained.
+    #[serde(default, rename = "dropout_prob")]
+    _dropout_prob: Option<IgnoredAny>,
+    #[serde(default, rename = "shift_labels")]
+    _shift_labels: Option<IgnoredAny>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// Heads that the library knows and kilnc does not, to tell them from a misspelling.
+const NOT_DRAWN: [&str; 6] = [
+    "causal_lm",
+    "dependency_parsing",
+    "image_classification",
+    "multilabel_classification",
+    "multiple_choice",
+    "seq2seq_lm",
+];
+
+const KINDS: [(&str, HeadKind); 4] = [
+    ("classification", HeadKind::Classification),
+    ("masked_lm", HeadKind::MaskedLm),
+    ("question_answering", HeadKind::QuestionAnswering),
+    ("tagging", HeadKind::Tagging),
+];
+
+/// Puts a head's tensors into the model, and its description into `insertions`.
+pub(super) fn add(state: &mut StateDict, dir: &Path, insertions: &mut Insertions, merged: &mut Merged) -> Result<()> {
+    if insertions.task.is_some() {
+        return Err(Error::bad_input("two adapters bring a head").hint("remove head_config.json from one of them"));
+    }
+    let config_path = dir.join(CONFIG);
+    let mut saved: Saved = json::parse(&json::read_text(&config_path)?, CONFIG)?;
+    let path = one_of(dir, WEIGHTS)?;
+    let file = json::file_name(&path);
+    match saved.config.take() {
+        Some(config) => {
+            let (head, label2id) = flexible(config.into_iter().collect(), saved.name.as_deref())?;
+            insertions.task = Some(head.kind.task());
+            insertions.head = Some(head);
+            saved.label2id = label2id;
+        }
+        None => insertions.task = Some(of_class(&saved.model_class)?),
+    }
+    let of_class = insertions.head.is_none();
+    insertions.labels = saved.label2id.as_ref().map(by_number);
+    for (key, weight) in read_weights(&path).map_err(|e| e.at(file.clone()))? {
+        finite(&key, &weight).map_err(|e| e.at(file.clone()))?;
+        let name = match &insertions.head {
+            Some(_) => key,
+            None => state.resolve(&key),
+        };
+        check_saved(state, &name, &weight).map_err(|e| e.at(file.clone()))?;
+        state.insert(name.clone(), Tensor { weight, file: file.as_str().into() });
+        merged.saved.push(name);
+    }
+    if of_class {
+        // A head of a class is saved whole, so that what the base has of one is another's.
+        let brought = |name: &str| merged.saved.iter().any(|saved| saved == name);
+        let others = state.iter().map(|(name, _)| name).filter(|name| state.is_head(name) && !brought(name));
+        let lost = others.map(|name| Lost { place: "head_config.json: model_class", tensor: name.to_owned() });
+        merged.lost.extend(lost.collect::<Vec<_>>());
+    }
+    merged.files.extend([config_path, path]);
+    Ok(())
+}
+
+fn kind(found: &str) -> Result<HeadKind> {
+    let place = "head_config.json: config.head_type";
+    let kind = KINDS.iter().find(|(known, _)| *known == found).map(|(_, kind)| *kind);
+    kind.ok_or_else(|| {
+        let known = KINDS.map(|(name, _)| name);
+        if NOT_DRAWN.contains(&found) {
+            return Error::unsupported(format!("heads of the type {found} are not drawn"))
+                .at(place)
+                .hint(format!("known: {}", known.join(", ")));
+        }
+        let error = Error::bad_input(format!("unknown head type `{}`", printable(found))).at(place);
+        error.hint_nearest_or(found, known.into_iter().chain(NOT_DRAWN), format!("known: {}", known.join(", ")))
+    })
+}
+
+type Labels = Option<BTreeMap<String, usize>>;
+
+fn flexible(config: serde_json::Value, name: Option<&str>) -> Result<(FlexibleHead, Labels)> {
+    let place = "head_config.json: config";
+    let kind = kind(&json::from_value::<Type>(config.clone(), place)?.head_type)?;
+    let config: Config = json::from_value(config, place)?;
+    refuse_unknown(&config.rest, place)?;
+    let name = name.ok_or_else(|| Error::bad_input("a flexible head needs a name").at("head_config.json: name"))?;
+    if config.layers == 0 {
+        return Err(Error::bad_input("expected 1 or more, found 0").at("head_config.json: config.layers"));
+    }
+    let head = FlexibleHead {
+        path: format!("heads.{name}"),
+        kind,
+        layers: config.layers,
+        activation: config.activation_function,
+        use_pooler: config.use_pooler,
+        layer_norm: config.layer_norm,
+    };
+    Ok((head, config.label2id))
+}
+
+fn of_class(class: &str) -> Result<Task> {
+    Task::of_architecture(class).filter(|task| *task != Task::FeatureExtraction).ok_or_else(|| {
+        Error::unsupported(format!("heads of the class `{}` are not drawn", printable(class)))
+            .at("head_config.json: model_class")
+    })
+}
+
+/// Labels by number, from numbers by label.
+fn by_number(label2id: &BTreeMap<String, usize>) -> BTreeMap<String, String> {
+    label2id.iter().map(|(label, id)| (id.to_string(), label.clone())).collect()
+}

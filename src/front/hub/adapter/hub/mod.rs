@@ -1,0 +1,250 @@
+//! Adapters as AdapterHub's library `adapters` saves them (arXiv 2311.11077).
+//!
+//! What is linear is merged into the weights. The rest brings tensors, which join those of the model, and a description
+//! of what is computed with them ([`Insertions`]), from which families draw nodes. Several adapters are stacked, in
+//! their order.
+
+mod bottleneck;
+mod config;
+mod head;
+mod linear;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::file::finite;
+use super::{AdapterSource, Merged};
+use crate::error::{self, Error, Result, printable};
+use crate::front::hub::checkpoint::{StateDict, Tensor, json, read_weights};
+use crate::ir::Weight;
+use crate::presence;
+use crate::task::Task;
+
+pub use bottleneck::{Bottleneck, Hypercomplex, Place, Residual, Scaling};
+pub use head::{FlexibleHead, HeadKind};
+
+/// What adapters and heads of AdapterHub's add to a model's graph.
+#[derive(Clone, Debug, Default)]
+pub struct Insertions {
+    /// Bottleneck adapters, those nearest to the layers first.
+    pub bottlenecks: Vec<Bottleneck>,
+    /// A head that is not one of the family's own.
+    pub head: Option<FlexibleHead>,
+    /// What the head is for.
+    pub task: Option<Task>,
+    /// The names of the head's answers.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The tensors that some part of the graph has to read, and the adapter that brought them.
+    tensors: BTreeMap<String, String>,
+    /// How many adapters there are, of any kind.
+    adapters: usize,
+    /// The adapter that has been merged into the weights.
+    linear: Option<String>,
+}
+
+impl Insertions {
+    /// The first of the tensors `unread` that an adapter brought to be drawn, and the adapter's name.
+    pub fn left_over<'a>(&'a self, unread: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
+        unread.into_iter().find_map(|name| self.tensors.get(name).map(|adapter| (name, adapter.as_str())))
+    }
+}
+
+/// What AdapterHub's library writes into `adapter_config.json`, as far as it concerns every architecture.
+#[derive(Deserialize)]
+struct Saved {
+    name: String,
+    /// `adapters.1.3.0`; none before there was the library.
+    #[serde(default)]
+    version: Option<String>,
+    /// `text_task` or `text_lang`, before 2.0.
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    config: Architecture,
+}
+
+#[derive(Deserialize)]
+struct Architecture {
+    #[serde(default)]
+    architecture: Option<String>,
+}
+
+/// Architectures that the library knows and kilnc does not, to tell them from a misspelling.
+const NOT_DRAWN: [&str; 5] = ["mtl_lora", "prefix_tuning", "prompt_tuning", "reft", "union"];
+
+/// Whether the folder holds an adapter or a head of AdapterHub's library. Fails where it cannot be looked at.
+pub fn is_hub(dir: &Path) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Marks {
+        #[serde(default)]
+        peft_type: Option<IgnoredAny>,
+        #[serde(default)]
+        model_class: Option<IgnoredAny>,
+        #[serde(default)]
+        config: Option<IgnoredAny>,
+    }
+    let config = dir.join(CONFIG);
+    if !presence::has_file(&config)? {
+        return Ok(!presence::files_of(dir, &[head::CONFIG, FUSION])?.is_empty());
+    }
+    match json::read::<Marks>(&config) {
+        Err(e) if e.kind() == error::Kind::MachineFailed => Err(e),
+        // What is wrong with it is told by whoever reads it.
+        marks => Ok(marks
+            .is_ok_and(|marks| marks.peft_type.is_none() && (marks.config.is_some() || marks.model_class.is_some()))),
+    }
+}
+
+const CONFIG: &str = "adapter_config.json";
+
+/// What lies in the folder of several adapters that attention chooses between.
+const FUSION: &str = "adapter_fusion_config.json";
+
+/// What lies in the folder of an adapter for a model that the library was told the parts of, rather than knew.
+const INTERFACE: &str = "adapter_interface.json";
+
+/// The weights of an adapter, the better form first.
+const WEIGHTS: [&str; 2] = ["adapter.safetensors", "pytorch_adapter.bin"];
+
+/// The file with the weights of an adapter or, where there is no adapter, a head.
+pub fn weights_file(dir: &Path) -> Result<PathBuf> {
+    let adapter = presence::has_file(&dir.join(CONFIG))?;
+    one_of(dir, if adapter { WEIGHTS } else { head::WEIGHTS })
+}
+
+/// Adds an adapter, its head, or both. Fails, with nothing changed, where any part does not fit.
+pub fn add(state: &mut StateDict, source: &AdapterSource, insertions: &mut Insertions) -> Result<Merged> {
+    let (mut next, mut extended) = (state.clone(), insertions.clone());
+    let mut merged = Merged { kind: "ADAPTERHUB", ..Merged::default() };
+    let folder = |e: Error| e.at(source.dir.display().to_string());
+    for (name, what) in [(FUSION, "the fusion of adapters"), (INTERFACE, "an adapter behind an interface of its own")] {
+        if presence::has_file(&source.dir.join(name)).map_err(folder)? {
+            return Err(folder(Error::unsupported(format!("{what} is not drawn")).at(name)));
+        }
+    }
+    if presence::has_file(&source.dir.join(CONFIG)).map_err(folder)? {
+        add_adapter(&mut next, source, &mut extended, &mut merged).map_err(folder)?;
+    }
+    if presence::has_file(&source.dir.join(head::CONFIG)).map_err(folder)? {
+        head::add(&mut next, &source.dir, &mut extended, &mut merged).map_err(folder)?;
+    }
+    (*state, *insertions) = (next, extended);
+    Ok(merged)
+}
+
+fn add_adapter(
+    state: &mut StateDict,
+    source: &AdapterSource,
+    insertions: &mut Insertions,
+    merged: &mut Merged,
+) -> Result<()> {
+    let config_path = source.dir.join(CONFIG);
+    let text = json::read_text(&config_path)?;
+    let saved: Saved = json::parse(&text, CONFIG)?;
+    let architecture = architecture(saved.config.architecture.as_deref())?;
+    let path = one_of(&source.dir, WEIGHTS)?;
+    let file = json::file_name(&path);
+    let tensors = tensors(state, &path, &saved.name).map_err(|e| e.at(file.clone()))?;
+    merged.files.extend([config_path, path]);
+    match architecture {
+        Kind::Linear => {
+            let merge = linear::merge(state, &tensors, source.scale, &saved, &text, insertions)?;
+            (merged.changed, merged.untouched) = (merge.changed, merge.untouched);
+        }
+        Kind::Bottleneck if source.scale != 1.0 => {
+            return Err(Error::unsupported(format!(
+                "a bottleneck adapter is not linear, so it cannot be taken {} times",
+                source.scale
+            ))
+            .hint("leave the factor out"));
+        }
+        Kind::Bottleneck => {
+            merged.inserted = tensors.len();
+            bottleneck::insert(state, tensors, &saved, &text, &file, insertions)?;
+        }
+    }
+    insertions.adapters += 1;
+    Ok(())
+}
+
+enum Kind {
+    Bottleneck,
+    Linear,
+}
+
+fn architecture(name: Option<&str>) -> Result<Kind> {
+    let place = "adapter_config.json: config.architecture";
+    match name {
+        None => Ok(Kind::Bottleneck),
+        Some("lora") => Ok(Kind::Linear),
+        Some(known) if NOT_DRAWN.contains(&known) => {
+            Err(Error::unsupported(format!("adapters of the architecture {known} are not drawn"))
+                .at(place)
+                .hint("known: bottleneck adapters, lora"))
+        }
+        Some(other) => {
+            let error = Error::bad_input(format!("unknown architecture `{}`", printable(other))).at(place);
+            Err(error.hint_nearest_or(
+                other,
+                NOT_DRAWN.into_iter().chain(["lora"]),
+                "known: none (a bottleneck adapter), lora",
+            ))
+        }
+    }
+}
+
+fn one_of(dir: &Path, names: [&str; 2]) -> Result<PathBuf> {
+    presence::first_file(names.map(|name| dir.join(name)))?
+        .ok_or_else(|| Error::bad_input(format!("neither {} nor {} is there", names[0], names[1])))
+}
+
+type Tensors = BTreeMap<String, Weight>;
+
+/// The tensors of an adapter by the names they have in the model.
+fn tensors(state: &StateDict, path: &Path, adapter: &str) -> Result<Tensors> {
+    let mut tensors = Tensors::new();
+    let read = read_weights(path)?;
+    if let Some(outer) = state.outer(read.iter().map(|(key, _)| key.as_str())) {
+        return Err(Error::bad_input(format!(
+            "every name begins with `{}`, which is not the model's",
+            printable(&outer)
+        ))
+        .hint("the adapter was saved from within a wrapper: save it again from the model inside"));
+    }
+    for (key, weight) in read {
+        finite(&key, &weight)?;
+        let name = state.within(&current_name(&key));
+        if !name.contains(&format!(".{adapter}.")) {
+            return Err(Error::bad_input(format!(
+                "tensor `{}` is not of the adapter `{}`",
+                printable(&key),
+                printable(adapter)
+            )));
+        }
+        tensors.insert(name, weight);
+    }
+    match tensors.is_empty() {
+        true => Err(Error::bad_input("the adapter changes nothing: it holds no tensors")),
+        false => Ok(tensors),
+    }
+}
+
+/// A tensor's name in the words of today's library.
+fn current_name(key: &str) -> String {
+    const BEFORE: [(&str, &str); 5] = [
+        ("attention_text_task_adapters", "adapters"),
+        ("attention_text_lang_adapters", "adapters"),
+        ("layer_text_task_adapters", "adapters"),
+        ("layer_text_lang_adapters", "adapters"),
+        ("invertible_lang_adapters", "invertible_adapters"),
+    ];
+    BEFORE.iter().fold(key.to_owned(), |name, (old, new)| name.replace(old, new))
+}
+
+/// Puts a tensor that the graph has to read into the model.
+fn insert(state: &mut StateDict, insertions: &mut Insertions, name: String, weight: Weight, file: &str, adapter: &str) {
+    insertions.tensors.insert(name.clone(), adapter.to_owned());
+    state.insert(name, Tensor { weight, file: file.into() });
+}

@@ -1,0 +1,166 @@
+//! A merge under way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::file::Adapter;
+use super::{Merged, options, promised};
+use crate::error::{Error, Result, printable};
+use crate::front::hub::checkpoint::{StateDict, Tensor};
+use crate::ir::Weight;
+
+/// The tensors as they become. They are the model's once all adapters are merged, and not before.
+pub(super) struct Work {
+    /// The base with what the adapters bring whole: changes that depend on the base depend on this.
+    origin: StateDict,
+    state: StateDict,
+    /// What was done for the adapter under way.
+    pub merged: Merged,
+    /// How many adapters were begun.
+    begun: usize,
+    /// Who brought which tensor whole, and which rows were replaced: nobody else may.
+    brought: BTreeMap<String, usize>,
+    rows: BTreeMap<String, BTreeSet<usize>>,
+}
+
+impl Work {
+    /// A merge into these tensors.
+    pub fn new(base: &StateDict) -> Work {
+        Work {
+            origin: base.clone(),
+            state: base.clone(),
+            merged: Merged::default(),
+            begun: 0,
+            brought: BTreeMap::new(),
+            rows: BTreeMap::new(),
+        }
+    }
+
+    /// The tensors as they have become.
+    pub fn into_state(self) -> StateDict {
+        self.state
+    }
+
+    /// Begins with an adapter: checks that it and the model belong together, and puts in place what it brings whole.
+    pub fn begin(&mut self, adapter: &Adapter) -> Result<()> {
+        self.begun += 1;
+        self.merged = Merged {
+            kind: adapter.kind.peft_type,
+            files: adapter.files.clone(),
+            task: adapter.common.task_type.clone(),
+            ..Merged::default()
+        };
+        let changed: Vec<&str> = adapter.modules.keys().map(String::as_str).collect();
+        adapter.check_names(&self.state).map_err(|e| e.at(adapter.file.clone()))?;
+        self.merged.untouched = adapter.targets.check(&self.state, &changed, adapter.kind)?;
+        self.merged.lost = promised::lost(adapter, &self.state).map_err(|e| e.at(adapter.file.clone()))?;
+        self.merged.unknown = options::unknown(&adapter.config, adapter.kind)?;
+        for (name, weight) in &adapter.saved {
+            self.save(adapter, name, weight).map_err(|e| e.at(adapter.file.clone()))?;
+        }
+        for (module, rows) in &adapter.tokens {
+            if !self.follows_another(adapter, module, rows)? {
+                self.replace_rows(adapter, module, rows).map_err(|e| e.at(adapter.place(module)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether rows are those of a projection that has no weight of its own: it shares those of the embeddings.
+    fn follows_another(&self, adapter: &Adapter, module: &str, rows: &Weight) -> Result<bool> {
+        if self.state.contains(&self.name(module, "weight")) {
+            return Ok(false);
+        }
+        let rows = rows.to_f32s()?;
+        for (other, shared) in &adapter.tokens {
+            if other != module && shared.to_f32s()? == rows {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Puts a tensor in place whole. `name` is the file's.
+    pub fn save(&mut self, adapter: &Adapter, name: &str, weight: &Weight) -> Result<()> {
+        let name = self.state.resolve(name);
+        check_saved(&self.state, &name, weight)?;
+        if self.brought.insert(name.clone(), self.begun).is_some_and(|before| before != self.begun) {
+            return Err(Error::bad_input(format!("`{}` is brought whole by two adapters", printable(&name)))
+                .hint("only one of them can be right"));
+        }
+        let tensor = Tensor { weight: weight.clone(), file: adapter.file.as_str().into() };
+        self.origin.insert(name.clone(), tensor.clone());
+        self.state.insert(name.clone(), tensor);
+        self.merged.saved.push(name);
+        Ok(())
+    }
+
+    fn replace_rows(&mut self, adapter: &Adapter, module: &str, rows: &Weight) -> Result<()> {
+        let at = adapter.common.tokens_of(module)?;
+        let name = self.name(module, "weight");
+        let replaced = self.rows.entry(name.clone()).or_default();
+        if let Some(token) = at.iter().find(|token| replaced.contains(token)) {
+            return Err(Error::bad_input(format!("token {token} was trained by two adapters")));
+        }
+        replaced.extend(&at);
+        self.merged.tokens += at.len();
+        let weight = self.base(&name)?.weight.replace_rows(at, rows).map_err(other_model)?;
+        self.put(&name, weight);
+        Ok(())
+    }
+
+    /// The full name of a module's parameter.
+    pub fn name(&self, module: &str, parameter: &str) -> String {
+        self.state.resolve(&format!("{module}.{parameter}"))
+    }
+
+    /// A tensor as it is by now.
+    pub fn base(&self, name: &str) -> Result<&Tensor> {
+        self.state.get(name).ok_or_else(|| no_tensor(name))
+    }
+
+    /// A tensor as it was before any adapter.
+    pub fn origin(&self, name: &str) -> Result<&Tensor> {
+        self.origin.get(name).ok_or_else(|| no_tensor(name))
+    }
+
+    /// Changes a module's weight.
+    pub fn change(&mut self, module: &str, change: impl FnOnce(&Weight) -> Result<Weight>) -> Result<()> {
+        let name = self.name(module, "weight");
+        let weight = change(&self.base(&name)?.weight).map_err(other_model)?;
+        self.put(&name, weight);
+        self.merged.changed += 1;
+        Ok(())
+    }
+
+    /// Puts a changed tensor in place of the old one, whose file it keeps.
+    pub fn put(&mut self, name: &str, weight: Weight) {
+        if let Some(tensor) = self.state.get(name) {
+            let file = tensor.file.clone();
+            self.state.insert(name.to_owned(), Tensor { weight, file });
+        }
+    }
+}
+
+fn no_tensor(name: &str) -> Error {
+    other_model(Error::bad_input(format!("the base model has no tensor `{}`", printable(name))))
+}
+
+fn other_model(error: Error) -> Error {
+    error.hint("the adapter was trained on another model")
+}
+
+/// A tensor that replaces one of the base has its shape, but for a head, whose rows are the task's labels, and for
+/// embeddings, whose rows are tokens.
+pub(super) fn check_saved(state: &StateDict, name: &str, weight: &Weight) -> Result<()> {
+    let Some(base) = state.get(name) else { return Ok(()) };
+    let columns = |w: &Weight| w.shape().get(1..).map(<[usize]>::to_vec);
+    if columns(&base.weight) == columns(weight) {
+        return Ok(());
+    }
+    Err(other_model(Error::bad_input(format!(
+        "saved tensor `{}` has shape {:?}, the base model's {:?}",
+        printable(name),
+        weight.shape(),
+        base.weight.shape()
+    ))))
+}

@@ -1,0 +1,250 @@
+//! Configurations: `config.json` as `transformers` 4 and 5 write it, over what a family's class takes where the file is
+//! silent.
+
+use std::cell::RefCell;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::Family;
+use super::blocks::{Activation, EncoderLayer, heads};
+use crate::error::{Error, Result};
+use crate::front::hub::checkpoint::{Size, json};
+
+const FILE: &str = "config.json";
+
+/// The fields of a configuration under the current names of its class, with the defaults of the class for those that the
+/// file leaves out.
+pub(super) struct Fields {
+    fields: Map<String, Value>,
+    warnings: RefCell<Vec<String>>,
+}
+
+impl Fields {
+    /// Reads the text of `config.json`. Fails, naming the field, where two fields contradict each other, and where one
+    /// asks for what no family is built with.
+    pub fn read(text: &str, family: &Family) -> Result<Fields> {
+        let mut fields: Map<String, Value> = json::parse(text, FILE)?;
+        for (other, name) in family.renamed {
+            let Some(value) = fields.remove(*other) else { continue };
+            match fields.insert((*name).to_owned(), value.clone()) {
+                Some(known) if known != value => return Err(contradiction(other, &value, name, &known)),
+                _ => {}
+            }
+        }
+        let defaults: Map<String, Value> = serde_json::from_str(family.defaults)
+            .map_err(|e| Error::bug(format!("the defaults of {}: {e}", family.model_type)))?;
+        for (name, value) in defaults {
+            fields.entry(name).or_insert(value);
+        }
+        let fields = Fields { fields, warnings: RefCell::default() };
+        fields.refuse_what_no_family_is_built_with().map(|()| fields)
+    }
+
+    /// Those that a family reads.
+    pub fn get<T: DeserializeOwned>(&self) -> Result<T> {
+        json::from_fields(&self.fields, FILE)
+    }
+
+    /// A number of a size, where there is one.
+    pub fn size(&self, name: &str) -> Option<usize> {
+        self.fields.get(name)?.as_u64()?.try_into().ok()
+    }
+
+    /// Says something about the configuration that the user should know.
+    pub fn warn(&self, warning: String) {
+        self.warnings.borrow_mut().push(warning);
+    }
+
+    /// What there is to say, once.
+    pub fn into_warnings(self) -> Vec<String> {
+        self.warnings.into_inner()
+    }
+
+    fn refuse_what_no_family_is_built_with(&self) -> Result<()> {
+        let refused = |field: &str, what: &str| Err(Error::unsupported(what).at(format!("{FILE}: {field}")));
+        for field in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
+            match self.fields.get(field) {
+                None | Some(Value::Null | Value::Bool(false)) => {}
+                Some(_) => return refused(field, "an encoder used as a decoder is not built"),
+            }
+        }
+        let layers = [
+            ("pruned_heads", "heads that are cut while the model is loaded are not built"),
+            ("per_layer_config", "layers that differ in their sizes are not built"),
+        ];
+        for (field, what) in layers {
+            let empty = match self.fields.get(field) {
+                None | Some(Value::Null) => true,
+                Some(Value::Object(entries)) => entries.is_empty(),
+                Some(_) => false,
+            };
+            if !empty {
+                return refused(field, what);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says that two fields, of which one stands for the other, have different values.
+pub(super) fn contradiction(field: &str, value: &Value, other: &str, other_value: &Value) -> Error {
+    let [value, other_value] = [value, other_value].map(|value| crate::error::printable(&value.to_string()));
+    Error::bad_input(format!("`{field}` {value} and `{other}` {other_value} contradict each other"))
+        .at(FILE)
+        .hint("remove the one that the model was not trained with")
+}
+
+/// Sizes and options under BERT's names.
+#[derive(Deserialize)]
+pub(super) struct EncoderConfig {
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub intermediate_size: usize,
+    pub hidden_act: Activation,
+    pub max_position_embeddings: usize,
+    #[serde(default)]
+    pub type_vocab_size: usize,
+    pub layer_norm_eps: f32,
+    #[serde(default = "absolute")]
+    position_embedding_type: Option<String>,
+}
+
+fn absolute() -> Option<String> {
+    Some("absolute".to_owned())
+}
+
+/// Checks what norms add to the variance.
+pub(super) fn epsilon(layer_norm_eps: f32) -> Result<f32> {
+    match layer_norm_eps.is_finite() && layer_norm_eps >= 0.0 {
+        true => Ok(layer_norm_eps),
+        false => Err(Error::bad_input(format!("expected a small positive number, found {layer_norm_eps}"))
+            .at("config.json: layer_norm_eps")),
+    }
+}
+
+impl EncoderConfig {
+    /// Reads the fields, and refuses by name what would change the answer and is not built.
+    pub fn read(fields: &Fields) -> Result<EncoderConfig> {
+        let config: EncoderConfig = fields.get()?;
+        // Version 4 adds no positions at all where the field is null, and version 5 does not read it.
+        if config.position_embedding_type.as_deref() != Some("absolute") {
+            return Err(Error::unsupported("only absolute positions are built for this family")
+                .at("config.json: position_embedding_type"));
+        }
+        epsilon(config.layer_norm_eps)?;
+        Ok(config)
+    }
+
+    /// Width of the residual stream.
+    pub fn hidden(&self) -> Size {
+        Size { n: self.hidden_size, field: "hidden_size" }
+    }
+
+    /// Number of known tokens.
+    pub fn vocabulary(&self) -> Size {
+        Size { n: self.vocab_size, field: "vocab_size" }
+    }
+
+    /// Number of known positions.
+    pub fn positions(&self) -> Size {
+        Size { n: self.max_position_embeddings, field: "max_position_embeddings" }
+    }
+
+    /// Number of segments.
+    pub fn segments(&self) -> Size {
+        Size { n: self.type_vocab_size, field: "type_vocab_size" }
+    }
+
+    /// The sizes of one layer.
+    pub fn layer(&self) -> Result<EncoderLayer> {
+        Ok(EncoderLayer {
+            hidden: self.hidden(),
+            inner: Size { n: self.intermediate_size, field: "intermediate_size" },
+            heads: heads(self.num_attention_heads, self.hidden_size)?,
+            activation: self.hidden_act,
+            epsilon: self.layer_norm_eps,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::front::hub::arch::FAMILIES;
+
+    fn family(model_type: &str) -> &'static Family {
+        FAMILIES.iter().find(|family| family.model_type == model_type).unwrap()
+    }
+
+    #[test]
+    fn every_family_has_defaults_for_all_sizes() {
+        for family in FAMILIES {
+            let fields = Fields::read("{}", family).unwrap_or_else(|e| panic!("{}: {e}", family.model_type));
+            assert!(fields.size("vocab_size").is_some(), "{}", family.model_type);
+            for (other, name) in family.renamed {
+                assert!(fields.fields.contains_key(*name), "{}: {other}", family.model_type);
+            }
+        }
+        // Only ALBERT's class takes another non-linearity than the exact one.
+        let act =
+            |model_type| Fields::read("{}", family(model_type)).unwrap().get::<EncoderConfig>().unwrap().hidden_act;
+        assert_eq!([act("albert"), act("bert")], [Activation::GeluNew, Activation::Gelu]);
+    }
+
+    /// Fields that the classes do not have, for which their code takes something.
+    const OF_THE_CODE: [&str; 6] =
+        ["position_buckets", "share_att_key", "conv_kernel_size", "conv_groups", "conv_act", "summary_proj_to_labels"];
+
+    #[test]
+    fn the_defaults_are_those_of_transformers() {
+        for file in ["defaults-4.json", "defaults-5.json"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(file);
+            let classes: std::collections::BTreeMap<String, Map<String, Value>> = json::read(&path).unwrap();
+            for family in FAMILIES {
+                let class = &classes[family.model_type];
+                let ours: Map<String, Value> = serde_json::from_str(family.defaults).unwrap();
+                for (field, value) in ours {
+                    match class.get(&field) {
+                        Some(theirs) => assert_eq!(theirs, &value, "{} {field} in {file}", family.model_type),
+                        None => assert!(OF_THE_CODE.contains(&field.as_str()), "{} {field}", family.model_type),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_has_its_other_name_too() {
+        let dim = |text: &str| Fields::read(text, family("distilbert")).map(|fields| fields.size("dim"));
+        assert_eq!(dim(r#"{"hidden_size": 64}"#).unwrap(), Some(64));
+        assert_eq!(dim(r#"{"hidden_size": 64, "dim": 64}"#).unwrap(), Some(64));
+        assert_eq!(
+            dim(r#"{"hidden_size": 64, "dim": 32}"#).unwrap_err().to_string(),
+            "`hidden_size` 64 and `dim` 32 contradict each other\n  in config.json\n\n\
+             hint: remove the one that the model was not trained with"
+        );
+    }
+
+    #[test]
+    fn what_no_family_is_built_with_is_refused_by_its_field() {
+        for family in FAMILIES {
+            let said = |text: &str| Fields::read(text, family).map(drop).map_err(|e| e.locations().join(""));
+            for (field, value) in [
+                ("is_decoder", "true"),
+                ("add_cross_attention", "true"),
+                ("is_encoder_decoder", "true"),
+                ("pruned_heads", r#"{"0": [1]}"#),
+                ("per_layer_config", r#"{"0": {"hidden_size": 8}}"#),
+            ] {
+                assert_eq!(said(&format!(r#"{{"{field}": {value}}}"#)), Err(format!("config.json: {field}")));
+            }
+            let harmless = r#"{"is_decoder": false, "pruned_heads": {}, "chunk_size_feed_forward": 2, "dtype": "float16",
+                               "torch_dtype": "float32", "bos_token_id": null, "classifier_dropout": null}"#;
+            said(harmless).unwrap();
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What stands on top of an encoder, by task.
+
+use super::Drawing;
+use super::blocks::{Activation, Blocks};
+use super::flexible::{self, Encoded};
+use crate::error::{Error, Result};
+use crate::front::hub::checkpoint::{Scope, Size};
+use crate::ir::{Part, ValueId};
+use crate::task::Task;
+
+pub(super) use super::sentence::sentence;
+
+/// The heads of a family: their sizes, and where their weights are.
+pub(super) struct Heads<'a> {
+    /// The encoder.
+    pub encoder: Scope<'a>,
+    /// Width of the hidden states.
+    pub hidden: Size,
+    /// Width of the word embeddings.
+    pub embedding: Size,
+    /// Number of known tokens.
+    pub vocabulary: Size,
+    /// What norms add to the variance.
+    pub epsilon: f32,
+    /// BERT's pooler, in families that may have one.
+    pub pooler: Option<Scope<'a>>,
+    /// What classifies texts.
+    pub classifier: Classifier<'a>,
+    /// What guesses masked tokens.
+    pub masked_lm: MaskedLm<'a>,
+    /// The non-linearity before it does.
+    pub masked_lm_activation: Activation,
+}
+
+/// What classifies texts.
+pub(super) enum Classifier<'a> {
+    /// A linear layer over what the pooler gives.
+    Pooled(Scope<'a>),
+    /// A linear layer over the first token, which goes through a dense layer before it.
+    FirstToken {
+        /// The dense layer.
+        dense: Scope<'a>,
+        /// Its non-linearity.
+        activation: Activation,
+        /// The linear layer.
+        out: Scope<'a>,
+    },
+}
+
+impl<'a> Classifier<'a> {
+    /// With both layers below `p`, as RoBERTa has them.
+    pub fn first_token(p: &Scope<'a>, activation: Activation) -> Classifier<'a> {
+        Classifier::FirstToken { dense: p.sub("dense"), activation, out: p.sub("out_proj") }
+    }
+}
+
+/// The head of the task, over hidden states `[batch, length, hidden]`.
+pub(super) fn draw(blocks: &mut Blocks, drawing: &Drawing, heads: &Heads, x: ValueId, mask: ValueId) -> Result<()> {
+    let hidden = heads.hidden;
+    if let Some(head) = drawing.flexible_head() {
+        let (embedding, epsilon, pooled) = (heads.embedding, heads.epsilon, heads.pooled(blocks, x)?);
+        let given = Encoded { encoder: &heads.encoder, hidden, embedding, epsilon, x, pooled };
+        return flexible::draw(blocks, drawing, head, &given);
+    }
+    match drawing.task {
+        Task::FeatureExtraction => {
+            let pooled = heads.pooled(blocks, x)?;
+            features(blocks, x, pooled)
+        }
+        Task::SentenceSimilarity => sentence(blocks, drawing, x, mask),
+        Task::TextClassification => match &heads.classifier {
+            Classifier::Pooled(out) => {
+                let pooled = need_pooler(heads.pooled(blocks, x)?)?;
+                classification(blocks, drawing, out, hidden, pooled)
+            }
+            Classifier::FirstToken { dense, activation, out } => {
+                blocks.role(Part::Pooler);
+                let first = first_token_dense(blocks, dense, hidden, *activation, x)?;
+                classification(blocks, drawing, out, hidden, first)
+            }
+        },
+        Task::TokenClassification | Task::QuestionAnswering => per_token(blocks, drawing, hidden, x),
+        Task::FillMask => {
+            let sizes = [hidden, heads.embedding, heads.vocabulary];
+            masked_lm(blocks, &heads.masked_lm, sizes, heads.masked_lm_activation, heads.epsilon, x)
+        }
+    }
+}
+
+impl Heads<'_> {
+    /// What the pooler gives, where there is one.
+    fn pooled(&self, blocks: &mut Blocks, x: ValueId) -> Result<Option<ValueId>> {
+        self.pooler.as_ref().map_or(Ok(None), |p| pooler(blocks, p, self.hidden, x))
+    }
+}
+
+/// The bare encoder: its hidden states and, where the checkpoint has a pooler, the pooled first token.
+pub(super) fn features(blocks: &mut Blocks, x: ValueId, pooled: Option<ValueId>) -> Result<()> {
+    blocks.output("last_hidden_state", x)?;
+    match pooled {
+        Some(pooled) => blocks.output("pooler_output", pooled),
+        None => Ok(()),
+    }
+}
+
+/// The first token through the dense layer `p` and a non-linearity.
+pub(super) fn first_token_dense(
+    blocks: &mut Blocks,
+    p: &Scope,
+    hidden: Size,
+    activation: Activation,
+    x: ValueId,
+) -> Result<ValueId> {
+    let first = blocks.first_token(p.path(), x)?;
+    let dense = blocks.linear(p, hidden, hidden, first)?;
+    blocks.activation(&p.full("activation"), activation, dense)
+}
+
+/// BERT's pooler: the first token through `dense` and tanh. Models that were saved without one have none.
+pub(super) fn pooler(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId) -> Result<Option<ValueId>> {
+    if !p.has("weight") {
+        return Ok(None);
+    }
+    blocks.role(Part::Pooler);
+    first_token_dense(blocks, p, hidden, Activation::Tanh, x).map(Some)
+}
+
+/// The pooled first token, which a classifier needs.
+pub(super) fn need_pooler(pooled: Option<ValueId>) -> Result<ValueId> {
+    pooled.ok_or_else(|| {
+        Error::bad_input("a classifier needs the pooler, which the checkpoint does not have")
+            .hint("was the model saved with add_pooling_layer=False?")
+    })
+}
+
+/// One row of logits for each text, by the linear layer `p` over a summary of the text.
+pub(super) fn classification(
+    blocks: &mut Blocks,
+    drawing: &Drawing,
+    p: &Scope,
+    hidden: Size,
+    summary: ValueId,
+) -> Result<()> {
+    labelled(blocks, p, hidden, summary, drawing.task)
+}
+
+/// What is said of every token: its label, or whether an answer begins or ends there.
+pub(super) fn per_token(blocks: &mut Blocks, drawing: &Drawing, hidden: Size, x: ValueId) -> Result<()> {
+    match drawing.task {
+        Task::QuestionAnswering => spans(blocks, &drawing.weights.sub("qa_outputs"), hidden, x),
+        _ => labelled(blocks, &drawing.weights.sub("classifier"), hidden, x, drawing.task),
+    }
+}
+
+/// Where an answer begins and where it ends, by the two rows of the linear layer `p`.
+pub(super) fn spans(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId) -> Result<()> {
+    present(p, Task::QuestionAnswering)?;
+    blocks.role(Part::Head);
+    let both = blocks.linear(p, hidden, Size { n: 2, field: "num_labels" }, x)?;
+    start_and_end(blocks, both)
+}
+
+/// The two columns of a span head as outputs of their own.
+pub(super) fn start_and_end(blocks: &mut Blocks, both: ValueId) -> Result<()> {
+    for (i, name) in ["start_logits", "end_logits"].into_iter().enumerate() {
+        let one = blocks.select(name, both, 2, i as i64)?;
+        blocks.output(name, one)?;
+    }
+    Ok(())
+}
+
+/// Logits by a linear layer whose rows are the task's labels.
+fn labelled(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId, task: Task) -> Result<()> {
+    present(p, task)?;
+    blocks.role(Part::Head);
+    let labels = Size { n: p.shape("weight")?.first().copied().unwrap_or_default(), field: "id2label" };
+    let logits = blocks.linear(p, hidden, labels, x)?;
+    blocks.output("logits", logits)
+}
+
+fn present(p: &Scope, task: Task) -> Result<()> {
+    if p.has("weight") {
+        return Ok(());
+    }
+    let weight = crate::error::printable(&p.full("weight"));
+    Err(Error::bad_input(format!("{task} needs a head, and there is no `{weight}`"))
+        .hint("add --adapter with a trained head, or choose --task feature-extraction"))
+}
+
+/// The weights of a head that guesses masked tokens.
+pub(super) struct MaskedLm<'a> {
+    /// The transformation before the norm.
+    pub dense: Scope<'a>,
+    /// The norm.
+    pub norm: Scope<'a>,
+    /// The projection to the vocabulary; without a weight of its own it is tied to the word embeddings.
+    pub decoder: Scope<'a>,
+    /// The word embeddings.
+    pub tied: Scope<'a>,
+    /// Where the bias is, if the decoder has none of its own.
+    pub bias: Scope<'a>,
+}
+
+impl<'a> MaskedLm<'a> {
+    /// RoBERTa's names, tied to the word embeddings below `encoder`.
+    pub fn roberta(p: Scope<'a>, encoder: &Scope<'a>) -> MaskedLm<'a> {
+        MaskedLm {
+            dense: p.sub("dense"),
+            norm: p.sub("layer_norm"),
+            decoder: p.sub("decoder"),
+            tied: encoder.sub("embeddings.word_embeddings"),
+            bias: p,
+        }
+    }
+}
+
+/// Logits over the vocabulary for every token: dense, non-linearity, norm, decoder.
+pub(super) fn masked_lm(
+    blocks: &mut Blocks,
+    w: &MaskedLm,
+    [hidden, width, vocabulary]: [Size; 3],
+    activation: Activation,
+    epsilon: f32,
+    x: ValueId,
+) -> Result<()> {
+    present(&w.dense, Task::FillMask)?;
+    blocks.role(Part::Head);
+    let x = blocks.linear(&w.dense, hidden, width, x)?;
+    let x = blocks.activation(&w.dense.full("activation"), activation, x)?;
+    let x = blocks.layer_norm(&w.norm, width, epsilon, x)?;
+    self::vocabulary(blocks, &w.decoder, &w.tied, &w.bias, [width, vocabulary], x)
+}
+
+/// Logits over the vocabulary, as many as there are word embeddings, by a decoder that may be tied to them.
+pub(super) fn vocabulary(
+    blocks: &mut Blocks,
+    decoder: &Scope,
+    tied: &Scope,
+    bias: &Scope,
+    [width, vocabulary]: [Size; 2],
+    x: ValueId,
+) -> Result<()> {
+    let vocabulary = tied.rows("weight", vocabulary);
+    let of = if decoder.has("weight") { decoder } else { tied };
+    let weight = of.tensor("weight", &[vocabulary, width])?;
+    let bias = [decoder, bias].into_iter().find(|p| p.has("bias"));
+    let bias = bias.map(|p| blocks.weight(p, "bias", &[vocabulary])).transpose()?;
+    let logits = blocks.project(decoder, &weight, bias, x)?;
+    blocks.output("logits", logits)
+}

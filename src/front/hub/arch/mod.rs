@@ -1,0 +1,240 @@
+//! Model families: from tensors and configuration to a graph.
+//!
+//! A family is one file: its configuration, the names of its weights, and `draw`, made of the shared [`blocks`].
+//! [`FAMILIES`] lists them.
+
+mod albert;
+mod bert;
+pub mod blocks;
+mod config;
+mod deberta;
+mod distilbert;
+mod electra;
+mod flexible;
+mod heads;
+mod hypercomplex;
+mod inserted;
+mod modernbert;
+mod mpnet;
+mod roberta;
+mod sentence;
+mod shared;
+mod task;
+mod xlnet;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result, by_nearness, nearest, printable};
+use crate::front::hub::adapter::hub::{FlexibleHead, Insertions};
+use crate::front::hub::checkpoint::{Checkpoint, CommonConfig, Scope, SentenceModules, StateDict};
+use crate::ir::Graph;
+use crate::task::Task;
+
+use blocks::Blocks;
+use config::Fields;
+use task::ClassifierOf;
+
+pub use shared::{Shared, contradictions, is_tied, same};
+
+/// A model family.
+pub struct Family {
+    /// The `model_type` of its configurations.
+    pub model_type: &'static str,
+    /// What the names of its classes in `transformers` begin with.
+    class: &'static str,
+    /// What the names of the encoder's weights begin with in a model that was saved with a head.
+    pub prefix: &'static str,
+    /// What the class of its configuration takes where `config.json` is silent, as JSON.
+    defaults: &'static str,
+    /// Other names of fields, each with the one that counts.
+    renamed: &'static [(&'static str, &'static str)],
+    /// Whose head the layer `classifier` is.
+    classifier: ClassifierOf,
+    /// What its heads over the vocabulary share with the encoder, for each of the forms that they have.
+    pub shared: &'static [Shared],
+    /// Says again what versions of `transformers` have different fields for, where there are any.
+    restated: Option<fn(&Fields) -> Result<Restated>>,
+    draw: fn(&Drawing) -> Result<Graph>,
+}
+
+/// What a configuration says in the fields of one version of `transformers`, in those of every version.
+#[derive(Debug, Default)]
+pub struct Restated {
+    /// The fields, which say the same model to each.
+    pub fields: Map<String, Value>,
+    /// What a version has no field for.
+    pub warnings: Vec<String>,
+}
+
+/// The fields that a configuration needs besides its own so that versions 4 and 5 of `transformers` read the same model.
+pub fn restated(checkpoint: &Checkpoint) -> Result<Restated> {
+    let family = family(&checkpoint.common)?;
+    let restate = |of: fn(&Fields) -> Result<Restated>| of(&Fields::read(&checkpoint.config, family)?);
+    family.restated.map_or_else(|| Ok(Restated::default()), restate)
+}
+
+/// Every family there is.
+pub static FAMILIES: &[Family] = &[
+    albert::FAMILY,
+    bert::FAMILY,
+    roberta::CAMEMBERT,
+    deberta::FAMILY,
+    distilbert::FAMILY,
+    electra::FAMILY,
+    modernbert::FAMILY,
+    mpnet::FAMILY,
+    roberta::ROBERTA,
+    roberta::XLM_ROBERTA,
+    xlnet::FAMILY,
+];
+
+/// The paths under which any family's heads are saved.
+const HEADS: &[&str] = &[
+    "answer_class",
+    "classifier",
+    "cls",
+    "decoder",
+    "discriminator_predictions",
+    "end_logits",
+    "generator_lm_head",
+    "generator_predictions",
+    "head",
+    "lm_head",
+    "lm_loss",
+    "lm_predictions",
+    "logits_proj",
+    "mask_predictions",
+    "pre_classifier",
+    "predictions",
+    "qa_outputs",
+    "sequence_summary",
+    "sop_classifier",
+    "start_logits",
+    "vocab_layer_norm",
+    "vocab_projector",
+    "vocab_transform",
+];
+
+/// What a family draws from.
+pub struct Drawing<'a> {
+    config: Fields,
+    /// What stands behind the encoder, and its tensors.
+    sentence: Option<(&'a SentenceModules, Scope<'a>)>,
+    task: Task,
+    weights: Scope<'a>,
+    inserted: &'a Insertions,
+}
+
+impl Drawing<'_> {
+    /// An empty graph of that name, into which the adapters are drawn as its layers are.
+    fn blocks(&self, name: &str) -> Blocks {
+        Blocks::new(name).with_adapters(&self.inserted.bottlenecks)
+    }
+
+    /// A head to draw in place of the family's own, if it is for the task.
+    fn flexible_head(&self) -> Option<&FlexibleHead> {
+        self.inserted.head.as_ref().filter(|head| head.kind.task() == self.task)
+    }
+}
+
+/// A graph, what it is for, and what the drawing did not use.
+#[derive(Debug)]
+pub struct Drawn {
+    /// The graph.
+    pub graph: Graph,
+    /// What it is for.
+    pub task: Task,
+    /// Tensors of the checkpoint that no part of the graph reads.
+    pub unused: Vec<String>,
+    /// What the user should know of the configuration.
+    pub warnings: Vec<String>,
+}
+
+/// The family of a checkpoint. Fails, naming the known ones, nearest first, where `model_type` is another.
+pub fn family(common: &CommonConfig) -> Result<&'static Family> {
+    let names = FAMILIES.iter().map(|family| family.model_type);
+    let model_type = common.model_type.as_deref().unwrap_or_default();
+    if let Some(family) = FAMILIES.iter().find(|family| family.model_type == model_type) {
+        return Ok(family);
+    }
+    let error = match &common.model_type {
+        None => Error::bad_input("`model_type` is missing").at("config.json"),
+        Some(other) => {
+            Error::unsupported(format!("unknown model type `{}`", printable(other))).at("config.json: model_type")
+        }
+    };
+    let near = nearest(model_type, names.clone()).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    Err(error.hint(format!("{near}known, nearest first: {}", by_nearness(model_type, names).join(", "))))
+}
+
+/// The checkpoint's tensors under the names that the family's model with a head has.
+pub fn canonical_state(checkpoint: &Checkpoint) -> Result<StateDict> {
+    let family = family(&checkpoint.common)?;
+    let mut state = checkpoint.state.clone().with_prefix(family.prefix, HEADS)?;
+    shared::complete(&mut state, family, &checkpoint.config)?;
+    Ok(state)
+}
+
+/// Enters what the class of a configuration takes where `config.json` is silent into what is known of any model.
+pub fn complete(checkpoint: &mut Checkpoint) -> Result<()> {
+    let fields = Fields::read(&checkpoint.config, family(&checkpoint.common)?)?;
+    let CommonConfig { vocab_size, max_position_embeddings, .. } = &mut checkpoint.common;
+    *vocab_size = vocab_size.or(fields.size("vocab_size"));
+    *max_position_embeddings = max_position_embeddings.or(fields.size("max_position_embeddings"));
+    Ok(())
+}
+
+/// Builds the graph of `task` from a checkpoint's configuration and the given tensors (the checkpoint's own, or with
+/// adapters merged). Without a task, the checkpoint says it: by its modules, its class or the tensors of its head.
+pub fn draw(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> Result<Drawn> {
+    draw_with(checkpoint, state, &Insertions::default(), task)
+}
+
+/// Like [`draw`], with bottleneck adapters and heads that are not the family's own.
+pub fn draw_with(
+    checkpoint: &Checkpoint,
+    state: &StateDict,
+    inserted: &Insertions,
+    task: Option<Task>,
+) -> Result<Drawn> {
+    let family = family(&checkpoint.common)?;
+    let config = Fields::read(&checkpoint.config, family)?;
+    let task = match task.or(inserted.task) {
+        Some(task) => task,
+        None => task::of(family, checkpoint, &canonical_state(checkpoint)?, state)?,
+    };
+    if let Some(class) = checkpoint.common.own_classes().next() {
+        config.warn(format!(
+            "config.json names code of its own (auto_map: {}), which is never run; the model is built as a {}",
+            printable(class),
+            family.model_type
+        ));
+    }
+    let drawing = Drawing {
+        config,
+        sentence: checkpoint.sentence.as_ref().map(|modules| (modules, Scope::root(&modules.state))),
+        task,
+        weights: Scope::root(state),
+        inserted,
+    };
+    if task == Task::FillMask && inserted.head.is_none() {
+        shared::check(state, family, &checkpoint.config)?;
+    }
+    let graph = (family.draw)(&drawing)?;
+    let scopes = drawing.sentence.iter().map(|(_, scope)| scope).chain([&drawing.weights]);
+    let unused: Vec<&str> = scopes.flat_map(Scope::unread).collect();
+    if let Some((tensor, adapter)) = inserted.left_over(unused.iter().copied()) {
+        return Err(Error::unsupported(format!(
+            "tensor `{}` of the adapter `{}` has no place in a {} model as its configuration describes it",
+            printable(tensor),
+            printable(adapter),
+            family.model_type
+        ))
+        .at("adapter_config.json")
+        .hint(
+            "bottleneck adapters are drawn into albert, bert, deberta-v2, distilbert, electra, roberta, xlm-roberta",
+        ));
+    }
+    let unused = unused.into_iter().map(str::to_owned).collect();
+    Ok(Drawn { graph, task, unused, warnings: drawing.config.into_warnings() })
+}

@@ -1,0 +1,119 @@
+//! Tensors that a model's class shares between modules: the word embeddings with the projection to the vocabulary, and
+//! that projection's bias with the head around it. A file may have such a tensor under any of its names.
+
+use serde::Deserialize;
+
+use super::Family;
+use crate::error::{Error, Result};
+use crate::front::hub::checkpoint::{StateDict, json};
+use crate::ir::Weight;
+
+/// The names of what a class shares.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    /// The word embeddings.
+    pub embeddings: &'static str,
+    /// The weight of the projection to the vocabulary.
+    pub decoder: &'static str,
+    /// Its bias.
+    pub bias: &'static str,
+    /// The other name of the bias, where it has two.
+    pub head_bias: Option<&'static str>,
+    /// Whether the class has a place for a projection of its own, which `tie_word_embeddings` decides about.
+    pub may_differ: bool,
+}
+
+impl Shared {
+    /// Names of a projection that is a module, whose bias has one name.
+    pub(super) const fn one(embeddings: &'static str, [decoder, bias]: [&'static str; 2]) -> Shared {
+        Shared { embeddings, decoder, bias, head_bias: None, may_differ: true }
+    }
+
+    /// Names of a projection whose bias is also `head_bias`, that of the head around it.
+    pub(super) const fn two(embeddings: &'static str, decoder: [&'static str; 2], head_bias: &'static str) -> Shared {
+        Shared { head_bias: Some(head_bias), ..Shared::one(embeddings, decoder) }
+    }
+
+    /// Names of a projection that the class does not have: it always uses the embeddings. `decoder` is where kilnc looks
+    /// for one all the same.
+    pub(super) const fn always(embeddings: &'static str, decoder: [&'static str; 2]) -> Shared {
+        Shared { may_differ: false, ..Shared::one(embeddings, decoder) }
+    }
+}
+
+/// Whether a configuration ties the projection to the word embeddings, which every family does where it says nothing.
+pub fn is_tied(config: &str) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        tie_word_embeddings: Option<bool>,
+    }
+    let config: Config = json::parse(config, "config.json")?;
+    Ok(config.tie_word_embeddings.unwrap_or(true))
+}
+
+/// Gives the word embeddings their own name where the file has them under the projection's, as
+/// `safetensors.torch.save_model` may leave them.
+pub(super) fn complete(state: &mut StateDict, family: &Family, config: &str) -> Result<()> {
+    if !is_tied(config)? {
+        return Ok(());
+    }
+    for shared in family.shared.iter().filter(|shared| shared.may_differ) {
+        if let (false, Some(tensor)) = (state.contains(shared.embeddings), state.get(shared.decoder)) {
+            let tensor = tensor.clone();
+            state.insert(shared.embeddings.to_owned(), tensor);
+        }
+    }
+    Ok(())
+}
+
+impl Family {
+    /// The names that a state's head has for what it shares: those of the first head that it has a tensor of.
+    pub fn shared_in(&self, state: &StateDict) -> Option<&'static Shared> {
+        let head = |shared: &&Shared| {
+            let of_head = [Some(shared.decoder), Some(shared.bias), shared.head_bias];
+            of_head.into_iter().flatten().any(|name| state.contains(name))
+        };
+        self.shared.iter().find(head).or(self.shared.first())
+    }
+}
+
+/// Where the file holds other numbers under one name of a tensor than under another, in words: it was saved by a class
+/// that does not share it, and versions of `transformers` part on which of the two counts.
+pub fn contradictions(state: &StateDict, family: &Family, config: &str) -> Result<Vec<String>> {
+    let Some(shared) = family.shared_in(state) else { return Ok(Vec::new()) };
+    let mut pairs = Vec::new();
+    if shared.may_differ && is_tied(config)? {
+        pairs.push((shared.embeddings, shared.decoder));
+    }
+    pairs.extend(shared.head_bias.map(|name| (name, shared.bias)));
+    let mut found = Vec::new();
+    for (one, other) in pairs {
+        if let (Some(a), Some(b)) = (state.get(one), state.get(other))
+            && !same(&a.weight, &b.weight)?
+        {
+            found.push(format!(
+                "`{one}` and `{other}` differ, and models of this kind share them: `{other}` is taken, as transformers 5 \
+                 does; transformers 4 may take the other"
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// Fails where a head over the vocabulary lacks the projection that its configuration does not tie.
+pub(super) fn check(state: &StateDict, family: &Family, config: &str) -> Result<()> {
+    match family.shared_in(state).filter(|shared| shared.may_differ && !state.contains(shared.decoder)) {
+        Some(shared) if !is_tied(config)? => {
+            Err(Error::bad_input(format!("tensor `{}` is missing, and nothing stands for it", shared.decoder))
+                .at("config.json: tie_word_embeddings")
+                .hint("`\"tie_word_embeddings\": true` in config.json takes the word embeddings for it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether two weights hold the same elements.
+pub fn same(a: &Weight, b: &Weight) -> Result<bool> {
+    Ok(a.is(b) || a.ty() == b.ty() && a.evaluate()?.as_bytes() == b.evaluate()?.as_bytes())
+}
