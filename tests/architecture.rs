@@ -368,17 +368,15 @@ fn collect_paths(prefix: &str, tokens: &[TokenTree], paths: &mut BTreeSet<String
             let is_comma = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',');
             inner.split(is_comma).for_each(|branch| collect_paths(prefix, branch, paths));
         }
-        [TokenTree::Ident(name), ..] if !prefix.is_empty() => {
-            paths.insert(format!("{prefix}::{name}"));
-        }
-        [TokenTree::Ident(name), ..] if name == "Error" || name == "Result" => {
+        [TokenTree::Ident(name), ..] if prefix.is_empty() && (name == "Error" || name == "Result") => {
             paths.insert("error".to_owned());
         }
-        [TokenTree::Ident(name), ..] if steps_by(&name.to_string(), tokens) => {
-            collect_paths(&name.to_string(), &tokens[3..], paths);
-        }
         [TokenTree::Ident(name), ..] => {
-            paths.insert(name.to_string());
+            let path = if prefix.is_empty() { name.to_string() } else { format!("{prefix}::{name}") };
+            match steps_by(&name.to_string(), tokens) {
+                true => collect_paths(&path, &tokens[3..], paths),
+                false => drop(paths.insert(path)),
+            }
         }
         _ => {}
     }
