@@ -71,7 +71,7 @@ fn adapters_of_different_ranks_answer_as_when_they_are_merged() {
 }
 
 /// Adapters whose changes are not low-rank products of linear layers.
-const REFUSED: [&str; 23] = [
+const REFUSED: [&str; 26] = [
     "distilbert-dora",
     "distilbert-ia3",
     "dora",
@@ -92,9 +92,12 @@ const REFUSED: [&str; 23] = [
     "lora-tokens",
     "lora-tokens-list",
     "lora-tokens-mlm",
+    "modernbert-lora-embedding-mlm",
     "roberta-dora",
+    "roberta-lora-embedding-mlm",
     "tokens",
     "tokens-mlm",
+    "xlm-roberta-lora-embedding-mlm",
 ];
 
 /// Every adapter of PEFT's that the fixtures have is an input, or is refused with the tensor that cannot be one.
