@@ -57,6 +57,9 @@ pub struct Recipe {
     pub runtimes: Vec<Platform>,
     /// The folder of the wheels that they are taken from; `wheels` in the folder of runtimes, where it is not set.
     pub wheels: Option<PathBuf>,
+    /// Whether what is done with the engines bounds their loss of accuracy, so that texts need labels that the model has.
+    #[serde(skip)]
+    pub bounds_accuracy: bool,
     /// The name of the file that it was read from, for messages.
     #[serde(skip)]
     pub file: Option<String>,

@@ -97,6 +97,13 @@ fn symbols_are_bound(graph: &Graph) -> Result<()> {
         if let Op::Slice { length, .. } = &node.op
             && length.is_fresh()
         {
+            let again = length.symbols().into_iter().find(|symbol| bound.contains(symbol));
+            if let Some(symbol) = again {
+                return Err(broken(
+                    graph.node_name(node),
+                    format!("makes the size `{symbol}`, which is there already"),
+                ));
+            }
             bound.extend(length.symbols());
         }
         node.outputs.iter().try_for_each(|id| check(id, &bound))?;

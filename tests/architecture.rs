@@ -245,7 +245,6 @@ fn panics(method: &str, arguments: TokenStream) -> bool {
     matches!(method, "unwrap" | "unwrap_err") && arguments.is_empty() || method == "expect" && message()
 }
 
-/// A file of `src/` without its tests.
 /// The innermost module of the table that a path leads into; the first of the path, where none does.
 fn module_of(path: &str) -> &str {
     let leads_into = |module: &&str| path == *module || path.strip_prefix(module).is_some_and(|p| p.starts_with("::"));
@@ -253,6 +252,7 @@ fn module_of(path: &str) -> &str {
     known.unwrap_or_else(|| path.split("::").next().unwrap_or_default())
 }
 
+/// A file of `src/` without its tests.
 struct Source {
     /// From `src/` on, with `/`.
     path: String,

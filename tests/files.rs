@@ -169,7 +169,7 @@ fn engines_are_compared_on_texts_whose_labels_are_not_the_models_where_no_gate_n
         let ran = build(how, "cosine=0.5,accuracy_drop=0.5").expect(2);
         let expected = "error: unknown label `sea`\n  in texts.jsonl line 1\n";
         assert!(ran.stderr.contains(expected), "{how}: {}", ran.stderr);
-        let hint = "hint: a gate bounds accuracy_drop, which needs labels that the model has\n";
+        let hint = "hint: the drop of accuracy is bounded, which needs labels that the model has\n";
         assert!(ran.stderr.contains(hint), "{how}: {}", ran.stderr);
         assert_eq!(names(place.path()), ["texts.jsonl"]);
     }

@@ -104,6 +104,27 @@ fn a_gate_that_was_asked_for_is_made_or_ends_the_build() {
     assert!(said.contains("warning: ort-cpu-int8 was never checked: ONNX Runtime is not found"), "{said}");
 }
 
+/// A golden file is a gate of every engine in fp32.
+#[test]
+fn a_golden_file_is_compared_or_ends_the_build() {
+    let place = place();
+    let (out, none) = (place.path().join("out"), place.path().join("none"));
+    let golden = fixture("tiny-bert").join("golden.safetensors");
+    let recipe = |precision: &str| {
+        let engine = format!("[[engine]]\ntarget = \"ort-cpu\"\nprecision = \"{precision}\"\n");
+        let path = place.path().join("r.toml");
+        fs::write(&path, format!("golden = {{ file = {golden:?}, max_abs = 1e-4 }}\n{engine}")).unwrap();
+        command(arguments!["build", fixture("tiny-bert"), "--recipe", path, "-o", out])
+    };
+    let mut bare = recipe("fp32");
+    bare.env("KILNC_RUNTIMES", &none).env("HOME", &none).env("XDG_DATA_HOME", &none).env_remove("ORT_DYLIB_PATH");
+    let said = Ran::from(bare.output().unwrap()).expect(4).stderr;
+    assert!(said.contains("its gate cannot be checked here: ONNX Runtime is not found"), "{said}");
+    let said = Ran::from(recipe("int8").output().unwrap()).expect(2).stderr;
+    assert!(said.contains("no engine is in fp32, and only such engines are compared with it\n  in golden"), "{said}");
+    assert_eq!(names(place.path()), ["r.toml"]);
+}
+
 /// Of two engines one can be made and checked, the other cannot.
 #[test]
 fn a_gate_of_an_engine_that_cannot_be_made_ends_the_build_when_all_else_is_said() {

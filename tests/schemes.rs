@@ -212,7 +212,10 @@ fn every_family_comes_through_every_format() {
     for (family, checkpoint) in families() {
         let model = load(&checkpoint).unwrap();
         for target in &targets {
-            for (precision, least) in FORMATS.into_iter().filter(|(p, _)| build::supports(target, *p)) {
+            // On an emulated processor, formats that depend on it are enough.
+            let emulated = std::env::var_os(crate::common::PROGRAM).is_some();
+            let asked = |p: Precision| build::supports(target, p) && (!emulated || target.saturates(p));
+            for (precision, least) in FORMATS.into_iter().filter(|(p, _)| asked(*p)) {
                 if (family.as_str(), target, precision) == ("modernbert", &Target::OpenVino, Precision::Bf16) {
                     // Refused; see below.
                     continue;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{copied, edit, fixture, kilnc, place};
+use crate::common::{Ran, command, copied, edit, fixture, kilnc, place};
 use kilnc::back::onnx;
 use kilnc::build::{self, Scheme, Source};
 use kilnc::eval::Golden;
@@ -509,7 +509,20 @@ fn an_onnx_model_reads_texts_as_the_files_beside_its_tokenizer_say() {
         fs::write(around.path().join("modules.json"), modules.to_string()).unwrap();
         let asked = arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", encoder, "--text", "a"];
         assert_eq!(kilnc(asked).expect(0).stderr.contains("is put before every text"), prompted);
+        // The same from inside the folder.
+        for tokenizer in ["tokenizer.json", "./tokenizer.json", "."] {
+            let asked =
+                arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", tokenizer, "--text", "a"];
+            let ran = Ran::from(command(asked).current_dir(&encoder).output().unwrap()).expect(0);
+            assert_eq!(ran.stderr.contains("is put before every text"), prompted, "{tokenizer}");
+        }
     }
+    // A file of that name in the folder above may be another program's.
+    fs::write(around.path().join("modules.json"), r#"{"modules": []}"#).unwrap();
+    let other = around.path().join("mine");
+    fs::rename(&encoder, &other).unwrap();
+    let asked = arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", other, "--text", "a"];
+    assert!(!kilnc(asked).expect(0).stderr.contains("is put before every text"));
 }
 
 /// An adapter as sentence-transformers 5.4 and later saves it: with the modules of its own.

@@ -82,6 +82,10 @@ fn engines_of_a_reduced_range_are_tuned_where_sums_saturate() {
         let chosen = &tuned["points"][tuned["chosen"].as_u64().unwrap() as usize];
         // Which is the fastest is not known; the recipe makes the one that was measured.
         let saturates = chosen["target"] == "ort-cpu" && chosen["precision"] != "fp32";
+        for point in tuned["points"].as_array().unwrap() {
+            let saturates = point["target"] == "ort-cpu" && point["precision"] != "fp32";
+            assert_eq!(point["reduced_range"], saturates && reduced, "{point}");
+        }
         let line = format!("\nreduce_range = {reduced}\n");
         assert_eq!(read(&out.join("recipe.toml")).contains(&line), saturates, "{chosen}");
         kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", out.join("recipe.toml"), "-o", bundle]).expect(0);

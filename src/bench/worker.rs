@@ -32,6 +32,8 @@ const ANSWERS: usize = 1 << 16;
 pub struct Tokenizer {
     /// Its file.
     pub file: SentPath,
+    /// The text that is read in its place, where the files beside it change what it does.
+    pub text: Option<String>,
     /// Longest text, in tokens.
     pub max_length: usize,
     /// What is put before every text.
@@ -41,7 +43,11 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Opens it.
     pub fn encoder(&self) -> Result<TextEncoder> {
-        Ok(TextEncoder::open(&self.file, self.max_length)?.with_prompt(self.prompt.as_deref()))
+        let encoder = match &self.text {
+            Some(text) => TextEncoder::parse(text.clone(), self.max_length),
+            None => TextEncoder::open(&self.file, self.max_length),
+        };
+        Ok(encoder?.with_prompt(self.prompt.as_deref()))
     }
 }
 

@@ -147,7 +147,7 @@ pub(super) enum Labels {
 impl Labels {
     /// What the bounds of a recipe need.
     pub fn of(recipe: &Recipe) -> Labels {
-        let bounded = recipe.engines.iter().any(|engine| engine.gate.accuracy_drop.is_some());
+        let bounded = recipe.bounds_accuracy || recipe.engines.iter().any(|engine| engine.gate.accuracy_drop.is_some());
         if bounded { Labels::Needed } else { Labels::Welcome }
     }
 }
@@ -183,7 +183,7 @@ impl Foreign {
     ) -> Result<Vec<Example>> {
         let Some(first) = self.first else { return Ok(texts) };
         if labels == Labels::Needed {
-            return Err(first.hint("a gate bounds accuracy_drop, which needs labels that the model has"));
+            return Err(first.hint("the drop of accuracy is bounded, which needs labels that the model has"));
         }
         if eval::is_misspelt(&first) && texts.iter().any(|example| example.truth.is_some()) {
             return Err(first);
@@ -209,7 +209,7 @@ pub(super) fn compared(
     foreign.into_inner().settled(texts, labels, "engines are compared on the texts", observer)
 }
 
-/// Texts that engines are fitted to.
+/// Texts that engines are calibrated on.
 fn texts(path: &Path, spec: &Spec, classes: &Classes, labels: Labels, observer: &dyn Observer) -> Result<Vec<Example>> {
     let foreign = RefCell::new(Foreign::default());
     let texts = chosen(path, spec, classes, &foreign, observer)?;

@@ -41,7 +41,7 @@ impl Judge {
         }
         let encoder = encoder(recipe, model)?;
         check_settings(recipe, model, &classes, &encoder)?;
-        // Labels of texts that no answer is held against are nobody's business.
+        // Labels of texts on which nothing is compared do not matter.
         let asked = if recipe.texts.is_none() { classes.clone() } else { Classes::default() };
         let labels = Labels::of(recipe);
         let fitting = Fitting::labelled(&recipe.calibration, &asked, labels, observer)?;
@@ -52,6 +52,11 @@ impl Judge {
         };
         let golden = match &recipe.golden {
             None => None,
+            Some(_) if recipe.engines_or_default().iter().all(|engine| engine.precision != Precision::Fp32) => {
+                return Err(Error::bad_input("no engine is in fp32, and only such engines are compared with it")
+                    .at("golden")
+                    .hint("add an engine in fp32, or leave the golden file out"));
+            }
             Some(spec) => {
                 let gate = Gate { max_abs: Some(spec.max_abs), ..Gate::default() };
                 Some((json::file_name(&spec.file), Golden::read(&spec.file)?, gate))
@@ -200,7 +205,10 @@ impl Judge {
             ran_by,
             version,
             features,
-            exact_8_bits: made.entry.precision.is_fitted().then(|| runtime.is_none() || here.exact_8_bits()),
+            exact_8_bits: made.entry.precision.is_fitted().then(|| {
+                let saturates = made.spec.target.saturates(made.entry.precision) && !made.entry.reduced_range;
+                runtime.is_none() || !saturates || here.exact_8_bits()
+            }),
             checks: gate.check_all(&compared.outputs, drop),
             accuracy: compared.accuracy,
         });
@@ -225,7 +233,8 @@ impl Judge {
             checks: Vec::new(),
             accuracy: None,
         };
-        if made.spec.gate != Gate::default() {
+        let golden = self.golden.is_some() && made.entry.precision == Precision::Fp32;
+        if golden || made.spec.gate != Gate::default() {
             assembly.unmade.push((made.entry.name.clone(), why));
         }
         Ok(vec![entry])

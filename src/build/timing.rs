@@ -13,6 +13,10 @@ pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer:
     let mut contestants = Vec::new();
     let mut versions = Vec::new();
     for engine in made {
+        if engine.entry.runtime.runs_plans() {
+            observer.warn(&format!("{} is not timed: kilnc bench times plans", engine.entry.name));
+            continue;
+        }
         match runtime::available(engine.entry.runtime) {
             Ok(found) => {
                 versions.push((engine.entry.name.as_str(), found.version));

@@ -44,12 +44,13 @@ impl Bundle {
         if let Some(timings) = self.timings(processor) {
             let (engine, version, why_not) = first(&by_time(&order, &timings), &available)?;
             let timed = timings.get(engine.name.as_str());
-            if timed.is_none_or(|timed| timed.version.is_none_or(|known| known == version)) {
-                return Ok((
-                    engine,
-                    self.reason(engine, &why_not, processor, &version, timed.map(|timed| timed.mean_ms)),
-                ));
-            }
+            let Some(other) = timed.and_then(|timed| timed.version).filter(|known| *known != version) else {
+                let milliseconds = timed.map(|timed| timed.mean_ms);
+                return Ok((engine, self.reason(engine, &why_not, processor, &version, milliseconds)));
+            };
+            let why = format!("; {} was timed with {} {other}, and {version} is here", engine.name, engine.runtime);
+            let (engine, version, why_not) = first(&order, &available)?;
+            return Ok((engine, self.reason(engine, &why_not, processor, &version, None) + &why));
         }
         let (engine, version, why_not) = first(&order, &available)?;
         Ok((engine, self.reason(engine, &why_not, processor, &version, None)))
@@ -359,7 +360,10 @@ mod tests {
         let named = Processor { name: "this".to_owned(), ..old() };
         assert!(told(&timed, &named, &there).unwrap().starts_with("ov: the fastest of the bundle; ov, ort go last"));
         timed.manifest.bench.as_mut().unwrap().engines[1].version = Some("0".to_owned());
-        assert_eq!(told(&timed, &this, &there).unwrap(), "ov: the fastest of the bundle");
+        assert_eq!(
+            told(&timed, &this, &there).unwrap(),
+            "ov: the fastest of the bundle; ort was timed with ONNX Runtime 0, and 1 is here"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::units::length;
 #[derive(Args, Clone, Debug)]
 pub struct TextArgs {
     /// Texts on which engines are compared with FP32, with `label` for accuracy; those of the calibration, if not given.
-    /// Labels that the model lacks are left out with a warning, unless a gate bounds accuracy_drop.
+    /// Labels that the model lacks are left out with a warning, unless a gate or --max-drop bounds accuracy.
     #[arg(long, value_name = "FILE")]
     pub texts: Option<PathBuf>,
     /// The labels of a classifier, where the checkpoint names them otherwise: a JSON list, an object as id2label or

@@ -7,12 +7,13 @@ use crate::build::{Observer, TextsBeside};
 use crate::bundle;
 use crate::error::{Result, printable};
 use crate::front::hub::checkpoint::json;
+use crate::presence;
 use crate::runtime::TextEncoder;
 use crate::settings::Settings;
 use crate::task::Task;
 
-/// Longest text in tokens where nobody says: what BERT and most after it have positions for.
-const MAX_LENGTH: usize = 512;
+/// Longest text in tokens where nothing says it: what BERT and most after it have positions for.
+pub const MAX_LENGTH: usize = 512;
 
 /// A tokenizer that is given by itself.
 pub struct GivenTokenizer {
@@ -24,7 +25,7 @@ pub struct GivenTokenizer {
 impl GivenTokenizer {
     /// Reads a `tokenizer.json`, or that of a folder, and says what is not as it seems.
     pub fn read(path: &Path, task: Option<Task>, screen: &Screen) -> Result<GivenTokenizer> {
-        let file = if path.is_dir() { path.join(bundle::TOKENIZER) } else { path.to_owned() };
+        let file = if presence::is_dir(path)? { path.join(bundle::TOKENIZER) } else { path.to_owned() };
         let given = GivenTokenizer { beside: TextsBeside::of(&file, task)?, file };
         given.beside.iter().flat_map(|beside| &beside.tokenizer.notes).for_each(|note| screen.warn(note));
         if let Some(prompt) = given.prompt() {
@@ -33,14 +34,14 @@ impl GivenTokenizer {
         Ok(given)
     }
 
-    /// How answers are told where nobody says it.
+    /// How predictions are shown where no argument says it.
     pub fn answers(&self) -> Settings {
         self.beside.as_ref().map_or_else(Settings::default, |beside| beside.answers)
     }
 
     /// Longest text, in tokens.
     pub fn max_length(&self) -> usize {
-        self.beside.as_ref().and_then(|beside| beside.max_length).map_or(MAX_LENGTH, |limit| limit.min(MAX_LENGTH))
+        self.beside.as_ref().and_then(|beside| beside.max_length).unwrap_or(MAX_LENGTH)
     }
 
     /// What is put before every text.

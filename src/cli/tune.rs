@@ -85,6 +85,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         max_length: args.texts.max_length,
         calibration: spec.clone(),
         texts: args.texts.texts.clone(),
+        bounds_accuracy: true,
         ..Recipe::default()
     };
     output::check_apart(&args.output, source.inputs().chain(recipe.inputs()))?;

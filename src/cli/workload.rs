@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::tokenizer::MAX_LENGTH;
 use super::{GivenTokenizer, Screen, VouchArgs};
 use crate::bench::{self, Batching, Contestant, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
 use crate::build::Observer;
@@ -13,16 +14,12 @@ use crate::bundle::{self, Bundle};
 use crate::error::{self, Error, Result};
 use crate::eval::{PROBES, read_examples};
 use crate::front::hub::checkpoint::json::file_name;
-use crate::output::Stage;
 use crate::presence;
 use crate::runtime::library;
 use crate::runtime::{Classes, Device, Elements, Reading, Runtime, TextEncoder};
 
 /// Tokens of a text, where nothing is said and engines read as many.
 const USUAL_LENGTH: usize = 128;
-
-/// Longest text of which tokens of one length are taken.
-const MAX_LENGTH: usize = 512;
 
 /// What engines are asked.
 #[derive(Args)]
@@ -81,15 +78,6 @@ pub struct Work {
     pub texts: Option<TextsAsked>,
     /// What has to tokenize in each run.
     pub tokenizer: Option<Tokenizer>,
-    /// Where its file is, if it is none of the user's.
-    _place: Option<Stage>,
-}
-
-/// A tokenizer, opened, and the place of its file as in [`Work`].
-struct Opened {
-    tokenizer: Tokenizer,
-    encoder: TextEncoder,
-    place: Option<Stage>,
 }
 
 impl WorkloadArgs {
@@ -126,13 +114,13 @@ impl WorkloadArgs {
             let ids = tokens(rows, length as usize, tokenizer)?;
             workloads.push(Workload::full(TokenBatch::full(rows, length as usize, ids)));
         }
-        Ok(Work { workloads, texts: None, tokenizer: None, _place: None })
+        Ok(Work { workloads, texts: None, tokenizer: None })
     }
 
     fn of_texts(&self, file: &Path, engines: &Engines, seed: u64, screen: &Screen) -> Result<Work> {
         // What the texts should be answered is nothing to speed: labels are not looked at.
         let examples = read_examples(file, &Classes::default())?;
-        let Opened { tokenizer, encoder, place } = self.tokenizer(engines, screen)?;
+        let (tokenizer, encoder) = self.tokenizer(engines, screen)?;
         encoder.check_longest()?;
         let mut workloads = Vec::new();
         for batch in self.batches() {
@@ -141,39 +129,25 @@ impl WorkloadArgs {
             workloads.extend(self.batching.iter().map(all).collect::<Result<Vec<_>>>()?);
         }
         let texts = TextsAsked::of(file_name(file), &examples, &encoder, self.tokenize)?;
-        Ok(Work { workloads, texts: Some(texts), tokenizer: self.tokenize.then_some(tokenizer), _place: place })
+        Ok(Work { workloads, texts: Some(texts), tokenizer: self.tokenize.then_some(tokenizer) })
     }
 
-    fn tokenizer(&self, engines: &Engines, screen: &Screen) -> Result<Opened> {
+    fn tokenizer(&self, engines: &Engines, screen: &Screen) -> Result<(Tokenizer, TextEncoder)> {
         let longest = self.max_length.map(|longest| longest as usize);
         if let Some(path) = &self.tokenizer {
-            return Opened::given(&GivenTokenizer::read(path, None, screen)?, longest);
+            let given = GivenTokenizer::read(path, None, screen)?;
+            let max_length = longest.unwrap_or(given.max_length());
+            let encoder = given.encoder(max_length, None)?;
+            let (text, prompt) = (given.changed()?.map(str::to_owned), given.prompt().map(str::to_owned));
+            return Ok((Tokenizer { file: given.file.into(), text, max_length, prompt }, encoder));
         }
         let mut tokenizer = engines.tokenizer.clone().ok_or_else(|| {
             Error::bad_input("--texts needs a tokenizer, and no engine is a bundle that has one")
                 .hint("name it: --tokenizer tokenizer.json")
         })?;
         tokenizer.max_length = longest.unwrap_or(tokenizer.max_length);
-        Ok(Opened { encoder: tokenizer.encoder()?, tokenizer, place: None })
-    }
-}
-
-impl Opened {
-    /// Of a tokenizer that is given by itself. Where the files beside it change what it does, engines read a file of all
-    /// that in a place of its own.
-    fn given(given: &GivenTokenizer, longest: Option<usize>) -> Result<Opened> {
-        let max_length = longest.unwrap_or(given.max_length());
-        let encoder = given.encoder(max_length, None)?;
-        let (mut file, mut place) = (given.file.clone(), None);
-        if let Some(text) = given.changed()? {
-            let stage =
-                Stage::new(&std::env::temp_dir().join(format!("kilnc-bench-{}", std::process::id())), |_| Ok(false))?;
-            file = stage.path(bundle::TOKENIZER);
-            std::fs::write(&file, text).map_err(|e| Error::io("writing", &file, &e))?;
-            place = Some(stage);
-        }
-        let prompt = given.prompt().map(str::to_owned);
-        Ok(Opened { tokenizer: Tokenizer { file: file.into(), max_length, prompt }, encoder, place })
+        let encoder = tokenizer.encoder()?;
+        Ok((tokenizer, encoder))
     }
 }
 
@@ -281,7 +255,7 @@ impl Engines {
         self.bundles.resize(self.contestants.len(), Some(bundle.manifest.name.clone()));
         let tokenizer = bundle.file(bundle::TOKENIZER)?;
         let (max_length, prompt) = (bundle.manifest.max_length, bundle.prompt().map(str::to_owned));
-        self.tokenizer.get_or_insert(Tokenizer { file: tokenizer.into(), max_length, prompt });
+        self.tokenizer.get_or_insert(Tokenizer { file: tokenizer.into(), text: None, max_length, prompt });
         self.reading.get_or_insert(bundle.manifest.reading.unwrap_or_default());
         Ok(())
     }

@@ -34,7 +34,7 @@ impl Pass for Stored<'_> {
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
         let mut report = Report::default();
-        let mut narrow = Narrow { to: self.to, drawn: HashMap::new() };
+        let mut narrow = Narrow { to: self.to, made: HashMap::new() };
         let graph = rewrite(graph, |rw, node| {
             let stands = match node.op {
                 Op::Embed | Op::PositionEmbed { .. } | Op::Linear if Role::is_in(node.role, self.keep) => {
@@ -59,7 +59,7 @@ fn is_wide(rw: &Rewriter, node: &Node, operand: usize) -> bool {
 struct Narrow {
     to: DType,
     /// 16-bit constants, by the constant of the old graph.
-    drawn: HashMap<ValueId, ValueId>,
+    made: HashMap<ValueId, ValueId>,
 }
 
 impl Narrow {
@@ -84,7 +84,7 @@ impl Narrow {
             return rw.required(node, operand);
         };
         let name = &rw.old().value(*id).name;
-        Ok(*self.drawn.entry(*id).or_insert_with(|| rw.weight(name, weight.cast(self.to))))
+        Ok(*self.made.entry(*id).or_insert_with(|| rw.weight(name, weight.cast(self.to))))
     }
 }
 
@@ -114,8 +114,8 @@ mod tests {
         // The two layers have one weight; each has it in its own type.
         let kept = after.lines().find(|line| line.contains("@ffn-in/1")).unwrap();
         let weight = kept.split("Linear(%y, ").nth(1).unwrap().split(')').next().unwrap();
-        let drawn = format!("  weight {weight}: f32[4, 4] = transpose(source \"w\" f32[4, 4])");
-        assert!(after.lines().any(|line| line.starts_with(&drawn)), "{drawn}\n{after}");
+        let made = format!("  weight {weight}: f32[4, 4] = transpose(source \"w\" f32[4, 4])");
+        assert!(after.lines().any(|line| line.starts_with(&made)), "{made}\n{after}");
         assert_eq!(left, ["x", "p", "z"].map(|name| format!("{name}: it is kept in full precision")));
     }
 

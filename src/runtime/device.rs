@@ -157,8 +157,10 @@ pub struct Nvidia {
     library: Option<PathBuf>,
     /// Where that was looked for.
     looked: Vec<PathBuf>,
-    /// What of the system could not be looked at, which may be what is missing.
-    unseen: Option<String>,
+    /// Why device nodes could not be looked for, where they could not.
+    unseen_nodes: Option<String>,
+    /// Why the library could not be looked for in one of the folders.
+    unseen_library: Option<String>,
 }
 
 impl Nvidia {
@@ -170,10 +172,8 @@ impl Nvidia {
 
     /// In a system below `root`; `first` are folders of libraries that come before the system's.
     fn under(root: &Path, first: Vec<PathBuf>) -> Nvidia {
-        let unseen = Unseen::default();
+        let (unseen_nodes, unseen_library, unseen) = (Unseen::default(), Unseen::default(), Unseen::default());
         let read = |path: &Path| unseen.noted(path, std::fs::read_to_string(path));
-        let exists = |path: &PathBuf| unseen.noted(path, path.try_exists()).unwrap_or(false);
-        let entries = |dir: &Path| unseen.entries(dir);
         let proc = root.join("proc/driver/nvidia");
         let version = read(&proc.join("version")).unwrap_or_default();
         let model = |dir: &PathBuf| {
@@ -184,12 +184,12 @@ impl Nvidia {
             let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("nvidia"));
             name.is_some_and(|number| number.parse::<u32>().is_ok())
         };
-        let mut nodes: Vec<PathBuf> = entries(&root.join("dev")).into_iter().filter(numbered).collect();
+        let mut nodes: Vec<PathBuf> = unseen_nodes.entries(&root.join("dev")).into_iter().filter(numbered).collect();
         // WSL has one node for all.
-        nodes.extend(Some(root.join("dev/dxg")).filter(exists));
+        nodes.extend(Some(root.join("dev/dxg")).filter(|path| unseen_nodes.has(path)));
         let looked: Vec<PathBuf> = first.into_iter().chain(DRIVER_FOLDERS.map(|folder| root.join(folder))).collect();
         Nvidia {
-            gpus: entries(&proc.join("gpus")).iter().filter_map(model).collect(),
+            gpus: unseen.entries(&proc.join("gpus")).iter().filter_map(model).collect(),
             // “NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue …”
             driver: version
                 .lines()
@@ -197,15 +197,24 @@ impl Nvidia {
                 .and_then(|line| line.split_whitespace().find(|word| is_version(word)))
                 .map(str::to_owned),
             nodes,
-            library: looked.iter().map(|folder| folder.join(DRIVER_LIBRARY)).find(exists),
+            library: looked.iter().map(|folder| folder.join(DRIVER_LIBRARY)).find(|path| unseen_library.has(path)),
             looked,
-            unseen: unseen.0.into_inner(),
+            unseen_nodes: unseen_nodes.0.into_inner(),
+            unseen_library: unseen_library.0.into_inner(),
         }
     }
 
     /// Whether there is a device node of any GPU.
     pub fn is_there(&self) -> bool {
         !self.nodes.is_empty()
+    }
+
+    /// Fails where it could not be found out whether there is a device node.
+    pub fn check_nodes(&self) -> Result<()> {
+        match self.unseen_nodes.as_ref().filter(|_| self.nodes.is_empty()) {
+            Some(fault) => Err(Error::machine_failed(fault.as_str()).at("looking for GPUs")),
+            None => Ok(()),
+        }
     }
 
     /// Fails where the driver or the GPU of that number is missing.
@@ -243,6 +252,10 @@ impl Unseen {
         looked.ok()
     }
 
+    fn has(&self, path: &Path) -> bool {
+        self.noted(path, path.try_exists()).unwrap_or(false)
+    }
+
     fn entries(&self, dir: &Path) -> Vec<PathBuf> {
         let entries = self.noted(dir, std::fs::read_dir(dir)).into_iter().flatten();
         let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(self.noted(dir, entry)?.path())).collect();
@@ -253,7 +266,10 @@ impl Unseen {
 
 /// What of a GPU is missing, all at once; `without` says what keeps the library from being found.
 fn cuda(number: u32, found: &Nvidia, without: Option<Error>) -> Result<()> {
-    if let (false, Some(fault)) = (found.drives(number), &found.unseen) {
+    let nodes = found.unseen_nodes.as_ref().filter(|_| !found.has(number));
+    // Without a GPU the library does not matter.
+    let library = found.unseen_library.as_ref().filter(|_| found.has(number) && found.library.is_none());
+    if let Some(fault) = nodes.or(library) {
         return Err(Error::machine_failed(fault.as_str()).at(format!("looking for cuda:{number}")));
     }
     if let Some(fault) = without.as_ref().filter(|error| error.kind() == Kind::MachineFailed) {
@@ -382,12 +398,19 @@ mod tests {
         // Too many open files.
         assert_eq!(unseen.noted("/dev".as_ref(), refused(24)), None);
         assert!(unseen.0.get().unwrap().starts_with("reading /dev: "));
-        let found = Nvidia { unseen: unseen.0.into_inner(), ..Nvidia::default() };
+        let found = Nvidia { unseen_nodes: unseen.0.into_inner(), ..Nvidia::default() };
         let error = cuda(0, &found, None).unwrap_err();
         assert_eq!((error.exit_code(), error.locations()), (5, &["looking for cuda:0".to_owned()][..]));
         // What is there is there, whatever else was not to be seen.
         let (_root, whole) = system(&[("dev/nvidia0", ""), ("usr/lib64/libcuda.so.1", "")]);
-        assert!(cuda(0, &Nvidia { unseen: found.unseen, ..whole.clone() }, None).is_ok());
+        assert!(cuda(0, &Nvidia { unseen_nodes: found.unseen_nodes.clone(), ..whole.clone() }, None).is_ok());
+        // Without a GPU it does not matter that a folder of libraries could not be looked at.
+        let unread = Some("reading /opt/lib: permission denied".to_owned());
+        let no_gpu = Nvidia { unseen_library: unread.clone(), ..Nvidia::default() };
+        assert!(no_gpu.check_nodes().is_ok() && found.check_nodes().is_err());
+        assert_eq!(cuda(0, &no_gpu, None).unwrap_err().exit_code(), 4);
+        let no_library = Nvidia { unseen_library: unread, library: None, ..whole.clone() };
+        assert_eq!(cuda(0, &no_library, None).unwrap_err().exit_code(), 5);
         let error = cuda(0, &whole, Some(Error::machine_failed("too many"))).unwrap_err();
         assert_eq!(error.exit_code(), 5);
     }

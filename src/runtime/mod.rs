@@ -385,7 +385,7 @@ fn open_plan(runtime: Runtime, path: &Path, gpu: u32) -> Result<Box<dyn Engine>>
 fn plans_can_run(runtime: Runtime) -> Result<()> {
     let found = Nvidia::here();
     if !found.is_there() {
-        found.check(0).or_else(|e| if e.kind() == Kind::MachineFailed { Err(e) } else { Ok(()) })?;
+        found.check_nodes()?;
         return Err(Error::runtime_missing(
             "it needs an NVIDIA GPU, and there is no device node /dev/nvidia0 or /dev/dxg",
         )

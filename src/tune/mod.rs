@@ -108,6 +108,8 @@ pub struct Point {
     pub target: String,
     /// `fp32`, `int8` or `int8-fast`.
     pub precision: Precision,
+    /// Whether the weights of 8-bit layers use half of the integers.
+    pub reduced_range: bool,
     /// How many layers are in full precision.
     pub kept: usize,
     /// The share of texts with FP32's answer.
@@ -236,6 +238,7 @@ fn measured(
         points.push(Point {
             target: candidate.target.to_string(),
             precision: candidate.precision,
+            reduced_range: request.scheme(candidate.target, candidate.precision, &[]).range == Int8Range::Reduced,
             kept: candidate.keep.len(),
             agreement: found.agreement,
             drop: found.drop,

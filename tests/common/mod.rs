@@ -23,9 +23,13 @@ pub fn minilm() -> PathBuf {
     path
 }
 
+/// What children are started from instead of the binary: a script that runs it on an emulated processor.
+pub const PROGRAM: &str = "KILNC_TEST_PROGRAM";
+
 /// Has children started from the binary: the program that tests run in is not it.
 pub fn children() {
-    kilnc::subprocess::set_program(env!("CARGO_BIN_EXE_kilnc").into());
+    let program = std::env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_kilnc").into());
+    kilnc::subprocess::set_program(program.into());
 }
 
 /// Whether this is a process that runs one test alone. Elsewhere the test is run in one, and must pass there.

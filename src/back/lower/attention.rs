@@ -207,8 +207,8 @@ fn mask_as_bias(rw: &mut Rewriter, mask: ValueId, q: ValueId, masks: &mut Masks)
         return Err(Error::bug("a mask and a query have a length"));
     };
     let key = (mask, q_ty.dtype, length.clone());
-    if let Some(drawn) = masks.biases.get(&key) {
-        return Ok(*drawn);
+    if let Some(made) = masks.biases.get(&key) {
+        return Ok(*made);
     }
     let kept = spread_mask(rw, mask, masks)?;
     let suffix = if length == keys { String::new() } else { format!(".{length}") };
@@ -245,19 +245,19 @@ fn kept_as_bias(
     let (name, ty) = (rw.name(node), rw.ty(q));
     let length = ty.shape.get(1).cloned().ok_or_else(|| Error::bug("a query has a length"))?;
     let key = (kept, ty.dtype, length);
-    if let (None, Some(drawn)) = (bias, masks.biases.get(&key)) {
-        return Ok(*drawn);
+    if let (None, Some(made)) = (bias, masks.biases.get(&key)) {
+        return Ok(*made);
     }
     let lowest = rw.weight(&format!("{name}.lowest"), Weight::scalar(ty.dtype, lowest(ty.dtype))?);
     let seen = match bias {
         Some(bias) => bias,
         None => rw.weight(&format!("{name}.zero"), Weight::scalar(ty.dtype, 0.0)?),
     };
-    let drawn = rw.node(&format!("{name}.bias"), Op::Where, &[kept, seen, lowest])?;
+    let made = rw.node(&format!("{name}.bias"), Op::Where, &[kept, seen, lowest])?;
     if bias.is_none() {
-        masks.biases.insert(key, drawn);
+        masks.biases.insert(key, made);
     }
-    Ok(drawn)
+    Ok(made)
 }
 
 /// `Attention = com.microsoft.MultiHeadAttention`, with the mask in 32 bits
@@ -266,11 +266,11 @@ fn multi_head(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, masks: &mu
     let mask = match rw.operand(node, 3)? {
         None => None,
         Some(mask) => Some(match masks.forms.get(&(mask, DType::I32)) {
-            Some(drawn) => *drawn,
+            Some(made) => *made,
             None => {
-                let drawn = rw.node("attention_mask.i32", Op::Cast { to: DType::I32 }, &[mask])?;
-                masks.forms.insert((mask, DType::I32), drawn);
-                drawn
+                let made = rw.node("attention_mask.i32", Op::Cast { to: DType::I32 }, &[mask])?;
+                masks.forms.insert((mask, DType::I32), made);
+                made
             }
         }),
     };
@@ -313,8 +313,8 @@ fn turned_heads(rw: &mut Rewriter, name: &str, node: &Node, i: usize, heads: i64
 
 /// `i64 [b, s] → bool [b, 1, 1, s]`, `i64 [b, s, s] → bool [b, 1, s, s]`
 pub(super) fn spread_mask(rw: &mut Rewriter, mask: ValueId, masks: &mut Masks) -> Result<ValueId> {
-    if let Some(drawn) = masks.forms.get(&(mask, DType::Bool)) {
-        return Ok(*drawn);
+    if let Some(made) = masks.forms.get(&(mask, DType::Bool)) {
+        return Ok(*made);
     }
     let kept = rw.node("attention_mask.kept", Op::Cast { to: DType::Bool }, &[mask])?;
     let axes = if rw.ty(mask).rank() == 2 { vec![1, 2] } else { vec![1] };

@@ -96,8 +96,8 @@ pub(super) fn head_columns(rw: &mut Rewriter, name: &str, node: &Node, heads: i6
 
 /// The shapes for a length, made once and read by every layer.
 fn shift(rw: &mut Rewriter, node: &Node, length: &Dim, shifts: &mut HashMap<Dim, Shift>) -> Result<Shift> {
-    if let Some(drawn) = shifts.get(length) {
-        return Ok(*drawn);
+    if let Some(made) = shifts.get(length) {
+        return Ok(*made);
     }
     let x = rw.required(node, 0)?;
     let s = rw.node("distances.length", Op::Shape { start: 1, end: 2 }, &[x])?;
@@ -105,9 +105,9 @@ fn shift(rw: &mut Rewriter, node: &Node, length: &Dim, shifts: &mut HashMap<Dim,
     let rest = rw.weight("distances.rest", Weight::i64s(vec![1], &[-1])?);
     let columns = rw.node("distances.columns", Op::Concat { axis: 0 }, &[kept, rest, s])?;
     let shorter = rw.node("distances.shorter", Op::Concat { axis: 0 }, &[kept, s, rest])?;
-    let drawn = Shift { length: s, columns, shorter };
-    shifts.insert(length.clone(), drawn);
-    Ok(drawn)
+    let made = Shift { length: s, columns, shorter };
+    shifts.insert(length.clone(), made);
+    Ok(made)
 }
 
 /// The `2 · s` rows around the middle of a table with a row for each of [`distances`]. The first is counted from the end:

@@ -51,8 +51,8 @@ pub(super) fn kept(
     masks: &mut Masks,
 ) -> Result<ValueId> {
     let key = (mask, places.clone());
-    if let Some(drawn) = masks.by_place.get(&key) {
-        return Ok(*drawn);
+    if let Some(made) = masks.by_place.get(&key) {
+        return Ok(*made);
     }
     let name = if places.window.is_some() { "attention_mask.window" } else { "attention_mask.causal" };
     let at = |part: &str| format!("{name}.{part}");
@@ -89,6 +89,8 @@ fn seen(rw: &mut Rewriter, name: &str, node: &Node, places: &Places, mask: Optio
         margins.push(rw.node(&at("reach"), Op::Add, &[before, one])?);
     }
     if let Some(window) = places.window {
+        // No place is further from another than there are places.
+        let window = window.min(places.positions);
         let window = constant(rw, "width", window)?;
         margins.push(rw.node(&at("back"), Op::Sub, &[window, before])?);
         if !places.causal {

@@ -64,7 +64,7 @@ impl Shared {
             return dynamic_fused(rw, node);
         }
         let quantized = match self.dynamic.get(&x) {
-            Some(drawn) => *drawn,
+            Some(made) => *made,
             None => dynamically(rw, node)?,
         };
         self.dynamic.insert(x, quantized);
@@ -116,16 +116,16 @@ impl Shared {
         }
     }
 
-    /// `dequantize(q(x))`, drawn once for all that read it
+    /// `dequantize(q(x))`, made once for all that read it
     fn widened(&mut self, rw: &mut Rewriter, node: &Node, steps: Steps) -> Result<ValueId> {
         let x = self.quantized(rw, node, steps)?;
-        if let Some(drawn) = self.widened.get(&x.values) {
-            return Ok(*drawn);
+        if let Some(made) = self.widened.get(&x.values) {
+            return Ok(*made);
         }
         let op = Op::DequantizeLinear { axis: 1 };
-        let drawn = rw.node(&format!("{}.x", rw.name(node)), op, &[x.values, x.scale, x.zero_point])?;
-        self.widened.insert(x.values, drawn);
-        Ok(drawn)
+        let made = rw.node(&format!("{}.x", rw.name(node)), op, &[x.values, x.scale, x.zero_point])?;
+        self.widened.insert(x.values, made);
+        Ok(made)
     }
 
     /// `StaticQuantLinear = (q(x) · w₈) · s(x) · s(w) + b`
@@ -138,8 +138,8 @@ impl Shared {
     fn quantized(&mut self, rw: &mut Rewriter, node: &Node, (to, scale, zero): Steps) -> Result<Quantized> {
         let x = rw.required(node, 0)?;
         let key = (x, to, scale.to_bits(), zero);
-        if let Some(drawn) = self.quantized.get(&key) {
-            return Ok(*drawn);
+        if let Some(made) = self.quantized.get(&key) {
+            return Ok(*made);
         }
         let name = rw.name(node);
         let at = |suffix: &str| format!("{name}.x.{suffix}");
@@ -151,9 +151,9 @@ impl Shared {
         // The verifier has seen that the zero point fits its type: its lowest byte is the number.
         let zero_point = rw.weight(&at("zero"), Weight::literal(to, Vec::new(), vec![zero as u8])?);
         let values = rw.node(&at("int8"), Op::QuantizeLinear, &[x, scale, zero_point])?;
-        let drawn = Quantized { values, scale, zero_point };
-        self.quantized.insert(key, drawn);
-        Ok(drawn)
+        let made = Quantized { values, scale, zero_point };
+        self.quantized.insert(key, made);
+        Ok(made)
     }
 }
 

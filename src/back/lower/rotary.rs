@@ -72,8 +72,8 @@ fn rows(
     let (x, table, positions) = (rw.required(node, 0)?, rw.required(node, table)?, rw.operand(node, 3)?);
     let length = rw.ty(x).shape.get(1).cloned().ok_or_else(|| Error::bug("a rotation has positions"))?;
     let key = (table, positions, length.clone(), interleaved);
-    if let Some(drawn) = angles.get(&key) {
-        return Ok(*drawn);
+    if let Some(made) = angles.get(&key) {
+        return Ok(*made);
     }
     let (rows, mut axes) = match positions {
         Some(positions) => (rw.node(&format!("{name}.rows"), Op::Gather { axis: 0 }, &[table, positions])?, vec![2]),
@@ -82,7 +82,7 @@ fn rows(
     if interleaved {
         axes.extend(axes.first().map(|axis| axis + 2));
     }
-    let drawn = rw.node(name, Op::Unsqueeze { axes }, &[rows])?;
-    angles.insert(key, drawn);
-    Ok(drawn)
+    let made = rw.node(name, Op::Unsqueeze { axes }, &[rows])?;
+    angles.insert(key, made);
+    Ok(made)
 }

@@ -20,8 +20,8 @@ pub(super) fn scores(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, mas
 /// `i64 [b, s] → bool [b, 1, s, s]`: whether the types of two tokens differ. In 32 bits: tract takes 64-bit integers for
 /// sizes.
 fn differ(rw: &mut Rewriter, types: ValueId, masks: &mut Masks) -> Result<ValueId> {
-    if let Some(drawn) = masks.forms.get(&(types, DType::Bool)) {
-        return Ok(*drawn);
+    if let Some(made) = masks.forms.get(&(types, DType::Bool)) {
+        return Ok(*made);
     }
     let narrow = rw.node("segments.i32", Op::Cast { to: DType::I32 }, &[types])?;
     let queries = rw.node("segments.queries", Op::Unsqueeze { axes: vec![1, 3] }, &[narrow])?;

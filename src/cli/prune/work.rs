@@ -45,6 +45,7 @@ impl<'a> Work<'a> {
             texts: args.texts.texts.clone(),
             labels: args.texts.labels.clone(),
             max_length: args.texts.max_length,
+            bounds_accuracy: args.max_drop.is_some(),
             ..Recipe::default()
         };
         let vocabulary = args.cut.vocab.as_deref();

@@ -2,6 +2,9 @@
 
 use super::{DType, Dim, Inferred, Op, Operands, TensorType};
 
+/// The most positions of attention by place: lowered, they are a table of integers.
+const MOST_POSITIONS: i64 = 1 << 24;
+
 pub(super) fn relative_bias(o: &Operands, buckets: i64) -> Inferred {
     o.count(2, 2)?;
     let (table, ids) = (o.get(0, "table")?, o.get(1, "ids")?);
@@ -34,7 +37,7 @@ pub(super) fn attention(o: &Operands, heads: i64, kv_heads: i64) -> Inferred {
     }
     match positions {
         None if *causal || window.is_some() => o.fail("where places matter, the most `positions` must be given"),
-        Some(n) if !(1..i64::from(i32::MAX)).contains(n) => o.fail(format!("{n} is no number of positions")),
+        Some(n) if !(1..=MOST_POSITIONS).contains(n) => o.fail(format!("{n} is no number of positions")),
         _ => Ok(out),
     }
 }

@@ -186,16 +186,30 @@ pub(super) fn read(dir: &Path) -> Result<Option<SentenceModules>> {
     Ok(Some(found))
 }
 
+/// Whether a folder is called as sentence-transformers calls that of a module: `0_Transformer`.
+fn is_numbered(dir: &Path) -> bool {
+    let name = dir.file_name().and_then(|name| name.to_str());
+    let number = name.and_then(|name| name.split_once('_')).map(|(number, _)| number);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
 impl SentenceModules {
     /// What is said of the texts of the model to which the encoder in the folder `dir` belongs, if it is one of
     /// sentence-transformers. The modules after it are not read.
     pub fn around(dir: &Path) -> Result<Option<SentenceModules>> {
-        for root in [Some(dir), dir.parent()].into_iter().flatten() {
+        // The folder may be named from inside, where its parent has no name.
+        let named = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let dir = &std::fs::canonicalize(named).map_err(|e| Error::io("reading", named, &e))?;
+        for root in [Some(dir.as_path()), dir.parent()].into_iter().flatten() {
             let path = root.join("modules.json");
             if !presence::has_file(&path)? {
                 continue;
             }
-            let modules: Vec<Module> = json::read(&path)?;
+            let modules: Vec<Module> = match json::read(&path) {
+                // Another program's file, which happens to lie in the folder above.
+                Err(_) if root != dir && !is_numbered(dir) => continue,
+                modules => modules?,
+            };
             let mut found = SentenceModules::of_model(root, path)?;
             if let Some(module) = modules.first().filter(|module| is_transformer(module)) {
                 let place = format!("modules.json: {}", printable(&module.path));
