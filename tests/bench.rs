@@ -88,6 +88,13 @@ fn a_condition_that_holds_against_a_kept_report_is_a_missed_gate() {
     assert!(against("p98>1x").expect(2).stderr.contains("unknown measure `p98`"));
     let other = bench(&arguments![onnx, "--length", "4", "--baseline", kept, "--fail-if", "p50>9x"]).expect(2).stderr;
     assert!(other.contains("the baseline has none of these engines at these batches and lengths"), "{other}");
+    // Times of another machine are compared, and it is said.
+    let elsewhere = "the baseline was measured elsewhere: processor Z80, here ";
+    assert!(!against("size>1.0x").expect(0).stderr.contains(elsewhere));
+    let mut report: serde_json::Value = serde_json::from_str(&fs::read_to_string(&kept).unwrap()).unwrap();
+    report["machine"]["cpu"] = "Z80".into();
+    fs::write(&kept, report.to_string()).unwrap();
+    assert!(against("size>1.0x").expect(0).stderr.contains(elsewhere));
     fs::write(&kept, "{\"schema\": \"kilnc.bench/2\"}").unwrap();
     let said = against("size>1x").expect(2).stderr;
     assert!(said.contains("kept.json: schema `kilnc.bench/2`, expected `kilnc.bench/3`"), "{said}");

@@ -83,6 +83,28 @@ impl Machine {
         }
     }
 
+    /// What of this machine is other than that of an earlier measurement, as far as times and outputs depend on it.
+    pub fn differences(&self, earlier: &Machine) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut compare = |what: &str, here: &str, there: &str| {
+            if here != there {
+                found.push(format!("{what} {}, here {here}", if there.is_empty() { "none" } else { there }));
+            }
+        };
+        compare("processor", &self.cpu, &earlier.cpu);
+        compare("instructions", &self.features.join(" "), &earlier.features.join(" "));
+        compare("CPUs", &self.cpus.to_string(), &earlier.cpus.to_string());
+        compare("GPUs", &self.gpus.join(", "), &earlier.gpus.join(", "));
+        let driver = |machine: &Machine| machine.driver.clone().unwrap_or_default();
+        compare("NVIDIA driver", &driver(self), &driver(earlier));
+        for library in &self.libraries {
+            if let Some(there) = earlier.libraries.iter().find(|there| there.name == library.name) {
+                compare(&library.name, &library.version, &there.version);
+            }
+        }
+        found
+    }
+
     /// One line for the eye.
     pub fn line(&self) -> String {
         let mut parts = vec![self.cpu.clone(), format!("{} CPUs", self.cpus)];
@@ -130,6 +152,24 @@ mod tests {
         let info = [cpu(0, 0), cpu(0, 0), cpu(0, 1), cpu(1, 0), cpu(1, 0)].concat();
         assert_eq!(cores(&info), Some(3));
         assert_eq!(cores("processor\t: 0\nBogoMIPS\t: 50\n"), None);
+    }
+
+    #[test]
+    fn another_processor_or_version_is_a_difference() {
+        let library = |version: &str| LibraryFound { name: "ONNX Runtime".to_owned(), version: version.to_owned() };
+        let with = |features: &[&str], version| Machine {
+            cpu: "AMD EPYC".to_owned(),
+            features: features.iter().map(|name| (*name).to_owned()).collect(),
+            libraries: vec![library(version)],
+            load: Some(1.0),
+            ..Machine::default()
+        };
+        let here = with(&["avx2", "avx512_vnni"], "1.32.0");
+        assert!(here.differences(&Machine { load: None, ..here.clone() }).is_empty());
+        assert_eq!(
+            here.differences(&with(&["avx2"], "1.30.0")),
+            ["instructions avx2, here avx2 avx512_vnni", "ONNX Runtime 1.30.0, here 1.32.0"]
+        );
     }
 
     #[test]

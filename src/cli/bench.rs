@@ -9,7 +9,7 @@ use super::workload::{Engines, WorkloadArgs};
 use super::{Screen, VouchArgs};
 use crate::bench::{self, FailIf, Report, SCHEMA, Settings, measure};
 use crate::build::Observer;
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, printable, printable_sentence};
 use crate::front::hub::checkpoint::json::{self, file_name};
 use crate::interrupt;
 use crate::output::Stage;
@@ -110,7 +110,13 @@ pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
     }
     screen.result(&report, bench::table)?;
     match baseline {
-        Some(baseline) => compare(&args.fail_if, &report, &baseline),
+        Some(baseline) => {
+            let differences = report.machine.differences(&baseline.machine);
+            if !differences.is_empty() {
+                screen.warn(&format!("the baseline was measured elsewhere: {}", printable_sentence(&differences.join("; "))));
+            }
+            compare(&args.fail_if, &report, &baseline)
+        }
         None => Ok(()),
     }
 }
