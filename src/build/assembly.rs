@@ -79,6 +79,8 @@ pub(super) struct Assembly<'a> {
     skipped: Vec<Skipped>,
     /// Gates that were asked for and cannot be made here: of which engine, and why.
     pub unmade: Vec<(String, Error)>,
+    /// An engine in FP32 that cannot be compared with the golden file here, and why.
+    pub not_golden: Option<(String, Error)>,
     /// The name of the one model that is made, where the output is no bundle.
     model_file: Option<String>,
 }
@@ -109,6 +111,7 @@ impl<'a> Assembly<'a> {
             bench: None,
             skipped: Vec::new(),
             unmade: Vec::new(),
+            not_golden: None,
             model_file,
         })
     }

@@ -118,6 +118,9 @@ impl Judge {
         assembly.observer.done(&format!("{texts} texts of {of}, each engine against {}", reference.name()));
         tell(&made, assembly.observer);
         let missed = missed(&made);
+        // The graph has been compared with the golden file where one of its engines was.
+        let compared = made.iter().flat_map(|engine| &engine.entry.gates).any(|gate| gate.against == GOLDEN);
+        assembly.unmade.extend(assembly.not_golden.take().filter(|_| !compared));
         assembly.made = made;
         missed.and_then(|()| unmade(&assembly.unmade))
     }
@@ -178,7 +181,7 @@ impl Judge {
             let mut engine = run_by.open(&made.onnx)?;
             let parity = golden.compare_answers(&mut *engine, self.classes.reading)?;
             gates.push(GateEntry {
-                against: "golden".to_owned(),
+                against: GOLDEN.to_owned(),
                 on: name.clone(),
                 rows: parity.rows,
                 batch: None,
@@ -234,8 +237,10 @@ impl Judge {
             accuracy: None,
         };
         let golden = self.golden.is_some() && made.entry.precision == Precision::Fp32;
-        if golden || made.spec.gate != Gate::default() {
+        if made.spec.gate != Gate::default() {
             assembly.unmade.push((made.entry.name.clone(), why));
+        } else if golden {
+            assembly.not_golden = Some((made.entry.name.clone(), why));
         }
         Ok(vec![entry])
     }
@@ -243,6 +248,9 @@ impl Judge {
 
 /// What the reference itself is compared with: its outputs for one text at a time.
 const ITSELF: &str = "itself, text by text";
+
+/// What engines in FP32 are compared with, where a recipe names such a file.
+const GOLDEN: &str = "golden";
 
 /// The folder of the stage for a reference that is no part of the bundle.
 const REFERENCE: &str = "reference";

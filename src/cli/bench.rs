@@ -113,7 +113,10 @@ pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
         Some(baseline) => {
             let differences = report.machine.differences(&baseline.machine);
             if !differences.is_empty() {
-                screen.warn(&format!("the baseline was measured elsewhere: {}", printable_sentence(&differences.join("; "))));
+                screen.warn(&format!(
+                    "the baseline was measured elsewhere: {}",
+                    printable_sentence(&differences.join("; "))
+                ));
             }
             compare(&args.fail_if, &report, &baseline)
         }
