@@ -65,7 +65,8 @@ fn entries(archive: &Path, dir: &Path) -> Result<Vec<FileEntry>> {
         let left = length.saturating_sub(entry.raw_file_position());
         if entry.size() > left {
             return Err(Error::bad_input(format!(
-                "`{name}` has {} bytes announced, {left} are left in the archive",
+                "`{}` has {} bytes announced, {left} are left in the archive",
+                printable(&name),
                 entry.size()
             )));
         }
