@@ -12,6 +12,7 @@ const HASWELL: &str = "Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm";
 /// start by `common::children`. Without QEMU it is skipped, loudly.
 fn on_a_haswell(tests: &[&str]) {
     if cfg!(not(all(target_arch = "x86_64", target_os = "linux"))) {
+        eprintln!("SKIPPED: only x86-64 processors differ in sums of 8 bits, and only Linux emulates one");
         return;
     }
     let (here, place) = (std::env::current_exe().unwrap(), place());

@@ -42,7 +42,7 @@ const NOISY: f64 = 1.25;
 
 /// An engine to measure.
 #[derive(Clone, Debug)]
-pub struct Contestant {
+pub struct Candidate {
     /// What the report calls it.
     pub name: String,
     /// The file that is opened.
@@ -199,25 +199,25 @@ impl Report {
 ///
 /// `progress` is called after each start of an engine; where it says so, no further round is begun.
 pub fn measure(
-    contestants: &[Contestant],
+    candidates: &[Candidate],
     workloads: &[Workload],
     settings: &Settings,
     progress: &dyn Fn(&str) -> bool,
 ) -> Result<Report> {
     let machine = Machine::here();
-    let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); contestants.len()];
-    let mut failures: Vec<Option<Error>> = contestants.iter().map(|_| None).collect();
+    let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); candidates.len()];
+    let mut failures: Vec<Option<Error>> = candidates.iter().map(|_| None).collect();
     let mut measured = 0;
     'rounds: for round in 0..settings.rounds {
-        for i in stats::shuffled(contestants.len(), settings.seed.wrapping_add(round as u64)) {
-            let (Some(contestant), Some(done), Some(failure)) =
-                (contestants.get(i), rounds.get_mut(i), failures.get_mut(i))
+        for i in stats::shuffled(candidates.len(), settings.seed.wrapping_add(round as u64)) {
+            let (Some(candidate), Some(done), Some(failure)) =
+                (candidates.get(i), rounds.get_mut(i), failures.get_mut(i))
             else {
                 continue;
             };
-            let outcome = failure.is_none().then(|| start(contestant, workloads, settings));
+            let outcome = failure.is_none().then(|| start(candidate, workloads, settings));
             // What ends the measurement may have ended this engine.
-            if !progress(&contestant.name) {
+            if !progress(&candidate.name) {
                 break 'rounds;
             }
             match outcome {
@@ -229,9 +229,9 @@ pub fn measure(
         measured += 1;
     }
     if failures.iter().all(Option::is_some) {
-        let first = contestants.iter().zip(failures).find_map(|(contestant, failure)| Some((contestant, failure?)));
+        let first = candidates.iter().zip(failures).find_map(|(candidate, failure)| Some((candidate, failure?)));
         return Err(match first {
-            Some((contestant, failure)) => runtime::explained(contestant.runtime, failure),
+            Some((candidate, failure)) => runtime::explained(candidate.runtime, failure),
             None => Error::bad_input("there is no engine to measure"),
         });
     }
@@ -241,19 +241,19 @@ pub fn measure(
     // A round that was begun and not ended has no partner for its ratios.
     rounds.iter_mut().for_each(|done| done.truncate(measured));
     let first = rounds.first().cloned().unwrap_or_default();
-    let engines = contestants.iter().zip(&rounds).zip(failures);
+    let engines = candidates.iter().zip(&rounds).zip(failures);
     let mut engines: Vec<Measured> = engines
-        .map(|((contestant, rounds), failure)| {
-            summary::engine(contestant, rounds, &first, (workloads, settings), failure.map(|e| e.message().to_owned()))
+        .map(|((candidate, rounds), failure)| {
+            summary::engine(candidate, rounds, &first, (workloads, settings), failure.map(|e| e.message().to_owned()))
         })
         .collect();
     if let (Some(p99_ms), Some(first)) = (settings.server_p99_ms, workloads.first()) {
         let texts: Vec<TokenBatch> = first.queries.iter().flat_map(TokenBatch::singles).collect();
-        for (contestant, engine) in contestants.iter().zip(&mut engines).filter(|(_, engine)| engine.failed.is_none()) {
-            let engine_request = request(contestant, vec![texts.clone()], settings);
+        for (candidate, engine) in candidates.iter().zip(&mut engines).filter(|(_, engine)| engine.failed.is_none()) {
+            let engine_request = request(candidate, vec![texts.clone()], settings);
             let request = ServerRequest { engine: engine_request, p99_ms, seed: settings.seed };
-            let outcome = subprocess::ask(SERVER_JOB, &request, SERVER_LIMIT, &format!("serving {}", contestant.name));
-            if !progress(&contestant.name) {
+            let outcome = subprocess::ask(SERVER_JOB, &request, SERVER_LIMIT, &format!("serving {}", candidate.name));
+            if !progress(&candidate.name) {
                 break;
             }
             match outcome {
@@ -276,8 +276,8 @@ pub fn measure(
 
 /// Most tokens of one text, up to `most`, that an engine takes; `most`, where it takes none. Fails where it cannot be
 /// opened.
-pub fn longest(contestant: &Contestant, most: usize) -> Result<usize> {
-    let Contestant { file, runtime, adapters, .. } = contestant;
+pub fn longest(candidate: &Candidate, most: usize) -> Result<usize> {
+    let Candidate { file, runtime, adapters, .. } = candidate;
     let mut engine = runtime::open_apart(*runtime, file, Options::default(), adapters)?;
     let mut takes = |length: usize| {
         let inputs = TokenBatch::of_any_vocabulary(1, length).inputs(engine.inputs());
@@ -301,20 +301,20 @@ const SERVER_LIMIT: Duration = Duration::from_secs(3600);
 /// that only what hangs is ended.
 const PATIENCE: f64 = 0.05 * 20.0;
 
-fn start(contestant: &Contestant, workloads: &[Workload], settings: &Settings) -> Result<Round> {
+fn start(candidate: &Candidate, workloads: &[Workload], settings: &Settings) -> Result<Round> {
     let tokens: usize = workloads.iter().map(Workload::padded).sum();
     let seconds = 120.0 + settings.seconds * 20.0 * workloads.len() as f64 + PATIENCE * tokens as f64;
     let points = workloads.iter().map(|workload| workload.queries.clone()).collect();
-    let request = request(contestant, points, settings);
-    subprocess::ask(JOB, &request, Duration::from_secs_f64(seconds), &format!("measuring {}", contestant.name))
+    let request = request(candidate, points, settings);
+    subprocess::ask(JOB, &request, Duration::from_secs_f64(seconds), &format!("measuring {}", candidate.name))
 }
 
-fn request(contestant: &Contestant, points: Vec<Vec<TokenBatch>>, settings: &Settings) -> Request {
+fn request(candidate: &Candidate, points: Vec<Vec<TokenBatch>>, settings: &Settings) -> Request {
     Request {
-        file: contestant.file.as_path().into(),
-        runtime: contestant.runtime,
+        file: candidate.file.as_path().into(),
+        runtime: candidate.runtime,
         device: settings.device,
-        adapters: contestant.adapters.iter().map(|path| path.as_path().into()).collect(),
+        adapters: candidate.adapters.iter().map(|path| path.as_path().into()).collect(),
         threads: settings.threads,
         seconds: settings.seconds,
         tokenizer: settings.tokenizer.clone(),

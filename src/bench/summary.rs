@@ -1,11 +1,11 @@
 //! From rounds to what a report tells of an engine.
 
-use super::{Contestant, Measured, PointMeasured, PointRound, Ratio, Round, Settings, Workload, median, quantile};
+use super::{Candidate, Measured, PointMeasured, PointRound, Ratio, Round, Settings, Workload, median, quantile};
 use crate::eval::Parity;
 
 /// What was measured of one engine, and of the first one in the same rounds.
 pub(super) fn engine(
-    contestant: &Contestant,
+    candidate: &Candidate,
     rounds: &[Round],
     first: &[Round],
     (workloads, settings): (&[Workload], &Settings),
@@ -14,9 +14,9 @@ pub(super) fn engine(
     let of = |read: fn(&Round) -> f64| median(&rounds.iter().map(read).collect::<Vec<_>>()).unwrap_or_default();
     let points = workloads.iter().enumerate().filter(|_| !rounds.is_empty());
     Measured {
-        name: contestant.name.clone(),
-        runtime: rounds.first().map_or_else(|| contestant.runtime.to_string(), |round| round.runtime.clone()),
-        file_bytes: std::fs::metadata(&contestant.file).map_or(0, |meta| meta.len()),
+        name: candidate.name.clone(),
+        runtime: rounds.first().map_or_else(|| candidate.runtime.to_string(), |round| round.runtime.clone()),
+        file_bytes: std::fs::metadata(&candidate.file).map_or(0, |meta| meta.len()),
         load_ms: of(|round| round.load_ms),
         first_ms: of(|round| round.first_ms),
         peak_bytes: rounds.iter().map(|round| round.peak_bytes).max().unwrap_or(0),

@@ -254,17 +254,17 @@ impl<'a> Calibrator<'a> {
 }
 
 /// The place of the file for what is seen, claimed before the work begins.
-pub struct Keepsake {
+pub struct CalibrationOutput {
     name: String,
     stage: Stage,
 }
 
-impl Keepsake {
+impl CalibrationOutput {
     /// The place that a recipe names, if it does.
-    pub fn claim(spec: &Spec) -> Result<Option<Keepsake>> {
+    pub fn claim(spec: &Spec) -> Result<Option<CalibrationOutput>> {
         let Some(path) = &spec.save else { return Ok(None) };
         spec.check()?;
-        Ok(Some(Keepsake { name: file_name(path), stage: Stage::new(path, presence::is_file)? }))
+        Ok(Some(CalibrationOutput { name: file_name(path), stage: Stage::new(path, presence::is_file)? }))
     }
 
     /// Puts what was seen in place. Fails where no engine was fitted.

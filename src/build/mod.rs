@@ -51,7 +51,7 @@ use crate::verify::{Verified, verify};
 pub use crate::observer::Observer;
 use assembly::{Assembly, Cut};
 pub use calibration::Fitting;
-pub use calibrator::{Calibrator, Keepsake};
+pub use calibrator::{CalibrationOutput, Calibrator};
 pub use cut_vocabulary::{CutModel, cut_vocabulary};
 pub use extended_vocabulary::Extended;
 pub use formats::{check_reduced, computes_in_half, hints, nothing_saturates, supports};
@@ -317,7 +317,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     let ours = if request.makes_model() { presence::is_file } else { bundle::is_replaceable };
     let stage = Stage::new(&request.output, ours)?;
     let runtimes = runtimes::carry(request, &stage, observer)?;
-    let keepsake = Keepsake::claim(&request.recipe.calibration)?;
+    let calibration_output = CalibrationOutput::claim(&request.recipe.calibration)?;
     observer.begin("reading", None);
     let mut model = load(&request.source)?;
     observer.done(&describe(&model));
@@ -343,8 +343,8 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
         assembly.bench = Some(timing::time(spec, &assembly.made, max_length, observer)?);
     }
     let manifest = assembly.finish(judge.into_classes(), max_length, cut)?;
-    if let Some(keepsake) = keepsake {
-        keepsake.put(&calibrator, &model)?;
+    if let Some(calibration_output) = calibration_output {
+        calibration_output.put(&calibrator, &model)?;
     }
     match request.makes_model() {
         false => stage.commit_dir()?,

@@ -2,7 +2,7 @@
 
 use super::Observer;
 use super::assembly::Made;
-use crate::bench::{self, Contestant, Settings, TokenBatch, Workload};
+use crate::bench::{self, Candidate, Settings, TokenBatch, Workload};
 use crate::bundle::{BenchEntry, BenchedEngine, BenchedPoint};
 use crate::error::{Error, Kind, Result};
 use crate::recipe::BenchSpec;
@@ -10,7 +10,7 @@ use crate::runtime::{self, Options, Processor};
 
 /// Measures every engine that runs here, side by side; none are left out silently.
 pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer: &dyn Observer) -> Result<BenchEntry> {
-    let mut contestants = Vec::new();
+    let mut candidates = Vec::new();
     let mut versions = Vec::new();
     for engine in made {
         if engine.entry.runtime.runs_plans() {
@@ -20,7 +20,7 @@ pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer:
         match runtime::available(engine.entry.runtime) {
             Ok(found) => {
                 versions.push((engine.entry.name.as_str(), found.version));
-                contestants.push(Contestant {
+                candidates.push(Candidate {
                     name: engine.entry.name.clone(),
                     file: engine.onnx.clone(),
                     runtime: engine.entry.runtime,
@@ -35,19 +35,19 @@ pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer:
     let Processor { name: processor, features } = Processor::here();
     let features = features.into_iter().map(str::to_owned).collect();
     let mut entry = BenchEntry { processor, features, threads, rounds: spec.rounds, engines: Vec::new() };
-    if contestants.is_empty() {
+    if candidates.is_empty() {
         return Ok(entry);
     }
     let shapes = spec.shapes_up_to(max_length).into_iter();
     let workloads: Vec<Workload> =
         shapes.map(|[rows, length]| Workload::full(TokenBatch::of_any_vocabulary(rows, length))).collect();
     let settings = Settings { threads, rounds: spec.rounds, seconds: spec.seconds, seed: 1, ..Settings::default() };
-    observer.begin("timing", Some((spec.rounds * contestants.len()) as u64));
+    observer.begin("timing", Some((spec.rounds * candidates.len()) as u64));
     let progress = |_: &str| {
         observer.advance(1);
         true
     };
-    let report = bench::measure(&contestants, &workloads, &settings, &progress)?;
+    let report = bench::measure(&candidates, &workloads, &settings, &progress)?;
     for engine in report.engines {
         if let Some(why) = engine.failed {
             return Err(Error::runtime_missing(format!("{} cannot be timed: {why}", engine.name)));

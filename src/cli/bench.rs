@@ -138,12 +138,12 @@ fn measured(args: &BenchArgs, engines: &Engines, screen: &Screen) -> Result<Repo
     };
     interrupt::defer();
     let starts = settings.rounds + usize::from(settings.server_p99_ms.is_some());
-    screen.begin("measuring", Some((starts * engines.contestants.len()) as u64));
+    screen.begin("measuring", Some((starts * engines.candidates.len()) as u64));
     let progress = |_: &str| {
         screen.advance(1);
         interrupt::noted().is_none()
     };
-    let measured = measure(&engines.contestants, &work.workloads, &settings, &progress);
+    let measured = measure(&engines.candidates, &work.workloads, &settings, &progress);
     let mut report = measured.map_err(|e| engines.named(e))?;
     engines.check_unchanged()?;
     for engine in &mut report.engines {

@@ -76,9 +76,9 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
     }
     if let Some(reduce) = args.calibration.reduce_range {
         let saturating = |engine: &&mut EngineSpec| engine.target.saturates(engine.precision);
-        let told =
+        let matching =
             recipe.engines.iter_mut().filter(saturating).map(|engine| engine.reduce_range = Some(reduce)).count();
-        if told == 0 {
+        if matching == 0 {
             return Err(build::nothing_saturates());
         }
     }

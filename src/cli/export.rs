@@ -7,15 +7,15 @@ use serde::Serialize;
 
 use super::{CalibrationArgs, Screen, SourceArgs};
 use crate::back::onnx;
-use crate::build::{self, Calibrator, Fitting, Given, Keepsake, Model, Observer, Scheme, Unmerged};
+use crate::build::{self, CalibrationOutput, Calibrator, Fitting, Given, Model, Observer, Scheme, Unmerged};
 use crate::calibrate::Spec;
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::json::file_name;
-use crate::ir::weight::Int8Range;
 use crate::output::Stage;
 use crate::passes::{self, Half, Manager};
 use crate::precision::Precision;
 use crate::presence;
+use crate::recipe::EngineSpec;
 use crate::recipe::Recipe;
 use crate::runtime::Classes;
 use crate::target::Target;
@@ -77,7 +77,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     let stage = Stage::new(&args.output, presence::is_file)?;
     let spec = args.calibration.over(Spec::default(), args.source.seed);
     let source = args.source.source_beside(None, &spec)?;
-    let keepsake = Keepsake::claim(&spec)?;
+    let calibration_output = CalibrationOutput::claim(&spec)?;
     screen.begin("reading", None);
     let mut manager = Manager { dump_after: args.dump_after, ..Manager::default() };
     let (model, adapters) = match args.adapter_as_input {
@@ -98,8 +98,8 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
                 .hint("merge the adapters: leave --adapter-as-input out"));
         }
     };
-    let range =
-        Int8Range::reduced(args.calibration.reduce_range.unwrap_or_else(|| args.target.saturates(args.precision)));
+    let reduce_range = args.calibration.reduce_range;
+    let range = EngineSpec { reduce_range, ..EngineSpec::new(args.target.clone(), args.precision) }.range();
     let scheme = Scheme { calibrator: calibrator.as_ref(), range, ..Scheme::new(&args.target, args.precision) };
     let graph = build::compile(&model.graph, &scheme, &mut manager)?;
     let half = manager.ran.iter().filter(|ran| ran.name == Half::NAME);
@@ -114,8 +114,8 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     let written = onnx::write_with(&graph, &stage.path(&name), &metadata, &|bytes| screen.advance(bytes))?;
     let adapters =
         adapters.iter().map(|given| write_adapter(given, &stage, &args.output)).collect::<Result<Vec<_>>>()?;
-    if let (Some(keepsake), Some(calibrator)) = (keepsake, &calibrator) {
-        keepsake.put(calibrator, &model)?;
+    if let (Some(calibration_output), Some(calibrator)) = (calibration_output, &calibrator) {
+        calibration_output.put(calibrator, &model)?;
     }
     // The model refers to the data beside it, so it comes last.
     let names: Vec<String> = written.files.iter().rev().map(|path| file_name(path)).collect();

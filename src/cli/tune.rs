@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::units::share;
 use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
-use crate::build::{self, Judge, Keepsake, Observer};
+use crate::build::{self, CalibrationOutput, Judge, Observer};
 use crate::calibrate::{Kind, Spec};
 use crate::error::{Error, Result};
 use crate::output::{self, Stage};
@@ -94,7 +94,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     if args.calibration.reduce_range.is_some() && !args.target.iter().any(|on| on.saturates(Precision::Int8)) {
         return Err(build::nothing_saturates());
     }
-    let keepsake = Keepsake::claim(&spec)?;
+    let calibration_output = CalibrationOutput::claim(&spec)?;
     screen.begin("reading", None);
     let model = build::load(&source)?;
     build::warnings(&model).iter().for_each(|line| screen.warn(line));
@@ -117,8 +117,8 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     };
     let tuned = tune::tune(&request)?;
     write(&stage, &tuned, &args, spec, judge.max_length())?;
-    if let Some(keepsake) = keepsake {
-        keepsake.put(&calibrator, &model)?;
+    if let Some(calibration_output) = calibration_output {
+        calibration_output.put(&calibrator, &model)?;
     }
     stage.commit_dir()?;
     screen.result(&tuned, |tuned| summary(tuned, &args.output))

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::tokenizer::MAX_LENGTH;
 use super::{GivenTokenizer, Screen, VouchArgs};
-use crate::bench::{self, Batching, Contestant, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
+use crate::bench::{self, Batching, Candidate, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
 use crate::build::Observer;
 use crate::bundle::{self, Bundle};
 use crate::error::{self, Error, Result};
@@ -60,7 +60,7 @@ pub struct WorkloadArgs {
 /// The engines, and what their bundles say of texts.
 #[derive(Default)]
 pub struct Engines {
-    pub contestants: Vec<Contestant>,
+    pub candidates: Vec<Candidate>,
     /// For each of them, the name of the bundle that it is of.
     bundles: Vec<Option<String>>,
     /// The bundles, whose files are used as long as it is measured.
@@ -181,7 +181,7 @@ impl Engines {
                 }
             }
         }
-        if engines.contestants.is_empty() {
+        if engines.candidates.is_empty() {
             return Err(Error::runtime_missing(format!("there is no engine that runs on {device} here"))
                 .hint("the warnings say why each is left out"));
         }
@@ -197,10 +197,10 @@ impl Engines {
     fn usual_length(&self) -> u32 {
         let bundles = self.held.iter().map(|bundle| bundle.manifest.max_length);
         let mut most = bundles.fold(USUAL_LENGTH, usize::min);
-        let alone = self.contestants.iter().zip(&self.bundles).filter(|(_, bundle)| bundle.is_none());
-        for (contestant, _) in alone.filter(|_| self.device == Device::Cpu) {
+        let alone = self.candidates.iter().zip(&self.bundles).filter(|(_, bundle)| bundle.is_none());
+        for (candidate, _) in alone.filter(|_| self.device == Device::Cpu) {
             // Why one does not run at all is said where it is measured.
-            most = bench::longest(contestant, most).unwrap_or(most);
+            most = bench::longest(candidate, most).unwrap_or(most);
         }
         u32::try_from(most).unwrap_or(u32::MAX)
     }
@@ -229,18 +229,18 @@ impl Engines {
 
     fn file(&mut self, path: &Path, adapters: &[PathBuf]) {
         let alone = file_name(path);
-        let file = |name, adapters| Contestant { name, file: path.to_owned(), runtime: Runtime::Ort, adapters };
-        self.contestants.push(file(alone.clone(), Vec::new()));
-        self.bundles.resize(self.contestants.len() + adapters.len(), None);
+        let file = |name, adapters| Candidate { name, file: path.to_owned(), runtime: Runtime::Ort, adapters };
+        self.candidates.push(file(alone.clone(), Vec::new()));
+        self.bundles.resize(self.candidates.len() + adapters.len(), None);
         for adapter in adapters {
-            self.contestants.push(file(format!("{alone} + {}", file_name(adapter)), vec![adapter.clone()]));
+            self.candidates.push(file(format!("{alone} + {}", file_name(adapter)), vec![adapter.clone()]));
         }
     }
 
     fn bundle(&mut self, bundle: &Bundle, device: Device, screen: &Screen) -> Result<()> {
         for engine in &bundle.manifest.engines {
             match bundle.available_on(engine, device) {
-                Ok(()) => self.contestants.push(Contestant {
+                Ok(()) => self.candidates.push(Candidate {
                     name: engine.name.clone(),
                     file: bundle.engine(engine)?,
                     runtime: engine.runtime,
@@ -252,7 +252,7 @@ impl Engines {
                 Err(e) => screen.warn(&format!("{} is left out: {}", engine.name, e.message())),
             }
         }
-        self.bundles.resize(self.contestants.len(), Some(bundle.manifest.name.clone()));
+        self.bundles.resize(self.candidates.len(), Some(bundle.manifest.name.clone()));
         let tokenizer = bundle.file(bundle::TOKENIZER)?;
         let (max_length, prompt) = (bundle.manifest.max_length, bundle.prompt().map(str::to_owned));
         self.tokenizer.get_or_insert(Tokenizer { file: tokenizer.into(), text: None, max_length, prompt });
@@ -264,14 +264,14 @@ impl Engines {
     /// read by name, and name no other place.
     fn tell_apart(&mut self) {
         let all: Vec<(String, PathBuf)> =
-            self.contestants.iter().map(|contestant| (contestant.name.clone(), contestant.file.clone())).collect();
-        for (contestant, bundle) in self.contestants.iter_mut().zip(&self.bundles) {
-            let named = all.iter().filter(|(name, _)| *name == contestant.name);
+            self.candidates.iter().map(|candidate| (candidate.name.clone(), candidate.file.clone())).collect();
+        for (candidate, bundle) in self.candidates.iter_mut().zip(&self.bundles) {
+            let named = all.iter().filter(|(name, _)| *name == candidate.name);
             let folder = match bundle {
                 Some(bundle) => Some(bundle.clone()).filter(|_| named.count() > 1),
                 None => {
-                    let others = named.filter(|(_, file)| *file != contestant.file).count();
-                    contestant
+                    let others = named.filter(|(_, file)| *file != candidate.file).count();
+                    candidate
                         .file
                         .parent()
                         .and_then(Path::file_name)
@@ -280,14 +280,14 @@ impl Engines {
                 }
             };
             if let Some(folder) = folder {
-                contestant.name = format!("{folder}/{}", contestant.name);
+                candidate.name = format!("{folder}/{}", candidate.name);
             }
         }
-        let names: Vec<String> = self.contestants.iter().map(|contestant| contestant.name.clone()).collect();
-        for (i, contestant) in self.contestants.iter_mut().enumerate() {
-            let before = names.iter().take(i).filter(|name| **name == contestant.name).count();
+        let names: Vec<String> = self.candidates.iter().map(|candidate| candidate.name.clone()).collect();
+        for (i, candidate) in self.candidates.iter_mut().enumerate() {
+            let before = names.iter().take(i).filter(|name| **name == candidate.name).count();
             if before > 0 {
-                contestant.name = format!("{} ({})", contestant.name, before + 1);
+                candidate.name = format!("{} ({})", candidate.name, before + 1);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Request;
 use crate::back::{self, onnx};
-use crate::bench::{self, Contestant, PointMeasured, Settings, TokenBatch, Workload};
+use crate::bench::{self, Candidate, PointMeasured, Settings, TokenBatch, Workload};
 use crate::calibrate::Ranges;
 use crate::error::{Error, Result};
 use crate::ir::weight::Int8Range;
@@ -100,13 +100,13 @@ pub(super) fn engines(files: &[(&Target, PathBuf)], request: &Request) -> Result
 }
 
 fn in_rounds(files: &[(&Target, PathBuf)], batch: TokenBatch, request: &Request) -> Result<Vec<PointMeasured>> {
-    let contestant = |(target, file): &(&Target, PathBuf)| Contestant {
+    let candidate = |(target, file): &(&Target, PathBuf)| Candidate {
         name: format!("{target}"),
         file: file.clone(),
         runtime: Runtime::of(target),
         adapters: Vec::new(),
     };
-    let contestants: Vec<Contestant> = files.iter().map(contestant).collect();
+    let candidates: Vec<Candidate> = files.iter().map(candidate).collect();
     let settings = Settings {
         threads: Options::default().threads,
         rounds: request.rounds,
@@ -118,7 +118,7 @@ fn in_rounds(files: &[(&Target, PathBuf)], batch: TokenBatch, request: &Request)
         request.observer.advance(1);
         true
     };
-    let report = bench::measure(&contestants, &[Workload::full(batch)], &settings, &progress)?;
+    let report = bench::measure(&candidates, &[Workload::full(batch)], &settings, &progress)?;
     let timed = report.engines.into_iter().map(|engine| match (engine.failed, engine.points.into_iter().next()) {
         (None, Some(point)) => Ok(point),
         (why, _) => {

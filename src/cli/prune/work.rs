@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::{Screen, tune};
 use super::{PruneArgs, report};
-use crate::bench::{self, Contestant, Settings, TokenBatch, Workload};
+use crate::bench::{self, Candidate, Settings, TokenBatch, Workload};
 use crate::build::{self, BuildRequest, Observer, Source};
 use crate::bundle::{self, Manifest};
 use crate::calibrate;
@@ -109,13 +109,13 @@ impl<'a> Work<'a> {
 
     fn faster(&self, trained: &Path, made: &Path, screen: &Screen) -> Result<Option<bench::Ratio>> {
         let runtime = Runtime::of(&self.args.target);
-        let contestant = |name: &str, file: &Path| Contestant {
+        let candidate = |name: &str, file: &Path| Candidate {
             name: name.to_owned(),
             file: file.to_owned(),
             runtime,
             adapters: Vec::new(),
         };
-        let contestants = [contestant("trained", trained), contestant("pruned", made)];
+        let candidates = [candidate("trained", trained), candidate("pruned", made)];
         let [rows, length] = self.shape;
         let rounds = self.args.rounds as usize;
         let settings =
@@ -126,7 +126,7 @@ impl<'a> Work<'a> {
             true
         };
         let batch = Workload::full(TokenBatch::of_any_vocabulary(rows, length));
-        let measured = bench::measure(&contestants, &[batch], &settings, &progress)?;
+        let measured = bench::measure(&candidates, &[batch], &settings, &progress)?;
         if let Some((name, why)) = measured.engines.iter().find_map(|e| Some((&e.name, e.failed.as_ref()?))) {
             screen.warn(&format!("the {name} engine was not timed: {why}"));
             return Ok(None);
