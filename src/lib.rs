@@ -23,7 +23,6 @@
 #[cfg(target_endian = "big")]
 compile_error!("kilnc reads and writes little-endian tensors as they stand in memory");
 
-pub mod answer;
 pub mod back;
 pub mod bench;
 pub mod build;
@@ -41,6 +40,7 @@ pub mod ir;
 pub mod observer;
 pub mod output;
 pub mod passes;
+pub mod pipeline;
 pub mod places;
 pub mod precision;
 pub mod presence;

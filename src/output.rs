@@ -177,7 +177,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 }
 
 /// Fails where putting `output` in place would cost an input, or where it would be put into a folder of the inputs.
-pub fn check_apart<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+pub fn check_disjoint<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     let place = resolved(output);
     for input in inputs {
         let found = resolved(input);
@@ -453,7 +453,7 @@ mod tests {
         fs::create_dir_all(model.join("sub")).unwrap();
         std::os::unix::fs::symlink(&model, place.path().join("link")).unwrap();
         let said = |output: &str| {
-            check_apart(&place.path().join(output), [&*model])
+            check_disjoint(&place.path().join(output), [&*model])
                 .map_err(|e| e.message().replace(place.path().to_str().unwrap(), "…"))
         };
         assert_eq!(said("model").unwrap_err(), "the output …/model would replace the input …/model");

@@ -46,7 +46,7 @@ impl Precision {
     ];
 
     /// Whether weights are rounded for what layers read on texts.
-    pub fn is_fitted(self) -> bool {
+    pub fn is_calibrated(self) -> bool {
         matches!(self, Precision::Int8 | Precision::Int8Fast | Precision::Int8Static)
     }
 

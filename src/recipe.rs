@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use crate::calibrate;
 use crate::error::{Error, Result, printable_sentence};
 use crate::eval::Gate;
-use crate::front::hub::checkpoint::ProblemType;
+use crate::front::hub::checkpoint::StatedProblem;
 use crate::front::hub::checkpoint::json::{file_name, read_text};
 use crate::ir::Role;
 use crate::ir::weight::Int8Range;
@@ -34,7 +34,7 @@ pub struct Recipe {
     /// A file with one label for each answer, in order.
     pub labels: Option<PathBuf>,
     /// What a classifier was trained for, where the checkpoint does not say it: an adapter's classifier has no config.json.
-    pub problem_type: Option<ProblemType>,
+    pub problem_type: Option<StatedProblem>,
     /// The engines; FP32 for ONNX Runtime and for tract, where there are none.
     #[serde(default, rename = "engine")]
     pub engines: Vec<EngineSpec>,

@@ -210,7 +210,7 @@ impl Capabilities {
 impl Target {
     /// Whether the sums of an engine's 8-bit products saturate on some processors, where its weights are of the full range.
     pub fn saturates(&self, precision: Precision) -> bool {
-        precision.is_fitted() && self.capabilities().sums_of_16_bits
+        precision.is_calibrated() && self.capabilities().sums_of_16_bits
     }
 
     /// What the target can do.

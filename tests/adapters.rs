@@ -13,7 +13,7 @@ use kilnc::front::hub::adapter::combine::{Combine, Options};
 use kilnc::front::hub::checkpoint::safetensors;
 use kilnc::passes::Manager;
 use kilnc::precision::Precision;
-use kilnc::runtime::{self, Classes, Reading, Runtime, TextEncoder};
+use kilnc::runtime::{self, Classes, ProblemType, Runtime, TextEncoder};
 use kilnc::target::Target;
 use serde_json::Value;
 
@@ -134,7 +134,7 @@ fn the_sections_adapter_answers_every_text_as_pytorch_does() {
     let labels: Vec<String> = serde_json::from_value(json(&lora.join("labels.json"))).unwrap();
     let texts = read_examples(
         &repository("models/sections-eval.jsonl"),
-        &Classes { labels: labels.clone(), reading: Reading::OneLabel },
+        &Classes { labels: labels.clone(), problem_type: ProblemType::SingleLabel },
     )
     .unwrap();
     assert_eq!(logits.shape(), [texts.len(), labels.len()]);

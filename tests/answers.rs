@@ -48,12 +48,12 @@ fn many_labels_are_answered_scored_and_gated_as_sets() {
     let manifest = build(checkpoint.path(), &out);
     assert_eq!(manifest["reading"], "many-labels");
     let (text, logits) = first_text();
-    let told = kilnc(arguments!["run", out, "--engine", "ort-cpu-fp32", "--text", text, "--json"]).expect(0).json();
+    let summary = kilnc(arguments!["run", out, "--engine", "ort-cpu-fp32", "--text", text, "--json"]).expect(0).json();
     let scores: Vec<f64> = logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect();
-    scores.iter().enumerate().for_each(|(i, score)| near(&told[0]["scores"][i], *score));
+    scores.iter().enumerate().for_each(|(i, score)| near(&summary[0]["scores"][i], *score));
     let mut expected: Vec<(usize, f64)> = scores.into_iter().enumerate().filter(|(_, score)| *score >= 0.5).collect();
     expected.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let labels = told[0]["labels"].as_array().unwrap();
+    let labels = summary[0]["labels"].as_array().unwrap();
     assert_eq!(labels.len(), expected.len());
     for (label, (class, score)) in labels.iter().zip(&expected) {
         assert_eq!(label["class"], *class);
@@ -93,8 +93,8 @@ fn numbers_are_answered_as_they_are() {
     let found: Vec<Value> = measures(&manifest["engines"][1]["gates"][0]);
     assert_eq!(found, ["cosine", "max_abs", "non_finite"]);
     let (text, logits) = first_text();
-    let told = kilnc(arguments!["run", out, "--engine", "tract-fp32", "--text", text, "--json"]).expect(0).json();
-    logits.iter().enumerate().for_each(|(i, logit)| near(&told[0]["numbers"][i], *logit));
+    let summary = kilnc(arguments!["run", out, "--engine", "tract-fp32", "--text", text, "--json"]).expect(0).json();
+    logits.iter().enumerate().for_each(|(i, logit)| near(&summary[0]["numbers"][i], *logit));
 
     let data = out.with_extension("jsonl");
     let off: Vec<f64> = logits.iter().map(|logit| logit + 0.25).collect();
@@ -120,10 +120,10 @@ fn a_bound_that_means_nothing_for_numbers_is_refused() {
 
 #[test]
 fn pairs_are_scored_as_by_the_cross_encoder() {
-    for (name, reading, field) in [("reranker", "score", "score"), ("reranker-identity", "numbers", "numbers")] {
+    for (name, problem_type, field) in [("reranker", "score", "score"), ("reranker-identity", "numbers", "numbers")] {
         let place = place();
         let (checkpoint, out) = (fixture("sentence").join(name), place.path().join("reranker.kiln"));
-        assert_eq!(build(&checkpoint, &out)["reading"], reading);
+        assert_eq!(build(&checkpoint, &out)["reading"], problem_type);
         let data = checkpoint.join("answers.jsonl");
         let scored = kilnc(arguments!["eval", out, "--data", data, "--json", "--quiet"]).expect(0).json();
         assert!(scored[0]["mean_abs_error"].as_f64().unwrap() < 1e-5, "{scored}");
@@ -133,13 +133,14 @@ fn pairs_are_scored_as_by_the_cross_encoder() {
         let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
         let [text, pair] = ["text", "pair"].map(|field| first[field].as_str().unwrap());
         let asked = arguments!["run", out, "--engine", "ort-cpu-fp32", "--text", text, "--pair", pair];
-        let told = kilnc([asked.as_slice(), &arguments!["--pair", "a slow tool", "--json"]].concat()).expect(0).json();
-        assert_eq!((&told[0]["pair"], &told[1]["pair"]), (&json!(pair), &json!("a slow tool")));
+        let summary =
+            kilnc([asked.as_slice(), &arguments!["--pair", "a slow tool", "--json"]].concat()).expect(0).json();
+        assert_eq!((&summary[0]["pair"], &summary[1]["pair"]), (&json!(pair), &json!("a slow tool")));
         let value = |line: &Value| if line[field].is_array() { line[field][0].clone() } else { line[field].clone() };
-        near(&value(&told[0]), first["label"].as_f64().unwrap());
-        assert_ne!(told[0][field], told[1][field]);
-        let told = kilnc(asked).expect(0).stdout;
-        assert!(told.ends_with(&format!("  {text}  ·  {pair}\n")), "{told}");
+        near(&value(&summary[0]), first["label"].as_f64().unwrap());
+        assert_ne!(summary[0][field], summary[1][field]);
+        let summary = kilnc(asked).expect(0).stdout;
+        assert!(summary.ends_with(&format!("  {text}  ·  {pair}\n")), "{summary}");
     }
 }
 

@@ -23,7 +23,7 @@ fn an_engine_answers_the_same_in_a_process_of_its_own() {
     let options = Options { threads: 1 };
     let here = runtime::open(Runtime::Ort, &path, options).unwrap().run(golden.inputs()).unwrap();
     crate::common::children();
-    let mut apart = runtime::open_apart(Runtime::Ort, &path, options, &[]).unwrap();
+    let mut apart = runtime::open_isolated(Runtime::Ort, &path, options, &[]).unwrap();
     assert_eq!(apart.run(golden.inputs()).unwrap(), here);
     // An error there is one here, and the engine goes on.
     let error = apart.run(&Vec::new()).unwrap_err();
@@ -47,7 +47,7 @@ fn a_process_that_dies_is_an_error_that_names_the_signal_and_its_last_words() {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     kilnc::subprocess::set_program(program);
     let path = place.path().join("model.onnx");
-    let error = runtime::open_apart(Runtime::Ort, &path, Options { threads: 1 }, &[]).err().unwrap();
+    let error = runtime::open_isolated(Runtime::Ort, &path, Options { threads: 1 }, &[]).err().unwrap();
     let said = error.to_string();
     assert!(said.contains("the child process ended with signal 11 (a crash in native code)"), "{said}");
     assert!(said.contains("its last words: the library says: oh no"), "{said}");

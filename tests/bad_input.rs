@@ -361,16 +361,16 @@ fn a_path_that_is_not_utf_8_is_read_but_not_written() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     let folder = place();
-    let odd = folder.path().join(OsStr::from_bytes(b"m\xff"));
-    fs::create_dir(&odd).unwrap();
+    let non_finite = folder.path().join(OsStr::from_bytes(b"m\xff"));
+    fs::create_dir(&non_finite).unwrap();
     for entry in fs::read_dir(fixture("tiny-bert")).unwrap() {
         let entry = entry.unwrap();
-        fs::copy(entry.path(), odd.join(entry.file_name())).unwrap();
+        fs::copy(entry.path(), non_finite.join(entry.file_name())).unwrap();
     }
-    kilnc(arguments!["export", odd, "-o", folder.path().join("model.onnx"), "--quiet"]).expect(0);
-    kilnc(arguments!["build", odd, "-o", folder.path().join("out"), "--target", "tract", "--quiet"]).expect(0);
+    kilnc(arguments!["export", non_finite, "-o", folder.path().join("model.onnx"), "--quiet"]).expect(0);
+    kilnc(arguments!["build", non_finite, "-o", folder.path().join("out"), "--target", "tract", "--quiet"]).expect(0);
     let before = names_of(folder.path());
-    for output in [folder.path().join(OsStr::from_bytes(b"n\xff.onnx")), odd.join("x.onnx")] {
+    for output in [folder.path().join(OsStr::from_bytes(b"n\xff.onnx")), non_finite.join("x.onnx")] {
         let ran = kilnc(arguments!["export", fixture("tiny-bert"), "-o", output]).expect(2);
         assert!(
             ran.stderr.starts_with("error: the output's path ") && ran.stderr.contains(" is not UTF-8\n"),
@@ -378,8 +378,9 @@ fn a_path_that_is_not_utf_8_is_read_but_not_written() {
             ran.stderr
         );
     }
-    let ran = kilnc(arguments!["export", fixture("tiny-bert"), "--adapter", odd, "-o", folder.path().join("x.onnx")])
-        .expect(2);
+    let ran =
+        kilnc(arguments!["export", fixture("tiny-bert"), "--adapter", non_finite, "-o", folder.path().join("x.onnx")])
+            .expect(2);
     assert!(ran.stderr.contains(" holds no adapter_config.json"), "{}", ran.stderr);
     assert_eq!(names_of(folder.path()), before);
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::place;
-use kilnc::bench::{Asked, Batching, Measured, PointMeasured, Profile, Ratio, Report, Scenario, ServerMeasured, html};
+use kilnc::bench::{
+    Batching, Measured, PointKey, PointMeasured, Profile, Ratio, Report, Scenario, ServerMeasured, html,
+};
 use kilnc::eval::Parity;
 use kilnc::runtime::Device;
 use serde::Deserialize;
@@ -137,7 +139,7 @@ fn look(browser: &Path, page: &str, width: usize) -> Found {
 const HOSTILE: &str = "</title><script>document.title = 1</script><img src=x onerror=alert(1)> \"a\" & 'b'.onnx";
 
 fn engine(name: &str, ms: f64, speed: [f64; 3], agreement: f64) -> Measured {
-    let point = |asked: Asked| {
+    let point = |asked: PointKey| {
         let scale = asked.batch as f64;
         PointMeasured {
             asked,
@@ -153,8 +155,8 @@ fn engine(name: &str, ms: f64, speed: [f64; 3], agreement: f64) -> Measured {
             ..PointMeasured::default()
         }
     };
-    let grid = Asked { batch: 1, length: Some(128), ..Asked::default() };
-    let offline = Asked { scenario: Scenario::Offline, batch: 8, length: None, batching: Some(Batching::Padded) };
+    let grid = PointKey { batch: 1, length: Some(128), ..PointKey::default() };
+    let offline = PointKey { scenario: Scenario::Offline, batch: 8, length: None, batching: Some(Batching::Padded) };
     Measured {
         name: name.to_owned(),
         runtime: "ONNX Runtime 1.32.0".to_owned(),

@@ -66,9 +66,9 @@ fn texts_of_a_file_are_asked_in_their_own_lengths() {
     let report = bench(&arguments).expect(0).json();
     // Two tokens stand around every text.
     let tokens: u64 = (0..12).map(|i| i * 10 % 24 + 3).sum();
-    let told = &report["texts"];
-    assert_eq!((&told["texts"], &told["tokens"], &told["longest"]), (&12.into(), &tokens.into(), &25.into()));
-    assert_eq!((&told["file"], &told["tokenized_in_latency"]), (&"texts.jsonl".into(), &false.into()));
+    let summary = &report["texts"];
+    assert_eq!((&summary["texts"], &summary["tokens"], &summary["longest"]), (&12.into(), &tokens.into(), &25.into()));
+    assert_eq!((&summary["file"], &summary["tokenized_in_latency"]), (&"texts.jsonl".into(), &false.into()));
     let asked: Vec<_> = points(&report)
         .iter()
         .map(|p| (p["scenario"].as_str().unwrap(), p["batch"].as_u64().unwrap(), p["batching"].as_str().unwrap_or("-")))
@@ -148,10 +148,10 @@ fn texts_that_cannot_be_asked_are_refused() {
 #[test]
 fn an_input_that_no_text_has_is_named_and_the_others_are_kept() {
     let place = place();
-    let (good, odd) = (table(place.path(), "input_ids"), table(place.path(), "pixel_values"));
-    let said = bench(&arguments![odd]).expect(2).stderr;
+    let (good, non_finite) = (table(place.path(), "input_ids"), table(place.path(), "pixel_values"));
+    let said = bench(&arguments![non_finite]).expect(2).stderr;
     assert!(said.contains("no values are known for the engine's input `pixel_values`"), "{said}");
-    let report = bench(&arguments![good, odd, "--json"]).expect(0).json();
+    let report = bench(&arguments![good, non_finite, "--json"]).expect(0).json();
     assert_eq!(points(&report).len(), 1);
     let failed = report["engines"][1]["failed"].as_str().unwrap();
     assert!(failed.contains("`pixel_values`") && report["engines"][0]["failed"].is_null(), "{report}");

@@ -126,8 +126,8 @@ fn what_adapters_did_is_in_the_manifest() {
     assert_eq!(fs::read(out.join("tokenizer.json")).unwrap().len(), tokenizer.len() + 1);
     let sources = manifest["sources"].as_array().unwrap();
     assert!(sources.iter().all(|file| file["path"] != "tokenizer.json"), "{sources:?}");
-    let told = kilnc(arguments!["inspect", out]).expect(0).stdout;
-    assert!(told.contains("× 0.5: LORA merged into 4 weights, 0 brought whole\ncombined by cat\n"), "{told}");
+    let summary = kilnc(arguments!["inspect", out]).expect(0).stdout;
+    assert!(summary.contains("× 0.5: LORA merged into 4 weights, 0 brought whole\ncombined by cat\n"), "{summary}");
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn contents(bundle: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 /// What the manifest says of engines and texts.
-fn told(bundle: &Path) -> [Value; 2] {
+fn summary(bundle: &Path) -> [Value; 2] {
     let manifest: Value = serde_json::from_slice(&fs::read(bundle.join("manifest.json")).unwrap()).unwrap();
     ["engines", "calibration"].map(|field| manifest[field].clone())
 }
@@ -78,7 +78,7 @@ fn the_second_build_of_the_same_makes_nothing_and_has_the_same_bytes() {
     command(place.arguments(&source, &texts, "none")).output().unwrap();
     for other in ["two", "none"] {
         assert_eq!(contents(&place.path("one")), contents(&place.path(other)));
-        assert_eq!(told(&place.path("one")), told(&place.path(other)));
+        assert_eq!(summary(&place.path("one")), summary(&place.path(other)));
     }
     // The name and the date of a checkpoint are nothing to go by.
     let copy = copied("tiny-bert");
@@ -94,7 +94,7 @@ fn other_texts_change_only_what_is_fitted_to_them() {
     fs::write(&fewer, TEXTS[..3].iter().map(|(text, _)| format!("{{\"text\": {text:?}}}\n")).collect::<String>())
         .unwrap();
     assert_eq!(place.repeated(&source, &fewer, "two"), ["ort-cpu-fp32", "tract-fp32"]);
-    assert_ne!(told(&place.path("one"))[1], told(&place.path("two"))[1]);
+    assert_ne!(summary(&place.path("one"))[1], summary(&place.path("two"))[1]);
     // Back to the first ones: what was seen on them is still known.
     assert_eq!(place.repeated(&source, &place.path("texts.jsonl"), "three").len(), 3);
     // A weight that changes, changes everything.
@@ -117,7 +117,7 @@ fn a_graph_is_pruned_once() {
     command(build("none")).output().unwrap();
     for other in ["two", "none"] {
         assert_eq!(contents(&place.path("one")), contents(&place.path(other)));
-        assert_eq!(told(&place.path("one")), told(&place.path(other)));
+        assert_eq!(summary(&place.path("one")), summary(&place.path(other)));
     }
     assert_eq!(place.entries("pruned").len(), 1);
 }

@@ -56,8 +56,8 @@ fn a_plan_is_made_for_every_gpu_and_told_from_another_by_its_digest() {
     let layers: Value = serde_json::from_slice(&fs::read(out.join("tensorrt-rtx-sm75.layers.json")).unwrap()).unwrap();
     assert!(layers.as_array().is_some_and(|layers| layers.len() > 5), "{layers}");
 
-    let told = kilnc(arguments!["inspect", out]).expect(0).stdout;
-    assert!(told.contains("tensorrt-rtx:sm89") && told.contains("Half GEMM"), "{told}");
+    let summary = kilnc(arguments!["inspect", out]).expect(0).stdout;
+    assert!(summary.contains("tensorrt-rtx:sm89") && summary.contains("Half GEMM"), "{summary}");
     // A folder of plans is replaced, and a plan that is not the one that was compiled is not told of.
     compile(&onnx, &arguments!["--target", "tensorrt-rtx:sm75", "--shapes", "2x16", "-o", out]).expect(0);
     assert_eq!(names(&out).len(), 3);

@@ -78,8 +78,8 @@ fn every_task_scores_as_its_peers_do() {
     let mut wrong = Vec::new();
     for Case { data, folder, score } in cases {
         let (_place, out) = bundle(&folder, &["ort-cpu", "tract"]);
-        let told = scored(&out, &fixture("eval").join(&data), &["--json"]).expect(0).json();
-        let engines = told.as_array().unwrap();
+        let summary = scored(&out, &fixture("eval").join(&data), &["--json"]).expect(0).json();
+        let engines = summary.as_array().unwrap();
         assert_eq!(engines.len(), 2, "{data}");
         for found in engines {
             let name = found["engine"].as_str().unwrap();
@@ -97,7 +97,7 @@ fn every_task_scores_as_its_peers_do() {
 #[derive(Deserialize)]
 struct Measures {
     tags: Vec<Tags>,
-    answers: Vec<Answered>,
+    answers: Vec<Predicted>,
     correlations: Vec<Correlated>,
 }
 
@@ -108,7 +108,7 @@ struct Tags {
 }
 
 #[derive(Deserialize)]
-struct Answered {
+struct Predicted {
     found: String,
     right: String,
     exact: u8,
@@ -131,7 +131,7 @@ fn measures_of_what_is_drawn_at_random_are_those_of_the_peers() {
         let found = eval::entities(&tags).into_iter().map(|entity| (entity.start, entity.end, entity.kind));
         assert_eq!(found.collect::<Vec<_>>(), entities, "{tags:?}");
     }
-    for Answered { found, right, exact, f1 } in answers {
+    for Predicted { found, right, exact, f1 } in answers {
         let score = eval::SpanScore::of(&[(&found, std::slice::from_ref(&right))]).all;
         assert_eq!(score.exact_match, f64::from(exact), "{found:?} for {right:?}");
         assert!((score.f1 - f1).abs() < 1e-12, "{found:?} for {right:?}: {} is not {f1}", score.f1);
@@ -288,10 +288,10 @@ fn without_speed(printed: &str) -> String {
     let mut inside = false;
     let line = |line: &str| {
         let speed = line.rsplit(' ').next().unwrap();
-        let told =
+        let summary =
             if inside { format!("{}  …", line[..line.len() - speed.len()].trim_end()) } else { line.to_owned() };
         inside |= speed == "texts/s";
-        told + "\n"
+        summary + "\n"
     };
     printed.lines().map(line).collect()
 }

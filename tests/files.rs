@@ -189,16 +189,16 @@ const LINES: &[u8] = b"\xef\xbb\xbf{\"id\": 1, \"text\": \"the game is fast\"}\r
     no\r\n\
     {\"id\": 8, \"text\": \"read and send files\"}\r\n";
 
-fn lines(told: &str) -> Vec<Value> {
-    told.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+fn lines(summary: &str) -> Vec<Value> {
+    summary.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
 fn lines_that_cannot_be_answered_fail_are_left_out_or_have_an_error() {
     let (place, out, _) = build(&fixture("tiny-bert"), &[]);
-    let (texts, told) = (place.path().join("texts.jsonl"), place.path().join("answers.jsonl"));
+    let (texts, summary) = (place.path().join("texts.jsonl"), place.path().join("answers.jsonl"));
     fs::write(&texts, LINES).unwrap();
-    let run = |how: &str| kilnc(arguments!["run", out, "--jsonl", texts, "-o", told, "--on-error", how]);
+    let run = |how: &str| kilnc(arguments!["run", out, "--jsonl", texts, "-o", summary, "--on-error", how]);
 
     let failed = run("fail").expect(2).stderr;
     assert!(failed.contains("error: a text is empty\n  in texts.jsonl line 3\n"), "{failed}");
@@ -207,13 +207,13 @@ fn lines_that_cannot_be_answered_fail_are_left_out_or_have_an_error() {
     let skipped = run("skip").expect(0).stderr;
     let said = "warning: 5 lines left out; the first: texts.jsonl line 3: a text is empty\n";
     assert!(skipped.contains(said), "{skipped}");
-    let good = lines(&fs::read_to_string(&told).unwrap());
+    let good = lines(&fs::read_to_string(&summary).unwrap());
     assert_eq!(good.iter().map(|line| &line["id"]).collect::<Vec<_>>(), [1, 8]);
 
     let empty = run("empty").expect(0).stderr;
     let said = "warning: 6 lines have an error for an answer; the first: texts.jsonl line 2: the line is blank\n";
     assert!(empty.contains(said), "{empty}");
-    let all = lines(&fs::read_to_string(&told).unwrap());
+    let all = lines(&fs::read_to_string(&summary).unwrap());
     assert_eq!(all.len(), 8);
     assert_eq!((&all[0], &all[7]), (&good[0], &good[1]));
     let errors = [

@@ -111,7 +111,7 @@ fn a_plan_answers_on_a_gpu_as_the_processor_does() {
         .map(|name| {
             let (entry, _) = opened.choose(Some(name)).unwrap();
             let options = Options { threads: 1 };
-            runtime::open_apart(entry.runtime, &opened.engine(entry).unwrap(), options, &[]).unwrap()
+            runtime::open_isolated(entry.runtime, &opened.engine(entry).unwrap(), options, &[]).unwrap()
         })
         .collect();
     // Shapes come again, so that graphs are captured and replayed, and change in between.

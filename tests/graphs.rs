@@ -120,7 +120,7 @@ fn drawn() -> Verified<Graph> {
 fn drawn_of(fixture: &str, unused: &[&str]) -> Verified<Graph> {
     let checkpoint = Checkpoint::open(&root().join("fixtures").join(fixture)).unwrap();
     let state = arch::canonical_state(&checkpoint).unwrap();
-    let drawn = arch::draw(&checkpoint, &state, None).unwrap();
+    let drawn = arch::build(&checkpoint, &state, None).unwrap();
     assert_eq!(drawn.unused, unused);
     verify(drawn.graph).unwrap()
 }

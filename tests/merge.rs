@@ -61,20 +61,20 @@ fn parity(dir: &Path, golden: &Path) -> Parity {
 #[test]
 fn a_merged_checkpoint_is_what_transformers_saves_and_answers_the_same() {
     let folders = names(&fixture("adapters"));
-    let told: Vec<_> = folders.iter().filter(|name| adapter(name).join("merged.json").is_file()).collect();
-    assert!(told.len() >= 14, "the fixtures are not there");
-    for name in told {
+    let summary: Vec<_> = folders.iter().filter(|name| adapter(name).join("merged.json").is_file()).collect();
+    assert!(summary.len() >= 14, "the fixtures are not there");
+    for name in summary {
         let place = place();
         let out = place.path().join("merged");
         merge(name, &out);
         assert_eq!(names(place.path()), ["merged"], "{name}");
-        let told = read(&adapter(name).join("merged.json"));
-        let expected: BTreeMap<String, String> = serde_json::from_value(told["tensors"].clone()).unwrap();
+        let summary = read(&adapter(name).join("merged.json"));
+        let expected: BTreeMap<String, String> = serde_json::from_value(summary["tensors"].clone()).unwrap();
         // A decoder that the adapter brought is written although it is tied.
         let found: BTreeMap<_, _> = types(&out).into_iter().filter(|(name, _)| !name.contains(".decoder.")).collect();
         assert_eq!(found, expected, "{name}");
         let config = read(&out.join("config.json"));
-        for (key, value) in told["config"].as_object().unwrap() {
+        for (key, value) in summary["config"].as_object().unwrap() {
             assert_eq!(&config[key], value, "{name}: {key}");
         }
         let parity = parity(&out, &adapter(name).join("golden.safetensors"));
@@ -196,9 +196,9 @@ fn the_bases_element_types_are_kept_or_all_are_one() {
         }
         kilnc(arguments).expect(0);
         assert!(types(&out).values().all(|ty| ty.starts_with(&format!("{expected}["))), "{:?}", types(&out));
-        let told =
+        let summary =
             ["float16", "bfloat16", "float32"][["f16", "bf16", "f32"].iter().position(|t| *t == expected).unwrap()];
-        assert_eq!(read(&out.join("config.json"))["dtype"], told);
+        assert_eq!(read(&out.join("config.json"))["dtype"], summary);
     }
 }
 

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{fixture, place};
-use kilnc::answer::{Answerer, Model, Options, Settings};
 use kilnc::back::onnx;
 use kilnc::build::{self, Scheme, Source};
 use kilnc::passes::Manager;
+use kilnc::pipeline::{Model, Options, Pipeline, Settings};
 use kilnc::precision::Precision;
-use kilnc::runtime::{self, Classes, Reading, Runtime, TextEncoder, TextInput};
+use kilnc::runtime::{self, Classes, ProblemType, Runtime, TextEncoder, TextInput};
 use kilnc::target::Target;
 use kilnc::task::Task;
 use serde::Deserialize;
@@ -98,21 +98,21 @@ impl Made {
         onnx::write(&graph, &path, &|_| {}).unwrap();
         let common = &model.checkpoint.common;
         let many = fs::read_to_string(checkpoint.join("config.json")).unwrap().contains("multi_label_classification");
-        let reading = if many { Reading::ManyLabels } else { Reading::OneLabel };
-        let classes = Classes { labels: common.labels().unwrap_or_default(), reading };
+        let problem_type = if many { ProblemType::MultiLabel } else { ProblemType::SingleLabel };
+        let classes = Classes { labels: common.labels().unwrap_or_default(), problem_type };
         let model = Model::new(task, classes, common.model_type.as_deref().unwrap_or_default());
         Made { path, _place: place, runtime: Runtime::of(target), tokenizer: checkpoint.join("tokenizer.json"), model }
     }
 
-    fn answerer(&self, options: Options) -> Answerer {
+    fn pipeline(&self, options: Options) -> Pipeline {
         let engine = runtime::open(self.runtime, &self.path, runtime::Options { threads: 1 }).unwrap();
         let encoder = TextEncoder::open(&self.tokenizer, 32).unwrap();
-        Answerer::new(engine, encoder, self.model.clone(), options).unwrap()
+        Pipeline::new(engine, encoder, self.model.clone(), options).unwrap()
     }
 }
 
 /// The part of an answer that the pipelines tell too.
-fn told(task: Task, mut answer: Value) -> Value {
+fn summary(task: Task, mut answer: Value) -> Value {
     let field = match task {
         Task::TokenClassification => "entities",
         Task::QuestionAnswering => "answers",
@@ -162,9 +162,9 @@ fn every_task_answers_as_the_pipelines_do() {
             let made = Made::of(&fixture("answers").join(folder), cases[0].task, &target);
             for (number, case) in cases.iter().enumerate() {
                 // Batches of another size give the same answers.
-                let mut answerer = made.answerer(case.options([1, 3][number % 2]));
-                let answered = answerer.answer(case.input()).unwrap();
-                let found = told(case.task, serde_json::to_value(&answered).unwrap());
+                let mut pipeline = made.pipeline(case.options([1, 3][number % 2]));
+                let answered = pipeline.predict(case.input()).unwrap();
+                let found = summary(case.task, serde_json::to_value(&answered).unwrap());
                 if let Some(difference) = difference(&found, &case.expected, "") {
                     let options = serde_json::to_string(&case.expected).unwrap();
                     wrong.push(format!("{folder} on {target}, {:?}: {difference}\n  {options}", case.text));

@@ -11,7 +11,7 @@ use kilnc::build::{self, Scheme, Source};
 use kilnc::eval::Golden;
 use kilnc::ir::{Graph, Role, Weight};
 use kilnc::observer::Observer;
-use kilnc::passes::{Cut, Manager, Pass, Prunable, PruneChannels, ReplaceWeights};
+use kilnc::passes::{ChannelCut, Manager, Pass, Prunable, PruneChannels, ReplaceWeights};
 use kilnc::precision::Precision;
 use kilnc::prune::{Request, Sparsity, Spec};
 use kilnc::runtime::{self, Elements, Named, Options, Runtime};
@@ -40,7 +40,7 @@ fn outputs(graph: &Verified<Graph>, target: &Target, inputs: &Named) -> Vec<f32>
 }
 
 /// Every second unit of every block goes: once really, once by zeros in what reads it.
-fn halves(graph: &Graph) -> (BTreeMap<Role, Cut>, BTreeMap<String, Weight>) {
+fn halves(graph: &Graph) -> (BTreeMap<Role, ChannelCut>, BTreeMap<String, Weight>) {
     let (mut cuts, mut zeroed) = (BTreeMap::new(), BTreeMap::new());
     for (_, node) in graph.nodes() {
         let Some(block) = Prunable::of(graph, node) else { continue };
@@ -54,7 +54,7 @@ fn halves(graph: &Graph) -> (BTreeMap<Role, Cut>, BTreeMap<String, Weight>) {
         values.chunks_mut(n).enumerate().filter(|(row, _)| !at.contains(row)).for_each(|(_, row)| row.fill(0.0));
         zeroed.insert(name, Weight::f32s(weight.shape().to_vec(), &values).unwrap());
         let bias = node.operand(2).map(|id| graph.weight(id).unwrap().clone());
-        cuts.insert(block.role, Cut { weight: weight.take(0, at).unwrap(), bias, kept });
+        cuts.insert(block.role, ChannelCut { weight: weight.take(0, at).unwrap(), bias, kept });
     }
     (cuts, zeroed)
 }
@@ -208,8 +208,8 @@ fn weights_that_layers_share_are_left_with_the_reason() {
     let request =
         Request { graph: &model.graph, inputs: &inputs, scratch: place.path(), observer: &Silent, spec: &spec };
     let (_, report) = kilnc::prune::prune(&request).unwrap();
-    let told = |left: &String| left.ends_with("other layers have the same weights");
-    assert!(!report.left.is_empty() && report.left.iter().all(told), "{report:?}");
+    let summary = |left: &String| left.ends_with("other layers have the same weights");
+    assert!(!report.left.is_empty() && report.left.iter().all(summary), "{report:?}");
     assert!(report.sparse.is_empty(), "{report:?}");
 }
 

@@ -321,8 +321,8 @@ fn a_reduced_range_holds_all_weights_whose_sums_could_saturate() {
     let reduced = largest(&out.join("engines/ort-cpu-int8.onnx"));
     assert!(full.len() >= 12 && full.iter().all(|most| *most == 127), "{full:?}");
     assert!(reduced.len() == full.len() && reduced.iter().all(|most| *most == 64), "{reduced:?}");
-    let told = kilnc(arguments!["inspect", out]).expect(0).stdout;
-    assert!(told.contains("engine   ort-cpu-int8: int8 in a reduced range on ONNX Runtime"), "{told}");
+    let summary = kilnc(arguments!["inspect", out]).expect(0).stdout;
+    assert!(summary.contains("engine   ort-cpu-int8: int8 in a reduced range on ONNX Runtime"), "{summary}");
 
     let model = place.path().join("model.onnx");
     let texts = place.path().join("texts.jsonl");

@@ -161,16 +161,17 @@ fn a_bundle_is_run_only_where_it_would_be_verified() {
 fn paths_that_are_not_utf_8_are_read_by_every_command() {
     use std::os::unix::ffi::OsStrExt;
     let place = place();
-    let odd = place.path().join(std::ffi::OsStr::from_bytes(b"o\xffdd"));
-    fs::create_dir(&odd).unwrap();
+    let non_finite = place.path().join(std::ffi::OsStr::from_bytes(b"o\xffdd"));
+    fs::create_dir(&non_finite).unwrap();
     let made = place.path().join("tiny.kiln");
     let targets = arguments!["--target", "ort-cpu", "--target", "tract"];
     kilnc([&arguments!["build", fixture("tiny-bert"), "-o", made, "--quiet"][..], &targets].concat()).expect(0);
-    let (bundle, onnx) = (odd.join("tiny.kiln"), odd.join("model.onnx"));
+    let (bundle, onnx) = (non_finite.join("tiny.kiln"), non_finite.join("model.onnx"));
     copy_folder(&made, &bundle);
     kilnc(arguments!["export", fixture("tiny-bert"), "-o", place.path().join("model.onnx")]).expect(0);
     fs::copy(place.path().join("model.onnx"), &onnx).unwrap();
-    let (tokenizer, labels, texts) = (odd.join("tokenizer.json"), odd.join("labels.json"), odd.join("texts.jsonl"));
+    let (tokenizer, labels, texts) =
+        (non_finite.join("tokenizer.json"), non_finite.join("labels.json"), non_finite.join("texts.jsonl"));
     fs::copy(fixture("tiny-bert").join("tokenizer.json"), &tokenizer).unwrap();
     fs::write(&labels, "[\"a\", \"b\", \"c\"]").unwrap();
     fs::rename(jsonl(place.path()), &texts).unwrap();
@@ -194,9 +195,9 @@ fn paths_that_are_not_utf_8_are_read_by_every_command() {
             ran.json();
         }
     }
-    assert_eq!(names(&odd), ["labels.json", "model.onnx", "texts.jsonl", "tiny.kiln", "tokenizer.json"]);
+    assert_eq!(names(&non_finite), ["labels.json", "model.onnx", "texts.jsonl", "tiny.kiln", "tokenizer.json"]);
     // Folders of models and adapters, with a factor too.
-    let (base, lora) = (odd.join("base"), odd.join("lora"));
+    let (base, lora) = (non_finite.join("base"), non_finite.join("lora"));
     copy_folder(&fixture("tiny-bert-base"), &base);
     copy_folder(&fixture("tiny-lora"), &lora);
     let merged = |adapter: &OsString| {
@@ -208,8 +209,16 @@ fn paths_that_are_not_utf_8_are_read_by_every_command() {
     half.push("@0.5");
     assert_eq!(merged(&half)["scale"], 0.5);
     // A recipe names its files, and is text: what cannot stand in one is refused before the work.
-    let tune =
-        arguments!["tune", fixture("tiny-bert"), "--max-drop", "0.5", "--calibration", texts, "-o", odd.join("t")];
+    let tune = arguments![
+        "tune",
+        fixture("tiny-bert"),
+        "--max-drop",
+        "0.5",
+        "--calibration",
+        texts,
+        "-o",
+        non_finite.join("t")
+    ];
     let said = kilnc(tune).expect(2).stderr;
     assert!(said.contains("is not UTF-8"), "{said}");
     let out = place.path().join("tuned");

@@ -65,9 +65,9 @@ fn entities_are_told_with_their_places() {
     let (_place, out) = bundle("answers/bert/tokcls");
     let case = expected("bert/tokcls", &json!({"aggregation": "first"}));
     let text = case["text"].as_str().unwrap();
-    let told = answers(&out, &["--text", text, "--aggregation", "first"]);
-    assert_eq!(told[0]["text"], text);
-    let (found, known) = (told[0]["entities"].as_array().unwrap(), case["expected"].as_array().unwrap());
+    let summary = answers(&out, &["--text", text, "--aggregation", "first"]);
+    assert_eq!(summary[0]["text"], text);
+    let (found, known) = (summary[0]["entities"].as_array().unwrap(), case["expected"].as_array().unwrap());
     assert_eq!(found.len(), known.len());
     for (found, known) in found.iter().zip(known) {
         ["entity_group", "word", "start", "end"].iter().for_each(|field| assert_eq!(found[field], known[field]));
@@ -87,9 +87,9 @@ fn questions_are_answered_by_spans() {
     let case = expected("bert/qa", &json!({"window": 32, "stride": 8, "top_k": 4}));
     let [text, question] = ["text", "question"].map(|field| case[field].as_str().unwrap());
     let asked = ["--question", question, "--text", text, "--top-k", "4"];
-    let told = answers(&out, &asked);
-    assert_eq!((&told[0]["question"], &told[0]["text"]), (&case["question"], &case["text"]));
-    for (found, known) in told[0]["answers"].as_array().unwrap().iter().zip(case["expected"].as_array().unwrap()) {
+    let summary = answers(&out, &asked);
+    assert_eq!((&summary[0]["question"], &summary[0]["text"]), (&case["question"], &case["text"]));
+    for (found, known) in summary[0]["answers"].as_array().unwrap().iter().zip(case["expected"].as_array().unwrap()) {
         ["answer", "start", "end"].iter().for_each(|field| assert_eq!(found[field], known[field]));
         near(&found["score"], &known["score"]);
     }
@@ -108,11 +108,11 @@ fn an_onnx_model_answers_every_task_with_what_it_is_given() {
     let asked = arguments!["run", model, "--question", "who met them?", "--text", "Angela Merkel met them", "--json"];
     let tokenizer = arguments!["--tokenizer", checkpoint.join("tokenizer.json"), "--max-length", "32"];
     let with = |task: &str| kilnc([asked.as_slice(), &tokenizer, &arguments!["--task", task]].concat());
-    let told = with("question-answering").expect(0).json();
+    let summary = with("question-answering").expect(0).json();
     let bundle = bundle("answers/bert/qa");
     let same = answers(&bundle.1, &["--question", "who met them?", "--text", "Angela Merkel met them"]);
-    assert_eq!(told[0]["answers"][0]["answer"], same[0]["answers"][0]["answer"]);
-    near(&told[0]["answers"][0]["score"], &same[0]["answers"][0]["score"]);
+    assert_eq!(summary[0]["answers"][0]["answer"], same[0]["answers"][0]["answer"]);
+    near(&summary[0]["answers"][0]["score"], &same[0]["answers"][0]["score"]);
     let refused = with("fill-mask").expect(2).stderr;
     assert!(
         refused.starts_with("error: --question is for question-answering; this model is for fill-mask"),
@@ -125,38 +125,38 @@ fn an_onnx_model_answers_every_task_with_what_it_is_given() {
 #[test]
 fn masks_are_filled() {
     let (_place, out) = bundle("answers/bert/mlm");
-    let told = answers(&out, &["--text", "the [MASK] is slow", "--text", "[MASK] and [MASK]", "--top-k", "2"]);
-    let masks = |line: usize| told[line]["masks"].as_array().unwrap();
+    let summary = answers(&out, &["--text", "the [MASK] is slow", "--text", "[MASK] and [MASK]", "--top-k", "2"]);
+    let masks = |line: usize| summary[line]["masks"].as_array().unwrap();
     assert_eq!((masks(0).len(), masks(1).len()), (1, 2));
     for fills in masks(0).iter().chain(masks(1)) {
         assert_eq!(fills.as_array().unwrap().len(), 2);
     }
-    assert!(masks(0)[0][0]["sequence"].as_str().unwrap().ends_with("is slow"), "{told}");
-    assert!(masks(1)[0][0]["sequence"].as_str().unwrap().contains("[MASK]"), "{told}");
+    assert!(masks(0)[0][0]["sequence"].as_str().unwrap().ends_with("is slow"), "{summary}");
+    assert!(masks(1)[0][0]["sequence"].as_str().unwrap().contains("[MASK]"), "{summary}");
 }
 
 #[test]
 fn vectors_are_told_and_compared() {
     let (_place, out) = bundle("sentence/mean-normalize");
-    let told = answers(&out, &["--text", "a mail server"]);
-    assert_eq!(told[0]["embedding"].as_array().unwrap().len(), 16);
+    let summary = answers(&out, &["--text", "a mail server"]);
+    assert_eq!(summary[0]["embedding"].as_array().unwrap().len(), 16);
     let alike = answers(&out, &["--text", "a mail server", "--pair", "a mail server", "--pair", "zxq 42"]);
     near(&alike[0]["score"], &json!(1.0));
     assert!(alike[1]["score"].as_f64().unwrap() < 0.999, "{alike}");
     let human = run(&out, &["--text", "a mail server"]).expect(0).stdout;
     assert!(human.starts_with("16 numbers of length 1.000: "), "{human}");
     let (_place, out) = bundle("answers/bert/base");
-    let told = answers(&out, &["--text", "a mail server"]);
-    assert_eq!(told[0]["features"].as_array().unwrap().len(), 5);
-    assert_eq!(told[0]["pooled"].as_array().unwrap().len(), 16);
+    let summary = answers(&out, &["--text", "a mail server"]);
+    assert_eq!(summary[0]["features"].as_array().unwrap().len(), 5);
+    assert_eq!(summary[0]["pooled"].as_array().unwrap().len(), 16);
 }
 
 #[test]
 fn the_surest_labels_are_told_when_asked_for() {
     let (_place, out) = bundle("answers/bert/seqcls");
-    let told = answers(&out, &["--text", "a mail server", "--top-k", "2"]);
-    let top = told[0]["top"].as_array().unwrap();
-    assert_eq!((top.len(), &top[0]["label"]), (2, &told[0]["label"]));
+    let summary = answers(&out, &["--text", "a mail server", "--top-k", "2"]);
+    let top = summary[0]["top"].as_array().unwrap();
+    assert_eq!((top.len(), &top[0]["label"]), (2, &summary[0]["label"]));
     assert!(answers(&out, &["--text", "a mail server"])[0].get("top").is_none());
     let human = run(&out, &["--text", "a mail server", "--top-k", "2"]).expect(0).stdout;
     assert!(human.ends_with("  a mail server\n") && human.contains(", "), "{human}");
@@ -243,7 +243,7 @@ fn masks_that_are_missing_or_too_many_are_refused() {
 #[test]
 fn files_of_texts_are_answered_in_their_order_whatever_the_batch() {
     let (place, out) = bundle("answers/bert/seqcls");
-    let (texts, told) = (place.path().join("texts.jsonl"), place.path().join("answers.jsonl"));
+    let (texts, summary) = (place.path().join("texts.jsonl"), place.path().join("answers.jsonl"));
     let long = "a mail server and a game ".repeat(12);
     let given = ["a mail server", &long, "play", "who met them in Paris?", "slow", &long[..40], "a game"];
     let lines: Vec<String> =
@@ -251,12 +251,12 @@ fn files_of_texts_are_answered_in_their_order_whatever_the_batch() {
     fs::write(&texts, lines.join("\n\n")).unwrap();
     let one_by_one: Vec<Value> = given.iter().map(|text| answers(&out, &["--text", text])[0].clone()).collect();
     for batch in ["1", "3", "16"] {
-        let asked = arguments!["run", out, "--jsonl", texts, "-o", told, "--batch", batch, "--json"];
+        let asked = arguments!["run", out, "--jsonl", texts, "-o", summary, "--batch", batch, "--json"];
         let ran = kilnc(asked).expect(0);
         assert_eq!(ran.json(), json!({"texts": 7, "in_windows": 1, "cut": 0}));
         assert!(ran.stderr.contains("7 texts answered, 1 of them in windows"), "{}", ran.stderr);
         let found: Vec<Value> =
-            fs::read_to_string(&told).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            fs::read_to_string(&summary).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(found.len(), 7);
         for (number, (found, alone)) in found.iter().zip(&one_by_one).enumerate() {
             assert_eq!((&found["id"], &found["label"], found.get("text")), (&json!(number), &alone["label"], None));
@@ -278,11 +278,11 @@ fn files_of_texts_are_answered_in_their_order_whatever_the_batch() {
 #[test]
 fn a_bad_line_is_named_and_nothing_is_half_written() {
     let (place, out) = bundle("answers/bert/qa");
-    let (texts, told) = (place.path().join("texts.jsonl"), place.path().join("answers.jsonl"));
+    let (texts, summary) = (place.path().join("texts.jsonl"), place.path().join("answers.jsonl"));
     let good = json!({"question": "who?", "context": "Angela"}).to_string();
     let said = |bad: &str| {
         fs::write(&texts, format!("{good}\n{bad}\n{good}\n")).unwrap();
-        let ran = kilnc(arguments!["run", out, "--jsonl", texts, "-o", told, "--quiet"]).expect(2);
+        let ran = kilnc(arguments!["run", out, "--jsonl", texts, "-o", summary, "--quiet"]).expect(2);
         assert_eq!(names(place.path()), ["model.kiln", "texts.jsonl"], "{bad}");
         ran.stderr
     };
@@ -300,11 +300,11 @@ fn a_bad_line_is_named_and_nothing_is_half_written() {
     assert!(refused.starts_with("error: a window of 32 tokens has room for 0 of the text"), "{refused}");
     assert!(refused.contains("\n  in texts.jsonl line 2\n"), "{refused}");
 
-    fs::write(&told, "old").unwrap();
+    fs::write(&summary, "old").unwrap();
     fs::write(&texts, "").unwrap();
-    let asked = arguments!["run", out, "--jsonl", texts, "-o", told, "--quiet"];
+    let asked = arguments!["run", out, "--jsonl", texts, "-o", summary, "--quiet"];
     assert_eq!(kilnc(asked).expect(2).stderr, format!("error: texts.jsonl holds no texts\n\nhint: {LINE}\n"));
-    assert_eq!(fs::read_to_string(&told).unwrap(), "old");
+    assert_eq!(fs::read_to_string(&summary).unwrap(), "old");
     let same = kilnc(arguments!["run", out, "--jsonl", texts, "-o", texts]).expect(2).stderr;
     assert!(same.contains("would replace the input"), "{same}");
 }

@@ -63,8 +63,12 @@ fn libraries_of_a_bundle_are_used_only_where_the_user_vouches_for_it() {
     kilnc(arguments!["bundle", "sign", out, "--key", key("key.pem")]).expect(0);
     let verified = run(&["--key", public.to_str().unwrap()]).expect(0);
     assert!(verified.stderr.contains("engine ort-cpu-fp32 on ONNX Runtime"), "{}", verified.stderr);
-    let told = run(&[]).expect(0);
-    assert!(told.stderr.contains("under --key FILE, which verifies who signed it, or --trust"), "{}", told.stderr);
+    let summary = run(&[]).expect(0);
+    assert!(
+        summary.stderr.contains("under --key FILE, which verifies who signed it, or --trust"),
+        "{}",
+        summary.stderr
+    );
     let other = run(&["--key", key("other.pem.pub").to_str().unwrap()]).expect(2);
     assert!(other.stdout.is_empty(), "{}", other.stdout);
 
@@ -83,8 +87,8 @@ fn eval_and_bench_use_them_too() {
     build(&["ort-cpu", "tract"], platform.name(), &wheels, &out).expect(0);
     let data = crate::common::jsonl(place.path());
     let engines = |ran: &Ran, list: Option<&str>| -> Vec<String> {
-        let told = ran.json();
-        let engines = list.map_or(&told, |list| &told[list]).as_array().unwrap();
+        let summary = ran.json();
+        let engines = list.map_or(&summary, |list| &summary[list]).as_array().unwrap();
         let name = |engine: &Value| engine["engine"].as_str().or(engine["name"].as_str()).unwrap().to_owned();
         engines.iter().map(name).collect()
     };
@@ -213,9 +217,12 @@ fn a_bundle_brings_libraries_for_every_platform_and_says_so() {
         assert!(notices.iter().any(|path| path.ends_with("/ThirdPartyNotices.txt")), "{notices:?}");
         assert!(files.iter().all(|path| fs::metadata(out.join(path)).unwrap().len() > 10_000), "{files:?}");
     }
-    let told = kilnc(arguments!["inspect", out]).expect(0).stdout;
-    assert!(told.contains("runtime  macos-arm64: onnxruntime 1.32.0, 1 library, "), "{told}");
-    assert!(told.contains("licence: MIT License; 2 texts in runtimes/macos-arm64/onnxruntime/onnxruntime\n"), "{told}");
+    let summary = kilnc(arguments!["inspect", out]).expect(0).stdout;
+    assert!(summary.contains("runtime  macos-arm64: onnxruntime 1.32.0, 1 library, "), "{summary}");
+    assert!(
+        summary.contains("licence: MIT License; 2 texts in runtimes/macos-arm64/onnxruntime/onnxruntime\n"),
+        "{summary}"
+    );
 
     let bill: Value = serde_json::from_slice(&fs::read(out.join("bom.cdx.json")).unwrap()).unwrap();
     let components = bill["components"].as_array().unwrap();
@@ -229,8 +236,9 @@ fn a_bundle_brings_libraries_for_every_platform_and_says_so() {
     kilnc(arguments!["verify", unpacked]).expect(0);
     let exported = |layout: &str| {
         let to = place.path().join(layout);
-        let told = kilnc(arguments!["bundle", "export", out, "--layout", layout, "-o", to, "--json"]).expect(0).json();
-        (told["files"].to_string(), told["notes"].to_string(), to)
+        let summary =
+            kilnc(arguments!["bundle", "export", out, "--layout", layout, "-o", to, "--json"]).expect(0).json();
+        (summary["files"].to_string(), summary["notes"].to_string(), to)
     };
     for layout in ["hub", "triton"] {
         let (files, notes, _) = exported(layout);

@@ -26,7 +26,7 @@ fn first_output(graph: Graph, target: &Target, inputs: &Named) -> Vec<f32> {
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();
-    let mut engine = runtime::open_apart(Runtime::of(target), &path, ONE_THREAD, &[]).unwrap();
+    let mut engine = runtime::open_isolated(Runtime::of(target), &path, ONE_THREAD, &[]).unwrap();
     match engine.run(inputs).unwrap().remove(0).1.elements {
         Elements::F32(values) => values,
         Elements::I64(_) => panic!("floats were expected"),
@@ -190,7 +190,7 @@ fn parity(model: &Model, checkpoint: &Path, target: &Target, precision: Precisio
     let graph = build::compile(&model.graph, &scheme, &mut Manager::default())?;
     let path = place.path().join("model.onnx");
     onnx::write_with(&graph, &path, &build::hints(target, precision).metadata(), &|_| {})?;
-    golden.compare(&mut *runtime::open_apart(Runtime::of(target), &path, ONE_THREAD, &[])?)
+    golden.compare(&mut *runtime::open_isolated(Runtime::of(target), &path, ONE_THREAD, &[])?)
 }
 
 /// What each number format may leave of the answers; random weights are harder on few bits than trained ones, so this

@@ -245,8 +245,8 @@ fn a_vector_is_cut_after_all_modules() {
     let eight = built(cut(json!(8)).path());
     assert!(close(&vector(&eight, TEXT), &whole[..8]));
     assert_eq!(manifest(&eight)["pooling"], json!({"modes": ["mean"], "normalized": true, "truncated": 8}));
-    let told = kilnc(arguments!["inspect", eight.path().join("model.kiln"), "--quiet"]).expect(0).stdout;
-    assert!(told.contains("\nvector   mean, of length 1, its first 8 numbers\n"), "{told}");
+    let summary = kilnc(arguments!["inspect", eight.path().join("model.kiln"), "--quiet"]).expect(0).stdout;
+    assert!(summary.contains("\nvector   mean, of length 1, its first 8 numbers\n"), "{summary}");
     for all in [json!(16), json!(400), Value::Null] {
         assert!(close(&vector(&built(cut(all).path()), TEXT), &whole));
     }
@@ -288,8 +288,8 @@ fn vectors_are_compared_as_the_model_says() {
     };
     let scored = |place: &TempDir, more: &[&str]| {
         let asked = arguments!["eval", place.path().join("model.kiln"), "--data", data, "--json", "--quiet"];
-        let told = kilnc([asked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat()).expect(0);
-        told.json()[0]["pearson"].as_f64().unwrap()
+        let summary = kilnc([asked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat()).expect(0);
+        summary.json()[0]["pearson"].as_f64().unwrap()
     };
     let mut pearsons = Vec::new();
     for (name, expected) in expected {
@@ -475,7 +475,7 @@ fn an_onnx_model_reads_texts_as_the_files_beside_its_tokenizer_say() {
         assert!(close(&numbers(&ran.json()[0]["embedding"]), &vector(&bundle, shouted)), "{}", ran.stdout);
         assert!(ran.stderr.contains("`a game: ` is put before every text"), "{}", ran.stderr);
         let pair = ["--text", shouted, "--pair", "the web"];
-        let score = |told: &Value| told[0]["score"].as_f64().unwrap();
+        let score = |summary: &Value| summary[0]["score"].as_f64().unwrap();
         assert!((score(&run(&pair).json()) - score(&self::run(&bundle, &pair))).abs() < 1e-4);
         let long = ["--text", &"a mail server ".repeat(9)];
         assert_eq!(run(&long).json()[0]["windows"], self::run(&bundle, &long)[0]["windows"]);

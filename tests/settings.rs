@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{Ran, edit, fixture, kilnc, minilm, names, place, repository};
-use kilnc::answer::{Aggregation, Answer, Answerer, Options, Settings};
+use kilnc::pipeline::{Aggregation, Options, Pipeline, Prediction, Settings};
 use kilnc::runtime::TextInput;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -58,8 +58,8 @@ fn windows_are_the_bundles_where_no_flag_says_another() {
     let (_b, plain) = bundle("answers/bert/seqcls", "");
     assert_eq!(manifest(&said)["answers"], json!({"window": 12, "stride": 0, "join": "max", "top_k": 2}));
     assert!(manifest(&plain).get("answers").is_none());
-    let told = asked("inspect", &said, &[]).expect(0).stdout;
-    assert!(told.contains("\nanswers  window 12, stride 0, join max, top_k 2\n"), "{told}");
+    let summary = asked("inspect", &said, &[]).expect(0).stdout;
+    assert!(summary.contains("\nanswers  window 12, stride 0, join max, top_k 2\n"), "{summary}");
     assert!(!asked("inspect", &plain, &[]).expect(0).stdout.contains("\nanswers"));
 
     let long = LONG.repeat(12);
@@ -101,7 +101,7 @@ fn spans_are_told_as_the_bundle_says() {
     let found = answers(&said, &texts);
     let spelled = ["--max-answer-length", "1", "--no-answer", "--top-k", "40"];
     assert_eq!(found, answers(&plain, &[texts.as_slice(), &spelled].concat()));
-    let empty = |told: &Value| told[0]["answers"].as_array().unwrap().iter().any(|answer| answer["answer"] == "");
+    let empty = |summary: &Value| summary[0]["answers"].as_array().unwrap().iter().any(|answer| answer["answer"] == "");
     assert!(empty(&found), "{found}");
     assert!(!empty(&answers(&said, &[texts.as_slice(), &["--no-answer=false"]].concat())));
     let one = answers(&said, &[texts.as_slice(), &["--top-k", "1"]].concat());
@@ -198,9 +198,9 @@ fn entities_are_scored_and_answered_as_the_bundle_says() {
 fn the_library_asks_the_bundle_where_its_options_say_nothing() {
     let (_place, out) = bundle("answers/bert/tokcls", "aggregation = \"none\"\nwindow = 12\nstride = 4");
     let asked = |options: Options| {
-        let mut model = Answerer::of_bundle(&out, None, options).unwrap();
-        let answered = model.answer(TextInput::from("Angela Merkel met them in Paris")).unwrap();
-        let Answer::Entities { entities } = answered.answer else { panic!("{answered:?}") };
+        let mut model = Pipeline::of_bundle(&out, None, options).unwrap();
+        let answered = model.predict(TextInput::from("Angela Merkel met them in Paris")).unwrap();
+        let Prediction::Entities { entities } = answered.answer else { panic!("{answered:?}") };
         (serde_json::to_value(entities).unwrap(), *model.settings(), model.lengths())
     };
     let (entities, settings, lengths) = asked(Options::default());
@@ -216,8 +216,8 @@ fn the_library_asks_the_bundle_where_its_options_say_nothing() {
 fn embeddings_say_how_they_are_pooled() {
     let pooling = |name: &str| {
         let (_place, out) = bundle(name, "");
-        let told = asked("inspect", &out, &[]).expect(0).stdout;
-        let line = told.lines().find_map(|line| line.strip_prefix("pooling  ")).map(str::to_owned);
+        let summary = asked("inspect", &out, &[]).expect(0).stdout;
+        let line = summary.lines().find_map(|line| line.strip_prefix("pooling  ")).map(str::to_owned);
         (manifest(&out).get("pooling").cloned(), line)
     };
     let of = |modes: Value, normalized: bool, line: &str| {

@@ -154,8 +154,13 @@ fn two_machines_make_the_same_of_the_same_and_it_tells_of_neither() {
         assert!(made[0].len() > 50, "{} files", made[0].len());
         for machine in [&one, &two] {
             for (name, bytes) in files(&machine.root.join("out")) {
-                let told = telling(machine).into_iter().find(|text| contains(&bytes, text) || name.contains(text));
-                assert_eq!(told, None, "{kind}: {name}: {}", String::from_utf8_lossy(&bytes[..bytes.len().min(4000)]));
+                let summary = telling(machine).into_iter().find(|text| contains(&bytes, text) || name.contains(text));
+                assert_eq!(
+                    summary,
+                    None,
+                    "{kind}: {name}: {}",
+                    String::from_utf8_lossy(&bytes[..bytes.len().min(4000)])
+                );
             }
         }
         let [one, two] = &made;
@@ -210,8 +215,8 @@ fn reports_of_measurements_name_no_place() {
         report.stderr
     );
     for (name, bytes) in files(&machine.root.join("out")) {
-        let told = telling(&machine).into_iter().find(|text| contains(&bytes, text));
-        assert_eq!(told, None, "{name}: {}", String::from_utf8_lossy(&bytes[..bytes.len().min(4000)]));
+        let summary = telling(&machine).into_iter().find(|text| contains(&bytes, text));
+        assert_eq!(summary, None, "{name}: {}", String::from_utf8_lossy(&bytes[..bytes.len().min(4000)]));
     }
 }
 

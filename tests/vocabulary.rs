@@ -14,7 +14,7 @@ use kilnc::precision::Precision;
 use kilnc::runtime::{self, Classes, Elements, Named, Options, Runtime, Tensor, TextEncoder, TextInput};
 use kilnc::target::Target;
 use kilnc::task::Task;
-use kilnc::vocabulary::{Cut, Vocabulary};
+use kilnc::vocabulary::{CutTokenizer, Vocabulary};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
@@ -244,7 +244,7 @@ fn minilm_gives_the_same_vectors_with_the_tokens_of_its_texts() {
 }
 
 /// The tokenizer of a text of JSON, cut to a corpus; texts must have the same tokens by name.
-fn check_cut(tokenizer: &str, corpus: &[String]) -> kilnc::Result<Cut> {
+fn check_cut(tokenizer: &str, corpus: &[String]) -> kilnc::Result<CutTokenizer> {
     let vocabulary = Vocabulary::parse(tokenizer.to_owned())?;
     let texts = || corpus.iter().cloned().map(Ok);
     let used = vocabulary.used(texts())?;

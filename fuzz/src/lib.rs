@@ -9,7 +9,6 @@ use std::sync::{Arc, LazyLock};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 
-use kilnc::answer::lines::{OnError, check_lines};
 use kilnc::build::{self, Source};
 use kilnc::bundle::runtimes::{self, Found};
 use kilnc::bundle::signing::{self, PublicKey};
@@ -23,8 +22,9 @@ use kilnc::front::hub::checkpoint::{
     shards, torch,
 };
 use kilnc::ir::{Weight, text};
+use kilnc::pipeline::lines::{OnError, check_lines};
 use kilnc::recipe::Recipe;
-use kilnc::runtime::{Classes, Platform, Reading, Runtime, TextEncoder};
+use kilnc::runtime::{Classes, Platform, ProblemType, Runtime, TextEncoder};
 use kilnc::task::Task;
 use kilnc::textfile as tf;
 use kilnc::verify::verify;
@@ -113,7 +113,7 @@ pub fn torch_stream(bytes: &[u8]) {
     torch_zip(&[b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", bytes].concat());
 }
 
-/// A `config.json` over the tensors of a tiny model of its family. What is drawn keeps the graph's specification.
+/// A `config.json` over the tensors of a tiny model of its family. What is built keeps the graph's specification.
 pub fn config(bytes: &[u8]) {
     let Some(text) = utf8(bytes) else { return };
     let Some(common) = judged(json::parse::<CommonConfig>(text, "config.json")) else { return };
@@ -122,8 +122,8 @@ pub fn config(bytes: &[u8]) {
     let checkpoint = Checkpoint { dir, encoder, config, common, sentence: None, state, files: Vec::new() };
     let Some(state) = judged(arch::canonical_state(&checkpoint)) else { return };
     for task in Task::ALL.into_iter().map(Some).chain([None]) {
-        if let Some(drawn) = judged(arch::draw(&checkpoint, &state, task)) {
-            verify(drawn.graph).unwrap();
+        if let Some(built) = judged(arch::build(&checkpoint, &state, task)) {
+            verify(built.graph).unwrap();
         }
     }
 }
@@ -338,8 +338,8 @@ pub fn texts(bytes: &[u8]) {
             judged(check_lines(bytes, "t.jsonl", task, on_error));
         }
     }
-    for reading in [Reading::OneLabel, Reading::ManyLabels, Reading::Numbers] {
-        let classes = Classes { labels: ["web", "mail"].map(str::to_owned).to_vec(), reading };
+    for problem_type in [ProblemType::SingleLabel, ProblemType::MultiLabel, ProblemType::Regression] {
+        let classes = Classes { labels: ["web", "mail"].map(str::to_owned).to_vec(), problem_type };
         for example in judged(parse_examples(bytes, "t.jsonl", &classes)).unwrap_or_default() {
             assert!(!example.text.trim().is_empty());
             match example.truth {

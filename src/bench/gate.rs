@@ -127,10 +127,10 @@ fn same_texts(now: &Report, before: &Report) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{Asked, TextsAsked};
+    use crate::bench::{PointKey, TextsAsked};
 
     fn report(p99_ms: f64, texts_per_second: f64) -> Report {
-        let asked = Asked { batch: 1, length: Some(128), ..Asked::default() };
+        let asked = PointKey { batch: 1, length: Some(128), ..PointKey::default() };
         let point = PointMeasured { asked, p99_ms, texts_per_second, ..PointMeasured::default() };
         let engine = Measured { name: "a".to_owned(), points: vec![point], ..Measured::default() };
         Report { engines: vec![engine], ..Report::default() }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::eval::Parity;
-use crate::runtime::{self, Device, Options, Reading, Runtime};
+use crate::runtime::{self, Device, Options, ProblemType, Runtime};
 use crate::subprocess;
 
 pub use gate::FailIf;
@@ -32,7 +32,7 @@ pub use report::{html, markdown, table};
 pub use server::{SERVER_JOB, ServerMeasured, ServerRequest, serve};
 pub use stats::{Ratio, median, quantile};
 pub use worker::{JOB, PointRound, Request, Round, Tokenizer, run};
-pub use workload::{Asked, Batching, Scenario, TextsAsked, TokenBatch, Workload};
+pub use workload::{Batching, PointKey, Scenario, TextsAsked, TokenBatch, Workload};
 
 /// The version of the report's form, which `docs/bench.md` describes; readers refuse another.
 pub const SCHEMA: &str = "kilnc.bench/3";
@@ -67,7 +67,7 @@ pub struct Settings {
     /// What engines run on.
     pub device: Device,
     /// What answers are the same.
-    pub reading: Reading,
+    pub problem_type: ProblemType,
     /// What is part of each latency beside the engine; none where tokens are given.
     #[serde(skip)]
     pub tokenizer: Option<Tokenizer>,
@@ -132,7 +132,7 @@ pub struct Measured {
 pub struct PointMeasured {
     /// What was asked.
     #[serde(flatten)]
-    pub asked: Asked,
+    pub asked: PointKey,
     /// How many queries were timed, in all rounds.
     pub runs: usize,
     /// Latency of a query in milliseconds: the mean, percentiles and the longest.
@@ -252,7 +252,7 @@ pub fn measure(
         for (candidate, engine) in candidates.iter().zip(&mut engines).filter(|(_, engine)| engine.failed.is_none()) {
             let engine_request = request(candidate, vec![texts.clone()], settings);
             let request = ServerRequest { engine: engine_request, p99_ms, seed: settings.seed };
-            let outcome = subprocess::ask(SERVER_JOB, &request, SERVER_LIMIT, &format!("serving {}", candidate.name));
+            let outcome = subprocess::call(SERVER_JOB, &request, SERVER_LIMIT, &format!("serving {}", candidate.name));
             if !progress(&candidate.name) {
                 break;
             }
@@ -278,7 +278,7 @@ pub fn measure(
 /// opened.
 pub fn longest(candidate: &Candidate, most: usize) -> Result<usize> {
     let Candidate { file, runtime, adapters, .. } = candidate;
-    let mut engine = runtime::open_apart(*runtime, file, Options::default(), adapters)?;
+    let mut engine = runtime::open_isolated(*runtime, file, Options::default(), adapters)?;
     let mut takes = |length: usize| {
         let inputs = TokenBatch::of_any_vocabulary(1, length).inputs(engine.inputs());
         inputs.and_then(|inputs| engine.run(&inputs)).is_ok()
@@ -306,7 +306,7 @@ fn start(candidate: &Candidate, workloads: &[Workload], settings: &Settings) -> 
     let seconds = 120.0 + settings.seconds * 20.0 * workloads.len() as f64 + PATIENCE * tokens as f64;
     let points = workloads.iter().map(|workload| workload.queries.clone()).collect();
     let request = request(candidate, points, settings);
-    subprocess::ask(JOB, &request, Duration::from_secs_f64(seconds), &format!("measuring {}", candidate.name))
+    subprocess::call(JOB, &request, Duration::from_secs_f64(seconds), &format!("measuring {}", candidate.name))
 }
 
 fn request(candidate: &Candidate, points: Vec<Vec<TokenBatch>>, settings: &Settings) -> Request {

@@ -46,7 +46,7 @@ fn point(workload: &Workload, own: &[&PointRound], base: &[&PointRound], setting
     let joules: Option<f64> = own.iter().map(|round| round.joules).sum();
     let parity = base.first().zip(own.first()).and_then(|(base, own)| {
         let width = own.row.max(1);
-        Parity::of_answers(base.output.chunks(width).zip(own.output.chunks(width)), settings.reading).ok()
+        Parity::of_answers(base.output.chunks(width).zip(own.output.chunks(width)), settings.problem_type).ok()
     });
     PointMeasured {
         asked: workload.asked,

@@ -76,7 +76,7 @@ impl FromStr for Batching {
 
 /// What a point of a report is. Reports are compared where they have the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct PointKey {
     /// How texts come.
     pub scenario: Scenario,
     /// Texts in a query.
@@ -88,7 +88,7 @@ pub struct Asked {
     pub batching: Option<Batching>,
 }
 
-impl fmt::Display for Asked {
+impl fmt::Display for PointKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} · batch {}", self.scenario.name(), self.batch)?;
         match (self.length, self.batching) {
@@ -206,7 +206,7 @@ impl TokenBatch {
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// What it is.
-    pub asked: Asked,
+    pub asked: PointKey,
     /// Queries that are asked one after the other, over and over.
     pub queries: Vec<TokenBatch>,
 }
@@ -214,11 +214,11 @@ pub struct Workload {
 impl Workload {
     /// One batch of texts of one length.
     pub fn full(batch: TokenBatch) -> Workload {
-        let asked = Asked {
+        let asked = PointKey {
             scenario: Scenario::of(batch.rows),
             batch: batch.rows,
             length: Some(batch.length),
-            ..Asked::default()
+            ..PointKey::default()
         };
         Workload { asked, queries: vec![batch] }
     }
@@ -230,7 +230,7 @@ impl Workload {
         let mut drawn = order.iter().filter_map(|i| examples.get(*i)).cycle();
         let mut next = || TokenBatch::encode(encoder, &drawn.by_ref().take(batch).collect::<Vec<_>>());
         let queries = (0..queries).map(|_| next()).collect::<Result<_>>()?;
-        Ok(Workload { asked: Asked { scenario: Scenario::of(batch), batch, ..Asked::default() }, queries })
+        Ok(Workload { asked: PointKey { scenario: Scenario::of(batch), batch, ..PointKey::default() }, queries })
     }
 
     /// All texts of a file in batches of so many; the last may have fewer.
@@ -244,7 +244,7 @@ impl Workload {
         }
         let queries =
             texts.chunks(batch.max(1)).map(|texts| TokenBatch::encode(encoder, texts)).collect::<Result<_>>()?;
-        let asked = Asked { scenario: Scenario::Offline, batch, length: None, batching: Some(batching) };
+        let asked = PointKey { scenario: Scenario::Offline, batch, length: None, batching: Some(batching) };
         Ok(Workload { asked, queries })
     }
 

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::calibrator::Seen;
+use super::calibrator::Observed;
 use super::formats::computes_in_half;
 use super::hub_files;
-use super::step_cache::{self, Memo, Step};
+use super::step_cache::{self, Step, StepCache};
 use super::tensorrt::compile_once;
 use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
 use crate::back::onnx;
-use crate::bundle::runtimes::Brought;
+use crate::bundle::runtimes::BundledRuntimes;
 use crate::bundle::{
     self, AdapterEntry, BenchEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, Skipped,
     ZerosEntry,
@@ -50,11 +50,11 @@ struct Written {
     entry: EngineEntry,
     bytes: u64,
     /// What it was fitted to.
-    seen: Option<Seen>,
+    seen: Option<Observed>,
 }
 
 /// What was cut out of the trained model.
-pub(super) struct Cut {
+pub(super) struct Removed {
     /// Of its layers.
     pub pruning: Option<prune::Report>,
     /// Of its vocabulary.
@@ -68,12 +68,12 @@ pub(super) struct Assembly<'a> {
     pub stage: &'a Stage,
     pub observer: &'a dyn Observer,
     calibrator: &'a Calibrator<'a>,
-    pub memo: &'a Memo<'a>,
+    pub step_cache: &'a StepCache<'a>,
     /// That of the model's graph.
     fingerprint: OnceCell<String>,
     pub made: Vec<Made>,
     /// The native libraries that it brings.
-    pub runtimes: Brought,
+    pub runtimes: BundledRuntimes,
     /// How fast its engines were.
     pub bench: Option<BenchEntry>,
     skipped: Vec<Skipped>,
@@ -91,7 +91,7 @@ impl<'a> Assembly<'a> {
         model: &'a Model,
         stage: &'a Stage,
         calibrator: &'a Calibrator<'a>,
-        memo: &'a Memo<'a>,
+        step_cache: &'a StepCache<'a>,
         observer: &'a dyn Observer,
     ) -> Result<Self> {
         let model_file = request.makes_model().then(|| json::file_name(&request.output));
@@ -104,10 +104,10 @@ impl<'a> Assembly<'a> {
             stage,
             observer,
             calibrator,
-            memo,
+            step_cache,
             fingerprint: OnceCell::new(),
             made: Vec::new(),
-            runtimes: Brought::default(),
+            runtimes: BundledRuntimes::default(),
             bench: None,
             skipped: Vec::new(),
             unmade: Vec::new(),
@@ -147,13 +147,13 @@ impl<'a> Assembly<'a> {
 
     fn make(&self, spec: &EngineSpec, name: &str, max_length: usize) -> Result<Made> {
         let onnx = self.stage.path(&self.onnx_path(name));
-        let (written, before) = if spec.precision.is_fitted() && self.request.recipe.calibration.save.is_some() {
+        let (written, before) = if spec.precision.is_calibrated() && self.request.recipe.calibration.save.is_some() {
             // What was seen is asked for itself.
             (self.write(spec, name, &onnx)?, false)
         } else {
             let step = Step { kind: "engine", name, into: onnx.parent().unwrap_or(Path::new("")) };
             let make = || Ok((self.write(spec, name, &onnx)?, step_cache::model_files(&onnx)?));
-            self.memo.made(step, || self.follows_from(spec, name), make)?
+            self.step_cache.made(step, || self.follows_from(spec, name), make)?
         };
         if let Some(seen) = written.seen.filter(|_| before) {
             self.calibrator.recall(seen);
@@ -166,16 +166,16 @@ impl<'a> Assembly<'a> {
         if spec.target.wants_plan() {
             let before = self.compile_plan(spec, &onnx, max_length, &mut entry)?;
             let layers = entry.layers.as_deref().unwrap_or_default();
-            plan = format!(" → a plan of {layers}{}", step_cache::told(before));
+            plan = format!(" → a plan of {layers}{}", step_cache::summary(before));
         }
         let megabytes = written.bytes as f64 / 1e6;
-        self.observer.done(&format!("{name}: {megabytes:.1} MB of ONNX{}{plan}", step_cache::told(before)));
+        self.observer.done(&format!("{name}: {megabytes:.1} MB of ONNX{}{plan}", step_cache::summary(before)));
         Ok(Made { entry, spec: spec.clone(), onnx })
     }
 
     /// All that an engine's file follows from.
     fn follows_from(&self, spec: &EngineSpec, name: &str) -> Result<impl Serialize> {
-        let reads_texts = spec.precision.is_fitted() || computes_in_half(&spec.target, spec.precision);
+        let reads_texts = spec.precision.is_calibrated() || computes_in_half(&spec.target, spec.precision);
         let fitted = reads_texts.then(|| self.calibrator.identity()).transpose()?;
         let keep: Vec<String> = spec.keep.iter().map(ToString::to_string).collect();
         let pattern = self.pattern().map(|pattern| pattern.to_string());
@@ -238,7 +238,7 @@ impl<'a> Assembly<'a> {
             zeros: self.pattern().map(|pattern| zeros(onnx, pattern)).transpose()?,
             gates: Vec::new(),
         };
-        let seen = self.calibrator.seen().filter(|_| spec.precision.is_fitted());
+        let seen = self.calibrator.seen().filter(|_| spec.precision.is_calibrated());
         Ok(Written { entry, bytes: written.bytes, seen })
     }
 
@@ -264,7 +264,7 @@ impl<'a> Assembly<'a> {
             shapes,
             options: TensorRtOptions { sparse_weights: self.pattern().is_some(), ..TensorRtOptions::default() },
         };
-        let (compiled, before) = compile_once(self.memo, &entry.name, &job)?;
+        let (compiled, before) = compile_once(self.step_cache, &entry.name, &job)?;
         compiled.warnings.iter().for_each(|warning| self.observer.warn(&format!("{}: {warning}", entry.name)));
         entry.file = plan;
         entry.shapes = job.shapes;
@@ -290,7 +290,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Copies what runs the engines, and writes the manifest last; a model alone needs neither.
-    pub fn finish(self, classes: Classes, max_length: usize, cut: Cut) -> Result<Manifest> {
+    pub fn finish(self, classes: Classes, max_length: usize, cut: Removed) -> Result<Manifest> {
         let tokenizer = &self.model.tokenizer;
         if self.model_file.is_none() {
             let copy = self.stage.path(bundle::TOKENIZER);
@@ -318,7 +318,7 @@ impl<'a> Assembly<'a> {
             mask: self.model.tokenizer.mask.clone().filter(|_| self.model.task == Task::FillMask),
             pooling: pooling(self.model),
             labels: classes.labels,
-            reading: (self.model.task == Task::TextClassification).then_some(classes.reading),
+            problem_type: (self.model.task == Task::TextClassification).then_some(classes.problem_type),
             sources: sources
                 .map(|path| bundle::digest_source(path, &self.model.checkpoint.dir))
                 .collect::<Result<_>>()?,

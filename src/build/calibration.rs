@@ -18,7 +18,7 @@ use crate::runtime::{Classes, Elements, Named, TextEncoder};
 const LONGEST_SAMPLE: usize = 1 << 16;
 
 /// Texts, inputs or what was seen before, as a recipe names them.
-pub struct Fitting {
+pub struct CalibrationSource {
     what: What,
     name: String,
     files: Vec<PathBuf>,
@@ -33,15 +33,20 @@ enum What {
     Saved(PathBuf),
 }
 
-impl Fitting {
+impl CalibrationSource {
     /// Reads files and draws from them. Labels that `classes` cannot answer are warned of, and then no text has one; a
     /// label that is misspelt among others that are not is an error.
-    pub fn read(spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<Fitting> {
-        Fitting::labelled(spec, classes, Labels::Welcome, observer)
+    pub fn read(spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<CalibrationSource> {
+        CalibrationSource::labelled(spec, classes, Labels::Welcome, observer)
     }
 
     /// The same, where labels may be needed.
-    pub(super) fn labelled(spec: &Spec, classes: &Classes, labels: Labels, observer: &dyn Observer) -> Result<Fitting> {
+    pub(super) fn labelled(
+        spec: &Spec,
+        classes: &Classes,
+        labels: Labels,
+        observer: &dyn Observer,
+    ) -> Result<CalibrationSource> {
         spec.check()?;
         let what = match &spec.file {
             None => What::BuiltIn(probes()),
@@ -52,7 +57,7 @@ impl Fitting {
             },
         };
         let name = spec.file.as_deref().map_or_else(|| BUILT_IN.to_owned(), file_name);
-        Ok(Fitting {
+        Ok(CalibrationSource {
             what,
             name,
             files: spec.file.iter().chain(&spec.like).cloned().collect(),

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::step_cache::{self, Memo, Step};
+use super::step_cache::{self, Step, StepCache};
 use super::{Model, Observer};
 use crate::bundle::{self, CalibrationEntry};
 use crate::calibrate::sample::Draw;
-use crate::calibrate::{Calibration, Estimator, Plan, Saved, Spec, observe, save};
+use crate::calibrate::{Calibration, Collection, Estimator, Saved, Spec, collect, save};
 use crate::digest;
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::json::file_name;
@@ -26,17 +26,17 @@ pub struct Calibrator<'a> {
     name: String,
     observer: &'a dyn Observer,
     origin: Origin,
-    memo: Option<&'a Memo<'a>>,
+    step_cache: Option<&'a StepCache<'a>>,
     /// By the text of the graph that was run: targets whose graphs are alike share what was seen.
     found: RefCell<Vec<(String, Calibration)>>,
     /// How much was seen first, in this build or in the one that made an engine which was kept.
-    seen: Cell<Option<Seen>>,
+    seen: Cell<Option<Observed>>,
     warned: Cell<bool>,
 }
 
 /// How much was seen of a model.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Seen {
+pub(super) struct Observed {
     texts: usize,
     tokens: usize,
 }
@@ -80,7 +80,7 @@ impl<'a> Calibrator<'a> {
             name: name.to_owned(),
             observer,
             origin: Origin::default(),
-            memo: None,
+            step_cache: None,
             found: RefCell::default(),
             seen: Cell::default(),
             warned: Cell::default(),
@@ -91,8 +91,8 @@ impl<'a> Calibrator<'a> {
         Calibrator { origin, ..self }
     }
 
-    pub(super) fn with_memo(self, memo: &'a Memo<'a>) -> Calibrator<'a> {
-        Calibrator { memo: Some(memo), ..self }
+    pub(super) fn with_step_cache(self, step_cache: &'a StepCache<'a>) -> Calibrator<'a> {
+        Calibrator { step_cache: Some(step_cache), ..self }
     }
 
     /// What tells what would be seen from what others would see: the texts, or the file in which it was kept.
@@ -110,13 +110,13 @@ impl<'a> Calibrator<'a> {
     }
 
     /// An engine is at hand that was fitted to this before.
-    pub(super) fn recall(&self, seen: Seen) {
+    pub(super) fn recall(&self, seen: Observed) {
         self.warn_of_built_in();
         self.seen.set(self.seen.get().or(Some(seen)));
     }
 
     /// How much was seen, where something was.
-    pub(super) fn seen(&self) -> Option<Seen> {
+    pub(super) fn seen(&self) -> Option<Observed> {
         self.seen.get()
     }
 
@@ -135,13 +135,13 @@ impl<'a> Calibrator<'a> {
             }
             Source::Inputs(inputs, scratch) => {
                 self.warn_of_built_in();
-                match self.memo.filter(|memo| memo.is_on()) {
-                    Some(memo) => self.look_once(memo, graph, inputs, scratch)?,
-                    None => self.look(graph, inputs, scratch)?,
+                match self.step_cache.filter(|step_cache| step_cache.is_on()) {
+                    Some(step_cache) => self.look_once(step_cache, graph, inputs, scratch)?,
+                    None => self.collect(graph, inputs, scratch)?,
                 }
             }
         };
-        self.seen.set(self.seen.get().or(Some(Seen { texts: found.texts, tokens: found.tokens })));
+        self.seen.set(self.seen.get().or(Some(Observed { texts: found.texts, tokens: found.tokens })));
         self.found.borrow_mut().push((key, found.clone()));
         Ok(found)
     }
@@ -166,13 +166,19 @@ impl<'a> Calibrator<'a> {
     }
 
     /// Looks, unless another build did.
-    fn look_once(&self, memo: &Memo, graph: &Verified<Graph>, inputs: &[Named], scratch: &Path) -> Result<Calibration> {
+    fn look_once(
+        &self,
+        step_cache: &StepCache,
+        graph: &Verified<Graph>,
+        inputs: &[Named],
+        scratch: &Path,
+    ) -> Result<Calibration> {
         let file = scratch.join("seen.kcal");
         let from = || Ok((graph.fingerprint()?, step_cache::inputs_digest(inputs), step_cache::looked_with()?));
         let mut fresh = None;
         let step = Step { kind: "calibration", name: &self.name, into: scratch };
-        let (_, before): ((), bool) = memo.made(step, from, || {
-            let found = (graph.to_string(), self.look(graph, inputs, scratch)?);
+        let (_, before): ((), bool) = step_cache.made(step, from, || {
+            let found = (graph.to_string(), self.collect(graph, inputs, scratch)?);
             save(&file, "", std::slice::from_ref(&found))?;
             fresh = Some(found.1);
             Ok(((), vec![file.clone()]))
@@ -188,12 +194,12 @@ impl<'a> Calibrator<'a> {
         Ok(found)
     }
 
-    fn look(&self, graph: &Verified<Graph>, inputs: &[Named], scratch: &Path) -> Result<Calibration> {
+    fn collect(&self, graph: &Verified<Graph>, inputs: &[Named], scratch: &Path) -> Result<Calibration> {
         self.observer.begin_texts("calibrating", inputs.len() as u64);
         let start = std::time::Instant::now();
         let progress = || self.observer.advance(1);
-        let plan = Plan { graph, inputs, scratch, progress: &progress };
-        let found = observe(&plan).map_err(|e| e.at(self.name.clone()))?;
+        let plan = Collection { graph, inputs, scratch, progress: &progress };
+        let found = collect(&plan).map_err(|e| e.at(self.name.clone()))?;
         let rate = found.texts as f64 / start.elapsed().as_secs_f64();
         let cut = if self.origin.cut == 0 {
             String::new()
@@ -222,10 +228,12 @@ impl<'a> Calibrator<'a> {
         graph: &Verified<Graph>,
         find: impl FnOnce() -> Result<V>,
     ) -> Result<V> {
-        let (Some(memo), Source::Inputs(inputs, scratch)) = (self.memo, &self.source) else { return find() };
+        let (Some(step_cache), Source::Inputs(inputs, scratch)) = (self.step_cache, &self.source) else {
+            return find();
+        };
         let from = || Ok((graph.fingerprint()?, step_cache::inputs_digest(inputs)));
         let step = Step { kind, name: &self.name, into: scratch };
-        memo.made(step, from, || Ok((find()?, Vec::new()))).map(|(found, _)| found)
+        step_cache.made(step, from, || Ok((find()?, Vec::new()))).map(|(found, _)| found)
     }
 
     /// How ranges are found that are fixed in the engine.

@@ -2,9 +2,9 @@
 
 use super::{Model, Observer, tokenizer};
 use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::{CommonConfig, ProblemType, labels};
+use crate::front::hub::checkpoint::{CommonConfig, StatedProblem, labels};
 use crate::recipe::Recipe;
-use crate::runtime::{Classes, Reading};
+use crate::runtime::{Classes, ProblemType};
 use crate::task::Task;
 
 /// The labels and the reading of a model's logits; no labels where the task has none.
@@ -14,13 +14,15 @@ pub(super) fn of(recipe: &Recipe, model: &Model, observer: &dyn Observer) -> Res
     }
     let logits = model.graph.outputs().first().and_then(|id| model.graph.value(*id).ty.shape.last()?.fixed());
     let logits = logits.ok_or_else(|| Error::bug("a classifier's number of labels is not known"))?;
-    let reading = match model.task {
-        Task::TextClassification => reading(recipe.problem_type, &model.checkpoint.common, activation(model), logits)?,
-        _ => Reading::OneLabel,
+    let problem_type = match model.task {
+        Task::TextClassification => {
+            problem_type(recipe.problem_type, &model.checkpoint.common, activation(model), logits)?
+        }
+        _ => ProblemType::SingleLabel,
     };
     // Numbers are told without their names.
-    let told = matches!(reading, Reading::OneLabel | Reading::ManyLabels);
-    Ok(Classes { labels: labels(recipe, model, logits, told, observer)?, reading })
+    let summary = matches!(problem_type, ProblemType::SingleLabel | ProblemType::MultiLabel);
+    Ok(Classes { labels: labels(recipe, model, logits, summary, observer)?, problem_type })
 }
 
 /// What a cross-encoder does to its logits, as a class of `torch.nn`.
@@ -44,20 +46,20 @@ fn activation(model: &Model) -> Option<Activation<'_>> {
 
 /// How a row of so many logits is read. A single logit is a cross-encoder's score unless something else is said, and
 /// what a cross-encoder says of itself goes before what `transformers` says.
-fn reading(
-    asked: Option<ProblemType>,
+fn problem_type(
+    asked: Option<StatedProblem>,
     config: &CommonConfig,
     activation: Option<Activation>,
     logits: usize,
-) -> Result<Reading> {
+) -> Result<ProblemType> {
     if let (None, Some(Activation { class, place })) = (asked, activation) {
         let known = class.strip_prefix("torch.nn.").and_then(|path| path.rsplit('.').next());
         return match (known, logits) {
-            (Some("Sigmoid"), 1) => Ok(Reading::Score),
-            (Some("Sigmoid"), _) => Ok(Reading::ManyLabels),
-            (Some("Identity"), 1) => Ok(Reading::Numbers),
-            (Some("Identity"), _) => Ok(Reading::Logits),
-            (Some("Softmax"), 2..) => Ok(Reading::OneLabel),
+            (Some("Sigmoid"), 1) => Ok(ProblemType::Score),
+            (Some("Sigmoid"), _) => Ok(ProblemType::MultiLabel),
+            (Some("Identity"), 1) => Ok(ProblemType::Regression),
+            (Some("Identity"), _) => Ok(ProblemType::Logits),
+            (Some("Softmax"), 2..) => Ok(ProblemType::SingleLabel),
             (Some("Softmax"), _) => Err(Error::bad_input("the softmax of a single number is always 1").at(place)),
             _ => Err(Error::unsupported(format!(
                 "the activation `{}` of a cross-encoder is not known",
@@ -68,18 +70,24 @@ fn reading(
         };
     }
     Ok(match (asked.or(config.problem_type), logits) {
-        (Some(ProblemType::MultiLabelClassification), _) => Reading::ManyLabels,
-        (Some(ProblemType::Regression), _) => Reading::Numbers,
-        (_, 1) => Reading::Score,
-        _ => Reading::OneLabel,
+        (Some(StatedProblem::MultiLabelClassification), _) => ProblemType::MultiLabel,
+        (Some(StatedProblem::Regression), _) => ProblemType::Regression,
+        (_, 1) => ProblemType::Score,
+        _ => ProblemType::SingleLabel,
     })
 }
 
 /// The labels: the recipe's, or the checkpoint's where their number is right.
-fn labels(recipe: &Recipe, model: &Model, logits: usize, told: bool, observer: &dyn Observer) -> Result<Vec<String>> {
+fn labels(
+    recipe: &Recipe,
+    model: &Model,
+    logits: usize,
+    summary: bool,
+    observer: &dyn Observer,
+) -> Result<Vec<String>> {
     let Some(path) = &recipe.labels else {
         let (labels, warnings) = model.checkpoint.common.labels_of(logits);
-        warnings.iter().filter(|_| told).for_each(|warning| observer.warn(warning));
+        warnings.iter().filter(|_| summary).for_each(|warning| observer.warn(warning));
         return Ok(labels);
     };
     let labels = labels::read(path)?;
@@ -97,9 +105,9 @@ mod tests {
     use super::*;
     use crate::front::hub::checkpoint::json;
 
-    fn read(config: &str, class: Option<&str>, logits: usize) -> Result<Reading> {
+    fn read(config: &str, class: Option<&str>, logits: usize) -> Result<ProblemType> {
         let activation = class.map(|class| Activation { class, place: "a.json: activation_fn" });
-        reading(None, &json::parse(config, "config.json").unwrap(), activation, logits)
+        problem_type(None, &json::parse(config, "config.json").unwrap(), activation, logits)
     }
 
     #[test]
@@ -107,12 +115,12 @@ mod tests {
         let regression = r#"{"problem_type": "regression"}"#;
         let many = r#"{"problem_type": "multi_label_classification"}"#;
         let cases = [
-            ("{}", 3, Reading::OneLabel),
-            ("{}", 1, Reading::Score),
-            (r#"{"problem_type": "single_label_classification"}"#, 3, Reading::OneLabel),
-            (many, 3, Reading::ManyLabels),
-            (regression, 1, Reading::Numbers),
-            (regression, 2, Reading::Numbers),
+            ("{}", 3, ProblemType::SingleLabel),
+            ("{}", 1, ProblemType::Score),
+            (r#"{"problem_type": "single_label_classification"}"#, 3, ProblemType::SingleLabel),
+            (many, 3, ProblemType::MultiLabel),
+            (regression, 1, ProblemType::Regression),
+            (regression, 2, ProblemType::Regression),
         ];
         for (config, logits, expected) in cases {
             assert_eq!(read(config, None, logits).unwrap(), expected, "{config} with {logits}");
@@ -122,20 +130,20 @@ mod tests {
     #[test]
     fn a_cross_encoders_activation_goes_before_the_configuration() {
         let cases = [
-            ("torch.nn.modules.activation.Sigmoid", 1, Reading::Score),
-            ("torch.nn.modules.activation.Sigmoid", 3, Reading::ManyLabels),
-            ("torch.nn.modules.linear.Identity", 1, Reading::Numbers),
-            ("torch.nn.modules.linear.Identity", 3, Reading::Logits),
-            ("torch.nn.modules.activation.Softmax", 3, Reading::OneLabel),
+            ("torch.nn.modules.activation.Sigmoid", 1, ProblemType::Score),
+            ("torch.nn.modules.activation.Sigmoid", 3, ProblemType::MultiLabel),
+            ("torch.nn.modules.linear.Identity", 1, ProblemType::Regression),
+            ("torch.nn.modules.linear.Identity", 3, ProblemType::Logits),
+            ("torch.nn.modules.activation.Softmax", 3, ProblemType::SingleLabel),
         ];
         let regression = r#"{"problem_type": "regression"}"#;
         for (class, logits, expected) in cases {
             assert_eq!(read(regression, Some(class), logits).unwrap(), expected, "{class} of {logits}");
         }
-        let asked = Some(ProblemType::MultiLabelClassification);
+        let asked = Some(StatedProblem::MultiLabelClassification);
         let identity = Activation { class: "torch.nn.Identity", place: "" };
         let config = json::parse("{}", "config.json").unwrap();
-        assert_eq!(reading(asked, &config, Some(identity), 1).unwrap(), Reading::ManyLabels);
+        assert_eq!(problem_type(asked, &config, Some(identity), 1).unwrap(), ProblemType::MultiLabel);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Observer;
 use super::rounding::open_rounded;
-use super::step_cache::{self, Memo, Step};
+use super::step_cache::{self, Step, StepCache};
 use crate::bundle::Accuracy;
 use crate::error::{Error, Result};
 use crate::eval::{Comparison, Example, OutputParity, PROBES, Score, TextOutput, Truth, answer, per_text};
@@ -61,7 +61,7 @@ impl RunBy<'_> {
     /// Opens the engine of that file.
     pub fn open(&self, onnx: &Path) -> Result<Box<dyn Engine>> {
         match self {
-            RunBy::Runtime(runtime) => runtime::open_apart(*runtime, onnx, Options::default(), &[]),
+            RunBy::Runtime(runtime) => runtime::open_isolated(*runtime, onnx, Options::default(), &[]),
             RunBy::Evaluator(graph) => open_rounded(&graph()?),
         }
     }
@@ -114,7 +114,7 @@ impl<'a> Workload<'a> {
             step_cache::inputs_digest(&self.inputs),
             truths,
             self.classes.labels.clone(),
-            self.classes.reading,
+            self.classes.problem_type,
         )
     }
 
@@ -138,7 +138,7 @@ impl<'a> Workload<'a> {
         &self,
         reference: &mut Reference,
         candidate: &Candidate,
-        memo: &Memo,
+        step_cache: &StepCache,
         into: &Path,
         observer: &dyn Observer,
     ) -> Result<Compared> {
@@ -151,7 +151,7 @@ impl<'a> Workload<'a> {
             Ok((of(onnx, &runtime)?, candidate_is, self.identity()))
         };
         let make = || Ok((self.compare_now(reference, candidate, observer)?, Vec::new()));
-        let (compared, before) = memo.made(step, from, make)?;
+        let (compared, before) = step_cache.made(step, from, make)?;
         if before {
             observer.advance(self.steps() as u64);
         }
@@ -165,7 +165,7 @@ impl<'a> Workload<'a> {
         observer: &dyn Observer,
     ) -> Result<Compared> {
         let mut engine = candidate.run_by.open(candidate.onnx)?;
-        let mut comparison = Comparison::new(self.classes.reading);
+        let mut comparison = Comparison::new(self.classes.problem_type);
         let mut rows = 0;
         // Only a classifier's few numbers are kept, for its accuracy.
         let truths = self.truths();
@@ -203,7 +203,7 @@ impl<'a> Workload<'a> {
         let accuracy = truths.and_then(|truths| {
             logits.sort_by_key(|(text, ..)| *text);
             let (of_reference, of_candidate): (Vec<_>, Vec<_>) = logits.into_iter().map(|(_, a, b)| (a, b)).unzip();
-            let share = |answers: &[Vec<f32>]| Score::of(self.classes.reading, answers, &truths).accuracy;
+            let share = |answers: &[Vec<f32>]| Score::of(self.classes.problem_type, answers, &truths).accuracy;
             Some(Accuracy { reference: share(&of_reference)?, found: share(&of_candidate)? })
         });
         Ok(Compared { outputs, rows, accuracy })
@@ -260,15 +260,15 @@ impl<'a> Reference<'a> {
             let Some(inputs) = workload.inputs.get(text) else { return Err(Error::bug("a text has no inputs")) };
             let engine = match &mut self.engine {
                 Some(engine) => engine,
-                none => none.insert(runtime::open_apart(self.runtime, self.onnx, Options::default(), &[])?),
+                none => none.insert(runtime::open_isolated(self.runtime, self.onnx, Options::default(), &[])?),
             };
             let outputs = per_text(inputs, &engine.run(inputs)?)?.into_iter().flatten().collect::<Vec<_>>();
-            if let Some(odd) = outputs.iter().find(|output| output.non_finite() > 0) {
+            if let Some(non_finite) = outputs.iter().find(|output| output.non_finite() > 0) {
                 return Err(Error::gate_failed(format!(
                     "{} gives {} numbers that are NaN or infinite in `{}`",
                     self.name,
-                    odd.non_finite(),
-                    crate::error::printable(&odd.name)
+                    non_finite.non_finite(),
+                    crate::error::printable(&non_finite.name)
                 ))
                 .at(format!("text {}", text + 1))
                 .hint("the checkpoint itself, or what was merged into it, holds or makes such numbers"));

@@ -7,7 +7,7 @@ use crate::passes::{CutVocabulary, Manager};
 use crate::runtime::TextInput;
 use crate::task::Task;
 use crate::verify::Verified;
-use crate::vocabulary::{Cut, CutReport, Vocabulary};
+use crate::vocabulary::{CutReport, CutTokenizer, Vocabulary};
 
 /// A model's graph and its tokenizer after their vocabulary was cut. They belong together: neither goes with the other
 /// as it was.
@@ -15,7 +15,7 @@ pub struct CutModel {
     /// The graph, in composite operations.
     pub graph: Verified<Graph>,
     /// The tokenizer, and which tokens it has.
-    pub cut: Cut,
+    pub cut: CutTokenizer,
     /// What came of it.
     pub report: CutReport,
 }

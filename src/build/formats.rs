@@ -49,7 +49,7 @@ pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Mana
 
 /// Fails where a smaller range of weights costs answers and brings nothing.
 pub fn check_reduced(target: &Target, precision: Precision) -> Result<()> {
-    let why = match (precision.is_fitted(), target.saturates(precision)) {
+    let why = match (precision.is_calibrated(), target.saturates(precision)) {
         (_, true) => return Ok(()),
         (false, _) => format!("{precision} has no products of 8 bits whose sums could saturate"),
         _ => format!("{target} adds products of 8 bits in 32 everywhere"),
@@ -166,7 +166,7 @@ fn dynamic(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> R
     let calibration = &RefCell::new(calibrator.on(graph)?);
     // Where ranges follow each text, the neurons that fire far beyond the rest do less harm.
     let groups = if scheme.precision == Precision::Int8Fast { 0 } else { 1 };
-    let graph = evened(graph, scheme, groups, calibration, manager)?;
+    let graph = smoothed(graph, scheme, groups, calibration, manager)?;
     manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration), keep, range: scheme.range })
 }
 
@@ -187,7 +187,7 @@ fn fixed(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Res
         (Precision::Int8, HalfForm::Computed) | (Precision::Int8Fast | Precision::Int8Static, _) => 1,
         _ => 2,
     };
-    let graph = evened(graph, scheme, groups, calibration, manager)?;
+    let graph = smoothed(graph, scheme, groups, calibration, manager)?;
     let ranges = ranges(&graph, calibration, calibrator)?;
     let activations = if can.symmetric_activations { ActivationType::S8 } else { ActivationType::U8 };
     let pass = QuantizeStatic {
@@ -202,7 +202,7 @@ fn fixed(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Res
 
 /// Channels of one size, and the neurons of feed-forward blocks in at most so many groups of one size; with none, they
 /// stay where they are.
-fn evened(
+fn smoothed(
     graph: &Verified<Graph>,
     scheme: &Scheme,
     groups: usize,

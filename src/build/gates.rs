@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use super::assembly::{Assembly, Made, remove};
-use super::calibration::{BUILT_IN, Fitting, Labels, compared, probes};
+use super::calibration::{BUILT_IN, CalibrationSource, Labels, compared, probes};
 use super::comparison::{Candidate, Reference, RunBy, Workload};
 use super::formats::computes_in_half;
 use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits, tokenizer};
-use crate::answer;
 use crate::back::onnx;
 use crate::bundle::GateEntry;
 use crate::error::{Error, Kind, Result};
 use crate::eval::{Example, Gate, Golden};
 use crate::front::hub::checkpoint::json;
 use crate::passes::Manager;
+use crate::pipeline;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
 use crate::runtime::{self, Classes, Processor, Runtime, TextEncoder};
@@ -21,31 +21,31 @@ use crate::target::Target;
 use crate::task::Task;
 
 /// What engines are asked, and what they have to answer.
-pub struct Judge {
+pub struct Gates {
     encoder: TextEncoder,
     classes: Classes,
     texts: Vec<Example>,
     texts_name: String,
-    fitting: Fitting,
+    source: CalibrationSource,
     golden: Option<(String, Golden, Gate)>,
     strict: bool,
 }
 
-impl Judge {
+impl Gates {
     /// Reads all that answers are checked with, and what engines are fitted to. Without texts in the recipe, those of
     /// the calibration are asked, or a few built-in ones.
-    pub fn new(recipe: &Recipe, model: &Model, strict: bool, observer: &dyn Observer) -> Result<Judge> {
+    pub fn new(recipe: &Recipe, model: &Model, strict: bool, observer: &dyn Observer) -> Result<Gates> {
         let classes = classes::of(recipe, model, observer)?;
         for engine in &recipe.engines {
-            engine.gate.check_fits(classes.reading).map_err(|e| e.at(format!("engine {}", engine.name())))?;
+            engine.gate.check_fits(classes.problem_type).map_err(|e| e.at(format!("engine {}", engine.name())))?;
         }
         let encoder = encoder(recipe, model)?;
         check_settings(recipe, model, &classes, &encoder)?;
         // Labels of texts on which nothing is compared do not matter.
         let asked = if recipe.texts.is_none() { classes.clone() } else { Classes::default() };
         let labels = Labels::of(recipe);
-        let fitting = Fitting::labelled(&recipe.calibration, &asked, labels, observer)?;
-        let (texts_name, texts) = match (&recipe.texts, fitting.texts()) {
+        let source = CalibrationSource::labelled(&recipe.calibration, &asked, labels, observer)?;
+        let (texts_name, texts) = match (&recipe.texts, source.texts()) {
             (Some(path), _) => (json::file_name(path), compared(path, &classes, labels, observer)?),
             (None, Some((name, texts))) => (name.to_owned(), texts.to_vec()),
             (None, None) => (BUILT_IN.to_owned(), probes()),
@@ -62,12 +62,12 @@ impl Judge {
                 Some((json::file_name(&spec.file), Golden::read(&spec.file)?, gate))
             }
         };
-        Ok(Judge { encoder, classes, texts, texts_name, fitting, golden, strict })
+        Ok(Gates { encoder, classes, texts, texts_name, source, golden, strict })
     }
 
     /// What engines are fitted to. `scratch` is a folder for the time of the build.
     pub fn calibrator<'a>(&self, model: &Model, scratch: &Path, observer: &'a dyn Observer) -> Result<Calibrator<'a>> {
-        self.fitting.calibrator(model, Some(&self.encoder), self.encoder.max_length, scratch, observer)
+        self.source.calibrator(model, Some(&self.encoder), self.encoder.max_length, scratch, observer)
     }
 
     /// Longest text, in tokens.
@@ -97,15 +97,15 @@ impl Judge {
 
     /// Checks every engine and enters what was found. Fails where a bound is missed, or was asked for and cannot be
     /// checked here.
-    pub(super) fn judge(&self, assembly: &mut Assembly) -> Result<()> {
+    pub(super) fn check(&self, assembly: &mut Assembly) -> Result<()> {
         let workload = Workload::new(&self.encoder, &self.classes, &self.texts, self.texts_name != BUILT_IN)?;
         assembly.observer.begin_texts("checking answers", (assembly.made.len() * workload.steps()) as u64);
         let (name, onnx, runtime) = self.reference(assembly)?;
         let mut reference = Reference::new(name, &onnx, runtime);
         let mut made = std::mem::take(&mut assembly.made);
         for engine in &mut made {
-            let gates = self.gates(engine, &workload, &mut reference, assembly);
-            engine.entry.gates = gates.map_err(|e| e.at(format!("engine {}", engine.entry.name)))?;
+            let found = self.check_engine(engine, &workload, &mut reference, assembly);
+            engine.entry.gates = found.map_err(|e| e.at(format!("engine {}", engine.entry.name)))?;
             if engine.entry.runtime.runs_plans() {
                 remove(&engine.onnx)?;
             }
@@ -145,7 +145,7 @@ impl Judge {
         Ok((name, onnx, runtime))
     }
 
-    fn gates(
+    fn check_engine(
         &self,
         made: &Made,
         workload: &Workload,
@@ -158,7 +158,7 @@ impl Judge {
         let graph = || assembly.graph(&made.spec, &mut Manager::default());
         let in_half = computes_in_half(&made.spec.target, made.entry.precision);
         let here = Processor::here();
-        let exact_elsewhere = made.entry.precision.is_fitted() && !here.exact_8_bits();
+        let exact_elsewhere = made.entry.precision.is_calibrated() && !here.exact_8_bits();
         let (runtime, ran_by) = match made.entry.runtime {
             _ if in_half => (None, "kilnc's evaluator, every value rounded as on the GPU".to_owned()),
             // A browser adds products of 8 bits exactly, and ONNX Runtime does not on this processor.
@@ -179,7 +179,7 @@ impl Judge {
         let run_by = runtime.map_or(RunBy::Evaluator(&graph), RunBy::Runtime);
         if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
             let mut engine = run_by.open(&made.onnx)?;
-            let parity = golden.compare_answers(&mut *engine, self.classes.reading)?;
+            let parity = golden.compare_answers(&mut *engine, self.classes.problem_type)?;
             gates.push(GateEntry {
                 against: GOLDEN.to_owned(),
                 on: name.clone(),
@@ -197,7 +197,7 @@ impl Judge {
         let candidate = Candidate { name, onnx, run_by, batch };
         let itself = made.onnx == reference.onnx();
         let compared =
-            workload.compare(reference, &candidate, assembly.memo, assembly.stage.dir(), assembly.observer)?;
+            workload.compare(reference, &candidate, assembly.step_cache, assembly.stage.dir(), assembly.observer)?;
         let drop = compared.accuracy.map(|share| share.reference - share.found);
         let gate = default_gate(made.entry.precision, assembly.model).overridden_by(made.spec.gate);
         gates.push(GateEntry {
@@ -208,7 +208,7 @@ impl Judge {
             ran_by,
             version,
             features,
-            exact_8_bits: made.entry.precision.is_fitted().then(|| {
+            exact_8_bits: made.entry.precision.is_calibrated().then(|| {
                 let saturates = made.spec.target.saturates(made.entry.precision) && !made.entry.reduced_range;
                 runtime.is_none() || !saturates || here.exact_8_bits()
             }),
@@ -332,7 +332,7 @@ fn check_settings(recipe: &Recipe, model: &Model, classes: &Classes, encoder: &T
     let file = recipe.file.as_deref().unwrap_or("the recipe");
     recipe.answers.check_in(file, model.task, encoder.max_length)?;
     let model_type = model.checkpoint.common.model_type.as_deref().unwrap_or_default();
-    let asked = answer::Model::new(model.task, classes.clone(), model_type);
+    let asked = pipeline::Model::new(model.task, classes.clone(), model_type);
     asked.check_room(&recipe.answers, encoder).map_err(|e| e.at(format!("{file}: answers")))
 }
 

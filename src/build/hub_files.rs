@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::json as files;
 use crate::output::write_json;
 use crate::presence;
-use crate::runtime::{Classes, Reading};
+use crate::runtime::{Classes, ProblemType};
 
 /// Files of a tokenizer beside tokenizer.json that are read with it. Those that it was made from are left out.
 const TOKENIZER: [&str; 2] = ["special_tokens_map.json", ADDED];
@@ -76,10 +76,10 @@ fn config(model: &Model, classes: &Classes) -> Result<Value> {
     if let Some(numbers) = &model.renumbered {
         renumber(&mut config, numbers);
     }
-    let problem = match classes.reading {
-        Reading::ManyLabels => Some("multi_label_classification"),
-        Reading::Numbers => Some("regression"),
-        Reading::OneLabel | Reading::Logits | Reading::Score => None,
+    let problem = match classes.problem_type {
+        ProblemType::MultiLabel => Some("multi_label_classification"),
+        ProblemType::Regression => Some("regression"),
+        ProblemType::SingleLabel | ProblemType::Logits | ProblemType::Score => None,
     };
     if let (Some(problem), true) = (problem, model.task.has_labels()) {
         config.insert("problem_type".to_owned(), problem.into());

@@ -11,7 +11,7 @@ use crate::back::safetensors;
 use crate::bundle::{self, PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::error::{Error, Result};
 use crate::front::hub::adapter::{AdapterSource, Merged};
-use crate::front::hub::arch::{self, Drawn};
+use crate::front::hub::arch::{self, Built};
 use crate::front::hub::checkpoint::{StateDict, json as files};
 use crate::ir::{DType, Weight};
 use crate::output::{self, Stage, write_json};
@@ -55,7 +55,7 @@ pub struct MergeRequest {
 
 /// Merges adapters into a checkpoint and writes it in the Hub layout. Nothing is written to the output on an error.
 pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenance> {
-    output::check_apart(&request.output, request.source.inputs())?;
+    output::check_disjoint(&request.output, request.source.inputs())?;
     let stage = Stage::new(&request.output, is_merged)?;
     observer.begin("reading", None);
     let mut adapted = adapt(&request.source)?;
@@ -75,9 +75,9 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     restated.warnings.iter().for_each(|line| observer.warn(line));
     let config = config(&adapted, &shape, untied, restated.fields, request)?;
     let tensors = tensors(&adapted, &shape, request.dtype);
-    observer.done(&format!("{} tensors for {}", tensors.len(), shape.told()));
+    observer.done(&format!("{} tensors for {}", tensors.len(), shape.summary()));
     for (source, merged) in &adapted.merged {
-        observer.done(&format!("{} merged {}", files::file_name(&source.dir), merged.told()));
+        observer.done(&format!("{} merged {}", files::file_name(&source.dir), merged.summary()));
     }
     let total = tensors.iter().map(|(_, weight)| weight.byte_len() as u64).sum();
     observer.begin("writing", Some(total));
@@ -136,12 +136,12 @@ struct Shape {
 
 impl Shape {
     fn of(adapted: &Adapted, request: &MergeRequest) -> Result<Shape> {
-        let Adapted { checkpoint, state, merged, drawn, .. } = adapted;
+        let Adapted { checkpoint, state, merged, built, .. } = adapted;
         let old = checkpoint.common.architectures.iter().flatten().next();
         let brings_head = merged.iter().any(|(_, merged)| merged.saved.iter().any(|name| state.is_head(name)));
         let chosen = brings_head || request.source.task.is_some();
         let architecture = match old {
-            Some(old) if chosen => Some(class(old, drawn.task)),
+            Some(old) if chosen => Some(class(old, built.task)),
             old => old.cloned(),
         };
         let changed = architecture.as_ref() != old;
@@ -153,12 +153,12 @@ impl Shape {
             changed,
             bare,
             answers: if brings_head { answers(adapted) } else { None },
-            dropped: if changed { drawn.unused.clone() } else { Vec::new() },
+            dropped: if changed { built.unused.clone() } else { Vec::new() },
             architecture,
         })
     }
 
-    fn told(&self) -> &str {
+    fn summary(&self) -> &str {
         self.architecture.as_deref().unwrap_or("the base's class")
     }
 }
@@ -174,9 +174,9 @@ pub(super) fn class(old: &str, task: Task) -> String {
 
 /// How many answers the head of a graph has: labels, or the two ends of a span.
 fn answers(adapted: &Adapted) -> Option<usize> {
-    let graph = &adapted.drawn.graph;
+    let graph = &adapted.built.graph;
     let last = || graph.value(*graph.outputs().first()?).ty.shape.last()?.fixed();
-    match adapted.drawn.task {
+    match adapted.built.task {
         Task::TextClassification | Task::TokenClassification => last(),
         Task::QuestionAnswering => Some(2),
         _ => None,
@@ -281,7 +281,7 @@ fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String
         copied.push(copy(tokenizer, Path::new(name), to)?);
     }
     // As its users get it, which is the same file where nothing changes it.
-    let Drawn { graph, task, .. } = &adapted.drawn;
+    let Built { graph, task, .. } = &adapted.built;
     let effective = tokenizer::open(&adapted.checkpoint, tokenizer, graph, *task)?;
     if let Some(text) = effective.json {
         let path = to.join(bundle::TOKENIZER);

@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::front::hub::adapter::hub::{self, Insertions};
 use crate::front::hub::adapter::{self, AdapterSource, Combine, Merged};
 use crate::front::hub::arch;
-use crate::front::hub::arch::Drawn;
+use crate::front::hub::arch::Built;
 use crate::front::hub::checkpoint::{Checkpoint, Prompt, StateDict, Tokenizer, check_searchable, json};
 use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, Role};
@@ -49,22 +49,22 @@ use crate::task::Task;
 use crate::verify::{Verified, verify};
 
 pub use crate::observer::Observer;
-use assembly::{Assembly, Cut};
-pub use calibration::Fitting;
+use assembly::{Assembly, Removed};
+pub use calibration::CalibrationSource;
 pub use calibrator::{CalibrationOutput, Calibrator};
 pub use cut_vocabulary::{CutModel, cut_vocabulary};
 pub use extended_vocabulary::Extended;
 pub use formats::{check_reduced, computes_in_half, hints, nothing_saturates, supports};
-pub use gates::{Judge, encoder, max_length};
+pub use gates::{Gates, encoder, max_length};
 pub use merge::{MergeRequest, merge};
 pub use rounding::{MARGIN, open_evaluator, open_rounded};
-pub use runtime_adapters::{Given, Unmerged, load_unmerged};
-use step_cache::Memo;
+pub use runtime_adapters::{RuntimeAdapter, RuntimeAdapters, load_runtime_adapters};
+use step_cache::StepCache;
 #[cfg(feature = "tensorrt")]
 pub use tensorrt::compile_tensorrt;
 pub use tensorrt::{TENSORRT_JOB, TensorRtDone, TensorRtJob, TensorRtOptions};
 pub use tensorrt_plans::{CompileRequest, Compiled, Plan, compile_plans, read_plans};
-pub use tokenizer::TextsBeside;
+pub use tokenizer::TextConfig;
 
 /// What a model is made from.
 #[derive(Clone, Debug)]
@@ -124,7 +124,7 @@ struct Adapted {
     /// The tensors now.
     state: StateDict,
     merged: Vec<(AdapterSource, Merged)>,
-    drawn: Drawn,
+    built: Built,
     /// The word embeddings, if the projection to the vocabulary was untied from them.
     untied: Option<&'static str>,
     /// What is wrong and does not keep the model from being built.
@@ -159,22 +159,22 @@ fn adapt(source: &Source) -> Result<Adapted> {
     let task = source.task.or_else(|| adapted::task(&state, &merged));
     let dir = adapted::tokenizer(&checkpoint, linear.iter().chain(&hub))?.to_owned();
     tokenizer::count_prompt(&mut checkpoint, &dir)?;
-    let mut drawn = match arch::draw_with(&checkpoint, &state, &inserted, task) {
-        Ok(drawn) => drawn,
+    let mut built = match arch::build_with(&checkpoint, &state, &inserted, task) {
+        Ok(built) => built,
         Err(error) => return Err(tied_weights::grown_alone(&checkpoint, &base, &state)?.unwrap_or(error)),
     };
-    let own_head = drawn.task == Task::FillMask && inserted.head.is_none();
+    let own_head = built.task == Task::FillMask && inserted.head.is_none();
     let untied = if own_head { tied_weights::untie(&checkpoint, &base, &mut state, &merged)? } else { None };
     if untied.is_some() {
-        drawn = arch::draw_with(&checkpoint, &state, &inserted, task)?;
+        built = arch::build_with(&checkpoint, &state, &inserted, task)?;
     }
     let mut merged: Vec<_> = linear.into_iter().chain(hub).zip(merged).collect();
-    adapted::check_promises(&mut merged, &drawn.unused)?;
+    adapted::check_promises(&mut merged, &built.unused)?;
     adapted::enter_modules(&checkpoint, &mut merged);
     let mut warnings = of_tensors(&checkpoint, &base, own_head)?;
     warnings.extend(adapted::adapter_beside(&checkpoint, &source.adapters)?);
     warnings.extend(adapted::warnings(&merged)?);
-    Ok(Adapted { checkpoint, base, state, merged, drawn, untied, warnings })
+    Ok(Adapted { checkpoint, base, state, merged, built, untied, warnings })
 }
 
 /// What is wrong with a checkpoint's tensors and does not keep it from being built.
@@ -194,22 +194,22 @@ fn of_tensors(checkpoint: &Checkpoint, base: &StateDict, reads_vocabulary: bool)
 
 /// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
 pub fn load(source: &Source) -> Result<Model> {
-    let Adapted { checkpoint, merged, drawn, warnings, .. } = adapt(source)?;
-    let graph = verify(drawn.graph)?;
+    let Adapted { checkpoint, merged, built, warnings, .. } = adapt(source)?;
+    let graph = verify(built.graph)?;
     let dir = adapted::tokenizer(&checkpoint, merged.iter().map(|(source, _)| source))?;
-    let tokenizer = tokenizer::open(&checkpoint, dir, &graph, drawn.task)?;
+    let tokenizer = tokenizer::open(&checkpoint, dir, &graph, built.task)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     Ok(Model {
-        prompt: tokenizer::prompt(&checkpoint, drawn.task)?,
-        answers: tokenizer::settings(&checkpoint, drawn.task)?,
+        prompt: tokenizer::prompt(&checkpoint, built.task)?,
+        answers: tokenizer::settings(&checkpoint, built.task)?,
         graph,
         trained: None,
         renumbered: None,
         merged,
         tokenizer,
-        task: drawn.task,
-        unused: drawn.unused,
-        remarks: drawn.warnings,
+        task: built.task,
+        unused: built.unused,
+        remarks: built.warnings,
         extended,
         warnings,
         checkpoint,
@@ -292,7 +292,7 @@ impl BuildRequest {
 
     /// Fails where input and output are in each other's place, or one file cannot hold what is asked for.
     fn check(&self) -> Result<()> {
-        output::check_apart(&self.output, self.source.inputs().chain(self.recipe.inputs()))?;
+        output::check_disjoint(&self.output, self.source.inputs().chain(self.recipe.inputs()))?;
         match self.recipe.engines_or_default().as_slice() {
             [engine] if self.makes_model() && engine.target.wants_plan() => {
                 Err(Error::unsupported(format!("an engine for {} is no ONNX model", engine.target))
@@ -316,33 +316,33 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     request.recipe.bench.as_ref().map(BenchSpec::check).transpose()?;
     let ours = if request.makes_model() { presence::is_file } else { bundle::is_replaceable };
     let stage = Stage::new(&request.output, ours)?;
-    let runtimes = runtimes::carry(request, &stage, observer)?;
+    let runtimes = runtimes::bundle_runtimes(request, &stage, observer)?;
     let calibration_output = CalibrationOutput::claim(&request.recipe.calibration)?;
     observer.begin("reading", None);
     let mut model = load(&request.source)?;
     observer.done(&describe(&model));
     warnings(&model).iter().for_each(|line| observer.warn(line));
     let vocabulary = pruned::vocabulary(&mut model, &request.recipe, observer)?;
-    let judge = Judge::new(&request.recipe, &model, request.strict, observer)?;
-    let memo = Memo::open(request.cache.as_deref(), observer);
-    let calibrator = judge.calibrator(&model, stage.dir(), observer)?.with_memo(&memo);
+    let gates = Gates::new(&request.recipe, &model, request.strict, observer)?;
+    let step_cache = StepCache::open(request.cache.as_deref(), observer);
+    let calibrator = gates.calibrator(&model, stage.dir(), observer)?.with_step_cache(&step_cache);
     let pruning = match &request.recipe.prune {
-        Some(spec) => pruned::prune(&mut model, spec, &calibrator, &memo, &stage, observer)?,
+        Some(spec) => pruned::prune(&mut model, spec, &calibrator, &step_cache, &stage, observer)?,
         None => None,
     };
-    let cut = Cut { pruning, vocabulary };
-    let mut assembly = Assembly::new(request, &model, &stage, &calibrator, &memo, observer)?;
+    let cut = Removed { pruning, vocabulary };
+    let mut assembly = Assembly::new(request, &model, &stage, &calibrator, &step_cache, observer)?;
     for spec in &request.recipe.engines_or_default() {
-        assembly.engine(spec, judge.max_length())?;
+        assembly.engine(spec, gates.max_length())?;
     }
     assembly.check_any()?;
-    judge.judge(&mut assembly)?;
+    gates.check(&mut assembly)?;
     assembly.runtimes = runtimes;
-    let max_length = judge.max_length();
+    let max_length = gates.max_length();
     if let Some(spec) = &request.recipe.bench {
         assembly.bench = Some(timing::time(spec, &assembly.made, max_length, observer)?);
     }
-    let manifest = assembly.finish(judge.into_classes(), max_length, cut)?;
+    let manifest = assembly.finish(gates.into_classes(), max_length, cut)?;
     if let Some(calibration_output) = calibration_output {
         calibration_output.put(&calibrator, &model)?;
     }
@@ -350,7 +350,7 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
         false => stage.commit_dir()?,
         true => stage.commit_files(&model_files(&manifest.files, &json::file_name(&request.output)))?,
     }
-    memo.tidy();
+    step_cache.tidy();
     Ok(manifest)
 }
 
@@ -367,7 +367,7 @@ fn describe(model: &Model) -> String {
     let adapters: Vec<_> = model
         .merged
         .iter()
-        .map(|(source, merged)| format!(", {} merged {}", json::file_name(&source.dir), merged.told()))
+        .map(|(source, merged)| format!(", {} merged {}", json::file_name(&source.dir), merged.summary()))
         .collect();
     format!(
         "{}, {:.1} M parameters ({}){} → {}, {} nodes",

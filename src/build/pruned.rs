@@ -1,6 +1,6 @@
 //! Cuts a model down before engines are made of it.
 
-use super::step_cache::{self, Memo, Step};
+use super::step_cache::{self, Step, StepCache};
 use super::{Calibrator, Model, Observer, cut_vocabulary, saved_graph};
 use crate::calibrate::Kind;
 use crate::error::{Error, Result};
@@ -63,7 +63,7 @@ pub(super) fn prune(
     model: &mut Model,
     spec: &Spec,
     calibrator: &Calibrator,
-    memo: &Memo,
+    step_cache: &StepCache,
     stage: &Stage,
     observer: &dyn Observer,
 ) -> Result<Option<Report>> {
@@ -72,8 +72,8 @@ pub(super) fn prune(
     }
     let inputs = calibrator.inputs().ok_or_else(|| Error::bad_input("pruning needs texts"))?;
     let request = Request { graph: &model.graph, spec, inputs, scratch: stage.dir(), observer };
-    let (graph, report) = match memo.is_on() && model.graph.defaults().next().is_none() {
-        true => prune_once(&request, memo, stage)?,
+    let (graph, report) = match step_cache.is_on() && model.graph.defaults().next().is_none() {
+        true => prune_once(&request, step_cache, stage)?,
         false => prune::prune(&request)?,
     };
     model.trained = Some(std::mem::replace(&mut model.graph, graph));
@@ -82,7 +82,7 @@ pub(super) fn prune(
 
 /// What is left of a graph after pruning. It is read from where it was kept even if it was made just now, so that what
 /// follows from it is the same in both cases.
-fn prune_once(request: &Request, memo: &Memo, stage: &Stage) -> Result<(Verified<Graph>, Report)> {
+fn prune_once(request: &Request, step_cache: &StepCache, stage: &Stage) -> Result<(Verified<Graph>, Report)> {
     let dir = stage.path(PRUNED);
     std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
     let from = || {
@@ -90,7 +90,7 @@ fn prune_once(request: &Request, memo: &Memo, stage: &Stage) -> Result<(Verified
         Ok((request.graph.fingerprint()?, spec, step_cache::inputs_digest(request.inputs), step_cache::looked_with()?))
     };
     let step = Step { kind: "pruned", name: request.graph.name(), into: &dir };
-    let (report, before) = memo.made(step, from, || {
+    let (report, before) = step_cache.made(step, from, || {
         let (graph, report) = prune::prune(request)?;
         Ok((report, saved_graph::write(&graph, &dir)?))
     })?;

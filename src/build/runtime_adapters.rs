@@ -21,15 +21,15 @@ use crate::verify::{Verified, verify};
 const LABELS: &str = "num_labels";
 
 /// A base whose graph takes adapters, and what each of them gives.
-pub struct Unmerged {
+pub struct RuntimeAdapters {
     /// The base.
     pub model: Model,
     /// The adapters, in the order of the command line.
-    pub adapters: Vec<Given>,
+    pub adapters: Vec<RuntimeAdapter>,
 }
 
 /// What one adapter gives.
-pub struct Given {
+pub struct RuntimeAdapter {
     /// The adapter's name: that of its folder.
     pub name: String,
     /// Tensors by the names of the inputs they are for.
@@ -40,7 +40,7 @@ pub struct Given {
 ///
 /// Fails where an adapter changes more than linear layers by low-rank products and tensors as a whole, where adapters
 /// are for different tasks, and where one brings what the base lacks and another does not.
-pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged> {
+pub fn load_runtime_adapters(source: &Source, manager: &mut Manager) -> Result<RuntimeAdapters> {
     if source.combine.is_some() {
         return Err(Error::bad_input("--combine makes one change of several, and --adapter-as-input keeps them apart"));
     }
@@ -56,15 +56,15 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
     }
     let first = changes.first().ok_or_else(|| Error::bad_input("--adapter-as-input needs an --adapter"))?;
     let state = completed(&base, first);
-    let drawn = arch::draw(&checkpoint, &state, source.task.or(Some(first.task)))?;
-    let graph = verify(drawn.graph)?;
+    let built = arch::build(&checkpoint, &state, source.task.or(Some(first.task)))?;
+    let graph = verify(built.graph)?;
     let pass = inputs(&graph, &base, &named, &changes)?;
     let adapters = named.iter().zip(&changes).map(|((name, _), change)| change.given(name, &graph, &pass));
     let adapters = adapters.collect::<Result<_>>()?;
-    let tokenizer = tokenizer::open(&checkpoint, &checkpoint.encoder, &graph, drawn.task)?;
+    let tokenizer = tokenizer::open(&checkpoint, &checkpoint.encoder, &graph, built.task)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     let graph = manager.run(&graph, &pass)?;
-    let (task, unused, remarks) = (drawn.task, drawn.unused, drawn.warnings);
+    let (task, unused, remarks) = (built.task, built.unused, built.warnings);
     let model = Model {
         graph,
         trained: None,
@@ -80,7 +80,7 @@ pub fn load_unmerged(source: &Source, manager: &mut Manager) -> Result<Unmerged>
         warnings: warnings(&changes),
         checkpoint,
     };
-    Ok(Unmerged { model, adapters })
+    Ok(RuntimeAdapters { model, adapters })
 }
 
 /// What is wrong with the base or any of the adapters and does not keep them from being built, each line once.
@@ -170,7 +170,7 @@ impl Change {
             .hint("leave --adapter-as-input out: the two become two tensors"));
         }
         adapted.same_surroundings(&adapter.dir)?;
-        let Adapted { base, state, drawn, warnings, .. } = adapted;
+        let Adapted { base, state, built, warnings, .. } = adapted;
         let (mut low_rank, mut whole) = (BTreeMap::new(), BTreeSet::new());
         for (name, tensor) in state.iter() {
             let before = base.get(name).map(|tensor| &tensor.weight);
@@ -191,7 +191,7 @@ impl Change {
                 }
             }
         }
-        Ok(Change { graph: verify(drawn.graph)?, task: drawn.task, state, low_rank, whole, warnings })
+        Ok(Change { graph: verify(built.graph)?, task: built.task, state, low_rank, whole, warnings })
     }
 
     /// The tensor that the merged model's graph has under that name.
@@ -200,7 +200,7 @@ impl Change {
     }
 
     /// The tensors for the inputs that `pass` makes of the graph.
-    fn given(&self, name: &str, graph: &Graph, pass: &AdapterInputs) -> Result<Given> {
+    fn given(&self, name: &str, graph: &Graph, pass: &AdapterInputs) -> Result<RuntimeAdapter> {
         let mut tensors = Vec::new();
         for (weight, (a, b, scale)) in &self.low_rank {
             if pass.low_rank.contains(weight) {
@@ -219,7 +219,7 @@ impl Change {
                 tensors.push((value.name.clone(), weight.clone()));
             }
         }
-        Ok(Given { name: name.to_owned(), tensors })
+        Ok(RuntimeAdapter { name: name.to_owned(), tensors })
     }
 }
 

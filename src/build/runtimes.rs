@@ -1,26 +1,30 @@
 //! The native libraries that a bundle brings.
 
 use super::{BuildRequest, Observer};
-use crate::bundle::runtimes::{self, Brought, Plan};
+use crate::bundle::runtimes::{self, BundledRuntimes, RuntimePlan};
 use crate::error::{Error, Result};
 use crate::output::{self, Stage};
 use crate::runtime::{Runtime, library};
 
 /// Takes the libraries of the recipe's platforms into the stage. Done before all else: what is missing is told at once.
-pub(super) fn carry(request: &BuildRequest, stage: &Stage, observer: &dyn Observer) -> Result<Brought> {
+pub(super) fn bundle_runtimes(
+    request: &BuildRequest,
+    stage: &Stage,
+    observer: &dyn Observer,
+) -> Result<BundledRuntimes> {
     let recipe = &request.recipe;
     if recipe.runtimes.is_empty() {
-        return Ok(Brought::default());
+        return Ok(BundledRuntimes::default());
     }
     if request.makes_model() {
         return Err(Error::bad_input("a model brings no runtime libraries").hint("give a folder with -o"));
     }
     let opened_by: Vec<Runtime> = recipe.engines_or_default().iter().map(|it| Runtime::of(&it.target)).collect();
-    let plan = Plan::new(&opened_by, &recipe.runtimes);
+    let plan = RuntimePlan::new(&opened_by, &recipe.runtimes);
     let folder = recipe.wheels.clone().map_or_else(library::wheels, Ok)?;
     let (all, notes) = runtimes::find(&plan.packages, &folder)?;
-    output::check_apart(&request.output, all.iter().map(|found| found.wheel.as_path()))?;
-    let mut brought = Brought { libraries: Vec::new(), notes: [plan.notes, notes].concat() };
+    output::check_disjoint(&request.output, all.iter().map(|found| found.wheel.as_path()))?;
+    let mut brought = BundledRuntimes { libraries: Vec::new(), notes: [plan.notes, notes].concat() };
     for found in all {
         let name = format!("{} for {}", found.package.requirement(), found.package.platform);
         observer.begin(&name, None);

@@ -18,13 +18,13 @@ use crate::presence;
 use crate::runtime::{self, Elements, Named, Runtime};
 
 /// What earlier builds made.
-pub(super) struct Memo<'a> {
-    kept: Option<Kept>,
+pub(super) struct StepCache<'a> {
+    kept: Option<Cached>,
     observer: &'a dyn Observer,
     stored: Cell<bool>,
 }
 
-struct Kept {
+struct Cached {
     cache: Cache,
     circumstances: Circumstances,
     /// Whether what is made is kept, too: not after the cache has failed to.
@@ -54,17 +54,17 @@ pub(super) struct Step<'a> {
     pub into: &'a Path,
 }
 
-impl<'a> Memo<'a> {
+impl<'a> StepCache<'a> {
     /// Opens the cache in a folder; without one, everything is made.
-    pub fn open(dir: Option<&Path>, observer: &'a dyn Observer) -> Memo<'a> {
-        let kept = dir.and_then(|dir| match Kept::open(dir) {
+    pub fn open(dir: Option<&Path>, observer: &'a dyn Observer) -> StepCache<'a> {
+        let kept = dir.and_then(|dir| match Cached::open(dir) {
             Ok(kept) => Some(kept),
             Err(e) => {
                 observer.warn(&format!("the build goes on without a cache: {}", e.message()));
                 None
             }
         });
-        Memo { kept, observer, stored: Cell::new(false) }
+        StepCache { kept, observer, stored: Cell::new(false) }
     }
 
     /// Whether anything is kept.
@@ -119,17 +119,17 @@ impl<'a> Memo<'a> {
     }
 }
 
-impl Kept {
-    fn open(dir: &Path) -> Result<Kept> {
+impl Cached {
+    fn open(dir: &Path) -> Result<Cached> {
         let program = std::env::current_exe().map_err(|e| Error::bug(format!("this program is not found: {e}")))?;
         let Machine { cpu, cpus, features, .. } = Machine::here();
         let circumstances = Circumstances { program: digest::of_file(&program)?.1, cpu, features, threads: cpus };
-        Ok(Kept { cache: Cache::open(dir)?, circumstances, writes: Cell::new(true) })
+        Ok(Cached { cache: Cache::open(dir)?, circumstances, writes: Cell::new(true) })
     }
 }
 
 /// What is said of a thing besides, where it was made before.
-pub(super) fn told(before: bool) -> &'static str {
+pub(super) fn summary(before: bool) -> &'static str {
     if before { ", as it was made before" } else { "" }
 }
 

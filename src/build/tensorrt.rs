@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::step_cache::{self, Memo, Step};
+use super::step_cache::{self, Step, StepCache};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::json::file_name;
 use crate::runtime::{Device, Gpu, Runtime};
@@ -61,7 +61,7 @@ const TENSORRT_LIMIT: Duration = Duration::from_secs(1800);
 pub const TENSORRT_JOB: &str = "tensorrt";
 
 /// A plan, or that which was made before of the same. Says whether that was so.
-pub(super) fn compile_once(memo: &Memo, name: &str, job: &TensorRtJob) -> Result<(TensorRtDone, bool)> {
+pub(super) fn compile_once(step_cache: &StepCache, name: &str, job: &TensorRtJob) -> Result<(TensorRtDone, bool)> {
     let from = || {
         let (_, library, gpu) = compiler(job)?;
         let bytes = std::fs::metadata(&library).map_err(|e| Error::io("reading", &library, &e))?.len();
@@ -69,13 +69,13 @@ pub(super) fn compile_once(memo: &Memo, name: &str, job: &TensorRtJob) -> Result
         Ok((step_cache::model_digests(&job.onnx)?, names, bytes, &job.target, gpu, &job.shapes, job.options))
     };
     let step = Step { kind: "plan", name, into: job.plan.parent().unwrap_or(Path::new("")) };
-    memo.made(step, from, || Ok((compile_in_child(job)?, vec![job.plan.clone(), job.layers.clone()])))
+    step_cache.made(step, from, || Ok((compile_in_child(job)?, vec![job.plan.clone(), job.layers.clone()])))
 }
 
 /// A plan, compiled now.
 pub(super) fn compile_in_child(job: &TensorRtJob) -> Result<TensorRtDone> {
     let (runtime, ..) = compiler(job)?;
-    subprocess::ask(TENSORRT_JOB, job, TENSORRT_LIMIT, &format!("compiling with {runtime}"))
+    subprocess::call(TENSORRT_JOB, job, TENSORRT_LIMIT, &format!("compiling with {runtime}"))
 }
 
 /// The library that compiles a plan and where it is; and the GPU that is there, where the library compiles for that. Fails

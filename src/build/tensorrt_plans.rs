@@ -83,7 +83,7 @@ pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Resul
     {
         return Err(Error::bad_input(format!("{twice} is given twice")).at("--target"));
     }
-    output::check_apart(&request.output, [request.onnx.as_path()])?;
+    output::check_disjoint(&request.output, [request.onnx.as_path()])?;
     let stage = Stage::new(&request.output, |dir| output::holds_only(dir, REPORT, is_own))?;
     let dir = request.onnx.parent().unwrap_or(Path::new(""));
     let mut compiled = Compiled {

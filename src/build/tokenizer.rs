@@ -51,7 +51,7 @@ fn open_for(
 }
 
 /// What is said of the texts of an ONNX model by the files beside its tokenizer.
-pub struct TextsBeside {
+pub struct TextConfig {
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// What is put before every text.
@@ -62,10 +62,10 @@ pub struct TextsBeside {
     pub max_length: Option<usize>,
 }
 
-impl TextsBeside {
+impl TextConfig {
     /// Reads a `tokenizer.json` that is given by itself, and the files beside it; none where no configuration, its own or a
     /// model's, is beside it. Without a task, texts are read as sentence-transformers does, where the model is one of its.
-    pub fn of(file: &Path, task: Option<Task>) -> Result<Option<TextsBeside>> {
+    pub fn of(file: &Path, task: Option<Task>) -> Result<Option<TextConfig>> {
         #[derive(Default, Deserialize)]
         struct Config {
             #[serde(default)]
@@ -95,7 +95,7 @@ impl TextsBeside {
             return Ok(None);
         }
         let said = sentence.and_then(|modules| modules.encoder_config.max_seq_length);
-        Ok(Some(TextsBeside {
+        Ok(Some(TextConfig {
             prompt: sentence.map_or(Ok(None), |modules| modules.model.prompt())?,
             answers: match task {
                 Some(task) => settings_of(sentence, task)?,

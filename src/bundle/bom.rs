@@ -93,8 +93,8 @@ fn model(manifest: &Manifest) -> Value {
 /// What an engine was held against, each measure with the engine as its slice.
 fn metrics(engine: &EngineEntry) -> Vec<Value> {
     let of_gate = |gate: &super::GateEntry| {
-        let told = format!("against {} on {}", gate.against, gate.on);
-        let metric = move |measure: &str, value: f64| json!({ "type": format!("{measure} {told}"), "value": value.to_string(), "slice": engine.name });
+        let summary = format!("against {} on {}", gate.against, gate.on);
+        let metric = move |measure: &str, value: f64| json!({ "type": format!("{measure} {summary}"), "value": value.to_string(), "slice": engine.name });
         let checks = gate.checks.iter().map(|check| metric(&check.name(), check.found));
         let accuracy = gate.accuracy.map(|accuracy| metric("accuracy", accuracy.found));
         checks.chain(accuracy).collect::<Vec<_>>()

@@ -11,7 +11,7 @@ use crate::target::Target;
 impl Bundle {
     /// What of this processor's arithmetic is not that which an engine was checked with; none, where nothing is.
     pub fn other_arithmetic(engine: &EngineEntry) -> Option<&'static str> {
-        last_because(&Processor::here(), engine).filter(|_| engine.precision.is_fitted()).map(|(_, why)| why)
+        last_because(&Processor::here(), engine).filter(|_| engine.precision.is_calibrated()).map(|(_, why)| why)
     }
 
     /// The engine of that name, or without a name the best one that can run here, with the reason for the choice.
@@ -70,16 +70,16 @@ impl Bundle {
         version: &str,
         milliseconds: Option<f64>,
     ) -> String {
-        let mut told = match (why_not, milliseconds) {
+        let mut engine_list = match (why_not, milliseconds) {
             ([], None) => "the fastest of the bundle".to_owned(),
             ([], Some(ms)) => format!("the fastest of the bundle: {ms:.1} ms on such a processor when it was built"),
             (others, _) => format!("the fastest that runs here; not {}", others.join("; ")),
         };
         if let Some(checked) = engine.checked_with().filter(|checked| *checked != version) {
-            told += &format!("; it was checked with {} {checked}, and {version} is here", engine.runtime);
+            engine_list += &format!("; it was checked with {} {checked}, and {version} is here", engine.runtime);
         }
         if milliseconds.is_some() {
-            return told;
+            return engine_list;
         }
         let mut last: BTreeMap<u8, (&str, Vec<&str>)> = BTreeMap::new();
         for engine in &self.manifest.engines {
@@ -89,9 +89,9 @@ impl Bundle {
         }
         for (why, names) in last.into_values() {
             let go = if names.len() == 1 { "goes" } else { "go" };
-            told += &format!("; {} {go} last: this processor {why}", names.join(", "));
+            engine_list += &format!("; {} {go} last: this processor {why}", names.join(", "));
         }
-        told
+        engine_list
     }
 }
 
@@ -222,7 +222,7 @@ mod tests {
         Processor { name: String::new(), features: vec!["avx2"] }
     }
 
-    fn told(bundle: &Bundle, processor: &Processor, there: &[Runtime]) -> Result<String> {
+    fn engine_list(bundle: &Bundle, processor: &Processor, there: &[Runtime]) -> Result<String> {
         let available = |engine: &EngineEntry| match there.contains(&engine.runtime) {
             true => Ok(Available { version: "1".to_owned(), path: None }),
             false => Err(Error::runtime_missing(format!("{} is not found", engine.runtime))),
@@ -256,24 +256,24 @@ mod tests {
         ]);
         let cpu = [Runtime::Ort, Runtime::OpenVino, Runtime::Tract];
         assert_eq!(
-            told(&all, &new(), &cpu).unwrap(),
+            engine_list(&all, &new(), &cpu).unwrap(),
             "ov: the fastest that runs here; not plan: TensorRT for RTX is not found"
         );
         assert_eq!(
-            told(&all, &new(), &cpu[2..]).unwrap(),
+            engine_list(&all, &new(), &cpu[2..]).unwrap(),
             "tract: the fastest that runs here; not plan: TensorRT for RTX is not found; ov: OpenVINO is not found; ort: \
              ONNX Runtime is not found"
         );
-        let none = told(&bundle(&[("ort", "ort", "int8")]), &new(), &[]).unwrap_err();
+        let none = engine_list(&bundle(&[("ort", "ort", "int8")]), &new(), &[]).unwrap_err();
         assert_eq!((none.message(), none.exit_code()), ("none of the bundle's engines can run here", 4));
     }
 
     #[test]
     fn bf16_goes_last_where_the_processor_has_no_products_in_it() {
         let both = bundle(&[("ov-fp32", "openvino", "fp32"), ("ov-bf16", "openvino", "bf16")]);
-        assert_eq!(told(&both, &new(), &[Runtime::OpenVino]).unwrap(), "ov-bf16: the fastest of the bundle");
+        assert_eq!(engine_list(&both, &new(), &[Runtime::OpenVino]).unwrap(), "ov-bf16: the fastest of the bundle");
         assert_eq!(
-            told(
+            engine_list(
                 &both,
                 &Processor { name: String::new(), features: vec!["avx2", "avx512_vnni"] },
                 &[Runtime::OpenVino]
@@ -288,12 +288,12 @@ mod tests {
         let there = [Runtime::Ort, Runtime::OpenVino, Runtime::Tract];
         let both = bundle(&[("ov", "openvino", "int8"), ("ort", "ort", "int8-fast"), ("plain", "ort", "fp32")]);
         assert_eq!(
-            told(&both, &old(), &there).unwrap(),
+            engine_list(&both, &old(), &there).unwrap(),
             "plain: the fastest of the bundle; ov, ort go last: this processor adds products of 8 bits in 16, where they \
              saturate"
         );
         let tract = bundle(&[("exact", "tract", "int8"), ("plain", "tract", "fp32")]);
-        assert_eq!(told(&tract, &old(), &there).unwrap(), "exact: the fastest of the bundle");
+        assert_eq!(engine_list(&tract, &old(), &there).unwrap(), "exact: the fastest of the bundle");
     }
 
     #[test]
@@ -303,9 +303,9 @@ mod tests {
             "against": "plain", "on": "texts", "rows": 1, "ran_by": "ONNX Runtime", "exact_8_bits": false, "checks": [],
         });
         both.manifest.engines[1].gates = vec![serde_json::from_value(gate).unwrap()];
-        assert_eq!(told(&both, &old(), &[Runtime::Ort]).unwrap(), "int8: the fastest of the bundle");
+        assert_eq!(engine_list(&both, &old(), &[Runtime::Ort]).unwrap(), "int8: the fastest of the bundle");
         assert_eq!(
-            told(&both, &new(), &[Runtime::Ort]).unwrap(),
+            engine_list(&both, &new(), &[Runtime::Ort]).unwrap(),
             "plain: the fastest of the bundle; int8 goes last: this processor adds products of 8 bits exactly, and the \
              engine was checked where they saturate"
         );
@@ -318,16 +318,16 @@ mod tests {
             "against": "plain", "on": "texts", "rows": 0, "ran_by": "ONNX Runtime is not found", "checks": [],
         });
         both.manifest.engines[1].gates = vec![serde_json::from_value(gate).unwrap()];
-        assert!(told(&both, &new(), &[Runtime::Ort]).unwrap().starts_with("plain: "));
+        assert!(engine_list(&both, &new(), &[Runtime::Ort]).unwrap().starts_with("plain: "));
     }
 
     #[test]
     fn a_reduced_range_goes_first_where_the_full_one_saturates_and_else_after_it() {
         let mut all = bundle(&[("plain", "ort", "fp32"), ("full", "ort", "int8"), ("reduced", "ort", "int8")]);
         all.manifest.engines[2].reduced_range = true;
-        assert_eq!(told(&all, &new(), &[Runtime::Ort]).unwrap(), "full: the fastest of the bundle");
+        assert_eq!(engine_list(&all, &new(), &[Runtime::Ort]).unwrap(), "full: the fastest of the bundle");
         assert_eq!(
-            told(&all, &old(), &[Runtime::Ort]).unwrap(),
+            engine_list(&all, &old(), &[Runtime::Ort]).unwrap(),
             "reduced: the fastest of the bundle; full goes last: this processor adds products of 8 bits in 16, where they \
              saturate"
         );
@@ -349,19 +349,21 @@ mod tests {
         let there = [Runtime::Ort, Runtime::OpenVino];
         let this = Processor { name: "this".to_owned(), ..new() };
         assert_eq!(
-            told(&timed, &this, &there).unwrap(),
+            engine_list(&timed, &this, &there).unwrap(),
             "ort: the fastest that runs here; not plan: TensorRT for RTX is not found"
         );
         timed.manifest.engines.remove(0);
         let such = "ort: the fastest of the bundle: 2.0 ms on such a processor when it was built";
-        assert_eq!(told(&timed, &this, &there).unwrap(), such);
-        assert_eq!(told(&timed, &new(), &there).unwrap(), "ov: the fastest of the bundle");
+        assert_eq!(engine_list(&timed, &this, &there).unwrap(), such);
+        assert_eq!(engine_list(&timed, &new(), &there).unwrap(), "ov: the fastest of the bundle");
         // A processor of that name without the instructions is another, and so is another version of the runtime.
         let named = Processor { name: "this".to_owned(), ..old() };
-        assert!(told(&timed, &named, &there).unwrap().starts_with("ov: the fastest of the bundle; ov, ort go last"));
+        assert!(
+            engine_list(&timed, &named, &there).unwrap().starts_with("ov: the fastest of the bundle; ov, ort go last")
+        );
         timed.manifest.bench.as_mut().unwrap().engines[1].version = Some("0".to_owned());
         assert_eq!(
-            told(&timed, &this, &there).unwrap(),
+            engine_list(&timed, &this, &there).unwrap(),
             "ov: the fastest of the bundle; ort was timed with ONNX Runtime 0, and 1 is here"
         );
     }
@@ -374,7 +376,7 @@ mod tests {
         });
         one.manifest.engines[0].gates = vec![serde_json::from_value(gate).unwrap()];
         assert_eq!(
-            told(&one, &new(), &[Runtime::Ort]).unwrap(),
+            engine_list(&one, &new(), &[Runtime::Ort]).unwrap(),
             "plain: the fastest of the bundle; it was checked with ONNX Runtime 0.9, and 1 is here"
         );
     }

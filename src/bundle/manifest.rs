@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::runtimes::Brought;
+use super::runtimes::BundledRuntimes;
 use crate::error::{Error, Result, printable};
 use crate::eval::Check;
 use crate::front::hub::checkpoint::{ModuleKind, Prompt, SentenceModules, json};
 use crate::precision::Precision;
 use crate::prune;
-use crate::runtime::{Gpu, Reading, Runtime};
+use crate::runtime::{Gpu, ProblemType, Runtime};
 use crate::settings::Settings;
 use crate::shapes::Shapes;
 use crate::target::Target;
@@ -34,8 +34,8 @@ pub struct Manifest {
     /// The answers of a classifier, by number.
     pub labels: Vec<String>,
     /// How the logits of a text are read, where it is classified; by one label, where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reading: Option<Reading>,
+    #[serde(default, alias = "reading", skip_serializing_if = "Option::is_none")]
+    pub problem_type: Option<ProblemType>,
     /// Longest text, in tokens.
     pub max_length: usize,
     /// Most tokens that its engines take, where there is such a bound.
@@ -80,8 +80,8 @@ pub struct Manifest {
     /// Engines that were asked for and could not be made here.
     pub skipped: Vec<Skipped>,
     /// The native libraries that it brings, where it brings any.
-    #[serde(default, skip_serializing_if = "Brought::is_empty")]
-    pub runtimes: Brought,
+    #[serde(default, skip_serializing_if = "BundledRuntimes::is_empty")]
+    pub runtimes: BundledRuntimes,
     /// Files that another build of the same would have with other bytes: those that compiling libraries make. With
     /// them vary their digests here and in the bill of materials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -148,8 +148,8 @@ impl Bundle {
 
     /// What its classifier can answer, and how that is read.
     pub fn classes(&self) -> Classes {
-        let Manifest { labels, reading, .. } = &self.manifest;
-        Classes { labels: labels.clone(), reading: reading.unwrap_or_default() }
+        let Manifest { labels, problem_type, .. } = &self.manifest;
+        Classes { labels: labels.clone(), problem_type: problem_type.unwrap_or_default() }
     }
 
     /// Its tokenizer, with the limits and the prompt of its model.

@@ -28,7 +28,7 @@ const PIECE: usize = 1 << 20;
 
 /// An entry, for people.
 #[derive(Clone, Debug, Serialize)]
-pub struct Kept {
+pub struct CachedEntry {
     /// Its key.
     pub key: String,
     /// What it is, e.g. `engine`.
@@ -177,7 +177,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Lost> {
 
 /// The entry in a folder, for people; none where there is none. Fails where the machine does not let it be read: it is
 /// not damaged then.
-pub(super) fn kept(dir: &Path) -> Result<Option<Kept>> {
+pub(super) fn kept(dir: &Path) -> Result<Option<CachedEntry>> {
     let path = dir.join(ENTRY);
     let Some(key) = dir.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { return Ok(None) };
     let modified = fs::metadata(&path).and_then(|found| found.modified()).ok();
@@ -191,8 +191,8 @@ pub(super) fn kept(dir: &Path) -> Result<Option<Kept>> {
         // Another program may remove it meanwhile.
         let Ok(files) = fs::read_dir(dir) else { return Ok(None) };
         let bytes = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum();
-        return Ok(Some(Kept { key, kind: "damaged".to_owned(), name: String::new(), bytes, used: 0 }));
+        return Ok(Some(CachedEntry { key, kind: "damaged".to_owned(), name: String::new(), bytes, used: 0 }));
     };
     let bytes = entry.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.bytes));
-    Ok(Some(Kept { key, kind: entry.kind, name: entry.name, bytes, used }))
+    Ok(Some(CachedEntry { key, kind: entry.kind, name: entry.name, bytes, used }))
 }

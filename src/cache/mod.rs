@@ -28,7 +28,7 @@ use crate::places;
 use entry::{ENTRY, Entry, Lost, VALUE};
 use work::Work;
 
-pub use entry::Kept;
+pub use entry::CachedEntry;
 pub use key::Key;
 
 /// Names another folder; `off` turns the cache off.
@@ -166,7 +166,7 @@ impl Cache {
     }
 
     /// All entries, those first that were used last. Fails where the machine does not let them be read.
-    pub fn list(&self) -> Result<Vec<Kept>> {
+    pub fn list(&self) -> Result<Vec<CachedEntry>> {
         let dir = self.entries();
         let found = match fs::read_dir(&dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

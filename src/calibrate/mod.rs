@@ -1,14 +1,14 @@
 //! What the values inside a model look like on texts of its task.
 //!
-//! [`observe`] runs the model over texts, one at a time, and keeps for each value it was asked about what the passes
+//! [`collect`] runs the model over texts, one at a time, and keeps for each value it was asked about what the passes
 //! need: the range of every channel, the second moments of the channels, a histogram. Memory does not grow with the
 //! number of texts. [`save`] keeps it for another run. [`sample`] chooses texts from a larger corpus, [`npz`] reads inputs
 //! that were tokenized elsewhere.
 
+mod collect;
 mod histogram;
 mod moments;
 pub mod npz;
-mod observe;
 mod rounding;
 pub mod sample;
 mod saved;
@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 
+pub use collect::{Collection, collect, collect_outputs};
 pub use histogram::{Estimator, Histogram};
-pub use observe::{Plan, look, observe};
 pub use rounding::{Rounded, round};
 pub use saved::{EXTENSION, Saved, save};
 pub use spec::{Kind, Spec};

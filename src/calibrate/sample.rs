@@ -36,7 +36,7 @@ const COUNTERS: usize = 1 << 20;
 pub fn uniform<T>(corpus: impl Iterator<Item = Result<T>>, draw: Draw) -> Result<Vec<T>> {
     let mut best = Best::new(draw.samples);
     for (index, item) in corpus.enumerate() {
-        best.offer(Held::new(0.0, draw.seed, index, item?));
+        best.offer(Scored::new(0.0, draw.seed, index, item?));
     }
     let mut chosen = best.into_sorted();
     chosen.sort_by_key(|held| held.index);
@@ -65,7 +65,7 @@ pub fn near<T, I: Iterator<Item = Result<T>>>(
         let words = words_but_numbers(text(&item));
         if nearness > 0.0
             && known.insert(words)
-            && let Some(dropped) = best.offer(Held::new(nearness, draw.seed, index, (item, vector, words)))
+            && let Some(dropped) = best.offer(Scored::new(nearness, draw.seed, index, (item, vector, words)))
         {
             known.remove(&dropped.item.2);
         }
@@ -79,11 +79,11 @@ pub fn near<T, I: Iterator<Item = Result<T>>>(
 type Candidate<T> = (T, Vector, u64);
 
 /// The best of the candidates that do not repeat each other. They come best first.
-fn spread<T>(candidates: Vec<Held<Candidate<T>>>, samples: usize) -> Vec<Held<Candidate<T>>> {
+fn spread<T>(candidates: Vec<Scored<Candidate<T>>>, samples: usize) -> Vec<Scored<Candidate<T>>> {
     let mut left: Vec<_> = candidates.into_iter().map(|held| (0.0f32, held)).collect();
-    let mut chosen: Vec<Held<Candidate<T>>> = Vec::new();
+    let mut chosen: Vec<Scored<Candidate<T>>> = Vec::new();
     while chosen.len() < samples {
-        let gain = |(repeats, held): &(f32, Held<Candidate<T>>)| held.score * (1.0 - repeats);
+        let gain = |(repeats, held): &(f32, Scored<Candidate<T>>)| held.score * (1.0 - repeats);
         // Of those with the same gain the first, which came first by score and seed.
         let best = left.iter().map(gain).enumerate().rev().max_by(|a, b| a.1.total_cmp(&b.1));
         let Some((at, _)) = best.filter(|(_, gain)| *gain > 1e-6) else { break };
@@ -220,43 +220,43 @@ impl Domain {
 }
 
 /// Something with a score of at least 0, and a number that decides between equal scores.
-struct Held<T> {
+struct Scored<T> {
     score: f32,
     lot: u64,
     index: usize,
     item: T,
 }
 
-impl<T> Held<T> {
-    fn new(score: f32, seed: u64, index: usize, item: T) -> Held<T> {
-        Held { score, lot: random::at(seed, index as u64), index, item }
+impl<T> Scored<T> {
+    fn new(score: f32, seed: u64, index: usize, item: T) -> Scored<T> {
+        Scored { score, lot: random::at(seed, index as u64), index, item }
     }
 }
 
-impl<T> Ord for Held<T> {
+impl<T> Ord for Scored<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.score.total_cmp(&other.score).then(self.lot.cmp(&other.lot)).then(other.index.cmp(&self.index))
     }
 }
 
-impl<T> PartialOrd for Held<T> {
+impl<T> PartialOrd for Scored<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T> PartialEq for Held<T> {
+impl<T> PartialEq for Scored<T> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl<T> Eq for Held<T> {}
+impl<T> Eq for Scored<T> {}
 
 /// The best of what is offered, up to a number.
 struct Best<T> {
     size: usize,
-    held: BinaryHeap<Reverse<Held<T>>>,
+    held: BinaryHeap<Reverse<Scored<T>>>,
 }
 
 impl<T> Best<T> {
@@ -265,13 +265,13 @@ impl<T> Best<T> {
     }
 
     /// Takes one in, and gives back what has no place any more.
-    fn offer(&mut self, held: Held<T>) -> Option<Held<T>> {
+    fn offer(&mut self, held: Scored<T>) -> Option<Scored<T>> {
         self.held.push(Reverse(held));
         if self.held.len() <= self.size { None } else { self.held.pop().map(|Reverse(worst)| worst) }
     }
 
     /// Best first.
-    fn into_sorted(self) -> Vec<Held<T>> {
+    fn into_sorted(self) -> Vec<Scored<T>> {
         self.held.into_sorted_vec().into_iter().map(|Reverse(held)| held).collect()
     }
 }

@@ -22,8 +22,8 @@ use ndarray::Array2;
 use safetensors::{Dtype, SafeTensorError, View};
 use serde::{Deserialize, Serialize};
 
+use super::collect::linear_inputs;
 use super::histogram::{Histogram, Span};
-use super::observe::linear_inputs;
 use super::{Activations, Calibration, Extremes};
 use crate::digest;
 use crate::error::{Error, Result, printable};
@@ -43,17 +43,17 @@ const KEY: &str = "kilnc";
 struct Metadata {
     format: String,
     weights: String,
-    graphs: Vec<Seen>,
+    graphs: Vec<Observed>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Seen {
+struct Observed {
     digest: String,
     texts: usize,
     tokens: usize,
 }
 
-impl Seen {
+impl Observed {
     /// What the names of its tensors begin with.
     fn prefix(&self) -> &str {
         self.digest.get(..12).unwrap_or(&self.digest)
@@ -73,7 +73,8 @@ pub fn save(path: &Path, weights: &str, graphs: &[(String, Calibration)]) -> Res
     let mut metadata = Metadata { format: FORMAT.to_owned(), weights: weights.to_owned(), graphs: Vec::new() };
     let mut tensors = Vec::new();
     for (text, calibration) in graphs {
-        let seen = Seen { digest: digest::of(text.as_bytes()), texts: calibration.texts, tokens: calibration.tokens };
+        let seen =
+            Observed { digest: digest::of(text.as_bytes()), texts: calibration.texts, tokens: calibration.tokens };
         for (name, activations) in calibration.values() {
             let named = |(part, tensor)| (format!("{}/{name}/{part}", seen.prefix()), tensor);
             tensors.extend(parts(activations).into_iter().map(named));

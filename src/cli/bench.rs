@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::units::threads;
 use super::workload::{Engines, WorkloadArgs};
-use super::{Screen, VouchArgs};
+use super::{Screen, TrustArgs};
 use crate::bench::{self, FailIf, Report, SCHEMA, Settings, measure};
 use crate::build::Observer;
 use crate::error::{Error, Result, printable, printable_sentence};
@@ -46,7 +46,7 @@ pub struct BenchArgs {
     #[command(flatten)]
     workload: WorkloadArgs,
     #[command(flatten)]
-    vouch: VouchArgs,
+    trust: TrustArgs,
     /// What engines run on: cpu, cuda:0. On a GPU, ONNX Runtime's CUDA provider runs ONNX files and engines for ort-cpu, and
     /// TensorRT for RTX runs plans.
     #[arg(long, default_value = "cpu")]
@@ -97,7 +97,7 @@ pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
     let pages = [&args.markdown, &args.html].into_iter().flatten();
     let stages = pages.map(|path| Ok((path, Stage::new(path, presence::is_file)?))).collect::<Result<Vec<_>>>()?;
     args.device.check()?;
-    let engines = Engines::of(&args.engines, &args.onnx_adapter, args.device, &args.vouch, screen)?;
+    let engines = Engines::of(&args.engines, &args.onnx_adapter, args.device, &args.trust, screen)?;
     let report = measured(&args, &engines, screen)?;
     for (path, stage) in &stages {
         let page = if Some(*path) == args.html.as_ref() { bench::html(&report) } else { bench::markdown(&report) };
@@ -132,7 +132,7 @@ fn measured(args: &BenchArgs, engines: &Engines, screen: &Screen) -> Result<Repo
         seconds: args.seconds,
         seed: args.seed,
         device: args.device,
-        reading: engines.reading.unwrap_or_default(),
+        problem_type: engines.problem_type.unwrap_or_default(),
         tokenizer: work.tokenizer,
         server_p99_ms: args.server_p99,
     };

@@ -103,7 +103,7 @@ pub fn run(args: BuildArgs, screen: &Screen) -> Result<()> {
         recipe.bench.get_or_insert_default();
     }
     recipe.wheels = args.wheels.or(recipe.wheels);
-    output::check_apart(&args.output, args.recipe.as_deref())?;
+    output::check_disjoint(&args.output, args.recipe.as_deref())?;
     let source = args.source.source_beside(recipe.task, &recipe.calibration)?;
     let request = BuildRequest { source, recipe, output: args.output, strict: args.strict, cache: args.cache.folder() };
     screen.note(format!("building {}", request.output.display()));

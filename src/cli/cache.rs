@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Screen;
 use super::screen::shown;
 use super::units::{size, time};
-use crate::cache::{self, Cache, Kept, Limits, Pruned};
+use crate::cache::{self, Cache, CachedEntry, Limits, Pruned};
 use crate::error::{Error, Result, printable};
 use crate::presence;
 
@@ -71,7 +71,7 @@ struct Shown {
     #[serde(serialize_with = "shown")]
     folder: PathBuf,
     bytes: u64,
-    entries: Vec<Kept>,
+    entries: Vec<CachedEntry>,
 }
 
 pub fn run(args: CacheCommand, screen: &Screen) -> Result<()> {
@@ -91,7 +91,7 @@ pub fn run(args: CacheCommand, screen: &Screen) -> Result<()> {
                 false => Pruned::default(),
             };
             screen.result(&pruned, |Pruned { entries, bytes, left, bytes_left }| {
-                format!("removed {entries} ({}); {left} left ({})\n", in_words(*bytes), in_words(*bytes_left))
+                format!("removed {entries} ({}); {left} left ({})\n", human_bytes(*bytes), human_bytes(*bytes_left))
             })
         }
     }
@@ -100,13 +100,13 @@ pub fn run(args: CacheCommand, screen: &Screen) -> Result<()> {
 fn table(shown: &Shown) -> String {
     let mut out = String::new();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    for Kept { key, kind, name, bytes, used } in &shown.entries {
+    for CachedEntry { key, kind, name, bytes, used } in &shown.entries {
         let short = printable(key).chars().take(12).collect::<String>();
         let unused = since(now.saturating_sub(*used));
         let (kind, name) = (printable(kind), printable(name));
-        out += &format!("{short}  {kind:<12} {:>9}  {unused:>8}  {name}\n", in_words(*bytes));
+        out += &format!("{short}  {kind:<12} {:>9}  {unused:>8}  {name}\n", human_bytes(*bytes));
     }
-    out + &format!("{} in {} entries of {}\n", in_words(shown.bytes), shown.entries.len(), shown.folder.display())
+    out + &format!("{} in {} entries of {}\n", human_bytes(shown.bytes), shown.entries.len(), shown.folder.display())
 }
 
 /// How long ago something was.
@@ -119,7 +119,7 @@ fn since(seconds: u64) -> String {
     }
 }
 
-fn in_words(bytes: u64) -> String {
+fn human_bytes(bytes: u64) -> String {
     match bytes {
         0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),

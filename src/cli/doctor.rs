@@ -31,7 +31,7 @@ pub fn run(screen: &Screen) -> Result<()> {
             command: None,
         },
     ];
-    findings.extend(library::ALL.into_iter().map(look));
+    findings.extend(library::ALL.into_iter().map(find));
     findings.push(library::wheels().map_or_else(no_wheels, |folder| wheels(&folder)));
     screen.result(&findings, |findings| {
         findings
@@ -101,7 +101,7 @@ fn wheels(folder: &Path) -> Finding {
     }
 }
 
-fn look(library: &'static Library) -> Finding {
+fn find(library: &'static Library) -> Finding {
     let is = |other: &Library| std::ptr::eq(library, other);
     let tensorrt = Runtime::PLANS.into_iter().find(|runtime| runtime.library().is_some_and(is));
     let file = || library.find().map(|path| path.display().to_string());

@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::{CalibrationArgs, Screen, SourceArgs};
 use crate::back::onnx;
-use crate::build::{self, CalibrationOutput, Calibrator, Fitting, Given, Model, Observer, Scheme, Unmerged};
+use crate::build::{
+    self, CalibrationOutput, CalibrationSource, Calibrator, Model, Observer, RuntimeAdapter, RuntimeAdapters, Scheme,
+};
 use crate::calibrate::Spec;
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::json::file_name;
@@ -84,7 +86,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
         false => (build::load(&source)?, Vec::new()),
         true => {
             only_onnx_runtime(&args.target)?;
-            let Unmerged { model, adapters } = build::load_unmerged(&source, &mut manager)?;
+            let RuntimeAdapters { model, adapters } = build::load_runtime_adapters(&source, &mut manager)?;
             (model, adapters)
         }
     };
@@ -154,7 +156,7 @@ fn only_onnx_runtime(target: &Target) -> Result<()> {
 }
 
 /// Writes what an adapter gives into the stage, for a place beside the model.
-fn write_adapter(given: &Given, stage: &Stage, output: &Path) -> Result<ExportedAdapter> {
+fn write_adapter(given: &RuntimeAdapter, stage: &Stage, output: &Path) -> Result<ExportedAdapter> {
     let name = format!("{}.onnx_adapter", given.name);
     let bytes = onnx::write_adapter(&given.tensors, &stage.path(&name))?;
     Ok(ExportedAdapter { file: output.with_file_name(name), bytes, inputs: given.tensors.len() })
@@ -169,7 +171,7 @@ fn calibrator<'a>(
     scratch: &Path,
     screen: &'a Screen,
 ) -> Result<Option<Calibrator<'a>>> {
-    if !precision.is_fitted() && !build::computes_in_half(target, precision) {
+    if !precision.is_calibrated() && !build::computes_in_half(target, precision) {
         return match *spec == Spec::default() {
             true => Ok(None),
             false => Err(Error::bad_input(format!("{precision} is fitted to no texts"))
@@ -177,10 +179,10 @@ fn calibrator<'a>(
                 .hint("--precision int8 is")),
         };
     }
-    let fitting = Fitting::read(spec, &Classes::default(), screen)?;
+    let fitting = CalibrationSource::read(spec, &Classes::default(), screen)?;
     let recipe = Recipe::default();
     let encoder = match fitting.needs_tokenizer().then(|| build::encoder(&recipe, model)).transpose() {
-        Err(e) if !precision.is_fitted() && *spec == Spec::default() => {
+        Err(e) if !precision.is_calibrated() && *spec == Spec::default() => {
             let why = "no text can be tokenized, so no layer is kept in FP32 for the range of its values";
             screen.warn(&format!("{why}: {}", e.message()));
             return Ok(None);

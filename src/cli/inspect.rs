@@ -15,7 +15,7 @@ use crate::front::hub::adapter::{self, hub};
 use crate::front::hub::checkpoint::{Checkpoint, check_searchable, read_weights};
 use crate::passes::Half;
 use crate::presence;
-use crate::runtime::Reading;
+use crate::runtime::ProblemType;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -154,7 +154,7 @@ fn describe_bundle(manifest: &Manifest) -> String {
             adapter.name,
             adapter.scale,
             adapter.kind,
-            adapter::told(adapter.changed, adapter.inserted, adapter.tokens, adapter.saved.len())
+            adapter::summary(adapter.changed, adapter.inserted, adapter.tokens, adapter.saved.len())
         );
     }
     if let Some(combined) = &manifest.combined {
@@ -249,12 +249,12 @@ fn licence(entry: &LicenceEntry) -> String {
 /// What the bundle answers with.
 fn answers(manifest: &Manifest) -> String {
     let labels = manifest.labels.len();
-    match manifest.reading {
-        None | Some(Reading::OneLabel | Reading::Logits) => format!("{labels} labels"),
-        Some(Reading::ManyLabels) => format!("any of {labels} labels"),
-        Some(Reading::Numbers) if labels == 1 => "a number".to_owned(),
-        Some(Reading::Numbers) => format!("{labels} numbers"),
-        Some(Reading::Score) => "a score".to_owned(),
+    match manifest.problem_type {
+        None | Some(ProblemType::SingleLabel | ProblemType::Logits) => format!("{labels} labels"),
+        Some(ProblemType::MultiLabel) => format!("any of {labels} labels"),
+        Some(ProblemType::Regression) if labels == 1 => "a number".to_owned(),
+        Some(ProblemType::Regression) => format!("{labels} numbers"),
+        Some(ProblemType::Score) => "a score".to_owned(),
     }
 }
 

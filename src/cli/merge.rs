@@ -51,19 +51,19 @@ pub fn run(args: MergeArgs, screen: &Screen) -> Result<()> {
     };
     let provenance = build::merge(&request, screen)?;
     screen.result(&provenance, |provenance| {
-        format!("{} ({}) in {:.2} s\n", request.output.display(), told(provenance), start.elapsed().as_secs_f64())
+        format!("{} ({}) in {:.2} s\n", request.output.display(), summary(provenance), start.elapsed().as_secs_f64())
     })
 }
 
-fn told(provenance: &Provenance) -> String {
+fn summary(provenance: &Provenance) -> String {
     let architecture = provenance.architecture.as_deref().map(printable);
-    let mut told = architecture.unwrap_or_else(|| provenance.base.clone());
+    let mut summary = architecture.unwrap_or_else(|| provenance.base.clone());
     match provenance.dropped.as_slice() {
         [] => {}
-        [one] => told += &format!("; it has no place for `{}`", printable(one)),
-        [one, rest @ ..] => told += &format!("; it has no place for `{}` and {} more", printable(one), rest.len()),
+        [one] => summary += &format!("; it has no place for `{}`", printable(one)),
+        [one, rest @ ..] => summary += &format!("; it has no place for `{}` and {} more", printable(one), rest.len()),
     }
-    told
+    summary
 }
 
 fn dtype(text: &str) -> Result<DType> {

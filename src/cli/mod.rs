@@ -17,10 +17,10 @@ mod run;
 mod screen;
 mod texts;
 mod tokenizer;
+mod trust;
 mod tune;
 mod units;
 mod verify;
-mod vouch;
 mod windows;
 mod workload;
 
@@ -44,7 +44,7 @@ use calibration::CalibrationArgs;
 pub use screen::Screen;
 use texts::TextArgs;
 use tokenizer::GivenTokenizer;
-use vouch::VouchArgs;
+use trust::TrustArgs;
 use windows::WindowArgs;
 
 /// The command line of kilnc.
@@ -175,8 +175,8 @@ impl SourceArgs {
 pub fn main() -> Result<()> {
     match Cli::try_parse() {
         Ok(cli) => run(cli),
-        Err(told) if told.use_stderr() => {
-            let _ = told.print();
+        Err(summary) if summary.use_stderr() => {
+            let _ = summary.print();
             std::process::exit(i32::from(Error::bad_input("").exit_code()))
         }
         Err(help) => screen::printed(help.print().and_then(|()| screen::print(""))),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Screen;
-use crate::build::{Observer, TextsBeside};
+use crate::build::{Observer, TextConfig};
 use crate::bundle;
 use crate::error::{Result, printable};
 use crate::front::hub::checkpoint::json;
@@ -19,14 +19,14 @@ pub const MAX_LENGTH: usize = 512;
 pub struct GivenTokenizer {
     /// Its `tokenizer.json`.
     pub file: PathBuf,
-    beside: Option<TextsBeside>,
+    beside: Option<TextConfig>,
 }
 
 impl GivenTokenizer {
     /// Reads a `tokenizer.json`, or that of a folder, and says what is not as it seems.
     pub fn read(path: &Path, task: Option<Task>, screen: &Screen) -> Result<GivenTokenizer> {
         let file = if presence::is_dir(path)? { path.join(bundle::TOKENIZER) } else { path.to_owned() };
-        let given = GivenTokenizer { beside: TextsBeside::of(&file, task)?, file };
+        let given = GivenTokenizer { beside: TextConfig::of(&file, task)?, file };
         given.beside.iter().flat_map(|beside| &beside.tokenizer.notes).for_each(|note| screen.warn(note));
         if let Some(prompt) = given.prompt() {
             screen.note(format!("`{}` is put before every text, as the model's default prompt", printable(prompt)));

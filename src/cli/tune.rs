@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::units::share;
 use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
-use crate::build::{self, CalibrationOutput, Judge, Observer};
+use crate::build::{self, CalibrationOutput, Gates, Observer};
 use crate::calibrate::{Kind, Spec};
 use crate::error::{Error, Result};
 use crate::output::{self, Stage};
@@ -88,7 +88,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         bounds_accuracy: true,
         ..Recipe::default()
     };
-    output::check_apart(&args.output, source.inputs().chain(recipe.inputs()))?;
+    output::check_disjoint(&args.output, source.inputs().chain(recipe.inputs()))?;
     check_named(&args, &spec)?;
     let stage = Stage::new(&args.output, |dir| output::holds_only(dir, JSON, |name| FILES.contains(&name)))?;
     if args.calibration.reduce_range.is_some() && !args.target.iter().any(|on| on.saturates(Precision::Int8)) {
@@ -98,7 +98,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     screen.begin("reading", None);
     let model = build::load(&source)?;
     build::warnings(&model).iter().for_each(|line| screen.warn(line));
-    let judge = Judge::new(&recipe, &model, true, screen)?;
+    let judge = Gates::new(&recipe, &model, true, screen)?;
     let shape = timed_at(args.shape, judge.max_length())?;
     let calibrator = judge.calibrator(&model, stage.dir(), screen)?;
     let request = tune::Request {

@@ -68,7 +68,7 @@ pub fn run(args: VerifyArgs, screen: &Screen) -> Result<()> {
     };
     let files = bundle.check(&found)?;
     let key = key.map(|key| key.hint()).transpose()?;
-    screen.result(&Verified { bundle: args.bundle, files, signed, key }, told)
+    screen.result(&Verified { bundle: args.bundle, files, signed, key }, summary)
 }
 
 /// Checks that the files of a bundle, with the digests that were found, are those that the key has signed.
@@ -86,7 +86,7 @@ pub(super) fn signed_by(
     signing::verify(&signature, key, found).map_err(|e| bundle.named_error(e))
 }
 
-fn told(verified: &Verified) -> String {
+fn summary(verified: &Verified) -> String {
     let signed = match (verified.signed, verified.key.as_deref()) {
         (Signed::No, _) => "not signed: nothing proves who made it\n".to_owned(),
         (Signed::Unchecked, _) => {

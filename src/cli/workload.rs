@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::tokenizer::MAX_LENGTH;
-use super::{GivenTokenizer, Screen, VouchArgs};
+use super::{GivenTokenizer, Screen, TrustArgs};
 use crate::bench::{self, Batching, Candidate, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
 use crate::build::Observer;
 use crate::bundle::{self, Bundle};
@@ -16,7 +16,7 @@ use crate::eval::{PROBES, read_examples};
 use crate::front::hub::checkpoint::json::file_name;
 use crate::presence;
 use crate::runtime::library;
-use crate::runtime::{Classes, Device, Elements, Reading, Runtime, TextEncoder};
+use crate::runtime::{Classes, Device, Elements, ProblemType, Runtime, TextEncoder};
 
 /// Tokens of a text, where nothing is said and engines read as many.
 const USUAL_LENGTH: usize = 128;
@@ -67,7 +67,7 @@ pub struct Engines {
     held: Vec<Bundle>,
     device: Device,
     /// What answers are the same.
-    pub reading: Option<Reading>,
+    pub problem_type: Option<ProblemType>,
     tokenizer: Option<Tokenizer>,
 }
 
@@ -157,12 +157,12 @@ impl Engines {
         paths: &[PathBuf],
         adapters: &[PathBuf],
         device: Device,
-        vouch: &VouchArgs,
+        trust: &TrustArgs,
         screen: &Screen,
     ) -> Result<Engines> {
         let files = paths.iter().map(|path| presence::is_file(path)).collect::<Result<Vec<_>>>()?;
         if files.iter().all(|is_file| *is_file) {
-            vouch.refuse()?;
+            trust.refuse()?;
         }
         let mut engines = Engines { device, ..Engines::default() };
         for (path, is_file) in paths.iter().zip(files) {
@@ -175,7 +175,7 @@ impl Engines {
                 }
                 false => {
                     let bundle = Bundle::open(path)?;
-                    vouch.check(&bundle, screen)?;
+                    trust.check(&bundle, screen)?;
                     engines.bundle(&bundle, device, screen)?;
                     engines.held.push(bundle);
                 }
@@ -256,7 +256,7 @@ impl Engines {
         let tokenizer = bundle.file(bundle::TOKENIZER)?;
         let (max_length, prompt) = (bundle.manifest.max_length, bundle.prompt().map(str::to_owned));
         self.tokenizer.get_or_insert(Tokenizer { file: tokenizer.into(), text: None, max_length, prompt });
-        self.reading.get_or_insert(bundle.manifest.reading.unwrap_or_default());
+        self.problem_type.get_or_insert(bundle.manifest.problem_type.unwrap_or_default());
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::parity::Tally;
 use super::{Check, Gate, Parity};
 use crate::error::{Error, Result, printable};
-use crate::runtime::{Elements, Named, Reading, Tensor};
+use crate::runtime::{Elements, Named, ProblemType, Tensor};
 
 /// The numbers of one output that belong to one text: `rows` of `width`. What is computed for padding is left out.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,14 +102,14 @@ pub struct OutputParity {
 
 /// Outputs of a candidate beside those of a reference, on one text after another.
 pub struct Comparison {
-    reading: Reading,
+    problem_type: ProblemType,
     outputs: Vec<(String, Tally)>,
 }
 
 impl Comparison {
-    /// With no texts yet. `reading` says which rows of logits say the same.
-    pub fn new(reading: Reading) -> Comparison {
-        Comparison { reading, outputs: Vec::new() }
+    /// With no texts yet. `problem_type` says which rows of logits say the same.
+    pub fn new(problem_type: ProblemType) -> Comparison {
+        Comparison { problem_type, outputs: Vec::new() }
     }
 
     /// Compares all outputs that one text has. Fails where the candidate lacks one of the reference's, or has rows of
@@ -133,7 +133,7 @@ impl Comparison {
                 Some(at) => self.outputs.get_mut(at),
                 None => {
                     let says = says(&expected.name) || answer == Some(&expected.name);
-                    self.outputs.push((expected.name.clone(), Tally::new(says.then_some(self.reading))));
+                    self.outputs.push((expected.name.clone(), Tally::new(says.then_some(self.problem_type))));
                     self.outputs.last_mut()
                 }
             };
@@ -219,7 +219,7 @@ mod tests {
             let start = TextOutput::new("start_logits", None, [1.0, 2.0]);
             vec![start, TextOutput::new("end_logits", None, [3.0, end])]
         };
-        let mut comparison = Comparison::new(Reading::OneLabel);
+        let mut comparison = Comparison::new(ProblemType::SingleLabel);
         comparison.add(&text(1.0), &text(4.0)).unwrap();
         let error = comparison.add(&text(1.0), &text(1.0)[..1]).unwrap_err();
         assert_eq!(error.message(), "the engine gives no `end_logits`");
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn hidden_states_say_nothing_by_their_largest_number() {
         let text = [TextOutput::new("logits", None, [1.0, 2.0]), TextOutput::new("last_hidden_state", None, [1.0])];
-        let mut comparison = Comparison::new(Reading::OneLabel);
+        let mut comparison = Comparison::new(ProblemType::SingleLabel);
         comparison.add(&text, &text).unwrap();
         let agreements: Vec<_> = comparison.finish().unwrap().into_iter().map(|of| of.parity.agreement).collect();
         assert_eq!(agreements, [Some(1.0), None]);

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::rows::{LINE, Rows, open};
 use crate::error::{Error, Result, nearest, printable, printable_sentence};
 use crate::front::hub::checkpoint::json::file_name;
-use crate::runtime::{Classes, Reading, TextInput};
+use crate::runtime::{Classes, ProblemType, TextInput};
 
 pub use masked::{Masked, parse_masked, read_masked};
 pub use pairs::{Pair, parse_pairs, read_pairs};
@@ -137,7 +137,7 @@ fn some<T>(rows: Vec<T>, file: &str, line: &'static str) -> Result<Vec<T>> {
 
 /// A row of a file, and where it stands, for messages.
 #[derive(Clone, Debug)]
-pub struct Placed<T> {
+pub struct Located<T> {
     /// The file and the line.
     pub place: String,
     /// What stands there.
@@ -151,11 +151,11 @@ fn parse<R: Read, L: DeserializeOwned, T>(
     file: &str,
     line: &'static str,
     made: impl Fn(L) -> Result<T>,
-) -> Result<Vec<Placed<T>>> {
+) -> Result<Vec<Located<T>>> {
     let rows = Rows::of(reader, file, None)?.of_lines(line).map(|row| {
         let (place, read) = row?;
         match made(read) {
-            Ok(row) => Ok(Placed { place, row }),
+            Ok(row) => Ok(Located { place, row }),
             Err(e) => Err(e.at(place)),
         }
     });
@@ -180,7 +180,7 @@ impl Line {
             (None, None) => Ok(None),
             (Some(_), Some(_)) => Err(Error::bad_input("there are `label` and `labels`, expected one of them")),
             (Some(label), None) => truth(&[label], classes).map(Some),
-            (None, Some(_)) if matches!(classes.reading, Reading::OneLabel | Reading::Logits) => {
+            (None, Some(_)) if matches!(classes.problem_type, ProblemType::SingleLabel | ProblemType::Logits) => {
                 Err(Error::bad_input("found `labels`, but the model answers with one")
                     .hint("write `label`; where the model has several answers at once, say so by `problem_type`"))
             }
@@ -196,8 +196,8 @@ impl Line {
 
 /// What should be answered, in the terms of a model's answers.
 fn truth(found: &[Value], classes: &Classes) -> Result<Truth> {
-    match classes.reading {
-        Reading::OneLabel | Reading::Logits | Reading::ManyLabels => {
+    match classes.problem_type {
+        ProblemType::SingleLabel | ProblemType::Logits | ProblemType::MultiLabel => {
             let mut numbers = found.iter().map(|label| numbers_of(label, classes)).collect::<Result<Vec<_>>>()?;
             numbers.sort_unstable();
             let alone = |numbers: &Vec<usize>| numbers.first().copied().filter(|_| numbers.len() == 1);
@@ -209,7 +209,7 @@ fn truth(found: &[Value], classes: &Classes) -> Result<Truth> {
                 }),
             }
         }
-        Reading::Numbers | Reading::Score => {
+        ProblemType::Regression | ProblemType::Score => {
             let numbers = found.iter().map(number).collect::<Result<Vec<_>>>()?;
             match (numbers.len(), classes.labels.len()) {
                 (found, expected) if found != expected => {
@@ -281,17 +281,17 @@ mod tests {
         (dir, path)
     }
 
-    fn read_as(reading: Reading, text: &str) -> Result<Vec<Example>> {
+    fn read_as(problem_type: ProblemType, text: &str) -> Result<Vec<Example>> {
         let (_dir, path) = file("texts.jsonl", text);
-        read_examples(&path, &Classes { labels: vec!["web".to_owned(), "mail".to_owned()], reading })
+        read_examples(&path, &Classes { labels: vec!["web".to_owned(), "mail".to_owned()], problem_type })
     }
 
     fn read(text: &str) -> Result<Vec<Example>> {
-        read_as(Reading::OneLabel, text)
+        read_as(ProblemType::SingleLabel, text)
     }
 
-    fn truth(reading: Reading, label: &str) -> Truth {
-        read_as(reading, &format!("{{\"text\": \"a\", {label}}}")).unwrap().swap_remove(0).truth.unwrap()
+    fn truth(problem_type: ProblemType, label: &str) -> Truth {
+        read_as(problem_type, &format!("{{\"text\": \"a\", {label}}}")).unwrap().swap_remove(0).truth.unwrap()
     }
 
     #[test]
@@ -305,11 +305,11 @@ mod tests {
 
     #[test]
     fn truths_are_what_the_model_can_answer() {
-        let many = |label| truth(Reading::ManyLabels, label);
+        let many = |label| truth(ProblemType::MultiLabel, label);
         assert_eq!(many("\"labels\": [\"mail\", \"web\"]"), Truth::Classes(vec![0, 1]));
         assert_eq!(many("\"labels\": []"), Truth::Classes(vec![]));
         assert_eq!(many("\"label\": \"mail\""), Truth::Classes(vec![1]));
-        assert_eq!(truth(Reading::Numbers, "\"labels\": [1, -0.5]"), Truth::Numbers(vec![1.0, -0.5]));
+        assert_eq!(truth(ProblemType::Regression, "\"labels\": [1, -0.5]"), Truth::Numbers(vec![1.0, -0.5]));
     }
 
     #[test]
@@ -370,17 +370,17 @@ mod tests {
 
     #[test]
     fn labels_that_the_model_cannot_answer_are_refused() {
-        let refused = |reading, label: &str| {
+        let refused = |problem_type, label: &str| {
             let line = format!("{{\"text\": \"a\", {label}}}");
-            read_as(reading, &line).unwrap_err().message().to_owned()
+            read_as(problem_type, &line).unwrap_err().message().to_owned()
         };
-        let one = Reading::OneLabel;
+        let one = ProblemType::SingleLabel;
         assert_eq!(refused(one, "\"labels\": [\"web\"]"), "found `labels`, but the model answers with one");
         assert_eq!(refused(one, "\"label\": 1"), "expected the name of a label, found 1");
-        assert_eq!(refused(Reading::ManyLabels, "\"labels\": [\"web\", \"web\"]"), "a label is given twice");
+        assert_eq!(refused(ProblemType::MultiLabel, "\"labels\": [\"web\", \"web\"]"), "a label is given twice");
         let both = "\"label\": \"web\", \"labels\": []";
         assert_eq!(refused(one, both), "there are `label` and `labels`, expected one of them");
-        assert_eq!(refused(Reading::Numbers, "\"label\": \"web\""), "expected a number, found \"web\"");
-        assert_eq!(refused(Reading::Numbers, "\"label\": 1"), "found 1 numbers, but the model answers with 2");
+        assert_eq!(refused(ProblemType::Regression, "\"label\": \"web\""), "expected a number, found \"web\"");
+        assert_eq!(refused(ProblemType::Regression, "\"label\": 1"), "found 1 numbers, but the model answers with 2");
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Parity;
 use crate::error::{Error, Result, printable};
-use crate::runtime::Reading;
+use crate::runtime::ProblemType;
 
 /// The bounds for one engine. What is not set is not demanded; non-finite outputs never pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -88,9 +88,9 @@ impl Gate {
     }
 
     /// Refuses bounds that mean nothing for such answers.
-    pub fn check_fits(&self, reading: Reading) -> Result<()> {
+    pub fn check_fits(&self, problem_type: ProblemType) -> Result<()> {
         let bounds = [("agreement", self.agreement), ("accuracy_drop", self.accuracy_drop)];
-        let answers_are_numbers = matches!(reading, Reading::Numbers | Reading::Score);
+        let answers_are_numbers = matches!(problem_type, ProblemType::Regression | ProblemType::Score);
         match bounds.iter().find(|(_, bound)| bound.is_some() && answers_are_numbers) {
             None => Ok(()),
             Some((measure, _)) => {
@@ -194,8 +194,8 @@ mod tests {
     #[test]
     fn bounds_that_mean_nothing_are_refused() {
         let gate: Gate = "agreement=0.9".parse().unwrap();
-        gate.check_fits(Reading::ManyLabels).unwrap();
-        let error = gate.check_fits(Reading::Numbers).unwrap_err();
+        gate.check_fits(ProblemType::MultiLabel).unwrap();
+        let error = gate.check_fits(ProblemType::Regression).unwrap_err();
         assert_eq!(error.message(), "a bound on `agreement` means nothing where answers are numbers");
     }
 

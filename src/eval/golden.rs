@@ -10,7 +10,7 @@ use super::parity::{Parity, Tally};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::safetensors;
 use crate::ir::{DType, Weight};
-use crate::runtime::{Elements, Engine, Named, Reading, Tensor};
+use crate::runtime::{Elements, Engine, Named, ProblemType, Tensor};
 
 /// Inputs, and the outputs that belong to them.
 #[derive(Clone, Debug)]
@@ -50,13 +50,13 @@ impl Golden {
 
     /// Runs an engine on the inputs and compares all outputs that the file has.
     pub fn compare(&self, engine: &mut dyn Engine) -> Result<Parity> {
-        self.compare_answers(engine, Reading::OneLabel)
+        self.compare_answers(engine, ProblemType::SingleLabel)
     }
 
     /// The same for a classifier whose logits are read so.
-    pub fn compare_answers(&self, engine: &mut dyn Engine, reading: Reading) -> Result<Parity> {
+    pub fn compare_answers(&self, engine: &mut dyn Engine, problem_type: ProblemType) -> Result<Parity> {
         let found = engine.run(&self.inputs)?;
-        let mut tally = Tally::new(Some(reading));
+        let mut tally = Tally::new(Some(problem_type));
         for (name, expected) in &self.outputs {
             let output = found.iter().find(|(given, _)| given == name).map(|(_, tensor)| tensor);
             let output =

@@ -7,7 +7,7 @@ const FEW: usize = 5;
 
 /// What a model thinks of the token that a mask stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Guess {
+pub struct TokenScore {
     /// The logarithm of its probability.
     pub log_probability: f64,
     /// How many tokens are likelier.
@@ -33,8 +33,8 @@ pub struct MaskScore {
 
 impl MaskScore {
     /// Scores the guesses of each text.
-    pub fn of(texts: &[Vec<Guess>]) -> MaskScore {
-        let guesses: Vec<&Guess> = texts.iter().flatten().collect();
+    pub fn of(texts: &[Vec<TokenScore>]) -> MaskScore {
+        let guesses: Vec<&TokenScore> = texts.iter().flatten().collect();
         let count = guesses.len().max(1) as f64;
         let among = |first: usize| guesses.iter().filter(|guess| guess.rank < first).count() as f64 / count;
         let mean = guesses.iter().map(|guess| guess.log_probability).sum::<f64>() / count;
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn guesses_count_by_rank_and_by_probability() {
-        let guess = |probability: f64, rank| Guess { log_probability: probability.ln(), rank };
+        let guess = |probability: f64, rank| TokenScore { log_probability: probability.ln(), rank };
         let score = MaskScore::of(&[vec![guess(0.5, 0), guess(0.125, 4)], vec![guess(0.25, 5), guess(0.25, 1)]]);
         assert_eq!((score.texts, score.masks, score.top_1_accuracy, score.top_5_accuracy), (2, 4, 0.25, 0.75));
         assert!((score.perplexity - 4.0).abs() < 1e-12, "{score:?}");

@@ -17,14 +17,14 @@ mod spans;
 pub use compare::{Comparison, OutputParity, TextOutput, answer, per_text};
 pub use correlation::Correlation;
 pub use dataset::{
-    Example, Masked, Pair, Placed, Question, Tagged, Truth, examples, examples_with_any_labels, is_misspelt, not_none,
+    Example, Located, Masked, Pair, Question, Tagged, Truth, examples, examples_with_any_labels, is_misspelt, not_none,
     parse_examples, parse_masked, parse_pairs, parse_questions, parse_tagged, read_examples, read_masked, read_pairs,
     read_questions, read_tagged,
 };
 pub use entities::{Entity, EntityScore, KindScore, Tagging, entities, kind};
 pub use gate::{Check, Gate, short};
 pub use golden::Golden;
-pub use masks::{Guess, MaskScore};
+pub use masks::{MaskScore, TokenScore};
 pub use parity::Parity;
 pub use probes::PROBES;
 pub use score::Score;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::runtime::Reading;
+use crate::runtime::ProblemType;
 
 /// Outputs of a candidate held against those of a reference, row by row.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,12 +23,15 @@ pub struct Parity {
 impl Parity {
     /// Compares rows in pairs; those with the same largest element say the same.
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a [f32], &'a [f32])>) -> Result<Parity> {
-        Parity::of_answers(pairs, Reading::OneLabel)
+        Parity::of_answers(pairs, ProblemType::SingleLabel)
     }
 
     /// Compares rows of logits in pairs. Fails where there are none, or a row of another length.
-    pub fn of_answers<'a>(pairs: impl IntoIterator<Item = (&'a [f32], &'a [f32])>, reading: Reading) -> Result<Parity> {
-        let mut tally = Tally::new(Some(reading));
+    pub fn of_answers<'a>(
+        pairs: impl IntoIterator<Item = (&'a [f32], &'a [f32])>,
+        problem_type: ProblemType,
+    ) -> Result<Parity> {
+        let mut tally = Tally::new(Some(problem_type));
         for (reference, candidate) in pairs {
             tally.add(reference, candidate)?;
         }
@@ -39,16 +42,16 @@ impl Parity {
 /// A [`Parity`] that grows row by row and holds none of them.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    reading: Option<Reading>,
+    problem_type: Option<ProblemType>,
     agreed: Option<usize>,
     parity: Parity,
 }
 
 impl Tally {
     /// With no rows yet. Without a reading no row says anything, so there is no agreement.
-    pub fn new(reading: Option<Reading>) -> Tally {
+    pub fn new(problem_type: Option<ProblemType>) -> Tally {
         let parity = Parity { min_cosine: 1.0, ..Parity::default() };
-        Tally { reading, agreed: reading.map(|_| 0), parity }
+        Tally { problem_type, agreed: problem_type.map(|_| 0), parity }
     }
 
     /// Compares two rows. Fails where their lengths differ or are 0.
@@ -62,7 +65,7 @@ impl Tally {
         }
         let parity = &mut self.parity;
         parity.rows += 1;
-        let chosen = |row: &[f32]| self.reading.and_then(|reading| reading.chosen(row));
+        let chosen = |row: &[f32]| self.problem_type.and_then(|problem_type| problem_type.chosen(row));
         let same = chosen(reference).zip(chosen(candidate)).map(|(a, b)| a == b);
         self.agreed = self.agreed.zip(same).map(|(agreed, same)| agreed + usize::from(same));
         parity.non_finite += candidate.iter().filter(|x| !x.is_finite()).count();
@@ -113,8 +116,8 @@ mod tests {
     #[test]
     fn sets_of_labels_agree_as_sets_and_numbers_do_not() {
         let rows: [(&[f32], &[f32]); 2] = [(&[3.0, 1.0], &[1.0, 3.0]), (&[3.0, -1.0], &[3.0, 0.0])];
-        assert_eq!(Parity::of_answers(rows, Reading::ManyLabels).unwrap().agreement, Some(0.5));
-        assert_eq!(Parity::of_answers(rows, Reading::Numbers).unwrap().agreement, None);
+        assert_eq!(Parity::of_answers(rows, ProblemType::MultiLabel).unwrap().agreement, Some(0.5));
+        assert_eq!(Parity::of_answers(rows, ProblemType::Regression).unwrap().agreement, None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Truth;
 use super::correlation::spearman;
-use crate::runtime::Reading;
+use crate::runtime::ProblemType;
 
 /// The measures that fit the kind of answer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -30,21 +30,21 @@ pub struct Score {
 
 impl Score {
     /// Scores the logits of each text.
-    pub fn of(reading: Reading, answers: &[Vec<f32>], truths: &[&Truth]) -> Score {
+    pub fn of(problem_type: ProblemType, answers: &[Vec<f32>], truths: &[&Truth]) -> Score {
         let score = Score { texts: answers.len(), ..Score::default() };
-        match reading {
-            Reading::OneLabel | Reading::Logits | Reading::ManyLabels => {
-                let chosen: Vec<_> = answers.iter().map(|row| reading.chosen(row).unwrap_or_default()).collect();
+        match problem_type {
+            ProblemType::SingleLabel | ProblemType::Logits | ProblemType::MultiLabel => {
+                let chosen: Vec<_> = answers.iter().map(|row| problem_type.chosen(row).unwrap_or_default()).collect();
                 let pairs: Vec<_> =
                     chosen.into_iter().zip(truths).filter_map(|(row, truth)| row_of(row, truth)).collect();
                 let right = pairs.iter().filter(|(chosen, expected)| chosen == expected).count();
                 let accuracy = Some(right as f64 / answers.len() as f64);
-                let micro_f1 = (reading == Reading::ManyLabels).then(|| micro_f1(&pairs));
+                let micro_f1 = (problem_type == ProblemType::MultiLabel).then(|| micro_f1(&pairs));
                 Score { right: Some(right), accuracy, micro_f1, ..score }
             }
-            Reading::Numbers | Reading::Score => {
-                let told = answers.iter().map(|row| reading.numbers(row).unwrap_or_default());
-                let pairs = told.zip(truths).filter_map(|(row, truth)| match truth {
+            ProblemType::Regression | ProblemType::Score => {
+                let summary = answers.iter().map(|row| problem_type.numbers(row).unwrap_or_default());
+                let pairs = summary.zip(truths).filter_map(|(row, truth)| match truth {
                     Truth::Numbers(expected) => Some(row.into_iter().zip(expected.iter().copied())),
                     Truth::Classes(_) | Truth::Names(_) => None,
                 });
@@ -91,14 +91,14 @@ mod tests {
         truths.iter().map(|truth| Truth::Classes(truth.to_vec())).collect()
     }
 
-    fn score(reading: Reading, answers: &[&[f32]], truths: &[Truth]) -> Score {
+    fn score(problem_type: ProblemType, answers: &[&[f32]], truths: &[Truth]) -> Score {
         let answers: Vec<_> = answers.iter().map(|row| row.to_vec()).collect();
-        Score::of(reading, &answers, &truths.iter().collect::<Vec<_>>())
+        Score::of(problem_type, &answers, &truths.iter().collect::<Vec<_>>())
     }
 
     #[test]
     fn one_label_is_right_or_wrong() {
-        let found = score(Reading::OneLabel, &[&[1.0, 2.0], &[3.0, 0.0]], &classes(&[&[1], &[1]]));
+        let found = score(ProblemType::SingleLabel, &[&[1.0, 2.0], &[3.0, 0.0]], &classes(&[&[1], &[1]]));
         assert_eq!((found.right, found.accuracy, found.micro_f1), (Some(1), Some(0.5), None));
     }
 
@@ -106,15 +106,15 @@ mod tests {
     fn any_class_of_the_right_name_is_right() {
         let pos = || Truth::Names(vec![vec![1, 2]]);
         let answers: [&[f32]; 3] = [&[0.0, 1.0, 2.0], &[0.0, 2.0, 1.0], &[3.0, 2.0, 1.0]];
-        assert_eq!(score(Reading::OneLabel, &answers, &[pos(), pos(), pos()]).right, Some(2));
-        let many = score(Reading::ManyLabels, &[&[-1.0, 1.0, 1.0]], &[pos()]);
+        assert_eq!(score(ProblemType::SingleLabel, &answers, &[pos(), pos(), pos()]).right, Some(2));
+        let many = score(ProblemType::MultiLabel, &[&[-1.0, 1.0, 1.0]], &[pos()]);
         assert_eq!((many.right, many.micro_f1), (Some(1), Some(1.0)));
     }
 
     #[test]
     fn many_labels_count_one_by_one_and_as_a_set() {
         let answers: [&[f32]; 3] = [&[1.0, -1.0, 1.0], &[-1.0, 1.0, -1.0], &[-1.0, -1.0, -1.0]];
-        let found = score(Reading::ManyLabels, &answers, &classes(&[&[0, 2], &[0, 1], &[]]));
+        let found = score(ProblemType::MultiLabel, &answers, &classes(&[&[0, 2], &[0, 1], &[]]));
         // Chosen 2 + 1 + 0, true 2 + 2 + 0, both 2 + 1 + 0.
         assert_eq!((found.right, found.micro_f1), (Some(2), Some(6.0 / 7.0)));
     }
@@ -122,10 +122,10 @@ mod tests {
     #[test]
     fn numbers_are_off_by_so_much_and_ranked_alike_or_not() {
         let truths: Vec<_> = [1.0, 2.0, 2.0, 5.0].map(|n| Truth::Numbers(vec![n])).to_vec();
-        let found = score(Reading::Numbers, &[&[1.5], &[2.0], &[2.5], &[5.0]], &truths);
+        let found = score(ProblemType::Regression, &[&[1.5], &[2.0], &[2.5], &[5.0]], &truths);
         assert_eq!(found.mean_abs_error, Some(0.25));
         // scipy.stats.spearmanr([1.5, 2, 2.5, 5], [1, 2, 2, 5])
         assert!((found.spearman.unwrap() - 0.948_683_298).abs() < 1e-9, "{found:?}");
-        assert_eq!(score(Reading::Numbers, &[&[1.0], &[1.0]], &truths[..2]).spearman, None);
+        assert_eq!(score(ProblemType::Regression, &[&[1.0], &[1.0]], &truths[..2]).spearman, None);
     }
 }

@@ -100,7 +100,7 @@ pub struct Arithmetic {
 }
 
 /// A value that a node has just made.
-pub struct Seen<'a> {
+pub struct Observed<'a> {
     /// The value.
     pub id: ValueId,
     /// Its name.
@@ -167,7 +167,7 @@ impl Evaluator {
     pub fn run_with(
         &mut self,
         inputs: &[(&str, Array)],
-        see: &mut dyn FnMut(&Seen) -> Result<()>,
+        see: &mut dyn FnMut(&Observed) -> Result<()>,
     ) -> Result<Vec<(String, Array)>> {
         let Evaluator { graph, arithmetic, weights, last_reads, integers } = self;
         let (mut live, mut sizes) = given(graph, inputs)?;
@@ -194,7 +194,7 @@ impl Evaluator {
                 if arithmetic.float == Floats::RoundEachNode {
                     array.round(value.ty.dtype);
                 }
-                see(&Seen { id: *output, name: &value.name, role: node.role, ty: &value.ty, array: &array })?;
+                see(&Observed { id: *output, name: &value.name, role: node.role, ty: &value.ty, array: &array })?;
                 if last_reads.contains_key(output) || graph.outputs().contains(output) {
                     live.insert(*output, array);
                 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use half::{bf16, f16};
 
 use super::array::Array;
-use super::{Evaluator, Seen};
+use super::{Evaluator, Observed};
 use crate::error::Result;
 use crate::ir::weight::Expr;
 use crate::ir::{DType, Graph, Node, Op, Role, TensorType, ValueId, Weight};
@@ -77,7 +77,7 @@ pub fn ranges<'a>(
     Ok(found)
 }
 
-fn unseen(seen: &Seen) -> Range {
+fn unseen(seen: &Observed) -> Range {
     Range {
         id: seen.id,
         name: seen.name.to_owned(),

@@ -506,7 +506,7 @@ mod tests {
     #[test]
     fn shapes_follow_the_operands() {
         let grouped = attention(4, Some(2), Some(9));
-        let odd = Dim::from("s").times(2).unwrap().minus(1).unwrap();
+        let non_finite = Dim::from("s").times(2).unwrap().minus(1).unwrap();
         let cases: Vec<(Op, &[&str], &[&str])> = vec![
             (Op::Embed, &["f32[10, 4]", "i64[b, s]"], &["f32[b, s, 4]"]),
             (Op::PositionEmbed { offset: 0 }, &["f32[10, 4]", "i64[b, s]"], &["f32[s, 4]"]),
@@ -525,7 +525,7 @@ mod tests {
             (Op::ReduceMax { axes: vec![1], keep: false }, &["f32[b, s, 4]"], &["f32[b, 4]"]),
             (Op::DynamicQuantizeLinear, &["f32[b, 4]"], &["u8[b, 4]", "f32[]", "u8[]"]),
             (
-                Op::ReshapeTo { shape: vec!["b".into(), odd, Dim::from(3), "s".into()] },
+                Op::ReshapeTo { shape: vec!["b".into(), non_finite, Dim::from(3), "s".into()] },
                 &["f32[b, 3, s, 2*s - 1]", "i64[4]"],
                 &["f32[b, 2*s - 1, 3, s]"],
             ),

@@ -32,23 +32,23 @@ pub struct Rewriter<'a> {
 ///
 /// Fails where the rule fails, and where it stands in a value of another type.
 pub fn rewrite(graph: &Graph, mut rule: impl FnMut(&mut Rewriter, &Node) -> Result<Action>) -> Result<Graph> {
-    rewrite_with(graph, Kept::Types, &mut rule)
+    rewrite_with(graph, Preserved::Types, &mut rule)
 }
 
 /// Like [`rewrite()`], for rules that change types on purpose: nothing is compared with the old graph but the
 /// outputs' types.
 pub fn retype(graph: &Graph, mut rule: impl FnMut(&mut Rewriter, &Node) -> Result<Action>) -> Result<Graph> {
-    rewrite_with(graph, Kept::Outputs, &mut rule)
+    rewrite_with(graph, Preserved::Outputs, &mut rule)
 }
 
 /// Like [`retype()`], for rules that change the outputs' sizes on purpose.
 pub fn reshape(graph: &Graph, mut rule: impl FnMut(&mut Rewriter, &Node) -> Result<Action>) -> Result<Graph> {
-    rewrite_with(graph, Kept::Names, &mut rule)
+    rewrite_with(graph, Preserved::Names, &mut rule)
 }
 
 /// What of the old graph the new one must have.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kept {
+enum Preserved {
     /// The types at every node.
     Types,
     /// The types of the outputs.
@@ -59,7 +59,7 @@ enum Kept {
 
 fn rewrite_with(
     graph: &Graph,
-    kept: Kept,
+    kept: Preserved,
     rule: &mut dyn FnMut(&mut Rewriter, &Node) -> Result<Action>,
 ) -> Result<Graph> {
     let mut rw = Rewriter { old: graph, new: Builder::new(graph.name()), map: HashMap::new() };
@@ -81,7 +81,7 @@ fn rewrite_with(
     }
     for id in graph.outputs() {
         let (value, new) = (graph.value(*id), rw.get(*id)?);
-        if *rw.new.ty(new) != value.ty && kept != Kept::Names {
+        if *rw.new.ty(new) != value.ty && kept != Preserved::Names {
             return Err(Error::bug(format!("output `{}` changed its type to {}", value.name, rw.new.ty(new))));
         }
         rw.new.output(&value.name, new)?;
@@ -136,7 +136,7 @@ impl<'a> Rewriter<'a> {
     }
 
     /// The constant that a value of the new graph is, if it is one.
-    pub fn drawn(&self, new: ValueId) -> Option<Weight> {
+    pub fn built(&self, new: ValueId) -> Option<Weight> {
         self.new.graph().weight(new).cloned()
     }
 
@@ -180,7 +180,7 @@ impl<'a> Rewriter<'a> {
         self.new.nodes(self.old.node_name(node), node.op.clone(), &inputs)
     }
 
-    fn stand_in(&mut self, node: &Node, outputs: &[ValueId], kept: Kept) -> Result<()> {
+    fn stand_in(&mut self, node: &Node, outputs: &[ValueId], kept: Preserved) -> Result<()> {
         if outputs.len() != node.outputs.len() {
             return Err(Error::bug(format!(
                 "node `{}` has {} outputs, its replacement {}",
@@ -191,7 +191,7 @@ impl<'a> Rewriter<'a> {
         }
         for (old, new) in node.outputs.iter().zip(outputs) {
             let (was, is) = (&self.old.value(*old).ty, self.new.ty(*new));
-            if was != is && kept == Kept::Types {
+            if was != is && kept == Preserved::Types {
                 return Err(Error::bug(format!(
                     "`{}` has type {was}, its replacement {is}",
                     self.old.value(*old).name

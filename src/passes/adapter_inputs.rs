@@ -36,9 +36,9 @@ impl Pass for AdapterInputs {
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
         self.check(graph)?;
-        let mut drawing = Drawing { pass: self, factors: HashMap::new(), report: Report::default() };
-        let changed = reshape(graph, |rw, node| drawing.node(rw, node))?;
-        Ok((changed, drawing.report))
+        let mut rewriting = Rewriting { pass: self, factors: HashMap::new(), report: Report::default() };
+        let changed = reshape(graph, |rw, node| rewriting.node(rw, node))?;
+        Ok((changed, rewriting.report))
     }
 }
 
@@ -69,14 +69,14 @@ impl AdapterInputs {
     }
 }
 
-struct Drawing<'a> {
+struct Rewriting<'a> {
     pass: &'a AdapterInputs,
     /// The factors of a weight, drawn once where layers share it.
     factors: HashMap<ValueId, [ValueId; 2]>,
     report: Report,
 }
 
-impl Drawing<'_> {
+impl Rewriting<'_> {
     fn node(&mut self, rw: &mut Rewriter, node: &Node) -> Result<Action> {
         for id in node.inputs.iter().flatten() {
             self.whole(rw, *id)?;
@@ -129,8 +129,8 @@ impl Drawing<'_> {
 
     /// The inputs A `[k, r]` and B `[r, n]` of a weight `[k, n]`; each weight has a rank of its own.
     fn factors(&mut self, rw: &mut Rewriter, weight: ValueId) -> Result<[ValueId; 2]> {
-        if let Some(drawn) = self.factors.get(&weight) {
-            return Ok(*drawn);
+        if let Some(built) = self.factors.get(&weight) {
+            return Ok(*built);
         }
         let value = rw.old().value(weight);
         let [k, n] = <[usize; 2]>::try_from(value.ty.fixed_shape().unwrap_or_default())

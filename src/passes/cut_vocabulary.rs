@@ -41,7 +41,7 @@ impl Pass for CutVocabulary<'_> {
         };
         let at = self.kept.iter().map(|number| usize::try_from(*number)).collect::<Result<_, _>>();
         let at = at.map_err(|_| Error::bad_input("a number of a token is larger than any place in memory"))?;
-        let mut drawing = Drawing {
+        let mut rewriting = Rewriting {
             pass: self,
             ids,
             scores,
@@ -50,13 +50,13 @@ impl Pass for CutVocabulary<'_> {
             cut: Vec::new(),
             report: Report::default(),
         };
-        let changed = reshape(graph, |rw, node| drawing.node(rw, node))?;
-        if drawing.scores.is_some() {
+        let changed = reshape(graph, |rw, node| rewriting.node(rw, node))?;
+        if rewriting.scores.is_some() {
             return Err(Error::unsupported(format!(
                 "`{SCORES}` are not made by a layer with an output for each token"
             )));
         }
-        Ok((changed, drawing.report))
+        Ok((changed, rewriting.report))
     }
 }
 
@@ -88,7 +88,7 @@ fn reads_shape(op: &Op) -> bool {
     )
 }
 
-struct Drawing<'a> {
+struct Rewriting<'a> {
     pass: &'a CutVocabulary<'a>,
     ids: ValueId,
     /// The scores of tokens, until the layer that makes them is found.
@@ -100,11 +100,11 @@ struct Drawing<'a> {
     report: Report,
 }
 
-impl Drawing<'_> {
+impl Rewriting<'_> {
     fn node(&mut self, rw: &mut Rewriter, node: &Node) -> Result<Action> {
         match node.op {
             Op::Embed if is_table(node, self.ids) => {
-                self.constant(rw, node, 0, Drawing::taken)?;
+                self.constant(rw, node, 0, Rewriting::taken)?;
                 self.report.changed += 1;
                 Ok(Action::Keep)
             }
@@ -116,9 +116,9 @@ impl Drawing<'_> {
             }
             Op::Linear if self.makes_scores(rw, node) => {
                 self.scores = None;
-                self.constant(rw, node, 1, |drawing, weight| drawing.taken(&weight.transpose()?)?.transpose())?;
+                self.constant(rw, node, 1, |rewriting, weight| rewriting.taken(&weight.transpose()?)?.transpose())?;
                 if node.operand(2).is_some() {
-                    self.constant(rw, node, 2, Drawing::taken)?;
+                    self.constant(rw, node, 2, Rewriting::taken)?;
                 }
                 self.report.changed += 1;
                 Ok(Action::Keep)
@@ -156,8 +156,8 @@ impl Drawing<'_> {
         }
         if !rw.is_drawn(id) {
             let changed = change(self, weight)?;
-            let drawn = rw.weight(&rw.old().value(id).name, changed);
-            rw.replace(id, drawn);
+            let built = rw.weight(&rw.old().value(id).name, changed);
+            rw.replace(id, built);
         }
         Ok(())
     }

@@ -103,16 +103,16 @@ fn reads_rows(graph: &Graph, node: &Node, i: usize) -> bool {
 }
 
 fn first_row(rw: &mut Rewriter, old: ValueId, cut: &mut HashMap<ValueId, ValueId>) -> Result<ValueId> {
-    if let Some(drawn) = cut.get(&old) {
-        return Ok(*drawn);
+    if let Some(built) = cut.get(&old) {
+        return Ok(*built);
     }
     let name = format!("{}.first", rw.old().value(old).name);
     let x = rw.get(old)?;
     let start = rw.weight(&format!("{name}.start"), Weight::i64s(vec![1], &[0])?);
     let end = rw.weight(&format!("{name}.end"), Weight::i64s(vec![1], &[1])?);
-    let drawn = rw.node(&name, Op::Slice { axis: 1, length: Dim::Fixed(1) }, &[x, start, end])?;
-    cut.insert(old, drawn);
-    Ok(drawn)
+    let built = rw.node(&name, Op::Slice { axis: 1, length: Dim::Fixed(1) }, &[x, start, end])?;
+    cut.insert(old, built);
+    Ok(built)
 }
 
 #[cfg(test)]

@@ -29,11 +29,11 @@ impl Pass for FuseQkv {
             }
         }
         report.changed = found.attentions.len();
-        let mut drawn: Vec<Vec<ValueId>> = vec![Vec::new(); found.attentions.len()];
+        let mut built: Vec<Vec<ValueId>> = vec![Vec::new(); found.attentions.len()];
         let fused = rewrite(graph, |rw, node| {
             let place = node.outputs.first().and_then(|id| found.places.get(id));
             let Some((attention, piece)) = place.copied() else { return Ok(Action::Keep) };
-            let (Some(pieces), Some(of)) = (drawn.get_mut(attention), found.attentions.get(attention)) else {
+            let (Some(pieces), Some(of)) = (built.get_mut(attention), found.attentions.get(attention)) else {
                 return Err(Error::bug("a projection belongs to an attention"));
             };
             if pieces.is_empty() {

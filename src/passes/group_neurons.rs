@@ -49,14 +49,14 @@ impl Pass for GroupNeurons<'_> {
             }
         }
         report.changed = plans.len();
-        let mut drawn = BTreeMap::new();
-        let after = rewrite(graph, |rw, node| self.apply(rw, node, &plans, &mut drawn))?;
+        let mut built = BTreeMap::new();
+        let after = rewrite(graph, |rw, node| self.apply(rw, node, &plans, &mut built))?;
         Ok((after, report))
     }
 }
 
 /// A feed-forward block whose neurons can change places, and how they are to stand.
-struct Plan<'a> {
+struct Grouping<'a> {
     inner: &'a Node,
     activation: &'a Node,
     /// In full precision.
@@ -65,7 +65,7 @@ struct Plan<'a> {
 }
 
 impl GroupNeurons<'_> {
-    fn plan<'a>(&self, graph: &'a Graph, outer: &Node) -> Result<Result<(ValueId, Plan<'a>), &'static str>> {
+    fn plan<'a>(&self, graph: &'a Graph, outer: &Node) -> Result<Result<(ValueId, Grouping<'a>), &'static str>> {
         let Some((out, inner, activation)) = matched(graph, outer) else {
             return Ok(Err("it does not read one activation of one linear layer"));
         };
@@ -78,24 +78,24 @@ impl GroupNeurons<'_> {
         let Some((outliers, groups)) = layout.best(self.groups) else {
             return Ok(Err("its neurons are of one size"));
         };
-        Ok(Ok((out, Plan { inner, activation, outliers, groups })))
+        Ok(Ok((out, Grouping { inner, activation, outliers, groups })))
     }
 
     fn apply(
         &self,
         rw: &mut Rewriter,
         node: &Node,
-        plans: &BTreeMap<ValueId, Plan>,
-        drawn: &mut BTreeMap<ValueId, Vec<ValueId>>,
+        plans: &BTreeMap<ValueId, Grouping>,
+        built: &mut BTreeMap<ValueId, Vec<ValueId>>,
     ) -> Result<Action> {
         if let Some((out, plan)) = node.outputs.first().and_then(|out| plans.get_key_value(out)) {
-            let parts = self.draw(rw, node, plan)?;
+            let parts = self.build(rw, node, plan)?;
             let sum = rw.node(rw.name(node), Op::Sum, &parts)?;
-            drawn.insert(*out, parts);
+            built.insert(*out, parts);
             return Ok(Action::Replace(vec![sum]));
         }
         // The residual's sum takes the parts as they are.
-        let parts = |id: Option<ValueId>| id.and_then(|id| drawn.get(&id));
+        let parts = |id: Option<ValueId>| id.and_then(|id| built.get(&id));
         if node.op != Op::Add || (0..2).all(|i| parts(node.operand(i)).is_none()) {
             return Ok(Action::Keep);
         }
@@ -110,17 +110,17 @@ impl GroupNeurons<'_> {
     }
 
     /// The block's output in parts, the bias with the first.
-    fn draw(&self, rw: &mut Rewriter, outer: &Node, plan: &Plan) -> Result<Vec<ValueId>> {
+    fn build(&self, rw: &mut Rewriter, outer: &Node, plan: &Grouping) -> Result<Vec<ValueId>> {
         let role = outer.role;
         let mut parts = Vec::new();
         for (i, at) in plan.groups.iter().enumerate() {
             let parted = Parted { plan, outer, at, name: format!("g{i}"), role, first: i == 0 };
-            parts.push(parted.draw(rw, self.calibration)?);
+            parts.push(parted.build(rw, self.calibration)?);
         }
         if !plan.outliers.is_empty() {
             let role = role.map(|role| Role { part: Part::Outliers, ..role });
             let (at, name) = (&plan.outliers, "outliers".to_owned());
-            parts.push(Parted { plan, outer, at, name, role, first: false }.draw(rw, self.calibration)?);
+            parts.push(Parted { plan, outer, at, name, role, first: false }.build(rw, self.calibration)?);
         }
         rw.set_role(role);
         Ok(parts)
@@ -129,7 +129,7 @@ impl GroupNeurons<'_> {
 
 /// Some neurons of a block.
 struct Parted<'a> {
-    plan: &'a Plan<'a>,
+    plan: &'a Grouping<'a>,
     outer: &'a Node,
     at: &'a [usize],
     name: String,
@@ -138,7 +138,7 @@ struct Parted<'a> {
 }
 
 impl Parted<'_> {
-    fn draw(&self, rw: &mut Rewriter, calibration: &RefCell<Calibration>) -> Result<ValueId> {
+    fn build(&self, rw: &mut Rewriter, calibration: &RefCell<Calibration>) -> Result<ValueId> {
         let part = self.role.map(|role| role.part);
         let apart = |role: Option<Role>| if part == Some(Part::Outliers) { self.role } else { role };
         let named = |rw: &Rewriter, node: &Node| format!("{}.{}", rw.name(node), self.name);

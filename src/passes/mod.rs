@@ -31,7 +31,7 @@ pub use first_token::FirstToken;
 pub use fuse_qkv::FuseQkv;
 pub use group_neurons::GroupNeurons;
 pub use half::{Half, Magnitudes, Wide};
-pub use prune_channels::{Cut, Prunable, PruneChannels};
+pub use prune_channels::{ChannelCut, Prunable, PruneChannels};
 pub use quantize::{ActivationType, QuantizeDynamic, QuantizeEmbeddings, QuantizeStatic, QuantizeWeights};
 pub use replace_weights::ReplaceWeights;
 pub use smooth::Smooth;

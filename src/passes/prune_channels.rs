@@ -13,7 +13,7 @@ use crate::ir::{Action, Graph, Node, Op, Origin, Part, Rewriter, Role, TensorTyp
 
 /// What stays of a block, and what the layer that reads it multiplies by.
 #[derive(Clone, Debug)]
-pub struct Cut {
+pub struct ChannelCut {
     /// The heads or the neurons that are kept, in ascending order.
     pub kept: Vec<usize>,
     /// `[kept channels, n]`
@@ -25,7 +25,7 @@ pub struct Cut {
 /// The pass: blocks by the role of the layer that reads their channels.
 pub struct PruneChannels<'a> {
     /// What is cut.
-    pub cuts: &'a BTreeMap<Role, Cut>,
+    pub cuts: &'a BTreeMap<Role, ChannelCut>,
 }
 
 /// A block whose channels can go: attention by whole heads, a feed-forward block by neurons.
@@ -99,13 +99,13 @@ impl Pass for PruneChannels<'_> {
                 Some(Ok(block)) => block,
             };
             report.changed += 1;
-            Ok(Action::Replace(vec![draw(rw, &block, cut)?]))
+            Ok(Action::Replace(vec![build(rw, &block, cut)?]))
         })?;
         Ok((after, report))
     }
 }
 
-fn draw(rw: &mut Rewriter, block: &Prunable, cut: &Cut) -> Result<ValueId> {
+fn build(rw: &mut Rewriter, block: &Prunable, cut: &ChannelCut) -> Result<ValueId> {
     let (node, graph) = (block.reader, rw.old());
     let constant = |i: usize| node.operand(i).map(|id| graph.value(id).name.clone());
     let bias = match &cut.bias {
@@ -132,15 +132,15 @@ fn draw(rw: &mut Rewriter, block: &Prunable, cut: &Cut) -> Result<ValueId> {
         };
     }
     let x = node.operand(0).ok_or_else(|| Error::bug("a linear layer reads something"))?;
-    let mut drawing = Drawing { rw, heads: &cut.kept, unit: block.unit, drawn: HashMap::new() };
-    let x = drawing.channels(x, &block.channels(&cut.kept))?;
+    let mut rewriting = Rewriting { rw, heads: &cut.kept, unit: block.unit, built: HashMap::new() };
+    let x = rewriting.channels(x, &block.channels(&cut.kept))?;
     rw.set_role(node.role);
     let name = constant(1).unwrap_or_default();
     let operands: Vec<ValueId> = [x, rw.weight(&name, cut.weight.clone())].into_iter().chain(bias).collect();
     rw.node(rw.name(node), Op::Linear, &operands)
 }
 
-/// Looks how far channels can be followed, by the same cases as [`Drawing`].
+/// Looks how far channels can be followed, by the same cases as [`Rewriting`].
 struct Walk<'a> {
     graph: &'a Graph,
     unit: usize,
@@ -185,17 +185,17 @@ fn with_heads(op: &Op, n: i64) -> Op {
 }
 
 /// Draws what a layer reads with some of its channels.
-struct Drawing<'r, 'a> {
+struct Rewriting<'r, 'a> {
     rw: &'r mut Rewriter<'a>,
     heads: &'r [usize],
     unit: usize,
-    drawn: HashMap<ValueId, ValueId>,
+    built: HashMap<ValueId, ValueId>,
 }
 
-impl Drawing<'_, '_> {
+impl Rewriting<'_, '_> {
     /// The channels `at` of the last dimension of a value.
     fn channels(&mut self, id: ValueId, at: &[usize]) -> Result<ValueId> {
-        if let Some(new) = self.drawn.get(&id) {
+        if let Some(new) = self.built.get(&id) {
             return Ok(*new);
         }
         let graph = self.rw.old();
@@ -211,12 +211,12 @@ impl Drawing<'_, '_> {
             Origin::Node { node, slot } => {
                 let outputs = self.node(graph.node(*node), at)?;
                 for (old, new) in graph.node(*node).outputs.iter().zip(&outputs) {
-                    self.drawn.insert(*old, *new);
+                    self.built.insert(*old, *new);
                 }
                 *outputs.get(*slot).ok_or_else(|| Error::bug("a cut node has all its outputs"))?
             }
         };
-        self.drawn.insert(id, new);
+        self.built.insert(id, new);
         Ok(new)
     }
 

@@ -65,12 +65,12 @@ enum Place {
     Mul,
 }
 
-struct Plan {
+struct Smoothing {
     place: Place,
     factors: Vec<f32>,
 }
 
-type Plans = BTreeMap<ValueId, Rc<Plan>>;
+type Plans = BTreeMap<ValueId, Rc<Smoothing>>;
 
 impl Smooth<'_> {
     /// The factors for every value that is worth them.
@@ -100,7 +100,7 @@ impl Smooth<'_> {
         Ok(plans)
     }
 
-    fn plan(&self, graph: &Graph, x: ValueId) -> Result<Result<Plan, &'static str>> {
+    fn plan(&self, graph: &Graph, x: ValueId) -> Result<Result<Smoothing, &'static str>> {
         let calibration = self.calibration.borrow();
         let Some(seen) = calibration.get(&graph.value(x).name) else { return Ok(Err("nothing is known of it")) };
         let Some(place) = place(graph, x) else {
@@ -111,7 +111,7 @@ impl Smooth<'_> {
             return Ok(Err("its channels are of one size"));
         };
         let enough = if place == Place::Mul { WORTH_A_NODE } else { 1.0 };
-        Ok(if left < enough { Ok(Plan { place, factors }) } else { Err("it would gain too little") })
+        Ok(if left < enough { Ok(Smoothing { place, factors }) } else { Err("it would gain too little") })
     }
 
     fn apply(
@@ -153,7 +153,13 @@ impl Smooth<'_> {
     }
 
     /// `w / f`, a row for each channel.
-    fn scale_rows(&self, rw: &mut Rewriter, node: &Node, plan: &Plan, inputs: &mut [Option<ValueId>]) -> Result<()> {
+    fn scale_rows(
+        &self,
+        rw: &mut Rewriter,
+        node: &Node,
+        plan: &Smoothing,
+        inputs: &mut [Option<ValueId>],
+    ) -> Result<()> {
         let inverse: Vec<f32> = plan.factors.iter().map(|f| 1.0 / f).collect();
         scale_operand(rw, node, 1, 0, &inverse, inputs)
     }
@@ -163,20 +169,20 @@ impl Smooth<'_> {
         &self,
         rw: &mut Rewriter,
         x: ValueId,
-        plan: &Plan,
+        plan: &Smoothing,
         made: &mut HashMap<ValueId, ValueId>,
     ) -> Result<ValueId> {
-        if let Some(drawn) = made.get(&x) {
-            return Ok(*drawn);
+        if let Some(built) = made.get(&x) {
+            return Ok(*built);
         }
         let old = rw.old().value(x).name.clone();
         let name = format!("{old}.smooth");
         let factors = rw.weight(&format!("{name}.factors"), Weight::f32s(vec![plan.factors.len()], &plan.factors)?);
         let from = rw.get(x)?;
-        let drawn = rw.node(&name, Op::Mul, &[from, factors])?;
-        made.insert(x, drawn);
+        let built = rw.node(&name, Op::Mul, &[from, factors])?;
+        made.insert(x, built);
         self.note(&old, &name, &plan.factors);
-        Ok(drawn)
+        Ok(built)
     }
 
     fn note(&self, old: &str, new: &str, factors: &[f32]) {
@@ -255,8 +261,8 @@ fn scale_operand(
     inputs: &mut [Option<ValueId>],
 ) -> Result<()> {
     let (Some(slot), Some(old)) = (inputs.get_mut(i), node.operand(i)) else { return Ok(()) };
-    let Some(drawn) = *slot else { return Ok(()) };
-    let weight = rw.drawn(drawn).ok_or_else(|| Error::bug("what is smoothed has constant weights"))?;
+    let Some(built) = *slot else { return Ok(()) };
+    let weight = rw.built(built).ok_or_else(|| Error::bug("what is smoothed has constant weights"))?;
     let scaled = weight.scale(&Weight::f32s(vec![factors.len()], factors)?, axis)?;
     let name = format!("{}.smooth", rw.old().value(old).name);
     *slot = Some(rw.weight(&name, scaled));

@@ -13,11 +13,11 @@ use super::eliminate::{Order, order};
 use super::importance::ranked;
 use super::normal::{Problem, RIDGE, Sums};
 use super::rows::{Reader, Rows, floats};
-use crate::calibrate::{Plan, look};
+use crate::calibrate::{Collection, collect_outputs};
 use crate::digest;
 use crate::error::{Error, Result};
 use crate::ir::{Blob, DType, Graph, Role, ValueId, Weight};
-use crate::passes::{Cut, Pass, Prunable, PruneChannels};
+use crate::passes::{ChannelCut, Pass, Prunable, PruneChannels};
 use crate::verify::{Verified, verify};
 
 /// How much a fit may keep to the trained weights; texts that are held out decide.
@@ -63,7 +63,7 @@ impl Taps {
 
 impl Whole {
     /// Runs the trained model over the texts. `inputs` are values whose rows are kept too.
-    pub fn look(request: &Request, blocks: &[Block], inputs: &[ValueId]) -> Result<Whole> {
+    pub fn collect(request: &Request, blocks: &[Block], inputs: &[ValueId]) -> Result<Whole> {
         let graph = request.graph;
         let taps: Vec<Taps> = blocks.iter().map(|block| Taps::of(graph, block.role)).collect::<Result<_>>()?;
         let sum = |tap: &Taps| tap.residual.map_or(tap.out, |(sum, _)| sum);
@@ -90,7 +90,7 @@ impl Whole {
         self.rows.of(self.sums.get(i).ok_or_else(|| Error::bug("every block was looked at"))?)
     }
 
-    /// What is computed at a value that was asked for by [`Whole::look`].
+    /// What is computed at a value that was asked for by [`Whole::collect`].
     pub fn input(&self, name: &str) -> Result<Reader> {
         self.rows.of(name)
     }
@@ -118,14 +118,14 @@ pub fn order_of(request: &Request, block: &Block, problem: &Problem, most: usize
 }
 
 /// A block with these of its units, fitted where the request says so.
-pub fn cut(request: &Request, block: &Block, problem: &Problem, kept: Vec<usize>, ridge: f64) -> Result<Cut> {
+pub fn cut(request: &Request, block: &Block, problem: &Problem, kept: Vec<usize>, ridge: f64) -> Result<ChannelCut> {
     let at = block.channels(&kept);
     if !request.spec.refit {
-        return Ok(Cut { kept, weight: block.weight.take(0, at)?, bias: block.bias.clone() });
+        return Ok(ChannelCut { kept, weight: block.weight.take(0, at)?, bias: block.bias.clone() });
     }
     let (weight, bias) = problem.solve(&at, ridge)?;
     let name = block.name();
-    Ok(Cut {
+    Ok(ChannelCut {
         kept,
         weight: fitted(&format!("{name}.fitted"), vec![at.len(), bias.len()], &weight)?,
         bias: Some(fitted(&format!("{name}.fitted.bias"), vec![bias.len()], &bias)?),
@@ -142,7 +142,7 @@ pub fn fitted(name: &str, shape: Vec<usize>, values: &[f32]) -> Result<Weight> {
 }
 
 /// The graph with some of its blocks cut.
-pub fn with_cuts(graph: &Verified<Graph>, cuts: &BTreeMap<Role, Cut>) -> Result<Verified<Graph>> {
+pub fn with_cuts(graph: &Verified<Graph>, cuts: &BTreeMap<Role, ChannelCut>) -> Result<Verified<Graph>> {
     verify(PruneChannels { cuts }.run(graph)?.0)
 }
 
@@ -153,7 +153,7 @@ pub fn in_order(
     blocks: &[Block],
     whole: &Whole,
     counts: &[usize],
-) -> Result<BTreeMap<Role, Cut>> {
+) -> Result<BTreeMap<Role, ChannelCut>> {
     let mut cuts = BTreeMap::new();
     let layers: Vec<usize> = blocks.iter().filter_map(|block| block.role.layer).collect();
     let first_dropped = (0..).find(|layer| !layers.contains(layer)).unwrap_or(usize::MAX);
@@ -166,7 +166,7 @@ pub fn in_order(
             continue;
         }
         if request.spec.refit {
-            let behind = Behind::look(request, &with_cuts(base, &cuts)?, block, whole, i)?;
+            let behind = Behind::collect(request, &with_cuts(base, &cuts)?, block, whole, i)?;
             let kept = order_of(request, block, &behind.all, *count)?.kept(*count);
             let ridge = behind.ridge(&block.channels(&kept))?;
             cuts.insert(block.role, cut(request, block, &behind.all, kept, ridge)?);
@@ -189,7 +189,13 @@ pub struct Behind {
 
 impl Behind {
     /// Runs a graph as it is so far up to block `i`.
-    pub fn look(request: &Request, graph: &Verified<Graph>, block: &Block, whole: &Whole, i: usize) -> Result<Behind> {
+    pub fn collect(
+        request: &Request,
+        graph: &Verified<Graph>,
+        block: &Block,
+        whole: &Whole,
+        i: usize,
+    ) -> Result<Behind> {
         let taps = Taps::of(graph, block.role)?;
         let residual = taps.residual.map(|(_, residual)| residual);
         let prior = taps.weight.clone();
@@ -209,7 +215,7 @@ impl Behind {
         let dims = prior.shape();
         let (k, n) = (dims.first().copied().unwrap_or(0), dims.get(1).copied().unwrap_or(0));
         let [mut most, mut held] = [0, 1].map(|_| Sums::new(k, n));
-        look(&request.plan(graph), ids, |text, seen| {
+        collect_outputs(&request.plan(graph), ids, |text, seen| {
             let x = floats(seen.first().ok_or_else(|| Error::bug("a value was not looked at"))?)?;
             let mut y = rows.next(x.len() / k.max(1) * n)?;
             if let Some(residual) = seen.get(1) {
@@ -243,7 +249,7 @@ impl Behind {
 
 impl<'a> Request<'a> {
     /// What is run over the texts.
-    pub(super) fn plan<'b>(&'b self, graph: &'b Verified<Graph>) -> Plan<'b> {
-        Plan { graph, inputs: self.inputs, scratch: self.scratch, progress: &|| {} }
+    pub(super) fn plan<'b>(&'b self, graph: &'b Verified<Graph>) -> Collection<'b> {
+        Collection { graph, inputs: self.inputs, scratch: self.scratch, progress: &|| {} }
     }
 }

@@ -1,6 +1,6 @@
 //! Which layers go whole.
 
-use super::{Request, harm};
+use super::{Request, sensitivity};
 use crate::error::{Error, Result};
 use crate::ir::Graph;
 use crate::passes::{DropLayers, Pass};
@@ -18,15 +18,15 @@ pub fn chosen(request: &Request) -> Result<Vec<usize>> {
     }
     let steps = (stay + 1..=all.len()).sum::<usize>();
     request.observer.begin("looking for layers", Some(steps as u64));
-    let sample = harm::sample(request);
-    let expected = harm::answers(request, request.graph, &sample)?;
+    let sample = sensitivity::sample(request);
+    let expected = sensitivity::answers(request, request.graph, &sample)?;
     while all.len() - dropped.len() > stay {
         let mut best: Option<(f64, usize)> = None;
         for layer in all.iter().filter(|layer| !dropped.contains(layer)) {
             let without = without(request.graph, &[dropped.as_slice(), &[*layer]].concat())?;
-            let harm = harm::apart(&expected, &harm::answers(request, &without, &sample)?);
-            if best.is_none_or(|(least, _)| harm < least) {
-                best = Some((harm, *layer));
+            let sensitivity = sensitivity::distance(&expected, &sensitivity::answers(request, &without, &sample)?);
+            if best.is_none_or(|(least, _)| sensitivity < least) {
+                best = Some((sensitivity, *layer));
             }
             request.observer.advance(1);
         }

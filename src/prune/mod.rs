@@ -8,7 +8,7 @@
 //!    (`normal`), and the sums behind it.
 //! 2. Units are put in the order in which they are missed least (`eliminate`, `importance`), which gives what a
 //!    block loses as more of it goes.
-//! 3. Each block is cut alone, and the change of the answers says how much its loss matters (`harm`). The share that is
+//! 3. Each block is cut alone, and the change of the answers says how much its loss matters (`sensitivity`). The share that is
 //!    to go of all blocks is then taken where it costs least (`allocate`).
 //! 4. Blocks are cut one after another, each fitted to the sum that the whole model has there (`fit`).
 
@@ -16,11 +16,11 @@ mod allocate;
 mod blocks;
 mod eliminate;
 mod fit;
-mod harm;
 mod importance;
 mod layers;
 mod normal;
 mod rows;
+mod sensitivity;
 mod sparse;
 mod sparsity;
 mod spec;
@@ -82,8 +82,8 @@ pub struct BlockEntry {
     /// Heads or neurons after.
     pub after: usize,
     /// Mean square of the change of the answers, against that of the answers, when it alone lost the share asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub harm: Option<f64>,
+    #[serde(default, alias = "harm", skip_serializing_if = "Option::is_none")]
+    pub sensitivity: Option<f64>,
 }
 
 /// What was cut.
@@ -120,7 +120,7 @@ pub fn prune(request: &Request) -> Result<(Verified<Graph>, Report)> {
     let (blocks, mut left) = blocks::find(&base);
     request.observer.begin("looking at the trained model", Some(request.inputs.len() as u64));
     let inputs = if request.spec.sparsity.is_some() { sparse::inputs(request.graph, &blocks) } else { Vec::new() };
-    let whole = Whole::look(request, &blocks, &inputs)?;
+    let whole = Whole::collect(request, &blocks, &inputs)?;
     request.observer.done(&format!("{} blocks looked at on {} texts", blocks.len(), request.inputs.len()));
     let (mut graph, mut entries) = (base.clone(), Vec::new());
     if request.spec.cuts_blocks() || !dropped.is_empty() {
@@ -134,7 +134,7 @@ pub fn prune(request: &Request) -> Result<(Verified<Graph>, Report)> {
     }
     whole.forget()?;
     let report = Report {
-        asked: request.spec.told(),
+        asked: request.spec.portable(),
         parameters_before: parameters(request.graph),
         parameters_after: parameters(&graph),
         dropped_layers: dropped,
@@ -152,15 +152,15 @@ fn structured(
     blocks: &[Block],
     whole: &Whole,
 ) -> Result<(Verified<Graph>, Vec<BlockEntry>)> {
-    let (counts, harms) = counts(request, blocks, whole)?;
+    let (counts, sensitivities) = counts(request, blocks, whole)?;
     let cuts = fit::in_order(request, base, blocks, whole, &counts)?;
-    let entry = |((block, count), harm): ((&Block, &usize), &Option<f64>)| BlockEntry {
+    let entry = |((block, count), sensitivity): ((&Block, &usize), &Option<f64>)| BlockEntry {
         name: block.name(),
         before: block.units,
         after: block.units - count,
-        harm: *harm,
+        sensitivity: *sensitivity,
     };
-    let entries = blocks.iter().zip(&counts).zip(&harms).map(entry).collect();
+    let entries = blocks.iter().zip(&counts).zip(&sensitivities).map(entry).collect();
     Ok((fit::with_cuts(base, &cuts)?, entries))
 }
 
@@ -176,7 +176,7 @@ fn counts(request: &Request, blocks: &[Block], whole: &Whole) -> Result<(Vec<usi
     if spec.even || blocks.iter().all(|block| [0.0, 1.0].contains(&share(block))) {
         return Ok((even, vec![None; blocks.len()]));
     }
-    let harms = harm::of_blocks(request, blocks, whole, &even)?;
+    let sensitivities = sensitivity::of_blocks(request, blocks, whole, &even)?;
     let mut counts = even.clone();
     // Each kind has its own budget, unless there is one for both.
     let kinds: &[&dyn Fn(&Block) -> bool] = match spec.products > 0.0 {
@@ -187,11 +187,11 @@ fn counts(request: &Request, blocks: &[Block], whole: &Whole) -> Result<(Vec<usi
         let mut curves = Vec::new();
         let mut budget = 0.0;
         for (i, block) in blocks.iter().enumerate().filter(|(_, block)| is_of(block)) {
-            let at = (whole.orders.get(i), even.get(i), harms.get(i));
-            let (Some(order), Some(at), Some(harm)) = at else { continue };
-            let worth = if spec.products > 0.0 { block.products_of_unit() } else { 1.0 };
-            budget += share(block) * block.units as f64 * worth;
-            curves.push((i, curve(block, order, *at, *harm, worth)));
+            let at = (whole.orders.get(i), even.get(i), sensitivities.get(i));
+            let (Some(order), Some(at), Some(sensitivity)) = at else { continue };
+            let priority = if spec.products > 0.0 { block.products_of_unit() } else { 1.0 };
+            budget += share(block) * block.units as f64 * priority;
+            curves.push((i, curve(block, order, *at, *sensitivity, priority)));
         }
         let (places, curves): (Vec<usize>, Vec<Curve>) = curves.into_iter().unzip();
         for (i, steps) in places.into_iter().zip(allocate(&curves, budget)) {
@@ -200,7 +200,7 @@ fn counts(request: &Request, blocks: &[Block], whole: &Whole) -> Result<(Vec<usi
             }
         }
     }
-    Ok((counts, harms.into_iter().map(Some).collect()))
+    Ok((counts, sensitivities.into_iter().map(Some).collect()))
 }
 
 /// Elements of all constants, each counted once.
@@ -214,14 +214,14 @@ fn rounded(block: &Block, share: f64) -> usize {
 }
 
 /// What a block loses, in terms of the answers: its own loss, to the scale of the harm that was measured at one place.
-/// Every unit is `worth` so much of the budget.
-fn curve(block: &Block, order: &Order, at: usize, harm: f64, worth: f64) -> Curve {
+/// Every unit is `priority` so much of the budget.
+fn curve(block: &Block, order: &Order, at: usize, sensitivity: f64, priority: f64) -> Curve {
     let loss = |count: usize| order.losses.get(count).copied().unwrap_or(f64::INFINITY);
-    let scale = if at == 0 { 1.0 } else { harm / loss(at).max(f64::MIN_POSITIVE) };
+    let scale = if at == 0 { 1.0 } else { sensitivity / loss(at).max(f64::MIN_POSITIVE) };
     let steps = (order.losses.len() - 1) / block.grain;
     Curve {
         steps,
-        gain: block.grain as f64 * worth,
+        gain: block.grain as f64 * priority,
         losses: (0..=steps).map(|step| scale * loss(step * block.grain)).collect(),
     }
 }

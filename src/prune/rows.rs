@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use super::Request;
-use crate::calibrate::look;
+use crate::calibrate::collect_outputs;
 use crate::error::{Error, Result};
 use crate::ir::{Graph, ValueId};
 use crate::runtime::{Elements, Tensor};
@@ -52,7 +52,7 @@ impl Rows {
             writers.push(BufWriter::new(File::create(&path).map_err(|e| Error::io("writing", &path, &e))?));
             files.push((graph.value(*id).name.clone(), path));
         }
-        look(&request.plan(graph), &ids, |_, seen| {
+        collect_outputs(&request.plan(graph), &ids, |_, seen| {
             let at = |i: &usize| seen.get(*i).ok_or_else(|| Error::bug("a value was not looked at"));
             for ((i, writer), (_, path)) in kept_at.iter().zip(&mut writers).zip(&files) {
                 let bytes = bytemuck::cast_slice(floats(at(i)?)?);

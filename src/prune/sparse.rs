@@ -56,7 +56,7 @@ pub fn sparsify(
         let role = group.layers.first().map(|name| Layer::of(graph, name)).transpose()?.and_then(|layer| layer.role);
         let reader = blocks.iter().position(|block| Some(block.role) == role);
         let behind = match reader.and_then(|i| Some((i, blocks.get(i)?))) {
-            Some((i, block)) => Behind::look(request, &current, block, whole, i)?,
+            Some((i, block)) => Behind::collect(request, &current, block, whole, i)?,
             None => {
                 // Where a layer reads what the trained model's reads, it gives what that gives.
                 let k = current.value(x).ty.shape.last().and_then(|dim| dim.fixed()).unwrap_or(0);

@@ -63,7 +63,7 @@ impl Default for Spec {
 
 impl Spec {
     /// The same for reports, in which files have no folders.
-    pub fn told(&self) -> Spec {
+    pub fn portable(&self) -> Spec {
         let name = |path: &PathBuf| path.file_name().map(PathBuf::from).unwrap_or_default();
         Spec { vocabulary: self.vocabulary.as_ref().map(name), ..self.clone() }
     }

@@ -7,36 +7,41 @@ use crate::error::{Error, Result};
 /// How the logits of a classifier are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reading {
+pub enum ProblemType {
     /// One label, that of the largest logit; its score is its share of the softmax.
     #[default]
-    OneLabel,
+    #[serde(alias = "one-label")]
+    SingleLabel,
     /// One label, that of the largest logit, which is its score.
     Logits,
     /// Every label whose sigmoid is 0.5 or more, so any number of them.
-    ManyLabels,
+    #[serde(alias = "many-labels")]
+    MultiLabel,
     /// The numbers as they are.
-    Numbers,
+    #[serde(alias = "numbers")]
+    Regression,
     /// One number through the sigmoid, as cross-encoders score pairs.
     Score,
 }
 
-impl Reading {
+impl ProblemType {
     /// The numbers of the labels that are chosen, in order; none where answers are numbers.
     pub fn chosen(self, logits: &[f32]) -> Option<Vec<usize>> {
         match self {
-            Reading::OneLabel | Reading::Logits => Some(largest(logits).into_iter().map(|(class, _)| class).collect()),
-            Reading::ManyLabels => Some((0..logits.len()).filter(|i| logits.get(*i).is_some_and(chosen)).collect()),
-            Reading::Numbers | Reading::Score => None,
+            ProblemType::SingleLabel | ProblemType::Logits => {
+                Some(largest(logits).into_iter().map(|(class, _)| class).collect())
+            }
+            ProblemType::MultiLabel => Some((0..logits.len()).filter(|i| logits.get(*i).is_some_and(chosen)).collect()),
+            ProblemType::Regression | ProblemType::Score => None,
         }
     }
 
     /// What is told of the logits, where answers are numbers.
     pub fn numbers(self, logits: &[f32]) -> Option<Vec<f32>> {
         match self {
-            Reading::Numbers => Some(logits.to_vec()),
-            Reading::Score => Some(logits.iter().map(sigmoid).collect()),
-            Reading::OneLabel | Reading::Logits | Reading::ManyLabels => None,
+            ProblemType::Regression => Some(logits.to_vec()),
+            ProblemType::Score => Some(logits.iter().map(sigmoid).collect()),
+            ProblemType::SingleLabel | ProblemType::Logits | ProblemType::MultiLabel => None,
         }
     }
 }
@@ -68,7 +73,7 @@ pub struct Classes {
     /// The names of the answers, by number.
     pub labels: Vec<String>,
     /// How logits are read.
-    pub reading: Reading,
+    pub problem_type: ProblemType,
 }
 
 /// A label and how sure it is.
@@ -85,7 +90,7 @@ pub struct Choice {
 /// A model's answer to a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum Answer {
+pub enum Classification {
     /// One label, with its share of the softmax or its logit.
     Label(Choice),
     /// Any number of labels, the surest first, and the sigmoid of every label by number.
@@ -96,7 +101,7 @@ pub enum Answer {
         scores: Vec<f32>,
     },
     /// Numbers, in the order of the model's outputs.
-    Numbers {
+    Regression {
         /// The numbers.
         numbers: Vec<f32>,
     },
@@ -109,14 +114,14 @@ pub enum Answer {
 
 impl Classes {
     /// The answer that the logits of a text are.
-    pub fn read(&self, logits: &[f32]) -> Result<Answer> {
+    pub fn read(&self, logits: &[f32]) -> Result<Classification> {
         // Logits decide: just below 0 a sigmoid rounds to 0.5.
-        self.told(&self.scores(logits)?, logits, chosen)
+        self.select(&self.scores(logits)?, logits, chosen)
     }
 
     /// The answer that scores are, where they are not of one row of logits but of several.
-    pub fn choose(&self, scores: &[f32]) -> Result<Answer> {
-        self.told(scores, scores, |score| *score >= 0.5)
+    pub fn choose(&self, scores: &[f32]) -> Result<Classification> {
+        self.select(scores, scores, |score| *score >= 0.5)
     }
 
     /// How sure each answer is: shares of the softmax, or sigmoids; the logits themselves where answers are numbers.
@@ -128,10 +133,10 @@ impl Classes {
         if logits.is_empty() {
             return Err(Error::bad_input("the engine gives no logits"));
         }
-        Ok(match self.reading {
-            Reading::OneLabel => softmax(logits),
-            Reading::ManyLabels | Reading::Score => logits.iter().map(sigmoid).collect(),
-            Reading::Numbers | Reading::Logits => logits.to_vec(),
+        Ok(match self.problem_type {
+            ProblemType::SingleLabel => softmax(logits),
+            ProblemType::MultiLabel | ProblemType::Score => logits.iter().map(sigmoid).collect(),
+            ProblemType::Regression | ProblemType::Logits => logits.to_vec(),
         })
     }
 
@@ -139,10 +144,10 @@ impl Classes {
     pub fn logits(&self, scores: &[f32]) -> Vec<f32> {
         // The logarithm of a share that is rounded to 0 would be no number.
         let ln = |share: f32| share.max(f32::MIN_POSITIVE).ln();
-        let of = |score: &f32| match self.reading {
-            Reading::OneLabel => ln(*score),
-            Reading::ManyLabels | Reading::Score => ln(*score) - ln(1.0 - score),
-            Reading::Numbers | Reading::Logits => *score,
+        let of = |score: &f32| match self.problem_type {
+            ProblemType::SingleLabel => ln(*score),
+            ProblemType::MultiLabel | ProblemType::Score => ln(*score) - ln(1.0 - score),
+            ProblemType::Regression | ProblemType::Logits => *score,
         };
         scores.iter().map(of).collect()
     }
@@ -156,18 +161,18 @@ impl Classes {
     }
 
     /// What is told of scores; labels are chosen by the numbers `by`.
-    fn told(&self, scores: &[f32], by: &[f32], chosen: fn(&f32) -> bool) -> Result<Answer> {
+    fn select(&self, scores: &[f32], by: &[f32], chosen: fn(&f32) -> bool) -> Result<Classification> {
         let (class, _) = largest(by).ok_or_else(|| Error::bad_input("the engine gives no logits"))?;
         let highest = scores.get(class).copied().unwrap_or_default();
-        Ok(match self.reading {
-            Reading::OneLabel | Reading::Logits => Answer::Label(self.choice(class, highest)),
-            Reading::ManyLabels => {
+        Ok(match self.problem_type {
+            ProblemType::SingleLabel | ProblemType::Logits => Classification::Label(self.choice(class, highest)),
+            ProblemType::MultiLabel => {
                 let mut labels = self.top(scores, scores.len());
                 labels.retain(|choice| by.get(choice.class).is_some_and(chosen));
-                Answer::Labels { labels, scores: scores.to_vec() }
+                Classification::Labels { labels, scores: scores.to_vec() }
             }
-            Reading::Numbers => Answer::Numbers { numbers: scores.to_vec() },
-            Reading::Score => Answer::Score { score: highest },
+            ProblemType::Regression => Classification::Regression { numbers: scores.to_vec() },
+            ProblemType::Score => Classification::Score { score: highest },
         })
     }
 
@@ -180,48 +185,55 @@ impl Classes {
 mod tests {
     use super::*;
 
-    fn read(reading: Reading, logits: &[f32]) -> Answer {
+    fn read(problem_type: ProblemType, logits: &[f32]) -> Classification {
         let labels = ["a", "b", "c"].map(str::to_owned)[..logits.len()].to_vec();
-        Classes { labels, reading }.read(logits).unwrap()
+        Classes { labels, problem_type }.read(logits).unwrap()
     }
 
     #[test]
     fn the_highest_logit_wins_and_scores_are_a_softmax() {
         assert_eq!(softmax(&[1000.0, 1000.0]), [0.5, 0.5]);
-        let Answer::Label(found) = read(Reading::OneLabel, &[1.0, 3.0]) else { panic!() };
+        let Classification::Label(found) = read(ProblemType::SingleLabel, &[1.0, 3.0]) else { panic!() };
         assert_eq!((found.label.as_str(), found.class), ("b", 1));
         assert!((found.score - 0.880_797).abs() < 1e-6);
     }
 
     #[test]
     fn logits_are_scores_where_nothing_is_done_to_them() {
-        let Answer::Label(found) = read(Reading::Logits, &[1.0, 3.5]) else { panic!() };
+        let Classification::Label(found) = read(ProblemType::Logits, &[1.0, 3.5]) else { panic!() };
         assert_eq!((found.label.as_str(), found.score), ("b", 3.5));
-        assert_eq!(Reading::Logits.chosen(&[1.0, 3.5]), Some(vec![1]));
+        assert_eq!(ProblemType::Logits.chosen(&[1.0, 3.5]), Some(vec![1]));
     }
 
     #[test]
     fn many_labels_are_those_of_half_or_more_the_surest_first() {
-        let Answer::Labels { labels, scores } = read(Reading::ManyLabels, &[0.0, -1.0, 2.0]) else { panic!() };
+        let Classification::Labels { labels, scores } = read(ProblemType::MultiLabel, &[0.0, -1.0, 2.0]) else {
+            panic!()
+        };
         assert_eq!(labels.iter().map(|choice| choice.label.as_str()).collect::<Vec<_>>(), ["c", "a"]);
         assert_eq!((labels[1].score, scores.len()), (0.5, 3));
-        let Answer::Labels { labels, .. } = read(Reading::ManyLabels, &[-1.0, -2.0, -0.1]) else { panic!() };
+        let Classification::Labels { labels, .. } = read(ProblemType::MultiLabel, &[-1.0, -2.0, -0.1]) else {
+            panic!()
+        };
         assert_eq!(labels, []);
-        assert_eq!(Reading::ManyLabels.chosen(&[0.0, -1.0, 2.0]), Some(vec![0, 2]));
+        assert_eq!(ProblemType::MultiLabel.chosen(&[0.0, -1.0, 2.0]), Some(vec![0, 2]));
     }
 
     #[test]
     fn numbers_are_told_as_they_are_and_scores_through_the_sigmoid() {
-        assert_eq!(read(Reading::Numbers, &[-3.5, 7.0]), Answer::Numbers { numbers: vec![-3.5, 7.0] });
-        assert_eq!(read(Reading::Score, &[0.0]), Answer::Score { score: 0.5 });
-        assert_eq!(Reading::Score.numbers(&[0.0]), Some(vec![0.5]));
-        assert_eq!(Reading::Score.chosen(&[0.0]), None);
+        assert_eq!(
+            read(ProblemType::Regression, &[-3.5, 7.0]),
+            Classification::Regression { numbers: vec![-3.5, 7.0] }
+        );
+        assert_eq!(read(ProblemType::Score, &[0.0]), Classification::Score { score: 0.5 });
+        assert_eq!(ProblemType::Score.numbers(&[0.0]), Some(vec![0.5]));
+        assert_eq!(ProblemType::Score.chosen(&[0.0]), None);
     }
 
     #[test]
     fn logits_have_the_scores_that_they_are_made_of() {
-        for reading in [Reading::OneLabel, Reading::ManyLabels, Reading::Numbers] {
-            let classes = Classes { labels: vec!["a".to_owned(), "b".to_owned()], reading };
+        for problem_type in [ProblemType::SingleLabel, ProblemType::MultiLabel, ProblemType::Regression] {
+            let classes = Classes { labels: vec!["a".to_owned(), "b".to_owned()], problem_type };
             let scores = classes.scores(&[2.0, -1.0]).unwrap();
             let again = classes.scores(&classes.logits(&scores)).unwrap();
             assert!(scores.iter().zip(&again).all(|(a, b)| (a - b).abs() < 1e-6), "{scores:?} {again:?}");
@@ -230,7 +242,7 @@ mod tests {
 
     #[test]
     fn answers_that_mean_nothing_are_refused() {
-        let classes = Classes { labels: vec!["a".to_owned()], reading: Reading::OneLabel };
+        let classes = Classes { labels: vec!["a".to_owned()], problem_type: ProblemType::SingleLabel };
         assert!(classes.read(&[0.0, 1.0]).unwrap_err().message().contains("2 logits, but there are 1 labels"));
     }
 }

@@ -212,12 +212,12 @@ impl Library {
 pub fn bring(folder: PathBuf) -> Result<()> {
     let mut folders = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
     let all = || folders.iter().chain([&folder]);
-    let told = std::env::join_paths(all()).map_err(|e| {
+    let summary = std::env::join_paths(all()).map_err(|e| {
         Error::unsupported(format!("libraries cannot be used in {}: {e}", folder.display()))
             .hint("move the bundle to a folder without that character in its path")
     })?;
     if !folders.contains(&folder) {
-        subprocess::pass_on(BROUGHT, told);
+        subprocess::pass_on(BROUGHT, summary);
         folders.push(folder);
     }
     Ok(())
@@ -225,8 +225,8 @@ pub fn bring(folder: PathBuf) -> Result<()> {
 
 /// The folders of runtimes that bundles brought, to this process or to its parent.
 pub fn brought() -> Vec<PathBuf> {
-    let told = std::env::var_os(BROUGHT).unwrap_or_default();
-    let parents = std::env::split_paths(&told).filter(|folder| folder.is_absolute());
+    let summary = std::env::var_os(BROUGHT).unwrap_or_default();
+    let parents = std::env::split_paths(&summary).filter(|folder| folder.is_absolute());
     let own = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
     own.iter().cloned().chain(parents).collect()
 }

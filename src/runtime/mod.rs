@@ -1,11 +1,11 @@
 //! Opens engines and runs them.
 //!
-//! [`open`] gives an [`Engine`] for a file, [`open_apart`] one in a process of its own; the text pipelines
+//! [`open`] gives an [`Engine`] for a file, [`open_isolated`] one in a process of its own; the text pipelines
 //! ([`TextEncoder`], [`Classes`]) stand on top of it. [`mod@crate::answer`] answers the questions of every task with them.
 
-mod apart;
 mod classify;
 mod device;
+mod isolated;
 pub mod library;
 mod openvino;
 mod ort;
@@ -29,9 +29,9 @@ use crate::error::{Error, Kind, Result};
 use crate::subprocess;
 use crate::target::Target;
 
-pub use apart::{JOB as ENGINE_JOB, serve as serve_engine};
-pub use classify::{Answer, Choice, Classes, Reading, softmax};
+pub use classify::{Choice, Classes, Classification, ProblemType, softmax};
 pub use device::{Device, Gpu, Nvidia};
+pub use isolated::{JOB as ENGINE_JOB, serve as serve_engine};
 pub use openvino::Hints;
 pub use platform::Platform;
 pub use processor::Processor;
@@ -199,7 +199,7 @@ pub trait Engine {
 }
 
 /// Opens the engine in the file `path`, in this process. A process can load ONNX Runtime or OpenVINO's, not both, and
-/// dies with a native library that crashes: [`open_apart`] is for what comes from outside.
+/// dies with a native library that crashes: [`open_isolated`] is for what comes from outside.
 pub fn open(runtime: Runtime, path: &Path, options: Options) -> Result<Box<dyn Engine>> {
     open_with(runtime, path, options, &[])
 }
@@ -239,10 +239,10 @@ pub fn open_on(
 
 /// Like [`open_with`]; a native library does it in a process of its own, with a time limit, where children can be
 /// started ([`subprocess::set_program`]).
-pub fn open_apart(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
+pub fn open_isolated(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
     match runtime {
         native if native.library().is_some() && subprocess::can_start() => {
-            let opened = apart::ApartEngine::open(runtime, path, options, adapters);
+            let opened = isolated::IsolatedEngine::open(runtime, path, options, adapters);
             Ok(Box::new(opened.map_err(|e| explained(runtime, e))?))
         }
         _ => open_with(runtime, path, options, adapters),
@@ -292,7 +292,7 @@ pub fn available(runtime: Runtime) -> Result<Available> {
         return Ok(found.clone());
     }
     let found: Available = match subprocess::can_start() {
-        true => subprocess::ask(PROBE_JOB, &runtime, PROBE_LIMIT, &format!("loading {}", library.name))
+        true => subprocess::call(PROBE_JOB, &runtime, PROBE_LIMIT, &format!("loading {}", library.name))
             .map_err(|e| does_not_load(library, e))?,
         false => probe(runtime)?,
     };
@@ -342,7 +342,7 @@ pub fn gpu(number: u32) -> Result<Gpu> {
         return Ok(gpu.clone());
     }
     let gpu: Gpu = match subprocess::can_start() {
-        true => subprocess::ask(GPU_JOB, &number, PROBE_LIMIT, &format!("asking the driver for cuda:{number}"))?,
+        true => subprocess::call(GPU_JOB, &number, PROBE_LIMIT, &format!("asking the driver for cuda:{number}"))?,
         false => ask_driver(number)?,
     };
     asked.push((number, gpu.clone()));

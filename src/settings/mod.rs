@@ -175,8 +175,8 @@ impl fmt::Display for Settings {
             ("no_answer", no_answer.map(|on| on.to_string())),
             ("similarity", similarity.map(|how| how.to_string())),
         ];
-        let told = given.into_iter().filter_map(|(field, value)| Some(format!("{field} {}", value?)));
-        f.write_str(&told.collect::<Vec<_>>().join(", "))
+        let summary = given.into_iter().filter_map(|(field, value)| Some(format!("{field} {}", value?)));
+        f.write_str(&summary.collect::<Vec<_>>().join(", "))
     }
 }
 

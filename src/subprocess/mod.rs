@@ -1,14 +1,14 @@
 //! Runs a part of kilnc in a process of its own, with a time limit.
 //!
 //! Native libraries can crash or hang; engines that share a process spoil each other's timings. Both go to a child:
-//! this program again, with a hidden subcommand. It does one job ([`ask`], [`serve`]: a request as JSON on its standard
-//! input, an answer on its output), or stays and is asked again and again ([`Companion`], [`attend`]). It ends with its
+//! this program again, with a hidden subcommand. It does one job ([`call`], [`serve`]: a request as JSON on its standard
+//! input, an answer on its output), or stays and is asked again and again ([`Worker`], [`attend`]). It ends with its
 //! parent, whatever that ends by.
 
-mod companion;
 mod frames;
 mod lifeline;
 mod sent;
+mod worker;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -24,8 +24,8 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result, tells_of_machine_fault};
 
-pub use companion::{Companion, attend};
-pub use sent::{Answer, SentError, SentPath};
+pub use sent::{Reply, SentError, SentPath};
+pub use worker::{Worker, attend};
 
 /// The hidden subcommand under which this program is started as a child.
 pub const SUBCOMMAND: &str = "internal-child";
@@ -61,7 +61,7 @@ pub fn can_start() -> bool {
 /// Asks a child to do `job`. `what` says in messages what the child was doing.
 ///
 /// Fails where the child fails, dies of a signal (which is named) or is not done within `limit`.
-pub fn ask<Request: Serialize, T: DeserializeOwned>(
+pub fn call<Request: Serialize, T: DeserializeOwned>(
     job: &str,
     request: &Request,
     limit: Duration,
@@ -69,9 +69,9 @@ pub fn ask<Request: Serialize, T: DeserializeOwned>(
 ) -> Result<T> {
     let mut child = Started::new(job, what)?;
     let (status, output, complaints) = converse(&mut child.process, request, limit, what)?;
-    match serde_json::from_slice::<Answer<T>>(&output) {
-        Ok(Answer::Done(done)) => Ok(done),
-        Ok(Answer::Failed(sent)) => Err(sent.into()),
+    match serde_json::from_slice::<Reply<T>>(&output) {
+        Ok(Reply::Done(done)) => Ok(done),
+        Ok(Reply::Failed(sent)) => Err(sent.into()),
         Err(_) => Err(died(what, status, &complaints)),
     }
 }
@@ -232,10 +232,10 @@ pub fn serve<Request: DeserializeOwned, T: Serialize>(job: impl FnOnce(Request) 
     let request = requests()?.recv().map_err(|_| Error::bug("a request does not arrive"))?;
     let answer = match serde_json::from_slice(&request) {
         Ok(request) => match job(request) {
-            Ok(done) => Answer::Done(done),
-            Err(error) => Answer::Failed(SentError::from(&error)),
+            Ok(done) => Reply::Done(done),
+            Err(error) => Reply::Failed(SentError::from(&error)),
         },
-        Err(e) => Answer::Failed(SentError::from(&Error::bug(format!("a request is malformed: {e}")))),
+        Err(e) => Reply::Failed(SentError::from(&Error::bug(format!("a request is malformed: {e}")))),
     };
     let answer = serde_json::to_vec(&answer).map_err(|e| Error::bug(format!("an answer cannot be written: {e}")))?;
     output.write_all(&answer).map_err(|e| Error::of_system("an answer does not leave", &e))

@@ -55,7 +55,7 @@ impl From<SentError> for Error {
 
 /// What a child writes on its standard output.
 #[derive(Serialize, Deserialize)]
-pub enum Answer<T> {
+pub enum Reply<T> {
     /// It did what was asked.
     Done(T),
     /// It could not.

@@ -49,7 +49,7 @@ pub fn search(aim: Aim, mut measure: impl FnMut(f64) -> Result<CutPoint>) -> Res
     }
     let chosen = if aim.speed.is_some() { above } else { below };
     let at = points.iter().position(|point| (point.products - chosen as f64 * STEP).abs() < STEP / 2.0);
-    let told = |point: &CutPoint| {
+    let summary = |point: &CutPoint| {
         format!(
             "{:.0} % of products gone: {:.2} × as fast, {:.4} lost",
             point.products * 100.0,
@@ -57,7 +57,7 @@ pub fn search(aim: Aim, mut measure: impl FnMut(f64) -> Result<CutPoint>) -> Res
             point.drop
         )
     };
-    let reached: Vec<String> = points.iter().map(told).collect();
+    let reached: Vec<String> = points.iter().map(summary).collect();
     let missed = |what: String| {
         let error = Error::gate_failed(what);
         Err(reached.iter().fold(error, |error, line| error.at(line.clone())).hint("nothing was written"))

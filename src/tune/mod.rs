@@ -7,8 +7,8 @@
 //! rounds, so that their times can be compared.
 
 mod cuts;
-mod harm;
 mod report;
+mod sensitivity;
 mod time;
 
 use serde::Serialize;
@@ -20,7 +20,7 @@ use crate::ir::Role;
 use crate::ir::weight::Int8Range;
 use crate::passes::Manager;
 use crate::precision::Precision;
-use crate::runtime::{Classes, Named, Reading, TextEncoder};
+use crate::runtime::{Classes, Named, ProblemType, TextEncoder};
 use crate::target::Target;
 
 pub use cuts::{Aim, CutPoint, search};
@@ -72,7 +72,7 @@ pub struct Layer {
     /// The layer, e.g. `ffn-out/3`.
     pub name: String,
     /// Root mean square of the change of the outputs when it alone is in 8 bits.
-    pub harm: f64,
+    pub sensitivity: f64,
     /// Milliseconds in full precision.
     pub ms_full: f64,
     /// Milliseconds in 8 bits.
@@ -158,19 +158,19 @@ struct Candidate<'a> {
 
 /// Searches. Fails where not even FP32 keeps the bound, which is a bound below 0.
 pub fn tune(request: &Request) -> Result<Tuned> {
-    if matches!(request.classes.reading, Reading::Numbers | Reading::Score) {
+    if matches!(request.classes.problem_type, ProblemType::Regression | ProblemType::Score) {
         return Err(Error::unsupported(
             "layers are chosen by the answers they change, and this model answers with numbers",
         ));
     }
     let inputs: Vec<Named> = request.texts.iter().map(|text| request.encoder.encode(&[text])).collect::<Result<_>>()?;
-    let reference = harm::Reference::of(request, &inputs)?;
+    let reference = sensitivity::Reference::of(request, &inputs)?;
     let mut targets = Vec::new();
     let mut candidates = Vec::new();
     for target in request.targets {
-        let mut layers = harm::layers(request, target, &inputs, &reference)?;
+        let mut layers = sensitivity::layers(request, target, &inputs, &reference)?;
         // A layer that wins no time goes first; then those that do most harm for the time they win.
-        layers.sort_by(|a, b| worth(b).total_cmp(&worth(a)).then(a.name.cmp(&b.name)));
+        layers.sort_by(|a, b| priority(b).total_cmp(&priority(a)).then(a.name.cmp(&b.name)));
         candidates.extend(frontier(target, &layers));
         targets.push(Searched { target: target.to_string(), layers });
     }
@@ -196,8 +196,8 @@ pub fn tune(request: &Request) -> Result<Tuned> {
 }
 
 /// Square harm for a millisecond.
-fn worth(layer: &Layer) -> f64 {
-    if layer.gain() <= 0.0 { f64::INFINITY } else { layer.harm * layer.harm / layer.gain() }
+fn priority(layer: &Layer) -> f64 {
+    if layer.gain() <= 0.0 { f64::INFINITY } else { layer.sensitivity * layer.sensitivity / layer.gain() }
 }
 
 /// FP32, and engines in both schemes with more and more layers in full precision.
@@ -217,7 +217,7 @@ fn measured(
     request: &Request,
     candidates: &[Candidate],
     inputs: &[Named],
-    reference: &harm::Reference,
+    reference: &sensitivity::Reference,
 ) -> Result<Vec<Point>> {
     request.observer.begin("answering by engines", Some(candidates.len() as u64));
     let mut files = Vec::new();
@@ -227,7 +227,7 @@ fn measured(
         let graph = compile(&request.model.graph, &scheme, &mut Manager::default())?;
         let file = request.scratch.join(format!("point-{i}.onnx"));
         crate::back::onnx::write(&graph, &file, &|_| {})?;
-        found.push(reference.compare(&harm::answers(target, &file, inputs)?));
+        found.push(reference.compare(&sensitivity::answers(target, &file, inputs)?));
         files.push((*target, file));
         request.observer.advance(1);
     }
@@ -258,8 +258,8 @@ fn explain(layers: &mut [Layer], kept: &[Role]) {
         layer.chosen = if in_full { "fp32" } else { "int8" }.to_owned();
         layer.why = match in_full {
             true if gain <= 0.0 => "8 bits win no time here".to_owned(),
-            true => format!("its harm, {:.4}, is not worth the {gain:.3} ms it would win", layer.harm),
-            false => format!("wins {gain:.3} ms of {:.3} for a harm of {:.4}", layer.ms_full, layer.harm),
+            true => format!("its harm, {:.4}, is not worth the {gain:.3} ms it would win", layer.sensitivity),
+            false => format!("wins {gain:.3} ms of {:.3} for a harm of {:.4}", layer.ms_full, layer.sensitivity),
         };
     }
 }

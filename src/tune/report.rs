@@ -36,7 +36,7 @@ pub fn markdown(tuned: &Tuned) -> String {
         for layer in &searched.layers {
             out += &format!(
                 "| {} | {:.4} | {:.3} | {:.3} | {} | {} |\n",
-                layer.name, layer.harm, layer.ms_full, layer.ms_int8, layer.chosen, layer.why
+                layer.name, layer.sensitivity, layer.ms_full, layer.ms_int8, layer.chosen, layer.why
             );
         }
     }

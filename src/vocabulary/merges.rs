@@ -64,10 +64,10 @@ impl Merges {
             true => numbers.iter().filter(|(token, _)| is_byte(token)).map(|(_, number)| *number).collect(),
             false => BTreeSet::new(),
         };
-        let odd = |number: &u32| Some(*number) == unknown || bytes.contains(number);
+        let non_finite = |number: &u32| Some(*number) == unknown || bytes.contains(number);
         let spelled = prefix.is_empty()
             && suffix.is_empty()
-            && !merges.iter().any(|merge| odd(&merge.pair.0) || odd(&merge.pair.1));
+            && !merges.iter().any(|merge| non_finite(&merge.pair.0) || non_finite(&merge.pair.1));
         let mut making: HashMap<u32, Vec<usize>> = HashMap::new();
         for (i, merge) in merges.iter().enumerate() {
             making.entry(merge.makes).or_default().push(i);

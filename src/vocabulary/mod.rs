@@ -57,7 +57,7 @@ pub struct Vocabulary {
 
 /// A tokenizer whose vocabulary was cut.
 #[derive(Clone, Debug)]
-pub struct Cut {
+pub struct CutTokenizer {
     /// Its `tokenizer.json`.
     pub json: String,
     /// The old numbers of its tokens, in the order of the new ones, which have no gaps.
@@ -66,7 +66,7 @@ pub struct Cut {
     pub before: usize,
 }
 
-impl Cut {
+impl CutTokenizer {
     /// The new numbers of the tokens, by the old ones.
     pub fn numbers(&self) -> HashMap<u32, u32> {
         self.kept.iter().copied().zip(0..).collect()
@@ -128,7 +128,7 @@ impl Vocabulary {
 
     /// The tokenizer with the tokens that are used, those that always stay, and those that are named. Fails where a name
     /// is no token's.
-    pub fn cut(&self, used: &Tokens, named: &[&str]) -> Result<Cut> {
+    pub fn cut(&self, used: &Tokens, named: &[&str]) -> Result<CutTokenizer> {
         let mut kept = self.held()?;
         kept.extend(used.numbers());
         for token in named {
@@ -138,11 +138,11 @@ impl Vocabulary {
         let (own, added): (Vec<u32>, Vec<u32>) =
             kept.into_iter().partition(|number| self.model.tokens().contains_key(number));
         let json = self.rewrite(&own, &added)?;
-        Ok(Cut { json, kept: [own, added].concat(), before: self.len() })
+        Ok(CutTokenizer { json, kept: [own, added].concat(), before: self.len() })
     }
 
     /// Fails where a text of the corpus has other tokens than before, which would be an error of ours.
-    pub fn check<T>(&self, cut: &Cut, corpus: impl IntoIterator<Item = Result<T>>) -> Result<()>
+    pub fn check<T>(&self, cut: &CutTokenizer, corpus: impl IntoIterator<Item = Result<T>>) -> Result<()>
     where
         for<'a> &'a T: Into<TextInput<'a>>,
     {

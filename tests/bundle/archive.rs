@@ -129,7 +129,7 @@ fn only_plain_files_are_unpacked() {
         (EntryType::GNULongName, "an extension of tar (type 'L')"),
         (EntryType::XHeader, "an extension of tar (type 'x')"),
     ];
-    for (kind, told) in kinds {
+    for (kind, summary) in kinds {
         write(&bad, &files, |builder| {
             let mut link = header("x", kind, 0);
             link.as_old_mut().linkname[..2].copy_from_slice(b"..");
@@ -137,7 +137,7 @@ fn only_plain_files_are_unpacked() {
             builder.append(&link, &b""[..]).unwrap();
         });
         let said = unpack(&bad);
-        assert!(said.starts_with(&format!("`x` is {told}; a bundle has plain files only\n")), "{said}");
+        assert!(said.starts_with(&format!("`x` is {summary}; a bundle has plain files only\n")), "{said}");
     }
     let mut bytes = fs::read(&archive).unwrap();
     let end = bytes.len() - 1024;

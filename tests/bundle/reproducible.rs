@@ -56,20 +56,20 @@ fn licences_are_told_as_far_as_they_are_stated() {
         let build = arguments!["build", checkpoint.path(), "--target", "tract", "-o", out, "--quiet", "--json"];
         let manifest = kilnc(build).expect(0).json();
         let bill: Value = serde_json::from_slice(&fs::read(out.join("bom.cdx.json")).unwrap()).unwrap();
-        let told = kilnc(arguments!["inspect", out]).expect(0).stdout;
+        let summary = kilnc(arguments!["inspect", out]).expect(0).stdout;
         let line =
-            told.lines().find(|line| line.starts_with("licence")).unwrap().rsplit(": ").next().unwrap().to_owned();
+            summary.lines().find(|line| line.starts_with("licence")).unwrap().rsplit(": ").next().unwrap().to_owned();
         (manifest["licences"][0].clone(), bill["components"][0]["licenses"].clone(), line)
     };
-    let (stated, billed, told) = built();
-    assert_eq!((stated["licence"].clone(), billed, told.as_str()), (Value::Null, Value::Null, "not stated"));
+    let (stated, billed, summary) = built();
+    assert_eq!((stated["licence"].clone(), billed, summary.as_str()), (Value::Null, Value::Null, "not stated"));
     fs::write(checkpoint.path().join("LICENSE"), "The MIT License").unwrap();
     assert_eq!(built().2, "not named; its text is in LICENSE");
     fs::write(checkpoint.path().join("README.md"), "---\nlicense: apache-2.0\n---\n").unwrap();
-    let (stated, billed, told) = built();
+    let (stated, billed, summary) = built();
     assert_eq!((stated["licence"].as_str(), stated["from"].as_str()), (Some("apache-2.0"), Some("README.md")));
     assert_eq!(billed[0]["license"]["id"], "Apache-2.0");
-    assert_eq!(told, "apache-2.0 (README.md)");
+    assert_eq!(summary, "apache-2.0 (README.md)");
     edit(&checkpoint.path().join("README.md"), "apache-2.0", "our-own");
     assert_eq!(built().1[0]["license"]["name"], "our-own");
 }

@@ -25,8 +25,8 @@ fn verify(bundle: &Path, key: &Path) -> Ran {
 fn a_signature_says_who_made_a_bundle() {
     let place = place();
     let bundle = bundle(place.path());
-    let told = kilnc(arguments!["verify", bundle]).expect(0).stdout;
-    assert!(told.ends_with("not signed: nothing proves who made it\n"), "{told}");
+    let summary = kilnc(arguments!["verify", bundle]).expect(0).stdout;
+    assert!(summary.ends_with("not signed: nothing proves who made it\n"), "{summary}");
     let key = place.path().join("key.pem");
     let made = kilnc(arguments!["bundle", "keygen", "-o", key, "--json"]).expect(0).json();
     let public = place.path().join("key.pem.pub");
@@ -38,8 +38,8 @@ fn a_signature_says_who_made_a_bundle() {
     let verified = kilnc(arguments!["bundle", "verify", bundle, "--key", public, "--json"]).expect(0).json();
     assert_eq!((&verified["signed"], &verified["key"]), (&"yes".into(), &made["key"]));
     assert_eq!(signed["files"].as_u64(), verified["files"].as_u64().map(|files| files + 1));
-    let told = kilnc(arguments!["bundle", "verify", bundle]).expect(0).stdout;
-    assert!(told.ends_with("without --key nothing proves who made it\n"), "{told}");
+    let summary = kilnc(arguments!["bundle", "verify", bundle]).expect(0).stdout;
+    assert!(summary.ends_with("without --key nothing proves who made it\n"), "{summary}");
 
     let first = fs::read(bundle.join("model.sig")).unwrap();
     kilnc(arguments!["bundle", "sign", bundle, "--key", key]).expect(0);
@@ -80,8 +80,8 @@ fn what_was_signed_is_all_there_is_and_as_it_was() {
 
     fs::rename(bundle.join("tokenizer.json"), place.path().join("kept")).unwrap();
     assert!(said().starts_with("`tokenizer.json` was signed and is missing\n"));
-    let told = refusal(kilnc(arguments!["bundle", "verify", bundle]), place.path());
-    assert!(told.starts_with("`tokenizer.json` is missing, and the manifest lists it\n"), "{told}");
+    let summary = refusal(kilnc(arguments!["bundle", "verify", bundle]), place.path());
+    assert!(summary.starts_with("`tokenizer.json` is missing, and the manifest lists it\n"), "{summary}");
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink(place.path().join("kept"), bundle.join("tokenizer.json")).unwrap();

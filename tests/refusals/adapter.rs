@@ -376,7 +376,7 @@ fn targets_that_match_nothing_are_refused() {
     let merged = half.merge().unwrap().0;
     let other = ["0.attention.self.key", "1.attention.self.key", "1.attention.self.query"];
     assert_eq!(merged.untouched, other.map(|module| format!("bert.encoder.layer.{module}")));
-    assert_eq!(merged.told(), "into 1 weights, 0 brought whole");
+    assert_eq!(merged.summary(), "into 1 weights, 0 brought whole");
     assert_eq!(
         merged.warnings().collect::<Vec<_>>(),
         [

@@ -15,7 +15,7 @@ const QUERY: &str = "bert.encoder.layer.1.attention.self.query.weight";
 fn draw(dir: &Path) -> Result<()> {
     let checkpoint = Checkpoint::open(dir)?;
     let state = arch::canonical_state(&checkpoint)?;
-    arch::draw(&checkpoint, &state, None).map(drop)
+    arch::build(&checkpoint, &state, None).map(drop)
 }
 
 /// What is said of tiny-bert after `from` became `to` in its config.json.
@@ -305,6 +305,6 @@ fn a_folder_without_a_model_says_what_it_lacks() {
 fn a_bare_encoder_is_no_classifier() {
     let checkpoint = Checkpoint::open(&fixture("tiny-bert-base")).unwrap();
     let state = arch::canonical_state(&checkpoint).unwrap();
-    let error = arch::draw(&checkpoint, &state, Some(Task::TextClassification)).unwrap_err();
+    let error = arch::build(&checkpoint, &state, Some(Task::TextClassification)).unwrap_err();
     assert_eq!(error.message(), "text-classification needs a head, and there is no `classifier.weight`");
 }

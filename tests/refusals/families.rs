@@ -13,7 +13,7 @@ const FILES: [&str; 2] = ["config.json", "model.safetensors"];
 fn draw(dir: &Path, task: Option<Task>) -> kilnc::Result<()> {
     let checkpoint = Checkpoint::open(dir)?;
     let state = arch::canonical_state(&checkpoint)?;
-    arch::draw(&checkpoint, &state, task).map(drop)
+    arch::build(&checkpoint, &state, task).map(drop)
 }
 
 /// What is said of a fixture after `from` became `to` in its config.json.
@@ -152,7 +152,7 @@ fn xlnet_sums_up_by_the_last_token_where_no_index_is_given() {
         edit(&dir.path().join("config.json"), from, to);
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
         let state = arch::canonical_state(&checkpoint).unwrap();
-        arch::draw(&checkpoint, &state, None).unwrap().graph.to_string()
+        arch::build(&checkpoint, &state, None).unwrap().graph.to_string()
     };
     let last = graph("\"last\"", "\"last\"");
     assert_eq!(graph("\"last\"", "\"cls_index\""), last);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kilnc::error::Result;
-use kilnc::front::hub::arch::{self, Drawn};
+use kilnc::front::hub::arch::{self, Built};
 use kilnc::front::hub::checkpoint::Checkpoint;
 use kilnc::task::Task;
 
@@ -13,9 +13,9 @@ use crate::common::copied;
 const POOLING: &str = "sentence_transformers.models.Pooling";
 const DENSE: &str = "sentence_transformers.models.Dense";
 
-fn draw(dir: &Path, task: Option<Task>) -> Result<Drawn> {
+fn draw(dir: &Path, task: Option<Task>) -> Result<Built> {
     let checkpoint = Checkpoint::open(dir)?;
-    arch::draw(&checkpoint, &arch::canonical_state(&checkpoint)?, task)
+    arch::build(&checkpoint, &arch::canonical_state(&checkpoint)?, task)
 }
 
 /// What is said of a model with all modes of pooling, a Dense and a Normalize, after `from` became `to` in `file`.

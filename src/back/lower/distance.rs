@@ -70,9 +70,9 @@ pub(super) fn scores(
 
     let shape = vec![batch.clone(), heads.clone(), both, length.clone()];
     let columns = rw.node(&at("columns"), Op::ReshapeTo { shape }, &[product, shift.columns])?;
-    let (odd, all) = (length.times(2)?.minus(1)?, index(rw, &at("all"), i64::MAX)?);
-    let moved = rw.node(&at("moved"), Op::Slice { axis: 2, length: odd.clone() }, &[columns, one, all])?;
-    let shape = vec![batch, heads, length.clone(), odd];
+    let (non_finite, all) = (length.times(2)?.minus(1)?, index(rw, &at("all"), i64::MAX)?);
+    let moved = rw.node(&at("moved"), Op::Slice { axis: 2, length: non_finite.clone() }, &[columns, one, all])?;
+    let shape = vec![batch, heads, length.clone(), non_finite];
     let shorter = rw.node(&at("shorter"), Op::ReshapeTo { shape }, &[moved, shift.shorter])?;
     let cut = Op::Slice { axis: 3, length };
     if !keys {

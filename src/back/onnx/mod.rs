@@ -81,7 +81,7 @@ fn messages(graph: &Graph) -> Result<Messages> {
     let mut constants = Vec::new();
     let opset = node::opset(graph);
     for (_, node) in graph.nodes() {
-        let spelled = node::spell(graph, node, opset)?;
+        let spelled = node::onnx_node(graph, node, opset)?;
         body.node.push(spelled.node);
         constants.extend(spelled.constants);
     }
@@ -199,10 +199,10 @@ mod tests {
             check_weights(&graph, &model, |tensor| tensor.raw_data.clone());
 
             let body = &model.graph;
-            let told: HashMap<_, _> =
+            let summary: HashMap<_, _> =
                 body.input.iter().chain(&body.output).chain(&body.value_info).map(|v| (v.name.as_str(), v)).collect();
             for (id, value) in graph.values().filter(|(id, _)| graph.weight(*id).is_none()) {
-                assert_eq!(*told[value.name.as_str()], value_info(&value.name, &value.ty));
+                assert_eq!(*summary[value.name.as_str()], value_info(&value.name, &value.ty));
                 assert_eq!(graph.inputs().contains(&id), body.input.iter().any(|v| v.name == value.name));
             }
             assert_eq!(body.output.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["logits"]);
@@ -281,15 +281,15 @@ mod tests {
     #[test]
     fn progress_tells_every_byte_of_the_weights() {
         let graph = graph("tract");
-        let told = std::sync::atomic::AtomicU64::new(0);
+        let summary = std::sync::atomic::AtomicU64::new(0);
         let dir = tempfile::tempdir().unwrap();
         write(&graph, &dir.path().join("model.onnx"), &|n| {
-            told.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+            summary.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
         })
         .unwrap();
         let weights: usize = graph.weights().map(|(.., weight)| weight.byte_len()).sum();
         let constants: usize = messages(&graph).unwrap().constants.iter().map(|(_, weight)| weight.byte_len()).sum();
-        assert_eq!(told.into_inner(), (weights + constants) as u64);
+        assert_eq!(summary.into_inner(), (weights + constants) as u64);
     }
 
     #[test]

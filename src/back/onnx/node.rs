@@ -10,7 +10,7 @@ use crate::ir::{DType, Dim, Graph, Node, Op, Weight};
 pub(super) const MICROSOFT: &str = "com.microsoft";
 
 /// A node of ONNX, and the small constants that it reads where our operation has attributes.
-pub(super) struct Spelled {
+pub(super) struct OnnxNode {
     pub node: NodeProto,
     pub constants: Vec<(String, Weight)>,
 }
@@ -31,7 +31,7 @@ pub(super) fn ir_version(opset: i64) -> i64 {
 }
 
 /// Spells a node by the operators of that version. Composite operations cannot be spelled: lowering has replaced them.
-pub(super) fn spell(graph: &Graph, node: &Node, opset: i64) -> Result<Spelled> {
+pub(super) fn onnx_node(graph: &Graph, node: &Node, opset: i64) -> Result<OnnxNode> {
     let name = graph.node_name(node);
     let mut out = NodeProto::new();
     out.name = name.to_owned();
@@ -39,7 +39,7 @@ pub(super) fn spell(graph: &Graph, node: &Node, opset: i64) -> Result<Spelled> {
     out.input =
         node.inputs.iter().map(|input| input.map_or_else(String::new, |id| graph.value(id).name.clone())).collect();
     out.output = node.outputs.iter().map(|id| graph.value(*id).name.clone()).collect();
-    let mut spelled = Spelled { node: out, constants: Vec::new() };
+    let mut spelled = OnnxNode { node: out, constants: Vec::new() };
     match &node.op {
         Op::Add
         | Op::Sub
@@ -144,7 +144,7 @@ fn known(graph: &Graph, node: &Node, i: usize, which: fn(&[Dim]) -> Option<&Dim>
         .ok_or_else(|| Error::bug(format!("a size of operand {i} of `{}` is not known", graph.node_name(node))))
 }
 
-impl Spelled {
+impl OnnxNode {
     fn attribute(&mut self, name: &str, ty: AttributeType, set: impl FnOnce(&mut AttributeProto)) {
         let mut attribute = AttributeProto::new();
         attribute.name = name.to_owned();

@@ -252,9 +252,9 @@ mod tests {
                     Location: Device, Dimensions: [1,8], Format/Datatype: Row major linear FP16 format }], Outputs: [ { \
                     Name: y, Location: Device, Dimensions: [1,8], Datatype: Half, Format: Linear }], ParameterType: \
                     Reformat, Origin: REFORMAT, TacticName: , StreamId: 0, Metadata: ";
-        let odd = LayerList::parse(line);
+        let non_finite = LayerList::parse(line);
         // A datatype that is told in words with the format is not made a guess of.
-        assert_eq!((odd.layers.len(), odd.unread), (0, 1));
+        assert_eq!((non_finite.layers.len(), non_finite.unread), (0, 1));
         let list =
             LayerList::parse(&line.replace("Format/Datatype: Row major linear FP16 format", "Datatype: Half, F"));
         assert_eq!((list.layers.len(), list.unread), (1, 0));

@@ -5,7 +5,7 @@ mod markdown;
 mod plot;
 mod table;
 
-use super::{Asked, Measured, PointMeasured, Report, Scenario};
+use super::{Measured, PointKey, PointMeasured, Report, Scenario};
 
 pub use html::html;
 pub use markdown::markdown;
@@ -24,8 +24,9 @@ struct Table {
 /// The points that were measured, with what each engine has of them.
 fn by_point(report: &Report) -> Vec<(Table, Rows<'_>)> {
     let first = report.engines.iter().find(|engine| !engine.points.is_empty());
-    let asked: Vec<Asked> = first.map_or(Vec::new(), |engine| engine.points.iter().map(|point| point.asked).collect());
-    let rows = |asked: Asked| -> Rows {
+    let asked: Vec<PointKey> =
+        first.map_or(Vec::new(), |engine| engine.points.iter().map(|point| point.asked).collect());
+    let rows = |asked: PointKey| -> Rows {
         let of = |engine: &'_ Measured| engine.points.iter().position(|point| point.asked == asked);
         report.engines.iter().filter_map(|engine| Some((engine, engine.points.get(of(engine)?)?))).collect()
     };
@@ -33,7 +34,7 @@ fn by_point(report: &Report) -> Vec<(Table, Rows<'_>)> {
 }
 
 /// What is told of engines at one point: padding and energy only where there are.
-fn of_point(asked: Asked, rows: &Rows) -> Table {
+fn of_point(asked: PointKey, rows: &Rows) -> Table {
     let padded = rows.iter().any(|(_, point)| padding(point) > 0.0);
     let energy = rows.iter().any(|(_, point)| point.joules_per_text.is_some());
     let mut header =
@@ -56,7 +57,7 @@ fn of_point(asked: Asked, rows: &Rows) -> Table {
 }
 
 /// What a point is called, and which of its figures MLPerf takes.
-fn name(asked: Asked) -> String {
+fn name(asked: PointKey) -> String {
     let counts = match asked.scenario {
         Scenario::SingleStream => "p90",
         Scenario::MultiStream => "p99",

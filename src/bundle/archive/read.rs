@@ -117,16 +117,16 @@ fn refused(name: &str, kind: EntryType) -> Error {
 /// The path of an entry, as it stands in the bundle. What `tar` itself puts before a name, `./`, is left out.
 fn name<R: Read>(entry: &Entry<R>) -> Result<String> {
     let bytes = entry.path_bytes();
-    let told = || printable(&String::from_utf8_lossy(&bytes));
+    let summary = || printable(&String::from_utf8_lossy(&bytes));
     let name = std::str::from_utf8(&bytes)
-        .map_err(|_| Error::bad_input(format!("the file name `{}` is not UTF-8", told())))?;
+        .map_err(|_| Error::bad_input(format!("the file name `{}` is not UTF-8", summary())))?;
     let name = name.strip_prefix("./").unwrap_or(name);
     if name.is_empty() || name == "." {
         return Ok(String::new());
     }
     // On Windows a backslash parts folders and a colon ends the name of a drive.
     let path = inside(name).ok().filter(|_| !name.contains(['\\', ':', '\0']));
-    let path = path.ok_or_else(|| Error::bad_input(format!("`{}` leads out of the bundle", told())))?;
+    let path = path.ok_or_else(|| Error::bad_input(format!("`{}` leads out of the bundle", summary())))?;
     let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
     Ok(parts.join("/"))
 }
@@ -142,18 +142,18 @@ impl Names {
         }
         let folders = name.match_indices('/').filter_map(|(at, _)| name.get(..at));
         for (path, is_file) in folders.map(|folder| (folder, false)).chain([(name, true)]) {
-            let told = printable(path);
+            let summary = printable(path);
             match self.0.get(&path.to_lowercase()) {
                 None => drop(self.0.insert(path.to_lowercase(), (path.to_owned(), is_file))),
                 Some((known, _)) if known != path => {
                     let known = printable(known);
-                    return Err(Error::bad_input(format!("`{known}` and `{told}` are one name on many systems")));
+                    return Err(Error::bad_input(format!("`{known}` and `{summary}` are one name on many systems")));
                 }
                 Some((_, true)) if is_file => {
-                    return Err(Error::bad_input(format!("`{told}` stands twice in the archive")));
+                    return Err(Error::bad_input(format!("`{summary}` stands twice in the archive")));
                 }
                 Some((_, was_file)) if *was_file != is_file => {
-                    return Err(Error::bad_input(format!("`{told}` is a file and a folder")));
+                    return Err(Error::bad_input(format!("`{summary}` is a file and a folder")));
                 }
                 Some(_) => {}
             }

@@ -30,9 +30,9 @@ pub fn find(packages: &[Package], folder: &Path) -> Result<(Vec<Found>, Vec<Stri
         1 => String::new(),
         n => format!(" and {} more", n - 1),
     };
-    let told = format!("no wheel of {} for {}{more} in {}", first.requirement(), first.platform, folder.display());
+    let summary = format!("no wheel of {} for {}{more} in {}", first.requirement(), first.platform, folder.display());
     let hint = |package| format!("get it with: {}", command(package, folder));
-    Err(missing.iter().fold(Error::runtime_missing(told), |error, package| error.hint(hint(package))))
+    Err(missing.iter().fold(Error::runtime_missing(summary), |error, package| error.hint(hint(package))))
 }
 
 /// The packages that have no wheel among the files, and that a bundle cannot do without.

@@ -2,7 +2,7 @@
 //!
 //! They come from PyPI's wheels on disk, never from the net, and go to `runtimes/<platform>/` in the layout of a folder
 //! of runtimes, so that they are found there as they are elsewhere. They are programs: nothing runs them until the user
-//! vouches for the bundle ([`super::Bundle::vouch`]).
+//! vouches for the bundle ([`super::Bundle::trust`]).
 
 mod bill;
 mod find;
@@ -12,7 +12,7 @@ mod record;
 mod take;
 #[cfg(test)]
 mod tests;
-mod vouch;
+mod trust;
 mod wheel;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use crate::runtime::{Platform, Runtime};
 
 pub(super) use bill::{components, references};
 pub use find::{Found, command, find};
-pub use parts::{Package, Plan, packages};
+pub use parts::{Package, RuntimePlan, packages};
 pub use take::take;
 
 /// The folder of a bundle with the libraries that it brings, one folder for each platform.
@@ -30,7 +30,7 @@ pub const RUNTIMES: &str = "runtimes";
 
 /// The native libraries that a bundle brings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Brought {
+pub struct BundledRuntimes {
     /// One entry for each wheel that they come from.
     pub libraries: Vec<LibraryEntry>,
     /// What was asked for and is not there, and what else has to be known, with the reason.
@@ -38,7 +38,7 @@ pub struct Brought {
     pub notes: Vec<String>,
 }
 
-impl Brought {
+impl BundledRuntimes {
     /// Whether there is nothing to say.
     pub fn is_empty(&self) -> bool {
         self.libraries.is_empty() && self.notes.is_empty()

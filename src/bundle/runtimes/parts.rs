@@ -106,17 +106,17 @@ fn openvino_alone(package: Package) -> Package {
 
 /// What a bundle is to bring.
 #[derive(Clone, Debug, Default)]
-pub struct Plan {
+pub struct RuntimePlan {
     /// Platform after platform.
     pub packages: Vec<Package>,
     /// What is left out and why, and what has to be known of the rest.
     pub notes: Vec<String>,
 }
 
-impl Plan {
+impl RuntimePlan {
     /// What engines of these runtimes need on these platforms.
-    pub fn new(runtimes: &[Runtime], platforms: &[Platform]) -> Plan {
-        let mut plan = Plan::default();
+    pub fn new(runtimes: &[Runtime], platforms: &[Platform]) -> RuntimePlan {
+        let mut plan = RuntimePlan::default();
         let has = |runtime| runtimes.contains(&runtime);
         for platform in BTreeSet::from_iter(platforms) {
             for runtime in [Runtime::Ort, Runtime::OpenVino].into_iter().filter(|runtime| has(*runtime)) {
@@ -152,22 +152,22 @@ mod tests {
 
     #[test]
     fn engines_get_the_libraries_that_they_need_and_no_others() {
-        let told = |runtimes: &[Runtime], platforms: &[Platform]| {
-            let plan = Plan::new(runtimes, platforms);
+        let summary = |runtimes: &[Runtime], platforms: &[Platform]| {
+            let plan = RuntimePlan::new(runtimes, platforms);
             let named = |package: &Package| format!("{} {}", package.platform, package.name);
             (plan.packages.iter().map(named).collect::<Vec<_>>(), plan.notes)
         };
-        let (packages, notes) = told(&[Runtime::Ort, Runtime::Tract], &[Platform::MacosArm64, Platform::LinuxX64]);
+        let (packages, notes) = summary(&[Runtime::Ort, Runtime::Tract], &[Platform::MacosArm64, Platform::LinuxX64]);
         assert_eq!(packages, ["linux-x64 onnxruntime", "macos-arm64 onnxruntime"]);
         assert!(notes.is_empty(), "{notes:?}");
 
-        let (packages, notes) = told(&[Runtime::OpenVino], &[Platform::WindowsX64, Platform::LinuxArm64]);
+        let (packages, notes) = summary(&[Runtime::OpenVino], &[Platform::WindowsX64, Platform::LinuxArm64]);
         assert_eq!(packages, ["windows-x64 onnxruntime-openvino", "windows-x64 openvino"]);
         let without =
             "nothing is brought for OpenVINO on linux-arm64: onnxruntime-openvino==1.24.1 has no wheels for it";
         assert_eq!(notes, [without]);
 
-        let (packages, notes) = told(&[Runtime::Tract, Runtime::TensorRtRtx], &Platform::ALL);
+        let (packages, notes) = summary(&[Runtime::Tract, Runtime::TensorRtRtx], &Platform::ALL);
         assert!(packages.is_empty());
         assert!(notes[0].starts_with("TensorRT for RTX is not brought: "), "{notes:?}");
         assert_eq!(notes[1], "nothing is brought for tract: it is compiled into kilnc");

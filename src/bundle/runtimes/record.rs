@@ -25,21 +25,21 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, Recorded>> {
     for line in lines.records() {
         let line = line.map_err(|e| Error::bad_input(printable(&e.to_string())))?;
         let [path, digest, bytes] = [0, 1, 2].map(|i| line.get(i).unwrap_or_default());
-        let told = printable(path);
+        let summary = printable(path);
         if line.len() != 3 {
-            return Err(Error::bad_input(format!("`{told}` has {} fields, expected 3", line.len())));
+            return Err(Error::bad_input(format!("`{summary}` has {} fields, expected 3", line.len())));
         }
         if digest.is_empty() {
             continue;
         }
         let malformed =
-            || Error::bad_input(format!("`{told}` has the digest `{}`, expected sha256=…", printable(digest)));
+            || Error::bad_input(format!("`{summary}` has the digest `{}`, expected sha256=…", printable(digest)));
         let mut raw = [0; 32];
         let decoded = digest.strip_prefix("sha256=").and_then(|text| Base64UrlUnpadded::decode(text, &mut raw).ok());
         let sha256 = decoded.filter(|raw| raw.len() == 32).map(hex).ok_or_else(malformed)?;
-        let bytes = bytes.parse().map_err(|_| Error::bad_input(format!("`{told}` has no length")))?;
+        let bytes = bytes.parse().map_err(|_| Error::bad_input(format!("`{summary}` has no length")))?;
         if recorded.insert(path.to_owned(), Recorded { sha256, bytes }).is_some() {
-            return Err(Error::bad_input(format!("`{told}` stands twice")));
+            return Err(Error::bad_input(format!("`{summary}` stands twice")));
         }
     }
     Ok(recorded)

@@ -130,11 +130,11 @@ fn taken(platform: Platform, write: impl FnOnce(&Path)) -> (tempfile::TempDir, R
 /// What is said of a wheel that was made.
 #[track_caller]
 fn refused(made: Made) -> String {
-    told(taken(Platform::LinuxX64, |path| made.write(path)).1)
+    message(taken(Platform::LinuxX64, |path| made.write(path)).1)
 }
 
 #[track_caller]
-fn told(taken: Result<LibraryEntry>) -> String {
+fn message(taken: Result<LibraryEntry>) -> String {
     let error: Error = taken.unwrap_err();
     assert_eq!(error.exit_code(), 2, "{error}");
     assert_eq!(error.locations(), ["onnxruntime-1.32.0-cp312-cp312-manylinux_2_28_x86_64.whl"], "{error}");
@@ -182,7 +182,7 @@ fn texts_of_licences_are_taken_from_beside_the_metadata_too() {
 
 #[test]
 fn what_is_no_wheel_is_refused() {
-    let bytes = |bytes: Vec<u8>| told(taken(Platform::LinuxX64, |path| std::fs::write(path, bytes).unwrap()).1);
+    let bytes = |bytes: Vec<u8>| message(taken(Platform::LinuxX64, |path| std::fs::write(path, bytes).unwrap()).1);
     let mut whole = Vec::new();
     let (_dir, sound) = taken(Platform::LinuxX64, |path| {
         sound().write(path);
@@ -206,7 +206,7 @@ fn a_wheel_that_was_damaged_is_refused() {
         bytes[at + LIBRARY.len() + 20] ^= 0x55;
         std::fs::write(path, bytes).unwrap();
     });
-    let said = told(taken);
+    let said = message(taken);
     assert!(said.starts_with(&format!("`{LIBRARY}` is damaged: ")), "{said}");
 }
 
@@ -233,7 +233,7 @@ fn a_wheel_of_another_name_version_or_platform_is_refused() {
         zip.finish().unwrap();
     };
     assert_eq!(
-        told(taken(Platform::LinuxX64, gpu).1),
+        message(taken(Platform::LinuxX64, gpu).1),
         format!("this is no wheel of that name: it has no {INFO}/RECORD")
     );
 }
@@ -318,7 +318,7 @@ fn files_that_are_missing_or_stand_twice_are_refused() {
         let replaced = replace(bytes, b"libonnxruntime.so.1.32.1", b"libonnxruntime.so.1.32.0");
         std::fs::write(path, replaced).unwrap();
     });
-    assert_eq!(told(taken), "a file of the wheel stands twice");
+    assert_eq!(message(taken), "a file of the wheel stands twice");
 }
 
 #[test]

@@ -46,8 +46,8 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn of(&self, told: impl Into<String>) -> Error {
-        Error::bad_input(told).at(self.file.as_str()).hint(self.again.as_str())
+    fn of(&self, message: impl Into<String>) -> Error {
+        Error::bad_input(message).at(self.file.as_str()).hint(self.again.as_str())
     }
 
     fn malformed(&self, e: &ZipError) -> Error {
@@ -73,8 +73,8 @@ impl Wheel {
 
     /// Writes a file of the wheel, of no more than `largest` bytes. Fails where it is not as the record says.
     pub fn copy(&mut self, name: &str, largest: u64, to: &mut impl Write) -> Result<()> {
-        let told = printable(name);
-        let refused = |what: String| self.refusal.of(format!("`{told}` {what}"));
+        let message = printable(name);
+        let refused = |what: String| self.refusal.of(format!("`{message}` {what}"));
         let recorded = self.record.get(name).ok_or_else(|| refused("is not in the wheel's RECORD".to_owned()))?;
         if recorded.bytes > largest {
             return Err(refused(format!("has {} bytes, at most {largest} are read", recorded.bytes)));
@@ -85,7 +85,7 @@ impl Wheel {
             return Err(refused("is a link, expected a file".to_owned()));
         }
         let damaged = |e: std::io::Error| match is_machine_fault(&e) {
-            true => Error::of_system(format!("reading `{told}`"), &e),
+            true => Error::of_system(format!("reading `{message}`"), &e),
             false => refused(format!("is damaged: {}", printable_sentence(&e.to_string()))),
         };
         let mut from = entry.take(recorded.bytes + 1);
@@ -97,7 +97,7 @@ impl Wheel {
                 break;
             }
             digester.update(piece);
-            to.write_all(piece).map_err(|e| Error::of_system(format!("writing `{told}`"), &e))?;
+            to.write_all(piece).map_err(|e| Error::of_system(format!("writing `{message}`"), &e))?;
             bytes += read as u64;
         }
         if bytes != recorded.bytes {
@@ -111,8 +111,8 @@ impl Wheel {
     }
 
     /// Refuses the wheel, with the command that gets it again.
-    pub fn refuse(&self, told: impl Into<String>) -> Error {
-        self.refusal.of(told)
+    pub fn refuse(&self, message: impl Into<String>) -> Error {
+        self.refusal.of(message)
     }
 
     fn read_record(&mut self) -> Result<()> {

@@ -92,7 +92,7 @@ struct Done {
 
 pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     args.check()?;
-    output::check_apart(&args.output, [args.bundle.as_path()])?;
+    output::check_disjoint(&args.output, [args.bundle.as_path()])?;
     let bundle = Bundle::open(&args.bundle)?;
     let stage = Stage::new(&args.output, is_empty)?;
     let exported = match args.layout {

@@ -33,7 +33,7 @@ struct Packed {
 }
 
 pub fn run(args: PackArgs, screen: &Screen) -> Result<()> {
-    output::check_apart(&args.output, [args.bundle.as_path()])?;
+    output::check_disjoint(&args.output, [args.bundle.as_path()])?;
     let bundle = Bundle::open(&args.bundle)?;
     let stage = Stage::new(&args.output, archive::is_archive)?;
     let name = json::file_name(&args.output);

@@ -40,7 +40,7 @@ struct Unpacked {
 }
 
 pub fn run(args: UnpackArgs, screen: &Screen) -> Result<()> {
-    output::check_apart(&args.output, [args.archive.as_path()])?;
+    output::check_disjoint(&args.output, [args.archive.as_path()])?;
     let key = args.key.as_deref().map(PublicKey::read).transpose()?;
     let stage = Stage::new(&args.output, bundle::is_replaceable)?;
     let (bundle, files) = archive::unpack(&args.archive, stage.dir())?;

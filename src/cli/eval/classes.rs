@@ -1,16 +1,16 @@
 //! Text classification: labels, or numbers, of texts and pairs.
 
 use super::EvalArgs;
-use super::engines::{Labelled, Likeness, answerer, told};
-use crate::answer::{Answered, Answerer, Options, Settings};
+use super::engines::{Agreement, Labelled, pipeline, summary};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::eval::{Example, Parity, Score, Truth, read_examples};
-use crate::runtime::Reading;
+use crate::pipeline::{Options, Pipeline, Predicted, Settings};
+use crate::runtime::ProblemType;
 
 /// Texts and their labels.
 pub(super) struct Data {
-    reading: Reading,
+    problem_type: ProblemType,
     examples: Vec<Example>,
     options: Options,
     /// Whether nothing was said of long texts, so that they are cut as in training.
@@ -28,19 +28,19 @@ impl Data {
         let Settings { window, stride, truncate, join, .. } = options.settings.over(bundle.manifest.answers);
         let unasked = (window, stride, truncate, join) == (None, None, None, None);
         options.settings.truncate = if unasked { Some(true) } else { options.settings.truncate };
-        Ok(Data { reading: classes.reading, examples, options, unasked })
+        Ok(Data { problem_type: classes.problem_type, examples, options, unasked })
     }
 
-    fn logits(found: &[Answered<Vec<f32>>]) -> impl Iterator<Item = &[f32]> {
+    fn logits(found: &[Predicted<Vec<f32>>]) -> impl Iterator<Item = &[f32]> {
         found.iter().map(|answered| answered.answer.as_slice())
     }
 }
 
 impl Labelled for Data {
-    type Model = Answerer;
+    type Model = Pipeline;
 
     /// The logits.
-    type Found = Answered<Vec<f32>>;
+    type Found = Predicted<Vec<f32>>;
 
     type Score = Score;
 
@@ -48,49 +48,51 @@ impl Labelled for Data {
         self.examples.len()
     }
 
-    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Answerer> {
-        answerer(bundle, engine, self.options)
+    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Pipeline> {
+        pipeline(bundle, engine, self.options)
     }
 
-    fn ask(&self, model: &mut Answerer, number: usize) -> Result<Answered<Vec<f32>>> {
+    fn run(&self, model: &mut Pipeline, number: usize) -> Result<Predicted<Vec<f32>>> {
         let example = self.examples.get(number).ok_or_else(|| Error::bug("there is no text of that number"))?;
         model.logits(example.into()).map_err(|e| e.at(format!("text {}", number + 1)))
     }
 
-    fn note(&self, model: &Answerer, found: &[Answered<Vec<f32>>]) -> Option<String> {
+    fn note(&self, model: &Pipeline, found: &[Predicted<Vec<f32>>]) -> Option<String> {
         let cut = found.iter().filter(|answered| answered.tokens_cut > 0).count();
         let (texts, window) = (found.len(), model.lengths().window);
         let how = if self.unasked { "; kilnc run reads them in windows, and --truncate=false scores that" } else { "" };
         (cut > 0).then(|| format!("{cut} of {texts} texts were cut to {window} tokens{how}"))
     }
 
-    fn score(&self, found: &[Answered<Vec<f32>>]) -> Score {
+    fn score(&self, found: &[Predicted<Vec<f32>>]) -> Score {
         let truths: Vec<&Truth> = self.examples.iter().filter_map(|example| example.truth.as_ref()).collect();
         let rows: Vec<Vec<f32>> = Data::logits(found).map(<[f32]>::to_vec).collect();
-        Score::of(self.reading, &rows, &truths)
+        Score::of(self.problem_type, &rows, &truths)
     }
 
-    fn likeness(&self, first: &[Answered<Vec<f32>>], found: &[Answered<Vec<f32>>]) -> Result<Likeness> {
+    fn agreement(&self, first: &[Predicted<Vec<f32>>], found: &[Predicted<Vec<f32>>]) -> Result<Agreement> {
         let pairs = Data::logits(first).zip(Data::logits(found));
-        let Parity { agreement, max_abs, .. } = Parity::of_answers(pairs, self.reading)?;
-        Ok(Likeness { same_answer: agreement, max_abs })
+        let Parity { agreement, max_abs, .. } = Parity::of_answers(pairs, self.problem_type)?;
+        Ok(Agreement { same_answer: agreement, max_abs })
     }
 
     fn measures(&self, score: &Score) -> Vec<(&'static str, String)> {
         let right = format!("{}/{}", score.right.unwrap_or_default(), score.texts);
-        match self.reading {
-            Reading::OneLabel | Reading::Logits => vec![("accuracy", told(score.accuracy)), ("right/texts", right)],
-            Reading::ManyLabels => {
-                let (exact, f1) = (told(score.accuracy), told(score.micro_f1));
+        match self.problem_type {
+            ProblemType::SingleLabel | ProblemType::Logits => {
+                vec![("accuracy", summary(score.accuracy)), ("right/texts", right)]
+            }
+            ProblemType::MultiLabel => {
+                let (exact, f1) = (summary(score.accuracy), summary(score.micro_f1));
                 vec![("exact match", exact), ("micro F1", f1), ("right/texts", right)]
             }
-            Reading::Numbers | Reading::Score => {
-                vec![("mean abs error", told(score.mean_abs_error)), ("spearman", told(score.spearman))]
+            ProblemType::Regression | ProblemType::Score => {
+                vec![("mean abs error", summary(score.mean_abs_error)), ("spearman", summary(score.spearman))]
             }
         }
     }
 
-    fn in_words(&self, score: &Score) -> String {
+    fn summary(&self, score: &Score) -> String {
         match (score.right, score.mean_abs_error) {
             (Some(right), _) => format!("{right} of {} right", score.texts),
             (None, Some(error)) => format!("off by {error:.4} on average"),

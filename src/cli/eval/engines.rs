@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::super::Screen;
 use super::EvalArgs;
-use crate::answer::{Answerer, Options};
 use crate::build::Observer;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Kind, Result};
+use crate::pipeline::{Options, Pipeline};
 use crate::runtime;
 
 /// Texts whose answers are known.
@@ -28,13 +28,13 @@ pub(super) trait Labelled {
     fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Self::Model>;
 
     /// Asks the text of that number.
-    fn ask(&self, model: &mut Self::Model, number: usize) -> Result<Self::Found>;
+    fn run(&self, model: &mut Self::Model, number: usize) -> Result<Self::Found>;
 
     /// Scores what was answered to each text.
     fn score(&self, found: &[Self::Found]) -> Self::Score;
 
     /// Holds answers against those of the first engine.
-    fn likeness(&self, first: &[Self::Found], found: &[Self::Found]) -> Result<Likeness>;
+    fn agreement(&self, first: &[Self::Found], found: &[Self::Found]) -> Result<Agreement>;
 
     /// What there is to know of how the texts were asked.
     fn note(&self, _model: &Self::Model, _found: &[Self::Found]) -> Option<String> {
@@ -45,12 +45,12 @@ pub(super) trait Labelled {
     fn measures(&self, score: &Self::Score) -> Vec<(&'static str, String)>;
 
     /// The score in a few words.
-    fn in_words(&self, score: &Self::Score) -> String;
+    fn summary(&self, score: &Self::Score) -> String;
 }
 
 /// How alike the answers of two engines are.
 #[derive(Clone, Copy, Default, Serialize)]
-pub(super) struct Likeness {
+pub(super) struct Agreement {
     /// Share of texts with the first engine's answer; none, where answers are numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub same_answer: Option<f64>,
@@ -58,16 +58,16 @@ pub(super) struct Likeness {
     pub max_abs: f64,
 }
 
-impl Likeness {
+impl Agreement {
     /// Of answers in pairs: whether the two of a pair are the same, and how far apart their numbers are.
-    pub fn of(pairs: impl IntoIterator<Item = (bool, f64)>) -> Likeness {
+    pub fn of(pairs: impl IntoIterator<Item = (bool, f64)>) -> Agreement {
         let (mut texts, mut same, mut max_abs) = (0, 0, 0.0);
-        for (alike, apart) in pairs {
+        for (alike, difference) in pairs {
             texts += 1;
             same += usize::from(alike);
-            max_abs = largest([max_abs, apart]);
+            max_abs = largest([max_abs, difference]);
         }
-        Likeness { same_answer: (texts > 0).then(|| same as f64 / f64::from(texts)), max_abs }
+        Agreement { same_answer: (texts > 0).then(|| same as f64 / f64::from(texts)), max_abs }
     }
 }
 
@@ -82,7 +82,7 @@ struct Scored<S> {
     #[serde(flatten)]
     score: S,
     #[serde(flatten)]
-    likeness: Likeness,
+    agreement: Agreement,
     texts_per_second: f64,
 }
 
@@ -98,13 +98,13 @@ pub(super) fn score<D: Labelled>(data: &D, args: &EvalArgs, bundle: &Bundle, scr
         let found = answers(data, &mut model, screen)?;
         let texts_per_second = data.texts() as f64 / start.elapsed().as_secs_f64();
         let score = data.score(&found);
-        screen.done(&format!("{name}: {}", data.in_words(&score)));
+        screen.done(&format!("{name}: {}", data.summary(&score)));
         if let (None, Some(note)) = (&first, data.note(&model, &found)) {
             screen.warn(&note);
         }
-        let likeness = data.likeness(first.as_deref().unwrap_or(&found), &found)?;
+        let agreement = data.agreement(first.as_deref().unwrap_or(&found), &found)?;
         first.get_or_insert(found);
-        scored.push(Scored { engine: name, score, likeness, texts_per_second });
+        scored.push(Scored { engine: name, score, agreement, texts_per_second });
     }
     if scored.is_empty() {
         return Err(Error::runtime_missing("none of the bundle's engines can run here")
@@ -114,18 +114,18 @@ pub(super) fn score<D: Labelled>(data: &D, args: &EvalArgs, bundle: &Bundle, scr
 }
 
 /// Opens an engine with what it needs to answer the task of its bundle.
-pub(super) fn answerer(bundle: &Bundle, engine: &EngineEntry, options: Options) -> Result<Answerer> {
-    Answerer::open(bundle, engine, runtime::Options::default(), options)
+pub(super) fn pipeline(bundle: &Bundle, engine: &EngineEntry, options: Options) -> Result<Pipeline> {
+    Pipeline::open(bundle, engine, runtime::Options::default(), options)
 }
 
 /// The answers to all texts, asked one at a time.
 fn answers<D: Labelled>(data: &D, model: &mut D::Model, screen: &Screen) -> Result<Vec<D::Found>> {
-    let ask = |number| {
-        let found = data.ask(model, number)?;
+    let run = |number| {
+        let found = data.run(model, number)?;
         screen.advance(1);
         Ok(found)
     };
-    (0..data.texts()).map(ask).collect()
+    (0..data.texts()).map(run).collect()
 }
 
 /// The engines that were asked for, or all that run here; those that do not are named. Fails where the machine does.
@@ -145,7 +145,7 @@ fn engines(bundle: &Bundle, asked: &[String], screen: &Screen) -> Result<Vec<Str
 }
 
 /// A measure as a share or a number; `?` where there is none.
-pub(super) fn told(measure: impl Into<Option<f64>>) -> String {
+pub(super) fn summary(measure: impl Into<Option<f64>>) -> String {
     measure.into().map_or_else(|| "?".to_owned(), |x| format!("{x:.4}"))
 }
 
@@ -155,9 +155,9 @@ fn table<D: Labelled>(data: &D, scored: &[Scored<D::Score>]) -> String {
     let mut out = String::new();
     for s in scored {
         let mut cells = data.measures(&s.score);
-        cells.push(match s.likeness {
-            Likeness { same_answer: Some(share), .. } => ("same answer", told(share)),
-            Likeness { max_abs, .. } => ("max_abs", format!("{max_abs:.1e}")),
+        cells.push(match s.agreement {
+            Agreement { same_answer: Some(share), .. } => ("same answer", summary(share)),
+            Agreement { max_abs, .. } => ("max_abs", format!("{max_abs:.1e}")),
         });
         cells.push(("texts/s", format!("{:.1}", s.texts_per_second)));
         if out.is_empty() {
@@ -180,10 +180,10 @@ mod tests {
 
     #[test]
     fn answers_are_alike_by_their_share_and_their_numbers() {
-        let Likeness { same_answer, max_abs } = Likeness::of([(true, 0.5), (false, 0.25)]);
+        let Agreement { same_answer, max_abs } = Agreement::of([(true, 0.5), (false, 0.25)]);
         assert_eq!((same_answer, max_abs), (Some(0.5), 0.5));
-        assert_eq!(Likeness::of([(true, f64::NAN)]).max_abs, f64::INFINITY);
-        assert_eq!(Likeness::of([(true, f64::NAN), (true, 0.5)]).max_abs, f64::INFINITY);
-        assert_eq!(Likeness::of([]).same_answer, None);
+        assert_eq!(Agreement::of([(true, f64::NAN)]).max_abs, f64::INFINITY);
+        assert_eq!(Agreement::of([(true, f64::NAN), (true, 0.5)]).max_abs, f64::INFINITY);
+        assert_eq!(Agreement::of([]).same_answer, None);
     }
 }

@@ -3,15 +3,15 @@
 use std::ops::Range;
 
 use super::EvalArgs;
-use super::engines::{Labelled, Likeness, answerer, largest, told};
-use crate::answer::{Answerer, Options, Word};
+use super::engines::{Agreement, Labelled, largest, pipeline, summary};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
-use crate::eval::{Entity, EntityScore, Placed, Tagged, Tagging, entities, read_tagged};
+use crate::eval::{Entity, EntityScore, Located, Tagged, Tagging, entities, read_tagged};
+use crate::pipeline::{Options, Pipeline, Word};
 
 /// Texts and their entities.
 pub(super) struct Data {
-    texts: Vec<Placed<Text>>,
+    texts: Vec<Located<Text>>,
     options: Options,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Found {
 impl Data {
     pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
         let rows = read_tagged(&args.data, &bundle.manifest.labels)?.into_iter();
-        let texts = rows.map(|Placed { place, row }| Placed { place, row: row.into() });
+        let texts = rows.map(|Located { place, row }| Located { place, row: row.into() });
         Ok(Data { texts: texts.collect(), options: args.options(bundle) })
     }
 }
@@ -75,7 +75,7 @@ fn found(words: &[Word], by_words: bool) -> Vec<Entity> {
 }
 
 impl Labelled for Data {
-    type Model = Answerer;
+    type Model = Pipeline;
 
     type Found = Found;
 
@@ -85,12 +85,12 @@ impl Labelled for Data {
         self.texts.len()
     }
 
-    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Answerer> {
-        answerer(bundle, engine, self.options)
+    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Pipeline> {
+        pipeline(bundle, engine, self.options)
     }
 
-    fn ask(&self, model: &mut Answerer, number: usize) -> Result<Found> {
-        let Placed { place, row } =
+    fn run(&self, model: &mut Pipeline, number: usize) -> Result<Found> {
+        let Located { place, row } =
             self.texts.get(number).ok_or_else(|| Error::bug("there is no text of that number"))?;
         let given = row.words.as_ref().map(|(places, _)| places.as_slice());
         let words = model.words(&row.text, given).map_err(|e| e.at(place.clone()))?.answer;
@@ -99,7 +99,7 @@ impl Labelled for Data {
     }
 
     fn score(&self, found: &[Found]) -> EntityScore {
-        let of = |(Placed { row, .. }, found): (&Placed<Text>, &Found)| Tagging {
+        let of = |(Located { row, .. }, found): (&Located<Text>, &Found)| Tagging {
             found: found.entities.clone(),
             expected: row.entities.clone(),
             tags: row.words.as_ref().map(|(_, tags)| (right(&found.words, tags), tags.len())),
@@ -107,18 +107,18 @@ impl Labelled for Data {
         EntityScore::of(&self.texts.iter().zip(found).map(of).collect::<Vec<_>>())
     }
 
-    fn likeness(&self, first: &[Found], found: &[Found]) -> Result<Likeness> {
-        Ok(Likeness::of(first.iter().zip(found).map(|(a, b)| (a.entities == b.entities, apart(a, b)))))
+    fn agreement(&self, first: &[Found], found: &[Found]) -> Result<Agreement> {
+        Ok(Agreement::of(first.iter().zip(found).map(|(a, b)| (a.entities == b.entities, difference(a, b)))))
     }
 
     fn measures(&self, score: &EntityScore) -> Vec<(&'static str, String)> {
         let mut measures =
-            vec![("precision", told(score.precision)), ("recall", told(score.recall)), ("F1", told(score.f1))];
-        measures.extend(score.token_accuracy.map(|accuracy| ("token accuracy", told(accuracy))));
+            vec![("precision", summary(score.precision)), ("recall", summary(score.recall)), ("F1", summary(score.f1))];
+        measures.extend(score.token_accuracy.map(|accuracy| ("token accuracy", summary(accuracy))));
         measures
     }
 
-    fn in_words(&self, score: &EntityScore) -> String {
+    fn summary(&self, score: &EntityScore) -> String {
         format!("F1 {:.4}, {} of {} entities right", score.f1, score.right, score.expected)
     }
 }
@@ -128,7 +128,7 @@ fn right(words: &[Word], tags: &[String]) -> usize {
 }
 
 /// The largest difference of a probability of any label of any word.
-fn apart(a: &Found, b: &Found) -> f64 {
+fn difference(a: &Found, b: &Found) -> f64 {
     let scores = |found: &Found| found.words.iter().flat_map(|word| word.scores.clone()).collect::<Vec<f32>>();
     largest(scores(a).iter().zip(scores(b)).map(|(a, b)| f64::from((a - b).abs())))
 }

@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::units::some;
-use super::{Screen, VouchArgs, WindowArgs};
-use crate::answer::{Aggregation, Options, Settings, Similarity};
+use super::{Screen, TrustArgs, WindowArgs};
 use crate::bundle::Bundle;
 use crate::error::Result;
+use crate::pipeline::{Aggregation, Options, Settings, Similarity};
 use crate::settings;
 use crate::task::Task;
 
@@ -70,12 +70,12 @@ pub struct EvalArgs {
     #[command(flatten)]
     windows: WindowArgs,
     #[command(flatten)]
-    vouch: VouchArgs,
+    trust: TrustArgs,
 }
 
 pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
-    args.vouch.check(&bundle, screen)?;
+    args.trust.check(&bundle, screen)?;
     args.check(bundle.manifest.task)?;
     match bundle.manifest.task {
         Task::TextClassification => engines::score(&classes::Data::read(&args, &bundle)?, &args, &bundle, screen),

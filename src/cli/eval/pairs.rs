@@ -1,16 +1,16 @@
 //! Sentence similarity: how alike two texts are.
 
 use super::EvalArgs;
-use super::engines::{Labelled, Likeness, answerer, told};
-use crate::answer::{Answerer, Options};
+use super::engines::{Agreement, Labelled, pipeline, summary};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
-use crate::eval::{Correlation, Pair, Placed, read_pairs};
+use crate::eval::{Correlation, Located, Pair, read_pairs};
+use crate::pipeline::{Options, Pipeline};
 use crate::settings::Similarity;
 
 /// Pairs of texts, and how alike people found them.
 pub(super) struct Data {
-    pairs: Vec<Placed<Pair>>,
+    pairs: Vec<Located<Pair>>,
     options: Options,
     similarity: Similarity,
 }
@@ -24,7 +24,7 @@ impl Data {
 }
 
 impl Labelled for Data {
-    type Model = Answerer;
+    type Model = Pipeline;
 
     /// How alike the two texts' vectors are.
     type Found = f64;
@@ -35,14 +35,14 @@ impl Labelled for Data {
         self.pairs.len()
     }
 
-    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Answerer> {
-        answerer(bundle, engine, self.options)
+    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Pipeline> {
+        pipeline(bundle, engine, self.options)
     }
 
-    fn ask(&self, model: &mut Answerer, number: usize) -> Result<f64> {
-        let Placed { place, row } =
+    fn run(&self, model: &mut Pipeline, number: usize) -> Result<f64> {
+        let Located { place, row } =
             self.pairs.get(number).ok_or_else(|| Error::bug("there is no pair of that number"))?;
-        model.likeness(&row.text, &row.pair).map(f64::from).map_err(|e| e.at(place.clone()))
+        model.similarity(&row.text, &row.pair).map(f64::from).map_err(|e| e.at(place.clone()))
     }
 
     fn score(&self, found: &[f64]) -> Correlation {
@@ -50,16 +50,16 @@ impl Labelled for Data {
         Correlation::of(&pairs.collect::<Vec<_>>())
     }
 
-    fn likeness(&self, first: &[f64], found: &[f64]) -> Result<Likeness> {
-        let apart = first.iter().zip(found).map(|(a, b)| (true, (a - b).abs()));
-        Ok(Likeness { same_answer: None, ..Likeness::of(apart) })
+    fn agreement(&self, first: &[f64], found: &[f64]) -> Result<Agreement> {
+        let difference = first.iter().zip(found).map(|(a, b)| (true, (a - b).abs()));
+        Ok(Agreement { same_answer: None, ..Agreement::of(difference) })
     }
 
     fn measures(&self, score: &Correlation) -> Vec<(&'static str, String)> {
-        vec![("pearson", told(score.pearson)), ("spearman", told(score.spearman))]
+        vec![("pearson", summary(score.pearson)), ("spearman", summary(score.spearman))]
     }
 
-    fn in_words(&self, score: &Correlation) -> String {
-        format!("spearman {} over {} pairs, by {}", told(score.spearman), score.texts, self.similarity)
+    fn summary(&self, score: &Correlation) -> String {
+        format!("spearman {} over {} pairs, by {}", summary(score.spearman), score.texts, self.similarity)
     }
 }

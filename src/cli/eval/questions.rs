@@ -1,16 +1,16 @@
 //! Question answering: spans of texts.
 
 use super::EvalArgs;
-use super::engines::{Labelled, Likeness, answerer, told};
-use crate::answer::{Answer, Answerer, Options, Span};
+use super::engines::{Agreement, Labelled, pipeline, summary};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
-use crate::eval::{Placed, Question, SpanScore, read_questions};
+use crate::eval::{Located, Question, SpanScore, read_questions};
+use crate::pipeline::{Options, Pipeline, Prediction, Span};
 use crate::runtime::TextInput;
 
 /// Questions and their answers.
 pub(super) struct Data {
-    questions: Vec<Placed<Question>>,
+    questions: Vec<Located<Question>>,
     options: Options,
 }
 
@@ -25,7 +25,7 @@ impl Data {
 }
 
 impl Labelled for Data {
-    type Model = Answerer;
+    type Model = Pipeline;
 
     /// The surest answer, where any has a probability.
     type Found = Option<Span>;
@@ -36,16 +36,16 @@ impl Labelled for Data {
         self.questions.len()
     }
 
-    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Answerer> {
-        answerer(bundle, engine, self.options)
+    fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Pipeline> {
+        pipeline(bundle, engine, self.options)
     }
 
-    fn ask(&self, model: &mut Answerer, number: usize) -> Result<Option<Span>> {
-        let Placed { place, row } =
+    fn run(&self, model: &mut Pipeline, number: usize) -> Result<Option<Span>> {
+        let Located { place, row } =
             self.questions.get(number).ok_or_else(|| Error::bug("there is no question of that number"))?;
-        let answered = model.answer(TextInput::question(&row.question, &row.context));
+        let answered = model.predict(TextInput::question(&row.question, &row.context));
         match answered.map_err(|e| e.at(place.clone()))?.answer {
-            Answer::Spans { answers } => Ok(answers.into_iter().next()),
+            Prediction::Spans { answers } => Ok(answers.into_iter().next()),
             _ => Err(Error::bug("a question was not answered by a span")),
         }
     }
@@ -56,20 +56,20 @@ impl Labelled for Data {
         SpanScore::of(&pairs.collect::<Vec<_>>())
     }
 
-    fn likeness(&self, first: &[Option<Span>], found: &[Option<Span>]) -> Result<Likeness> {
+    fn agreement(&self, first: &[Option<Span>], found: &[Option<Span>]) -> Result<Agreement> {
         let score = |span: &Option<Span>| span.as_ref().map_or(0.0, |span| f64::from(span.score));
         let pairs = first.iter().zip(found);
-        Ok(Likeness::of(pairs.map(|(a, b)| (text(a) == text(b), (score(a) - score(b)).abs()))))
+        Ok(Agreement::of(pairs.map(|(a, b)| (text(a) == text(b), (score(a) - score(b)).abs()))))
     }
 
     fn measures(&self, score: &SpanScore) -> Vec<(&'static str, String)> {
-        let mut measures = vec![("exact match", told(score.all.exact_match)), ("F1", told(score.all.f1))];
-        measures.extend(score.has_answer.map(|part| ("F1 has answer", told(part.f1))));
-        measures.extend(score.no_answer.map(|part| ("F1 no answer", told(part.f1))));
+        let mut measures = vec![("exact match", summary(score.all.exact_match)), ("F1", summary(score.all.f1))];
+        measures.extend(score.has_answer.map(|part| ("F1 has answer", summary(part.f1))));
+        measures.extend(score.no_answer.map(|part| ("F1 no answer", summary(part.f1))));
         measures
     }
 
-    fn in_words(&self, score: &SpanScore) -> String {
+    fn summary(&self, score: &SpanScore) -> String {
         let all = score.all;
         format!("exact match {:.4}, F1 {:.4} over {} questions", all.exact_match, all.f1, all.texts)
     }

@@ -102,8 +102,8 @@ pub fn text(pruned: &Pruned, output: &Path, seconds: f64) -> String {
         out += &format!("  {:<14} {:>12} {:>10}\n", "block", "stay", "harm");
     }
     for block in blocks(pruned) {
-        let harm = block.harm.map(|harm| format!("{harm:.5}")).unwrap_or_default();
-        out += format!("  {:<14} {:>12} {harm:>10}", block.name, format!("{} of {}", block.after, block.before))
+        let sensitivity = block.sensitivity.map(|sensitivity| format!("{sensitivity:.5}")).unwrap_or_default();
+        out += format!("  {:<14} {:>12} {sensitivity:>10}", block.name, format!("{} of {}", block.after, block.before))
             .trim_end();
         out.push('\n');
     }
@@ -129,8 +129,8 @@ fn markdown(pruned: &Pruned) -> String {
         out += "\n| block | before | after | harm |\n|---|---|---|---|\n";
     }
     for block in blocks(pruned) {
-        let harm = block.harm.map(|harm| format!("{harm:.5}")).unwrap_or_default();
-        out += &format!("| {} | {} | {} | {harm} |\n", block.name, block.before, block.after);
+        let sensitivity = block.sensitivity.map(|sensitivity| format!("{sensitivity:.5}")).unwrap_or_default();
+        out += &format!("| {} | {} | {} | {sensitivity} |\n", block.name, block.before, block.after);
     }
     let sparse = pruned.pruning.as_ref().map_or(&[][..], |report| report.sparse.as_slice());
     if !sparse.is_empty() {
@@ -170,14 +170,14 @@ fn plot(pruned: &Pruned) -> String {
          font-size=\"12\"><rect width=\"720\" height=\"{height}\" fill=\"white\"/>\n\
          <text x=\"{LEFT}\" y=\"24\" font-size=\"14\">What stays</text>\n"
     );
-    for (i, (name, share, told)) in bars.iter().enumerate() {
+    for (i, (name, share, summary)) in bars.iter().enumerate() {
         let y = 40.0 + BAR * i as f64;
         let fill = if name.starts_with("ffn") { "#c8642b" } else { "#33658a" };
         out += &format!(
             "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{name}</text>\
              <rect x=\"{LEFT}\" y=\"{y:.0}\" width=\"{WIDE}\" height=\"16\" fill=\"#eee\"/>\
              <rect x=\"{LEFT}\" y=\"{y:.0}\" width=\"{:.1}\" height=\"16\" fill=\"{fill}\"/>\
-             <text x=\"{:.0}\" y=\"{:.0}\">{told}</text>\n",
+             <text x=\"{:.0}\" y=\"{:.0}\">{summary}</text>\n",
             LEFT - 8.0,
             y + 12.0,
             share * WIDE,

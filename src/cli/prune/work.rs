@@ -49,7 +49,7 @@ impl<'a> Work<'a> {
             ..Recipe::default()
         };
         let vocabulary = args.cut.vocab.as_deref();
-        output::check_apart(&args.output, source.inputs().chain(recipe.inputs()).chain(vocabulary))?;
+        output::check_disjoint(&args.output, source.inputs().chain(recipe.inputs()).chain(vocabulary))?;
         let place = Stage::new(&args.output, replaceable(&args.output))?;
         let mut beside = args.output.clone().into_os_string();
         beside.push(".measured");

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::super::Screen;
-use crate::answer::Answerer;
-use crate::answer::lines::{self, OnError, Summary};
 use crate::build::Observer;
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::json::file_name;
 use crate::output::{self, Stage};
+use crate::pipeline::Pipeline;
+use crate::pipeline::lines::{self, OnError, Summary};
 use crate::presence;
 
 #[derive(Args)]
@@ -48,7 +48,7 @@ impl LinesArgs {
             open(path)?;
         }
         let claim = |path: &PathBuf| -> Result<(PathBuf, Stage)> {
-            output::check_apart(path, input.as_deref().into_iter().chain([bundle]))?;
+            output::check_disjoint(path, input.as_deref().into_iter().chain([bundle]))?;
             Ok((path.clone(), Stage::new(path, presence::is_file)?))
         };
         let output = self.output.as_ref().map(claim).transpose()?;
@@ -58,7 +58,7 @@ impl LinesArgs {
 
 impl Claimed {
     /// Answers all texts. A file that can be read twice is checked as a whole before the first is asked.
-    pub fn answer(self, model: &mut Answerer, screen: &Screen) -> Result<()> {
+    pub fn answer(self, model: &mut Pipeline, screen: &Screen) -> Result<()> {
         let name = self.input.as_deref().map_or_else(|| "standard input".to_owned(), file_name);
         match self.count(&name, model)? {
             Some(texts) => screen.begin_texts("answering", texts),
@@ -70,10 +70,10 @@ impl Claimed {
         };
         let (advance, on_error) = (|texts| screen.advance(texts), self.on_error);
         let summary = match self.output {
-            None => screen.results(|to| lines::answer_lines(model, from, &name, to, on_error, &advance))?,
+            None => screen.results(|to| lines::predict_lines(model, from, &name, to, on_error, &advance))?,
             Some((path, stage)) => {
                 let summary =
-                    to_stage(&path, stage, |to| lines::answer_lines(model, from, &name, to, on_error, &advance))?;
+                    to_stage(&path, stage, |to| lines::predict_lines(model, from, &name, to, on_error, &advance))?;
                 screen.result(&summary, |summary| format!("{} answers in {}\n", summary.texts, path.display()))?;
                 Some(summary)
             }
@@ -93,7 +93,7 @@ impl Claimed {
     }
 
     /// How many texts there are, where that can be known before they are answered.
-    fn count(&self, name: &str, model: &Answerer) -> Result<Option<u64>> {
+    fn count(&self, name: &str, model: &Pipeline) -> Result<Option<u64>> {
         match &self.input {
             Some(path) if presence::is_file(path)? => {
                 lines::check_lines(open(path)?, name, model.task(), self.on_error).map(Some)

@@ -2,18 +2,18 @@
 
 mod jsonl;
 mod model;
+mod summary;
 mod texts;
-mod told;
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::units::{batch, some, threads};
-use super::{Screen, VouchArgs, WindowArgs};
-use crate::answer::{Aggregation, Options, Settings, Similarity};
+use super::{Screen, TrustArgs, WindowArgs};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
+use crate::pipeline::{Aggregation, Options, Settings, Similarity};
 use crate::presence;
 use crate::runtime;
 use crate::settings;
@@ -64,7 +64,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     #[command(flatten)]
-    vouch: VouchArgs,
+    trust: TrustArgs,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -119,7 +119,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     crate::bundle::archive::refuse(&args.bundle)?;
     let mut model = match presence::is_file(&args.bundle)? {
         true => {
-            args.vouch.refuse()?;
+            args.trust.refuse()?;
             args.model.open(
                 &args.bundle,
                 args.task.unwrap_or(Task::TextClassification),
@@ -133,7 +133,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
             args.model.refuse()?;
             let options = |entry: &EngineEntry| args.answers.options(if claimed.is_some() { entry.batch() } else { 1 });
             Bundle::used(&args.bundle, |bundle| {
-                args.vouch.check(bundle, screen)?;
+                args.trust.check(bundle, screen)?;
                 model::open_bundle(bundle, args.engine.as_deref(), threads, &options, &fits, screen)
             })?
         }

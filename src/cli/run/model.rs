@@ -6,12 +6,12 @@ use clap::Args;
 
 use super::super::units::length;
 use super::super::{GivenTokenizer, Screen};
-use crate::answer::{Answerer, Model, Options};
 use crate::build::Observer;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::labels;
-use crate::runtime::{self, Classes, Reading, Runtime};
+use crate::pipeline::{Model, Options, Pipeline};
+use crate::runtime::{self, Classes, ProblemType, Runtime};
 use crate::task::Task;
 
 /// Fails where something is asked for that a task does not have.
@@ -25,7 +25,7 @@ pub(super) fn open_bundle(
     options: &dyn Fn(&EngineEntry) -> Options,
     fits: Fits,
     screen: &Screen,
-) -> Result<Answerer> {
+) -> Result<Pipeline> {
     fits(bundle.manifest.task)?;
     let (entry, why) = bundle.choose(engine)?;
     if engine.is_none() {
@@ -47,7 +47,7 @@ pub(super) fn open_bundle(
             entry.name, options.batch
         ));
     }
-    Answerer::open(bundle, entry, threads, options)
+    Pipeline::open(bundle, entry, threads, options)
 }
 
 /// What a bundle has and an ONNX model has not.
@@ -78,7 +78,7 @@ impl ModelArgs {
         options: Options,
         fits: Fits,
         screen: &Screen,
-    ) -> Result<Answerer> {
+    ) -> Result<Pipeline> {
         let needed =
             |flag: &str| Error::bad_input(format!("an ONNX model needs {flag}")).hint("a bundle has it inside");
         let tokenizer = self.tokenizer.as_deref().ok_or_else(|| needed("--tokenizer"))?;
@@ -91,9 +91,9 @@ impl ModelArgs {
         let given = GivenTokenizer::read(tokenizer, Some(task), screen)?;
         let encoder = given.encoder(self.max_length.unwrap_or(given.max_length()), Some(task))?;
         encoder.check_longest()?;
-        let engine = runtime::open_apart(Runtime::Ort, model, threads, &self.onnx_adapter)?;
+        let engine = runtime::open_isolated(Runtime::Ort, model, threads, &self.onnx_adapter)?;
         let options = Options { settings: options.settings.over(given.answers()), ..options };
-        Answerer::new(engine, encoder, Model::new(task, classes, ""), options)
+        Pipeline::new(engine, encoder, Model::new(task, classes, ""), options)
     }
 
     /// A bundle takes none of them.
@@ -116,6 +116,6 @@ impl ModelArgs {
 
 /// Of a model that says nothing of its answers: a single one is a score.
 fn classes(labels: Vec<String>) -> Classes {
-    let reading = if labels.len() == 1 { Reading::Score } else { Reading::OneLabel };
-    Classes { labels, reading }
+    let problem_type = if labels.len() == 1 { ProblemType::Score } else { ProblemType::SingleLabel };
+    Classes { labels, problem_type }
 }

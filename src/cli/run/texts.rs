@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use super::super::Screen;
-use super::told;
-use crate::answer::{Answered, Answerer, Asking};
+use super::summary;
 use crate::build::Observer;
 use crate::error::{Error, Result, visible};
+use crate::pipeline::{Pipeline, Predicted, Query};
 use crate::runtime::TextInput;
 use crate::textfile::Lines;
 
@@ -19,14 +19,14 @@ const TOGETHER: usize = 256;
 const STANDARD_INPUT: &str = "standard input";
 
 /// A text that is asked, alone, as one of a pair, or with a question.
-struct Asked {
+struct TextQuery {
     place: Option<String>,
     question: Option<String>,
     text: String,
     pair: Option<String>,
 }
 
-impl Asking for Asked {
+impl Query for TextQuery {
     fn input(&self) -> TextInput<'_> {
         match &self.question {
             Some(question) => TextInput::question(question, &self.text),
@@ -48,7 +48,7 @@ pub(super) struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pair: Option<String>,
     #[serde(flatten)]
-    pub answered: Answered,
+    pub answered: Predicted,
 }
 
 /// Answers the texts, each with its pair or question; without a text, the lines of standard input.
@@ -56,7 +56,7 @@ pub(super) fn answer(
     texts: Vec<String>,
     pairs: Vec<String>,
     questions: Vec<String>,
-    model: &mut Answerer,
+    model: &mut Pipeline,
     screen: &Screen,
 ) -> Result<()> {
     let lines = texts.is_empty();
@@ -66,14 +66,14 @@ pub(super) fn answer(
     };
     // Who types lines wants an answer to each.
     let together = if lines && io::stdin().is_terminal() { 1 } else { TOGETHER };
-    let mut cut = Cut::default();
+    let mut cut = Truncated::default();
     let printed = screen.results(|to| {
-        let mut printer = Printer { to, json: screen.is_json(), table: told::Table::default(), printed: 0 };
-        let mut tell = |answers: Vec<(Asked, Answered)>| {
+        let mut printer = Printer { to, json: screen.is_json(), table: summary::Table::default(), printed: 0 };
+        let mut tell = |answers: Vec<(TextQuery, Predicted)>| {
             answers.iter().for_each(|(_, answered)| cut.count(answered));
             printer.print(answers.into_iter().map(line).collect())
         };
-        let answered = model.answer_each(together, &mut || asked.next().transpose(), &|| (), &mut tell);
+        let answered = model.predict_each(together, &mut || asked.next().transpose(), &|| (), &mut tell);
         // What was printed is whole JSON, also where an error follows.
         printer.end().and(answered)
     })?;
@@ -83,28 +83,28 @@ pub(super) fn answer(
     Ok(())
 }
 
-fn line((Asked { question, text, pair, .. }, answered): (Asked, Answered)) -> Line {
+fn line((TextQuery { question, text, pair, .. }, answered): (TextQuery, Predicted)) -> Line {
     Line { question, text, pair, answered }
 }
 
 /// Texts whose answers are of a part of them.
 #[derive(Default)]
-struct Cut {
+struct Truncated {
     all: usize,
     texts: usize,
     tokens: usize,
 }
 
-impl Cut {
-    fn count(&mut self, answered: &Answered) {
+impl Truncated {
+    fn count(&mut self, answered: &Predicted) {
         self.all += 1;
         self.texts += usize::from(answered.tokens_cut > 0);
         self.tokens += answered.tokens_cut;
     }
 
     /// Says aloud where a text was cut: what was cut off had no say in the answer.
-    fn tell(&self, model: &Answerer, screen: &Screen) {
-        let Cut { all, texts, tokens } = self;
+    fn tell(&self, model: &Pipeline, screen: &Screen) {
+        let Truncated { all, texts, tokens } = self;
         if *texts > 0 {
             let window = model.lengths().window;
             screen.warn(&format!(
@@ -118,7 +118,7 @@ impl Cut {
 struct Printer<'a> {
     to: &'a mut dyn Write,
     json: bool,
-    table: told::Table,
+    table: summary::Table,
     printed: usize,
 }
 
@@ -151,7 +151,7 @@ impl Printer<'_> {
     }
 }
 
-type Questions = Box<dyn Iterator<Item = Result<Asked>>>;
+type Questions = Box<dyn Iterator<Item = Result<TextQuery>>>;
 
 /// Each text with the second of its pair, or one text with each of the pairs; or with its question.
 fn from_arguments(texts: Vec<String>, pairs: Vec<String>, questions: Vec<String>) -> Result<Questions> {
@@ -160,7 +160,7 @@ fn from_arguments(texts: Vec<String>, pairs: Vec<String>, questions: Vec<String>
     let placed = all
         .into_iter()
         .enumerate()
-        .map(move |(number, asked)| Ok(Asked { place: many.then(|| format!("text {}", number + 1)), ..asked }));
+        .map(move |(number, asked)| Ok(TextQuery { place: many.then(|| format!("text {}", number + 1)), ..asked }));
     Ok(Box::new(placed))
 }
 
@@ -196,7 +196,7 @@ fn from_lines(pairs: Vec<String>, mut questions: Vec<String>) -> Result<Question
             Some(line) => Ok(Some(line)),
             None => next(),
         };
-        let asked = |(place, text)| Asked { place: Some(place), question: question.clone(), text, pair: None };
+        let asked = |(place, text)| TextQuery { place: Some(place), question: question.clone(), text, pair: None };
         line.map(|line| line.map(asked)).transpose()
     })))
 }
@@ -217,8 +217,8 @@ fn misfit(flag: &str, given: usize, texts: usize) -> Error {
 }
 
 /// Each text with the second of its pair, or one text with each of the pairs.
-fn paired(texts: Vec<String>, pairs: Vec<String>) -> Result<Vec<Asked>> {
-    let asked = |(text, pair)| Asked { place: None, question: None, text, pair };
+fn paired(texts: Vec<String>, pairs: Vec<String>) -> Result<Vec<TextQuery>> {
+    let asked = |(text, pair)| TextQuery { place: None, question: None, text, pair };
     match (texts.as_slice(), pairs.len()) {
         (_, 0) => Ok(texts.into_iter().map(|text| asked((text, None))).collect()),
         ([one], _) => Ok(pairs.into_iter().map(|pair| asked((one.clone(), Some(pair)))).collect()),
@@ -228,8 +228,8 @@ fn paired(texts: Vec<String>, pairs: Vec<String>) -> Result<Vec<Asked>> {
 }
 
 /// Each question with its text, one question to all texts, or all questions to one text.
-fn questioned(questions: Vec<String>, texts: Vec<String>) -> Result<Vec<Asked>> {
-    let asked = |(question, text)| Asked { place: None, question: Some(question), text, pair: None };
+fn questioned(questions: Vec<String>, texts: Vec<String>) -> Result<Vec<TextQuery>> {
+    let asked = |(question, text)| TextQuery { place: None, question: Some(question), text, pair: None };
     match (questions.as_slice(), texts.as_slice()) {
         ([one], _) => Ok(texts.into_iter().map(|text| asked((one.clone(), text))).collect()),
         (_, [one]) => Ok(questions.into_iter().map(|question| asked((question, one.clone()))).collect()),
@@ -241,7 +241,7 @@ fn questioned(questions: Vec<String>, texts: Vec<String>) -> Result<Vec<Asked>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer::Answer;
+    use crate::pipeline::Prediction;
 
     fn owned(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|text| (*text).to_owned()).collect()
@@ -270,11 +270,12 @@ mod tests {
     #[test]
     fn a_list_that_is_printed_piece_by_piece_is_that_which_is_printed_at_once() {
         let line = |text: &str| {
-            let answered = Answered { answer: Answer::Vector { embedding: vec![0.5, 1.0] }, windows: 2, tokens_cut: 0 };
+            let answered =
+                Predicted { answer: Prediction::Vector { embedding: vec![0.5, 1.0] }, windows: 2, tokens_cut: 0 };
             Line { question: None, text: text.to_owned(), pair: None, answered }
         };
         let mut printed = Vec::new();
-        let mut printer = Printer { to: &mut printed, json: true, table: told::Table::default(), printed: 0 };
+        let mut printer = Printer { to: &mut printed, json: true, table: summary::Table::default(), printed: 0 };
         printer.print(vec![line("a\nb")]).unwrap();
         printer.print(vec![line("c"), line("d")]).unwrap();
         printer.end().unwrap();

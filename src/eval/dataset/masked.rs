@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Placed, not_empty, open, parse};
+use super::{Located, not_empty, open, parse};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::json::file_name;
 
@@ -33,12 +33,12 @@ struct Line {
 
 /// Reads texts with `label`, or `labels` where there are several masks. Fails, naming the line, where there is neither or
 /// both, or a text is empty. Whether a text has as many masks, its tokenizer says.
-pub fn read_masked(path: &Path) -> Result<Vec<Placed<Masked>>> {
+pub fn read_masked(path: &Path) -> Result<Vec<Located<Masked>>> {
     parse_masked(open(path)?, &file_name(path))
 }
 
 /// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
-pub fn parse_masked(reader: impl Read, file: &str) -> Result<Vec<Placed<Masked>>> {
+pub fn parse_masked(reader: impl Read, file: &str) -> Result<Vec<Located<Masked>>> {
     parse(reader, file, LINE, |Line { text, label, labels }| {
         not_empty(&[&text])?;
         let labels = match (label, labels) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Placed, finite, no_number, not_empty, open, parse};
+use super::{Located, finite, no_number, not_empty, open, parse};
 use crate::error::Result;
 use crate::front::hub::checkpoint::json::file_name;
 
@@ -36,12 +36,12 @@ struct Line {
 
 /// Reads pairs with `text`, `pair` and `score`; or, as in the Hub's data, `sentence1`, `sentence2` and `label`. Fails,
 /// naming the line, where one is missing, a text is empty or a score is no number.
-pub fn read_pairs(path: &Path) -> Result<Vec<Placed<Pair>>> {
+pub fn read_pairs(path: &Path) -> Result<Vec<Located<Pair>>> {
     parse_pairs(open(path)?, &file_name(path))
 }
 
 /// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
-pub fn parse_pairs(reader: impl Read, file: &str) -> Result<Vec<Placed<Pair>>> {
+pub fn parse_pairs(reader: impl Read, file: &str) -> Result<Vec<Located<Pair>>> {
     parse(reader, file, LINE, |Line { text, pair, score }| {
         not_empty(&[&text, &pair])?;
         let score = finite(&score).ok_or_else(|| no_number(&score).hint("the score says how alike the two are"))?;
@@ -54,7 +54,7 @@ mod tests {
     use super::super::tests::file;
     use super::*;
 
-    fn pairs(name: &str, text: &str) -> Result<Vec<Placed<Pair>>> {
+    fn pairs(name: &str, text: &str) -> Result<Vec<Located<Pair>>> {
         read_pairs(&file(name, text).1)
     }
 

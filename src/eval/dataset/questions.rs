@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Placed, not_empty, open, parse};
+use super::{Located, not_empty, open, parse};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::json::file_name;
 
@@ -58,12 +58,12 @@ impl From<Answers> for Vec<String> {
 
 /// Reads `question`, `context` (or `text`) and `answers`: a list of texts, or SQuAD's objects with `text`. Fails, naming
 /// the line, where one is missing or empty; a list of no answers is none of that.
-pub fn read_questions(path: &Path) -> Result<Vec<Placed<Question>>> {
+pub fn read_questions(path: &Path) -> Result<Vec<Located<Question>>> {
     parse_questions(open(path)?, &file_name(path))
 }
 
 /// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
-pub fn parse_questions(reader: impl Read, file: &str) -> Result<Vec<Placed<Question>>> {
+pub fn parse_questions(reader: impl Read, file: &str) -> Result<Vec<Located<Question>>> {
     parse(reader, file, LINE, |Line { question, context, answers }| {
         not_empty(&[&question, &context])?;
         let answers = answers.ok_or_else(|| Error::bad_input("there are no `answers`").hint(LINE))?;
@@ -97,10 +97,10 @@ mod tests {
         let said = |answers: &str| of(answers).unwrap_err().to_string();
         let none = said("");
         assert!(none.starts_with("there are no `answers`\n  in x.jsonl line 1\n\nhint: each line is"), "{none}");
-        let odd = "x.jsonl line 1: answers: expected a list of texts, or an object with such a list as `text`";
+        let non_finite = "x.jsonl line 1: answers: expected a list of texts, or an object with such a list as `text`";
         for answers in ["\"a\"", "[3]", "{\"texts\": []}"] {
             let found = said(&format!(", \"answers\": {answers}"));
-            assert!(found.starts_with(odd), "{found}");
+            assert!(found.starts_with(non_finite), "{found}");
         }
     }
 }

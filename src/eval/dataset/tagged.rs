@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Placed, not_empty, open, parse, unknown};
+use super::{Located, not_empty, open, parse, unknown};
 use crate::error::{Error, Result, printable};
 use crate::eval::entities::{Entity, OUTSIDE, kind};
 use crate::front::hub::checkpoint::json::file_name;
@@ -57,12 +57,12 @@ struct Named {
 /// Reads texts for a model that answers with `labels`: `tokens` with `tags` (or `ner_tags`), which are labels or their
 /// numbers; or `text` with `entities`. Fails, naming the line, where there is neither, a label is of no kind that the
 /// model knows, there are not as many tags as words, or an entity is outside of its text or in another.
-pub fn read_tagged(path: &Path, labels: &[String]) -> Result<Vec<Placed<Tagged>>> {
+pub fn read_tagged(path: &Path, labels: &[String]) -> Result<Vec<Located<Tagged>>> {
     parse_tagged(open(path)?, &file_name(path), labels)
 }
 
 /// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
-pub fn parse_tagged(reader: impl Read, file: &str, labels: &[String]) -> Result<Vec<Placed<Tagged>>> {
+pub fn parse_tagged(reader: impl Read, file: &str, labels: &[String]) -> Result<Vec<Located<Tagged>>> {
     parse(reader, file, LINE, |line: Line| match line {
         Line { tokens: Some(words), tags: Some(tags), text: None, entities: None } => of_words(words, &tags, labels),
         Line { text: Some(text), entities: Some(entities), tokens: None, tags: None } => {

@@ -30,7 +30,7 @@ impl Weight {
     pub fn product(&self, right: &Weight) -> Result<Weight> {
         let ([n, inner], [rows, k]) = (self.matrix("a product")?, right.matrix("a product")?);
         if inner != rows {
-            return Err(self.apart(right, "cannot be multiplied"));
+            return Err(self.mismatch(right, "cannot be multiplied"));
         }
         Ok(Weight::new(DType::F32, vec![n, k], Expr::Product(self.cast(DType::F32), right.cast(DType::F32))))
     }
@@ -44,7 +44,7 @@ impl Weight {
     /// `self · other` element by element, in FP32.
     pub fn times(&self, other: &Weight) -> Result<Weight> {
         if self.shape() != other.shape() {
-            return Err(self.apart(other, "cannot be multiplied element by element"));
+            return Err(self.mismatch(other, "cannot be multiplied element by element"));
         }
         let expr = Expr::Times(self.cast(DType::F32), other.cast(DType::F32));
         Ok(Weight::new(DType::F32, self.shape().to_vec(), expr))
@@ -70,7 +70,7 @@ impl Weight {
         self.matrix("renorm")?;
         self.one_for_each(norms, axis)?;
         if self.shape() != like.shape() {
-            return Err(self.apart(like, "have no lengths in common"));
+            return Err(self.mismatch(like, "have no lengths in common"));
         }
         let [of, like, norms] = [self, like, norms].map(|w| w.cast(DType::F32));
         Ok(Weight::new(DType::F32, self.shape().to_vec(), Expr::Renorm { of, like, norms, axis }))
@@ -86,11 +86,11 @@ impl Weight {
     fn one_for_each(&self, by: &Weight, axis: usize) -> Result<()> {
         match (self.shape().get(axis), by.shape()) {
             (Some(n), [count]) if n == count => Ok(()),
-            _ => Err(self.apart(by, &format!("do not fit along dimension {axis}"))),
+            _ => Err(self.mismatch(by, &format!("do not fit along dimension {axis}"))),
         }
     }
 
-    fn apart(&self, other: &Weight, how: &str) -> Error {
+    fn mismatch(&self, other: &Weight, how: &str) -> Error {
         Error::bad_input(format!("{} and {} {how}", self.ty(), other.ty()))
     }
 }
@@ -103,7 +103,7 @@ pub(super) fn of_one_shape(terms: Terms) -> Result<(Vec<usize>, Terms)> {
     let (_, first) = terms.first().ok_or_else(|| Error::bug("a sum of nothing"))?;
     let shape = first.shape().to_vec();
     if let Some((_, other)) = terms.iter().find(|(_, weight)| weight.shape() != shape) {
-        return Err(first.apart(other, "cannot be added"));
+        return Err(first.mismatch(other, "cannot be added"));
     }
     Ok((shape, terms.into_iter().map(|(c, weight)| (c, weight.cast(DType::F32))).collect()))
 }

@@ -94,13 +94,13 @@ struct Channels {
     range: Int8Range,
     /// Those that are not rounded to the nearest.
     fitted: HashMap<ValueId, Pair>,
-    drawn: HashMap<ValueId, [ValueId; 2]>,
+    built: HashMap<ValueId, [ValueId; 2]>,
 }
 
 impl Channels {
     /// The weights of linear layers, by output channel.
     fn of_layers(range: Int8Range) -> Channels {
-        Channels { operand: 1, axis: 1, range, fitted: HashMap::new(), drawn: HashMap::new() }
+        Channels { operand: 1, axis: 1, range, fitted: HashMap::new(), built: HashMap::new() }
     }
 
     /// The tables of embeddings, by row.
@@ -135,17 +135,17 @@ impl Channels {
     /// Values and scales of a node's matrix.
     fn of(&mut self, rw: &mut Rewriter, node: &Node) -> Result<[ValueId; 2]> {
         let (id, weight) = known_constant(rw, node, self.operand)?;
-        if let Some(drawn) = self.drawn.get(&id) {
-            return Ok(*drawn);
+        if let Some(built) = self.built.get(&id) {
+            return Ok(*built);
         }
         let (values, scales) = match self.fitted.get(&id) {
             Some(pair) => pair.clone(),
             None => weight.quantize(self.axis, self.range)?,
         };
         let of = rw.old().value(id).name.clone();
-        let drawn = [rw.weight(&format!("{of}.int8"), values), rw.weight(&format!("{of}.scale"), scales)];
-        self.drawn.insert(id, drawn);
-        Ok(drawn)
+        let built = [rw.weight(&format!("{of}.int8"), values), rw.weight(&format!("{of}.scale"), scales)];
+        self.built.insert(id, built);
+        Ok(built)
     }
 }
 

@@ -56,8 +56,8 @@ fn parts(
     shared: &mut HashMap<ValueId, [Option<ValueId>; 3]>,
 ) -> Result<[Option<ValueId>; 3]> {
     let (id, weight) = known_constant(rw, node, 1)?;
-    if let Some(drawn) = shared.get(&id) {
-        return Ok(*drawn);
+    if let Some(built) = shared.get(&id) {
+        return Ok(*built);
     }
     let (rows, of) = (weight.transpose()?, rw.old().value(id).name.clone());
     let part = |rw: &mut Rewriter, part: BlockPart, name: &str| -> Result<ValueId> {
@@ -66,9 +66,9 @@ fn parts(
     let values = part(rw, BlockPart::Values, &format!("int{}", how.bits))?;
     let scales = part(rw, BlockPart::Scales, "scale")?;
     let zeros = if how.zero_points { Some(part(rw, BlockPart::ZeroPoints, "zero")?) } else { None };
-    let drawn = [Some(values), Some(scales), zeros];
-    shared.insert(id, drawn);
-    Ok(drawn)
+    let built = [Some(values), Some(scales), zeros];
+    shared.insert(id, built);
+    Ok(built)
 }
 
 #[cfg(test)]

@@ -110,8 +110,10 @@ mod tests {
         }
         let packed = pack("x", &Elements::F32(vec![-2.5, f32::MAX]), DataType::kBF16).unwrap();
         assert_eq!(unpack("x", &packed, DataType::kBF16).unwrap(), Elements::F32(vec![-2.5, f32::INFINITY]));
-        let Elements::F32(odd) = unpack("x", &[0, 0x7e, 0, 0xfc], DataType::kHALF).unwrap() else { unreachable!() };
-        assert!(odd[0].is_nan() && odd[1] == f32::NEG_INFINITY, "{odd:?}");
+        let Elements::F32(non_finite) = unpack("x", &[0, 0x7e, 0, 0xfc], DataType::kHALF).unwrap() else {
+            unreachable!()
+        };
+        assert!(non_finite[0].is_nan() && non_finite[1] == f32::NEG_INFINITY, "{non_finite:?}");
     }
 
     #[test]

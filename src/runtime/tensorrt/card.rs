@@ -45,7 +45,7 @@ impl Card {
     }
 
     /// What the driver says of it.
-    pub fn told(&self) -> Result<Gpu> {
+    pub fn gpu(&self) -> Result<Gpu> {
         let name = self.context.name().map_err(refused("naming the GPU"))?;
         let (major, minor) = self.context.compute_capability().map_err(refused("asking for its capability"))?;
         Ok(Gpu { name, capability: u32::try_from(major * 10 + minor).unwrap_or_default() })

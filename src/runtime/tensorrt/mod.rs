@@ -2,7 +2,7 @@
 //!
 //! What a query needs stays as it is while its shapes stay: the profile, the memory of inputs and outputs, and a CUDA
 //! graph, which is replayed. A plan is native code: it is opened only out of a bundle whose manifest has
-//! its digest, and in a process of its own ([`super::open_apart`]).
+//! its digest, and in a process of its own ([`super::open_isolated`]).
 //!
 //! Compiled, type-checked and refused where there is no GPU. No plan has run on one yet.
 //!
@@ -72,7 +72,7 @@ impl PlanEngine {
         let version = load_tensorrt(&library)?;
         let plan = std::fs::read(path).map_err(|e| Error::io("reading", path, &e))?;
         let card = Card::open(number)?;
-        let gpu = card.told()?;
+        let gpu = card.gpu()?;
         let place = path.display().to_string();
         let (logger, journal) = logger()?;
         journal.clear();
@@ -207,7 +207,7 @@ impl Engine for PlanEngine {
 
 /// The GPU of that number, as its driver tells.
 pub(super) fn gpu(number: u32) -> Result<Gpu> {
-    Card::open(number)?.told()
+    Card::open(number)?.gpu()
 }
 
 /// Loads the library; gives its version and place.
@@ -230,18 +230,19 @@ fn failure(what: &str) -> Error {
 
 /// The inputs and outputs of a plan, in its order.
 fn ports(engine: &CudaEngine) -> Result<(Vec<Port>, Vec<Port>)> {
-    let odd = |e: trtx::Error| Error::unsupported(format!("the plan does not tell its tensors: {e}"));
+    let non_finite = |e: trtx::Error| Error::unsupported(format!("the plan does not tell its tensors: {e}"));
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-    for index in 0..engine.nb_io_tensors().map_err(odd)? {
-        let name = engine.io_tensor_name(index).map_err(odd)?;
-        if engine.tensor_location(&name).map_err(odd)? == TensorLocation::kHOST {
+    for index in 0..engine.nb_io_tensors().map_err(non_finite)? {
+        let name = engine.io_tensor_name(index).map_err(non_finite)?;
+        if engine.tensor_location(&name).map_err(non_finite)? == TensorLocation::kHOST {
             let name = crate::error::printable(&name);
             return Err(Error::unsupported(format!("the plan's tensor `{name}` is a shape, which is not on the GPU")));
         }
-        let kind = engine.tensor_data_type(&name).map_err(odd)?;
+        let kind = engine.tensor_data_type(&name).map_err(non_finite)?;
         buffers::size_of(&name, kind)?;
-        let port = Port { kind, shape: engine.tensor_shape(&name).map_err(odd)?, buffer: Buffer::default(), name };
-        match engine.tensor_io_mode(&port.name).map_err(odd)? {
+        let port =
+            Port { kind, shape: engine.tensor_shape(&name).map_err(non_finite)?, buffer: Buffer::default(), name };
+        match engine.tensor_io_mode(&port.name).map_err(non_finite)? {
             TensorIOMode::kINPUT => inputs.push(port),
             _ => outputs.push(port),
         }

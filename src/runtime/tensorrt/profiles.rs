@@ -62,8 +62,8 @@ pub(super) fn check(name: &str, wanted: &[i64], given: &[i64]) -> Result<()> {
         false => Err(Error::bad_input(format!(
             "the plan's input `{}` has the shape {}, and {} is given",
             printable(name),
-            told(wanted),
-            told(given)
+            format_shape(wanted),
+            format_shape(given)
         ))),
     }
 }
@@ -71,14 +71,14 @@ pub(super) fn check(name: &str, wanted: &[i64], given: &[i64]) -> Result<()> {
 /// The error for shapes that no profile takes.
 pub(super) fn none_takes(names: &[&str], shapes: &Shapes, count: i32) -> Error {
     let asked: Vec<_> =
-        names.iter().zip(shapes).map(|(name, shape)| format!("{}={}", printable(name), told(shape))).collect();
+        names.iter().zip(shapes).map(|(name, shape)| format!("{}={}", printable(name), format_shape(shape))).collect();
     let profiles = if count == 1 { "the plan's profile takes no" } else { "none of the plan's profiles takes" };
     Error::bad_input(format!("{profiles} {}", asked.join(",")))
         .hint("the engine's `shapes` in the manifest say what it was compiled for; a recipe's `shapes` decide it")
 }
 
 /// A shape as a recipe writes it; `*` is any size.
-fn told(shape: &[i64]) -> String {
+fn format_shape(shape: &[i64]) -> String {
     let size = |size: &i64| if *size == -1 { "*".to_owned() } else { size.to_string() };
     shape.iter().map(size).collect::<Vec<_>>().join("x")
 }

@@ -180,10 +180,10 @@ impl Adapter {
             self.put(&key, &name.replace(".default.", "."), weight)?;
         }
         // Where all biases are trained, a saved module's stands in the file twice more.
-        let (plain, odd): (Vec<_>, Vec<_>) =
+        let (plain, non_finite): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.saved).into_iter().partition(|(name, _)| !name.contains(".modules_to_save."));
         self.saved = plain;
-        for (name, weight) in odd {
+        for (name, weight) in non_finite {
             let name = name.replace(".modules_to_save.", ".");
             if !self.saved.iter().any(|(saved, _)| *saved == name) {
                 self.saved.push((name, weight));

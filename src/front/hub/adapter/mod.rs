@@ -119,8 +119,8 @@ pub struct Lost {
 
 impl Merged {
     /// What was done, in words.
-    pub fn told(&self) -> String {
-        told(self.changed, self.inserted, self.tokens, self.saved.len())
+    pub fn summary(&self) -> String {
+        summary(self.changed, self.inserted, self.tokens, self.saved.len())
     }
 
     /// What its user has to know.
@@ -141,7 +141,7 @@ impl Merged {
 }
 
 /// How much of a model an adapter changes, in words.
-pub fn told(changed: usize, inserted: usize, tokens: usize, saved: usize) -> String {
+pub fn summary(changed: usize, inserted: usize, tokens: usize, saved: usize) -> String {
     let mut parts = vec![format!("into {changed} weights")];
     if inserted > 0 {
         parts.push(format!("{inserted} tensors inserted"));

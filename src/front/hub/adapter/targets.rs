@@ -75,7 +75,7 @@ pub(super) struct Targets {
     /// Where the number of a layer stands in a name.
     numbers: Vec<Regex>,
     /// The names as the configuration has them, for messages.
-    told: Vec<String>,
+    summary: Vec<String>,
 }
 
 enum Matcher {
@@ -107,10 +107,11 @@ pub(super) fn ends_with(module: &str, end: &str) -> bool {
     module.strip_suffix(end).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// Compiles a pattern of Python's; `told` is how the file has it.
-pub(super) fn pattern(text: &str, told: &str, field: &str) -> Result<Regex> {
+/// Compiles a pattern of Python's; `summary` is how the file has it.
+pub(super) fn pattern(text: &str, summary: &str, field: &str) -> Result<Regex> {
     RegexBuilder::new(text).backtrack_limit(LONGEST_SEARCH).build().map_err(|_| {
-        Error::bad_input(format!("`{}` is not a pattern", printable(told))).at(format!("adapter_config.json: {field}"))
+        Error::bad_input(format!("`{}` is not a pattern", printable(summary)))
+            .at(format!("adapter_config.json: {field}"))
     })
 }
 
@@ -156,7 +157,7 @@ impl Targets {
             saved: saved.collect::<Result<_>>()?,
             layers,
             numbers,
-            told: match config.target_modules {
+            summary: match config.target_modules {
                 Some(Names::Pattern(text)) => vec![text],
                 Some(Names::Ends(ends)) => ends,
                 None => Vec::new(),
@@ -207,7 +208,7 @@ impl Targets {
     }
 
     fn quoted(&self) -> Vec<String> {
-        self.told.iter().map(|name| format!("`{}`", printable(name))).collect()
+        self.summary.iter().map(|name| format!("`{}`", printable(name))).collect()
     }
 
     fn no_change(&self, kind: &Kind) -> Error {
@@ -221,11 +222,11 @@ impl Targets {
     }
 
     fn no_module(&self, state: &StateDict) -> Error {
-        let told = self.quoted();
+        let summary = self.quoted();
         let modules = state.iter().filter_map(|(name, _)| name.strip_suffix(".weight")?.rsplit('.').next());
         let ends: BTreeSet<&str> = modules.collect();
-        let near = by_nearness(self.told.first().map_or("", String::as_str), ends);
-        Error::bad_input(format!("{} matches no module of the model", told.join(", ")))
+        let near = by_nearness(self.summary.first().map_or("", String::as_str), ends);
+        Error::bad_input(format!("{} matches no module of the model", summary.join(", ")))
             .at("adapter_config.json: target_modules")
             .hint(format!("modules of the model, nearest first: {}", near.join(", ")))
     }
@@ -249,7 +250,7 @@ impl Targets {
             return Ok(false);
         }
         // A module that is named in full is not asked for its layer.
-        if self.layers.is_empty() || self.told.iter().any(|name| name == module) {
+        if self.layers.is_empty() || self.summary.iter().any(|name| name == module) {
             return Ok(true);
         }
         let layer = self.numbers.iter().find_map(|regex| {

@@ -2,13 +2,13 @@
 
 use serde::Deserialize;
 
-use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
+use super::blocks::{Embeddings, LayerWeights, Positions, TokenTypes};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::inserted::AdapterScopes;
 use super::shared::Shared;
 use super::task::ClassifierOf;
-use super::{Drawing, Family};
+use super::{Context, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::Graph;
@@ -30,7 +30,7 @@ pub(super) const FAMILY: Family = Family {
         "predictions.bias",
     )],
     restated: None,
-    draw,
+    build,
 };
 
 /// Most layers that are drawn: no tensor bounds their number, since they share their weights.
@@ -43,9 +43,9 @@ struct Config {
     inner_group_num: usize,
 }
 
-fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = EncoderConfig::read(&drawing.config)?;
-    let own: Config = drawing.config.get()?;
+fn build(context: &Context) -> Result<Graph> {
+    let config = EncoderConfig::read(&context.config)?;
+    let own: Config = context.config.get()?;
     if own.num_hidden_groups == 0 || own.num_hidden_groups > config.num_hidden_layers {
         return Err(Error::bad_input(format!(
             "expected 1 to {} groups, found {}",
@@ -60,8 +60,8 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
     }
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let width = Size { n: own.embedding_size, field: "embedding_size" };
-    let mut blocks = drawing.blocks("albert");
-    let albert = drawing.weights.sub("albert");
+    let mut blocks = context.blocks("albert");
+    let albert = context.weights.sub("albert");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
     let types = blocks.token_input("token_type_ids");
@@ -70,14 +70,14 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         vocabulary: config.vocabulary(),
         positions: config.positions(),
         counted: Positions::Absolute,
-        segments: Segments::Input(types, config.segments()),
+        token_types: TokenTypes::Input(types, config.token_types()),
         width,
         epsilon: config.layer_norm_eps,
     };
     let mut x = blocks.embeddings(&albert.sub("embeddings"), &embeddings, ids)?;
     let encoder = albert.sub("encoder");
     x = blocks.linear(&encoder.sub("embedding_hidden_mapping_in"), width, hidden, x)?;
-    let mut drawn = 0;
+    let mut built = 0;
     for i in 0..config.num_hidden_layers {
         // As `transformers` has it, in floating point: the group of a layer is ⌊i / (layers / groups)⌋.
         let group = (i as f64 / (config.num_hidden_layers as f64 / own.num_hidden_groups as f64)) as usize;
@@ -85,16 +85,16 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
             let p = encoder.item("albert_layer_groups", group).item("albert_layers", inner);
             x = blocks.encoder_layer(
                 &layer_weights(&p, group * own.inner_group_num + inner),
-                drawn,
+                built,
                 &layer,
                 x,
                 mask,
             )?;
-            drawn += 1;
+            built += 1;
         }
     }
 
-    let p = drawing.weights.sub("predictions");
+    let p = context.weights.sub("predictions");
     let heads = Heads {
         encoder: albert.clone(),
         hidden,
@@ -102,7 +102,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         vocabulary: config.vocabulary(),
         epsilon: config.layer_norm_eps,
         pooler: Some(albert.sub("pooler")),
-        classifier: Classifier::Pooled(drawing.weights.sub("classifier")),
+        classifier: Classifier::Pooled(context.weights.sub("classifier")),
         masked_lm: MaskedLm {
             dense: p.sub("dense"),
             norm: p.sub("LayerNorm"),
@@ -112,7 +112,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         },
         masked_lm_activation: config.hidden_act,
     };
-    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
+    heads::build(&mut blocks, context, &heads, x, mask)?;
     Ok(blocks.finish())
 }
 

@@ -1,11 +1,11 @@
 //! BERT (arXiv 1810.04805), as `transformers` saves it: post-norm encoder, learned positions, two segments.
 
-use super::blocks::{Embeddings, LayerWeights, Positions, Segments};
+use super::blocks::{Embeddings, LayerWeights, Positions, TokenTypes};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::shared::Shared;
 use super::task::ClassifierOf;
-use super::{Drawing, Family};
+use super::{Context, Family};
 use crate::error::Result;
 use crate::ir::Graph;
 
@@ -26,14 +26,14 @@ pub(super) const FAMILY: Family = Family {
         "cls.predictions.bias",
     )],
     restated: None,
-    draw,
+    build,
 };
 
-fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = EncoderConfig::read(&drawing.config)?;
+fn build(context: &Context) -> Result<Graph> {
+    let config = EncoderConfig::read(&context.config)?;
     let (hidden, layer) = (config.hidden(), config.layer()?);
-    let mut blocks = drawing.blocks("bert");
-    let bert = drawing.weights.sub("bert");
+    let mut blocks = context.blocks("bert");
+    let bert = context.weights.sub("bert");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
     let types = blocks.token_input("token_type_ids");
@@ -42,7 +42,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         vocabulary: config.vocabulary(),
         positions: config.positions(),
         counted: Positions::Absolute,
-        segments: Segments::Input(types, config.segments()),
+        token_types: TokenTypes::Input(types, config.token_types()),
         width: hidden,
         epsilon: config.layer_norm_eps,
     };
@@ -52,7 +52,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
     }
 
-    let p = drawing.weights.sub("cls.predictions");
+    let p = context.weights.sub("cls.predictions");
     let heads = Heads {
         encoder: bert.clone(),
         hidden,
@@ -60,7 +60,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         vocabulary: config.vocabulary(),
         epsilon: config.layer_norm_eps,
         pooler: Some(bert.sub("pooler.dense")),
-        classifier: Classifier::Pooled(drawing.weights.sub("classifier")),
+        classifier: Classifier::Pooled(context.weights.sub("classifier")),
         masked_lm: MaskedLm {
             dense: p.sub("transform.dense"),
             norm: p.sub("transform.LayerNorm"),
@@ -70,6 +70,6 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         },
         masked_lm_activation: config.hidden_act,
     };
-    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
+    heads::build(&mut blocks, context, &heads, x, mask)?;
     Ok(blocks.finish())
 }

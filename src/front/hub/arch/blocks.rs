@@ -119,7 +119,7 @@ impl<'a> LayerWeights<'a> {
 
 /// How the segments of a text enter its embedding.
 #[derive(Clone, Copy, Debug)]
-pub enum Segments {
+pub enum TokenTypes {
     /// By an input, one number for each token, out of a table of that many rows.
     Input(ValueId, Size),
     /// All tokens are of the first segment, out of a table of that many rows.
@@ -152,7 +152,7 @@ pub struct Embeddings {
     /// How positions are counted.
     pub counted: Positions,
     /// Segments.
-    pub segments: Segments,
+    pub token_types: TokenTypes,
     /// Width of the rows.
     pub width: Size,
     /// What the norm adds to the variance.
@@ -235,10 +235,10 @@ impl Blocks {
         self.role(Part::Embedding);
         let mut sum = self.words(&p.sub("word_embeddings"), [e.vocabulary, e.width], ids)?;
         let types = p.sub("token_type_embeddings");
-        let segment = match e.segments {
-            Segments::None => None,
-            Segments::Input(types_input, rows) => Some(self.embed(&types, [rows, e.width], types_input)?),
-            Segments::First(rows) => {
+        let segment = match e.token_types {
+            TokenTypes::None => None,
+            TokenTypes::Input(types_input, rows) => Some(self.embed(&types, [rows, e.width], types_input)?),
+            TokenTypes::First(rows) => {
                 let table = self.weight(&types, "weight", &[rows, e.width])?;
                 Some(self.builder.node(types.path(), Op::Select { axis: 0, index: 0 }, &[table])?)
             }

@@ -155,7 +155,7 @@ impl EncoderConfig {
     }
 
     /// Number of segments.
-    pub fn segments(&self) -> Size {
+    pub fn token_types(&self) -> Size {
         Size { n: self.type_vocab_size, field: "type_vocab_size" }
     }
 

@@ -2,12 +2,12 @@
 
 use serde::Deserialize;
 
-use super::blocks::{Activation, Embeddings, EncoderLayer, LayerWeights, Positions, Segments, heads as heads_of};
+use super::blocks::{Activation, Embeddings, EncoderLayer, LayerWeights, Positions, TokenTypes, heads as heads_of};
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::inserted::AdapterScopes;
 use super::shared::Shared;
 use super::task::ClassifierOf;
-use super::{Drawing, Family};
+use super::{Context, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::Graph;
@@ -27,7 +27,7 @@ pub(super) const FAMILY: Family = Family {
         ["vocab_projector.weight", "vocab_projector.bias"],
     )],
     restated: None,
-    draw,
+    build,
 };
 
 /// The code of `transformers` fixes it.
@@ -44,8 +44,8 @@ struct Config {
     max_position_embeddings: usize,
 }
 
-fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config: Config = drawing.config.get()?;
+fn build(context: &Context) -> Result<Graph> {
+    let config: Config = context.config.get()?;
     let hidden = Size { n: config.dim, field: "dim" };
     let vocabulary = Size { n: config.vocab_size, field: "vocab_size" };
     let layer = EncoderLayer {
@@ -55,8 +55,8 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         activation: config.activation,
         epsilon: EPSILON,
     };
-    let mut blocks = drawing.blocks("distilbert");
-    let distilbert = drawing.weights.sub("distilbert");
+    let mut blocks = context.blocks("distilbert");
+    let distilbert = context.weights.sub("distilbert");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
 
@@ -64,7 +64,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         vocabulary,
         positions: Size { n: config.max_position_embeddings, field: "max_position_embeddings" },
         counted: Positions::Absolute,
-        segments: Segments::None,
+        token_types: TokenTypes::None,
         width: hidden,
         epsilon: EPSILON,
     };
@@ -74,7 +74,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
     }
 
-    let decoder = drawing.weights.sub("vocab_projector");
+    let decoder = context.weights.sub("vocab_projector");
     let heads = Heads {
         encoder: distilbert.clone(),
         hidden,
@@ -83,20 +83,20 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         epsilon: EPSILON,
         pooler: None,
         classifier: Classifier::FirstToken {
-            dense: drawing.weights.sub("pre_classifier"),
+            dense: context.weights.sub("pre_classifier"),
             activation: Activation::Relu,
-            out: drawing.weights.sub("classifier"),
+            out: context.weights.sub("classifier"),
         },
         masked_lm: MaskedLm {
-            dense: drawing.weights.sub("vocab_transform"),
-            norm: drawing.weights.sub("vocab_layer_norm"),
+            dense: context.weights.sub("vocab_transform"),
+            norm: context.weights.sub("vocab_layer_norm"),
             bias: decoder.clone(),
             decoder,
             tied: distilbert.sub("embeddings.word_embeddings"),
         },
         masked_lm_activation: config.activation,
     };
-    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
+    heads::build(&mut blocks, context, &heads, x, mask)?;
     Ok(blocks.finish())
 }
 

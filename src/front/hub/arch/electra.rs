@@ -2,12 +2,12 @@
 
 use serde::Deserialize;
 
-use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
+use super::blocks::{Activation, Embeddings, LayerWeights, Positions, TokenTypes};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::shared::Shared;
 use super::task::ClassifierOf;
-use super::{Drawing, Family};
+use super::{Context, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::Size;
 use crate::ir::Graph;
@@ -28,7 +28,7 @@ pub(super) const FAMILY: Family = Family {
         ["generator_lm_head.weight", "generator_lm_head.bias"],
     )],
     restated: None,
-    draw,
+    build,
 };
 
 #[derive(Deserialize)]
@@ -36,13 +36,13 @@ struct Config {
     embedding_size: usize,
 }
 
-fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = EncoderConfig::read(&drawing.config)?;
-    let own: Config = drawing.config.get()?;
+fn build(context: &Context) -> Result<Graph> {
+    let config = EncoderConfig::read(&context.config)?;
+    let own: Config = context.config.get()?;
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let width = Size { n: own.embedding_size, field: "embedding_size" };
-    let mut blocks = drawing.blocks("electra");
-    let electra = drawing.weights.sub("electra");
+    let mut blocks = context.blocks("electra");
+    let electra = context.weights.sub("electra");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
     let types = blocks.token_input("token_type_ids");
@@ -51,7 +51,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         vocabulary: config.vocabulary(),
         positions: config.positions(),
         counted: Positions::Absolute,
-        segments: Segments::Input(types, config.segments()),
+        token_types: TokenTypes::Input(types, config.token_types()),
         width,
         epsilon: config.layer_norm_eps,
     };
@@ -64,7 +64,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = blocks.encoder_layer(&weights, i, &layer, x, mask)?;
     }
 
-    let (p, decoder) = (drawing.weights.sub("generator_predictions"), drawing.weights.sub("generator_lm_head"));
+    let (p, decoder) = (context.weights.sub("generator_predictions"), context.weights.sub("generator_lm_head"));
     let heads = Heads {
         encoder: electra.clone(),
         hidden,
@@ -72,7 +72,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         vocabulary: config.vocabulary(),
         epsilon: config.layer_norm_eps,
         pooler: None,
-        classifier: Classifier::first_token(&drawing.weights.sub("classifier"), Activation::Gelu),
+        classifier: Classifier::first_token(&context.weights.sub("classifier"), Activation::Gelu),
         masked_lm: MaskedLm {
             dense: p.sub("dense"),
             norm: p.sub("LayerNorm"),
@@ -82,6 +82,6 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         },
         masked_lm_activation: Activation::Gelu,
     };
-    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
+    heads::build(&mut blocks, context, &heads, x, mask)?;
     Ok(blocks.finish())
 }

@@ -1,6 +1,6 @@
 //! The flexible heads of AdapterHub's library: linear layers with a non-linearity between them.
 
-use super::Drawing;
+use super::Context;
 use super::blocks::Blocks;
 use crate::error::{Error, Result};
 use crate::front::hub::adapter::hub::{FlexibleHead, HeadKind};
@@ -24,8 +24,8 @@ pub(super) struct Encoded<'a> {
 }
 
 /// Draws the head and gives its outputs.
-pub(super) fn draw(blocks: &mut Blocks, drawing: &Drawing, head: &FlexibleHead, given: &Encoded) -> Result<()> {
-    let p = drawing.weights.sub(&head.path);
+pub(super) fn build(blocks: &mut Blocks, context: &Context, head: &FlexibleHead, given: &Encoded) -> Result<()> {
+    let p = context.weights.sub(&head.path);
     blocks.role(Part::Head);
     match head.kind {
         HeadKind::Classification => {

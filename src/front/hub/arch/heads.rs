@@ -1,6 +1,6 @@
 //! What stands on top of an encoder, by task.
 
-use super::Drawing;
+use super::Context;
 use super::blocks::{Activation, Blocks};
 use super::flexible::{self, Encoded};
 use crate::error::{Error, Result};
@@ -55,31 +55,31 @@ impl<'a> Classifier<'a> {
 }
 
 /// The head of the task, over hidden states `[batch, length, hidden]`.
-pub(super) fn draw(blocks: &mut Blocks, drawing: &Drawing, heads: &Heads, x: ValueId, mask: ValueId) -> Result<()> {
+pub(super) fn build(blocks: &mut Blocks, context: &Context, heads: &Heads, x: ValueId, mask: ValueId) -> Result<()> {
     let hidden = heads.hidden;
-    if let Some(head) = drawing.flexible_head() {
+    if let Some(head) = context.flexible_head() {
         let (embedding, epsilon, pooled) = (heads.embedding, heads.epsilon, heads.pooled(blocks, x)?);
         let given = Encoded { encoder: &heads.encoder, hidden, embedding, epsilon, x, pooled };
-        return flexible::draw(blocks, drawing, head, &given);
+        return flexible::build(blocks, context, head, &given);
     }
-    match drawing.task {
+    match context.task {
         Task::FeatureExtraction => {
             let pooled = heads.pooled(blocks, x)?;
             features(blocks, x, pooled)
         }
-        Task::SentenceSimilarity => sentence(blocks, drawing, x, mask),
+        Task::SentenceSimilarity => sentence(blocks, context, x, mask),
         Task::TextClassification => match &heads.classifier {
             Classifier::Pooled(out) => {
                 let pooled = need_pooler(heads.pooled(blocks, x)?)?;
-                classification(blocks, drawing, out, hidden, pooled)
+                classification(blocks, context, out, hidden, pooled)
             }
             Classifier::FirstToken { dense, activation, out } => {
                 blocks.role(Part::Pooler);
                 let first = first_token_dense(blocks, dense, hidden, *activation, x)?;
-                classification(blocks, drawing, out, hidden, first)
+                classification(blocks, context, out, hidden, first)
             }
         },
-        Task::TokenClassification | Task::QuestionAnswering => per_token(blocks, drawing, hidden, x),
+        Task::TokenClassification | Task::QuestionAnswering => per_token(blocks, context, hidden, x),
         Task::FillMask => {
             let sizes = [hidden, heads.embedding, heads.vocabulary];
             masked_lm(blocks, &heads.masked_lm, sizes, heads.masked_lm_activation, heads.epsilon, x)
@@ -136,19 +136,19 @@ pub(super) fn need_pooler(pooled: Option<ValueId>) -> Result<ValueId> {
 /// One row of logits for each text, by the linear layer `p` over a summary of the text.
 pub(super) fn classification(
     blocks: &mut Blocks,
-    drawing: &Drawing,
+    context: &Context,
     p: &Scope,
     hidden: Size,
     summary: ValueId,
 ) -> Result<()> {
-    labelled(blocks, p, hidden, summary, drawing.task)
+    labelled(blocks, p, hidden, summary, context.task)
 }
 
 /// What is said of every token: its label, or whether an answer begins or ends there.
-pub(super) fn per_token(blocks: &mut Blocks, drawing: &Drawing, hidden: Size, x: ValueId) -> Result<()> {
-    match drawing.task {
-        Task::QuestionAnswering => spans(blocks, &drawing.weights.sub("qa_outputs"), hidden, x),
-        _ => labelled(blocks, &drawing.weights.sub("classifier"), hidden, x, drawing.task),
+pub(super) fn per_token(blocks: &mut Blocks, context: &Context, hidden: Size, x: ValueId) -> Result<()> {
+    match context.task {
+        Task::QuestionAnswering => spans(blocks, &context.weights.sub("qa_outputs"), hidden, x),
+        _ => labelled(blocks, &context.weights.sub("classifier"), hidden, x, context.task),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Model families: from tensors and configuration to a graph.
 //!
-//! A family is one file: its configuration, the names of its weights, and `draw`, made of the shared [`blocks`].
+//! A family is one file: its configuration, the names of its weights, and `build`, made of the shared [`blocks`].
 //! [`FAMILIES`] lists them.
 
 mod albert;
@@ -54,7 +54,7 @@ pub struct Family {
     pub shared: &'static [Shared],
     /// Says again what versions of `transformers` have different fields for, where there are any.
     restated: Option<fn(&Fields) -> Result<Restated>>,
-    draw: fn(&Drawing) -> Result<Graph>,
+    build: fn(&Context) -> Result<Graph>,
 }
 
 /// What a configuration says in the fields of one version of `transformers`, in those of every version.
@@ -116,7 +116,7 @@ const HEADS: &[&str] = &[
 ];
 
 /// What a family draws from.
-pub struct Drawing<'a> {
+pub struct Context<'a> {
     config: Fields,
     /// What stands behind the encoder, and its tensors.
     sentence: Option<(&'a SentenceModules, Scope<'a>)>,
@@ -125,7 +125,7 @@ pub struct Drawing<'a> {
     inserted: &'a Insertions,
 }
 
-impl Drawing<'_> {
+impl Context<'_> {
     /// An empty graph of that name, into which the adapters are drawn as its layers are.
     fn blocks(&self, name: &str) -> Blocks {
         Blocks::new(name).with_adapters(&self.inserted.bottlenecks)
@@ -139,7 +139,7 @@ impl Drawing<'_> {
 
 /// A graph, what it is for, and what the drawing did not use.
 #[derive(Debug)]
-pub struct Drawn {
+pub struct Built {
     /// The graph.
     pub graph: Graph,
     /// What it is for.
@@ -186,17 +186,17 @@ pub fn complete(checkpoint: &mut Checkpoint) -> Result<()> {
 
 /// Builds the graph of `task` from a checkpoint's configuration and the given tensors (the checkpoint's own, or with
 /// adapters merged). Without a task, the checkpoint says it: by its modules, its class or the tensors of its head.
-pub fn draw(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> Result<Drawn> {
-    draw_with(checkpoint, state, &Insertions::default(), task)
+pub fn build(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> Result<Built> {
+    build_with(checkpoint, state, &Insertions::default(), task)
 }
 
-/// Like [`draw`], with bottleneck adapters and heads that are not the family's own.
-pub fn draw_with(
+/// Like [`build`], with bottleneck adapters and heads that are not the family's own.
+pub fn build_with(
     checkpoint: &Checkpoint,
     state: &StateDict,
     inserted: &Insertions,
     task: Option<Task>,
-) -> Result<Drawn> {
+) -> Result<Built> {
     let family = family(&checkpoint.common)?;
     let config = Fields::read(&checkpoint.config, family)?;
     let task = match task.or(inserted.task) {
@@ -210,7 +210,7 @@ pub fn draw_with(
             family.model_type
         ));
     }
-    let drawing = Drawing {
+    let context = Context {
         config,
         sentence: checkpoint.sentence.as_ref().map(|modules| (modules, Scope::root(&modules.state))),
         task,
@@ -220,8 +220,8 @@ pub fn draw_with(
     if task == Task::FillMask && inserted.head.is_none() {
         shared::check(state, family, &checkpoint.config)?;
     }
-    let graph = (family.draw)(&drawing)?;
-    let scopes = drawing.sentence.iter().map(|(_, scope)| scope).chain([&drawing.weights]);
+    let graph = (family.build)(&context)?;
+    let scopes = context.sentence.iter().map(|(_, scope)| scope).chain([&context.weights]);
     let unused: Vec<&str> = scopes.flat_map(Scope::unread).collect();
     if let Some((tensor, adapter)) = inserted.left_over(unused.iter().copied()) {
         return Err(Error::unsupported(format!(
@@ -236,5 +236,5 @@ pub fn draw_with(
         ));
     }
     let unused = unused.into_iter().map(str::to_owned).collect();
-    Ok(Drawn { graph, task, unused, warnings: drawing.config.into_warnings() })
+    Ok(Built { graph, task, unused, warnings: context.config.into_warnings() })
 }

@@ -1,12 +1,12 @@
 //! MPNet (arXiv 2004.09297): BERT's layers with positions that skip padding, and a bias by relative position that all
 //! layers share.
 
-use super::blocks::{Activation, AttentionInputs, Embeddings, LayerWeights, Positions, Segments};
+use super::blocks::{Activation, AttentionInputs, Embeddings, LayerWeights, Positions, TokenTypes};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::shared::Shared;
 use super::task::ClassifierOf;
-use super::{Drawing, Family};
+use super::{Context, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::Scope;
 use crate::ir::Graph;
@@ -28,7 +28,7 @@ pub(super) const FAMILY: Family = Family {
         "lm_head.bias",
     )],
     restated: None,
-    draw,
+    build,
 };
 
 /// The code of `transformers` fixes it, whatever `relative_attention_num_buckets` says.
@@ -37,16 +37,16 @@ const BUCKETS: usize = 32;
 /// The code of `transformers` fixes it, whatever `pad_token_id` says.
 const PAD: i64 = 1;
 
-fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = EncoderConfig::read(&drawing.config)?;
-    let buckets = drawing.config.size("relative_attention_num_buckets");
+fn build(context: &Context) -> Result<Graph> {
+    let config = EncoderConfig::read(&context.config)?;
+    let buckets = context.config.size("relative_attention_num_buckets");
     if buckets != Some(BUCKETS) {
         return Err(Error::unsupported(format!("only {BUCKETS} buckets of distances are built"))
             .at("config.json: relative_attention_num_buckets"));
     }
     let (hidden, layer) = (config.hidden(), config.layer()?);
-    let mut blocks = drawing.blocks("mpnet");
-    let mpnet = drawing.weights.sub("mpnet");
+    let mut blocks = context.blocks("mpnet");
+    let mpnet = context.weights.sub("mpnet");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
 
@@ -54,7 +54,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         vocabulary: config.vocabulary(),
         positions: config.positions(),
         counted: Positions::SkipPadding { pad: PAD },
-        segments: Segments::None,
+        token_types: TokenTypes::None,
         width: hidden,
         epsilon: config.layer_norm_eps,
     };
@@ -73,11 +73,11 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         vocabulary: config.vocabulary(),
         epsilon: config.layer_norm_eps,
         pooler: Some(mpnet.sub("pooler.dense")),
-        classifier: Classifier::first_token(&drawing.weights.sub("classifier"), Activation::Tanh),
-        masked_lm: MaskedLm::roberta(drawing.weights.sub("lm_head"), &mpnet),
+        classifier: Classifier::first_token(&context.weights.sub("classifier"), Activation::Tanh),
+        masked_lm: MaskedLm::roberta(context.weights.sub("lm_head"), &mpnet),
         masked_lm_activation: Activation::Gelu,
     };
-    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
+    heads::build(&mut blocks, context, &heads, x, mask)?;
     Ok(blocks.finish())
 }
 

@@ -4,12 +4,12 @@
 
 use serde::Deserialize;
 
-use super::blocks::{Activation, Embeddings, LayerWeights, Positions, Segments};
+use super::blocks::{Activation, Embeddings, LayerWeights, Positions, TokenTypes};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::shared::Shared;
 use super::task::ClassifierOf;
-use super::{Drawing, Family};
+use super::{Context, Family};
 use crate::error::Result;
 use crate::ir::Graph;
 
@@ -30,7 +30,7 @@ pub(super) const ROBERTA: Family = Family {
         "lm_head.bias",
     )],
     restated: None,
-    draw,
+    build,
 };
 
 pub(super) const XLM_ROBERTA: Family =
@@ -51,12 +51,12 @@ struct Config {
     pad_token_id: i64,
 }
 
-fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = EncoderConfig::read(&drawing.config)?;
-    let Config { pad_token_id: pad } = drawing.config.get()?;
+fn build(context: &Context) -> Result<Graph> {
+    let config = EncoderConfig::read(&context.config)?;
+    let Config { pad_token_id: pad } = context.config.get()?;
     let (hidden, layer) = (config.hidden(), config.layer()?);
-    let mut blocks = drawing.blocks("roberta");
-    let roberta = drawing.weights.sub("roberta");
+    let mut blocks = context.blocks("roberta");
+    let roberta = context.weights.sub("roberta");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
 
@@ -64,7 +64,7 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         vocabulary: config.vocabulary(),
         positions: config.positions(),
         counted: Positions::SkipPadding { pad },
-        segments: Segments::First(config.segments()),
+        token_types: TokenTypes::First(config.token_types()),
         width: hidden,
         epsilon: config.layer_norm_eps,
     };
@@ -81,10 +81,10 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         vocabulary: config.vocabulary(),
         epsilon: config.layer_norm_eps,
         pooler: Some(roberta.sub("pooler.dense")),
-        classifier: Classifier::first_token(&drawing.weights.sub("classifier"), Activation::Tanh),
-        masked_lm: MaskedLm::roberta(drawing.weights.sub("lm_head"), &roberta),
+        classifier: Classifier::first_token(&context.weights.sub("classifier"), Activation::Tanh),
+        masked_lm: MaskedLm::roberta(context.weights.sub("lm_head"), &roberta),
         masked_lm_activation: Activation::Gelu,
     };
-    heads::draw(&mut blocks, drawing, &heads, x, mask)?;
+    heads::build(&mut blocks, context, &heads, x, mask)?;
     Ok(blocks.finish())
 }

@@ -1,6 +1,6 @@
 //! One vector for each text, by the modules that sentence-transformers puts after an encoder (arXiv 1908.10084).
 
-use super::Drawing;
+use super::Context;
 use super::blocks::{Activation, Blocks};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::{Dense, ModuleKind, Pooling, Scope, SentenceModule, Size};
@@ -10,8 +10,8 @@ use crate::ir::{Part, ValueId};
 const EPSILON: f32 = 1e-5;
 
 /// The vector of each text, and the hidden states that it comes from.
-pub(super) fn sentence(blocks: &mut Blocks, drawing: &Drawing, x: ValueId, mask: ValueId) -> Result<()> {
-    let Some((sentence, weights)) = &drawing.sentence else {
+pub(super) fn sentence(blocks: &mut Blocks, context: &Context, x: ValueId, mask: ValueId) -> Result<()> {
+    let Some((sentence, weights)) = &context.sentence else {
         return Err(Error::bad_input("sentence similarity needs modules.json, which the checkpoint does not have")
             .hint("save the model with sentence-transformers, or choose --task feature-extraction"));
     };
@@ -19,7 +19,7 @@ pub(super) fn sentence(blocks: &mut Blocks, drawing: &Drawing, x: ValueId, mask:
     let prompt = sentence.model.prompt()?;
     let mut vector = None;
     for SentenceModule { path, kind } in &sentence.modules {
-        let drawn = match (kind, vector) {
+        let built = match (kind, vector) {
             (ModuleKind::Pooling { modes, include_prompt: false }, _) if prompt.is_some() => {
                 match sentence.prompt_tokens {
                     Some(left_out) => pool(blocks, modes, left_out, x, mask),
@@ -33,7 +33,7 @@ pub(super) fn sentence(blocks: &mut Blocks, drawing: &Drawing, x: ValueId, mask:
             (_, None) => Err(Error::bad_input("there is no vector yet: the pooling has to come first")),
             (kind, Some(vector)) => change(blocks, &weights.sub(path), kind, vector),
         };
-        vector = Some(drawn.map_err(|e| e.at(format!("modules.json: {}", printable(path))))?);
+        vector = Some(built.map_err(|e| e.at(format!("modules.json: {}", printable(path))))?);
     }
     let vector = vector.ok_or_else(|| Error::bad_input("no module makes a vector").at("modules.json"))?;
     let vector = match sentence.model.truncate_dim()? {

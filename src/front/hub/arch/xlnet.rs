@@ -8,7 +8,7 @@ use super::blocks::{
 use super::config::epsilon;
 use super::shared::Shared;
 use super::task::ClassifierOf;
-use super::{Drawing, Family, heads};
+use super::{Context, Family, heads};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId, Weight};
@@ -32,7 +32,7 @@ pub(super) const FAMILY: Family = Family {
     classifier: ClassifierOf::Tokens,
     shared: &[Shared::one("transformer.word_embedding.weight", ["lm_loss.weight", "lm_loss.bias"])],
     restated: None,
-    draw,
+    build,
 };
 
 #[derive(Deserialize)]
@@ -88,12 +88,12 @@ struct Inputs {
     sinusoids: ValueId,
 }
 
-fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config: Config = drawing.config.get()?;
+fn build(context: &Context) -> Result<Graph> {
+    let config: Config = context.config.get()?;
     config.check()?;
     let hidden = config.hidden();
     let mut blocks = Blocks::new("xlnet");
-    let transformer = drawing.weights.sub("transformer");
+    let transformer = context.weights.sub("transformer");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
     let types = blocks.token_input("token_type_ids");
@@ -113,20 +113,20 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         x = layer(&mut blocks, &model, &transformer.item("layer", i), i, x)?;
     }
 
-    match drawing.task {
+    match context.task {
         Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
+        Task::SentenceSimilarity => heads::sentence(&mut blocks, context, x, mask)?,
         Task::TextClassification => {
-            let summary = summary(&mut blocks, &config, &drawing.weights.sub("sequence_summary"), x)?;
-            heads::classification(&mut blocks, drawing, &drawing.weights.sub("logits_proj"), hidden, summary)?;
+            let summary = summary(&mut blocks, &config, &context.weights.sub("sequence_summary"), x)?;
+            heads::classification(&mut blocks, context, &context.weights.sub("logits_proj"), hidden, summary)?;
         }
-        Task::QuestionAnswering if drawing.weights.has("start_logits.dense.weight") => {
+        Task::QuestionAnswering if context.weights.has("start_logits.dense.weight") => {
             return Err(Error::unsupported(
                 "the head of XLNetForQuestionAnswering searches for spans, which is not drawn",
             )
             .hint("XLNetForQuestionAnsweringSimple's head is"));
         }
-        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, drawing, hidden, x)?,
+        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, context, hidden, x)?,
         Task::FillMask => {
             return Err(Error::unsupported("XLNet guesses tokens in an order of its own, which is not drawn")
                 .hint("choose --task feature-extraction"));

@@ -67,7 +67,7 @@ impl CommonConfig {
                 match in_order(names) {
                     Some(labels) if labels.len() == answers => labels,
                     _ => {
-                        warnings.push(misfit("id2label", &told(names), answers));
+                        warnings.push(misfit("id2label", &summary(names), answers));
                         without_names()
                     }
                 }
@@ -80,7 +80,7 @@ impl CommonConfig {
                     labels
                 }
                 _ => {
-                    warnings.push(misfit("label2id", &told(&inverted(numbers)), answers));
+                    warnings.push(misfit("label2id", &summary(&inverted(numbers)), answers));
                     without_names()
                 }
             },
@@ -121,7 +121,7 @@ fn inverted(numbers: &Names) -> Names {
 }
 
 /// The entries of `id2label` for a message, by their numbers.
-fn told(names: &Names) -> String {
+fn summary(names: &Names) -> String {
     let mut entries: Vec<(&String, &Option<String>)> = names.iter().collect();
     entries.sort_by_key(|(number, _)| number.trim().parse::<usize>().unwrap_or(usize::MAX));
     let entry = |(number, name): &(&String, &Option<String>)| format!("{number} {}", name.as_deref().unwrap_or("null"));
@@ -236,7 +236,7 @@ fn no_name(number: &str, value: &Value) -> Error {
 fn numbered(names: &Names) -> Result<Vec<String>> {
     in_order(names).ok_or_else(|| {
         let last = names.len().saturating_sub(1);
-        Error::bad_input(format!("the labels {} are not numbered 0…{last}", told(names)))
+        Error::bad_input(format!("the labels {} are not numbered 0…{last}", summary(names)))
     })
 }
 
@@ -297,12 +297,12 @@ mod tests {
             (r#""id2label": {"neg": "0", "neu": "1", "pos": "2"}"#, "neg 0, neu 1, pos 2"),
             (r#""id2label": {}"#, "the labels ,"),
         ];
-        for (fields, told) in cases {
+        for (fields, summary) in cases {
             let (found, warnings) = labels(fields, 3);
             assert_eq!(found, ["LABEL_0", "LABEL_1", "LABEL_2"], "{fields}");
             let said =
                 "but the classifier has the answers 0…2; they are called LABEL_0…LABEL_2. --labels FILE names them";
-            assert!(warnings[0].contains(told) && warnings[0].ends_with(said), "{warnings:?}");
+            assert!(warnings[0].contains(summary) && warnings[0].ends_with(said), "{warnings:?}");
         }
         let (found, warnings) = labels(r#""id2label": {"0": "a", "1": null}"#, 2);
         assert_eq!(found, ["a", "LABEL_1"]);

@@ -72,7 +72,7 @@ pub struct CommonConfig {
     pub auto_map: Option<BTreeMap<String, Value>>,
     /// What a classifier was trained for, where that is said.
     #[serde(default)]
-    pub problem_type: Option<ProblemType>,
+    pub problem_type: Option<StatedProblem>,
     /// What sentence-transformers keeps of a cross-encoder.
     #[serde(default)]
     pub sentence_transformers: Option<CrossEncoder>,
@@ -101,7 +101,7 @@ pub struct QuantizationConfig {
 /// What a classifier was trained for, by the names of `transformers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ProblemType {
+pub enum StatedProblem {
     /// One of the labels.
     SingleLabelClassification,
     /// Any number of the labels.

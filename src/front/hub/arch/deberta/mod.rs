@@ -4,13 +4,13 @@
 mod config;
 
 use super::blocks::{
-    AttentionInputs, Blocks, Embeddings, EncoderLayer, LayerWeights, Positions, Segments, attention_scale,
+    AttentionInputs, Blocks, Embeddings, EncoderLayer, LayerWeights, Positions, TokenTypes, attention_scale,
 };
 use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
 use super::shared::Shared;
 use super::task::ClassifierOf;
-use super::{Drawing, Family};
+use super::{Context, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
@@ -36,7 +36,7 @@ pub(super) const FAMILY: Family = Family {
         ),
     ],
     restated: None,
-    draw,
+    build,
 };
 
 /// What the layers take from the configuration and are given.
@@ -60,11 +60,11 @@ struct Relative {
     shared: bool,
 }
 
-fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = Config::read(&drawing.config)?;
+fn build(context: &Context) -> Result<Graph> {
+    let config = Config::read(&context.config)?;
     let hidden = config.hidden();
-    let mut blocks = drawing.blocks("deberta-v2");
-    let deberta = drawing.weights.sub("deberta");
+    let mut blocks = context.blocks("deberta-v2");
+    let deberta = context.weights.sub("deberta");
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
 
@@ -79,38 +79,38 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
         }
     }
 
-    if let Some(head) = drawing.flexible_head() {
+    if let Some(head) = context.flexible_head() {
         let epsilon = config.layer_norm_eps;
         let given = Encoded { encoder: &deberta, hidden, embedding: config.width(), epsilon, x, pooled: None };
-        flexible::draw(&mut blocks, drawing, head, &given)?;
+        flexible::build(&mut blocks, context, head, &given)?;
         return Ok(blocks.finish());
     }
-    match drawing.task {
+    match context.task {
         Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
+        Task::SentenceSimilarity => heads::sentence(&mut blocks, context, x, mask)?,
         Task::TextClassification => {
             blocks.role(Part::Pooler);
-            let p = drawing.weights.sub("pooler.dense");
+            let p = context.weights.sub("pooler.dense");
             let first = heads::first_token_dense(&mut blocks, &p, hidden, config.pooler_hidden_act, x)?;
-            heads::classification(&mut blocks, drawing, &drawing.weights.sub("classifier"), hidden, first)?;
+            heads::classification(&mut blocks, context, &context.weights.sub("classifier"), hidden, first)?;
         }
-        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, drawing, hidden, x)?,
-        Task::FillMask => masked_lm(&mut blocks, drawing, &config, &deberta, x)?,
+        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, context, hidden, x)?,
+        Task::FillMask => masked_lm(&mut blocks, context, &config, &deberta, x)?,
     }
     Ok(blocks.finish())
 }
 
 /// Rows for tokens, and for positions and segments where there are any, in the width of the layers and normed.
 fn embeddings(blocks: &mut Blocks, config: &Config, p: &Scope, ids: ValueId) -> Result<ValueId> {
-    let segments = match config.type_vocab_size {
-        0 => Segments::None,
-        n => Segments::Input(blocks.token_input("token_type_ids"), Size { n, field: "type_vocab_size" }),
+    let token_types = match config.type_vocab_size {
+        0 => TokenTypes::None,
+        n => TokenTypes::Input(blocks.token_input("token_type_ids"), Size { n, field: "type_vocab_size" }),
     };
     let parts = Embeddings {
         vocabulary: config.vocabulary(),
         positions: Size { n: config.max_position_embeddings, field: "max_position_embeddings" },
         counted: if config.position_biased_input { Positions::Absolute } else { Positions::None },
-        segments,
+        token_types,
         width: config.width(),
         epsilon: config.layer_norm_eps,
     };
@@ -210,19 +210,19 @@ fn convolution(
     blocks.add_and_norm(&p.sub("LayerNorm"), &model.layer, active, x)
 }
 
-fn masked_lm(blocks: &mut Blocks, drawing: &Drawing, config: &Config, deberta: &Scope, x: ValueId) -> Result<()> {
+fn masked_lm(blocks: &mut Blocks, context: &Context, config: &Config, deberta: &Scope, x: ValueId) -> Result<()> {
     let tied = deberta.sub("embeddings.word_embeddings");
     let (hidden, vocabulary) = (config.hidden(), config.vocabulary());
     let (weights, width) = if config.legacy {
-        let p = drawing.weights.sub("cls.predictions");
+        let p = context.weights.sub("cls.predictions");
         let dense = p.sub("transform.dense");
         let norm = p.sub("transform.LayerNorm");
         (MaskedLm { dense, norm, decoder: p.sub("decoder"), tied, bias: p }, config.width())
     } else {
-        let p = drawing.weights.sub("lm_predictions.lm_head");
+        let p = context.weights.sub("lm_predictions.lm_head");
         (MaskedLm { dense: p.sub("dense"), norm: p.sub("LayerNorm"), decoder: p.clone(), tied, bias: p }, hidden)
     };
-    if config.legacy && !weights.dense.has("weight") && drawing.weights.has("lm_predictions.lm_head.dense.weight") {
+    if config.legacy && !weights.dense.has("weight") && context.weights.has("lm_predictions.lm_head.dense.weight") {
         return Err(Error::bad_input("the head is `lm_predictions`, the configuration asks for `cls.predictions`")
             .at("config.json: legacy")
             .hint("`\"legacy\": false` in config.json takes the head that is there"));

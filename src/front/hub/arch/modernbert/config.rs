@@ -458,9 +458,9 @@ mod tests {
             (&null["local_rope_theta"], &null["rope_parameters"]["sliding_attention"]["rope_theta"]),
             (&json!(7.0), &json!(7.0))
         );
-        let odd = of(r#""layer_types": ["sliding_attention", "full_attention"]"#);
-        assert!(odd.warnings[0].contains("cannot read these `layer_types`"), "{:?}", odd.warnings);
-        assert!(!odd.fields.contains_key("global_attn_every_n_layers"));
+        let non_finite = of(r#""layer_types": ["sliding_attention", "full_attention"]"#);
+        assert!(non_finite.warnings[0].contains("cannot read these `layer_types`"), "{:?}", non_finite.warnings);
+        assert!(!non_finite.fields.contains_key("global_attn_every_n_layers"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod config;
 use super::blocks::{AttentionInputs, Blocks, attention_scale};
 use super::shared::Shared;
 use super::task::ClassifierOf;
-use super::{Drawing, Family, heads};
+use super::{Context, Family, heads};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Pooling, Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
@@ -22,7 +22,7 @@ pub(super) const FAMILY: Family = Family {
     classifier: ClassifierOf::Any,
     shared: &[Shared::one("model.embeddings.tok_embeddings.weight", ["decoder.weight", "decoder.bias"])],
     restated: Some(config::restated),
-    draw,
+    build,
 };
 
 /// Where the sizes of a layer come from, and what it is given.
@@ -34,12 +34,12 @@ struct Layer<'c> {
     inputs: AttentionInputs,
 }
 
-fn draw(drawing: &Drawing) -> Result<Graph> {
-    let config = Config::read(&drawing.config)?;
+fn build(context: &Context) -> Result<Graph> {
+    let config = Config::read(&context.config)?;
     let (hidden, vocabulary, heads) = (config.hidden(), config.vocabulary(), config.heads()?);
     let mut blocks = Blocks::new("modernbert");
-    let model = drawing.weights.sub("model");
-    config.check_biases(&model, &drawing.weights)?;
+    let model = context.weights.sub("model");
+    config.check_biases(&model, &context.weights)?;
     let ids = blocks.token_input("input_ids");
     let mask = blocks.token_input("attention_mask");
 
@@ -62,29 +62,29 @@ fn draw(drawing: &Drawing) -> Result<Graph> {
     }
     x = blocks.norm(&model.sub("final_norm"), hidden, config.norm_eps, x)?;
 
-    match drawing.task {
+    match context.task {
         Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, drawing, x, mask)?,
+        Task::SentenceSimilarity => heads::sentence(&mut blocks, context, x, mask)?,
         Task::TextClassification => {
             blocks.role(Part::Pooler);
             let pooled = match config.classifier_pooling {
                 ClassifierPooling::Cls => blocks.pool("pooled", Pooling::FirstToken, x, mask)?,
                 ClassifierPooling::Mean => blocks.pool("pooled", Pooling::Mean, x, mask)?,
             };
-            let summary = prediction(&mut blocks, drawing, &config, hidden, pooled)?;
-            heads::classification(&mut blocks, drawing, &drawing.weights.sub("classifier"), hidden, summary)?;
+            let summary = prediction(&mut blocks, context, &config, hidden, pooled)?;
+            heads::classification(&mut blocks, context, &context.weights.sub("classifier"), hidden, summary)?;
         }
         Task::TokenClassification => {
-            let x = prediction(&mut blocks, drawing, &config, hidden, x)?;
-            heads::per_token(&mut blocks, drawing, hidden, x)?;
+            let x = prediction(&mut blocks, context, &config, hidden, x)?;
+            heads::per_token(&mut blocks, context, hidden, x)?;
         }
         Task::QuestionAnswering => {
-            let x = prediction(&mut blocks, drawing, &config, hidden, x)?;
-            heads::spans(&mut blocks, &drawing.weights.sub("classifier"), hidden, x)?;
+            let x = prediction(&mut blocks, context, &config, hidden, x)?;
+            heads::spans(&mut blocks, &context.weights.sub("classifier"), hidden, x)?;
         }
         Task::FillMask => {
-            let x = prediction(&mut blocks, drawing, &config, hidden, x)?;
-            let (decoder, tied) = (drawing.weights.sub("decoder"), embeddings.sub("tok_embeddings"));
+            let x = prediction(&mut blocks, context, &config, hidden, x)?;
+            let (decoder, tied) = (context.weights.sub("decoder"), embeddings.sub("tok_embeddings"));
             heads::vocabulary(&mut blocks, &decoder, &tied, &decoder, [hidden, vocabulary], x)?;
         }
     }
@@ -127,8 +127,8 @@ fn layer(blocks: &mut Blocks, p: &Scope, i: usize, layer: &Layer, x: ValueId) ->
 }
 
 /// What stands before every task's last layer: dense, non-linearity, norm.
-fn prediction(blocks: &mut Blocks, drawing: &Drawing, config: &Config, hidden: Size, x: ValueId) -> Result<ValueId> {
-    let p = drawing.weights.sub("head");
+fn prediction(blocks: &mut Blocks, context: &Context, config: &Config, hidden: Size, x: ValueId) -> Result<ValueId> {
+    let p = context.weights.sub("head");
     blocks.role(Part::Head);
     let x = blocks.linear(&p.sub("dense"), hidden, hidden, x)?;
     let x = blocks.activation(&p.full("activation"), config.classifier_activation, x)?;

@@ -83,10 +83,10 @@ mod tests {
         let said = |text: &str| Side::said(&config(text));
         assert_eq!(said(r#"{"truncation_side": "left"}"#).unwrap(), Some(Side::Left));
         assert_eq!(said(r#"{"truncation_side": null}"#).unwrap(), None);
-        for (side, told) in [("\"middle\"", "\"middle\""), ("1", "1"), ("\"LEFT\"", "\"LEFT\"")] {
+        for (side, summary) in [("\"middle\"", "\"middle\""), ("1", "1"), ("\"LEFT\"", "\"LEFT\"")] {
             let error = said(&format!(r#"{{"truncation_side": {side}}}"#)).unwrap_err();
             let expected = "tokenizer_config.json: truncation_side: expected \"left\" or \"right\", found ";
-            assert_eq!(error.message(), format!("{expected}{told}"));
+            assert_eq!(error.message(), format!("{expected}{summary}"));
         }
     }
 

@@ -21,7 +21,7 @@ const MOMENT_TOKENS: usize = 2048;
 const RANGE_TEXTS: usize = 128;
 
 /// What is run and where.
-pub struct Plan<'a> {
+pub struct Collection<'a> {
     /// The model, in composite operations.
     pub graph: &'a Verified<Graph>,
     /// The texts as the engine's inputs, each alone.
@@ -35,13 +35,13 @@ pub struct Plan<'a> {
 /// What linear layers read, on the texts.
 ///
 /// Runs ONNX Runtime where it is found, else tract. Fails where a value is not finite, naming it.
-pub fn observe(plan: &Plan) -> Result<Calibration> {
+pub fn collect(plan: &Collection) -> Result<Calibration> {
     let taps = linear_inputs(plan.graph);
     let names: Vec<&str> = taps.iter().map(|id| plan.graph.value(*id).name.as_str()).collect();
     let mut watched: Vec<Watched> = Vec::new();
     let all_tokens: usize = plan.inputs.iter().map(tokens).sum();
     let stride = all_tokens.div_ceil(MOMENT_TOKENS).max(1);
-    look(plan, &taps, |i, seen| {
+    collect_outputs(plan, &taps, |i, seen| {
         let keep_range = i.is_multiple_of(plan.inputs.len().div_ceil(RANGE_TEXTS).max(1));
         if watched.is_empty() {
             watched = seen.iter().map(|tensor| Watched::new(tensor.shape.last().copied().unwrap_or(1))).collect();
@@ -61,7 +61,11 @@ pub fn observe(plan: &Plan) -> Result<Calibration> {
 /// `taps`.
 ///
 /// Runs ONNX Runtime where it is found, else tract.
-pub fn look(plan: &Plan, taps: &[ValueId], mut each: impl FnMut(usize, &[&Tensor]) -> Result<()>) -> Result<()> {
+pub fn collect_outputs(
+    plan: &Collection,
+    taps: &[ValueId],
+    mut each: impl FnMut(usize, &[&Tensor]) -> Result<()>,
+) -> Result<()> {
     let runtime = if runtime::is_available(Runtime::Ort)? { Runtime::Ort } else { Runtime::Tract };
     let target = if runtime == Runtime::Ort { Target::OrtCpu } else { Target::Tract };
     let tapped = verify(plan.graph.up_to(taps.iter().copied()))?;
@@ -94,7 +98,7 @@ pub(super) fn linear_inputs(graph: &Graph) -> Vec<ValueId> {
 }
 
 fn watch(
-    plan: &Plan,
+    plan: &Collection,
     runtime: Runtime,
     file: &Path,
     taps: &[ValueId],

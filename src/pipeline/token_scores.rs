@@ -1,13 +1,13 @@
 //! What a model thinks of the tokens that masks stand for, where they are known.
 
-use super::batches::{self, Asked, Row};
+use super::batches::{self, Row, Tokenized};
 use super::masks;
 use crate::error::{Error, Result, printable};
 use crate::runtime::{TextEncoder, TextInput};
 
 /// What a model thinks of the token that a mask stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Guess {
+pub struct TokenScore {
     /// The logarithm of its probability.
     pub log_probability: f64,
     /// How many tokens the model takes for likelier.
@@ -24,11 +24,11 @@ pub(super) struct Head<'a> {
 
 impl batches::Head for Head<'_> {
     /// The masks that the window answers for, with what it says of each.
-    type Part = Vec<(usize, Guess)>;
+    type Part = Vec<(usize, TokenScore)>;
 
-    type Answer = Vec<Guess>;
+    type Prediction = Vec<TokenScore>;
 
-    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
+    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
         let masks = masks::masks(self.encoder, asked)?;
         let logits = row.per_token("logits")?;
         let owned = asked.owned(window).filter_map(|(token, at)| Some((token, at, masks.binary_search(&token).ok()?)));
@@ -43,15 +43,15 @@ impl batches::Head for Head<'_> {
         owned.map(read).collect()
     }
 
-    fn join(&self, _: &Asked, parts: Vec<Self::Part>) -> Result<Vec<Guess>> {
-        let mut found: Vec<(usize, Guess)> = parts.into_iter().flatten().collect();
+    fn join(&self, _: &Tokenized, parts: Vec<Self::Part>) -> Result<Vec<TokenScore>> {
+        let mut found: Vec<(usize, TokenScore)> = parts.into_iter().flatten().collect();
         found.sort_by_key(|(token, _)| *token);
         Ok(found.into_iter().map(|(_, guess)| guess).collect())
     }
 }
 
 /// `log p(t) = xₜ − log Σ exp(x)`, and how many tokens come before it; of equals the first in the vocabulary.
-fn guess(logits: &[f32], target: u32) -> Option<Guess> {
+fn guess(logits: &[f32], target: u32) -> Option<TokenScore> {
     let place = target as usize;
     let own = *logits.get(place)?;
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -59,7 +59,7 @@ fn guess(logits: &[f32], target: u32) -> Option<Guess> {
     let rank = logits.iter().enumerate().filter(|(at, x)| **x > own || **x == own && *at < place).count();
     let likeliest = logits.iter().position(|logit| *logit == highest)?;
     let log_probability = f64::from(own) - f64::from(highest) - total.ln();
-    Some(Guess { log_probability, rank, likeliest: u32::try_from(likeliest).ok()? })
+    Some(TokenScore { log_probability, rank, likeliest: u32::try_from(likeliest).ok()? })
 }
 
 /// The tokens that the masks of a text stand for: what the tokenizer makes of each word of `labels` where it stands in

@@ -1,7 +1,7 @@
 //! Vectors: one for a text, or one for each of its tokens.
 
-use super::batches::{self, Asked, Row, mean};
-use super::{Answer, Answered};
+use super::batches::{self, Row, Tokenized, mean};
+use super::{Predicted, Prediction};
 use crate::error::Result;
 use crate::settings::Similarity;
 
@@ -15,14 +15,14 @@ impl batches::Head for Sentence {
     /// The vector, and how many tokens it is of.
     type Part = (Vec<f32>, usize);
 
-    type Answer = Answer;
+    type Prediction = Prediction;
 
-    fn read(&self, _: &Asked, _: usize, row: &Row) -> Result<Self::Part> {
+    fn read(&self, _: &Tokenized, _: usize, row: &Row) -> Result<Self::Part> {
         Ok((row.numbers("sentence_embedding")?.to_vec(), row.tokens()))
     }
 
-    fn join(&self, _: &Asked, parts: Vec<Self::Part>) -> Result<Answer> {
-        Ok(Answer::Vector { embedding: joined(parts) })
+    fn join(&self, _: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
+        Ok(Prediction::Vector { embedding: joined(parts) })
     }
 }
 
@@ -36,22 +36,22 @@ impl batches::Head for Features {
     /// The vectors of the tokens that the window answers for, and the text's with how many tokens it is of.
     type Part = (Vec<(usize, Vec<f32>)>, Option<(Vec<f32>, usize)>);
 
-    type Answer = Answer;
+    type Prediction = Prediction;
 
-    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
+    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
         let vectors = row.per_token(TOKENS)?;
         let owned = asked.owned(window).filter_map(|(token, at)| Some((token, vectors.get(at)?.to_vec())));
         let pooled = row.has(POOLED).then(|| row.numbers(POOLED)).transpose()?;
         Ok((owned.collect(), pooled.map(|vector| (vector.to_vec(), row.tokens()))))
     }
 
-    fn join(&self, _: &Asked, parts: Vec<Self::Part>) -> Result<Answer> {
+    fn join(&self, _: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
         let (tokens, pooled): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         let mut tokens: Vec<(usize, Vec<f32>)> = tokens.into_iter().flatten().collect();
         tokens.sort_by_key(|(token, _)| *token);
         let pooled: Option<Vec<_>> = pooled.into_iter().collect();
         let features = tokens.into_iter().map(|(_, vector)| vector).collect();
-        Ok(Answer::Features { features, pooled: pooled.filter(|pooled| !pooled.is_empty()).map(joined) })
+        Ok(Prediction::Features { features, pooled: pooled.filter(|pooled| !pooled.is_empty()).map(joined) })
     }
 }
 
@@ -75,21 +75,21 @@ pub(super) fn length(vector: &[f32]) -> f32 {
 }
 
 /// How alike two texts are by their vectors.
-pub(super) fn similarity(how: Similarity, a: &Answered, b: &Answered) -> Answered {
+pub(super) fn similarity(how: Similarity, a: &Predicted, b: &Predicted) -> Predicted {
     let score = match (&a.answer, &b.answer) {
-        (Answer::Vector { embedding: a }, Answer::Vector { embedding: b }) => how.of(a, b),
+        (Prediction::Vector { embedding: a }, Prediction::Vector { embedding: b }) => how.of(a, b),
         _ => 0.0,
     };
     let (windows, tokens_cut) = (a.windows.max(b.windows), a.tokens_cut + b.tokens_cut);
-    Answered { answer: Answer::Similarity { score }, windows, tokens_cut }
+    Predicted { answer: Prediction::Similarity { score }, windows, tokens_cut }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn vector(embedding: &[f32]) -> Answered {
-        Answered { answer: Answer::Vector { embedding: embedding.to_vec() }, windows: 1, tokens_cut: 0 }
+    fn vector(embedding: &[f32]) -> Predicted {
+        Predicted { answer: Prediction::Vector { embedding: embedding.to_vec() }, windows: 1, tokens_cut: 0 }
     }
 
     #[test]
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn texts_are_as_alike_as_their_vectors() {
         let score = |how, a: &[f32], b: &[f32]| similarity(how, &vector(a), &vector(b)).answer;
-        assert_eq!(score(Similarity::Cosine, &[2.0, 0.0], &[3.0, 0.0]), Answer::Similarity { score: 1.0 });
-        assert_eq!(score(Similarity::Dot, &[2.0, 0.0], &[3.0, 0.0]), Answer::Similarity { score: 6.0 });
+        assert_eq!(score(Similarity::Cosine, &[2.0, 0.0], &[3.0, 0.0]), Prediction::Similarity { score: 1.0 });
+        assert_eq!(score(Similarity::Dot, &[2.0, 0.0], &[3.0, 0.0]), Prediction::Similarity { score: 6.0 });
     }
 }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Answered, Answerer, Asking, MOST_BYTES, MOST_TEXTS_OF_VECTORS, Watch, check};
+use super::{MOST_BYTES, MOST_TEXTS_OF_VECTORS, Pipeline, Predicted, Query, Watch, check};
 use crate::error::{Error, Kind, Result, printable};
 use crate::front::hub::checkpoint::json;
 use crate::runtime::TextInput;
@@ -131,7 +131,7 @@ struct AnswerLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a RawValue>,
     #[serde(flatten)]
-    answered: &'a Answered,
+    answered: &'a Predicted,
 }
 
 #[derive(Serialize)]
@@ -177,7 +177,7 @@ impl Question {
     }
 }
 
-impl Asking for Question {
+impl Query for Question {
     fn input(&self) -> TextInput<'_> {
         TextInput { text: &self.text, pair: self.pair.as_deref() }
     }
@@ -214,8 +214,8 @@ fn no_texts(file: &str) -> Error {
 /// among them, those of like length are run together. `advance` hears of every text that was answered. Unless `on_error`
 /// says otherwise, fails at the first line that is not what the task asks for, and names it; what was answered before it
 /// may have been written.
-pub fn answer_lines(
-    model: &mut Answerer,
+pub fn predict_lines(
+    model: &mut Pipeline,
     from: impl Read,
     file: &str,
     to: &mut dyn Write,
@@ -229,13 +229,13 @@ pub fn answer_lines(
         if items.is_empty() {
             break;
         }
-        let answers = match answer(model, &items, advance) {
+        let answers = match predict(model, &items, advance) {
             Err(e) if on_error != OnError::Fail && e.kind() == Kind::BadInput => {
                 // What is wrong with a text is found by looking at each; if nothing is, the engine failed.
                 if !find_failures(model, &mut items) {
                     return Err(e);
                 }
-                answer(model, &items, advance)?
+                predict(model, &items, advance)?
             }
             answers => answers?,
         };
@@ -250,7 +250,7 @@ pub fn answer_lines(
                     summary.cut += usize::from(answered.tokens_cut > 0);
                 }
                 Err(failure) => {
-                    let error = failure.told();
+                    let error = failure.summary();
                     if on_error == OnError::Empty {
                         write(to, &ErrorLine { id: failure.id.as_deref(), error: &error })?;
                         advance(1);
@@ -273,18 +273,18 @@ pub fn answer_lines(
 }
 
 /// The answers to those of the lines that are questions, in their order.
-fn answer(model: &mut Answerer, items: &[Result<Question, Failure>], advance: &dyn Fn(u64)) -> Result<Vec<Answered>> {
+fn predict(model: &mut Pipeline, items: &[Result<Question, Failure>], advance: &dyn Fn(u64)) -> Result<Vec<Predicted>> {
     let questions: Vec<&Question> = items.iter().filter_map(|item| item.as_ref().ok()).collect();
     if questions.is_empty() {
         return Ok(Vec::new());
     }
     let inputs: Vec<TextInput> = questions.iter().map(|question| question.input()).collect();
     let place = |number: usize| questions.get(number).map(|question| question.place.clone());
-    model.answer_watched(&inputs, &Watch { place: &place, done: &|_| advance(1) })
+    model.predict_watched(&inputs, &Watch { place: &place, done: &|_| advance(1) })
 }
 
 /// Puts failures in the place of questions that the model's tokenizer or task cannot do with. Says whether there are any.
-fn find_failures(model: &Answerer, items: &mut [Result<Question, Failure>]) -> bool {
+fn find_failures(model: &Pipeline, items: &mut [Result<Question, Failure>]) -> bool {
     let mut found = false;
     for item in items {
         let Ok(question) = item else { continue };
@@ -299,7 +299,7 @@ fn find_failures(model: &Answerer, items: &mut [Result<Question, Failure>]) -> b
 
 impl Failure {
     /// The message with its place, on one line.
-    fn told(&self) -> String {
+    fn summary(&self) -> String {
         match self.error.locations() {
             [] => self.error.message().to_owned(),
             places => format!("{}: {}", places.join(": "), self.error.message()),
@@ -386,11 +386,11 @@ mod tests {
             "false",
         ] {
             let question = Question::of(&format!("{{\"id\": {id}, \"text\": \"a\"}}"), "x").unwrap();
-            let answer = crate::answer::Answer::Similarity { score: 0.5 };
-            let answered = Answered { answer, windows: 1, tokens_cut: 0 };
-            let mut told = Vec::new();
-            write(&mut told, &AnswerLine { id: question.id.as_deref(), answered: &answered }).unwrap();
-            assert_eq!(String::from_utf8(told).unwrap(), format!("{{\"id\":{id},\"score\":0.5}}\n"));
+            let answer = crate::pipeline::Prediction::Similarity { score: 0.5 };
+            let answered = Predicted { answer, windows: 1, tokens_cut: 0 };
+            let mut summary = Vec::new();
+            write(&mut summary, &AnswerLine { id: question.id.as_deref(), answered: &answered }).unwrap();
+            assert_eq!(String::from_utf8(summary).unwrap(), format!("{{\"id\":{id},\"score\":0.5}}\n"));
         }
         let none = Question::of("{\"text\": \"a\"}", "x").unwrap();
         assert!(none.id.is_none());
@@ -428,7 +428,7 @@ mod tests {
             while let Some(item) = next(&mut lines, "x.jsonl", Task::TextClassification, on_error).unwrap() {
                 found.push(match item {
                     Ok(question) => (question.id.map(|id| id.get().to_owned()), question.text),
-                    Err(failure) => (failure.id.as_ref().map(|id| id.get().to_owned()), failure.told()),
+                    Err(failure) => (failure.id.as_ref().map(|id| id.get().to_owned()), failure.summary()),
                 });
             }
             found

@@ -1,8 +1,8 @@
 //! Answers in words, for people.
 
 use super::texts::Line;
-use crate::answer::{Answer, Answered, Entity, Fill, Labels, Span};
 use crate::error::printable;
+use crate::pipeline::{Entity, Fill, Labels, Predicted, Prediction, Span};
 use crate::runtime::{self, Choice};
 
 /// Most numbers of a vector that are shown.
@@ -54,16 +54,18 @@ fn on_one_line(line: &Line) -> Option<Vec<String>> {
     let pair = line.pair.as_ref().map(|pair| format!("  ·  {}", shortened(pair))).unwrap_or_default();
     let text = format!("{}{pair}{}", shortened(&line.text), windows(&line.answered));
     let mut cells = match &line.answered.answer {
-        Answer::Labels(Labels { answer, top: None }) => match answer {
-            runtime::Answer::Label(Choice { label, score, .. }) => vec![printable(label), format!("{score:.3}")],
-            runtime::Answer::Labels { labels, .. } if labels.is_empty() => vec!["none".to_owned()],
-            runtime::Answer::Labels { labels, .. } => vec![choices(labels)],
-            runtime::Answer::Numbers { numbers } => vec![numbers_of(numbers)],
-            runtime::Answer::Score { score } => vec![format!("{score:.4}")],
+        Prediction::Labels(Labels { answer, top: None }) => match answer {
+            runtime::Classification::Label(Choice { label, score, .. }) => {
+                vec![printable(label), format!("{score:.3}")]
+            }
+            runtime::Classification::Labels { labels, .. } if labels.is_empty() => vec!["none".to_owned()],
+            runtime::Classification::Labels { labels, .. } => vec![choices(labels)],
+            runtime::Classification::Regression { numbers } => vec![numbers_of(numbers)],
+            runtime::Classification::Score { score } => vec![format!("{score:.4}")],
         },
-        Answer::Labels(Labels { top: Some(top), .. }) => vec![choices(top)],
-        Answer::Similarity { score } => vec![format!("{score:.4}")],
-        Answer::Vector { embedding } => vec![vector(embedding)],
+        Prediction::Labels(Labels { top: Some(top), .. }) => vec![choices(top)],
+        Prediction::Similarity { score } => vec![format!("{score:.4}")],
+        Prediction::Vector { embedding } => vec![vector(embedding)],
         _ => return None,
     };
     cells.push(text);
@@ -75,18 +77,18 @@ fn block(line: &Line) -> String {
     let question = line.question.as_ref().map(|question| format!("{}  ·  ", shortened(question))).unwrap_or_default();
     let head = format!("{question}{}{}\n", shortened(&line.text), windows(&line.answered));
     let below = match &line.answered.answer {
-        Answer::Entities { entities } => table(&entities.iter().map(entity).collect::<Vec<_>>(), "  "),
-        Answer::Spans { answers } => table(&answers.iter().map(span).collect::<Vec<_>>(), "  "),
-        Answer::Fills { masks } => {
+        Prediction::Entities { entities } => table(&entities.iter().map(entity).collect::<Vec<_>>(), "  "),
+        Prediction::Spans { answers } => table(&answers.iter().map(span).collect::<Vec<_>>(), "  "),
+        Prediction::Fills { masks } => {
             let of_mask = |fills: &Vec<Fill>| table(&fills.iter().map(fill).collect::<Vec<_>>(), "  ");
             masks.iter().map(of_mask).collect::<Vec<_>>().join("\n")
         }
-        Answer::Features { features, pooled } => {
+        Prediction::Features { features, pooled } => {
             let pooled = pooled.as_ref().map(|pooled| format!("  pooled  {}\n", vector(pooled))).unwrap_or_default();
             let shown = features.first().map(|first| vector(first)).unwrap_or_default();
             format!("  {} tokens, the first of {shown}\n{pooled}", features.len())
         }
-        Answer::Labels(_) | Answer::Similarity { .. } | Answer::Vector { .. } => {
+        Prediction::Labels(_) | Prediction::Similarity { .. } | Prediction::Vector { .. } => {
             on_one_line(line).map(|cells| format!("  {}\n", cells.join("  "))).unwrap_or_default()
         }
     };
@@ -127,7 +129,7 @@ fn vector(numbers: &[f32]) -> String {
     format!("{} numbers of length {length:.3}: {}{more}", numbers.len(), numbers_of(first))
 }
 
-fn windows(answered: &Answered) -> String {
+fn windows(answered: &Predicted) -> String {
     if answered.windows > 1 { format!("  ({} windows)", answered.windows) } else { String::new() }
 }
 
@@ -140,8 +142,8 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn line(answer: Answer) -> Line {
-        let answered = Answered { answer, windows: 2, tokens_cut: 0 };
+    fn line(answer: Prediction) -> Line {
+        let answered = Predicted { answer, windows: 2, tokens_cut: 0 };
         Line { question: Some("who?".to_owned()), text: "a text".to_owned(), pair: None, answered }
     }
 
@@ -149,14 +151,14 @@ mod tests {
     fn spans_stand_below_their_question() {
         let span = |score, answer: &str, end| Span { score, start: 0, end, answer: answer.to_owned() };
         let answers = vec![span(0.5, "Angela", 6), span(0.25, "", 0)];
-        let told = Table::default().lines(&[line(Answer::Spans { answers })]);
-        assert_eq!(told, "who?  ·  a text  (2 windows)\n  0.500  Angela  0…6\n  0.250  no answer\n");
+        let summary = Table::default().lines(&[line(Prediction::Spans { answers })]);
+        assert_eq!(summary, "who?  ·  a text  (2 windows)\n  0.500  Angela  0…6\n  0.250  no answer\n");
     }
 
     #[test]
     fn what_has_no_entity_says_so() {
-        let told = Table::default().lines(&[line(Answer::Entities { entities: Vec::new() })]);
-        assert_eq!(told, "who?  ·  a text  (2 windows)\n  none\n");
+        let summary = Table::default().lines(&[line(Prediction::Entities { entities: Vec::new() })]);
+        assert_eq!(summary, "who?  ·  a text  (2 windows)\n  none\n");
     }
 
     #[test]
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_vector_shows_its_first_numbers() {
-        let told = Table::default().lines(&[line(Answer::Vector { embedding: vec![0.5; 4] })]);
-        assert_eq!(told, "4 numbers of length 1.000: 0.5000, 0.5000, 0.5000, 0.5000  a text  (2 windows)\n");
+        let summary = Table::default().lines(&[line(Prediction::Vector { embedding: vec![0.5; 4] })]);
+        assert_eq!(summary, "4 numbers of length 1.000: 0.5000, 0.5000, 0.5000, 0.5000  a text  (2 windows)\n");
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// What the user says of where a bundle comes from.
 #[derive(Args)]
-pub struct VouchArgs {
+pub struct TrustArgs {
     /// The public key of who is to have signed the bundle, in PEM. The signature is verified first; then the native
     /// libraries that the bundle brings are used.
     #[arg(long, value_name = "FILE", conflicts_with = "trust")]
@@ -23,7 +23,7 @@ pub struct VouchArgs {
     trust: bool,
 }
 
-impl VouchArgs {
+impl TrustArgs {
     /// Verifies what is to be verified of a bundle, and has its libraries used where the user vouches for them.
     pub fn check(&self, bundle: &Bundle, screen: &Screen) -> Result<()> {
         if let Some(key) = &self.key {
@@ -34,7 +34,7 @@ impl VouchArgs {
         if !self.trust && self.key.is_none() {
             return Ok(());
         }
-        let brings = bundle.vouch()?;
+        let brings = bundle.trust()?;
         if self.trust && !brings {
             screen.warn(&format!(
                 "--trust changes nothing: {} brings no libraries for this machine",

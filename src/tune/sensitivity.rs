@@ -10,7 +10,7 @@ use crate::eval::{Score, Truth};
 use crate::ir::{Block, Op, Role};
 use crate::passes::Manager;
 use crate::precision::Precision;
-use crate::runtime::{self, Named, Options, Reading, Runtime};
+use crate::runtime::{self, Named, Options, ProblemType, Runtime};
 use crate::target::Target;
 
 /// Texts on which single layers are judged: enough to tell them apart.
@@ -19,7 +19,7 @@ const LAYER_TEXTS: usize = 48;
 /// FP32's answers, by text.
 pub(super) struct Reference<'a> {
     answers: Vec<Vec<f32>>,
-    reading: Reading,
+    problem_type: ProblemType,
     truths: Option<Vec<&'a Truth>>,
     /// The share of right answers, where texts have labels.
     pub accuracy: Option<f64>,
@@ -39,18 +39,18 @@ impl<'a> Reference<'a> {
         let file = request.scratch.join("reference.onnx");
         onnx::write(&graph, &file, &|_| {})?;
         let answers = answers(target, &file, inputs)?;
-        let reading = request.classes.reading;
+        let problem_type = request.classes.problem_type;
         let truths: Option<Vec<&Truth>> = request.texts.iter().map(|text| text.truth.as_ref()).collect();
-        let accuracy = truths.as_ref().and_then(|truths| Score::of(reading, &answers, truths).accuracy);
-        Ok(Reference { answers, reading, truths, accuracy })
+        let accuracy = truths.as_ref().and_then(|truths| Score::of(problem_type, &answers, truths).accuracy);
+        Ok(Reference { answers, problem_type, truths, accuracy })
     }
 
     pub fn compare(&self, found: &[Vec<f32>]) -> Found {
         let pairs = || self.answers.iter().zip(found);
-        let chosen = |row: &[f32]| self.reading.chosen(row);
+        let chosen = |row: &[f32]| self.problem_type.chosen(row);
         let same = pairs().filter(|(expected, found)| chosen(expected) == chosen(found)).count();
         let agreement = same as f64 / found.len().max(1) as f64;
-        let after = self.truths.as_ref().and_then(|truths| Score::of(self.reading, found, truths).accuracy);
+        let after = self.truths.as_ref().and_then(|truths| Score::of(self.problem_type, found, truths).accuracy);
         let drop = self.accuracy.zip(after).map_or(1.0 - agreement, |(before, after)| before - after);
         Found { agreement, drop, rms: rms(pairs()) }
     }
@@ -67,7 +67,7 @@ fn rms<'a>(pairs: impl Iterator<Item = (&'a Vec<f32>, &'a Vec<f32>)>) -> f64 {
 
 /// The first output for every text, as one row.
 pub(super) fn answers(target: &Target, file: &Path, inputs: &[Named]) -> Result<Vec<Vec<f32>>> {
-    let mut engine = runtime::open_apart(Runtime::of(target), file, Options::default(), &[])?;
+    let mut engine = runtime::open_isolated(Runtime::of(target), file, Options::default(), &[])?;
     let mut answers = Vec::with_capacity(inputs.len());
     for input in inputs {
         let outputs = engine.run(input)?;
@@ -100,22 +100,22 @@ pub(super) fn layers(
     let sample: Vec<Named> = inputs.iter().step_by(step).cloned().collect();
     let expected: Vec<&Vec<f32>> = reference.answers.iter().step_by(step).collect();
     request.observer.begin(&format!("measuring layers on {target}"), Some(layers.len() as u64));
-    let mut harms = Vec::new();
+    let mut sensitivities = Vec::new();
     for (role, _) in &layers {
         let keep: Vec<Role> = all.iter().filter(|other| *other != role).copied().collect();
         let scheme = request.scheme(target, Precision::Int8, &keep);
         let graph = compile(&request.model.graph, &scheme, &mut Manager::default())?;
         let file = request.scratch.join("layer.onnx");
         onnx::write(&graph, &file, &|_| {})?;
-        harms.push(rms(expected.iter().copied().zip(&answers(target, &file, &sample)?)));
+        sensitivities.push(rms(expected.iter().copied().zip(&answers(target, &file, &sample)?)));
         request.observer.advance(1);
     }
     request.observer.done(&format!("{} layers on {target}, each in 8 bits alone on {} texts", all.len(), sample.len()));
     let times = time::layers(layers.iter().map(|(_, shape)| *shape).collect(), target, request)?;
-    let found = layers.into_iter().zip(harms).filter_map(|((role, shape), harm)| {
+    let found = layers.into_iter().zip(sensitivities).filter_map(|((role, shape), sensitivity)| {
         let [ms_full, ms_int8] = *times.get(&shape)?;
         let name = role.name();
-        Some(Layer { name, harm, ms_full, ms_int8, chosen: String::new(), why: String::new(), role: Some(role) })
+        Some(Layer { name, sensitivity, ms_full, ms_int8, chosen: String::new(), why: String::new(), role: Some(role) })
     });
     Ok(found.collect())
 }

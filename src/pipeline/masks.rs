@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::Answer;
-use super::batches::{self, Asked, Row};
+use super::Prediction;
+use super::batches::{self, Row, Tokenized};
 use crate::error::{Error, Result};
 use crate::runtime::{TextEncoder, softmax};
 use crate::settings::Settings;
@@ -12,7 +12,7 @@ use crate::settings::Settings;
 pub const MOST_MASKS: usize = 100;
 
 /// How many tokens are told of a mask, where nothing is said.
-const TOLD: usize = 5;
+const SUMMARY: usize = 5;
 
 /// A token for a mask, as the Hub's `fill-mask` tells it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -40,23 +40,23 @@ impl batches::Head for Head<'_> {
     /// The likeliest tokens of the masks that the window answers for.
     type Part = Vec<(usize, Likeliest)>;
 
-    type Answer = Answer;
+    type Prediction = Prediction;
 
-    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
+    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
         let masks = masks(self.encoder, asked)?;
         let logits = row.per_token("logits")?;
         let owned = asked.owned(window).filter(|(token, _)| masks.contains(token));
         Ok(owned.filter_map(|(token, at)| Some((token, self.likeliest(logits.get(at)?)))).collect())
     }
 
-    fn join(&self, asked: &Asked, parts: Vec<Self::Part>) -> Result<Answer> {
+    fn join(&self, asked: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
         let mut found: Vec<(usize, Likeliest)> = parts.into_iter().flatten().collect();
         found.sort_by_key(|(token, _)| *token);
         let read = (0..asked.encoded.len()).filter(|token| asked.encoded.window_of(*token).is_some());
         let ids: Vec<(usize, u32)> = read.filter_map(|token| Some((token, asked.encoded.id(token)?))).collect();
         let plain = found.len() == 1;
         let masks = found.into_iter().map(|(mask, likeliest)| self.fills(&ids, mask, likeliest, plain));
-        Ok(Answer::Fills { masks: masks.collect::<Result<_>>()? })
+        Ok(Prediction::Fills { masks: masks.collect::<Result<_>>()? })
     }
 }
 
@@ -82,7 +82,7 @@ pub(super) fn places(encoder: &TextEncoder, ids: impl Iterator<Item = Option<u32
 }
 
 /// The masks of a text, all of which are in a window.
-pub(super) fn masks(encoder: &TextEncoder, asked: &Asked) -> Result<Vec<usize>> {
+pub(super) fn masks(encoder: &TextEncoder, asked: &Tokenized) -> Result<Vec<usize>> {
     let masks = places(encoder, (0..asked.encoded.len()).map(|token| asked.encoded.id(token)))?;
     match masks.iter().find(|mask| asked.encoded.window_of(**mask).is_none()) {
         Some(_) => {
@@ -97,7 +97,7 @@ pub(super) fn masks(encoder: &TextEncoder, asked: &Asked) -> Result<Vec<usize>> 
 impl Head<'_> {
     fn likeliest(&self, logits: &[f32]) -> Likeliest {
         let mut scored: Likeliest = (0..).zip(softmax(logits)).collect();
-        let k = self.settings.top_k.unwrap_or(TOLD).min(scored.len());
+        let k = self.settings.top_k.unwrap_or(SUMMARY).min(scored.len());
         let surest = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if k < scored.len() {
             scored.select_nth_unstable_by(k, surest);

@@ -16,7 +16,7 @@ impl Bundle {
     /// has verified who signed it.
     ///
     /// Fails where a file is not the one that the manifest lists, where one is missing, and where there is another.
-    pub fn vouch(&self) -> Result<bool> {
+    pub fn trust(&self) -> Result<bool> {
         let Some(platform) = Platform::here().filter(|platform| self.brings_for(*platform)) else { return Ok(false) };
         self.check_libraries(platform)?;
         library::bring(self.libraries(platform)?)?;
@@ -41,8 +41,10 @@ impl Bundle {
 
     /// The error of an engine that was not opened, with what of it the bundle brings.
     pub fn explained(&self, runtime: Runtime, error: Error) -> Error {
-        let Some(told) = self.brought(runtime).filter(|_| error.kind() == Kind::RuntimeMissing) else { return error };
-        let explained = Error::runtime_missing(format!("{}; {told}", error.message()));
+        let Some(summary) = self.brought(runtime).filter(|_| error.kind() == Kind::RuntimeMissing) else {
+            return error;
+        };
+        let explained = Error::runtime_missing(format!("{}; {summary}", error.message()));
         let explained = error.locations().iter().fold(explained, |explained, place| explained.at(place.as_str()));
         error.hints().iter().fold(explained, |explained, hint| explained.hint(hint.as_str()))
     }

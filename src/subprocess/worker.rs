@@ -23,7 +23,7 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 const LAST_WORDS: usize = 4096;
 
 /// The parent's side of a child that stays. The child is ended when this is dropped.
-pub struct Companion {
+pub struct Worker {
     child: Started,
     requests: ChildStdin,
     answers: Receiver<Vec<u8>>,
@@ -33,9 +33,9 @@ pub struct Companion {
     what: String,
 }
 
-impl Companion {
+impl Worker {
     /// Starts a child for `job`. `what` says in messages what it is doing.
-    pub fn start(job: &str, what: &str) -> Result<Companion> {
+    pub fn start(job: &str, what: &str) -> Result<Worker> {
         let mut child = Started::new(job, what)?;
         let (stdin, stdout, stderr) =
             (child.process.stdin.take(), child.process.stdout.take(), child.process.stderr.take());
@@ -60,12 +60,12 @@ impl Companion {
             keep_last_words(stderr, &kept);
             drop(complaining);
         }))?;
-        Ok(Companion { child, requests, answers, complaints, complained, what: what.to_owned() })
+        Ok(Worker { child, requests, answers, complaints, complained, what: what.to_owned() })
     }
 
     /// Asks the child. Fails where it fails, dies of a signal (which is named) or does not answer within `limit`; after
     /// the last two it cannot be asked again.
-    pub fn ask(&mut self, request: &[u8], limit: Duration) -> Result<Vec<u8>> {
+    pub fn call(&mut self, request: &[u8], limit: Duration) -> Result<Vec<u8>> {
         // A child that has died does not read; that it does not answer says why.
         let _ = frames::write(&mut self.requests, &[request]);
         match self.answers.recv_timeout(limit) {

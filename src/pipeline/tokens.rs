@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::batches::{self, Asked, Row};
+use super::batches::{self, Row, Tokenized};
 use super::groups::{self, Labelled, Token};
-use super::{Answer, Model};
+use super::{Model, Prediction};
 use crate::error::{Error, Result};
 use crate::runtime::{TextEncoder, softmax};
 use crate::settings::{Aggregation, Settings};
@@ -87,20 +87,20 @@ impl batches::Head for Head<'_> {
     /// The tokens that the window answers for, with the probability of each label.
     type Part = Vec<(usize, Vec<f32>)>;
 
-    type Answer = Answer;
+    type Prediction = Prediction;
 
-    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
+    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
         let logits = row.per_token("logits")?;
         let labels = self.model.classes.labels.len();
-        if let Some(odd) = logits.first().filter(|logits| logits.len() != labels) {
-            let logits = odd.len();
+        if let Some(non_finite) = logits.first().filter(|logits| logits.len() != labels) {
+            let logits = non_finite.len();
             return Err(Error::bad_input(format!("the engine gives {logits} logits, but there are {labels} labels")));
         }
         let of_text = asked.owned(window).filter(|(token, _)| !asked.encoded.is_special(*token));
         Ok(of_text.filter_map(|(token, at)| Some((token, softmax(logits.get(at)?)))).collect())
     }
 
-    fn join(&self, asked: &Asked, parts: Vec<Self::Part>) -> Result<Answer> {
+    fn join(&self, asked: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
         let text = Characters::of(asked.input.text);
         let (numbers, tokens) = self.scored(asked, &text, parts);
         let aggregation = self.settings.aggregation();
@@ -109,7 +109,7 @@ impl batches::Head for Head<'_> {
             Aggregation::Simple => self.grouped(&tokens.iter().map(groups::labelled).collect::<Vec<_>>())?,
             _ => self.grouped(&self.named(groups::words(&tokens, aggregation))?)?,
         };
-        Ok(Answer::Entities { entities: entities.into_iter().filter(|entity| entity.label() != OUTSIDE).collect() })
+        Ok(Prediction::Entities { entities: entities.into_iter().filter(|entity| entity.label() != OUTSIDE).collect() })
     }
 }
 
@@ -117,7 +117,7 @@ impl Head<'_> {
     /// The tokens of a text with their numbers, in their order.
     pub fn scored(
         &self,
-        asked: &Asked,
+        asked: &Tokenized,
         text: &Characters,
         parts: Vec<Vec<(usize, Vec<f32>)>>,
     ) -> (Vec<usize>, Vec<Token>) {
@@ -131,7 +131,7 @@ impl Head<'_> {
         self.model.classes.labels.get(number).cloned().unwrap_or_default()
     }
 
-    fn token(&self, asked: &Asked, text: &Characters, token: usize, scores: Vec<f32>) -> Token {
+    fn token(&self, asked: &Tokenized, text: &Characters, token: usize, scores: Vec<f32>) -> Token {
         let (start, end) = asked.encoded.offsets(token);
         let id = asked.encoded.id(token);
         let (written, known) = (text.slice(start, end), id.map(|id| self.encoder.token(id)).unwrap_or_default());

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::batches::{self, Asked, Row};
+use super::batches::{self, Row, Tokenized};
 use super::tokens::Characters;
-use super::{Answer, Model};
+use super::{Model, Prediction};
 use crate::error::Result;
 use crate::runtime::softmax;
 use crate::settings::Settings;
@@ -43,9 +43,9 @@ pub(super) struct Part {
 impl batches::Head for Head<'_> {
     type Part = Part;
 
-    type Answer = Answer;
+    type Prediction = Prediction;
 
-    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Part> {
+    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Part> {
         let tokens = tokens_of(asked, window);
         let class = class_token(asked, tokens);
         let context = if self.model.context_first { 0 } else { 1 };
@@ -69,7 +69,7 @@ impl batches::Head for Head<'_> {
         Ok(Part { window, spans: self.candidates(&start, &end, &in_context), none })
     }
 
-    fn join(&self, asked: &Asked, parts: Vec<Part>) -> Result<Answer> {
+    fn join(&self, asked: &Tokenized, parts: Vec<Part>) -> Result<Prediction> {
         let text = Characters::of(asked.input.pair.unwrap_or_default());
         let mut answers: Vec<Span> = Vec::new();
         for part in &parts {
@@ -87,14 +87,14 @@ impl batches::Head for Head<'_> {
             answers.push(Span { score, start: 0, end: 0, answer: String::new() });
         }
         answers.sort_by(|a, b| b.score.total_cmp(&a.score));
-        answers.truncate(self.told());
-        Ok(Answer::Spans { answers })
+        answers.truncate(self.summary());
+        Ok(Prediction::Spans { answers })
     }
 }
 
 impl Head<'_> {
     /// How many answers are told.
-    fn told(&self) -> usize {
+    fn summary(&self) -> usize {
         self.settings.top_k.unwrap_or(1)
     }
 
@@ -108,25 +108,25 @@ impl Head<'_> {
             spans.extend(of_first.filter(|(score, ..)| *score > 0.0));
         }
         spans.sort_by(|a, b| b.0.total_cmp(&a.0));
-        spans.truncate(self.told().saturating_mul(2).saturating_add(10));
+        spans.truncate(self.summary().saturating_mul(2).saturating_add(10));
         spans
     }
 }
 
-fn tokens_of<'a>(asked: &'a Asked, window: usize) -> &'a [usize] {
+fn tokens_of<'a>(asked: &'a Tokenized, window: usize) -> &'a [usize] {
     asked.encoded.windows().get(window).map(|window| window.tokens.as_slice()).unwrap_or_default()
 }
 
 /// The place of the token that stands for the whole text, and for there being no answer: the first, or in XLNet the
 /// last.
-fn class_token(asked: &Asked, tokens: &[usize]) -> Option<usize> {
+fn class_token(asked: &Tokenized, tokens: &[usize]) -> Option<usize> {
     let special = |at: &usize| tokens.get(*at).is_some_and(|token| asked.encoded.is_special(*token));
     [0, tokens.len().checked_sub(1)?].into_iter().find(special)
 }
 
 /// Where the words of the first and the last token begin and end, in characters, as far as the window shows them; the
 /// tokens themselves, where the tokenizer knows no words.
-fn by_words(asked: &Asked, tokens: &[usize], first: usize, last: usize) -> (usize, usize) {
+fn by_words(asked: &Tokenized, tokens: &[usize], first: usize, last: usize) -> (usize, usize) {
     let encoded = &asked.encoded;
     let of = |at: usize| tokens.get(at).and_then(|token| Some((encoded.sequence(*token), encoded.word(*token)?)));
     let (mut begin, mut end) = (first, last);

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::batches::{self, Asked, Row};
+use super::batches::{self, Row, Tokenized};
 use super::groups::{self, Token};
 use super::tokens::{self, Characters, OUTSIDE};
 use crate::error::Result;
@@ -30,13 +30,13 @@ pub(super) struct Head<'a> {
 impl<'a> batches::Head for Head<'a> {
     type Part = <tokens::Head<'a> as batches::Head>::Part;
 
-    type Answer = Vec<Word>;
+    type Prediction = Vec<Word>;
 
-    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
+    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
         self.tokens.read(asked, window, row)
     }
 
-    fn join(&self, asked: &Asked, parts: Vec<Self::Part>) -> Result<Vec<Word>> {
+    fn join(&self, asked: &Tokenized, parts: Vec<Self::Part>) -> Result<Vec<Word>> {
         let text = Characters::of(asked.input.text);
         let (_, tokens) = self.tokens.scored(asked, &text, parts);
         let aggregation = self.tokens.settings.aggregation();

@@ -1,7 +1,7 @@
 //! Answers texts with an engine, by the task of its model: what `transformers` does in a `pipeline`, from the same
 //! logits to the same answers.
 //!
-//! An [`Answerer`] is an engine with its tokenizer. It cuts texts into windows where they are longer than the model
+//! An [`Pipeline`] is an engine with its tokenizer. It cuts texts into windows where they are longer than the model
 //! reads ([`Lengths`]), runs windows of like length together, and reads and joins what the engine gives, by a rule for
 //! each task:
 //!
@@ -15,7 +15,7 @@
 //! | feature extraction | a vector for each token | each token by the window that sees most around it |
 //!
 //! A mean counts every window as often as it has tokens. Where it is known what a text should be answered,
-//! [`Answerer::logits`], [`Answerer::words`], [`Answerer::guesses`] and [`Answerer::likeness`] tell what is needed to score
+//! [`Pipeline::logits`], [`Pipeline::words`], [`Pipeline::token_scores`] and [`Pipeline::similarity`] tell what is needed to score
 //! a model.
 //!
 //! ```no_run
@@ -24,7 +24,7 @@
 //!
 //! # fn main() -> kilnc::Result<()> {
 //! let mut model = Answerer::of_bundle("squad.kiln".as_ref(), None, Options::default())?;
-//! let answered = model.answer(TextInput::question("How tall is it?", "The tower is 324 m high."))?;
+//! let answered = model.predict(TextInput::question("How tall is it?", "The tower is 324 m high."))?;
 //! if let Answer::Spans { answers } = answered.answer {
 //!     for span in answers {
 //!         println!("{:.3} {} ({}…{})", span.score, span.answer, span.start, span.end);
@@ -58,12 +58,12 @@
 mod batches;
 mod classes;
 mod groups;
-mod guesses;
 mod known;
 pub mod lines;
 mod masks;
 mod options;
 mod spans;
+mod token_scores;
 mod tokens;
 mod vectors;
 mod words;
@@ -77,15 +77,15 @@ use crate::error::{Error, Result};
 use crate::runtime::{self, Classes, Encoded, Engine, Lengths, Slide, TextEncoder, TextInput};
 use crate::task::Task;
 
-use batches::{Asked, Batches};
+use batches::{Batches, Tokenized};
 use options::lengths;
 
 pub use crate::settings::{Aggregation, Join, Settings, Similarity};
 pub use classes::Labels;
-pub use guesses::{Guess, targets};
 pub use masks::{Fill, MOST_MASKS};
 pub use options::Options;
 pub use spans::Span;
+pub use token_scores::{TokenScore, targets};
 pub use tokens::Entity;
 pub use words::Word;
 
@@ -111,7 +111,7 @@ impl Model {
 /// What a model says to a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum Answer {
+pub enum Prediction {
     /// Text classification.
     Labels(Labels),
     /// Token classification: the entities in the text's order, or its tokens that are part of one.
@@ -151,7 +151,7 @@ pub enum Answer {
 
 /// An answer, and how much of the text it is of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Answered<A = Answer> {
+pub struct Predicted<A = Prediction> {
     /// The answer.
     #[serde(flatten)]
     pub answer: A,
@@ -172,7 +172,7 @@ fn is_zero(n: &usize) -> bool {
 }
 
 /// A text that waits for its answer.
-pub trait Asking {
+pub trait Query {
     /// The text.
     fn input(&self) -> TextInput<'_>;
 
@@ -187,7 +187,7 @@ const MOST_BYTES: usize = 4 << 20;
 const MOST_TEXTS_OF_VECTORS: usize = 64;
 
 /// An engine that answers texts.
-pub struct Answerer {
+pub struct Pipeline {
     engine: Box<dyn Engine>,
     encoder: TextEncoder,
     model: Model,
@@ -195,36 +195,36 @@ pub struct Answerer {
     lengths: Lengths,
 }
 
-impl Answerer {
+impl Pipeline {
     /// Opens an engine of the bundle at `path`: the one of that name, or the fastest that runs here.
-    pub fn of_bundle(path: &Path, engine: Option<&str>, options: Options) -> Result<Answerer> {
+    pub fn of_bundle(path: &Path, engine: Option<&str>, options: Options) -> Result<Pipeline> {
         Bundle::used(path, |bundle| {
             let (entry, _) = bundle.choose(engine)?;
-            Answerer::open(bundle, entry, runtime::Options::default(), options)
+            Pipeline::open(bundle, entry, runtime::Options::default(), options)
         })
     }
 
     /// Opens an engine of a bundle, in a process of its own where children can be started. Where the options say nothing,
     /// the bundle's own settings hold. Fails where the files are not what the manifest says, and where the options or
     /// the bundle's settings ask for what the model has not.
-    pub fn open(bundle: &Bundle, entry: &EngineEntry, run: runtime::Options, options: Options) -> Result<Answerer> {
+    pub fn open(bundle: &Bundle, entry: &EngineEntry, run: runtime::Options, options: Options) -> Result<Pipeline> {
         let manifest = &bundle.manifest;
         let model = Model::new(manifest.task, bundle.classes(), &manifest.model_type);
         let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
-        let told = manifest.answers.check_in(bundle::MANIFEST, model.task, encoder.max_length);
-        told.map_err(|e| e.at(bundle.dir.display().to_string()))?;
+        let summary = manifest.answers.check_in(bundle::MANIFEST, model.task, encoder.max_length);
+        summary.map_err(|e| e.at(bundle.dir.display().to_string()))?;
         let options = options.over(manifest.answers);
         let lengths = lengths(&options, &model, encoder.max_length)?;
-        let opened = runtime::open_apart(entry.runtime, &bundle.engine(entry)?, run, &[]);
+        let opened = runtime::open_isolated(entry.runtime, &bundle.engine(entry)?, run, &[]);
         let engine = opened.map_err(|e| bundle.explained(entry.runtime, bundle.named_error(e)))?;
         bundle.check_unchanged()?;
-        Ok(Answerer { engine, encoder, model, options, lengths })
+        Ok(Pipeline { engine, encoder, model, options, lengths })
     }
 
     /// Puts an engine and a tokenizer together. Fails where the options ask for what the model has not.
-    pub fn new(engine: Box<dyn Engine>, encoder: TextEncoder, model: Model, options: Options) -> Result<Answerer> {
+    pub fn new(engine: Box<dyn Engine>, encoder: TextEncoder, model: Model, options: Options) -> Result<Pipeline> {
         let lengths = lengths(&options, &model, encoder.max_length)?;
-        Ok(Answerer { engine, encoder, model, options, lengths })
+        Ok(Pipeline { engine, encoder, model, options, lengths })
     }
 
     /// What the model is for.
@@ -243,24 +243,24 @@ impl Answerer {
     }
 
     /// Answers one text.
-    pub fn answer(&mut self, input: TextInput) -> Result<Answered> {
-        one(self.answer_watched(&[input], &UNWATCHED)?)
+    pub fn predict(&mut self, input: TextInput) -> Result<Predicted> {
+        one(self.predict_watched(&[input], &UNWATCHED)?)
     }
 
     /// Answers texts, in the order given. Fails where one is not what the task asks for, and says which.
-    pub fn answer_all(&mut self, inputs: &[TextInput]) -> Result<Vec<Answered>> {
+    pub fn predict_all(&mut self, inputs: &[TextInput]) -> Result<Vec<Predicted>> {
         let place = |number: usize| (inputs.len() > 1).then(|| format!("text {}", number + 1));
-        self.answer_watched(inputs, &Watch { place: &place, done: &|_| () })
+        self.predict_watched(inputs, &Watch { place: &place, done: &|_| () })
     }
 
     /// Answers any number of texts, in their order: as many at once as fit in memory, `most` at most. `next` gives them one
     /// by one, `done` is called for each that was answered, and `tell` is given the answers.
-    pub fn answer_each<Q: Asking>(
+    pub fn predict_each<Q: Query>(
         &mut self,
         most: usize,
         next: &mut dyn FnMut() -> Result<Option<Q>>,
         done: &dyn Fn(),
-        tell: &mut dyn FnMut(Vec<(Q, Answered)>) -> Result<()>,
+        tell: &mut dyn FnMut(Vec<(Q, Predicted)>) -> Result<()>,
     ) -> Result<()> {
         let most = if self.model.task == Task::FeatureExtraction { most.min(MOST_TEXTS_OF_VECTORS) } else { most };
         loop {
@@ -276,20 +276,20 @@ impl Answerer {
             if some.is_empty() {
                 return Ok(());
             }
-            let inputs: Vec<TextInput> = some.iter().map(Asking::input).collect();
-            let place = |number: usize| some.get(number).and_then(Asking::place);
-            let answers = self.answer_watched(&inputs, &Watch { place: &place, done: &|_| done() })?;
+            let inputs: Vec<TextInput> = some.iter().map(Query::input).collect();
+            let place = |number: usize| some.get(number).and_then(Query::place);
+            let answers = self.predict_watched(&inputs, &Watch { place: &place, done: &|_| done() })?;
             tell(some.into_iter().zip(answers).collect())?;
         }
     }
 
-    fn answer_watched(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Answered>> {
+    fn predict_watched(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
         for (number, input) in inputs.iter().enumerate() {
             check(self.model.task, *input).map_err(|e| watch.placed(number, e))?;
         }
         match self.model.task {
             Task::SentenceSimilarity => self.similarities(inputs, watch),
-            _ => self.answer_checked(inputs, watch),
+            _ => self.predict_checked(inputs, watch),
         }
     }
 
@@ -307,9 +307,9 @@ impl Answerer {
         }
     }
 
-    fn answer_checked(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Answered>> {
+    fn predict_checked(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
         let asked = self.encode(inputs, watch)?;
-        let Answerer { engine, encoder, model, options, .. } = self;
+        let Pipeline { engine, encoder, model, options, .. } = self;
         let batches = Batches { watch, ..batches(encoder, model, options) };
         let settings = &options.settings;
         match model.task {
@@ -323,7 +323,7 @@ impl Answerer {
     }
 
     /// Vectors of texts, and the similarities of pairs, whose texts are read apart.
-    fn similarities(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Answered>> {
+    fn similarities(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
         let texts = inputs.iter().enumerate().flat_map(|(number, input)| {
             [Some(input.text), input.pair].into_iter().flatten().map(move |text| (number, text))
         });
@@ -337,7 +337,7 @@ impl Answerer {
             }
         };
         let watch = Watch { place: &|text| (watch.place)(number(text)), done: &done };
-        let mut vectors = self.answer_checked(&texts, &watch)?.into_iter();
+        let mut vectors = self.predict_checked(&texts, &watch)?.into_iter();
         let mut next = || vectors.next().ok_or_else(|| Error::bug("a text was not answered"));
         let how = self.options.settings.similarity.unwrap_or_default();
         let mut answers = Vec::with_capacity(inputs.len());
@@ -351,7 +351,7 @@ impl Answerer {
         Ok(answers)
     }
 
-    fn encode<'a>(&self, inputs: &[TextInput<'a>], watch: &Watch) -> Result<Vec<Asked<'a>>> {
+    fn encode<'a>(&self, inputs: &[TextInput<'a>], watch: &Watch) -> Result<Vec<Tokenized<'a>>> {
         let ordered: Vec<TextInput> = inputs.iter().map(|input| self.model.ordered(*input)).collect();
         let encoded = match self.encoder.split(&ordered, &self.lengths) {
             Ok(encoded) => encoded,
@@ -364,7 +364,7 @@ impl Answerer {
                 ordered.iter().enumerate().map(one).collect::<Result<Vec<Encoded>>>()?
             }
         };
-        Ok(inputs.iter().zip(encoded).map(|(input, encoded)| Asked { input: *input, encoded }).collect())
+        Ok(inputs.iter().zip(encoded).map(|(input, encoded)| Tokenized { input: *input, encoded }).collect())
     }
 }
 

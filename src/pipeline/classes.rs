@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::batches::{self, Asked, Row, mean};
-use super::{Answer, Model};
+use super::batches::{self, Row, Tokenized, mean};
+use super::{Model, Prediction};
 use crate::error::Result;
 use crate::runtime::{self, Choice, Classes};
 use crate::settings::{Join, Settings};
@@ -13,7 +13,7 @@ use crate::settings::{Join, Settings};
 pub struct Labels {
     /// What the model chooses.
     #[serde(flatten)]
-    pub answer: runtime::Answer,
+    pub answer: runtime::Classification,
     /// The surest labels, as many as were asked for, chosen or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top: Option<Vec<Choice>>,
@@ -35,20 +35,20 @@ impl batches::Head for Head<'_> {
     /// The logits, and how many tokens they are of.
     type Part = (Vec<f32>, usize);
 
-    type Answer = Answer;
+    type Prediction = Prediction;
 
-    fn read(&self, _: &Asked, _: usize, row: &Row) -> Result<Self::Part> {
+    fn read(&self, _: &Tokenized, _: usize, row: &Row) -> Result<Self::Part> {
         Ok((row.numbers("logits")?.to_vec(), row.tokens()))
     }
 
-    fn join(&self, _: &Asked, parts: Vec<Self::Part>) -> Result<Answer> {
+    fn join(&self, _: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
         let scores = self.scores(&parts)?;
         let answer = match parts.as_slice() {
             [(logits, _)] => self.classes.read(logits)?,
             _ => self.classes.choose(&scores)?,
         };
         let top = self.top_k.map(|k| self.classes.top(&scores, k));
-        Ok(Answer::Labels(Labels { answer, top }))
+        Ok(Prediction::Labels(Labels { answer, top }))
     }
 }
 
@@ -71,13 +71,13 @@ pub(super) struct Logits<'a>(pub Head<'a>);
 impl batches::Head for Logits<'_> {
     type Part = (Vec<f32>, usize);
 
-    type Answer = Vec<f32>;
+    type Prediction = Vec<f32>;
 
-    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part> {
+    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
         self.0.read(asked, window, row)
     }
 
-    fn join(&self, _: &Asked, mut parts: Vec<Self::Part>) -> Result<Vec<f32>> {
+    fn join(&self, _: &Tokenized, mut parts: Vec<Self::Part>) -> Result<Vec<f32>> {
         match parts.len() {
             1 => Ok(parts.remove(0).0),
             _ => Ok(self.0.classes.logits(&self.0.scores(&parts)?)),

@@ -6,7 +6,7 @@ use super::Request;
 use super::blocks::Block;
 use super::fit::{self, Whole};
 use super::normal::RIDGE;
-use crate::calibrate::{Plan, look};
+use crate::calibrate::{Collection, collect_outputs};
 use crate::error::{Error, Result};
 use crate::ir::Graph;
 use crate::runtime::{Elements, Named};
@@ -21,27 +21,27 @@ pub fn of_blocks(request: &Request, blocks: &[Block], whole: &Whole, counts: &[u
     let sample = sample(request);
     request.observer.begin("measuring blocks", Some(blocks.len() as u64));
     let expected = answers(request, request.graph, &sample)?;
-    let mut harms = Vec::new();
+    let mut sensitivities = Vec::new();
     for (((block, problem), order), count) in blocks.iter().zip(&whole.problems).zip(&whole.orders).zip(counts) {
-        harms.push(match count {
+        sensitivities.push(match count {
             0 => 0.0,
             _ => {
                 let cut = fit::cut(request, block, problem, order.kept(*count), RIDGE)?;
                 let graph = fit::with_cuts(request.graph, &BTreeMap::from([(block.role, cut)]))?;
-                apart(&expected, &answers(request, &graph, &sample)?)
+                distance(&expected, &answers(request, &graph, &sample)?)
             }
         });
         request.observer.advance(1);
     }
     request.observer.done(&format!("{} blocks, each cut alone on {} texts", blocks.len(), sample.len()));
-    Ok(harms)
+    Ok(sensitivities)
 }
 
 /// All outputs of every text, one after another.
 pub fn answers(request: &Request, graph: &Verified<Graph>, sample: &[Named]) -> Result<Vec<Vec<f32>>> {
     let mut answers = Vec::with_capacity(sample.len());
-    let plan = Plan { inputs: sample, ..request.plan(graph) };
-    look(&plan, graph.outputs(), |_, seen| {
+    let plan = Collection { inputs: sample, ..request.plan(graph) };
+    collect_outputs(&plan, graph.outputs(), |_, seen| {
         let mut row = Vec::new();
         for tensor in seen {
             let Elements::F32(values) = &tensor.elements else { return Err(Error::bug("outputs are floats")) };
@@ -54,7 +54,7 @@ pub fn answers(request: &Request, graph: &Verified<Graph>, sample: &[Named]) -> 
 }
 
 /// Mean square of the differences against that of the expected.
-pub fn apart(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
+pub fn distance(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
     let pairs = || expected.iter().flatten().zip(found.iter().flatten());
     let change: f64 = pairs().map(|(a, b)| f64::from(a - b).powi(2)).sum();
     let size: f64 = pairs().map(|(a, _)| f64::from(*a).powi(2)).sum();

@@ -1,12 +1,12 @@
 //! Runs the windows of many texts, those of like length together.
 
-use super::{Answered, Watch};
+use super::{Predicted, Watch};
 use crate::error::{Error, Result, printable};
 use crate::runtime::{Elements, Encoded, Engine, Named, TextEncoder, TextInput, Window};
 use crate::task::Task;
 
 /// A text with its tokens and windows.
-pub(super) struct Asked<'a> {
+pub(super) struct Tokenized<'a> {
     pub input: TextInput<'a>,
     pub encoded: Encoded,
 }
@@ -17,13 +17,13 @@ pub(super) trait Head {
     type Part;
 
     /// What is made of all windows of a text.
-    type Answer;
+    type Prediction;
 
     /// Reads what the engine gave for the window of that number.
-    fn read(&self, asked: &Asked, window: usize, row: &Row) -> Result<Self::Part>;
+    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part>;
 
     /// The answer to a text by what its windows gave, in their order.
-    fn join(&self, asked: &Asked, parts: Vec<Self::Part>) -> Result<Self::Answer>;
+    fn join(&self, asked: &Tokenized, parts: Vec<Self::Part>) -> Result<Self::Prediction>;
 }
 
 /// How windows are run.
@@ -52,7 +52,12 @@ struct Place {
 
 impl Batches<'_> {
     /// The answers to all texts, in their order.
-    pub fn run<H: Head>(&self, engine: &mut dyn Engine, asked: &[Asked], head: &H) -> Result<Vec<Answered<H::Answer>>> {
+    pub fn run<H: Head>(
+        &self,
+        engine: &mut dyn Engine,
+        asked: &[Tokenized],
+        head: &H,
+    ) -> Result<Vec<Predicted<H::Prediction>>> {
         let mut parts: Vec<Vec<Option<H::Part>>> =
             asked.iter().map(|text| text.encoded.windows().iter().map(|_| None).collect()).collect();
         for batch in self.batches(asked) {
@@ -80,7 +85,7 @@ impl Batches<'_> {
     }
 
     /// Windows by their length, in batches of no more than is allowed.
-    fn batches(&self, asked: &[Asked]) -> Vec<Vec<Place>> {
+    fn batches(&self, asked: &[Tokenized]) -> Vec<Vec<Place>> {
         let windows = asked.iter().enumerate().flat_map(|(text, asked)| {
             let windows = asked.encoded.windows().iter().enumerate();
             windows.map(move |(window, seen)| Place { text, window, tokens: seen.tokens.len() })
@@ -101,18 +106,18 @@ impl Batches<'_> {
 }
 
 impl Place {
-    fn of<'a>(&self, asked: &'a [Asked]) -> Option<(&'a Encoded, &'a Window)> {
+    fn of<'a>(&self, asked: &'a [Tokenized]) -> Option<(&'a Encoded, &'a Window)> {
         let encoded = &asked.get(self.text)?.encoded;
         Some((encoded, encoded.windows().get(self.window)?))
     }
 }
 
-impl Asked<'_> {
-    fn answered<A>(&self, answer: A) -> Answered<A> {
+impl Tokenized<'_> {
+    fn answered<A>(&self, answer: A) -> Predicted<A> {
         let windows = self.encoded.windows();
         let read = windows.first().map_or(0, |window| window.tokens.len());
         let tokens_cut = if self.encoded.is_cut() { self.encoded.len() - read } else { 0 };
-        Answered { answer, windows: windows.len(), tokens_cut }
+        Predicted { answer, windows: windows.len(), tokens_cut }
     }
 
     /// The tokens that the window of that number is to answer for, with their places in it.
@@ -148,7 +153,7 @@ impl<'a> Row<'a> {
         let (shape, share) = self.share(name)?;
         match shape {
             [_, _] => finite(share),
-            _ => Err(odd(name, shape)),
+            _ => Err(non_finite(name, shape)),
         }
     }
 
@@ -158,7 +163,7 @@ impl<'a> Row<'a> {
         let each = match shape {
             [_, tokens] if *tokens == self.padded => 1,
             [_, tokens, each] if *tokens == self.padded && *each > 0 => *each,
-            _ => return Err(odd(name, shape)),
+            _ => return Err(non_finite(name, shape)),
         };
         let tokens: Vec<&[f32]> = share.chunks_exact(each).take(self.tokens).collect();
         tokens.iter().try_for_each(|numbers| finite(numbers).map(drop))?;
@@ -171,12 +176,12 @@ impl<'a> Row<'a> {
             Error::bad_input(format!("the engine gives no `{name}`; it gives {}", printable(&given.join(", "))))
         });
         let (_, tensor) = found?;
-        let Elements::F32(values) = &tensor.elements else { return Err(odd(name, &tensor.shape)) };
+        let Elements::F32(values) = &tensor.elements else { return Err(non_finite(name, &tensor.shape)) };
         let each = values.len() / self.rows.max(1);
         let share = values.get(self.number * each..(self.number + 1) * each);
         match share {
             Some(share) if tensor.shape.first() == Some(&self.rows) => Ok((&tensor.shape, share)),
-            _ => Err(odd(name, &tensor.shape)),
+            _ => Err(non_finite(name, &tensor.shape)),
         }
     }
 }
@@ -188,7 +193,7 @@ fn finite(numbers: &[f32]) -> Result<&[f32]> {
     }
 }
 
-fn odd(name: &str, shape: &[usize]) -> Error {
+fn non_finite(name: &str, shape: &[usize]) -> Error {
     Error::bad_input(format!("the engine's `{name}` has the shape {shape:?}, which the task does not read"))
 }
 

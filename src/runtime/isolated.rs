@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Elements, Engine, Named, Options, Runtime, Tensor, open_with};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::json::file_name;
-use crate::subprocess::{self, Companion, SentPath};
+use crate::subprocess::{self, SentPath, Worker};
 
 /// The name of the child's job.
 pub const JOB: &str = "engine";
@@ -19,8 +19,8 @@ pub const JOB: &str = "engine";
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// The parent's side.
-pub(super) struct ApartEngine {
-    child: Companion,
+pub(super) struct IsolatedEngine {
+    child: Worker,
     described: Described,
 }
 
@@ -40,20 +40,25 @@ struct Described {
     inputs: Vec<String>,
 }
 
-impl ApartEngine {
-    pub(super) fn open(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<ApartEngine> {
+impl IsolatedEngine {
+    pub(super) fn open(
+        runtime: Runtime,
+        path: &Path,
+        options: Options,
+        adapters: &[PathBuf],
+    ) -> Result<IsolatedEngine> {
         let what = format!("running {} by {runtime}", file_name(path));
         let adapters = adapters.iter().map(|path| path.as_path().into()).collect();
         let opening = Opening { runtime, path: path.into(), options, adapters };
         let opening = serde_json::to_vec(&opening).map_err(|e| Error::bug(format!("{what}: {e}")))?;
-        let mut child = Companion::start(JOB, &what)?;
-        let described = child.ask(&opening, LIMIT)?;
+        let mut child = Worker::start(JOB, &what)?;
+        let described = child.call(&opening, LIMIT)?;
         let described = serde_json::from_slice(&described).map_err(|e| Error::bug(format!("{what}: {e}")))?;
-        Ok(ApartEngine { child, described })
+        Ok(IsolatedEngine { child, described })
     }
 }
 
-impl Engine for ApartEngine {
+impl Engine for IsolatedEngine {
     fn describe(&self) -> String {
         self.described.description.clone()
     }
@@ -63,7 +68,7 @@ impl Engine for ApartEngine {
     }
 
     fn run(&mut self, inputs: &Named) -> Result<Named> {
-        let answer = self.child.ask(&pack(inputs), LIMIT)?;
+        let answer = self.child.call(&pack(inputs), LIMIT)?;
         unpack(&answer).ok_or_else(|| Error::bug("a child process sent tensors that cannot be read"))
     }
 }
