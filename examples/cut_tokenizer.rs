@@ -3,7 +3,7 @@
 //!     cargo run --release --example cut_tokenizer -- tokenizer.json texts.jsonl cut.json
 
 use kilnc::eval::read_examples;
-use kilnc::front::hub::checkpoint::json;
+use kilnc::json;
 use kilnc::runtime::Classes;
 use kilnc::vocabulary::Vocabulary;
 

@@ -23,27 +23,31 @@ pub enum Task {
     FillMask,
     /// One vector for each text, whose cosines say how alike texts are.
     SentenceSimilarity,
+    /// Logits over the vocabulary for the token after each token.
+    TextGeneration,
 }
 
 impl Task {
     /// Every task there is.
-    pub const ALL: [Task; 6] = [
+    pub const ALL: [Task; 7] = [
         Task::FeatureExtraction,
         Task::TextClassification,
         Task::TokenClassification,
         Task::QuestionAnswering,
         Task::FillMask,
         Task::SentenceSimilarity,
+        Task::TextGeneration,
     ];
 
     /// The task of a class of `transformers`, by the end of its name. Whether it is built is known to its family.
     pub fn of_architecture(name: &str) -> Option<Task> {
-        const ENDINGS: [(&str, Task); 6] = [
+        const ENDINGS: [(&str, Task); 7] = [
             ("ForSequenceClassification", Task::TextClassification),
             ("ForTokenClassification", Task::TokenClassification),
             ("ForQuestionAnswering", Task::QuestionAnswering),
             ("ForQuestionAnsweringSimple", Task::QuestionAnswering),
             ("ForMaskedLM", Task::FillMask),
+            ("ForCausalLM", Task::TextGeneration),
             ("Model", Task::FeatureExtraction),
         ];
         // These end like the bare encoder, and have heads.
@@ -58,6 +62,7 @@ impl Task {
             "SEQ_CLS" => Some(Task::TextClassification),
             "TOKEN_CLS" => Some(Task::TokenClassification),
             "QUESTION_ANS" => Some(Task::QuestionAnswering),
+            "CAUSAL_LM" => Some(Task::TextGeneration),
             _ => None,
         }
     }
@@ -70,6 +75,7 @@ impl Task {
             Task::TokenClassification => "ForTokenClassification",
             Task::QuestionAnswering => "ForQuestionAnswering",
             Task::FillMask => "ForMaskedLM",
+            Task::TextGeneration => "ForCausalLM",
         }
     }
 
@@ -87,6 +93,7 @@ impl Task {
             Task::QuestionAnswering => "question-answering",
             Task::FillMask => "fill-mask",
             Task::SentenceSimilarity => "sentence-similarity",
+            Task::TextGeneration => "text-generation",
         }
     }
 }

@@ -10,10 +10,10 @@ use kilnc::build::{self, Source};
 use kilnc::eval::{Golden, read_examples};
 use kilnc::front::hub::adapter::AdapterSource;
 use kilnc::front::hub::adapter::combine::{Combine, Options};
-use kilnc::front::hub::checkpoint::safetensors;
 use kilnc::passes::Manager;
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Classes, ProblemType, Runtime, TextEncoder};
+use kilnc::safetensors;
 use kilnc::target::Target;
 use serde_json::Value;
 

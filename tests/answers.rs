@@ -46,7 +46,7 @@ fn many_labels_are_answered_scored_and_gated_as_sets() {
     let (checkpoint, place) = (tiny_bert_as("multi_label_classification"), place());
     let out = place.path().join("tiny.kiln");
     let manifest = build(checkpoint.path(), &out);
-    assert_eq!(manifest["reading"], "many-labels");
+    assert_eq!(manifest["problem_type"], "multi-label");
     let (text, logits) = first_text();
     let summary = kilnc(arguments!["run", out, "--engine", "ort-cpu-fp32", "--text", text, "--json"]).expect(0).json();
     let scores: Vec<f64> = logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect();
@@ -88,7 +88,7 @@ fn numbers_are_answered_as_they_are() {
     let (checkpoint, place) = (tiny_bert_as("regression"), place());
     let out = place.path().join("tiny.kiln");
     let manifest = build(checkpoint.path(), &out);
-    assert_eq!(manifest["reading"], "numbers");
+    assert_eq!(manifest["problem_type"], "regression");
     let measures = |gate: &Value| gate["checks"].as_array().unwrap().iter().map(|c| c["measure"].clone()).collect();
     let found: Vec<Value> = measures(&manifest["engines"][1]["gates"][0]);
     assert_eq!(found, ["cosine", "max_abs", "non_finite"]);
@@ -120,10 +120,11 @@ fn a_bound_that_means_nothing_for_numbers_is_refused() {
 
 #[test]
 fn pairs_are_scored_as_by_the_cross_encoder() {
-    for (name, problem_type, field) in [("reranker", "score", "score"), ("reranker-identity", "numbers", "numbers")] {
+    for (name, problem_type, field) in [("reranker", "score", "score"), ("reranker-identity", "regression", "numbers")]
+    {
         let place = place();
         let (checkpoint, out) = (fixture("sentence").join(name), place.path().join("reranker.kiln"));
-        assert_eq!(build(&checkpoint, &out)["reading"], problem_type);
+        assert_eq!(build(&checkpoint, &out)["problem_type"], problem_type);
         let data = checkpoint.join("answers.jsonl");
         let scored = kilnc(arguments!["eval", out, "--data", data, "--json", "--quiet"]).expect(0).json();
         assert!(scored[0]["mean_abs_error"].as_f64().unwrap() < 1e-5, "{scored}");
@@ -163,7 +164,7 @@ fn an_adapters_classifier_is_told_its_problem_type_by_the_recipe() {
     let adapter = fixture("tiny-lora");
     let source = arguments!["build", fixture("tiny-bert-base"), "--adapter", adapter, "--recipe", recipe, "-o", out];
     let manifest = kilnc([source.as_slice(), &arguments!["--json"]].concat()).expect(0).json();
-    assert_eq!(manifest["reading"], "many-labels");
+    assert_eq!(manifest["problem_type"], "multi-label");
 }
 
 #[test]

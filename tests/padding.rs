@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::common::{fixture, place};
 use kilnc::back::onnx;
 use kilnc::build::{self, Scheme, Source};
-use kilnc::front::hub::checkpoint::safetensors;
 use kilnc::passes::Manager;
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Elements, Engine, Named, Options, Runtime, Tensor};
+use kilnc::safetensors;
 use kilnc::target::Target;
 
 const FAMILIES: [&str; 11] = [

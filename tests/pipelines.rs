@@ -118,6 +118,7 @@ fn summary(task: Task, mut answer: Value) -> Value {
         Task::QuestionAnswering => "answers",
         Task::FillMask => "masks",
         Task::SentenceSimilarity => "embedding",
+        Task::TextGeneration => unreachable!("no encoder generates"),
         Task::TextClassification => {
             let top = answer["top"].as_array_mut().unwrap();
             top.iter_mut().for_each(|choice| drop(choice.as_object_mut().unwrap().remove("class")));

@@ -544,7 +544,7 @@ fn adapter(pooling: &Value, modules: &[&str]) -> TempDir {
 
 /// The tensors of a golden file as numbers.
 fn golden(path: &Path, name: &str) -> Vec<f32> {
-    let tensors = kilnc::front::hub::checkpoint::safetensors::read(path).unwrap();
+    let tensors = kilnc::safetensors::read(path).unwrap();
     let (_, tensor) = tensors.iter().find(|(given, _)| given == name).unwrap();
     if tensor.dtype().is_float() {
         return tensor.to_f32s().unwrap().into_owned();

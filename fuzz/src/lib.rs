@@ -18,8 +18,7 @@ use kilnc::eval::{Tagged, Truth, kind, parse_examples, parse_masked, parse_pairs
 use kilnc::front::hub::adapter::AdapterSource;
 use kilnc::front::hub::arch::{self, FAMILIES};
 use kilnc::front::hub::checkpoint::{
-    Checkpoint, CommonConfig, StateDict, Tokenizer, TokenizerUse, json, labels as names, licence, safetensors as st,
-    shards, torch,
+    Checkpoint, CommonConfig, StateDict, Tokenizer, TokenizerUse, labels as names, licence, shards, torch,
 };
 use kilnc::ir::{Weight, text};
 use kilnc::pipeline::lines::{OnError, check_lines};
@@ -29,6 +28,7 @@ use kilnc::task::Task;
 use kilnc::textfile as tf;
 use kilnc::verify::verify;
 use kilnc::vocabulary::Vocabulary;
+use kilnc::{json, safetensors as st};
 use sha2::{Digest, Sha256};
 
 /// A fuzz target: its name, which is that of its corpus, and what it does.

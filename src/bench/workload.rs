@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::stats::shuffled;
 use crate::error::{Error, Result, printable};
 use crate::eval::Example;
-use crate::runtime::{Elements, Named, Tensor, TextEncoder};
+use crate::ports::PortKind;
+use crate::runtime::{self, Elements, Named, Tensor, TextEncoder};
 
 /// Batches that are drawn from a file's texts for a stream of them.
 const DRAWN: usize = 64;
@@ -130,17 +131,17 @@ impl TokenBatch {
     /// Texts as a tokenizer makes them, padded to the longest.
     fn encode(encoder: &TextEncoder, examples: &[&Example]) -> Result<TokenBatch> {
         let named = encoder.encode(examples)?;
-        let of = |name: &str| match named.iter().find(|(other, _)| other == name) {
-            Some((_, Tensor { elements: Elements::I64(values), .. })) => Ok(values.clone()),
-            _ => Err(Error::bug(format!("a tokenizer gives `{name}`"))),
+        let of = |kind: PortKind| match runtime::port(&named, kind) {
+            Some(Tensor { elements: Elements::I64(values), .. }) => Ok(values.clone()),
+            _ => Err(Error::bug(format!("a tokenizer gives `{}`", kind.name()))),
         };
-        let (ids, mask) = (of("input_ids")?, of("attention_mask")?);
+        let (ids, mask) = (of(PortKind::TokenIds)?, of(PortKind::AttentionMask)?);
         let length = ids.len() / examples.len().max(1);
         Ok(TokenBatch {
             rows: examples.len(),
             length,
             ids,
-            segments: of("token_type_ids")?,
+            segments: of(PortKind::TokenTypes)?,
             real: mask.chunks(length.max(1)).map(|row| row.iter().filter(|real| **real != 0).count()).collect(),
             texts: examples.iter().map(|example| (example.text.clone(), example.pair.clone())).collect(),
         })
@@ -149,14 +150,12 @@ impl TokenBatch {
     /// The inputs that an engine of that interface wants.
     pub(super) fn inputs(&self, names: &[String]) -> Result<Named> {
         let mask = || self.real.iter().flat_map(|real| (0..self.length).map(move |i| i64::from(i < *real))).collect();
-        let elements = |name: &str| match name {
-            "input_ids" => Ok(Elements::I64(self.ids.clone())),
-            "attention_mask" => Ok(Elements::I64(mask())),
-            "token_type_ids" => Ok(Elements::I64(self.segments.clone())),
-            other => {
-                Err(Error::unsupported(format!("no values are known for the engine's input `{}`", printable(other)))
-                    .hint("engines are asked by input_ids, attention_mask and token_type_ids"))
-            }
+        let elements = |name: &str| match PortKind::of(name) {
+            Some(PortKind::TokenIds) => Ok(Elements::I64(self.ids.clone())),
+            Some(PortKind::AttentionMask) => Ok(Elements::I64(mask())),
+            Some(PortKind::TokenTypes) => Ok(Elements::I64(self.segments.clone())),
+            _ => Err(Error::unsupported(format!("no values are known for the engine's input `{}`", printable(name)))
+                .hint("engines are asked by input_ids, attention_mask and token_type_ids")),
         };
         let tensor = |name: &String| {
             Ok((name.clone(), Tensor { shape: vec![self.rows, self.length], elements: elements(name)? }))

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::bundle;
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::{self, AdapterSource, Merged};
-use crate::front::hub::checkpoint::{Checkpoint, StateDict, json};
+use crate::front::hub::checkpoint::{Checkpoint, StateDict};
+use crate::json;
 use crate::presence;
 use crate::task::Task;
 

@@ -20,9 +20,10 @@ use crate::bundle::{
 use crate::error::{Error, Kind, Result};
 use crate::eval::Gate;
 use crate::front::hub::adapter::{AdapterSource, Merged};
-use crate::front::hub::checkpoint::{json, licence};
+use crate::front::hub::checkpoint::licence;
 use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, ValueId};
+use crate::json;
 use crate::output::{Stage, write_json};
 use crate::passes::{Half, Manager, Ran};
 use crate::presence;

@@ -10,7 +10,7 @@ use crate::calibrate::sample::{self, Draw};
 use crate::calibrate::{Estimator, Kind, Saved, Spec, npz};
 use crate::error::{Error, Result};
 use crate::eval::{self, Example, PROBES};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 use crate::recipe::Recipe;
 use crate::runtime::{Classes, Elements, Named, TextEncoder};
 

@@ -103,7 +103,7 @@ fn labels(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::front::hub::checkpoint::json;
+    use crate::json;
 
     fn read(config: &str, class: Option<&str>, logits: usize) -> Result<ProblemType> {
         let activation = class.map(|class| Activation { class, place: "a.json: activation_fn" });

@@ -11,7 +11,7 @@ use crate::back::onnx;
 use crate::bundle::GateEntry;
 use crate::error::{Error, Kind, Result};
 use crate::eval::{Example, Gate, Golden};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 use crate::passes::Manager;
 use crate::pipeline;
 use crate::precision::Precision;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{Model, merge};
 use crate::bundle::HUB;
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json as files;
+use crate::json as files;
 use crate::output::write_json;
 use crate::presence;
 use crate::runtime::{Classes, ProblemType};

@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 
 use crate::ir::{Graph, Node, Op, Origin, ValueId, Weight};
+use crate::ports::PortKind;
 
 /// The rows of the table that token numbers are looked up in.
 pub(super) fn rows(graph: &Graph) -> Option<usize> {
-    let ids = graph.find("input_ids")?;
+    let ids = graph.port(PortKind::TokenIds)?;
     graph.consumers(ids).filter(|node| node.op == Op::Embed).filter_map(|node| table_rows(graph, node)).min()
 }
 
 /// The bytes of the tables that token numbers are looked up in.
 pub(super) fn table_bytes(graph: &Graph) -> usize {
-    let Some(ids) = graph.find("input_ids") else { return 0 };
+    let Some(ids) = graph.port(PortKind::TokenIds) else { return 0 };
     let readers = graph.consumers(ids).filter(|node| node.op == Op::Embed);
     let tables: BTreeSet<ValueId> = readers.filter_map(|node| node.operand(0)).collect();
     tables.into_iter().filter_map(|table| graph.weight(table)).map(Weight::byte_len).sum()

@@ -9,10 +9,12 @@ use crate::bundle;
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::{AdapterSource, hub};
 use crate::front::hub::arch;
-use crate::front::hub::checkpoint::{Checkpoint, StateDict, json};
+use crate::front::hub::checkpoint::{Checkpoint, StateDict};
 use crate::ir::weight::Expr;
 use crate::ir::{DType, Graph, Origin, ValueId, Weight};
+use crate::json;
 use crate::passes::{AdapterInputs, Manager, Whole, factor_names};
+use crate::ports::PortKind;
 use crate::presence;
 use crate::task::Task;
 use crate::verify::{Verified, verify};
@@ -304,8 +306,8 @@ fn label_tensors(graph: &Graph) -> BTreeMap<String, usize> {
         let value = graph.value(*id);
         matches!(value.origin, Origin::Weight(_)).then(|| value.name.clone())
     };
-    let logits = graph.outputs().iter().find(|id| graph.value(**id).name == "logits");
-    let Some(head) = logits.and_then(|id| graph.producer(*id)) else { return BTreeMap::new() };
+    let logits = graph.port(PortKind::Logits);
+    let Some(head) = logits.and_then(|id| graph.producer(id)) else { return BTreeMap::new() };
     let operands = head.inputs.iter().skip(1).flatten().filter_map(name);
     operands.zip([1, 0]).collect()
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::back;
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::safetensors;
 use crate::ir::{Graph, Weight, text};
 use crate::passes::{Pass, ReplaceWeights};
+use crate::safetensors;
 use crate::verify::{Verified, verify};
 
 /// The file of the text.

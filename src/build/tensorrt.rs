@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::step_cache::{self, Step, StepCache};
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 use crate::runtime::{Device, Gpu, Runtime};
 use crate::shapes::Shapes;
 use crate::subprocess::SentPath;

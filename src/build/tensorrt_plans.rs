@@ -8,7 +8,7 @@ use super::tensorrt::compile_in_child;
 use super::{Observer, TensorRtJob, TensorRtOptions};
 use crate::bundle::{self, FileEntry};
 use crate::error::{Error, Result, portable};
-use crate::front::hub::checkpoint::json::{self, file_name};
+use crate::json::{self, file_name};
 use crate::output::{self, Stage};
 use crate::presence;
 use crate::runtime::Gpu;

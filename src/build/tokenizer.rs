@@ -9,22 +9,23 @@ use super::limits;
 use crate::bundle;
 use crate::error::Result;
 use crate::front::hub::checkpoint::{
-    Checkpoint, ModuleKind, Prompt, Purpose, SentenceModule, SentenceModules, Tokenizer, TokenizerUse, json,
+    Checkpoint, ModuleKind, Prompt, Purpose, SentenceModule, SentenceModules, Tokenizer, TokenizerUse,
 };
 use crate::ir::Graph;
+use crate::json;
+use crate::ports::PortKind;
 use crate::presence;
 use crate::runtime::{Lengths, TextEncoder};
 use crate::settings::{Settings, Similarity};
 use crate::task::Task;
 
 /// The input of a graph that has token types.
-const TOKEN_TYPES: &str = "token_type_ids";
 
 /// The tokenizer in the folder `dir`, for a graph and its task.
 pub(super) fn open(checkpoint: &Checkpoint, dir: &Path, graph: &Graph, task: Task) -> Result<Tokenizer> {
     open_for(checkpoint, dir, sentence(checkpoint, task), |usage| TokenizerUse {
         rows: limits::rows(graph),
-        token_types: graph.inputs().iter().any(|id| graph.value(*id).name == TOKEN_TYPES),
+        token_types: graph.port(PortKind::TokenTypes).is_some(),
         pairs: matches!(task, Task::TextClassification | Task::QuestionAnswering),
         ..usage
     })

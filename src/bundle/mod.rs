@@ -21,7 +21,8 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Result, is_machine_fault, printable};
-use crate::front::hub::checkpoint::{check_searchable, json};
+use crate::file::check_searchable;
+use crate::json;
 use crate::presence;
 use crate::runtime::{Classes, TextEncoder};
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AdapterEntry, tree};
 use crate::error::{Kind, Result};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 
 /// The name of the file.
 pub const PROVENANCE: &str = "kilnc.json";

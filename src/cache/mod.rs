@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 use crate::places;
 
 use entry::{ENTRY, Entry, Lost, VALUE};

@@ -10,6 +10,7 @@ use zip::ZipArchive;
 
 use crate::error::{Error, Result, is_machine_fault, printable};
 use crate::ir::{Graph, Op};
+use crate::ports::PortKind;
 use crate::runtime::{Elements, Named, Tensor};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -21,7 +22,7 @@ const LONGEST_HEADER: usize = 1 << 16;
 const LARGEST: usize = 1 << 30;
 
 /// The arrays that are read: `[texts, length]`, integers of 32 or 64 bits. Only the first must be there.
-const NAMES: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
+const ARRAYS: [PortKind; 3] = [PortKind::TokenIds, PortKind::AttentionMask, PortKind::TokenTypes];
 
 /// Reads the inputs of texts, each alone and without its padding.
 ///
@@ -70,7 +71,7 @@ impl Array {
     }
 }
 
-/// The arrays in the order of [`NAMES`].
+/// The arrays in the order of [`ARRAYS`].
 fn arrays(file: File) -> Result<[Option<Array>; 3]> {
     let malformed =
         |e: zip::result::ZipError| Error::bad_input(format!("no .npz archive: {}", printable(&e.to_string())));
@@ -83,8 +84,12 @@ fn arrays(file: File) -> Result<[Option<Array>; 3]> {
         let entry = archive.by_index(i).map_err(malformed)?;
         let name = entry.name().map_err(malformed)?;
         let name = name.strip_suffix(".npy").unwrap_or(&name).to_owned();
-        let Some(slot) = NAMES.iter().position(|known| *known == name).and_then(|i| arrays.get_mut(i)) else {
-            return Err(Error::bad_input(format!("unknown array `{}`; known: {}", printable(&name), NAMES.join(", "))));
+        let Some(slot) = ARRAYS.iter().position(|known| known.is(&name)).and_then(|i| arrays.get_mut(i)) else {
+            return Err(Error::bad_input(format!(
+                "unknown array `{}`; known: {}",
+                printable(&name),
+                ARRAYS.map(PortKind::name).join(", ")
+            )));
         };
         if slot.is_some() {
             return Err(Error::bad_input(format!("the array `{name}` stands twice")));
@@ -203,7 +208,11 @@ fn texts(arrays: [Option<Array>; 3]) -> Result<Vec<Named>> {
         }
         let ones = vec![1; ids.len()];
         let tensor = |values: Vec<i64>| Tensor { shape: vec![1, values.len()], elements: Elements::I64(values) };
-        Ok(NAMES.iter().zip([ids, ones, types]).map(|(name, values)| ((*name).to_owned(), tensor(values))).collect())
+        Ok(ARRAYS
+            .iter()
+            .zip([ids, ones, types])
+            .map(|(kind, values)| (kind.name().into_owned(), tensor(values)))
+            .collect())
     };
     (0..ids.shape[0]).map(text).collect()
 }
@@ -292,7 +301,7 @@ mod tests {
             ("token_type_ids", int64("(2, 3)", &[0, 1, 0, 0, 0, 1])),
         ])
         .unwrap();
-        assert_eq!(inputs[0].iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), NAMES);
+        assert_eq!(inputs[0].iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ARRAYS.map(PortKind::name));
         assert_eq!(values(&inputs[0]), [[5, 6], [1, 1], [0, 1]]);
         assert_eq!(values(&inputs[1]), [[7, 8], [1, 1], [0, 1]]);
         let bare = read_of(&[("input_ids", int64("(1, 2)", &[5, 0]))]).unwrap();

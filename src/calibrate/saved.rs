@@ -27,9 +27,9 @@ use super::histogram::{Histogram, Span};
 use super::{Activations, Calibration, Extremes};
 use crate::digest;
 use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::json;
-use crate::front::hub::checkpoint::safetensors as reader;
 use crate::ir::{DType, Graph, Weight};
+use crate::json;
+use crate::safetensors as reader;
 
 /// How such files end.
 pub const EXTENSION: &str = "kcal";

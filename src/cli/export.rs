@@ -12,7 +12,7 @@ use crate::build::{
 };
 use crate::calibrate::Spec;
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 use crate::output::Stage;
 use crate::passes::{self, Half, Manager};
 use crate::precision::Precision;

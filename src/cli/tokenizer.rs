@@ -6,7 +6,7 @@ use super::Screen;
 use crate::build::{Observer, TextConfig};
 use crate::bundle;
 use crate::error::{Result, printable};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 use crate::presence;
 use crate::runtime::TextEncoder;
 use crate::settings::Settings;

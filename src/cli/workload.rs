@@ -13,7 +13,7 @@ use crate::build::Observer;
 use crate::bundle::{self, Bundle};
 use crate::error::{self, Error, Result};
 use crate::eval::{PROBES, read_examples};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 use crate::presence;
 use crate::runtime::library;
 use crate::runtime::{Classes, Device, Elements, ProblemType, Runtime, TextEncoder};

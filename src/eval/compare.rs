@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::parity::Tally;
 use super::{Check, Gate, Parity};
 use crate::error::{Error, Result, printable};
-use crate::runtime::{Elements, Named, ProblemType, Tensor};
+use crate::ports::PortKind;
+use crate::runtime::{self, Elements, Named, ProblemType, Tensor};
 
 /// The numbers of one output that belong to one text: `rows` of `width`. What is computed for padding is left out.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +37,7 @@ impl TextOutput {
 ///
 /// Fails where an output holds no floats, or is not of the batch.
 pub fn per_text(inputs: &Named, outputs: &Named) -> Result<Vec<Vec<TextOutput>>> {
-    let mask = inputs.iter().find(|(name, _)| name == "attention_mask").map(|(_, tensor)| tensor);
+    let mask = runtime::port(inputs, PortKind::AttentionMask);
     let batch = inputs.iter().find_map(|(_, tensor)| tensor.shape.first()).copied().unwrap_or(1);
     (0..batch).map(|text| outputs.iter().map(|(name, tensor)| of_text(name, tensor, mask, text)).collect()).collect()
 }
@@ -58,7 +59,7 @@ fn of_text(name: &str, tensor: &Tensor, mask: Option<&Tensor>, text: usize) -> R
     };
     let per_token = mask.filter(|mask| match shape.as_slice() {
         // What belongs to a text can be as long as the text has tokens, by chance.
-        [_, _] => shape == &mask.shape && PLACES.contains(&name),
+        [_, _] => shape == &mask.shape && is_place(name),
         _ => shape.starts_with(&mask.shape),
     });
     let values = match per_token.and_then(real) {
@@ -85,11 +86,10 @@ impl TextOutput {
     }
 }
 
-/// The end of the names of outputs whose rows say something by their largest number: logits of classes, tokens or places.
-const LOGITS: &str = "logits";
-
-/// Outputs `[batch, tokens]`: where an answer starts and ends.
-const PLACES: [&str; 2] = ["start_logits", "end_logits"];
+/// Whether an output has a number for each token: where an answer starts or ends.
+fn is_place(name: &str) -> bool {
+    matches!(PortKind::of(name), Some(PortKind::StartLogits | PortKind::EndLogits))
+}
 
 /// How far one output of an engine is from the reference's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,12 +156,12 @@ impl Comparison {
 
 /// The output that a task reads first: a text's vector where there is one, else the first.
 pub fn answer(outputs: &[TextOutput]) -> Option<&TextOutput> {
-    outputs.iter().find(|output| output.name == "sentence_embedding").or(outputs.first())
+    outputs.iter().find(|output| PortKind::Embedding.is(&output.name)).or(outputs.first())
 }
 
 /// Whether the rows of an output say something by their largest number.
 fn says(output: &str) -> bool {
-    output.ends_with(LOGITS)
+    PortKind::of(output).is_some_and(PortKind::is_logits)
 }
 
 impl Gate {

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::rows::{LINE, Rows, open};
 use crate::error::{Error, Result, nearest, printable, printable_sentence};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 use crate::runtime::{Classes, ProblemType, TextInput};
 
 pub use masked::{Masked, parse_masked, read_masked};

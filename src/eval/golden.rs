@@ -8,9 +8,9 @@ use std::path::Path;
 use super::compare::per_text;
 use super::parity::{Parity, Tally};
 use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::safetensors;
 use crate::ir::{DType, Weight};
 use crate::runtime::{Elements, Engine, Named, ProblemType, Tensor};
+use crate::safetensors;
 
 /// Inputs, and the outputs that belong to them.
 #[derive(Clone, Debug)]

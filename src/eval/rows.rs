@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, printable, printable_sentence};
-use crate::front::hub::checkpoint::json::{self, file_name};
+use crate::json::{self, file_name};
 use crate::textfile::{self, LONGEST_LINE, Lines, check_text, place, too_long};
 
 /// What is read of a CSV file at once, in bytes.

@@ -7,6 +7,7 @@ use super::op::Op;
 use super::role::Role;
 use super::types::TensorType;
 use super::weight::Weight;
+use crate::ports::PortKind;
 
 /// A value of one graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,6 +174,16 @@ impl Graph {
     /// The name by which messages call a node: that of its first output.
     pub fn node_name(&self, node: &Node) -> &str {
         node.outputs.first().map_or("", |id| &self.value(*id).name)
+    }
+
+    /// The input or output of that kind.
+    pub fn port(&self, kind: PortKind) -> Option<ValueId> {
+        self.inputs.iter().chain(&self.outputs).copied().find(|id| kind.is(&self.value(*id).name))
+    }
+
+    /// The kind of an input or output; none where its name is no known one.
+    pub fn kind(&self, id: ValueId) -> Option<PortKind> {
+        PortKind::of(&self.value(id).name)
     }
 
     /// The value with that name.

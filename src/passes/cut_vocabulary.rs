@@ -9,12 +9,7 @@
 use super::{Pass, Report};
 use crate::error::{Error, Result, printable};
 use crate::ir::{Action, Graph, Node, Op, Rewriter, ValueId, Weight, reshape};
-
-/// The input that holds numbers of tokens.
-const IDS: &str = "input_ids";
-
-/// The output that has a score for every token.
-const SCORES: &str = "logits";
+use crate::ports::PortKind;
 
 /// The pass.
 #[derive(Debug)]
@@ -31,14 +26,12 @@ impl Pass for CutVocabulary<'_> {
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
-        let missing = |what: &str| Error::unsupported(format!("the graph has no `{what}` to cut the vocabulary of"));
-        let ids = graph.find(IDS).ok_or_else(|| missing(IDS))?;
-        let scores = match self.scores {
-            true => Some(
-                *graph.outputs().iter().find(|id| graph.value(**id).name == SCORES).ok_or_else(|| missing(SCORES))?,
-            ),
-            false => None,
+        let port = |kind: PortKind| {
+            let missing = || Error::unsupported(format!("the graph has no `{}` to cut the vocabulary of", kind.name()));
+            graph.port(kind).ok_or_else(missing)
         };
+        let ids = port(PortKind::TokenIds)?;
+        let scores = self.scores.then(|| port(PortKind::Logits)).transpose()?;
         let at = self.kept.iter().map(|number| usize::try_from(*number)).collect::<Result<_, _>>();
         let at = at.map_err(|_| Error::bad_input("a number of a token is larger than any place in memory"))?;
         let mut rewriting = Rewriting {
@@ -53,7 +46,8 @@ impl Pass for CutVocabulary<'_> {
         let changed = reshape(graph, |rw, node| rewriting.node(rw, node))?;
         if rewriting.scores.is_some() {
             return Err(Error::unsupported(format!(
-                "`{SCORES}` are not made by a layer with an output for each token"
+                "`{}` are not made by a layer with an output for each token",
+                PortKind::Logits.name()
             )));
         }
         Ok((changed, rewriting.report))
@@ -67,7 +61,9 @@ fn rows(graph: &Graph, ids: ValueId) -> Result<usize> {
     let sizes: Vec<Option<usize>> = sizes.collect();
     match sizes.as_slice() {
         [Some(first), rest @ ..] if rest.iter().all(|size| *size == Some(*first)) => Ok(*first),
-        _ => Err(Error::unsupported(format!("`{IDS}` are not looked up in tables of one size"))),
+        _ => {
+            Err(Error::unsupported(format!("`{}` are not looked up in tables of one size", PortKind::TokenIds.name())))
+        }
     }
 }
 
@@ -124,7 +120,7 @@ impl Rewriting<'_> {
                 Ok(Action::Keep)
             }
             _ if node.inputs.contains(&Some(self.ids)) && !reads_shape(&node.op) => Err(Error::unsupported(format!(
-                "`{}` reads `{IDS}` in a way that the vocabulary cannot be cut under",
+                "`{}` reads token ids in a way that the vocabulary cannot be cut under",
                 printable(rw.name(node))
             ))),
             _ => Ok(Action::Keep),

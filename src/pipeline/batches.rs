@@ -2,6 +2,7 @@
 
 use super::{Predicted, Watch};
 use crate::error::{Error, Result, printable};
+use crate::ports::PortKind;
 use crate::runtime::{Elements, Encoded, Engine, Named, TextEncoder, TextInput, Window};
 use crate::task::Task;
 
@@ -143,45 +144,49 @@ impl<'a> Row<'a> {
         self.tokens
     }
 
-    /// Whether the engine has an output of that name.
-    pub fn has(&self, name: &str) -> bool {
-        self.outputs.iter().any(|(given, _)| given == name)
+    /// Whether the engine has an output of that kind.
+    pub fn has(&self, kind: PortKind) -> bool {
+        self.outputs.iter().any(|(given, _)| kind.is(given))
     }
 
-    /// The numbers of the output `name`, `[batch, numbers]`.
-    pub fn numbers(&self, name: &str) -> Result<&'a [f32]> {
-        let (shape, share) = self.share(name)?;
+    /// The numbers of the output of that kind, `[batch, numbers]`.
+    pub fn numbers(&self, kind: PortKind) -> Result<&'a [f32]> {
+        let (shape, share) = self.share(kind)?;
         match shape {
             [_, _] => finite(share),
-            _ => Err(non_finite(name, shape)),
+            _ => Err(unexpected_shape(kind, shape)),
         }
     }
 
-    /// The numbers of each of the window's tokens in the output `name`, `[batch, tokens]` or `[batch, tokens, numbers]`.
-    pub fn per_token(&self, name: &str) -> Result<Vec<&'a [f32]>> {
-        let (shape, share) = self.share(name)?;
+    /// The numbers of each of the window's tokens in the output of that kind, `[batch, tokens]` or `[batch, tokens, numbers]`.
+    pub fn per_token(&self, kind: PortKind) -> Result<Vec<&'a [f32]>> {
+        let (shape, share) = self.share(kind)?;
         let each = match shape {
             [_, tokens] if *tokens == self.padded => 1,
             [_, tokens, each] if *tokens == self.padded && *each > 0 => *each,
-            _ => return Err(non_finite(name, shape)),
+            _ => return Err(unexpected_shape(kind, shape)),
         };
         let tokens: Vec<&[f32]> = share.chunks_exact(each).take(self.tokens).collect();
         tokens.iter().try_for_each(|numbers| finite(numbers).map(drop))?;
         Ok(tokens)
     }
 
-    fn share(&self, name: &str) -> Result<(&'a [usize], &'a [f32])> {
-        let found = self.outputs.iter().find(|(given, _)| given == name).ok_or_else(|| {
+    fn share(&self, kind: PortKind) -> Result<(&'a [usize], &'a [f32])> {
+        let found = self.outputs.iter().find(|(given, _)| kind.is(given)).ok_or_else(|| {
             let given: Vec<&str> = self.outputs.iter().map(|(given, _)| given.as_str()).collect();
-            Error::bad_input(format!("the engine gives no `{name}`; it gives {}", printable(&given.join(", "))))
+            Error::bad_input(format!(
+                "the engine gives no `{}`; it gives {}",
+                kind.name(),
+                printable(&given.join(", "))
+            ))
         });
         let (_, tensor) = found?;
-        let Elements::F32(values) = &tensor.elements else { return Err(non_finite(name, &tensor.shape)) };
+        let Elements::F32(values) = &tensor.elements else { return Err(unexpected_shape(kind, &tensor.shape)) };
         let each = values.len() / self.rows.max(1);
         let share = values.get(self.number * each..(self.number + 1) * each);
         match share {
             Some(share) if tensor.shape.first() == Some(&self.rows) => Ok((&tensor.shape, share)),
-            _ => Err(non_finite(name, &tensor.shape)),
+            _ => Err(unexpected_shape(kind, &tensor.shape)),
         }
     }
 }
@@ -193,7 +198,8 @@ fn finite(numbers: &[f32]) -> Result<&[f32]> {
     }
 }
 
-fn non_finite(name: &str, shape: &[usize]) -> Error {
+fn unexpected_shape(kind: PortKind, shape: &[usize]) -> Error {
+    let name = kind.name();
     Error::bad_input(format!("the engine's `{name}` has the shape {shape:?}, which the task does not read"))
 }
 
@@ -222,24 +228,30 @@ mod tests {
 
     #[test]
     fn a_window_gets_its_row_without_padding() {
-        let outputs =
-            vec![output("pooled", &[2, 2], 0.0), output("logits", &[2, 3, 2], 0.0), output("s", &[2, 3], 0.0)];
+        let outputs = vec![
+            output("pooler_output", &[2, 2], 0.0),
+            output("logits", &[2, 3, 2], 0.0),
+            output("end_logits", &[2, 3], 0.0),
+        ];
         let second = row(&outputs, 1);
-        assert_eq!(second.numbers("pooled").unwrap(), [2.0, 3.0]);
-        assert_eq!(second.per_token("logits").unwrap(), [[6.0, 7.0], [8.0, 9.0]]);
-        assert_eq!(second.per_token("s").unwrap(), [[3.0], [4.0]]);
+        assert_eq!(second.numbers(PortKind::Pooled).unwrap(), [2.0, 3.0]);
+        assert_eq!(second.per_token(PortKind::Logits).unwrap(), [[6.0, 7.0], [8.0, 9.0]]);
+        assert_eq!(second.per_token(PortKind::EndLogits).unwrap(), [[3.0], [4.0]]);
     }
 
     #[test]
     fn outputs_of_another_kind_are_refused_by_name() {
-        let outputs = vec![output("logits", &[2, 4, 2], 0.0), output("bad", &[2, 3], f32::NAN)];
+        let outputs = vec![output("logits", &[2, 4, 2], 0.0), output("end_logits", &[2, 3], f32::NAN)];
         let said = |error: Error| error.message().to_owned();
         let row = row(&outputs, 0);
         let expected = "the engine's `logits` has the shape [2, 4, 2], which the task does not read";
-        assert_eq!(said(row.per_token("logits").unwrap_err()), expected);
-        assert_eq!(said(row.numbers("logits").unwrap_err()), expected);
-        assert_eq!(said(row.per_token("bad").unwrap_err()), "the engine answered NaN or infinity");
-        assert_eq!(said(row.numbers("x").unwrap_err()), "the engine gives no `x`; it gives logits, bad");
+        assert_eq!(said(row.per_token(PortKind::Logits).unwrap_err()), expected);
+        assert_eq!(said(row.numbers(PortKind::Logits).unwrap_err()), expected);
+        assert_eq!(said(row.per_token(PortKind::EndLogits).unwrap_err()), "the engine answered NaN or infinity");
+        assert_eq!(
+            said(row.numbers(PortKind::Pooled).unwrap_err()),
+            "the engine gives no `pooler_output`; it gives logits, end_logits"
+        );
     }
 
     #[test]

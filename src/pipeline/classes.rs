@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::batches::{self, Row, Tokenized, mean};
 use super::{Model, Prediction};
 use crate::error::Result;
+use crate::ports::PortKind;
 use crate::runtime::{self, Choice, Classes};
 use crate::settings::{Join, Settings};
 
@@ -38,7 +39,7 @@ impl batches::Head for Head<'_> {
     type Prediction = Prediction;
 
     fn read(&self, _: &Tokenized, _: usize, row: &Row) -> Result<Self::Part> {
-        Ok((row.numbers("logits")?.to_vec(), row.tokens()))
+        Ok((row.numbers(PortKind::Logits)?.to_vec(), row.tokens()))
     }
 
     fn join(&self, _: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {

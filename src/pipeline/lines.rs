@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{MOST_BYTES, MOST_TEXTS_OF_VECTORS, Pipeline, Predicted, Query, Watch, check};
 use crate::error::{Error, Kind, Result, printable};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 use crate::runtime::TextInput;
 use crate::task::Task;
 use crate::textfile::{Line as TextLine, Lines};

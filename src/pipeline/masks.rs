@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Prediction;
 use super::batches::{self, Row, Tokenized};
 use crate::error::{Error, Result};
+use crate::ports::PortKind;
 use crate::runtime::{TextEncoder, softmax};
 use crate::settings::Settings;
 
@@ -44,7 +45,7 @@ impl batches::Head for Head<'_> {
 
     fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
         let masks = masks(self.encoder, asked)?;
-        let logits = row.per_token("logits")?;
+        let logits = row.per_token(PortKind::Logits)?;
         let owned = asked.owned(window).filter(|(token, _)| masks.contains(token));
         Ok(owned.filter_map(|(token, at)| Some((token, self.likeliest(logits.get(at)?)))).collect())
     }

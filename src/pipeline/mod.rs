@@ -319,6 +319,7 @@ impl Pipeline {
             Task::FillMask => batches.run(&mut **engine, &asked, &masks::Head { encoder, settings }),
             Task::SentenceSimilarity => batches.run(&mut **engine, &asked, &vectors::Sentence),
             Task::FeatureExtraction => batches.run(&mut **engine, &asked, &vectors::Features),
+            Task::TextGeneration => Err(Error::bug("a prompt is continued by a generation loop")),
         }
     }
 
@@ -428,6 +429,10 @@ fn check(task: Task, TextInput { text, pair }: TextInput) -> Result<()> {
     match (task, pair) {
         (Task::QuestionAnswering, None) => Err(Error::bad_input("there is no question to the text")
             .hint("--question Q --text TEXT; in JSON lines, `question` and `context`")),
+        (Task::TextGeneration, _) => {
+            Err(Error::unsupported("a model of text-generation continues prompts")
+                .hint("kilnc run BUNDLE --prompt TEXT"))
+        }
         (Task::TokenClassification | Task::FillMask | Task::FeatureExtraction, Some(_)) => {
             Err(Error::bad_input(format!("{task} is of one text, not of a pair")))
         }

@@ -6,6 +6,7 @@ use super::batches::{self, Row, Tokenized};
 use super::tokens::Characters;
 use super::{Model, Prediction};
 use crate::error::Result;
+use crate::ports::PortKind;
 use crate::runtime::softmax;
 use crate::settings::Settings;
 
@@ -50,15 +51,15 @@ impl batches::Head for Head<'_> {
         let class = class_token(asked, tokens);
         let context = if self.model.context_first { 0 } else { 1 };
         let in_context: Vec<bool> = tokens.iter().map(|t| asked.encoded.sequence(*t) == Some(context)).collect();
-        let probabilities = |name: &str| -> Result<Vec<f32>> {
-            let logits = row.per_token(name)?;
+        let probabilities = |kind: PortKind| -> Result<Vec<f32>> {
+            let logits = row.per_token(kind)?;
             let masked = logits.iter().zip(&in_context).enumerate().map(|(at, (logit, in_context))| match logit {
                 [logit] if *in_context || Some(at) == class => *logit,
                 _ => NEVER,
             });
             Ok(softmax(&masked.collect::<Vec<_>>()))
         };
-        let (mut start, mut end) = (probabilities("start_logits")?, probabilities("end_logits")?);
+        let (mut start, mut end) = (probabilities(PortKind::StartLogits)?, probabilities(PortKind::EndLogits)?);
         let mut none = 0.0;
         if let Some(at) = class
             && let (Some(start), Some(end)) = (start.get_mut(at), end.get_mut(at))

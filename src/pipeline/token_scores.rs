@@ -3,6 +3,7 @@
 use super::batches::{self, Row, Tokenized};
 use super::masks;
 use crate::error::{Error, Result, printable};
+use crate::ports::PortKind;
 use crate::runtime::{TextEncoder, TextInput};
 
 /// What a model thinks of the token that a mask stands for.
@@ -30,7 +31,7 @@ impl batches::Head for Head<'_> {
 
     fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
         let masks = masks::masks(self.encoder, asked)?;
-        let logits = row.per_token("logits")?;
+        let logits = row.per_token(PortKind::Logits)?;
         let owned = asked.owned(window).filter_map(|(token, at)| Some((token, at, masks.binary_search(&token).ok()?)));
         let read = |(token, at, number): (usize, usize, usize)| {
             let target = self.targets.get(number).ok_or_else(|| Error::bug("a mask has no target"))?;

@@ -6,6 +6,7 @@ use super::batches::{self, Row, Tokenized};
 use super::groups::{self, Labelled, Token};
 use super::{Model, Prediction};
 use crate::error::{Error, Result};
+use crate::ports::PortKind;
 use crate::runtime::{TextEncoder, softmax};
 use crate::settings::{Aggregation, Settings};
 
@@ -90,7 +91,7 @@ impl batches::Head for Head<'_> {
     type Prediction = Prediction;
 
     fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
-        let logits = row.per_token("logits")?;
+        let logits = row.per_token(PortKind::Logits)?;
         let labels = self.model.classes.labels.len();
         if let Some(non_finite) = logits.first().filter(|logits| logits.len() != labels) {
             let logits = non_finite.len();

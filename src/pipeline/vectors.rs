@@ -3,6 +3,7 @@
 use super::batches::{self, Row, Tokenized, mean};
 use super::{Predicted, Prediction};
 use crate::error::Result;
+use crate::ports::PortKind;
 use crate::settings::Similarity;
 
 /// How far from 1 the length of a vector may be that a model has put at length 1, in the number formats there are.
@@ -18,7 +19,7 @@ impl batches::Head for Sentence {
     type Prediction = Prediction;
 
     fn read(&self, _: &Tokenized, _: usize, row: &Row) -> Result<Self::Part> {
-        Ok((row.numbers("sentence_embedding")?.to_vec(), row.tokens()))
+        Ok((row.numbers(PortKind::Embedding)?.to_vec(), row.tokens()))
     }
 
     fn join(&self, _: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
@@ -29,9 +30,6 @@ impl batches::Head for Sentence {
 /// A vector for each token, and one for the text where the model has a pooler.
 pub(super) struct Features;
 
-const TOKENS: &str = "last_hidden_state";
-const POOLED: &str = "pooler_output";
-
 impl batches::Head for Features {
     /// The vectors of the tokens that the window answers for, and the text's with how many tokens it is of.
     type Part = (Vec<(usize, Vec<f32>)>, Option<(Vec<f32>, usize)>);
@@ -39,9 +37,9 @@ impl batches::Head for Features {
     type Prediction = Prediction;
 
     fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
-        let vectors = row.per_token(TOKENS)?;
+        let vectors = row.per_token(PortKind::Hidden)?;
         let owned = asked.owned(window).filter_map(|(token, at)| Some((token, vectors.get(at)?.to_vec())));
-        let pooled = row.has(POOLED).then(|| row.numbers(POOLED)).transpose()?;
+        let pooled = row.has(PortKind::Pooled).then(|| row.numbers(PortKind::Pooled)).transpose()?;
         Ok((owned.collect(), pooled.map(|vector| (vector.to_vec(), row.tokens()))))
     }
 

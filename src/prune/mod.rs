@@ -82,7 +82,7 @@ pub struct BlockEntry {
     /// Heads or neurons after.
     pub after: usize,
     /// Mean square of the change of the answers, against that of the answers, when it alone lost the share asked for.
-    #[serde(default, alias = "harm", skip_serializing_if = "Option::is_none")]
+    #[serde(default, alias = "sensitivity", skip_serializing_if = "Option::is_none")]
     pub sensitivity: Option<f64>,
 }
 
@@ -164,7 +164,7 @@ fn structured(
     Ok((fit::with_cuts(base, &cuts)?, entries))
 }
 
-/// How many units of each block go, and the harm that was measured of each.
+/// How many units of each block go, and the sensitivity that was measured of each.
 fn counts(request: &Request, blocks: &[Block], whole: &Whole) -> Result<(Vec<usize>, Vec<Option<f64>>)> {
     let spec = request.spec;
     let share = |block: &Block| match spec.products {
@@ -213,7 +213,7 @@ fn rounded(block: &Block, share: f64) -> usize {
     (steps * block.grain).min(block.units)
 }
 
-/// What a block loses, in terms of the answers: its own loss, to the scale of the harm that was measured at one place.
+/// What a block loses, in terms of the answers: its own loss, to the scale of the sensitivity that was measured at one place.
 /// Every unit is `priority` so much of the budget.
 fn curve(block: &Block, order: &Order, at: usize, sensitivity: f64, priority: f64) -> Curve {
     let loss = |count: usize| order.losses.get(count).copied().unwrap_or(f64::INFINITY);

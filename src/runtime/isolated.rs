@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Elements, Engine, Named, Options, Runtime, Tensor, open_with};
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 use crate::subprocess::{self, SentPath, Worker};
 
 /// The name of the child's job.

@@ -26,6 +26,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
+use crate::ports::PortKind;
 use crate::subprocess;
 use crate::target::Target;
 
@@ -172,6 +173,11 @@ impl Tensor {
 
 /// Tensors by the names of the engine's inputs or outputs, in the engine's order.
 pub type Named = Vec<(String, Tensor)>;
+
+/// The tensor of that kind.
+pub fn port(named: &Named, kind: PortKind) -> Option<&Tensor> {
+    named.iter().find(|(name, _)| kind.is(name)).map(|(_, tensor)| tensor)
+}
 
 /// How an engine is opened.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

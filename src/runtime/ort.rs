@@ -17,7 +17,7 @@ use super::library::{Library, ONNX_RUNTIME, ONNX_RUNTIME_GPU, OPENVINO};
 use super::openvino::Hints;
 use super::{Available, Elements, Engine, Named, Options, Tensor};
 use crate::error::{Error, Kind, Result, tells_of_machine_fault};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 
 /// The library that is loaded and its environment; a process has one.
 static ENVIRONMENT: OnceLock<(&Library, Result<Environment, String>)> = OnceLock::new();

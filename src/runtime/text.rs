@@ -10,7 +10,8 @@ use super::tokenizer::{self, Checked};
 use super::windows::{Encoded, Lengths, Side, Window};
 use super::{Elements, Named, Tensor};
 use crate::error::{Error, Result, printable, printable_sentence};
-use crate::front::hub::checkpoint::json;
+use crate::json;
+use crate::ports::PortKind;
 use crate::presence;
 
 /// Longest text that is read, in bytes. It is cut to the model's length, but only after all of it was tokenized.
@@ -182,9 +183,9 @@ impl TextEncoder {
             Tensor { shape: vec![windows.len(), longest], elements: Elements::I64(values) }
         };
         Ok(vec![
-            ("input_ids".to_owned(), tensor(Encoding::get_ids, self.pad)),
-            ("attention_mask".to_owned(), tensor(Encoding::get_attention_mask, 0)),
-            ("token_type_ids".to_owned(), tensor(Encoding::get_type_ids, 0)),
+            (PortKind::TokenIds.name().into_owned(), tensor(Encoding::get_ids, self.pad)),
+            (PortKind::AttentionMask.name().into_owned(), tensor(Encoding::get_attention_mask, 0)),
+            (PortKind::TokenTypes.name().into_owned(), tensor(Encoding::get_type_ids, 0)),
         ])
     }
 

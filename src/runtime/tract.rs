@@ -7,7 +7,7 @@ use tract_onnx::prelude::*;
 
 use super::{Elements, Engine, Named};
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 
 /// An optimized model of tract; runs on one thread.
 pub(super) struct TractEngine {

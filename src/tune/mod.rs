@@ -1,7 +1,7 @@
 //! Which layers are worth 8 bits.
 //!
-//! Every linear layer is quantized alone: what it does to the answers on the texts is its harm, what it takes less of
-//! is its gain. Layers are then given back to full precision in the order of harm for gain, and engines along that
+//! Every linear layer is quantized alone: what it does to the answers on the texts is its sensitivity, what it takes less of
+//! is its gain. Layers are then given back to full precision in the order of sensitivity for gain, and engines along that
 //! order are measured whole: their answers on the texts and their time. The fastest that keeps the bound is chosen; the
 //! frontier of all of them is reported. With several targets, all engines of all of them are measured in the same
 //! rounds, so that their times can be compared.
@@ -39,7 +39,7 @@ pub struct Request<'a> {
     pub calibrator: &'a Calibrator<'a>,
     /// Turns texts into inputs.
     pub encoder: &'a TextEncoder,
-    /// The texts on which harm is measured.
+    /// The texts on which sensitivity is measured.
     pub texts: &'a [Example],
     /// What a classifier can answer. Where texts have no labels, the drop is the share of other answers.
     pub classes: &'a Classes,
@@ -169,7 +169,7 @@ pub fn tune(request: &Request) -> Result<Tuned> {
     let mut candidates = Vec::new();
     for target in request.targets {
         let mut layers = sensitivity::layers(request, target, &inputs, &reference)?;
-        // A layer that wins no time goes first; then those that do most harm for the time they win.
+        // A layer that wins no time goes first; then those that are most sensitive for the time they win.
         layers.sort_by(|a, b| priority(b).total_cmp(&priority(a)).then(a.name.cmp(&b.name)));
         candidates.extend(frontier(target, &layers));
         targets.push(Searched { target: target.to_string(), layers });
@@ -195,7 +195,7 @@ pub fn tune(request: &Request) -> Result<Tuned> {
     })
 }
 
-/// Square harm for a millisecond.
+/// Square of the sensitivity for a millisecond.
 fn priority(layer: &Layer) -> f64 {
     if layer.gain() <= 0.0 { f64::INFINITY } else { layer.sensitivity * layer.sensitivity / layer.gain() }
 }
@@ -258,8 +258,8 @@ fn explain(layers: &mut [Layer], kept: &[Role]) {
         layer.chosen = if in_full { "fp32" } else { "int8" }.to_owned();
         layer.why = match in_full {
             true if gain <= 0.0 => "8 bits win no time here".to_owned(),
-            true => format!("its harm, {:.4}, is not worth the {gain:.3} ms it would win", layer.sensitivity),
-            false => format!("wins {gain:.3} ms of {:.3} for a harm of {:.4}", layer.ms_full, layer.sensitivity),
+            true => format!("its sensitivity, {:.4}, is too high for the {gain:.3} ms it would win", layer.sensitivity),
+            false => format!("wins {gain:.3} ms of {:.3} at a sensitivity of {:.4}", layer.ms_full, layer.sensitivity),
         };
     }
 }

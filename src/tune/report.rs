@@ -29,7 +29,7 @@ pub fn markdown(tuned: &Tuned) -> String {
     }
     for searched in &tuned.targets {
         out += &format!(
-            "\n## Layers on {}\n\n| layer | harm in 8 bits | ms in FP32 | ms in INT8 | chosen | why |\n\
+            "\n## Layers on {}\n\n| layer | sensitivity in 8 bits | ms in FP32 | ms in INT8 | chosen | why |\n\
              |---|---|---|---|---|---|\n",
             searched.target
         );

@@ -77,7 +77,7 @@ pub(super) fn answers(target: &Target, file: &Path, inputs: &[Named]) -> Result<
     Ok(answers)
 }
 
-/// Every layer that can be in 8 bits, with its harm and its time.
+/// Every layer that can be in 8 bits, with its sensitivity and its time.
 pub(super) fn layers(
     request: &Request,
     target: &Target,

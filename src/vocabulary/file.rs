@@ -2,8 +2,8 @@
 //! texts.
 
 use crate::error::Result;
-use crate::front::hub::checkpoint::json;
-use crate::front::hub::checkpoint::json::raw::{Object, elements, list};
+use crate::json;
+use crate::json::raw::{Object, elements, list};
 
 /// The file, as messages call it.
 pub(super) const FILE: &str = "tokenizer.json";

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::model::PLACE;
 use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::json;
-use crate::front::hub::checkpoint::json::raw::{Object, elements};
+use crate::json;
+use crate::json::raw::{Object, elements};
 
 /// Longest token whose merges are found by merging its characters, in characters: it takes time for every pair of them.
 const LONGEST_DERIVED: usize = 64;

@@ -31,8 +31,8 @@ use serde_json::Value;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::error::{Error, Result, nearest, printable};
-use crate::front::hub::checkpoint::json;
-use crate::front::hub::checkpoint::json::raw::{self, Object};
+use crate::json;
+use crate::json::raw::{self, Object};
 use crate::runtime::{TextEncoder, TextInput};
 use file::FILE;
 use model::Model;

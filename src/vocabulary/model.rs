@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::merges::Merges;
 use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::json::raw::{Object, elements, list, quoted};
+use crate::json::raw::{Object, elements, list, quoted};
 
 /// The model, as messages call it.
 pub(super) const PLACE: &str = "tokenizer.json: model";
@@ -176,7 +176,7 @@ fn kind(object: &Object) -> Result<String> {
 /// The list of a Unigram model: tokens, numbered by their place, and their scores.
 fn scored(vocab: &str) -> Result<(BTreeMap<u32, String>, Vec<f64>)> {
     let place = format!("{PLACE}.vocab");
-    let entries: Vec<(String, f64)> = crate::front::hub::checkpoint::json::parse(vocab, &place)?;
+    let entries: Vec<(String, f64)> = crate::json::parse(vocab, &place)?;
     let scores = entries.iter().map(|(_, score)| *score).collect();
     Ok(((0..).zip(entries.into_iter().map(|(token, _)| token)).collect(), scores))
 }
@@ -184,7 +184,7 @@ fn scored(vocab: &str) -> Result<(BTreeMap<u32, String>, Vec<f64>)> {
 /// The tokens of any other model.
 fn numbered(vocab: &str) -> Result<BTreeMap<u32, String>> {
     let place = format!("{PLACE}.vocab");
-    let entries: HashMap<String, u32> = crate::front::hub::checkpoint::json::parse(vocab, &place)?;
+    let entries: HashMap<String, u32> = crate::json::parse(vocab, &place)?;
     Ok(entries.into_iter().map(|(token, number)| (number, token)).collect())
 }
 

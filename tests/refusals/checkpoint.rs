@@ -5,7 +5,8 @@ use std::path::Path;
 
 use kilnc::error::{Error, Result};
 use kilnc::front::hub::arch;
-use kilnc::front::hub::checkpoint::{Checkpoint, CommonConfig, json};
+use kilnc::front::hub::checkpoint::{Checkpoint, CommonConfig};
+use kilnc::json;
 use kilnc::task::Task;
 
 use super::{Tensors, copied, edit, fixture, floats, read_tensors, write_tensors};

@@ -15,7 +15,7 @@ use super::parts::{Package, normalized};
 use super::record::{self, Recorded};
 use crate::digest::Digester;
 use crate::error::{Error, Result, is_machine_fault, printable, printable_sentence};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 
 /// Most files that a wheel may have; ONNX Runtime's has 354.
 const MOST: usize = 1 << 14;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PrivateKey, PublicKey};
 use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 
 /// The form of the file.
 pub const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";

@@ -10,7 +10,7 @@ use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePub
 
 use crate::digest;
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 
 /// How a private key begins in the older of the two forms that OpenSSL writes; its parameters may stand before it.
 const SEC1: &str = "-----BEGIN EC PRIVATE KEY-----";

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::FileEntry;
 use crate::error::{Error, Kind, Result, printable};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 
 pub use envelope::open;
 pub use keys::{Curve, PrivateKey, PublicKey};

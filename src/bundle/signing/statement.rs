@@ -9,7 +9,7 @@ use super::SIGNATURE;
 use crate::bundle::{FileEntry, inside};
 use crate::digest::hex;
 use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE: &str = "https://model_signing/signature/v1.0";

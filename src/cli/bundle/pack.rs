@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::bundle::{Bundle, archive};
 use crate::cli::Screen;
 use crate::error::Result;
-use crate::front::hub::checkpoint::json;
+use crate::json;
 use crate::output::{self, Stage};
 
 #[derive(Args)]

@@ -12,7 +12,7 @@ use crate::bundle::signing::{self, PrivateKey, SIGNATURE};
 use crate::cli::Screen;
 use crate::cli::screen::shown;
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 use crate::output::Stage;
 
 #[derive(Args)]

@@ -14,7 +14,7 @@ use clap::Args;
 use super::units::some;
 use super::{Screen, TrustArgs, WindowArgs};
 use crate::bundle::Bundle;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::{Aggregation, Options, Settings, Similarity};
 use crate::settings;
 use crate::task::Task;
@@ -82,6 +82,7 @@ pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
         Task::TokenClassification => engines::score(&entities::Data::read(&args, &bundle)?, &args, &bundle, screen),
         Task::QuestionAnswering => engines::score(&questions::Data::read(&args, &bundle)?, &args, &bundle, screen),
         Task::FillMask => engines::score(&masks::Data::read(&args, &bundle)?, &args, &bundle, screen),
+        Task::TextGeneration => Err(Error::unsupported("models of text-generation are not scored yet")),
         Task::SentenceSimilarity | Task::FeatureExtraction => {
             engines::score(&pairs::Data::read(&args, &bundle)?, &args, &bundle, screen)
         }

@@ -17,7 +17,7 @@ use crate::bundle::{FileEntry, GateEntry, Manifest, ZerosEntry};
 use crate::calibrate;
 use crate::error::Result;
 use crate::eval::Gate;
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 use crate::output::{self, Stage};
 use crate::precision::Precision;
 use crate::presence;

@@ -99,7 +99,7 @@ fn blocks(pruned: &Pruned) -> &[BlockEntry] {
 pub fn text(pruned: &Pruned, output: &Path, seconds: f64) -> String {
     let mut out = format!("{}: {} for {}, in {seconds:.1} s\n", output.display(), pruned.scheme, pruned.target);
     if !blocks(pruned).is_empty() {
-        out += &format!("  {:<14} {:>12} {:>10}\n", "block", "stay", "harm");
+        out += &format!("  {:<14} {:>12} {:>10}\n", "block", "stay", "sensitivity");
     }
     for block in blocks(pruned) {
         let sensitivity = block.sensitivity.map(|sensitivity| format!("{sensitivity:.5}")).unwrap_or_default();
@@ -126,7 +126,7 @@ fn markdown(pruned: &Pruned) -> String {
     let mut out = format!("# What was cut\n\n{} for {}\n\n", pruned.scheme, pruned.target);
     facts(pruned).iter().for_each(|line| out += &format!("- {line}\n"));
     if !blocks(pruned).is_empty() {
-        out += "\n| block | before | after | harm |\n|---|---|---|---|\n";
+        out += "\n| block | before | after | sensitivity |\n|---|---|---|---|\n";
     }
     for block in blocks(pruned) {
         let sensitivity = block.sensitivity.map(|sensitivity| format!("{sensitivity:.5}")).unwrap_or_default();

@@ -9,7 +9,7 @@ use clap::Args;
 use super::super::Screen;
 use crate::build::Observer;
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 use crate::output::{self, Stage};
 use crate::pipeline::Pipeline;
 use crate::pipeline::lines::{self, OnError, Summary};

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Located, finite, no_number, not_empty, open, parse};
 use crate::error::Result;
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 
 /// What a line must be.
 const LINE: &str = "each line is an object such as {\"text\": \"…\", \"pair\": \"…\", \"score\": 3.5}";

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{Located, not_empty, open, parse};
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 
 /// What a line must be.
 const LINE: &str = "each line is an object such as {\"question\": \"…\", \"context\": \"…\", \"answers\": [\"…\"]}; an \

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Located, not_empty, open, parse, unknown};
 use crate::error::{Error, Result, printable};
 use crate::eval::entities::{Entity, OUTSIDE, kind};
-use crate::front::hub::checkpoint::json::file_name;
+use crate::json::file_name;
 
 /// What a line must be.
 const LINE: &str = "each line is an object such as {\"tokens\": [\"EU\", …], \"tags\": [\"B-ORG\", …]} or {\"text\": \

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result, printable, printable_sentence};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 
 /// The file, as messages call it.
 const FILE: &str = "tokenizer.json";

@@ -10,8 +10,9 @@ use super::targets::Targets;
 use super::tokens::Tokens;
 use super::{AdapterSource, Kind, kind};
 use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::{StateDict, common_prefix, json, read_weights};
+use crate::front::hub::checkpoint::{StateDict, common_prefix, read_weights};
 use crate::ir::Weight;
+use crate::json;
 use crate::presence;
 
 /// What PEFT puts before the names of the model it wraps.

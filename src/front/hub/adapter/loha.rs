@@ -7,8 +7,8 @@ use super::file::Adapter;
 use super::scale::Strength;
 use super::work::Work;
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json::OrderedMap;
 use crate::ir::Weight;
+use crate::json::OrderedMap;
 
 pub(super) const KIND: Kind = Kind {
     peft_type: "LOHA",

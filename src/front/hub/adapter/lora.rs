@@ -12,8 +12,8 @@ use super::options::is_on;
 use super::scale::Strength;
 use super::work::Work;
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json::OrderedMap;
 use crate::ir::Weight;
+use crate::json::OrderedMap;
 
 pub(super) const KIND: Kind = Kind {
     peft_type: "LORA",

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Kind;
 use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 
 /// How many unknown options are named.
 const NAMED: usize = 8;

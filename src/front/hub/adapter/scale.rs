@@ -2,7 +2,7 @@
 
 use super::targets::{is_match, pattern};
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json::OrderedMap;
+use crate::json::OrderedMap;
 
 /// Rank and alpha of every module: one for all, and others for those that patterns name.
 pub(super) struct Strength<'a> {

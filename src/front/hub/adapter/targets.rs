@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::Kind;
 use crate::error::{Error, Result, by_nearness, printable};
-use crate::front::hub::checkpoint::{StateDict, Tensor, json};
+use crate::front::hub::checkpoint::{StateDict, Tensor};
+use crate::json;
 
 /// Steps that a pattern may take to match one name.
 const LONGEST_SEARCH: usize = 100_000;

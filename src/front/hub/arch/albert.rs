@@ -12,6 +12,7 @@ use super::{Context, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::Graph;
+use crate::ports::PortKind;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "albert",
@@ -62,9 +63,9 @@ fn build(context: &Context) -> Result<Graph> {
     let width = Size { n: own.embedding_size, field: "embedding_size" };
     let mut blocks = context.blocks("albert");
     let albert = context.weights.sub("albert");
-    let ids = blocks.token_input("input_ids");
-    let mask = blocks.token_input("attention_mask");
-    let types = blocks.token_input("token_type_ids");
+    let ids = blocks.token_input(PortKind::TokenIds);
+    let mask = blocks.token_input(PortKind::AttentionMask);
+    let types = blocks.token_input(PortKind::TokenTypes);
 
     let embeddings = Embeddings {
         vocabulary: config.vocabulary(),

@@ -8,6 +8,7 @@ use super::task::ClassifierOf;
 use super::{Context, Family};
 use crate::error::Result;
 use crate::ir::Graph;
+use crate::ports::PortKind;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "bert",
@@ -34,9 +35,9 @@ fn build(context: &Context) -> Result<Graph> {
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let mut blocks = context.blocks("bert");
     let bert = context.weights.sub("bert");
-    let ids = blocks.token_input("input_ids");
-    let mask = blocks.token_input("attention_mask");
-    let types = blocks.token_input("token_type_ids");
+    let ids = blocks.token_input(PortKind::TokenIds);
+    let mask = blocks.token_input(PortKind::AttentionMask);
+    let types = blocks.token_input(PortKind::TokenTypes);
 
     let embeddings = Embeddings {
         vocabulary: config.vocabulary(),

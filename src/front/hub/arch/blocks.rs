@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::front::hub::adapter::hub::{Bottleneck, Place};
 use crate::front::hub::checkpoint::{Pooling, Scope, Size};
 use crate::ir::{Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId, Weight};
+use crate::ports::PortKind;
 
 pub use relative::LONGEST;
 
@@ -219,8 +220,9 @@ impl Blocks {
     }
 
     /// An input of one integer for each token, `i64 [batch_size, sequence_length]`.
-    pub fn token_input(&mut self, name: &str) -> ValueId {
-        self.builder.input(name, TensorType::new(DType::I64, [Dim::from("batch_size"), Dim::from("sequence_length")]))
+    pub fn token_input(&mut self, kind: PortKind) -> ValueId {
+        self.builder
+            .input(&kind.name(), TensorType::new(DType::I64, [Dim::from("batch_size"), Dim::from("sequence_length")]))
     }
 
     /// Rows for tokens, segments and positions, added and normed; names as BERT's.
@@ -561,9 +563,9 @@ impl Blocks {
         self.builder.node(name, Op::Normalize, &[x])
     }
 
-    /// Gives a value to the caller under that name.
-    pub fn output(&mut self, name: &str, x: ValueId) -> Result<()> {
-        self.builder.output(name, x)
+    /// Gives a value to the caller.
+    pub fn output(&mut self, kind: PortKind, x: ValueId) -> Result<()> {
+        self.builder.output(&kind.name(), x)
     }
 
     /// The graph.

@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 use super::Family;
 use super::blocks::{Activation, EncoderLayer, heads};
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::{Size, json};
+use crate::front::hub::checkpoint::Size;
+use crate::json;
 
 const FILE: &str = "config.json";
 

@@ -11,6 +11,7 @@ use super::{Context, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::Graph;
+use crate::ports::PortKind;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "distilbert",
@@ -57,8 +58,8 @@ fn build(context: &Context) -> Result<Graph> {
     };
     let mut blocks = context.blocks("distilbert");
     let distilbert = context.weights.sub("distilbert");
-    let ids = blocks.token_input("input_ids");
-    let mask = blocks.token_input("attention_mask");
+    let ids = blocks.token_input(PortKind::TokenIds);
+    let mask = blocks.token_input(PortKind::AttentionMask);
 
     let embeddings = Embeddings {
         vocabulary,

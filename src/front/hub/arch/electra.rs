@@ -11,6 +11,7 @@ use super::{Context, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::Size;
 use crate::ir::Graph;
+use crate::ports::PortKind;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "electra",
@@ -43,9 +44,9 @@ fn build(context: &Context) -> Result<Graph> {
     let width = Size { n: own.embedding_size, field: "embedding_size" };
     let mut blocks = context.blocks("electra");
     let electra = context.weights.sub("electra");
-    let ids = blocks.token_input("input_ids");
-    let mask = blocks.token_input("attention_mask");
-    let types = blocks.token_input("token_type_ids");
+    let ids = blocks.token_input(PortKind::TokenIds);
+    let mask = blocks.token_input(PortKind::AttentionMask);
+    let types = blocks.token_input(PortKind::TokenTypes);
 
     let embeddings = Embeddings {
         vocabulary: config.vocabulary(),

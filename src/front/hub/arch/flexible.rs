@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::front::hub::adapter::hub::{FlexibleHead, HeadKind};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Part, ValueId};
+use crate::ports::PortKind;
 
 /// What a family gives a head to read.
 pub(super) struct Encoded<'a> {
@@ -31,11 +32,11 @@ pub(super) fn build(blocks: &mut Blocks, context: &Context, head: &FlexibleHead,
         HeadKind::Classification => {
             let summary = summary(blocks, head, &p, given)?;
             let logits = layers(blocks, head, &p, given.hidden, None, summary)?;
-            blocks.output("logits", logits)
+            blocks.output(PortKind::Logits, logits)
         }
         HeadKind::Tagging => {
             let logits = layers(blocks, head, &p, given.hidden, None, given.x)?;
-            blocks.output("logits", logits)
+            blocks.output(PortKind::Logits, logits)
         }
         HeadKind::QuestionAnswering => {
             let two = Size { n: 2, field: "num_labels" };
@@ -108,5 +109,5 @@ fn masked_lm(blocks: &mut Blocks, head: &FlexibleHead, p: &Scope, given: &Encode
     blocks.role(Part::Head);
     let decoder = p.sub(&number.to_string());
     let logits = blocks.linear(&decoder, width, rows(&decoder, "vocab_size")?, x)?;
-    blocks.output("logits", logits)
+    blocks.output(PortKind::Logits, logits)
 }

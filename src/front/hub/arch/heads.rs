@@ -6,6 +6,7 @@ use super::flexible::{self, Encoded};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Part, ValueId};
+use crate::ports::PortKind;
 use crate::task::Task;
 
 pub(super) use super::sentence::sentence;
@@ -84,6 +85,7 @@ pub(super) fn build(blocks: &mut Blocks, context: &Context, heads: &Heads, x: Va
             let sizes = [hidden, heads.embedding, heads.vocabulary];
             masked_lm(blocks, &heads.masked_lm, sizes, heads.masked_lm_activation, heads.epsilon, x)
         }
+        Task::TextGeneration => Err(no_decoder()),
     }
 }
 
@@ -96,9 +98,9 @@ impl Heads<'_> {
 
 /// The bare encoder: its hidden states and, where the checkpoint has a pooler, the pooled first token.
 pub(super) fn features(blocks: &mut Blocks, x: ValueId, pooled: Option<ValueId>) -> Result<()> {
-    blocks.output("last_hidden_state", x)?;
+    blocks.output(PortKind::Hidden, x)?;
     match pooled {
-        Some(pooled) => blocks.output("pooler_output", pooled),
+        Some(pooled) => blocks.output(PortKind::Pooled, pooled),
         None => Ok(()),
     }
 }
@@ -162,9 +164,9 @@ pub(super) fn spans(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId) ->
 
 /// The two columns of a span head as outputs of their own.
 pub(super) fn start_and_end(blocks: &mut Blocks, both: ValueId) -> Result<()> {
-    for (i, name) in ["start_logits", "end_logits"].into_iter().enumerate() {
-        let one = blocks.select(name, both, 2, i as i64)?;
-        blocks.output(name, one)?;
+    for (i, kind) in [PortKind::StartLogits, PortKind::EndLogits].into_iter().enumerate() {
+        let one = blocks.select(&kind.name(), both, 2, i as i64)?;
+        blocks.output(kind, one)?;
     }
     Ok(())
 }
@@ -175,7 +177,7 @@ fn labelled(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId, task: Task
     blocks.role(Part::Head);
     let labels = Size { n: p.shape("weight")?.first().copied().unwrap_or_default(), field: "id2label" };
     let logits = blocks.linear(p, hidden, labels, x)?;
-    blocks.output("logits", logits)
+    blocks.output(PortKind::Logits, logits)
 }
 
 fn present(p: &Scope, task: Task) -> Result<()> {
@@ -214,6 +216,12 @@ impl<'a> MaskedLm<'a> {
     }
 }
 
+/// The error of a family whose tokens see those after them.
+pub(super) fn no_decoder() -> Error {
+    Error::unsupported("an encoder generates no text: its tokens see those after them")
+        .hint("choose --task feature-extraction")
+}
+
 /// Logits over the vocabulary for every token: dense, non-linearity, norm, decoder.
 pub(super) fn masked_lm(
     blocks: &mut Blocks,
@@ -246,5 +254,5 @@ pub(super) fn vocabulary(
     let bias = [decoder, bias].into_iter().find(|p| p.has("bias"));
     let bias = bias.map(|p| blocks.weight(p, "bias", &[vocabulary])).transpose()?;
     let logits = blocks.project(decoder, &weight, bias, x)?;
-    blocks.output("logits", logits)
+    blocks.output(PortKind::Logits, logits)
 }

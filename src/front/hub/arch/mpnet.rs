@@ -10,6 +10,7 @@ use super::{Context, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::Scope;
 use crate::ir::Graph;
+use crate::ports::PortKind;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "mpnet",
@@ -47,8 +48,8 @@ fn build(context: &Context) -> Result<Graph> {
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let mut blocks = context.blocks("mpnet");
     let mpnet = context.weights.sub("mpnet");
-    let ids = blocks.token_input("input_ids");
-    let mask = blocks.token_input("attention_mask");
+    let ids = blocks.token_input(PortKind::TokenIds);
+    let mask = blocks.token_input(PortKind::AttentionMask);
 
     let embeddings = Embeddings {
         vocabulary: config.vocabulary(),

@@ -12,6 +12,7 @@ use super::task::ClassifierOf;
 use super::{Context, Family};
 use crate::error::Result;
 use crate::ir::Graph;
+use crate::ports::PortKind;
 
 pub(super) const ROBERTA: Family = Family {
     model_type: "roberta",
@@ -57,8 +58,8 @@ fn build(context: &Context) -> Result<Graph> {
     let (hidden, layer) = (config.hidden(), config.layer()?);
     let mut blocks = context.blocks("roberta");
     let roberta = context.weights.sub("roberta");
-    let ids = blocks.token_input("input_ids");
-    let mask = blocks.token_input("attention_mask");
+    let ids = blocks.token_input(PortKind::TokenIds);
+    let mask = blocks.token_input(PortKind::AttentionMask);
 
     let embeddings = Embeddings {
         vocabulary: config.vocabulary(),

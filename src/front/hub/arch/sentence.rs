@@ -5,6 +5,7 @@ use super::blocks::{Activation, Blocks};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::{Dense, ModuleKind, Pooling, Scope, SentenceModule, Size};
 use crate::ir::{Part, ValueId};
+use crate::ports::PortKind;
 
 /// What PyTorch's norms add to the variance, unless told otherwise.
 const EPSILON: f32 = 1e-5;
@@ -40,8 +41,8 @@ pub(super) fn sentence(blocks: &mut Blocks, context: &Context, x: ValueId, mask:
         Some(kept) if blocks.width(vector).is_some_and(|width| kept < width) => blocks.first(vector, kept)?,
         _ => vector,
     };
-    blocks.output("token_embeddings", x)?;
-    blocks.output("sentence_embedding", vector)
+    blocks.output(PortKind::TokenEmbeddings, x)?;
+    blocks.output(PortKind::Embedding, vector)
 }
 
 fn not_built(what: &str) -> Error {

@@ -5,8 +5,9 @@ use serde::Deserialize;
 
 use super::Family;
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::{StateDict, json};
+use crate::front::hub::checkpoint::StateDict;
 use crate::ir::Weight;
+use crate::json;
 
 /// The names of what a class shares.
 #[derive(Clone, Copy, Debug)]

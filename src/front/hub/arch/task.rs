@@ -238,8 +238,9 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::front::hub::checkpoint::{Tensor, json};
+    use crate::front::hub::checkpoint::Tensor;
     use crate::ir::{DType, Weight};
+    use crate::json;
 
     /// A checkpoint of nothing but a configuration, and tensors of that many rows.
     fn found(model_type: &str, config: &str, tensors: &[(&str, usize)]) -> Result<Task> {

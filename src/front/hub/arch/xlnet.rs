@@ -12,6 +12,7 @@ use super::{Context, Family, heads};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId, Weight};
+use crate::ports::PortKind;
 use crate::task::Task;
 
 pub(super) const FAMILY: Family = Family {
@@ -94,9 +95,9 @@ fn build(context: &Context) -> Result<Graph> {
     let hidden = config.hidden();
     let mut blocks = Blocks::new("xlnet");
     let transformer = context.weights.sub("transformer");
-    let ids = blocks.token_input("input_ids");
-    let mask = blocks.token_input("attention_mask");
-    let types = blocks.token_input("token_type_ids");
+    let ids = blocks.token_input(PortKind::TokenIds);
+    let mask = blocks.token_input(PortKind::AttentionMask);
+    let types = blocks.token_input(PortKind::TokenTypes);
 
     blocks.role(Part::Embedding);
     let vocabulary = Size { n: config.vocab_size, field: "vocab_size" };
@@ -128,9 +129,10 @@ fn build(context: &Context) -> Result<Graph> {
         }
         Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, context, hidden, x)?,
         Task::FillMask => {
-            return Err(Error::unsupported("XLNet guesses tokens in an order of its own, which is not drawn")
+            return Err(Error::unsupported("XLNet guesses tokens in an order of its own, which is not built")
                 .hint("choose --task feature-extraction"));
         }
+        Task::TextGeneration => return Err(heads::no_decoder()),
     }
     Ok(blocks.finish())
 }

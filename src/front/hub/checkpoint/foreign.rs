@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::json;
 use crate::error::{Error, Result, printable};
+use crate::json;
 use crate::presence;
 
 /// The configuration of an adapter; PEFT's and AdapterHub's are called alike.

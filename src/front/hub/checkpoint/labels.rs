@@ -7,8 +7,9 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{CommonConfig, json};
+use super::CommonConfig;
 use crate::error::{Error, Result, printable, printable_sentence};
+use crate::json;
 use crate::textfile;
 
 /// The entries of an object whose values are texts, numbers or truth values, told as texts; none is null.

@@ -8,8 +8,8 @@ use std::path::Path;
 use saphyr_parser::{Event, Parser};
 use serde::Deserialize;
 
-use super::json;
 use crate::error::{Error, Result};
+use crate::json;
 use crate::presence;
 
 /// How much of README.md is read, in bytes; the front matter of the Hub's is shorter.

@@ -1,12 +1,9 @@
 //! Readers of trained weights: a folder in the Hub layout becomes a [`Checkpoint`].
 
-mod file;
 mod foreign;
-pub mod json;
 pub mod labels;
 pub mod licence;
 mod names;
-pub mod safetensors;
 mod sentence;
 pub mod shards;
 mod state;
@@ -21,10 +18,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result, printable};
+use crate::file::check_searchable;
 use crate::ir::{DType, Weight};
 use crate::presence;
+use crate::{json, safetensors};
 
-pub use file::check_searchable;
 use labels::Names;
 pub use names::common as common_prefix;
 pub use sentence::{Dense, ModuleKind, Pooling, Prompt, Purpose, SentenceModule, SentenceModules};

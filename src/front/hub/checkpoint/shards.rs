@@ -5,9 +5,9 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::json;
 use super::{StateDict, Tensor, read_weights};
 use crate::error::{Error, Result, printable};
+use crate::json;
 use crate::presence;
 
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use super::bottleneck::{Hypercomplex, Place, Residual, Scaling};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::options::refuse_unknown;
-use crate::front::hub::checkpoint::json;
+use crate::json;
 
 /// How many times narrower an adapter is than the model.
 #[derive(Clone, Debug, Deserialize)]

@@ -12,7 +12,8 @@ use crate::front::hub::adapter::file::finite;
 use crate::front::hub::adapter::options::refuse_unknown;
 use crate::front::hub::adapter::work::check_saved;
 use crate::front::hub::adapter::{Lost, Merged};
-use crate::front::hub::checkpoint::{StateDict, Tensor, json, read_weights};
+use crate::front::hub::checkpoint::{StateDict, Tensor, read_weights};
+use crate::json;
 use crate::task::Task;
 
 pub(super) const CONFIG: &str = "head_config.json";

@@ -9,8 +9,9 @@ use super::config::PLACE;
 use super::{Insertions, Saved, Tensors};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::options::refuse_unknown;
-use crate::front::hub::checkpoint::{StateDict, Tensor, json};
+use crate::front::hub::checkpoint::{StateDict, Tensor};
 use crate::ir::Weight;
+use crate::json;
 
 #[derive(Deserialize)]
 struct Document {

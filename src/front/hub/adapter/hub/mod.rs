@@ -18,8 +18,9 @@ use serde::de::IgnoredAny;
 use super::file::finite;
 use super::{AdapterSource, Merged};
 use crate::error::{self, Error, Result, printable};
-use crate::front::hub::checkpoint::{StateDict, Tensor, json, read_weights};
+use crate::front::hub::checkpoint::{StateDict, Tensor, read_weights};
 use crate::ir::Weight;
+use crate::json;
 use crate::presence;
 use crate::task::Task;
 

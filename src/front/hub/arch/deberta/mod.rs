@@ -14,6 +14,7 @@ use super::{Context, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
+use crate::ports::PortKind;
 use crate::task::Task;
 use config::Config;
 
@@ -65,8 +66,8 @@ fn build(context: &Context) -> Result<Graph> {
     let hidden = config.hidden();
     let mut blocks = context.blocks("deberta-v2");
     let deberta = context.weights.sub("deberta");
-    let ids = blocks.token_input("input_ids");
-    let mask = blocks.token_input("attention_mask");
+    let ids = blocks.token_input(PortKind::TokenIds);
+    let mask = blocks.token_input(PortKind::AttentionMask);
 
     let (embedded, encoder) =
         (embeddings(&mut blocks, &config, &deberta.sub("embeddings"), ids)?, deberta.sub("encoder"));
@@ -96,6 +97,7 @@ fn build(context: &Context) -> Result<Graph> {
         }
         Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, context, hidden, x)?,
         Task::FillMask => masked_lm(&mut blocks, context, &config, &deberta, x)?,
+        Task::TextGeneration => return Err(heads::no_decoder()),
     }
     Ok(blocks.finish())
 }
@@ -104,7 +106,7 @@ fn build(context: &Context) -> Result<Graph> {
 fn embeddings(blocks: &mut Blocks, config: &Config, p: &Scope, ids: ValueId) -> Result<ValueId> {
     let token_types = match config.type_vocab_size {
         0 => TokenTypes::None,
-        n => TokenTypes::Input(blocks.token_input("token_type_ids"), Size { n, field: "type_vocab_size" }),
+        n => TokenTypes::Input(blocks.token_input(PortKind::TokenTypes), Size { n, field: "type_vocab_size" }),
     };
     let parts = Embeddings {
         vocabulary: config.vocabulary(),

@@ -10,6 +10,7 @@ use super::{Context, Family, heads};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Pooling, Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
+use crate::ports::PortKind;
 use crate::task::Task;
 use config::{Attention, ClassifierPooling, Config};
 
@@ -40,8 +41,8 @@ fn build(context: &Context) -> Result<Graph> {
     let mut blocks = Blocks::new("modernbert");
     let model = context.weights.sub("model");
     config.check_biases(&model, &context.weights)?;
-    let ids = blocks.token_input("input_ids");
-    let mask = blocks.token_input("attention_mask");
+    let ids = blocks.token_input(PortKind::TokenIds);
+    let mask = blocks.token_input(PortKind::AttentionMask);
 
     blocks.role(Part::Embedding);
     let embeddings = model.sub("embeddings");
@@ -87,6 +88,7 @@ fn build(context: &Context) -> Result<Graph> {
             let (decoder, tied) = (context.weights.sub("decoder"), embeddings.sub("tok_embeddings"));
             heads::vocabulary(&mut blocks, &decoder, &tied, &decoder, [hidden, vocabulary], x)?;
         }
+        Task::TextGeneration => return Err(heads::no_decoder()),
     }
     Ok(blocks.finish())
 }

@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{StateDict, Tensor, json, read_state};
+use super::{StateDict, Tensor, read_state};
 use crate::error::{Error, Result, printable};
+use crate::json;
 use crate::presence;
 
 pub use model::{EncoderConfig, ModelConfig, Prompt};

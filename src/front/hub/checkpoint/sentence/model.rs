@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::only_known;
 use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 
 /// The file of the whole model.
 pub(super) const MODEL: &str = "config_sentence_transformers.json";

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{only_known, yes};
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 
 /// How the hidden states of a text become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

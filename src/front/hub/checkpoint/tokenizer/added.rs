@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::class::{Class, Kind};
 use super::{CONFIG, FILE, Version};
 use crate::error::{Result, printable};
-use crate::front::hub::checkpoint::json;
-use crate::front::hub::checkpoint::json::raw::Object;
+use crate::json;
+use crate::json::raw::Object;
 
 /// A token as `tokenizers` has it, without its number.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

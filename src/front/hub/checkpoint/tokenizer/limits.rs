@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{CONFIG, FILE};
 use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::json::raw::Object;
+use crate::json::raw::Object;
 
 /// Lengths from here on mean that there is no limit; `transformers` writes 10³⁰.
 const NO_LIMIT: f64 = 1e9;

@@ -21,9 +21,9 @@ use std::path::{Path, PathBuf};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::json;
-use super::json::raw::Object;
 use crate::error::{Error, Result, printable};
+use crate::json;
+use crate::json::raw::Object;
 use crate::presence;
 use added::{Merged, Vocabulary};
 use options::Options;

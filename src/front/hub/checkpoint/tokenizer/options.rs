@@ -10,7 +10,7 @@ use super::class::Class;
 use super::limits::{self, Side};
 use super::{ADDED, CONFIG, SPECIAL, TokenizerUse, Version};
 use crate::error::{Result, printable};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 use crate::presence;
 
 /// What more special tokens are called, in version 4 and in 5.

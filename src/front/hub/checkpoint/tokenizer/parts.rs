@@ -6,7 +6,7 @@ use super::class::Kind;
 use super::options::Options;
 use super::{FILE, TokenizerUse, Version, five};
 use crate::error::Result;
-use crate::front::hub::checkpoint::json::raw::Object;
+use crate::json::raw::Object;
 
 /// What versions may do in different ways, in the words of notes.
 pub(super) const NORMALIZED: &str = "how a text is normalized";

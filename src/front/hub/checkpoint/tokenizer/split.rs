@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::added::{Merged, Token, Vocabulary};
 use super::{CONFIG, FILE};
 use crate::error::{Result, printable};
-use crate::front::hub::checkpoint::json::raw::{Object, quoted};
+use crate::json::raw::{Object, quoted};
 
 /// What padding is called, whose number is looked up.
 const PADDING: [&str; 2] = ["[PAD]", "<pad>"];

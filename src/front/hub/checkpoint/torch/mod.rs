@@ -23,9 +23,10 @@ use std::sync::Arc;
 use self::pickle::Pickle;
 use self::strided::Views;
 use self::value::{Object, Tensor, Value};
-use super::{file, json};
 use crate::error::{Error, Kind, Result, printable};
+use crate::file;
 use crate::ir::Weight;
+use crate::json;
 
 type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 

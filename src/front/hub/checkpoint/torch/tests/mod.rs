@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::*;
-use crate::front::hub::checkpoint::safetensors;
 use crate::ir::{DType, weight::Expr};
+use crate::safetensors;
 
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/bert").join(path)

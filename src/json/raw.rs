@@ -9,7 +9,7 @@ use std::fmt::{self, Write};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::front::hub::checkpoint::json;
+use crate::json;
 
 /// An object: its members in their order, keys as they mean, values as they stand.
 pub struct Object<'a>(Vec<(String, Cow<'a, str>)>);

@@ -1,4 +1,4 @@
-//! Opens the files of a checkpoint: plain ones, and links to such, as the cache of the Hub has them.
+//! Opens files: plain ones, and links to such, as the cache of the Hub has them.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use crate::error::{Error, Result, is_machine_fault};
 
 /// Maps a file.
-pub(super) fn map(path: &Path) -> Result<Arc<Mmap>> {
+pub fn map(path: &Path) -> Result<Arc<Mmap>> {
     let file = open(path)?;
     // SAFETY: the mapping is read-only. Another process that cuts the file meanwhile would end this one with SIGBUS,
     // which loses nothing: outputs are staged and renamed last.
@@ -26,7 +26,7 @@ pub fn check_searchable(dir: &Path) -> Result<()> {
 }
 
 /// Opens a file. Fails where it is no plain one: opening a pipe would wait for ever.
-pub(super) fn open(path: &Path) -> Result<File> {
+pub fn open(path: &Path) -> Result<File> {
     let failed = |e: std::io::Error| Error::io("reading", path, &e);
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(Error::bad_input(format!("{} is no plain file", path.display())));

@@ -11,8 +11,8 @@ use std::path::Path;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::file;
 use crate::error::{Error, Result, printable, printable_sentence};
+use crate::file;
 
 /// Longest JSON file that is read, in bytes; tokenizers of large vocabularies are the longest there are.
 pub const LONGEST: u64 = 256 << 20;

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{file, json};
 use crate::error::{Error, Kind, Result, printable};
 use crate::ir::{Blob, DType, Weight};
+use crate::{file, json};
 
 /// Longest header that the format admits, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
