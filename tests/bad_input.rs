@@ -212,9 +212,9 @@ fn every_reader_of_a_recipe_ends_with_code_2_and_writes_nothing() {
     let bundle = place();
     fs::write(bundle.path().join("manifest.json"), "{\"schema\": \"kilnc.bundle/9\"}").unwrap();
     let ran = kilnc(arguments!["run", bundle.path(), "--text", "a"]).expect(2);
-    assert!(
-        ran.stderr.starts_with("error: the bundle has the form `kilnc.bundle/9`, this kilnc reads `kilnc.bundle/1`\n")
-    );
+    assert!(ran.stderr.starts_with(
+        "error: the bundle has the form `kilnc.bundle/9`, this kilnc reads `kilnc.bundle/2` and `kilnc.bundle/1`\n"
+    ));
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn the_bare_encoder_gives_pytorchs_hidden_states() {
     let manifest =
         kilnc(arguments!["build", fixture("tiny-bert-base"), "--recipe", recipe, "-o", out, "--json"]).expect(0).json();
     assert_eq!(manifest["task"], "feature-extraction");
-    let outputs = &manifest["engines"][0]["outputs"];
+    let outputs = &manifest["engines"][0]["components"][0]["outputs"];
     assert_eq!(outputs[0], "last_hidden_state: f32[batch_size, sequence_length, 32]");
     assert_eq!(outputs[1], "pooler_output: f32[batch_size, 32]");
 }

@@ -51,7 +51,7 @@ fn the_sections_bundle_is_built_proved_and_scored() {
     if cfg!(feature = "tensorrt") {
         let plan = engine(&manifest["engines"], "name", "tensorrt-rtx-sm75-fp16");
         assert!(plan["layers"].as_str().unwrap().contains("26 Half GEMM, 6 fused attention"), "{plan}");
-        let bytes = fs::read(out.join(plan["file"].as_str().unwrap())).unwrap();
+        let bytes = fs::read(out.join(plan["components"][0]["file"].as_str().unwrap())).unwrap();
         assert_eq!(&bytes[..4], b"vtrt");
     }
 

@@ -14,8 +14,8 @@ use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, Tens
 use crate::back::onnx;
 use crate::bundle::runtimes::BundledRuntimes;
 use crate::bundle::{
-    self, AdapterEntry, BenchEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, Skipped,
-    ZerosEntry,
+    self, AdapterEntry, BenchEntry, ComponentEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry,
+    PromptEntry, Skipped, StateEntry, ZerosEntry,
 };
 use crate::error::{Error, Kind, Result};
 use crate::eval::Gate;
@@ -26,6 +26,7 @@ use crate::ir::{Graph, ValueId};
 use crate::json;
 use crate::output::{Stage, write_json};
 use crate::passes::{Half, Manager, Ran};
+use crate::ports::CACHE_AXIS;
 use crate::presence;
 use crate::prune::{self, Sparsity};
 use crate::recipe::EngineSpec;
@@ -228,9 +229,7 @@ impl<'a> Assembly<'a> {
             runtime: Runtime::of(&spec.target),
             precision: spec.precision,
             reduced_range: spec.range() == Int8Range::Reduced,
-            file: self.onnx_path(name),
-            inputs: ports(&graph, graph.inputs()),
-            outputs: ports(&graph, graph.outputs()),
+            components: vec![component(&graph, self.onnx_path(name))],
             passes: manager.ran.iter().map(pass_entry).collect(),
             compiled_by: None,
             compiled_on: None,
@@ -267,7 +266,7 @@ impl<'a> Assembly<'a> {
         };
         let (compiled, before) = compile_once(self.step_cache, &entry.name, &job)?;
         compiled.warnings.iter().for_each(|warning| self.observer.warn(&format!("{}: {warning}", entry.name)));
-        entry.file = plan;
+        entry.components.iter_mut().for_each(|component| component.file = plan.clone());
         entry.shapes = job.shapes;
         entry.compiled_by = Some(compiled.library);
         entry.compiled_on = compiled.compiled_on;
@@ -368,7 +367,7 @@ fn licences(model: &Model) -> Result<Vec<LicenceEntry>> {
 /// The files of an engine whose bytes are chosen anew by every run of a compiling library.
 fn varying(entry: &EngineEntry) -> Vec<String> {
     match entry.compiled_by {
-        Some(_) => vec![entry.file.clone(), layers_path(&entry.name)],
+        Some(_) => entry.files().map(str::to_owned).chain([layers_path(&entry.name)]).collect(),
         None => Vec::new(),
     }
 }
@@ -395,6 +394,27 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     step_cache::model_files(path)?
         .iter()
         .try_for_each(|path| std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e)))
+}
+
+/// What the manifest says of a model that is one graph.
+fn component(graph: &Graph, file: String) -> ComponentEntry {
+    ComponentEntry {
+        name: ComponentEntry::MODEL.to_owned(),
+        file,
+        inputs: ports(graph, graph.inputs()),
+        outputs: ports(graph, graph.outputs()),
+        state: state(graph),
+    }
+}
+
+/// The outputs of a graph that are inputs of its next run.
+fn state(graph: &Graph) -> Vec<StateEntry> {
+    let entry = |id: &ValueId| {
+        let next = graph.kind(*id)?.next()?;
+        let input = graph.value(graph.port(next)?).name.clone();
+        Some(StateEntry { input, output: graph.value(*id).name.clone(), grows: CACHE_AXIS })
+    };
+    graph.outputs().iter().filter_map(entry).collect()
 }
 
 fn ports(graph: &Graph, ids: &[ValueId]) -> Vec<String> {

@@ -62,7 +62,7 @@ pub fn spdx(name: &str) -> Option<&'static str> {
 }
 
 fn model(manifest: &Manifest) -> Value {
-    let first = manifest.engines.first();
+    let first = manifest.engines.first().and_then(|engine| engine.components.first());
     let ports = |ports: Option<&Vec<String>>| -> Vec<Value> {
         ports.into_iter().flatten().map(|port| json!({ "format": port })).collect()
     };
@@ -71,8 +71,8 @@ fn model(manifest: &Manifest) -> Value {
             "task": manifest.task.name(),
             "architectureFamily": "transformer",
             "modelArchitecture": manifest.model_type,
-            "inputs": ports(first.map(|engine| &engine.inputs)),
-            "outputs": ports(first.map(|engine| &engine.outputs)),
+            "inputs": ports(first.map(|component| &component.inputs)),
+            "outputs": ports(first.map(|component| &component.outputs)),
         },
         "considerations": {
             "technicalLimitations": [format!("texts are cut to {} tokens", manifest.max_length)],
@@ -134,18 +134,20 @@ fn source(reference: &str, name: &str, files: &[FileEntry]) -> Value {
 }
 
 fn component_of(engine: &EngineEntry, files: &[FileEntry]) -> Value {
+    let properties = engine
+        .files()
+        .map(|file| ("kilnc:file", file))
+        .chain([("kilnc:target", engine.target.as_str()), ("kilnc:precision", engine.precision.name())]);
+    let properties: Vec<Value> = properties.map(|(name, value)| json!({ "name": name, "value": value })).collect();
     let mut made = json!({
         "type": "machine-learning-model",
         "bom-ref": engine_ref(engine),
         "name": engine.name,
-        "properties": [
-            { "name": "kilnc:file", "value": engine.file },
-            { "name": "kilnc:target", "value": engine.target },
-            { "name": "kilnc:precision", "value": engine.precision.name() },
-        ],
+        "properties": properties,
     });
-    let file = files.iter().find(|file| file.path == engine.file);
-    insert(&mut made, "hashes", file.map(hashes));
+    // A component has one digest; of several files the properties name each.
+    let only = engine.model().ok().and_then(|component| files.iter().find(|file| file.path == component.file));
+    insert(&mut made, "hashes", only.map(hashes));
     made
 }
 

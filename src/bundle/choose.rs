@@ -201,8 +201,8 @@ mod tests {
                 same => same,
             };
             serde_json::json!({
-                "name": name, "target": target, "runtime": runtime, "precision": precision, "file": "x",
-                "inputs": [], "outputs": [], "passes": [], "gates": [],
+                "name": name, "target": target, "runtime": runtime, "precision": precision,
+                "components": [{ "name": "model", "file": "x", "inputs": [], "outputs": [] }], "passes": [], "gates": [],
             })
         };
         let manifest = serde_json::json!({

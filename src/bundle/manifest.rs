@@ -1,6 +1,7 @@
 //! What a bundle says of itself: where it comes from, what was done, and what was measured.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::runtimes::BundledRuntimes;
 use crate::error::{Error, Result, printable};
@@ -16,8 +17,11 @@ use crate::target::Target;
 use crate::task::Task;
 use crate::vocabulary::CutReport;
 
-/// The version of the manifest's form; readers refuse another.
-pub const SCHEMA: &str = "kilnc.bundle/1";
+/// The version of the manifest's form. Readers refuse all but this one and [`FIRST`].
+pub const SCHEMA: &str = "kilnc.bundle/2";
+
+/// The form in which every engine was one file. It is still read.
+const FIRST: &str = "kilnc.bundle/1";
 
 /// The manifest, `manifest.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -92,21 +96,47 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Parses the text of a manifest. Fails where it has another form than [`SCHEMA`].
+    /// Parses the text of a manifest; one of the first form becomes one of today's. Fails where it has another form, or an
+    /// engine has no component.
     pub fn parse(text: &str) -> Result<Manifest> {
         #[derive(Deserialize)]
         struct Form {
             schema: String,
         }
         let Form { schema } = json::parse(text, super::MANIFEST)?;
-        match schema == SCHEMA {
-            true => json::parse(text, super::MANIFEST),
-            false => Err(Error::unsupported(format!(
-                "the bundle has the form `{}`, this kilnc reads `{SCHEMA}`",
-                printable(&schema)
-            ))),
+        let manifest: Manifest = match schema.as_str() {
+            SCHEMA => json::parse(text, super::MANIFEST)?,
+            FIRST => json::parse(&of_first_form(json::parse(text, super::MANIFEST)?).to_string(), super::MANIFEST)?,
+            _ => {
+                return Err(Error::unsupported(format!(
+                    "the bundle has the form `{}`, this kilnc reads `{SCHEMA}` and `{FIRST}`",
+                    printable(&schema)
+                )));
+            }
+        };
+        match manifest.engines.iter().find(|engine| engine.components.is_empty()) {
+            None => Ok(manifest),
+            Some(engine) => {
+                let what = format!("the engine {} has no components", printable(&engine.name));
+                Err(Error::bad_input(what).at(super::MANIFEST))
+            }
         }
     }
+}
+
+/// A manifest of the first form in today's: the file and the ports of an engine are those of its one component.
+fn of_first_form(mut manifest: Value) -> Value {
+    let engines = manifest.get_mut("engines").and_then(Value::as_array_mut);
+    for engine in engines.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let fields = ["file", "inputs", "outputs"].map(|field| (field, engine.remove(field)));
+        let mut component = Map::from_iter([("name".to_owned(), ComponentEntry::MODEL.into())]);
+        component.extend(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))));
+        engine.insert("components".to_owned(), Value::Array(vec![Value::Object(component)]));
+    }
+    if let Some(manifest) = manifest.as_object_mut() {
+        manifest.insert("schema".to_owned(), SCHEMA.into());
+    }
+    manifest
 }
 
 /// A file by its content.
@@ -240,12 +270,8 @@ pub struct EngineEntry {
     /// Whether the weights of its 8-bit layers use half of the integers, so that no sum saturates.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reduced_range: bool,
-    /// The file that is opened; a path in the bundle.
-    pub file: String,
-    /// What it takes, e.g. `input_ids: i64[batch_size, sequence_length]`.
-    pub inputs: Vec<String>,
-    /// What it gives.
-    pub outputs: Vec<String>,
+    /// The parts that are run, at least one; most models are one, `model`.
+    pub components: Vec<ComponentEntry>,
     /// The passes that made it, in order.
     pub passes: Vec<PassEntry>,
     /// The library that compiled it, where one did.
@@ -267,10 +293,59 @@ pub struct EngineEntry {
     pub gates: Vec<GateEntry>,
 }
 
+/// A part of an engine: a graph in a file of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ComponentEntry {
+    /// Its name.
+    pub name: String,
+    /// The file that is opened; a path in the bundle. Weights that it shares with others are beside it.
+    pub file: String,
+    /// What it takes, e.g. `input_ids: i64[batch_size, sequence_length]`.
+    pub inputs: Vec<String>,
+    /// What it gives.
+    pub outputs: Vec<String>,
+    /// Outputs that are inputs of its next run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state: Vec<StateEntry>,
+}
+
+impl ComponentEntry {
+    /// The name of the component of a model that has one.
+    pub const MODEL: &str = "model";
+}
+
+/// An output that is an input of the next run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateEntry {
+    /// The input. Before the first run it is empty along `grows`.
+    pub input: String,
+    /// The output.
+    pub output: String,
+    /// The axis that grows with each run.
+    pub grows: usize,
+}
+
 /// Texts that engines are given at once where answers do not depend on the other texts of a batch.
 const BATCH: usize = 16;
 
 impl EngineEntry {
+    /// The files that are opened; paths in the bundle.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.components.iter().map(|component| component.file.as_str())
+    }
+
+    /// Its one component. Fails where it has several, which are run by a loop of their own.
+    pub fn model(&self) -> Result<&ComponentEntry> {
+        match self.components.as_slice() {
+            [only] => Ok(only),
+            _ => Err(Error::unsupported(format!(
+                "the engine {} has {} components",
+                printable(&self.name),
+                self.components.len()
+            ))),
+        }
+    }
+
     /// How many texts it is given at once, where nobody says it: one, where an engine finds the ranges of its 8-bit
     /// activations as it runs, because they are those of the whole batch; else 16.
     pub fn batch(&self) -> usize {
@@ -407,4 +482,42 @@ pub struct Skipped {
     pub engine: String,
     /// Why, and what would help.
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(schema: &str, engine: &str) -> Result<Manifest> {
+        Manifest::parse(&format!(
+            r#"{{"schema": "{schema}", "kilnc": "0", "name": "b", "model_type": "bert", "task": "text-classification",
+                "reading": "many-labels", "labels": ["a"], "max_length": 8, "sources": [], "adapters": [], "skipped": [],
+                "files": [], "engines": [{{"name": "e", "target": "tract", "runtime": "tract", "precision": "fp32",
+                "passes": [], "gates": [], {engine}}}]}}"#
+        ))
+    }
+
+    #[test]
+    fn a_manifest_of_the_first_form_is_read_as_one_of_todays() {
+        let old =
+            of(FIRST, r#""file": "engines/e.onnx", "inputs": ["ids: i64[b]"], "outputs": ["y: f32[b]"]"#).unwrap();
+        assert_eq!(old.schema, SCHEMA);
+        assert_eq!(old.problem_type, Some(ProblemType::MultiLabel));
+        let model = old.engines[0].model().unwrap();
+        assert_eq!((model.name.as_str(), model.file.as_str()), ("model", "engines/e.onnx"));
+        assert_eq!(
+            (&model.inputs[..], &model.outputs[..]),
+            (&["ids: i64[b]".to_owned()][..], &["y: f32[b]".to_owned()][..])
+        );
+        let again = Manifest::parse(&serde_json::to_string(&old).unwrap()).unwrap();
+        assert_eq!(again.engines[0].files().collect::<Vec<_>>(), ["engines/e.onnx"]);
+    }
+
+    #[test]
+    fn an_engine_has_a_component() {
+        let error = of(SCHEMA, r#""components": []"#).unwrap_err();
+        assert_eq!(error.message(), "the engine e has no components");
+        assert!(of(SCHEMA, r#""file": "x", "inputs": [], "outputs": []"#).is_err());
+        assert!(of(FIRST, r#""inputs": [], "outputs": []"#).unwrap_err().to_string().contains("file"));
+    }
 }

@@ -32,8 +32,9 @@ use folder::Folder;
 pub use bom::{BOM, bom};
 pub use files::{digest, digest_source, digest_tree};
 pub use manifest::{
-    Accuracy, AdapterEntry, BenchEntry, BenchedEngine, BenchedPoint, CalibrationEntry, EngineEntry, FileEntry,
-    GateEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, SCHEMA, Skipped, ZerosEntry,
+    Accuracy, AdapterEntry, BenchEntry, BenchedEngine, BenchedPoint, CalibrationEntry, ComponentEntry, EngineEntry,
+    FileEntry, GateEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, SCHEMA, Skipped, StateEntry,
+    ZerosEntry,
 };
 pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 
@@ -198,17 +199,25 @@ impl Bundle {
         self.pieces(path, |piece| copy.write_all(piece).map_err(failed)).map(drop)
     }
 
-    /// The file of an engine, after its digest has been checked, and those of the files beside it that it may refer to:
-    /// all but those of other engines.
+    /// The file of an engine of one component ([`Bundle::component`]).
     pub fn engine(&self, entry: &EngineEntry) -> Result<PathBuf> {
+        self.component(entry, entry.model()?)
+    }
+
+    /// The file of a component of an engine, after its digest has been checked, and those of the files beside it that it
+    /// may refer to: all but those of other engines.
+    pub fn component(&self, entry: &EngineEntry, component: &ComponentEntry) -> Result<PathBuf> {
         let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
-        let others = || self.manifest.engines.iter().filter(|other| other.file != entry.file);
-        let of_another = |path: &str| others().any(|other| path.strip_suffix("_data").unwrap_or(path) == other.file);
-        let beside = self.manifest.files.iter().filter(|file| folder(&file.path) == folder(&entry.file));
-        for file in beside.filter(|file| file.path != entry.file && !of_another(&file.path)) {
+        let others = || self.manifest.engines.iter().filter(|other| other.name != entry.name);
+        let of_another = |path: &str| {
+            let path = path.strip_suffix("_data").unwrap_or(path);
+            others().any(|other| other.files().any(|file| file == path))
+        };
+        let beside = self.manifest.files.iter().filter(|file| folder(&file.path) == folder(&component.file));
+        for file in beside.filter(|file| file.path != component.file && !of_another(&file.path)) {
             self.file(&file.path)?;
         }
-        self.file(&entry.file)
+        self.file(&component.file)
     }
 
     /// Fails where a file has changed since its digest was checked: for those who have opened it by its name since.

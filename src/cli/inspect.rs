@@ -165,8 +165,8 @@ fn describe_bundle(manifest: &Manifest) -> String {
         out += &format!("licence  {}: {}\n", printable(&entry.of), licence(entry));
     }
     for engine in &manifest.engines {
-        let file = manifest.files.iter().find(|file| file.path == engine.file);
-        let bytes = file.map_or(0, |file| file.bytes);
+        let files = manifest.files.iter().filter(|file| engine.files().any(|path| path == file.path));
+        let bytes: u64 = files.map(|file| file.bytes).sum();
         let reduced = if engine.reduced_range { " in a reduced range" } else { "" };
         out += &format!(
             "engine   {}: {}{reduced} on {}, {:.1} MB\n",

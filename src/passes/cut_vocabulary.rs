@@ -263,7 +263,7 @@ mod tests {
             .replace("s, 6]", "s, 7]");
         assert_eq!(said(&more, &[0]), "`logits` are not made by a layer with an output for each token");
         let cast = BEFORE.replace("  output", "  %f: f32[b, s] = Cast {to=f32} (%input_ids)\n  output %f\n  output");
-        assert_eq!(said(&cast, &[0]), "`f` reads `input_ids` in a way that the vocabulary cannot be cut under");
+        assert_eq!(said(&cast, &[0]), "`f` reads token ids in a way that the vocabulary cannot be cut under");
         let shared = BEFORE.replace("  output", "  %t: f32[6, 2] = Tanh(%words)\n  output %t\n  output");
         assert_eq!(said(&shared, &[0]), "the vocabulary of `w` cannot be cut: something else reads its weight too");
         let none = BEFORE

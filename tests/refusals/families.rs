@@ -100,7 +100,7 @@ fn options_of_xlnet_are_drawn_or_refused_by_name() {
         (
             "\"bi_data\": false",
             "\"bi_data\": true",
-            "a batch whose second half is read backwards is not drawn\n  in config.json: bi_data",
+            "a batch whose second half is read backwards is not built\n  in config.json: bi_data",
         ),
         (
             "\"summary_type\": \"last\"",
@@ -135,12 +135,12 @@ fn heads_of_xlnet_that_are_not_drawn_are_named() {
     write_tensors(&path, &tensors);
     assert_eq!(
         draw(dir.path(), Some(Task::QuestionAnswering)).unwrap_err().to_string(),
-        "the head of XLNetForQuestionAnswering searches for spans, which is not drawn\n\n\
+        "the head of XLNetForQuestionAnswering searches for spans, which is not built\n\n\
          hint: XLNetForQuestionAnsweringSimple's head is"
     );
     assert_eq!(
         draw(&fixture("families/xlnet/base"), Some(Task::FillMask)).unwrap_err().to_string(),
-        "XLNet guesses tokens in an order of its own, which is not drawn\n\nhint: choose --task feature-extraction"
+        "XLNet guesses tokens in an order of its own, which is not built\n\nhint: choose --task feature-extraction"
     );
 }
 

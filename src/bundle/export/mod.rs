@@ -80,12 +80,13 @@ impl<'a> Folder<'a> {
 
     /// Copies an engine under another name. What stands beside it keeps its own, by which the engine refers to it.
     fn engine(&mut self, bundle: &Bundle, entry: &EngineEntry, folder: &str, name: &str) -> Result<()> {
-        let beside = format!("{}_data", entry.file);
+        let component = entry.model()?;
+        let beside = format!("{}_data", component.file);
         if bundle.manifest.files.iter().any(|file| file.path == beside) {
             let own = beside.rsplit('/').next().unwrap_or(&beside);
             self.copy(bundle, &beside, &format!("{folder}/{own}"))?;
         }
-        self.copy(bundle, &entry.file, &format!("{folder}/{name}"))?;
+        self.copy(bundle, &component.file, &format!("{folder}/{name}"))?;
         self.exported.engines.push(entry.name.clone());
         Ok(())
     }

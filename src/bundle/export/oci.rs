@@ -109,7 +109,7 @@ fn layer(bundle: &Bundle, file: &FileEntry) -> Value {
 
 fn media_type(bundle: &Bundle, path: &str) -> &'static str {
     let engine = path.strip_suffix("_data").unwrap_or(path);
-    if bundle.manifest.engines.iter().any(|entry| entry.file == engine) {
+    if bundle.manifest.engines.iter().flat_map(|entry| entry.files()).any(|file| file == engine) {
         WEIGHT
     } else if [MANIFEST, TOKENIZER].contains(&path) || path.starts_with("hub/") {
         WEIGHT_CONFIG

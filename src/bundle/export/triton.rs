@@ -86,10 +86,11 @@ fn check_name(name: &str) -> Result<()> {
 fn config(name: &str, engine: &EngineEntry, repository: &Repository, labels: bool) -> Result<String> {
     let batched = repository.max_batch > 0;
     let mut out = format!("name: \"{name}\"\nbackend: \"onnxruntime\"\nmax_batch_size: {}\n", repository.max_batch);
-    for port in &engine.inputs {
+    let component = engine.model()?;
+    for port in &component.inputs {
         out += &block("input", &Port::parse(port)?, batched, None);
     }
-    for (i, port) in engine.outputs.iter().enumerate() {
+    for (i, port) in component.outputs.iter().enumerate() {
         let port = Port::parse(port)?;
         // Labels are named where Triton classifies: of an output with one number for each of them.
         let named = labels && i == 0 && port.sizes.len() == 2;

@@ -39,6 +39,7 @@ Each line of the data is an object, by the task that the bundle is for:
   question-answering    {\"question\": \"…\", \"context\": \"…\", \"answers\": [\"…\", …]}, or SQuAD's {\"text\": […], …};
                         an empty list where the text holds no answer
                         → exact match and F1, as SQuAD counts them
+  text-generation       (not scored yet)
   fill-mask             {\"text\": \"the [MASK] is slow\", \"label\": \"train\"}; \"labels\": […] for several masks
                         → accuracy among the first and the first five guesses, perplexity of the right ones
   sentence-similarity,  {\"text\": \"…\", \"pair\": \"…\", \"score\": 3.5}, of any scale

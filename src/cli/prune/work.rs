@@ -103,7 +103,7 @@ impl<'a> Work<'a> {
     pub fn speed(&self, manifest: &Manifest, output: &Path, screen: &Screen) -> Result<Option<bench::Ratio>> {
         let Some(trained) = self.trained(screen)? else { return Ok(None) };
         let engine = manifest.engines.first().ok_or_else(|| Error::bug("one engine was asked for"))?;
-        let made = if presence::is_file(output)? { output.to_owned() } else { output.join(&engine.file) };
+        let made = if presence::is_file(output)? { output.to_owned() } else { output.join(&engine.model()?.file) };
         self.faster(&trained, &made, screen)
     }
 

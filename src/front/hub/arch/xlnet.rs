@@ -123,7 +123,7 @@ fn build(context: &Context) -> Result<Graph> {
         }
         Task::QuestionAnswering if context.weights.has("start_logits.dense.weight") => {
             return Err(Error::unsupported(
-                "the head of XLNetForQuestionAnswering searches for spans, which is not drawn",
+                "the head of XLNetForQuestionAnswering searches for spans, which is not built",
             )
             .hint("XLNetForQuestionAnsweringSimple's head is"));
         }
@@ -169,7 +169,7 @@ impl Config {
             }
             Config { attn_type: AttentionType::Uni, .. } => refused("only `bi` is drawn", "attn_type"),
             Config { bi_data: true, .. } => {
-                refused("a batch whose second half is read backwards is not drawn", "bi_data")
+                refused("a batch whose second half is read backwards is not built", "bi_data")
             }
             Config { summary_type: SummaryType::Mean | SummaryType::Attn, .. } => {
                 refused("only `last`, `first` and `cls_index` are drawn", "summary_type")
