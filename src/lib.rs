@@ -42,7 +42,6 @@ pub mod json;
 pub mod observer;
 pub mod output;
 pub mod passes;
-pub mod pipeline;
 pub mod places;
 pub mod ports;
 pub mod precision;

@@ -19,7 +19,7 @@ use crate::runtime::Platform;
 use crate::settings::Settings;
 use crate::shapes::Shapes;
 use crate::target::Target;
-use crate::task::Task;
+use crate::task::id::Task;
 
 /// A recipe.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -9,11 +9,11 @@ use crate::common::{fixture, place};
 use kilnc::back::onnx;
 use kilnc::build::{self, Scheme, Source};
 use kilnc::passes::Manager;
-use kilnc::pipeline::{Model, Options, Pipeline, Settings};
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Classes, ProblemType, Runtime, TextEncoder, TextInput};
 use kilnc::target::Target;
 use kilnc::task::Task;
+use kilnc::task::{Model, Options, Pipeline, Settings};
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -100,7 +100,8 @@ impl Made {
         let many = fs::read_to_string(checkpoint.join("config.json")).unwrap().contains("multi_label_classification");
         let problem_type = if many { ProblemType::MultiLabel } else { ProblemType::SingleLabel };
         let classes = Classes { labels: common.labels().unwrap_or_default(), problem_type };
-        let model = Model::new(task, classes, common.model_type.as_deref().unwrap_or_default());
+        let context_first = common.model_type.as_deref() == Some("xlnet");
+        let model = Model { context_first, ..Model::new(task, classes) };
         Made { path, _place: place, runtime: Runtime::of(target), tokenizer: checkpoint.join("tokenizer.json"), model }
     }
 

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{Ran, edit, fixture, kilnc, minilm, names, place, repository};
-use kilnc::pipeline::{Aggregation, Options, Pipeline, Prediction, Settings};
 use kilnc::runtime::TextInput;
+use kilnc::task::{Aggregation, Options, Pipeline, Prediction, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -21,10 +21,10 @@ use kilnc::front::hub::checkpoint::{
     Checkpoint, CommonConfig, StateDict, Tokenizer, TokenizerUse, labels as names, licence, shards, torch,
 };
 use kilnc::ir::{Weight, text};
-use kilnc::pipeline::lines::{OnError, check_lines};
 use kilnc::recipe::Recipe;
 use kilnc::runtime::{Classes, Platform, ProblemType, Runtime, TextEncoder};
 use kilnc::task::Task;
+use kilnc::task::lines::{OnError, check_lines};
 use kilnc::textfile as tf;
 use kilnc::verify::verify;
 use kilnc::vocabulary::Vocabulary;

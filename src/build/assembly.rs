@@ -315,6 +315,7 @@ impl<'a> Assembly<'a> {
             positions: super::limits::positions(&self.model.graph),
             answers: self.request.recipe.answers.over(self.model.answers),
             prompt: self.model.prompt.as_ref().map(PromptEntry::of),
+            context_first: self.model.context_first(),
             mask: self.model.tokenizer.mask.clone().filter(|_| self.model.task == Task::FillMask),
             pooling: pooling(self.model),
             labels: classes.labels,

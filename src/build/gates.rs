@@ -13,12 +13,11 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::{Example, Gate, Golden};
 use crate::json;
 use crate::passes::Manager;
-use crate::pipeline;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
 use crate::runtime::{self, Classes, Processor, Runtime, TextEncoder};
 use crate::target::Target;
-use crate::task::Task;
+use crate::task::{self, Task};
 
 /// What engines are asked, and what they have to answer.
 pub struct Gates {
@@ -331,8 +330,7 @@ fn unmade(unmade: &[(String, Error)]) -> Result<()> {
 fn check_settings(recipe: &Recipe, model: &Model, classes: &Classes, encoder: &TextEncoder) -> Result<()> {
     let file = recipe.file.as_deref().unwrap_or("the recipe");
     recipe.answers.check_in(file, model.task, encoder.max_length)?;
-    let model_type = model.checkpoint.common.model_type.as_deref().unwrap_or_default();
-    let asked = pipeline::Model::new(model.task, classes.clone(), model_type);
+    let asked = task::Model { context_first: model.context_first(), ..task::Model::new(model.task, classes.clone()) };
     asked.check_room(&recipe.answers, encoder).map_err(|e| e.at(format!("{file}: answers")))
 }
 

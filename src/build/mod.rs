@@ -118,6 +118,13 @@ pub struct Model {
     pub warnings: Vec<String>,
 }
 
+impl Model {
+    /// Whether it reads contexts before their questions, as `transformers` does where texts are padded on the left.
+    fn context_first(&self) -> bool {
+        self.task == Task::QuestionAnswering && self.tokenizer.pads_left
+    }
+}
+
 /// A checkpoint into which adapters have been merged, and the graph that it makes.
 struct Adapted {
     checkpoint: Checkpoint,

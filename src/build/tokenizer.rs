@@ -88,7 +88,7 @@ impl TextConfig {
             model_type: config.model_type.as_deref().unwrap_or_default(),
             class: config.tokenizer_class.as_deref(),
             token_types: true,
-            pairs: task.is_none_or(|task| matches!(task, Task::TextClassification | Task::QuestionAnswering)),
+            pairs: task.is_none_or(Task::reads_pairs),
             ..of_sentence(sentence)
         };
         let tokenizer = Tokenizer::open(dir, &usage)?;

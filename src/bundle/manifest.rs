@@ -14,7 +14,7 @@ use crate::runtime::{Gpu, ProblemType, Runtime};
 use crate::settings::Settings;
 use crate::shapes::Shapes;
 use crate::target::Target;
-use crate::task::Task;
+use crate::task::id::Task;
 use crate::vocabulary::CutReport;
 
 /// The version of the manifest's form. Readers refuse all but this one and [`FIRST`].
@@ -52,6 +52,9 @@ pub struct Manifest {
     /// What is put before every text, or before the first of a pair, where sentence-transformers says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<PromptEntry>,
+    /// Whether the model reads contexts before their questions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub context_first: bool,
     /// The token that stands for one to be guessed, where the model guesses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<String>,
@@ -135,6 +138,9 @@ fn of_first_form(mut manifest: Value) -> Value {
     }
     if let Some(manifest) = manifest.as_object_mut() {
         manifest.insert("schema".to_owned(), SCHEMA.into());
+        // The first form did not say it, and one family alone had it.
+        let context_first = manifest.get("model_type").is_some_and(|family| family == "xlnet");
+        manifest.insert("context_first".to_owned(), context_first.into());
     }
     manifest
 }

@@ -39,6 +39,11 @@ impl GivenTokenizer {
         self.beside.as_ref().map_or_else(Settings::default, |beside| beside.answers)
     }
 
+    /// Whether it pads texts on the left.
+    pub fn pads_left(&self) -> bool {
+        self.beside.as_ref().is_some_and(|beside| beside.tokenizer.pads_left)
+    }
+
     /// Longest text, in tokens.
     pub fn max_length(&self) -> usize {
         self.beside.as_ref().and_then(|beside| beside.max_length).unwrap_or(MAX_LENGTH)

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::task::Task;
+use crate::task::id::Task;
 
 pub use names::{Aggregation, Join, Similarity};
 
@@ -106,22 +106,22 @@ impl Settings {
     }
 
     /// The first field that is said and that a task does not have, with the tasks that do.
-    pub fn misplaced(&self, task: Task) -> Option<(&'static str, &'static [Task])> {
-        let given: [(&'static str, bool, &'static [Task]); 6] = [
-            ("join", self.join.is_some(), &[Task::TextClassification]),
-            ("aggregation", self.aggregation.is_some(), &[Task::TokenClassification]),
-            ("max_answer_length", self.max_answer_length.is_some(), &[Task::QuestionAnswering]),
-            ("no_answer", self.no_answer.is_some(), &[Task::QuestionAnswering]),
-            ("top_k", self.top_k.is_some(), &[Task::TextClassification, Task::QuestionAnswering, Task::FillMask]),
-            ("similarity", self.similarity.is_some(), &[Task::SentenceSimilarity, Task::FeatureExtraction]),
+    pub fn misplaced(&self, task: Task) -> Option<(&'static str, Vec<Task>)> {
+        let given = [
+            ("join", self.join.is_some()),
+            ("aggregation", self.aggregation.is_some()),
+            ("max_answer_length", self.max_answer_length.is_some()),
+            ("no_answer", self.no_answer.is_some()),
+            ("top_k", self.top_k.is_some()),
+            ("similarity", self.similarity.is_some()),
         ];
-        let (field, _, of) = given.into_iter().find(|(_, given, of)| *given && !of.contains(&task))?;
-        Some((field, of))
+        let (field, _) = given.into_iter().find(|(field, given)| *given && !task.has_setting(field))?;
+        Some((field, Task::all_with(|task| task.has_setting(field))))
     }
 
     fn of_another_task(&self, task: Task) -> Option<(&'static str, Error)> {
         let (field, of) = self.misplaced(task)?;
-        Some((field, of_other_tasks(&format!("`{field}`"), of, task)))
+        Some((field, of_other_tasks(&format!("`{field}`"), &of, task)))
     }
 
     fn of_windows(&self, longest: usize) -> Option<(&'static str, Error)> {
@@ -241,7 +241,7 @@ mod tests {
             ("no_answer", Settings { no_answer: Some(false), ..NONE }),
             ("top_k", Settings { top_k: Some(3), ..NONE }),
         ];
-        let expected = "`similarity` is for sentence-similarity, feature-extraction; this model is for \
+        let expected = "`similarity` is for feature-extraction, sentence-similarity; this model is for \
                         text-classification in r.toml: answers.similarity";
         assert_eq!(of(Settings { similarity: Some(Similarity::Dot), ..NONE }), expected);
         for (field, settings) in others {

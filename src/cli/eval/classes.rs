@@ -5,8 +5,8 @@ use super::engines::{Agreement, Labelled, pipeline, summary};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::eval::{Example, Parity, Score, Truth, read_examples};
-use crate::pipeline::{Options, Pipeline, Predicted, Settings};
 use crate::runtime::ProblemType;
+use crate::task::{Options, Pipeline, Predicted, Settings};
 
 /// Texts and their labels.
 pub(super) struct Data {

@@ -9,8 +9,8 @@ use super::EvalArgs;
 use crate::build::Observer;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::{Options, Pipeline};
 use crate::runtime;
+use crate::task::{Options, Pipeline};
 
 /// Texts whose answers are known.
 pub(super) trait Labelled {

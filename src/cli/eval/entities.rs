@@ -7,7 +7,7 @@ use super::engines::{Agreement, Labelled, largest, pipeline, summary};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::eval::{Entity, EntityScore, Located, Tagged, Tagging, entities, read_tagged};
-use crate::pipeline::{Options, Pipeline, Word};
+use crate::task::{Options, Pipeline, Word};
 
 /// Texts and their entities.
 pub(super) struct Data {

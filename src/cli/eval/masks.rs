@@ -5,7 +5,7 @@ use super::engines::{Agreement, Labelled, largest, pipeline, summary};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::eval::{self, Located, MaskScore, read_masked};
-use crate::pipeline::{self, Options, Pipeline, TokenScore};
+use crate::task::{self, Options, Pipeline, TokenScore};
 
 /// Texts with masks, and the tokens that stood there.
 pub(super) struct Data {
@@ -17,7 +17,7 @@ impl Data {
     pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
         let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
         let targets = |Located { place, row }: Located<eval::Masked>| {
-            let targets = pipeline::targets(&encoder, &row.text, &row.labels).map_err(|e| e.at(place.clone()))?;
+            let targets = task::targets(&encoder, &row.text, &row.labels).map_err(|e| e.at(place.clone()))?;
             Ok(Located { place, row: (row.text, targets) })
         };
         let texts = read_masked(&args.data)?.into_iter().map(targets).collect::<Result<_>>()?;

@@ -15,9 +15,9 @@ use super::units::some;
 use super::{Screen, TrustArgs, WindowArgs};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::pipeline::{Aggregation, Options, Settings, Similarity};
 use crate::settings;
 use crate::task::Task;
+use crate::task::{Aggregation, Options, Settings, Similarity};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -95,7 +95,7 @@ impl EvalArgs {
     fn check(&self, task: Task) -> Result<()> {
         match self.settings().misplaced(task) {
             None => Ok(()),
-            Some((field, of)) => Err(settings::of_other_tasks(&settings::flag(field), of, task)),
+            Some((field, of)) => Err(settings::of_other_tasks(&settings::flag(field), &of, task)),
         }
     }
 

@@ -5,8 +5,8 @@ use super::engines::{Agreement, Labelled, pipeline, summary};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::eval::{Correlation, Located, Pair, read_pairs};
-use crate::pipeline::{Options, Pipeline};
 use crate::settings::Similarity;
+use crate::task::{Options, Pipeline};
 
 /// Pairs of texts, and how alike people found them.
 pub(super) struct Data {

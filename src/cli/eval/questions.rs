@@ -5,8 +5,8 @@ use super::engines::{Agreement, Labelled, pipeline, summary};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::eval::{Located, Question, SpanScore, read_questions};
-use crate::pipeline::{Options, Pipeline, Prediction, Span};
 use crate::runtime::TextInput;
+use crate::task::{Options, Pipeline, Prediction, Span};
 
 /// Questions and their answers.
 pub(super) struct Data {

@@ -11,9 +11,9 @@ use crate::build::Observer;
 use crate::error::{Error, Result};
 use crate::json::file_name;
 use crate::output::{self, Stage};
-use crate::pipeline::Pipeline;
-use crate::pipeline::lines::{self, OnError, Summary};
 use crate::presence;
+use crate::task::Pipeline;
+use crate::task::lines::{self, OnError, Summary};
 
 #[derive(Args)]
 pub(super) struct LinesArgs {

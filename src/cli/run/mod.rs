@@ -13,11 +13,12 @@ use super::units::{batch, some, threads};
 use super::{Screen, TrustArgs, WindowArgs};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
-use crate::pipeline::{Aggregation, Options, Settings, Similarity};
 use crate::presence;
 use crate::runtime;
 use crate::settings;
 use crate::task::Task;
+use crate::task::id::Input;
+use crate::task::{Aggregation, Options, Settings, Similarity};
 
 use model::ModelArgs;
 
@@ -152,15 +153,18 @@ impl RunArgs {
                 .hint(format!("build one for it: kilnc build CHECKPOINT --task {asked} -o OUT")));
         }
         if let Some((field, of)) = self.answers.settings().misplaced(task) {
-            return Err(settings::of_other_tasks(&settings::flag(field), of, task));
+            return Err(settings::of_other_tasks(&settings::flag(field), &of, task));
         }
-        let given: [(&str, bool, &[Task]); 2] = [
-            ("--question", !self.question.is_empty(), &[Task::QuestionAnswering]),
-            ("--pair", !self.pair.is_empty(), &[Task::TextClassification, Task::SentenceSimilarity]),
+        let given: [(&str, bool, &[Input]); 2] = [
+            ("--question", !self.question.is_empty(), &[Input::Question]),
+            ("--pair", !self.pair.is_empty(), &[Input::TextOrPair, Input::TextOrTwo]),
         ];
-        match given.into_iter().find(|(_, given, of)| *given && !of.contains(&task)) {
+        match given.into_iter().find(|(_, given, of)| *given && !of.contains(&task.facts().input)) {
             None => Ok(()),
-            Some((flag, _, of)) => Err(settings::of_other_tasks(flag, of, task)),
+            Some((flag, _, of)) => {
+                let of = Task::all_with(|task| of.contains(&task.facts().input));
+                Err(settings::of_other_tasks(flag, &of, task))
+            }
         }
     }
 }

@@ -10,9 +10,9 @@ use crate::build::Observer;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::labels;
-use crate::pipeline::{Model, Options, Pipeline};
 use crate::runtime::{self, Classes, ProblemType, Runtime};
 use crate::task::Task;
+use crate::task::{Model, Options, Pipeline};
 
 /// Fails where something is asked for that a task does not have.
 pub(super) type Fits<'a> = &'a dyn Fn(Task) -> Result<()>;
@@ -93,7 +93,7 @@ impl ModelArgs {
         encoder.check_longest()?;
         let engine = runtime::open_isolated(Runtime::Ort, model, threads, &self.onnx_adapter)?;
         let options = Options { settings: options.settings.over(given.answers()), ..options };
-        Pipeline::new(engine, encoder, Model::new(task, classes, ""), options)
+        Pipeline::new(engine, encoder, Model { context_first: given.pads_left(), ..Model::new(task, classes) }, options)
     }
 
     /// A bundle takes none of them.

@@ -2,8 +2,8 @@
 
 use super::texts::Line;
 use crate::error::printable;
-use crate::pipeline::{Entity, Fill, Labels, Predicted, Prediction, Span};
 use crate::runtime::{self, Choice};
+use crate::task::{Entity, Fill, Labels, Predicted, Prediction, Span};
 
 /// Most numbers of a vector that are shown.
 const SHOWN: usize = 6;

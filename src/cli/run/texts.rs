@@ -8,8 +8,8 @@ use super::super::Screen;
 use super::summary;
 use crate::build::Observer;
 use crate::error::{Error, Result, visible};
-use crate::pipeline::{Pipeline, Predicted, Query};
 use crate::runtime::TextInput;
+use crate::task::{Pipeline, Predicted, Query};
 use crate::textfile::Lines;
 
 /// Most texts whose answers are printed together, in columns of one width.
@@ -241,7 +241,7 @@ fn questioned(questions: Vec<String>, texts: Vec<String>) -> Result<Vec<TextQuer
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::Prediction;
+    use crate::task::Prediction;
 
     fn owned(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|text| (*text).to_owned()).collect()

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Part, ValueId};
 use crate::ports::PortKind;
-use crate::task::Task;
+use crate::task::id::Task;
 
 pub(super) use super::sentence::sentence;
 

@@ -28,7 +28,7 @@ use crate::error::{Error, Result, by_nearness, nearest, printable};
 use crate::front::hub::adapter::hub::{FlexibleHead, Insertions};
 use crate::front::hub::checkpoint::{Checkpoint, CommonConfig, Scope, SentenceModules, StateDict};
 use crate::ir::Graph;
-use crate::task::Task;
+use crate::task::id::Task;
 
 use blocks::Blocks;
 use config::Fields;

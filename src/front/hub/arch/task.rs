@@ -11,7 +11,7 @@
 use super::{FAMILIES, Family};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::{Checkpoint, CommonConfig, Purpose as Made, StateDict};
-use crate::task::Task;
+use crate::task::id::Task;
 
 /// Whose head the layer `classifier` is, where nothing but the tensors of a family's models says it.
 pub(super) enum ClassifierOf {

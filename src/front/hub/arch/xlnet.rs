@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId, Weight};
 use crate::ports::PortKind;
-use crate::task::Task;
+use crate::task::id::Task;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "xlnet",

@@ -14,7 +14,7 @@ use crate::front::hub::adapter::work::check_saved;
 use crate::front::hub::adapter::{Lost, Merged};
 use crate::front::hub::checkpoint::{StateDict, Tensor, read_weights};
 use crate::json;
-use crate::task::Task;
+use crate::task::id::Task;
 
 pub(super) const CONFIG: &str = "head_config.json";
 pub(super) const WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];

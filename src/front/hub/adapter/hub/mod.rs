@@ -22,7 +22,7 @@ use crate::front::hub::checkpoint::{StateDict, Tensor, read_weights};
 use crate::ir::Weight;
 use crate::json;
 use crate::presence;
-use crate::task::Task;
+use crate::task::id::Task;
 
 pub use bottleneck::{Bottleneck, Hypercomplex, Place, Residual, Scaling};
 pub use head::{FlexibleHead, HeadKind};

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
 use crate::ports::PortKind;
-use crate::task::Task;
+use crate::task::id::Task;
 use config::Config;
 
 pub(super) const FAMILY: Family = Family {

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::front::hub::checkpoint::{Pooling, Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
 use crate::ports::PortKind;
-use crate::task::Task;
+use crate::task::id::Task;
 use config::{Attention, ClassifierPooling, Config};
 
 pub(super) const FAMILY: Family = Family {

@@ -32,15 +32,14 @@ pub(super) fn max_length(config: &Map<String, Value>) -> Result<Option<usize>> {
 }
 
 impl Side {
-    /// What `truncation_side` says.
-    pub fn said(config: &Map<String, Value>) -> Result<Option<Side>> {
-        const KEY: &str = "truncation_side";
-        match config.get(KEY).filter(|value| !value.is_null()) {
+    /// What `truncation_side` or `padding_side` says.
+    pub fn read(config: &Map<String, Value>, key: &str) -> Result<Option<Side>> {
+        match config.get(key).filter(|value| !value.is_null()) {
             None => Ok(None),
             Some(side) if side == "left" => Ok(Some(Side::Left)),
             Some(side) if side == "right" => Ok(Some(Side::Right)),
             Some(other) => Err(Error::bad_input(format!(
-                "{CONFIG}: {KEY}: expected \"left\" or \"right\", found {}",
+                "{CONFIG}: {key}: expected \"left\" or \"right\", found {}",
                 printable(&other.to_string())
             ))),
         }
@@ -80,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_side_that_is_none_is_named() {
-        let said = |text: &str| Side::said(&config(text));
+        let said = |text: &str| Side::read(&config(text), "truncation_side");
         assert_eq!(said(r#"{"truncation_side": "left"}"#).unwrap(), Some(Side::Left));
         assert_eq!(said(r#"{"truncation_side": null}"#).unwrap(), None);
         for (side, summary) in [("\"middle\"", "\"middle\""), ("1", "1"), ("\"LEFT\"", "\"LEFT\"")] {

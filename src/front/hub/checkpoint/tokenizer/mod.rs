@@ -26,6 +26,8 @@ use crate::json;
 use crate::json::raw::Object;
 use crate::presence;
 use added::{Merged, Vocabulary};
+use class::Kind;
+use limits::Side;
 use options::Options;
 use parts::Parts;
 use split::Split;
@@ -73,6 +75,8 @@ pub struct Tokenizer {
     pub max_length: Option<usize>,
     /// The token that stands for one to be guessed, where the files or the class name it.
     pub mask: Option<String>,
+    /// Whether texts are padded on the left. Models of such tokenizers are trained on contexts before their questions.
+    pub pads_left: bool,
     /// What the files say and is not followed, or is read in several ways.
     pub notes: Vec<String>,
     /// The files that were read.
@@ -120,6 +124,7 @@ impl Tokenizer {
             json: Some(json),
             max_length: options.max_length,
             mask: options.special("mask_token").map(str::to_owned),
+            pads_left: options.padding.map_or(options.class.kind == Kind::XlNet, |side| side == Side::Left),
             notes: options.notes,
             files,
         })

@@ -26,6 +26,8 @@ pub(super) struct Options {
     pub max_length: Option<usize>,
     /// Where texts are cut, if that is said.
     pub side: Option<Side>,
+    /// Where texts are padded, if it is said.
+    pub padding: Option<Side>,
     /// Whether special tokens are no tokens where they stand in texts.
     pub split_special_tokens: bool,
     pub notes: Vec<String>,
@@ -73,7 +75,8 @@ impl Options {
             version,
             beside,
             max_length: limits::max_length(&config)?,
-            side: Side::said(&config)?,
+            side: Side::read(&config, "truncation_side")?,
+            padding: Side::read(&config, "padding_side")?,
             split_special_tokens: arguments.get("split_special_tokens")?.unwrap_or(false),
             notes,
             files,

@@ -1,10 +1,10 @@
 //! Runs the windows of many texts, those of like length together.
 
-use super::{Predicted, Watch};
+use super::Task;
+use super::pipeline::{Predicted, Watch};
 use crate::error::{Error, Result, printable};
 use crate::ports::PortKind;
 use crate::runtime::{Elements, Encoded, Engine, Named, TextEncoder, TextInput, Window};
-use crate::task::Task;
 
 /// A text with its tokens and windows.
 pub(super) struct Tokenized<'a> {
@@ -40,7 +40,7 @@ pub(super) struct Batches<'a> {
 /// Most tokens of a batch, so that what an engine gives for it fits in memory: for every token, a masked one's has a
 /// number for each entry of the vocabulary.
 pub(super) fn most_tokens(task: Task) -> usize {
-    if task == Task::FillMask { 1 << 10 } else { 1 << 14 }
+    if task.is_over_vocabulary() { 1 << 10 } else { 1 << 14 }
 }
 
 /// A window among all that are asked.

@@ -1,10 +1,10 @@
 //! What a model thinks of the tokens that masks stand for, where they are known.
 
-use super::batches::{self, Row, Tokenized};
-use super::masks;
+use super::{mask_of, masks, places as places_of};
 use crate::error::{Error, Result, printable};
 use crate::ports::PortKind;
 use crate::runtime::{TextEncoder, TextInput};
+use crate::task::batches::{self, Row, Tokenized};
 
 /// What a model thinks of the token that a mask stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,7 +30,7 @@ impl batches::Head for Head<'_> {
     type Prediction = Vec<TokenScore>;
 
     fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
-        let masks = masks::masks(self.encoder, asked)?;
+        let masks = masks(self.encoder, asked)?;
         let logits = row.per_token(PortKind::Logits)?;
         let owned = asked.owned(window).filter_map(|(token, at)| Some((token, at, masks.binary_search(&token).ok()?)));
         let read = |(token, at, number): (usize, usize, usize)| {
@@ -67,9 +67,9 @@ fn guess(logits: &[f32], target: u32) -> Option<TokenScore> {
 /// the place of its mask, or else the entry of the vocabulary that is written so. Fails where there are not as many
 /// labels as masks, or where one is not one token.
 pub fn targets(encoder: &TextEncoder, text: &str, labels: &[String]) -> Result<Vec<u32>> {
-    let (_, name) = masks::mask_of(encoder)?;
+    let (_, name) = mask_of(encoder)?;
     let open: Vec<u32> = encoder.numbers(&[text.into()])?.into_iter().flatten().collect();
-    let places = masks::places(encoder, open.iter().map(|id| Some(*id)))?;
+    let places = places_of(encoder, open.iter().map(|id| Some(*id)))?;
     if places.len() != labels.len() {
         let (labels, masks) = (labels.len(), places.len());
         return Err(Error::bad_input(format!("there are {labels} labels and {masks} times {name}")));

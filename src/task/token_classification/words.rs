@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use super::batches::{self, Row, Tokenized};
 use super::groups::{self, Token};
-use super::tokens::{self, Characters, OUTSIDE};
+use super::{Characters, OUTSIDE};
 use crate::error::Result;
+use crate::task::batches::{self, Row, Tokenized};
 
 /// A word with its label.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,13 +22,13 @@ pub struct Word {
 }
 
 pub(super) struct Head<'a> {
-    pub tokens: tokens::Head<'a>,
+    pub tokens: super::Head<'a>,
     /// The places of words in the text, in characters and in order; the tokenizer's own words, if not given.
     pub given: Option<&'a [Range<usize>]>,
 }
 
 impl<'a> batches::Head for Head<'a> {
-    type Part = <tokens::Head<'a> as batches::Head>::Part;
+    type Part = <super::Head<'a> as batches::Head>::Part;
 
     type Prediction = Vec<Word>;
 

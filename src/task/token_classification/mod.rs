@@ -1,14 +1,23 @@
 //! Token classification: the entities of a text.
 
+mod groups;
+mod words;
+
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::batches::{self, Row, Tokenized};
-use super::groups::{self, Labelled, Token};
-use super::{Model, Prediction};
+use super::pipeline::{Model, Pipeline, Predicted, Prediction, UNWATCHED, Watch, one};
+use super::{Definition, Task, not_a_pair};
 use crate::error::{Error, Result};
 use crate::ports::PortKind;
-use crate::runtime::{TextEncoder, softmax};
+use crate::runtime::{TextEncoder, TextInput, softmax};
 use crate::settings::{Aggregation, Settings};
+
+use groups::{Labelled, Token};
+
+pub use words::Word;
 
 /// The label of what is no entity.
 pub(super) const OUTSIDE: &str = "O";
@@ -78,7 +87,34 @@ impl Entity {
     }
 }
 
-pub(super) struct Head<'a> {
+pub(super) struct TokenClassification;
+
+impl Definition for TokenClassification {
+    fn check(&self, input: TextInput) -> Result<()> {
+        not_a_pair(Task::TokenClassification, input)
+    }
+
+    fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
+        let asked = pipeline.encode(inputs, watch)?;
+        let (engine, parts) = pipeline.parts(watch);
+        let head = Head { encoder: parts.encoder, model: parts.model, settings: parts.settings };
+        parts.batches.run(engine, &asked, &head)
+    }
+}
+
+impl Pipeline {
+    /// Every word of a text with its label, whether it is part of an entity or not: words at the places `given`, in
+    /// characters and in order, each with the label of its first token; or those of the tokenizer, as the options'
+    /// aggregation reads them. Fails where the model is not for token classification.
+    pub fn words(&mut self, text: &str, given: Option<&[Range<usize>]>) -> Result<Predicted<Vec<Word>>> {
+        let asked = self.tokenized(text.into(), Task::TokenClassification)?;
+        let (engine, parts) = self.parts(&UNWATCHED);
+        let tokens = Head { encoder: parts.encoder, model: parts.model, settings: parts.settings };
+        one(parts.batches.run(engine, &[asked], &words::Head { tokens, given })?)
+    }
+}
+
+struct Head<'a> {
     pub encoder: &'a TextEncoder,
     pub model: &'a Model,
     pub settings: &'a Settings,
@@ -93,8 +129,8 @@ impl batches::Head for Head<'_> {
     fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
         let logits = row.per_token(PortKind::Logits)?;
         let labels = self.model.classes.labels.len();
-        if let Some(non_finite) = logits.first().filter(|logits| logits.len() != labels) {
-            let logits = non_finite.len();
+        if let Some(row) = logits.first().filter(|logits| logits.len() != labels) {
+            let logits = row.len();
             return Err(Error::bad_input(format!("the engine gives {logits} logits, but there are {labels} labels")));
         }
         let of_text = asked.owned(window).filter(|(token, _)| !asked.encoded.is_special(*token));

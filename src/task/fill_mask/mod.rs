@@ -1,13 +1,18 @@
 //! Masked tokens: what a model puts in the place of each, as `pipeline("fill-mask")` tells it.
 
+mod token_scores;
+
 use serde::Serialize;
 
-use super::Prediction;
 use super::batches::{self, Row, Tokenized};
+use super::pipeline::{Pipeline, Predicted, Prediction, UNWATCHED, Watch, one};
+use super::{Definition, Task, not_a_pair};
 use crate::error::{Error, Result};
 use crate::ports::PortKind;
-use crate::runtime::{TextEncoder, softmax};
+use crate::runtime::{TextEncoder, TextInput, softmax};
 use crate::settings::Settings;
+
+pub use token_scores::{TokenScore, targets};
 
 /// Most masks of one text: each answer holds the whole text again.
 pub const MOST_MASKS: usize = 100;
@@ -29,9 +34,37 @@ pub struct Fill {
     pub sequence: String,
 }
 
-pub(super) struct Head<'a> {
-    pub encoder: &'a TextEncoder,
-    pub settings: &'a Settings,
+pub(super) struct FillMask;
+
+impl Definition for FillMask {
+    fn check(&self, input: TextInput) -> Result<()> {
+        not_a_pair(Task::FillMask, input)
+    }
+
+    fn check_tokens(&self, encoder: &TextEncoder, tokens: &Tokenized) -> Result<()> {
+        masks(encoder, tokens).map(drop)
+    }
+
+    fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
+        let asked = pipeline.encode(inputs, watch)?;
+        let (engine, parts) = pipeline.parts(watch);
+        parts.batches.run(engine, &asked, &Head { encoder: parts.encoder, settings: parts.settings })
+    }
+}
+
+impl Pipeline {
+    /// What the model thinks of the tokens that the masks of a text stand for, by their numbers in the vocabulary, which
+    /// [`targets`] finds. Fails where the model is not for masked tokens, or a mask has no token.
+    pub fn token_scores(&mut self, text: &str, targets: &[u32]) -> Result<Predicted<Vec<TokenScore>>> {
+        let asked = self.tokenized(text.into(), Task::FillMask)?;
+        let (engine, parts) = self.parts(&UNWATCHED);
+        one(parts.batches.run(engine, &[asked], &token_scores::Head { encoder: parts.encoder, targets })?)
+    }
+}
+
+struct Head<'a> {
+    encoder: &'a TextEncoder,
+    settings: &'a Settings,
 }
 
 /// The likeliest tokens for a mask: their numbers with their probabilities.
@@ -62,14 +95,14 @@ impl batches::Head for Head<'_> {
 }
 
 /// The tokenizer's token for a mask, and its name.
-pub(super) fn mask_of(encoder: &TextEncoder) -> Result<(u32, &str)> {
+fn mask_of(encoder: &TextEncoder) -> Result<(u32, &str)> {
     encoder.mask().ok_or_else(|| {
         Error::unsupported("the tokenizer has no token for a mask").hint("the known ones are [MASK] and <mask>")
     })
 }
 
 /// The places of the masks among the tokens of a text. Fails where there are none, or more than are filled.
-pub(super) fn places(encoder: &TextEncoder, ids: impl Iterator<Item = Option<u32>>) -> Result<Vec<usize>> {
+fn places(encoder: &TextEncoder, ids: impl Iterator<Item = Option<u32>>) -> Result<Vec<usize>> {
     let (mask, name) = mask_of(encoder)?;
     let masks: Vec<usize> = ids.enumerate().filter(|(_, id)| *id == Some(mask)).map(|(at, _)| at).collect();
     match masks.len() {
@@ -83,7 +116,7 @@ pub(super) fn places(encoder: &TextEncoder, ids: impl Iterator<Item = Option<u32
 }
 
 /// The masks of a text, all of which are in a window.
-pub(super) fn masks(encoder: &TextEncoder, asked: &Tokenized) -> Result<Vec<usize>> {
+fn masks(encoder: &TextEncoder, asked: &Tokenized) -> Result<Vec<usize>> {
     let masks = places(encoder, (0..asked.encoded.len()).map(|token| asked.encoded.id(token)))?;
     match masks.iter().find(|mask| asked.encoded.window_of(**mask).is_none()) {
         Some(_) => {

@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
+use super::Definition;
 use super::batches::{self, Row, Tokenized};
-use super::tokens::Characters;
-use super::{Model, Prediction};
-use crate::error::Result;
+use super::pipeline::{Model, Pipeline, Predicted, Prediction, Watch};
+use super::token_classification::Characters;
+use crate::error::{Error, Result};
 use crate::ports::PortKind;
-use crate::runtime::softmax;
+use crate::runtime::{TextInput, softmax};
 use crate::settings::Settings;
 
 /// What `transformers` puts in place of the logits of tokens that cannot be answers.
@@ -27,9 +28,31 @@ pub struct Span {
     pub answer: String,
 }
 
-pub(super) struct Head<'a> {
-    pub model: &'a Model,
-    pub settings: &'a Settings,
+pub(super) struct QuestionAnswering;
+
+impl Definition for QuestionAnswering {
+    fn check(&self, input: TextInput) -> Result<()> {
+        match input.pair {
+            Some(_) => Ok(()),
+            None => Err(Error::bad_input("there is no question to the text")
+                .hint("--question Q --text TEXT; in JSON lines, `question` and `context`")),
+        }
+    }
+
+    fn empty(&self) -> &'static str {
+        "the question or its text is empty"
+    }
+
+    fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
+        let asked = pipeline.encode(inputs, watch)?;
+        let (engine, parts) = pipeline.parts(watch);
+        parts.batches.run(engine, &asked, &Head { model: parts.model, settings: parts.settings })
+    }
+}
+
+struct Head<'a> {
+    model: &'a Model,
+    settings: &'a Settings,
 }
 
 /// What a window says.
@@ -118,8 +141,8 @@ fn tokens_of<'a>(asked: &'a Tokenized, window: usize) -> &'a [usize] {
     asked.encoded.windows().get(window).map(|window| window.tokens.as_slice()).unwrap_or_default()
 }
 
-/// The place of the token that stands for the whole text, and for there being no answer: the first, or in XLNet the
-/// last.
+/// The place of the token that stands for the whole text, and for there being no answer: the first, or the last where
+/// texts are padded on the left.
 fn class_token(asked: &Tokenized, tokens: &[usize]) -> Option<usize> {
     let special = |at: &usize| tokens.get(*at).is_some_and(|token| asked.encoded.is_special(*token));
     [0, tokens.len().checked_sub(1)?].into_iter().find(special)
@@ -151,7 +174,7 @@ mod tests {
 
     #[test]
     fn spans_are_in_the_context_in_order_and_no_longer_than_asked() {
-        let model = Model::new(Task::QuestionAnswering, Classes::default(), "bert");
+        let model = Model::new(Task::QuestionAnswering, Classes::default());
         let settings = Settings { max_answer_length: Some(2), top_k: Some(9), ..Settings::default() };
         let head = Head { model: &model, settings: &settings };
         let found = head.candidates(&[0.9, 0.5, 0.25, 0.0], &[0.1, 0.5, 0.1, 0.9], &[false, true, true, true]);

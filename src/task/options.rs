@@ -1,10 +1,10 @@
 //! How texts are asked and answers told.
 
-use super::Model;
+use super::Task;
+use super::pipeline::Model;
 use crate::error::{Error, Result};
 use crate::runtime::{Lengths, TextEncoder, TextInput};
 use crate::settings::Settings;
-use crate::task::Task;
 
 /// How texts are asked and answers told.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn windows_and_strides_that_cannot_be_are_refused() {
-        let model = Model::new(Task::TextClassification, Classes::default(), "bert");
+        let model = Model::new(Task::TextClassification, Classes::default());
         let said = |options: Options| lengths(&options, &model, 64).unwrap_err().message().to_owned();
         let none = Settings::default();
         let window = |n| Settings { window: Some(n), ..none }.into();

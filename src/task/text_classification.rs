@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::batches::{self, Row, Tokenized, mean};
-use super::{Model, Prediction};
+use super::pipeline::{Model, Pipeline, Predicted, Prediction, UNWATCHED, Watch, one};
+use super::{Definition, Task};
 use crate::error::Result;
 use crate::ports::PortKind;
-use crate::runtime::{self, Choice, Classes};
+use crate::runtime::{self, Choice, Classes, TextInput};
 use crate::settings::{Join, Settings};
 
 /// The labels of a text.
@@ -20,14 +21,35 @@ pub struct Labels {
     pub top: Option<Vec<Choice>>,
 }
 
-pub(super) struct Head<'a> {
+pub(super) struct TextClassification;
+
+impl Definition for TextClassification {
+    fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
+        let asked = pipeline.encode(inputs, watch)?;
+        let (engine, parts) = pipeline.parts(watch);
+        parts.batches.run(engine, &asked, &Head::new(parts.model, parts.settings))
+    }
+}
+
+impl Pipeline {
+    /// The logits of a text or a pair. One that is read in several windows has those whose scores are what the scores of
+    /// its windows become; their sum is not known, which changes no score. Fails where the model is not for text
+    /// classification.
+    pub fn logits(&mut self, input: TextInput) -> Result<Predicted<Vec<f32>>> {
+        let asked = self.tokenized(input, Task::TextClassification)?;
+        let (engine, parts) = self.parts(&UNWATCHED);
+        one(parts.batches.run(engine, &[asked], &Logits(Head::new(parts.model, parts.settings)))?)
+    }
+}
+
+struct Head<'a> {
     classes: &'a Classes,
     join: Join,
     top_k: Option<usize>,
 }
 
 impl<'a> Head<'a> {
-    pub fn new(model: &'a Model, settings: &Settings) -> Head<'a> {
+    fn new(model: &'a Model, settings: &Settings) -> Head<'a> {
         Head { classes: &model.classes, join: settings.join.unwrap_or_default(), top_k: settings.top_k }
     }
 }
@@ -67,7 +89,7 @@ impl Head<'_> {
 }
 
 /// Reads logits, to score a model by them.
-pub(super) struct Logits<'a>(pub Head<'a>);
+struct Logits<'a>(Head<'a>);
 
 impl batches::Head for Logits<'_> {
     type Part = (Vec<f32>, usize);

@@ -11,11 +11,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::{MOST_BYTES, MOST_TEXTS_OF_VECTORS, Pipeline, Predicted, Query, Watch, check};
+use super::pipeline::{MOST_BYTES, MOST_TEXTS_OF_VECTORS, Pipeline, Predicted, Query, Watch};
+use super::{Task, check};
 use crate::error::{Error, Kind, Result, printable};
 use crate::json;
 use crate::runtime::TextInput;
-use crate::task::Task;
 use crate::textfile::{Line as TextLine, Lines};
 
 /// What becomes of a line that cannot be answered: one that is no JSON, has no text or a blank one, or one that the task
@@ -386,7 +386,7 @@ mod tests {
             "false",
         ] {
             let question = Question::of(&format!("{{\"id\": {id}, \"text\": \"a\"}}"), "x").unwrap();
-            let answer = crate::pipeline::Prediction::Similarity { score: 0.5 };
+            let answer = crate::task::Prediction::Similarity { score: 0.5 };
             let answered = Predicted { answer, windows: 1, tokens_cut: 0 };
             let mut summary = Vec::new();
             write(&mut summary, &AnswerLine { id: question.id.as_deref(), answered: &answered }).unwrap();

@@ -1,0 +1,260 @@
+//! The tasks by the names that the Hub uses, and what tells them apart as data.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, printable};
+
+/// A task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Hidden states of the bare encoder.
+    FeatureExtraction,
+    /// One row of logits for each text.
+    TextClassification,
+    /// One row of logits for each token.
+    TokenClassification,
+    /// Where in a text an answer begins and ends.
+    QuestionAnswering,
+    /// Logits over the vocabulary for each token.
+    FillMask,
+    /// One vector for each text, whose cosines say how similar texts are.
+    SentenceSimilarity,
+    /// Logits over the vocabulary for the token after each token.
+    TextGeneration,
+}
+
+/// What an input of a task consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// One text.
+    Text,
+    /// One text or a pair, which the model reads together.
+    TextOrPair,
+    /// One text or a pair, whose texts the model reads one by one.
+    TextOrTwo,
+    /// A question and its context, which the model reads together.
+    Question,
+    /// A text to be continued.
+    Prompt,
+}
+
+/// What tells a task from others, as far as it is data.
+#[derive(Debug)]
+pub struct Facts {
+    task: Task,
+    /// The name on the Hub.
+    pub name: &'static str,
+    /// The end of the name of its class in `transformers`.
+    pub class: &'static str,
+    /// Ends of names of further classes.
+    pub other_classes: &'static [&'static str],
+    /// PEFT's type of it, where its models need a head.
+    pub peft: Option<&'static str>,
+    /// What an input is.
+    pub input: Input,
+    /// Whether predictions have names.
+    pub has_labels: bool,
+    /// Whether logits are over the vocabulary.
+    pub over_vocabulary: bool,
+    /// The fields of [`crate::settings::Settings`] that only some tasks have, and this one does.
+    pub settings: &'static [&'static str],
+}
+
+/// The one table of them. A task is a line here and a file beside this one.
+static FACTS: [Facts; 7] = [
+    Facts {
+        task: Task::FeatureExtraction,
+        name: "feature-extraction",
+        class: "Model",
+        other_classes: &[],
+        peft: None,
+        input: Input::Text,
+        has_labels: false,
+        over_vocabulary: false,
+        settings: &["similarity"],
+    },
+    Facts {
+        task: Task::TextClassification,
+        name: "text-classification",
+        class: "ForSequenceClassification",
+        other_classes: &[],
+        peft: Some("SEQ_CLS"),
+        input: Input::TextOrPair,
+        has_labels: true,
+        over_vocabulary: false,
+        settings: &["join", "top_k"],
+    },
+    Facts {
+        task: Task::TokenClassification,
+        name: "token-classification",
+        class: "ForTokenClassification",
+        other_classes: &[],
+        peft: Some("TOKEN_CLS"),
+        input: Input::Text,
+        has_labels: true,
+        over_vocabulary: false,
+        settings: &["aggregation"],
+    },
+    Facts {
+        task: Task::QuestionAnswering,
+        name: "question-answering",
+        class: "ForQuestionAnswering",
+        other_classes: &["ForQuestionAnsweringSimple"],
+        peft: Some("QUESTION_ANS"),
+        input: Input::Question,
+        has_labels: false,
+        over_vocabulary: false,
+        settings: &["max_answer_length", "no_answer", "top_k"],
+    },
+    Facts {
+        task: Task::FillMask,
+        name: "fill-mask",
+        class: "ForMaskedLM",
+        other_classes: &[],
+        peft: None,
+        input: Input::Text,
+        has_labels: false,
+        over_vocabulary: true,
+        settings: &["top_k"],
+    },
+    Facts {
+        task: Task::SentenceSimilarity,
+        name: "sentence-similarity",
+        class: "Model",
+        other_classes: &[],
+        peft: None,
+        input: Input::TextOrTwo,
+        has_labels: false,
+        over_vocabulary: false,
+        settings: &["similarity"],
+    },
+    Facts {
+        task: Task::TextGeneration,
+        name: "text-generation",
+        class: "ForCausalLM",
+        other_classes: &[],
+        peft: Some("CAUSAL_LM"),
+        input: Input::Prompt,
+        has_labels: false,
+        over_vocabulary: true,
+        settings: &[],
+    },
+];
+
+impl Task {
+    /// Every task there is.
+    pub const ALL: [Task; 7] = [
+        Task::FeatureExtraction,
+        Task::TextClassification,
+        Task::TokenClassification,
+        Task::QuestionAnswering,
+        Task::FillMask,
+        Task::SentenceSimilarity,
+        Task::TextGeneration,
+    ];
+
+    /// What tells it from others.
+    pub fn facts(self) -> &'static Facts {
+        // The table is in the order of the variants, which a test holds.
+        &FACTS[self as usize]
+    }
+
+    /// The task of a class of `transformers`, by the end of its name. Whether it is built is known to its family.
+    pub fn of_architecture(name: &str) -> Option<Task> {
+        // These end like the bare encoder, and have heads.
+        const OTHERS: [&str; 2] = ["LMHeadModel", "AdapterModel"];
+        if OTHERS.iter().any(|other| name.ends_with(other)) {
+            return None;
+        }
+        let ends =
+            |facts: &&Facts| [facts.class].iter().chain(facts.other_classes).any(|ending| name.ends_with(ending));
+        FACTS.iter().find(ends).map(|facts| facts.task)
+    }
+
+    /// The task of one of PEFT's types, if it is one of those here that need a head.
+    pub fn of_peft(task_type: &str) -> Option<Task> {
+        FACTS.iter().find(|facts| facts.peft == Some(task_type)).map(|facts| facts.task)
+    }
+
+    /// The end of the name of its class.
+    pub fn architecture(self) -> &'static str {
+        self.facts().class
+    }
+
+    /// Whether predictions have names.
+    pub fn has_labels(self) -> bool {
+        self.facts().has_labels
+    }
+
+    /// Whether logits are over the vocabulary.
+    pub fn is_over_vocabulary(self) -> bool {
+        self.facts().over_vocabulary
+    }
+
+    /// Whether the model reads two texts together.
+    pub fn reads_pairs(self) -> bool {
+        matches!(self.facts().input, Input::TextOrPair | Input::Question)
+    }
+
+    /// Whether it has that field of the settings.
+    pub fn has_setting(self, field: &str) -> bool {
+        self.facts().settings.contains(&field)
+    }
+
+    /// The tasks for which that holds.
+    pub fn all_with(holds: impl Fn(Task) -> bool) -> Vec<Task> {
+        Task::ALL.into_iter().filter(|task| holds(*task)).collect()
+    }
+
+    /// The name on the Hub.
+    pub fn name(self) -> &'static str {
+        self.facts().name
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Task {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Task> {
+        let names = Task::ALL.map(Task::name);
+        Task::ALL.into_iter().find(|task| task.name() == text).ok_or_else(|| {
+            let error = Error::bad_input(format!("unknown task `{}`; known: {}", printable(text), names.join(", ")));
+            error.hint_nearest(text, names)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_every_task_in_its_order() {
+        for task in Task::ALL {
+            assert_eq!(task.facts().task, task);
+            assert_eq!(serde_json::to_value(task).unwrap(), task.name());
+            assert_eq!(task.name().parse::<Task>().unwrap(), task);
+        }
+    }
+
+    #[test]
+    fn a_class_says_its_task() {
+        assert_eq!(Task::of_architecture("BertForMaskedLM"), Some(Task::FillMask));
+        assert_eq!(Task::of_architecture("XLNetForQuestionAnsweringSimple"), Some(Task::QuestionAnswering));
+        assert_eq!(Task::of_architecture("LlamaForCausalLM"), Some(Task::TextGeneration));
+        assert_eq!(Task::of_architecture("BertModel"), Some(Task::FeatureExtraction));
+        assert_eq!(Task::of_architecture("BertLMHeadModel"), None);
+        assert_eq!(Task::of_peft("CAUSAL_LM"), Some(Task::TextGeneration));
+        assert_eq!(Task::of_peft("FEATURE_EXTRACTION"), None);
+    }
+}

@@ -1,0 +1,81 @@
+//! Sentence similarity: one vector for each text, and how similar the vectors of two are.
+
+use super::batches::{self, Row, Tokenized};
+use super::pipeline::{Pipeline, Predicted, Prediction, Watch};
+use super::vectors::joined;
+use super::{Definition, Task, vectors};
+use crate::error::{Error, Result};
+use crate::ports::PortKind;
+use crate::runtime::TextInput;
+
+pub(super) struct SentenceSimilarity;
+
+impl Definition for SentenceSimilarity {
+    /// Vectors of texts, and the similarities of pairs, whose texts are run one by one.
+    fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
+        let texts = inputs.iter().enumerate().flat_map(|(number, input)| {
+            [Some(input.text), input.pair].into_iter().flatten().map(move |text| (number, text))
+        });
+        let (numbers, texts): (Vec<usize>, Vec<TextInput>) =
+            texts.map(|(number, text)| (number, TextInput::from(text))).unzip();
+        let number = |text: usize| numbers.get(text).copied().unwrap_or_default();
+        let is_first = |text: usize| text == 0 || number(text - 1) != number(text);
+        let done = |text: usize| {
+            if is_first(text) {
+                (watch.done)(number(text))
+            }
+        };
+        let watch = Watch { place: &|text| (watch.place)(number(text)), done: &done };
+        let asked = pipeline.encode(&texts, &watch)?;
+        let (engine, parts) = pipeline.parts(&watch);
+        let how = parts.settings.similarity.unwrap_or_default();
+        let mut vectors = parts.batches.run(engine, &asked, &Head)?.into_iter();
+        let mut next = || vectors.next().ok_or_else(|| Error::bug("a text was not run"));
+        let mut predictions = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let first = next()?;
+            predictions.push(match input.pair {
+                Some(_) => vectors::similarity(how, &first, &next()?),
+                None => first,
+            });
+        }
+        Ok(predictions)
+    }
+}
+
+impl Pipeline {
+    /// How alike two texts are by their vectors, as the settings have it: the vectors that a model for sentence
+    /// similarity gives, or the means of those that a model for feature extraction gives to the tokens, those around the
+    /// text too. Fails for models of other tasks.
+    pub fn similarity(&mut self, text: &str, pair: &str) -> Result<f32> {
+        let compared = match self.task() {
+            Task::SentenceSimilarity => self.predict(TextInput { text, pair: Some(pair) })?,
+            _ => {
+                let how = self.settings().similarity.unwrap_or_default();
+                vectors::similarity(how, &self.mean_of_tokens(text)?, &self.mean_of_tokens(pair)?)
+            }
+        };
+        match compared.answer {
+            Prediction::Similarity { score } => Ok(score),
+            _ => Err(Error::bug("a pair was not compared")),
+        }
+    }
+}
+
+/// One vector for each text, by the modules of sentence-transformers.
+struct Head;
+
+impl batches::Head for Head {
+    /// The vector, and how many tokens it is of.
+    type Part = (Vec<f32>, usize);
+
+    type Prediction = Prediction;
+
+    fn read(&self, _: &Tokenized, _: usize, row: &Row) -> Result<Self::Part> {
+        Ok((row.numbers(PortKind::Embedding)?.to_vec(), row.tokens()))
+    }
+
+    fn join(&self, _: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
+        Ok(Prediction::Vector { embedding: joined(parts) })
+    }
+}
