@@ -3,6 +3,9 @@
 //! A profile is one or several ranges, `NAME=MIN..OPT..MAX` with sizes as in `1x8..8x128..32x512`, apart by commas. A range
 //! without a name is that of every input that has none. `MIN..MAX` is fastest at its end, and one shape alone is the only
 //! one. TensorRT may be given several profiles, each with kernels of its own.
+//!
+//! [`PAST`] is no input: it says how many tokens the cache of a decoder holds, as in `1x1..4x1..8x1,past=1..512..1024`. The
+//! mask then covers these and the new tokens, and there may be none: `1x1..1x128..8x1024,past=0`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +13,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, printable};
+
+/// The range of tokens in a cache, by the name that it has in profiles.
+pub const PAST: &str = "past";
 
 /// A profile: at least one range, of no input twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +43,26 @@ impl Shapes {
     pub fn up_to(max_length: usize) -> Shapes {
         let shape = |batch: i64, length: usize| vec![batch, i64::try_from(length.min(max_length)).unwrap_or(i64::MAX)];
         Shapes(vec![ShapeRange { input: None, min: shape(1, 8), opt: shape(8, 128), max: shape(32, max_length) }])
+    }
+
+    /// A profile to begin texts of up to so many tokens with, and one to continue them token by token.
+    pub fn decoding_up_to(max_length: usize) -> Vec<Shapes> {
+        let most = i64::try_from(max_length).unwrap_or(i64::MAX).max(2);
+        let tokens = |min: [i64; 2], opt: [i64; 2], max: [i64; 2]| ShapeRange {
+            input: None,
+            min: min.to_vec(),
+            opt: opt.to_vec(),
+            max: max.to_vec(),
+        };
+        let past = |min: i64, opt: i64, max: i64| ShapeRange {
+            input: Some(PAST.to_owned()),
+            min: vec![min],
+            opt: vec![opt],
+            max: vec![max],
+        };
+        let begin = vec![tokens([1, 1], [1, most.min(128)], [8, most]), past(0, 0, 0)];
+        let go_on = vec![tokens([1, 1], [1, 1], [8, 1]), past(1, most / 2, most - 1)];
+        vec![Shapes(begin), Shapes(go_on)]
     }
 
     /// The profiles that a text names: one, or those of the preset `t4`.
@@ -80,7 +106,8 @@ fn range(text: &str) -> Result<ShapeRange, String> {
         Some((name, sizes)) => (Some(name.to_owned()), sizes),
         None => (None, text),
     };
-    let shapes = sizes.split("..").map(shape).collect::<Result<Vec<_>, _>>()?;
+    let least = i64::from(input.as_deref() != Some(PAST));
+    let shapes = sizes.split("..").map(|text| shape(text, least)).collect::<Result<Vec<_>, _>>()?;
     let (min, opt, max) = match shapes.as_slice() {
         [only] => (only, only, only),
         [min, max] => (min, max, max),
@@ -94,8 +121,8 @@ fn range(text: &str) -> Result<ShapeRange, String> {
     Ok(ShapeRange { input, min: min.clone(), opt: opt.clone(), max: max.clone() })
 }
 
-fn shape(text: &str) -> Result<Vec<i64>, String> {
-    let size = |size: &str| size.parse::<i64>().ok().filter(|size| (1..=1 << 24).contains(size));
+fn shape(text: &str, least: i64) -> Result<Vec<i64>, String> {
+    let size = |size: &str| size.parse::<i64>().ok().filter(|size| (least..=1 << 24).contains(size));
     text.split('x').map(size).collect::<Option<_>>().ok_or_else(|| format!("`{}` is no shape", printable(text)))
 }
 
@@ -134,12 +161,20 @@ mod tests {
 
     #[test]
     fn shapes_are_printed_as_they_are_read() {
-        for text in ["1x8..8x128..32x512", "8x128", "input_ids=1x8..1x8..4x8,7", "a=1,b=2..3..4"] {
+        for text in [
+            "1x1..4x1..8x1,past=0..512..1024",
+            "1x8..8x128..32x512",
+            "8x128",
+            "input_ids=1x8..1x8..4x8,7",
+            "a=1,b=2..3..4",
+        ] {
             assert_eq!(text.parse::<Shapes>().unwrap().to_string(), text);
         }
         assert_eq!("1x8..4x8".parse::<Shapes>().unwrap().to_string(), "1x8..4x8..4x8");
         assert_eq!(Shapes::up_to(512).to_string(), "1x8..8x128..32x512");
         assert_eq!(Shapes::up_to(4).to_string(), "1x4..8x4..32x4");
+        let decoding: Vec<String> = Shapes::decoding_up_to(64).iter().map(Shapes::to_string).collect();
+        assert_eq!(decoding, ["1x1..1x64..8x64,past=0", "1x1..1x1..8x1,past=1..32..63"]);
         let t4: Vec<String> = Shapes::profiles("t4").unwrap().iter().map(Shapes::to_string).collect();
         assert_eq!(t4, T4);
     }

@@ -224,7 +224,7 @@ impl Case {
         let q = floats(inputs, "q");
         let mask = inputs.iter().find(|(name, _)| name == "mask").map(|(_, tensor)| match &tensor.elements {
             Elements::I64(values) => values.clone(),
-            Elements::F32(_) => unreachable!("masks are integers"),
+            _ => unreachable!("masks are integers"),
         });
         let bias = (self.bias != Bias::None).then(|| floats(inputs, "bias"));
         let seen = |b: usize, i: usize, j: usize| {
@@ -308,7 +308,7 @@ fn noise(shape: &[usize], seed: f32) -> Tensor {
 fn floats(named: &Named, name: &str) -> Vec<f32> {
     match &named.iter().find(|(other, _)| other == name).unwrap_or_else(|| panic!("no {name}")).1.elements {
         Elements::F32(values) => values.clone(),
-        Elements::I64(_) => panic!("{name} is of integers"),
+        _ => panic!("{name} is not of floats"),
     }
 }
 

@@ -75,6 +75,7 @@ fn every_fixture_gives_pytorchs_numbers_or_the_refusal_that_is_written_down() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    rows.extend(crate::decoders::covered());
     assert_page("docs/coverage.md", &table(&rows));
 }
 
@@ -116,9 +117,10 @@ fn refused(name: &str) -> Option<&'static str> {
 /// One row for each family.
 fn table(rows: &BTreeMap<String, Vec<String>>) -> String {
     let mut out = String::from(
-        "# What is covered\n\nMade by `tests/families.rs` from `tests/fixtures/families` and `tests/fixtures/sentence`:\ntiny checkpoints \
-         by `transformers` and sentence-transformers, with PyTorch's outputs. Every output element of every\nrow is within \
-         1e-4 of PyTorch's, in FP32, on ONNX Runtime and on tract.\n\n| family | heads and variants |\n|---|---|\n",
+        "# What is covered\n\nMade by `tests/families.rs` and `tests/decoders.rs` from `tests/fixtures/families`, \
+         `tests/fixtures/sentence`\nand `tests/fixtures/decoders`: tiny checkpoints by `transformers` and \
+         sentence-transformers, with PyTorch's outputs. Every\noutput element of every row is within 1e-4 of PyTorch's, in \
+         FP32, on ONNX Runtime and on tract.\n\n| family | heads and variants |\n|---|---|\n",
     );
     for (family, heads) in rows {
         out += &format!("| {family} | {} |\n", heads.join(", "));

@@ -112,6 +112,15 @@ fn xlnet_adds_scores_by_distance_and_segment() {
     check("xlnet.fuse-qkv", &Manager::default().run(&drawn, &FuseQkv).unwrap());
 }
 
+#[test]
+fn gpt2_keeps_keys_and_values() {
+    let drawn = drawn_of("decoders/gpt2/lm", &[]);
+    check("gpt2.drawn", &drawn);
+    check("gpt2.ort-cpu.fp32", &back::lower(&drawn, &Target::OrtCpu).unwrap());
+    check("openai-gpt.drawn", &drawn_of("decoders/openai-gpt/lm", &[]));
+    check("gpt2.seqcls.drawn", &drawn_of("decoders/gpt2/seqcls", &[]));
+}
+
 fn drawn() -> Verified<Graph> {
     drawn_of("tiny-bert", &[])
 }

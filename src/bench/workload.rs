@@ -9,7 +9,7 @@ use super::stats::shuffled;
 use crate::error::{Error, Result, printable};
 use crate::eval::Example;
 use crate::ports::PortKind;
-use crate::runtime::{self, Elements, Named, Tensor, TextEncoder};
+use crate::runtime::{self, Elements, Named, Port, Tensor, TextEncoder};
 
 /// Batches that are drawn from a file's texts for a stream of them.
 const DRAWN: usize = 64;
@@ -148,19 +148,22 @@ impl TokenBatch {
     }
 
     /// The inputs that an engine of that interface wants.
-    pub(super) fn inputs(&self, names: &[String]) -> Result<Named> {
+    pub(super) fn inputs(&self, ports: &[Port]) -> Result<Named> {
         let mask = || self.real.iter().flat_map(|real| (0..self.length).map(move |i| i64::from(i < *real))).collect();
-        let elements = |name: &str| match PortKind::of(name) {
+        let elements = |port: &Port| match port.kind() {
             Some(PortKind::TokenIds) => Ok(Elements::I64(self.ids.clone())),
             Some(PortKind::AttentionMask) => Ok(Elements::I64(mask())),
             Some(PortKind::TokenTypes) => Ok(Elements::I64(self.segments.clone())),
-            _ => Err(Error::unsupported(format!("no values are known for the engine's input `{}`", printable(name)))
-                .hint("engines are asked by input_ids, attention_mask and token_type_ids")),
+            _ => Err(Error::unsupported(format!(
+                "no values are known for the engine's input `{}`",
+                printable(&port.name)
+            ))
+            .hint("engines are asked by input_ids, attention_mask and token_type_ids")),
         };
-        let tensor = |name: &String| {
-            Ok((name.clone(), Tensor { shape: vec![self.rows, self.length], elements: elements(name)? }))
+        let tensor = |port: &Port| {
+            Ok((port.name.clone(), Tensor { shape: vec![self.rows, self.length], elements: elements(port)? }))
         };
-        names.iter().map(tensor).collect()
+        ports.iter().map(tensor).collect()
     }
 
     /// The texts, to be tokenized.
@@ -343,12 +346,17 @@ mod tests {
         assert_eq!((many.queries.len(), many.real()), (1, 150));
     }
 
+    fn port(name: &str) -> Port {
+        let element = Some(runtime::ElementType::I64);
+        Port { name: name.to_owned(), element, type_name: "i64".to_owned(), shape: vec![None, None] }
+    }
+
     #[test]
     fn padding_is_masked_and_its_answers_do_not_count() {
         let (texts, encoder) = (texts(), encoder());
         let batch = TokenBatch::encode(&encoder, &[&texts[0], &texts[3]]).unwrap();
         assert_eq!((batch.rows, batch.length, batch.real()), (2, 4, 7));
-        let inputs = batch.inputs(&["attention_mask".to_owned()]).unwrap();
+        let inputs = batch.inputs(&[port("attention_mask")]).unwrap();
         assert_eq!(inputs[0].1.elements, Elements::I64(vec![1, 1, 1, 0, 1, 1, 1, 1]));
         let values: Vec<f32> = (0..16).map(|i| i as f32).collect();
         let tokens = batch.rows_that_count(&[2, 4, 2], &values);
@@ -361,7 +369,7 @@ mod tests {
 
     #[test]
     fn an_input_without_values_is_named() {
-        let error = TokenBatch::full(1, 2, vec![5, 6]).inputs(&["pixel_values".to_owned()]).unwrap_err();
+        let error = TokenBatch::full(1, 2, vec![5, 6]).inputs(&[port("pixel_values")]).unwrap_err();
         assert_eq!(error.message(), "no values are known for the engine's input `pixel_values`");
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::bundle;
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::{self, AdapterSource, Merged};
+use crate::front::hub::arch::Family;
 use crate::front::hub::checkpoint::{Checkpoint, StateDict};
 use crate::json;
 use crate::presence;
@@ -26,10 +27,14 @@ const TOKENIZER: [&str; 9] = [
     "tokenizer.model",
 ];
 
-/// What the adapters were trained for, where one of them brings a head for it.
-pub(super) fn task(state: &StateDict, merged: &[Merged]) -> Option<Task> {
-    let head = |merged: &&Merged| merged.saved.iter().any(|name| state.is_head(name));
-    merged.iter().rev().filter(head).find_map(|merged| Task::of_peft(merged.task.as_deref()?))
+/// What the adapters were trained for, where one of them brings a head for it, or is of a language model of a family that has
+/// such: its head is the base's.
+pub(super) fn task(family: &Family, state: &StateDict, merged: &[Merged]) -> Option<Task> {
+    merged.iter().rev().find_map(|merged| {
+        let task = Task::of_peft(merged.task.as_deref()?)?;
+        let brings_head = merged.saved.iter().any(|name| state.is_head(name));
+        (brings_head || task == Task::TextGeneration && family.generates()).then_some(task)
+    })
 }
 
 /// The folder with the tokenizer: an adapter that was saved with one was trained with it.

@@ -20,7 +20,7 @@ use crate::bundle::{
 use crate::error::{Error, Kind, Result};
 use crate::eval::Gate;
 use crate::front::hub::adapter::{AdapterSource, Merged};
-use crate::front::hub::checkpoint::licence;
+use crate::front::hub::checkpoint::{GenerationConfig, generation, licence};
 use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, ValueId};
 use crate::json;
@@ -252,6 +252,7 @@ impl<'a> Assembly<'a> {
     /// there before.
     fn compile_plan(&self, spec: &EngineSpec, onnx: &Path, max_length: usize, entry: &mut EngineEntry) -> Result<bool> {
         let shapes = match spec.shapes.as_slice() {
+            [] if self.model.task == Task::TextGeneration => Shapes::decoding_up_to(max_length),
             [] => vec![Shapes::up_to(max_length)],
             given => given.to_vec(),
         };
@@ -289,6 +290,24 @@ impl<'a> Assembly<'a> {
         self.model_file.clone().unwrap_or_else(|| format!("engines/{engine}.onnx"))
     }
 
+    /// What the checkpoint says of generation and the file that says it, where that is the model's task.
+    fn generation(&self) -> Result<Option<(GenerationConfig, Option<PathBuf>)>> {
+        if self.model.task != Task::TextGeneration {
+            return Ok(None);
+        }
+        let read = GenerationConfig::read(&self.model.checkpoint)?;
+        if !read.0.not_applied.is_empty() {
+            let (file, fields) = (generation::FILE, read.0.not_applied.join(", "));
+            self.observer.warn(&format!("{file} asks for {fields}, which is not applied: tokens are chosen greedily"));
+        }
+        let (config, file) = read;
+        let config = match &self.model.renumbered {
+            Some(numbers) => config.renumbered(numbers),
+            None => config,
+        };
+        Ok(Some((config, file)))
+    }
+
     /// Copies what runs the engines, and writes the manifest last; a model alone needs neither.
     pub fn finish(self, classes: Classes, max_length: usize, cut: Removed) -> Result<Manifest> {
         let tokenizer = &self.model.tokenizer;
@@ -304,6 +323,8 @@ impl<'a> Assembly<'a> {
         // One that came with an adapter is among its files.
         let own = tokenizer.files.iter().filter(|path| path.starts_with(&self.model.checkpoint.dir));
         let sources = self.model.checkpoint.files.iter().chain(own);
+        let generation = self.generation()?;
+        let sources = sources.chain(generation.as_ref().and_then(|(_, file)| file.as_ref()));
         let timed = self.bench.is_some().then(|| bundle::MANIFEST.to_owned());
         let mut manifest = Manifest {
             schema: bundle::SCHEMA.to_owned(),
@@ -313,6 +334,7 @@ impl<'a> Assembly<'a> {
             task: self.model.task,
             max_length,
             positions: super::limits::positions(&self.model.graph),
+            generation: generation.as_ref().map(|(config, _)| config.clone()),
             answers: self.request.recipe.answers.over(self.model.answers),
             prompt: self.model.prompt.as_ref().map(PromptEntry::of),
             context_first: self.model.context_first(),

@@ -1,6 +1,6 @@
 //! A model that knows only the tokens of a corpus.
 
-use super::{Model, Observer, limits};
+use super::{Model, Observer, hub_files, limits};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, Op};
 use crate::passes::{CutVocabulary, Manager};
@@ -50,11 +50,14 @@ where
         .filter(|mask| model.task == Task::FillMask && vocabulary.number(mask).is_some());
     kept.extend(mask);
     kept.extend(padding(&model.graph).and_then(|pad| vocabulary.token(pad)));
+    if model.task == Task::TextGeneration {
+        kept.extend(hub_files::generation_tokens(model)?.into_iter().filter_map(|id| vocabulary.token(id)));
+    }
     let cut = vocabulary.cut(&used, &kept)?;
     observer.done(&format!("{} texts use {} of {} tokens", used.texts, used.counts.len(), cut.before));
     observer.begin_texts("checking their tokens", used.texts as u64);
     vocabulary.check(&cut, counted()?)?;
-    let scores = model.task == Task::FillMask;
+    let scores = model.task.is_over_vocabulary();
     let graph = manager.run(&model.graph, &CutVocabulary { kept: &cut.kept, scores })?;
     let report = CutReport {
         texts: used.texts,

@@ -9,10 +9,13 @@ use serde_json::{Map, Value, json};
 use super::{Model, merge};
 use crate::bundle::HUB;
 use crate::error::{Error, Result};
+use crate::front::hub::arch;
+use crate::front::hub::checkpoint::generation::FILE as GENERATION;
 use crate::json as files;
 use crate::output::write_json;
 use crate::presence;
 use crate::runtime::{Classes, ProblemType};
+use crate::task::Task;
 
 /// Files of a tokenizer beside tokenizer.json that are read with it. Those that it was made from are left out.
 const TOKENIZER: [&str; 2] = ["special_tokens_map.json", ADDED];
@@ -38,6 +41,12 @@ pub(super) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: 
         let from = tokenizer.join(name);
         std::fs::copy(&from, to.join(name)).map_err(|e| Error::io("copying", &from, &e))?;
     }
+    if let Some(mut config) = generation(model)? {
+        if let Some(numbers) = &model.renumbered {
+            renumber(&mut config, numbers);
+        }
+        write_json(&to.join(GENERATION), &config)?;
+    }
     let from = tokenizer.join(TOKENIZER_CONFIG);
     if presence::has_file(&from)? {
         let mut config: Map<String, Value> = files::read(&from)?;
@@ -50,17 +59,54 @@ pub(super) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: 
     Ok(())
 }
 
+/// The settings of a language model, where it has any.
+fn generation(model: &Model) -> Result<Option<Map<String, Value>>> {
+    let path = model.checkpoint.encoder.join(GENERATION);
+    match model.task == Task::TextGeneration && presence::has_file(&path)? {
+        true => files::read(&path).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// The tokens that a language model begins, ends and pads with, by its configuration and its settings.
+pub(super) fn generation_tokens(model: &Model) -> Result<Vec<u32>> {
+    let config: Map<String, Value> = files::parse(&model.checkpoint.config, "config.json")?;
+    let settings = generation(model)?.unwrap_or_default();
+    let named = config.iter().chain(&settings).filter(|(key, _)| is_token(key));
+    let ids = named.flat_map(|(_, value)| value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]));
+    Ok(ids.filter_map(|id| id.as_u64()?.try_into().ok()).collect())
+}
+
+/// Whether a field says a token, or several.
+fn is_token(key: &str) -> bool {
+    key.ends_with("_token_id") || LISTS.contains(&key)
+}
+
+/// Fields of [`GENERATION`] that list tokens, or lists of tokens.
+const LISTS: [&str; 4] = ["suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"];
+
 /// The size of the vocabulary and the numbers of tokens after a cut.
 fn renumber(config: &mut Map<String, Value>, numbers: &HashMap<u32, u32>) {
     for (key, value) in config.iter_mut() {
-        let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
-        match number {
-            Some(_) if key == "vocab_size" => *value = json!(numbers.len()),
-            Some(n) if key.ends_with("_token_id") => {
-                *value = numbers.get(&n).map_or(Value::Null, |now| json!(now));
-            }
+        match key.as_str() {
+            "vocab_size" if value.is_u64() => *value = json!(numbers.len()),
+            key if is_token(key) => *value = renumbered(value, numbers).unwrap_or(Value::Null),
             _ => {}
         }
+    }
+}
+
+/// A token by its number of now, or those of a list that are left. A word of several tokens, as a list in a list, is left
+/// where all of them are.
+fn renumbered(value: &Value, numbers: &HashMap<u32, u32>) -> Option<Value> {
+    let token = |value: &Value| numbers.get(&value.as_u64()?.try_into().ok()?).map(|now| json!(now));
+    let word = |value: &Value| match value {
+        Value::Array(tokens) => tokens.iter().map(token).collect::<Option<Vec<Value>>>().map(Value::Array),
+        value => token(value),
+    };
+    match value {
+        Value::Array(values) => Some(values.iter().filter_map(word).collect()),
+        value => token(value),
     }
 }
 
@@ -68,7 +114,10 @@ fn renumber(config: &mut Map<String, Value>, numbers: &HashMap<u32, u32>) {
 fn config(model: &Model, classes: &Classes) -> Result<Value> {
     let mut config: Map<String, Value> = files::parse(&model.checkpoint.config, "config.json")?;
     if let Some(old) = model.checkpoint.common.architectures.iter().flatten().next() {
-        config.insert("architectures".to_owned(), json!([merge::class(old, model.task)]));
+        config.insert(
+            "architectures".to_owned(),
+            json!([merge::class(old, arch::family(&model.checkpoint.common)?, model.task)]),
+        );
     }
     if model.task.has_labels() {
         merge::name_labels(&mut config, &classes.labels);
@@ -85,4 +134,25 @@ fn config(model: &Model, classes: &Classes) -> Result<Value> {
         config.insert("problem_type".to_owned(), problem.into());
     }
     Ok(Value::Object(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_of_a_configuration_gets_its_number_of_now() {
+        let numbers = HashMap::from([(5, 0), (7, 1), (9, 2)]);
+        let mut config: Map<String, Value> = serde_json::from_value(json!({
+            "vocab_size": 12, "n_embd": 5, "eos_token_id": [7, 8], "bos_token_id": 5, "pad_token_id": 6,
+            "suppress_tokens": [9, 10], "bad_words_ids": [[5], [7, 8], [9, 5]], "max_length": 7
+        }))
+        .unwrap();
+        renumber(&mut config, &numbers);
+        let expected = json!({
+            "vocab_size": 3, "n_embd": 5, "eos_token_id": [1], "bos_token_id": 0, "pad_token_id": null,
+            "suppress_tokens": [2], "bad_words_ids": [[0], [2, 0]], "max_length": 7
+        });
+        assert_eq!(Value::Object(config), expected);
+    }
 }

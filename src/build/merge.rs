@@ -11,7 +11,7 @@ use crate::back::safetensors;
 use crate::bundle::{self, PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::error::{Error, Result};
 use crate::front::hub::adapter::{AdapterSource, Merged};
-use crate::front::hub::arch::{self, Built};
+use crate::front::hub::arch::{self, Built, Family};
 use crate::front::hub::checkpoint::StateDict;
 use crate::ir::{DType, Weight};
 use crate::json as files;
@@ -75,7 +75,7 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     let restated = arch::restated(&adapted.checkpoint)?;
     restated.warnings.iter().for_each(|line| observer.warn(line));
     let config = config(&adapted, &shape, untied, restated.fields, request)?;
-    let tensors = tensors(&adapted, &shape, request.dtype);
+    let tensors = tensors(&adapted, &shape, request.dtype)?;
     observer.done(&format!("{} tensors for {}", tensors.len(), shape.summary()));
     for (source, merged) in &adapted.merged {
         observer.done(&format!("{} merged {}", files::file_name(&source.dir), merged.summary()));
@@ -142,7 +142,7 @@ impl Shape {
         let brings_head = merged.iter().any(|(_, merged)| merged.saved.iter().any(|name| state.is_head(name)));
         let chosen = brings_head || request.source.task.is_some();
         let architecture = match old {
-            Some(old) if chosen => Some(class(old, built.task)),
+            Some(old) if chosen => Some(class(old, arch::family(&checkpoint.common)?, built.task)),
             old => old.cloned(),
         };
         let changed = architecture.as_ref() != old;
@@ -165,12 +165,12 @@ impl Shape {
 }
 
 /// The class of a family for a task, by one of the family's other classes.
-pub(super) fn class(old: &str, task: Task) -> String {
-    let ends = ["For", "LMHead", "Model"].into_iter().filter_map(|end| old.find(end));
+pub(super) fn class(old: &str, of: &Family, task: Task) -> String {
+    let ends = ["For", "LMHead", "DoubleHeads", "Model"].into_iter().filter_map(|end| old.find(end));
     let family = old.get(..ends.min().unwrap_or(old.len())).unwrap_or_default();
     // XLNet's class without this word searches beams.
     let simple = if family == "XLNet" && task == Task::QuestionAnswering { "Simple" } else { "" };
-    format!("{family}{}{simple}", task.architecture())
+    format!("{family}{}{simple}", of.ending(task))
 }
 
 /// How many answers the head of a graph has: labels, or the two ends of a span.
@@ -184,22 +184,23 @@ fn answers(adapted: &Adapted) -> Option<usize> {
     }
 }
 
-/// The tensors under the names that the class has for them.
-fn tensors(adapted: &Adapted, shape: &Shape, dtype: Option<DType>) -> Vec<(String, Weight)> {
+/// The tensors under the names that the class has for them, and laid out as it has them.
+fn tensors(adapted: &Adapted, shape: &Shape, dtype: Option<DType>) -> Result<Vec<(String, Weight)>> {
     let Adapted { checkpoint, state, base, .. } = adapted;
     let usual = usual_dtype(base);
     let kept = state.iter().filter(|(name, _)| !shape.dropped.iter().any(|dropped| dropped == name));
     kept.map(|(name, tensor)| {
         // One tensor under two names has one type.
         let own = tied_weights::in_base(checkpoint, base, name).map_or(usual, |tensor| tensor.weight.dtype());
+        let laid_out = state.turned(name, &tensor.weight)?;
         let name = if shape.bare { state.within_encoder(name).unwrap_or(name) } else { name };
         let weight = match dtype.unwrap_or(own) {
             // Nothing is computed in 64 bits.
-            DType::F64 => tensor.weight.clone(),
-            dtype if tensor.weight.dtype().is_float() => tensor.weight.cast(dtype),
-            _ => tensor.weight.clone(),
+            DType::F64 => laid_out,
+            dtype if laid_out.dtype().is_float() => laid_out.cast(dtype),
+            _ => laid_out,
         };
-        (name.to_owned(), weight)
+        Ok((name.to_owned(), weight))
     })
     .collect()
 }
@@ -318,6 +319,13 @@ mod tests {
 
     #[test]
     fn a_class_keeps_its_family() {
+        let class = |old: &str, task: Task| {
+            let of = |family: &&Family| old.to_lowercase().starts_with(&family.model_type.replace('-', ""));
+            class(old, arch::FAMILIES.iter().find(of).unwrap(), task)
+        };
+        assert_eq!(class("GPT2DoubleHeadsModel", Task::TextGeneration), "GPT2LMHeadModel");
+        assert_eq!(class("GPT2LMHeadModel", Task::TextClassification), "GPT2ForSequenceClassification");
+        assert_eq!(class("OpenAIGPTLMHeadModel", Task::SentenceSimilarity), "OpenAIGPTModel");
         assert_eq!(class("BertModel", Task::TextClassification), "BertForSequenceClassification");
         assert_eq!(class("XLMRobertaForMaskedLM", Task::TokenClassification), "XLMRobertaForTokenClassification");
         assert_eq!(class("ElectraForPreTraining", Task::FeatureExtraction), "ElectraModel");

@@ -59,7 +59,7 @@ pub use extended_vocabulary::Extended;
 pub use formats::{check_reduced, computes_in_half, hints, nothing_saturates, supports};
 pub use gates::{Gates, encoder, max_length};
 pub use merge::{MergeRequest, merge};
-pub use rounding::{MARGIN, open_evaluator, open_rounded};
+pub use rounding::{MARGIN, open_evaluator, open_evaluator_session, open_rounded};
 pub use runtime_adapters::{RuntimeAdapter, RuntimeAdapters, load_runtime_adapters};
 use step_cache::StepCache;
 #[cfg(feature = "tensorrt")]
@@ -165,14 +165,15 @@ fn adapt(source: &Source) -> Result<Adapted> {
     adapted::grow(&mut checkpoint, &base, &state, &merged)?;
     adapted::modules(&mut checkpoint, &source.adapters)?;
     tied_weights::follow(&checkpoint, &base, &mut state)?;
-    let task = source.task.or_else(|| adapted::task(&state, &merged));
+    let family = arch::family(&checkpoint.common)?;
+    let task = source.task.or_else(|| adapted::task(family, &state, &merged));
     let dir = adapted::tokenizer(&checkpoint, linear.iter().chain(&hub))?.to_owned();
     tokenizer::count_prompt(&mut checkpoint, &dir)?;
     let mut built = match arch::build_with(&checkpoint, &state, &inserted, task) {
         Ok(built) => built,
         Err(error) => return Err(tied_weights::grown_alone(&checkpoint, &base, &state)?.unwrap_or(error)),
     };
-    let own_head = built.task == Task::FillMask && inserted.head.is_none();
+    let own_head = built.task.is_over_vocabulary() && inserted.head.is_none();
     let untied = if own_head { tied_weights::untie(&checkpoint, &base, &mut state, &merged)? } else { None };
     if untied.is_some() {
         built = arch::build_with(&checkpoint, &state, &inserted, task)?;
@@ -393,13 +394,15 @@ fn describe(model: &Model) -> String {
 /// often saved with theirs, and XLNet's always with the vector that stands for tokens to guess.
 fn unused_line(model: &Model) -> Option<String> {
     let brought = |name: &str| model.merged.iter().any(|(_, merged)| merged.saved.iter().any(|saved| saved == name));
+    let family = arch::family(&model.checkpoint.common).ok();
     // Where there is a projection's bias, the head's own is its other name.
-    let shared = arch::family(&model.checkpoint.common).map(|family| family.shared).unwrap_or_default();
+    let shared = family.map(|family| family.shared).unwrap_or_default();
     let is_twin =
-        |name: &str| model.task == Task::FillMask && shared.iter().any(|shared| shared.head_bias == Some(name));
+        |name: &str| model.task.is_over_vocabulary() && shared.iter().any(|shared| shared.head_bias == Some(name));
     let idle = |name: &str| {
         ["position_ids", "mask_emb"].iter().any(|end| name.ends_with(end))
             || is_twin(name)
+            || family.is_some_and(|family| family.computes(name))
             || name.split('.').any(|part| part == "pooler") && !brought(name)
     };
     let telling: Vec<&str> = model.unused.iter().map(String::as_str).filter(|name| !idle(name)).collect();

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Calibrator;
 use crate::back;
+use crate::calibrate::prefill;
 use crate::error::{Error, Result};
 use crate::evaluate::{Arithmetic, Array, Evaluator, Floats, Int8Sums, Range, ranges};
-use crate::ir::{Graph, Node, NodeId, ValueId};
+use crate::ir::{DType, Dim, Graph, Node, NodeId, ValueId};
 use crate::passes::{Magnitudes, Wide};
-use crate::runtime::{Elements, Engine, Named, Tensor};
+use crate::runtime::session::{Executor, Input, Session, Stateless, Value};
+use crate::runtime::{ElementType, Elements, Engine, Named, Port, Tensor};
 use crate::target::Target;
 use crate::verify::Verified;
 
@@ -30,14 +32,18 @@ const TOKENS: usize = 4096;
 /// An engine that computes a graph, lowered for its target, by the evaluator.
 struct Evaluated {
     evaluator: Evaluator,
-    inputs: Vec<String>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
 }
 
 /// Opens a lowered graph in a stated arithmetic. Fails where it has what the evaluator does not cover, naming it.
 pub fn open_evaluator(graph: &Verified<Graph>, arithmetic: Arithmetic) -> Result<Box<dyn Engine>> {
-    let required = graph.inputs().iter().filter(|id| graph.default_of(**id).is_none());
-    let inputs = required.map(|id| graph.value(*id).name.clone()).collect();
-    Ok(Box::new(Evaluated { evaluator: Evaluator::new(graph, arithmetic)?, inputs }))
+    Ok(Box::new(Stateless(Box::new(Evaluated::open(graph, arithmetic)?))))
+}
+
+/// The same as a session, for graphs with a state.
+pub fn open_evaluator_session(graph: &Verified<Graph>, arithmetic: Arithmetic) -> Result<Session> {
+    Session::new(Box::new(Evaluated::open(graph, arithmetic)?))
 }
 
 /// Opens a lowered graph as a GPU computes it: every value rounded to its own type, 8-bit products added exactly.
@@ -45,7 +51,28 @@ pub fn open_rounded(graph: &Verified<Graph>) -> Result<Box<dyn Engine>> {
     open_evaluator(graph, Arithmetic { float: Floats::RoundEachNode, int8: Int8Sums::Exact })
 }
 
-impl Engine for Evaluated {
+impl Evaluated {
+    fn open(graph: &Verified<Graph>, arithmetic: Arithmetic) -> Result<Evaluated> {
+        let required = graph.inputs().iter().filter(|id| graph.default_of(**id).is_none());
+        let inputs = required.map(|id| port(graph, *id)).collect();
+        let outputs = graph.outputs().iter().map(|id| port(graph, *id)).collect();
+        Ok(Evaluated { evaluator: Evaluator::new(graph, arithmetic)?, inputs, outputs })
+    }
+}
+
+/// What a graph declares of an input or output. In our memory, floats have 32 bits.
+fn port(graph: &Graph, id: ValueId) -> Port {
+    let value = graph.value(id);
+    let element = match value.ty.dtype {
+        DType::I64 => Some(ElementType::I64),
+        dtype if dtype.is_float() => Some(ElementType::F32),
+        _ => None,
+    };
+    let shape = value.ty.shape.iter().map(Dim::fixed).collect();
+    Port { name: value.name.clone(), element, type_name: value.ty.dtype.to_string(), shape }
+}
+
+impl Executor for Evaluated {
     fn describe(&self) -> String {
         let Arithmetic { float, int8 } = self.evaluator.arithmetic();
         let float =
@@ -54,13 +81,23 @@ impl Engine for Evaluated {
         format!("kilnc's evaluator, {float}{int8}")
     }
 
-    fn inputs(&self) -> &[String] {
+    fn inputs(&self) -> &[Port] {
         &self.inputs
     }
 
-    fn run(&mut self, inputs: &Named) -> Result<Named> {
-        let outputs = self.evaluator.run(&arrays(inputs)?)?;
-        outputs.into_iter().map(|(name, array)| Ok((name, tensor(array)?))).collect()
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn execute(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Value>> {
+        let of_others = || Error::bug("a value of another runtime is given to the evaluator");
+        let named = |(port, input): (&Port, &Input<'_>)| {
+            let tensor = input.host().ok_or_else(of_others)?;
+            Ok((port.name.clone(), tensor.clone()))
+        };
+        let named = self.inputs.iter().zip(inputs).map(named).collect::<Result<Named>>()?;
+        let outputs = self.evaluator.run(&arrays(&named)?)?;
+        outputs.into_iter().map(|(_, array)| Ok(Value::Host(tensor(array)?))).collect()
     }
 }
 
@@ -68,6 +105,7 @@ fn arrays(inputs: &Named) -> Result<Vec<(&str, Array)>> {
     let array = |tensor: &Tensor| match &tensor.elements {
         Elements::I64(values) => Array::i64s(&tensor.shape, values.clone()),
         Elements::F32(values) => Array::f32s(&tensor.shape, values.clone()),
+        other => Err(Error::bug(format!("the evaluator is given {}", other.element_type()))),
     };
     inputs.iter().map(|(name, tensor)| Ok((name.as_str(), array(tensor)?))).collect()
 }
@@ -107,7 +145,8 @@ pub(super) fn beyond_half(
     let lowered = back::lower(graph, target)?;
     let found: Vec<Beyond> = calibrator.once("half-ranges", &lowered, || {
         let mut evaluator = Evaluator::new(&lowered, Arithmetic::default())?;
-        let texts = sampled(inputs).map(arrays).collect::<Result<Vec<_>>>()?;
+        let texts = sampled(inputs).map(|text| prefill(graph, text)).collect::<Result<Vec<_>>>()?;
+        let texts = texts.iter().map(arrays).collect::<Result<Vec<_>>>()?;
         Ok(Layers::of(graph, &ranges(&mut evaluator, texts)?).beyond())
     })?;
     let limit = LARGEST / MARGIN;
@@ -204,8 +243,8 @@ mod tests {
         let inputs = vec![("ids".to_owned(), ids.clone())];
         let mut rounded = open_rounded(&graph).unwrap();
         assert_eq!(
-            (rounded.inputs(), rounded.describe().as_str()),
-            (["ids".to_owned()].as_slice(), "kilnc's evaluator, every value rounded to its type")
+            (rounded.inputs()[0].name.as_str(), rounded.describe().as_str()),
+            ("ids", "kilnc's evaluator, every value rounded to its type")
         );
         let outputs = rounded.run(&inputs).unwrap();
         let y = |values: [f32; 2]| Tensor { shape: vec![1, 2], elements: Elements::F32(values.to_vec()) };

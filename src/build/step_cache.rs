@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
+use half::slice::HalfFloatSliceExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -160,7 +161,10 @@ pub(super) fn inputs_digest(inputs: &[Named]) -> String {
         all.update(format!("{name} {:?}\n", tensor.shape).as_bytes());
         match &tensor.elements {
             Elements::I64(values) => all.update(bytemuck::cast_slice(values)),
+            Elements::I32(values) => all.update(bytemuck::cast_slice(values)),
             Elements::F32(values) => all.update(bytemuck::cast_slice(values)),
+            Elements::F16(values) => all.update(bytemuck::cast_slice(values.reinterpret_cast())),
+            Elements::Bool(values) => all.update(bytemuck::cast_slice(values)),
         }
     }
     all.finish()

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::runtimes::BundledRuntimes;
 use crate::error::{Error, Result, printable};
 use crate::eval::Check;
-use crate::front::hub::checkpoint::{ModuleKind, Prompt, SentenceModules};
+use crate::front::hub::checkpoint::{GenerationConfig, ModuleKind, Prompt, SentenceModules};
 use crate::json;
 use crate::precision::Precision;
 use crate::prune;
@@ -46,6 +46,9 @@ pub struct Manifest {
     /// Most tokens that its engines take, where there is such a bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<usize>,
+    /// The tokens that begin and end a text, and how long one can become, where the model generates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<GenerationConfig>,
     /// How texts are asked and answers told where nobody says it, as far as the recipe did.
     #[serde(default, skip_serializing_if = "Settings::is_empty")]
     pub answers: Settings,

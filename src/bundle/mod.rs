@@ -29,6 +29,7 @@ use crate::runtime::{Classes, TextEncoder};
 use files::tree;
 use folder::Folder;
 
+pub use crate::front::hub::checkpoint::generation::FILE as GENERATION_CONFIG;
 pub use bom::{BOM, bom};
 pub use files::{digest, digest_source, digest_tree};
 pub use manifest::{

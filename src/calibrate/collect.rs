@@ -5,6 +5,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::moments::Moments;
+use super::prefill::prefill;
 use super::{Activations, Calibration, Extremes, Histogram};
 use crate::back::{self, onnx};
 use crate::error::{Error, Result, printable};
@@ -115,7 +116,8 @@ fn watch(
             };
             for inputs in plan.inputs {
                 // Whoever has stopped listening has an error of their own.
-                if sender.send(engine.run(inputs)).is_err() {
+                let given = prefill(plan.graph, inputs);
+                if sender.send(given.and_then(|given| engine.run(&given))).is_err() {
                     return;
                 }
             }

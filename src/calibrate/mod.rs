@@ -9,6 +9,7 @@ mod collect;
 mod histogram;
 mod moments;
 pub mod npz;
+mod prefill;
 mod rounding;
 pub mod sample;
 mod saved;
@@ -21,6 +22,7 @@ use ndarray::Array2;
 
 pub use collect::{Collection, collect, collect_outputs};
 pub use histogram::{Estimator, Histogram};
+pub use prefill::prefill;
 pub use rounding::{Rounded, round};
 pub use saved::{EXTENSION, Saved, save};
 pub use spec::{Kind, Spec};

@@ -288,7 +288,7 @@ mod tests {
                 assert_eq!(tensor.shape, [1, values.len()]);
                 values.clone()
             }
-            Elements::F32(_) => unreachable!(),
+            _ => unreachable!(),
         };
         named.iter().map(of).collect()
     }

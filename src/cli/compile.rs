@@ -17,6 +17,8 @@ Examples:
   kilnc compile model.onnx --target tensorrt-rtx:sm75,sm86,sm89 --shapes 1x8..8x128..32x512 -o engines/
   kilnc compile model.onnx --target tensorrt-rtx:sm75 --shapes t4 --workspace 1073741824 -o engines/
   kilnc compile model.onnx --target tensorrt-rtx:sm75 --shapes input_ids=8x128,attention_mask=8x128 -o engines/
+  kilnc compile decoder.onnx --target tensorrt-rtx:sm75 --shapes 1x1..1x128..8x1024,past=0 \
+                --shapes 1x1..1x1..8x1,past=1..512..1023 -o engines/
   kilnc inspect engines/
 
 No GPU is needed, but for tensorrt, which a kilnc with the feature `enterprise` has. The file has to be in the operations
@@ -30,8 +32,8 @@ pub struct CompileArgs {
     /// there.
     #[arg(long, value_name = "TARGET", required = true)]
     target: Vec<String>,
-    /// The shapes of the inputs: smallest, fastest at, largest, as in 1x8..8x128..32x512; NAME=… for one input, t4 for the
-    /// grid of NVIDIA's published figures; again for another profile.
+    /// The shapes of the inputs: smallest, fastest at, largest, as in 1x8..8x128..32x512; NAME=… for one input, past=… for
+    /// the tokens in a decoder's cache, t4 for the grid of NVIDIA's published figures; again for another profile.
     #[arg(long, value_name = "SHAPES", default_value = "1x8..8x128..32x512")]
     shapes: Vec<String>,
     /// Upper bound on scratch memory on the device, in bytes.

@@ -235,6 +235,7 @@ fn serve(job: &str) -> Result<()> {
         harness::JOB => subprocess::serve(harness::run),
         harness::SERVER_JOB => subprocess::serve(harness::serve),
         runtime::ENGINE_JOB => runtime::serve_engine(),
+        runtime::generate::JOB => runtime::generate::serve(),
         runtime::PROBE_JOB => subprocess::serve(runtime::probe),
         runtime::GPU_JOB => subprocess::serve(runtime::ask_driver),
         #[cfg(feature = "tensorrt")]

@@ -48,6 +48,11 @@ impl Golden {
         &self.inputs
     }
 
+    /// What the trained model gave.
+    pub fn outputs(&self) -> &Named {
+        &self.outputs
+    }
+
     /// Runs an engine on the inputs and compares all outputs that the file has.
     pub fn compare(&self, engine: &mut dyn Engine) -> Result<Parity> {
         self.compare_answers(engine, ProblemType::SingleLabel)

@@ -5,9 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 
-use super::{Elements, Engine, Named, Options, Runtime, Tensor, open_with};
+use super::{Elements, Engine, Named, Options, Port, Runtime, Tensor, open_with};
 use crate::error::{Error, Result};
 use crate::json::file_name;
 use crate::subprocess::{self, SentPath, Worker};
@@ -37,7 +39,7 @@ struct Opening {
 #[derive(Serialize, Deserialize)]
 struct Described {
     description: String,
-    inputs: Vec<String>,
+    inputs: Vec<Port>,
 }
 
 impl IsolatedEngine {
@@ -63,7 +65,7 @@ impl Engine for IsolatedEngine {
         self.described.description.clone()
     }
 
-    fn inputs(&self) -> &[String] {
+    fn inputs(&self) -> &[Port] {
         &self.described.inputs
     }
 
@@ -101,6 +103,9 @@ fn pack(named: &Named) -> Vec<u8> {
         let (kind, elements): (usize, &[u8]) = match &tensor.elements {
             Elements::I64(values) => (0, bytemuck::cast_slice(values)),
             Elements::F32(values) => (1, bytemuck::cast_slice(values)),
+            Elements::I32(values) => (2, bytemuck::cast_slice(values)),
+            Elements::F16(values) => (3, bytemuck::cast_slice(values.reinterpret_cast())),
+            Elements::Bool(values) => (4, bytemuck::cast_slice(values)),
         };
         number(&mut bytes, kind);
         number(&mut bytes, tensor.shape.len());
@@ -128,6 +133,9 @@ fn unpack(bytes: &[u8]) -> Option<Named> {
         let elements = match kind {
             0 => Elements::I64(elements.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
             1 => Elements::F32(elements.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+            2 => Elements::I32(elements.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect()),
+            3 => Elements::F16(elements.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect()),
+            4 => Elements::Bool(elements.iter().map(|b| *b != 0).collect()),
             _ => return None,
         };
         named.push((name, Tensor { shape, elements }));
@@ -156,12 +164,15 @@ mod tests {
             ("ids".to_owned(), Tensor { shape: vec![2, 1], elements: Elements::I64(vec![-1, i64::MAX]) }),
             ("none".to_owned(), Tensor { shape: vec![0, 3], elements: Elements::F32(vec![]) }),
             ("é".to_owned(), Tensor { shape: vec![], elements: Elements::F32(vec![f32::MIN_POSITIVE]) }),
+            ("half".to_owned(), Tensor { shape: vec![2], elements: Elements::F16(vec![f16::MAX, f16::NEG_ONE]) }),
+            ("i32".to_owned(), Tensor { shape: vec![1], elements: Elements::I32(vec![i32::MIN]) }),
+            ("switch".to_owned(), Tensor { shape: vec![2], elements: Elements::Bool(vec![true, false]) }),
         ];
         let packed = pack(&named);
         assert_eq!(unpack(&packed), Some(named));
         for n in 1..packed.len() {
             // A frame that was cut is refused, or ends where a tensor ends.
-            assert!(unpack(&packed[..n]).is_none_or(|named| named.len() < 3), "{n}");
+            assert!(unpack(&packed[..n]).is_none_or(|named| named.len() < 6), "{n}");
         }
         assert_eq!(unpack(&[255; 40]), None);
     }

@@ -1,16 +1,20 @@
 //! Opens engines and runs them.
 //!
 //! [`open`] gives an [`Engine`] for a file, [`open_isolated`] one in a process of its own; the text pipelines
-//! ([`TextEncoder`], [`Classes`]) stand on top of it. [`mod@crate::answer`] answers the questions of every task with them.
+//! ([`TextEncoder`], [`Classes`]) stand on top of it. [`mod@crate::task`] answers the questions of every task with them.
+//! A [`Session`] keeps a state from one run to the next, and [`generate`] continues prompts with one.
 
 mod classify;
 mod device;
+pub mod generate;
 mod isolated;
 pub mod library;
 mod openvino;
 mod ort;
 mod platform;
 mod processor;
+pub mod session;
+mod tensor;
 #[cfg(feature = "tensorrt")]
 mod tensorrt;
 mod text;
@@ -26,9 +30,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::ports::PortKind;
 use crate::subprocess;
 use crate::target::Target;
+use session::{Executor, Stateless};
 
 pub use classify::{Choice, Classes, Classification, ProblemType, softmax};
 pub use device::{Device, Gpu, Nvidia};
@@ -36,6 +40,8 @@ pub use isolated::{JOB as ENGINE_JOB, serve as serve_engine};
 pub use openvino::Hints;
 pub use platform::Platform;
 pub use processor::Processor;
+pub use session::Session;
+pub use tensor::{ElementType, Elements, ElementsView, Named, Port, Tensor, View, port};
 pub use text::{LONGEST_TEXT, TextEncoder, TextInput};
 pub use tokenizer::THREAD as TOKENIZER_THREAD;
 pub use windows::{Encoded, Lengths, Slide, Window};
@@ -113,7 +119,7 @@ impl Runtime {
 mod tensorrt {
     use super::*;
 
-    pub(super) fn open(_path: &Path, _gpu: u32) -> Result<Box<dyn Engine>> {
+    pub(super) fn open(_path: &Path, _gpu: u32) -> Result<Box<dyn Executor>> {
         missing()
     }
 
@@ -143,42 +149,6 @@ impl fmt::Display for Runtime {
     }
 }
 
-/// The elements of a tensor, in the types that models take and give.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Elements {
-    /// Token numbers and masks.
-    I64(Vec<i64>),
-    /// Everything else.
-    F32(Vec<f32>),
-}
-
-/// A tensor on its way into or out of an engine.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// Sizes, outermost first.
-    pub shape: Vec<usize>,
-    /// As many as the sizes' product.
-    pub elements: Elements,
-}
-
-impl Tensor {
-    /// The rows of floats along the last dimension; `None` for integers and scalars.
-    pub fn rows(&self) -> Option<impl Iterator<Item = &[f32]>> {
-        match (self.shape.last(), &self.elements) {
-            (Some(columns), Elements::F32(values)) if *columns > 0 => Some(values.chunks(*columns)),
-            _ => None,
-        }
-    }
-}
-
-/// Tensors by the names of the engine's inputs or outputs, in the engine's order.
-pub type Named = Vec<(String, Tensor)>;
-
-/// The tensor of that kind.
-pub fn port(named: &Named, kind: PortKind) -> Option<&Tensor> {
-    named.iter().find(|(name, _)| kind.is(name)).map(|(_, tensor)| tensor)
-}
-
 /// How an engine is opened.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Options {
@@ -197,8 +167,8 @@ pub trait Engine {
     /// The runtime and its version, for reports.
     fn describe(&self) -> String;
 
-    /// The names of the inputs.
-    fn inputs(&self) -> &[String];
+    /// The inputs that have to be given, in the model's order.
+    fn inputs(&self) -> &[Port];
 
     /// Runs the model once. Every input must be there; outputs come in the model's order.
     fn run(&mut self, inputs: &Named) -> Result<Named>;
@@ -212,16 +182,7 @@ pub fn open(runtime: Runtime, path: &Path, options: Options) -> Result<Box<dyn E
 
 /// Like [`open`], with adapters in files of ONNX Runtime's own (`.onnx_adapter`), which only it takes.
 pub fn open_with(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
-    if !adapters.is_empty() && runtime != Runtime::Ort {
-        return Err(Error::unsupported(format!("{runtime} takes no adapters beside an engine")));
-    }
-    match runtime {
-        Runtime::Ort => Ok(Box::new(ort::OrtEngine::open(path, options, adapters)?)),
-        Runtime::OpenVino => Ok(Box::new(ort::OrtEngine::open_with_openvino(path, options)?)),
-        Runtime::Tract => Ok(Box::new(tract::TractEngine::open(path)?)),
-        Runtime::Web => Err(in_browsers().at(path.display().to_string())),
-        Runtime::TensorRt | Runtime::TensorRtRtx => open_plan(runtime, path, 0),
-    }
+    open_on(Device::Cpu, runtime, path, options, adapters)
 }
 
 /// Like [`open_with`], on a device. ONNX Runtime runs on either, plans on a GPU and all others on the processor. A plan is
@@ -233,12 +194,30 @@ pub fn open_on(
     options: Options,
     adapters: &[PathBuf],
 ) -> Result<Box<dyn Engine>> {
+    Ok(Box::new(Stateless(open_executor(device, runtime, path, options, adapters)?)))
+}
+
+/// What is under an engine or a [`Session`].
+fn open_executor(
+    device: Device,
+    runtime: Runtime,
+    path: &Path,
+    options: Options,
+    adapters: &[PathBuf],
+) -> Result<Box<dyn Executor>> {
+    if !adapters.is_empty() && runtime != Runtime::Ort {
+        return Err(Error::unsupported(format!("{runtime} takes no adapters beside an engine")));
+    }
     match (device, runtime) {
-        (Device::Cpu, _) => open_with(runtime, path, options, adapters),
+        (Device::Cpu, Runtime::Ort) => Ok(Box::new(ort::OrtEngine::open(path, options, adapters)?)),
+        (Device::Cpu, Runtime::OpenVino) => Ok(Box::new(ort::OrtEngine::open_with_openvino(path, options)?)),
+        (Device::Cpu, Runtime::Tract) => Ok(Box::new(tract::TractEngine::open(path)?)),
+        (Device::Cpu, Runtime::Web) => Err(in_browsers().at(path.display().to_string())),
+        (Device::Cpu, plans @ (Runtime::TensorRt | Runtime::TensorRtRtx)) => open_plan(plans, path, 0),
         (Device::Cuda(gpu), Runtime::Ort) => {
             Ok(Box::new(ort::OrtEngine::open_with_cuda(path, gpu, options, adapters)?))
         }
-        (Device::Cuda(gpu), plans) if plans.runs_plans() && adapters.is_empty() => open_plan(plans, path, gpu),
+        (Device::Cuda(gpu), plans) if plans.runs_plans() => open_plan(plans, path, gpu),
         _ => Err(Error::unsupported(format!("{runtime} runs engines on the processor, not on {device}"))),
     }
 }
@@ -382,7 +361,7 @@ pub fn ask_driver(number: u32) -> Result<Gpu> {
     tensorrt::gpu(number)
 }
 
-fn open_plan(runtime: Runtime, path: &Path, gpu: u32) -> Result<Box<dyn Engine>> {
+fn open_plan(runtime: Runtime, path: &Path, gpu: u32) -> Result<Box<dyn Executor>> {
     runtime.check_built_in()?;
     tensorrt::open(path, gpu)
 }

@@ -10,12 +10,13 @@ use ::ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA, OpenVINO};
 use ::ort::session::builder::SessionBuilder;
 use ::ort::session::{Adapter, RunOptions, Session, SessionInputValue};
 use ::ort::util::preload_dylib;
-use ::ort::value::{DynValue, Tensor as OrtTensor};
+use ::ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use memmap2::Mmap;
 
 use super::library::{Library, ONNX_RUNTIME, ONNX_RUNTIME_GPU, OPENVINO};
 use super::openvino::Hints;
-use super::{Available, Elements, Engine, Named, Options, Tensor};
+use super::session::{Executor, Input, Value};
+use super::{Available, ElementType, Elements, ElementsView, Options, Port, Tensor, View};
 use crate::error::{Error, Kind, Result, tells_of_machine_fault};
 use crate::json::file_name;
 
@@ -25,7 +26,8 @@ static ENVIRONMENT: OnceLock<(&Library, Result<Environment, String>)> = OnceLock
 /// A session of ONNX Runtime.
 pub(super) struct OrtEngine {
     session: Session,
-    inputs: Vec<String>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
     /// With the adapters that are active.
     run: RunOptions,
     library: &'static Library,
@@ -73,8 +75,9 @@ impl OrtEngine {
         let configured = Session::builder(environment).and_then(configured);
         let mut builder = configured.map_err(|e| does_not_load(library, &e.to_string()))?;
         let session = builder.commit_from_file(path).map_err(refused)?;
-        let inputs = session.inputs().iter().map(|input| input.name().to_owned()).collect();
-        Ok(OrtEngine { session, inputs, run: activate(adapters)?, library })
+        let (inputs, outputs) = (session.inputs().iter().map(port), session.outputs().iter().map(port));
+        let (inputs, outputs) = (inputs.collect(), outputs.collect());
+        Ok(OrtEngine { session, inputs, outputs, run: activate(adapters)?, library })
     }
 }
 
@@ -102,31 +105,71 @@ fn openvino(hints: Hints, options: Options) -> OpenVINO {
         .with_arbitrary_config("load_config", serde_json::json!({ "CPU": properties }))
 }
 
-impl Engine for OrtEngine {
+impl Executor for OrtEngine {
     fn describe(&self) -> String {
         version(self.library).map(|found| found.to_string()).unwrap_or_default()
     }
 
-    fn inputs(&self) -> &[String] {
+    fn inputs(&self) -> &[Port] {
         &self.inputs
     }
 
-    fn run(&mut self, inputs: &Named) -> Result<Named> {
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn execute(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Value>> {
         let refused = |e: ::ort::Error| Error::of_library(self.library.name, &one_line(&e.to_string()));
-        let mut given: Vec<(&str, SessionInputValue)> = Vec::with_capacity(self.inputs.len());
-        for name in &self.inputs {
-            given.push((name, value(super::input(inputs, name)?).map_err(refused)?.into()));
+        let mut given: Vec<(&str, SessionInputValue)> = Vec::with_capacity(inputs.len());
+        for (port, input) in self.inputs.iter().zip(inputs) {
+            given.push((&port.name, value(*input)?.map_err(refused)?));
         }
         let outputs = self.session.run_with_options(given, &self.run).map_err(refused)?;
-        outputs
-            .iter()
-            .map(|(name, value)| {
-                let (shape, values) = value.try_extract_tensor::<f32>().map_err(refused)?;
-                let shape = shape.iter().map(|n| usize::try_from(*n).unwrap_or_default()).collect();
-                Ok((name.to_owned(), Tensor { shape, elements: Elements::F32(values.to_vec()) }))
-            })
-            .collect()
+        Ok(outputs.into_iter().map(|(_, value)| Value::Ort(value)).collect())
     }
+}
+
+/// What a model declares of an input or output.
+fn port(outlet: &Outlet) -> Port {
+    let name = outlet.name().to_owned();
+    match outlet.dtype() {
+        ValueType::Tensor { ty, shape, .. } => Port {
+            name,
+            element: element_type(*ty),
+            type_name: ty.to_string(),
+            shape: shape.iter().map(|size| usize::try_from(*size).ok()).collect(),
+        },
+        other => Port { name, element: None, type_name: format!("{other:?}"), shape: Vec::new() },
+    }
+}
+
+fn element_type(of: TensorElementType) -> Option<ElementType> {
+    match of {
+        TensorElementType::Int64 => Some(ElementType::I64),
+        TensorElementType::Int32 => Some(ElementType::I32),
+        TensorElementType::Float32 => Some(ElementType::F32),
+        TensorElementType::Float16 => Some(ElementType::F16),
+        TensorElementType::Bool => Some(ElementType::Bool),
+        _ => None,
+    }
+}
+
+/// The elements of a value of ONNX Runtime's, where it has them.
+pub(super) fn view(value: &DynValue) -> Result<View<'_>> {
+    let refused = |e: ::ort::Error| Error::of_library("ONNX Runtime", &one_line(&e.to_string()));
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+        return Err(Error::unsupported(format!("the model gives {:?}, which is no tensor", value.dtype())));
+    };
+    let elements = match element_type(*ty) {
+        Some(ElementType::I64) => value.try_extract_tensor().map(|(_, values)| ElementsView::I64(values)),
+        Some(ElementType::I32) => value.try_extract_tensor().map(|(_, values)| ElementsView::I32(values)),
+        Some(ElementType::F32) => value.try_extract_tensor().map(|(_, values)| ElementsView::F32(values)),
+        Some(ElementType::F16) => value.try_extract_tensor().map(|(_, values)| ElementsView::F16(values)),
+        Some(ElementType::Bool) => value.try_extract_tensor().map(|(_, values)| ElementsView::Bool(values)),
+        None => return Err(Error::unsupported(format!("the model gives elements of {ty}"))),
+    };
+    let shape = shape.iter().map(|n| usize::try_from(*n).unwrap_or_default()).collect();
+    Ok(View { shape, elements: elements.map_err(refused)? })
 }
 
 /// Options of a run in which those adapters are active.
@@ -142,11 +185,23 @@ fn activate(adapters: &[PathBuf]) -> Result<RunOptions> {
     Ok(run)
 }
 
-fn value(tensor: &Tensor) -> ::ort::Result<DynValue> {
-    let shape = tensor.shape.clone();
+/// What a run is given, where it is.
+fn value(input: Input<'_>) -> Result<::ort::Result<SessionInputValue<'_>>> {
+    match (input, input.host()) {
+        (_, Some(tensor)) => Ok(borrowed(tensor)),
+        (Input::Held(Value::Ort(value)), _) => Ok(Ok(value.into())),
+        _ => Err(Error::bug("a value of another runtime is given to ONNX Runtime")),
+    }
+}
+
+fn borrowed(tensor: &Tensor) -> ::ort::Result<SessionInputValue<'_>> {
+    let shape = tensor.shape.as_slice();
     Ok(match &tensor.elements {
-        Elements::I64(values) => OrtTensor::from_array((shape, values.clone()))?.into_dyn(),
-        Elements::F32(values) => OrtTensor::from_array((shape, values.clone()))?.into_dyn(),
+        Elements::I64(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),
+        Elements::I32(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),
+        Elements::F32(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),
+        Elements::F16(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),
+        Elements::Bool(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),
     })
 }
 

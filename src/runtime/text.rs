@@ -226,6 +226,12 @@ impl TextEncoder {
         self.tokenizer.token_to_id(token)
     }
 
+    /// The number of a special token, which has no place in texts, by how it stands in the vocabulary.
+    pub fn special(&self, token: &str) -> Option<u32> {
+        let added = self.tokenizer.get_added_vocabulary();
+        self.tokenizer.token_to_id(token).filter(|_| added.is_special_token(token))
+    }
+
     /// The number of padding.
     pub fn padding(&self) -> u32 {
         self.pad

@@ -3,17 +3,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use half::f16;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::DimLike;
 
-use super::{Elements, Engine, Named};
+use super::session::{Executor, Input, Value};
+use super::{ElementType, Elements, ElementsView, Port, View};
 use crate::error::{Error, Result};
 use crate::json::file_name;
 
 /// An optimized model of tract; runs on one thread.
 pub(super) struct TractEngine {
     plan: Arc<TypedRunnableModel>,
-    inputs: Vec<String>,
-    outputs: Vec<String>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
 }
 
 impl TractEngine {
@@ -22,46 +25,92 @@ impl TractEngine {
             |e: TractError| Error::of_library(format!("tract does not load {}", file_name(path)), &format!("{e:#}"));
         let model = tract_onnx::onnx().model_for_path(path).map_err(refused)?;
         let name = |outlet: &OutletId| model.node(outlet.node).name.clone();
-        let inputs = model.input_outlets().map_err(refused)?.iter().map(name).collect();
-        let outputs = model
-            .output_outlets()
-            .map_err(refused)?
-            .iter()
-            .map(|outlet| model.outlet_label(*outlet).map_or_else(|| name(outlet), str::to_owned))
-            .collect();
-        let plan = model.into_optimized().and_then(|model| model.into_runnable()).map_err(refused)?;
-        Ok(TractEngine { plan, inputs, outputs })
+        let inputs: Vec<String> = model.input_outlets().map_err(refused)?.iter().map(name).collect();
+        let label = |outlet: &OutletId| model.outlet_label(*outlet).map_or_else(|| name(outlet), str::to_owned);
+        let outputs: Vec<String> = model.output_outlets().map_err(refused)?.iter().map(label).collect();
+        let model = model.into_optimized().map_err(refused)?;
+        let inputs = (0..inputs.len()).zip(inputs).map(|(i, name)| Ok(port(name, model.input_fact(i)?)));
+        let inputs = inputs.collect::<TractResult<_>>().map_err(refused)?;
+        let outputs = (0..outputs.len()).zip(outputs).map(|(i, name)| Ok(port(name, model.output_fact(i)?)));
+        let outputs = outputs.collect::<TractResult<_>>().map_err(refused)?;
+        Ok(TractEngine { plan: model.into_runnable().map_err(refused)?, inputs, outputs })
     }
 }
 
-impl Engine for TractEngine {
+impl Executor for TractEngine {
     fn describe(&self) -> String {
         "compiled in".to_owned()
     }
 
-    fn inputs(&self) -> &[String] {
+    fn inputs(&self) -> &[Port] {
         &self.inputs
     }
 
-    fn run(&mut self, inputs: &Named) -> Result<Named> {
-        let refused = |e: TractError| Error::of_library("tract", &format!("{e:#}"));
-        let mut given = TVec::new();
-        for name in &self.inputs {
-            given.push(tensor(super::input(inputs, name)?).map_err(refused)?.into_tvalue());
-        }
-        let outputs = self.plan.run(given).map_err(refused)?;
-        let named = self.outputs.iter().zip(&*outputs).map(|(name, value)| {
-            let values = value.to_plain_array_view::<f32>().map_err(refused)?;
-            let shape = values.shape().to_vec();
-            Ok((name.clone(), super::Tensor { shape, elements: Elements::F32(values.iter().copied().collect()) }))
-        });
-        named.collect()
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn execute(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Value>> {
+        let given = inputs.iter().map(|input| value(*input)).collect::<Result<_>>()?;
+        Ok(self.plan.run(given).map_err(refused)?.into_iter().map(Value::Tract).collect())
     }
 }
 
-fn tensor(tensor: &super::Tensor) -> TractResult<Tensor> {
-    match &tensor.elements {
-        Elements::I64(values) => Tensor::from_shape(&tensor.shape, values),
-        Elements::F32(values) => Tensor::from_shape(&tensor.shape, values),
+fn refused(error: TractError) -> Error {
+    Error::of_library("tract", &format!("{error:#}"))
+}
+
+/// What a model declares of an input or output.
+fn port(name: String, fact: &TypedFact) -> Port {
+    Port {
+        name,
+        element: element_type(fact.datum_type),
+        type_name: format!("{:?}", fact.datum_type).to_lowercase(),
+        shape: fact.shape.iter().map(|size| size.to_usize().ok()).collect(),
     }
+}
+
+fn element_type(of: DatumType) -> Option<ElementType> {
+    match of {
+        DatumType::I64 => Some(ElementType::I64),
+        DatumType::I32 => Some(ElementType::I32),
+        DatumType::F32 => Some(ElementType::F32),
+        DatumType::F16 => Some(ElementType::F16),
+        DatumType::Bool => Some(ElementType::Bool),
+        _ => None,
+    }
+}
+
+/// The elements of a value of tract's, where it has them.
+pub(super) fn view(value: &TValue) -> Result<View<'_>> {
+    fn plain<T: Datum + Copy>(value: &TValue) -> Result<&[T]> {
+        value.try_as_plain_ram().and_then(|plain| plain.as_slice::<T>()).map_err(refused)
+    }
+    let elements = match element_type(value.datum_type()) {
+        Some(ElementType::I64) => ElementsView::I64(plain(value)?),
+        Some(ElementType::I32) => ElementsView::I32(plain(value)?),
+        Some(ElementType::F32) => ElementsView::F32(plain(value)?),
+        Some(ElementType::F16) => ElementsView::F16(plain::<f16>(value)?),
+        Some(ElementType::Bool) => ElementsView::Bool(plain(value)?),
+        None => return Err(Error::unsupported(format!("the model gives elements of {:?}", value.datum_type()))),
+    };
+    Ok(View { shape: value.shape().to_vec(), elements })
+}
+
+/// What a run is given. tract's own values are shared, not copied.
+fn value(input: Input<'_>) -> Result<TValue> {
+    let tensor = match (input, input.host()) {
+        (Input::Held(Value::Tract(value)), _) => return Ok(value.clone()),
+        (_, Some(tensor)) => tensor,
+        _ => return Err(Error::bug("a value of another runtime is given to tract")),
+    };
+    let shape = &tensor.shape;
+    let copied = match &tensor.elements {
+        Elements::I64(values) => Tensor::from_shape(shape, values),
+        Elements::I32(values) => Tensor::from_shape(shape, values),
+        Elements::F32(values) => Tensor::from_shape(shape, values),
+        Elements::F16(values) => Tensor::from_shape(shape, values),
+        Elements::Bool(values) => Tensor::from_shape(shape, values),
+    };
+    Ok(copied.map_err(refused)?.into_tvalue())
 }

@@ -166,7 +166,7 @@ impl Task {
     /// The task of a class of `transformers`, by the end of its name. Whether it is built is known to its family.
     pub fn of_architecture(name: &str) -> Option<Task> {
         // These end like the bare encoder, and have heads.
-        const OTHERS: [&str; 2] = ["LMHeadModel", "AdapterModel"];
+        const OTHERS: [&str; 3] = ["LMHeadModel", "DoubleHeadsModel", "AdapterModel"];
         if OTHERS.iter().any(|other| name.ends_with(other)) {
             return None;
         }

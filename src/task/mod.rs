@@ -80,6 +80,7 @@ pub use options::Options;
 pub use pipeline::{Model, Pipeline, Predicted, Prediction, Query};
 pub use question_answering::Span;
 pub use text_classification::Labels;
+pub use text_generation::{not_applied, open_generator};
 pub use token_classification::{Entity, Word};
 
 /// What a task does with texts and outputs.

@@ -8,7 +8,8 @@ use trtx::{Builder, BuilderConfig, NetworkDefinition, OptProfileSelector};
 
 use super::refused;
 use crate::error::{Error, Result};
-use crate::shapes::ShapeRange;
+use crate::ports::{CACHE_AXIS, PortKind};
+use crate::shapes::{PAST, ShapeRange};
 
 /// The shapes that one input takes, dimension by dimension in its own order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,32 @@ impl Input {
     fn is_dynamic(&self) -> bool {
         self.shape.contains(&-1)
     }
+
+    fn kind(&self) -> Option<PortKind> {
+        PortKind::of(&self.name)
+    }
+
+    /// Whether a dimension may be 0: a cache may be empty.
+    fn may_be_empty(&self, axis: usize) -> bool {
+        axis == CACHE_AXIS && self.kind().is_some_and(PortKind::is_past)
+    }
+
+    /// Its shape where that of the tokens is `[batch, length]`, and a cache holds so many.
+    fn shape_for(&self, tokens: &[i64], past: Option<i64>) -> Vec<i64> {
+        match (self.kind(), past, tokens) {
+            (Some(PortKind::AttentionMask), Some(past), [batch, length]) => vec![*batch, length + past],
+            (Some(kind), Some(past), [batch, _]) if kind.is_past() => {
+                let known = self.shape.iter().enumerate();
+                let size = |(axis, size): (usize, &i64)| match axis {
+                    0 => *batch,
+                    CACHE_AXIS => past,
+                    _ => *size,
+                };
+                known.map(size).collect()
+            }
+            _ => tokens.to_vec(),
+        }
+    }
 }
 
 /// The inputs of the network, in its order.
@@ -77,7 +104,8 @@ pub(super) fn add(
     builder: &mut Builder,
     config: &mut BuilderConfig,
 ) -> Result<()> {
-    let profiles: Vec<Vec<InputProfile>> = profiles.iter().map(|profile| spread(profile, inputs)).collect();
+    let profiles: Vec<Vec<InputProfile>> =
+        profiles.iter().map(|profile| spread(profile, inputs)).collect::<Result<_>>()?;
     check(&profiles, inputs)?;
     for profile in &profiles {
         let mut native = builder.creata_optimization_profile().map_err(refused)?;
@@ -99,16 +127,43 @@ pub(super) fn add(
     Ok(())
 }
 
-/// The profile with a range of its own for every input that the range of all others is for.
-fn spread(profile: &[InputProfile], inputs: &[Input]) -> Vec<InputProfile> {
-    let (others, mut named): (Vec<_>, Vec<_>) = profile.iter().cloned().partition(|range| range.input == EVERY_OTHER);
+/// The profile with a range of its own for every input that the range of all others is for, and for caches.
+fn spread(profile: &[InputProfile], inputs: &[Input]) -> Result<Vec<InputProfile>> {
+    let (others, named): (Vec<_>, Vec<_>) = profile.iter().cloned().partition(|range| range.input == EVERY_OTHER);
+    let (past, mut named): (Vec<_>, Vec<_>) = named.into_iter().partition(|range| range.input == PAST);
+    let is_named = |input: &Input| named.iter().any(|range| range.input == input.name);
+    let cache = inputs.iter().find(|input| input.kind().is_some_and(PortKind::is_past) && !is_named(input));
+    let past = match (past.first(), cache) {
+        (Some(range), Some(_)) => Some([&range.min, &range.opt, &range.max].map(|sizes| sizes.first().copied())),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(Error::bad_input(format!("a profile says `{PAST}`, and the model has no cache")));
+        }
+        (None, Some(input)) => {
+            return Err(Error::bad_input(format!(
+                "input `{}` is a cache, and a profile says not how many tokens it holds",
+                input.name
+            ))
+            .hint(format!(
+                "add it, as in 1x1..4x1..8x1,{PAST}=1..512..1024, or {PAST}=0 for a profile that begins texts"
+            )));
+        }
+    };
+    let [min, opt, max] = past.unwrap_or_default();
     if let Some(other) = others.first() {
-        let unnamed = inputs.iter().filter(|input| !named.iter().any(|range| range.input == input.name));
-        let unnamed: Vec<_> =
-            unnamed.map(|input| InputProfile { input: input.name.clone(), ..other.clone() }).collect();
+        let unnamed: Vec<_> = inputs
+            .iter()
+            .filter(|input| !is_named(input))
+            .map(|input| InputProfile {
+                input: input.name.clone(),
+                min: input.shape_for(&other.min, min),
+                opt: input.shape_for(&other.opt, opt),
+                max: input.shape_for(&other.max, max),
+            })
+            .collect();
         named.extend(unnamed);
     }
-    named
+    Ok(named)
 }
 
 /// Every profile has a range for every dynamic input, and every range fits its input.
@@ -156,7 +211,7 @@ fn fits(range: &InputProfile, input: &Input) -> Result<()> {
     }
     let bounds = range.min.iter().zip(&range.opt).zip(&range.max);
     for (axis, (&size, ((&min, &opt), &max))) in input.shape.iter().zip(bounds).enumerate() {
-        let ordered = 0 < min && min <= opt && opt <= max;
+        let ordered = (0 < min || min == 0 && input.may_be_empty(axis)) && min <= opt && opt <= max;
         let fixed = size == -1 || (min == size && max == size);
         if !(ordered && fixed) {
             let expected = match size {
@@ -194,6 +249,28 @@ mod tests {
     #[test]
     fn a_fixed_input_needs_no_range() {
         assert_eq!(refusal(&[vec![range("input_ids", &[1, 8], &[8, 128], &[8, 512])]]), "");
+    }
+
+    #[test]
+    fn a_cache_is_ranged_over_by_its_tokens() {
+        let input = |name: &str, shape: &[i64]| Input { name: name.to_owned(), shape: shape.to_vec() };
+        let inputs = [
+            input("input_ids", &[-1, -1]),
+            input("attention_mask", &[-1, -1]),
+            input("past_key_values.0.key", &[-1, 4, -1, 16]),
+        ];
+        let profile = |text: &str| -> Vec<InputProfile> {
+            text.parse::<crate::shapes::Shapes>().unwrap().ranges().iter().map(InputProfile::from).collect()
+        };
+        let spread = |text: &str| spread(&profile(text), &inputs).map_err(|e| e.message().to_owned());
+        let found = spread("1x1..2x1..8x1,past=0..32..64").unwrap();
+        assert_eq!(found[1], range("attention_mask", &[1, 1], &[2, 33], &[8, 65]));
+        assert_eq!(found[2], range("past_key_values.0.key", &[1, 4, 0, 16], &[2, 4, 32, 16], &[8, 4, 64, 16]));
+        check(&[found], &inputs).unwrap();
+        let said = "input `past_key_values.0.key` is a cache, and a profile says not how many tokens it holds";
+        assert_eq!(spread("1x1..2x1..8x1").unwrap_err(), said);
+        let none = super::spread(&profile("1x8,past=4"), &inputs[..1]).unwrap_err();
+        assert_eq!(none.message(), "a profile says `past`, and the model has no cache");
     }
 
     #[test]

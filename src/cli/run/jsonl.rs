@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 
 use super::super::Screen;
 use crate::build::Observer;
@@ -17,9 +18,9 @@ use crate::task::lines::{self, OnError, Summary};
 
 #[derive(Args)]
 pub(super) struct LinesArgs {
-    /// Texts in a file, one JSON object on each line: `text`, `text_pair`, or `question` and `context`; `id` is given
-    /// back. `-` is standard input.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "pair", "question"])]
+    /// Texts in a file, one JSON object on each line: `text`, `text_pair`, or `question` and `context`, or `prompt`; `id`
+    /// is given back. `-` is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "pair", "question", "prompt"])]
     jsonl: Option<PathBuf>,
     /// Where the answers to --jsonl go, one JSON object on each line; standard output, if not given.
     #[arg(short, long, value_name = "FILE", requires = "jsonl")]
@@ -36,6 +37,25 @@ pub(super) struct Claimed {
     input: Option<PathBuf>,
     output: Option<(PathBuf, Stage)>,
     on_error: OnError,
+}
+
+/// What was answered, as far as it is printed.
+pub(super) trait Answered {
+    /// How many texts.
+    fn texts(&self) -> usize;
+
+    /// For JSON.
+    fn summary(&self) -> &impl Serialize;
+}
+
+impl Answered for Summary {
+    fn texts(&self) -> usize {
+        self.texts
+    }
+
+    fn summary(&self) -> &impl Serialize {
+        self
+    }
 }
 
 impl LinesArgs {
@@ -57,6 +77,34 @@ impl LinesArgs {
 }
 
 impl Claimed {
+    /// What becomes of a line that cannot be answered.
+    pub fn on_error(&self) -> OnError {
+        self.on_error
+    }
+
+    /// Gives `answer` the lines, their name in messages and the place for its answers, which are put in place when all are
+    /// there. None where whoever reads has read enough.
+    pub fn write<T: Answered>(
+        self,
+        screen: &Screen,
+        answer: impl FnOnce(Box<dyn Read>, &str, &mut dyn Write) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let name = self.input.as_deref().map_or_else(|| "standard input".to_owned(), file_name);
+        let from: Box<dyn Read> = match &self.input {
+            Some(path) => Box::new(open(path)?),
+            None => Box::new(io::stdin()),
+        };
+        match self.output {
+            None => screen.results(|to| answer(from, &name, to)),
+            Some((path, stage)) => {
+                let answered = to_stage(&path, stage, |to| answer(from, &name, to))?;
+                screen
+                    .result(&answered.summary(), |_| format!("{} answers in {}\n", answered.texts(), path.display()))?;
+                Ok(Some(answered))
+            }
+        }
+    }
+
     /// Answers all texts. A file that can be read twice is checked as a whole before the first is asked.
     pub fn answer(self, model: &mut Pipeline, screen: &Screen) -> Result<()> {
         let name = self.input.as_deref().map_or_else(|| "standard input".to_owned(), file_name);
@@ -64,20 +112,9 @@ impl Claimed {
             Some(texts) => screen.begin_texts("answering", texts),
             None => screen.begin_counting("answering"),
         }
-        let from: Box<dyn Read> = match &self.input {
-            Some(path) => Box::new(open(path)?),
-            None => Box::new(io::stdin()),
-        };
         let (advance, on_error) = (|texts| screen.advance(texts), self.on_error);
-        let summary = match self.output {
-            None => screen.results(|to| lines::predict_lines(model, from, &name, to, on_error, &advance))?,
-            Some((path, stage)) => {
-                let summary =
-                    to_stage(&path, stage, |to| lines::predict_lines(model, from, &name, to, on_error, &advance))?;
-                screen.result(&summary, |summary| format!("{} answers in {}\n", summary.texts, path.display()))?;
-                Some(summary)
-            }
-        };
+        let summary =
+            self.write(screen, |from, name, to| lines::predict_lines(model, from, name, to, on_error, &advance))?;
         if let Some(Summary { texts, in_windows, cut, failed, first_failure }) = summary {
             screen.done(&format!("{texts} texts answered, {in_windows} of them in windows"));
             if let Some(first) = first_failure {
@@ -108,7 +145,7 @@ fn open(path: &Path) -> Result<File> {
 }
 
 /// Puts the output in place when all of it is there.
-fn to_stage(path: &Path, stage: Stage, answer: impl FnOnce(&mut dyn Write) -> Result<Summary>) -> Result<Summary> {
+fn to_stage<T>(path: &Path, stage: Stage, answer: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
     let (name, failed) = (file_name(path), |e: io::Error| Error::io("writing", path, &e));
     let mut to = BufWriter::new(File::create(stage.path(&name)).map_err(failed)?);
     let summary = answer(&mut to)?;

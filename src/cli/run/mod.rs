@@ -2,6 +2,7 @@
 
 mod jsonl;
 mod model;
+mod prompts;
 mod summary;
 mod texts;
 
@@ -15,10 +16,11 @@ use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result};
 use crate::presence;
 use crate::runtime;
+use crate::runtime::generate::Generator;
 use crate::settings;
 use crate::task::Task;
 use crate::task::id::Input;
-use crate::task::{Aggregation, Options, Settings, Similarity};
+use crate::task::{Aggregation, Options, Pipeline, Settings, Similarity};
 
 use model::ModelArgs;
 
@@ -31,6 +33,8 @@ Examples:
   kilnc run squad.kiln --question \"how tall is it?\" --text \"The tower is 3 m high.\" --top-k 2
   kilnc run ner.kiln --text \"Angela Merkel was born in Hamburg\" --aggregation first
   kilnc run bert.kiln --text \"the [MASK] is slow\"
+  kilnc run gpt2.kiln --prompt \"Once upon a time\" --max-new-tokens 50 --stop \"The end\"
+  kilnc run gpt2.kiln --prompt \"The kiln is\" --prompt \"The clay was\" --json
   echo \"one text on each line\" | kilnc run sections.kiln
   kilnc run sections.kiln --jsonl texts.jsonl -o answers.jsonl
   kilnc run sections.kiln --key release.pem.pub --text \"a mail server\"
@@ -51,8 +55,13 @@ pub struct RunArgs {
     /// A question to a text: one for each text, one for all, or any number for one text.
     #[arg(long, value_name = "TEXT")]
     question: Vec<String>,
+    /// A text that is to be continued; without any, one from each line of standard input.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["text", "pair", "question"])]
+    prompt: Vec<String>,
     #[command(flatten)]
     lines: jsonl::LinesArgs,
+    #[command(flatten)]
+    generate: prompts::GenerateArgs,
     /// What is to be done; the bundle's own task, if not given.
     #[arg(long, value_name = "TASK")]
     task: Option<Task>,
@@ -118,36 +127,51 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let claimed = args.lines.claim(&args.bundle)?;
     let fits = |task| args.check(task);
     crate::bundle::archive::refuse(&args.bundle)?;
-    let mut model = match presence::is_file(&args.bundle)? {
+    let model = match presence::is_file(&args.bundle)? {
         true => {
             args.trust.refuse()?;
-            args.model.open(
-                &args.bundle,
-                args.task.unwrap_or(Task::TextClassification),
-                threads,
-                args.answers.options(1),
-                &fits,
-                screen,
-            )?
+            let task = args.task.unwrap_or(Task::TextClassification);
+            Model::Pipeline(args.model.open(&args.bundle, task, threads, args.answers.options(1), &fits, screen)?)
         }
         false => {
             args.model.refuse()?;
             let options = |entry: &EngineEntry| args.answers.options(if claimed.is_some() { entry.batch() } else { 1 });
             Bundle::used(&args.bundle, |bundle| {
                 args.trust.check(bundle, screen)?;
-                model::open_bundle(bundle, args.engine.as_deref(), threads, &options, &fits, screen)
+                let engine = args.engine.as_deref();
+                if bundle.manifest.task == Task::TextGeneration {
+                    let (generator, batch) = model::open_generator(bundle, engine, threads, &fits, screen)?;
+                    return Ok(Model::Generator(generator, args.answers.batch.unwrap_or(batch)));
+                }
+                model::open_bundle(bundle, engine, threads, &options, &fits, screen).map(Model::Pipeline)
             })?
         }
     };
-    match claimed {
-        Some(claimed) => claimed.answer(&mut model, screen),
-        None => texts::answer(args.text, args.pair, args.question, &mut model, screen),
+    match (model, claimed) {
+        (Model::Pipeline(mut model), Some(claimed)) => claimed.answer(&mut model, screen),
+        (Model::Pipeline(mut model), None) => texts::answer(args.text, args.pair, args.question, &mut model, screen),
+        (Model::Generator(generator, batch), claimed) => {
+            let prompted = prompts::Prompted { generator, args: &args.generate, batch };
+            match claimed {
+                Some(claimed) => prompted.answer_lines(claimed, screen),
+                None => prompted.answer(args.prompt, screen),
+            }
+        }
     }
+}
+
+/// What answers.
+enum Model {
+    Pipeline(Pipeline),
+    /// With how many prompts are read together.
+    Generator(Generator, usize),
 }
 
 impl RunArgs {
     /// Fails where something is asked for that the task does not have.
     fn check(&self, task: Task) -> Result<()> {
+        // What is read in windows, whatever it is.
+        const READING: &[Input] = &[Input::Text, Input::TextOrPair, Input::TextOrTwo, Input::Question];
         if let Some(asked) = self.task.filter(|asked| *asked != task) {
             return Err(Error::bad_input(format!("the bundle is for {task}, not for {asked}"))
                 .hint(format!("build one for it: kilnc build CHECKPOINT --task {asked} -o OUT")));
@@ -155,15 +179,23 @@ impl RunArgs {
         if let Some((field, of)) = self.answers.settings().misplaced(task) {
             return Err(settings::of_other_tasks(&settings::flag(field), &of, task));
         }
-        let given: [(&str, bool, &[Input]); 2] = [
+        let windows = self.answers.settings();
+        let given: [(&str, bool, &[Input]); 7] = [
             ("--question", !self.question.is_empty(), &[Input::Question]),
             ("--pair", !self.pair.is_empty(), &[Input::TextOrPair, Input::TextOrTwo]),
+            ("--text", !self.text.is_empty(), READING),
+            ("--window", windows.window.is_some(), READING),
+            ("--stride", windows.stride.is_some(), READING),
+            ("--truncate", windows.truncate.is_some(), READING),
+            ("--prompt", !self.prompt.is_empty(), &[Input::Prompt]),
         ];
-        match given.into_iter().find(|(_, given, of)| *given && !of.contains(&task.facts().input)) {
+        let generation = self.generate.given().map(|(flag, given)| (flag, given, &[Input::Prompt][..]));
+        let takes = |of: &[Input], task: Task| of.contains(&task.facts().input);
+        match given.into_iter().chain(generation).find(|(_, given, of)| *given && !takes(of, task)) {
             None => Ok(()),
             Some((flag, _, of)) => {
-                let of = Task::all_with(|task| of.contains(&task.facts().input));
-                Err(settings::of_other_tasks(flag, &of, task))
+                let error = settings::of_other_tasks(flag, &Task::all_with(|task| takes(of, task)), task);
+                Err(if flag == "--text" { error.hint("--prompt \"…\" is what it continues") } else { error })
             }
         }
     }

@@ -10,9 +10,9 @@ use crate::build::Observer;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::labels;
+use crate::runtime::generate::Generator;
 use crate::runtime::{self, Classes, ProblemType, Runtime};
-use crate::task::Task;
-use crate::task::{Model, Options, Pipeline};
+use crate::task::{self, Model, Options, Pipeline, Task};
 
 /// Fails where something is asked for that a task does not have.
 pub(super) type Fits<'a> = &'a dyn Fn(Task) -> Result<()>;
@@ -27,19 +27,8 @@ pub(super) fn open_bundle(
     screen: &Screen,
 ) -> Result<Pipeline> {
     fits(bundle.manifest.task)?;
-    let (entry, why) = bundle.choose(engine)?;
-    if engine.is_none() {
-        screen.note(format!("engine {} on {}, {why}", entry.name, entry.runtime));
-    }
+    let entry = chosen(bundle, engine, screen)?;
     let options = options(entry);
-    if !entry.is_checked() {
-        let why = entry.gates.iter().map(|gate| gate.ran_by.as_str()).collect::<Vec<_>>().join("; ");
-        screen.warn(&format!("{} was never checked: {}", entry.name, printable(&why)));
-    }
-    if let Some(why) = Bundle::other_arithmetic(entry) {
-        screen
-            .warn(&format!("{}: this processor {why}; answers may be others than those that were checked", entry.name));
-    }
     if options.batch > 1 && entry.batch() == 1 {
         screen.warn(&format!(
             "{} finds the ranges of its activations in each batch, and was checked with one text at a time: in batches \
@@ -48,6 +37,39 @@ pub(super) fn open_bundle(
         ));
     }
     Pipeline::open(bundle, entry, threads, options)
+}
+
+/// Opens an engine of a bundle that continues prompts, with how many are read together where nobody says it.
+pub(super) fn open_generator(
+    bundle: &Bundle,
+    engine: Option<&str>,
+    threads: runtime::Options,
+    fits: Fits,
+    screen: &Screen,
+) -> Result<(Generator, usize)> {
+    fits(bundle.manifest.task)?;
+    let entry = chosen(bundle, engine, screen)?;
+    if let Some(what) = task::not_applied(&bundle.manifest) {
+        screen.warn(&what);
+    }
+    Ok((task::open_generator(bundle, entry, threads)?, entry.batch()))
+}
+
+/// Chooses an engine, and says what there is to know of it.
+fn chosen<'a>(bundle: &'a Bundle, engine: Option<&str>, screen: &Screen) -> Result<&'a EngineEntry> {
+    let (entry, why) = bundle.choose(engine)?;
+    if engine.is_none() {
+        screen.note(format!("engine {} on {}, {why}", entry.name, entry.runtime));
+    }
+    if !entry.is_checked() {
+        let why = entry.gates.iter().map(|gate| gate.ran_by.as_str()).collect::<Vec<_>>().join("; ");
+        screen.warn(&format!("{} was never checked: {}", entry.name, printable(&why)));
+    }
+    if let Some(why) = Bundle::other_arithmetic(entry) {
+        screen
+            .warn(&format!("{}: this processor {why}; answers may be others than those that were checked", entry.name));
+    }
+    Ok(entry)
 }
 
 /// What a bundle has and an ONNX model has not.
@@ -79,6 +101,10 @@ impl ModelArgs {
         fits: Fits,
         screen: &Screen,
     ) -> Result<Pipeline> {
+        if task == Task::TextGeneration {
+            return Err(Error::unsupported(format!("an ONNX model alone is not run for {task}"))
+                .hint("build a bundle of its checkpoint, and run that: kilnc build CHECKPOINT -o OUT"));
+        }
         let needed =
             |flag: &str| Error::bad_input(format!("an ONNX model needs {flag}")).hint("a bundle has it inside");
         let tokenizer = self.tokenizer.as_deref().ok_or_else(|| needed("--tokenizer"))?;

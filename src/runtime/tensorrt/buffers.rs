@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use trtx::DataType;
 
 use crate::error::{Error, Result, printable};
-use crate::runtime::Elements;
+use crate::runtime::{ElementType, Elements};
 
 /// Bytes of an element; fails for types that a plan of kilnc's takes or gives nowhere.
 pub(super) fn size_of(name: &str, kind: DataType) -> Result<usize> {
@@ -23,6 +23,14 @@ pub(super) fn bytes_of(name: &str, shape: &[i64], kind: DataType) -> Result<usiz
     let product = sizes.chain([Some(size_of(name, kind)?)]).try_fold(1_usize, |all, size| all.checked_mul(size?));
     product
         .ok_or_else(|| Error::unsupported(format!("the plan's tensor `{}` has the shape {shape:?}", printable(name))))
+}
+
+/// The type that such elements have in our memory.
+pub(super) fn host_type(kind: DataType) -> ElementType {
+    match kind {
+        DataType::kFLOAT | DataType::kHALF | DataType::kBF16 => ElementType::F32,
+        _ => ElementType::I64,
+    }
 }
 
 /// The elements of an input in the plan's own type. Fails where a number does not fit it.
@@ -44,8 +52,9 @@ pub(super) fn pack(name: &str, elements: &Elements, kind: DataType) -> Result<Ve
         (Elements::F32(values), DataType::kFLOAT) => Ok(bytes(values, |x| x.to_le_bytes())),
         (Elements::F32(values), DataType::kHALF) => Ok(bytes(values, |x| f16::from_f32(x).to_le_bytes())),
         (Elements::F32(values), DataType::kBF16) => Ok(bytes(values, |x| bf16::from_f32(x).to_le_bytes())),
-        (Elements::I64(_), _) => Err(misfit("an integer")),
         (Elements::F32(_), _) => Err(misfit("a fraction")),
+        (Elements::I64(_), _) => Err(misfit("an integer")),
+        (other, _) => Err(misfit(&format!("a tensor of {}", other.element_type()))),
     }
 }
 

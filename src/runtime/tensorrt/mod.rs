@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 use trtx::trtx_sys::Dims64;
 use trtx::{CudaEngine, DataType, ExecutionContext, TensorIOMode, TensorLocation};
 
-use super::{Available, Device, Engine, Gpu, Named, Tensor};
+use super::session::{Executor, Input, Value};
+use super::{Available, Device, Gpu, Port, Tensor};
 use crate::back::tensorrt::{load_tensorrt, logger, refused};
 use crate::error::{Error, Result};
 use card::{Buffer, Card};
@@ -32,9 +33,9 @@ struct PlanEngine {
     context: ExecutionContext<'static>,
     _engine: CudaEngine<'static>,
     _runtime: trtx::Runtime<'static>,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
-    names: Vec<String>,
+    inputs: Vec<Slot>,
+    outputs: Vec<Slot>,
+    declared: (Vec<Port>, Vec<Port>),
     profiles: Profiles,
     bound: Option<Bound>,
     card: Card,
@@ -42,7 +43,7 @@ struct PlanEngine {
 }
 
 /// An input or output, with its memory on the GPU.
-struct Port {
+struct Slot {
     name: String,
     kind: DataType,
     /// -1 is any size.
@@ -61,7 +62,7 @@ struct Bound {
 /// # Errors
 /// Runtime missing: the driver, the GPU or the library is not there, or the plan is for others.
 /// Bad input: the file is no plan. Unsupported: the library does not open it.
-pub(super) fn open(path: &Path, number: u32) -> Result<Box<dyn Engine>> {
+pub(super) fn open(path: &Path, number: u32) -> Result<Box<dyn Executor>> {
     Ok(Box::new(PlanEngine::open(path, number)?))
 }
 
@@ -83,7 +84,7 @@ impl PlanEngine {
         let (launcher, context) = Launcher::start(&mut engine, &plan, &version, &gpu).map_err(failed)?;
         let (inputs, outputs) = ports(&engine).map_err(|e| e.at(&place))?;
         Ok(PlanEngine {
-            names: inputs.iter().map(|port| port.name.clone()).collect(),
+            declared: (inputs.iter().map(declared).collect(), outputs.iter().map(declared).collect()),
             profiles: Profiles::new(engine.nb_optimization_profiles().map_err(failed)?),
             description: format!("{version} ({}) on {gpu}", library.display()),
             bound: None,
@@ -161,20 +162,25 @@ impl PlanEngine {
     }
 }
 
-impl Engine for PlanEngine {
+impl Executor for PlanEngine {
     fn describe(&self) -> String {
         self.description.clone()
     }
 
-    fn inputs(&self) -> &[String] {
-        &self.names
+    fn inputs(&self) -> &[Port] {
+        &self.declared.0
     }
 
-    fn run(&mut self, inputs: &Named) -> Result<Named> {
+    fn outputs(&self) -> &[Port] {
+        &self.declared.1
+    }
+
+    fn execute(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Value>> {
         let (_, journal) = logger()?;
         journal.clear();
         self.card.bind()?;
-        let given = self.names.iter().map(|name| super::input(inputs, name)).collect::<Result<Vec<_>>>()?;
+        let of_others = || Error::bug("a value of another runtime is given to a plan");
+        let given = inputs.iter().map(|input| input.host().ok_or_else(of_others)).collect::<Result<Vec<_>>>()?;
         let mut shapes = Shapes::with_capacity(given.len());
         for (port, tensor) in self.inputs.iter().zip(&given) {
             let shape: Vec<i64> = tensor.shape.iter().map(|size| i64::try_from(*size).unwrap_or(i64::MAX)).collect();
@@ -193,15 +199,25 @@ impl Engine for PlanEngine {
         }
         // SAFETY: every tensor has its memory on this GPU, and all of it is used on this stream alone.
         unsafe { self.launcher.launch(&mut self.context, &self.card) }?;
-        let mut found = Named::with_capacity(self.outputs.len());
+        let mut found = Vec::with_capacity(self.outputs.len());
         for (port, shape) in self.outputs.iter().zip(&bound.outputs) {
             let bytes = self.card.read(buffers::bytes_of(&port.name, shape, port.kind)?, &port.buffer)?;
             let shape = shape.iter().map(|size| usize::try_from(*size).unwrap_or_default()).collect();
             let elements = buffers::unpack(&port.name, &bytes, port.kind)?;
-            found.push((port.name.clone(), Tensor { shape, elements }));
+            found.push(Value::Host(Tensor { shape, elements }));
         }
         self.bound = Some(bound);
         Ok(found)
+    }
+}
+
+/// What a plan declares of an input or output. In our memory, floats have 32 bits and integers 64.
+fn declared(slot: &Slot) -> Port {
+    Port {
+        name: slot.name.clone(),
+        element: Some(buffers::host_type(slot.kind)),
+        type_name: format!("{:?}", slot.kind),
+        shape: slot.shape.iter().map(|size| usize::try_from(*size).ok()).collect(),
     }
 }
 
@@ -229,7 +245,7 @@ fn failure(what: &str) -> Error {
 }
 
 /// The inputs and outputs of a plan, in its order.
-fn ports(engine: &CudaEngine) -> Result<(Vec<Port>, Vec<Port>)> {
+fn ports(engine: &CudaEngine) -> Result<(Vec<Slot>, Vec<Slot>)> {
     let non_finite = |e: trtx::Error| Error::unsupported(format!("the plan does not tell its tensors: {e}"));
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     for index in 0..engine.nb_io_tensors().map_err(non_finite)? {
@@ -241,7 +257,7 @@ fn ports(engine: &CudaEngine) -> Result<(Vec<Port>, Vec<Port>)> {
         let kind = engine.tensor_data_type(&name).map_err(non_finite)?;
         buffers::size_of(&name, kind)?;
         let port =
-            Port { kind, shape: engine.tensor_shape(&name).map_err(non_finite)?, buffer: Buffer::default(), name };
+            Slot { kind, shape: engine.tensor_shape(&name).map_err(non_finite)?, buffer: Buffer::default(), name };
         match engine.tensor_io_mode(&port.name).map_err(non_finite)? {
             TensorIOMode::kINPUT => inputs.push(port),
             _ => outputs.push(port),

@@ -21,6 +21,7 @@ pub(super) const KIND: Kind = Kind {
         &["beta1", "beta2", "deltaT", "init_r", "orth_reg_weight", "target_r", "tfinal", "tinit", "total_step"],
     ],
     scales: true,
+    conv1d: true,
     merge,
 };
 

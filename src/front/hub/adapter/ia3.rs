@@ -16,6 +16,7 @@ pub(super) const KIND: Kind = Kind {
     idle: &[],
     options: &[&["exclude_modules", "fan_in_fan_out", "feedforward_modules", "init_ia3_weights", "modules_to_save"]],
     scales: false,
+    conv1d: true,
     merge,
 };
 

@@ -12,6 +12,7 @@ pub(super) const KIND: Kind = Kind {
     idle: &[],
     options: &[&["exclude_modules", "modules_to_save"]],
     scales: false,
+    conv1d: true,
     merge,
 };
 
@@ -27,7 +28,7 @@ fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
                 }
             };
             let base = work.base(&name).map_err(|e| e.at(adapter.place(module)))?;
-            if base.weight.shape() != weight.shape() {
+            if base.weight.shape() != work.turned(&name, weight)?.shape() {
                 return Err(Error::bad_input(format!(
                     "`{}` has shape {:?}, the base model's {:?}",
                     printable(&name),

@@ -17,6 +17,7 @@ pub(super) const KIND: Kind = Kind {
     idle: &[],
     options: &[&OPTIONS],
     scales: true,
+    conv1d: false,
     merge,
 };
 

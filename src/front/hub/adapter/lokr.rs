@@ -14,6 +14,7 @@ pub(super) const KIND: Kind = Kind {
     idle: &[],
     options: &[&loha::OPTIONS, &["decompose_both", "decompose_factor", "rank_dropout_scale"]],
     scales: true,
+    conv1d: false,
     merge,
 };
 

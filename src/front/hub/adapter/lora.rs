@@ -23,6 +23,7 @@ pub(super) const KIND: Kind = Kind {
     idle: &[".lora_monteclora_sampler.", ".lora_velora_embed"],
     options: &[&OPTIONS],
     scales: true,
+    conv1d: true,
     merge,
 };
 
@@ -72,8 +73,8 @@ const EMBEDDING_A: &str = "lora_embedding_A";
 const EMBEDDING_B: &str = "lora_embedding_B";
 const MAGNITUDE: &str = "lora_magnitude_vector";
 
-/// The fields that change the merged weights. `fan_in_fan_out` is not one of them: PEFT takes it back for linear
-/// layers, and the families here have no others.
+/// The fields that change the merged weights. `fan_in_fan_out` is not one of them: PEFT sets it by the class of each layer,
+/// and the weights of `Conv1D` are turned when they are read.
 #[derive(Deserialize)]
 struct Config {
     r: usize,

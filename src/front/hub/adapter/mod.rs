@@ -167,6 +167,8 @@ struct Kind {
     options: &'static [&'static [&'static str]],
     /// Whether a factor has a meaning: twice the change.
     scales: bool,
+    /// Whether PEFT trains it in `Conv1D` layers, whose weights are turned.
+    conv1d: bool,
     /// Merges an adapter, whose saved tensors are in place.
     merge: fn(&mut Work, &Adapter) -> Result<()>,
 }

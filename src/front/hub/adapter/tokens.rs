@@ -18,6 +18,7 @@ pub(super) const KIND: Kind = Kind {
     idle: &[],
     options: &[&["init_weights", "token_indices"]],
     scales: false,
+    conv1d: true,
     merge: |_, _| Ok(()),
 };
 

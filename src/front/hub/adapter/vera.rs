@@ -28,6 +28,7 @@ pub(super) const KIND: Kind = Kind {
         "vera_dropout",
     ]],
     scales: true,
+    conv1d: true,
     merge,
 };
 

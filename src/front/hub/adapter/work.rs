@@ -51,6 +51,7 @@ impl Work {
         };
         let changed: Vec<&str> = adapter.modules.keys().map(String::as_str).collect();
         adapter.check_names(&self.state).map_err(|e| e.at(adapter.file.clone()))?;
+        self.check_layers(adapter)?;
         self.merged.untouched = adapter.targets.check(&self.state, &changed, adapter.kind)?;
         self.merged.lost = promised::lost(adapter, &self.state).map_err(|e| e.at(adapter.file.clone()))?;
         self.merged.unknown = options::unknown(&adapter.config, adapter.kind)?;
@@ -63,6 +64,25 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    /// Fails where a kind changes a `Conv1D` layer that PEFT does not train in such layers.
+    fn check_layers(&self, adapter: &Adapter) -> Result<()> {
+        let turned = |module: &&String| self.state.is_conv1d(&self.name(module, "weight"));
+        match adapter.modules.keys().find(turned).filter(|_| !adapter.kind.conv1d) {
+            None => Ok(()),
+            Some(module) => Err(Error::unsupported(format!(
+                "PEFT has no {} for layers of the class Conv1D, which `{}` is",
+                adapter.kind.peft_type,
+                printable(module)
+            ))
+            .at(adapter.place(module))),
+        }
+    }
+
+    /// A tensor as the model has it, of one as a file has it.
+    pub fn turned(&self, name: &str, weight: &Weight) -> Result<Weight> {
+        self.state.turned(name, weight)
     }
 
     /// Whether rows are those of a projection that has no weight of its own: it shares those of the embeddings.
@@ -82,12 +102,13 @@ impl Work {
     /// Puts a tensor in place whole. `name` is the file's.
     pub fn save(&mut self, adapter: &Adapter, name: &str, weight: &Weight) -> Result<()> {
         let name = self.state.resolve(name);
-        check_saved(&self.state, &name, weight)?;
+        let weight = self.state.turned(&name, weight)?;
+        check_saved(&self.state, &name, &weight)?;
         if self.brought.insert(name.clone(), self.begun).is_some_and(|before| before != self.begun) {
             return Err(Error::bad_input(format!("`{}` is brought whole by two adapters", printable(&name)))
                 .hint("only one of them can be right"));
         }
-        let tensor = Tensor { weight: weight.clone(), file: adapter.file.as_str().into() };
+        let tensor = Tensor { weight, file: adapter.file.as_str().into() };
         self.origin.insert(name.clone(), tensor.clone());
         self.state.insert(name.clone(), tensor);
         self.merged.saved.push(name);

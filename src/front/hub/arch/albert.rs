@@ -31,6 +31,7 @@ pub(super) const FAMILY: Family = Family {
         "predictions.bias",
     )],
     restated: None,
+    decoder: None,
     build,
 };
 

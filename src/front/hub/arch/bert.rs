@@ -27,6 +27,7 @@ pub(super) const FAMILY: Family = Family {
         "cls.predictions.bias",
     )],
     restated: None,
+    decoder: None,
     build,
 };
 

@@ -2,6 +2,7 @@
 //!
 //! Nodes get the path of their weights as their name, and the role of the part they play.
 
+mod decoder;
 mod relative;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use crate::front::hub::checkpoint::{Pooling, Scope, Size};
 use crate::ir::{Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId, Weight};
 use crate::ports::PortKind;
 
+pub use decoder::{DecoderInputs, DecoderLayer};
 pub use relative::LONGEST;
 
 /// A non-linearity, by the names of `transformers`.
@@ -196,12 +198,14 @@ pub struct Blocks {
     weights: HashMap<String, ValueId>,
     /// What is inserted into the layers, those nearest to them first.
     adapters: Vec<Bottleneck>,
+    /// What the caches of the layers have become.
+    present: Vec<[ValueId; 2]>,
 }
 
 impl Blocks {
     /// An empty graph of that name.
     pub fn new(name: &str) -> Blocks {
-        Blocks { builder: Builder::new(name), weights: HashMap::new(), adapters: Vec::new() }
+        Blocks { builder: Builder::new(name), weights: HashMap::new(), adapters: Vec::new(), present: Vec::new() }
     }
 
     /// With these bottleneck adapters inserted.
@@ -392,7 +396,7 @@ impl Blocks {
         let swapped = adapters.is_some_and(|adapters| adapters.attention_swapped);
         let (out, into) = if swapped { (x, attended) } else { (attended, x) };
         let x = self.end(&end, out, into)?;
-        let inner = self.feed_forward(w, i, layer, x)?;
+        let inner = self.feed_forward([&w.ffn_in, &w.ffn_out], i, layer, x)?;
         let end = Ending {
             norm: &w.ffn_norm,
             part: Part::FeedForwardNorm,
@@ -420,13 +424,20 @@ impl Blocks {
         self.builder.node(name, Op::Concat { axis: -1 }, pieces)
     }
 
-    fn feed_forward(&mut self, w: &LayerWeights, i: usize, layer: &EncoderLayer, x: ValueId) -> Result<ValueId> {
+    /// A projection to the inner size, a non-linearity, and a projection back.
+    pub fn feed_forward(
+        &mut self,
+        [ffn_in, ffn_out]: [&Scope; 2],
+        i: usize,
+        layer: &EncoderLayer,
+        x: ValueId,
+    ) -> Result<ValueId> {
         self.role(Role::layer(Part::FeedForwardIn, i));
-        let inner = self.linear(&w.ffn_in, layer.hidden, layer.inner, x)?;
+        let inner = self.linear(ffn_in, layer.hidden, layer.inner, x)?;
         self.role(Role::layer(Part::Activation, i));
-        let active = self.activation(&w.ffn_in.full("activation"), layer.activation, inner)?;
+        let active = self.activation(&ffn_in.full("activation"), layer.activation, inner)?;
         self.role(Role::layer(Part::FeedForwardOut, i));
-        self.linear(&w.ffn_out, layer.inner, layer.hidden, active)
+        self.linear(ffn_out, layer.inner, layer.hidden, active)
     }
 
     /// The norm of `x + residual`.

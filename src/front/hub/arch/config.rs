@@ -40,7 +40,7 @@ impl Fields {
             fields.entry(name).or_insert(value);
         }
         let fields = Fields { fields, warnings: RefCell::default() };
-        fields.refuse_what_no_family_is_built_with().map(|()| fields)
+        fields.refuse_what_no_family_is_built_with(family).map(|()| fields)
     }
 
     /// Those that a family reads.
@@ -63,12 +63,14 @@ impl Fields {
         self.warnings.into_inner()
     }
 
-    fn refuse_what_no_family_is_built_with(&self) -> Result<()> {
+    fn refuse_what_no_family_is_built_with(&self, family: &Family) -> Result<()> {
         let refused = |field: &str, what: &str| Err(Error::unsupported(what).at(format!("{FILE}: {field}")));
         for field in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
-            match self.fields.get(field) {
-                None | Some(Value::Null | Value::Bool(false)) => {}
-                Some(_) => return refused(field, "an encoder used as a decoder is not built"),
+            match (self.fields.get(field), family.decoder) {
+                (None | Some(Value::Null | Value::Bool(false)), _) => {}
+                (Some(_), Some(_)) if field == "is_decoder" => {}
+                (Some(_), Some(_)) => return refused(field, "attention to the outputs of an encoder is not built"),
+                (Some(_), None) => return refused(field, "an encoder used as a decoder is not built"),
             }
         }
         let layers = [
@@ -120,10 +122,15 @@ fn absolute() -> Option<String> {
 
 /// Checks what norms add to the variance.
 pub(super) fn epsilon(layer_norm_eps: f32) -> Result<f32> {
-    match layer_norm_eps.is_finite() && layer_norm_eps >= 0.0 {
-        true => Ok(layer_norm_eps),
-        false => Err(Error::bad_input(format!("expected a small positive number, found {layer_norm_eps}"))
-            .at("config.json: layer_norm_eps")),
+    epsilon_of("layer_norm_eps", layer_norm_eps)
+}
+
+/// The same of a field with another name.
+pub(super) fn epsilon_of(field: &str, epsilon: f32) -> Result<f32> {
+    match epsilon.is_finite() && epsilon >= 0.0 {
+        true => Ok(epsilon),
+        false => Err(Error::bad_input(format!("expected a small positive number, found {epsilon}"))
+            .at(format!("{FILE}: {field}"))),
     }
 }
 
@@ -235,7 +242,6 @@ mod tests {
         for family in FAMILIES {
             let said = |text: &str| Fields::read(text, family).map(drop).map_err(|e| e.locations().join(""));
             for (field, value) in [
-                ("is_decoder", "true"),
                 ("add_cross_attention", "true"),
                 ("is_encoder_decoder", "true"),
                 ("pruned_heads", r#"{"0": [1]}"#),
@@ -243,6 +249,8 @@ mod tests {
             ] {
                 assert_eq!(said(&format!(r#"{{"{field}": {value}}}"#)), Err(format!("config.json: {field}")));
             }
+            let decoder = said(r#"{"is_decoder": true}"#);
+            assert_eq!(decoder.is_ok(), family.decoder.is_some(), "{}", family.model_type);
             let harmless = r#"{"is_decoder": false, "pruned_heads": {}, "chunk_size_feed_forward": 2, "dtype": "float16",
                                "torch_dtype": "float32", "bos_token_id": null, "classifier_dropout": null}"#;
             said(harmless).unwrap();

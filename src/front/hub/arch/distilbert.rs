@@ -28,6 +28,7 @@ pub(super) const FAMILY: Family = Family {
         ["vocab_projector.weight", "vocab_projector.bias"],
     )],
     restated: None,
+    decoder: None,
     build,
 };
 

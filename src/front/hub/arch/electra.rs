@@ -29,6 +29,7 @@ pub(super) const FAMILY: Family = Family {
         ["generator_lm_head.weight", "generator_lm_head.bias"],
     )],
     restated: None,
+    decoder: None,
     build,
 };
 

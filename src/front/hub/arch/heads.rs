@@ -1,4 +1,6 @@
-//! What stands on top of an encoder, by task.
+//! What stands on top of an encoder, by task; [`decoder`] has the same for decoders.
+
+pub(super) mod decoder;
 
 use super::Context;
 use super::blocks::{Activation, Blocks};

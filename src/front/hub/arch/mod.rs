@@ -11,11 +11,13 @@ mod deberta;
 mod distilbert;
 mod electra;
 mod flexible;
+mod gpt2;
 mod heads;
 mod hypercomplex;
 mod inserted;
 mod modernbert;
 mod mpnet;
+mod openai_gpt;
 mod roberta;
 mod sentence;
 mod shared;
@@ -54,7 +56,27 @@ pub struct Family {
     pub shared: &'static [Shared],
     /// Says again what versions of `transformers` have different fields for, where there are any.
     restated: Option<fn(&Fields) -> Result<Restated>>,
+    /// What sets a decoder apart; none for encoders.
+    decoder: Option<&'static Decoder>,
     build: fn(&Context) -> Result<Graph>,
+}
+
+/// A family whose tokens see nothing after them, and whose head over the vocabulary generates.
+struct Decoder {
+    /// The ends of its classes' names, and what each is for.
+    classes: &'static [(&'static str, Task)],
+    /// The ends of names that old files have for what the code computes.
+    buffers: &'static [&'static str],
+    /// The ends of names of weights that are laid out `[inputs, outputs]`: those of `Conv1D` in `transformers`.
+    conv1d: &'static [&'static str],
+}
+
+impl Family {
+    /// Whether a tensor of that name is one that the code computes itself, and no part of what was trained.
+    pub fn computes(&self, name: &str) -> bool {
+        let buffers = self.decoder.map(|decoder| decoder.buffers).unwrap_or_default();
+        buffers.iter().any(|end| name.ends_with(end))
+    }
 }
 
 /// What a configuration says in the fields of one version of `transformers`, in those of every version.
@@ -81,8 +103,10 @@ pub static FAMILIES: &[Family] = &[
     deberta::FAMILY,
     distilbert::FAMILY,
     electra::FAMILY,
+    gpt2::FAMILY,
     modernbert::FAMILY,
     mpnet::FAMILY,
+    openai_gpt::FAMILY,
     roberta::ROBERTA,
     roberta::XLM_ROBERTA,
     xlnet::FAMILY,
@@ -104,9 +128,11 @@ const HEADS: &[&str] = &[
     "lm_predictions",
     "logits_proj",
     "mask_predictions",
+    "multiple_choice_head",
     "pre_classifier",
     "predictions",
     "qa_outputs",
+    "score",
     "sequence_summary",
     "sop_classifier",
     "start_logits",
@@ -117,6 +143,7 @@ const HEADS: &[&str] = &[
 
 /// What a family draws from.
 pub struct Context<'a> {
+    family: &'static Family,
     config: Fields,
     /// What stands behind the encoder, and its tensors.
     sentence: Option<(&'a SentenceModules, Scope<'a>)>,
@@ -167,10 +194,14 @@ pub fn family(common: &CommonConfig) -> Result<&'static Family> {
     Err(error.hint(format!("{near}known, nearest first: {}", by_nearness(model_type, names).join(", "))))
 }
 
-/// The checkpoint's tensors under the names that the family's model with a head has.
+/// The checkpoint's tensors under the names that the family's model with a head has, every weight of a linear layer as
+/// `[outputs, inputs]`.
 pub fn canonical_state(checkpoint: &Checkpoint) -> Result<StateDict> {
     let family = family(&checkpoint.common)?;
     let mut state = checkpoint.state.clone().with_prefix(family.prefix, HEADS)?;
+    if let Some(decoder) = family.decoder {
+        state = state.with_conv1d(decoder.conv1d)?;
+    }
     shared::complete(&mut state, family, &checkpoint.config)?;
     Ok(state)
 }
@@ -180,7 +211,8 @@ pub fn complete(checkpoint: &mut Checkpoint) -> Result<()> {
     let fields = Fields::read(&checkpoint.config, family(&checkpoint.common)?)?;
     let CommonConfig { vocab_size, max_position_embeddings, .. } = &mut checkpoint.common;
     *vocab_size = vocab_size.or(fields.size("vocab_size"));
-    *max_position_embeddings = max_position_embeddings.or(fields.size("max_position_embeddings"));
+    let positions = ["max_position_embeddings", "n_positions"].into_iter().find_map(|name| fields.size(name));
+    *max_position_embeddings = max_position_embeddings.or(positions);
     Ok(())
 }
 
@@ -211,13 +243,14 @@ pub fn build_with(
         ));
     }
     let context = Context {
+        family,
         config,
         sentence: checkpoint.sentence.as_ref().map(|modules| (modules, Scope::root(&modules.state))),
         task,
         weights: Scope::root(state),
         inserted,
     };
-    if task == Task::FillMask && inserted.head.is_none() {
+    if task.is_over_vocabulary() && inserted.head.is_none() {
         shared::check(state, family, &checkpoint.config)?;
     }
     let graph = (family.build)(&context)?;

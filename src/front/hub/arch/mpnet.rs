@@ -29,6 +29,7 @@ pub(super) const FAMILY: Family = Family {
         "lm_head.bias",
     )],
     restated: None,
+    decoder: None,
     build,
 };
 

@@ -31,6 +31,7 @@ pub(super) const ROBERTA: Family = Family {
         "lm_head.bias",
     )],
     restated: None,
+    decoder: None,
     build,
 };
 

@@ -38,7 +38,7 @@ enum Purpose {
 const CHOICES: Purpose = Purpose::Other("multiple choice");
 
 /// What heads are for that have names of their own, by the beginning of the names.
-const HEADS: [(&str, Purpose); 15] = [
+const HEADS: [(&str, Purpose); 16] = [
     ("qa_outputs.", Purpose::Task(Task::QuestionAnswering)),
     ("start_logits.", Purpose::Other("question answering by beam search")),
     ("cls.predictions.", Purpose::Task(Task::FillMask)),
@@ -53,6 +53,7 @@ const HEADS: [(&str, Purpose); 15] = [
     ("sop_classifier.", Purpose::Other("sentence-order prediction")),
     ("discriminator_predictions.", Purpose::Other("replaced-token detection")),
     ("mask_predictions.", Purpose::Other("replaced-token detection")),
+    ("score.", Purpose::Task(Task::TextClassification)),
     ("lm_loss.", Purpose::Other("language modelling by permutations")),
 ];
 
@@ -107,6 +108,9 @@ fn of_class(name: &str) -> Option<Task> {
 impl Family {
     /// The task of the class whose name ends so.
     fn task_of(&self, ending: &str) -> Option<Task> {
+        if let Some(decoder) = self.decoder {
+            return decoder.classes.iter().find(|(known, _)| *known == ending).map(|(_, task)| *task);
+        }
         Some(match (ending, self.class) {
             ("Model", _) => Task::FeatureExtraction,
             ("ForSequenceClassification", _) => Task::TextClassification,
@@ -118,8 +122,19 @@ impl Family {
         })
     }
 
+    /// Whether its models continue texts.
+    pub fn generates(&self) -> bool {
+        self.decoder.is_some()
+    }
+
+    /// Whether a checkpoint's file has names as models with a head have them.
+    fn is_below_prefix(&self, checkpoint: &Checkpoint) -> bool {
+        let below = |name: &str| name.strip_prefix(self.prefix).is_some_and(|rest| rest.starts_with('.'));
+        checkpoint.state.iter().any(|(name, _)| below(name))
+    }
+
     /// The classes that are built, for messages.
-    fn classes(&self) -> String {
+    pub(super) fn classes(&self) -> String {
         let endings = [
             "Model",
             "ForSequenceClassification",
@@ -128,8 +143,24 @@ impl Family {
             "ForQuestionAnsweringSimple",
             "ForMaskedLM",
         ];
-        let built = endings.into_iter().filter(|ending| self.task_of(ending).is_some());
-        built.map(|ending| format!("{}{ending}", self.class)).collect::<Vec<_>>().join(", ")
+        let built: Vec<&str> = match self.decoder {
+            Some(decoder) => decoder.classes.iter().map(|(ending, _)| *ending).collect(),
+            None => endings.into_iter().filter(|ending| self.task_of(ending).is_some()).collect(),
+        };
+        built.into_iter().map(|ending| format!("{}{ending}", self.class)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The end of the name of its class for a task.
+    pub fn ending(&self, task: Task) -> &'static str {
+        let classes = self.decoder.map(|decoder| decoder.classes).unwrap_or_default();
+        let own = classes.iter().find(|(_, of)| *of == task);
+        own.map_or_else(|| task.architecture(), |(ending, _)| ending)
+    }
+
+    /// Whether it has a class for a task. Vectors of texts are made of its bare model.
+    pub fn has(&self, task: Task) -> bool {
+        let classes = self.decoder.map(|decoder| decoder.classes);
+        task == Task::SentenceSimilarity || classes.is_none_or(|classes| classes.iter().any(|(_, of)| *of == task))
     }
 }
 
@@ -137,21 +168,23 @@ fn not_built(class: &str, family: &Family, state: &StateDict) -> Error {
     Error::unsupported(format!("the class `{}` is not built", printable(class)))
         .at("config.json: architectures")
         .hint(format!("of {}, these are: {}", family.model_type, family.classes()))
-        .hint(asked_for(&heads(state)))
+        .hint(asked_for(&heads(family, state)))
 }
 
 /// What --task builds of weights with these heads.
 fn asked_for(heads: &[Purpose]) -> String {
     let encoder = "--task feature-extraction builds the encoder alone";
-    match heads.contains(&Purpose::Task(Task::FillMask)) {
-        true => format!("{encoder}, --task {} the head that fills masks", Task::FillMask),
-        false => encoder.to_owned(),
+    let asked = |task: Task| heads.contains(&Purpose::Task(task));
+    match () {
+        () if asked(Task::FillMask) => format!("{encoder}, --task {} the head that fills masks", Task::FillMask),
+        () if asked(Task::TextGeneration) => format!("{encoder}, --task {} the language model", Task::TextGeneration),
+        () => encoder.to_owned(),
     }
 }
 
 /// The task of the head that is there; without one it is the encoder's.
 fn by_tensors(family: &Family, checkpoint: &Checkpoint, state: &StateDict) -> Result<Task> {
-    let mut purposes = heads(state);
+    let mut purposes = heads(family, state);
     let of_classifier = classifier(family, &checkpoint.common, state);
     purposes.extend(of_classifier.into_iter().filter(|purpose| !purposes.contains(purpose)).collect::<Vec<_>>());
     let tasks = purposes.iter().filter_map(|purpose| match purpose {
@@ -160,19 +193,33 @@ fn by_tensors(family: &Family, checkpoint: &Checkpoint, state: &StateDict) -> Re
     });
     let tasks: Vec<Task> = tasks.collect();
     match (purposes.as_slice(), tasks.as_slice()) {
+        ([], _) if family.generates() && super::is_tied(&checkpoint.config)? => {
+            match family.is_below_prefix(checkpoint) {
+                true => Ok(Task::TextGeneration),
+                // A language model's file may have names as the bare model has them.
+                false => Err(several(&[Purpose::Task(Task::TextGeneration), Purpose::Task(Task::FeatureExtraction)])),
+            }
+        }
         ([], _) => Ok(Task::FeatureExtraction),
         ([_], [task]) => Ok(*task),
         ([Purpose::Other(what)], _) => Err(Error::unsupported(format!("models for {what} are not built"))
             .at("the weights; config.json names no class")
             .hint(asked_for(&purposes))),
-        _ => {
-            let names: Vec<String> = purposes.iter().map(ToString::to_string).collect();
-            let flags: Vec<String> = tasks.iter().map(|task| format!("--task {task}")).collect();
-            Err(Error::bad_input(format!("the weights may be those of several models: {}", names.join(", ")))
-                .at("config.json: architectures, which names no class for them")
-                .hint(format!("say which: {}, --task feature-extraction", flags.join(", "))))
-        }
+        _ => Err(several(&purposes)),
     }
+}
+
+/// The error of weights that may be for any of these.
+fn several(purposes: &[Purpose]) -> Error {
+    let names: Vec<String> = purposes.iter().map(ToString::to_string).collect();
+    let tasks = purposes.iter().filter_map(|purpose| match purpose {
+        Purpose::Task(Task::FeatureExtraction) | Purpose::Other(_) => None,
+        Purpose::Task(task) => Some(format!("--task {task}")),
+    });
+    let flags: Vec<String> = tasks.collect();
+    Error::bad_input(format!("the weights may be those of several models: {}", names.join(", ")))
+        .at("config.json: architectures, which names no class for them")
+        .hint(format!("say which: {}, --task feature-extraction", flags.join(", ")))
 }
 
 impl std::fmt::Display for Purpose {
@@ -185,11 +232,16 @@ impl std::fmt::Display for Purpose {
 }
 
 /// What the heads with names of their own are for, each once.
-fn heads(state: &StateDict) -> Vec<Purpose> {
+fn heads(family: &Family, state: &StateDict) -> Vec<Purpose> {
     let mut found = Vec::new();
+    let of_family = |purpose: Purpose| match (purpose, family.decoder) {
+        (Purpose::Task(Task::FillMask), Some(_)) => Purpose::Task(Task::TextGeneration),
+        _ => purpose,
+    };
     for (_, purpose) in HEADS.iter().filter(|(start, _)| state.iter().any(|(name, _)| name.starts_with(start))) {
-        if !found.contains(purpose) {
-            found.push(*purpose);
+        let purpose = of_family(*purpose);
+        if !found.contains(&purpose) {
+            found.push(purpose);
         }
     }
     found
@@ -270,7 +322,9 @@ mod tests {
 
     #[test]
     fn the_head_says_what_a_checkpoint_without_a_class_is_for() {
-        use Task::{FeatureExtraction, FillMask, QuestionAnswering, TextClassification, TokenClassification};
+        use Task::{
+            FeatureExtraction, FillMask, QuestionAnswering, TextClassification, TextGeneration, TokenClassification,
+        };
         let labels = r#"{"id2label": {"0": "a"}}"#;
         let tags = r#"{"id2label": {"0": "O", "1": "B-PER", "2": "I-PER"}}"#;
         let multi = r#"{"problem_type": "multi_label_classification"}"#;
@@ -303,6 +357,12 @@ mod tests {
             ("modernbert", tags, &[("head.dense.weight", 4), ("classifier.weight", 3)], TokenClassification),
             ("modernbert", "{}", &[("head.dense.weight", 4), ("decoder.bias", 4)], FillMask),
             ("modernbert", "{}", &[("head.dense.weight", 4)], FillMask),
+            ("gpt2", "{}", &[], TextGeneration),
+            ("gpt2", "{}", &[("lm_head.weight", 4)], TextGeneration),
+            ("gpt2", r#"{"tie_word_embeddings": false}"#, &[], FeatureExtraction),
+            ("gpt2", "{}", &[("score.weight", 3)], TextClassification),
+            ("gpt2", "{}", &[("classifier.weight", 3)], TokenClassification),
+            ("openai-gpt", "{}", &[("multiple_choice_head.summary.weight", 1)], TextGeneration),
             ("xlnet", "{}", &[("logits_proj.weight", 3)], TextClassification),
             ("xlnet", "{}", &[("classifier.weight", 1)], TokenClassification),
             ("xlnet", "{}", &[("qa_outputs.weight", 2)], QuestionAnswering),

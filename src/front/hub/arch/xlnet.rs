@@ -33,6 +33,7 @@ pub(super) const FAMILY: Family = Family {
     classifier: ClassifierOf::Tokens,
     shared: &[Shared::one("transformer.word_embedding.weight", ["lm_loss.weight", "lm_loss.bias"])],
     restated: None,
+    decoder: None,
     build,
 };
 

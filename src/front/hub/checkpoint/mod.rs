@@ -1,6 +1,7 @@
 //! Readers of trained weights: a folder in the Hub layout becomes a [`Checkpoint`].
 
 mod foreign;
+pub mod generation;
 pub mod labels;
 pub mod licence;
 mod names;
@@ -23,6 +24,7 @@ use crate::ir::{DType, Weight};
 use crate::presence;
 use crate::{json, safetensors};
 
+pub use generation::GenerationConfig;
 use labels::Names;
 pub use names::common as common_prefix;
 pub use sentence::{Dense, ModuleKind, Pooling, Prompt, Purpose, SentenceModule, SentenceModules};

@@ -30,6 +30,8 @@ pub struct StateDict {
     prefix: Option<String>,
     /// What those of the heads begin with.
     heads: Vec<String>,
+    /// The ends of names of weights that files have transposed.
+    conv1d: Vec<String>,
 }
 
 impl StateDict {
@@ -129,6 +131,33 @@ impl StateDict {
         }
         let names = StateDict { prefix: self.prefix.clone(), heads: self.heads.clone(), ..StateDict::default() };
         self.renamed(|name| names.resolve(name), "stands twice")
+    }
+
+    /// The tensors with weights of `Conv1D` layers, whose names have these ends, as linear layers have them: `[outputs,
+    /// inputs]` and not `[inputs, outputs]`.
+    pub fn with_conv1d(mut self, ends: &[&str]) -> Result<StateDict> {
+        self.conv1d = ends.iter().map(|end| (*end).to_owned()).collect();
+        let names: Vec<String> = self.tensors.keys().filter(|name| self.is_conv1d(name)).cloned().collect();
+        for name in names {
+            if let Some(tensor) = self.tensors.get(&name).cloned() {
+                let weight = self.turned(&name, &tensor.weight)?;
+                self.tensors.insert(name, Tensor { weight, ..tensor });
+            }
+        }
+        Ok(self)
+    }
+
+    /// Whether files have the tensor of that name transposed.
+    pub fn is_conv1d(&self, name: &str) -> bool {
+        self.conv1d.iter().any(|end| name.ends_with(end.as_str()))
+    }
+
+    /// A tensor as this state has it, of one as files have it, and the other way round.
+    pub fn turned(&self, name: &str, weight: &Weight) -> Result<Weight> {
+        match self.is_conv1d(name) && weight.shape().len() == 2 {
+            true => weight.transpose(),
+            false => Ok(weight.clone()),
+        }
     }
 
     /// A name below the encoder, with the prefix that names of the encoder have here.
@@ -273,6 +302,11 @@ impl<'a> Scope<'a> {
         let found = tensor.weight.shape();
         let expected: Vec<usize> = shape.iter().map(|size| size.n).collect();
         if found != expected {
+            // As the file has them.
+            let in_file = |shape: &[usize]| match self.state.is_conv1d(&full) && shape.len() == 2 {
+                true => shape.iter().rev().copied().collect(),
+                false => shape.to_vec(),
+            };
             let mut fields: Vec<&str> = Vec::new();
             for (i, size) in shape.iter().enumerate() {
                 if found.get(i) != Some(&size.n) && !fields.contains(&size.field) {
@@ -280,8 +314,10 @@ impl<'a> Scope<'a> {
                 }
             }
             return Err(Error::bad_input(format!(
-                "tensor `{}` has shape {found:?}, expected {expected:?}",
-                printable(&full)
+                "tensor `{}` has shape {:?}, expected {:?}",
+                printable(&full),
+                in_file(found),
+                in_file(&expected)
             ))
             .at(format!("{}; the expectation comes from {}", tensor.file, places(&fields)))
             .hint("the weights and config.json look like different models"));

@@ -220,6 +220,9 @@ fn without_numbers(module: &str) -> String {
 }
 
 fn base<'a>(state: &'a StateDict, name: &str) -> Result<&'a Tensor> {
+    if state.is_conv1d(name) {
+        return Err(Error::unsupported("AdapterHub's changes of layers of the class Conv1D are not merged"));
+    }
     state.get(name).ok_or_else(|| {
         Error::bad_input(format!("the base model has no tensor `{}`", printable(name))).hint(TRAINED_ELSEWHERE)
     })

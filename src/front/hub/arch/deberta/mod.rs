@@ -37,6 +37,7 @@ pub(super) const FAMILY: Family = Family {
         ),
     ],
     restated: None,
+    decoder: None,
     build,
 };
 

@@ -23,6 +23,7 @@ pub(super) const FAMILY: Family = Family {
     classifier: ClassifierOf::Any,
     shared: &[Shared::one("model.embeddings.tok_embeddings.weight", ["decoder.weight", "decoder.bias"])],
     restated: Some(config::restated),
+    decoder: None,
     build,
 };
 

@@ -65,6 +65,10 @@ const XLNET_TOKENS: &[(&str, &str)] = &[
     ("mask_token", "<mask>"),
 ];
 
+/// Those of GPT-2's.
+const GPT2_TOKENS: &[(&str, &str)] =
+    &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")];
+
 /// What a class does to the parts of `tokenizer.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -84,6 +88,10 @@ pub(super) enum Kind {
     Deberta,
     /// XLNet's.
     XlNet,
+    /// GPT-2's.
+    Gpt2,
+    /// OpenAI GPT's.
+    OpenAiGpt,
 }
 
 /// A class of tokenizers.
@@ -131,11 +139,13 @@ static CLASSES: &[Class] = &[
     Class { types: [true; 2], ..class("DebertaV2Tokenizer", Kind::Deberta, DEBERTA_TOKENS) },
     Class { types: [false; 2], ..bert("DistilBertTokenizer") },
     bert("ElectraTokenizer"),
+    class("GPT2Tokenizer", Kind::Gpt2, GPT2_TOKENS),
     bert("LayoutLMTokenizer"),
     roberta("LongformerTokenizer"),
     bert("LxmertTokenizer"),
     Class { mask_strips: true, ..class("MPNetTokenizer", Kind::MpNet, MPNET_TOKENS) },
     bert("MobileBertTokenizer"),
+    class("OpenAIGPTTokenizer", Kind::OpenAiGpt, &[("unk_token", "<unk>")]),
     AS_IS,
     Class { name: "PreTrainedTokenizer", ..AS_IS },
     roberta("RobertaTokenizer"),
@@ -158,7 +168,9 @@ const OF_FAMILIES: &[(&str, &str)] = &[
     ("deberta-v2", "DebertaV2Tokenizer"),
     ("distilbert", "DistilBertTokenizer"),
     ("electra", "ElectraTokenizer"),
+    ("gpt2", "GPT2Tokenizer"),
     ("mpnet", "MPNetTokenizer"),
+    ("openai-gpt", "OpenAIGPTTokenizer"),
     ("roberta", "RobertaTokenizer"),
     ("xlm-roberta", "XLMRobertaTokenizer"),
     ("xlnet", "XLNetTokenizer"),

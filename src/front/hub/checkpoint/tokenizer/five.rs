@@ -17,11 +17,15 @@ pub(super) fn parts(file: &Parts, options: &Options, number: &Number) -> Parts {
             parts.normalizer = bert_normalizer(options);
             parts.pre_tokenizer = json!({"type": "BertPreTokenizer"});
         }
-        Kind::Roberta => {
+        Kind::Roberta | Kind::Gpt2 => {
             parts.normalizer = Value::Null;
             let prefix = options.add_prefix_space.unwrap_or(false);
             parts.pre_tokenizer =
                 json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": true});
+        }
+        Kind::OpenAiGpt => {
+            parts.normalizer = bert_normalizer_of(true, Value::Null, true);
+            parts.pre_tokenizer = json!({"type": "BertPreTokenizer"});
         }
         Kind::XlmRoberta => {
             parts.normalizer = precompiled(&file.normalizer).unwrap_or(Value::Null);
@@ -65,6 +69,16 @@ fn around(options: &Options, number: &Number) -> Option<Value> {
     let [a, b] = [Piece::Text("A", 0), Piece::Text("B", 1)];
     Some(match options.class.kind {
         Kind::AsIs => return None,
+        // Without either token there is no template, and nothing is put around.
+        Kind::Gpt2 | Kind::OpenAiGpt => {
+            let asked = |part: &str, on: bool| if on { token(part) } else { None };
+            let (bos, eos) = (asked("bos_token", options.add_bos_token), asked("eos_token", options.add_eos_token));
+            if bos.is_none() && eos.is_none() {
+                return None;
+            }
+            let (first, second) = (between(bos, a, eos, 0), between(bos, b, eos, 1));
+            template(&first, &[first.clone(), second].concat())
+        }
         Kind::Bert | Kind::Albert | Kind::Deberta => bert_template(token("cls_token")?, token("sep_token")?),
         Kind::MpNet => roberta_processing(token("cls_token")?, token("sep_token")?, true, false),
         Kind::Roberta => {
@@ -83,6 +97,12 @@ fn around(options: &Options, number: &Number) -> Option<Value> {
     })
 }
 
+/// A text between tokens that may be there, of that type.
+fn between<'a>(bos: Option<Around<'a>>, text: Piece<'a>, eos: Option<Around<'a>>, types: u8) -> Vec<Piece<'a>> {
+    let token = |token: Option<Around<'a>>| token.map(|token| Piece::Token(token, types));
+    token(bos).into_iter().chain([text]).chain(token(eos)).collect()
+}
+
 fn roberta_processing(cls: Around, sep: Around, trim_offsets: bool, add_prefix_space: bool) -> Value {
     json!({
         "type": "RobertaProcessing",
@@ -95,12 +115,17 @@ fn roberta_processing(cls: Around, sep: Around, trim_offsets: bool, add_prefix_s
 
 /// BERT's normalizer.
 pub(super) fn bert_normalizer(options: &Options) -> Value {
+    let lower = options.do_lower_case.unwrap_or(true);
+    bert_normalizer_of(options.tokenize_chinese_chars, options.strip_accents.into(), lower)
+}
+
+fn bert_normalizer_of(chinese: bool, strip_accents: Value, lowercase: bool) -> Value {
     json!({
         "type": "BertNormalizer",
         "clean_text": true,
-        "handle_chinese_chars": options.tokenize_chinese_chars,
-        "strip_accents": options.strip_accents,
-        "lowercase": options.do_lower_case.unwrap_or(true),
+        "handle_chinese_chars": chinese,
+        "strip_accents": strip_accents,
+        "lowercase": lowercase,
     })
 }
 

@@ -38,6 +38,9 @@ pub(super) struct Options {
     pub add_prefix_space: Option<bool>,
     pub trim_offsets: bool,
     pub keep_accents: bool,
+    /// Whether a text begins with the token of that part, and whether it ends with it.
+    pub add_bos_token: bool,
+    pub add_eos_token: bool,
     pub split_by_punct: bool,
     /// Whether the inputs that the configuration names have token types, where it names any.
     pub token_types: Option<bool>,
@@ -86,6 +89,8 @@ impl Options {
             add_prefix_space: arguments.get("add_prefix_space")?,
             trim_offsets: arguments.get("trim_offsets")?.unwrap_or(true),
             keep_accents: arguments.get("keep_accents")?.unwrap_or(false),
+            add_bos_token: arguments.get("add_bos_token")?.unwrap_or(false),
+            add_eos_token: arguments.get("add_eos_token")?.unwrap_or(false),
             split_by_punct: arguments.get("split_by_punct")?.unwrap_or(false),
             token_types: inputs.map(|inputs| inputs.iter().any(|input| input == "token_type_ids")),
         })

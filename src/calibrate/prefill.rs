@@ -1,0 +1,85 @@
+//! What a decoder is given besides a text: positions, and a cache that is empty.
+
+use crate::error::{Error, Result};
+use crate::ir::{DType, Graph, TensorType};
+use crate::ports::{CACHE_AXIS, PortKind};
+use crate::runtime::{self, Elements, Named, Tensor};
+
+/// The inputs of a graph for texts that are run at once: those of the texts, and for a decoder the positions that the mask
+/// says and an empty cache. Fails where a cache's sizes are not known.
+pub fn prefill(graph: &Graph, texts: &Named) -> Result<Named> {
+    let mut inputs = texts.clone();
+    for id in graph.inputs() {
+        let value = graph.value(*id);
+        let added = match PortKind::of(&value.name) {
+            _ if texts.iter().any(|(name, _)| *name == value.name) => continue,
+            Some(PortKind::PositionIds) => positions(texts)?,
+            Some(kind) if kind.is_past() => empty(&value.name, &value.ty, texts)?,
+            _ => continue,
+        };
+        inputs.push((value.name.clone(), added));
+    }
+    Ok(inputs)
+}
+
+/// How many tokens come before each in its text.
+fn positions(texts: &Named) -> Result<Tensor> {
+    let mask = runtime::port(texts, PortKind::AttentionMask).ok_or_else(|| Error::bug("a text has a mask"))?;
+    let Elements::I64(kept) = &mask.elements else { return Err(Error::bug("a mask is of integers")) };
+    let length = mask.shape.last().copied().unwrap_or(1).max(1);
+    let counted = |row: &[i64]| -> Vec<i64> {
+        row.iter()
+            .scan(0_i64, |count, kept| {
+                *count += i64::from(*kept != 0);
+                Some((*count - 1).max(0))
+            })
+            .collect()
+    };
+    Ok(Tensor { shape: mask.shape.clone(), elements: Elements::I64(kept.chunks(length).flat_map(counted).collect()) })
+}
+
+/// A cache of no token.
+fn empty(name: &str, ty: &TensorType, texts: &Named) -> Result<Tensor> {
+    let rows = texts.first().and_then(|(_, tensor)| tensor.shape.first().copied()).unwrap_or_default();
+    if ty.dtype != DType::F32 {
+        return Err(Error::bug(format!("`{name}` is a cache of {}", ty.dtype)));
+    }
+    let size = |axis: usize| match axis {
+        0 => Ok(rows),
+        CACHE_AXIS => Ok(0),
+        _ => ty.shape.get(axis).and_then(|dim| dim.fixed()).ok_or_else(|| Error::bug(format!("`{name}` has no size"))),
+    };
+    let shape = (0..ty.rank()).map(size).collect::<Result<_>>()?;
+    Ok(Tensor { shape, elements: Elements::F32(Vec::new()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::text::parse;
+
+    #[test]
+    fn a_decoder_begins_without_a_cache_and_counts_its_tokens() {
+        let graph = parse(
+            r#"graph "g" {
+  input %input_ids: i64[b, s]
+  input %attention_mask: i64[b, p + s]
+  input %position_ids: i64[b, s]
+  input %past_key_values.0.key: f32[b, 2, p, 4]
+  weight %w: f32[8, 4] = source "w"
+  %y: f32[b, s, 4] = Embed(%w, %position_ids)
+  output %y
+}
+"#,
+        )
+        .unwrap();
+        let integers = |name: &str, values: &[i64]| {
+            (name.to_owned(), Tensor { shape: vec![2, 3], elements: Elements::I64(values.to_vec()) })
+        };
+        let texts = vec![integers("input_ids", &[1, 2, 3, 4, 5, 6]), integers("attention_mask", &[1, 1, 0, 0, 1, 1])];
+        let given = prefill(&graph, &texts).unwrap();
+        assert_eq!(given[2], integers("position_ids", &[0, 1, 1, 0, 0, 1]));
+        let empty = Tensor { shape: vec![2, 2, 0, 4], elements: Elements::F32(Vec::new()) };
+        assert_eq!(given[3..], [("past_key_values.0.key".to_owned(), empty)]);
+    }
+}

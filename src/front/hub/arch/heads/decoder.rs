@@ -1,0 +1,69 @@
+//! What stands on top of a decoder, by task.
+
+use serde::Deserialize;
+
+use super::{features, labelled, per_token, sentence, vocabulary};
+use crate::error::{Error, Result};
+use crate::front::hub::arch::Context;
+use crate::front::hub::arch::blocks::{Blocks, DecoderInputs};
+use crate::front::hub::checkpoint::{Pooling, Scope, Size};
+use crate::ir::{Part, ValueId};
+use crate::task::Task;
+
+/// The heads of a decoder: their sizes, and where their weights are.
+pub(in super::super) struct DecoderHeads<'a> {
+    /// Width of the hidden states.
+    pub hidden: Size,
+    /// Number of known tokens.
+    pub vocabulary: Size,
+    /// The projection to the vocabulary; without a weight of its own it is the word embeddings.
+    pub projection: Scope<'a>,
+    /// The word embeddings.
+    pub tied: Scope<'a>,
+}
+
+/// The head of the task, over hidden states `[batch, length, hidden]`. Fails where the family has no class for it.
+pub(in super::super) fn build(
+    blocks: &mut Blocks,
+    context: &Context,
+    heads: &DecoderHeads,
+    x: ValueId,
+    inputs: &DecoderInputs,
+) -> Result<()> {
+    let DecoderHeads { hidden, vocabulary: tokens, projection, tied } = heads;
+    if !context.family.has(context.task) {
+        return Err(Error::unsupported(format!("{} models are for no {}", context.family.model_type, context.task))
+            .hint(format!("its classes are {}", context.family.classes())));
+    }
+    match context.task {
+        Task::FeatureExtraction => features(blocks, x, None),
+        Task::SentenceSimilarity => sentence(blocks, context, x, inputs.mask),
+        Task::TextGeneration => {
+            blocks.role(Part::Head);
+            vocabulary(blocks, projection, tied, projection, [*hidden, *tokens], x)?;
+            blocks.cache_outputs()
+        }
+        Task::TextClassification => {
+            blocks.role(Part::Pooler);
+            let kept = classified(blocks, context, inputs)?;
+            let last = blocks.pool("last_token", Pooling::LastToken, x, kept)?;
+            labelled(blocks, &context.weights.sub("score"), *hidden, last, context.task)
+        }
+        Task::TokenClassification | Task::QuestionAnswering => per_token(blocks, context, *hidden, x),
+        Task::FillMask => Err(Error::unsupported("a decoder fills no masks: its tokens see nothing after them")),
+    }
+}
+
+/// The mask of the tokens of which the last one is classified: those that are not the padding token, as `transformers` has
+/// it, be they masked or not; the first token of a text without any other.
+fn classified(blocks: &mut Blocks, context: &Context, inputs: &DecoderInputs) -> Result<ValueId> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        pad_token_id: Option<i64>,
+    }
+    match context.config.get::<Config>()?.pad_token_id {
+        None => Ok(inputs.mask),
+        Some(pad) => blocks.other_tokens(pad, inputs),
+    }
+}

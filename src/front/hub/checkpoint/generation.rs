@@ -1,0 +1,233 @@
+//! What a checkpoint says of generation: `generation_config.json`, and `config.json` where it is silent.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use super::Checkpoint;
+use crate::error::{Error, Result};
+use crate::json;
+use crate::presence;
+
+/// The file beside `config.json`.
+pub const FILE: &str = "generation_config.json";
+
+/// The fields of `config.json` that bound the length of a text, by families.
+const POSITIONS: [&str; 2] = ["n_positions", "max_position_embeddings"];
+
+/// What a family's class takes where `config.json` does not name the tokens that begin and end a text.
+const CLASS_TOKENS: [(&str, u32); 1] = [("gpt2", 50256)];
+
+/// Fields that change which tokens come next, with the values that change nothing.
+const CHANGING: [(&str, &[Neutral]); 22] = [
+    ("do_sample", &[Neutral::Bool(false)]),
+    ("num_beams", &[Neutral::Number(1.0)]),
+    ("num_beam_groups", &[Neutral::Number(1.0)]),
+    ("penalty_alpha", &[Neutral::Number(0.0)]),
+    ("repetition_penalty", &[Neutral::Number(1.0)]),
+    ("encoder_repetition_penalty", &[Neutral::Number(1.0)]),
+    ("no_repeat_ngram_size", &[Neutral::Number(0.0)]),
+    ("encoder_no_repeat_ngram_size", &[Neutral::Number(0.0)]),
+    ("min_length", &[Neutral::Number(0.0)]),
+    ("min_new_tokens", &[Neutral::Number(0.0)]),
+    ("bad_words_ids", &[]),
+    ("force_words_ids", &[]),
+    ("constraints", &[]),
+    ("suppress_tokens", &[]),
+    ("begin_suppress_tokens", &[]),
+    ("forced_bos_token_id", &[]),
+    ("forced_eos_token_id", &[]),
+    ("forced_decoder_ids", &[]),
+    ("sequence_bias", &[]),
+    ("exponential_decay_length_penalty", &[]),
+    ("guidance_scale", &[Neutral::Number(1.0)]),
+    ("watermarking_config", &[]),
+];
+
+/// A value that changes nothing; `null` and empty lists never do.
+enum Neutral {
+    Bool(bool),
+    Number(f64),
+}
+
+/// What generation needs to know of a model beside its graph.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationConfig {
+    /// The tokens that end a text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub eos: Vec<u32>,
+    /// The token that begins a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos: Option<u32>,
+    /// The token that fills up a batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad: Option<u32>,
+    /// Most tokens of a text, the prompt among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positions: Option<usize>,
+    /// Fields of `generation_config.json` that change which tokens come next, and that kilnc does not apply.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_applied: Vec<String>,
+}
+
+/// The tokens that a file names. A file that is silent differs from one that says null.
+#[derive(Deserialize, Default)]
+struct Tokens {
+    #[serde(default, deserialize_with = "said")]
+    eos_token_id: Option<Ids>,
+    #[serde(default, deserialize_with = "said")]
+    bos_token_id: Option<Ids>,
+    #[serde(default, deserialize_with = "said")]
+    pad_token_id: Option<Ids>,
+}
+
+/// No token, one, or several.
+struct Ids(Vec<u32>);
+
+fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ids>, D::Error> {
+    Ids::deserialize(deserializer).map(Some)
+}
+
+impl<'de> Deserialize<'de> for Ids {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Ids, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = match &value {
+            Value::Null => Some(Vec::new()),
+            Value::Array(ids) => ids.iter().map(id).collect(),
+            one => id(one).map(|id| vec![id]),
+        };
+        ids.map(Ids)
+            .ok_or_else(|| serde::de::Error::custom(format!("expected a token id or a list of them, not {value}")))
+    }
+}
+
+impl Ids {
+    /// The only one; fails where there are several, naming the field.
+    fn one(self, file: &str, field: &str) -> Result<Option<u32>> {
+        match self.0.as_slice() {
+            [] => Ok(None),
+            [id] => Ok(Some(*id)),
+            _ => Err(Error::bad_input(format!("{file}: {field}: expected one token id, not a list"))),
+        }
+    }
+}
+
+impl GenerationConfig {
+    /// Reads what a checkpoint says, and the file that says it where there is one beside `config.json`. A field of
+    /// [`FILE`] counts where it is there and not null; else that of `config.json` does. Fails where a field has another
+    /// type than it has in `transformers`, naming file and field.
+    pub fn read(checkpoint: &Checkpoint) -> Result<(GenerationConfig, Option<PathBuf>)> {
+        let path = checkpoint.encoder.join(FILE);
+        let own = if presence::has_file(&path)? { Some(json::read_text(&path)?) } else { None };
+        let model_type = checkpoint.common.model_type.as_deref().unwrap_or_default();
+        let config = GenerationConfig::of(own.as_deref(), &checkpoint.config, model_type)?;
+        Ok((config, own.map(|_| path)))
+    }
+
+    /// The same after a vocabulary was cut, by the ids of now. Tokens that are gone mean nothing any more.
+    pub fn renumbered(self, numbers: &HashMap<u32, u32>) -> GenerationConfig {
+        let now = |id: u32| numbers.get(&id).copied();
+        GenerationConfig {
+            eos: self.eos.into_iter().filter_map(now).collect(),
+            bos: self.bos.and_then(now),
+            pad: self.pad.and_then(now),
+            ..self
+        }
+    }
+
+    fn of(own: Option<&str>, config: &str, model_type: &str) -> Result<GenerationConfig> {
+        let own =
+            own.map(|text| Ok::<_, Error>((json::parse::<Tokens>(text, FILE)?, fields(text, FILE)?))).transpose()?;
+        let (own, changing) = own.unwrap_or_default();
+        let model: Tokens = json::parse(config, CONFIG)?;
+        let of_model = fields(config, CONFIG)?;
+        let class = CLASS_TOKENS.iter().find(|(of, _)| *of == model_type).map(|(_, id)| *id);
+        let silent = |field: &str| class.filter(|_| !of_model.contains_key(field));
+        let first = |own: Option<Ids>, model: Option<Ids>, field: &str| -> Result<Option<u32>> {
+            let own = own.map_or(Ok(None), |ids| ids.one(FILE, field))?;
+            let model = model.map_or(Ok(None), |ids| ids.one(CONFIG, field))?;
+            Ok(own.or(model))
+        };
+        let eos = own.eos_token_id.filter(|ids| !ids.0.is_empty()).or(model.eos_token_id).map(|ids| ids.0);
+        let eos = eos.unwrap_or_else(|| silent("eos_token_id").into_iter().collect());
+        let bos = first(own.bos_token_id, model.bos_token_id, "bos_token_id")?.or(silent("bos_token_id"));
+        let pad = first(own.pad_token_id, model.pad_token_id, "pad_token_id")?;
+        let positions = POSITIONS.iter().find_map(|field| Some((*field, of_model.get(*field)?)));
+        let positions = positions.filter(|(_, value)| !value.is_null()).map(|(field, value)| {
+            let n = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+            n.ok_or_else(|| Error::bad_input(format!("{CONFIG}: {field}: expected a number of positions, not {value}")))
+        });
+        Ok(GenerationConfig { eos, bos, pad, positions: positions.transpose()?, not_applied: not_applied(&changing) })
+    }
+}
+
+const CONFIG: &str = "config.json";
+
+fn fields(text: &str, file: &str) -> Result<Map<String, Value>> {
+    json::parse(text, file)
+}
+
+/// The fields that change which tokens come next.
+fn not_applied(fields: &Map<String, Value>) -> Vec<String> {
+    let changes = |(name, neutral): &&(&str, &[Neutral])| {
+        fields.get(*name).is_some_and(|value| {
+            let is = |neutral: &Neutral| match neutral {
+                Neutral::Bool(of) => value.as_bool() == Some(*of),
+                Neutral::Number(of) => value.as_f64() == Some(*of),
+            };
+            !(value.is_null() || value.as_array().is_some_and(Vec::is_empty) || neutral.iter().any(is))
+        })
+    };
+    CHANGING.iter().filter(changes).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(own: Option<&str>, config: &str) -> Result<GenerationConfig> {
+        GenerationConfig::of(own, config, "gpt2")
+    }
+
+    #[test]
+    fn the_file_for_generation_counts_before_the_configuration() {
+        let config = r#"{"eos_token_id": 5, "bos_token_id": 6, "pad_token_id": null, "n_positions": 64}"#;
+        let alone = of(None, config).unwrap();
+        assert_eq!((alone.eos, alone.bos, alone.pad, alone.positions), (vec![5], Some(6), None, Some(64)));
+        let own = of(Some(r#"{"eos_token_id": [7, 8], "pad_token_id": 0, "bos_token_id": null}"#), config).unwrap();
+        assert_eq!((own.eos, own.bos, own.pad, own.positions), (vec![7, 8], Some(6), Some(0), Some(64)));
+        // What nobody says is what the class says; null is said.
+        let class = of(None, "{}").unwrap();
+        assert_eq!((class.eos, class.bos, class.positions), (vec![50256], Some(50256), None));
+        assert_eq!(of(None, r#"{"eos_token_id": null, "bos_token_id": null}"#).unwrap(), GenerationConfig::default());
+        assert_eq!(GenerationConfig::of(None, "{}", "openai-gpt").unwrap(), GenerationConfig::default());
+    }
+
+    #[test]
+    fn fields_of_other_types_are_refused_by_name() {
+        let said = |own: &str, config: &str| of(Some(own), config).unwrap_err().message().to_owned();
+        let expected = |what: &str| format!("expected a token id or a list of them, not {what}");
+        for what in ["true", "-1", "1.5", "\"</s>\"", "4294967296", "[1,null]", "{}"] {
+            let own = format!(r#"{{"eos_token_id": {what}}}"#);
+            assert_eq!(said(&own, "{}"), format!("generation_config.json: eos_token_id: {}", expected(what)));
+            assert_eq!(said("{}", &own), format!("config.json: eos_token_id: {}", expected(what)));
+        }
+        let list = said(r#"{"pad_token_id": [1, 2]}"#, "{}");
+        assert_eq!(list, "generation_config.json: pad_token_id: expected one token id, not a list");
+        let positions = said("{}", r#"{"n_positions": "many"}"#);
+        assert_eq!(positions, "config.json: n_positions: expected a number of positions, not \"many\"");
+    }
+
+    #[test]
+    fn fields_that_would_change_the_tokens_are_named() {
+        let neutral = r#"{"do_sample": false, "num_beams": 1, "repetition_penalty": 1.0, "suppress_tokens": [],
+            "temperature": 0.7, "bad_words_ids": null, "max_length": 50}"#;
+        assert!(of(Some(neutral), "{}").unwrap().not_applied.is_empty());
+        let changing = r#"{"do_sample": true, "repetition_penalty": 1.2, "suppress_tokens": [3], "min_length": 5}"#;
+        let found = of(Some(changing), "{}").unwrap().not_applied;
+        assert_eq!(found, ["do_sample", "repetition_penalty", "min_length", "suppress_tokens"]);
+    }
+}

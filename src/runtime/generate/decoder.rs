@@ -1,0 +1,270 @@
+//! A decoder in this process: a session with what it reads for prompts and tokens.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::time::Instant;
+
+use super::choose::{Candidate, Choose};
+use super::{Chosen, Decoding, Nll, Step, Strategy, Window, score};
+use crate::error::{Error, Result, printable};
+use crate::ports::PortKind;
+use crate::runtime::session::Outputs;
+use crate::runtime::{Elements, ElementsView, Port, Session, Tensor, View};
+
+/// What generation knows of a model beside its graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DecoderLimits {
+    /// Most tokens of a text, those of the prompt among them; none, where the model has no such bound.
+    pub positions: Option<usize>,
+    /// The id that fills up shorter prompts of a batch. It is masked, so any that the vocabulary has will do.
+    pub pad: u32,
+}
+
+/// A decoder with a cache, on a session.
+pub struct Decoder {
+    session: Session,
+    ids: Port,
+    mask: Option<Port>,
+    positions: Option<Port>,
+    limits: DecoderLimits,
+    rows: Vec<Row>,
+    chooser: Box<dyn Choose>,
+    chosen: Vec<Chosen>,
+}
+
+/// A prompt, and what was generated after it.
+#[derive(Clone)]
+struct Row {
+    /// Places before the first token.
+    padding: usize,
+    tokens: Vec<u32>,
+}
+
+impl Decoder {
+    /// Fails where the graph is none of a decoder with a cache, naming what it lacks or has too much.
+    pub fn new(session: Session, limits: DecoderLimits) -> Result<Decoder> {
+        if !session.has_state() {
+            let (past, present) = (PortKind::PastKey(0).name(), PortKind::PresentKey(0).name());
+            return Err(Error::unsupported(format!(
+                "the graph has no cache: generation needs inputs such as `{past}` and outputs such as `{present}`"
+            ))
+            .hint("export the model with its cache: kilnc export, or Optimum's task text-generation-with-past"));
+        }
+        let (mut ids, mut mask, mut positions) = (None, None, None);
+        for port in session.inputs() {
+            match port.kind() {
+                Some(PortKind::TokenIds) => ids = Some(port.clone()),
+                Some(PortKind::AttentionMask) => mask = Some(port.clone()),
+                Some(PortKind::PositionIds) => positions = Some(port.clone()),
+                Some(kind) if kind.is_past() => {}
+                _ => {
+                    let name = printable(&port.name);
+                    return Err(Error::unsupported(format!("no values are known for the graph's input `{name}`"))
+                        .hint("a decoder is given input_ids, attention_mask, position_ids and its cache"));
+                }
+            }
+        }
+        let ids =
+            ids.ok_or_else(|| Error::unsupported(format!("the graph has no input `{}`", PortKind::TokenIds.name())))?;
+        if !session.outputs().iter().any(|port| port.kind() == Some(PortKind::Logits)) {
+            return Err(Error::unsupported(format!("the graph has no output `{}`", PortKind::Logits.name())));
+        }
+        let chooser = Strategy::default().chooser();
+        Ok(Decoder { session, ids, mask, positions, limits, rows: Vec::new(), chooser, chosen: Vec::new() })
+    }
+
+    /// Runs tokens through the model, one after another, and shows the logits after each: the number of the row, the place
+    /// of the token in it, and a logit for each token of the vocabulary. `piece` tokens are run at a time, so that logits
+    /// of a long text are never all in memory.
+    pub fn forced(
+        &mut self,
+        texts: &[&[u32]],
+        piece: usize,
+        show: &mut dyn FnMut(usize, usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let width = self.place(texts)?;
+        let mut from = 0;
+        while from < width {
+            let until = from.saturating_add(piece.max(1)).min(width);
+            let outputs = self.run(from, until)?;
+            let logits = Logits::of(&outputs)?;
+            logits.check(self.rows.len(), until - from)?;
+            for (number, row) in self.rows.iter().enumerate() {
+                for column in from.max(row.padding)..until {
+                    show(number, column - row.padding, &logits.row(number, column - from)?)?;
+                }
+            }
+            from = until;
+        }
+        Ok(())
+    }
+
+    /// Lets texts be the rows, those that are shorter padded before their first token. Gives the width.
+    fn place(&mut self, texts: &[&[u32]]) -> Result<usize> {
+        let width = texts.iter().map(|text| text.len()).max().unwrap_or_default();
+        if texts.iter().any(|text| text.is_empty()) || width == 0 {
+            return Err(Error::bad_input("a text of no token cannot be continued"));
+        }
+        if self.mask.is_none() && texts.iter().any(|text| text.len() != width) {
+            return Err(Error::unsupported(format!(
+                "the graph has no input `{}`, so texts of different lengths cannot be in one batch",
+                PortKind::AttentionMask.name()
+            ))
+            .hint("give them one at a time"));
+        }
+        self.rows = texts.iter().map(|text| Row { padding: width - text.len(), tokens: text.to_vec() }).collect();
+        self.session.begin(texts.len())?;
+        Ok(width)
+    }
+
+    /// Runs the columns from `from` up to `until`, which follow those that the state has.
+    fn run(&mut self, from: usize, until: usize) -> Result<Outputs> {
+        let over = |row: &Row| self.limits.positions.filter(|most| self.places(row, until) > *most);
+        if let Some(most) = self.rows.iter().find_map(over) {
+            return Err(Error::bad_input(format!("a text of {until} tokens, and the model has {most} positions")));
+        }
+        let pad = i64::from(self.limits.pad);
+        let token = |row: &Row, column: usize| {
+            let token = column.checked_sub(row.padding).and_then(|place| row.tokens.get(place));
+            token.map_or(pad, |token| i64::from(*token))
+        };
+        let mut inputs = vec![self.columns(&self.ids, from..until, &token)?];
+        if let Some(port) = &self.mask {
+            inputs.push(self.columns(port, 0..until, &|row, column| i64::from(column >= row.padding))?);
+        }
+        if let Some(port) = &self.positions {
+            // Padding is at position 0: it is masked, but the model looks the position up.
+            let place =
+                |row: &Row, column: usize| i64::try_from(column.saturating_sub(row.padding)).unwrap_or(i64::MAX);
+            inputs.push(self.columns(port, from..until, &place)?);
+        }
+        self.session.run(&inputs)
+    }
+
+    /// An input with a value for each row and column.
+    fn columns(
+        &self,
+        port: &Port,
+        columns: Range<usize>,
+        value: &dyn Fn(&Row, usize) -> i64,
+    ) -> Result<(String, Tensor)> {
+        let shape = vec![self.rows.len(), columns.len()];
+        let values = self.rows.iter().flat_map(|row| columns.clone().map(move |column| value(row, column)));
+        Ok((port.name.clone(), Tensor { shape, elements: Elements::integers(values.collect(), port)? }))
+    }
+
+    /// How many positions of the model a row needs up to a column. A graph that is given none may count padding.
+    fn places(&self, row: &Row, until: usize) -> usize {
+        if self.positions.is_some() { until - row.padding } else { until }
+    }
+
+    /// Chooses a token for each row by the logits after its last one.
+    fn choose(&mut self, outputs: &Outputs) -> Result<Vec<Chosen>> {
+        let logits = Logits::of(outputs)?;
+        let last = logits.last(self.rows.len())?;
+        let mut candidates = Vec::with_capacity(self.rows.len());
+        for (number, row) in self.rows.iter().enumerate() {
+            candidates.push(Candidate { tokens: &row.tokens, logits: logits.row(number, last)? });
+        }
+        let (until, next) = (self.session.length(), self.chooser.choose(&candidates)?);
+        let chosen = |next: super::Next| {
+            let row = self.rows.get(next.row).ok_or_else(|| Error::bug("a row is continued that there is not"))?;
+            let full = self.limits.positions.is_some_and(|most| self.places(row, until) + 1 >= most);
+            Ok(Chosen { row: next.row, token: next.token, full })
+        };
+        next.into_iter().map(chosen).collect()
+    }
+}
+
+impl Decoding for Decoder {
+    fn describe(&self) -> String {
+        self.session.describe()
+    }
+
+    fn begin(&mut self, prompts: &[&[u32]], strategy: &Strategy) -> Result<Step> {
+        let start = Instant::now();
+        let width = self.place(prompts)?;
+        self.chooser = strategy.chooser();
+        let outputs = self.run(0, width)?;
+        self.chosen = self.choose(&outputs)?;
+        Ok(Step { chosen: self.chosen.clone(), elapsed: start.elapsed() })
+    }
+
+    fn step(&mut self, going_on: &[usize]) -> Result<Step> {
+        let start = Instant::now();
+        let unknown = || Error::bug("a token is to be continued that was not chosen");
+        let chosen = going_on.iter().map(|number| self.chosen.get(*number).copied().ok_or_else(unknown));
+        let chosen = chosen.collect::<Result<Vec<Chosen>>>()?;
+        self.session.select(&chosen.iter().map(|chosen| chosen.row).collect::<Vec<_>>())?;
+        let continued = |chosen: &Chosen| {
+            let mut row = self.rows.get(chosen.row).cloned().ok_or_else(unknown)?;
+            row.tokens.push(chosen.token);
+            Ok(row)
+        };
+        self.rows = chosen.iter().map(continued).collect::<Result<_>>()?;
+        let from = self.session.length();
+        let outputs = self.run(from, from + 1)?;
+        self.chosen = self.choose(&outputs)?;
+        Ok(Step { chosen: self.chosen.clone(), elapsed: start.elapsed() })
+    }
+
+    fn score(&mut self, windows: &[Window]) -> Result<Vec<Nll>> {
+        score::score(self, windows)
+    }
+}
+
+/// The logits of a run, `[b, s, v]`, where the runtime has them.
+struct Logits<'a> {
+    view: View<'a>,
+    columns: usize,
+    vocabulary: usize,
+}
+
+impl<'a> Logits<'a> {
+    fn of(outputs: &'a Outputs) -> Result<Logits<'a>> {
+        let view = outputs.view(PortKind::Logits)?;
+        match view.shape.as_slice() {
+            [_, columns, vocabulary] if *columns > 0 && *vocabulary > 0 => {
+                Ok(Logits { columns: *columns, vocabulary: *vocabulary, view })
+            }
+            shape => Err(shaped(shape)),
+        }
+    }
+
+    /// Fails where there are not so many rows and columns.
+    fn check(&self, rows: usize, columns: usize) -> Result<()> {
+        match self.view.shape.first() == Some(&rows) && self.columns == columns {
+            true => Ok(()),
+            false => Err(shaped(&self.view.shape)),
+        }
+    }
+
+    /// The last column, which may be the only one that a graph gives.
+    fn last(&self, rows: usize) -> Result<usize> {
+        self.check(rows, self.columns)?;
+        Ok(self.columns - 1)
+    }
+
+    fn row(&self, row: usize, column: usize) -> Result<Cow<'a, [f32]>> {
+        let start = (row * self.columns + column) * self.vocabulary;
+        let range = start..start + self.vocabulary;
+        let outside = || shaped(&self.view.shape);
+        match self.view.elements {
+            ElementsView::F32(values) => values.get(range).map(Cow::Borrowed).ok_or_else(outside),
+            ElementsView::F16(values) => {
+                let values = values.get(range).ok_or_else(outside)?;
+                Ok(Cow::Owned(values.iter().map(|value| value.to_f32()).collect()))
+            }
+            other => Err(Error::unsupported(format!(
+                "the graph's output `{}` is of {}",
+                PortKind::Logits.name(),
+                other.element_type()
+            ))),
+        }
+    }
+}
+
+fn shaped(shape: &[usize]) -> Error {
+    let name = PortKind::Logits.name();
+    Error::unsupported(format!("the output `{name}` has the shape {shape:?}; a row for each token is expected"))
+}

@@ -1,0 +1,221 @@
+//! Sessions: a component of a program that runs again and again, with a state that the runtime keeps.
+//!
+//! An [`Executor`] is a model that a runtime has opened. It gives and takes [`Value`]s, which stay where the runtime has
+//! them. A [`Session`] binds outputs to inputs by [`PortKind::next`]: what `present.0.key` was in one run is
+//! `past_key_values.0.key` in the next, without a copy. Who has no state takes it as an [`Engine`] instead
+//! ([`Stateless`]).
+
+mod value;
+
+use std::path::Path;
+
+use super::{Device, Elements, Engine, Named, Options, Port, Runtime, Tensor, View};
+use crate::error::{Error, Result, printable};
+use crate::ports::{CACHE_AXIS, PortKind};
+
+pub use value::{Input, Value};
+
+/// A model that a runtime has opened.
+pub trait Executor {
+    /// The runtime and its version, for reports.
+    fn describe(&self) -> String;
+
+    /// The inputs that have to be given, in the model's order.
+    fn inputs(&self) -> &[Port];
+
+    /// The outputs, in the model's order.
+    fn outputs(&self) -> &[Port];
+
+    /// Runs the model once, on an input for each of [`Executor::inputs`], in their order; gives an output for each of
+    /// [`Executor::outputs`].
+    fn execute(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Value>>;
+}
+
+/// An executor as an [`Engine`]: all inputs are given, and all outputs are copied.
+pub struct Stateless(pub Box<dyn Executor>);
+
+impl Engine for Stateless {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn inputs(&self) -> &[Port] {
+        self.0.inputs()
+    }
+
+    fn run(&mut self, inputs: &Named) -> Result<Named> {
+        let given = |port: &Port| super::input(inputs, &port.name).map(Input::Given);
+        let given = self.0.inputs().iter().map(given).collect::<Result<Vec<_>>>()?;
+        let outputs = self.0.execute(&given)?;
+        let named = |(port, value): (&Port, Value)| Ok((port.name.clone(), value.into_tensor()?));
+        self.0.outputs().iter().zip(outputs).map(named).collect()
+    }
+}
+
+/// A component that is run again and again; the state goes from one run to the next.
+pub struct Session {
+    executor: Box<dyn Executor>,
+    state: Vec<Bound>,
+    rows: usize,
+    length: usize,
+}
+
+/// An output that is an input of the next run.
+struct Bound {
+    input: usize,
+    output: usize,
+    value: Option<Value>,
+}
+
+/// What one run gave beside the state.
+pub struct Outputs {
+    named: Vec<(Port, Value)>,
+}
+
+impl Session {
+    /// Opens the model in the file `path`, in this process. Fails as [`super::open`] does, and as [`Session::new`].
+    pub fn open(runtime: Runtime, path: &Path, options: Options) -> Result<Session> {
+        Session::new(super::open_executor(Device::Cpu, runtime, path, options, &[])?)
+    }
+
+    /// Binds the state of a model. Fails where an input is of a state that no output continues, or the other way round.
+    pub fn new(executor: Box<dyn Executor>) -> Result<Session> {
+        let at = |ports: &[Port], kind: PortKind| ports.iter().position(|port| port.kind() == Some(kind));
+        let mut state = Vec::new();
+        for (output, port) in executor.outputs().iter().enumerate() {
+            let Some(next) = port.kind().and_then(PortKind::next) else { continue };
+            let input = at(executor.inputs(), next).ok_or_else(|| {
+                let name = printable(&port.name);
+                Error::unsupported(format!("the graph has an output `{name}`, but no input `{}`", next.name()))
+            })?;
+            state.push(Bound { input, output, value: None });
+        }
+        let past = |port: &Port| port.kind().is_some_and(PortKind::is_past);
+        let unbound = |(input, port): &(usize, &Port)| past(port) && state.iter().all(|bound| bound.input != *input);
+        if let Some((_, port)) = executor.inputs().iter().enumerate().find(unbound) {
+            let name = printable(&port.name);
+            return Err(Error::unsupported(format!(
+                "the graph has an input `{name}`, but no output that continues it"
+            )));
+        }
+        Ok(Session { executor, state, rows: 0, length: 0 })
+    }
+
+    /// The runtime and its version, for reports.
+    pub fn describe(&self) -> String {
+        self.executor.describe()
+    }
+
+    /// All inputs, those of the state among them.
+    pub fn inputs(&self) -> &[Port] {
+        self.executor.inputs()
+    }
+
+    /// All outputs, those of the state among them.
+    pub fn outputs(&self) -> &[Port] {
+        self.executor.outputs()
+    }
+
+    /// Whether anything goes from one run to the next.
+    pub fn has_state(&self) -> bool {
+        !self.state.is_empty()
+    }
+
+    /// How many tokens the state holds for each row, those of padding among them.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Empties the state, for a batch of that many rows. Fails where a size of an input of the state is not known, naming
+    /// the input.
+    pub fn begin(&mut self, rows: usize) -> Result<()> {
+        for bound in &mut self.state {
+            let port = self.executor.inputs().get(bound.input).ok_or_else(lost)?;
+            bound.value = Some(Value::Host(empty(port, rows)?));
+        }
+        (self.rows, self.length) = (rows, 0);
+        Ok(())
+    }
+
+    /// Runs the component once and keeps the state for the next run. Of its inputs all that are not of the state must be
+    /// given. After a failure the state has to begin anew.
+    pub fn run(&mut self, inputs: &Named) -> Result<Outputs> {
+        let mut given = Vec::new();
+        for (number, port) in self.executor.inputs().iter().enumerate() {
+            given.push(match self.state.iter().find(|bound| bound.input == number) {
+                Some(bound) => Input::Held(bound.value.as_ref().ok_or_else(|| Error::bug("the state has not begun"))?),
+                None => Input::Given(super::input(inputs, &port.name)?),
+            });
+        }
+        let outputs = self.executor.execute(&given)?;
+        self.state.iter_mut().for_each(|bound| bound.value = None);
+        let mut named = Vec::new();
+        for ((number, port), value) in self.executor.outputs().iter().enumerate().zip(outputs) {
+            match self.state.iter_mut().find(|bound| bound.output == number) {
+                Some(bound) => {
+                    self.length = value.view()?.shape.get(CACHE_AXIS).copied().unwrap_or_default();
+                    bound.value = Some(value);
+                }
+                None => named.push((port.clone(), value)),
+            }
+        }
+        Ok(Outputs { named })
+    }
+
+    /// Keeps those rows of the state, in that order; a row may be there more than once.
+    pub fn select(&mut self, rows: &[usize]) -> Result<()> {
+        if rows.iter().copied().eq(0..self.rows) {
+            return Ok(());
+        }
+        for bound in &mut self.state {
+            let value = bound.value.as_ref().ok_or_else(|| Error::bug("the state has not begun"))?;
+            bound.value = Some(value.select(rows)?);
+        }
+        self.rows = rows.len();
+        Ok(())
+    }
+}
+
+/// A cache of no token.
+fn empty(port: &Port, rows: usize) -> Result<Tensor> {
+    let name = printable(&port.name);
+    let element = port.element.ok_or_else(|| {
+        Error::unsupported(format!("the graph's input `{name}` is of {}", printable(&port.type_name)))
+    })?;
+    if port.shape.len() <= CACHE_AXIS {
+        return Err(Error::unsupported(format!(
+            "the graph's input `{name}` has {} sizes; a cache has a batch, heads, tokens and a size of heads",
+            port.shape.len()
+        )));
+    }
+    let size = |(axis, size): (usize, &Option<usize>)| match (axis, size) {
+        (0, _) => Ok(rows),
+        (CACHE_AXIS, _) => Ok(0),
+        (_, Some(size)) => Ok(*size),
+        (axis, None) => Err(Error::unsupported(format!(
+            "the graph's input `{name}` does not say its size on axis {axis}, so that no empty cache can be made for it"
+        ))
+        .hint("export the model with the number of heads and their size as numbers")),
+    };
+    let shape = port.shape.iter().enumerate().map(size).collect::<Result<_>>()?;
+    Ok(Tensor { shape, elements: Elements::none(element) })
+}
+
+fn lost() -> Error {
+    Error::bug("a port of a session is gone")
+}
+
+impl Outputs {
+    /// The output of that kind, where the runtime has it.
+    pub fn view(&self, kind: PortKind) -> Result<View<'_>> {
+        let found = self.named.iter().find(|(port, _)| port.kind() == Some(kind));
+        let (_, value) =
+            found.ok_or_else(|| Error::unsupported(format!("the graph has no output `{}`", kind.name())))?;
+        value.view()
+    }
+
+    /// All of them, copied.
+    pub fn into_tensors(self) -> Result<Named> {
+        self.named.into_iter().map(|(port, value)| Ok((port.name, value.into_tensor()?))).collect()
+    }
+}
