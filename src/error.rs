@@ -2,7 +2,7 @@
 //!
 //! An error names the thing, what was expected and what was found. Where it was met ([`Error::at`]) and what can be
 //! done about it ([`Error::hint`]) are kept apart, so that the command line can lay them out and `--json` can carry them.
-//! An error that the operating system gave stays its source.
+//! An error that the operating system or a library gave stays its source.
 
 use std::fmt;
 use std::io;
@@ -50,7 +50,7 @@ struct Inner {
     message: String,
     locations: Vec<String>,
     hints: Vec<String>,
-    source: Option<io::Error>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
@@ -108,11 +108,16 @@ impl Error {
     }
 
     /// Keeps what the operating system said as the error's source.
-    pub fn because(mut self, error: &io::Error) -> Error {
-        self.0.source = Some(match error.raw_os_error() {
+    pub fn because(self, error: &io::Error) -> Error {
+        self.caused_by(match error.raw_os_error() {
             Some(code) => io::Error::from_raw_os_error(code),
             None => io::Error::new(error.kind(), error.to_string()),
-        });
+        })
+    }
+
+    /// Keeps the error of a library as this one's source.
+    pub fn caused_by(mut self, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+        self.0.source = Some(Box::new(error));
         self
     }
 
@@ -271,7 +276,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| source as _)
+        self.0.source.as_deref().map(|source| source as _)
     }
 }
 

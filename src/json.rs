@@ -54,9 +54,10 @@ fn typed<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
         let field = e.path().to_string();
         // A text that ends before a field is known has `?` for its path.
         let field = if field == "." || field == "?" { String::new() } else { format!("{}: ", printable(&field)) };
-        Error::bad_input(format!("{file}: {field}{}", printable_sentence(&e.inner().to_string())))
+        let said = printable_sentence(&e.inner().to_string());
+        Error::bad_input(format!("{file}: {field}{said}")).caused_by(e.into_inner())
     })?;
-    deserializer.end().map_err(|e| Error::bad_input(format!("{file}: {e}")))?;
+    deserializer.end().map_err(|e| Error::bad_input(format!("{file}: {e}")).caused_by(e))?;
     Ok(value)
 }
 
@@ -86,7 +87,8 @@ pub fn from_value<T: DeserializeOwned>(value: serde_json::Value, place: &str) ->
     serde_path_to_error::deserialize(value).map_err(|e| {
         let field = e.path().to_string();
         let field = if field == "." { String::new() } else { format!(".{}", printable(&field)) };
-        Error::bad_input(format!("{place}{field}: {}", printable_sentence(&e.inner().to_string())))
+        let said = printable_sentence(&e.inner().to_string());
+        Error::bad_input(format!("{place}{field}: {said}")).caused_by(e.into_inner())
     })
 }
 
@@ -95,7 +97,8 @@ pub fn from_fields<T: DeserializeOwned>(fields: &serde_json::Map<String, serde_j
     serde_path_to_error::deserialize(serde_json::Value::Object(fields.clone())).map_err(|e| {
         let field = e.path().to_string();
         let field = if field == "." { String::new() } else { format!("{}: ", printable(&field)) };
-        Error::bad_input(format!("{file}: {field}{}", printable_sentence(&e.inner().to_string())))
+        let said = printable_sentence(&e.inner().to_string());
+        Error::bad_input(format!("{file}: {field}{said}")).caused_by(e.into_inner())
     })
 }
 
@@ -207,6 +210,12 @@ mod tests {
     /// A reader that is not interested in anything.
     #[derive(Debug, serde::Deserialize)]
     struct Nothing {}
+
+    #[test]
+    fn an_error_keeps_that_of_the_parser_as_its_source() {
+        let error = parse::<u32>("[", "x.json").unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().is::<serde_json::Error>(), "{error}");
+    }
 
     #[test]
     fn errors_name_file_and_field() {

@@ -1,5 +1,6 @@
 //! Parses arguments, calls, prints one error, exits.
 
+mod cli;
 mod memory;
 
 use std::any::Any;
@@ -9,7 +10,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kilnc::cli;
 use kilnc::error::{Error, tells_of_machine_fault};
 
 #[global_allocator]

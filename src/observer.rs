@@ -15,3 +15,6 @@ pub trait Observer: Sync {
     /// Something the user must not miss.
     fn warn(&self, _line: &str) {}
 }
+
+/// Leaves progress unheard.
+impl Observer for () {}

@@ -56,8 +56,11 @@ const NAMES: [(PortKind, &str); 11] = [
     (PortKind::Embedding, "sentence_embedding"),
 ];
 
-/// Names with the number of a layer, as what comes before it and after it.
-const NUMBERED: [(fn(usize) -> PortKind, &str, &str); 4] = [
+/// The kind of a layer, and its name as what comes before the layer's number and after it.
+type Numbered = (fn(usize) -> PortKind, &'static str, &'static str);
+
+/// Names with the number of a layer.
+const NUMBERED: [Numbered; 4] = [
     (PortKind::PastKey, "past_key_values.", ".key"),
     (PortKind::PastValue, "past_key_values.", ".value"),
     (PortKind::PresentKey, "present.", ".key"),

@@ -210,7 +210,7 @@ impl Recipe {
         let recipe: Recipe = toml::from_str(text).map_err(|e| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
-            Error::bad_input(format!("{file} line {line}: {}", printable_sentence(e.message())))
+            Error::bad_input(format!("{file} line {line}: {}", printable_sentence(e.message()))).caused_by(e)
         })?;
         Ok(Recipe { file: Some(file.to_owned()), ..recipe })
     }

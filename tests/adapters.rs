@@ -9,7 +9,7 @@ use kilnc::back::onnx;
 use kilnc::build::{self, Source};
 use kilnc::eval::{Golden, read_examples};
 use kilnc::front::hub::adapter::AdapterSource;
-use kilnc::front::hub::adapter::combine::{Combine, Options};
+use kilnc::front::hub::adapter::combine::{Combine, CombineOptions};
 use kilnc::passes::Manager;
 use kilnc::precision::Precision;
 use kilnc::runtime::{self, Classes, ProblemType, Runtime, TextEncoder};
@@ -93,7 +93,7 @@ fn combined() -> Vec<(String, kilnc::Result<[f64; 2]>)> {
             .map(|(name, scale)| source(&format!("pairs/{name}"), scale.as_f64().unwrap() as f32))
             .collect();
         let method = made["combine"].as_str().map(|method| method.parse().unwrap());
-        let options = Options {
+        let options = CombineOptions {
             density: made["density"].as_f64(),
             majority: made["majority_sign_method"].as_str().map(|how| how.parse().unwrap()),
             rank: made["svd_rank"].as_u64().map(|rank| rank as usize),

@@ -19,7 +19,10 @@ fn read(path: &Path) -> Fields {
 
 /// Fields by family or folder, as `make_configs.py` wrote them.
 fn written(name: &str) -> BTreeMap<String, Fields> {
-    serde_json::from_str(&fs::read_to_string(fixture("families").join(name)).unwrap()).unwrap()
+    let read = |place| -> BTreeMap<String, Fields> {
+        serde_json::from_str(&fs::read_to_string(fixture(place).join(name)).unwrap()).unwrap()
+    };
+    PLACES.into_iter().flat_map(read).collect()
 }
 
 /// A fixture with another configuration.
@@ -74,7 +77,8 @@ fn every_family_is_read_as_version_5_saves_it() {
     let configs = written("configs-5.json");
     let families: Vec<&str> = configs.keys().filter_map(|folder| folder.strip_suffix("/base")).collect();
     assert_eq!(families.len(), kilnc::front::hub::arch::FAMILIES.len(), "{families:?}");
-    for (folder, config) in &configs {
+    let refused = |folder: &str| NOT_BUILT.iter().any(|head| folder.ends_with(head));
+    for (folder, config) in configs.iter().filter(|(folder, _)| !refused(folder)) {
         assert_eq!(config["transformers_version"], "5.24.0");
         let path = of_family(folder);
         let expected = loaded(&path, None);

@@ -20,9 +20,9 @@ use kilnc::target::Target;
 use kilnc::task::Task;
 
 /// Largest difference of any output from PyTorch's, in FP32.
-const BOUND: f32 = 1e-4;
+pub(crate) const BOUND: f32 = 1e-4;
 
-fn decoders(name: &str) -> PathBuf {
+pub(crate) fn decoders(name: &str) -> PathBuf {
     repository("tests/fixtures/decoders").join(name)
 }
 
@@ -43,13 +43,13 @@ fn goldens(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn load(checkpoint: PathBuf, adapters: &[PathBuf], task: Option<Task>) -> kilnc::Result<Model> {
+pub(crate) fn load(checkpoint: PathBuf, adapters: &[PathBuf], task: Option<Task>) -> kilnc::Result<Model> {
     let adapters = adapters.iter().map(|dir| AdapterSource { dir: dir.clone(), scale: 1.0 }).collect();
     build::load(&Source { checkpoint, adapters, combine: None, task })
 }
 
 /// A model on everything that runs it here, by name.
-fn engines(model: &Model) -> Vec<(&'static str, Box<dyn Engine>)> {
+pub(crate) fn engines(model: &Model) -> Vec<(&'static str, Box<dyn Engine>)> {
     let place = place();
     let lowered = |target: &Target| {
         build::compile(&model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap()
@@ -65,22 +65,22 @@ fn engines(model: &Model) -> Vec<(&'static str, Box<dyn Engine>)> {
     engines
 }
 
-fn tensor<'a>(named: &'a Named, name: &str) -> &'a Tensor {
+pub(crate) fn tensor<'a>(named: &'a Named, name: &str) -> &'a Tensor {
     &named.iter().find(|(other, _)| other == name).unwrap_or_else(|| panic!("no {name}")).1
 }
 
-fn port(named: &Named, kind: PortKind) -> &Tensor {
+pub(crate) fn port(named: &Named, kind: PortKind) -> &Tensor {
     tensor(named, &kind.name())
 }
 
-fn integers(tensor: &Tensor) -> &[i64] {
+pub(crate) fn integers(tensor: &Tensor) -> &[i64] {
     match &tensor.elements {
         Elements::I64(values) => values,
         _ => panic!("these are no integers"),
     }
 }
 
-fn floats(tensor: &Tensor) -> &[f32] {
+pub(crate) fn floats(tensor: &Tensor) -> &[f32] {
     match &tensor.elements {
         Elements::F32(values) => values,
         _ => panic!("these are no floats"),
@@ -136,7 +136,7 @@ impl<'a> Decoding<'a> {
 const PIECES: [usize; 3] = [usize::MAX, 1, 4];
 
 /// The outputs of a model for golden inputs, once for each way in which they can be given.
-fn outputs(model: &Model, engine: &mut dyn Engine, inputs: &Named) -> Vec<Named> {
+pub(crate) fn outputs(model: &Model, engine: &mut dyn Engine, inputs: &Named) -> Vec<Named> {
     if model.task != Task::TextGeneration {
         let asked = |kind: PortKind| (kind.name().into_owned(), port(inputs, kind).clone());
         let inputs: Named = [PortKind::TokenIds, PortKind::AttentionMask].map(asked).into();
@@ -168,27 +168,31 @@ fn outputs(model: &Model, engine: &mut dyn Engine, inputs: &Named) -> Vec<Named>
 
 /// What is wrong with a model's answers to golden inputs, on any engine.
 fn differences(model: &Model, folder: &Path) -> Vec<String> {
+    let engines = engines(model).into_iter();
+    engines.flat_map(|(name, mut engine)| engine_differences(name, &mut *engine, model, folder)).collect()
+}
+
+/// The same on one engine.
+fn engine_differences(name: &str, engine: &mut dyn Engine, model: &Model, folder: &Path) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (name, mut engine) in engines(model) {
-        for path in goldens(folder) {
-            let golden = Golden::read(&path).unwrap();
-            let (inputs, expected) = (golden.inputs(), golden.outputs());
-            assert!(!expected.is_empty());
-            let mask = integers(port(inputs, PortKind::AttentionMask));
-            for (way, found) in outputs(model, &mut *engine, inputs).iter().enumerate() {
-                for (output, expected) in expected {
-                    let found = tensor(found, output);
-                    assert_eq!(found.shape, expected.shape, "{output}");
-                    let by_token = expected.shape[0] * expected.shape.get(1).copied().unwrap_or(1) == mask.len()
-                        && !matches!(model.task, Task::TextClassification);
-                    let width = if by_token { expected.shape[2..].iter().product() } else { 1 };
-                    let (found, expected) = (floats(found).chunks(width), floats(expected).chunks(width));
-                    let pairs = found.zip(expected).enumerate().filter(|(i, _)| !by_token || mask[*i] != 0);
-                    let far = pairs.flat_map(|(_, (a, b))| a.iter().zip(b).map(|(a, b)| (a - b).abs()));
-                    let far = far.fold(0.0, |most: f32, x| if x > most || x.is_nan() { x } else { most });
-                    if !(far <= BOUND) {
-                        wrong.push(format!("{} {output} on {name}, way {way}: {far}", path.display()));
-                    }
+    for path in goldens(folder) {
+        let golden = Golden::read(&path).unwrap();
+        let (inputs, expected) = (golden.inputs(), golden.outputs());
+        assert!(!expected.is_empty());
+        let mask = integers(port(inputs, PortKind::AttentionMask));
+        for (way, found) in outputs(model, engine, inputs).iter().enumerate() {
+            for (output, expected) in expected {
+                let found = tensor(found, output);
+                assert_eq!(found.shape, expected.shape, "{output}");
+                let by_token = expected.shape[0] * expected.shape.get(1).copied().unwrap_or(1) == mask.len()
+                    && !matches!(model.task, Task::TextClassification);
+                let width = if by_token { expected.shape[2..].iter().product() } else { 1 };
+                let (found, expected) = (floats(found).chunks(width), floats(expected).chunks(width));
+                let pairs = found.zip(expected).enumerate().filter(|(i, _)| !by_token || mask[*i] != 0);
+                let far = pairs.flat_map(|(_, (a, b))| a.iter().zip(b).map(|(a, b)| (a - b).abs()));
+                let far = far.fold(0.0, |most: f32, x| if x > most || x.is_nan() { x } else { most });
+                if far.is_nan() || far > BOUND {
+                    wrong.push(format!("{} {output} on {name}, way {way}: {far}", path.display()));
                 }
             }
         }
@@ -342,7 +346,11 @@ fn decoders_come_through_every_precision() {
             let mut engine = runtime::open(*runtime, &path, Options { threads: 1 }).unwrap();
             let found = smallest_cosine(&model, &mut *engine, &decoders(name));
             // Random weights are harder on few bits than trained ones: this only tells right from wrong.
-            let bound = if *precision == Precision::Fp16 { 0.9999 } else { 0.9 };
+            let bound = match precision {
+                Precision::Fp16 => 0.9999,
+                Precision::Int4 => 0.8,
+                _ => 0.9,
+            };
             assert!(found >= bound, "{name} for {target} in {precision}: {found}");
         }
     }
@@ -446,4 +454,83 @@ fn a_head_that_compares_choices_is_left_out_by_name() {
     let expected = "the text-generation graph does not use `multiple_choice_head.summary.weight`";
     assert_eq!(build::warnings(&model), [expected]);
     assert_eq!(differences(&model, &base), Vec::<String>::new());
+}
+
+#[test]
+fn a_language_model_becomes_a_bundle_and_a_folder_of_the_hub() {
+    let place = place();
+    let (bundle, hub) = (place.path().join("lm.kiln"), place.path().join("hub"));
+    let recipe = place.path().join("recipe.toml");
+    let golden = decoders("gpt2/lm/golden-left.safetensors");
+    let engines = ["ort-cpu", "tract"].map(|target| format!("[[engine]]\ntarget = \"{target}\"\n")).concat();
+    let text = format!("[golden]\nfile = \"{}\"\nmax_abs = 1e-4\n{engines}", golden.display());
+    std::fs::write(&recipe, text).unwrap();
+    let ran = kilnc(arguments!["build", decoders("gpt2/lm"), "--recipe", &recipe, "-o", &bundle]).expect(0);
+    for compared in ["tract-fp32 against golden: agreement 1", "present.* cosine 1, present.* max_abs"] {
+        assert!(ran.stderr.contains(compared), "{}", ran.stderr);
+    }
+    kilnc(arguments!["bundle", "export", &bundle, "--layout", "hub", "-o", &hub]).expect(0);
+    let read = |path: PathBuf| -> Value { serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap() };
+    for name in ["generation_config.json", "config.json"] {
+        let (exported, own) = (read(hub.join(name)), read(decoders("gpt2/lm").join(name)));
+        assert_eq!(exported["eos_token_id"], own["eos_token_id"], "{name}");
+    }
+    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        assert!(hub.join(name).is_file(), "{name}");
+    }
+    let model = load(decoders("gpt2/lm"), &[], None).unwrap();
+    let mut engine = runtime::open(Runtime::Ort, &hub.join("onnx/model.onnx"), Options { threads: 1 }).unwrap();
+    assert!(smallest_cosine(&model, &mut *engine, &decoders("gpt2/lm")) >= 0.99999);
+}
+
+#[test]
+fn adapters_over_conv1d_are_inputs_of_one_engine() {
+    let place = place();
+    let path = place.path().join("base.onnx");
+    let names = ["lora", "lora-all"];
+    let [first, second] = names.map(|name| decoders(&format!("adapters/{name}")));
+    let arguments = arguments!["export", decoders("gpt2/lm"), "--adapter", &first, "--adapter", &second];
+    kilnc(arguments.into_iter().chain(arguments!["--adapter-as-input", "-o", &path])).expect(0);
+    let model = load(decoders("gpt2/lm"), &[], None).unwrap();
+    for (name, adapter) in names.into_iter().zip([first, second]) {
+        let file = place.path().join(format!("{name}.onnx_adapter"));
+        let options = Options { threads: 1 };
+        let mut engine = runtime::open_with(Runtime::Ort, &path, options, &[file]).unwrap();
+        assert_eq!(engine_differences("ort", &mut *engine, &model, &adapter), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn a_decoders_sizes_are_those_of_its_file() {
+    for (family, name) in [("gpt2", "ln_1.weight"), ("openai-gpt", "attn.c_attn.weight")] {
+        let base = decoders(&format!("{family}/lm"));
+        let config: Value = serde_json::from_str(&std::fs::read_to_string(base.join("config.json")).unwrap()).unwrap();
+        let said = |field: &str, value: i64| {
+            let place = place();
+            std::fs::copy(base.join("model.safetensors"), place.path().join("model.safetensors")).unwrap();
+            let mut config = config.clone();
+            config[field] = value.into();
+            std::fs::write(place.path().join("config.json"), config.to_string()).unwrap();
+            load(place.path().to_owned(), &[], None).err().unwrap().to_string()
+        };
+        let layer = said("n_layer", 1 << 31);
+        assert!(layer.starts_with(&format!("tensor `transformer.h.3.{name}` is missing")), "{layer}");
+        let inner = said("n_embd", 12);
+        assert!(inner.contains("expected [320, 12]") || inner.contains("expected [159, 12]"), "{inner}");
+        let positions = said("n_positions", 1 << 40);
+        assert!(positions.contains("has shape [64, 16], expected [1099511627776, 16]"), "{positions}");
+        let heads = said("n_head", 5);
+        assert!(heads.starts_with("`num_attention_heads` 5 does not divide `hidden_size` 16"), "{heads}");
+    }
+    let place = place();
+    let base = decoders("gpt2/lm-inner");
+    std::fs::copy(base.join("model.safetensors"), place.path().join("model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(base.join("config.json")).unwrap();
+    std::fs::write(place.path().join("config.json"), config.replace("\"n_inner\": 20", "\"n_inner\": 21")).unwrap();
+    let said = load(place.path().to_owned(), &[], None).err().unwrap().to_string();
+    // As the file has it, whose layers keep their inputs as rows.
+    assert!(
+        said.starts_with("tensor `transformer.h.0.mlp.c_fc.weight` has shape [12, 20], expected [12, 21]"),
+        "{said}"
+    );
 }

@@ -1,12 +1,16 @@
 //! Sessions and generation: caches change nothing, batches change nothing, and texts end where they are to.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::common::place;
+use crate::common::{fixture, place};
 use kilnc::back;
-use kilnc::build;
+use kilnc::build::{self, Scheme, Source};
 use kilnc::evaluate::Arithmetic;
+use kilnc::front::hub::checkpoint::GenerationConfig;
 use kilnc::ir::{Builder, DType, Dim, Graph, Op, TensorType, ValueId, Weight};
+use kilnc::passes::Manager;
+use kilnc::precision::Precision;
 use kilnc::runtime::generate::{
     Chosen, Decoder, DecoderLimits, Decoding, FinishReason, GenerateOptions, Generated, Generator, Nll, Piece,
     SpecialTokens, Step, Strategy, Window, largest, open_isolated,
@@ -15,6 +19,7 @@ use kilnc::runtime::{Options, Runtime, Session, TextEncoder};
 use kilnc::target::Target;
 use kilnc::verify::{Verified, verify};
 use kilnc::{Error, Result};
+use serde_json::Value;
 use tempfile::TempDir;
 
 const VOCABULARY: usize = 40;
@@ -538,4 +543,155 @@ fn a_decoder_answers_the_same_in_a_process_of_its_own() {
     let said = apart.begin(&[&[1; POSITIONS + 1]], &Strategy::Greedy).unwrap_err();
     assert_eq!(said.message(), "a text of 25 tokens, and the model has 24 positions");
     assert_eq!(greedy(&mut *apart, &PROMPTS, &[3; 3]), greedy(&mut here, &PROMPTS, &[3; 3]));
+}
+
+#[test]
+fn openvino_generates_the_same_tokens() {
+    if !crate::common::openvino("openvino_generates_the_same_tokens") {
+        return;
+    }
+    crate::common::children();
+    let mut here = WHOLE.decoders(LIMITS).remove(0).1;
+    let (_place, path) = WHOLE.file(&Target::OpenVino);
+    let mut apart = open_isolated(Runtime::OpenVino, &path, Options { threads: 1 }, LIMITS).unwrap();
+    assert_eq!(greedy(&mut *apart, &PROMPTS, &[4, 12, 7]), greedy(&mut here, &PROMPTS, &[4, 12, 7]));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_decoder_that_is_killed_between_two_tokens_is_an_error() {
+    use std::os::unix::fs::PermissionsExt;
+    if !crate::common::in_a_process_of_its_own("generate::a_decoder_that_is_killed_between_two_tokens_is_an_error") {
+        return;
+    }
+    let place = place();
+    let (program, id) = (place.path().join("kilnc"), place.path().join("id"));
+    let kilnc = env!("CARGO_BIN_EXE_kilnc");
+    std::fs::write(&program, format!("#!/bin/sh\necho $$ > {}\nexec {kilnc} \"$@\"\n", id.display())).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    kilnc::subprocess::set_program(program);
+    let (_place, path) = WHOLE.file(&Target::OrtCpu);
+    let mut decoder = open_isolated(Runtime::Ort, &path, Options { threads: 1 }, LIMITS).unwrap();
+    decoder.begin(&[&[3, 1]], &Strategy::Greedy).unwrap();
+    decoder.step(&[0]).unwrap();
+    let id = std::fs::read_to_string(&id).unwrap();
+    assert!(std::process::Command::new("kill").args(["-9", id.trim()]).status().unwrap().success());
+    let said = decoder.step(&[0]).unwrap_err().to_string();
+    assert!(
+        said.contains("generating with model.onnx by ONNX Runtime: the child process ended with signal 9"),
+        "{said}"
+    );
+}
+
+/// The language models of the fixtures.
+fn checkpoints() -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = ["gpt2", "openai-gpt"]
+        .into_iter()
+        .flat_map(|family| std::fs::read_dir(fixture("decoders").join(family)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("greedy.json").exists())
+        .collect();
+    found.sort();
+    found
+}
+
+/// A checkpoint as decoders, by the name of what runs them.
+fn trained(checkpoint: &Path) -> Vec<(&'static str, Decoder, GenerationConfig)> {
+    let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
+    let model = build::load(&source).unwrap();
+    let (config, _) = GenerationConfig::read(&model.checkpoint).unwrap();
+    let limits = DecoderLimits { positions: config.positions, pad: 0 };
+    let place = place();
+    let on = |(name, target, runtime): (&'static str, Target, Runtime)| {
+        let path = place.path().join(format!("{name}.onnx"));
+        let scheme = Scheme::new(&target, Precision::Fp32);
+        let graph = build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
+        back::onnx::write(&graph, &path, &|_| {}).unwrap();
+        let session = Session::open(runtime, &path, Options { threads: 1 }).unwrap();
+        (name, Decoder::new(session, limits).unwrap(), config.clone())
+    };
+    [("ort", Target::OrtCpu, Runtime::Ort), ("tract", Target::Tract, Runtime::Tract)].map(on).into()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn tokens(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+#[test]
+fn trained_decoders_generate_the_tokens_of_pytorch_alone_and_in_padded_batches() {
+    let checkpoints = checkpoints();
+    assert!(checkpoints.len() >= 15, "{}", checkpoints.len());
+    for checkpoint in checkpoints {
+        let said = json(&checkpoint.join("greedy.json"));
+        let rows = said["rows"].as_array().unwrap();
+        let prompts: Vec<Vec<u32>> = rows.iter().map(|row| tokens(&row["prompt"])).collect();
+        let expected: Vec<Vec<u32>> = rows.iter().map(|row| tokens(&row["greedy"])).collect();
+        let borrowed: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        for (name, mut decoder, _) in trained(&checkpoint) {
+            let place = checkpoint.display();
+            assert_eq!(greedy(&mut decoder, &borrowed, &[20; 3]), expected, "{place} on {name}, padded");
+            for (prompt, expected) in borrowed.iter().zip(&expected) {
+                assert_eq!(greedy(&mut decoder, &[prompt], &[20]), [expected.clone()], "{place} on {name}");
+            }
+            let stop = &said["stopped"];
+            let special = SpecialTokens { eos: vec![stop["eos_token_id"].as_u64().unwrap() as u32], bos: None };
+            let mut generator = Generator::new(Box::new(decoder), tokenizer(), special);
+            let options = GenerateOptions { max_new_tokens: Some(20), ..GenerateOptions::default() };
+            let found = generator.generate_after(&prompts, &options, &mut |_| Ok(())).unwrap();
+            let found: Vec<Vec<u32>> = found.into_iter().map(|found| found.tokens).collect();
+            let expected: Vec<Vec<u32>> = stop["greedy"].as_array().unwrap().iter().map(tokens).collect();
+            assert_eq!(found, expected, "{place} on {name}, stopped");
+        }
+    }
+}
+
+#[test]
+fn trained_decoders_give_the_texts_and_the_perplexity_of_pytorch() {
+    for family in ["gpt2", "openai-gpt"] {
+        let checkpoint = fixture("decoders").join(family).join("lm");
+        let (greedy, said) = (json(&checkpoint.join("greedy.json")), json(&checkpoint.join("perplexity.json")));
+        for (name, mut decoder, config) in trained(&checkpoint) {
+            let texts: Vec<Vec<u32>> = said["input_ids"].as_array().unwrap().iter().map(tokens).collect();
+            let (long, short) = texts.split_last().unwrap();
+            let windows: Vec<Window> =
+                short.iter().map(|tokens| Window { tokens: tokens.clone(), context: 0 }).collect();
+            let found = decoder.score(&windows).unwrap();
+            for (found, expected) in found.iter().zip(said["short"].as_array().unwrap()) {
+                assert_eq!(found.tokens as u64, expected["predicted"].as_u64().unwrap());
+                let mean = found.sum / found.tokens as f64;
+                assert!((mean - expected["nll"].as_f64().unwrap()).abs() < 1e-4, "{family} on {name}: {mean}");
+            }
+            let all = found.into_iter().fold(Nll::default(), |all, one| all + one);
+            let (found, expected) = (all.perplexity().unwrap(), said["short_perplexity"].as_f64().unwrap());
+            assert!((found / expected - 1.0).abs() < 1e-4, "{family} on {name}: {found}");
+            // Windows of the model's positions, each half a window after the one before it.
+            let (positions, stride) = (config.positions.unwrap(), said["long"]["stride"].as_u64().unwrap() as usize);
+            let (mut windows, mut scored, mut begin) = (Vec::new(), 0, 0);
+            while scored < long.len() {
+                let end = long.len().min(begin + positions);
+                windows.push(Window { tokens: long[begin..end].to_vec(), context: scored - begin.min(scored) });
+                (scored, begin) = (end, begin + stride);
+            }
+            let all = decoder.score(&windows).unwrap().into_iter().fold(Nll::default(), |all, one| all + one);
+            assert_eq!(all.tokens as u64, said["long"]["predicted"].as_u64().unwrap());
+            let mean = all.sum / all.tokens as f64;
+            assert!((mean - said["long"]["nll"].as_f64().unwrap()).abs() < 1e-4, "{family} on {name}: {mean}");
+            let encoder = TextEncoder::open(&checkpoint.join("tokenizer.json"), positions).unwrap();
+            let mut generator = Generator::new(Box::new(decoder), encoder, SpecialTokens::default());
+            for row in greedy["rows"].as_array().unwrap() {
+                let text = row["text"].as_str().unwrap();
+                assert_eq!(generator.encode(&[text]).unwrap(), [tokens(&row["prompt"])]);
+                let options = GenerateOptions { max_new_tokens: Some(20), ..GenerateOptions::default() };
+                let found = generator.generate(&[text], &options, &mut |_| Ok(())).unwrap().remove(0);
+                // PyTorch decoded these tokens alone, where the first word has no space before it.
+                let expected = row["greedy_text"].as_str().unwrap();
+                assert_eq!(found.text.trim_start(), expected.trim_start(), "{family} on {name}");
+                assert_eq!(found.tokens, tokens(&row["greedy"]), "{family} on {name}");
+            }
+        }
+    }
 }

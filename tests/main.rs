@@ -22,6 +22,7 @@ mod calibrated;
 mod compile;
 mod configurations;
 mod corpus;
+mod decoder_passes;
 mod decoders;
 mod eval;
 mod evaluate;

@@ -13,7 +13,7 @@ use kilnc::precision::Precision;
 use kilnc::runtime::{self, Classes, ProblemType, Runtime, TextEncoder, TextInput};
 use kilnc::target::Target;
 use kilnc::task::Task;
-use kilnc::task::{Model, Options, Pipeline, Settings};
+use kilnc::task::{Model, Pipeline, PipelineOptions, Settings};
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -56,7 +56,7 @@ impl Case {
         }
     }
 
-    fn options(&self, batch: usize) -> Options {
+    fn options(&self, batch: usize) -> PipelineOptions {
         let Given { window, stride, truncate, join, top_k, aggregation, longest_answer, no_answer } = &self.options;
         let settings = Settings {
             window: *window,
@@ -69,7 +69,7 @@ impl Case {
             no_answer: no_answer.then_some(true),
             similarity: None,
         };
-        Options { settings, batch }
+        PipelineOptions { settings, batch }
     }
 }
 
@@ -105,7 +105,7 @@ impl Made {
         Made { path, _place: place, runtime: Runtime::of(target), tokenizer: checkpoint.join("tokenizer.json"), model }
     }
 
-    fn pipeline(&self, options: Options) -> Pipeline {
+    fn pipeline(&self, options: PipelineOptions) -> Pipeline {
         let engine = runtime::open(self.runtime, &self.path, runtime::Options { threads: 1 }).unwrap();
         let encoder = TextEncoder::open(&self.tokenizer, 32).unwrap();
         Pipeline::new(engine, encoder, self.model.clone(), options).unwrap()

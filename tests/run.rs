@@ -324,3 +324,105 @@ fn the_commands_of_the_page_print_what_stands_there() {
         assert!(same, "{command}\n{}\nwhere the page has\n{expected}", ran.stdout);
     }
 }
+
+/// The greedy tokens that PyTorch generated, by prompt.
+fn greedy() -> Vec<(String, Value, String)> {
+    let file = fs::read_to_string(fixture("decoders/gpt2/lm/greedy.json")).unwrap();
+    let file: Value = serde_json::from_str(&file).unwrap();
+    let row = |row: &Value| {
+        let text = |name: &str| row[name].as_str().unwrap().to_owned();
+        (text("text"), row["greedy"].clone(), text("greedy_text"))
+    };
+    file["rows"].as_array().unwrap().iter().map(row).collect()
+}
+
+#[test]
+fn prompts_are_continued_with_the_tokens_of_pytorch() {
+    let (place, bundle) = bundle("decoders/gpt2/lm");
+    let rows = greedy();
+    let prompts: Vec<&str> = rows.iter().flat_map(|(text, ..)| ["--prompt", text]).collect();
+    let continued = answers(&bundle, &[&prompts[..], &["--max-new-tokens", "20"]].concat());
+    for (found, (prompt, tokens, text)) in continued.as_array().unwrap().iter().zip(&rows) {
+        assert_eq!((&found["prompt"], &found["tokens"], &found["text"]), (&json!(prompt), tokens, &json!(text)));
+        assert_eq!(found["finish_reason"], "length");
+        assert!(found["first_token_ms"].as_f64().unwrap() > 0.0 && found["per_token_ms"].as_f64().unwrap() > 0.0);
+    }
+    let (prompt, _, text) = &rows[0];
+    // One text alone is printed as it is, whole or as it comes.
+    for how in ["--stream", "--no-stream", "--batch=4"] {
+        let ran = run(&bundle, &["--prompt", prompt, "--max-new-tokens", "20", how]).expect(0);
+        assert_eq!(ran.stdout, format!("{text}\n"), "{how}");
+    }
+    // Lines of standard input, each with its prompt before it; a batch of one says the same.
+    let lines: String = rows.iter().map(|(text, ..)| format!("{text}\n")).collect();
+    let expected: Vec<String> = rows.iter().map(|(prompt, _, text)| format!("> {prompt}\n{text}\n")).collect();
+    for more in [&["--max-new-tokens", "20"][..], &["--max-new-tokens", "20", "--batch", "1", "--stream"]] {
+        assert_eq!(piped(&bundle, more, &lines).expect(0).stdout, expected.join("\n"));
+    }
+    // JSON lines, with ids as they are.
+    let file = place.path().join("prompts.jsonl");
+    let line = |(text, ..): &(String, Value, String)| format!("{}\n", json!({ "id": [1, "a"], "prompt": text }));
+    fs::write(&file, rows.iter().map(line).collect::<String>() + "{\"id\": 7, \"text\": \"x\"}\n").unwrap();
+    let file = file.to_str().unwrap();
+    let said = refused(&bundle, &["--jsonl", file, "--max-new-tokens", "20"]);
+    assert!(said.contains("prompts.jsonl line 4") && said.contains("there is no `prompt`"), "{said}");
+    let ran = run(&bundle, &["--jsonl", file, "--max-new-tokens", "20", "--on-error", "empty"]).expect(0);
+    let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4);
+    for (found, (_, tokens, text)) in lines.iter().zip(&rows) {
+        assert_eq!((&found["id"], &found["tokens"], &found["text"]), (&json!([1, "a"]), tokens, &json!(text)));
+    }
+    assert_eq!(lines[3]["id"], 7);
+    assert!(lines[3]["error"].as_str().unwrap().contains("there is no `prompt`"));
+}
+
+#[test]
+fn generation_stops_at_texts_and_limits_and_says_why() {
+    let (_place, bundle) = bundle("decoders/gpt2/lm");
+    let (prompt, _, text) = greedy().remove(0);
+    let run_one = |more: &[&str]| answers(&bundle, &[&["--prompt", &prompt], more].concat())[0].clone();
+    // A stop string of the middle of the text, over the ends of tokens.
+    let middle: String = text.chars().skip(6).take(4).collect();
+    let stopped = run_one(&["--max-new-tokens", "20", "--stop", "no such", "--stop", &middle]);
+    assert_eq!(stopped["text"], text[..text.find(&middle).unwrap()]);
+    assert_eq!(stopped["finish_reason"], "stop");
+    // 64 positions: the prompt has 26 of them, and the model never ends the text itself.
+    let whole = run_one(&["--max-new-tokens", "1000"]);
+    let tokens = whole["tokens"].as_array().unwrap().len();
+    assert_eq!((whole["prompt_tokens"].as_u64(), whole["finish_reason"].as_str()), (Some(26), Some("context")));
+    assert_eq!(tokens, 64 - 26);
+    assert_eq!(run_one(&["--max-new-tokens", "1"])["tokens"].as_array().unwrap().len(), 1);
+    // One that begins with nothing begins with the token for that.
+    assert_eq!(answers(&bundle, &["--prompt", "", "--max-new-tokens", "2"])[0]["prompt_tokens"], 1);
+    let long = "kiln ".repeat(80);
+    let said = refused(&bundle, &["--prompt", "short", "--prompt", &long]);
+    assert!(said.contains("tokens leaves no room for another: the model has 64 positions"), "{said}");
+    assert!(said.contains("prompt 2"), "{said}");
+    for (flag, value) in [("--max-new-tokens", "0"), ("--max-new-tokens", "1.5"), ("--stop", "")] {
+        let said = refused(&bundle, &["--prompt", "x", flag, value]);
+        assert!(said.contains(if flag == "--stop" { "a stop string is empty" } else { flag }), "{said}");
+    }
+    assert!(refused(&bundle, &["--prompt", "x", "--stream", "--no-stream"]).contains("--no-stream"));
+}
+
+#[test]
+fn flags_of_prompts_and_of_texts_do_not_mix() {
+    let (_place, generator) = bundle("decoders/gpt2/lm");
+    let said = refused(&generator, &["--text", "a text"]);
+    assert!(said.contains("--text is for") && said.contains("this model is for text-generation"), "{said}");
+    assert!(said.contains("--prompt \"…\" is what it continues"), "{said}");
+    for flags in [&["--top-k", "2"][..], &["--window", "8"], &["--truncate"], &["--similarity", "dot"]] {
+        let said = refused(&generator, &[&["--prompt", "x"], flags].concat());
+        assert!(said.contains(flags[0]) && said.contains("text-generation"), "{flags:?}: {said}");
+    }
+    let (_place, classifier) = bundle("tiny-bert");
+    for flags in [
+        &["--prompt", "x"][..],
+        &["--text", "x", "--stop", "y"],
+        &["--text", "x", "--max-new-tokens", "3"],
+        &["--stream"],
+    ] {
+        let said = refused(&classifier, flags);
+        assert!(said.contains("is for text-generation; this model is for text-classification"), "{flags:?}: {said}");
+    }
+}

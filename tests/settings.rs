@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{Ran, edit, fixture, kilnc, minilm, names, place, repository};
 use kilnc::runtime::TextInput;
-use kilnc::task::{Aggregation, Options, Pipeline, Prediction, Settings};
+use kilnc::task::{Aggregation, Pipeline, PipelineOptions, Prediction, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -197,13 +197,13 @@ fn entities_are_scored_and_answered_as_the_bundle_says() {
 #[test]
 fn the_library_asks_the_bundle_where_its_options_say_nothing() {
     let (_place, out) = bundle("answers/bert/tokcls", "aggregation = \"none\"\nwindow = 12\nstride = 4");
-    let asked = |options: Options| {
+    let asked = |options: PipelineOptions| {
         let mut model = Pipeline::of_bundle(&out, None, options).unwrap();
         let answered = model.predict(TextInput::from("Angela Merkel met them in Paris")).unwrap();
         let Prediction::Entities { entities } = answered.answer else { panic!("{answered:?}") };
         (serde_json::to_value(entities).unwrap(), *model.settings(), model.lengths())
     };
-    let (entities, settings, lengths) = asked(Options::default());
+    let (entities, settings, lengths) = asked(PipelineOptions::default());
     assert!(entities[0].get("index").is_some(), "{entities}");
     assert_eq!((settings.aggregation, lengths.window, lengths.stride), (Some(Aggregation::None), 12, 4));
     let first = Settings { aggregation: Some(Aggregation::First), ..Settings::default() };

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::eval::Parity;
+use crate::observer::Observer;
 use crate::runtime::{self, Device, Options, ProblemType, Runtime};
 use crate::subprocess;
 
@@ -51,6 +52,13 @@ pub struct Candidate {
     pub runtime: Runtime,
     /// Files of the adapters that are active in it.
     pub adapters: Vec<PathBuf>,
+}
+
+impl Candidate {
+    /// An engine without adapters of its own.
+    pub fn new(name: impl Into<String>, file: impl Into<PathBuf>, runtime: Runtime) -> Candidate {
+        Candidate { name: name.into(), file: file.into(), runtime, adapters: Vec::new() }
+    }
 }
 
 /// How to measure.
@@ -193,6 +201,23 @@ impl Report {
             engine.name
         ))
     }
+}
+
+/// Measures the engines at every point where nothing but their time on this processor is asked for, on as many threads as
+/// engines get: so often, and for so many seconds at each point. The observer hears of each start of an engine.
+pub fn time(
+    candidates: &[Candidate],
+    workloads: &[Workload],
+    (rounds, seconds): (usize, f64),
+    observer: &dyn Observer,
+) -> Result<Report> {
+    let threads = Options::default().threads;
+    let settings = Settings { threads, rounds, seconds, seed: 1, ..Settings::default() };
+    let progress = |_: &str| {
+        observer.advance(1);
+        true
+    };
+    measure(candidates, workloads, &settings, &progress)
 }
 
 /// Measures the engines at every point. An engine that fails is reported as such; the others' results are kept.

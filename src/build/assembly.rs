@@ -21,6 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::Gate;
 use crate::front::hub::adapter::{AdapterSource, Merged};
 use crate::front::hub::checkpoint::{GenerationConfig, generation, licence};
+use crate::front::hub::load::limits;
 use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, ValueId};
 use crate::json;
@@ -333,7 +334,7 @@ impl<'a> Assembly<'a> {
             model_type: self.model.checkpoint.common.model_type.clone().unwrap_or_default(),
             task: self.model.task,
             max_length,
-            positions: super::limits::positions(&self.model.graph),
+            positions: limits::positions(&self.model.graph),
             generation: generation.as_ref().map(|(config, _)| config.clone()),
             answers: self.request.recipe.answers.over(self.model.answers),
             prompt: self.model.prompt.as_ref().map(PromptEntry::of),

@@ -1,8 +1,9 @@
 //! What a classifier can answer, and how its logits are read.
 
-use super::{Model, Observer, tokenizer};
+use super::{Model, Observer};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::{CommonConfig, StatedProblem, labels};
+use crate::front::hub::load::tokenizer;
 use crate::recipe::Recipe;
 use crate::runtime::{Classes, ProblemType};
 use crate::task::Task;

@@ -12,8 +12,9 @@ use super::Observer;
 use super::rounding::open_rounded;
 use super::step_cache::{self, Step, StepCache};
 use crate::bundle::Accuracy;
+use crate::calibrate::prefill;
 use crate::error::{Error, Result};
-use crate::eval::{Comparison, Example, OutputParity, PROBES, Score, TextOutput, Truth, answer, per_text};
+use crate::eval::{Comparison, Example, OutputParity, PROBES, Score, TextOutput, Truth, answer, per_text, reported};
 use crate::ir::Graph;
 use crate::runtime::{self, Classes, Engine, Named, Options, Runtime, TextEncoder};
 use crate::verify::Verified;
@@ -35,6 +36,8 @@ pub(super) struct Workload<'a> {
     order: Vec<usize>,
     encoder: &'a TextEncoder,
     classes: &'a Classes,
+    /// The graph of all engines, which says what they are given besides texts.
+    graph: &'a Graph,
 }
 
 /// An engine's file, and what runs it.
@@ -88,6 +91,7 @@ pub(super) struct Compared {
 impl<'a> Workload<'a> {
     /// The texts, and the built-in ones beside them, on which outputs must be numbers.
     pub fn new(
+        graph: &'a Graph,
         encoder: &'a TextEncoder,
         classes: &'a Classes,
         examples: &'a [Example],
@@ -95,10 +99,11 @@ impl<'a> Workload<'a> {
     ) -> Result<Workload<'a>> {
         let probes: &[&str] = if probed { &PROBES } else { &[] };
         let texts = examples.iter().map(|example| encoder.encode(&[example]));
-        let inputs = texts.chain(probes.iter().map(|probe| encoder.encode(&[*probe]))).collect::<Result<Vec<_>>>()?;
+        let texts = texts.chain(probes.iter().map(|probe| encoder.encode(&[*probe])));
+        let inputs = texts.map(|text| prefill(graph, &text?)).collect::<Result<Vec<_>>>()?;
         let mut order: Vec<usize> = (0..examples.len()).collect();
         order.sort_by_key(|text| inputs.get(*text).map_or(0, tokens));
-        Ok(Workload { examples, inputs, order, encoder, classes })
+        Ok(Workload { examples, inputs, order, encoder, classes, graph })
     }
 
     /// How many steps [`Workload::compare`] reports.
@@ -179,7 +184,7 @@ impl<'a> Workload<'a> {
         };
         for batch in self.batches(candidate.batch, most) {
             let texts: Vec<&Example> = batch.iter().filter_map(|text| self.examples.get(*text)).collect();
-            let inputs = self.encoder.encode(&texts)?;
+            let inputs = prefill(self.graph, &self.encoder.encode(&texts)?)?;
             let outputs = engine.run(&inputs)?;
             for (text, found) in batch.iter().zip(per_text(&inputs, &outputs)?) {
                 let expected = reference.outputs(self, *text)?;
@@ -196,7 +201,7 @@ impl<'a> Workload<'a> {
         let mut outputs = comparison.finish()?;
         for probe in self.inputs.get(self.examples.len()..).unwrap_or_default() {
             for found in per_text(probe, &engine.run(probe)?)?.iter().flatten() {
-                let of = outputs.iter_mut().find(|of| of.output == found.name);
+                let of = outputs.iter_mut().find(|of| of.output == reported(&found.name));
                 of.into_iter().for_each(|of| of.parity.non_finite += found.non_finite());
             }
         }

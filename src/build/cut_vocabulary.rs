@@ -1,7 +1,8 @@
 //! A model that knows only the tokens of a corpus.
 
-use super::{Model, Observer, hub_files, limits};
+use super::{Model, Observer, hub_files};
 use crate::error::{Error, Result};
+use crate::front::hub::load::limits;
 use crate::ir::{Graph, Op};
 use crate::passes::{CutVocabulary, Manager};
 use crate::runtime::TextInput;

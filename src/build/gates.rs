@@ -6,11 +6,13 @@ use super::assembly::{Assembly, Made, remove};
 use super::calibration::{BUILT_IN, CalibrationSource, Labels, compared, probes};
 use super::comparison::{Candidate, Reference, RunBy, Workload};
 use super::formats::computes_in_half;
-use super::{Calibrator, Model, Observer, Scheme, classes, compile, limits, tokenizer};
+use super::{Calibrator, Model, Observer, Scheme, classes, compile};
 use crate::back::onnx;
 use crate::bundle::GateEntry;
+use crate::calibrate::prefill;
 use crate::error::{Error, Kind, Result};
 use crate::eval::{Example, Gate, Golden};
+use crate::front::hub::load::{limits, tokenizer};
 use crate::json;
 use crate::passes::Manager;
 use crate::precision::Precision;
@@ -97,7 +99,13 @@ impl Gates {
     /// Checks every engine and enters what was found. Fails where a bound is missed, or was asked for and cannot be
     /// checked here.
     pub(super) fn check(&self, assembly: &mut Assembly) -> Result<()> {
-        let workload = Workload::new(&self.encoder, &self.classes, &self.texts, self.texts_name != BUILT_IN)?;
+        let workload = Workload::new(
+            &assembly.model.graph,
+            &self.encoder,
+            &self.classes,
+            &self.texts,
+            self.texts_name != BUILT_IN,
+        )?;
         assembly.observer.begin_texts("checking answers", (assembly.made.len() * workload.steps()) as u64);
         let (name, onnx, runtime) = self.reference(assembly)?;
         let mut reference = Reference::new(name, &onnx, runtime);
@@ -178,6 +186,7 @@ impl Gates {
         let run_by = runtime.map_or(RunBy::Evaluator(&graph), RunBy::Runtime);
         if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
             let mut engine = run_by.open(&made.onnx)?;
+            let golden = golden.with_inputs(prefill(&assembly.model.graph, golden.inputs())?);
             let parity = golden.compare_answers(&mut *engine, self.classes.problem_type)?;
             gates.push(GateEntry {
                 against: GOLDEN.to_owned(),

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::assembly::adapter_entry;
-use super::{Adapted, Observer, Source, adapt, adapted, tied_weights, tokenizer};
+use super::{Observer, Source};
 use crate::back::safetensors;
 use crate::bundle::{self, PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::error::{Error, Result};
 use crate::front::hub::adapter::{AdapterSource, Merged};
 use crate::front::hub::arch::{self, Built, Family};
-use crate::front::hub::checkpoint::StateDict;
+use crate::front::hub::checkpoint::{StateDict, generation::FILE as GENERATION};
+use crate::front::hub::load::{Adapted, adapt, adapted, tied_weights, tokenizer};
 use crate::ir::{DType, Weight};
 use crate::json as files;
 use crate::output::{self, Stage, write_json};
@@ -284,6 +285,9 @@ fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String
     }
     // As its users get it, which is the same file where nothing changes it.
     let Built { graph, task, .. } = &adapted.built;
+    if *task == Task::TextGeneration && presence::has_file(&adapted.checkpoint.encoder.join(GENERATION))? {
+        copied.push(copy(&adapted.checkpoint.encoder, Path::new(GENERATION), to)?);
+    }
     let effective = tokenizer::open(&adapted.checkpoint, tokenizer, graph, *task)?;
     if let Some(text) = effective.json {
         let path = to.join(bundle::TOKENIZER);

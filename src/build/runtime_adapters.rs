@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Adapted, Extended, Model, Source, adapt, tokenizer};
+use super::{Extended, Model, Source};
 use crate::bundle;
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::{AdapterSource, hub};
 use crate::front::hub::arch;
 use crate::front::hub::checkpoint::{Checkpoint, StateDict};
+use crate::front::hub::load::{Adapted, adapt, tokenizer};
 use crate::ir::weight::Expr;
 use crate::ir::{DType, Graph, Origin, ValueId, Weight};
 use crate::json;
@@ -225,11 +226,11 @@ impl Change {
     }
 }
 
-/// Whether a weight stands so in a file, whatever its element type.
+/// Whether a weight is one of a file, whatever its element type, and be it transposed there.
 fn is_stored(weight: &Weight) -> bool {
     match weight.expr() {
         Expr::Source { .. } => true,
-        Expr::Cast(inner) => is_stored(inner),
+        Expr::Cast(inner) | Expr::Transpose(inner) => is_stored(inner),
         _ => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Observer;
 use super::assembly::Made;
-use crate::bench::{self, Candidate, Settings, TokenBatch, Workload};
+use crate::bench::{self, Candidate, TokenBatch, Workload};
 use crate::bundle::{BenchEntry, BenchedEngine, BenchedPoint};
 use crate::error::{Error, Kind, Result};
 use crate::recipe::BenchSpec;
@@ -20,12 +20,7 @@ pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer:
         match runtime::available(engine.entry.runtime) {
             Ok(found) => {
                 versions.push((engine.entry.name.as_str(), found.version));
-                candidates.push(Candidate {
-                    name: engine.entry.name.clone(),
-                    file: engine.onnx.clone(),
-                    runtime: engine.entry.runtime,
-                    adapters: Vec::new(),
-                });
+                candidates.push(Candidate::new(&engine.entry.name, &engine.onnx, engine.entry.runtime));
             }
             Err(e) if e.kind() == Kind::MachineFailed => return Err(e.at(format!("engine {}", engine.entry.name))),
             Err(e) => observer.warn(&format!("{} is not timed: {}", engine.entry.name, e.message())),
@@ -41,13 +36,8 @@ pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer:
     let shapes = spec.shapes_up_to(max_length).into_iter();
     let workloads: Vec<Workload> =
         shapes.map(|[rows, length]| Workload::full(TokenBatch::of_any_vocabulary(rows, length))).collect();
-    let settings = Settings { threads, rounds: spec.rounds, seconds: spec.seconds, seed: 1, ..Settings::default() };
     observer.begin("timing", Some((spec.rounds * candidates.len()) as u64));
-    let progress = |_: &str| {
-        observer.advance(1);
-        true
-    };
-    let report = bench::measure(&candidates, &workloads, &settings, &progress)?;
+    let report = bench::time(&candidates, &workloads, (spec.rounds, spec.seconds), observer)?;
     for engine in report.engines {
         if let Some(why) = engine.failed {
             return Err(Error::runtime_missing(format!("{} cannot be timed: {why}", engine.name)));

@@ -4,32 +4,13 @@
 
 use serde_json::{Map, Value, json};
 
+use super::cyclonedx::{hashes, spdx};
 use super::runtimes;
 use super::{EngineEntry, FileEntry, LicenceEntry, Manifest};
 use crate::runtime::Runtime;
 
 /// The name of the bill in a bundle.
 pub const BOM: &str = "bom.cdx.json";
-
-/// Names of licences on the Hub, and SPDX's where they differ by more than capitals of the same letters.
-const SPDX: [(&str, &str); 16] = [
-    ("apache-2.0", "Apache-2.0"),
-    ("mit", "MIT"),
-    ("bsd-2-clause", "BSD-2-Clause"),
-    ("bsd-3-clause", "BSD-3-Clause"),
-    ("cc0-1.0", "CC0-1.0"),
-    ("cc-by-4.0", "CC-BY-4.0"),
-    ("cc-by-sa-3.0", "CC-BY-SA-3.0"),
-    ("cc-by-sa-4.0", "CC-BY-SA-4.0"),
-    ("cc-by-nc-4.0", "CC-BY-NC-4.0"),
-    ("cc-by-nc-sa-4.0", "CC-BY-NC-SA-4.0"),
-    ("gpl-2.0", "GPL-2.0-only"),
-    ("gpl-3.0", "GPL-3.0-only"),
-    ("lgpl-3.0", "LGPL-3.0-only"),
-    ("agpl-3.0", "AGPL-3.0-only"),
-    ("mpl-2.0", "MPL-2.0"),
-    ("isc", "ISC"),
-];
 
 /// The bill of a bundle. Its manifest lists every file but the bill itself.
 pub fn bom(manifest: &Manifest) -> Value {
@@ -54,11 +35,6 @@ pub fn bom(manifest: &Manifest) -> Value {
         "components": components,
         "dependencies": dependencies(manifest),
     })
-}
-
-/// The SPDX name of a licence, by the name that the Hub has for it.
-pub fn spdx(name: &str) -> Option<&'static str> {
-    SPDX.into_iter().find(|(hub, _)| hub.eq_ignore_ascii_case(name)).map(|(_, spdx)| spdx)
 }
 
 fn model(manifest: &Manifest) -> Value {
@@ -149,10 +125,6 @@ fn component_of(engine: &EngineEntry, files: &[FileEntry]) -> Value {
     let only = engine.model().ok().and_then(|component| files.iter().find(|file| file.path == component.file));
     insert(&mut made, "hashes", only.map(hashes));
     made
-}
-
-pub(super) fn hashes(file: &FileEntry) -> Value {
-    json!([{ "alg": "SHA-256", "content": file.sha256 }])
 }
 
 /// A licence by its SPDX name, or by the name that it has where SPDX has none.

@@ -1,12 +1,26 @@
 //! Digests of files and of whole folders.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use super::FileEntry;
 use crate::digest;
 use crate::error::{Error, Result, printable};
+
+/// A file by its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Its name, or its path inside the bundle with `/`.
+    pub path: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of its content, in hexadecimal.
+    pub sha256: String,
+}
+
+/// The name of the manifest in a bundle.
+pub const MANIFEST: &str = "manifest.json";
 
 /// Length and SHA-256 of a file, under the name `path`. Links are not followed.
 pub fn digest(full: &Path, path: &str) -> Result<FileEntry> {
@@ -61,4 +75,26 @@ pub(super) fn tree(dir: &Path) -> Result<Vec<String>> {
 
 pub(super) fn no_plain_file(path: &Path) -> Error {
     Error::bad_input(format!("{} is no plain file", path.display()))
+}
+
+/// A path that stays inside the bundle.
+pub(super) fn inside(path: &str) -> Result<&Path> {
+    let relative = Path::new(path);
+    match !path.is_empty() && relative.components().all(|part| matches!(part, Component::Normal(_))) {
+        true => Ok(relative),
+        false => Err(Error::bad_input(format!("`{}` leads out of the bundle", printable(path))).at(MANIFEST)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_lead_out_are_refused() {
+        for path in ["../x", "/etc/passwd", "a/../../x", "", "."] {
+            assert!(inside(path).is_err(), "{path}");
+        }
+        assert!(inside("engines/a..onnx").is_ok());
+    }
 }

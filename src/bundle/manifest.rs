@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::files::{FileEntry, MANIFEST};
 use super::runtimes::BundledRuntimes;
 use crate::error::{Error, Result, printable};
 use crate::eval::Check;
@@ -109,10 +110,10 @@ impl Manifest {
         struct Form {
             schema: String,
         }
-        let Form { schema } = json::parse(text, super::MANIFEST)?;
+        let Form { schema } = json::parse(text, MANIFEST)?;
         let manifest: Manifest = match schema.as_str() {
-            SCHEMA => json::parse(text, super::MANIFEST)?,
-            FIRST => json::parse(&of_first_form(json::parse(text, super::MANIFEST)?).to_string(), super::MANIFEST)?,
+            SCHEMA => json::parse(text, MANIFEST)?,
+            FIRST => json::parse(&of_first_form(json::parse(text, MANIFEST)?).to_string(), MANIFEST)?,
             _ => {
                 return Err(Error::unsupported(format!(
                     "the bundle has the form `{}`, this kilnc reads `{SCHEMA}` and `{FIRST}`",
@@ -124,7 +125,7 @@ impl Manifest {
             None => Ok(manifest),
             Some(engine) => {
                 let what = format!("the engine {} has no components", printable(&engine.name));
-                Err(Error::bad_input(what).at(super::MANIFEST))
+                Err(Error::bad_input(what).at(MANIFEST))
             }
         }
     }
@@ -146,17 +147,6 @@ fn of_first_form(mut manifest: Value) -> Value {
         manifest.insert("context_first".to_owned(), context_first.into());
     }
     manifest
-}
-
-/// A file by its content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileEntry {
-    /// Its name, or its path inside the bundle with `/`.
-    pub path: String,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// SHA-256 of its content, in hexadecimal.
-    pub sha256: String,
 }
 
 /// A text that is put before every other one.

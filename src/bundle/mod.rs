@@ -3,6 +3,7 @@
 pub mod archive;
 mod bom;
 mod choose;
+mod cyclonedx;
 pub mod export;
 mod files;
 mod folder;
@@ -14,7 +15,7 @@ pub mod signing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -26,21 +27,17 @@ use crate::json;
 use crate::presence;
 use crate::runtime::{Classes, TextEncoder};
 
-use files::tree;
+use files::{inside, tree};
 use folder::Folder;
 
 pub use crate::front::hub::checkpoint::generation::FILE as GENERATION_CONFIG;
 pub use bom::{BOM, bom};
-pub use files::{digest, digest_source, digest_tree};
+pub use files::{FileEntry, MANIFEST, digest, digest_source, digest_tree};
 pub use manifest::{
     Accuracy, AdapterEntry, BenchEntry, BenchedEngine, BenchedPoint, CalibrationEntry, ComponentEntry, EngineEntry,
-    FileEntry, GateEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, SCHEMA, Skipped, StateEntry,
-    ZerosEntry,
+    GateEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, SCHEMA, Skipped, StateEntry, ZerosEntry,
 };
 pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
-
-/// The name of the manifest in a bundle.
-pub const MANIFEST: &str = "manifest.json";
 
 /// The name of the tokenizer in a bundle.
 pub const TOKENIZER: &str = "tokenizer.json";
@@ -285,27 +282,5 @@ impl Bundle {
             Err(e) if presence::is_missing(&e) => Ok(None),
             Err(e) => Err(self.named_error(Error::io("reading", &path, &e))),
         }
-    }
-}
-
-/// A path that stays inside the bundle.
-fn inside(path: &str) -> Result<&Path> {
-    let relative = Path::new(path);
-    match !path.is_empty() && relative.components().all(|part| matches!(part, Component::Normal(_))) {
-        true => Ok(relative),
-        false => Err(Error::bad_input(format!("`{}` leads out of the bundle", printable(path))).at(MANIFEST)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_that_lead_out_are_refused() {
-        for path in ["../x", "/etc/passwd", "a/../../x", "", "."] {
-            assert!(inside(path).is_err(), "{path}");
-        }
-        assert!(inside("engines/a..onnx").is_ok());
     }
 }

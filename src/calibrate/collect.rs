@@ -86,8 +86,7 @@ pub fn collect_outputs(
 pub(super) fn linear_inputs(graph: &Graph) -> Vec<ValueId> {
     let mut taps = Vec::new();
     for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
-        let operand = |i: usize| node.inputs.get(i).copied().flatten();
-        if let (Some(x), Some(w)) = (operand(0), operand(1))
+        if let (Some(x), Some(w)) = (node.operand(0), node.operand(1))
             && graph.weight(w).is_some()
             && graph.producer(x).is_some()
             && !taps.contains(&x)

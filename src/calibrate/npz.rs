@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::Path;
 
 use zip::ZipArchive;
+use zip::result::ZipError;
 
 use crate::error::{Error, Result, is_machine_fault, printable};
 use crate::ir::{Graph, Op};
@@ -38,8 +39,7 @@ pub fn read(path: &Path) -> Result<Vec<Named>> {
 /// Fails where a token is no row of the table that the model looks it up in.
 pub fn check(inputs: &[Named], graph: &Graph) -> Result<()> {
     for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Embed) {
-        let operand = |i: usize| node.inputs.get(i).copied().flatten();
-        let (Some(table), Some(ids)) = (operand(0), operand(1)) else { continue };
+        let (Some(table), Some(ids)) = (node.operand(0), node.operand(1)) else { continue };
         let (Some(rows), name) =
             (graph.value(table).ty.shape.first().and_then(|rows| rows.fixed()), &graph.value(ids).name)
         else {
@@ -73,8 +73,10 @@ impl Array {
 
 /// The arrays in the order of [`ARRAYS`].
 fn arrays(file: File) -> Result<[Option<Array>; 3]> {
-    let malformed =
-        |e: zip::result::ZipError| Error::bad_input(format!("no .npz archive: {}", printable(&e.to_string())));
+    let malformed = |e: ZipError| match e {
+        ZipError::Io(e) if is_machine_fault(&e) => Error::of_system("the archive cannot be read", &e),
+        e => Error::bad_input(format!("no .npz archive: {}", printable(&e.to_string()))),
+    };
     let mut archive = ZipArchive::new(file).map_err(malformed)?;
     if archive.has_duplicate_names() {
         return Err(Error::bad_input("an array stands twice"));

@@ -7,14 +7,14 @@ use clap::Args;
 use super::units::threads;
 use super::workload::{Engines, WorkloadArgs};
 use super::{Screen, TrustArgs};
-use crate::bench::{self, FailIf, Report, SCHEMA, Settings, measure};
-use crate::build::Observer;
-use crate::error::{Error, Result, printable, printable_sentence};
-use crate::interrupt;
-use crate::json::{self, file_name};
-use crate::output::Stage;
-use crate::presence;
-use crate::runtime::{Device, Options};
+use kilnc::bench::{self, FailIf, Report, SCHEMA, Settings, measure};
+use kilnc::build::Observer;
+use kilnc::error::{Error, Result, printable, printable_sentence};
+use kilnc::interrupt;
+use kilnc::json::{self, file_name};
+use kilnc::output::Stage;
+use kilnc::presence;
+use kilnc::runtime::{Device, Options};
 
 #[derive(Args)]
 #[command(after_help = "\

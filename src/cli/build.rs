@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{CacheArgs, CalibrationArgs, Screen, SourceArgs, TextArgs};
-use crate::build::{self, BuildRequest};
-use crate::bundle::Manifest;
-use crate::error::{Error, Result};
-use crate::eval::Gate;
-use crate::output;
-use crate::precision::Precision;
-use crate::recipe::{EngineSpec, Recipe};
-use crate::runtime::{Platform, Runtime};
-use crate::target::Target;
-use crate::task::Task;
+use kilnc::build::{self, BuildRequest};
+use kilnc::bundle::Manifest;
+use kilnc::error::{Error, Result};
+use kilnc::eval::Gate;
+use kilnc::output;
+use kilnc::precision::Precision;
+use kilnc::recipe::{EngineSpec, Recipe};
+use kilnc::runtime::{Platform, Runtime};
+use kilnc::target::Target;
+use kilnc::task::Task;
 
 #[derive(Args)]
 #[command(after_help = "\

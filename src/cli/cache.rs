@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::Screen;
 use super::screen::shown;
 use super::units::{size, time};
-use crate::cache::{self, Cache, CachedEntry, Limits, Pruned};
-use crate::error::{Error, Result, printable};
-use crate::presence;
+use kilnc::cache::{self, Cache, CachedEntry, Limits, Pruned};
+use kilnc::error::{Error, Result, printable};
+use kilnc::presence;
 
 /// Whether a build keeps what it makes.
 #[derive(Args, Clone, Copy, Debug)]

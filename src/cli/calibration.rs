@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::units::some;
-use crate::calibrate::{Estimator, Spec};
+use kilnc::calibrate::{Estimator, Spec};
 
 /// What 8-bit layers are fitted to.
 #[derive(Args, Clone, Debug)]

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Screen;
-use crate::build::{CompileRequest, Compiled, TensorRtOptions, compile_plans};
-use crate::error::Result;
-use crate::shapes::Shapes;
-use crate::target::Target;
+use kilnc::build::{CompileRequest, Compiled, TensorRtOptions, compile_plans};
+use kilnc::error::Result;
+use kilnc::shapes::Shapes;
+use kilnc::target::Target;
 
 #[derive(Args)]
 #[command(after_help = "\

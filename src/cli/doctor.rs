@@ -5,10 +5,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Screen;
-use crate::bundle::runtimes;
-use crate::error::{Error, Result};
-use crate::runtime::library::{self, Library};
-use crate::runtime::{self, Device, Platform, Processor, Runtime};
+use kilnc::bundle::runtimes;
+use kilnc::error::{Error, Result};
+use kilnc::runtime::library::{self, Library};
+use kilnc::runtime::{self, Device, Platform, Processor, Runtime};
 
 #[derive(Serialize)]
 struct Finding {

@@ -6,21 +6,21 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{CalibrationArgs, Screen, SourceArgs};
-use crate::back::onnx;
-use crate::build::{
+use kilnc::back::onnx;
+use kilnc::build::{
     self, CalibrationOutput, CalibrationSource, Calibrator, Model, Observer, RuntimeAdapter, RuntimeAdapters, Scheme,
 };
-use crate::calibrate::Spec;
-use crate::error::{Error, Result};
-use crate::json::file_name;
-use crate::output::Stage;
-use crate::passes::{self, Half, Manager};
-use crate::precision::Precision;
-use crate::presence;
-use crate::recipe::EngineSpec;
-use crate::recipe::Recipe;
-use crate::runtime::Classes;
-use crate::target::Target;
+use kilnc::calibrate::Spec;
+use kilnc::error::{Error, Result};
+use kilnc::json::file_name;
+use kilnc::output::Stage;
+use kilnc::passes::{self, Half, Manager};
+use kilnc::precision::Precision;
+use kilnc::presence;
+use kilnc::recipe::EngineSpec;
+use kilnc::recipe::Recipe;
+use kilnc::runtime::Classes;
+use kilnc::target::Target;
 
 #[derive(Args)]
 #[command(after_help = "\

@@ -6,17 +6,17 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Screen, compile};
-use crate::build;
-use crate::bundle::runtimes::LibraryEntry;
-use crate::bundle::{self, BenchEntry, BenchedPoint, Bundle, LicenceEntry, Manifest, PoolingEntry};
-use crate::calibrate;
-use crate::error::{Error, Result, printable, printable_sentence};
-use crate::file::check_searchable;
-use crate::front::hub::adapter::{self, hub};
-use crate::front::hub::checkpoint::{Checkpoint, read_weights};
-use crate::passes::Half;
-use crate::presence;
-use crate::runtime::ProblemType;
+use kilnc::build;
+use kilnc::bundle::runtimes::LibraryEntry;
+use kilnc::bundle::{self, BenchEntry, BenchedPoint, Bundle, LicenceEntry, Manifest, PoolingEntry};
+use kilnc::calibrate;
+use kilnc::error::{Error, Result, printable, printable_sentence};
+use kilnc::file::check_searchable;
+use kilnc::front::hub::adapter::{self, hub};
+use kilnc::front::hub::checkpoint::{Checkpoint, read_weights};
+use kilnc::passes::Half;
+use kilnc::presence;
+use kilnc::runtime::ProblemType;
 
 #[derive(Args)]
 #[command(after_help = "\

@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::units::size;
 use super::{Screen, SourceArgs};
-use crate::build::{self, MergeRequest};
-use crate::bundle::Provenance;
-use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::labels;
-use crate::ir::DType;
+use kilnc::build::{self, MergeRequest};
+use kilnc::bundle::Provenance;
+use kilnc::error::{Error, Result, printable};
+use kilnc::front::hub::checkpoint::labels;
+use kilnc::ir::DType;
 
 #[derive(Args)]
 #[command(after_help = "\

@@ -5,6 +5,7 @@ mod build;
 mod bundle;
 mod cache;
 mod calibration;
+mod choice;
 mod compile;
 mod doctor;
 mod eval;
@@ -15,6 +16,7 @@ mod prune;
 mod quantize;
 mod run;
 mod screen;
+mod source;
 mod texts;
 mod tokenizer;
 mod trust;
@@ -25,23 +27,17 @@ mod windows;
 mod workload;
 
 use std::io;
-use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-use crate::build::Source;
-use crate::calibrate::Spec;
-use crate::error::{Error, Result};
-use crate::front::hub::adapter::AdapterSource;
-use crate::front::hub::adapter::combine::{Combine, Method, Options};
-use crate::ir::Majority;
-use crate::task::Task;
-use crate::{bench as harness, runtime, subprocess};
+use kilnc::error::{Error, Result};
+use kilnc::{bench as harness, runtime, subprocess};
 
 use cache::CacheArgs;
 use calibration::CalibrationArgs;
+use choice::{Choice, one_of};
 pub use screen::Screen;
+use source::SourceArgs;
 use texts::TextArgs;
 use tokenizer::GivenTokenizer;
 use trust::TrustArgs;
@@ -115,62 +111,6 @@ enum Command {
     },
 }
 
-/// The model that a command works on.
-#[derive(Args)]
-struct SourceArgs {
-    /// A checkpoint in the Hub layout: a folder with config.json and model.safetensors.
-    #[arg(value_name = "SRC")]
-    checkpoint: PathBuf,
-    /// An adapter to merge, with a factor if not 1; again for another.
-    #[arg(long, value_name = "DIR[@SCALE]", value_parser = OsStringValueParser::new().try_map(AdapterSource::of))]
-    adapter: Vec<AdapterSource>,
-    /// How several adapters become one, as PEFT's add_weighted_adapter does: linear, cat, svd, ties, dare_linear, …;
-    /// without it, they are merged one after another.
-    #[arg(long, value_name = "METHOD", requires = "adapter")]
-    combine: Option<Method>,
-    /// The share of elements that ties, magnitude_prune and dare_… keep.
-    #[arg(long, value_name = "SHARE", requires = "combine")]
-    density: Option<f64>,
-    /// How ties finds the sign of the majority: total, frequency.
-    #[arg(long, value_name = "HOW", requires = "combine")]
-    majority: Option<Majority>,
-    /// The rank that svd and …_svd keep; the largest of the adapters', if not given.
-    #[arg(long, value_name = "N", requires = "combine")]
-    rank: Option<usize>,
-    /// What is drawn by: the elements that --combine dare_… drops, the texts of --samples; 0, if not given.
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// What the model is for; found out from the weights, if not given.
-    #[arg(long, value_name = "TASK")]
-    task: Option<Task>,
-}
-
-impl SourceArgs {
-    fn source(&self, task: Option<Task>) -> Result<Source> {
-        self.source_beside(task, &Spec::default())
-    }
-
-    /// The same for a command that may draw texts to calibrate on by the seed.
-    fn source_beside(&self, task: Option<Task>, calibration: &Spec) -> Result<Source> {
-        let seed = match self.combine {
-            Some(method) if method.draws() => self.seed,
-            _ if calibration.draw().is_some() => None,
-            None if self.seed.is_some() => {
-                return Err(Error::bad_input("--seed changes nothing: nothing is drawn")
-                    .hint("it goes with --combine dare_…, with --samples and with --calibration-like"));
-            }
-            _ => self.seed,
-        };
-        let options = Options { density: self.density, majority: self.majority, rank: self.rank, seed };
-        Ok(Source {
-            checkpoint: self.checkpoint.clone(),
-            adapters: self.adapter.clone(),
-            combine: self.combine.map(|method| Combine::new(method, options)).transpose()?,
-            task: self.task.or(task),
-        })
-    }
-}
-
 /// Parses the arguments of this process and runs the command. Where they are wrong, says so and ends the process.
 pub fn main() -> Result<()> {
     match Cli::try_parse() {
@@ -239,7 +179,7 @@ fn serve(job: &str) -> Result<()> {
         runtime::PROBE_JOB => subprocess::serve(runtime::probe),
         runtime::GPU_JOB => subprocess::serve(runtime::ask_driver),
         #[cfg(feature = "tensorrt")]
-        crate::build::TENSORRT_JOB => subprocess::serve(crate::build::compile_tensorrt),
-        other => Err(Error::bad_input(format!("no part of kilnc is called `{}`", crate::error::printable(other)))),
+        kilnc::build::TENSORRT_JOB => subprocess::serve(kilnc::build::compile_tensorrt),
+        other => Err(Error::bad_input(format!("no part of kilnc is called `{}`", kilnc::error::printable(other)))),
     }
 }

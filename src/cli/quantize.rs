@@ -7,14 +7,14 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{CacheArgs, CalibrationArgs, Screen, SourceArgs, TextArgs};
-use crate::build::{self, BuildRequest};
-use crate::bundle::{CalibrationEntry, FileEntry, GateEntry, Manifest, PassEntry};
-use crate::calibrate::Spec;
-use crate::error::{Error, Result};
-use crate::eval::{Check, Gate, short};
-use crate::precision::Precision;
-use crate::recipe::{EngineSpec, Recipe};
-use crate::target::Target;
+use kilnc::build::{self, BuildRequest};
+use kilnc::bundle::{CalibrationEntry, FileEntry, GateEntry, Manifest, PassEntry};
+use kilnc::calibrate::Spec;
+use kilnc::error::{Error, Result};
+use kilnc::eval::{Check, Gate, short};
+use kilnc::precision::Precision;
+use kilnc::recipe::{EngineSpec, Recipe};
+use kilnc::target::Target;
 
 #[derive(Args)]
 #[command(after_help = "\

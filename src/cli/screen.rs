@@ -9,8 +9,8 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::{Serialize, Serializer};
 
-use crate::build::Observer;
-use crate::error::{Error, Result, visible};
+use kilnc::build::Observer;
+use kilnc::error::{Error, Result, visible};
 
 /// What messages call it.
 pub(super) const STANDARD_OUTPUT: &str = "standard output";

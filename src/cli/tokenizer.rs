@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use super::Screen;
-use crate::build::{Observer, TextConfig};
-use crate::bundle;
-use crate::error::{Result, printable};
-use crate::json;
-use crate::presence;
-use crate::runtime::TextEncoder;
-use crate::settings::Settings;
-use crate::task::Task;
+use kilnc::build::{Observer, TextConfig};
+use kilnc::bundle;
+use kilnc::error::{Result, printable};
+use kilnc::json;
+use kilnc::presence;
+use kilnc::runtime::TextEncoder;
+use kilnc::settings::Settings;
+use kilnc::task::Task;
 
 /// Longest text in tokens where nothing says it: what BERT and most after it have positions for.
 pub const MAX_LENGTH: usize = 512;

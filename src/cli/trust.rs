@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Screen, verify};
-use crate::build::Observer;
-use crate::bundle::Bundle;
-use crate::bundle::signing::PublicKey;
-use crate::error::{Error, Result};
+use kilnc::build::Observer;
+use kilnc::bundle::Bundle;
+use kilnc::bundle::signing::PublicKey;
+use kilnc::error::{Error, Result};
 
 /// What the user says of where a bundle comes from.
 #[derive(Args)]

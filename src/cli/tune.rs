@@ -6,15 +6,15 @@ use clap::Args;
 
 use super::units::share;
 use super::{CalibrationArgs, Screen, SourceArgs, TextArgs};
-use crate::build::{self, CalibrationOutput, Gates, Observer};
-use crate::calibrate::{Kind, Spec};
-use crate::error::{Error, Result};
-use crate::output::{self, Stage};
-use crate::precision::Precision;
-use crate::recipe::Recipe;
-use crate::runtime::{self, Runtime};
-use crate::target::Target;
-use crate::tune::{self, Tuned};
+use kilnc::build::{self, CalibrationOutput, Gates, Observer};
+use kilnc::calibrate::{Kind, Spec};
+use kilnc::error::{Error, Result};
+use kilnc::output::{self, Stage};
+use kilnc::precision::Precision;
+use kilnc::recipe::Recipe;
+use kilnc::runtime::{self, Runtime};
+use kilnc::target::Target;
+use kilnc::tune::{self, Tuned};
 
 #[derive(Args)]
 #[command(after_help = "\

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::error::{Error, Result, printable};
+use kilnc::error::{Error, Result, printable};
 
 /// A number of bytes, with or without a unit of a thousand.
 pub fn size(text: &str) -> Result<u64> {

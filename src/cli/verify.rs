@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::Screen;
 use super::screen::shown;
-use crate::bundle::signing::{self, PublicKey, SIGNATURE};
-use crate::bundle::{Bundle, FileEntry};
-use crate::error::{Error, Result};
+use kilnc::bundle::signing::{self, PublicKey, SIGNATURE};
+use kilnc::bundle::{Bundle, FileEntry};
+use kilnc::error::{Error, Result};
 
 #[derive(Args)]
 #[command(after_help = "\

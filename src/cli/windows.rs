@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::settings::{Join, Settings};
+use kilnc::settings::{Join, Settings};
 
 /// How texts that are longer than a window are read; where nothing is given, as the bundle says.
 #[derive(Args)]

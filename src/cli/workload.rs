@@ -8,15 +8,15 @@ use clap::Args;
 
 use super::tokenizer::MAX_LENGTH;
 use super::{GivenTokenizer, Screen, TrustArgs};
-use crate::bench::{self, Batching, Candidate, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
-use crate::build::Observer;
-use crate::bundle::{self, Bundle};
-use crate::error::{self, Error, Result};
-use crate::eval::{PROBES, read_examples};
-use crate::json::file_name;
-use crate::presence;
-use crate::runtime::library;
-use crate::runtime::{Classes, Device, Elements, ProblemType, Runtime, TextEncoder};
+use kilnc::bench::{self, Batching, Candidate, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
+use kilnc::build::Observer;
+use kilnc::bundle::{self, Bundle};
+use kilnc::error::{self, Error, Result};
+use kilnc::eval::{PROBES, read_examples};
+use kilnc::json::file_name;
+use kilnc::presence;
+use kilnc::runtime::library;
+use kilnc::runtime::{Classes, Device, Elements, ProblemType, Runtime, TextEncoder};
 
 /// Tokens of a text, where nothing is said and engines read as many.
 const USUAL_LENGTH: usize = 128;
@@ -240,12 +240,10 @@ impl Engines {
     fn bundle(&mut self, bundle: &Bundle, device: Device, screen: &Screen) -> Result<()> {
         for engine in &bundle.manifest.engines {
             match bundle.available_on(engine, device) {
-                Ok(()) => self.candidates.push(Candidate {
-                    name: engine.name.clone(),
-                    file: bundle.engine(engine)?,
-                    runtime: engine.runtime,
-                    adapters: Vec::new(),
-                }),
+                Ok(()) => {
+                    let file = bundle.engine(engine)?;
+                    self.candidates.push(Candidate::new(&engine.name, file, engine.runtime));
+                }
                 Err(e) if e.kind() == error::Kind::MachineFailed => {
                     return Err(e.at(format!("engine {}", engine.name)));
                 }

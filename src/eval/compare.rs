@@ -33,7 +33,8 @@ impl TextOutput {
 
 /// What a run gave for each of its texts: outputs `[batch, …]`, of which `attention_mask [batch, tokens]` says which
 /// tokens are real. An output `[batch, tokens, n]` has a row for each token; `[batch, n]` is one row of its text, and has a
-/// number for each token where it says where an answer starts or ends.
+/// number for each token where it says where an answer starts or ends. A cache `[batch, heads, tokens, n]` has a row for each
+/// head and token.
 ///
 /// Fails where an output holds no floats, or is not of the batch.
 pub fn per_text(inputs: &Named, outputs: &Named) -> Result<Vec<Vec<TextOutput>>> {
@@ -57,6 +58,14 @@ fn of_text(name: &str, tensor: &Tensor, mask: Option<&Tensor>, text: usize) -> R
         let length = tokens.shape.get(1).copied()?;
         Some(mask.get(text * length..(text + 1) * length)?.iter().map(|m| *m != 0).collect())
     };
+    if let ([_, _, tokens, size], Some(real)) = (shape.as_slice(), mask.and_then(real))
+        && PortKind::of(name).is_some_and(|kind| kind.next().is_some())
+        && real.len() == *tokens
+    {
+        let rows = values.chunks((*size).max(1)).zip(real.iter().cycle());
+        let kept = rows.filter(|(_, real)| **real).flat_map(|(row, _)| row).copied();
+        return Ok(TextOutput::new(name, Some(*size), kept));
+    }
     let per_token = mask.filter(|mask| match shape.as_slice() {
         // What belongs to a text can be as long as the text has tokens, by chance.
         [_, _] => shape == &mask.shape && is_place(name),
@@ -89,6 +98,14 @@ impl TextOutput {
 /// Whether an output has a number for each token: where an answer starts or ends.
 fn is_place(name: &str) -> bool {
     matches!(PortKind::of(name), Some(PortKind::StartLogits | PortKind::EndLogits))
+}
+
+/// The name by which an output is reported: the caches of all layers are one.
+pub fn reported(name: &str) -> &str {
+    match PortKind::of(name).and_then(PortKind::next) {
+        Some(_) => "present.*",
+        None => name,
+    }
 }
 
 /// How far one output of an engine is from the reference's.
@@ -129,11 +146,12 @@ impl Comparison {
                     expected.values.len()
                 )));
             }
-            let tally = match self.outputs.iter_mut().position(|(name, _)| *name == expected.name) {
+            let reported = reported(&expected.name);
+            let tally = match self.outputs.iter_mut().position(|(name, _)| name == reported) {
                 Some(at) => self.outputs.get_mut(at),
                 None => {
                     let says = says(&expected.name) || answer == Some(&expected.name);
-                    self.outputs.push((expected.name.clone(), Tally::new(says.then_some(self.problem_type))));
+                    self.outputs.push((reported.to_owned(), Tally::new(says.then_some(self.problem_type))));
                     self.outputs.last_mut()
                 }
             };
@@ -204,6 +222,29 @@ mod tests {
         let second = [(1, vec![5.0]), (2, vec![10.0, 11.0]), (4, vec![4.0, 5.0, 6.0, 7.0])];
         assert_eq!(values(0).collect::<Vec<_>>(), first);
         assert_eq!(values(1).collect::<Vec<_>>(), second);
+    }
+
+    #[test]
+    fn a_cache_has_rows_for_its_heads_and_tokens() {
+        let outputs = vec![output("present.0.key", &[1, 2, 3, 2])];
+        let texts = per_text(&ids([1, 3], &[0, 1, 1]), &outputs).unwrap();
+        assert_eq!(
+            (texts[0][0].width, texts[0][0].values.as_slice()),
+            (2, [2.0, 3.0, 4.0, 5.0, 8.0, 9.0, 10.0, 11.0].as_slice())
+        );
+    }
+
+    #[test]
+    fn caches_are_reported_as_one() {
+        let run = |value: f32| -> Vec<TextOutput> {
+            let cache = |name| TextOutput::new(name, Some(2), [1.0, value]);
+            vec![TextOutput::new("logits", None, [1.0]), cache("present.0.key"), cache("present.0.value")]
+        };
+        let mut comparison = Comparison::new(ProblemType::SingleLabel);
+        comparison.add(&run(2.0), &run(2.5)).unwrap();
+        let found = comparison.finish().unwrap();
+        let rows: Vec<_> = found.iter().map(|of| (of.output.as_str(), of.parity.rows, of.parity.max_abs)).collect();
+        assert_eq!(rows, [("logits", 1, 0.0), ("present.*", 2, 0.5)]);
     }
 
     #[test]

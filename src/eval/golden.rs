@@ -48,6 +48,11 @@ impl Golden {
         &self.inputs
     }
 
+    /// The same with other inputs, such as those that an engine takes besides the file's.
+    pub fn with_inputs(&self, inputs: Named) -> Golden {
+        Golden { inputs, outputs: self.outputs.clone() }
+    }
+
     /// What the trained model gave.
     pub fn outputs(&self) -> &Named {
         &self.outputs

@@ -12,6 +12,8 @@ pub struct TokenScore {
     pub log_probability: f64,
     /// How many tokens are likelier.
     pub rank: usize,
+    /// The likeliest token, by its number.
+    pub likeliest: u32,
 }
 
 /// How well masked tokens are guessed.
@@ -55,7 +57,7 @@ mod tests {
 
     #[test]
     fn guesses_count_by_rank_and_by_probability() {
-        let guess = |probability: f64, rank| TokenScore { log_probability: probability.ln(), rank };
+        let guess = |probability: f64, rank| TokenScore { log_probability: probability.ln(), rank, likeliest: 0 };
         let score = MaskScore::of(&[vec![guess(0.5, 0), guess(0.125, 4)], vec![guess(0.25, 5), guess(0.25, 1)]]);
         assert_eq!((score.texts, score.masks, score.top_1_accuracy, score.top_5_accuracy), (2, 4, 0.25, 0.75));
         assert!((score.perplexity - 4.0).abs() < 1e-12, "{score:?}");

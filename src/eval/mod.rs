@@ -14,7 +14,7 @@ mod rows;
 mod score;
 mod spans;
 
-pub use compare::{Comparison, OutputParity, TextOutput, answer, per_text};
+pub use compare::{Comparison, OutputParity, TextOutput, answer, per_text, reported};
 pub use correlation::Correlation;
 pub use dataset::{
     Example, Located, Masked, Pair, Question, Tagged, Truth, examples, examples_with_any_labels, is_misspelt, not_none,

@@ -44,6 +44,7 @@
 //! [`Evaluator::run_with`] shows every value as it is made; [`ranges`] collects from it how large each becomes, so that
 //! what leaves the range of a narrow type is known by name.
 
+mod arithmetic;
 mod array;
 mod attention;
 mod elementwise;
@@ -63,41 +64,13 @@ use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Graph, Node, NodeId, Role, TensorType, ValueId};
 use crate::verify::Verified;
 
+pub use arithmetic::{Arithmetic, Floats, Int8Sums};
 pub use array::Array;
 use fused::Integers;
 pub use ranges::{Range, ranges};
 use sizes::Sizes;
 pub use weights::CACHE;
 use weights::Weights;
-
-/// What is left of a floating-point result.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Floats {
-    /// All 32 bits, whatever the declared type.
-    #[default]
-    Exact,
-    /// What the declared type of each value holds.
-    RoundEachNode,
-}
-
-/// How products of 8-bit integers are added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Int8Sums {
-    /// In 32 bits.
-    #[default]
-    Exact,
-    /// Two by two in 16 bits, with saturation, and then in 32.
-    Saturating,
-}
-
-/// The arithmetic of an evaluation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Arithmetic {
-    /// Of floats.
-    pub float: Floats,
-    /// Of 8-bit integers.
-    pub int8: Int8Sums,
-}
 
 /// A value that a node has just made.
 pub struct Observed<'a> {

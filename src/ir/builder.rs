@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::graph::{Graph, Node, NodeId, Origin, Value, ValueId};
+use super::graph::{Graph, Node, NodeId, Origin, Value, ValueId, without_dead};
 use super::infer::infer;
 use super::op::Op;
 use super::role::Role;
@@ -127,58 +127,5 @@ impl Builder {
         }
         self.taken.insert(candidate.clone(), 0);
         candidate
-    }
-}
-
-/// A copy that keeps the inputs, the outputs and what leads to them; weights stand in the order of first use.
-pub(super) fn without_dead(graph: &Graph) -> Graph {
-    let mut live = vec![false; graph.values.len()];
-    graph.outputs.iter().for_each(|id| live[id.0] = true);
-    let mut kept = vec![false; graph.nodes.len()];
-    for (i, node) in graph.nodes.iter().enumerate().rev() {
-        kept[i] = node.outputs.iter().any(|id| live[id.0]);
-        if kept[i] {
-            node.inputs.iter().flatten().for_each(|id| live[id.0] = true);
-        }
-    }
-    let mut copy =
-        Copy { from: graph, to: Graph { name: graph.name.clone(), ..Graph::default() }, map: HashMap::new() };
-    copy.to.inputs = graph.inputs.iter().map(|id| copy.value(*id)).collect();
-    for (id, default) in &graph.defaults {
-        let id = copy.value(*id);
-        copy.to.defaults.insert(id, default.clone());
-    }
-    for (node, _) in graph.nodes.iter().zip(kept).filter(|(_, kept)| *kept) {
-        copy.node(node);
-    }
-    copy.to.outputs = graph.outputs.iter().map(|id| copy.value(*id)).collect();
-    copy.to
-}
-
-struct Copy<'a> {
-    from: &'a Graph,
-    to: Graph,
-    map: HashMap<ValueId, ValueId>,
-}
-
-impl Copy<'_> {
-    fn value(&mut self, old: ValueId) -> ValueId {
-        if let Some(new) = self.map.get(&old) {
-            return *new;
-        }
-        let new = ValueId(self.to.values.len());
-        self.to.values.push(self.from.value(old).clone());
-        self.map.insert(old, new);
-        new
-    }
-
-    fn node(&mut self, node: &Node) {
-        let id = NodeId(self.to.nodes.len());
-        let inputs = node.inputs.iter().map(|input| input.map(|input| self.value(input))).collect();
-        let outputs: Vec<_> = node.outputs.iter().map(|output| self.value(*output)).collect();
-        for (slot, output) in outputs.iter().enumerate() {
-            self.to.values[output.0].origin = Origin::Node { node: id, slot };
-        }
-        self.to.nodes.push(Node { op: node.op.clone(), inputs, outputs, role: node.role });
     }
 }

@@ -3,13 +3,12 @@
 //! The only place that knows them: the builder asks here when a node is made, the verifier asks again.
 
 mod attention;
+mod operands;
 mod quant;
 
 use super::op::Op;
 use super::types::{DType, Dim, TensorType};
-
-/// What the rules answer: the types of the outputs, or what does not fit.
-type Inferred = Result<Vec<TensorType>, String>;
+use operands::{Inferred, Operands, project};
 
 /// The types of the outputs of `op` on operands of the given types.
 pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
@@ -83,61 +82,6 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
     }
 }
 
-/// The operands of one node, asked for by place and name.
-struct Operands<'a> {
-    op: &'a Op,
-    inputs: &'a [Option<&'a TensorType>],
-}
-
-impl<'a> Operands<'a> {
-    fn count(&self, least: usize, most: usize) -> Result<(), String> {
-        let n = self.inputs.len();
-        if (least..=most).contains(&n) {
-            return Ok(());
-        }
-        let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
-        Err(format!("{} takes {expected} operands, found {n}", self.op.name()))
-    }
-
-    fn optional(&self, i: usize) -> Option<&'a TensorType> {
-        self.inputs.get(i).copied().flatten()
-    }
-
-    fn get(&self, i: usize, name: &str) -> Result<&'a TensorType, String> {
-        self.optional(i).ok_or_else(|| format!("{} lacks its operand `{name}`", self.op.name()))
-    }
-
-    fn only(&self) -> Result<&'a TensorType, String> {
-        self.count(1, 1)?;
-        self.get(0, "x")
-    }
-
-    fn expect(&self, i: usize, name: &str, expected: &TensorType) -> Result<(), String> {
-        let found = self.get(i, name)?;
-        if found == expected {
-            return Ok(());
-        }
-        Err(format!("{}: `{name}` must be {expected}, found {found}", self.op.name()))
-    }
-
-    fn expect_optional(&self, i: usize, name: &str, expected: &TensorType) -> Result<(), String> {
-        if self.optional(i).is_some() { self.expect(i, name, expected) } else { Ok(()) }
-    }
-
-    fn fail<T>(&self, what: impl std::fmt::Display) -> Result<T, String> {
-        Err(format!("{}: {what}", self.op.name()))
-    }
-
-    /// An axis, counted from the end when negative, of a value of that rank.
-    fn axis(&self, axis: i64, rank: usize) -> Result<usize, String> {
-        let from_front = if axis < 0 { axis + rank as i64 } else { axis };
-        match usize::try_from(from_front) {
-            Ok(i) if i < rank => Ok(i),
-            _ => self.fail(format!("axis {axis} is outside rank {rank}")),
-        }
-    }
-}
-
 fn embed(o: &Operands) -> Inferred {
     o.count(2, 2)?;
     let (table, ids) = (o.get(0, "table")?, o.get(1, "ids")?);
@@ -183,14 +127,6 @@ fn linear(o: &Operands) -> Inferred {
     }
     o.expect_optional(2, "bias", &TensorType::new(x.dtype, out.shape.last().cloned()))?;
     Ok(vec![out])
-}
-
-/// `[…, k] × [k, n] → […, n]`
-fn project(o: &Operands, x: &TensorType, w: &TensorType) -> Result<TensorType, String> {
-    match (x.shape.split_last(), w.shape.as_slice()) {
-        (Some((k, leading)), [wk, n]) if k == wk => Ok(TensorType::new(x.dtype, leading.iter().chain([n]).cloned())),
-        _ => o.fail(format!("{x} cannot be multiplied by {w}")),
-    }
 }
 
 fn layer_norm(o: &Operands) -> Inferred {

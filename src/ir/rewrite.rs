@@ -111,7 +111,7 @@ impl<'a> Rewriter<'a> {
 
     /// The new graph's value for operand `i` of a node, `None` where it is absent.
     pub fn operand(&mut self, node: &Node, i: usize) -> Result<Option<ValueId>> {
-        node.inputs.get(i).copied().flatten().map(|id| self.get(id)).transpose()
+        node.operand(i).map(|id| self.get(id)).transpose()
     }
 
     /// The new graph's value for operand `i` of a node, which must be there.
@@ -122,7 +122,7 @@ impl<'a> Rewriter<'a> {
 
     /// The constant of the old graph that operand `i` of a node is, if it is one.
     pub fn constant(&self, node: &Node, i: usize) -> Option<&'a Weight> {
-        node.inputs.get(i).copied().flatten().and_then(|id| self.old.weight(id))
+        node.operand(i).and_then(|id| self.old.weight(id))
     }
 
     /// The name of a node, from which the names of what replaces it are made.

@@ -81,7 +81,7 @@ impl Rewriting<'_> {
         for id in node.inputs.iter().flatten() {
             self.whole(rw, *id)?;
         }
-        let weight = node.inputs.get(1).copied().flatten().filter(|_| node.op == Op::Linear);
+        let weight = node.operand(1).filter(|_| node.op == Op::Linear);
         match weight.filter(|id| self.pass.low_rank.contains(&rw.old().value(*id).name)) {
             Some(weight) => self.low_rank(rw, node, weight),
             None => Ok(Action::Keep),

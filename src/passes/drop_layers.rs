@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{Pass, Report};
 use crate::error::{Error, Result};
-use crate::ir::{Action, Graph, Node, ValueId, rewrite};
+use crate::ir::{Action, Graph, Node, Op, ValueId, rewrite};
 
 /// The pass.
 pub struct DropLayers<'a> {
@@ -47,6 +47,10 @@ fn ends(graph: &Graph, layer: usize) -> Result<(ValueId, ValueId)> {
     }
     let refused = |why: &str| Err(Error::unsupported(format!("layer {layer} cannot be dropped: {why}")));
     let made: Vec<ValueId> = nodes.iter().flat_map(|node| node.outputs.iter().copied()).collect();
+    // Its cache would be an input and an output without a layer.
+    if nodes.iter().any(|node| matches!(node.op, Op::Attention { .. }) && node.outputs.len() > 1) {
+        return refused("its keys and values are outputs of the model");
+    }
     let leaves = |id: &&ValueId| graph.outputs().contains(id) || graph.consumers(**id).any(|node| !inside(node));
     let [out] = made.iter().filter(leaves).collect::<Vec<_>>()[..] else {
         return refused("other parts of the model read more of it than its output");
@@ -97,6 +101,22 @@ mod tests {
         let graph = crate::ir::text::parse(TWO_LAYERS).unwrap();
         let error = DropLayers { layers: &[2] }.run(&graph).err().unwrap();
         assert_eq!(error.message(), "there is no layer 2 to drop: the model has 2");
+    }
+
+    #[test]
+    fn a_layer_with_a_cache_stays() {
+        let text = r#"graph "g" {
+  input %x: f32[b, s, 2]
+  input %past: f32[b, 1, p, 2]
+  %y: f32[b, s, 2], %pk: f32[b, 1, p + s, 2], %pv: f32[b, 1, p + s, 2] = Attention {heads=1, scale=0.5} (%x, %x, %x, _, _, %past, %past) @attention/0
+  output %y
+  output %pk
+  output %pv
+}
+"#;
+        let graph = crate::ir::text::parse(text).unwrap();
+        let error = DropLayers { layers: &[0] }.run(&graph).err().unwrap();
+        assert_eq!(error.message(), "layer 0 cannot be dropped: its keys and values are outputs of the model");
     }
 
     #[test]

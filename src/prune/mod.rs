@@ -19,6 +19,7 @@ mod fit;
 mod importance;
 mod layers;
 mod normal;
+mod request;
 mod rows;
 mod sensitivity;
 mod sparse;
@@ -26,14 +27,10 @@ mod sparsity;
 mod spec;
 mod zeros;
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ir::Graph;
-use crate::observer::Observer;
-use crate::runtime::Named;
 use crate::verify::Verified;
 
 use allocate::{Curve, allocate};
@@ -41,36 +38,10 @@ use blocks::Block;
 use eliminate::Order;
 use fit::Whole;
 
+pub use request::Request;
 pub use sparse::SparseEntry;
 pub use sparsity::Sparsity;
-pub use spec::Spec;
-
-/// How units are ranked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Importance {
-    /// By what the outputs of a layer lose once the others are fitted to do without.
-    #[default]
-    Reconstruction,
-    /// By the size of activations times that of the weights that read them.
-    Activation,
-    /// By the size of the weights alone.
-    Magnitude,
-}
-
-/// What is cut, and by what it is judged.
-pub struct Request<'a> {
-    /// The model, in composite operations.
-    pub graph: &'a Verified<Graph>,
-    /// Texts of its task as the engine's inputs, each alone.
-    pub inputs: &'a [Named],
-    /// A folder for the time of the work.
-    pub scratch: &'a Path,
-    /// Hears of progress.
-    pub observer: &'a dyn Observer,
-    /// What goes.
-    pub spec: &'a Spec,
-}
+pub use spec::{Importance, Spec};
 
 /// What became of a block.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,8 +4,21 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Importance, Sparsity};
+use super::Sparsity;
 use crate::error::{Error, Result};
+
+/// How units are ranked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Importance {
+    /// By what the outputs of a layer lose once the others are fitted to do without.
+    #[default]
+    Reconstruction,
+    /// By the size of activations times that of the weights that read them.
+    Activation,
+    /// By the size of the weights alone.
+    Magnitude,
+}
 
 /// What is cut. In a recipe it is the table `[prune]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

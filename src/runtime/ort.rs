@@ -10,13 +10,13 @@ use ::ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA, OpenVINO};
 use ::ort::session::builder::SessionBuilder;
 use ::ort::session::{Adapter, RunOptions, Session, SessionInputValue};
 use ::ort::util::preload_dylib;
-use ::ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
+use ::ort::value::{Outlet, TensorRef, ValueType};
 use memmap2::Mmap;
 
 use super::library::{Library, ONNX_RUNTIME, ONNX_RUNTIME_GPU, OPENVINO};
 use super::openvino::Hints;
-use super::session::{Executor, Input, Value};
-use super::{Available, ElementType, Elements, ElementsView, Options, Port, Tensor, View};
+use super::session::{Executor, Input, Value, of_ort};
+use super::{Available, Elements, Options, Port, Tensor};
 use crate::error::{Error, Kind, Result, tells_of_machine_fault};
 use crate::json::file_name;
 
@@ -135,41 +135,12 @@ fn port(outlet: &Outlet) -> Port {
     match outlet.dtype() {
         ValueType::Tensor { ty, shape, .. } => Port {
             name,
-            element: element_type(*ty),
+            element: of_ort(*ty),
             type_name: ty.to_string(),
             shape: shape.iter().map(|size| usize::try_from(*size).ok()).collect(),
         },
         other => Port { name, element: None, type_name: format!("{other:?}"), shape: Vec::new() },
     }
-}
-
-fn element_type(of: TensorElementType) -> Option<ElementType> {
-    match of {
-        TensorElementType::Int64 => Some(ElementType::I64),
-        TensorElementType::Int32 => Some(ElementType::I32),
-        TensorElementType::Float32 => Some(ElementType::F32),
-        TensorElementType::Float16 => Some(ElementType::F16),
-        TensorElementType::Bool => Some(ElementType::Bool),
-        _ => None,
-    }
-}
-
-/// The elements of a value of ONNX Runtime's, where it has them.
-pub(super) fn view(value: &DynValue) -> Result<View<'_>> {
-    let refused = |e: ::ort::Error| Error::of_library("ONNX Runtime", &one_line(&e.to_string()));
-    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
-        return Err(Error::unsupported(format!("the model gives {:?}, which is no tensor", value.dtype())));
-    };
-    let elements = match element_type(*ty) {
-        Some(ElementType::I64) => value.try_extract_tensor().map(|(_, values)| ElementsView::I64(values)),
-        Some(ElementType::I32) => value.try_extract_tensor().map(|(_, values)| ElementsView::I32(values)),
-        Some(ElementType::F32) => value.try_extract_tensor().map(|(_, values)| ElementsView::F32(values)),
-        Some(ElementType::F16) => value.try_extract_tensor().map(|(_, values)| ElementsView::F16(values)),
-        Some(ElementType::Bool) => value.try_extract_tensor().map(|(_, values)| ElementsView::Bool(values)),
-        None => return Err(Error::unsupported(format!("the model gives elements of {ty}"))),
-    };
-    let shape = shape.iter().map(|n| usize::try_from(*n).unwrap_or_default()).collect();
-    Ok(View { shape, elements: elements.map_err(refused)? })
 }
 
 /// Options of a run in which those adapters are active.

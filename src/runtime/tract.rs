@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use half::f16;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::DimLike;
 
-use super::session::{Executor, Input, Value};
-use super::{ElementType, Elements, ElementsView, Port, View};
+use super::session::{Executor, Input, Value, of_tract};
+use super::{Elements, Port};
 use crate::error::{Error, Result};
 use crate::json::file_name;
 
@@ -64,37 +63,10 @@ fn refused(error: TractError) -> Error {
 fn port(name: String, fact: &TypedFact) -> Port {
     Port {
         name,
-        element: element_type(fact.datum_type),
+        element: of_tract(fact.datum_type),
         type_name: format!("{:?}", fact.datum_type).to_lowercase(),
         shape: fact.shape.iter().map(|size| size.to_usize().ok()).collect(),
     }
-}
-
-fn element_type(of: DatumType) -> Option<ElementType> {
-    match of {
-        DatumType::I64 => Some(ElementType::I64),
-        DatumType::I32 => Some(ElementType::I32),
-        DatumType::F32 => Some(ElementType::F32),
-        DatumType::F16 => Some(ElementType::F16),
-        DatumType::Bool => Some(ElementType::Bool),
-        _ => None,
-    }
-}
-
-/// The elements of a value of tract's, where it has them.
-pub(super) fn view(value: &TValue) -> Result<View<'_>> {
-    fn plain<T: Datum + Copy>(value: &TValue) -> Result<&[T]> {
-        value.try_as_plain_ram().and_then(|plain| plain.as_slice::<T>()).map_err(refused)
-    }
-    let elements = match element_type(value.datum_type()) {
-        Some(ElementType::I64) => ElementsView::I64(plain(value)?),
-        Some(ElementType::I32) => ElementsView::I32(plain(value)?),
-        Some(ElementType::F32) => ElementsView::F32(plain(value)?),
-        Some(ElementType::F16) => ElementsView::F16(plain::<f16>(value)?),
-        Some(ElementType::Bool) => ElementsView::Bool(plain(value)?),
-        None => return Err(Error::unsupported(format!("the model gives elements of {:?}", value.datum_type()))),
-    };
-    Ok(View { shape: value.shape().to_vec(), elements })
 }
 
 /// What a run is given. tract's own values are shared, not copied.

@@ -1,7 +1,8 @@
 //! Runs the windows of many texts, those of like length together.
 
+use super::Predicted;
 use super::Task;
-use super::pipeline::{Predicted, Watch};
+use super::watch::Watch;
 use crate::error::{Error, Result, printable};
 use crate::ports::PortKind;
 use crate::runtime::{Elements, Encoded, Engine, Named, TextEncoder, TextInput, Window};

@@ -1,9 +1,11 @@
 //! Feature extraction: hidden states, a vector for each token.
 
 use super::batches::{self, Row, Tokenized, mean};
-use super::pipeline::{Pipeline, Predicted, Prediction, UNWATCHED, Watch, one};
+use super::pipeline::{Pipeline, one};
 use super::vectors::joined;
+use super::watch::{UNWATCHED, Watch};
 use super::{Definition, Task, not_a_pair};
+use super::{Predicted, Prediction};
 use crate::error::Result;
 use crate::ports::PortKind;
 use crate::runtime::TextInput;

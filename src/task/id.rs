@@ -180,7 +180,7 @@ impl Task {
         FACTS.iter().find(|facts| facts.peft == Some(task_type)).map(|facts| facts.task)
     }
 
-    /// The end of the name of its class.
+    /// The end of the name of its class, in families that name no other.
     pub fn architecture(self) -> &'static str {
         self.facts().class
     }
@@ -254,6 +254,7 @@ mod tests {
         assert_eq!(Task::of_architecture("LlamaForCausalLM"), Some(Task::TextGeneration));
         assert_eq!(Task::of_architecture("BertModel"), Some(Task::FeatureExtraction));
         assert_eq!(Task::of_architecture("BertLMHeadModel"), None);
+        assert_eq!(Task::of_architecture("GPT2DoubleHeadsModel"), None);
         assert_eq!(Task::of_peft("CAUSAL_LM"), Some(Task::TextGeneration));
         assert_eq!(Task::of_peft("FEATURE_EXTRACTION"), None);
     }

@@ -11,7 +11,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::pipeline::{MOST_BYTES, MOST_TEXTS_OF_VECTORS, Pipeline, Predicted, Query, Watch};
+use super::Predicted;
+use super::pipeline::{MOST_BYTES, MOST_TEXTS_OF_VECTORS, Pipeline, Query};
+use super::watch::Watch;
 use super::{Task, check};
 use crate::error::{Error, Kind, Result, printable};
 use crate::json;

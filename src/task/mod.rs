@@ -18,10 +18,10 @@
 //!
 //! ```no_run
 //! use kilnc::runtime::TextInput;
-//! use kilnc::task::{Options, Pipeline, Prediction};
+//! use kilnc::task::{PipelineOptions, Pipeline, Prediction};
 //!
 //! # fn main() -> kilnc::Result<()> {
-//! let mut model = Pipeline::of_bundle("squad.kiln".as_ref(), None, Options::default())?;
+//! let mut model = Pipeline::of_bundle("squad.kiln".as_ref(), None, PipelineOptions::default())?;
 //! let predicted = model.predict(TextInput::question("How tall is it?", "The tower is 324 m high."))?;
 //! if let Prediction::Spans { answers } = predicted.answer {
 //!     for span in answers {
@@ -32,16 +32,16 @@
 //! # }
 //! ```
 //!
-//! What [`Options`] leave open is taken from the bundle's own [`Settings`], where it has any.
+//! What [`PipelineOptions`] leave open is taken from the bundle's own [`Settings`], where it has any.
 //!
 //! Many texts are run at once, and predictions come in their order; [`lines`] does it from file to file:
 //!
 //! ```no_run
-//! use kilnc::task::{Aggregation, Options, Pipeline, Prediction, Settings};
+//! use kilnc::task::{Aggregation, PipelineOptions, Pipeline, Prediction, Settings};
 //!
 //! # fn main() -> kilnc::Result<()> {
 //! let settings = Settings { aggregation: Some(Aggregation::First), ..Settings::default() };
-//! let options = Options { batch: 16, settings };
+//! let options = PipelineOptions { batch: 16, settings };
 //! let mut model = Pipeline::of_bundle("ner.kiln".as_ref(), Some("ort-cpu-fp32"), options)?;
 //! let texts = ["Angela Merkel met them in Paris", "東京 is far"];
 //! for (text, predicted) in texts.iter().zip(model.predict_all(&texts.map(Into::into))?) {
@@ -58,6 +58,7 @@ mod feature_extraction;
 mod fill_mask;
 pub mod id;
 pub mod lines;
+mod model;
 mod options;
 mod pipeline;
 mod question_answering;
@@ -66,22 +67,89 @@ mod text_classification;
 mod text_generation;
 mod token_classification;
 mod vectors;
+mod watch;
+
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::runtime::{TextEncoder, TextInput};
 
 use batches::Tokenized;
-use pipeline::Watch;
+use watch::Watch;
 
 pub use crate::settings::{Aggregation, Join, Settings, Similarity};
-pub use fill_mask::{Fill, MOST_MASKS, TokenScore, targets};
+pub use fill_mask::{Fill, MOST_MASKS, targets};
 pub use id::Task;
-pub use options::Options;
-pub use pipeline::{Model, Pipeline, Predicted, Prediction, Query};
+pub use model::Model;
+pub use options::PipelineOptions;
+pub use pipeline::{Pipeline, Query};
 pub use question_answering::Span;
 pub use text_classification::Labels;
 pub use text_generation::{not_applied, open_generator};
 pub use token_classification::{Entity, Word};
+
+/// What a model says to a text.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Prediction {
+    /// Text classification.
+    Labels(Labels),
+    /// Token classification: the entities in the text's order, or its tokens that are part of one.
+    Entities {
+        /// The entities.
+        entities: Vec<Entity>,
+    },
+    /// Question answering: the surest first.
+    Spans {
+        /// The answers; the empty one stands for none.
+        answers: Vec<Span>,
+    },
+    /// Masked tokens: for each mask in the text's order, the likeliest tokens.
+    Fills {
+        /// A list for each mask.
+        masks: Vec<Vec<Fill>>,
+    },
+    /// Sentence similarity of one text: its vector.
+    Vector {
+        /// The vector.
+        embedding: Vec<f32>,
+    },
+    /// Sentence similarity of a pair: how alike the two are by their vectors, as the settings' [`Similarity`] has it.
+    Similarity {
+        /// The larger, the more alike.
+        score: f32,
+    },
+    /// Feature extraction.
+    Features {
+        /// A vector for each token, those around the text too.
+        features: Vec<Vec<f32>>,
+        /// One for the whole text, where the model has a pooler.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pooled: Option<Vec<f32>>,
+    },
+}
+
+/// An answer, and how much of the text it is of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Predicted<A = Prediction> {
+    /// The answer.
+    #[serde(flatten)]
+    pub answer: A,
+    /// In how many windows the text was read.
+    #[serde(skip_serializing_if = "is_one")]
+    pub windows: usize,
+    /// How many of its tokens were cut off and had no say.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tokens_cut: usize,
+}
+
+fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
 
 /// What a task does with texts and outputs.
 trait Definition: Sync {

@@ -1,14 +1,14 @@
 //! How texts are asked and answers told.
 
 use super::Task;
-use super::pipeline::Model;
+use super::model::Model;
 use crate::error::{Error, Result};
 use crate::runtime::{Lengths, TextEncoder, TextInput};
 use crate::settings::Settings;
 
 /// How texts are asked and answers told.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct PipelineOptions {
     /// What a bundle can say too: where nothing is said here, the bundle is asked, and then the built-in value is taken.
     pub settings: Settings,
     /// How many windows are run together. One keeps answers apart: engines in 8 bits with dynamic ranges scale a whole
@@ -16,27 +16,27 @@ pub struct Options {
     pub batch: usize,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options { settings: Settings::default(), batch: 1 }
+impl Default for PipelineOptions {
+    fn default() -> PipelineOptions {
+        PipelineOptions { settings: Settings::default(), batch: 1 }
     }
 }
 
-impl From<Settings> for Options {
-    fn from(settings: Settings) -> Options {
-        Options { settings, ..Options::default() }
+impl From<Settings> for PipelineOptions {
+    fn from(settings: Settings) -> PipelineOptions {
+        PipelineOptions { settings, ..PipelineOptions::default() }
     }
 }
 
-impl Options {
+impl PipelineOptions {
     /// These, and where they say nothing what a bundle says.
-    pub(super) fn over(self, bundle: Settings) -> Options {
-        Options { settings: self.settings.over(bundle), ..self }
+    pub(super) fn over(self, bundle: Settings) -> PipelineOptions {
+        PipelineOptions { settings: self.settings.over(bundle), ..self }
     }
 }
 
 /// The windows that texts are cut into. Fails where they cannot be, or something is asked for that the model has not.
-pub(super) fn lengths(options: &Options, model: &Model, longest: usize) -> Result<Lengths> {
+pub(super) fn lengths(options: &PipelineOptions, model: &Model, longest: usize) -> Result<Lengths> {
     options.settings.check(model.task, longest)?;
     if options.batch == 0 {
         return Err(Error::bad_input("a batch of 0 texts"));
@@ -77,17 +77,17 @@ mod tests {
     #[test]
     fn windows_and_strides_that_cannot_be_are_refused() {
         let model = Model::new(Task::TextClassification, Classes::default());
-        let said = |options: Options| lengths(&options, &model, 64).unwrap_err().message().to_owned();
+        let said = |options: PipelineOptions| lengths(&options, &model, 64).unwrap_err().message().to_owned();
         let none = Settings::default();
         let window = |n| Settings { window: Some(n), ..none }.into();
         assert_eq!(said(window(65)), "a window of 65 tokens is outside 2…64");
         assert_eq!(said(window(1)), "a window of 1 tokens is outside 2…64");
         let expected = "the stride is 64, which is no less than the window of 64 tokens";
         assert_eq!(said(Settings { stride: Some(64), ..none }.into()), expected);
-        assert_eq!(said(Options { batch: 0, ..Options::default() }), "a batch of 0 texts");
+        assert_eq!(said(PipelineOptions { batch: 0, ..PipelineOptions::default() }), "a batch of 0 texts");
         assert_eq!(said(Settings { top_k: Some(0), ..none }.into()), "0 answers are asked for");
         let expected = "`no_answer` is for question-answering; this model is for text-classification";
         assert_eq!(said(Settings { no_answer: Some(true), ..none }.into()), expected);
-        assert_eq!(lengths(&Options::default(), &model, 64).unwrap().stride, 16);
+        assert_eq!(lengths(&PipelineOptions::default(), &model, 64).unwrap().stride, 16);
     }
 }

@@ -2,107 +2,16 @@
 
 use std::path::Path;
 
-use serde::Serialize;
-
 use crate::bundle::{self, Bundle, EngineEntry};
 use crate::error::{Error, Result};
-use crate::runtime::{self, Classes, Encoded, Engine, Lengths, Slide, TextEncoder, TextInput};
+use crate::runtime::{self, Encoded, Engine, Lengths, TextEncoder, TextInput};
 
 use super::batches::{self, Batches, Tokenized};
-use super::fill_mask::Fill;
-use super::options::{Options, lengths};
-use super::question_answering::Span;
-use super::text_classification::Labels;
-use super::token_classification::Entity;
-use super::{Task, check, definition};
+use super::model::Model;
+use super::options::{PipelineOptions, lengths};
+use super::watch::{UNWATCHED, Watch};
+use super::{Predicted, Task, check, definition};
 use crate::settings::Settings;
-
-/// What a model is for, and how its answers are read.
-#[derive(Clone, Debug)]
-pub struct Model {
-    /// Its task.
-    pub task: Task,
-    /// What it can answer, where answers have names.
-    pub classes: Classes,
-    /// Whether it was trained on contexts before their questions.
-    pub context_first: bool,
-}
-
-impl Model {
-    /// A model of that task which reads questions before their contexts.
-    pub fn new(task: Task, classes: Classes) -> Model {
-        Model { task, classes, context_first: false }
-    }
-
-    /// The model of a bundle.
-    fn of_bundle(bundle: &Bundle) -> Model {
-        let manifest = &bundle.manifest;
-        Model { context_first: manifest.context_first, ..Model::new(manifest.task, bundle.classes()) }
-    }
-}
-
-/// What a model says to a text.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Prediction {
-    /// Text classification.
-    Labels(Labels),
-    /// Token classification: the entities in the text's order, or its tokens that are part of one.
-    Entities {
-        /// The entities.
-        entities: Vec<Entity>,
-    },
-    /// Question answering: the surest first.
-    Spans {
-        /// The answers; the empty one stands for none.
-        answers: Vec<Span>,
-    },
-    /// Masked tokens: for each mask in the text's order, the likeliest tokens.
-    Fills {
-        /// A list for each mask.
-        masks: Vec<Vec<Fill>>,
-    },
-    /// Sentence similarity of one text: its vector.
-    Vector {
-        /// The vector.
-        embedding: Vec<f32>,
-    },
-    /// Sentence similarity of a pair: how alike the two are by their vectors, as the settings' [`Similarity`] has it.
-    Similarity {
-        /// The larger, the more alike.
-        score: f32,
-    },
-    /// Feature extraction.
-    Features {
-        /// A vector for each token, those around the text too.
-        features: Vec<Vec<f32>>,
-        /// One for the whole text, where the model has a pooler.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pooled: Option<Vec<f32>>,
-    },
-}
-
-/// An answer, and how much of the text it is of.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Predicted<A = Prediction> {
-    /// The answer.
-    #[serde(flatten)]
-    pub answer: A,
-    /// In how many windows the text was read.
-    #[serde(skip_serializing_if = "is_one")]
-    pub windows: usize,
-    /// How many of its tokens were cut off and had no say.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub tokens_cut: usize,
-}
-
-fn is_one(n: &usize) -> bool {
-    *n == 1
-}
-
-fn is_zero(n: &usize) -> bool {
-    *n == 0
-}
 
 /// A text that waits for its answer.
 pub trait Query {
@@ -124,13 +33,13 @@ pub struct Pipeline {
     engine: Box<dyn Engine>,
     encoder: TextEncoder,
     model: Model,
-    options: Options,
+    options: PipelineOptions,
     lengths: Lengths,
 }
 
 impl Pipeline {
     /// Opens an engine of the bundle at `path`: the one of that name, or the fastest that runs here.
-    pub fn of_bundle(path: &Path, engine: Option<&str>, options: Options) -> Result<Pipeline> {
+    pub fn of_bundle(path: &Path, engine: Option<&str>, options: PipelineOptions) -> Result<Pipeline> {
         Bundle::used(path, |bundle| {
             let (entry, _) = bundle.choose(engine)?;
             Pipeline::open(bundle, entry, runtime::Options::default(), options)
@@ -140,7 +49,12 @@ impl Pipeline {
     /// Opens an engine of a bundle, in a process of its own where children can be started. Where the options say nothing,
     /// the bundle's own settings hold. Fails where the files are not what the manifest says, and where the options or
     /// the bundle's settings ask for what the model has not.
-    pub fn open(bundle: &Bundle, entry: &EngineEntry, run: runtime::Options, options: Options) -> Result<Pipeline> {
+    pub fn open(
+        bundle: &Bundle,
+        entry: &EngineEntry,
+        run: runtime::Options,
+        options: PipelineOptions,
+    ) -> Result<Pipeline> {
         let manifest = &bundle.manifest;
         let model = Model::of_bundle(bundle);
         let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
@@ -155,7 +69,12 @@ impl Pipeline {
     }
 
     /// Puts an engine and a tokenizer together. Fails where the options ask for what the model has not.
-    pub fn new(engine: Box<dyn Engine>, encoder: TextEncoder, model: Model, options: Options) -> Result<Pipeline> {
+    pub fn new(
+        engine: Box<dyn Engine>,
+        encoder: TextEncoder,
+        model: Model,
+        options: PipelineOptions,
+    ) -> Result<Pipeline> {
         let lengths = lengths(&options, &model, encoder.max_length)?;
         Ok(Pipeline { engine, encoder, model, options, lengths })
     }
@@ -268,17 +187,6 @@ impl Pipeline {
     }
 }
 
-/// Who watches texts being answered, which it knows by their numbers.
-pub(super) struct Watch<'a> {
-    /// Where a text comes from, for messages.
-    pub place: &'a dyn Fn(usize) -> Option<String>,
-    /// Called once for each text when its last window was run.
-    pub done: &'a dyn Fn(usize),
-}
-
-/// Nobody.
-pub(super) const UNWATCHED: Watch = Watch { place: &|_| None, done: &|_| () };
-
 /// What heads read outputs with.
 pub(super) struct Parts<'a> {
     pub batches: Batches<'a>,
@@ -290,33 +198,4 @@ pub(super) struct Parts<'a> {
 /// What there is of the only text.
 pub(super) fn one<T>(answers: Vec<T>) -> Result<T> {
     answers.into_iter().next().ok_or_else(|| Error::bug("a text was not answered"))
-}
-
-impl Watch<'_> {
-    pub fn placed(&self, text: usize, error: Error) -> Error {
-        match (self.place)(text) {
-            Some(place) => error.at(place),
-            None => error,
-        }
-    }
-}
-
-impl Model {
-    /// The two texts of a question in the order in which the model reads them.
-    pub(super) fn ordered<'a>(&self, input: TextInput<'a>) -> TextInput<'a> {
-        match (self.task, self.context_first, input) {
-            (Task::QuestionAnswering, true, TextInput { text, pair: Some(context) }) => {
-                TextInput { text: context, pair: Some(text) }
-            }
-            _ => input,
-        }
-    }
-
-    /// Which text of a pair the windows slide over: the one that holds the answer.
-    pub(super) fn slide(&self) -> Slide {
-        match self.task == Task::QuestionAnswering && self.context_first {
-            true => Slide::First,
-            false => Slide::Second,
-        }
-    }
 }

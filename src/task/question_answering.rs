@@ -4,8 +4,11 @@ use serde::Serialize;
 
 use super::Definition;
 use super::batches::{self, Row, Tokenized};
-use super::pipeline::{Model, Pipeline, Predicted, Prediction, Watch};
+use super::model::Model;
+use super::pipeline::Pipeline;
 use super::token_classification::Characters;
+use super::watch::Watch;
+use super::{Predicted, Prediction};
 use crate::error::{Error, Result};
 use crate::ports::PortKind;
 use crate::runtime::{TextInput, softmax};

@@ -1,9 +1,11 @@
 //! Sentence similarity: one vector for each text, and how similar the vectors of two are.
 
 use super::batches::{self, Row, Tokenized};
-use super::pipeline::{Pipeline, Predicted, Prediction, Watch};
+use super::pipeline::Pipeline;
 use super::vectors::joined;
+use super::watch::Watch;
 use super::{Definition, Task, vectors};
+use super::{Predicted, Prediction};
 use crate::error::{Error, Result};
 use crate::ports::PortKind;
 use crate::runtime::TextInput;

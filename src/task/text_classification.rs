@@ -3,8 +3,11 @@
 use serde::Serialize;
 
 use super::batches::{self, Row, Tokenized, mean};
-use super::pipeline::{Model, Pipeline, Predicted, Prediction, UNWATCHED, Watch, one};
+use super::model::Model;
+use super::pipeline::{Pipeline, one};
+use super::watch::{UNWATCHED, Watch};
 use super::{Definition, Task};
+use super::{Predicted, Prediction};
 use crate::error::Result;
 use crate::ports::PortKind;
 use crate::runtime::{self, Choice, Classes, TextInput};

@@ -1,7 +1,8 @@
 //! Text generation: a prompt is continued token by token.
 
-use super::pipeline::{Pipeline, Predicted, Watch};
-use super::{Definition, Task};
+use super::pipeline::Pipeline;
+use super::watch::Watch;
+use super::{Definition, Predicted, Task};
 use crate::bundle::{Bundle, EngineEntry, GENERATION_CONFIG, Manifest};
 use crate::error::{Error, Result};
 use crate::runtime::generate::{DecoderLimits, Generator, SpecialTokens, open_isolated};

@@ -8,55 +8,27 @@
 
 mod cuts;
 mod report;
+mod request;
 mod sensitivity;
 mod time;
 
 use serde::Serialize;
 
-use crate::build::{Calibrator, Model, Observer, Scheme, compile};
+use crate::build::{Scheme, compile};
 use crate::error::{Error, Result};
-use crate::eval::Example;
 use crate::ir::Role;
 use crate::ir::weight::Int8Range;
 use crate::passes::Manager;
 use crate::precision::Precision;
-use crate::runtime::{Classes, Named, ProblemType, TextEncoder};
+use crate::runtime::{Named, ProblemType};
 use crate::target::Target;
 
 pub use cuts::{Aim, CutPoint, search};
 pub use report::{markdown, plot};
+pub use request::{Layer, Request};
 
 /// How many layers may be given back at the points that are measured whole.
 const POINTS: [usize; 6] = [0, 1, 2, 4, 8, 16];
-
-/// What is tuned, and for what.
-pub struct Request<'a> {
-    /// The model.
-    pub model: &'a Model,
-    /// Where it may run.
-    pub targets: &'a [Target],
-    /// What 8-bit layers are fitted to.
-    pub calibrator: &'a Calibrator<'a>,
-    /// Turns texts into inputs.
-    pub encoder: &'a TextEncoder,
-    /// The texts on which sensitivity is measured.
-    pub texts: &'a [Example],
-    /// What a classifier can answer. Where texts have no labels, the drop is the share of other answers.
-    pub classes: &'a Classes,
-    /// Whether weights of 8-bit layers use half of the integers; where it is not said, they do on targets whose sums
-    /// saturate.
-    pub reduce_range: Option<bool>,
-    /// The largest drop.
-    pub max_drop: f64,
-    /// Batch and length for which time counts.
-    pub shape: [usize; 2],
-    /// How often each engine is started and timed.
-    pub rounds: usize,
-    /// A folder for engines while they are measured.
-    pub scratch: &'a std::path::Path,
-    /// Hears of progress.
-    pub observer: &'a dyn Observer,
-}
 
 impl Request<'_> {
     /// How an engine is made.
@@ -64,25 +36,6 @@ impl Request<'_> {
         let range = Int8Range::reduced(target.saturates(precision) && self.reduce_range.unwrap_or(true));
         Scheme { keep, calibrator: Some(self.calibrator), range, ..Scheme::new(target, precision) }
     }
-}
-
-/// What one layer costs and wins in 8 bits.
-#[derive(Clone, Debug, Serialize)]
-pub struct Layer {
-    /// The layer, e.g. `ffn-out/3`.
-    pub name: String,
-    /// Root mean square of the change of the outputs when it alone is in 8 bits.
-    pub sensitivity: f64,
-    /// Milliseconds in full precision.
-    pub ms_full: f64,
-    /// Milliseconds in 8 bits.
-    pub ms_int8: f64,
-    /// `int8` or `fp32`.
-    pub chosen: String,
-    /// Why.
-    pub why: String,
-    #[serde(skip)]
-    role: Option<Role>,
 }
 
 impl Layer {

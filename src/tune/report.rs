@@ -2,6 +2,7 @@
 
 use super::{Point, Tuned};
 use crate::precision::Precision;
+use crate::svg::{self, Area};
 
 /// The report as Markdown.
 pub fn markdown(tuned: &Tuned) -> String {
@@ -46,6 +47,8 @@ pub fn markdown(tuned: &Tuned) -> String {
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 440.0;
 const MARGIN: f64 = 72.0;
+const AREA: Area =
+    Area { left: MARGIN, right: WIDTH - MARGIN, top: MARGIN, bottom: HEIGHT - MARGIN, grid: "#ddd", gap: 8.0 };
 
 /// The corners of the plotted area: speeds from left to right, changes from the bottom up.
 struct Axes {
@@ -79,28 +82,11 @@ impl Axes {
             let share = f64::from(i) / 4.0;
             let (speed, rms) = (self.slowest + (self.fastest - self.slowest) * share, self.largest * share);
             let (x, y) = (self.x(speed), self.y(rms));
-            out += &format!(
-                "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{MARGIN}\" y2=\"{}\" stroke=\"#ddd\"/>\
-                 <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{speed:.2} ×</text>\n",
-                HEIGHT - MARGIN,
-                HEIGHT - MARGIN + 20.0
-            );
-            out += &format!(
-                "<line x1=\"{MARGIN}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>\
-                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{rms:.3}</text>\n",
-                WIDTH - MARGIN,
-                MARGIN - 8.0,
-                y + 4.0
-            );
+            out += &AREA.column(x, &format!("{speed:.2} ×"));
+            out += &AREA.row(y, &format!("{rms:.3}"));
         }
-        let (across, down) = (WIDTH / 2.0, HEIGHT / 2.0);
-        out += &format!(
-            "<text x=\"{across}\" y=\"{}\" text-anchor=\"middle\">speed, FP32 = 1</text>\n\
-             <text x=\"18\" y=\"{down}\" transform=\"rotate(-90 18 {down})\" text-anchor=\"middle\">\
-             change of outputs (rms)</text>\n",
-            HEIGHT - 18.0
-        );
-        out
+        let names = ["speed, FP32 = 1", "change of outputs (rms)"];
+        out + &svg::names(names, [WIDTH / 2.0, HEIGHT - 18.0], [18.0, HEIGHT / 2.0])
     }
 }
 

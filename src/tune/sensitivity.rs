@@ -87,7 +87,7 @@ pub(super) fn layers(
     let graph = prepare(&request.model.graph, target, &mut Manager::default())?;
     let mut layers: Vec<(Role, time::Shape)> = Vec::new();
     for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
-        let weight = node.inputs.get(1).copied().flatten().and_then(|id| graph.weight(id));
+        let weight = node.operand(1).and_then(|id| graph.weight(id));
         let Some((role, weight)) = node.role.zip(weight) else { continue };
         let rows = node.outputs.first().map(|id| graph.value(*id).ty.shape.clone()).unwrap_or_default();
         let one_row = rows.len() == 2 || rows.get(1).and_then(|dim| dim.fixed()) == Some(1);

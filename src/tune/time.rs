@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::Request;
 use crate::back::{self, onnx};
-use crate::bench::{self, Candidate, PointMeasured, Settings, TokenBatch, Workload};
+use crate::bench::{self, Candidate, PointMeasured, TokenBatch, Workload};
 use crate::calibrate::Ranges;
 use crate::error::{Error, Result};
 use crate::ir::weight::Int8Range;
 use crate::ir::{Builder, DType, Dim, Op, Part, Role, TensorType, Weight};
 use crate::passes::{ActivationType, Manager, QuantizeDynamic, QuantizeStatic};
-use crate::runtime::{Elements, Options, Runtime};
+use crate::runtime::{Elements, Runtime};
 use crate::target::{DynamicQuantForm, Target};
 use crate::verify::verify;
 
@@ -100,25 +100,9 @@ pub(super) fn engines(files: &[(&Target, PathBuf)], request: &Request) -> Result
 }
 
 fn in_rounds(files: &[(&Target, PathBuf)], batch: TokenBatch, request: &Request) -> Result<Vec<PointMeasured>> {
-    let candidate = |(target, file): &(&Target, PathBuf)| Candidate {
-        name: format!("{target}"),
-        file: file.clone(),
-        runtime: Runtime::of(target),
-        adapters: Vec::new(),
-    };
+    let candidate = |(target, file): &(&Target, PathBuf)| Candidate::new(target.to_string(), file, Runtime::of(target));
     let candidates: Vec<Candidate> = files.iter().map(candidate).collect();
-    let settings = Settings {
-        threads: Options::default().threads,
-        rounds: request.rounds,
-        seconds: SECONDS,
-        seed: 1,
-        ..Settings::default()
-    };
-    let progress = |_: &str| {
-        request.observer.advance(1);
-        true
-    };
-    let report = bench::measure(&candidates, &[Workload::full(batch)], &settings, &progress)?;
+    let report = bench::time(&candidates, &[Workload::full(batch)], (request.rounds, SECONDS), request.observer)?;
     let timed = report.engines.into_iter().map(|engine| match (engine.failed, engine.points.into_iter().next()) {
         (None, Some(point)) => Ok(point),
         (why, _) => {

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Deserialize;
 
-use super::model::PLACE;
 use crate::error::{Error, Result, printable};
 use crate::json;
 use crate::json::raw::{Object, elements};
+
+/// The model, as messages call it.
+pub(super) const PLACE: &str = "tokenizer.json: model";
 
 /// Longest token whose merges are found by merging its characters, in characters: it takes time for every pair of them.
 const LONGEST_DERIVED: usize = 64;

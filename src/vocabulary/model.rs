@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::merges::Merges;
+use super::merges::{Merges, PLACE};
 use crate::error::{Error, Result, printable};
 use crate::json::raw::{Object, elements, list, quoted};
-
-/// The model, as messages call it.
-pub(super) const PLACE: &str = "tokenizer.json: model";
 
 /// The kinds of models that are cut.
 const KNOWN: [&str; 4] = ["BPE", "Unigram", "WordLevel", "WordPiece"];

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kilnc::build::{self, Source};
 use kilnc::error::Result;
-use kilnc::front::hub::adapter::combine::{Combine, Options};
+use kilnc::front::hub::adapter::combine::{Combine, CombineOptions};
 use kilnc::front::hub::adapter::{self, AdapterSource, Merged};
 use kilnc::front::hub::arch;
 use kilnc::front::hub::checkpoint::{Checkpoint, StateDict};
@@ -557,13 +557,13 @@ fn what_two_adapters_bring_whole_is_refused() {
     let said = "`classifier.weight` is brought whole by two adapters\n  in adapter_model.safetensors\n  in 2\n\n\
                 hint: only one of them can be right";
     assert_eq!(refusal_of(&[&one, &plain, &one], None), said);
-    let cat = Combine::new("cat".parse().unwrap(), Options::default()).unwrap();
+    let cat = Combine::new("cat".parse().unwrap(), CombineOptions::default()).unwrap();
     assert_eq!(refusal_of(&[&one, &plain, &one], Some(&cat)), said);
 }
 
 #[test]
 fn what_cannot_be_combined_is_named() {
-    let combine = |method: &str| Combine::new(method.parse().unwrap(), Options::default()).unwrap();
+    let combine = |method: &str| Combine::new(method.parse().unwrap(), CombineOptions::default()).unwrap();
     let plain = Adapter::sound();
     assert_eq!(refusal_of(&[&plain], Some(&combine("linear"))), "--combine linear needs two adapters or more");
     let mut wide = Adapter::sound();

@@ -1,24 +1,12 @@
 //! Attention, as one operator or as products and a softmax.
 
-use std::collections::HashMap;
-
 use half::{bf16, f16};
 
-use super::places::{self, Places};
+use super::masks::{Masks, Places, spread_mask};
+use super::places;
 use crate::error::{Error, Result};
 use crate::ir::{DType, Dim, Node, Op, Rewriter, ValueId, Weight};
 use crate::target::AttentionForm;
-
-/// Masks in the form that attention wants them, made once and read by every layer.
-#[derive(Default)]
-pub(super) struct Masks {
-    /// In another element type, and in the shape that goes with it.
-    pub forms: HashMap<(ValueId, DType), ValueId>,
-    /// To be added to scores of that type, of so many queries.
-    biases: HashMap<(ValueId, DType, Dim), ValueId>,
-    /// By query and key, where places count.
-    pub by_place: HashMap<(Option<ValueId>, Places), ValueId>,
-}
 
 /// What there is to know of an attention.
 struct Attention<'a> {
@@ -309,18 +297,6 @@ fn turned_heads(rw: &mut Rewriter, name: &str, node: &Node, i: usize, heads: i64
     let width = width(&rw.ty(x).shape)?;
     let x = rw.node(&format!("{name}.heads"), Op::Reshape { shape: vec![0, 0, heads, width / heads] }, &[x])?;
     rw.node(&format!("{name}.turned"), Op::Transpose { perm: perm.to_vec() }, &[x])
-}
-
-/// `i64 [b, s] → bool [b, 1, 1, s]`, `i64 [b, s, s] → bool [b, 1, s, s]`
-pub(super) fn spread_mask(rw: &mut Rewriter, mask: ValueId, masks: &mut Masks) -> Result<ValueId> {
-    if let Some(made) = masks.forms.get(&(mask, DType::Bool)) {
-        return Ok(*made);
-    }
-    let kept = rw.node("attention_mask.kept", Op::Cast { to: DType::Bool }, &[mask])?;
-    let axes = if rw.ty(mask).rank() == 2 { vec![1, 2] } else { vec![1] };
-    let spread = rw.node("attention_mask.spread", Op::Unsqueeze { axes }, &[kept])?;
-    masks.forms.insert((mask, DType::Bool), spread);
-    Ok(spread)
 }
 
 #[cfg(test)]

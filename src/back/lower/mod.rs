@@ -9,6 +9,7 @@ mod distance;
 mod elementary;
 mod gelu;
 mod linear;
+mod masks;
 mod norm;
 mod places;
 mod pool;
@@ -28,7 +29,7 @@ use crate::verify::{Verified, verify};
 pub fn lower(graph: &Verified<Graph>, target: &Target) -> Result<Verified<Graph>> {
     let mut lowering = Lowering {
         can: target.capabilities(),
-        masks: attention::Masks::default(),
+        masks: masks::Masks::default(),
         shifts: HashMap::new(),
         angles: HashMap::new(),
         shared: quant::Shared::default(),
@@ -40,7 +41,7 @@ pub fn lower(graph: &Verified<Graph>, target: &Target) -> Result<Verified<Graph>
 
 struct Lowering {
     can: Capabilities,
-    masks: attention::Masks,
+    masks: masks::Masks,
     /// What every layer's shift by distance needs to know of a length.
     shifts: HashMap<Dim, distance::Shift>,
     /// Cosines and sines of the tokens' angles.

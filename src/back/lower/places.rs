@@ -1,18 +1,8 @@
 //! Which keys a query sees by their places: none after it, or none far from it.
 
-use super::attention::{Masks, spread_mask};
+use super::masks::{Masks, Places, spread_mask};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Dim, Node, Op, Rewriter, ValueId, Weight};
-
-/// What tells the places of queries and keys, and which of these see each other.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Places {
-    causal: bool,
-    window: Option<i64>,
-    positions: i64,
-    queries: Dim,
-    keys: Dim,
-}
 
 impl Places {
     /// Those of an attention; none where every query sees all keys.

@@ -1,7 +1,8 @@
 //! Scores by segment.
 
-use super::attention::{Masks, split_heads};
+use super::attention::split_heads;
 use super::distance::head_columns;
+use super::masks::Masks;
 use crate::error::{Error, Result};
 use crate::ir::{DType, Node, Op, Rewriter, ValueId};
 

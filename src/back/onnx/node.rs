@@ -65,7 +65,7 @@ pub(super) fn onnx_node(graph: &Graph, node: &Node, opset: i64) -> Result<OnnxNo
         Op::ReshapeTo { .. } => spelled.node.op_type = "Reshape".to_owned(),
         Op::ExpandTo { .. } => spelled.node.op_type = "Expand".to_owned(),
         Op::Conv { groups } => {
-            let kernel = node.inputs.get(1).copied().flatten().and_then(|id| graph.value(id).ty.shape.last()?.fixed());
+            let kernel = node.operand(1).and_then(|id| graph.value(id).ty.shape.last()?.fixed());
             let around = kernel.map_or(0, |kernel| (kernel / 2) as i64);
             spelled.int("group", *groups);
             spelled.ints("pads", &[around, around]);
@@ -138,7 +138,7 @@ pub(super) fn onnx_node(graph: &Graph, node: &Node, opset: i64) -> Result<OnnxNo
 
 /// A size of an operand that is known now.
 fn known(graph: &Graph, node: &Node, i: usize, which: fn(&[Dim]) -> Option<&Dim>) -> Result<i64> {
-    let operand = node.inputs.get(i).copied().flatten();
+    let operand = node.operand(i);
     let size = operand.and_then(|id| which(&graph.value(id).ty.shape)?.fixed());
     size.and_then(|size| i64::try_from(size).ok())
         .ok_or_else(|| Error::bug(format!("a size of operand {i} of `{}` is not known", graph.node_name(node))))

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use trtx::{LogHandler, Severity};
 
-use super::product::NAME;
+use super::names::NAME;
 use crate::error::Error;
 
 /// The messages that matter, shared between the logger that writes and the compiler that reads.

@@ -13,27 +13,31 @@
 //!
 //! Source: NVIDIA TensorRT for RTX 1.7, `NvInfer.h` and `NvOnnxParser.h`.
 
+mod binding;
 mod journal;
 mod layers;
+pub(crate) mod names;
+mod options;
 pub(crate) mod product;
 mod profile;
 
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libloading::Library;
-use trtx::{Builder, BuilderConfig, BuilderFlag, Logger, MemoryPoolType, OnnxParser, ProfilingVerbosity, Severity};
+use trtx::{Builder, BuilderConfig, BuilderFlag, MemoryPoolType, OnnxParser, ProfilingVerbosity, Severity};
 
 use crate::error::{Error, Result};
-use crate::target::ComputeCapability;
 use layers::LayerList;
 
+pub(crate) use binding::{logger, refused};
 pub(crate) use journal::Journal;
 pub use layers::{Layer, LayerSummary, Port};
-use product::{NAME, PACKAGE, VERSION};
+use names::{NAME, PACKAGE, PARSER, VERSION};
+pub use options::CompileOptions;
 pub use profile::InputProfile;
 
 /// Where the two shared libraries are; found by the caller.
@@ -50,26 +54,9 @@ pub struct Libraries {
 impl Libraries {
     /// The library, and its parser in the same folder, as NVIDIA's packages unpack them. Looks at nothing.
     pub fn beside(tensorrt: PathBuf) -> Libraries {
-        let onnx_parser = tensorrt.with_file_name(product::PARSER);
+        let onnx_parser = tensorrt.with_file_name(PARSER);
         Libraries { tensorrt, onnx_parser }
     }
-}
-
-/// What to compile for.
-#[derive(Debug, Clone, Default)]
-pub struct CompileOptions {
-    /// The GPUs that the one plan must run on: at least one, none twice; none for TensorRT, which compiles for the GPU
-    /// that is there.
-    pub capabilities: Vec<ComputeCapability>,
-    /// Optimization profiles; each gives the range of every input that has a dynamic shape.
-    /// May be empty when no input has.
-    pub profiles: Vec<Vec<InputProfile>>,
-    /// Upper bound on scratch memory on the device, in bytes; the library's own when `None`.
-    pub workspace_bytes: Option<u64>,
-    /// How long the builder searches, 0 to 5; the library's own when `None`.
-    pub optimization_level: Option<u8>,
-    /// Whether kernels may be chosen that skip zeros in a pattern of 2:4, which GPUs have from SM80 on.
-    pub sparse_weights: bool,
 }
 
 /// What came of it.
@@ -177,7 +164,7 @@ pub fn compile(
 /// The path as the parser takes it, once the file is known to open.
 fn readable(onnx: &Path) -> Result<&str> {
     std::fs::File::open(onnx)
-        .map_err(|error| Error::bad_input(format!("cannot open the model: {error}")).at(onnx.display().to_string()))?;
+        .map_err(|error| Error::of_system("cannot open the model", &error).at(onnx.display().to_string()))?;
     onnx.to_str()
         .ok_or_else(|| Error::bad_input("TensorRT's parser takes a path in UTF-8").at(onnx.display().to_string()))
 }
@@ -250,24 +237,6 @@ fn configure<'logger>(builder: &mut Builder<'logger>, options: &CompileOptions) 
     Ok(config)
 }
 
-/// A call that only a broken installation refuses.
-pub(crate) fn refused(error: trtx::Error) -> Error {
-    Error::runtime_missing(format!("{NAME} does not start: {error}"))
-}
-
-/// The logger of this process, of which the library keeps one, and what it wrote down.
-pub(crate) fn logger() -> Result<(&'static Logger, &'static Journal)> {
-    static LOGGER: OnceLock<(Result<Logger, String>, Journal)> = OnceLock::new();
-    let (logger, journal) = LOGGER.get_or_init(|| {
-        let journal = Journal::default();
-        (Logger::new(journal.clone()).map_err(|e| e.to_string()), journal)
-    });
-    match logger {
-        Ok(logger) => Ok((logger, journal)),
-        Err(e) => Err(Error::runtime_missing(format!("{NAME} does not start: {e}"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,7 +244,7 @@ mod tests {
     #[test]
     fn an_absent_library_is_named() {
         let libraries = Libraries::beside("/nonexistent/libtensorrt".into());
-        assert_eq!(libraries.onnx_parser, Path::new("/nonexistent").join(product::PARSER));
+        assert_eq!(libraries.onnx_parser, Path::new("/nonexistent").join(PARSER));
         let error = load(&libraries).map_err(|error| error.to_string());
         assert!(error.is_err_and(|text| text.contains("/nonexistent/libtensorrt")));
     }

@@ -1,7 +1,9 @@
 //! The report as one page that needs nothing else: tables and plots.
 
-use super::{Table, by_point, failures, how, others, plot};
+use super::plot;
+use super::tables::{Table, by_point, failures, how, others};
 use crate::bench::Report;
+use crate::svg::escape;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1120px;margin:2em auto;padding:0 1em;color:#222}\
 h2{font-size:1.15em;margin-top:2.5em}.wide{overflow-x:auto}\
@@ -17,7 +19,7 @@ td.name{white-space:normal;overflow-wrap:anywhere;min-width:10em}.warn{color:#a3
 pub fn html(report: &Report) -> String {
     let mut about = vec![report.machine.line()];
     about.extend(how(report));
-    let about: Vec<String> = about.iter().map(|line| safe(line)).collect();
+    let about: Vec<String> = about.iter().map(|line| escape(line)).collect();
     let mut body = format!("<h1>Engines side by side</h1>\n<p>{}</p>\n", about.join("<br>"));
     body.extend(report.warnings().iter().map(|warning| warn(warning)));
     for (table, rows) in by_point(report) {
@@ -30,28 +32,23 @@ pub fn html(report: &Report) -> String {
         "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Engines side by side</title>\
          <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head>\n<body>\n{body}\
          <p>kilnc {}</p>\n</body>\n</html>\n",
-        safe(&report.kilnc)
+        escape(&report.kilnc)
     )
 }
 
-/// Text as it may stand between tags and in attributes: names come from files.
-pub(super) fn safe(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 fn warn(text: &str) -> String {
-    format!("<p class=\"warn\">{}</p>\n", safe(text))
+    format!("<p class=\"warn\">{}</p>\n", escape(text))
 }
 
 fn section(table: &Table) -> String {
     let cells = |tag: &str, cells: &mut dyn Iterator<Item = &str>| -> String {
         let cell = |(i, cell): (usize, &str)| {
             let class = if i == 0 { " class=\"name\"" } else { "" };
-            format!("<{tag}{class}>{}</{tag}>", safe(cell))
+            format!("<{tag}{class}>{}</{tag}>", escape(cell))
         };
         format!("<tr>{}</tr>\n", cells.enumerate().map(cell).collect::<String>())
     };
     let head = cells("th", &mut table.header.iter().copied());
     let rows: String = table.rows.iter().map(|row| cells("td", &mut row.iter().map(String::as_str))).collect();
-    format!("<h2>{}</h2>\n<div class=\"wide\"><table>\n{head}{rows}</table></div>\n", safe(&table.name))
+    format!("<h2>{}</h2>\n<div class=\"wide\"><table>\n{head}{rows}</table></div>\n", escape(&table.name))
 }

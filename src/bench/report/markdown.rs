@@ -1,6 +1,6 @@
 //! The report as Markdown.
 
-use super::{Table, by_point, failures, how, others};
+use super::tables::{Table, by_point, failures, how, others};
 use crate::bench::Report;
 
 /// The results as tables that a page or a review shows.

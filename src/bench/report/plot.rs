@@ -1,11 +1,8 @@
 //! Plots of the page, as SVG.
 
-use super::html::safe;
-use super::{Report, Rows};
-use crate::bench::{Measured, PointMeasured, Ratio};
-
-/// Colours that people with any eyes tell apart (Okabe and Ito).
-const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a8a00"];
+use super::tables::Rows;
+use crate::bench::{Measured, PointMeasured, Ratio, Report};
+use crate::svg::{self, Area, COLOURS, escape};
 
 const WIDTH: f64 = 540.0;
 const HEIGHT: f64 = 320.0;
@@ -13,6 +10,8 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = WIDTH - 24.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = HEIGHT - 52.0;
+
+const AREA: Area = Area { left: LEFT, right: RIGHT, top: TOP, bottom: BOTTOM, grid: "#e5e5e5", gap: 9.0 };
 
 /// Gaps between ticks, about.
 const GAPS: f64 = 5.0;
@@ -35,7 +34,7 @@ fn colour(report: &Report, engine: &Measured) -> &'static str {
 fn legend(report: &Report, rows: &Rows) -> String {
     let one = |(engine, _): &(&Measured, &PointMeasured)| {
         let fill = colour(report, engine);
-        format!("<span><i style=\"background:{fill}\"></i>{}</span>\n", safe(&engine.name))
+        format!("<span><i style=\"background:{fill}\"></i>{}</span>\n", escape(&engine.name))
     };
     format!("<p class=\"legend\">{}</p>\n", rows.iter().map(one).collect::<String>())
 }
@@ -74,34 +73,17 @@ impl Axis {
 }
 
 /// A plot with its axes, their names, and what `inside` draws.
-fn plot(class: &str, title: &str, x: &Axis, y: &Axis, [across, up]: [&str; 2], inside: &str) -> String {
+fn plot(class: &str, title: &str, x: &Axis, y: &Axis, names: [&str; 2], inside: &str) -> String {
     let mut out = format!(
         "<svg class=\"{class}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" font-size=\"12\" \
          font-family=\"system-ui,sans-serif\" role=\"img\"><title>{title}</title>\n\
          <text x=\"{LEFT}\" y=\"20\" font-size=\"14\">{title}</text>\n"
     );
-    for (at, label) in x.ticks() {
-        out += &format!(
-            "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{BOTTOM}\" stroke=\"#e5e5e5\"/>\
-             <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>\n",
-            BOTTOM + 20.0
-        );
-    }
-    for (at, label) in y.ticks() {
-        out += &format!(
-            "<line x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#e5e5e5\"/>\
-             <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n",
-            LEFT - 9.0,
-            at + 4.0
-        );
-    }
+    out.extend(x.ticks().map(|(at, label)| AREA.column(at, &label)));
+    out.extend(y.ticks().map(|(at, label)| AREA.row(at, &label)));
     let (middle, down) = ((LEFT + RIGHT) / 2.0, (TOP + BOTTOM) / 2.0);
-    out += &format!(
-        "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{across}</text>\n\
-         <text x=\"16\" y=\"{down}\" transform=\"rotate(-90 16 {down})\" text-anchor=\"middle\">{up}</text>\n{inside}</svg>\n",
-        BOTTOM + 42.0
-    );
-    out
+    out += &svg::names(names, [middle, BOTTOM + 42.0], [16.0, down]);
+    out + inside + "</svg>\n"
 }
 
 /// The share of runs that were not slower, by milliseconds; the slowest hundredth is cut off, which tables tell.
@@ -120,7 +102,7 @@ fn distribution(report: &Report, rows: &Rows) -> String {
             "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"2\" points=\"{}\"><title>{}</title></polyline>\n",
             colour(report, engine),
             corners.collect::<Vec<_>>().join(" "),
-            safe(&engine.name)
+            escape(&engine.name)
         )
     };
     let inside: String = rows.iter().map(line).collect();
@@ -150,7 +132,7 @@ fn speed_and_answers(report: &Report, rows: &Rows) -> String {
             x.at(speed.low),
             x.at(speed.high),
             x.at(speed.mean),
-            safe(&engine.name),
+            escape(&engine.name),
             speed.mean
         )
     };

@@ -1,6 +1,6 @@
 //! The tables for the eye.
 
-use super::{Table, by_point, failures, how, others};
+use super::tables::{Table, by_point, failures, how, others};
 use crate::bench::Report;
 
 /// The results as tables: one for each point, and those of the whole.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Exported, Folder, engines_for, none_fits, without_libraries, without_prompt};
+use super::folder::{Exported, Folder, engines_for, none_fits, without_libraries, without_prompt};
 use crate::bundle::{Bundle, EngineEntry, HUB, TOKENIZER};
 use crate::error::{Error, Result};
 use crate::precision::Precision;

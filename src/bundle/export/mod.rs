@@ -1,25 +1,17 @@
 //! A bundle in the layouts of others: what reads them needs nothing of kilnc.
 
+mod folder;
 mod hub;
 mod oci;
 mod triton;
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-
-use serde::Serialize;
-
-use super::runtimes::RUNTIMES;
-use super::{Bundle, EngineEntry};
-use crate::error::{Error, Result, printable};
-use crate::runtime::Runtime;
-
+pub use folder::Exported;
 pub use hub::export as hub;
 pub use oci::{Image, export as oci};
 pub use triton::{Repository, export as triton};
 
 /// What is written, for what reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Optimum's and Transformers.js' folder.
     Hub,
@@ -27,102 +19,4 @@ pub enum Layout {
     Triton,
     /// An OCI image layout after CNCF's ModelPack.
     Oci,
-}
-
-/// What an export made.
-#[derive(Debug, Default, Serialize)]
-pub struct Exported {
-    /// The files, by their paths in the folder.
-    pub files: Vec<String>,
-    /// The engines that are among them.
-    pub engines: Vec<String>,
-    /// What is left out or has to be known, with the reason.
-    pub notes: Vec<String>,
-}
-
-/// A folder that is being filled.
-struct Folder<'a> {
-    dir: &'a Path,
-    exported: Exported,
-}
-
-impl<'a> Folder<'a> {
-    fn new(dir: &'a Path) -> Folder<'a> {
-        Folder { dir, exported: Exported::default() }
-    }
-
-    /// The place of a file, with the folders around it.
-    fn place(&mut self, path: &str) -> Result<PathBuf> {
-        let to = self.dir.join(path);
-        if let Some(parent) = to.parent() {
-            std::fs::create_dir_all(parent).map_err(|e| Error::io("writing to", parent, &e))?;
-        }
-        self.exported.files.push(path.to_owned());
-        Ok(to)
-    }
-
-    /// Copies a file that the bundle's manifest lists.
-    fn copy(&mut self, bundle: &Bundle, from: &str, path: &str) -> Result<()> {
-        bundle.copy(from, &self.place(path)?)
-    }
-
-    /// A file to be written.
-    fn create(&mut self, path: &str) -> Result<(PathBuf, File)> {
-        let to = self.place(path)?;
-        let file = File::create(&to).map_err(|e| Error::io("writing", &to, &e))?;
-        Ok((to, file))
-    }
-
-    fn write(&mut self, path: &str, content: &[u8]) -> Result<()> {
-        let to = self.place(path)?;
-        std::fs::write(&to, content).map_err(|e| Error::io("writing", &to, &e))
-    }
-
-    /// Copies an engine under another name. What stands beside it keeps its own, by which the engine refers to it.
-    fn engine(&mut self, bundle: &Bundle, entry: &EngineEntry, folder: &str, name: &str) -> Result<()> {
-        let component = entry.model()?;
-        let beside = format!("{}_data", component.file);
-        if bundle.manifest.files.iter().any(|file| file.path == beside) {
-            let own = beside.rsplit('/').next().unwrap_or(&beside);
-            self.copy(bundle, &beside, &format!("{folder}/{own}"))?;
-        }
-        self.copy(bundle, &component.file, &format!("{folder}/{name}"))?;
-        self.exported.engines.push(entry.name.clone());
-        Ok(())
-    }
-
-    fn done(mut self) -> Exported {
-        self.exported.files.sort();
-        self.exported
-    }
-}
-
-/// The engines that one of these runtimes opens, and a note on each of the others.
-fn engines_for<'a>(bundle: &'a Bundle, runtimes: &[Runtime], notes: &mut Vec<String>) -> Vec<&'a EngineEntry> {
-    let (fit, others): (Vec<_>, Vec<_>) =
-        bundle.manifest.engines.iter().partition(|engine| runtimes.contains(&engine.runtime));
-    let note = |engine: &&EngineEntry| format!("{} is left out: it is for {}", engine.name, engine.runtime);
-    notes.extend(others.iter().map(note));
-    fit
-}
-
-/// A note on the native libraries of a bundle, which layouts for other programs have no place for.
-fn without_libraries(bundle: &Bundle, notes: &mut Vec<String>) {
-    if !bundle.manifest.runtimes.libraries.is_empty() {
-        notes.push(format!("the libraries in {RUNTIMES}/ are left out: what reads this layout has its own"));
-    }
-}
-
-/// A note on the prompt of a bundle, which other programs do not put before texts.
-fn without_prompt(bundle: &Bundle, notes: &mut Vec<String>) {
-    if let Some(prompt) = bundle.prompt() {
-        notes.push(format!("`{}` has to be put before every text: what reads this layout does not", printable(prompt)));
-    }
-}
-
-/// Fails where there is no engine for ONNX Runtime.
-fn none_fits(bundle: &Bundle) -> Error {
-    let names: Vec<_> = bundle.manifest.engines.iter().map(|engine| printable(&engine.name)).collect();
-    Error::unsupported(format!("the bundle has no engine for ONNX Runtime; it has {}", names.join(", ")))
-        .hint("build it with --target ort-cpu, too")
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Exported, Folder};
-use crate::bundle::bom::spdx;
+use super::folder::{Exported, Folder};
+use crate::bundle::cyclonedx::spdx;
 use crate::bundle::{Bundle, FileEntry, MANIFEST, TOKENIZER};
 use crate::digest;
 use crate::error::{Error, Result, printable};

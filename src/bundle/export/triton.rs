@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Exported, Folder, engines_for, none_fits, without_libraries, without_prompt};
+use super::folder::{Exported, Folder, engines_for, none_fits, without_libraries, without_prompt};
 use crate::bundle::choose::preference;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};

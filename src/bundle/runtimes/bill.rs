@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::LibraryEntry;
-use crate::bundle::bom::{hashes, spdx};
+use crate::bundle::cyclonedx::{hashes, spdx};
 use crate::bundle::{FileEntry, Manifest};
 use crate::runtime::Runtime;
 

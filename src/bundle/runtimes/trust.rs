@@ -59,8 +59,10 @@ impl Bundle {
             return None;
         }
         let flags = match self.signature() {
-            Ok(Some(_)) => "--key FILE, which verifies who signed it, or --trust",
-            _ => "--trust",
+            Ok(Some(_)) => "--key FILE, which verifies who signed it, or --trust".to_owned(),
+            Ok(None) => "--trust".to_owned(),
+            // Whether it is signed is not known.
+            Err(e) => format!("--trust ({})", e.message()),
         };
         Some(format!(
             "the bundle brings {} {}, which is used under {flags}",

@@ -51,6 +51,11 @@ impl Refusal {
     }
 
     fn malformed(&self, e: &ZipError) -> Error {
+        if let ZipError::Io(e) = e
+            && is_machine_fault(e)
+        {
+            return Error::of_system(format!("reading {}", self.file), e);
+        }
         self.of(format!("this is no wheel, or a damaged one: {}", printable_sentence(&e.to_string())))
     }
 }
@@ -79,7 +84,10 @@ impl Wheel {
         if recorded.bytes > largest {
             return Err(refused(format!("has {} bytes, at most {largest} are read", recorded.bytes)));
         }
-        let unread = |e: ZipError| refused(format!("cannot be read: {}", printable_sentence(&e.to_string())));
+        let unread = |e: ZipError| match e {
+            ZipError::Io(e) if is_machine_fault(&e) => Error::of_system(format!("reading `{message}`"), &e),
+            e => refused(format!("cannot be read: {}", printable_sentence(&e.to_string()))),
+        };
         let entry = self.archive.by_name(name).map_err(unread)?;
         if entry.is_symlink() {
             return Err(refused("is a link, expected a file".to_owned()));

@@ -16,7 +16,7 @@ use crate::json;
 const SEC1: &str = "-----BEGIN EC PRIVATE KEY-----";
 
 /// A curve, by the name that the user gives it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Curve {
     /// NIST's curve of 256 bits, with SHA-256.
     #[default]

@@ -18,10 +18,7 @@ use crate::json;
 
 pub use envelope::open;
 pub use keys::{Curve, PrivateKey, PublicKey};
-pub use statement::{Resource, read as read_statement};
-
-/// The name of the signature in the folder that it signs. It is no part of what is signed.
-pub const SIGNATURE: &str = "model.sig";
+pub use statement::{Resource, SIGNATURE, read as read_statement};
 
 /// Longest signature that is read, in bytes. A file takes about 200.
 pub const LONGEST: u64 = 16 << 20;

@@ -5,11 +5,13 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::SIGNATURE;
 use crate::bundle::{FileEntry, inside};
 use crate::digest::hex;
 use crate::error::{Error, Result, printable};
 use crate::json;
+
+/// The name of the signature in the folder that it signs. It is no part of what is signed.
+pub const SIGNATURE: &str = "model.sig";
 
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE: &str = "https://model_signing/signature/v1.0";

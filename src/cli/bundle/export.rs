@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use crate::bundle::Bundle;
-use crate::bundle::export::{self, Exported, Image, Layout, Repository};
-use crate::cli::Screen;
-use crate::error::{Error, Result};
-use crate::output::{self, Stage};
-use crate::presence;
+use crate::cli::{Choice, Screen, one_of};
+use kilnc::bundle::Bundle;
+use kilnc::bundle::export::{self, Exported, Image, Layout, Repository};
+use kilnc::error::{Error, Result};
+use kilnc::output::{self, Stage};
+use kilnc::presence;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -25,7 +25,7 @@ pub struct ExportArgs {
     /// The bundle.
     bundle: PathBuf,
     /// What is to read it.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = one_of(&LAYOUTS))]
     layout: Layout,
     /// triton: the model's name; the bundle's, if not given.
     #[arg(long, value_name = "NAME")]
@@ -49,6 +49,12 @@ pub struct ExportArgs {
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 }
+
+const LAYOUTS: [Choice<Layout>; 3] = [
+    (Layout::Hub, "hub", "Optimum's and Transformers.js' folder"),
+    (Layout::Triton, "triton", "A model repository of Triton Inference Server"),
+    (Layout::Oci, "oci", "An OCI image layout after CNCF's ModelPack"),
+];
 
 impl ExportArgs {
     /// Fails where an argument is for another layout.

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::bundle::signing::{Curve, PrivateKey};
-use crate::cli::Screen;
 use crate::cli::screen::shown;
-use crate::error::Result;
+use crate::cli::{Choice, Screen, one_of};
+use kilnc::bundle::signing::{Curve, PrivateKey};
+use kilnc::error::Result;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -20,12 +20,18 @@ Writes the private key, which only its owner may read, and the public one beside
 as OpenSSL reads it, and no file is ever replaced.")]
 pub struct KeygenArgs {
     /// The curve.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value = "p256", value_parser = one_of(&CURVES))]
     curve: Curve,
     /// The private key.
     #[arg(short, long, value_name = "KEY")]
     output: PathBuf,
 }
+
+const CURVES: [Choice<Curve>; 3] = [
+    (Curve::P256, "p256", "NIST's curve of 256 bits, with SHA-256"),
+    (Curve::P384, "p384", "NIST's curve of 384 bits, with SHA-384"),
+    (Curve::P521, "p521", "NIST's curve of 521 bits, with SHA-512"),
+];
 
 #[derive(Serialize)]
 struct Made {

@@ -9,7 +9,7 @@ mod unpack;
 use clap::{Args, Subcommand};
 
 use super::{Screen, verify};
-use crate::error::Result;
+use kilnc::error::Result;
 
 #[derive(Args)]
 pub struct BundleArgs {

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::bundle::{Bundle, archive};
 use crate::cli::Screen;
-use crate::error::Result;
-use crate::json;
-use crate::output::{self, Stage};
+use kilnc::bundle::{Bundle, archive};
+use kilnc::error::Result;
+use kilnc::json;
+use kilnc::output::{self, Stage};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -38,7 +38,7 @@ pub fn run(args: PackArgs, screen: &Screen) -> Result<()> {
     let stage = Stage::new(&args.output, archive::is_archive)?;
     let name = json::file_name(&args.output);
     let bytes = archive::pack(&bundle, &stage.path(&name))?;
-    let sha256 = crate::bundle::digest(&stage.path(&name), &name)?.sha256;
+    let sha256 = kilnc::bundle::digest(&stage.path(&name), &name)?.sha256;
     stage.commit_files(&[&name])?;
     screen.result(&Packed { archive: args.output, bytes, sha256 }, |packed| {
         format!("{} ({:.1} MB): sha256 {}\n", packed.archive.display(), packed.bytes as f64 / 1e6, packed.sha256)

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::bundle::Bundle;
-use crate::bundle::signing::{self, PrivateKey, SIGNATURE};
 use crate::cli::Screen;
 use crate::cli::screen::shown;
-use crate::error::{Error, Result};
-use crate::json;
-use crate::output::Stage;
+use kilnc::bundle::Bundle;
+use kilnc::bundle::signing::{self, PrivateKey, SIGNATURE};
+use kilnc::error::{Error, Result};
+use kilnc::json;
+use kilnc::output::Stage;
 
 #[derive(Args)]
 #[command(after_help = "\

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::bundle::signing::{self, PublicKey, SIGNATURE};
-use crate::bundle::{self, archive};
 use crate::cli::Screen;
-use crate::error::{Error, Kind, Result};
-use crate::output::{self, Stage};
+use kilnc::bundle::signing::{self, PublicKey, SIGNATURE};
+use kilnc::bundle::{self, archive};
+use kilnc::error::{Error, Kind, Result};
+use kilnc::output::{self, Stage};
 
 #[derive(Args)]
 #[command(after_help = "\

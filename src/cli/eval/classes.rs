@@ -2,17 +2,17 @@
 
 use super::EvalArgs;
 use super::engines::{Agreement, Labelled, pipeline, summary};
-use crate::bundle::{Bundle, EngineEntry};
-use crate::error::{Error, Result};
-use crate::eval::{Example, Parity, Score, Truth, read_examples};
-use crate::runtime::ProblemType;
-use crate::task::{Options, Pipeline, Predicted, Settings};
+use kilnc::bundle::{Bundle, EngineEntry};
+use kilnc::error::{Error, Result};
+use kilnc::eval::{Example, Parity, Score, Truth, read_examples};
+use kilnc::runtime::ProblemType;
+use kilnc::task::{Pipeline, PipelineOptions, Predicted, Settings};
 
 /// Texts and their labels.
 pub(super) struct Data {
     problem_type: ProblemType,
     examples: Vec<Example>,
-    options: Options,
+    options: PipelineOptions,
     /// Whether nothing was said of long texts, so that they are cut as in training.
     unasked: bool,
 }

@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use super::super::Screen;
 use super::EvalArgs;
-use crate::build::Observer;
-use crate::bundle::{Bundle, EngineEntry};
-use crate::error::{Error, Kind, Result};
-use crate::runtime;
-use crate::task::{Options, Pipeline};
+use kilnc::build::Observer;
+use kilnc::bundle::{Bundle, EngineEntry};
+use kilnc::error::{Error, Kind, Result};
+use kilnc::runtime;
+use kilnc::task::{Pipeline, PipelineOptions};
 
 /// Texts whose answers are known.
 pub(super) trait Labelled {
@@ -114,7 +114,7 @@ pub(super) fn score<D: Labelled>(data: &D, args: &EvalArgs, bundle: &Bundle, scr
 }
 
 /// Opens an engine with what it needs to answer the task of its bundle.
-pub(super) fn pipeline(bundle: &Bundle, engine: &EngineEntry, options: Options) -> Result<Pipeline> {
+pub(super) fn pipeline(bundle: &Bundle, engine: &EngineEntry, options: PipelineOptions) -> Result<Pipeline> {
     Pipeline::open(bundle, engine, runtime::Options::default(), options)
 }
 

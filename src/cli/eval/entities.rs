@@ -4,15 +4,15 @@ use std::ops::Range;
 
 use super::EvalArgs;
 use super::engines::{Agreement, Labelled, largest, pipeline, summary};
-use crate::bundle::{Bundle, EngineEntry};
-use crate::error::{Error, Result};
-use crate::eval::{Entity, EntityScore, Located, Tagged, Tagging, entities, read_tagged};
-use crate::task::{Options, Pipeline, Word};
+use kilnc::bundle::{Bundle, EngineEntry};
+use kilnc::error::{Error, Result};
+use kilnc::eval::{Entity, EntityScore, Located, Tagged, Tagging, entities, read_tagged};
+use kilnc::task::{Pipeline, PipelineOptions, Word};
 
 /// Texts and their entities.
 pub(super) struct Data {
     texts: Vec<Located<Text>>,
-    options: Options,
+    options: PipelineOptions,
 }
 
 /// What is asked and what should be answered.

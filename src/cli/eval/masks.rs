@@ -2,15 +2,15 @@
 
 use super::EvalArgs;
 use super::engines::{Agreement, Labelled, largest, pipeline, summary};
-use crate::bundle::{Bundle, EngineEntry};
-use crate::error::{Error, Result};
-use crate::eval::{self, Located, MaskScore, read_masked};
-use crate::task::{self, Options, Pipeline, TokenScore};
+use kilnc::bundle::{Bundle, EngineEntry};
+use kilnc::error::{Error, Result};
+use kilnc::eval::{self, Located, MaskScore, TokenScore, read_masked};
+use kilnc::task::{self, Pipeline, PipelineOptions};
 
 /// Texts with masks, and the tokens that stood there.
 pub(super) struct Data {
     texts: Vec<Located<(String, Vec<u32>)>>,
-    options: Options,
+    options: PipelineOptions,
 }
 
 impl Data {
@@ -48,12 +48,7 @@ impl Labelled for Data {
     }
 
     fn score(&self, found: &[Vec<TokenScore>]) -> MaskScore {
-        let of = |TokenScore { log_probability, rank, .. }: &TokenScore| eval::TokenScore {
-            log_probability: *log_probability,
-            rank: *rank,
-        };
-        let texts: Vec<Vec<eval::TokenScore>> = found.iter().map(|guesses| guesses.iter().map(of).collect()).collect();
-        MaskScore::of(&texts)
+        MaskScore::of(found)
     }
 
     fn agreement(&self, first: &[Vec<TokenScore>], found: &[Vec<TokenScore>]) -> Result<Agreement> {

@@ -2,16 +2,16 @@
 
 use super::EvalArgs;
 use super::engines::{Agreement, Labelled, pipeline, summary};
-use crate::bundle::{Bundle, EngineEntry};
-use crate::error::{Error, Result};
-use crate::eval::{Correlation, Located, Pair, read_pairs};
-use crate::settings::Similarity;
-use crate::task::{Options, Pipeline};
+use kilnc::bundle::{Bundle, EngineEntry};
+use kilnc::error::{Error, Result};
+use kilnc::eval::{Correlation, Located, Pair, read_pairs};
+use kilnc::settings::Similarity;
+use kilnc::task::{Pipeline, PipelineOptions};
 
 /// Pairs of texts, and how alike people found them.
 pub(super) struct Data {
     pairs: Vec<Located<Pair>>,
-    options: Options,
+    options: PipelineOptions,
     similarity: Similarity,
 }
 

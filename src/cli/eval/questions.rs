@@ -2,16 +2,16 @@
 
 use super::EvalArgs;
 use super::engines::{Agreement, Labelled, pipeline, summary};
-use crate::bundle::{Bundle, EngineEntry};
-use crate::error::{Error, Result};
-use crate::eval::{Located, Question, SpanScore, read_questions};
-use crate::runtime::TextInput;
-use crate::task::{Options, Pipeline, Prediction, Span};
+use kilnc::bundle::{Bundle, EngineEntry};
+use kilnc::error::{Error, Result};
+use kilnc::eval::{Located, Question, SpanScore, read_questions};
+use kilnc::runtime::TextInput;
+use kilnc::task::{Pipeline, PipelineOptions, Prediction, Span};
 
 /// Questions and their answers.
 pub(super) struct Data {
     questions: Vec<Located<Question>>,
-    options: Options,
+    options: PipelineOptions,
 }
 
 impl Data {

@@ -10,21 +10,21 @@ use clap::Args;
 use serde::Serialize;
 
 use super::units::{share, some, speedup};
-use super::{CacheArgs, CalibrationArgs, Screen, SourceArgs, TextArgs};
-use crate::bench;
-use crate::build;
-use crate::bundle::{FileEntry, GateEntry, Manifest, ZerosEntry};
-use crate::calibrate;
-use crate::error::Result;
-use crate::eval::Gate;
-use crate::json::file_name;
-use crate::output::{self, Stage};
-use crate::precision::Precision;
-use crate::presence;
-use crate::prune::{Importance, Report, Sparsity, Spec};
-use crate::target::Target;
-use crate::tune::{Aim, CutPoint, search};
-use crate::vocabulary::CutReport;
+use super::{CacheArgs, CalibrationArgs, Choice, Screen, SourceArgs, TextArgs, one_of};
+use kilnc::bench;
+use kilnc::build;
+use kilnc::bundle::{FileEntry, GateEntry, Manifest, ZerosEntry};
+use kilnc::calibrate;
+use kilnc::error::Result;
+use kilnc::eval::Gate;
+use kilnc::json::file_name;
+use kilnc::output::{self, Stage};
+use kilnc::precision::Precision;
+use kilnc::presence;
+use kilnc::prune::{Importance, Report, Sparsity, Spec};
+use kilnc::target::Target;
+use kilnc::tune::{Aim, CutPoint, search};
+use kilnc::vocabulary::CutReport;
 
 use work::Work;
 
@@ -108,7 +108,7 @@ struct CutArgs {
     #[arg(long, value_name = "FILE")]
     vocab: Option<PathBuf>,
     /// How heads, neurons and weights are ranked.
-    #[arg(long, value_name = "HOW", default_value = "reconstruction")]
+    #[arg(long, value_name = "HOW", default_value = "reconstruction", value_parser = one_of(&IMPORTANCES))]
     importance: Importance,
     /// Leave the weights that stay as they are, in place of fitting them anew.
     #[arg(long)]
@@ -117,6 +117,16 @@ struct CutArgs {
     #[arg(long)]
     even: bool,
 }
+
+const IMPORTANCES: [Choice<Importance>; 3] = [
+    (
+        Importance::Reconstruction,
+        "reconstruction",
+        "By what the outputs of a layer lose once the others are fitted to do without",
+    ),
+    (Importance::Activation, "activation", "By the size of activations times that of the weights that read them"),
+    (Importance::Magnitude, "magnitude", "By the size of the weights alone"),
+];
 
 impl CutArgs {
     fn spec(&self) -> Spec {

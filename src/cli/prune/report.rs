@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::Pruned;
-use crate::bundle::GateEntry;
-use crate::error::{Error, Result};
-use crate::eval::short;
-use crate::output::{Stage, write_json};
-use crate::prune::BlockEntry;
+use kilnc::bundle::GateEntry;
+use kilnc::error::{Error, Result};
+use kilnc::eval::short;
+use kilnc::output::{Stage, write_json};
+use kilnc::prune::BlockEntry;
 
 /// The file for programs.
 pub const JSON: &str = "prune.json";

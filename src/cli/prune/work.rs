@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 
 use super::super::{Screen, tune};
 use super::{PruneArgs, report};
-use crate::bench::{self, Candidate, Settings, TokenBatch, Workload};
-use crate::build::{self, BuildRequest, Observer, Source};
-use crate::bundle::{self, Manifest};
-use crate::calibrate;
-use crate::error::{Error, Result};
-use crate::eval::Gate;
-use crate::output::{self, Stage};
-use crate::presence;
-use crate::prune::Spec;
-use crate::recipe::{EngineSpec, Recipe};
-use crate::runtime::{self, Options, Runtime};
-use crate::tune::CutPoint;
+use kilnc::bench::{self, Candidate, TokenBatch, Workload};
+use kilnc::build::{self, BuildRequest, Observer, Source};
+use kilnc::bundle::{self, Manifest};
+use kilnc::calibrate;
+use kilnc::error::{Error, Result};
+use kilnc::eval::Gate;
+use kilnc::output::{self, Stage};
+use kilnc::presence;
+use kilnc::prune::Spec;
+use kilnc::recipe::{EngineSpec, Recipe};
+use kilnc::runtime::{self, Runtime};
+use kilnc::tune::CutPoint;
 
 /// What candidates are built from, and where.
 pub struct Work<'a> {
@@ -109,24 +109,12 @@ impl<'a> Work<'a> {
 
     fn faster(&self, trained: &Path, made: &Path, screen: &Screen) -> Result<Option<bench::Ratio>> {
         let runtime = Runtime::of(&self.args.target);
-        let candidate = |name: &str, file: &Path| Candidate {
-            name: name.to_owned(),
-            file: file.to_owned(),
-            runtime,
-            adapters: Vec::new(),
-        };
-        let candidates = [candidate("trained", trained), candidate("pruned", made)];
+        let candidates = [Candidate::new("trained", trained, runtime), Candidate::new("pruned", made, runtime)];
         let [rows, length] = self.shape;
         let rounds = self.args.rounds as usize;
-        let settings =
-            Settings { threads: Options::default().threads, rounds, seconds: 0.5, seed: 1, ..Settings::default() };
         screen.begin("timing", Some(rounds as u64 * 2));
-        let progress = |_: &str| {
-            screen.advance(1);
-            true
-        };
         let batch = Workload::full(TokenBatch::of_any_vocabulary(rows, length));
-        let measured = bench::measure(&candidates, &[batch], &settings, &progress)?;
+        let measured = bench::time(&candidates, &[batch], (rounds, 0.5), screen)?;
         if let Some((name, why)) = measured.engines.iter().find_map(|e| Some((&e.name, e.failed.as_ref()?))) {
             screen.warn(&format!("the {name} engine was not timed: {why}"));
             return Ok(None);

@@ -8,13 +8,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::super::Screen;
-use crate::build::Observer;
-use crate::error::{Error, Result};
-use crate::json::file_name;
-use crate::output::{self, Stage};
-use crate::presence;
-use crate::task::Pipeline;
-use crate::task::lines::{self, OnError, Summary};
+use kilnc::build::Observer;
+use kilnc::error::{Error, Result};
+use kilnc::json::file_name;
+use kilnc::output::{self, Stage};
+use kilnc::presence;
+use kilnc::task::Pipeline;
+use kilnc::task::lines::{self, OnError, Summary};
 
 #[derive(Args)]
 pub(super) struct LinesArgs {

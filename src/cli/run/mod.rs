@@ -12,15 +12,15 @@ use clap::Args;
 
 use super::units::{batch, some, threads};
 use super::{Screen, TrustArgs, WindowArgs};
-use crate::bundle::{Bundle, EngineEntry};
-use crate::error::{Error, Result};
-use crate::presence;
-use crate::runtime;
-use crate::runtime::generate::Generator;
-use crate::settings;
-use crate::task::Task;
-use crate::task::id::Input;
-use crate::task::{Aggregation, Options, Pipeline, Settings, Similarity};
+use kilnc::bundle::{Bundle, EngineEntry};
+use kilnc::error::{Error, Result};
+use kilnc::presence;
+use kilnc::runtime;
+use kilnc::runtime::generate::Generator;
+use kilnc::settings;
+use kilnc::task::Task;
+use kilnc::task::id::Input;
+use kilnc::task::{Aggregation, Pipeline, PipelineOptions, Settings, Similarity};
 
 use model::ModelArgs;
 
@@ -117,8 +117,8 @@ impl AnswerArgs {
         }
     }
 
-    fn options(&self, batch: usize) -> Options {
-        Options { settings: self.settings(), batch: self.batch.unwrap_or(batch) }
+    fn options(&self, batch: usize) -> PipelineOptions {
+        PipelineOptions { settings: self.settings(), batch: self.batch.unwrap_or(batch) }
     }
 }
 
@@ -126,7 +126,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let threads = args.threads.map_or_else(runtime::Options::default, |threads| runtime::Options { threads });
     let claimed = args.lines.claim(&args.bundle)?;
     let fits = |task| args.check(task);
-    crate::bundle::archive::refuse(&args.bundle)?;
+    kilnc::bundle::archive::refuse(&args.bundle)?;
     let model = match presence::is_file(&args.bundle)? {
         true => {
             args.trust.refuse()?;

@@ -6,13 +6,13 @@ use clap::Args;
 
 use super::super::units::length;
 use super::super::{GivenTokenizer, Screen};
-use crate::build::Observer;
-use crate::bundle::{Bundle, EngineEntry};
-use crate::error::{Error, Result, printable};
-use crate::front::hub::checkpoint::labels;
-use crate::runtime::generate::Generator;
-use crate::runtime::{self, Classes, ProblemType, Runtime};
-use crate::task::{self, Model, Options, Pipeline, Task};
+use kilnc::build::Observer;
+use kilnc::bundle::{Bundle, EngineEntry};
+use kilnc::error::{Error, Result, printable};
+use kilnc::front::hub::checkpoint::labels;
+use kilnc::runtime::generate::Generator;
+use kilnc::runtime::{self, Classes, ProblemType, Runtime};
+use kilnc::task::{self, Model, Pipeline, PipelineOptions, Task};
 
 /// Fails where something is asked for that a task does not have.
 pub(super) type Fits<'a> = &'a dyn Fn(Task) -> Result<()>;
@@ -22,7 +22,7 @@ pub(super) fn open_bundle(
     bundle: &Bundle,
     engine: Option<&str>,
     threads: runtime::Options,
-    options: &dyn Fn(&EngineEntry) -> Options,
+    options: &dyn Fn(&EngineEntry) -> PipelineOptions,
     fits: Fits,
     screen: &Screen,
 ) -> Result<Pipeline> {
@@ -97,7 +97,7 @@ impl ModelArgs {
         model: &Path,
         task: Task,
         threads: runtime::Options,
-        options: Options,
+        options: PipelineOptions,
         fits: Fits,
         screen: &Screen,
     ) -> Result<Pipeline> {
@@ -118,7 +118,7 @@ impl ModelArgs {
         let encoder = given.encoder(self.max_length.unwrap_or(given.max_length()), Some(task))?;
         encoder.check_longest()?;
         let engine = runtime::open_isolated(Runtime::Ort, model, threads, &self.onnx_adapter)?;
-        let options = Options { settings: options.settings.over(given.answers()), ..options };
+        let options = PipelineOptions { settings: options.settings.over(given.answers()), ..options };
         Pipeline::new(engine, encoder, Model { context_first: given.pads_left(), ..Model::new(task, classes) }, options)
     }
 

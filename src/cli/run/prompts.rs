@@ -10,12 +10,12 @@ use serde_json::value::RawValue;
 use super::super::Screen;
 use super::super::units::some;
 use super::jsonl::{Answered, Claimed};
-use crate::build::Observer;
-use crate::error::{Error, Kind, Result, visible};
-use crate::json;
-use crate::runtime::generate::{FinishReason, GenerateOptions, Generated, Generator, Piece, Strategy};
-use crate::task::lines::OnError;
-use crate::textfile::{Line, Lines};
+use kilnc::build::Observer;
+use kilnc::error::{Error, Kind, Result, visible};
+use kilnc::json;
+use kilnc::runtime::generate::{FinishReason, GenerateOptions, Generated, Generator, Piece, Strategy};
+use kilnc::task::lines::OnError;
+use kilnc::textfile::{Line, Lines};
 
 /// What messages call it.
 const STANDARD_INPUT: &str = "standard input";

@@ -1,12 +1,25 @@
 //! Answers in words, for people.
 
-use super::texts::Line;
-use crate::error::printable;
-use crate::runtime::{self, Choice};
-use crate::task::{Entity, Fill, Labels, Predicted, Prediction, Span};
+use serde::Serialize;
+
+use kilnc::error::printable;
+use kilnc::runtime::{self, Choice};
+use kilnc::task::{Entity, Fill, Labels, Predicted, Prediction, Span};
 
 /// Most numbers of a vector that are shown.
 const SHOWN: usize = 6;
+
+/// A text with its answer.
+#[derive(Serialize)]
+pub(super) struct Line {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    pub text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pair: Option<String>,
+    #[serde(flatten)]
+    pub answered: Predicted,
+}
 
 /// Answers to read, some after others: of one line each, or each below its text.
 #[derive(Default)]

@@ -2,15 +2,13 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use serde::Serialize;
-
 use super::super::Screen;
-use super::summary;
-use crate::build::Observer;
-use crate::error::{Error, Result, visible};
-use crate::runtime::TextInput;
-use crate::task::{Pipeline, Predicted, Query};
-use crate::textfile::Lines;
+use super::summary::{self, Line};
+use kilnc::build::Observer;
+use kilnc::error::{Error, Result, visible};
+use kilnc::runtime::TextInput;
+use kilnc::task::{Pipeline, Predicted, Query};
+use kilnc::textfile::Lines;
 
 /// Most texts whose answers are printed together, in columns of one width.
 const TOGETHER: usize = 256;
@@ -37,18 +35,6 @@ impl Query for TextQuery {
     fn place(&self) -> Option<String> {
         self.place.clone()
     }
-}
-
-/// The same with its answer.
-#[derive(Serialize)]
-pub(super) struct Line {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub question: Option<String>,
-    pub text: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pair: Option<String>,
-    #[serde(flatten)]
-    pub answered: Predicted,
 }
 
 /// Answers the texts, each with its pair or question; without a text, the lines of standard input.
@@ -241,7 +227,7 @@ fn questioned(questions: Vec<String>, texts: Vec<String>) -> Result<Vec<TextQuer
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::Prediction;
+    use kilnc::task::Prediction;
 
     fn owned(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|text| (*text).to_owned()).collect()

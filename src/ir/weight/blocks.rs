@@ -3,47 +3,9 @@
 //! A row of `k` elements is cut into blocks, the last one filled up with zeros. Elements of 4 bits stand two in a byte,
 //! the first in the lower half; so do zero points.
 
-use super::evaluate::describe;
-use super::{DType, Evaluated, Expr, Weight};
+use super::elements::describe;
+use super::{BlockPart, Blocks, DType, Evaluated, Expr, Weight};
 use crate::error::{Error, Result};
-
-/// How rows are quantized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blocks {
-    /// Bits of an element, 8 or 4.
-    pub bits: usize,
-    /// Elements of a block, a power of two from 16 on.
-    pub size: usize,
-    /// Whether each block has a zero point; else 2^(bits − 1) stands for 0.
-    pub zero_points: bool,
-}
-
-/// What a row of blocks is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockPart {
-    /// `u8 [n, blocks, size · bits / 8]`
-    Values,
-    /// `f32 [n, blocks]`
-    Scales,
-    /// `u8 [n, ⌈blocks · bits / 8⌉]`
-    ZeroPoints,
-}
-
-impl BlockPart {
-    /// The name in the text form.
-    pub fn name(self) -> &'static str {
-        match self {
-            BlockPart::Values => "values",
-            BlockPart::Scales => "scales",
-            BlockPart::ZeroPoints => "zeros",
-        }
-    }
-
-    /// The part with that name.
-    pub fn from_name(name: &str) -> Option<BlockPart> {
-        [BlockPart::Values, BlockPart::Scales, BlockPart::ZeroPoints].into_iter().find(|part| part.name() == name)
-    }
-}
 
 impl Weight {
     /// A part of the rows of a matrix in blocks.

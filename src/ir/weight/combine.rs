@@ -1,47 +1,8 @@
 //! Pruning and election: what becomes of several changes to one weight when they are combined.
 
-use std::fmt;
-use std::str::FromStr;
-
-use super::{DType, Expr, Weight};
-use crate::error::{Error, Result, printable};
+use super::{DType, Expr, Majority, Weight};
+use crate::error::{Error, Result};
 use crate::random;
-
-/// How the sign of the majority is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Majority {
-    /// The sign of the sum.
-    Total,
-    /// The sign that more terms have.
-    Frequency,
-}
-
-impl Majority {
-    /// Its name on the command line and in the text form.
-    pub fn name(self) -> &'static str {
-        match self {
-            Majority::Total => "total",
-            Majority::Frequency => "frequency",
-        }
-    }
-}
-
-impl fmt::Display for Majority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Majority {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Majority> {
-        [Majority::Total, Majority::Frequency]
-            .into_iter()
-            .find(|known| known.name() == text)
-            .ok_or_else(|| Error::bad_input(format!("unknown majority `{}`; known: total, frequency", printable(text))))
-    }
-}
 
 impl Weight {
     /// The share `density` of the elements, in FP32: the largest, or those that `seed` draws. The others are zero.

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 
-use super::evaluate::describe;
+use super::elements::describe;
 use super::svd::{self, Factors};
 use super::{DType, Expr, Weight};
 use crate::error::{Error, Result};

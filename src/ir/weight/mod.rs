@@ -7,7 +7,9 @@
 
 mod blocks;
 mod combine;
+mod elements;
 mod evaluate;
+mod forms;
 mod linear;
 mod make;
 mod quantized;
@@ -20,10 +22,8 @@ use std::sync::{Arc, OnceLock};
 use super::types::{DType, TensorType};
 use crate::error::{Error, Result, printable};
 
-pub use blocks::{BlockPart, Blocks};
-pub use combine::Majority;
-pub use evaluate::Evaluated;
-pub use quantized::Int8Range;
+pub use elements::Evaluated;
+pub use forms::{BlockPart, Blocks, Int8Range, Majority};
 use svd::Factors;
 
 /// A constant tensor of known shape, computed when it is needed. Cloning is cheap.

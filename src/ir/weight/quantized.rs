@@ -1,40 +1,8 @@
 //! Symmetric 8-bit values with one scale for each channel.
 
-use super::evaluate::{describe, transpose};
-use super::{DType, Evaluated, Expr, Weight};
+use super::elements::{describe, transpose};
+use super::{DType, Evaluated, Expr, Int8Range, Weight};
 use crate::error::{Error, Result};
-
-/// The integers of 8 bits that weights are rounded to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Int8Range {
-    /// −127…127
-    #[default]
-    Full,
-    /// −64…64: two products with values of 0…255 fit in 16 bits, where x86 processors without VNNI add them. ONNX Runtime
-    /// calls it `reduce_range`.
-    Reduced,
-}
-
-impl Int8Range {
-    /// The reduced one, if so.
-    pub fn reduced(reduce: bool) -> Int8Range {
-        if reduce { Int8Range::Reduced } else { Int8Range::Full }
-    }
-
-    /// The largest value; the smallest is its negative.
-    pub fn largest(self) -> f32 {
-        match self {
-            Int8Range::Full => 127.0,
-            Int8Range::Reduced => 64.0,
-        }
-    }
-
-    /// The step of a channel whose largest weight has that magnitude. A channel of zeros has no range; any positive step
-    /// represents it.
-    pub fn step(self, most: f32) -> f32 {
-        if most > f32::MIN_POSITIVE * self.largest() { most / self.largest() } else { 1.0 }
-    }
-}
 
 impl Weight {
     /// Symmetric 8-bit values and their scales, one scale for each index of `axis` of a matrix.

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::choose::{Candidate, Choose};
-use super::{Chosen, Decoding, Nll, Step, Strategy, Window, score};
+use super::score::{PIECE, Scorer};
+use super::{Chosen, Decoding, Next, Nll, Step, Strategy, Window};
 use crate::error::{Error, Result, printable};
 use crate::ports::PortKind;
 use crate::runtime::session::Outputs;
@@ -167,7 +168,7 @@ impl Decoder {
             candidates.push(Candidate { tokens: &row.tokens, logits: logits.row(number, last)? });
         }
         let (until, next) = (self.session.length(), self.chooser.choose(&candidates)?);
-        let chosen = |next: super::Next| {
+        let chosen = |next: Next| {
             let row = self.rows.get(next.row).ok_or_else(|| Error::bug("a row is continued that there is not"))?;
             let full = self.limits.positions.is_some_and(|most| self.places(row, until) + 1 >= most);
             Ok(Chosen { row: next.row, token: next.token, full })
@@ -209,7 +210,10 @@ impl Decoding for Decoder {
     }
 
     fn score(&mut self, windows: &[Window]) -> Result<Vec<Nll>> {
-        score::score(self, windows)
+        let texts: Vec<&[u32]> = windows.iter().map(|window| window.tokens.as_slice()).collect();
+        let mut scorer = Scorer::new(windows);
+        self.forced(&texts, PIECE, &mut |window, place, logits| scorer.take(window, place, logits))?;
+        Ok(scorer.found())
     }
 }
 

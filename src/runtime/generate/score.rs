@@ -2,11 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Decoder;
 use crate::error::{Error, Result};
 
 /// Tokens that are run at a time: logits of a long text are not all in memory at once.
-const PIECE: usize = 256;
+pub(super) const PIECE: usize = 256;
 
 /// A part of a text whose tokens are scored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,21 +40,33 @@ impl std::ops::Add for Nll {
     }
 }
 
-/// Scores windows, all in one batch.
-pub(super) fn score(decoder: &mut Decoder, windows: &[Window]) -> Result<Vec<Nll>> {
-    let mut found = vec![Nll::default(); windows.len()];
-    let texts: Vec<&[u32]> = windows.iter().map(|window| window.tokens.as_slice()).collect();
-    decoder.forced(&texts, PIECE, &mut |row, place, logits| {
-        let (Some(window), Some(found)) = (windows.get(row), found.get_mut(row)) else {
+/// Adds up what logits say of the tokens of windows.
+pub(super) struct Scorer<'a> {
+    windows: &'a [Window],
+    found: Vec<Nll>,
+}
+
+impl<'a> Scorer<'a> {
+    pub fn new(windows: &'a [Window]) -> Scorer<'a> {
+        Scorer { windows, found: vec![Nll::default(); windows.len()] }
+    }
+
+    /// Takes the logits after a token of a window.
+    pub fn take(&mut self, window: usize, place: usize, logits: &[f32]) -> Result<()> {
+        let (Some(of), Some(found)) = (self.windows.get(window), self.found.get_mut(window)) else {
             return Err(Error::bug("a window is shown that was not asked for"));
         };
         let target = place + 1;
-        let Some(token) = window.tokens.get(target).filter(|_| target >= window.context) else { return Ok(()) };
+        let Some(token) = of.tokens.get(target).filter(|_| target >= of.context) else { return Ok(()) };
         found.sum += nll(logits, *token)?;
         found.tokens += 1;
         Ok(())
-    })?;
-    Ok(found)
+    }
+
+    /// What was found, window by window.
+    pub fn found(self) -> Vec<Nll> {
+        self.found
+    }
 }
 
 /// Minus the logarithm of a token's softmax.

@@ -14,6 +14,7 @@ use crate::error::{Error, Result, printable};
 use crate::ports::{CACHE_AXIS, PortKind};
 
 pub use value::{Input, Value};
+pub(super) use value::{of_ort, of_tract};
 
 /// A model that a runtime has opened.
 pub trait Executor {

@@ -11,6 +11,7 @@
 
 mod buffers;
 mod card;
+mod failure;
 mod product;
 mod profiles;
 
@@ -24,6 +25,7 @@ use super::{Available, Device, Gpu, Port, Tensor};
 use crate::back::tensorrt::{load_tensorrt, logger, refused};
 use crate::error::{Error, Result};
 use card::{Buffer, Card};
+use failure::failure;
 use product::{Launcher, RUNTIME};
 use profiles::{Profiles, Shapes};
 
@@ -234,14 +236,6 @@ pub(super) fn probe() -> Result<Available> {
 
 fn library() -> Result<PathBuf> {
     RUNTIME.library().ok_or_else(|| Error::bug(format!("{RUNTIME} is no library")))?.find()
-}
-
-/// What the library complained of since it was last asked for something.
-fn failure(what: &str) -> Error {
-    match logger() {
-        Ok((_, journal)) => journal.read().run_error(what),
-        Err(e) => e,
-    }
 }
 
 /// The inputs and outputs of a plan, in its order.

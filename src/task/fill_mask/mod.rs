@@ -5,14 +5,17 @@ mod token_scores;
 use serde::Serialize;
 
 use super::batches::{self, Row, Tokenized};
-use super::pipeline::{Pipeline, Predicted, Prediction, UNWATCHED, Watch, one};
+use super::pipeline::{Pipeline, one};
+use super::watch::{UNWATCHED, Watch};
 use super::{Definition, Task, not_a_pair};
+use super::{Predicted, Prediction};
 use crate::error::{Error, Result};
+use crate::eval::TokenScore;
 use crate::ports::PortKind;
 use crate::runtime::{TextEncoder, TextInput, softmax};
 use crate::settings::Settings;
 
-pub use token_scores::{TokenScore, targets};
+pub use token_scores::targets;
 
 /// Most masks of one text: each answer holds the whole text again.
 pub const MOST_MASKS: usize = 100;

@@ -2,20 +2,10 @@
 
 use super::{mask_of, masks, places as places_of};
 use crate::error::{Error, Result, printable};
+use crate::eval::TokenScore;
 use crate::ports::PortKind;
 use crate::runtime::{TextEncoder, TextInput};
 use crate::task::batches::{self, Row, Tokenized};
-
-/// What a model thinks of the token that a mask stands for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TokenScore {
-    /// The logarithm of its probability.
-    pub log_probability: f64,
-    /// How many tokens the model takes for likelier.
-    pub rank: usize,
-    /// The likeliest token, by its number.
-    pub likeliest: u32,
-}
 
 pub(super) struct Head<'a> {
     pub encoder: &'a TextEncoder,

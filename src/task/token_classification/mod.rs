@@ -8,8 +8,11 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::batches::{self, Row, Tokenized};
-use super::pipeline::{Model, Pipeline, Predicted, Prediction, UNWATCHED, Watch, one};
+use super::model::Model;
+use super::pipeline::{Pipeline, one};
+use super::watch::{UNWATCHED, Watch};
 use super::{Definition, Task, not_a_pair};
+use super::{Predicted, Prediction};
 use crate::error::{Error, Result};
 use crate::ports::PortKind;
 use crate::runtime::{TextEncoder, TextInput, softmax};

@@ -6,20 +6,9 @@
 
 use trtx::{BuilderConfig, LayerInformationFormat, Runtime};
 
+use crate::back::tensorrt::names::NAME;
 use crate::back::tensorrt::{CompileOptions, Journal, logger, refused};
 use crate::error::{Error, Result};
-
-/// What people call it.
-pub(crate) const NAME: &str = "TensorRT";
-
-/// Major and minor of the interface that kilnc is bound to.
-pub(crate) const VERSION: [i32; 2] = [11, 4];
-
-/// The PyPI package that brings it.
-pub(crate) const PACKAGE: &str = "tensorrt-cu12-libs 11.4.0.106";
-
-/// Linux's name of its parser of ONNX files.
-pub(crate) const PARSER: &str = "libnvonnxparser.so.11";
 
 /// Checks that no GPU is named: the plan is for the one that is there.
 pub(crate) fn aim(_config: &mut BuilderConfig, options: &CompileOptions) -> Result<()> {

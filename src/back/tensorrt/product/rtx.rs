@@ -2,21 +2,10 @@
 
 use trtx::BuilderConfig;
 
+use crate::back::tensorrt::names::NAME;
 use crate::back::tensorrt::{CompileOptions, Journal, refused};
 use crate::error::{Error, Result};
 use crate::target::ComputeCapability;
-
-/// What people call it.
-pub(crate) const NAME: &str = "TensorRT for RTX";
-
-/// Major and minor of the interface that kilnc is bound to.
-pub(crate) const VERSION: [i32; 2] = [1, 7];
-
-/// The PyPI package that brings it.
-pub(crate) const PACKAGE: &str = "tensorrt-rtx-cu12-libs 1.7.1.116";
-
-/// Linux's name of its parser of ONNX files.
-pub(crate) const PARSER: &str = "libtensorrt_onnxparser_rtx.so.1";
 
 /// Says which GPUs the plan is for.
 pub(crate) fn aim(config: &mut BuilderConfig, options: &CompileOptions) -> Result<()> {

@@ -102,7 +102,7 @@ pub struct Combine {
 
 /// The options as they were given; each belongs to some ways only.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct CombineOptions {
     /// The share of elements that is kept.
     pub density: Option<f64>,
     /// How the sign of the majority is found.
@@ -115,7 +115,7 @@ pub struct Options {
 
 impl Combine {
     /// Fails where an option that the method needs is missing, or one is given that it does not have.
-    pub fn new(method: Method, options: Options) -> Result<Combine> {
+    pub fn new(method: Method, options: CombineOptions) -> Result<Combine> {
         let drops = method.drop != Drop::Nothing;
         let given = [
             ("--density", options.density.is_some(), drops),
@@ -281,27 +281,30 @@ fn one_rank(error: Error) -> Error {
 mod tests {
     use super::*;
 
-    fn made(method: &str, options: Options) -> String {
+    fn made(method: &str, options: CombineOptions) -> String {
         let made = method.parse().and_then(|method| Combine::new(method, options));
         made.map_or_else(|e| e.message().to_owned(), |made| made.to_string())
     }
 
     #[test]
     fn options_belong_to_the_methods_that_have_them() {
-        let none = Options::default();
+        let none = CombineOptions::default();
         assert_eq!(made("linear", none), "linear");
         assert_eq!(made("ties", none), "--combine ties needs --density");
-        let density = Options { density: Some(0.5), ..none };
+        let density = CombineOptions { density: Some(0.5), ..none };
         assert_eq!(made("ties", density), "ties, density 0.5, majority by total");
         assert_eq!(made("dare_linear", density), "dare_linear, density 0.5, seed 0");
         assert_eq!(made("cat", density), "--density does not belong to --combine cat");
-        assert_eq!(made("svd", Options { rank: Some(4), ..none }), "svd, rank 4");
-        assert_eq!(made("svd", Options { rank: Some(0), ..none }), "--rank must be 1 or more, found 0");
-        assert_eq!(made("linear", Options { seed: Some(1), ..none }), "--seed does not belong to --combine linear");
-        let majority = Options { majority: Some(Majority::Frequency), ..density };
+        assert_eq!(made("svd", CombineOptions { rank: Some(4), ..none }), "svd, rank 4");
+        assert_eq!(made("svd", CombineOptions { rank: Some(0), ..none }), "--rank must be 1 or more, found 0");
+        assert_eq!(
+            made("linear", CombineOptions { seed: Some(1), ..none }),
+            "--seed does not belong to --combine linear"
+        );
+        let majority = CombineOptions { majority: Some(Majority::Frequency), ..density };
         assert_eq!(made("magnitude_prune", majority), "--majority does not belong to --combine magnitude_prune");
         for wrong in [0.0, -0.5, 1.5, f64::NAN] {
-            let said = made("ties", Options { density: Some(wrong), ..none });
+            let said = made("ties", CombineOptions { density: Some(wrong), ..none });
             assert_eq!(said, format!("--density is a share above 0 and up to 1, found {wrong}"));
         }
         assert!(made("tise", none).starts_with("unknown combination `tise`; known: linear, cat, svd, ties, "));

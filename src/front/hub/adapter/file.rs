@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::targets::Targets;
-use super::tokens::Tokens;
+use super::targets::{Targets, ends_with};
 use super::{AdapterSource, Kind, kind};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::{StateDict, common_prefix, read_weights};
@@ -75,6 +74,31 @@ pub(super) struct Common {
     /// Whether what shares the embeddings' weights follows them.
     #[serde(default)]
     ensure_weight_tying: Option<bool>,
+}
+
+/// Tokens of the input embedding, or of embeddings by the ends of their names.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Tokens {
+    /// Of the input embedding.
+    Input(Vec<usize>),
+    /// By embedding.
+    Of(BTreeMap<String, Vec<usize>>),
+}
+
+impl Common {
+    /// The tokens whose rows the file holds for an embedding, in the order of the rows.
+    pub fn tokens_of(&self, module: &str) -> Result<Vec<usize>> {
+        let found = match self.trainable_token_indices.as_ref().or(self.token_indices.as_ref()) {
+            None => None,
+            Some(Tokens::Input(tokens)) => Some(tokens),
+            Some(Tokens::Of(by_name)) => by_name.iter().find(|(end, _)| ends_with(module, end)).map(|(_, t)| t),
+        };
+        found.cloned().ok_or_else(|| {
+            Error::bad_input("the file holds rows of tokens, and the configuration does not say of which")
+                .at("adapter_config.json: trainable_token_indices")
+        })
+    }
 }
 
 #[derive(Deserialize)]

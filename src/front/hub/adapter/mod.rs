@@ -12,15 +12,16 @@ mod ln_tuning;
 mod loha;
 mod lokr;
 mod lora;
+mod merged;
 mod options;
 mod promised;
 mod scale;
+mod source;
 mod targets;
 mod tokens;
 mod vera;
 mod work;
 
-use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, printable};
@@ -29,129 +30,9 @@ use crate::presence;
 
 pub use combine::Combine;
 use file::Adapter;
+pub use merged::{Lost, Merged, summary};
+pub use source::AdapterSource;
 use work::Work;
-
-/// An adapter on the command line: a folder and a factor, `DIR` or `DIR@SCALE`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AdapterSource {
-    /// The folder that holds `adapter_config.json`.
-    pub dir: PathBuf,
-    /// What the adapter's own scale is multiplied by.
-    pub scale: f32,
-}
-
-impl std::str::FromStr for AdapterSource {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<AdapterSource> {
-        AdapterSource::of(text.into())
-    }
-}
-
-impl AdapterSource {
-    /// The same of a path that need not be UTF-8.
-    pub fn of(text: OsString) -> Result<AdapterSource> {
-        let (dir, scale) = match scaled(&text) {
-            Some((dir, scale)) => (dir, scale),
-            None => (text.clone(), 1.0),
-        };
-        // What is too small for its 32 bits would be none.
-        if !scale.is_normal() {
-            return Err(Error::bad_input(format!(
-                "--adapter {}: the scale must be a number of 1.2e-38 to 3.4e38, or one below 0 as large",
-                printable(&text.to_string_lossy())
-            ))
-            .hint("an adapter that is to change nothing is left out"));
-        }
-        Ok(AdapterSource { dir: PathBuf::from(dir), scale })
-    }
-}
-
-/// A folder and its scale. A folder may have `@` in its name: what follows the last one is a scale only if it is a number.
-#[cfg(unix)]
-fn scaled(text: &OsStr) -> Option<(OsString, f32)> {
-    use std::os::unix::ffi::OsStrExt;
-    let bytes = text.as_bytes();
-    let at = bytes.iter().rposition(|byte| *byte == b'@')?;
-    let scale = str::from_utf8(bytes.get(at + 1..)?).ok()?.parse().ok()?;
-    Some((OsStr::from_bytes(bytes.get(..at)?).to_owned(), scale))
-}
-
-#[cfg(not(unix))]
-fn scaled(text: &OsStr) -> Option<(OsString, f32)> {
-    let (dir, scale) = text.to_str()?.rsplit_once('@')?;
-    Some((dir.into(), scale.parse().ok()?))
-}
-
-/// What was merged, for the manifest and for those who ask.
-#[derive(Clone, Debug, Default)]
-pub struct Merged {
-    /// PEFT's name of the kind, such as `LORA`.
-    pub kind: &'static str,
-    /// The files that were read.
-    pub files: Vec<PathBuf>,
-    /// How many modules were changed.
-    pub changed: usize,
-    /// How many tensors of a bottleneck adapter went into the graph.
-    pub inserted: usize,
-    /// How many rows of embeddings were replaced.
-    pub tokens: usize,
-    /// The tensors that the adapter brought whole, such as a classifier.
-    pub saved: Vec<String>,
-    /// Modules of the model that the configuration names and the file does not change.
-    pub untouched: Vec<String>,
-    /// Tensors of the model that the configuration says were trained and the file does not hold.
-    pub lost: Vec<Lost>,
-    /// What is said of options that are not known.
-    pub unknown: Option<String>,
-    /// What the adapter was trained for, in PEFT's words, such as `SEQ_CLS`.
-    pub task: Option<String>,
-}
-
-/// A tensor of the model that an adapter's configuration says was trained, and that its file does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// The file and the field that say so.
-    pub place: &'static str,
-    /// The tensor, by its name in the model.
-    pub tensor: String,
-}
-
-impl Merged {
-    /// What was done, in words.
-    pub fn summary(&self) -> String {
-        summary(self.changed, self.inserted, self.tokens, self.saved.len())
-    }
-
-    /// What its user has to know.
-    pub fn warnings(&self) -> impl Iterator<Item = String> {
-        let more = match self.untouched.len() {
-            0 | 1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
-        let named = self.untouched.first().map(|module| {
-            format!(
-                "target_modules in adapter_config.json names `{}`{more}, and the file does not hold what was trained \
-                 there: the base's stays",
-                printable(module)
-            )
-        });
-        self.unknown.iter().cloned().chain(named)
-    }
-}
-
-/// How much of a model an adapter changes, in words.
-pub fn summary(changed: usize, inserted: usize, tokens: usize, saved: usize) -> String {
-    let mut parts = vec![format!("into {changed} weights")];
-    if inserted > 0 {
-        parts.push(format!("{inserted} tensors inserted"));
-    }
-    if tokens > 0 {
-        parts.push(format!("{tokens} tokens replaced"));
-    }
-    parts.push(format!("{saved} brought whole"));
-    parts.join(", ")
-}
 
 /// A kind of adapter.
 struct Kind {
@@ -297,21 +178,4 @@ pub fn is_adapter(dir: &Path) -> Result<bool> {
 /// The file that holds the tensors of an adapter's folder.
 pub fn weights_file(dir: &Path) -> Result<PathBuf> {
     if hub::is_hub(dir)? { hub::weights_file(dir) } else { file::weights_file(dir) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_scale_follows_the_last_at_sign() {
-        let parse = |text: &str| text.parse::<AdapterSource>().unwrap();
-        assert_eq!(parse("lora@0.7"), AdapterSource { dir: "lora".into(), scale: 0.7 });
-        assert_eq!(parse("me@home"), AdapterSource { dir: "me@home".into(), scale: 1.0 });
-        for scale in ["inf", "nan", "0", "-0.0", "1e-400", "1e-40", "1e39"] {
-            let said = format!("lora@{scale}").parse::<AdapterSource>().unwrap_err();
-            assert!(said.message().starts_with(&format!("--adapter lora@{scale}: the scale must be")), "{said}");
-        }
-        assert_eq!(parse("lora@-0.5").scale, -0.5);
-    }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::Lost;
-use super::file::Adapter;
+use super::file::{Adapter, Tokens};
 use super::targets::ends_with;
-use super::tokens::Tokens;
+
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::StateDict;
 

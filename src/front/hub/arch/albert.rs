@@ -2,10 +2,9 @@
 
 use serde::Deserialize;
 
-use super::blocks::{Embeddings, LayerWeights, Positions, TokenTypes};
+use super::blocks::{AdapterScopes, Embeddings, LayerWeights, Positions, TokenTypes};
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
-use super::inserted::AdapterScopes;
 use super::shared::Shared;
 use super::task::ClassifierOf;
 use super::{Context, Family};

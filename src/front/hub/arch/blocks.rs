@@ -11,7 +11,6 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as Misnamed;
 
-use super::inserted::{AdapterScopes, Ending};
 use crate::error::{Error, Result};
 use crate::front::hub::adapter::hub::{Bottleneck, Place};
 use crate::front::hub::checkpoint::{Pooling, Scope, Size};
@@ -118,6 +117,38 @@ impl<'a> LayerWeights<'a> {
             }),
         }
     }
+}
+
+/// Where the adapters of one layer keep their tensors.
+pub struct AdapterScopes<'a> {
+    /// Of those after attention.
+    pub attention: Scope<'a>,
+    /// Of those after the feed-forward block.
+    pub ffn: Scope<'a>,
+    /// The number by which adapters know the layer, where that is not its place in the model: layers that share their
+    /// weights share their adapters.
+    pub number: Option<usize>,
+    /// Whether the library gives those after attention what went into it as what came out, and the reverse, as it does
+    /// in ALBERT. They were trained so.
+    pub attention_swapped: bool,
+}
+
+/// The end of half a layer: the model's residual and norm, and the adapters around them.
+pub(super) struct Ending<'a> {
+    /// The model's norm.
+    pub norm: &'a Scope<'a>,
+    /// The part that residual and norm play.
+    pub part: Part,
+    /// The adapters' tensors, in families that have a place for them.
+    pub adapters: Option<&'a Scope<'a>>,
+    /// Which half it is.
+    pub place: Place,
+    /// The place of the layer in the model.
+    pub layer: usize,
+    /// The number by which adapters know it.
+    pub number: usize,
+    /// The layer's sizes.
+    pub sizes: &'a EncoderLayer,
 }
 
 /// How the segments of a text enter its embedding.

@@ -210,8 +210,12 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_transformers() {
         for file in ["defaults-4.json", "defaults-5.json"] {
-            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(file);
-            let classes: std::collections::BTreeMap<String, Map<String, Value>> = json::read(&path).unwrap();
+            let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+            let read = |place| -> std::collections::BTreeMap<String, Map<String, Value>> {
+                json::read(&fixtures.join(place).join(file)).unwrap()
+            };
+            let classes: std::collections::BTreeMap<_, _> =
+                ["families", "decoders"].into_iter().flat_map(read).collect();
             for family in FAMILIES {
                 let class = &classes[family.model_type];
                 let ours: Map<String, Value> = serde_json::from_str(family.defaults).unwrap();

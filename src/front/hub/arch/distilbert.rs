@@ -2,9 +2,10 @@
 
 use serde::Deserialize;
 
-use super::blocks::{Activation, Embeddings, EncoderLayer, LayerWeights, Positions, TokenTypes, heads as heads_of};
+use super::blocks::{
+    Activation, AdapterScopes, Embeddings, EncoderLayer, LayerWeights, Positions, TokenTypes, heads as heads_of,
+};
 use super::heads::{self, Classifier, Heads, MaskedLm};
-use super::inserted::AdapterScopes;
 use super::shared::Shared;
 use super::task::ClassifierOf;
 use super::{Context, Family};

@@ -41,10 +41,19 @@ pub(super) fn build(blocks: &mut Blocks, context: &Context, head: &FlexibleHead,
         HeadKind::QuestionAnswering => {
             let two = Size { n: 2, field: "num_labels" };
             let both = layers(blocks, head, &p, given.hidden, Some(two), given.x)?;
-            super::heads::start_and_end(blocks, both)
+            start_and_end(blocks, both)
         }
         HeadKind::MaskedLm => masked_lm(blocks, head, &p, given),
     }
+}
+
+/// The two columns of a span head as outputs of their own.
+pub(super) fn start_and_end(blocks: &mut Blocks, both: ValueId) -> Result<()> {
+    for (i, kind) in [PortKind::StartLogits, PortKind::EndLogits].into_iter().enumerate() {
+        let one = blocks.select(&kind.name(), both, 2, i as i64)?;
+        blocks.output(kind, one)?;
+    }
+    Ok(())
 }
 
 fn summary(blocks: &mut Blocks, head: &FlexibleHead, p: &Scope, given: &Encoded) -> Result<ValueId> {

@@ -13,7 +13,7 @@ use super::{Context, Decoder, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
-use crate::task::Task;
+use crate::task::id::Task;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt2",
@@ -90,7 +90,7 @@ fn build(context: &Context) -> Result<Graph> {
     let vocabulary = Size { n: config.vocab_size, field: "vocab_size" };
     let mut blocks = Blocks::new("gpt2");
     let transformer = context.weights.sub("transformer");
-    let inputs = blocks.decoder_inputs(context.task, config.n_layer, &layer)?;
+    let inputs = blocks.decoder_inputs(context.task, known_layers(&transformer, config.n_layer), &layer)?;
 
     let (tokens, places) = (transformer.sub("wte"), transformer.sub("wpe"));
     let mut x = embeddings(&mut blocks, [&tokens, &places], [vocabulary, hidden], &layer, &inputs)?;
@@ -102,6 +102,8 @@ fn build(context: &Context) -> Result<Graph> {
         }
         x = block(&mut blocks, &p, i, (&layer, scale), x, &inputs)?;
     }
+    // No part of the last layer, which may go alone.
+    blocks.role(Part::Head);
     x = blocks.layer_norm(&transformer.sub("ln_f"), hidden, sizes.epsilon, x)?;
 
     let projection = context.weights.sub("lm_head");
@@ -114,6 +116,11 @@ pub(super) fn gpt_layer(sizes: EncoderLayer, positions: usize) -> DecoderLayer {
     let heads = usize::try_from(sizes.heads).unwrap_or(1);
     let head_size = sizes.hidden.n.checked_div(heads).unwrap_or_default();
     DecoderLayer { sizes, kv_heads: sizes.heads, head_size, positions }
+}
+
+/// How many layers there are, at most as many as the configuration says: a cache is made for no others.
+pub(super) fn known_layers(transformer: &Scope, said: usize) -> usize {
+    (0..said).take_while(|i| transformer.item("h", *i).has("ln_1.weight")).count()
 }
 
 /// Rows for tokens and for their positions, added.

@@ -4,7 +4,7 @@ pub(super) mod decoder;
 
 use super::Context;
 use super::blocks::{Activation, Blocks};
-use super::flexible::{self, Encoded};
+use super::flexible::{self, Encoded, start_and_end};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Part, ValueId};
@@ -162,15 +162,6 @@ pub(super) fn spans(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId) ->
     blocks.role(Part::Head);
     let both = blocks.linear(p, hidden, Size { n: 2, field: "num_labels" }, x)?;
     start_and_end(blocks, both)
-}
-
-/// The two columns of a span head as outputs of their own.
-pub(super) fn start_and_end(blocks: &mut Blocks, both: ValueId) -> Result<()> {
-    for (i, kind) in [PortKind::StartLogits, PortKind::EndLogits].into_iter().enumerate() {
-        let one = blocks.select(&kind.name(), both, 2, i as i64)?;
-        blocks.output(kind, one)?;
-    }
-    Ok(())
 }
 
 /// Logits by a linear layer whose rows are the task's labels.

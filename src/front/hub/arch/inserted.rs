@@ -1,46 +1,14 @@
 //! Bottleneck adapters in the graph, where their tensors stand beside those of a layer.
 
-use super::blocks::{Activation, Blocks, EncoderLayer};
+use super::blocks::{Activation, Blocks, Ending};
 use super::hypercomplex;
 use crate::error::{Error, Result, printable};
-use crate::front::hub::adapter::hub::{Bottleneck, Place, Residual, Scaling};
+use crate::front::hub::adapter::hub::{Bottleneck, Residual, Scaling};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Part, Role, ValueId};
 
 /// What PyTorch's norms add to the variance where nothing else is said, as adapters' own norms do.
 const EPSILON: f32 = 1e-5;
-
-/// Where the adapters of one layer keep their tensors.
-pub struct AdapterScopes<'a> {
-    /// Of those after attention.
-    pub attention: Scope<'a>,
-    /// Of those after the feed-forward block.
-    pub ffn: Scope<'a>,
-    /// The number by which adapters know the layer, where that is not its place in the model: layers that share their
-    /// weights share their adapters.
-    pub number: Option<usize>,
-    /// Whether the library gives those after attention what went into it as what came out, and the reverse, as it does
-    /// in ALBERT. They were trained so.
-    pub attention_swapped: bool,
-}
-
-/// The end of half a layer: the model's residual and norm, and the adapters around them.
-pub(super) struct Ending<'a> {
-    /// The model's norm.
-    pub norm: &'a Scope<'a>,
-    /// The part that residual and norm play.
-    pub part: Part,
-    /// The adapters' tensors, in families that have a place for them.
-    pub adapters: Option<&'a Scope<'a>>,
-    /// Which half it is.
-    pub place: Place,
-    /// The place of the layer in the model.
-    pub layer: usize,
-    /// The number by which adapters know it.
-    pub number: usize,
-    /// The layer's sizes.
-    pub sizes: &'a EncoderLayer,
-}
 
 impl Blocks {
     /// Residual, norm and adapters after `y`, which attention or feed-forward made of `x`.

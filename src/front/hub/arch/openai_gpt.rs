@@ -14,7 +14,7 @@ use super::{Context, Decoder, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
-use crate::task::Task;
+use crate::task::id::Task;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "openai-gpt",
@@ -86,7 +86,8 @@ fn build(context: &Context) -> Result<Graph> {
     let vocabulary = Size { n: config.vocab_size, field: "vocab_size" };
     let mut blocks = Blocks::new("openai-gpt");
     let transformer = context.weights.sub("transformer");
-    let inputs = blocks.decoder_inputs(context.task, config.n_layer, &layer)?;
+    let layers = gpt2::known_layers(&transformer, config.n_layer);
+    let inputs = blocks.decoder_inputs(context.task, layers, &layer)?;
 
     let (tokens, places) = (transformer.sub("tokens_embed"), transformer.sub("positions_embed"));
     let mut x = gpt2::embeddings(&mut blocks, [&tokens, &places], [vocabulary, hidden], &layer, &inputs)?;

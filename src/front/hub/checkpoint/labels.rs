@@ -1,49 +1,14 @@
 //! Names of a classifier's answers: those of `config.json`, as `transformers` reads them, and those of a file of their own.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::CommonConfig;
+use super::config::{CommonConfig, Names, name};
 use crate::error::{Error, Result, printable, printable_sentence};
 use crate::json;
 use crate::textfile;
-
-/// The entries of an object whose values are texts, numbers or truth values, told as texts; none is null.
-pub type Names = BTreeMap<String, Option<String>>;
-
-/// Reads [`Names`].
-pub(super) fn scalars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Names>, D::Error> {
-    let Some(entries) = Option::<BTreeMap<String, Scalar>>::deserialize(deserializer)? else { return Ok(None) };
-    Ok(Some(entries.into_iter().map(|(key, Scalar(value))| (key, value)).collect()))
-}
-
-/// A text, a number, a truth value or null.
-struct Scalar(Option<String>);
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scalar, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        match name(&value) {
-            Some(name) => Ok(Scalar(Some(name))),
-            None if value.is_null() => Ok(Scalar(None)),
-            None => Err(serde::de::Error::custom("expected a text or a number")),
-        }
-    }
-}
-
-/// What a JSON value is called as the name of an answer.
-fn name(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(truth) => Some(truth.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
 
 /// What an answer without a name is called, as `transformers` has it.
 pub fn unnamed(number: usize) -> String {

@@ -8,7 +8,7 @@ use trtx::{CudaEngine, ExecutionContext};
 
 use crate::error::{Error, Result};
 use crate::runtime::tensorrt::card::{Card, refused};
-use crate::runtime::tensorrt::failure;
+use crate::runtime::tensorrt::failure::failure;
 use crate::runtime::{Gpu, Runtime};
 
 /// What this kilnc runs plans with.

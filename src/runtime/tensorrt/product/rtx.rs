@@ -15,7 +15,7 @@ use trtx::{
 use crate::cache::{self, Cache};
 use crate::error::{Error, Result};
 use crate::runtime::tensorrt::card::Card;
-use crate::runtime::tensorrt::failure;
+use crate::runtime::tensorrt::failure::failure;
 use crate::runtime::{Gpu, Runtime};
 use kernels::Kernels;
 

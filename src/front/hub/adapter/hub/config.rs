@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::bottleneck::{Hypercomplex, Place, Residual, Scaling};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::options::refuse_unknown;
 use crate::json;
@@ -16,6 +15,54 @@ use crate::json;
 pub(super) enum Reduction {
     Everywhere(f64),
     ByLayer(BTreeMap<String, f64>),
+}
+
+/// Projections as sums of Kronecker products (arXiv 2106.04647): `Σᵢ ruleᵢ ⊗ Wᵢ`.
+#[derive(Clone, Copy, Debug)]
+pub struct Hypercomplex {
+    /// Number of terms, and size of the rules.
+    pub terms: usize,
+    /// Rank of the weights that are products of two tensors.
+    pub rank: usize,
+    /// Whether the rule is a product of two tensors.
+    pub rule_in_two: bool,
+    /// Whether all layers share the rule.
+    pub rule_shared: bool,
+    /// Whether the weights are products of two tensors.
+    pub weights_in_two: bool,
+    /// Whether all layers share the weights.
+    pub weights_shared: bool,
+}
+
+/// The part of a layer after which an adapter stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Multi-head attention.
+    Attention,
+    /// The feed-forward block.
+    FeedForward,
+}
+
+/// Where the residual around an adapter begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residual {
+    /// Before the model's residual and norm.
+    BeforeSum,
+    /// Between the model's residual and its norm.
+    AfterSum,
+    /// After the model's norm.
+    AfterNorm,
+}
+
+/// What an adapter's output is multiplied by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scaling {
+    /// A number.
+    Constant(f32),
+    /// A trained number.
+    Learned,
+    /// A trained number for each channel.
+    Channel,
 }
 
 #[derive(Deserialize)]

@@ -24,7 +24,8 @@ use crate::json;
 use crate::presence;
 use crate::task::id::Task;
 
-pub use bottleneck::{Bottleneck, Hypercomplex, Place, Residual, Scaling};
+pub use bottleneck::Bottleneck;
+pub use config::{Hypercomplex, Place, Residual, Scaling};
 pub use head::{FlexibleHead, HeadKind};
 
 /// What adapters and heads of AdapterHub's add to a model's graph.

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{DType, Dim, Op, Part, Role, TensorType, ValueId, Weight};
 use crate::ports::PortKind;
-use crate::task::Task;
+use crate::task::id::Task;
 
 /// What the layers of a decoder are given besides hidden states.
 #[derive(Clone, Debug)]

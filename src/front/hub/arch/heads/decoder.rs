@@ -8,7 +8,7 @@ use crate::front::hub::arch::Context;
 use crate::front::hub::arch::blocks::{Blocks, DecoderInputs};
 use crate::front::hub::checkpoint::{Pooling, Scope, Size};
 use crate::ir::{Part, ValueId};
-use crate::task::Task;
+use crate::task::id::Task;
 
 /// The heads of a decoder: their sizes, and where their weights are.
 pub(in super::super) struct DecoderHeads<'a> {

@@ -62,6 +62,8 @@ fn build(context: &Context) -> Result<Graph> {
             x,
         )?;
     }
+    // No part of the last layer, which may go alone.
+    blocks.role(Part::Head);
     x = blocks.norm(&model.sub("final_norm"), hidden, config.norm_eps, x)?;
 
     match context.task {

@@ -1,5 +1,6 @@
 //! What sentence-transformers puts after an encoder: `modules.json` and the folders it names.
 
+mod fields;
 mod model;
 mod pooling;
 
@@ -7,12 +8,12 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 
 use super::{StateDict, Tensor, read_state};
 use crate::error::{Error, Result, printable};
 use crate::json;
 use crate::presence;
+use fields::yes;
 
 pub use model::{EncoderConfig, ModelConfig, Prompt};
 pub use pooling::Pooling;
@@ -128,11 +129,6 @@ struct Module {
     path: String,
     #[serde(rename = "type")]
     kind: String,
-}
-
-/// What sentence-transformers takes where a configuration is silent.
-fn yes() -> bool {
-    true
 }
 
 #[derive(Deserialize)]
@@ -323,19 +319,6 @@ impl SentenceModules {
         }
         self.files.extend(files);
         Ok(())
-    }
-}
-
-/// Fails where a field that is not among the known ones says something: it may change the answers.
-fn only_known(fields: &Map<String, Value>, known: &[&str]) -> Result<()> {
-    let says = |value: &Value| !value.is_null() && *value != Value::Bool(false);
-    match fields.iter().find(|(name, value)| !known.contains(&name.as_str()) && says(value)) {
-        None => Ok(()),
-        Some((name, value)) => Err(Error::unsupported(format!(
-            "the option `{}` is not known, and it is {}",
-            printable(name),
-            printable(&value.to_string())
-        ))),
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::only_known;
+use super::fields::only_known;
 use crate::error::{Error, Result, printable};
 use crate::json;
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde_json::{Map, Value};
 
-use super::{only_known, yes};
+use super::fields::{only_known, yes};
 use crate::error::{Error, Result};
 use crate::json;
 

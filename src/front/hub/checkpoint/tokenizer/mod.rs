@@ -10,16 +10,18 @@
 
 mod added;
 mod class;
+mod files;
 mod five;
 mod limits;
 mod options;
 mod parts;
 mod split;
+mod versions;
 
 use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::{Error, Result, printable};
 use crate::json;
@@ -27,41 +29,13 @@ use crate::json::raw::Object;
 use crate::presence;
 use added::{Merged, Vocabulary};
 use class::Kind;
+use files::{ADDED, CONFIG, SPECIAL, Version};
 use limits::Side;
 use options::Options;
 use parts::Parts;
 use split::Split;
 
-/// The file that says how texts become tokens.
-const FILE: &str = "tokenizer.json";
-
-/// The file with the arguments of the class.
-const CONFIG: &str = "tokenizer_config.json";
-
-/// The file that numbered added tokens before [`CONFIG`] did.
-const ADDED: &str = "added_tokens.json";
-
-/// The file with special tokens by their parts.
-const SPECIAL: &str = "special_tokens_map.json";
-
-/// A version of `transformers`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    /// 4, and what was before it.
-    Four,
-    /// 5.
-    Five,
-}
-
-impl Version {
-    fn number(self) -> u8 {
-        if self == Version::Four { 4 } else { 5 }
-    }
-
-    fn other(self) -> Version {
-        if self == Version::Four { Version::Five } else { Version::Four }
-    }
-}
+pub use files::{FILE, TokenizerUse};
 
 /// The tokenizer of a folder.
 #[derive(Clone, Debug, Default)]
@@ -81,25 +55,6 @@ pub struct Tokenizer {
     pub notes: Vec<String>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
-}
-
-/// What a tokenizer is for.
-#[derive(Clone, Debug, Default)]
-pub struct TokenizerUse<'a> {
-    /// The model's family, whose class is taken where the files name none.
-    pub model_type: &'a str,
-    /// The class that the model's configuration names.
-    pub class: Option<&'a str>,
-    /// How many tokens the model has embeddings of.
-    pub rows: Option<usize>,
-    /// Whether the model reads token types.
-    pub token_types: bool,
-    /// Whether it reads pairs of texts.
-    pub pairs: bool,
-    /// Whether texts are put in lower case before all else.
-    pub lower_case: bool,
-    /// Arguments that go over those of the configuration.
-    pub arguments: Map<String, Value>,
 }
 
 impl Tokenizer {

@@ -28,8 +28,6 @@ use crate::file;
 use crate::ir::Weight;
 use crate::json;
 
-type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
-
 /// The tensors of a file, by name, in the file's order. Fails where the file is damaged or asks for code.
 pub fn read(path: &Path) -> Result<Vec<(String, Weight)>> {
     parse(file::map(path)?).map_err(|e| {

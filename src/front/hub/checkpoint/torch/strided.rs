@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Bytes;
 use super::value::Tensor;
 use crate::error::{Error, Result, printable};
 use crate::ir::{Blob, Weight};
+
+type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// What may be gathered beyond the file's own size, in bytes.
 const SPARE: usize = 1 << 20;

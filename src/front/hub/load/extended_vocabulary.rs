@@ -22,7 +22,7 @@ pub struct Extended {
 
 impl Extended {
     /// Compares the configuration with the graph. Fails where they differ and a token of the tokenizer has no row.
-    pub(super) fn of(checkpoint: &Checkpoint, tokenizer: &Tokenizer, graph: &Graph) -> Result<Option<Extended>> {
+    pub(crate) fn of(checkpoint: &Checkpoint, tokenizer: &Tokenizer, graph: &Graph) -> Result<Option<Extended>> {
         let (Some(said), Some(rows)) = (checkpoint.common.vocab_size, limits::rows(graph)) else { return Ok(None) };
         if said == rows {
             return Ok(None);

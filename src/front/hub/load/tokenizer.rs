@@ -6,10 +6,9 @@ use serde::Deserialize;
 use serde_json::Map;
 
 use super::limits;
-use crate::bundle;
 use crate::error::Result;
 use crate::front::hub::checkpoint::{
-    Checkpoint, ModuleKind, Prompt, Purpose, SentenceModule, SentenceModules, Tokenizer, TokenizerUse,
+    Checkpoint, ModuleKind, Prompt, Purpose, SentenceModule, SentenceModules, TOKENIZER_FILE, Tokenizer, TokenizerUse,
 };
 use crate::ir::Graph;
 use crate::json;
@@ -17,12 +16,10 @@ use crate::ports::PortKind;
 use crate::presence;
 use crate::runtime::{Lengths, TextEncoder};
 use crate::settings::{Settings, Similarity};
-use crate::task::Task;
-
-/// The input of a graph that has token types.
+use crate::task::id::Task;
 
 /// The tokenizer in the folder `dir`, for a graph and its task.
-pub(super) fn open(checkpoint: &Checkpoint, dir: &Path, graph: &Graph, task: Task) -> Result<Tokenizer> {
+pub(crate) fn open(checkpoint: &Checkpoint, dir: &Path, graph: &Graph, task: Task) -> Result<Tokenizer> {
     open_for(checkpoint, dir, sentence(checkpoint, task), |usage| TokenizerUse {
         rows: limits::rows(graph),
         token_types: graph.port(PortKind::TokenTypes).is_some(),
@@ -75,7 +72,7 @@ impl TextConfig {
             tokenizer_class: Option<String>,
         }
         let dir = file.parent().unwrap_or(Path::new(""));
-        let named = file.file_name().is_some_and(|name| name == bundle::TOKENIZER);
+        let named = file.file_name().is_some_and(|name| name == TOKENIZER_FILE);
         let config = dir.join("config.json");
         let sentence = SentenceModules::around(dir)?;
         let of_model = presence::has_file(&config)?;
@@ -118,7 +115,7 @@ fn of_sentence<'a>(sentence: Option<&SentenceModules>) -> TokenizerUse<'a> {
 }
 
 /// Enters how many tokens of the prompt come before those of a text, where pooling leaves them out.
-pub(super) fn count_prompt(checkpoint: &mut Checkpoint, dir: &Path) -> Result<()> {
+pub(crate) fn count_prompt(checkpoint: &mut Checkpoint, dir: &Path) -> Result<()> {
     let Some(sentence) = &checkpoint.sentence else { return Ok(()) };
     let left_out = |module: &SentenceModule| matches!(module.kind, ModuleKind::Pooling { include_prompt: false, .. });
     if !sentence.modules.iter().any(left_out) {
@@ -143,7 +140,7 @@ pub(super) fn count_prompt(checkpoint: &mut Checkpoint, dir: &Path) -> Result<()
 }
 
 /// What sentence-transformers says of a model, where the task is what it makes the model for.
-pub(super) fn sentence(checkpoint: &Checkpoint, task: Task) -> Option<&SentenceModules> {
+pub(crate) fn sentence(checkpoint: &Checkpoint, task: Task) -> Option<&SentenceModules> {
     checkpoint.sentence.as_ref().filter(|modules| is_for(modules, task))
 }
 
@@ -156,12 +153,12 @@ fn is_for(modules: &SentenceModules, task: Task) -> bool {
 }
 
 /// What is put before every text.
-pub(super) fn prompt(checkpoint: &Checkpoint, task: Task) -> Result<Option<Prompt>> {
+pub(crate) fn prompt(checkpoint: &Checkpoint, task: Task) -> Result<Option<Prompt>> {
     sentence(checkpoint, task).map_or(Ok(None), |modules| modules.model.prompt())
 }
 
 /// How answers are told where nobody says it, as far as the model does.
-pub(super) fn settings(checkpoint: &Checkpoint, task: Task) -> Result<Settings> {
+pub(crate) fn settings(checkpoint: &Checkpoint, task: Task) -> Result<Settings> {
     settings_of(checkpoint.sentence.as_ref(), task)
 }
 

@@ -9,7 +9,7 @@ use crate::ir::weight::Expr;
 
 /// Takes what adapters did to a tensor over to its other names: rows of tokens, which PEFT trains in all of them, and the
 /// bias of the projection to the vocabulary.
-pub(super) fn follow(checkpoint: &Checkpoint, before: &StateDict, after: &mut StateDict) -> Result<()> {
+pub(crate) fn follow(checkpoint: &Checkpoint, before: &StateDict, after: &mut StateDict) -> Result<()> {
     let Some(shared) = shared(checkpoint, before)? else { return Ok(()) };
     if shared.may_differ
         && arch::is_tied(&checkpoint.config)?
@@ -38,7 +38,7 @@ pub(super) fn follow(checkpoint: &Checkpoint, before: &StateDict, after: &mut St
 /// Gives the projection to the vocabulary the base's word embeddings where adapters change those that it shares: PEFT
 /// changes the look-up only, and the projection stays as it was. Gives the name of the embeddings, if there was anything to
 /// do.
-pub(super) fn untie(
+pub(crate) fn untie(
     checkpoint: &Checkpoint,
     before: &StateDict,
     after: &mut StateDict,
@@ -64,7 +64,7 @@ pub(super) fn untie(
 }
 
 /// What is wrong where an adapter brings embeddings of more tokens than the projection that it leaves out has rows for.
-pub(super) fn grown_alone(checkpoint: &Checkpoint, before: &StateDict, after: &StateDict) -> Result<Option<Error>> {
+pub(crate) fn grown_alone(checkpoint: &Checkpoint, before: &StateDict, after: &StateDict) -> Result<Option<Error>> {
     let Some(shared) = shared(checkpoint, after)?.filter(|shared| !after.contains(shared.decoder)) else {
         return Ok(None);
     };
@@ -83,7 +83,7 @@ pub(super) fn grown_alone(checkpoint: &Checkpoint, before: &StateDict, after: &S
 
 /// A merged checkpoint's tensors under all the names that `transformers` looks for, 4 and 5 alike, and whether its
 /// projection to the vocabulary is no longer the word embeddings. `dropped` are not written.
-pub(super) fn separate(
+pub(crate) fn separate(
     checkpoint: &Checkpoint,
     state: &mut StateDict,
     kinds: &[&str],
@@ -131,7 +131,7 @@ fn align(checkpoint: &Checkpoint, state: &mut StateDict) -> Result<()> {
 }
 
 /// The tensor of that name in the base, or the one that it shares.
-pub(super) fn in_base<'a>(checkpoint: &Checkpoint, base: &'a StateDict, name: &str) -> Option<&'a Tensor> {
+pub(crate) fn in_base<'a>(checkpoint: &Checkpoint, base: &'a StateDict, name: &str) -> Option<&'a Tensor> {
     let shared = shared(checkpoint, base).ok().flatten();
     let twins = shared.map(|shared| {
         let head_bias = shared.head_bias.unwrap_or(shared.bias);

@@ -5,14 +5,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::bundle;
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::{self, AdapterSource, Merged};
 use crate::front::hub::arch::Family;
-use crate::front::hub::checkpoint::{Checkpoint, StateDict};
+use crate::front::hub::checkpoint::{Checkpoint, StateDict, TOKENIZER_FILE};
 use crate::json;
 use crate::presence;
-use crate::task::Task;
+use crate::task::id::Task;
 
 /// Files of a tokenizer that says nothing without tokenizer.json.
 const TOKENIZER: [&str; 9] = [
@@ -29,7 +28,7 @@ const TOKENIZER: [&str; 9] = [
 
 /// What the adapters were trained for, where one of them brings a head for it, or is of a language model of a family that has
 /// such: its head is the base's.
-pub(super) fn task(family: &Family, state: &StateDict, merged: &[Merged]) -> Option<Task> {
+pub(crate) fn task(family: &Family, state: &StateDict, merged: &[Merged]) -> Option<Task> {
     merged.iter().rev().find_map(|merged| {
         let task = Task::of_peft(merged.task.as_deref()?)?;
         let brings_head = merged.saved.iter().any(|name| state.is_head(name));
@@ -38,12 +37,12 @@ pub(super) fn task(family: &Family, state: &StateDict, merged: &[Merged]) -> Opt
 }
 
 /// The folder with the tokenizer: an adapter that was saved with one was trained with it.
-pub(super) fn tokenizer<'a>(
+pub(crate) fn tokenizer<'a>(
     checkpoint: &'a Checkpoint,
     adapters: impl DoubleEndedIterator<Item = &'a AdapterSource>,
 ) -> Result<&'a Path> {
     for dir in adapters.rev().map(|source| source.dir.as_path()) {
-        if presence::has_file(&dir.join(bundle::TOKENIZER))? {
+        if presence::has_file(&dir.join(TOKENIZER_FILE))? {
             return Ok(dir);
         }
     }
@@ -51,7 +50,7 @@ pub(super) fn tokenizer<'a>(
 }
 
 /// What users have to know of adapters that could be merged all the same.
-pub(super) fn warnings(merged: &[(AdapterSource, Merged)]) -> Result<Vec<String>> {
+pub(crate) fn warnings(merged: &[(AdapterSource, Merged)]) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for (source, merged) in merged {
         let name = printable(&json::file_name(&source.dir));
@@ -62,7 +61,7 @@ pub(super) fn warnings(merged: &[(AdapterSource, Merged)]) -> Result<Vec<String>
 }
 
 /// `transformers` loads an adapter that lies beside a model without being asked to; kilnc takes what it is given.
-pub(super) fn adapter_beside(checkpoint: &Checkpoint, sources: &[AdapterSource]) -> Result<Option<String>> {
+pub(crate) fn adapter_beside(checkpoint: &Checkpoint, sources: &[AdapterSource]) -> Result<Option<String>> {
     let is_given = || sources.iter().any(|source| same_folder(&source.dir, &checkpoint.dir));
     let there = adapter::is_adapter(&checkpoint.dir)? && !is_given();
     Ok(there
@@ -76,7 +75,7 @@ fn same_folder(one: &Path, other: &Path) -> bool {
 /// A part of a tokenizer says nothing without tokenizer.json.
 fn half_a_tokenizer(source: &AdapterSource) -> Result<Option<String>> {
     let parts = presence::files_of(&source.dir, &TOKENIZER)?;
-    let whole = presence::has_file(&source.dir.join(bundle::TOKENIZER))?;
+    let whole = presence::has_file(&source.dir.join(TOKENIZER_FILE))?;
     Ok(parts.first().filter(|_| !whole).map(|file| {
         format!("the folder holds {file} and no tokenizer.json: its tokenizer is not the one that is used")
     }))
@@ -84,7 +83,7 @@ fn half_a_tokenizer(source: &AdapterSource) -> Result<Option<String>> {
 
 /// Fails where an adapter's file does not hold what its configuration says was trained, if the graph reads it. What the
 /// graph does not read was perhaps no part of the model that the adapter was trained on.
-pub(super) fn check_promises(merged: &mut [(AdapterSource, Merged)], unread: &[String]) -> Result<()> {
+pub(crate) fn check_promises(merged: &mut [(AdapterSource, Merged)], unread: &[String]) -> Result<()> {
     let unread: HashSet<&str> = unread.iter().map(String::as_str).collect();
     for (source, merged) in merged {
         merged.untouched.retain(|module| !unread.contains(format!("{module}.weight").as_str()));
@@ -103,7 +102,7 @@ pub(super) fn check_promises(merged: &mut [(AdapterSource, Merged)], unread: &[S
 
 /// Takes the modules that sentence-transformers saved with an adapter in place of the base's: the adapter was trained
 /// with those.
-pub(super) fn modules(checkpoint: &mut Checkpoint, sources: &[AdapterSource]) -> Result<()> {
+pub(crate) fn modules(checkpoint: &mut Checkpoint, sources: &[AdapterSource]) -> Result<()> {
     for source in sources.iter().rev() {
         if checkpoint.take_modules(&source.dir).map_err(|e| e.at(source.dir.display().to_string()))? {
             break;
@@ -113,7 +112,7 @@ pub(super) fn modules(checkpoint: &mut Checkpoint, sources: &[AdapterSource]) ->
 }
 
 /// Enters the files of modules among those of the adapter that they came with.
-pub(super) fn enter_modules(checkpoint: &Checkpoint, merged: &mut [(AdapterSource, Merged)]) {
+pub(crate) fn enter_modules(checkpoint: &Checkpoint, merged: &mut [(AdapterSource, Merged)]) {
     let Some(modules) = &checkpoint.sentence else { return };
     if let Some((_, merged)) = merged.iter_mut().find(|(source, _)| source.dir == modules.dir) {
         merged.files.extend(modules.files.iter().cloned());
@@ -122,7 +121,7 @@ pub(super) fn enter_modules(checkpoint: &Checkpoint, merged: &mut [(AdapterSourc
 
 /// Enters a vocabulary that has grown into the checkpoint's configuration: an adapter may bring embeddings of more
 /// tokens than the base has.
-pub(super) fn grow(
+pub(crate) fn grow(
     checkpoint: &mut Checkpoint,
     before: &StateDict,
     after: &StateDict,

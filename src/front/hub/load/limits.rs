@@ -6,13 +6,13 @@ use crate::ir::{Graph, Node, Op, Origin, ValueId, Weight};
 use crate::ports::PortKind;
 
 /// The rows of the table that token numbers are looked up in.
-pub(super) fn rows(graph: &Graph) -> Option<usize> {
+pub(crate) fn rows(graph: &Graph) -> Option<usize> {
     let ids = graph.port(PortKind::TokenIds)?;
     graph.consumers(ids).filter(|node| node.op == Op::Embed).filter_map(|node| table_rows(graph, node)).min()
 }
 
 /// The bytes of the tables that token numbers are looked up in.
-pub(super) fn table_bytes(graph: &Graph) -> usize {
+pub(crate) fn table_bytes(graph: &Graph) -> usize {
     let Some(ids) = graph.port(PortKind::TokenIds) else { return 0 };
     let readers = graph.consumers(ids).filter(|node| node.op == Op::Embed);
     let tables: BTreeSet<ValueId> = readers.filter_map(|node| node.operand(0)).collect();
@@ -20,7 +20,7 @@ pub(super) fn table_bytes(graph: &Graph) -> usize {
 }
 
 /// Longest text, in tokens: what the tables of positions cover. None where no table bounds it.
-pub(super) fn positions(graph: &Graph) -> Option<usize> {
+pub(crate) fn positions(graph: &Graph) -> Option<usize> {
     graph.nodes().filter_map(|(_, node)| covered(graph, node)).min()
 }
 

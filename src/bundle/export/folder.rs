@@ -1,0 +1,113 @@
+//! A folder that an export fills, and what every layout says of a bundle.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::bundle::runtimes::RUNTIMES;
+use crate::bundle::{Bundle, EngineEntry};
+use crate::error::{Error, Result, printable};
+use crate::runtime::Runtime;
+
+/// What an export made.
+#[derive(Debug, Default, Serialize)]
+pub struct Exported {
+    /// The files, by their paths in the folder.
+    pub files: Vec<String>,
+    /// The engines that are among them.
+    pub engines: Vec<String>,
+    /// What is left out or has to be known, with the reason.
+    pub notes: Vec<String>,
+}
+
+/// A folder that is being filled.
+pub(super) struct Folder<'a> {
+    pub dir: &'a Path,
+    pub exported: Exported,
+}
+
+impl<'a> Folder<'a> {
+    pub fn new(dir: &'a Path) -> Folder<'a> {
+        Folder { dir, exported: Exported::default() }
+    }
+
+    /// The place of a file, with the folders around it.
+    pub fn place(&mut self, path: &str) -> Result<PathBuf> {
+        let to = self.dir.join(path);
+        if let Some(parent) = to.parent() {
+            std::fs::create_dir_all(parent).map_err(|e| Error::io("writing to", parent, &e))?;
+        }
+        self.exported.files.push(path.to_owned());
+        Ok(to)
+    }
+
+    /// Copies a file that the bundle's manifest lists.
+    pub fn copy(&mut self, bundle: &Bundle, from: &str, path: &str) -> Result<()> {
+        bundle.copy(from, &self.place(path)?)
+    }
+
+    /// A file to be written.
+    pub fn create(&mut self, path: &str) -> Result<(PathBuf, File)> {
+        let to = self.place(path)?;
+        let file = File::create(&to).map_err(|e| Error::io("writing", &to, &e))?;
+        Ok((to, file))
+    }
+
+    pub fn write(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        let to = self.place(path)?;
+        std::fs::write(&to, content).map_err(|e| Error::io("writing", &to, &e))
+    }
+
+    /// Copies an engine under another name. What stands beside it keeps its own, by which the engine refers to it.
+    pub fn engine(&mut self, bundle: &Bundle, entry: &EngineEntry, folder: &str, name: &str) -> Result<()> {
+        let component = entry.model()?;
+        let beside = format!("{}_data", component.file);
+        if bundle.manifest.files.iter().any(|file| file.path == beside) {
+            let own = beside.rsplit('/').next().unwrap_or(&beside);
+            self.copy(bundle, &beside, &format!("{folder}/{own}"))?;
+        }
+        self.copy(bundle, &component.file, &format!("{folder}/{name}"))?;
+        self.exported.engines.push(entry.name.clone());
+        Ok(())
+    }
+
+    pub fn done(mut self) -> Exported {
+        self.exported.files.sort();
+        self.exported
+    }
+}
+
+/// The engines that one of these runtimes opens, and a note on each of the others.
+pub(super) fn engines_for<'a>(
+    bundle: &'a Bundle,
+    runtimes: &[Runtime],
+    notes: &mut Vec<String>,
+) -> Vec<&'a EngineEntry> {
+    let (fit, others): (Vec<_>, Vec<_>) =
+        bundle.manifest.engines.iter().partition(|engine| runtimes.contains(&engine.runtime));
+    let note = |engine: &&EngineEntry| format!("{} is left out: it is for {}", engine.name, engine.runtime);
+    notes.extend(others.iter().map(note));
+    fit
+}
+
+/// A note on the native libraries of a bundle, which layouts for other programs have no place for.
+pub(super) fn without_libraries(bundle: &Bundle, notes: &mut Vec<String>) {
+    if !bundle.manifest.runtimes.libraries.is_empty() {
+        notes.push(format!("the libraries in {RUNTIMES}/ are left out: what reads this layout has its own"));
+    }
+}
+
+/// A note on the prompt of a bundle, which other programs do not put before texts.
+pub(super) fn without_prompt(bundle: &Bundle, notes: &mut Vec<String>) {
+    if let Some(prompt) = bundle.prompt() {
+        notes.push(format!("`{}` has to be put before every text: what reads this layout does not", printable(prompt)));
+    }
+}
+
+/// Fails where there is no engine for ONNX Runtime.
+pub(super) fn none_fits(bundle: &Bundle) -> Error {
+    let names: Vec<_> = bundle.manifest.engines.iter().map(|engine| printable(&engine.name)).collect();
+    Error::unsupported(format!("the bundle has no engine for ONNX Runtime; it has {}", names.join(", ")))
+        .hint("build it with --target ort-cpu, too")
+}
