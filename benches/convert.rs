@@ -101,7 +101,7 @@ fn weights(model: &Model) -> Vec<PathBuf> {
     entries.filter(|path| path.extension().is_some_and(|end| end == "safetensors")).collect()
 }
 
-/// An empty folder to write to: what was there before is gone, so that no two outputs take up the disk.
+/// An empty folder to write to: its old content is removed, so that no two outputs take up the disk.
 fn emptied(out: &Path) -> PathBuf {
     let _ = std::fs::remove_dir_all(out);
     std::fs::create_dir_all(out).unwrap();

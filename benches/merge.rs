@@ -3,7 +3,7 @@
 //!     cargo bench --bench merge
 //!
 //! prints two Markdown tables. The first: medians of interleaved rounds, and the ratio to the copies of the same round.
-//! The second: what one adapter more costs, when many are merged at once, and when one is merged after another into the
+//! The second: the cost of one more adapter, when many are merged at once, and when one is merged after another into the
 //! same base. The checkpoints are made by `scripts/setup.sh` and `scripts/make-bert-base.py` (which needs numpy).
 
 mod common;
@@ -15,7 +15,7 @@ use common::{Sample, copy, kilnc, made, median, root, row};
 
 const ROUNDS: usize = 7;
 
-/// A base, and what is merged into it.
+/// A base, and its adapters.
 struct Model {
     name: &'static str,
     checkpoint: PathBuf,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole road on a fresh machine: set up, build kilnc, build the sections bundle, answer, score, measure.
+# The whole road on a fresh machine: set up, build kilnc, build the sections bundle, run, score, measure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh

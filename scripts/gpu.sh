@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What only a machine with an NVIDIA GPU can show: plans of MiniLM for its card, in FP16 and INT8, held against FP32 and
+# What only a machine with an NVIDIA GPU can show: plans of MiniLM for its card, in FP16 and INT8, compared with FP32 and
 # timed beside the figures that NVIDIA publishes. Where TensorRT for RTX does not know the card, TensorRT compiles for it
 # and runs, if the system has it; else ONNX Runtime's CUDA provider. `TENSORRT=1` takes TensorRT in any case. Ends with exit
 # code 4 where there is no GPU. Installs nothing but what scripts/setup.sh does, and says what else to install.
@@ -35,7 +35,7 @@ engine() {
   [ -z "$3" ] || printf 'shapes = %s\n' "$3"
 }
 
-# recipe: the main job's texts and golden outputs, with FP32 first: `kilnc eval` holds the others against it.
+# recipe: the main job's texts and golden outputs, with FP32 first: `kilnc eval` compares the others with it.
 recipe() {
   printf 'name = "gpu"\ntask = "text-classification"\nmax_length = 128\n'
   printf 'calibration = "%s"\ntexts = "%s"\n' "$models/sections-calib.jsonl" "$models/sections-calib.jsonl"
@@ -43,7 +43,7 @@ recipe() {
   engine ort-cpu fp32 ""
 }
 
-# The shapes that NVIDIA publishes figures for, each with kernels of its own, and one profile for texts of any length. The
+# The shapes that NVIDIA publishes figures for, each with its own kernels, and one profile for texts of any length. The
 # first that takes a query's shape runs it.
 shapes='["1x128..8x128..128x128", "1x384..8x384..128x384", "1x1..8x64..64x512"]'
 known=yes
@@ -55,7 +55,7 @@ build() {
     --recipe "$out/recipe.toml" --strict -o "$out/minilm.kiln"
 }
 
-# plans TARGET: builds plans for the card, and holds their answers against FP32.
+# plans TARGET: builds plans for the card, and compares their predictions with FP32.
 plans() {
   { recipe; engine "$1" fp16 "$shapes"; engine "$1" int8-fast "$shapes"; } >"$out/recipe.toml"
   build

@@ -1,4 +1,4 @@
-"""Writes a BERT checkpoint of random weights in the Hub's layout, for benchmarks: BERT-base unless told otherwise.
+"""Writes a BERT checkpoint of random weights in the Hub's layout, for benchmarks: BERT-base by default.
 
     python make-bert-base.py OUT [--layers 12] [--hidden 768] … [--shard-bytes N] [--lora R] [--tokenizer DIR]
     python make-bert-base.py OUT --layers 24 --hidden 1024 --heads 16 --intermediate 4096        1.3 GB, as BERT-large
@@ -67,7 +67,7 @@ def tensor_bytes(shape):
 
 
 def write_safetensors(path, shapes, source):
-    """Draws and writes one F32 tensor after another: normal(0, 0.02), and 1 plus that for a norm's scale."""
+    """Samples and writes one F32 tensor after another: normal(0, 0.02), and 1 plus that for a norm's scale."""
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in shapes.items():
         start, end = end, end + tensor_bytes(shape)

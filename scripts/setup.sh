@@ -22,7 +22,7 @@ wheel() {
   fi
 }
 
-# kept PLATFORM PACKAGE==VERSION: keeps a wheel, of which bundles bring the libraries, once. Tests build such bundles.
+# kept PLATFORM PACKAGE==VERSION: stores a wheel with the runtimes of bundles, once. Tests build such bundles.
 kept() {
   local name="${2%%==*}" version="${2##*==}"
   if ! compgen -G "$runtimes/wheels/${name//-/_}-$version-*-$1.whl" >/dev/null; then
@@ -67,14 +67,14 @@ if [ "$(uname -m)" = x86_64 ] && ! command -v qemu-x86_64 >/dev/null; then
   debian qemu-user "qemu-x86_64 is missing, on which tests run a processor without VNNI: install it (Debian: qemu-user)"
 fi
 
-# The page of `kilnc bench` is looked at in a browser by tests.
+# The page of `kilnc bench` is opened in a browser by tests.
 if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \
   && ! command -v google-chrome >/dev/null && ! command -v google-chrome-stable >/dev/null; then
-  debian chromium "a browser is missing, in which tests look at pages: install chromium or google-chrome"
+  debian chromium "a browser is missing, in which tests open pages: install chromium or google-chrome"
 fi
 # Small peers, which read what kilnc writes.
 peers=out/peers
-# peer FOLDER LIST COMMAND...: has a command fill a folder with what a list names, once for each list.
+# peer FOLDER LIST COMMAND...: has a command fill a folder with a list's entries, once for each list.
 peer() {
   local folder=$1 list=$2
   shift 2

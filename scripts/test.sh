@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that a change has to pass: format, lints, tests, documentation. Sets up what it needs.
+# The checks of a change: format, lints, tests, documentation. Sets up what it needs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh
@@ -8,7 +8,7 @@ cargo fmt --check
 cargo clippy --features tensorrt --all-targets -- -D warnings
 # Without the binding of TensorRT, kilnc is whole in all else.
 cargo clippy --all-targets -- -D warnings
-# TensorRT takes the place of TensorRT for RTX in a build of its own, which compiles and says what it lacks.
+# TensorRT replaces TensorRT for RTX in a build of its own, which compiles and reports what it lacks.
 cargo clippy --features enterprise --all-targets -- -D warnings
 # What set-up installs must be found: no test may pass by skipping.
 export KILNC_TEST_STRICT=1

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// What is read of a file at once, in bytes.
+/// Bytes of a file that are read at once.
 const PIECE: usize = 1 << 18;
 
 /// A digest that is being made.

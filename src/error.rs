@@ -1,8 +1,8 @@
 //! The one error type of kilnc.
 //!
 //! An error names the thing, what was expected and what was found. Where it was met ([`Error::at`]) and what can be
-//! done about it ([`Error::hint`]) are kept apart, so that the command line can lay them out and `--json` can carry them.
-//! An error that the operating system or a library gave stays its source.
+//! done about it ([`Error::hint`]) are separate fields, so that the command line can lay them out and `--json` can
+//! report them. An error that the operating system or a library gave stays its source.
 
 use std::fmt;
 use std::io;
@@ -18,11 +18,11 @@ pub enum Kind {
     BadInput,
     /// The input is sound, but kilnc does not do this. Exit code 2.
     Unsupported,
-    /// The build worked and its answers did not pass a gate. Exit code 3.
+    /// The build worked and an engine missed a gate. Exit code 3.
     GateFailed,
     /// A native library or a device is not there. Exit code 4.
     RuntimeMissing,
-    /// The machine failed: its disk is full, it gives no permission, memory or open files ran out. Exit code 5.
+    /// The machine failed: its disk is full, permission is missing, memory or open files ran out. Exit code 5.
     MachineFailed,
     /// kilnc broke one of its own invariants. Exit code 1.
     Bug,
@@ -42,7 +42,7 @@ impl Kind {
     }
 }
 
-/// What went wrong, where, and what to do about it.
+/// An error: the message, its locations, and hints.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -63,7 +63,7 @@ impl Error {
         Error::new(Kind::BadInput, message)
     }
 
-    /// Sound input that asks for something kilnc does not do.
+    /// Sound input that needs a feature which kilnc lacks.
     pub fn unsupported(message: impl Into<String>) -> Error {
         Error::new(Kind::Unsupported, message)
     }
@@ -94,20 +94,20 @@ impl Error {
     }
 
     /// An operating system's refusal of `what` (“standard output”): the machine's failure where [`is_machine_fault`]
-    /// says so, and bad input else.
+    /// says so, otherwise bad input.
     pub fn of_system(what: impl fmt::Display, error: &io::Error) -> Error {
         let make = if is_machine_fault(error) { Error::machine_failed } else { Error::bad_input };
         make(format!("{what}: {error}")).because(error)
     }
 
-    /// What a library refused of what it was given, in its words: the machine's failure where they tell of one, and bad
+    /// A library's refusal of its input, in its words: the machine's failure where they name one, and bad
     /// input else.
     pub fn of_library(what: impl fmt::Display, said: &str) -> Error {
         let make = if tells_of_machine_fault(said) { Error::machine_failed } else { Error::bad_input };
         make(format!("{what}: {said}"))
     }
 
-    /// Keeps what the operating system said as the error's source.
+    /// Keeps the operating system's error as the source.
     pub fn because(self, error: &io::Error) -> Error {
         self.caused_by(match error.raw_os_error() {
             Some(code) => io::Error::from_raw_os_error(code),
@@ -121,7 +121,7 @@ impl Error {
         self
     }
 
-    /// Adds where the error was met; the innermost place comes first.
+    /// Adds where the error was met; the innermost location comes first.
     pub fn at(mut self, location: impl Into<String>) -> Error {
         self.0.locations.push(location.into());
         self
@@ -170,7 +170,7 @@ impl Error {
         &self.0.message
     }
 
-    /// What can be said of it in what is shipped: the message without the places of this machine, which nobody else
+    /// The message for shipped files: without the paths of this machine, which no other machine
     /// has and which would be others in another build.
     pub fn portable(&self) -> String {
         portable(&self.0.message, &self.0.kind.name().replace('-', " "))
@@ -178,7 +178,7 @@ impl Error {
 
     /// The hints that hold on another machine, too.
     pub fn portable_hints(&self) -> impl Iterator<Item = &str> {
-        self.0.hints.iter().map(String::as_str).filter(|hint| place(hint).is_none())
+        self.0.hints.iter().map(String::as_str).filter(|hint| location(hint).is_none())
     }
 
     /// Where the error was met, innermost first.
@@ -186,7 +186,7 @@ impl Error {
         &self.0.locations
     }
 
-    /// What can be done, most useful first.
+    /// The hints, most useful first.
     pub fn hints(&self) -> &[String] {
         &self.0.hints
     }
@@ -203,7 +203,7 @@ impl Error {
     }
 }
 
-/// Whether an operating system's error is a fault of the machine, and not of what was asked of it: no space, quota,
+/// Whether an operating system's error is a fault of the machine, and not of the request: no space, quota,
 /// memory, permission, open file or process left, a disk or a network that fails.
 pub fn is_machine_fault(error: &io::Error) -> bool {
     use io::ErrorKind as K;
@@ -234,7 +234,7 @@ const MACHINE_CODES: [i32; 6] = {
 #[cfg(not(unix))]
 const MACHINE_CODES: [i32; 4] = [4, 23, 1117, 1450];
 
-/// Words by which native libraries and their loader tell of a fault of the machine.
+/// Words by which native libraries and their loader report a fault of the machine.
 const MACHINE_WORDS: [&str; 11] = [
     "bad_alloc",
     "bad allocation",
@@ -249,7 +249,7 @@ const MACHINE_WORDS: [&str; 11] = [
     "pthread_create failed",
 ];
 
-/// Whether a native library says of what it refused that the machine failed.
+/// Whether a native library's message says that the machine failed.
 pub fn tells_of_machine_fault(said: &str) -> bool {
     let said = said.to_lowercase();
     MACHINE_WORDS.iter().any(|words| said.contains(words))
@@ -280,15 +280,15 @@ impl std::error::Error for Error {
     }
 }
 
-/// A text without the places of this machine: all of it, or the clauses before the first that names one, or `otherwise`.
+/// A text without the paths of this machine: all of it, or the clauses before the first that names one, or `otherwise`.
 pub fn portable(text: &str, otherwise: &str) -> String {
-    let Some(at) = place(text) else { return text.to_owned() };
+    let Some(at) = location(text) else { return text.to_owned() };
     let before = text.get(..at).unwrap_or_default();
     before.rfind(": ").and_then(|end| before.get(..end)).unwrap_or(otherwise).to_owned()
 }
 
-/// Where a text begins to name a place of this machine: a whole path, but for those that every system has.
-fn place(text: &str) -> Option<usize> {
+/// Where a text begins to name a path of this machine: a whole path, but for those that every system has.
+fn location(text: &str) -> Option<usize> {
     const EVERYWHERE: [&str; 3] = ["/dev/", "/proc/", "/sys/"];
     let begins = |at: usize, c: char| {
         let (before, rest) = text.split_at(at);
@@ -311,7 +311,7 @@ pub fn printable(name: &str) -> String {
     escaped(name, 120)
 }
 
-/// A text of ours in which a name from outside may stand: whatever moves the cursor is escaped, but for line feeds.
+/// A text of ours that may hold a name from outside: whatever moves the cursor is escaped, but for line feeds.
 pub fn visible(text: &str) -> String {
     let hidden =
         |c: char| c.is_control() && c != '\n' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -322,7 +322,7 @@ pub fn visible(text: &str) -> String {
     out
 }
 
-/// Like [`printable`], for a sentence in which text from outside may stand: cut at 500 characters.
+/// Like [`printable`], for a sentence that may hold text from outside: cut at 500 characters.
 pub fn printable_sentence(sentence: &str) -> String {
     escaped(sentence, 500)
 }
@@ -360,7 +360,7 @@ pub fn by_nearness<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> 
     sorted
 }
 
-/// The entry of `known` that is nearest to `name`, if any is near enough to be what was meant.
+/// The entry of `known` that is nearest to `name`, if any is near enough to be meant.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = name.chars().take(COMPARED).count() / 3 + 1;
     known
@@ -377,7 +377,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_prints_message_place_and_hint_apart() {
+    fn an_error_prints_message_location_and_hint_on_lines() {
         let error = Error::bad_input("tensor `w` has shape [2], expected [3]")
             .at("model.safetensors")
             .hint("the files look like different models");
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn faults_of_the_machine_are_told_from_bad_input_and_keep_their_source() {
+    fn faults_of_the_machine_are_no_bad_input_and_keep_their_source() {
         let of = |code: i32| Error::io("reading", Path::new("x"), &io::Error::from_raw_os_error(code));
         // EPERM, EIO, EAGAIN, ENOMEM, EACCES, ENFILE, EMFILE, EFBIG, ENOSPC, EROFS, EDQUOT.
         for code in [1, 5, 11, 12, 13, 23, 24, 27, 28, 30, 122] {
@@ -424,11 +424,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shipped_names_no_place_of_this_machine() {
+    fn portable_messages_name_no_path_of_this_machine() {
         let portable = |message: &str| Error::runtime_missing(message).portable();
         for (message, expected) in [
             (
-                "ONNX Runtime is not found: looked for libonnxruntime.so* in /home/a b/x, /usr/lib",
+                "ONNX Runtime is not found: searched for libonnxruntime.so* in /home/a b/x, /usr/lib",
                 "ONNX Runtime is not found",
             ),
             ("ORT_DYLIB_PATH names no file: /opt/x.so", "ORT_DYLIB_PATH names no file"),
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn nearest_offers_only_what_is_near() {
+    fn nearest_offers_only_similar_names() {
         assert_eq!(nearest("robertta", ["bert", "roberta"]), Some("roberta"));
         assert_eq!(nearest("llama", ["bert", "roberta"]), None);
     }

@@ -17,7 +17,7 @@ pub fn map(path: &Path) -> Result<Arc<Mmap>> {
     Ok(Arc::new(map))
 }
 
-/// Fails where the machine does not let anybody look for files in a folder: they are not missing.
+/// Fails where the machine does not let kilnc read a folder: its files are not missing.
 pub fn check_searchable(dir: &Path) -> Result<()> {
     match std::fs::metadata(dir.join(".")) {
         Err(e) if is_machine_fault(&e) => Err(Error::io("reading", dir, &e)),

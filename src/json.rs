@@ -35,14 +35,14 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// Parses JSON text that came from `file`. Errors name the file and the field.
 ///
-/// The whole document is checked first, the fields that nobody reads too: no object may have a key twice, of which
+/// The whole document is checked first, unread fields too: no object may have a key twice, of which
 /// readers differ over which one counts, and values nest 127 deep at most.
 pub fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
     if text.starts_with('\u{feff}') {
         return Err(Error::bad_input(format!("{file}: starts with a byte order mark")).hint("save it as plain UTF-8"));
     }
     if let Err(e) = typed::<Sound>(text, file) {
-        // A number that no float can hold is wrong only for whoever reads it.
+        // A number that no float can hold is wrong only for its reader.
         typed::<Sound>(&in_range(text).ok_or(e)?, file)?;
     }
     typed(text, file)
@@ -61,8 +61,8 @@ fn typed<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
     Ok(value)
 }
 
-/// The same text with smaller numbers in place of those that no float can hold; none where there are none. What follows
-/// them keeps its place.
+/// The same text with smaller numbers in place of those that no float can hold; none where there are none. Text after
+/// them keeps its position.
 fn in_range(text: &str) -> Option<String> {
     let is_part = |c: char| c.is_ascii_digit() || ['+', '-', '.', 'e', 'E'].contains(&c);
     let is_beyond =
@@ -82,13 +82,13 @@ fn in_range(text: &str) -> Option<String> {
     found.then_some(out)
 }
 
-/// Reads a type out of JSON that has been parsed; `place` is the file and the field it stood in. Errors name them.
-pub fn from_value<T: DeserializeOwned>(value: serde_json::Value, place: &str) -> Result<T> {
+/// Reads a type out of JSON that has been parsed; `location` is the file and the field it was in. Errors name them.
+pub fn from_value<T: DeserializeOwned>(value: serde_json::Value, location: &str) -> Result<T> {
     serde_path_to_error::deserialize(value).map_err(|e| {
         let field = e.path().to_string();
         let field = if field == "." { String::new() } else { format!(".{}", printable(&field)) };
         let said = printable_sentence(&e.inner().to_string());
-        Error::bad_input(format!("{place}{field}: {said}")).caused_by(e.into_inner())
+        Error::bad_input(format!("{location}{field}: {said}")).caused_by(e.into_inner())
     })
 }
 
@@ -109,7 +109,7 @@ pub fn file_name(path: &Path) -> String {
     name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Any JSON value in which no object has a key twice. Nothing of it is kept.
+/// Any JSON value in which no object has a key twice. It is not stored.
 struct Sound;
 
 /// A JSON object whose order counts.
@@ -193,7 +193,7 @@ impl<'de> Visitor<'de> for Sound {
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
             if seen.contains(&key) {
-                return Err(A::Error::custom(format!("`{}` stands twice", printable(&key))));
+                return Err(A::Error::custom(format!("duplicate `{}`", printable(&key))));
             }
             seen.insert(key);
             map.next_value::<Sound>()?;
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_out_of_range_for_whoever_reads_it() {
+    fn a_number_is_out_of_range_for_its_reader() {
         let long = "9".repeat(400);
         for number in ["1e400", "-1E+999", "1.5e+400", &long] {
             let text = format!(r#"{{"ignored": [{number}, "1e400 \" 1e400"], "a": "1e400"}}"#);
@@ -243,17 +243,17 @@ mod tests {
             assert!(error.message().contains("number out of range"), "{error}");
         }
         let message = |text: &str| parse::<Nothing>(text, "x.json").unwrap_err().message().to_owned();
-        assert_eq!(message(r#"{"a": 1e400, "a": 2}"#), "x.json: `a` stands twice at line 1 column 16");
+        assert_eq!(message(r#"{"a": 1e400, "a": 2}"#), "x.json: duplicate `a` at line 1 column 16");
         assert!(message(r#"{"a": 1e400, "b": 1e}"#).contains("invalid number"));
         assert!(message(r#"{"a": 1e400, "b": 01e400}"#).contains("invalid number"));
     }
 
     #[test]
     fn a_folder_has_a_name_however_it_is_spelt() {
-        let place = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(place.path().join("model/sub")).unwrap();
+        let location = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(location.path().join("model/sub")).unwrap();
         for path in ["model", "model/", "model/.", "model/sub/.."] {
-            assert_eq!(file_name(&place.path().join(path)), "model");
+            assert_eq!(file_name(&location.path().join(path)), "model");
         }
         assert_eq!(file_name(Path::new("nowhere/..")), "nowhere/..");
     }
@@ -269,12 +269,9 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_stands_twice_is_refused_wherever_it_is() {
+    fn duplicate_keys_are_refused_everywhere() {
         let message = |text: &str| parse::<Nothing>(text, "x.json").unwrap_err().message().to_owned();
-        assert_eq!(message(r#"{"a": 1, "a": 2}"#), "x.json: `a` stands twice at line 1 column 12");
-        assert_eq!(
-            message(r#"{"b": [{}, {"a": 1, "\u0061": 2}]}"#),
-            "x.json: b[1]: `a` stands twice at line 1 column 28"
-        );
+        assert_eq!(message(r#"{"a": 1, "a": 2}"#), "x.json: duplicate `a` at line 1 column 12");
+        assert_eq!(message(r#"{"b": [{}, {"a": 1, "\u0061": 2}]}"#), "x.json: b[1]: duplicate `a` at line 1 column 28");
     }
 }

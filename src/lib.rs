@@ -35,22 +35,22 @@
 //! |---|---|
 //! | [`front`] | reads a kind of source: [`front::hub::checkpoint`] what was trained, memory-mapped; [`front::hub::adapter`] merges adapters as lazy expressions; [`front::hub::arch`] builds the graph of a model family |
 //! | [`ir`], [`verify`] | that graph and its specification; the proof that a graph keeps it |
-//! | [`passes`] | change the graph: cut, fuse, quantize, narrow; [`calibrate`], [`prune`] and [`vocabulary`] find what they need |
+//! | [`passes`] | change the graph: cut, fuse, quantize, narrow; [`calibrate`], [`prune`] and [`vocabulary`] find their they need |
 //! | [`back`], [`target`] | lower it for a target, and write the engine's files; [`evaluate`] computes a lowered graph in a stated arithmetic |
 //! | [`runtime`] | opens engines and runs them; [`subprocess`] in processes of their own |
 //! | [`eval`], [`mod@bench`] | score predictions; measure time, memory and energy |
-//! | [`bundle`], [`task`], [`settings`] | what is shipped; runs the model's task with it, and how |
-//! | [`mod@build`], [`recipe`], [`tune`] | the whole compile on one screen; what to build; the search for the fastest engine under a bound |
+//! | [`bundle`], [`task`], [`settings`] | the shipped folder; runs the model's task's with it, and how |
+//! | [`mod@build`], [`recipe`], [`tune`] | the whole compile on one screen; the to build; the search for the fastest engine under a bound |
 //!
 //! Below them all: [`error`], [`task::id`], [`precision`], [`shapes`], [`ports`], [`digest`], [`json`], [`safetensors`], [`file`],
-//! [`textfile`], [`places`], [`presence`], [`random`], [`svg`], [`output`] (puts files in place safely), [`cache`] (keeps results by
+//! [`textfile`], [`places`], [`presence`], [`random`], [`svg`], [`output`] (puts files safely), [`cache`] (keeps results by
 //! their content), [`observer`] (hears of progress) and [`interrupt`].
 //!
 //! The command line is a program of its own over this library. With `default-features = false` nothing of it is compiled.
 #![warn(missing_docs)]
 
 #[cfg(target_endian = "big")]
-compile_error!("kilnc reads and writes little-endian tensors as they stand in memory");
+compile_error!("kilnc reads and writes little-endian tensors as they are in memory");
 
 pub mod back;
 pub mod bench;

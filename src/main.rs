@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Err(panic) => Err(of_panic(&*panic)),
     };
     while ENDING.load(Ordering::SeqCst) {
-        // What failed now failed because the stage is gone; the thread that sweeps it ends the process.
+        // Errors from here on are those of the removed stage; the thread that sweeps it ends the process.
         std::thread::park();
     }
     if let Err(error) = &outcome {
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What a panic is: a fault of kilnc's, or of the machine's where no thread could be started.
+/// Reports a panic: a fault of kilnc's, or of the machine's where no thread could be started.
 fn of_panic(panic: &(dyn Any + Send)) -> Error {
     let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let said = said.unwrap_or("a panic");
@@ -61,18 +61,18 @@ fn leave_watched_panics_to_their_errors() {
     }));
 }
 
-/// On a signal that ends a process: no stage and no child stays behind, and the exit code says which it was. A file that
+/// On a signal that ends a process: no stage and no child stays behind, and the exit code shows which signal it was. A file that
 /// is longer than the system allows is an error where it is written.
 #[cfg(unix)]
 fn end_cleanly_on_signals() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGXFSZ};
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::<AtomicBool>::default());
-    // What `nohup` or a shell has turned off stays off.
+    // Signals that `nohup` or a shell has turned off stay off.
     let others = [SIGHUP, SIGQUIT].into_iter().filter(|signal| !is_ignored(*signal));
     let ending = [SIGINT, SIGTERM, SIGXCPU].into_iter().chain(others);
     let Ok(mut signals) = signal_hook::iterator::Signals::new(ending) else { return };
     let wait = move || {
-        // What can keep what it has done takes the first signal itself.
+        // Work that can save its results takes the first signal itself.
         if let Some(signal) = signals.forever().find(|signal| !kilnc::interrupt::take(*signal)) {
             ENDING.store(true, Ordering::SeqCst);
             kilnc::subprocess::end_all();

@@ -1,6 +1,6 @@
 //! Memory that the machine refuses: a fault of the machine, with the exit code of one.
 //!
-//! Who asks for memory that it can do without is told that there is none. Who cannot do without it aborts the process,
+//! A caller that can do without the memory gets an error. One that cannot aborts the process,
 //! which ends it here: without children or half-written outputs left behind.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -13,7 +13,7 @@ pub struct Memory;
 
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Memory that is given back when there is no more, so that there is some to tidy up with.
+/// Memory that is freed when there is no more, so that there is some for cleaning up.
 static RESERVE: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Of so many bytes: of a size that goes back to the system at once.
@@ -29,7 +29,7 @@ fn noted(place: *mut u8) -> *mut u8 {
     place
 }
 
-// SAFETY: what is asked for is passed on to the system's allocator, and its answer is given back.
+// SAFETY: the request is passed on to the system's allocator, and its result is returned.
 unsafe impl GlobalAlloc for Memory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's.
@@ -75,7 +75,7 @@ fn end() {
         Ok(_) => {
             let reserve = RESERVE.swap(std::ptr::null_mut(), Ordering::SeqCst);
             if !reserve.is_null() {
-                // SAFETY: it was allocated so, and nobody else has it.
+                // SAFETY: it was allocated so, and no other pointer to it exists.
                 unsafe { System.dealloc(reserve, RESERVED) };
             }
             let _ = rustix::io::write(rustix::stdio::stderr(), b"error: the machine gives no more memory\n");

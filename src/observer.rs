@@ -1,6 +1,6 @@
 //! Who hears of progress.
 
-/// Hears what a build is doing.
+/// Gets the progress of a build.
 pub trait Observer: Sync {
     /// A stage begins; `total` steps are ahead, if they can be counted.
     fn begin(&self, _stage: &str, _total: Option<u64>) {}
@@ -10,7 +10,7 @@ pub trait Observer: Sync {
     }
     /// So many steps of the stage are done.
     fn advance(&self, _steps: u64) {}
-    /// A stage is over, with a line about what came of it.
+    /// A stage is over, with a line of the result.
     fn done(&self, _line: &str) {}
     /// Something the user must not miss.
     fn warn(&self, _line: &str) {}

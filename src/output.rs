@@ -1,8 +1,8 @@
-//! The one way kilnc puts files in place: staged beside the output, synced, renamed last.
+//! The one way kilnc writes outputs: staged beside the output, synced, renamed last.
 //!
-//! Whatever happens before the last rename (an error, a signal, `kill -9`, power loss) leaves the old output as it was.
+//! Any failure before the last rename (an error, a signal, `kill -9`, power loss) leaves the old output as it was.
 //! The stage of a run that was killed is swept by the next run to the same output. Two runs to one output do not mix:
-//! the second says so.
+//! the second fails.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -46,8 +46,8 @@ impl Made {
 impl Stage {
     /// Prepares to write `output`, a file or a folder.
     ///
-    /// Fails, before any work is done, where the place cannot be written, where another run is writing the same
-    /// output, or where something stands there that is not ours to replace: what `replaceable` does not recognize, or
+    /// Fails, before any work is done, where the path cannot be written, where another run is writing the same
+    /// output, or where the path is not ours to replace: something that `replaceable` does not recognize, or
     /// a link.
     pub fn new(output: &Path, replaceable: impl Fn(&Path) -> Result<bool>) -> Result<Stage> {
         let name = output
@@ -103,7 +103,7 @@ impl Stage {
         &self.made.dir
     }
 
-    /// Puts the whole folder in place of the output.
+    /// Replaces the output by the whole folder.
     pub fn commit_dir(mut self) -> Result<()> {
         sync_tree(self.dir())?;
         exchange(self.dir(), &self.output)?;
@@ -111,7 +111,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Puts files of the stage in place beside each other, in the order given; the last one makes the output whole.
+    /// Renames files of the stage beside each other, in their order; the last one completes the output.
     pub fn commit_files(mut self, names: &[&str]) -> Result<()> {
         for name in names {
             let (from, to) = (self.path(name), self.output.with_file_name(name));
@@ -122,7 +122,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Puts a folder of the stage in place of the output.
+    /// Replaces the output by a folder of the stage.
     pub fn commit_folder(mut self, name: &str) -> Result<()> {
         let made = self.path(name);
         sync_tree(&made)?;
@@ -131,14 +131,14 @@ impl Stage {
         Ok(())
     }
 
-    /// Has all that is in the stage written to the disk, so that putting it in place fails for nothing that could have
+    /// Syncs the stage to the disk, so that the renames fail for nothing that could have
     /// been known before.
     pub fn sync(&self) -> Result<()> {
         sync_tree(self.dir())
     }
 
     fn release(&mut self) {
-        // Failing to tidy up is no reason to fail: the output is in place, and the next run sweeps.
+        // A failed clean-up is no error: the output is complete, and the next run sweeps.
         let _ = self.made.remove();
         self.lock = None;
         if let Ok(mut live) = LIVE.lock() {
@@ -155,8 +155,8 @@ impl Drop for Stage {
     }
 }
 
-/// Whether a folder has the file `mark`, by which a command knows its own outputs, and no other than `is_own` says, by its
-/// name. Fails where it cannot be looked at.
+/// Whether a folder has the file `mark`, by which a command knows its own outputs, and no other that `is_own` does not
+/// accept by its name. Fails where it cannot be read.
 pub fn holds_only(dir: &Path, mark: &str, is_own: impl Fn(&str) -> bool) -> Result<bool> {
     if !presence::is_file(&dir.join(mark))? {
         return Ok(false);
@@ -176,7 +176,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     fs::write(path, text + "\n").map_err(|e| Error::io("writing", path, &e))
 }
 
-/// Fails where putting `output` in place would cost an input, or where it would be put into a folder of the inputs.
+/// Fails where writing `output` would replace an input, or where it is inside a folder of the inputs.
 pub fn check_disjoint<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     let place = resolved(output);
     for input in inputs {
@@ -187,7 +187,7 @@ pub fn check_disjoint<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Pa
                 output.display(),
                 input.display()
             ))
-            .hint("choose another place for -o"));
+            .hint("choose another path for -o"));
         }
         if place.starts_with(&found) {
             return Err(Error::bad_input(format!(
@@ -195,13 +195,13 @@ pub fn check_disjoint<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Pa
                 output.display(),
                 input.display()
             ))
-            .hint("choose another place for -o"));
+            .hint("choose another path for -o"));
         }
     }
     Ok(())
 }
 
-/// The path of a file as seen from a folder; whole, where there is no way between the two.
+/// The path of a file relative to a folder; absolute, where there is no way between the two.
 pub fn relative(path: &Path, folder: &Path) -> PathBuf {
     let (path, folder) = (resolved(path), resolved(folder));
     let (mut to, mut from) = (path.components().peekable(), folder.components().peekable());
@@ -259,7 +259,7 @@ fn claim(dir: &Path, output: &Path) -> Result<Option<File>> {
             _ => {}
         }
         let lock = match File::open(dir) {
-            // The run that held it is done with it.
+            // The run that held the lock is done.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
             opened => opened.map_err(|e| Error::io("writing to", dir, &e))?,
         };
@@ -300,7 +300,7 @@ fn sweep(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts `new` where `old` stands, if anything stands there; what stood there is then under the name of `new`.
+/// Exchanges `new` and `old`, if `old` exists; its content is then under the name of `new`.
 #[cfg(target_os = "linux")]
 fn exchange(new: &Path, old: &Path) -> Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -321,12 +321,12 @@ fn exchange(new: &Path, old: &Path) -> Result<()> {
     replace_in_two_steps(new, old).map_err(|e| Error::io("writing", old, &e))
 }
 
-/// What stands at a place, links not followed; none where nothing does.
+/// The entry at a path, links not followed; none where there is none.
 fn there(path: &Path) -> Result<Option<fs::Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
         Err(e) if presence::is_missing(&e) => Ok(None),
-        Err(e) => Err(Error::io("looking at", path, &e)),
+        Err(e) => Err(Error::io("reading the metadata of", path, &e)),
     }
 }
 
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kilnc_did_not_make_is_not_replaced() {
+    fn files_of_others_are_not_replaced() {
         let place = tempfile::tempdir().unwrap();
         let out = place.path().join("out");
         fs::create_dir(&out).unwrap();
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_were_made_for_nothing_are_removed() {
+    fn unused_folders_are_removed() {
         let place = tempfile::tempdir().unwrap();
         let out = place.path().join("a/b/out");
         drop(Stage::new(&out, ours).unwrap());
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn a_path_is_seen_from_a_folder() {
+    fn a_path_is_relative_to_a_folder() {
         let place = tempfile::tempdir().unwrap();
         let seen = |path: &str, folder: &str| relative(&place.path().join(path), &place.path().join(folder));
         assert_eq!(seen("a/x", "b"), Path::new("../a/x"));
@@ -447,7 +447,7 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn an_output_is_apart_from_the_inputs_however_they_are_spelt() {
+    fn outputs_and_inputs_are_disjoint_however_paths_are_written() {
         let place = tempfile::tempdir().unwrap();
         let model = place.path().join("model");
         fs::create_dir_all(model.join("sub")).unwrap();
@@ -484,7 +484,7 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn the_second_of_two_runs_says_so_and_a_dead_run_is_swept() {
+    fn the_second_of_two_runs_fails_and_a_dead_run_is_swept() {
         let place = tempfile::tempdir().unwrap();
         let out = place.path().join("out");
         let first = Stage::new(&out, ours).unwrap();
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_the_stage_takes_the_place_of_the_output() {
+    fn a_folder_of_the_stage_replaces_the_output() {
         let place = tempfile::tempdir().unwrap();
         let out = place.path().join("out");
         for content in ["old", "new"] {

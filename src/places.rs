@@ -1,5 +1,5 @@
 //! Folders that the environment names. A variable that is empty counts as not set, and one for the user's own folders
-//! counts only with a whole path, as the XDG Base Directory Specification has it: what is not whole would be below the
+//! counts only with a whole path, as in the XDG Base Directory Specification: a relative one would be below the
 //! current folder, which may hold anything.
 
 use std::path::PathBuf;

@@ -1,11 +1,11 @@
-//! What inputs and outputs of a model mean, and the one table of their names outside.
+//! Kinds of a model's inputs and outputs, and the one table of their names outside.
 //!
 //! The names are those that Optimum and Transformers.js read. Nothing else in kilnc compares names: a module asks for a
 //! [`PortKind`].
 
 use std::borrow::Cow;
 
-/// What an input or an output is.
+/// The kind of an input or an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PortKind {
     /// Token ids, `i64[b, s]`.
@@ -20,7 +20,7 @@ pub enum PortKind {
     PastKey(usize),
     /// Cached values of a layer, `[b, kv, past, d]`.
     PastValue(usize),
-    /// Logits of classes `[b, c]`, of classes for each token `[b, s, c]`, or of the vocabulary `[b, s, v]`; the task says
+    /// Logits of classes `[b, c]`, of classes for each token `[b, s, c]`, or of the vocabulary `[b, s, v]`; the task decides
     /// which.
     Logits,
     /// For each token the logit that an answer begins there, `[b, s]`.
@@ -29,7 +29,7 @@ pub enum PortKind {
     EndLogits,
     /// Hidden states, `[b, s, h]`.
     Hidden,
-    /// What a pooler makes of hidden states, `[b, h]`.
+    /// The output of a pooler, `[b, h]`.
     Pooled,
     /// Hidden states before they are pooled to an embedding, `[b, s, h]`.
     TokenEmbeddings,
@@ -56,7 +56,7 @@ const NAMES: [(PortKind, &str); 11] = [
     (PortKind::Embedding, "sentence_embedding"),
 ];
 
-/// The kind of a layer, and its name as what comes before the layer's number and after it.
+/// The kind of a layer, and its name as the part before the layer's number and after it.
 type Numbered = (fn(usize) -> PortKind, &'static str, &'static str);
 
 /// Names with the number of a layer.
@@ -87,7 +87,7 @@ impl PortKind {
         Cow::Owned(numbered.map(|(_, before, after)| format!("{before}{layer}{after}")).unwrap_or_default())
     }
 
-    /// What an input or output of that name is; none where the name is not in the table.
+    /// The kind of an input or output of that name; none where the name is not in the table.
     pub fn of(name: &str) -> Option<PortKind> {
         if let Some((kind, _)) = NAMES.iter().find(|(_, known)| *known == name) {
             return Some(*kind);

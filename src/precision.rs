@@ -19,10 +19,10 @@ pub enum Precision {
     Fp16,
     /// Products in BF16, the range of 32-bit floats in 16 bits.
     Bf16,
-    /// 8-bit linear layers, channels evened out and cut into groups, weights per output channel, activations with ranges
+    /// 8-bit linear layers, channels smoothed and cut into groups, weights per output channel, activations with ranges
     /// that the engine finds when it runs, or that were observed on texts where the target wants it so: the one to ship.
     Int8,
-    /// The same with less of what costs time.
+    /// The same with fewer nodes that cost time.
     Int8Fast,
     /// 8-bit linear layers, weights per output channel, activations with ranges that were observed on texts.
     Int8Static,
@@ -45,7 +45,7 @@ impl Precision {
         Precision::Int4,
     ];
 
-    /// Whether weights are rounded for what layers read on texts.
+    /// Whether weights are rounded for layers' inputs on texts.
     pub fn is_calibrated(self) -> bool {
         matches!(self, Precision::Int8 | Precision::Int8Fast | Precision::Int8Static)
     }

@@ -1,5 +1,5 @@
-//! Whether a file is there. What cannot be looked at is not missing: a folder that gives no permission, a link to itself,
-//! a disk that fails. Nor is a link to nothing, which is what an interrupted download leaves.
+//! Whether a file is there. A path that cannot be read is not missing: a folder without permission, a link to itself,
+//! a disk that fails. Nor is a dangling link, which an interrupted download leaves.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// What a path leads to, through links; none where nothing is there. Fails where it cannot be looked at, and where it is
+/// The target of a path, through links; none where nothing is there. Fails where it cannot be read, and where it is
 /// a link to nothing.
 pub fn find(path: &Path) -> Result<Option<Metadata>> {
     match fs::metadata(path) {
@@ -21,7 +21,7 @@ pub fn find(path: &Path) -> Result<Option<Metadata>> {
     }
 }
 
-/// Whether an operating system's error says that nothing is there.
+/// Whether an operating system's error means that nothing is there.
 pub fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
@@ -36,7 +36,7 @@ pub fn is_dir(path: &Path) -> Result<bool> {
     Ok(find(path)?.is_some_and(|found| found.is_dir()))
 }
 
-/// Whether a plain file is there, of a name that stands for nothing else. Fails as [`find`] does, and where something else
+/// Whether a plain file is there, of a name that means nothing else. Fails as [`find`] does, and where something else
 /// is there.
 pub fn has_file(path: &Path) -> Result<bool> {
     match find(path)? {
@@ -76,7 +76,7 @@ mod tests {
     use crate::error::Kind;
 
     #[test]
-    fn what_is_missing_is_told_from_what_cannot_be_looked_at() {
+    fn missing_files_are_distinguished_from_unreadable_ones() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("file"), "x").unwrap();

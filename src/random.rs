@@ -1,6 +1,6 @@
-//! Numbers that look random and follow from a seed: SplitMix64 (Steele, Lea and Flood, 2014).
+//! Pseudo-random numbers from a seed: SplitMix64 (Steele, Lea and Flood, 2014).
 
-/// What a sequence's state grows by from number to number.
+/// The increment of a sequence's state.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The number of a seed's sequence at `index`, from 0 on.

@@ -1,4 +1,4 @@
-//! What to build, as a TOML file: the same things the command line says, so that a difference shows what changed.
+//! Recipes: builds as TOML files, with the same settings as the command line, so that a diff shows the changes.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -27,37 +27,37 @@ use crate::task::id::Task;
 pub struct Recipe {
     /// The bundle's name; that of the output, where it is not set.
     pub name: Option<String>,
-    /// What the model is for; found out from the checkpoint, where it is not set.
+    /// The task; taken from the checkpoint, where it is not set.
     pub task: Option<Task>,
     /// Longest text in tokens; the model's own limit, where it is not set.
     pub max_length: Option<usize>,
-    /// A file with one label for each answer, in order.
+    /// A file with one label for each class, in order.
     pub labels: Option<PathBuf>,
-    /// What a classifier was trained for, where the checkpoint does not say it: an adapter's classifier has no config.json.
+    /// A classifier's problem type, where the checkpoint does not state it: an adapter's classifier has no config.json.
     pub problem_type: Option<StatedProblem>,
     /// The engines; FP32 for ONNX Runtime and for tract, where there are none.
     #[serde(default, rename = "engine")]
     pub engines: Vec<EngineSpec>,
-    /// Outputs of the trained model, which the FP32 engines have to give.
+    /// Outputs of the trained model, which the FP32 engines have to match.
     pub golden: Option<GoldenSpec>,
-    /// What 8-bit engines are fitted to: the name of a file, or a table.
+    /// What 8-bit engines are calibrated on: the name of a file, or a table.
     #[serde(default)]
     pub calibration: calibrate::Spec,
-    /// What is cut out of the trained model before engines are made of it.
+    /// How the trained model is pruned before engines are made of it.
     pub prune: Option<prune::Spec>,
-    /// How engines are timed, where they are: the manifest then says how fast they were.
+    /// How engines are timed, where they are: the manifest then has their timings.
     pub bench: Option<BenchSpec>,
-    /// Texts on which every engine is held against FP32; those of the calibration or built-in ones, where there are none.
+    /// Texts on which every engine is compared with FP32; by default those of the calibration, or built-in ones.
     pub texts: Option<PathBuf>,
-    /// How texts are asked and answers told where nobody says it.
-    #[serde(default)]
-    pub answers: Settings,
-    /// Platforms for which the bundle brings the native libraries of its engines, e.g. `linux-x64`.
+    /// The defaults of texts' windows and of predictions.
+    #[serde(default, alias = "answers")]
+    pub pipeline: Settings,
+    /// Platforms for which the bundle holds the native libraries of its engines, e.g. `linux-x64`.
     #[serde(default, deserialize_with = "from_texts")]
     pub runtimes: Vec<Platform>,
     /// The folder of the wheels that they are taken from; `wheels` in the folder of runtimes, where it is not set.
     pub wheels: Option<PathBuf>,
-    /// Whether what is done with the engines bounds their loss of accuracy, so that texts need labels that the model has.
+    /// Whether the build bounds the engines' loss of accuracy, so that texts need labels that the model has.
     #[serde(skip)]
     pub bounds_accuracy: bool,
     /// The name of the file that it was read from, for messages.
@@ -75,13 +75,13 @@ pub struct EngineSpec {
     /// Its number format.
     #[serde(default)]
     pub precision: Precision,
-    /// Linear layers that stay in full precision, e.g. `ffn-out/3`, whatever the number format.
+    /// Linear layers that stay in full precision, e.g. `ffn-out/3`, in every number format.
     #[serde(default, deserialize_with = "from_texts")]
     pub keep: Vec<Role>,
     /// Whether weights of 8-bit layers use half of the integers, so that no sum saturates on x86 processors without VNNI.
     /// Where it is not set, they do on the targets whose sums saturate there.
     pub reduce_range: Option<bool>,
-    /// What it has to keep.
+    /// Its bounds.
     #[serde(default, deserialize_with = "gate")]
     pub gate: Gate,
     /// The shapes that a TensorRT engine takes, a profile each; batches up to 32 of texts up to the longest, where there
@@ -161,7 +161,7 @@ impl BenchSpec {
     }
 }
 
-/// Outputs to hold the FP32 engines against.
+/// Outputs that the FP32 engines are compared with.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoldenSpec {
@@ -205,7 +205,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Parses the text of a recipe, which messages call `file`. Paths are left as they stand.
+    /// Parses the text of a recipe, which messages call `file`. Paths are left as they are written.
     pub fn parse(text: &str, file: &str) -> Result<Recipe> {
         let recipe: Recipe = toml::from_str(text).map_err(|e| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -258,6 +258,14 @@ mod tests {
             read("texts = \"a.jsonl\"\n[[engine]]\ntarget = \"tensorrt-rtx:sm75\"\nprecision = \"fp16\"\n").unwrap();
         assert!(recipe.texts.unwrap().is_absolute());
         assert_eq!(recipe.engines[0].name(), "tensorrt-rtx-sm75-fp16");
+    }
+
+    #[test]
+    fn the_old_name_of_the_pipelines_table_is_read() {
+        let window = |text: &str| read(text).map(|recipe| recipe.pipeline.window);
+        assert_eq!(window("[pipeline]\nwindow = 8\n").unwrap(), Some(8));
+        assert_eq!(window("[answers]\nwindow = 8\n").unwrap(), Some(8));
+        assert!(window("[answers]\nwindow = 8\n[pipeline]\nwindow = 9\n").is_err());
     }
 
     #[test]

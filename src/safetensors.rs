@@ -3,7 +3,7 @@
 //! The format: a length (u64, little-endian), a JSON header of that many bytes, then the tensors' bytes, which must
 //! cover the rest of the file without gap or overlap. The file is mapped, not read; a tensor is a lazy [`Weight`].
 //! Source: the format's description in the safetensors repository. Stricter than the `safetensors` crate in one
-//! point: a key that stands twice is an error.
+//! point: a duplicate key is an error.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,20 +33,20 @@ enum HeaderValue {
     Metadata(BTreeMap<String, String>),
 }
 
-/// What a file holds.
+/// The content of a file.
 pub struct Contents {
     /// The tensors, by name.
     pub tensors: Vec<(String, Weight)>,
-    /// What its `__metadata__` says.
+    /// Its `__metadata__`.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// The tensors of a file, by name. Fails where the file is not well-formed; nothing of it is read but the header.
+/// The tensors of a file, by name. Fails where the file is not well-formed; only the header is read.
 pub fn read(path: &Path) -> Result<Vec<(String, Weight)>> {
     Ok(read_with_metadata(path)?.tensors)
 }
 
-/// The tensors of a file, and what its `__metadata__` says.
+/// The tensors of a file, and its `__metadata__`.
 pub fn read_with_metadata(path: &Path) -> Result<Contents> {
     parse_whole(file::map(path)?).map_err(|e| {
         let hint = match e.kind() {
@@ -98,7 +98,7 @@ fn header(bytes: &[u8]) -> Result<(Vec<(String, HeaderValue)>, usize)> {
     Ok((entries.into_iter().collect(), 8 + length as usize))
 }
 
-/// The tensors' bytes must follow each other from the first to the last byte. Empty tensors may share a place.
+/// The tensors' bytes must follow each other from the first to the last byte. Empty tensors may share an offset.
 fn cover(tensors: &[(String, Entry)], data_len: usize) -> Result<()> {
     let mut order: Vec<&(String, Entry)> = tensors.iter().collect();
     order.sort_by_key(|(_, entry)| entry.data_offsets);
@@ -220,8 +220,8 @@ mod tests {
             ),
             (file(r#"{"__metadata__":{"format":3}}"#, &[]), "header: __metadata__: data did not match any variant"),
             (file(r#"{"__metadata__":["pt"]}"#, &[]), "header: __metadata__: data did not match any variant"),
-            (file(r#"{"__metadata__":{},"__metadata__":{}}"#, &[]), "header: `__metadata__` stands twice"),
-            (file(r#"{"__metadata__":{"a":"","a":""}}"#, &[]), "header: __metadata__: `a` stands twice"),
+            (file(r#"{"__metadata__":{},"__metadata__":{}}"#, &[]), "header: duplicate `__metadata__`"),
+            (file(r#"{"__metadata__":{"a":"","a":""}}"#, &[]), "header: __metadata__: duplicate `a`"),
             (file(r#"{"w":{}}"#, &[]), "header: `w` is malformed"),
             (one("F32", "[-1]", "[0,4]", 4), "header: w: data did not match any variant"),
             (one("F32", "[1]", "[-4,0]", 4), "header: w: data did not match any variant"),
@@ -231,7 +231,7 @@ mod tests {
             assert!(found.starts_with(expected), "{found}");
         }
         let twice = two(&entry("a", "F32", "[1]", "[0,4]"), &entry("a", "F32", "[1]", "[4,8]"));
-        assert_eq!(refusal(twice), "header: `a` stands twice at line 1 column 57");
+        assert_eq!(refusal(twice), "header: duplicate `a` at line 1 column 57");
         assert_eq!(
             refusal(file("{\u{0}", &[]).into_iter().map(|b| if b == 0x7b { 0xff } else { b }).collect()),
             "header: not UTF-8"

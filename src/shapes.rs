@@ -1,8 +1,8 @@
 //! The shapes that a compiled engine takes, in the words of recipes and of the command line.
 //!
-//! A profile is one or several ranges, `NAME=MIN..OPT..MAX` with sizes as in `1x8..8x128..32x512`, apart by commas. A range
-//! without a name is that of every input that has none. `MIN..MAX` is fastest at its end, and one shape alone is the only
-//! one. TensorRT may be given several profiles, each with kernels of its own.
+//! A profile is one or several ranges, `NAME=MIN..OPT..MAX` with sizes as in `1x8..8x128..32x512`, separated by commas.
+//! A range without a name is that of every input that has none. `MIN..MAX` is fastest at its end, and one shape alone
+//! is the only one. TensorRT takes several profiles, each with its own kernels.
 //!
 //! [`PAST`] is no input: it says how many tokens the cache of a decoder holds, as in `1x1..4x1..8x1,past=1..512..1024`. The
 //! mask then covers these and the new tokens, and there may be none: `1x1..1x128..8x1024,past=0`.
@@ -17,7 +17,7 @@ use crate::error::{Error, Result, printable};
 /// The range of tokens in a cache, by the name that it has in profiles.
 pub const PAST: &str = "past";
 
-/// A profile: at least one range, of no input twice.
+/// A profile: at least one range, no input twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Shapes(Vec<ShapeRange>);
@@ -29,7 +29,7 @@ pub struct ShapeRange {
     pub input: Option<String>,
     /// The smallest, size by size.
     pub min: Vec<i64>,
-    /// What the engine is fastest at.
+    /// The sizes that the engine is tuned for.
     pub opt: Vec<i64>,
     /// The largest.
     pub max: Vec<i64>,
@@ -91,8 +91,8 @@ impl FromStr for Shapes {
         for part in text.split(',') {
             let range = range(part.trim()).map_err(wrong)?;
             if ranges.iter().any(|other| other.input == range.input) {
-                let name = range.input.map_or_else(|| "a range without a name".to_owned(), |name| format!("`{name}`"));
-                return Err(wrong(format!("{name} stands twice")));
+                let name = range.input.map_or_else(|| "range without a name".to_owned(), |name| format!("`{name}`"));
+                return Err(wrong(format!("duplicate {name}")));
             }
             ranges.push(range);
         }
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_profile_says_why() {
+    fn invalid_profiles_have_a_reason() {
         let said = |text: &str| text.parse::<Shapes>().unwrap_err().message().to_owned();
         assert_eq!(said(""), "shapes ``: `` is no shape");
         assert_eq!(said("1xtwo"), "shapes `1xtwo`: `1xtwo` is no shape");
@@ -188,8 +188,8 @@ mod tests {
         let order = "smallest, fastest at and largest must have as many sizes, and rise";
         assert_eq!(said("8x128..1x8"), format!("shapes `8x128..1x8`: {order}"));
         assert_eq!(said("1x8..8"), format!("shapes `1x8..8`: {order}"));
-        assert_eq!(said("a=1,a=2"), "shapes `a=1,a=2`: `a` stands twice");
-        assert_eq!(said("1,2"), "shapes `1,2`: a range without a name stands twice");
+        assert_eq!(said("a=1,a=2"), "shapes `a=1,a=2`: duplicate `a`");
+        assert_eq!(said("1,2"), "shapes `1,2`: duplicate range without a name");
         assert_eq!(said("=1"), "shapes `=1`: a name is missing before `=`");
         assert!(said("1..2..3..4").ends_with("4 shapes, expected smallest, fastest at and largest"));
     }

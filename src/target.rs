@@ -1,4 +1,4 @@
-//! What each back-end can do, as data. Lowerings read it; nothing else knows a target's taste.
+//! The capabilities of each back-end, as data. Lowerings read it; nothing else knows a target's preferences.
 
 use std::fmt;
 use std::str::FromStr;
@@ -76,11 +76,11 @@ pub enum RmsNormForm {
     Plain,
 }
 
-/// How a target wants attention spelled.
+/// The operators that a target runs attention with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionForm {
     /// `Attention` of ONNX, which exists since opset 23, where there is a mask and no bias, and where heads share keys, or
-    /// places or a past count; else `MultiHeadAttention` of `com.microsoft`. The first is faster in ONNX Runtime: by a
+    /// positions or a past count; else `MultiHeadAttention` of `com.microsoft`. The first is faster in ONNX Runtime: by a
     /// fifth to a half in attention, when tried. With a soft cap, keys by head, or a bias for
     /// each head where heads share keys, it is plain.
     Operator,
@@ -88,7 +88,7 @@ pub enum AttentionForm {
     Plain,
 }
 
-/// How a target wants the exact GELU spelled.
+/// The operators that a target runs the exact GELU with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GeluForm {
     /// `Gelu` of `com.microsoft`.
@@ -97,7 +97,7 @@ pub enum GeluForm {
     Erf,
 }
 
-/// How a target wants a linear layer with dynamic 8-bit activations spelled.
+/// The operators of a linear layer with dynamic 8-bit activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DynamicQuantForm {
     /// `DynamicQuantizeMatMul` of `com.microsoft`.
@@ -108,7 +108,7 @@ pub enum DynamicQuantForm {
     None,
 }
 
-/// How a target wants a linear layer with observed 8-bit activations spelled.
+/// The operators of a linear layer with static 8-bit activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StaticQuantForm {
     /// `QuantizeLinear` and `MatMulIntegerToFloat` of `com.microsoft`.
@@ -123,7 +123,7 @@ pub enum StaticQuantForm {
     Plain,
 }
 
-/// What a target wants of linear layers whose weights alone are quantized.
+/// The form of linear layers with only quantized weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightForm {
     /// `MatMulNBits` of `com.microsoft`.
@@ -141,12 +141,12 @@ pub enum WeightForm {
     None,
 }
 
-/// What a target makes of 16-bit floats.
+/// A target's support of 16-bit floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HalfForm {
     /// It computes in them.
     Computed,
-    /// Its runtime computes in them what is written in 32 bits, when it is told to.
+    /// Its runtime computes 32-bit graphs in them, by an option.
     Hinted,
     /// It has no kernels for them, or slow ones: weights are stored in them and widened to be used.
     Stored,
@@ -154,7 +154,7 @@ pub enum HalfForm {
     None,
 }
 
-/// What a target can do and what it is fastest at.
+/// The capabilities of a target, and its fastest forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// Attention.
@@ -177,10 +177,10 @@ pub struct Capabilities {
     pub fp16: HalfForm,
     /// BF16.
     pub bf16: HalfForm,
-    /// Whether query, key and value are one product: fewer and larger ones, which are cut apart again.
+    /// Whether query, key and value are one product: fewer and larger ones, which are split again.
     pub merged_projections: bool,
-    /// Whether a residual before a norm is spelled `Sum`: ONNX Runtime fuses `Add` and norm into
-    /// `SkipLayerNormalization`, whose CPU kernel is slower than the two apart.
+    /// Whether a residual before a norm is written as `Sum`: ONNX Runtime fuses `Add` and norm into
+    /// `SkipLayerNormalization`, whose CPU kernel is slower than the two alone.
     pub residual_as_sum: bool,
     /// Whether attention with fewer queries than keys is as good as any. TensorRT's fused attention wants a square.
     pub unequal_attention: bool,
@@ -191,13 +191,13 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Whether 8-bit activations get the range of the whole batch as an engine runs: an answer then depends on the
+    /// Whether 8-bit activations get the range of the whole batch as an engine runs: a prediction then depends on the
     /// other texts of its batch.
     pub fn ranges_at_run(&self) -> bool {
         self.dynamic_quant != DynamicQuantForm::None
     }
 
-    /// What is wanted of layers with weights of 8 or 4 bits.
+    /// The form of layers with weights of 8 or 4 bits.
     pub fn weights_of(&self, bits: usize) -> WeightForm {
         match bits {
             8 => self.weights_of_8_bits,
@@ -213,7 +213,7 @@ impl Target {
         precision.is_calibrated() && self.capabilities().sums_of_16_bits
     }
 
-    /// What the target can do.
+    /// The capabilities of the target.
     pub fn capabilities(&self) -> Capabilities {
         match self {
             Target::OrtCpu => Capabilities {
@@ -269,10 +269,10 @@ impl Target {
                 sums_of_16_bits: false,
                 fp32_gemm: true,
             },
-            // WebAssembly has the kernels of ONNX Runtime's processor for 8 bits and for blocks, and widens 8 bits to 16 before
-            // it multiplies, or first tries whether the processor's own sums are exact. Attention is plain because
-            // WebGPU's operator takes no mask of tokens and, with one as its bias, answers otherwise from 128 tokens on
-            // (1.30.0); by WebAssembly all forms are equally fast.
+            // WebAssembly has the kernels of ONNX Runtime's processor for 8 bits and for blocks, and widens 8 bits to
+            // 16 before it multiplies, or first tries whether the processor's own sums are exact. Attention is plain
+            // because WebGPU's operator takes no mask of tokens and, with one as its bias, gives other outputs from 128
+            // tokens on (1.30.0); by WebAssembly all forms are equally fast.
             Target::Web => Capabilities {
                 attention: AttentionForm::Plain,
                 rms_norm: RmsNormForm::Plain,
@@ -290,7 +290,7 @@ impl Target {
                 sums_of_16_bits: false,
                 fp32_gemm: true,
             },
-            // The two products share the compiler that fuses; what is known of it was seen with TensorRT for RTX.
+            // The two products share the compiler that fuses; these figures were measured with TensorRT for RTX.
             Target::TensorRt | Target::TensorRtRtx(_) => Capabilities {
                 attention: AttentionForm::Plain,
                 rms_norm: RmsNormForm::Plain,
@@ -336,7 +336,7 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// The targets that a text names: one, or GPUs apart by commas as in `tensorrt-rtx:sm75,sm86`.
+    /// The targets that a text names: one, or GPUs separated by commas as in `tensorrt-rtx:sm75,sm86`.
     pub fn several(text: &str) -> Result<Vec<Target>> {
         match text.split_once(':') {
             Some((runtime, capabilities)) if capabilities.contains(',') => {

@@ -25,7 +25,7 @@ const OTHERS: [(&[u8], &str); 4] = [
 
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// What follows the byte order mark of what `reader` gives, which messages call `file`, if it begins with one. Fails where
+/// The rest of a reader after its byte order mark, if it begins with one; `file` is its name in messages. Fails where
 /// it is in another encoding than UTF-8.
 pub fn open<R: Read>(mut reader: R, file: &str) -> Result<Chain<Cursor<Vec<u8>>, R>> {
     let mut start = [0; 4];
@@ -61,7 +61,7 @@ pub fn check_text(text: &str) -> Result<()> {
     }
 }
 
-/// All of what `reader` gives, which messages call `file`, `longest` bytes at most.
+/// All bytes of a reader, `longest` at most; `file` is its name in messages.
 pub fn read(reader: impl Read, file: &str, longest: usize) -> Result<String> {
     let mut text = String::new();
     let mut lines = Lines::of(reader);
@@ -78,7 +78,7 @@ pub fn read(reader: impl Read, file: &str, longest: usize) -> Result<String> {
 /// A line of a file.
 pub struct Line {
     /// The file and the number of the line, for messages.
-    pub place: String,
+    pub location: String,
     /// The line without its end, or why it is none.
     pub text: Result<String>,
 }
@@ -97,16 +97,16 @@ pub struct Lines<R> {
 }
 
 impl<R: Read> Lines<R> {
-    /// The lines of what `reader` gives.
+    /// The lines of a reader.
     pub fn of(reader: R) -> Lines<R> {
         Lines { reader: BufReader::new(reader), number: 0 }
     }
 
-    /// The place of the next line that is not blank, for messages, and the line; `file` is what messages call the file.
+    /// The location of the next line that is not blank, for messages, and the line; `file` is the file's name in messages.
     pub fn read(&mut self, file: &str) -> Result<Option<(String, String)>> {
         while let Some(line) = self.next(file)? {
             if !line.is_blank() {
-                return Ok(Some((line.place, line.text?)));
+                return Ok(Some((line.location, line.text?)));
             }
         }
         Ok(None)
@@ -115,8 +115,8 @@ impl<R: Read> Lines<R> {
     /// The next line, blank or not. Fails where nothing more can be read, and where the file is in another encoding.
     pub fn next(&mut self, file: &str) -> Result<Option<Line>> {
         self.number += 1;
-        let place = place(file, self.number);
-        let failed = |e: io::Error| Error::of_system(&place, &e);
+        let location = location(file, self.number);
+        let failed = |e: io::Error| Error::of_system(&location, &e);
         let mut bytes = Vec::new();
         if self.reader.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut bytes).map_err(failed)? == 0 {
             return Ok(None);
@@ -129,48 +129,48 @@ impl<R: Read> Lines<R> {
                 if bytes.last() != Some(&b'\n') {
                     self.reader.skip_until(b'\n').map_err(failed)?;
                 }
-                Err(too_long(&place))
+                Err(too_long(&location))
             }
-            false => of_bytes(bytes, &place),
+            false => of_bytes(bytes, &location),
         };
-        Ok(Some(Line { place, text }))
+        Ok(Some(Line { location, text }))
     }
 }
 
 /// A line and its end as text.
-fn of_bytes(bytes: Vec<u8>, place: &str) -> Result<String> {
-    let text = String::from_utf8(bytes).map_err(|_| not_utf_8(place))?;
+fn of_bytes(bytes: Vec<u8>, location: &str) -> Result<String> {
+    let text = String::from_utf8(bytes).map_err(|_| not_utf_8(location))?;
     let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     // Without a line feed at its end, the last line may still have half of one.
     let line = line.strip_suffix('\r').filter(|_| !text.ends_with('\n')).unwrap_or(line);
     if line.contains('\r') {
-        return Err(Error::bad_input(format!("{place}: there is a CR within the line"))
+        return Err(Error::bad_input(format!("{location}: there is a CR within the line"))
             .hint("save the file with LF or CRLF at the end of lines"));
     }
-    check_text(line).map_err(|e| e.at(place.to_owned()))?;
+    check_text(line).map_err(|e| e.at(location.to_owned()))?;
     Ok(line.trim_start_matches(BYTE_ORDER_MARK).to_owned())
 }
 
-/// Says that a line is no UTF-8.
-pub fn not_utf_8(place: &str) -> Error {
-    Error::bad_input(format!("{place}: not UTF-8")).hint("save the file as UTF-8; kilnc guesses no encoding")
+/// The error of a line that is no UTF-8.
+pub fn not_utf_8(location: &str) -> Error {
+    Error::bad_input(format!("{location}: not UTF-8")).hint("save the file as UTF-8; kilnc does not detect encodings")
 }
 
 /// A line of a file, for messages.
-pub fn place(file: &str, line: u64) -> String {
+pub fn location(file: &str, line: u64) -> String {
     format!("{file} line {line}")
 }
 
-/// Says that a line is longer than is read.
-pub fn too_long(place: &str) -> Error {
-    Error::bad_input(format!("{place}: longer than {LONGEST_LINE} bytes"))
+/// The error of a line that is too long.
+pub fn too_long(location: &str) -> Error {
+    Error::bad_input(format!("{location}: longer than {LONGEST_LINE} bytes"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Every line, or what is said of it.
+    /// Every line, or its error.
     fn lines(bytes: &[u8]) -> Vec<Result<String, String>> {
         let mut lines = Lines::of(bytes);
         let mut found = Vec::new();

@@ -64,7 +64,7 @@ fn node_is_sound(graph: &Graph, node: &Node, defined: &HashSet<ValueId>) -> Resu
         return Err(broken(name, format!("reads `{}` before it is made", graph.value(*id).name)));
     }
     if let Some(id) = node.outputs.iter().find(|id| defined.contains(id)) {
-        return Err(broken(&graph.value(*id).name, "is made twice"));
+        return Err(broken(&graph.value(*id).name, "has a duplicate name"));
     }
     let operands: Vec<_> = node.inputs.iter().map(|id| id.map(|id| &graph.value(id).ty)).collect();
     let inferred = infer(&node.op, &operands).map_err(|what| broken(name, what))?;
@@ -134,7 +134,7 @@ fn defaults_fit(graph: &Graph) -> Result<()> {
     match graph.defaults().find(|(input, default)| !fits(&input.ty, &default.ty())) {
         None => Ok(()),
         Some((input, default)) => {
-            Err(broken(&input.name, format!("is {}, and {} stands for it", input.ty, default.ty())))
+            Err(broken(&input.name, format!("is {}, and its default is {}", input.ty, default.ty())))
         }
     }
 }
@@ -160,7 +160,7 @@ mod tests {
 
     type Parts<'a> = (&'a mut Vec<Value>, &'a mut Vec<Node>, &'a mut Vec<ValueId>);
 
-    /// What the verifier says of [`SOUND`] after `breaking` had its way with values, nodes and outputs.
+    /// The verifier's message for [`SOUND`] after `breaking` changed its values, nodes and outputs.
     fn complaint(breaking: impl FnOnce(Parts)) -> String {
         let mut graph = parse(SOUND).unwrap();
         breaking(graph.parts_mut());
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_value_is_made_once_and_before_it_is_read() {
         assert_eq!(complaint(|(_, nodes, _)| nodes.swap(0, 1)), "`z` reads `y` before it is made");
-        assert_eq!(complaint(|(_, nodes, _)| nodes[1].outputs = nodes[0].outputs.clone()), "`y` is made twice");
+        assert_eq!(complaint(|(_, nodes, _)| nodes[1].outputs = nodes[0].outputs.clone()), "`y` has a duplicate name");
         assert_eq!(complaint(|(_, nodes, _)| nodes.truncate(1)), "`z` is an output that nothing makes");
     }
 
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_an_input_has_its_type() {
+    fn a_default_has_the_type_of_its_input() {
         let with = |default: &str| {
             let text = SOUND.replace("  weight", &format!("  input %r: f32[r, 2] = literal {default}\n  weight"));
             verify(parse(&text).unwrap()).map(drop)

@@ -1,6 +1,6 @@
-//! Every variant of adapter that PEFT makes, merged, gives the answers that it gave before the merge.
+//! Every variant of adapter that PEFT makes, merged, gives the outputs that it gave before the merge.
 //!
-//! The test also writes the table of what is covered, `docs/adapters.md`; `UPDATE_SNAPSHOTS=1` refreshes it.
+//! The test also writes the table of coverage, `docs/adapters.md`; `UPDATE_SNAPSHOTS=1` refreshes it.
 
 use std::path::{Path, PathBuf};
 
@@ -107,7 +107,7 @@ fn combined() -> Vec<(String, kilnc::Result<[f64; 2]>)> {
 }
 
 #[test]
-fn every_variant_gives_pefts_answers() {
+fn every_variant_gives_pefts_outputs() {
     let mut wrong = Vec::new();
     let mut checked = |rows: Vec<(String, kilnc::Result<[f64; 2]>)>| -> Vec<String> {
         let mut kept = Vec::new();
@@ -126,7 +126,7 @@ fn every_variant_gives_pefts_answers() {
 
 /// The real LoRA over the real checkpoint, on every text of its evaluation, one text at a time.
 #[test]
-fn the_sections_adapter_answers_every_text_as_pytorch_does() {
+fn the_sections_adapter_gives_pytorchs_predictions() {
     let read = safetensors::read(&repository("tests/fixtures/sections-answers.safetensors")).unwrap();
     let logits = read.into_iter().find(|(name, _)| name == "logits").unwrap().1;
     let expected = logits.to_f32s().unwrap();
@@ -152,23 +152,23 @@ fn the_sections_adapter_answers_every_text_as_pytorch_does() {
     let mut engine = runtime::open(Runtime::Ort, &path, runtime::Options::default()).unwrap();
     let encoder = TextEncoder::open(&minilm().join("tokenizer.json"), 128).unwrap();
     let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
-    let (mut apart, mut other) = (0f32, Vec::new());
+    let (mut difference, mut other) = (0f32, Vec::new());
     for (text, expected) in texts.iter().zip(expected.chunks(labels.len())) {
         let outputs = engine.run(&encoder.encode(&[text]).unwrap()).unwrap();
         let found = outputs[0].1.rows().unwrap().next().unwrap().to_vec();
-        apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(apart, f32::max);
+        difference = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(difference, f32::max);
         if best(&found) != best(expected) {
             other.push(&text.text);
         }
     }
-    assert!(other.is_empty(), "other answers: {other:#?}");
-    assert!(apart <= 1e-4, "{apart}");
+    assert!(other.is_empty(), "other predictions: {other:#?}");
+    assert!(difference <= 1e-4, "{difference}");
 }
 
 fn table(single: &[String], combined: &[String]) -> String {
     let mut out = String::from(
         "# Which adapters are merged\n\nMade by `tests/adapters.rs` from `tests/fixtures/adapters`: tiny adapters by \
-         PEFT, with the answers that they give unmerged.\nEvery output element of every row is within 1e-4 of PEFT's, in \
+         PEFT, with the outputs that they give unmerged.\nEvery output element of every row is within 1e-4 of PEFT's, in \
          FP32, on ONNX Runtime and on tract.\n\n| adapter | kind | base |\n|---|---|---|\n",
     );
     for name in single {
@@ -187,10 +187,10 @@ fn table(single: &[String], combined: &[String]) -> String {
 const NOTES: &str = "
 Where kilnc and PEFT 0.21.2 part:
 
-- The draw of `dare_…` is kilnc's own generator, by seed, position and name. PEFT was given the same draw for this table.
-- `add_weighted_adapter` gives the adapter that it makes the base's head; kilnc keeps the head that an adapter brings.
-- With rsLoRA, `add_weighted_adapter` multiplies what it made by the root of the rank once more. kilnc does not.
-- DoRA and `lora_bias` cannot be combined: PEFT would draw the first anew and drop the second. One after another they can.
+- The random choice of `dare_…` is kilnc's own generator, by seed, position and name. PEFT had the same random numbers for this table.
+- `add_weighted_adapter` gives the adapter that it makes the base's head; kilnc keeps an adapter's own head.
+- With rsLoRA, `add_weighted_adapter` multiplies the result by the root of the rank once more. kilnc does not.
+- DoRA and `lora_bias` cannot be combined: PEFT would initialise the first anew and drop the second. One after another they can.
 - A tensor in the file that the configuration does not name is refused; PEFT leaves it out.
 - Word embeddings that were changed whole, or by LoRA, where a masked language model's decoder shares them: the decoder
   keeps the base's, as in PEFT before the merge. PEFT's merge changes both.

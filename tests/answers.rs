@@ -1,4 +1,4 @@
-//! What the bundles of classifiers answer: one label, many, numbers, and the scores of pairs.
+//! Predictions of classifiers' bundles: single-label, multi-label, regression, and the scores of pairs.
 
 use std::fs;
 use std::path::Path;
@@ -42,7 +42,7 @@ fn near(found: &Value, expected: f64) {
 }
 
 #[test]
-fn many_labels_are_answered_scored_and_gated_as_sets() {
+fn multi_label_predictions_are_scored_and_gated_as_sets() {
     let (checkpoint, place) = (tiny_bert_as("multi_label_classification"), place());
     let out = place.path().join("tiny.kiln");
     let manifest = build(checkpoint.path(), &out);
@@ -60,7 +60,7 @@ fn many_labels_are_answered_scored_and_gated_as_sets() {
         near(&label["score"], *score);
     }
 
-    // Two texts with the model's own answers, one of them with a label too many.
+    // Two texts with the model's own predictions, one of them with a label too many.
     let names: Vec<&Value> = labels.iter().map(|label| &label["label"]).collect();
     let all = ["negative", "neutral", "positive"];
     let data = out.with_extension("jsonl");
@@ -71,20 +71,23 @@ fn many_labels_are_answered_scored_and_gated_as_sets() {
     assert!(n < 3.0, "the fixture's first text has every label");
     near(&scored[0]["accuracy"], 0.5);
     near(&scored[0]["micro_f1"], 2.0 * (n + n) / (n + n + n + 3.0));
-    assert_eq!(scored[0]["same_answer"], 1.0);
+    assert_eq!(scored[0]["agreement"], 1.0);
     let table = kilnc(arguments!["eval", out, "--data", data, "--quiet"]).expect(0).stdout;
-    assert!(table.starts_with("engine        exact match  micro F1  right/texts  same answer  texts/s\n"), "{table}");
+    assert!(
+        table.starts_with("engine        exact match  micro F1  correct/examples  agreement  texts/s\n"),
+        "{table}"
+    );
 
-    // Labels that answer in the wrong form are refused with their line.
+    // Labels of the wrong form are refused with their line.
     fs::write(&data, json!({"text": text, "labels": ["neutral", "neutral"]}).to_string()).unwrap();
     let refused = kilnc(arguments!["eval", out, "--data", data]).expect(2).stderr;
-    assert!(refused.contains("a label is given twice\n  in "), "{refused}");
+    assert!(refused.contains("duplicate label\n  in "), "{refused}");
     let inspected = kilnc(arguments!["inspect", out]).expect(0).stdout;
     assert!(inspected.contains("any of 3 labels"), "{inspected}");
 }
 
 #[test]
-fn numbers_are_answered_as_they_are() {
+fn regression_predicts_numbers_as_they_are() {
     let (checkpoint, place) = (tiny_bert_as("regression"), place());
     let out = place.path().join("tiny.kiln");
     let manifest = build(checkpoint.path(), &out);
@@ -108,12 +111,12 @@ fn numbers_are_answered_as_they_are() {
 }
 
 #[test]
-fn a_bound_that_means_nothing_for_numbers_is_refused() {
+fn a_bound_that_means_nothing_for_regression_is_refused() {
     let (checkpoint, place) = (tiny_bert_as("regression"), place());
     let out = place.path().join("tiny.kiln");
     let gate = ["--quantize", "int8", "--gate", "agreement=0.9"].map(std::ffi::OsString::from);
     let refused = kilnc([arguments!["build", checkpoint.path(), "-o", out].as_slice(), &gate].concat()).expect(2);
-    let expected = "error: a bound on `agreement` means nothing where answers are numbers\n  in engine ort-cpu-int8\n\n\
+    let expected = "error: a bound on `agreement` means nothing for regression\n  in engine ort-cpu-int8\n\n\
                     hint: bound max_abs, the largest difference of any number\n";
     assert!(refused.stderr.ends_with(expected), "{}", refused.stderr);
 }
@@ -156,7 +159,7 @@ fn a_pair_without_its_text_is_refused() {
 }
 
 #[test]
-fn an_adapters_classifier_is_told_its_problem_type_by_the_recipe() {
+fn the_recipe_sets_the_problem_type_of_an_adapters_classifier() {
     let place = place();
     let (out, recipe) = (place.path().join("out"), place.path().join("r.toml"));
     let engine = "[[engine]]\ntarget = \"tract\"\n";
@@ -168,13 +171,13 @@ fn an_adapters_classifier_is_told_its_problem_type_by_the_recipe() {
 }
 
 #[test]
-fn more_rows_than_the_configuration_says_are_drawn_with_a_warning() {
+fn more_rows_than_in_the_configuration_are_built_with_a_warning() {
     let place = place();
     let export = |checkpoint: &Path| kilnc(arguments!["export", checkpoint, "-o", place.path().join("model.onnx")]);
     let said = "warning: `vocab_size` in config.json is 64; the word embeddings have 67 rows, ";
     for head in ["seqcls", "mlm"] {
         let ran = export(&fixture("families/bert").join(format!("{head}-extra-rows"))).expect(0);
-        assert!(ran.stderr.contains(&format!("{said}and there is no tokenizer.json to hold against them\n")));
+        assert!(ran.stderr.contains(&format!("{said}and there is no tokenizer.json to compare with them\n")));
     }
     let tokenizer = |largest: usize| {
         let model = json!({"type": "WordLevel", "vocab": {"a": 0, "b": largest}, "unk_token": "a"});
@@ -191,7 +194,7 @@ fn more_rows_than_the_configuration_says_are_drawn_with_a_warning() {
     fs::remove_file(place.path().join("model.onnx")).unwrap();
     fs::write(checkpoint.path().join("tokenizer.json"), tokenizer(67)).unwrap();
     let ran = export(checkpoint.path()).expect(2);
-    let expected = "error: tokenizer.json: the token `b` has the number 67, but the embedding has 67 rows\n  in ";
+    let expected = "error: tokenizer.json: the token `b` has the id 67, but the embedding has 67 rows\n  in ";
     assert!(ran.stderr.contains(expected), "{}", ran.stderr);
     assert_eq!(names(place.path()), [""; 0]);
 }
@@ -216,7 +219,7 @@ fn texts_are_as_long_as_the_positions_that_skip_padding_cover() {
 }
 
 #[test]
-fn embeddings_are_built_with_the_length_that_their_model_says() {
+fn embeddings_are_built_with_their_models_length() {
     let place = place();
     let out = place.path().join("out");
     let build = |checkpoint: &Path| kilnc(arguments!["build", checkpoint, "--target", "tract", "-o", out, "--json"]);

@@ -1,4 +1,4 @@
-//! Who may import whom, held over the text of `src/`. The table is DESIGN.md's “directions”.
+//! Which module may import which, checked over the text of `src/`. The table is DESIGN.md's “directions”.
 
 mod imports;
 
@@ -251,7 +251,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const MAY_PRINT: [&str; 4] = ["cli", "main", "memory", "subprocess"];
 
 #[test]
-fn modules_import_only_what_their_place_allows() {
+fn modules_import_only_what_their_layer_allows() {
     let mut wrong = Vec::new();
     for source in sources() {
         let Some((_, allowed)) = MAY_IMPORT.iter().find(|(module, _)| *module == source.module()) else {

@@ -1,5 +1,5 @@
 //! Attention, rotations and root-mean-square norms: the evaluator on every target's graph, ONNX Runtime and tract compute
-//! what the mathematics says, written here as it stands in the papers.
+//! the mathematics, written here as in the papers.
 
 use std::collections::BTreeMap;
 
@@ -192,7 +192,7 @@ impl Case {
         inputs
     }
 
-    /// Keys or values as `[batch][head][place]`, those of the past first.
+    /// Keys or values as `[batch][head][position]`, those of the past first.
     fn by_head(&self, inputs: &Named, lengths: Lengths, name: &str) -> Vec<Vec<Vec<Vec<f32>>>> {
         let (new, x) = (self.new_keys(lengths), floats(inputs, name));
         let past = inputs.iter().any(|(n, _)| n.starts_with("past_"));
@@ -216,7 +216,7 @@ impl Case {
         (0..BATCH).map(heads).collect()
     }
 
-    /// What the paper says: for each text, token and head the weighted values, none where no key is seen; then keys and
+    /// The paper's formula: for each text, token and head the weighted values, none where no key is attended to; then keys and
     /// values.
     fn expected(&self, inputs: &Named, lengths: Lengths) -> (Vec<Option<Vec<f32>>>, Vec<f32>, Vec<f32>) {
         let (t, n) = (lengths.queries, self.all_keys(lengths));
@@ -227,7 +227,7 @@ impl Case {
             _ => unreachable!("masks are integers"),
         });
         let bias = (self.bias != Bias::None).then(|| floats(inputs, "bias"));
-        let seen = |b: usize, i: usize, j: usize| {
+        let observed = |b: usize, i: usize, j: usize| {
             let kept = mask.as_ref().is_none_or(|mask| match self.mask {
                 Mask::Pairs => mask[(b * t + i) * n + j] != 0,
                 _ => mask[b * n + j] != 0,
@@ -254,7 +254,7 @@ impl Case {
                             }
                     };
                     let scores: BTreeMap<usize, f32> =
-                        (0..n).filter(|j| seen(b, i, *j)).map(|j| (j, score(j))).collect();
+                        (0..n).filter(|j| observed(b, i, *j)).map(|j| (j, score(j))).collect();
                     let total: f64 = scores.values().map(|x| f64::from(*x).exp()).sum();
                     let weighted = |c: usize| {
                         let of = |(j, x): (&usize, &f32)| f64::from(*x).exp() * f64::from(values[b][group][*j][c]);
@@ -268,7 +268,7 @@ impl Case {
         (out, flat(&keys), flat(&values))
     }
 
-    /// What is wrong with the outputs of an engine.
+    /// The errors of an engine's outputs.
     fn wrong(&self, engine: &mut dyn Engine) -> Option<String> {
         for lengths in self.lengths() {
             let inputs = self.inputs(lengths);
@@ -298,7 +298,7 @@ impl Case {
     }
 }
 
-/// Numbers between −1 and 1 that look like nothing.
+/// Pseudo-random numbers between −1 and 1.
 fn noise(shape: &[usize], seed: f32) -> Tensor {
     let count = shape.iter().product::<usize>();
     let values = (0..count).map(|i| ((i as f32 + 1.0) * 12.9898 * (seed + 0.37)).sin() * 1.5).collect();
@@ -367,7 +367,7 @@ fn attention_without_a_past_may_be_causal_and_grouped() {
 }
 
 #[test]
-fn a_window_keeps_what_is_far_out() {
+fn a_window_leaves_far_keys_out() {
     let mut cases = Vec::new();
     for (mask, window) in [(Mask::None, 1), (Mask::Left, 2), (Mask::Right, 3), (Mask::Left, 100)] {
         let window = Some(window);
@@ -420,7 +420,7 @@ fn a_decoder_attends_to_an_encoder() {
 
 /// The files say what callers have to give, in the words of Optimum and of Transformers.js.
 #[test]
-fn a_mask_and_keys_with_a_past_have_the_sizes_that_others_know() {
+fn a_mask_and_keys_with_a_past_have_the_sizes_of_their_symbols() {
     let graph = Case { kv_heads: 2, ..DECODER }.graph();
     let ty = |name: &str| graph.value(graph.find(name).unwrap()).ty.to_string();
     assert_eq!(ty("mask"), "i64[batch_size, past_sequence_length + sequence_length]");
@@ -431,8 +431,8 @@ fn a_mask_and_keys_with_a_past_have_the_sizes_that_others_know() {
         let path = place.path().join("model.onnx");
         back::onnx::write(&back::lower(&graph, &target).unwrap(), &path, &|_| {}).unwrap();
         let bytes = std::fs::read(&path).unwrap();
-        let spelled = b"past_sequence_length + sequence_length";
-        assert!(bytes.windows(spelled.len()).any(|window| window == spelled), "{target}");
+        let written = b"past_sequence_length + sequence_length";
+        assert!(bytes.windows(written.len()).any(|window| window == written), "{target}");
     }
 }
 
@@ -454,7 +454,7 @@ fn onnx_runtime_gets_one_operator_where_it_means_the_same() {
     assert_eq!(ops(Case { keys: Keys::OtherByHead, ..PLAIN }), [false, false, true]);
 }
 
-/// Masks by place are the same for all layers of one kind.
+/// Masks by position are the same for all layers of one kind.
 #[test]
 fn layers_share_their_masks() {
     let layer = |i: usize, window: &str| {

@@ -1,4 +1,4 @@
-//! What users get wrong, by the binary: exit code 2, the whole message, and nothing written. What each reader refuses
+//! Users' errors, by the binary: exit code 2, the whole message, and nothing written. What each reader refuses
 //! is in `refusals/`.
 
 use std::fs;
@@ -73,10 +73,10 @@ fn a_truncated_file_is_refused() {
     );
 }
 
-/// A legacy stream of `torch.save` whose next pickle asks for `os.system`.
+/// A legacy stream of `torch.save` whose next pickle calls `os.system`.
 const EVIL_STREAM: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02cos\nsystem\n.";
 
-/// A file that is put into a checkpoint, in place of another, and what is said of it.
+/// A file that is put into a checkpoint, in place of another, and the error for it.
 type Damage = (&'static str, &'static str, Vec<u8>, &'static str);
 
 #[test]
@@ -124,7 +124,7 @@ fn every_reader_of_a_checkpoint_ends_with_code_2_and_writes_nothing() {
             "pytorch_model.bin",
             weights_file,
             EVIL_STREAM.to_vec(),
-            "error: the pickle asks for `os.system`, which kilnc does not run\n",
+            "error: the pickle calls `os.system`, which kilnc does not run\n",
         ),
         (
             "model.safetensors.index.json",
@@ -137,7 +137,7 @@ fn every_reader_of_a_checkpoint_ends_with_code_2_and_writes_nothing() {
             "config.json",
             "config.json",
             config.replacen('{', "{\"a\": 1, \"a\": 2,", 1).into_bytes(),
-            "error: config.json: `a` stands twice at line 1 column ",
+            "error: config.json: duplicate `a` at line 1 column ",
         ),
         (
             "config.json",
@@ -268,7 +268,7 @@ fn an_adapter_of_another_base_is_refused() {
 }
 
 #[test]
-fn combinations_say_what_they_lack() {
+fn combinations_name_what_they_lack() {
     let (base, lora) = (fixture("tiny-bert-base"), fixture("tiny-lora"));
     let refused = |options: &[&str]| {
         let mut arguments: Vec<std::ffi::OsString> = arguments!["merge", base, "-o", "merged"].into();
@@ -287,7 +287,7 @@ fn combinations_say_what_they_lack() {
     );
     assert!(combined(&["cat", "--seed", "1"]).contains("error: --seed does not belong to --combine cat"));
     let twice = combined(&["cat"]);
-    assert!(twice.contains("`bert.pooler.dense.bias` is brought whole by two adapters"), "{twice}");
+    assert!(twice.contains("`bert.pooler.dense.bias` is saved whole by two adapters"), "{twice}");
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn a_model_is_not_written_where_it_cannot_be() {
 }
 
 #[test]
-fn an_output_is_no_input_and_nothing_that_kilnc_did_not_make() {
+fn an_output_is_no_input_and_replaces_only_kilncs_own() {
     let copy = copied("tiny-bert");
     let recipe = copy.path().join("r.toml");
     fs::write(&recipe, "").unwrap();
@@ -385,7 +385,7 @@ fn a_path_that_is_not_utf_8_is_read_but_not_written() {
     assert_eq!(names_of(folder.path()), before);
 }
 
-/// The names in a folder, whatever they are.
+/// All names in a folder.
 fn names_of(dir: &Path) -> Vec<std::ffi::OsString> {
     let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
@@ -394,7 +394,7 @@ fn names_of(dir: &Path) -> Vec<std::ffi::OsString> {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_place_that_cannot_be_written_is_said_before_the_work() {
+fn an_unwritable_path_is_refused_before_the_work() {
     // Not even root writes there. The checkpoint is not one, which would be said first if it were read first.
     let nowhere = Path::new("/proc/kilnc");
     for arguments in [
@@ -407,7 +407,7 @@ fn a_place_that_cannot_be_written_is_said_before_the_work() {
 }
 
 #[test]
-fn errors_are_json_where_that_was_asked_for() {
+fn errors_are_json_on_request() {
     let ran = kilnc(arguments!["inspect", "nowhere", "--json"]).expect(2);
     assert_eq!(ran.json()["error"]["kind"], "bad-input");
 }

@@ -1,4 +1,4 @@
-//! `kilnc bench`: what is measured and reported, what is compared with a kept report, and what is kept when it is ended.
+//! `kilnc bench`: measurements and reports, comparison with a saved report, and results on interruption.
 
 use std::ffi::OsString;
 use std::fs;
@@ -49,7 +49,7 @@ fn every_batch_and_length_of_every_engine_is_measured() {
 }
 
 #[test]
-fn an_engine_that_does_not_load_is_told_and_the_others_are_kept() {
+fn an_engine_that_does_not_load_is_reported_and_the_others_stay() {
     let place = place();
     let (onnx, bad) = (model(place.path()), place.path().join("bad.onnx"));
     fs::write(&bad, "garbage").unwrap();
@@ -63,7 +63,7 @@ fn an_engine_that_does_not_load_is_told_and_the_others_are_kept() {
     );
     let [page, text] = pages.map(|path| fs::read_to_string(path).unwrap());
     assert!(text.contains("## single-stream · batch 1 · 8 tokens") && text.contains(failed), "{text}");
-    for part in ["<svg class=\"distribution\"", "<polyline", "<svg class=\"speed-answers\"", "<circle", failed] {
+    for part in ["<svg class=\"distribution\"", "<polyline", "<svg class=\"speed-agreement\"", "<circle", failed] {
         assert!(page.contains(part), "no {part}: {page}");
     }
     // One page alone: nothing is fetched.
@@ -73,9 +73,9 @@ fn an_engine_that_does_not_load_is_told_and_the_others_are_kept() {
 }
 
 #[test]
-fn a_condition_that_holds_against_a_kept_report_is_a_missed_gate() {
+fn a_condition_that_holds_for_a_baseline_is_a_missed_gate() {
     let place = place();
-    let (onnx, kept) = (model(place.path()), place.path().join("kept.json"));
+    let (onnx, kept) = (model(place.path()), place.path().join("baseline.json"));
     fs::write(&kept, bench(&arguments![onnx, "--length", "8", "--json"]).expect(0).stdout).unwrap();
     let against =
         |condition: &str| bench(&arguments![onnx, "--length", "8", "--baseline", kept, "--fail-if", condition]);
@@ -97,7 +97,7 @@ fn a_condition_that_holds_against_a_kept_report_is_a_missed_gate() {
     assert!(against("size>1.0x").expect(0).stderr.contains(elsewhere));
     fs::write(&kept, "{\"schema\": \"kilnc.bench/2\"}").unwrap();
     let said = against("size>1x").expect(2).stderr;
-    assert!(said.contains("kept.json: schema `kilnc.bench/2`, expected `kilnc.bench/3`"), "{said}");
+    assert!(said.contains("baseline.json: schema `kilnc.bench/2`, expected `kilnc.bench/3`"), "{said}");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn the_rate_that_keeps_a_bound_is_found_or_is_none() {
 
 #[cfg(unix)]
 #[test]
-fn what_was_measured_is_kept_when_it_is_ended() {
+fn results_so_far_are_reported_on_interruption() {
     use std::process::{Command, Stdio};
     let place = place();
     let onnx = model(place.path());

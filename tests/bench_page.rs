@@ -28,7 +28,7 @@ fn browser(test: &str) -> Option<PathBuf> {
     found
 }
 
-/// Says of every plot what was laid out, and how many pixels of each colour are painted when it is drawn on a canvas.
+/// Prints the layout of every plot, and how many pixels of each colour are painted when it is painted on a canvas.
 const LOOK: &str = r##"<script>
 (async () => {
   const plots = [];
@@ -116,7 +116,7 @@ struct Text {
     place: [f64; 4],
 }
 
-/// What a browser of that width shows of a page.
+/// A page's content in a browser of that width.
 fn look(browser: &Path, page: &str, width: usize) -> Found {
     let dir = place();
     let file = dir.path().join("page.html");
@@ -131,7 +131,7 @@ fn look(browser: &Path, page: &str, width: usize) -> Found {
         .unwrap();
     let dom = String::from_utf8_lossy(&ran.stdout);
     let found = dom.split_once("<pre id=\"found\">").and_then(|(_, rest)| Some(rest.split_once("</pre>")?.0));
-    let found = found.unwrap_or_else(|| panic!("the page says nothing: {}", String::from_utf8_lossy(&ran.stderr)));
+    let found = found.unwrap_or_else(|| panic!("the page prints nothing: {}", String::from_utf8_lossy(&ran.stderr)));
     let found = found.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
     serde_json::from_str(&found).unwrap_or_else(|e| panic!("{e} in {found}"))
 }
@@ -139,16 +139,16 @@ fn look(browser: &Path, page: &str, width: usize) -> Found {
 const HOSTILE: &str = "</title><script>document.title = 1</script><img src=x onerror=alert(1)> \"a\" & 'b'.onnx";
 
 fn engine(name: &str, ms: f64, speed: [f64; 3], agreement: f64) -> Measured {
-    let point = |asked: PointKey| {
-        let scale = asked.batch as f64;
+    let point = |key: PointKey| {
+        let scale = key.batch as f64;
         PointMeasured {
-            asked,
+            key,
             runs: 900,
             mean_ms: ms * scale,
             distribution_ms: (0..=100).map(|i| scale * ms * (0.9 + f64::from(i * i) / 2e4)).collect(),
             texts_per_second: 1e3 / ms,
             tokens_per_second: 6e4 / ms,
-            padded_tokens_per_second: if asked.batching.is_some() { 9e4 } else { 6e4 } / ms,
+            padded_tokens_per_second: if key.batching.is_some() { 9e4 } else { 6e4 } / ms,
             joules_per_text: Some(0.25 * ms),
             speed: Some(Ratio { low: speed[0], mean: speed[1], high: speed[2] }),
             parity: Some(Parity { rows: 500, agreement: Some(agreement), ..Parity::default() }),
@@ -187,9 +187,9 @@ fn report() -> Report {
     report.published = Some(Profile::T4.beside(&[(1, 128)], &report.machine, Device::Cpu));
     let json = serde_json::to_string(&report).unwrap();
     let read: Report = serde_json::from_str(&json).unwrap();
-    // Numbers come back within a last digit; what was asked comes back whole.
-    let asked = |report: &Report| report.engines[1].points.iter().map(|point| point.asked).collect::<Vec<_>>();
-    assert_eq!((asked(&read), read.engines.len()), (asked(&report), 3));
+    // Numbers come back within a last digit; the request comes back whole.
+    let key = |report: &Report| report.engines[1].points.iter().map(|point| point.key).collect::<Vec<_>>();
+    assert_eq!((key(&read), read.engines.len()), (key(&report), 3));
     assert_eq!(read.published.as_ref().map(|published| published.latencies.len()), Some(4));
     read
 }
@@ -208,7 +208,7 @@ fn every_plot_is_laid_out_and_painted() {
     let report = report();
     let found = look(&browser, &html(&report), 1280);
     let classes: Vec<&str> = found.plots.iter().map(|plot| plot.class.as_str()).collect();
-    assert_eq!(classes, ["distribution", "speed-answers", "distribution", "speed-answers"]);
+    assert_eq!(classes, ["distribution", "speed-agreement", "distribution", "speed-agreement"]);
     for plot in &found.plots {
         let [_, _, width, height] = plot.frame;
         assert!(width > 400.0 && height > 200.0, "{plot:?}");
@@ -232,7 +232,7 @@ fn every_plot_is_laid_out_and_painted() {
         }
         assert!(plot.texts.iter().any(|text| text.text == "1.0" || text.text == "1.00"), "{:?}", plot.texts);
     }
-    // Faster engines lie to the left of the first, and to its right where speed is drawn.
+    // Faster engines lie to the left of the first, and to its right in the plot of speed.
     let left = |plot: &Plot, i: usize| plot.marks[i].place[0];
     assert!(left(&found.plots[0], 1) < left(&found.plots[0], 0) && left(&found.plots[1], 1) > left(&found.plots[1], 0));
 }
@@ -244,7 +244,7 @@ fn names_from_outside_stay_text_and_no_page_is_wider_than_its_window() {
     for width in [1280, 600] {
         let found = look(&browser, &html(&report), width);
         assert_eq!(found.overflow, 0.0, "at {width}");
-        // The one that looks.
+        // The child.
         assert_eq!((found.scripts, found.images), (1, 0));
         assert_eq!(found.legend.len(), 6);
         assert_eq!(found.legend[1], HOSTILE);

@@ -1,4 +1,4 @@
-//! `kilnc bench` on texts of a file, on devices, on published shapes: what is asked, what is told, what is refused.
+//! `kilnc bench` on texts of a file, on devices, on published shapes: inputs, reports and refusals.
 
 use std::ffi::OsString;
 use std::fs;
@@ -57,25 +57,25 @@ fn points(report: &Value) -> &Vec<Value> {
 }
 
 #[test]
-fn texts_of_a_file_are_asked_in_their_own_lengths() {
+fn texts_of_a_file_run_in_their_own_lengths() {
     let place = place();
     let (engine, texts) = (bundle(place.path()), texts(place.path()));
     let batches = ["--batch", "1,4", "--batching", "padded,bucketed", "--server-p99", "1000", "--json"];
     let mut arguments = arguments![engine, engine, "--texts", texts].to_vec();
     arguments.extend(batches.map(OsString::from));
     let report = bench(&arguments).expect(0).json();
-    // Two tokens stand around every text.
+    // Every text has two tokens around it.
     let tokens: u64 = (0..12).map(|i| i * 10 % 24 + 3).sum();
     let summary = &report["texts"];
     assert_eq!((&summary["texts"], &summary["tokens"], &summary["longest"]), (&12.into(), &tokens.into(), &25.into()));
     assert_eq!((&summary["file"], &summary["tokenized_in_latency"]), (&"texts.jsonl".into(), &false.into()));
-    let asked: Vec<_> = points(&report)
+    let key: Vec<_> = points(&report)
         .iter()
         .map(|p| (p["scenario"].as_str().unwrap(), p["batch"].as_u64().unwrap(), p["batching"].as_str().unwrap_or("-")))
         .collect();
     let (padded, bucketed) = ("padded", "bucketed");
     assert_eq!(
-        asked,
+        key,
         [
             ("single-stream", 1, "-"),
             ("offline", 1, padded),
@@ -94,7 +94,7 @@ fn texts_of_a_file_are_asked_in_their_own_lengths() {
     assert!((found[5] - 4.0 * (9.0 + 17.0 + 25.0) / tokens as f64).abs() < 1e-9, "{found:?}");
     assert!(found[4] > found[5] + 0.1, "{found:?}");
     for (point, queries) in points(&report).iter().zip([12, 12, 12, 3, 3, 3]) {
-        // Never a part of the texts, and all of their answers are compared.
+        // Never a part of the texts, and all of their outputs are compared.
         assert_eq!(point["runs"].as_u64().unwrap() % queries, 0, "{point}");
         assert!(point["length"].is_null(), "{point}");
         assert_eq!((&point["parity"]["rows"], &point["parity"]["agreement"]), (&12.into(), &1.0.into()), "{point}");
@@ -106,7 +106,7 @@ fn texts_of_a_file_are_asked_in_their_own_lengths() {
 }
 
 #[test]
-fn tokenizing_counts_where_it_is_asked_for() {
+fn tokenizing_counts_on_request() {
     let place = place();
     let engine = bundle(place.path());
     let long = place.path().join("long.txt");
@@ -124,7 +124,7 @@ fn tokenizing_counts_where_it_is_asked_for() {
 }
 
 #[test]
-fn texts_that_cannot_be_asked_are_refused() {
+fn texts_that_cannot_run_are_refused() {
     let place = place();
     let (engine, texts, alone) = (bundle(place.path()), texts(place.path()), table(place.path(), "input_ids"));
     let empty = place.path().join("empty.jsonl");
@@ -140,13 +140,13 @@ fn texts_that_cannot_be_asked_are_refused() {
     assert!(said.contains("cannot be used with"), "{said}");
     let said = refused(&arguments![engine, "--tokenize"]);
     assert!(said.contains("--texts <FILE>"), "{said}");
-    // With a tokenizer a file alone is asked too.
+    // With a tokenizer a lone file runs too.
     let tokenizer = fixture("tiny-bert").join("tokenizer.json");
     bench(&arguments![alone, "--texts", texts, "--tokenizer", tokenizer]).expect(0);
 }
 
 #[test]
-fn an_input_that_no_text_has_is_named_and_the_others_are_kept() {
+fn an_input_that_no_text_has_is_named_and_the_other_engines_stay() {
     let place = place();
     let (good, non_finite) = (table(place.path(), "input_ids"), table(place.path(), "pixel_values"));
     let said = bench(&arguments![non_finite]).expect(2).stderr;
@@ -169,7 +169,7 @@ fn several_texts_at_once_are_a_multi_stream() {
 }
 
 #[test]
-fn a_device_that_is_missing_is_told_with_what_was_looked_for() {
+fn a_missing_device_is_reported_with_the_searched_paths() {
     let place = place();
     let engine = table(place.path(), "input_ids");
     let mut nowhere = command(of(&arguments![engine, "--device", "cuda:0"]));
@@ -196,7 +196,7 @@ fn a_device_that_is_missing_is_told_with_what_was_looked_for() {
 }
 
 #[test]
-fn published_figures_stand_beside_ours_and_are_not_taken_for_this_machine() {
+fn published_figures_are_beside_ours_and_are_not_taken_for_this_machine() {
     let place = place();
     let engine = table(place.path(), "input_ids");
     let pages = ["report.html", "report.md"].map(|name| place.path().join(name));
@@ -229,7 +229,7 @@ fn published_figures_stand_beside_ours_and_are_not_taken_for_this_machine() {
 }
 
 #[test]
-fn energy_is_measured_or_it_is_said_why_not() {
+fn energy_is_measured_or_has_a_reason() {
     let place = place();
     let ran = bench(&arguments![table(place.path(), "input_ids"), "--json"]).expect(0).json();
     let joules = points(&ran)[0]["joules_per_text"].as_f64();
@@ -241,12 +241,8 @@ fn energy_is_measured_or_it_is_said_why_not() {
 #[test]
 fn a_baseline_of_other_texts_is_refused() {
     let place = place();
-    let (engine, texts, kept) = (bundle(place.path()), texts(place.path()), place.path().join("kept.json"));
+    let (engine, texts, kept) = (bundle(place.path()), texts(place.path()), place.path().join("baseline.json"));
     fs::write(&kept, bench(&arguments![engine, "--length", "8", "--json"]).expect(0).stdout).unwrap();
     let ran = bench(&arguments![engine, "--texts", texts, "--baseline", kept, "--fail-if", "p50>9x"]).expect(2);
-    assert!(
-        ran.stderr.contains("the baseline was asked something else: no texts, and this 12 texts"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("the baseline has other inputs: no texts, and this 12 texts"), "{}", ran.stderr);
 }

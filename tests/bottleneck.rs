@@ -1,6 +1,6 @@
 //! Every adapter of the fixtures gives PyTorch's numbers, on ONNX Runtime and on tract.
 //!
-//! The test also writes the table of what is covered, `docs/bottleneck-adapters.md`; `UPDATE_SNAPSHOTS=1` refreshes it.
+//! The test also writes the table of coverage, `docs/bottleneck-adapters.md`; `UPDATE_SNAPSHOTS=1` refreshes it.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -79,7 +79,7 @@ impl Fixture {
 }
 
 #[test]
-fn every_adapter_gives_pytorchs_numbers() {
+fn every_adapter_gives_pytorchs_outputs() {
     let fixtures = fixtures();
     assert!(fixtures.len() > 50, "the fixtures are not there");
     let (mut rows, mut wrong) = (Vec::new(), Vec::new());
@@ -112,7 +112,7 @@ fn adapters_come_through_every_precision() {
             let parity = fixture.parity(&model, target, *precision, *runtime).unwrap();
             let name = &fixture.name;
             assert_eq!(parity.non_finite, 0, "{name} for {target} in {precision}");
-            // Random weights are harder on 8 bits than trained ones: this only tells right from wrong.
+            // Random weights are harder on 8 bits than trained ones: this only finds gross errors.
             assert!(parity.min_cosine >= *bound, "{name} for {target} in {precision}: {parity:?}");
         }
     }
@@ -146,7 +146,7 @@ fn adapters_come_through_calibration() {
 }
 
 #[test]
-fn eight_bits_leave_adapters_and_say_so() {
+fn eight_bits_leave_adapters_with_a_warning() {
     let houlsby = fixtures().into_iter().find(|fixture| fixture.name == "bert/base/houlsby").unwrap();
     let mut manager = Manager::default();
     let scheme = Scheme::new(&Target::OrtCpu, Precision::Int8);
@@ -207,7 +207,7 @@ fn save(path: &Path, tensors: Vec<(String, Vec<usize>)>) {
 }
 
 #[test]
-fn a_bundle_answers_with_the_labels_of_the_adapters_head() {
+fn a_bundle_predicts_the_labels_of_the_adapters_head() {
     let (place, adapter) = (place(), place());
     tiny_adapter(adapter.path());
     let out = place.path().join("out");

@@ -1,4 +1,4 @@
-//! `kilnc build` and what is done with its bundles, on small checkpoints with known answers.
+//! `kilnc build` and the use of its bundles, on small checkpoints with known predictions.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ fn recipe(dir: &Path, golden: &Path, max_abs: &str, engines: &[(&str, &str)]) ->
 const FP32: &[(&str, &str)] = &[("ort-cpu", "fp32"), ("tract", "fp32")];
 
 #[test]
-fn a_checkpoint_becomes_a_bundle_that_answers() {
+fn a_checkpoint_becomes_a_bundle_that_predicts() {
     let place = place();
     let out = place.path().join("tiny.kiln");
     let golden = fixture("tiny-bert").join("golden.safetensors");
@@ -50,7 +50,7 @@ fn a_checkpoint_becomes_a_bundle_that_answers() {
 }
 
 #[test]
-fn merged_adapters_give_pytorchs_numbers() {
+fn merged_adapters_give_pytorchs_outputs() {
     for adapter in ["tiny-lora", "tiny-lora-rslora"] {
         let place = place();
         let recipe = recipe(place.path(), &fixture(adapter).join("golden.safetensors"), "1e-5", FP32);
@@ -70,7 +70,7 @@ fn merged_adapters_give_pytorchs_numbers() {
     }
 }
 
-/// A copy of `tiny-lora` without what it brings whole.
+/// A copy of `tiny-lora` without the tensors that it saved whole.
 fn without_saved() -> tempfile::TempDir {
     let copy = copied("tiny-lora");
     let path = copy.path().join("adapter_model.safetensors");
@@ -86,7 +86,7 @@ fn without_saved() -> tempfile::TempDir {
 }
 
 #[test]
-fn what_adapters_did_is_in_the_manifest() {
+fn merged_adapters_are_in_the_manifest() {
     let (place, other) = (place(), without_saved());
     let tokenizer = fs::read(fixture("tiny-bert-base").join("tokenizer.json")).unwrap();
     fs::write(other.path().join("tokenizer.json"), [&tokenizer[..], b"\n"].concat()).unwrap();
@@ -127,7 +127,10 @@ fn what_adapters_did_is_in_the_manifest() {
     let sources = manifest["sources"].as_array().unwrap();
     assert!(sources.iter().all(|file| file["path"] != "tokenizer.json"), "{sources:?}");
     let summary = kilnc(arguments!["inspect", out]).expect(0).stdout;
-    assert!(summary.contains("× 0.5: LORA merged into 4 weights, 0 brought whole\ncombined by cat\n"), "{summary}");
+    assert!(
+        summary.contains("× 0.5: LORA merged into 4 weights, 0 from modules_to_save\ncombined by cat\n"),
+        "{summary}"
+    );
 }
 
 #[test]
@@ -165,7 +168,7 @@ fn a_missed_gate_exits_3_and_keeps_the_old_output() {
 }
 
 #[test]
-fn the_gates_of_the_command_line_hold_quantized_engines() {
+fn the_gates_of_the_command_line_bound_quantized_engines() {
     let place = place();
     let out = place.path().join("out");
     let ran =
@@ -190,7 +193,7 @@ fn the_same_build_twice_gives_the_same_bytes() {
 }
 
 #[test]
-fn without_native_libraries_kilnc_builds_and_answers_on_tract_and_says_what_is_missing() {
+fn without_native_libraries_kilnc_builds_and_runs_on_tract_and_names_what_is_missing() {
     let place = place();
     let out = place.path().join("out");
     let bare = |arguments: Vec<std::ffi::OsString>| -> crate::common::Ran {
@@ -203,8 +206,8 @@ fn without_native_libraries_kilnc_builds_and_answers_on_tract_and_says_what_is_m
     let ran = bare(build.clone()).expect(0);
     assert!(ran.stderr.contains("warning: tensorrt-rtx-sm75-fp16 is SKIPPED: "), "{}", ran.stderr);
     assert!(ran.stderr.contains("warning: ort-cpu-fp32 was NOT CHECKED: ONNX Runtime is not found"), "{}", ran.stderr);
-    let answered = bare(arguments!["run", out, "--text", "the movie"].into()).expect(0);
-    assert!(answered.stderr.contains("engine tract-fp32"), "{}", answered.stderr);
+    let predicted = bare(arguments!["run", out, "--text", "the movie"].into()).expect(0);
+    assert!(predicted.stderr.contains("engine tract-fp32"), "{}", predicted.stderr);
     let doctor = bare(arguments!["doctor"].into()).expect(0);
     assert!(doctor.stdout.contains("MISSING ONNX Runtime"), "{}", doctor.stdout);
     assert!(doctor.stdout.contains("python3 -m pip install"), "{}", doctor.stdout);
@@ -285,18 +288,18 @@ fn a_folder_that_kilnc_did_not_make_is_not_replaced() {
 }
 
 #[test]
-fn labels_must_be_as_many_as_the_answers() {
+fn labels_must_be_as_many_as_the_classes() {
     let place = place();
     let labels = place.path().join("labels.json");
     fs::write(&labels, "[\"a\", \"b\"]").unwrap();
     let ran =
         kilnc(arguments!["build", fixture("tiny-bert"), "--labels", labels, "-o", place.path().join("out")]).expect(2);
-    assert!(ran.stderr.contains("error: 2 labels, but the classifier has 3 answers"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("error: 2 labels, but the classifier has 3 classes"), "{}", ran.stderr);
     assert_eq!(names(place.path()), ["labels.json"]);
 }
 
 #[test]
-fn a_missing_tokenizer_is_said_before_any_engine_is_made() {
+fn a_missing_tokenizer_is_refused_before_any_engine_is_made() {
     let checkpoint = copied("tiny-bert");
     fs::remove_file(checkpoint.path().join("tokenizer.json")).unwrap();
     let place = place();
@@ -327,7 +330,7 @@ fn a_disk_that_is_full_leaves_the_old_output() {
 }
 
 #[test]
-fn engines_are_timed_where_that_is_asked_for_and_the_fastest_is_taken() {
+fn engines_are_timed_on_request_and_the_fastest_is_chosen() {
     let place = place();
     let out = place.path().join("tiny.kiln");
     let recipe = place.path().join("recipe.toml");

@@ -1,4 +1,4 @@
-//! What a second build of the same, or of nearly the same, makes anew.
+//! Which steps a second build repeats, with the same or with nearly the same inputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// A command that keeps what it makes.
+    /// A command with the cache.
     fn kilnc<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
         command(arguments).env("KILNC_CACHE", self.path("cache")).output().unwrap().into()
     }
@@ -34,7 +34,7 @@ impl Place {
         arguments!["build", source].into_iter().chain(engines).chain(texts).collect()
     }
 
-    /// What a build says of each step that it did not repeat.
+    /// A build's lines of the steps that it did not repeat.
     fn repeated(&self, source: &Path, texts: &Path, out: &str) -> Vec<String> {
         let said = self.kilnc(self.arguments(source, texts, out)).expect(0).stderr;
         let before = said.lines().filter(|line| line.contains("before"));
@@ -63,7 +63,7 @@ fn contents(bundle: &Path) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-/// What the manifest says of engines and texts.
+/// The manifest's engines and texts.
 fn summary(bundle: &Path) -> [Value; 2] {
     let manifest: Value = serde_json::from_slice(&fs::read(bundle.join("manifest.json")).unwrap()).unwrap();
     ["engines", "calibration"].map(|field| manifest[field].clone())
@@ -86,7 +86,7 @@ fn the_second_build_of_the_same_makes_nothing_and_has_the_same_bytes() {
 }
 
 #[test]
-fn other_texts_change_only_what_is_fitted_to_them() {
+fn other_texts_change_only_what_is_calibrated_on_them() {
     let place = Place::new();
     let source = fixture("tiny-bert");
     place.build("one");
@@ -95,7 +95,7 @@ fn other_texts_change_only_what_is_fitted_to_them() {
         .unwrap();
     assert_eq!(place.repeated(&source, &fewer, "two"), ["ort-cpu-fp32", "tract-fp32"]);
     assert_ne!(summary(&place.path("one"))[1], summary(&place.path("two"))[1]);
-    // Back to the first ones: what was seen on them is still known.
+    // Back to the first ones: their statistics are still cached.
     assert_eq!(place.repeated(&source, &place.path("texts.jsonl"), "three").len(), 3);
     // A weight that changes, changes everything.
     let copy = copied("tiny-bert");
@@ -123,7 +123,7 @@ fn a_graph_is_pruned_once() {
 }
 
 #[test]
-fn what_is_damaged_in_the_cache_is_made_again_and_said() {
+fn damaged_cache_entries_are_made_again_with_a_warning() {
     let place = Place::new();
     place.build("one");
     for kind in ["engine", "comparison", "calibration"] {
@@ -156,7 +156,7 @@ fn a_cache_that_cannot_be_written_costs_a_warning() {
     fs::write(place.path("cache/work"), "a file").unwrap();
     edit(&place.path("texts.jsonl"), "fast", "slow");
     let said = place.build("two").stderr;
-    assert_eq!(said.matches("warning: the build goes on without keeping what it makes: ").count(), 1, "{said}");
+    assert_eq!(said.matches("warning: the build goes on without the cache: ").count(), 1, "{said}");
     assert_eq!(fs::read_to_string(place.path("cache/work")).unwrap(), "a file");
 }
 

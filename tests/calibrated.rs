@@ -1,4 +1,4 @@
-//! What calibration does to a graph leaves its answers alone, and what is rounded for it stays near.
+//! Calibrated rewrites of a graph keep its outputs, and rounded weights stay near.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ fn parity(graph: &kilnc::verify::Verified<kilnc::ir::Graph>, target: &Target, go
 }
 
 #[test]
-fn evened_and_grouped_channels_give_the_same_numbers() {
+fn smoothed_and_grouped_channels_give_the_same_outputs() {
     let mut changed = 0;
     for checkpoint in families() {
         let Ok(model) =
@@ -63,7 +63,7 @@ fn evened_and_grouped_channels_give_the_same_numbers() {
             assert!(parity.max_abs <= 1e-4, "{} on {target}: {parity:?}", checkpoint.display());
         }
     }
-    assert!(changed >= 20, "only {changed} places were changed");
+    assert!(changed >= 20, "only {changed} matches were changed");
 }
 
 #[test]

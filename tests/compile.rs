@@ -1,4 +1,4 @@
-//! `kilnc compile`: plans for several GPUs from one ONNX file, and what is refused with nothing written.
+//! `kilnc compile`: plans for several GPUs from one ONNX file, and refusals with nothing written.
 #![cfg(all(feature = "tensorrt", not(feature = "enterprise")))]
 
 use std::ffi::OsString;
@@ -30,7 +30,7 @@ fn compile(onnx: &Path, arguments: &[OsString]) -> Ran {
 }
 
 #[test]
-fn a_plan_is_made_for_every_gpu_and_told_from_another_by_its_digest() {
+fn a_plan_is_made_for_every_gpu_and_identified_by_its_digest() {
     let place = place();
     let Some(onnx) = model(place.path()) else { return };
     let out = place.path().join("engines");
@@ -58,7 +58,7 @@ fn a_plan_is_made_for_every_gpu_and_told_from_another_by_its_digest() {
 
     let summary = kilnc(arguments!["inspect", out]).expect(0).stdout;
     assert!(summary.contains("tensorrt-rtx:sm89") && summary.contains("Half GEMM"), "{summary}");
-    // A folder of plans is replaced, and a plan that is not the one that was compiled is not told of.
+    // A folder of plans is replaced, and a changed plan is not listed.
     compile(&onnx, &arguments!["--target", "tensorrt-rtx:sm75", "--shapes", "2x16", "-o", out]).expect(0);
     assert_eq!(names(&out).len(), 3);
     fs::write(out.join("tensorrt-rtx-sm75.plan"), "another").unwrap();
@@ -67,7 +67,7 @@ fn a_plan_is_made_for_every_gpu_and_told_from_another_by_its_digest() {
 }
 
 #[test]
-fn what_cannot_be_compiled_is_refused_and_nothing_is_written() {
+fn models_that_cannot_be_compiled_are_refused_and_nothing_is_written() {
     let place = place();
     let Some(onnx) = model(place.path()) else { return };
     let out = place.path().join("engines");
@@ -79,7 +79,7 @@ fn what_cannot_be_compiled_is_refused_and_nothing_is_written() {
     let t4 = ["--target", "tensorrt-rtx:sm75"];
     let cases: [(&[&str], &str); 8] = [
         (&["--target", "tensorrt-rtx:sm99"], "known: sm75 (T4, RTX 20), sm80 (A100, A30)"),
-        (&["--target", "tensorrt-rtx:sm75,sm75"], "tensorrt-rtx:sm75 is given twice"),
+        (&["--target", "tensorrt-rtx:sm75,sm75"], "duplicate tensorrt-rtx:sm75"),
         (&["--target", "ort-cpu"], "ort-cpu takes ONNX files as they are"),
         (&[t4[0], t4[1], "--shapes", "8x128..1x8"], "smallest, fastest at and largest must have as many sizes"),
         (&[t4[0], t4[1], "--shapes", "nope=1x8"], "a profile names the input `nope`, the model has input_ids"),

@@ -1,5 +1,5 @@
 //! Configurations as `transformers` 5 and 4 write them, and as people leave parts of them out: the same graph for the same
-//! task, or a refusal by name. That these graphs give PyTorch's numbers is held by `tests/families.rs`.
+//! task, or a refusal by name. That these graphs give PyTorch's outputs is checked by `tests/families.rs`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,7 +35,7 @@ fn with_config(folder: &Path, config: &Fields) -> TempDir {
     copy
 }
 
-/// The task and the graph, or what is said instead; and what is warned of.
+/// The task and the graph, or the error; and the warnings.
 fn loaded(checkpoint: &Path, task: Option<Task>) -> (Result<(Task, String), String>, Vec<String>) {
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task };
     match build::load(&source) {
@@ -84,7 +84,7 @@ fn every_family_is_read_as_version_5_saves_it() {
         let expected = loaded(&path, None);
         assert!(expected.0.is_ok() && expected.1.is_empty(), "{folder}: {expected:?}");
         assert_eq!(loaded(with_config(&path, config).path(), None), expected, "{folder}");
-        // What a configuration of version 5 alone has: its older fields may be gone.
+        // Fields of version 5 alone: the older ones may be missing.
         let newer = config.iter().filter(|(name, _)| *name != "global_attn_every_n_layers");
         let newer: Fields = newer.map(|(name, value)| (name.clone(), value.clone())).collect();
         assert_eq!(loaded(with_config(&path, &newer).path(), None), expected, "{folder}");
@@ -92,7 +92,7 @@ fn every_family_is_read_as_version_5_saves_it() {
 }
 
 #[test]
-fn what_a_configuration_leaves_out_is_as_in_its_class() {
+fn missing_fields_of_a_configuration_are_as_in_its_class() {
     for version in ["defaults-4.json", "defaults-5.json"] {
         let defaults = written(version);
         for (name, path) in fixtures() {
@@ -109,7 +109,7 @@ fn what_a_configuration_leaves_out_is_as_in_its_class() {
 
 #[test]
 fn a_checkpoint_without_a_class_is_known_by_its_head() {
-    let mut asked = Vec::new();
+    let mut invoked = Vec::new();
     for (name, path) in fixtures() {
         let mut config = read(&path.join("config.json"));
         config.remove("architectures").unwrap();
@@ -122,7 +122,7 @@ fn a_checkpoint_without_a_class_is_known_by_its_head() {
                 assert!(said.starts_with("the weights may be those of several models: "), "{name}: {said}");
                 assert!(said.lines().last().unwrap().contains(&flag), "{name}: {said}");
                 assert_eq!(loaded(copy.path(), Some(task)).0, expected, "{name}");
-                asked.push(name);
+                invoked.push(name);
             }
             (found, _) => assert_eq!(found, expected, "{name}"),
         }
@@ -130,10 +130,10 @@ fn a_checkpoint_without_a_class_is_known_by_its_head() {
     // A head of three tasks, and names that a language model's file may have too.
     let expected = ["modernbert/qa", "modernbert/seqcls", "modernbert/seqcls-mean", "modernbert/tokcls"];
     let bare = ["gpt2/base", "gpt2/lm-bare", "openai-gpt/base", "openai-gpt/lm-bare"];
-    assert_eq!(asked, [expected, bare].concat());
+    assert_eq!(invoked, [expected, bare].concat());
 }
 
-/// What is said of a fixture after its configuration was changed, by the binary; nothing may be written.
+/// The binary's error for a fixture after its configuration was changed; nothing may be written.
 fn refusal(folder: &str, change: impl FnOnce(&mut Fields)) -> String {
     let path = fixture(folder);
     let mut config = read(&path.join("config.json"));
@@ -182,7 +182,7 @@ fn classes_that_are_not_built_are_refused_by_name() {
 }
 
 #[test]
-fn a_task_that_is_asked_for_goes_before_the_class() {
+fn a_requested_task_overrides_the_class() {
     let path = fixture("families/bert/mlm");
     let mut config = read(&path.join("config.json"));
     config.insert("architectures".to_owned(), json!(["BertForPreTraining"]));
@@ -194,7 +194,7 @@ fn a_task_that_is_asked_for_goes_before_the_class() {
 }
 
 #[test]
-fn what_would_change_the_answer_is_refused_by_its_field() {
+fn options_that_would_change_the_outputs_are_refused_by_field() {
     let cases = [
         ("bert/seqcls", "is_decoder", json!(true), "an encoder used as a decoder is not built"),
         ("albert/seqcls", "add_cross_attention", json!(true), "an encoder used as a decoder is not built"),
@@ -258,12 +258,12 @@ fn code_of_a_models_own_is_warned_of_where_its_class_is_a_known_one() {
     let (found, warnings) = loaded(with_config(&path, &config).path(), None);
     assert_eq!(found, loaded(&path, None).0);
     let expected =
-        "config.json names code of its own (auto_map: own.Model), which is never run; the model is built as a bert";
+        "config.json names its own code (auto_map: own.Model), which is never run; the model is built as a bert";
     assert_eq!(warnings, [expected]);
 }
 
 #[test]
-fn a_pooler_that_the_task_does_not_read_is_nothing_to_warn_of() {
+fn there_is_no_warning_of_an_unread_pooler() {
     let (out, place) = (fixture("sentence/mean"), place());
     let ran = kilnc(arguments!["export", out, "-o", place.path().join("model.onnx")]).expect(0);
     assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);

@@ -1,5 +1,5 @@
-//! `kilnc eval` as users meet it. Its measures are held to what `seqeval`, SQuAD's rules and `scipy` say of PyTorch's
-//! answers to the same texts, by `scripts/peers/scores.py`.
+//! `kilnc eval` as users meet it. Its measures are compared with those of `seqeval`, SQuAD's rules and `scipy` of PyTorch's
+//! predictions for the same texts, by `scripts/peers/scores.py`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-/// Largest difference of a measure that counts answers.
+/// Largest difference of a measure that counts predictions.
 const BOUND: f64 = 1e-6;
 
 /// The same, as a share of it, where it is made of the numbers themselves, which runtimes round each in their own way.
@@ -30,18 +30,18 @@ struct Case {
 fn bundle(name: &str, targets: &[&str]) -> (TempDir, PathBuf) {
     let place = place();
     let out = place.path().join("model.kiln");
-    let mut asked = arguments!["build", fixture(name), "-o", out, "--quiet"].to_vec();
-    targets.iter().for_each(|target| asked.extend(arguments!["--target", target]));
-    kilnc(asked).expect(0);
+    let mut invoked = arguments!["build", fixture(name), "-o", out, "--quiet"].to_vec();
+    targets.iter().for_each(|target| invoked.extend(arguments!["--target", target]));
+    kilnc(invoked).expect(0);
     (place, out)
 }
 
 fn scored(bundle: &Path, data: &Path, more: &[&str]) -> Ran {
-    let asked = arguments!["eval", bundle, "--data", data, "--quiet"];
-    kilnc(asked.into_iter().chain(more.iter().map(Into::into)))
+    let invoked = arguments!["eval", bundle, "--data", data, "--quiet"];
+    kilnc(invoked.into_iter().chain(more.iter().map(Into::into)))
 }
 
-/// What is said where the lines of a file are no texts of the task; nothing is printed.
+/// The error where the lines of a file are no texts of the task; nothing is printed.
 fn refused(bundle: &Path, lines: &str) -> String {
     let data = bundle.with_extension("jsonl");
     fs::write(&data, lines).unwrap();
@@ -86,9 +86,9 @@ fn every_task_scores_as_its_peers_do() {
             wrong.extend(difference(found, &Value::Object(score.clone()), &format!("{data} on {name}")));
             assert!(found["texts_per_second"].as_f64().unwrap() > 0.0, "{found}");
             assert!(found["max_abs"].as_f64().unwrap() < 1e-4, "{found}");
-            // Cosines have no answer that could be the same.
+            // Cosines have no prediction that could be the same.
             let same = if data.starts_with("pairs") { Value::Null } else { json!(1.0) };
-            assert_eq!(found.get("same_answer").unwrap_or(&Value::Null), &same, "{data} on {name}");
+            assert_eq!(found.get("agreement").unwrap_or(&Value::Null), &same, "{data} on {name}");
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -123,9 +123,9 @@ struct Correlated {
 }
 
 #[test]
-fn measures_of_what_is_drawn_at_random_are_those_of_the_peers() {
-    let drawn = fs::read_to_string(fixture("eval/measures.json")).unwrap();
-    let Measures { tags, answers, correlations } = serde_json::from_str(&drawn).unwrap();
+fn measures_of_random_data_are_those_of_the_peers() {
+    let built = fs::read_to_string(fixture("eval/measures.json")).unwrap();
+    let Measures { tags, answers, correlations } = serde_json::from_str(&built).unwrap();
     assert!((tags.len(), answers.len(), correlations.len()) >= (400, 600, 50));
     for Tags { tags, entities } in tags {
         let found = eval::entities(&tags).into_iter().map(|entity| (entity.start, entity.end, entity.kind));
@@ -144,14 +144,14 @@ fn measures_of_what_is_drawn_at_random_are_those_of_the_peers() {
 }
 
 #[test]
-fn engines_that_answer_differently_are_told_apart() {
+fn engines_with_different_predictions_have_less_agreement() {
     let place = place();
     let (out, recipe) = (place.path().join("model.kiln"), place.path().join("r.toml"));
     let engine = |precision: &str| format!("[[engine]]\ntarget = \"ort-cpu\"\nprecision = {precision:?}\n");
     fs::write(&recipe, engine("fp32") + &engine("int8")).unwrap();
     kilnc(arguments!["build", fixture("answers/bert/mlm"), "--recipe", recipe, "-o", out, "--quiet"]).expect(0);
     let both = scored(&out, &fixture("eval/masks.jsonl"), &["--json"]).expect(0).json();
-    assert_eq!((&both[0]["same_answer"], &both[0]["max_abs"]), (&json!(1.0), &json!(0.0)));
+    assert_eq!((&both[0]["agreement"], &both[0]["max_abs"]), (&json!(1.0), &json!(0.0)));
     assert!(both[1]["max_abs"].as_f64().unwrap() > 1e-3, "{both}");
     assert_ne!(both[0]["perplexity"], both[1]["perplexity"]);
     let one = scored(&out, &fixture("eval/masks.jsonl"), &["--json", "--engine", "ort-cpu-int8"]).expect(0).json();
@@ -162,11 +162,11 @@ fn engines_that_answer_differently_are_told_apart() {
 #[test]
 fn tables_have_the_measures_of_the_task() {
     let cases = [
-        ("answers/bert/tokcls", "words", "precision   recall       F1  token accuracy  same answer"),
-        ("answers/bert/tokcls", "entities", "precision   recall       F1  same answer"),
-        ("answers/bert/qa", "questions", "exact match       F1  same answer"),
-        ("answers/bert/qa", "questions-none", "exact match       F1  F1 has answer  F1 no answer  same answer"),
-        ("answers/bert/mlm", "masks", "  top-1    top-5  perplexity  same answer"),
+        ("answers/bert/tokcls", "words", "precision   recall       F1  token accuracy  agreement"),
+        ("answers/bert/tokcls", "entities", "precision   recall       F1  agreement"),
+        ("answers/bert/qa", "questions", "exact match       F1  agreement"),
+        ("answers/bert/qa", "questions-none", "exact match       F1  F1 has answer  F1 no answer  agreement"),
+        ("answers/bert/mlm", "masks", "  top-1    top-5  perplexity  agreement"),
         ("sentence/mean", "pairs", "pearson  spearman  max_abs"),
     ];
     for (folder, data, header) in cases {
@@ -179,7 +179,7 @@ fn tables_have_the_measures_of_the_task() {
 }
 
 #[test]
-fn options_change_what_is_scored_and_are_refused_where_they_mean_nothing() {
+fn options_change_the_scores_and_are_refused_where_they_mean_nothing() {
     let (_place, out) = bundle("answers/bert/tokcls", &["tract"]);
     let data = fixture("eval/entities.jsonl");
     let f1 = |how: &str| scored(&out, &data, &["--json", "--aggregation", how]).expect(0).json()[0]["f1"].clone();
@@ -212,7 +212,7 @@ fn masks_and_labels_that_do_not_go_together_are_named() {
     assert!(two.starts_with("error: there are 2 labels and 1 times [MASK]\n  in model.jsonl line 2\n"), "{two}");
     for label in ["mailserver", "東京", "[MASK]", ""] {
         let many = said(json!({"text": "the [MASK] is slow", "label": label}));
-        let expected = format!("error: `{label}` is not one token where the [MASK] stands\n  in model.jsonl line 2\n");
+        let expected = format!("error: `{label}` is not one token in place of the [MASK]\n  in model.jsonl line 2\n");
         assert!(many.starts_with(&expected), "{many}");
     }
     let many = said(json!({"text": "[MASK] ".repeat(101), "labels": ["a"]}));
@@ -227,7 +227,7 @@ fn masks_and_labels_that_do_not_go_together_are_named() {
 }
 
 #[test]
-fn a_word_stands_for_the_token_that_the_text_has_there() {
+fn a_word_means_the_token_that_the_text_has_there() {
     // In RoBERTa's vocabulary the token has the space before the word in it.
     let (_place, out) = bundle("answers/roberta/mlm", &["tract"]);
     let data = out.with_extension("jsonl");
@@ -242,7 +242,7 @@ fn a_word_stands_for_the_token_that_the_text_has_there() {
 }
 
 #[test]
-fn what_the_data_of_another_task_has_is_named_with_its_line() {
+fn fields_of_another_tasks_data_are_named_with_their_line() {
     let text = json!({"text": "a mail server", "label": "x"}).to_string();
     let said = |folder: &str, lines: &str| refused(&bundle(folder, &["tract"]).1, lines);
     let tokens = said("answers/bert/tokcls", &text);
@@ -270,7 +270,7 @@ fn the_help_shows_the_data_of_every_task() {
 }
 
 #[test]
-fn the_commands_of_the_page_print_what_stands_there() {
+fn the_commands_of_the_page_print_its_output() {
     let commands = crate::common::commands("docs/eval.md");
     assert!(commands.len() >= 9, "{commands:?}");
     let place = crate::common::place_of_page();

@@ -1,5 +1,5 @@
 //! The evaluator gives PyTorch's numbers for every family on every target's graph, and those of other processors and of
-//! half precision, whatever machine the tests run on.
+//! half precision, on every machine.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -62,7 +62,7 @@ fn evaluated(graph: &Verified<Graph>, arithmetic: Arithmetic, inputs: &Named) ->
 }
 
 #[test]
-fn every_fixture_gives_pytorchs_numbers_on_every_targets_graph() {
+fn every_fixture_gives_pytorchs_outputs_on_every_targets_graph() {
     let mut wrong = Vec::new();
     for (name, path) in fixtures() {
         let (model, golden) = (load(&path), golden(&path));
@@ -87,7 +87,7 @@ fn every_family_comes_through_every_format_of_every_target() {
         Precision::Fp16 => 0.999_9,
         Precision::Bf16 => 0.99,
         Precision::Int8Weights => 0.98,
-        // Random weights are harder on few bits than trained ones: this only tells right from wrong.
+        // Random weights are harder on few bits than trained ones: this only finds gross errors.
         Precision::Int8 | Precision::Int8Fast | Precision::Int8Static => 0.9,
         Precision::Int4 => 0.5,
     };
@@ -113,7 +113,7 @@ fn every_family_comes_through_every_format_of_every_target() {
     assert!(checked > 400, "only {checked} engines were checked");
 }
 
-/// The same texts without padding, of which kernels may say what they like.
+/// The same texts without padding, whose values kernels do not define.
 fn unpadded(inputs: &Named) -> Named {
     let mut inputs = inputs.clone();
     for (_, tensor) in inputs.iter_mut().filter(|(name, _)| name == "attention_mask") {
@@ -161,7 +161,7 @@ fn sums_that_saturate_differ_from_exact_ones_and_reduced_ranges_make_them_equal(
 
 /// A layer of 8 bits whose weights are as large as they can be: nothing hides what its sums do.
 #[test]
-fn onnx_runtime_adds_as_the_evaluator_says_this_processor_does() {
+fn onnx_runtime_adds_as_the_evaluator_on_this_processor() {
     use kilnc::ir::{Builder, DType, Dim, TensorType, Weight};
     let (k, n) = (130, 8);
     let mut b = Builder::new("g");
@@ -185,7 +185,7 @@ fn onnx_runtime_adds_as_the_evaluator_says_this_processor_does() {
     assert_eq!(found, if Processor::here().exact_8_bits() { exact } else { saturating });
 }
 
-/// A copy of a classifier one of whose layers computes numbers beyond 65,504, after which a norm brings them back.
+/// A copy of a classifier one of whose layers computes numbers beyond 65,504, after which a norm scales them back.
 fn overflowing() -> tempfile::TempDir {
     let checkpoint = copied("answers/bert/seqcls");
     let path = checkpoint.path().join("model.safetensors");
@@ -224,7 +224,7 @@ fn texts() -> Named {
 }
 
 #[test]
-fn a_layer_beyond_half_precision_is_seen_named_and_kept_wide() {
+fn a_layer_beyond_half_precision_is_found_named_and_left_wide() {
     let checkpoint = overflowing();
     let model = load(checkpoint.path());
     let reference: Target = "tensorrt-rtx:sm80".parse().unwrap();
@@ -287,7 +287,7 @@ fn a_model_in_range_is_narrowed_whole() {
 }
 
 #[test]
-fn a_user_is_told_of_layers_beyond_half_precision() {
+fn layers_beyond_half_precision_are_warned_of() {
     let (checkpoint, place) = (overflowing(), place());
     let out = place.path().join("model.onnx");
     let texts = place.path().join("texts.jsonl");
@@ -308,7 +308,7 @@ fn a_user_is_told_of_layers_beyond_half_precision() {
     assert!(!said.contains("warning"), "{said}");
     std::fs::remove_file(checkpoint.path().join("tokenizer.json")).unwrap();
     let said = export("tensorrt-rtx:sm80", &[]).expect(0).stderr;
-    assert!(said.contains("warning: no text can be tokenized, so no layer is kept in FP32 for the range"), "{said}");
+    assert!(said.contains("warning: no text can be tokenized, so no layer stays in FP32 for the range"), "{said}");
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn a_build_names_the_layers_that_it_keeps_in_fp32() {
 
 /// Layers that a recipe keeps are in FP32 where the target computes in half precision.
 #[test]
-fn layers_are_kept_in_fp32_by_their_roles() {
+fn layers_stay_in_fp32_by_their_roles() {
     let model = load(&crate::common::fixture("answers/bert/seqcls"));
     let keep: [kilnc::ir::Role; 2] = ["ffn-out/0".parse().unwrap(), "embedding".parse().unwrap()];
     let target: Target = "tensorrt".parse().unwrap();
@@ -336,7 +336,7 @@ fn layers_are_kept_in_fp32_by_their_roles() {
     let scheme = Scheme { keep: &keep, ..Scheme::new(&target, Precision::Fp16) };
     let graph = build::compile(&model.graph, &scheme, &mut manager).unwrap();
     let left = &manager.ran.iter().find(|ran| ran.name == "half").unwrap().report.left;
-    assert!(left.contains(&"bert.encoder.layer.0.output.dense: it is kept in f32".to_owned()), "{left:?}");
+    assert!(left.contains(&"bert.encoder.layer.0.output.dense: it stays in f32 by `keep`".to_owned()), "{left:?}");
     let wide = |name: &str| graph.value(graph.find(name).unwrap()).ty.dtype.to_string();
     assert_eq!(wide("bert.encoder.layer.0.output.dense"), "f32");
     assert_eq!(wide("bert.encoder.layer.1.output.dense"), "f16");

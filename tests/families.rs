@@ -1,6 +1,6 @@
 //! Every family × head × weight format of the fixtures gives PyTorch's numbers, on ONNX Runtime and on tract.
 //!
-//! The test also writes the table of what is covered, `docs/coverage.md`; `UPDATE_SNAPSHOTS=1` refreshes it.
+//! The test also writes the table of coverage, `docs/coverage.md`; `UPDATE_SNAPSHOTS=1` refreshes it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub fn fixtures() -> Vec<(String, PathBuf)> {
     found
 }
 
-/// An engine's outputs held against PyTorch's.
+/// An engine's outputs compared with PyTorch's.
 fn parity(checkpoint: &Path, target: &Target, precision: Precision, runtime: Runtime) -> kilnc::Result<Parity> {
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
     let model = build::load(&source)?;
@@ -57,7 +57,7 @@ fn difference(checkpoint: &Path, target: &Target, runtime: Runtime) -> kilnc::Re
 }
 
 #[test]
-fn every_fixture_gives_pytorchs_numbers_or_the_refusal_that_is_written_down() {
+fn every_fixture_gives_pytorchs_outputs_or_the_recorded_refusal() {
     let fixtures = fixtures();
     assert!(fixtures.len() > 40, "the fixtures are not there");
     let mut rows: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -89,14 +89,14 @@ fn every_family_comes_through_every_precision() {
         (gpu, Precision::Fp16, Runtime::Ort),
     ];
     let mut checked = 0;
-    let asked = |name: &str| name.ends_with("/base") || name.ends_with("/mlm") || name.starts_with("sentence-");
-    for (name, path) in fixtures().iter().filter(|(name, _)| asked(name)) {
+    let invoked = |name: &str| name.ends_with("/base") || name.ends_with("/mlm") || name.starts_with("sentence-");
+    for (name, path) in fixtures().iter().filter(|(name, _)| invoked(name)) {
         if refused(name).is_some() {
             continue;
         }
         for (target, precision, runtime) in &engines {
             let parity = parity(path, target, *precision, *runtime).unwrap_or_else(|e| panic!("{name}: {e}"));
-            // Random weights are harder on 8 bits than trained ones: this only tells right from wrong.
+            // Random weights are harder on 8 bits than trained ones: this only finds gross errors.
             let bound = if *precision == Precision::Fp16 { 0.999 } else { 0.9 };
             assert_eq!(parity.non_finite, 0, "{name} for {target} in {precision}");
             // Of one number, such as a reranker's, the cosine is the sign.
@@ -117,7 +117,7 @@ fn refused(name: &str) -> Option<&'static str> {
 /// One row for each family.
 fn table(rows: &BTreeMap<String, Vec<String>>) -> String {
     let mut out = String::from(
-        "# What is covered\n\nMade by `tests/families.rs` and `tests/decoders.rs` from `tests/fixtures/families`, \
+        "# Coverage\n\nMade by `tests/families.rs` and `tests/decoders.rs` from `tests/fixtures/families`, \
          `tests/fixtures/sentence`\nand `tests/fixtures/decoders`: tiny checkpoints by `transformers` and \
          sentence-transformers, with PyTorch's outputs. Every\noutput element of every row is within 1e-4 of PyTorch's, in \
          FP32, on ONNX Runtime and on tract.\n\n| family | heads and variants |\n|---|---|\n",

@@ -30,8 +30,8 @@ fn build(checkpoint: &Path, more: &[std::ffi::OsString]) -> (TempDir, PathBuf, R
     (place, out, ran.expect(0))
 }
 
-/// The labels of the text and their scores, the surest first, by number; and what the build said.
-fn answered(checkpoint: &Path, more: &[std::ffi::OsString]) -> (Vec<(String, u64, f64)>, String) {
+/// The labels of the text and their scores, the highest score first, by class; and the build's messages.
+fn predicted(checkpoint: &Path, more: &[std::ffi::OsString]) -> (Vec<(String, u64, f64)>, String) {
     let (_place, out, built) = build(checkpoint, more);
     let ran = kilnc(arguments!["run", out, "--text", TEXT, "--top-k", "3", "--json", "--quiet"]).expect(0);
     let top = ran.json()[0]["top"].as_array().unwrap().clone();
@@ -42,16 +42,16 @@ fn answered(checkpoint: &Path, more: &[std::ffi::OsString]) -> (Vec<(String, u64
     (top.iter().map(choice).collect(), built.stderr)
 }
 
-/// The labels by number, of those that were answered.
-fn by_number(answered: &[(String, u64, f64)]) -> Vec<&str> {
-    let mut labels: Vec<_> = answered.iter().map(|(label, class, _)| (*class, label.as_str())).collect();
+/// The predicted labels by class.
+fn by_number(predicted: &[(String, u64, f64)]) -> Vec<&str> {
+    let mut labels: Vec<_> = predicted.iter().map(|(label, class, _)| (*class, label.as_str())).collect();
     labels.sort_unstable();
     labels.into_iter().map(|(_, label)| label).collect()
 }
 
 #[test]
 fn labels_of_a_configuration_are_as_in_transformers_or_are_warned_of() {
-    let plain = answered(&fixture("tiny-bert"), &[]).0;
+    let plain = predicted(&fixture("tiny-bert"), &[]).0;
     let unnamed = ["LABEL_0", "LABEL_1", "LABEL_2"];
     let cases = [
         (json!({"id2label": {"0": 1, "1": 2.5, "2": "x"}}), ["1", "2.5", "x"], ""),
@@ -71,7 +71,7 @@ fn labels_of_a_configuration_are_as_in_transformers_or_are_warned_of() {
     ];
     for (fields, expected, warning) in cases {
         let copy = classifier(fields.clone());
-        let (found, said) = answered(copy.path(), &[]);
+        let (found, said) = predicted(copy.path(), &[]);
         assert_eq!(by_number(&found), expected, "{fields}");
         assert_eq!(said.contains("warning: "), !warning.is_empty(), "{fields}: {said}");
         assert!(said.contains(warning), "{fields}: {said}");
@@ -83,7 +83,7 @@ fn labels_of_a_configuration_are_as_in_transformers_or_are_warned_of() {
 }
 
 #[test]
-fn labels_are_given_in_the_forms_that_people_have() {
+fn labels_are_read_in_all_common_forms() {
     let place = place();
     let cases = [
         ("l.json", "\u{feff}[\"calm\", \"stormy\", \"breezy\"]"),
@@ -98,21 +98,21 @@ fn labels_are_given_in_the_forms_that_people_have() {
     for (name, content) in cases {
         let path = place.path().join(name);
         fs::write(&path, content).unwrap();
-        let (found, said) = answered(&fixture("tiny-bert"), &arguments!["--labels", path]);
+        let (found, said) = predicted(&fixture("tiny-bert"), &arguments!["--labels", path]);
         assert_eq!(by_number(&found), ["calm", "stormy", "breezy"], "{content}");
         assert!(!said.contains("warning"), "{said}");
     }
     // They go before those of the configuration, of which nothing is said then.
     let path = place.path().join("l.txt");
     let copy = classifier(json!({"id2label": {"1": "a"}}));
-    assert!(!answered(copy.path(), &arguments!["--labels", path]).1.contains("warning"));
+    assert!(!predicted(copy.path(), &arguments!["--labels", path]).1.contains("warning"));
     for (content, expected) in [
-        ("[\"a\", \"b\"]", "error: 2 labels, but the classifier has 3 answers\n  in "),
+        ("[\"a\", \"b\"]", "error: 2 labels, but the classifier has 3 classes\n  in "),
         (
             "{\"a\": 1}",
             "error: the labels 1 a are not numbered 0…0\n  in l.json\n\nhint: expected a JSON list such as [\"",
         ),
-        ("a\nb\n", "error: 2 labels, but the classifier has 3 answers"),
+        ("a\nb\n", "error: 2 labels, but the classifier has 3 classes"),
     ] {
         let path = place.path().join("l.json");
         fs::write(&path, content).unwrap();
@@ -152,8 +152,8 @@ fn engines_are_compared_on_texts_whose_labels_are_not_the_models_where_no_gate_n
     fs::write(&texts, line("the game is fast", "sea") + &line("a mail server", "LABEL_1") + &line("files", "river"))
         .unwrap();
     let build = |how: &str, gate: &str| {
-        let asked = arguments!["build", copy.path(), "--quantize", "int8", how, texts, "--gate", gate, "-o", out];
-        kilnc(asked)
+        let invoked = arguments!["build", copy.path(), "--quantize", "int8", how, texts, "--gate", gate, "-o", out];
+        kilnc(invoked)
     };
     let ran = build("--texts", "cosine=0.5").expect(0);
     let expected = "warning: texts.jsonl line 1: unknown label `river`, unknown label `sea`; engines are compared on the \
@@ -194,9 +194,9 @@ fn lines(summary: &str) -> Vec<Value> {
 }
 
 #[test]
-fn lines_that_cannot_be_answered_fail_are_left_out_or_have_an_error() {
+fn invalid_lines_fail_are_left_out_or_have_an_error() {
     let (place, out, _) = build(&fixture("tiny-bert"), &[]);
-    let (texts, summary) = (place.path().join("texts.jsonl"), place.path().join("answers.jsonl"));
+    let (texts, summary) = (place.path().join("texts.jsonl"), place.path().join("predictions.jsonl"));
     fs::write(&texts, LINES).unwrap();
     let run = |how: &str| kilnc(arguments!["run", out, "--jsonl", texts, "-o", summary, "--on-error", how]);
 
@@ -211,7 +211,7 @@ fn lines_that_cannot_be_answered_fail_are_left_out_or_have_an_error() {
     assert_eq!(good.iter().map(|line| &line["id"]).collect::<Vec<_>>(), [1, 8]);
 
     let empty = run("empty").expect(0).stderr;
-    let said = "warning: 6 lines have an error for an answer; the first: texts.jsonl line 2: the line is blank\n";
+    let said = "warning: 6 lines have an error as output; the first: texts.jsonl line 2: the line is blank\n";
     assert!(empty.contains(said), "{empty}");
     let all = lines(&fs::read_to_string(&summary).unwrap());
     assert_eq!(all.len(), 8);
@@ -247,13 +247,13 @@ fn a_text_that_the_model_cannot_read_is_a_line_like_any_other() {
     );
     fs::write(&texts, text("no mask")).unwrap();
     let none = run("skip").expect(2).stderr;
-    let said = "error: texts.jsonl: none of 1 lines can be answered; the first: texts.jsonl line 1: there is no [MASK]";
+    let said = "error: texts.jsonl: none of 1 lines is valid; the first: texts.jsonl line 1: there is no [MASK]";
     assert!(none.starts_with(said), "{none}");
     assert_eq!(lines(&run("empty").expect(0).stdout).len(), 1);
 }
 
 #[test]
-fn other_encodings_are_refused_by_name_wherever_texts_are_read() {
+fn other_encodings_are_refused_by_name_in_all_text_files() {
     let (place, out, _) = build(&fixture("tiny-bert"), &[]);
     let utf_16 = |text: &str| -> Vec<u8> {
         std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()

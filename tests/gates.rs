@@ -1,4 +1,4 @@
-//! Gates that cannot be fooled: every output counts, what is no number never passes, and what was asked for is checked.
+//! Gates that cannot be fooled: every output counts, non-finite values never pass, and requested gates are checked.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +38,7 @@ fn change(checkpoint: &Path, tensor: &str, new: impl Fn(f32) -> f32) {
 }
 
 #[test]
-fn what_is_no_number_in_any_output_never_passes() {
+fn non_finite_values_in_any_output_never_pass() {
     // The second of two outputs; the one that nothing but itself is compared with; and what 8 bits make of it.
     for (head, tensor, output) in
         [("bert/qa", "qa_outputs.bias", "end_logits"), ("bert/base", "pooler.dense.bias", "pooler_output")]
@@ -84,7 +84,7 @@ fn bounds_hold_for_every_output() {
 }
 
 #[test]
-fn a_gate_that_was_asked_for_is_made_or_ends_the_build() {
+fn a_requested_gate_is_checked_or_ends_the_build() {
     let place = place();
     let (out, none) = (place.path().join("out"), place.path().join("none"));
     fs::create_dir(&none).unwrap();
@@ -98,7 +98,7 @@ fn a_gate_that_was_asked_for_is_made_or_ends_the_build() {
     assert!(said.contains("its gate cannot be checked here: ONNX Runtime is not found"), "{said}");
     assert!(said.contains("hint: get it with: ") && said.contains("or leave the engine out"), "{said}");
     assert_eq!(names(place.path()), ["none"]);
-    // Without a gate it is built, and whoever runs it hears of it.
+    // Without a gate it is built, and its user is warned.
     assert!(build(&[]).expect(0).stderr.contains("ort-cpu-int8 was NOT CHECKED: ONNX Runtime is not found"));
     let said = kilnc(arguments!["run", out, "--engine", "ort-cpu-int8", "--text", "a mail server"]).expect(0).stderr;
     assert!(said.contains("warning: ort-cpu-int8 was never checked: ONNX Runtime is not found"), "{said}");
@@ -127,7 +127,7 @@ fn a_golden_file_is_compared_or_ends_the_build() {
 
 /// Of two engines one can be made and checked, the other cannot.
 #[test]
-fn a_gate_of_an_engine_that_cannot_be_made_ends_the_build_when_all_else_is_said() {
+fn a_gate_of_an_engine_that_cannot_be_made_ends_the_build_at_the_end() {
     let place = place();
     let (out, none, recipe) = (place.path().join("out"), place.path().join("none"), place.path().join("recipe.toml"));
     fs::create_dir(&none).unwrap();
@@ -187,5 +187,5 @@ fn engines_are_run_as_they_were_checked() {
     assert_eq!(usual.stdout, alone.stdout);
     assert_ne!(usual.stdout, together.stdout);
     assert!(!usual.stderr.contains("warning"), "{}", usual.stderr);
-    assert!(together.stderr.contains("in batches of 6 an answer depends on the other texts"), "{}", together.stderr);
+    assert!(together.stderr.contains("in batches of 6 a prediction depends on the other texts"), "{}", together.stderr);
 }

@@ -343,7 +343,7 @@ fn tokenizer() -> TextEncoder {
 }
 
 fn ids(text: &str) -> Vec<u32> {
-    tokenizer().numbers(&[text.into()]).unwrap().remove(0)
+    tokenizer().ids(&[text.into()]).unwrap().remove(0)
 }
 
 const EOS: u32 = 261;

@@ -1,4 +1,4 @@
-//! Plans on a GPU: what is said where there is none, and where there is one, that a plan answers as the processor does.
+//! Plans on a GPU: messages without one, and with one, that a plan gives the processor's outputs.
 #![cfg(feature = "tensorrt")]
 
 #[macro_use]
@@ -13,7 +13,7 @@ use kilnc::runtime::{self, Nvidia, Options, Runtime};
 /// What this build runs plans with.
 const PLANS: Runtime = if cfg!(feature = "enterprise") { Runtime::TensorRt } else { Runtime::TensorRtRtx };
 
-/// The device node says whether there is a GPU; without one nothing of NVIDIA's is to be had, strict or not.
+/// The device node shows whether there is a GPU; without one nothing of NVIDIA's is there, strict or not.
 fn gpu() -> bool {
     Nvidia::here().is_there()
 }
@@ -32,8 +32,8 @@ fn bundle(dir: &Path, target: &str) -> Option<PathBuf> {
     Some(out)
 }
 
-/// What the manifest says of a target that this kilnc cannot compile for, and what a strict build does, which may name
-/// places of this machine.
+/// The manifest's entry of a target that this kilnc cannot compile for, and what a strict build does, which may name
+/// paths of this machine.
 fn skipped(target: &str) -> (String, String) {
     let place = place();
     let out = place.path().join("model.kiln");
@@ -71,7 +71,7 @@ fn a_target_of_the_other_product_is_skipped_with_the_build_that_has_it() {
 #[cfg(feature = "enterprise")]
 fn a_plan_of_tensorrt_is_not_compiled_without_a_gpu() {
     if gpu() {
-        eprintln!("SKIPPED: what is said without a GPU: there is one");
+        eprintln!("SKIPPED: the messages without a GPU: there is one");
         return;
     }
     let (reason, said) = skipped("tensorrt");
@@ -81,13 +81,16 @@ fn a_plan_of_tensorrt_is_not_compiled_without_a_gpu() {
         "{said}"
     );
     if PLANS.library().unwrap().find().is_err() {
-        assert!(said.contains("TensorRT is not found: looked for libnvinfer.so* beside libnvonnxparser.so*"), "{said}");
+        assert!(
+            said.contains("TensorRT is not found: searched for libnvinfer.so* beside libnvonnxparser.so*"),
+            "{said}"
+        );
         assert!(said.contains("tensorrt-cu12-libs==11.4.0.106"), "{said}");
     }
 }
 
 #[test]
-fn a_plan_answers_on_a_gpu_as_the_processor_does() {
+fn a_plan_gives_the_processors_outputs_on_a_gpu() {
     if !gpu() {
         eprintln!("SKIPPED: a plan on a GPU: there is no device node /dev/nvidia0 or /dev/dxg");
         return;
@@ -148,9 +151,9 @@ mod rtx {
     use super::*;
 
     #[test]
-    fn a_plan_without_a_gpu_is_refused_with_what_was_looked_for() {
+    fn a_plan_without_a_gpu_is_refused_with_the_searched_paths() {
         if gpu() {
-            eprintln!("SKIPPED: what is said without a GPU: there is one");
+            eprintln!("SKIPPED: the messages without a GPU: there is one");
             return;
         }
         let place = place();
@@ -165,12 +168,12 @@ mod rtx {
         ] {
             assert!(said.contains(part), "no {part}: {said}");
         }
-        // The provider of ONNX Runtime is not what a plan lacks.
+        // The provider of ONNX Runtime is no part that a plan lacks.
         assert!(!said.contains("onnxruntime"), "{said}");
         let said = kilnc(arguments!["bench", out, "--device", "cuda:0"]).expect(4).stderr;
         assert!(said.contains("error: cuda:0 cannot be used: no device node /dev/nvidia0 or /dev/dxg"), "{said}");
 
-        // Where the choice is left to kilnc, another engine answers, and why is said.
+        // Where the choice is left to kilnc, another engine runs, with the reason.
         let ran = kilnc(arguments!["run", out, "--text", "a movie"]).expect(0);
         let why =
             "not tensorrt-rtx-sm75-fp16: it needs an NVIDIA GPU, and there is no device node /dev/nvidia0 or /dev/dxg";
@@ -202,7 +205,7 @@ mod rtx {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         fs::write(&plan, bytes).unwrap();
-        // Whether there is a GPU or not: it is not looked for first.
+        // Whether there is a GPU or not: it is not searched first.
         let said =
             kilnc(arguments!["run", out, "--engine", "tensorrt-rtx-sm75-fp16", "--text", "a movie"]).expect(2).stderr;
         assert!(

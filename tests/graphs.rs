@@ -17,8 +17,8 @@ use kilnc::target::Target;
 use kilnc::verify::{Verified, verify};
 
 #[test]
-fn bert_is_drawn_as_in_the_paper() {
-    check("drawn", &drawn());
+fn bert_is_built_as_in_the_paper() {
+    check("drawn", &built());
 }
 
 #[test]
@@ -106,10 +106,10 @@ fn deberta_adds_scores_by_position_and_a_convolution() {
 }
 
 #[test]
-fn xlnet_adds_scores_by_distance_and_segment() {
-    let drawn = drawn_of("families/xlnet/seqcls", &["transformer.mask_emb"]);
-    check("xlnet.drawn", &drawn);
-    check("xlnet.fuse-qkv", &Manager::default().run(&drawn, &FuseQkv).unwrap());
+fn xlnet_adds_scores_by_distance_and_token_type() {
+    let built = drawn_of("families/xlnet/seqcls", &["transformer.mask_emb"]);
+    check("xlnet.drawn", &built);
+    check("xlnet.fuse-qkv", &Manager::default().run(&built, &FuseQkv).unwrap());
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn gpt2_keeps_keys_and_values() {
     check("gpt2.seqcls.drawn", &drawn_of("decoders/gpt2/seqcls", &[]));
 }
 
-fn drawn() -> Verified<Graph> {
+fn built() -> Verified<Graph> {
     drawn_of("tiny-bert", &[])
 }
 
@@ -129,14 +129,14 @@ fn drawn() -> Verified<Graph> {
 fn drawn_of(fixture: &str, unused: &[&str]) -> Verified<Graph> {
     let checkpoint = Checkpoint::open(&root().join("fixtures").join(fixture)).unwrap();
     let state = arch::canonical_state(&checkpoint).unwrap();
-    let drawn = arch::build(&checkpoint, &state, None).unwrap();
-    assert_eq!(drawn.unused, unused);
-    verify(drawn.graph).unwrap()
+    let built = arch::build(&checkpoint, &state, None).unwrap();
+    assert_eq!(built.unused, unused);
+    verify(built.graph).unwrap()
 }
 
 fn after(passes: &[&dyn Pass]) -> Verified<Graph> {
     let mut manager = Manager::default();
-    passes.iter().fold(drawn(), |graph, pass| manager.run(&graph, *pass).unwrap())
+    passes.iter().fold(built(), |graph, pass| manager.run(&graph, *pass).unwrap())
 }
 
 fn lowered(passes: &[&dyn Pass], target: &str) -> Verified<Graph> {

@@ -1,4 +1,4 @@
-//! All integration tests but those on a GPU, in one program: it is linked once, and loads what it shares once.
+//! All integration tests but those on a GPU, in one program: it is linked once, and loads shared data once.
 //!
 //! A file here is a module of this program, so its tests are `FILE::TEST`.
 
@@ -7,7 +7,6 @@ mod common;
 
 mod adapters;
 mod answers;
-mod apart;
 mod architecture;
 mod attention;
 mod bad_input;
@@ -31,6 +30,7 @@ mod files;
 mod gates;
 mod generate;
 mod graphs;
+mod isolated;
 mod main_job;
 mod merge;
 mod padding;
@@ -45,6 +45,7 @@ mod refusals;
 mod replaced;
 mod robustness;
 mod run;
+mod runtime_adapters;
 mod runtimes;
 mod schemes;
 mod sentence;
@@ -55,7 +56,6 @@ mod tensorrt;
 mod tensors;
 mod tokenizers;
 mod tune;
-mod unmerged;
 mod unreadable;
 mod values;
 mod vocabulary;

@@ -1,4 +1,4 @@
-//! The main job on the real checkpoint: MiniLM and the sections LoRA become a bundle whose answers are PyTorch's.
+//! The main job on the real checkpoint: MiniLM and the sections LoRA become a bundle whose predictions are PyTorch's.
 
 use std::fs;
 use std::process::Stdio;
@@ -104,7 +104,7 @@ fn a_build_that_is_ended_leaves_nothing_and_a_killed_one_is_swept() {
     let mut child = start();
     wait_for_stage();
     std::thread::sleep(Duration::from_millis(100));
-    // A second build of the same output says so, and does not disturb the first.
+    // A second build of the same output fails, and does not disturb the first.
     let second = kilnc(build_arguments(&out)).expect(2);
     assert!(second.stderr.contains("another run of kilnc is writing"), "{}", second.stderr);
     signal(child.id(), rustix::process::Signal::KILL);

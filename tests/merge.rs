@@ -1,4 +1,4 @@
-//! `kilnc merge` writes what `transformers` would: the same tensors, and the same answers.
+//! `kilnc merge` writes what `transformers` would: the same tensors, and the same outputs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +41,7 @@ fn types(dir: &Path) -> BTreeMap<String, String> {
     checkpoint.state.iter().map(|(name, tensor)| (name.to_owned(), tensor.weight.ty().to_string())).collect()
 }
 
-/// The answers of a checkpoint on ONNX Runtime, held against a golden file.
+/// The outputs of a checkpoint on ONNX Runtime, compared with a golden file.
 fn parity(dir: &Path, golden: &Path) -> Parity {
     let source = Source { checkpoint: dir.to_owned(), adapters: Vec::new(), combine: None, task: None };
     let model = build::load(&source).unwrap();
@@ -59,7 +59,7 @@ fn parity(dir: &Path, golden: &Path) -> Parity {
 }
 
 #[test]
-fn a_merged_checkpoint_is_what_transformers_saves_and_answers_the_same() {
+fn a_merged_checkpoint_equals_that_of_transformers() {
     let folders = names(&fixture("adapters"));
     let summary: Vec<_> = folders.iter().filter(|name| adapter(name).join("merged.json").is_file()).collect();
     assert!(summary.len() >= 14, "the fixtures are not there");
@@ -70,7 +70,7 @@ fn a_merged_checkpoint_is_what_transformers_saves_and_answers_the_same() {
         assert_eq!(names(place.path()), ["merged"], "{name}");
         let summary = read(&adapter(name).join("merged.json"));
         let expected: BTreeMap<String, String> = serde_json::from_value(summary["tensors"].clone()).unwrap();
-        // A decoder that the adapter brought is written although it is tied.
+        // An adapter's decoder is written although it is tied.
         let found: BTreeMap<_, _> = types(&out).into_iter().filter(|(name, _)| !name.contains(".decoder.")).collect();
         assert_eq!(found, expected, "{name}");
         let config = read(&out.join("config.json"));
@@ -119,8 +119,8 @@ fn a_merged_modernbert_is_the_same_to_both_versions_of_transformers() {
         fs::write(base.path().join("config.json"), Value::Object(config.clone()).to_string()).unwrap();
         let place = place();
         let out = place.path().join("merged");
-        let asked = arguments!["merge", base.path(), "--adapter", adapter("modernbert-lora"), "-o", out];
-        let ran = kilnc([asked.as_slice(), &arguments!["--dtype", "bf16"]].concat()).expect(0);
+        let invoked = arguments!["merge", base.path(), "--adapter", adapter("modernbert-lora"), "-o", out];
+        let ran = kilnc([invoked.as_slice(), &arguments!["--dtype", "bf16"]].concat()).expect(0);
         let found = read(&out.join("config.json"));
         assert_eq!(found["rope_parameters"], angles);
         assert_eq!(found["global_rope_theta"], angles["full_attention"]["rope_theta"]);
@@ -133,9 +133,9 @@ fn a_merged_modernbert_is_the_same_to_both_versions_of_transformers() {
             let source = Source { checkpoint: dir.to_owned(), adapters, combine: None, task: None };
             build::load(&source).unwrap().graph.to_string()
         };
-        // What is read of it again is the same model; only numbers were rounded.
-        let asked = arguments!["merge", base.path(), "--adapter", adapter("modernbert-lora"), "-o", out];
-        kilnc(asked).expect(0);
+        // It reads back as the same model; only values were rounded.
+        let invoked = arguments!["merge", base.path(), "--adapter", adapter("modernbert-lora"), "-o", out];
+        kilnc(invoked).expect(0);
         let rotations =
             |graph: &str| graph.lines().filter(|line| line.contains("Rotary")).map(str::to_owned).collect::<Vec<_>>();
         let lora = vec![AdapterSource { dir: adapter("modernbert-lora"), scale: 1.0 }];
@@ -153,7 +153,7 @@ fn a_merged_modernbert_is_the_same_to_both_versions_of_transformers() {
 }
 
 #[test]
-fn what_was_merged_is_written_beside_it() {
+fn the_merged_adapters_are_listed_beside_it() {
     let place = place();
     let out = place.path().join("merged");
     let said = merge("lora-over-mlm", &out);
@@ -184,7 +184,7 @@ fn several_adapters_become_one_checkpoint() {
 }
 
 #[test]
-fn the_bases_element_types_are_kept_or_all_are_one() {
+fn the_bases_element_types_stay_or_all_are_one() {
     let place = place();
     let half = fixture("families/bert/seqcls-f16");
     let lora = adapter("lora");
@@ -244,7 +244,7 @@ fn labels_and_tokenizer_come_along() {
 
     fs::write(&labels, r#"["games", "mail"]"#).unwrap();
     let ran = kilnc(arguments).expect(2);
-    assert!(ran.stderr.contains("2 labels, but the classifier has 3 answers"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("2 labels, but the classifier has 3 classes"), "{}", ran.stderr);
 }
 
 #[test]
@@ -302,9 +302,9 @@ fn a_model_of_sentence_transformers_stays_one() {
     assert!(Checkpoint::open(&out).unwrap().sentence.is_none());
 }
 
-/// A checkpoint has no place for nodes: writing the tensors alone would lose what they do.
+/// A checkpoint cannot hold nodes: writing the tensors alone would lose their effect.
 #[test]
-fn what_is_no_change_of_weights_is_not_merged() {
+fn changes_beyond_weights_are_not_merged() {
     let hub = |name: &str| fixture("adapters-bottleneck/bert/base").join(name);
     let base = fixture("families/bert/base");
     for (name, what) in [("houlsby", "the bottleneck adapter of houlsby"), ("lora", "the flexible head of lora")] {

@@ -1,4 +1,4 @@
-//! Padding and length change nothing that is said of real tokens: texts get alone, unpadded, the answers that PyTorch
+//! Padding and length change no output of real tokens: lone texts get, unpadded, the outputs that PyTorch
 //! gave in a batch, down to a single token.
 
 use std::path::Path;
@@ -74,7 +74,7 @@ fn hidden_states(engine: &mut dyn Engine, inputs: &Named) -> Tensor {
     engine.run(inputs).unwrap().into_iter().find(|(name, _)| name == "last_hidden_state").unwrap().1
 }
 
-/// The inputs at some places of a batch, as one text.
+/// The inputs at some positions of a batch, as one text.
 fn at(inputs: &Named, places: &[usize]) -> Named {
     let one = |tensor: &Tensor| Tensor {
         shape: vec![1, places.len()],
@@ -83,12 +83,12 @@ fn at(inputs: &Named, places: &[usize]) -> Named {
     inputs.iter().map(|(name, tensor)| (name.clone(), one(tensor))).collect()
 }
 
-fn apart(a: &[f32], b: &[f32]) -> f32 {
+fn difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 #[test]
-fn a_text_alone_gets_the_answer_that_it_has_in_a_batch() {
+fn a_lone_text_gets_the_outputs_that_it_has_in_a_batch() {
     for family in FAMILIES {
         let checkpoint = fixture("families").join(family).join("base");
         let (inputs, expected) = golden(&checkpoint);
@@ -100,8 +100,8 @@ fn a_text_alone_gets_the_answer_that_it_has_in_a_batch() {
                 let places: Vec<usize> = (row * length..(row + 1) * length).filter(|i| mask[*i] != 0).collect();
                 let found = hidden_states(&mut *engine, &at(&inputs, &places));
                 for (found, place) in states(&found).into_iter().zip(&places) {
-                    let apart = apart(found, expected[*place]);
-                    assert!(apart <= BOUND, "{family}, row {row}, place {place}: {apart}");
+                    let difference = difference(found, expected[*place]);
+                    assert!(difference <= BOUND, "{family}, row {row}, place {place}: {difference}");
                 }
             }
         }
@@ -109,7 +109,7 @@ fn a_text_alone_gets_the_answer_that_it_has_in_a_batch() {
 }
 
 #[test]
-fn a_single_token_gets_the_answer_that_it_has_beside_padding() {
+fn a_single_token_gets_the_outputs_that_it_has_beside_padding() {
     for family in FAMILIES {
         let checkpoint = fixture("families").join(family).join("base");
         let (inputs, _) = golden(&checkpoint);
@@ -121,8 +121,8 @@ fn a_single_token_gets_the_answer_that_it_has_beside_padding() {
             let expected = hidden_states(&mut *engine, &padded(&alone, 6));
             let found = hidden_states(&mut *engine, &alone);
             assert_eq!(states(&found).len(), 1);
-            let apart = apart(states(&found)[0], states(&expected)[0]);
-            assert!(apart <= 1e-5, "{family}: {apart}");
+            let difference = difference(states(&found)[0], states(&expected)[0]);
+            assert!(difference <= 1e-5, "{family}: {difference}");
         }
     }
 }
@@ -146,10 +146,10 @@ fn padded(alone: &Named, length: usize) -> Named {
     alone.iter().map(longer).collect()
 }
 
-/// Every token attends to itself there, padding too; so what is said of padding is defined, and the last token of a text
+/// Every token attends to itself there, padding too; so the outputs of padding are defined, and the last token of a text
 /// that is padded to the right is padding.
 #[test]
-fn xlnet_says_of_padding_what_pytorch_says() {
+fn xlnet_handles_padding_as_pytorch() {
     for variant in ["base", "base-clamped", "base-relu"] {
         let checkpoint = fixture("families/xlnet").join(variant);
         let (inputs, expected) = golden(&checkpoint);
@@ -157,8 +157,8 @@ fn xlnet_says_of_padding_what_pytorch_says() {
         for mut engine in engines(&checkpoint) {
             let found = hidden_states(&mut *engine, &inputs);
             let pairs = states(&found).into_iter().zip(states(&expected));
-            let apart = pairs.map(|(found, expected)| apart(found, expected)).fold(0.0, f32::max);
-            assert!(apart <= BOUND, "{variant}: {apart}");
+            let difference = pairs.map(|(found, expected)| difference(found, expected)).fold(0.0, f32::max);
+            assert!(difference <= BOUND, "{variant}: {difference}");
         }
     }
 }

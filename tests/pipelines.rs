@@ -1,5 +1,5 @@
-//! Every task answers as `transformers.pipeline` does with the same checkpoint, on ONNX Runtime and on tract: scores
-//! within 1e-4, words and places the same. `tests/fixtures/answers/make.py` wrote the checkpoints and the answers.
+//! Every task predicts as `transformers.pipeline` does with the same checkpoint, on ONNX Runtime and on tract: scores
+//! within 1e-4, words and positions the same. `tests/fixtures/answers/make.py` wrote the checkpoints and the predictions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -77,7 +77,7 @@ fn cases() -> Vec<Case> {
     serde_json::from_str(&fs::read_to_string(fixture("answers/expected.json")).unwrap()).unwrap()
 }
 
-/// A checkpoint's engine in a folder of its own, and what it needs to answer.
+/// A checkpoint's engine in its own folder, and the files of its pipeline.
 struct Made {
     _place: TempDir,
     path: PathBuf,
@@ -112,7 +112,7 @@ impl Made {
     }
 }
 
-/// The part of an answer that the pipelines tell too.
+/// The part of a prediction that the pipelines return too.
 fn summary(task: Task, mut answer: Value) -> Value {
     let field = match task {
         Task::TokenClassification => "entities",
@@ -133,7 +133,7 @@ fn summary(task: Task, mut answer: Value) -> Value {
     answer[field].take()
 }
 
-/// Where two answers differ, if they do.
+/// Where two predictions differ, if they do.
 fn difference(found: &Value, expected: &Value, at: &str) -> Option<String> {
     let differ = || Some(format!("at {at}: found {found}, expected {expected}"));
     match (found, expected) {
@@ -153,7 +153,7 @@ fn difference(found: &Value, expected: &Value, at: &str) -> Option<String> {
 }
 
 #[test]
-fn every_task_answers_as_the_pipelines_do() {
+fn every_task_predicts_as_the_pipelines_do() {
     let cases = cases();
     let mut by_folder: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
     cases.iter().for_each(|case| by_folder.entry(&case.folder).or_default().push(case));
@@ -163,10 +163,10 @@ fn every_task_answers_as_the_pipelines_do() {
         for target in [Target::OrtCpu, Target::Tract] {
             let made = Made::of(&fixture("answers").join(folder), cases[0].task, &target);
             for (number, case) in cases.iter().enumerate() {
-                // Batches of another size give the same answers.
+                // Batches of another size give the same predictions.
                 let mut pipeline = made.pipeline(case.options([1, 3][number % 2]));
-                let answered = pipeline.predict(case.input()).unwrap();
-                let found = summary(case.task, serde_json::to_value(&answered).unwrap());
+                let predicted = pipeline.predict(case.input()).unwrap();
+                let found = summary(case.task, serde_json::to_value(&predicted).unwrap());
                 if let Some(difference) = difference(&found, &case.expected, "") {
                     let options = serde_json::to_string(&case.expected).unwrap();
                     wrong.push(format!("{folder} on {target}, {:?}: {difference}\n  {options}", case.text));

@@ -74,7 +74,7 @@ fn a_measurement_that_is_ended_early_has_the_signals_exit_code() {
         let bench = long_bench(&onnx).spawn().unwrap();
         let child = busy_child(bench.id());
         send(&bench, signal);
-        // The first signal waits for what can be kept; a terminal sends it to the child, too.
+        // The first signal waits for results that can be saved; a terminal sends it to the child, too.
         kill_process(Pid::from_raw(child as i32).unwrap(), signal).unwrap();
         let ran = Ran::from(bench.wait_with_output().unwrap()).expect(code);
         assert!(ran.stderr.contains("the measurement was ended before its first round was over"), "{}", ran.stderr);
@@ -121,13 +121,13 @@ fn a_busy_child_ends_with_its_parent_that_was_killed() {
 
 /// Where the system does not end children by itself, the end of the pipe does: here the parent lives on.
 #[test]
-fn a_busy_child_ends_when_nobody_holds_its_pipe() {
+fn a_busy_child_ends_when_its_pipe_closes() {
     let place = place();
     let onnx = model(place.path());
     let request = serde_json::json!({
         "file": { "Unix": onnx.to_str().unwrap().as_bytes() }, "runtime": "ort", "device": "cpu", "adapters": [],
         "threads": 1, "seconds": 600.0, "tokenizer": null, "powercap": null,
-        "points": [[{ "rows": 1, "length": 4, "ids": [1, 2, 3, 4], "segments": [0, 0, 0, 0], "real": [4], "texts": [] }]],
+        "points": [[{ "rows": 1, "length": 4, "ids": [1, 2, 3, 4], "token_types": [0, 0, 0, 0], "real": [4], "texts": [] }]],
     });
     let request = serde_json::to_vec(&request).unwrap();
     let mut child = command([kilnc::subprocess::SUBCOMMAND, "bench"]);
@@ -225,7 +225,7 @@ fn memory_that_is_refused_is_a_fault_of_the_machine_and_leaves_nothing() {
     let place = place();
     let out = place.path().join("sections.kiln");
     let build = arguments!["build", minilm(), "--target", "tract", "-o", out, "--quiet"];
-    // Wherever it runs out: before the work, while files are mapped, in the middle of a tensor.
+    // It may run out anywhere: before the work, while files are mapped, in the middle of a tensor.
     let mut failed = 0;
     for megabytes in (100..600).step_by(50) {
         let ran = limited(&format!("ulimit -v {}", megabytes * 1024), &build);

@@ -39,7 +39,7 @@ fn the_emulated_processor_has_no_vnni() {
     on_a_haswell(&["processors::sums_of_8_bits_saturate_where_the_processor_is_emulated"]);
 }
 
-/// What the other tests rely on; elsewhere it looks at nothing.
+/// The other tests rely on it; elsewhere it checks nothing.
 #[test]
 fn sums_of_8_bits_saturate_where_the_processor_is_emulated() {
     if std::env::var_os(PROGRAM).is_some() {
@@ -48,9 +48,9 @@ fn sums_of_8_bits_saturate_where_the_processor_is_emulated() {
 }
 
 #[test]
-fn the_evaluator_says_what_onnx_runtime_adds_without_vnni() {
+fn the_evaluator_adds_as_onnx_runtime_without_vnni() {
     on_a_haswell(&[
-        "evaluate::onnx_runtime_adds_as_the_evaluator_says_this_processor_does",
+        "evaluate::onnx_runtime_adds_as_the_evaluator_on_this_processor",
         "evaluate::sums_that_saturate_differ_from_exact_ones_and_reduced_ranges_make_them_equal",
     ]);
 }

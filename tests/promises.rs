@@ -1,5 +1,5 @@
 //! Adapters whose configuration says more than their file holds, or what kilnc does not know; adapters under names that
-//! are not PEFT's, and in places that are a model's.
+//! are not PEFT's, and at paths of a model.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ fn rename(path: &Path, name: impl Fn(&str) -> Option<String>) {
     fs::write(path, written).unwrap();
 }
 
-/// An adapter of the fixtures in a folder of its own.
+/// An adapter of the fixtures in its own folder.
 struct Copy(tempfile::TempDir, PathBuf);
 
 impl Copy {
@@ -84,14 +84,14 @@ impl Copy {
         build::load(&Source { checkpoint: self.1.clone(), adapters, combine: None, task })
     }
 
-    /// What is said where all that is wrong can be built all the same. Names of folders are left out.
+    /// The warnings where the model is built all the same. Names of folders are left out.
     fn warnings(&self) -> Vec<String> {
         let name = format!("{}: ", self.0.path().file_name().unwrap().to_str().unwrap());
         let model = self.load(None).unwrap_or_else(|e| panic!("{e}"));
         model.warnings.into_iter().map(|line| line.strip_prefix(&name).unwrap().to_owned()).collect()
     }
 
-    /// The message of a refusal and its innermost place.
+    /// The message of a refusal and its innermost location.
     fn refusal(&self) -> String {
         let error = self.load(None).err().expect("it was not refused");
         assert_eq!(error.exit_code(), 2, "{error}");
@@ -100,7 +100,7 @@ impl Copy {
 }
 
 #[test]
-fn what_peft_saves_is_no_reason_for_a_warning() {
+fn pefts_own_files_cause_no_warning() {
     let all = names(&fixture("adapters"));
     let all = all.iter().filter(|name| fixture("adapters").join(name).join("golden.safetensors").is_file());
     let mut checked = 0;
@@ -114,7 +114,7 @@ fn what_peft_saves_is_no_reason_for_a_warning() {
 #[test]
 fn a_head_that_was_lost_is_refused_by_name() {
     let is_head = |name: &str| name.contains(".classifier.");
-    // The base has none, so there is nothing that could stand for it.
+    // The base has none, so there is nothing that could replace it.
     assert_eq!(
         Copy::of("lora").without(is_head).refusal(),
         "the file holds no tensor of `classifier` or `score`, and the base model has none | \
@@ -137,7 +137,7 @@ fn a_head_that_was_lost_is_refused_by_name() {
     ] {
         let adapter = Copy::of(name).over(over).without(is_head);
         assert_eq!(adapter.refusal(), lost("classifier.bias", "modules_to_save"), "{name}");
-        // What the graph does not read cannot change its answers.
+        // Tensors that the graph does not read cannot change its outputs.
         adapter.load(Some(Task::FeatureExtraction)).unwrap();
     }
     let one = Copy::of("lora").over("bert/seqcls").without(|name| name.ends_with(".classifier.weight"));
@@ -146,7 +146,7 @@ fn a_head_that_was_lost_is_refused_by_name() {
     assert_eq!(spans.refusal(), lost("qa_outputs.bias", "modules_to_save"));
     let roberta = Copy::of("roberta-lora").over("roberta/seqcls").without(|name| name.contains(".classifier.dense."));
     assert_eq!(roberta.refusal(), lost("classifier.dense.bias", "modules_to_save"));
-    // PEFT compares the ends of names, so that this is among what it saves.
+    // PEFT compares the ends of names, so that it saves this one too.
     let distilbert =
         Copy::of("distilbert-ia3").over("distilbert/seqcls").without(|name| name.contains(".pre_classifier."));
     assert_eq!(distilbert.refusal(), lost("pre_classifier.bias", "modules_to_save"));
@@ -242,14 +242,14 @@ fn options_that_are_on_and_not_known_are_named() {
     for (name, _) in KINDS.iter().chain(&[("tokens", "")]) {
         let kind = json_of(&fixture("adapters").join(name).join("adapter_config.json"))["peft_type"].clone();
         let said = format!(
-            "adapter_config.json sets `some_option`, an option of {} that PEFT 0.21.2 does not know: the answers may be \
+            "adapter_config.json sets `some_option`, an option of {} that PEFT 0.21.2 does not know: the predictions may be \
              others",
             kind.as_str().unwrap()
         );
         assert_eq!(Copy::of(name).set("some_option", json!(true)).warnings(), [said], "{name}");
         assert_eq!(Copy::of(name).set("some_option", json!(false)).warnings(), [""; 0], "{name}");
     }
-    // It is said wherever an adapter is taken.
+    // Every command with adapters prints it.
     let (adapter, place) = (Copy::of("lora").set("some_option", json!({"x": 1})), place());
     let (base, dir) = (&adapter.1, adapter.0.path());
     for arguments in [
@@ -297,7 +297,7 @@ fn names_with_a_prefix_too_many_are_refused_by_it() {
 }
 
 #[test]
-fn an_adapter_in_the_place_of_a_model_points_to_the_flag() {
+fn an_adapter_in_place_of_a_model_points_to_the_flag() {
     let (place, texts) = (place(), place());
     let (out, texts) = (place.path().join("out"), jsonl(texts.path()));
     let onnx = place.path().join("model.onnx");
@@ -366,7 +366,7 @@ fn adapterhubs_promises_are_kept_or_named() {
         assert_eq!(error.message(), format!("the file holds nothing for `{what}`"));
         assert_eq!(error.locations()[0], format!("adapter_config.json: config.{field}"));
     }
-    // The fixture leaves the second layer out; here it does not say so.
+    // The fixture leaves the second layer out; here it does not list it.
     let all = loaded(&|dir| {
         let path = dir.join("adapter_config.json");
         let mut config = json_of(&path);
@@ -392,7 +392,7 @@ fn adapterhubs_promises_are_kept_or_named() {
     }
 }
 
-/// sentence-transformers saves an adapter with its modules: those count, whatever the base is.
+/// sentence-transformers saves an adapter with its modules: those count, for every base.
 #[test]
 fn an_adapter_with_modules_of_its_own_is_used_with_them() {
     let pooling = |cls: bool| json!({"word_embedding_dimension": 32, "pooling_mode_cls_token": cls, "pooling_mode_mean_tokens": !cls});
@@ -437,7 +437,7 @@ fn an_adapter_with_modules_of_its_own_is_used_with_them() {
         "-o",
         place.path().join("m.onnx")
     ]);
-    assert!(ran.expect(2).stderr.contains("the adapter has modules of its own"));
+    assert!(ran.expect(2).stderr.contains("the adapter has its own modules"));
 }
 
 #[test]
@@ -459,5 +459,5 @@ fn a_part_of_a_tokenizer_is_named() {
     kilnc(&arguments).expect(0);
     edit(&tokenizer, "\"lowercase\":true", "\"lowercase\":false");
     let ran = kilnc(&arguments).expect(2);
-    assert!(ran.stderr.contains("the adapter has a tokenizer of its own"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the adapter has its own tokenizer"), "{}", ran.stderr);
 }

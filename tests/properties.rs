@@ -16,7 +16,7 @@ enum Mutation {
     Set(Index, u8),
     Insert(Index, Vec<u8>),
     Remove(Index, usize),
-    /// Copies a piece over another place.
+    /// Copies a piece over another one.
     Copy(Index, Index, usize),
     CutAt(Index),
 }
@@ -134,7 +134,7 @@ const LABELLED: [&str; 6] = [
     r#"{"sentence1": "a", "sentence2": "é", "score": 2.5}"#,
 ];
 
-/// The tokenizer's library may panic in a thread of its own.
+/// The tokenizer's library may panic in a separate thread.
 static QUIET: std::sync::Once = std::sync::Once::new();
 
 /// Tokenizers of every kind.
@@ -237,7 +237,7 @@ proptest! {
     }
 
     #[test]
-    fn a_weight_evaluates_to_what_its_expression_says(
+    fn a_weight_evaluates_to_its_expression(
         tape in prop::collection::vec(any::<u8>(), 0..200),
         rows in 1..7usize,
         columns in 1..7usize,

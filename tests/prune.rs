@@ -1,4 +1,4 @@
-//! `kilnc prune` and `[prune]`: what goes is gone, what stays answers as it must, and what is refused leaves nothing.
+//! `kilnc prune` and `[prune]`: cut parts are removed, the rest predicts as it must, and refusals leave nothing.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -63,8 +63,8 @@ fn halves(graph: &Graph) -> (BTreeMap<Role, ChannelCut>, BTreeMap<String, Weight
 const SHARED: [&str; 1] = ["albert"];
 
 #[test]
-fn in_every_family_what_is_cut_answers_like_what_is_zero() {
-    let mut seen = 0;
+fn in_every_family_a_cut_graph_equals_one_with_zeros() {
+    let mut observed = 0;
     for family in fs::read_dir(repository("tests/fixtures/families")).unwrap() {
         let family = family.unwrap().path();
         let name = family.file_name().unwrap().to_str().unwrap().to_owned();
@@ -86,16 +86,16 @@ fn in_every_family_what_is_cut_answers_like_what_is_zero() {
             let (found, expected) =
                 (outputs(&cut, &target, golden.inputs()), outputs(&zeroed, &target, golden.inputs()));
             assert_eq!(found.len(), expected.len());
-            let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(apart < 2e-5, "{name} on {target}: {apart}");
+            let difference = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(difference < 2e-5, "{name} on {target}: {difference}");
         }
-        seen += 1;
+        observed += 1;
     }
-    assert!(seen >= 8, "{seen} families");
+    assert!(observed >= 8, "{observed} families");
 }
 
 #[test]
-fn heads_and_neurons_go_and_the_report_says_where() {
+fn heads_and_neurons_are_removed_and_the_report_lists_them() {
     let place = place();
     let (texts, out, report) = (jsonl(place.path()), place.path().join("p.kiln"), place.path().join("report"));
     let found = prune(&arguments![
@@ -126,12 +126,12 @@ fn heads_and_neurons_go_and_the_report_says_where() {
     assert_eq!(plot.matches("fill=\"#c8642b\"").count() + plot.matches("fill=\"#33658a\"").count(), blocks.len());
     let manifest: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(out.join("manifest.json")).unwrap()).unwrap();
-    assert_eq!(manifest["pruning"]["asked"]["heads"], 0.5);
+    assert_eq!(manifest["pruning"]["requested"]["heads"], 0.5);
     kilnc(arguments!["run", out, "--text", "the game is fast"]).expect(0);
 }
 
 #[test]
-fn an_output_is_not_put_in_place_without_its_report() {
+fn an_output_is_not_written_without_its_report() {
     let place = place();
     let (texts, out, report) = (jsonl(place.path()), place.path().join("p.kiln"), place.path().join("report"));
     let old = arguments!["--heads", "0.25", "--calibration", texts, "--target", "tract", "-o", out];
@@ -141,7 +141,7 @@ fn an_output_is_not_put_in_place_without_its_report() {
     let failed = std::thread::scope(|scope| {
         let new = [&old[2..], &arguments!["--heads", "0.5", "--report", report]].concat();
         let pruning = scope.spawn(move || prune(&new));
-        // The report's place goes away while the work is under way.
+        // The report's folder disappears during the work.
         while !staged.is_dir() {
             assert!(!pruning.is_finished(), "nothing was staged");
             std::thread::sleep(std::time::Duration::from_millis(1));
@@ -214,7 +214,7 @@ fn weights_that_layers_share_are_left_with_the_reason() {
 }
 
 #[test]
-fn a_vocabulary_that_is_cut_leaves_the_answers_of_its_texts() {
+fn a_cut_vocabulary_keeps_the_predictions_of_its_texts() {
     let place = place();
     let (texts, out, whole) = (jsonl(place.path()), place.path().join("cut.kiln"), place.path().join("whole.kiln"));
     let found = prune(&arguments!["--vocab", texts, "-o", out, "--json"]).expect(0).json();
@@ -231,7 +231,7 @@ fn a_vocabulary_that_is_cut_leaves_the_answers_of_its_texts() {
         assert_eq!(scores(&out), scores(&whole), "{text}");
     }
     assert_eq!(names(&out).iter().filter(|name| *name == "cut").count(), 0);
-    // What the Hub's readers are told of the vocabulary is that of now.
+    // The Hub's files have the size of the cut vocabulary.
     let config = fs::read_to_string(out.join("hub/config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
     assert_eq!(config["vocab_size"].as_u64(), Some(rows("rows")), "{config}");
@@ -270,7 +270,7 @@ fn a_recipe_cuts_for_all_its_engines() {
 }
 
 #[test]
-fn what_cannot_be_cut_is_said_and_nothing_is_written() {
+fn cuts_that_are_impossible_are_refused_and_nothing_is_written() {
     let place = place();
     let texts = jsonl(place.path());
     let empty = place.path().join("empty.txt");
@@ -282,7 +282,7 @@ fn what_cannot_be_cut_is_said_and_nothing_is_written() {
             "heads = 1.5: the share that goes is from 0 to 1",
         ),
         (arguments!["--ffn=-0.1", "--calibration", texts].into(), "ffn = -0.1: the share that goes is from 0 to 1"),
-        (arguments!["--heads", "0.5"].into(), "pruning is fitted to texts of the task, and there are none"),
+        (arguments!["--heads", "0.5"].into(), "pruning is calibrated on texts of the task, and there are none"),
         (arguments!["--calibration", texts].into(), "nothing is to go"),
         (
             arguments!["--drop-layer", "7", "--calibration", texts].into(),

@@ -1,5 +1,5 @@
-//! `kilnc quantize` and what it is fitted to: every kind of file, texts chosen from a corpus, what was seen before, and
-//! what is refused with nothing written.
+//! `kilnc quantize` and its calibration: every kind of file, texts chosen from a corpus, saved statistics, and
+//! refusals with nothing written.
 
 use std::ffi::OsString;
 use std::fs;
@@ -26,7 +26,7 @@ fn quantize(arguments: &[OsString]) -> Ran {
     kilnc(all)
 }
 
-/// The ONNX file that comes of a calibration file, and what was reported.
+/// The ONNX file from a calibration file, and the report.
 fn quantized(calibration: &Path) -> (Vec<u8>, Value) {
     let place = place();
     let out = place.path().join("model.onnx");
@@ -41,7 +41,7 @@ fn check<'a>(report: &'a Value, measure: &str) -> &'a Value {
 }
 
 #[test]
-fn the_report_holds_all_that_was_found() {
+fn the_report_holds_all_measures() {
     let place = place();
     let texts = jsonl(place.path());
     let (_, report) = quantized(&texts);
@@ -61,20 +61,23 @@ fn the_report_holds_all_that_was_found() {
 }
 
 #[test]
-fn the_table_says_what_was_fitted_changed_and_found() {
+fn the_table_lists_calibration_changes_and_measures() {
     let place = place();
     let (texts, out) = (jsonl(place.path()), place.path().join("model.onnx"));
     let ran = quantize(&arguments!["--calibration", texts, "--gate", "agreement=0.5,cosine=0.8", "-o", out]).expect(0);
     let said = ran.stdout;
     assert!(said.contains("model.onnx: int8 in a reduced range for ort-cpu, 0."), "{said}");
-    assert!(said.contains("fitted to 6 texts of texts.jsonl, "), "{said}");
+    assert!(said.contains("calibrated on 6 texts of texts.jsonl, "), "{said}");
     assert!(said.contains("left pooler.dense") || said.contains("quantize-dynamic"), "{said}");
     assert!(
-        said.contains("against ort-cpu fp32 on 6 texts of texts.jsonl, which it was fitted to (ONNX Runtime)"),
+        said.contains("against ort-cpu fp32 on 6 texts of texts.jsonl, which it was calibrated on (ONNX Runtime)"),
         "{said}"
     );
     let line = |measure: &str| said.lines().find(|line| line.trim_start().starts_with(measure)).unwrap().to_owned();
-    assert!(line("agreement").contains("≥ 0.5") && line("agreement").contains("of 6 answers are the same"), "{said}");
+    assert!(
+        line("agreement").contains("≥ 0.5") && line("agreement").contains("of 6 predictions are the same"),
+        "{said}"
+    );
     assert!(line("cosine").contains("≥ 0.8"), "{said}");
     assert!(line("accuracy_drop").contains(" → "), "{said}");
     assert!(ran.stderr.contains("calibrated on 6 texts of texts.jsonl: "), "{}", ran.stderr);
@@ -94,7 +97,7 @@ fn every_kind_of_file_with_the_same_texts_gives_the_same_model() {
     }
     let (found, report) = quantized(&npz(place.path(), |id| id));
     assert!(found == expected, "inputs give another model than texts");
-    // Without texts of its own, the built-in ones are asked.
+    // Without other texts, the built-in ones are run.
     assert_eq!(report["gates"][0]["on"], "the built-in probes");
 }
 
@@ -120,27 +123,27 @@ fn npz(dir: &Path, change: fn(i64) -> i64) -> PathBuf {
 }
 
 #[test]
-fn what_was_seen_is_kept_and_gives_the_same_model_again() {
+fn saved_calibration_gives_the_same_model_again() {
     let place = place();
     let texts = jsonl(place.path());
-    let [first, second, seen] = ["first.onnx", "second.onnx", "seen.kcal"].map(|name| place.path().join(name));
-    quantize(&arguments!["--calibration", texts, "--save-calibration", seen, "-o", first]).expect(0);
-    let ran = quantize(&arguments!["--calibration", seen, "--texts", texts, "-o", second]).expect(0);
-    assert!(ran.stderr.contains("what was seen on 6 texts, of seen.kcal"), "{}", ran.stderr);
-    assert!(ran.stdout.contains("fitted to 6 texts of seen.kcal"), "{}", ran.stdout);
+    let [first, second, observed] = ["first.onnx", "second.onnx", "seen.kcal"].map(|name| place.path().join(name));
+    quantize(&arguments!["--calibration", texts, "--save-calibration", observed, "-o", first]).expect(0);
+    let ran = quantize(&arguments!["--calibration", observed, "--texts", texts, "-o", second]).expect(0);
+    assert!(ran.stderr.contains("saved calibration on 6 texts, of seen.kcal"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("calibrated on 6 texts of seen.kcal"), "{}", ran.stdout);
     assert_eq!(fs::read(&first).unwrap(), fs::read(&second).unwrap());
     assert_eq!(names(place.path()), ["first.onnx", "second.onnx", "seen.kcal", "texts.jsonl"]);
-    let about = kilnc(arguments!["inspect", seen]).expect(0).stdout;
+    let about = kilnc(arguments!["inspect", observed]).expect(0).stdout;
     assert!(about.contains("calibration"), "{about}");
 
     // The same graph of other weights is another model, and so is another graph.
     let other = place.path().join("other.onnx");
     for (checkpoint, adapter) in [("tiny-bert-base", Some("tiny-lora")), ("tiny-bert-base", None)] {
         let mut all: Vec<OsString> =
-            arguments!["quantize", fixture(checkpoint), "--calibration", seen, "-o", other].into();
+            arguments!["quantize", fixture(checkpoint), "--calibration", observed, "-o", other].into();
         all.extend(adapter.into_iter().flat_map(|adapter| arguments!["--adapter", fixture(adapter)]));
         let ran = kilnc(all).expect(2);
-        assert!(ran.stderr.contains("error: what was seen is of another model: its "), "{}", ran.stderr);
+        assert!(ran.stderr.contains("error: this calibration is of another model: its "), "{}", ran.stderr);
         assert!(ran.stderr.contains("hint: calibrate on texts again"), "{}", ran.stderr);
     }
     assert!(!other.exists());
@@ -150,11 +153,11 @@ fn what_was_seen_is_kept_and_gives_the_same_model_again() {
 fn a_missed_gate_exits_3_and_writes_nothing() {
     let place = place();
     let texts = jsonl(place.path());
-    let seen = place.path().join("seen.kcal");
+    let observed = place.path().join("seen.kcal");
     for name in ["model.onnx", "model.kiln"] {
         let out = place.path().join(name);
         let bounds = "max_abs=1e-9,cosine=1";
-        let given = arguments!["--calibration", texts, "--gate", bounds, "--save-calibration", seen, "-o", out];
+        let given = arguments!["--calibration", texts, "--gate", bounds, "--save-calibration", observed, "-o", out];
         let ran = quantize(&given).expect(3);
         assert!(ran.stderr.contains("error: a gate was missed: ort-cpu-int8: "), "{}", ran.stderr);
         assert_eq!(names(place.path()), ["texts.jsonl"]);
@@ -162,7 +165,7 @@ fn a_missed_gate_exits_3_and_writes_nothing() {
 }
 
 #[test]
-fn a_folder_is_a_bundle_that_says_what_it_was_fitted_to() {
+fn a_folder_is_a_bundle_with_its_calibration() {
     let place = place();
     let (texts, out) = (jsonl(place.path()), place.path().join("model.kiln"));
     let given = arguments!["--calibration", texts, "--scheme", "int8-fast", "--samples", "4", "--seed", "7", "-o", out];
@@ -196,7 +199,7 @@ fn texts_like_a_domain_are_chosen_and_the_seed_makes_it_the_same_again() {
     let (calibration, said, _) = run("7", "60");
     assert_eq!(calibration["texts"], 40);
     assert!(
-        said.contains("warning: 60 texts were asked for: corpus.txt has no more that are like and differ"),
+        said.contains("warning: 60 texts were requested: corpus.txt has no more that are similar and differ"),
         "{said}"
     );
 }
@@ -215,7 +218,7 @@ fn texts_longer_than_the_model_are_cut_and_counted() {
 }
 
 #[test]
-fn export_is_fitted_to_the_same_texts() {
+fn export_is_calibrated_on_the_same_texts() {
     let place = place();
     let texts = jsonl(place.path());
     let out = place.path().join("model.onnx");
@@ -226,13 +229,15 @@ fn export_is_fitted_to_the_same_texts() {
     export(&arguments!["--precision", "int8", "--calibration", texts]).expect(0);
     assert!(fs::read(&out).unwrap() == quantized(&texts).0, "export and quantize give other models");
     let ran = export(&arguments!["--precision", "int8"]).expect(0);
-    assert!(ran.stderr.contains("warning: no texts of the task are given: 8-bit layers are fitted to 8 built-in ones"));
+    assert!(
+        ran.stderr.contains("warning: no texts of the task are given: 8-bit layers are calibrated on 8 built-in ones")
+    );
     let ran = export(&arguments!["--calibration", texts]).expect(2);
-    assert!(ran.stderr.contains("error: fp32 is fitted to no texts\n  in --calibration"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("error: fp32 is calibrated on no texts\n  in --calibration"), "{}", ran.stderr);
 }
 
 #[test]
-fn a_recipe_says_it_too() {
+fn a_recipe_has_the_same_settings() {
     let place = place();
     jsonl(place.path());
     let recipe = "texts = \"texts.jsonl\"\n[calibration]\nfile = \"texts.jsonl\"\nsamples = 4\nseed = 1\nsave = \"seen.kcal\"\n\
@@ -245,17 +250,21 @@ fn a_recipe_says_it_too() {
     };
     assert_eq!(build(&[]).expect(0).json()["calibration"]["texts"], 4);
     assert!(place.path().join("seen.kcal").is_file());
-    // Another file on the command line stands for itself.
+    // Another file on the command line replaces the recipe's.
     let all = build(&arguments!["--calibration", place.path().join("texts.jsonl")]).expect(0).json();
     assert_eq!(all["calibration"]["texts"], 6);
     let ran = build(&arguments!["--quantize", "fp32", "--save-calibration", place.path().join("other.kcal")]).expect(2);
-    assert!(ran.stderr.contains("nothing was seen that could be saved: no engine is in 8 bits"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("no statistics were collected that could be saved: no engine is in 8 bits"),
+        "{}",
+        ran.stderr
+    );
     assert!(!place.path().join("other.kcal").exists());
 }
 
-/// Where a target computes in 32 bits, FP16 is how weights are stored; those of layers that are kept stay in FP32.
+/// Where a target computes in 32 bits, only weights are stored in FP16; those of layers in `keep` stay in FP32.
 #[test]
-fn layers_are_kept_in_fp32_where_half_precision_is_only_stored() {
+fn layers_stay_in_fp32_where_half_precision_is_only_stored() {
     let place = place();
     let out = place.path().join("out");
     let build = |keep: &str, precision: &str, targets: &[&str]| {
@@ -278,7 +287,7 @@ fn layers_are_kept_in_fp32_where_half_precision_is_only_stored() {
         let name = engine["name"].as_str().unwrap();
         let passes = engine["passes"].as_array().unwrap();
         let left = passes.iter().find(|pass| pass["name"] == "stored").unwrap()["left"].as_array().unwrap();
-        let kept = |layer: &str| left.iter().any(|line| *line == format!("{layer}: it is kept in full precision"));
+        let kept = |layer: &str| left.iter().any(|line| *line == format!("{layer}: `keep` holds it in full precision"));
         assert!(kept("bert.encoder.layer.0.output.dense"), "{name}: {left:?}");
         assert!(
             !left.iter().any(|line| line.as_str().unwrap().starts_with("bert.encoder.layer.1.")),
@@ -288,9 +297,9 @@ fn layers_are_kept_in_fp32_where_half_precision_is_only_stored() {
         let wide = wide(name);
         assert_eq!((none, wide.len(), left.len()), (0, 4, 4), "{name}: {wide:?}");
     }
-    // Where a runtime is told to compute in another type, it does so with all layers.
+    // Where a runtime computes in another type by an option, it does so with all layers.
     let said = build("keep = [\"ffn-out/0\"]", "bf16", &["openvino"]).expect(2).stderr;
-    assert!(said.contains("openvino computes all layers in bf16, and none can be kept in full precision"), "{said}");
+    assert!(said.contains("openvino computes all layers in bf16, and none can stay in full precision"), "{said}");
 }
 
 /// The largest value of every 8-bit matrix of an ONNX file.
@@ -327,15 +336,15 @@ fn a_reduced_range_holds_all_weights_whose_sums_could_saturate() {
     let model = place.path().join("model.onnx");
     let texts = place.path().join("texts.jsonl");
     // Nothing said and the default said are one.
-    for (asked, expected, is_reduced) in
+    for (invoked, expected, is_reduced) in
         [(&[][..], &reduced, true), (&["--reduce-range"], &reduced, true), (&["--reduce-range=false"], &full, false)]
     {
-        let asked: Vec<OsString> = asked.iter().map(OsString::from).collect();
-        let quantized = quantize(&[&arguments!["--calibration", texts, "-o", model, "--json"], &asked[..]].concat());
+        let invoked: Vec<OsString> = invoked.iter().map(OsString::from).collect();
+        let quantized = quantize(&[&arguments!["--calibration", texts, "-o", model, "--json"], &invoked[..]].concat());
         assert_eq!(quantized.expect(0).json()["reduced_range"], is_reduced);
         assert_eq!(largest(&model), *expected);
         let export = arguments!["export", fixture("tiny-bert"), "--precision", "int8", "--calibration", texts];
-        kilnc([&export[..], &arguments!["-o", model], &asked[..]].concat()).expect(0);
+        kilnc([&export[..], &arguments!["-o", model], &invoked[..]].concat()).expect(0);
         assert_eq!(largest(&model), *expected);
     }
     let build =
@@ -345,7 +354,7 @@ fn a_reduced_range_holds_all_weights_whose_sums_could_saturate() {
     let names: Vec<_> = names.as_array().unwrap().iter().map(|engine| engine["name"].clone()).collect();
     assert_eq!(names, ["ort-cpu-fp32", "ort-cpu-int8-full", "tract-fp32"]);
 
-    // Where it would cost answers and bring nothing, it is refused.
+    // Where it would cost accuracy and gain nothing, it is refused.
     let said = kilnc([&build[..], &arguments!["--reduce-range"]].concat()).expect(2).stderr;
     assert!(said.contains("no engine has products of 8 bits whose sums saturate"), "{said}");
     let refused = |more: &[OsString]| {
@@ -359,7 +368,7 @@ fn a_reduced_range_holds_all_weights_whose_sums_could_saturate() {
     assert!(half.starts_with("fp16 has no products of 8 bits whose sums could saturate"), "{half}");
 }
 
-/// What is said of arguments that are refused with nothing written.
+/// The error for arguments, with nothing written.
 #[track_caller]
 fn refusal(checkpoint: &Path, more: &[OsString]) -> String {
     let place = place();
@@ -411,7 +420,7 @@ fn a_model_that_is_quantized_already_is_refused() {
     );
     assert!(
         refusal(&fixture("tiny-bert"), &arguments!["--scheme", "fp32"])
-            .contains("fp32 is what a quantized model is held")
+            .contains("fp32 is what a quantized model is compared")
     );
 }
 
@@ -432,20 +441,20 @@ fn texts_that_cannot_be_used_are_refused_by_file_and_line() {
     assert!(nowhere.starts_with("reading nowhere.jsonl: "), "{nowhere}");
     let column = arguments!["--calibration", write(place.path(), "t.csv", "text\na\n"), "--text-column", "body"];
     assert!(refusal(&model, &column).starts_with("t.csv line 1: no column `body`; there are: text"));
-    // Labels of texts that no answer is held against do not matter.
+    // Labels of texts that no prediction is compared with do not matter.
     let other = write(place.path(), "other.jsonl", "{\"text\": \"a\", \"label\": \"other\"}\n");
     let out = place.path().join("model.onnx");
     quantize(&arguments!["--calibration", other, "--texts", jsonl(place.path()), "-o", out]).expect(0);
 }
 
 #[test]
-fn what_does_not_go_together_is_refused() {
+fn incompatible_options_are_refused() {
     let place = place();
     let model = fixture("tiny-bert");
     let texts = jsonl(place.path());
     let like = write(place.path(), "domain.txt", "zebra\n");
     let with = |more: &[OsString]| refusal(&model, &[&arguments!["--calibration", texts], more].concat());
-    assert!(with(&arguments!["--seed", "7"]).starts_with("--seed changes nothing: nothing is drawn"));
+    assert!(with(&arguments!["--seed", "7"]).starts_with("--seed changes nothing: nothing is random"));
     assert!(with(&arguments!["--samples", "0"]).contains("`0` is not a whole number from 1 to "));
     assert!(with(&arguments!["--save-calibration", "seen.bin"]).contains("does not end in .kcal"));
     assert!(
@@ -484,7 +493,7 @@ fn a_model_that_computes_nan_is_refused_by_value() {
 }
 
 #[test]
-fn ranges_that_are_fixed_are_found_as_they_are_asked_for() {
+fn static_ranges_are_found_by_the_requested_estimator() {
     let place = place();
     let texts = jsonl(place.path());
     let made = |ranges: &str| {
@@ -503,7 +512,7 @@ fn ranges_that_are_fixed_are_found_as_they_are_asked_for() {
 }
 
 #[test]
-fn every_scheme_is_made_and_judged_for_openvino_too() {
+fn every_scheme_is_made_and_checked_for_openvino_too() {
     if !crate::common::openvino("schemes for OpenVINO") {
         return;
     }
@@ -520,7 +529,7 @@ fn every_scheme_is_made_and_judged_for_openvino_too() {
 }
 
 #[test]
-fn a_format_that_no_target_has_is_said_and_not_left_out() {
+fn a_format_that_no_target_has_is_refused_and_not_left_out() {
     let place = place();
     let out = place.path().join("model.kiln");
     let build = |target: &str| {

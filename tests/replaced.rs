@@ -1,5 +1,5 @@
-//! Bundles that change while they are read, and what is no part of one: whoever uses a bundle and whoever verifies it
-//! hold it to the same.
+//! Bundles that change while they are read, and files that are no part of one: every use of a bundle checks
+//! it as `verify` does.
 #![cfg(unix)]
 
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ fn run(bundle: &Path) -> Ran {
     kilnc(arguments!["run", bundle, "--text", "the game is fast", "--quiet"])
 }
 
-/// Two bundles that answer differently, by their labels, which the manifest has, and by their scores, which are the
+/// Two bundles that predict differently, by their labels, which the manifest has, and by their scores, which are the
 /// engine's.
 fn two(place: &Path) -> [PathBuf; 2] {
     let [one, two] = ["one.kiln", "two.kiln"].map(|name| place.join(name));
@@ -30,7 +30,7 @@ fn two(place: &Path) -> [PathBuf; 2] {
     [one, two]
 }
 
-/// While another thread does `change` over and over, every run answers with one of the two bundles.
+/// While another thread does `change` over and over, every run uses one of the two bundles.
 fn answers_of_one_or_the_other(bundle: &Path, expected: &[String; 2], change: impl Fn() + Sync) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -39,7 +39,7 @@ fn answers_of_one_or_the_other(bundle: &Path, expected: &[String; 2], change: im
                 change();
             }
         });
-        let mut seen = [0, 0];
+        let mut observed = [0, 0];
         for _ in 0..60 {
             let ran = run(bundle);
             let which = expected.iter().position(|answer| *answer == ran.stdout);
@@ -47,16 +47,16 @@ fn answers_of_one_or_the_other(bundle: &Path, expected: &[String; 2], change: im
                 done.store(true, Ordering::SeqCst);
             }
             assert_eq!(ran.code, 0, "{}", ran.stderr);
-            seen[which.unwrap_or_else(|| panic!("a mix of two bundles: {}", ran.stdout))] += 1;
+            observed[which.unwrap_or_else(|| panic!("a mix of two bundles: {}", ran.stdout))] += 1;
         }
         done.store(true, Ordering::SeqCst);
-        assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+        assert!(observed[0] > 0 && observed[1] > 0, "{observed:?}");
     });
 }
 
 #[test]
 #[cfg(target_os = "linux")]
-fn of_two_bundles_that_change_places_no_run_mixes_the_two() {
+fn two_bundles_that_are_exchanged_are_never_mixed() {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     let place = place();
     let [one, two] = two(place.path());
@@ -69,7 +69,7 @@ fn of_two_bundles_that_change_places_no_run_mixes_the_two() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_bundle_that_is_replaced_and_gone_is_read_again() {
+fn a_bundle_that_is_replaced_and_removed_is_read_again() {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     let place = place();
     let [one, two] = two(place.path());
@@ -82,7 +82,7 @@ fn a_bundle_that_is_replaced_and_gone_is_read_again() {
     let next = place.path().join("next.kiln");
     let turn = AtomicBool::new(false);
     answers_of_one_or_the_other(&live, &expected, || {
-        // As a build puts its output in place.
+        // As a build renames its output.
         copy_folder(if turn.fetch_not(Ordering::SeqCst) { &one } else { &two }, &next);
         renameat_with(CWD, &next, CWD, &live, RenameFlags::EXCHANGE).unwrap();
         fs::remove_dir_all(&next).unwrap();
@@ -118,7 +118,7 @@ fn a_bundle_is_run_only_where_it_would_be_verified() {
             fs::rename(bundle.join("hub"), &aside).unwrap();
             symlink(&aside, bundle.join("hub")).unwrap();
         }),
-        // What an engine calls its own, and no manifest lists.
+        // A file that an engine names, and no manifest lists.
         ("the manifest does not list `engines/weights.bin`", |bundle| {
             fs::write(bundle.join("engines/weights.bin"), "x").unwrap();
         }),
@@ -208,7 +208,7 @@ fn paths_that_are_not_utf_8_are_read_by_every_command() {
     assert_eq!(merged(&half)["scale"], 1.0);
     half.push("@0.5");
     assert_eq!(merged(&half)["scale"], 0.5);
-    // A recipe names its files, and is text: what cannot stand in one is refused before the work.
+    // A recipe names its files, and is text: a path that cannot be in one is refused before the work.
     let tune = arguments![
         "tune",
         fixture("tiny-bert"),
@@ -231,7 +231,7 @@ fn paths_that_are_not_utf_8_are_read_by_every_command() {
     assert!(!out.exists());
 }
 
-/// Whatever else lies in an output's folder is not kilnc's to remove.
+/// Other files in an output's folder are not kilnc's to remove.
 #[test]
 fn an_output_that_holds_files_of_the_user_is_not_replaced() {
     let place = place();
@@ -240,7 +240,7 @@ fn an_output_that_holds_files_of_the_user_is_not_replaced() {
     build(&at("tiny.kiln"), &[]);
     let made = kilnc(arguments!["bundle", "pack", at("tiny.kiln"), "-o", at("tiny.tar")]);
     made.expect(0);
-    // What is a bundle's may be damaged, or signed.
+    // A bundle's own files may be damaged, or signed.
     fs::write(at("tiny.kiln/model.sig"), "x").unwrap();
     fs::remove_file(at("tiny.kiln/tokenizer.json")).unwrap();
     build(&at("tiny.kiln"), &[]);
@@ -282,7 +282,7 @@ fn an_output_that_holds_files_of_the_user_is_not_replaced() {
 
 /// An empty variable names nothing, and above all not the current folder.
 #[test]
-fn libraries_are_never_looked_for_below_the_current_folder() {
+fn libraries_are_never_searched_below_the_current_folder() {
     let here = place();
     for folder in ["", ".local/share/kilnc/runtimes", "runtimes", "relative"] {
         let inside = here.path().join(folder).join("onnxruntime/onnxruntime/capi");

@@ -1,9 +1,9 @@
-//! `docs/robustness.md` names a test for every bad input, and what it makes the user read. Both must be there.
+//! `docs/robustness.md` names a test for every bad input, and its message. Both must be there.
 
 use std::fs;
 use std::path::Path;
 
-/// A line of the tables: what is read, by pieces, and the test that says so.
+/// A line of the tables: the message, by pieces, and the test of it.
 struct Row {
     input: String,
     pieces: Vec<String>,
@@ -63,7 +63,7 @@ fn meaning(source: &str) -> String {
 }
 
 #[test]
-fn every_row_names_a_test_that_holds_its_message() {
+fn every_row_names_a_test_with_its_message() {
     let rows = rows();
     assert!(rows.len() > 100, "{} rows", rows.len());
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! `kilnc run` as users meet it: every task, texts of any length, and files of texts. What the answers are is held to
+//! `kilnc run` as users meet it: every task, texts of any length, and files of texts. The predictions are compared with
 //! PyTorch by `tests/pipelines.rs`.
 
 use std::ffi::OsString;
@@ -41,14 +41,14 @@ fn piped(bundle: &Path, more: &[&str], lines: &str) -> Ran {
     child.wait_with_output().unwrap().into()
 }
 
-/// What a run that is refused says.
+/// The error of a run that is refused.
 fn refused(bundle: &Path, more: &[&str]) -> String {
     let ran = run(bundle, more).expect(2);
     assert_eq!(ran.stdout, "");
     ran.stderr
 }
 
-/// The first text of the pipelines' answers for a fixture that is asked with no option but these.
+/// The first text of the pipelines' predictions for a fixture with no option but these.
 fn expected(folder: &str, options: &Value) -> Value {
     let cases: Vec<Value> =
         serde_json::from_str(&fs::read_to_string(fixture("answers/expected.json")).unwrap()).unwrap();
@@ -61,7 +61,7 @@ fn near(found: &Value, expected: &Value) {
 }
 
 #[test]
-fn entities_are_told_with_their_places() {
+fn entities_are_printed_with_their_positions() {
     let (_place, out) = bundle("answers/bert/tokcls");
     let case = expected("bert/tokcls", &json!({"aggregation": "first"}));
     let text = case["text"].as_str().unwrap();
@@ -82,18 +82,18 @@ fn entities_are_told_with_their_places() {
 }
 
 #[test]
-fn questions_are_answered_by_spans() {
+fn questions_get_spans() {
     let (_place, out) = bundle("answers/bert/qa");
     let case = expected("bert/qa", &json!({"window": 32, "stride": 8, "top_k": 4}));
     let [text, question] = ["text", "question"].map(|field| case[field].as_str().unwrap());
-    let asked = ["--question", question, "--text", text, "--top-k", "4"];
-    let summary = answers(&out, &asked);
+    let invoked = ["--question", question, "--text", text, "--top-k", "4"];
+    let summary = answers(&out, &invoked);
     assert_eq!((&summary[0]["question"], &summary[0]["text"]), (&case["question"], &case["text"]));
     for (found, known) in summary[0]["answers"].as_array().unwrap().iter().zip(case["expected"].as_array().unwrap()) {
         ["answer", "start", "end"].iter().for_each(|field| assert_eq!(found[field], known[field]));
         near(&found["score"], &known["score"]);
     }
-    let human = run(&out, &asked).expect(0).stdout;
+    let human = run(&out, &invoked).expect(0).stdout;
     assert_eq!(human.lines().count(), 5, "{human}");
     assert!(human.starts_with(&format!("{question}  ·  {text}\n  0.")), "{human}");
     let none = answers(&out, &["--question", question, "--text", text, "--top-k", "40", "--no-answer"]);
@@ -101,13 +101,13 @@ fn questions_are_answered_by_spans() {
 }
 
 #[test]
-fn an_onnx_model_answers_every_task_with_what_it_is_given() {
+fn an_onnx_model_runs_every_task_with_its_flags() {
     let (place, checkpoint) = (place(), fixture("answers/bert/qa"));
     let model = place.path().join("model.onnx");
     kilnc(arguments!["export", checkpoint, "-o", model, "--quiet"]).expect(0);
-    let asked = arguments!["run", model, "--question", "who met them?", "--text", "Angela Merkel met them", "--json"];
+    let invoked = arguments!["run", model, "--question", "who met them?", "--text", "Angela Merkel met them", "--json"];
     let tokenizer = arguments!["--tokenizer", checkpoint.join("tokenizer.json"), "--max-length", "32"];
-    let with = |task: &str| kilnc([asked.as_slice(), &tokenizer, &arguments!["--task", task]].concat());
+    let with = |task: &str| kilnc([invoked.as_slice(), &tokenizer, &arguments!["--task", task]].concat());
     let summary = with("question-answering").expect(0).json();
     let bundle = bundle("answers/bert/qa");
     let same = answers(&bundle.1, &["--question", "who met them?", "--text", "Angela Merkel met them"]);
@@ -118,7 +118,7 @@ fn an_onnx_model_answers_every_task_with_what_it_is_given() {
         refused.starts_with("error: --question is for question-answering; this model is for fill-mask"),
         "{refused}"
     );
-    let labels = kilnc([asked.as_slice(), &tokenizer].concat()).expect(2).stderr;
+    let labels = kilnc([invoked.as_slice(), &tokenizer].concat()).expect(2).stderr;
     assert!(labels.starts_with("error: an ONNX model needs --labels\n"), "{labels}");
 }
 
@@ -136,7 +136,7 @@ fn masks_are_filled() {
 }
 
 #[test]
-fn vectors_are_told_and_compared() {
+fn vectors_are_printed_and_compared() {
     let (_place, out) = bundle("sentence/mean-normalize");
     let summary = answers(&out, &["--text", "a mail server"]);
     assert_eq!(summary[0]["embedding"].as_array().unwrap().len(), 16);
@@ -152,7 +152,7 @@ fn vectors_are_told_and_compared() {
 }
 
 #[test]
-fn the_surest_labels_are_told_when_asked_for() {
+fn the_top_labels_are_printed_on_request() {
     let (_place, out) = bundle("answers/bert/seqcls");
     let summary = answers(&out, &["--text", "a mail server", "--top-k", "2"]);
     let top = summary[0]["top"].as_array().unwrap();
@@ -163,7 +163,7 @@ fn the_surest_labels_are_told_when_asked_for() {
 }
 
 #[test]
-fn long_texts_are_read_in_windows_or_cut_aloud() {
+fn long_texts_are_read_in_windows_or_cut_with_a_warning() {
     let (_place, out) = bundle("answers/bert/seqcls");
     let text = "a mail server ".repeat(30);
     let whole = answers(&out, &["--text", &text]);
@@ -171,17 +171,17 @@ fn long_texts_are_read_in_windows_or_cut_aloud() {
     assert!(run(&out, &["--text", &text]).expect(0).stdout.ends_with("  (4 windows)\n"));
     for flag in ["--truncate", "--no-window"] {
         let ran = run(&out, &["--text", &text, "--text", "short", flag, "--json"]).expect(0);
-        assert_eq!(ran.stderr, "warning: 1 of 2 texts cut to 32 tokens; 60 tokens had no say in the answers\n");
+        assert_eq!(ran.stderr, "warning: 1 of 2 texts cut to 32 tokens; 60 tokens did not count in the predictions\n");
         assert_eq!((ran.json()[0].get("windows"), &ran.json()[0]["tokens_cut"]), (None, &json!(60)));
     }
     assert_eq!(answers(&out, &["--text", &text, "--window", "12", "--stride", "0"])[0]["windows"], 9);
 }
 
 #[test]
-fn windows_that_cannot_be_are_refused() {
+fn invalid_windows_are_refused() {
     let (_place, out) = bundle("answers/bert/qa");
-    let asked = ["--question", "who met them?", "--text", "Angela"];
-    let with = |more: &[&str]| refused(&out, &[&asked, more].concat());
+    let invoked = ["--question", "who met them?", "--text", "Angela"];
+    let with = |more: &[&str]| refused(&out, &[&invoked, more].concat());
     let said = with(&["--stride", "32"]);
     assert!(said.starts_with("error: the stride is 32, which is no less than the window of 32 tokens\n"), "{said}");
     let said = with(&["--window", "33"]);
@@ -194,7 +194,7 @@ fn windows_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn what_a_task_does_not_have_is_refused_by_its_flag() {
+fn flags_of_other_tasks_are_refused() {
     let (_place, out) = bundle("answers/bert/seqcls");
     let with = |more: &[&str]| refused(&out, &[&["--text", "a"], more].concat());
     let cases: [(&[&str], &str); 6] = [
@@ -232,7 +232,7 @@ fn what_a_task_does_not_have_is_refused_by_its_flag() {
 fn masks_that_are_missing_or_too_many_are_refused() {
     let (_place, out) = bundle("answers/bert/mlm");
     let said = refused(&out, &["--text", "no mask"]);
-    assert!(said.starts_with("error: there is no [MASK] in the text\n\nhint: write [MASK] for what"), "{said}");
+    assert!(said.starts_with("error: there is no [MASK] in the text\n\nhint: write [MASK] for each"), "{said}");
     let said = refused(&out, &["--text", &"[MASK] ".repeat(101)]);
     assert!(said.starts_with("error: 101 times [MASK] in one text, at most 100 are filled\n"), "{said}");
     let said = refused(&out, &["--text", &format!("{} [MASK]", "a ".repeat(50)), "--truncate"]);
@@ -241,9 +241,9 @@ fn masks_that_are_missing_or_too_many_are_refused() {
 }
 
 #[test]
-fn files_of_texts_are_answered_in_their_order_whatever_the_batch() {
+fn files_of_texts_keep_their_order_in_any_batch() {
     let (place, out) = bundle("answers/bert/seqcls");
-    let (texts, summary) = (place.path().join("texts.jsonl"), place.path().join("answers.jsonl"));
+    let (texts, summary) = (place.path().join("texts.jsonl"), place.path().join("predictions.jsonl"));
     let long = "a mail server and a game ".repeat(12);
     let given = ["a mail server", &long, "play", "who met them in Paris?", "slow", &long[..40], "a game"];
     let lines: Vec<String> =
@@ -251,10 +251,10 @@ fn files_of_texts_are_answered_in_their_order_whatever_the_batch() {
     fs::write(&texts, lines.join("\n\n")).unwrap();
     let one_by_one: Vec<Value> = given.iter().map(|text| answers(&out, &["--text", text])[0].clone()).collect();
     for batch in ["1", "3", "16"] {
-        let asked = arguments!["run", out, "--jsonl", texts, "-o", summary, "--batch", batch, "--json"];
-        let ran = kilnc(asked).expect(0);
+        let invoked = arguments!["run", out, "--jsonl", texts, "-o", summary, "--batch", batch, "--json"];
+        let ran = kilnc(invoked).expect(0);
         assert_eq!(ran.json(), json!({"texts": 7, "in_windows": 1, "cut": 0}));
-        assert!(ran.stderr.contains("7 texts answered, 1 of them in windows"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("7 texts done, 1 of them in windows"), "{}", ran.stderr);
         let found: Vec<Value> =
             fs::read_to_string(&summary).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(found.len(), 7);
@@ -263,7 +263,7 @@ fn files_of_texts_are_answered_in_their_order_whatever_the_batch() {
             near(&found["score"], &alone["score"]);
         }
     }
-    assert_eq!(names(place.path()), ["answers.jsonl", "model.kiln", "texts.jsonl"]);
+    assert_eq!(names(place.path()), ["model.kiln", "predictions.jsonl", "texts.jsonl"]);
     let ran = piped(&out, &["--jsonl", "-"], "{\"text\": \"a game\", \"id\": {\"a\": [1]}}\n{\"text\": \"slow\"}\n")
         .expect(0);
     let lines: Vec<&str> = ran.stdout.lines().collect();
@@ -278,7 +278,7 @@ fn files_of_texts_are_answered_in_their_order_whatever_the_batch() {
 #[test]
 fn a_bad_line_is_named_and_nothing_is_half_written() {
     let (place, out) = bundle("answers/bert/qa");
-    let (texts, summary) = (place.path().join("texts.jsonl"), place.path().join("answers.jsonl"));
+    let (texts, summary) = (place.path().join("texts.jsonl"), place.path().join("predictions.jsonl"));
     let good = json!({"question": "who?", "context": "Angela"}).to_string();
     let said = |bad: &str| {
         fs::write(&texts, format!("{good}\n{bad}\n{good}\n")).unwrap();
@@ -302,8 +302,8 @@ fn a_bad_line_is_named_and_nothing_is_half_written() {
 
     fs::write(&summary, "old").unwrap();
     fs::write(&texts, "").unwrap();
-    let asked = arguments!["run", out, "--jsonl", texts, "-o", summary, "--quiet"];
-    assert_eq!(kilnc(asked).expect(2).stderr, format!("error: texts.jsonl holds no texts\n\nhint: {LINE}\n"));
+    let invoked = arguments!["run", out, "--jsonl", texts, "-o", summary, "--quiet"];
+    assert_eq!(kilnc(invoked).expect(2).stderr, format!("error: texts.jsonl holds no texts\n\nhint: {LINE}\n"));
     assert_eq!(fs::read_to_string(&summary).unwrap(), "old");
     let same = kilnc(arguments!["run", out, "--jsonl", texts, "-o", texts]).expect(2).stderr;
     assert!(same.contains("would replace the input"), "{same}");
@@ -313,7 +313,7 @@ const LINE: &str =
     "each line is an object such as {\"id\": 7, \"text\": \"…\"} or {\"question\": \"…\", \"context\": \"…\"}";
 
 #[test]
-fn the_commands_of_the_page_print_what_stands_there() {
+fn the_commands_of_the_page_print_its_output() {
     let commands = crate::common::commands("docs/run.md");
     assert!(commands.len() >= 14, "{commands:?}");
     let place = crate::common::place_of_page();

@@ -1,4 +1,4 @@
-//! Bundles that bring the native libraries of their engines: taken from wheels, and used where the user vouches for them.
+//! Bundled runtimes: native libraries of engines, taken from wheels, and used where the user trusts them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,7 +8,7 @@ use crate::common::{Ran, command, fixture, kilnc, names, place};
 use kilnc::runtime::Platform;
 use serde_json::Value;
 
-/// A bundle with engines for those targets that brings their libraries.
+/// A bundle with engines for those targets and their libraries.
 fn build(targets: &[&str], platforms: &str, wheels: &Path, out: &Path) -> Ran {
     let mut all: Vec<OsString> = arguments!["build", fixture("tiny-bert"), "-o", out, "--wheels", wheels].into();
     all.extend(targets.iter().flat_map(|target| ["--target", *target]).map(Into::into));
@@ -30,7 +30,7 @@ fn library(bundle: &Path, begins: &str) -> PathBuf {
 }
 
 #[test]
-fn libraries_of_a_bundle_are_used_only_where_the_user_vouches_for_it() {
+fn bundled_runtimes_are_used_only_where_the_user_trusts_the_bundle() {
     let Some(platform) = Platform::here() else { return };
     let Some(wheels) = crate::common::wheels("libraries of a bundle", &[platform]) else { return };
     let place = place();
@@ -42,7 +42,7 @@ fn libraries_of_a_bundle_are_used_only_where_the_user_vouches_for_it() {
     };
     let on_tract = run(&[]).expect(0);
     assert!(on_tract.stderr.contains("engine tract-fp32 on tract"), "{}", on_tract.stderr);
-    let reason = "the bundle brings onnxruntime 1.32.0, which is used under --trust";
+    let reason = "the bundle holds onnxruntime 1.32.0, which is used under --trust";
     assert!(on_tract.stderr.contains(reason), "{}", on_tract.stderr);
     let named = run(&["--engine", "ort-cpu-fp32"]).expect(4);
     assert!(named.stderr.contains(reason), "{}", named.stderr);
@@ -119,11 +119,11 @@ fn libraries_that_were_changed_are_refused() {
         bare(&home, arguments!["run", out, "--text", "x"]).expect(alone);
         ran.stderr
     };
-    // The loader would take the newest of them, whatever its bytes.
+    // The loader would take the newest of them, with any bytes.
     let own = library(&out, "libonnxruntime");
     let newer = own.with_file_name("libonnxruntime.so.9");
     fs::write(&newer, "x").unwrap();
-    // A file that is not listed is in no bundle, whatever is asked of it.
+    // A file that is not listed is in no bundle, for any command.
     let said = refused(2);
     assert!(said.contains("the manifest does not list `runtimes/") && said.contains("libonnxruntime.so.9`"), "{said}");
     fs::remove_file(newer).unwrap();
@@ -131,7 +131,7 @@ fn libraries_that_were_changed_are_refused() {
     let mut bytes = fs::read(&own).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&own, &bytes).unwrap();
-    // Nobody who does not ask for the libraries is kept from the rest.
+    // Without the libraries the rest can be used.
     let said = refused(0);
     assert!(said.contains("is not the file that the manifest describes"), "{said}");
     *bytes.last_mut().unwrap() ^= 1;
@@ -162,18 +162,18 @@ fn openvino_runs_from_the_libraries_of_a_bundle() {
     fs::create_dir(&wheels).unwrap();
     rewheel(package, "onnxruntime_openvino-1.24.1", &wheels);
     let built = build(&["openvino", "tract"], "linux-x64,linux-arm64", &wheels, &out).expect(0);
-    let note = "nothing is brought for OpenVINO on linux-arm64: onnxruntime-openvino==1.24.1 has no wheels for it";
+    let note = "no library is bundled for OpenVINO on linux-arm64: onnxruntime-openvino==1.24.1 has no wheels for it";
     assert!(built.stderr.contains(note), "{}", built.stderr);
     let note = "openvino for linux-x64 comes without the text of its licence";
     assert!(built.stderr.contains(note), "{}", built.stderr);
-    let answered = bare(&home, arguments!["run", out, "--trust", "--text", "the movie"]).expect(0);
-    assert!(answered.stderr.contains("engine openvino-fp32 on OpenVINO, the fastest"), "{}", answered.stderr);
+    let predicted = bare(&home, arguments!["run", out, "--trust", "--text", "the movie"]).expect(0);
+    assert!(predicted.stderr.contains("engine openvino-fp32 on OpenVINO, the fastest"), "{}", predicted.stderr);
     let on_tract = bare(&home, arguments!["run", out, "--text", "the movie"]).expect(0);
-    assert!(on_tract.stderr.contains("the bundle brings onnxruntime-openvino 1.24.1"), "{}", on_tract.stderr);
-    assert_eq!(answered.stdout, on_tract.stdout);
+    assert!(on_tract.stderr.contains("the bundle holds onnxruntime-openvino 1.24.1"), "{}", on_tract.stderr);
+    assert_eq!(predicted.stdout, on_tract.stdout);
 }
 
-/// Packs what a bundle takes of a package that was unpacked.
+/// Packs a bundle's part of a package that was unpacked.
 fn rewheel(package: &Path, named: &str, to: &Path) {
     use std::io::Write;
     use zip::write::{SimpleFileOptions, ZipWriter};
@@ -192,7 +192,7 @@ fn rewheel(package: &Path, named: &str, to: &Path) {
 }
 
 #[test]
-fn a_bundle_brings_libraries_for_every_platform_and_says_so() {
+fn a_bundle_has_runtimes_for_every_platform_and_lists_them() {
     let Some(wheels) = crate::common::wheels("libraries for every platform", &Platform::ALL) else { return };
     let place = place();
     let [out, again] = ["out.kiln", "again/out.kiln"].map(|name| place.path().join(name));
@@ -251,7 +251,7 @@ fn a_bundle_brings_libraries_for_every_platform_and_says_so() {
 }
 
 #[test]
-fn a_missing_wheel_is_told_with_its_command_before_anything_is_made() {
+fn a_missing_wheel_is_reported_with_its_command_before_anything_is_made() {
     let place = place();
     let out = place.path().join("out");
     let ran = build(&["ort-cpu"], "linux-x64,windows-x64", place.path(), &out).expect(4);
@@ -268,13 +268,13 @@ fn a_missing_wheel_is_told_with_its_command_before_anything_is_made() {
     let ran = kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out]).expect(2);
     assert!(ran.stderr.contains("r.toml line 1: unknown platform `linux-x65`; known: linux-x64, "), "{}", ran.stderr);
 
-    // Engines that need none bring none, and no wheel is looked for.
+    // Engines that need none have none, and no wheel is searched.
     let ran = build(&["tract"], "linux-x64", place.path(), &out).expect(0);
-    assert!(ran.stderr.contains("nothing is brought for tract: it is compiled into kilnc"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no library is bundled for tract: it is compiled into kilnc"), "{}", ran.stderr);
     assert!(!out.join("runtimes").exists());
     let model = place.path().join("model.onnx");
     let ran = build(&["ort-cpu"], "linux-x64", place.path(), &model).expect(2);
-    assert!(ran.stderr.contains("a model brings no runtime libraries"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("a model has no bundled runtimes"), "{}", ran.stderr);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn a_bad_wheel_leaves_nothing_behind() {
 }
 
 #[test]
-fn vouching_for_what_brings_nothing_is_told() {
+fn trust_without_bundled_runtimes_is_warned_of() {
     let place = place();
     let out = place.path().join("out");
     kilnc(arguments!["build", fixture("tiny-bert"), "--target", "tract", "-o", out, "--quiet"]).expect(0);

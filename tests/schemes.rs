@@ -1,4 +1,4 @@
-//! The number formats: what each computes, to the digit, and what each leaves of every family's answers.
+//! The number formats: the arithmetic of each, to the digit, and the accuracy of each in every family.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ fn targets(test: &str) -> Vec<Target> {
 
 /// `x · w + b` with `x` in steps of 1/4 from −32 (0) to 31.75 (255), and weights in steps of 1 and 1/127.
 #[test]
-fn static_layers_round_clip_and_add_as_they_say() {
+fn static_layers_round_clip_and_add_as_documented() {
     let x = [
         0.25, -0.5, // exact
         0.37, -0.13, // rounded to 0.25 and −0.25
@@ -63,7 +63,7 @@ fn static_layers_round_clip_and_add_as_they_say() {
         31.75 * 127.0 + 32.0 * 64.0 + 1.0,
         31.75 - 32.0 * (64.0 / 127.0),
     ];
-    let drawn = || {
+    let built = || {
         let mut b = Builder::new("g");
         let x = b.input("x", TensorType::new(DType::F32, [Dim::from("b"), Dim::from(2)]));
         let (values, scales) = Weight::f32s(vec![2, 2], &weight).unwrap().quantize(1, Int8Range::Full).unwrap();
@@ -75,7 +75,7 @@ fn static_layers_round_clip_and_add_as_they_say() {
         b.finish()
     };
     for target in targets("static layers") {
-        let found = first_output(drawn(), &target, &floats("x", &[3, 2], &x));
+        let found = first_output(built(), &target, &floats("x", &[3, 2], &x));
         for (found, expected) in found.iter().zip(expected) {
             assert!((found - expected).abs() <= 1e-3 * expected.abs(), "{target}: {found} is not {expected}");
         }
@@ -107,16 +107,16 @@ fn layers_of_one_input_share_its_quantization() {
 
 /// `x · w + b` with weights of 4 bits in blocks of 16, and of 8 bits by channel.
 #[test]
-fn layers_with_light_weights_multiply_what_their_blocks_say() {
+fn layers_with_quantized_weights_multiply_by_their_blocks() {
     let (k, n) = (48, 3);
-    // Every block of a row holds all codes times its own step: exact, whatever the layout.
+    // Every block of a row holds all codes times its own step: exact, in every layout.
     let weight: Vec<f32> = (0..n * k).map(|i| ((i * 7 % 16) as f32 - 8.0) * [0.5, 1.0, 2.0][i / 16 % 3]).collect();
     // Kernels may quantize activations block by block: these have no rounding.
     let x: Vec<f32> = (0..2 * k).map(|i| [2.0, 0.0, -2.0, -2.0, 2.0][i % 5]).collect();
     let bias = [1.0, -2.0, 0.5];
     let product = |i: usize, j: usize| (0..k).map(|at| x[i * k + at] * weight[j * k + at]).sum::<f32>() + bias[j];
     let expected: Vec<f32> = (0..2 * n).map(|at| product(at / n, at % n)).collect();
-    let drawn = |how: Option<Blocks>| {
+    let built = |how: Option<Blocks>| {
         let mut b = Builder::new("g");
         let x = b.input("x", TensorType::new(DType::F32, [Dim::from("b"), Dim::from(k)]));
         let weight = Weight::f32s(vec![n, k], &weight).unwrap().transpose().unwrap();
@@ -135,7 +135,7 @@ fn layers_with_light_weights_multiply_what_their_blocks_say() {
             forms.extend([(blocks(8, false), 0.0), (blocks(8, true), 0.2)]);
         }
         for (how, rounding) in forms {
-            let found = first_output(drawn(how), &target, &floats("x", &[2, k], &x));
+            let found = first_output(built(how), &target, &floats("x", &[2, k], &x));
             for (found, expected) in found.iter().zip(&expected) {
                 let bound = rounding + 0.02 * expected.abs().max(1.0);
                 assert!((found - expected).abs() <= bound, "{target} {how:?}: {found} is not {expected}");
@@ -150,7 +150,7 @@ fn tables_give_their_rows_times_their_steps() {
     let (rows, width) = (1024, 4);
     let row = |r: usize| [127.0, -64.0, 0.0, 1.0].map(|x| x * (r + 1) as f32);
     let table: Vec<f32> = (0..rows).flat_map(row).collect();
-    let drawn = || {
+    let built = || {
         let mut b = Builder::new("g");
         let ids = b.input("ids", TensorType::new(DType::I64, ["b", "s"]));
         let table = b.weight("table", Weight::f32s(vec![rows, width], &table).unwrap());
@@ -159,12 +159,12 @@ fn tables_give_their_rows_times_their_steps() {
         let graph = verify(b.finish()).unwrap();
         Manager::default().run(&graph, &QuantizeEmbeddings { keep: &[] }).unwrap().into_inner()
     };
-    let asked = [5usize, 0, 1023, 7];
-    let ids = Elements::I64(asked.map(|id| id as i64).to_vec());
+    let invoked = [5usize, 0, 1023, 7];
+    let ids = Elements::I64(invoked.map(|id| id as i64).to_vec());
     let inputs = vec![("ids".to_owned(), Tensor { shape: vec![2, 2], elements: ids })];
-    let expected: Vec<f32> = asked.into_iter().flat_map(row).collect();
+    let expected: Vec<f32> = invoked.into_iter().flat_map(row).collect();
     for target in targets("tables") {
-        assert_eq!(first_output(drawn(), &target, &inputs), expected, "{target}");
+        assert_eq!(first_output(built(), &target, &inputs), expected, "{target}");
     }
 }
 
@@ -181,7 +181,7 @@ fn families() -> BTreeMap<String, PathBuf> {
     families
 }
 
-/// An engine's outputs held against PyTorch's, calibrated on the inputs that they belong to.
+/// An engine's outputs compared with PyTorch's, calibrated on the inputs that they belong to.
 fn parity(model: &Model, checkpoint: &Path, target: &Target, precision: Precision) -> kilnc::Result<Parity> {
     let golden = Golden::read(&checkpoint.join("golden.safetensors"))?;
     let place = place();
@@ -193,8 +193,8 @@ fn parity(model: &Model, checkpoint: &Path, target: &Target, precision: Precisio
     golden.compare(&mut *runtime::open_isolated(Runtime::of(target), &path, ONE_THREAD, &[])?)
 }
 
-/// What each number format may leave of the answers; random weights are harder on few bits than trained ones, so this
-/// only tells right from wrong.
+/// The bounds of each number format; random weights are harder on few bits than trained ones, so this
+/// only finds gross errors.
 const FORMATS: [(Precision, f64); 7] = [
     (Precision::Fp16, 0.9999),
     (Precision::Bf16, 0.999),
@@ -215,11 +215,11 @@ fn every_family_comes_through_every_format() {
             // An emulated processor is slow: of what depends on it, one format for each target that other tests do not run.
             let emulated = std::env::var_os(crate::common::PROGRAM).is_some();
             let slow = [(Target::OrtCpu, Precision::Int8Static), (Target::OpenVino, Precision::Int8)];
-            let asked = |p: Precision| {
+            let invoked = |p: Precision| {
                 build::supports(target, p)
                     && (!emulated || slow.iter().any(|(on, format)| (on, *format) == (target, p)))
             };
-            for (precision, least) in FORMATS.into_iter().filter(|(p, _)| asked(*p)) {
+            for (precision, least) in FORMATS.into_iter().filter(|(p, _)| invoked(*p)) {
                 if (family.as_str(), target, precision) == ("modernbert", &Target::OpenVino, Precision::Bf16) {
                     // Refused; see below.
                     continue;
@@ -241,7 +241,7 @@ fn refused(model: &Model, target: &str, precision: Precision) -> String {
 }
 
 #[test]
-fn what_a_target_cannot_run_is_refused_by_name() {
+fn schemes_that_a_target_cannot_run_are_refused_by_name() {
     let model = load(&fixture("tiny-bert")).unwrap();
     let said = |target: &str, precision| refused(&model, target, precision);
     for (target, precision) in
@@ -251,7 +251,7 @@ fn what_a_target_cannot_run_is_refused_by_name() {
             said(target, precision),
             format!(
                 "{precision} for {target} needs the ranges of the activations, and none were observed\n\n\
-                 hint: calibrate with texts like those that the engine will answer"
+                 hint: calibrate with texts like those that the engine will read"
             )
         );
     }

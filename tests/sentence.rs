@@ -1,4 +1,4 @@
-//! Models of sentence-transformers as versions before and after 5.4 save them: what their files say is what is built.
+//! Models of sentence-transformers as versions before and after 5.4 save them: their files decide the graph.
 
 use std::fs;
 use std::path::Path;
@@ -40,10 +40,10 @@ fn manifest(place: &TempDir) -> Value {
     serde_json::from_str(&fs::read_to_string(place.path().join("model.kiln/manifest.json")).unwrap()).unwrap()
 }
 
-/// What the bundle answers to texts.
+/// The bundle's predictions for texts.
 fn run(place: &TempDir, more: &[&str]) -> Value {
-    let asked = arguments!["run", place.path().join("model.kiln"), "--quiet", "--json"];
-    kilnc([asked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat()).expect(0).json()
+    let invoked = arguments!["run", place.path().join("model.kiln"), "--quiet", "--json"];
+    kilnc([invoked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat()).expect(0).json()
 }
 
 fn numbers(value: &Value) -> Vec<f32> {
@@ -94,7 +94,7 @@ fn a_pooling_by_its_name_gives_the_vectors_of_its_switch() {
 }
 
 #[test]
-fn several_poolings_stand_side_by_side_in_their_order() {
+fn several_poolings_are_concatenated_in_their_order() {
     let of = |modes: Value| {
         let said = json!({"embedding_dimension": 16, "pooling_mode": modes});
         vector(&built(with("sentence/mean", &[("1_Pooling/config.json", said)]).path()), TEXT)
@@ -116,14 +116,14 @@ fn a_pooling_that_is_not_known_is_refused_by_name() {
 }
 
 #[test]
-fn the_limit_of_a_text_stands_with_the_tokenizer() {
+fn the_limit_of_a_text_is_the_tokenizers() {
     let length = |files: &[(&str, Value)]| manifest(&built(with("sentence/mean", files).path()))["max_length"].clone();
     let none = ("sentence_bert_config.json", json!({"transformer_task": "feature-extraction"}));
     let limit =
         |n: Value| ("tokenizer_config.json", json!({"tokenizer_class": "BertTokenizer", "model_max_length": n}));
     assert_eq!(length(&[none.clone(), limit(json!(16))]), 16);
     assert_eq!(length(&[none.clone(), limit(json!(1e30))]), 48);
-    // What sentence-transformers says goes before, and neither past the positions.
+    // The limit of sentence-transformers overrides, and neither exceeds the positions.
     assert_eq!(length(&[limit(json!(16))]), 32);
     assert_eq!(length(&[none.clone(), limit(json!(4096))]), 48);
     let of_class = ("sentence_bert_config.json", json!({"processor_kwargs": {"model_max_length": 12}}));
@@ -137,7 +137,7 @@ fn the_limit_of_a_text_stands_with_the_tokenizer() {
     assert!(close(&numbers(&cut[0]["embedding"]), &vector(&short, TEXT)), "{cut}");
     for wrong in [json!(0), json!("16"), json!(-4), json!(2.5)] {
         let said = refused(with("sentence/mean", &[none.clone(), limit(wrong.clone())]).path());
-        let expected = format!("error: tokenizer_config.json: model_max_length: {wrong} is no number of tokens\n");
+        let expected = format!("error: tokenizer_config.json: model_max_length: {wrong} is no count of tokens\n");
         assert!(said.starts_with(&expected.replace('"', "\\\"")) || said.starts_with(&expected), "{said}");
     }
 }
@@ -148,12 +148,12 @@ fn the_default_prompt_is_put_before_every_text() {
     let prompts = json!({"query": "a game: ", "passage": "mail: "});
     let saying = |name: Value| json!({"prompts": prompts, "default_prompt_name": name});
     let dir = with("sentence/mean", &[(MODEL, saying(json!("query")))]);
-    let asked = built(dir.path());
-    assert_eq!(manifest(&asked)["prompt"], json!({"name": "query", "text": "a game: "}));
+    let invoked = built(dir.path());
+    assert_eq!(manifest(&invoked)["prompt"], json!({"name": "query", "text": "a game: "}));
     let expected = vector(&plain, &format!("a game: {TEXT}"));
-    assert!(close(&vector(&asked, TEXT), &expected));
+    assert!(close(&vector(&invoked, TEXT), &expected));
     assert!(!close(&vector(&plain, TEXT), &expected));
-    let inspected = kilnc(arguments!["inspect", asked.path().join("model.kiln"), "--quiet"]).expect(0).stdout;
+    let inspected = kilnc(arguments!["inspect", invoked.path().join("model.kiln"), "--quiet"]).expect(0).stdout;
     assert!(inspected.contains("\nprompt   `a game: ` before every text (query)\n"), "{inspected}");
 
     let none = built(with("sentence/mean", &[(MODEL, saying(Value::Null))]).path());
@@ -168,10 +168,10 @@ fn the_default_prompt_is_put_before_every_text() {
 #[test]
 fn a_prompt_is_in_every_window_and_before_the_first_of_a_pair_alone() {
     let saying = json!({"prompts": {"query": "a game: "}, "default_prompt_name": "query"});
-    let asked = built(with("sentence/cls", &[(MODEL, saying.clone())]).path());
+    let invoked = built(with("sentence/cls", &[(MODEL, saying.clone())]).path());
     let long = "mail and mail ".repeat(9);
-    // Eight tokens, five of them around the text; the first token of each window sees the prompt and three words.
-    let windows = run(&asked, &["--text", &long, "--window", "8", "--stride", "0"]);
+    // Eight tokens, five of them around the text; the first token of each window attends to the prompt and three words.
+    let windows = run(&invoked, &["--text", &long, "--window", "8", "--stride", "0"]);
     let plain = built(&fixture("sentence/cls"));
     let one = vector(&plain, "a game: mail and mail");
     assert_eq!(windows[0]["windows"], 9);
@@ -182,13 +182,13 @@ fn a_prompt_is_in_every_window_and_before_the_first_of_a_pair_alone() {
     let modules = json!([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]);
     let task = json!({"transformer_task": "sequence-classification"});
     let files = [("modules.json", modules), (MODEL, cross), ("sentence_bert_config.json", task)];
-    let asked = built(with("sentence/reranker", &files).path());
+    let invoked = built(with("sentence/reranker", &files).path());
     let plain = built(&fixture("sentence/reranker-identity"));
     let _ = plain;
-    let with_prompt = run(&asked, &["--text", "mail", "--pair", "server"]);
-    let mut spelled = files.clone();
-    spelled[1].1 = json!({"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity"});
-    let without = built(with("sentence/reranker", &spelled).path());
+    let with_prompt = run(&invoked, &["--text", "mail", "--pair", "server"]);
+    let mut written = files.clone();
+    written[1].1 = json!({"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity"});
+    let without = built(with("sentence/reranker", &written).path());
     let expected = run(&without, &["--text", "a game: mail", "--pair", "server"]);
     assert!(close(&numbers(&with_prompt[0]["numbers"]), &numbers(&expected[0]["numbers"])), "{with_prompt} {expected}");
 }
@@ -205,15 +205,15 @@ fn token_vectors(place: &TempDir, text: &str) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn the_tokens_of_a_prompt_are_left_out_of_the_pooling_where_it_says_so() {
+fn the_tokens_of_a_prompt_are_left_out_of_the_pooling_on_request() {
     let saying = json!({"prompts": {"query": "a game: "}, "default_prompt_name": "query"});
     // `[CLS]`, `a`, `game`, `:`; what follows is the text's.
     const PROMPT: usize = 4;
     for mode in ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] {
         let pooling = json!({"pooling_mode": mode, "include_prompt": false});
         let dir = with("sentence/mean", &[(MODEL, saying.clone()), ("1_Pooling/config.json", pooling.clone())]);
-        let asked = built(dir.path());
-        let tokens = token_vectors(&asked, TEXT);
+        let invoked = built(dir.path());
+        let tokens = token_vectors(&invoked, TEXT);
         let rest = &tokens[PROMPT..];
         let (count, width) = (rest.len() as f32, rest[0].len());
         let sum = |weight: &dyn Fn(usize) -> f32| -> Vec<f32> {
@@ -228,7 +228,7 @@ fn the_tokens_of_a_prompt_are_left_out_of_the_pooling_where_it_says_so() {
             "mean_sqrt_len_tokens" => sum(&|_| 1.0 / count.sqrt()),
             _ => sum(&|at| (at as f32 + 1.0) / places),
         };
-        assert!(close(&vector(&asked, TEXT), &expected), "{mode}");
+        assert!(close(&vector(&invoked, TEXT), &expected), "{mode}");
 
         // Without a prompt there is nothing to leave out.
         let dir = with("sentence/mean", &[("1_Pooling/config.json", pooling)]);
@@ -256,7 +256,7 @@ fn a_vector_is_cut_after_all_modules() {
 }
 
 #[test]
-fn vectors_are_compared_as_the_model_says() {
+fn vectors_are_compared_by_the_models_similarity() {
     let named = |name: &str| with("sentence/mean", &[(MODEL, json!({"similarity_fn_name": name}))]);
     let (one, other) = (TEXT, "read the web");
     let plain = built(&fixture("sentence/mean"));
@@ -287,26 +287,26 @@ fn vectors_are_compared_as_the_model_says() {
         })
     };
     let scored = |place: &TempDir, more: &[&str]| {
-        let asked = arguments!["eval", place.path().join("model.kiln"), "--data", data, "--json", "--quiet"];
-        let summary = kilnc([asked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat()).expect(0);
+        let invoked = arguments!["eval", place.path().join("model.kiln"), "--data", data, "--json", "--quiet"];
+        let summary = kilnc([invoked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat()).expect(0);
         summary.json()[0]["pearson"].as_f64().unwrap()
     };
     let mut pearsons = Vec::new();
     for (name, expected) in expected {
         let bundle = built(named(name).path());
         let score = |more: &[&str]| {
-            let asked = [["--text", one, "--pair", other].as_slice(), more].concat();
-            run(&bundle, &asked)[0]["score"].as_f64().unwrap() as f32
+            let invoked = [["--text", one, "--pair", other].as_slice(), more].concat();
+            run(&bundle, &invoked)[0]["score"].as_f64().unwrap() as f32
         };
         assert!((score(&[]) - expected).abs() < 1e-4, "{name}: {} {expected}", score(&[]));
-        let spelled =
+        let written =
             run(&plain, &["--text", one, "--pair", other, "--similarity", name])[0]["score"].as_f64().unwrap();
-        assert!((spelled as f32 - expected).abs() < 1e-4, "{name}");
-        let said = manifest(&bundle).get("answers").map(|answers| answers["similarity"].clone());
+        assert!((written as f32 - expected).abs() < 1e-4, "{name}");
+        let said = manifest(&bundle).get("pipeline").map(|pipeline| pipeline["similarity"].clone());
         assert_eq!(said, (name != "cosine").then(|| json!(name)));
         let right = pearson(&alike(name), &rows.map(|(_, _, score)| score));
         pearsons.push(right);
-        // The model's way, and the same where the model says nothing or another.
+        // The model's similarity, and the same where the model sets none or another.
         for (place, more) in
             [(&bundle, [].as_slice()), (&plain, &["--similarity", name]), (&bundle, &["--similarity", name])]
         {
@@ -358,9 +358,9 @@ fn edit_config(dir: &Path, change: impl FnOnce(&mut Value)) {
 
 #[test]
 fn a_cross_encoder_scores_by_the_activation_of_its_own_file() {
-    let asked = ["--text", "a mail server", "--pair", "read and send mail"];
+    let invoked = ["--text", "a mail server", "--pair", "read and send mail"];
     let [identity, sigmoid] = ["torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"]
-        .map(|class| run(&built(cross_encoder(class).path()), &asked)[0].clone());
+        .map(|class| run(&built(cross_encoder(class).path()), &invoked)[0].clone());
     let logit = identity["numbers"][0].as_f64().unwrap();
     let score = sigmoid["score"].as_f64().unwrap();
     assert!((1.0 / (1.0 + (-logit).exp()) - score).abs() < 1e-5, "{logit} {score}");
@@ -371,7 +371,7 @@ fn a_cross_encoder_scores_by_the_activation_of_its_own_file() {
 }
 
 #[test]
-fn modules_say_what_a_model_is_for_whatever_its_class_was() {
+fn modules_decide_the_task_of_any_class() {
     let usual = vector(&built(&fixture("sentence/mean")), TEXT);
     for class in ["BertForMaskedLM", "BertForSequenceClassification", "BertForNextSentencePrediction"] {
         let dir = copied("sentence/mean");
@@ -417,7 +417,7 @@ fn modules_and_kinds_that_are_not_built_are_refused_by_name() {
 }
 
 #[test]
-fn texts_are_put_in_lower_case_where_the_encoder_says_so() {
+fn texts_are_put_in_lower_case_by_the_encoders_setting() {
     let cased = json!({"tokenizer_class": "BertTokenizer", "do_lower_case": false});
     let of = |lower: bool| {
         let config = ("sentence_bert_config.json", json!({"max_seq_length": 32, "do_lower_case": lower}));
@@ -434,7 +434,7 @@ fn texts_are_put_in_lower_case_where_the_encoder_says_so() {
 
 /// `truncation_side`: the end of a text is read, and windows are full at the end.
 #[test]
-fn texts_are_cut_on_the_side_that_their_tokenizer_says() {
+fn texts_are_cut_on_the_tokenizers_side() {
     let config = json!({"tokenizer_class": "BertTokenizer", "truncation_side": "left", "model_max_length": 12});
     let left = built(with("sentence/mean", &[("tokenizer_config.json", config)]).path());
     let plain = built(&fixture("sentence/mean"));
@@ -453,9 +453,9 @@ fn texts_are_cut_on_the_side_that_their_tokenizer_says() {
     assert_eq!(tokenizer["truncation"]["max_length"], 12);
 }
 
-/// What stands beside a tokenizer says as much of the texts of an ONNX model as of those of a bundle.
+/// The files beside a tokenizer hold for the texts of an ONNX model as for those of a bundle.
 #[test]
-fn an_onnx_model_reads_texts_as_the_files_beside_its_tokenizer_say() {
+fn an_onnx_model_reads_texts_by_the_files_beside_its_tokenizer() {
     let said = json!({"prompts": {"query": "a game: "}, "default_prompt_name": "query", "similarity_fn_name": "dot"});
     let lower = json!({"max_seq_length": 12, "do_lower_case": true});
     let cased = json!({"tokenizer_class": "BertTokenizer", "do_lower_case": false});
@@ -466,9 +466,9 @@ fn an_onnx_model_reads_texts_as_the_files_beside_its_tokenizer_say() {
     kilnc(arguments!["export", dir.path(), "-o", model, "--quiet"]).expect(0);
     let shouted = "A MAIL server";
     for tokenizer in [dir.path().to_owned(), dir.path().join("tokenizer.json")] {
-        let asked = arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", tokenizer, "--json"];
+        let invoked = arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", tokenizer, "--json"];
         let run = |more: &[&str]| {
-            let all = [asked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat();
+            let all = [invoked.as_slice(), &more.iter().map(Into::into).collect::<Vec<_>>()].concat();
             kilnc(all).expect(0)
         };
         let ran = run(&["--text", shouted]);
@@ -484,20 +484,20 @@ fn an_onnx_model_reads_texts_as_the_files_beside_its_tokenizer_say() {
     let texts = bundle.path().join("texts.txt");
     fs::write(&texts, format!("{shouted}\n{}\n", "a mail server ".repeat(9))).unwrap();
     let bench = |more: &[std::ffi::OsString]| {
-        let asked =
+        let invoked =
             arguments!["bench", "--seconds", "0.01", "--rounds", "1", "--threads", "1", "--texts", texts, "--json"];
-        let ran = kilnc([asked.as_slice(), more].concat()).expect(0);
+        let ran = kilnc([invoked.as_slice(), more].concat()).expect(0);
         (ran.json()["texts"].clone(), ran.json()["engines"][0]["failed"].clone())
     };
     let (of_bundle, _) = bench(&arguments![bundle.path().join("model.kiln")]);
     for more in
         [arguments!["--tokenizer", dir.path()].to_vec(), arguments!["--tokenizer", dir.path(), "--tokenize"].to_vec()]
     {
-        let (asked, failed) = bench(&[arguments![model].as_slice(), &more].concat());
-        assert_eq!((&asked["tokens"], &asked["longest"]), (&of_bundle["tokens"], &of_bundle["longest"]));
+        let (invoked, failed) = bench(&[arguments![model].as_slice(), &more].concat());
+        assert_eq!((&invoked["tokens"], &invoked["longest"]), (&of_bundle["tokens"], &of_bundle["longest"]));
         assert!(failed.is_null(), "{failed}");
     }
-    // An encoder in a folder of its own is said of by the folder around it; another model's is not.
+    // An encoder in a separate folder has the settings of the folder around it; another model's has not.
     let around = tempfile::tempdir().unwrap();
     let encoder = around.path().join("0_Transformer");
     fs::create_dir(&encoder).unwrap();
@@ -507,13 +507,13 @@ fn an_onnx_model_reads_texts_as_the_files_beside_its_tokenizer_say() {
         let modules =
             json!([{"idx": 0, "name": "0", "path": path, "type": "sentence_transformers.models.Transformer"}]);
         fs::write(around.path().join("modules.json"), modules.to_string()).unwrap();
-        let asked = arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", encoder, "--text", "a"];
-        assert_eq!(kilnc(asked).expect(0).stderr.contains("is put before every text"), prompted);
+        let invoked = arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", encoder, "--text", "a"];
+        assert_eq!(kilnc(invoked).expect(0).stderr.contains("is put before every text"), prompted);
         // The same from inside the folder.
         for tokenizer in ["tokenizer.json", "./tokenizer.json", "."] {
-            let asked =
+            let invoked =
                 arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", tokenizer, "--text", "a"];
-            let ran = Ran::from(command(asked).current_dir(&encoder).output().unwrap()).expect(0);
+            let ran = Ran::from(command(invoked).current_dir(&encoder).output().unwrap()).expect(0);
             assert_eq!(ran.stderr.contains("is put before every text"), prompted, "{tokenizer}");
         }
     }
@@ -521,11 +521,11 @@ fn an_onnx_model_reads_texts_as_the_files_beside_its_tokenizer_say() {
     fs::write(around.path().join("modules.json"), r#"{"modules": []}"#).unwrap();
     let other = around.path().join("mine");
     fs::rename(&encoder, &other).unwrap();
-    let asked = arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", other, "--text", "a"];
-    assert!(!kilnc(asked).expect(0).stderr.contains("is put before every text"));
+    let invoked = arguments!["run", model, "--task", "sentence-similarity", "--tokenizer", other, "--text", "a"];
+    assert!(!kilnc(invoked).expect(0).stderr.contains("is put before every text"));
 }
 
-/// An adapter as sentence-transformers 5.4 and later saves it: with the modules of its own.
+/// An adapter as sentence-transformers 5.4 and later saves it: with its own modules.
 fn adapter(pooling: &Value, modules: &[&str]) -> TempDir {
     let dir = copied("adapters/lora-features");
     let module = |(i, class): (usize, &&str)| {
@@ -553,7 +553,7 @@ fn golden(path: &Path, name: &str) -> Vec<f32> {
     bytes.as_bytes().as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as f32).collect()
 }
 
-/// Held to the hidden states that PyTorch and PEFT give, pooled here.
+/// Compared with the hidden states of PyTorch and PEFT, pooled here.
 #[test]
 fn the_modules_that_an_adapter_was_saved_with_are_its_own() {
     let file = fixture("adapters/lora-features/golden.safetensors");
@@ -610,7 +610,7 @@ fn the_modules_that_an_adapter_was_saved_with_are_its_own() {
             all(&|text, mask| unit(text[mask.iter().rposition(|counts| *counts == 1.0).unwrap()].to_vec())),
         ),
     ];
-    // A base that is a plain encoder, and one that has modules of its own.
+    // A base that is a plain encoder, and one that has its own modules.
     let base = fixture("families/bert/base");
     let other = copied("families/bert/base");
     let own = adapter(&json!({"pooling_mode": "max"}), &normal);
@@ -638,11 +638,11 @@ fn the_modules_that_an_adapter_was_saved_with_are_its_own() {
     kilnc(arguments!["build", base, "--adapter", dir.path(), "--target", "tract", "-o", out, "--quiet"]).expect(0);
     let manifest = manifest(&place);
     assert_eq!(manifest["prompt"], json!({"name": "query", "text": "a game: "}));
-    assert_eq!((&manifest["answers"]["similarity"], &manifest["max_length"]), (&json!("dot"), &json!(20)));
+    assert_eq!((&manifest["pipeline"]["similarity"], &manifest["max_length"]), (&json!("dot"), &json!(20)));
     let said = |pooling: Value, modules: &[&str]| {
         let dir = adapter(&pooling, modules);
-        let asked = arguments!["build", base, "--adapter", dir.path(), "--target", "tract", "-o", out, "--quiet"];
-        kilnc(asked).expect(2).stderr
+        let invoked = arguments!["build", base, "--adapter", dir.path(), "--target", "tract", "-o", out, "--quiet"];
+        kilnc(invoked).expect(2).stderr
     };
     let refused = said(json!({"pooling_mode": "median"}), &plain);
     assert!(refused.contains("`median`") && refused.contains("in modules.json: 1_Pooling"), "{refused}");

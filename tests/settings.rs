@@ -1,5 +1,5 @@
-//! What a bundle says of how its texts are asked and answers told: from the recipe into the manifest, and from there to
-//! whoever runs it.
+//! A bundle's defaults of windows and predictions: from the recipe into the manifest, and from there to
+//! its users.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,33 +19,33 @@ fn build(name: &str, recipe: &str) -> (TempDir, Ran) {
     let place = place();
     let (file, out) = (place.path().join("deploy.toml"), place.path().join("model.kiln"));
     fs::write(&file, recipe).unwrap();
-    let asked = arguments!["build", fixture(name), "--recipe", file, "--target", "tract", "-o", out, "--quiet"];
-    let ran = kilnc(asked);
+    let invoked = arguments!["build", fixture(name), "--recipe", file, "--target", "tract", "-o", out, "--quiet"];
+    let ran = kilnc(invoked);
     (place, ran)
 }
 
-/// A bundle whose recipe says this of answers.
+/// A bundle whose recipe has these settings.
 fn bundle(name: &str, answers: &str) -> (TempDir, PathBuf) {
-    let (place, ran) = build(name, &format!("[answers]\n{answers}\n"));
+    let (place, ran) = build(name, &format!("[pipeline]\n{answers}\n"));
     ran.expect(0);
     let out = place.path().join("model.kiln");
     (place, out)
 }
 
-/// What building by a recipe that says this of answers is refused with.
+/// The error of a build by a recipe with these settings.
 fn refused(name: &str, answers: &str) -> String {
-    let (place, ran) = build(name, &format!("[answers]\n{answers}\n"));
+    let (place, ran) = build(name, &format!("[pipeline]\n{answers}\n"));
     assert_eq!(names(place.path()), ["deploy.toml"], "{answers}");
     ran.expect(2).stderr
 }
 
-fn asked(command: &str, bundle: &Path, more: &[&str]) -> Ran {
+fn invoked(command: &str, bundle: &Path, more: &[&str]) -> Ran {
     let more: Vec<OsString> = more.iter().map(Into::into).collect();
     kilnc([arguments![command, bundle, "--quiet"].as_slice(), &more].concat())
 }
 
 fn answers(bundle: &Path, more: &[&str]) -> Value {
-    asked("run", bundle, &[more, &["--json"]].concat()).expect(0).json()
+    invoked("run", bundle, &[more, &["--json"]].concat()).expect(0).json()
 }
 
 fn manifest(bundle: &Path) -> Value {
@@ -53,21 +53,21 @@ fn manifest(bundle: &Path) -> Value {
 }
 
 #[test]
-fn windows_are_the_bundles_where_no_flag_says_another() {
+fn windows_are_the_bundles_by_default() {
     let (_a, said) = bundle("answers/bert/seqcls", "window = 12\nstride = 0\njoin = \"max\"\ntop_k = 2");
     let (_b, plain) = bundle("answers/bert/seqcls", "");
-    assert_eq!(manifest(&said)["answers"], json!({"window": 12, "stride": 0, "join": "max", "top_k": 2}));
-    assert!(manifest(&plain).get("answers").is_none());
-    let summary = asked("inspect", &said, &[]).expect(0).stdout;
-    assert!(summary.contains("\nanswers  window 12, stride 0, join max, top_k 2\n"), "{summary}");
-    assert!(!asked("inspect", &plain, &[]).expect(0).stdout.contains("\nanswers"));
+    assert_eq!(manifest(&said)["pipeline"], json!({"window": 12, "stride": 0, "join": "max", "top_k": 2}));
+    assert!(manifest(&plain).get("pipeline").is_none());
+    let summary = invoked("inspect", &said, &[]).expect(0).stdout;
+    assert!(summary.contains("\npipeline window 12, stride 0, join max, top_k 2\n"), "{summary}");
+    assert!(!invoked("inspect", &plain, &[]).expect(0).stdout.contains("\npipeline"));
 
     let long = LONG.repeat(12);
-    let same = |flags: &[&str], spelled: &[&str]| {
+    let same = |flags: &[&str], written: &[&str]| {
         let texts = ["--text", long.as_str()];
         let (found, expected) =
-            (answers(&said, &[&texts, flags].concat()), answers(&plain, &[&texts, spelled].concat()));
-        assert_eq!(found, expected, "{flags:?} over the bundle's, {spelled:?}");
+            (answers(&said, &[&texts, flags].concat()), answers(&plain, &[&texts, written].concat()));
+        assert_eq!(found, expected, "{flags:?} over the bundle's, {written:?}");
         found[0].clone()
     };
     let all = ["--window", "12", "--stride", "0", "--join", "max", "--top-k", "2"];
@@ -82,11 +82,11 @@ fn windows_are_the_bundles_where_no_flag_says_another() {
 }
 
 #[test]
-fn a_bundle_that_cuts_texts_is_told_to_read_on() {
+fn a_flag_makes_a_bundle_that_cuts_texts_read_on() {
     let (_place, out) = bundle("answers/bert/seqcls", "window = 12\ntruncate = true");
     let long = LONG.repeat(3);
-    let cut = asked("run", &out, &["--text", &long, "--json"]).expect(0);
-    assert_eq!(cut.stderr, "warning: 1 of 1 texts cut to 12 tokens; 8 tokens had no say in the answers\n");
+    let cut = invoked("run", &out, &["--text", &long, "--json"]).expect(0);
+    assert_eq!(cut.stderr, "warning: 1 of 1 texts cut to 12 tokens; 8 tokens did not count in the predictions\n");
     for flags in [["--truncate=false"].as_slice(), &["--no-window=false"], &["--stride", "2"]] {
         let read = answers(&out, &[&["--text", &long], flags].concat());
         assert!(read[0]["windows"].as_u64().unwrap() > 1 && read[0].get("tokens_cut").is_none(), "{flags:?}: {read}");
@@ -94,13 +94,13 @@ fn a_bundle_that_cuts_texts_is_told_to_read_on() {
 }
 
 #[test]
-fn spans_are_told_as_the_bundle_says() {
+fn spans_are_printed_by_the_bundles_settings() {
     let (_a, said) = bundle("answers/bert/qa", "max_answer_length = 1\nno_answer = true\ntop_k = 40");
     let (_b, plain) = bundle("answers/bert/qa", "");
     let texts = ["--question", "who met them?", "--text", "Angela Merkel met them in Paris, fast!"];
     let found = answers(&said, &texts);
-    let spelled = ["--max-answer-length", "1", "--no-answer", "--top-k", "40"];
-    assert_eq!(found, answers(&plain, &[texts.as_slice(), &spelled].concat()));
+    let written = ["--max-answer-length", "1", "--no-answer", "--top-k", "40"];
+    assert_eq!(found, answers(&plain, &[texts.as_slice(), &written].concat()));
     let empty = |summary: &Value| summary[0]["answers"].as_array().unwrap().iter().any(|answer| answer["answer"] == "");
     assert!(empty(&found), "{found}");
     assert!(!empty(&answers(&said, &[texts.as_slice(), &["--no-answer=false"]].concat())));
@@ -109,13 +109,13 @@ fn spans_are_told_as_the_bundle_says() {
 }
 
 #[test]
-fn answers_are_scored_as_the_bundle_gives_them() {
+fn predictions_are_scored_by_the_bundles_settings() {
     let (_a, said) = bundle("answers/bert/qa", "max_answer_length = 1");
     let (_b, plain) = bundle("answers/bert/qa", "");
 
     let data = fixture("eval/questions.jsonl").display().to_string();
     let score = |bundle: &Path, more: &[&str]| {
-        let ran = asked("eval", bundle, &[&["--data", data.as_str(), "--json"], more].concat()).expect(0);
+        let ran = invoked("eval", bundle, &[&["--data", data.as_str(), "--json"], more].concat()).expect(0);
         ran.json()[0]["f1"].clone()
     };
     assert_eq!(score(&said, &[]), score(&plain, &["--max-answer-length", "1"]));
@@ -123,10 +123,10 @@ fn answers_are_scored_as_the_bundle_gives_them() {
     assert_ne!(score(&said, &[]), score(&plain, &[]));
 }
 
-/// What `run` answers long texts, as labelled texts of `eval`.
+/// The predictions of `run` for long texts, as labelled texts of `eval`.
 fn labelled(bundle: &Path, texts: &[String], more: &[&str], data: &Path) -> Vec<Value> {
-    let asked: Vec<&str> = texts.iter().flat_map(|text| ["--text", text]).collect();
-    let found = answers(bundle, &[&asked, more].concat());
+    let invoked: Vec<&str> = texts.iter().flat_map(|text| ["--text", text]).collect();
+    let found = answers(bundle, &[&invoked, more].concat());
     let labels: Vec<Value> = found.as_array().unwrap().iter().map(|answer| answer["label"].clone()).collect();
     let lines = texts.iter().zip(&labels).map(|(text, label)| json!({"text": text, "label": label}).to_string() + "\n");
     fs::write(data, lines.collect::<String>()).unwrap();
@@ -134,10 +134,10 @@ fn labelled(bundle: &Path, texts: &[String], more: &[&str], data: &Path) -> Vec<
 }
 
 #[test]
-fn labels_of_long_texts_are_scored_as_they_are_answered_or_said_to_be_cut() {
+fn labels_of_long_texts_are_scored_as_predicted_or_warned_to_be_cut() {
     let place = place();
     let recipe = place.path().join("deploy.toml");
-    // The demo, whose answers differ by what is read; the fixtures' random weights have one for all.
+    // The demo, whose predictions differ by the part that is read; the fixtures' random weights have one for all.
     let demo = |name: &str, answers: &str| {
         let out = place.path().join(name);
         let labels = repository("models/sections-lora/labels.json").display().to_string();
@@ -165,28 +165,28 @@ fn labels_of_long_texts_are_scored_as_they_are_answered_or_said_to_be_cut() {
     assert!(said.contains("warning: 1") && said.contains(note), "{said}");
     let cut = labelled(&plain, &texts, &["--truncate"], &data);
     let same = in_windows.iter().zip(&cut).filter(|(a, b)| a == b).count();
-    assert!(same < texts.len(), "windows change no answer");
+    assert!(same < texts.len(), "windows change no prediction");
     assert!((accuracy - same as f64 / texts.len() as f64).abs() < 1e-9, "{accuracy}");
     assert_eq!(eval(&plain, &[]).0, 1.0);
     assert!(eval(&plain, &["--truncate"]).1.contains("of 13 texts were cut to 16 tokens\n"));
 
-    // What the bundle says of long texts holds for its scores.
-    let windows = demo("windows.kiln", "[answers]\nwindow = 8\nstride = 0\njoin = \"max\"\n");
+    // The bundle's settings of long texts hold for its scores.
+    let windows = demo("windows.kiln", "[pipeline]\nwindow = 8\nstride = 0\njoin = \"max\"\n");
     labelled(&windows, &texts, &[], &data);
     let (accuracy, said) = eval(&windows, &[]);
     assert_eq!(accuracy, 1.0);
     assert!(!said.contains("cut"), "{said}");
     assert_eq!(eval(&plain, &["--window", "8", "--stride", "0", "--join", "max"]).0, 1.0);
-    assert!(eval(&plain, &[]).0 < 1.0, "cutting changes no answer");
+    assert!(eval(&plain, &[]).0 < 1.0, "cutting changes no prediction");
 }
 
 #[test]
-fn entities_are_scored_and_answered_as_the_bundle_says() {
+fn entities_are_scored_and_predicted_by_the_bundles_settings() {
     let (_a, said) = bundle("answers/bert/tokcls", "aggregation = \"simple\"");
     let (_b, plain) = bundle("answers/bert/tokcls", "");
     let data = fixture("eval/entities.jsonl").display().to_string();
     let score = |bundle: &Path, more: &[&str]| {
-        let ran = asked("eval", bundle, &[&["--data", data.as_str(), "--json"], more].concat()).expect(0);
+        let ran = invoked("eval", bundle, &[&["--data", data.as_str(), "--json"], more].concat()).expect(0);
         ran.json()[0]["f1"].clone()
     };
     assert_eq!(score(&said, &[]), score(&plain, &["--aggregation", "simple"]));
@@ -195,28 +195,28 @@ fn entities_are_scored_and_answered_as_the_bundle_says() {
 }
 
 #[test]
-fn the_library_asks_the_bundle_where_its_options_say_nothing() {
+fn the_library_takes_the_bundles_settings_by_default() {
     let (_place, out) = bundle("answers/bert/tokcls", "aggregation = \"none\"\nwindow = 12\nstride = 4");
-    let asked = |options: PipelineOptions| {
+    let invoked = |options: PipelineOptions| {
         let mut model = Pipeline::of_bundle(&out, None, options).unwrap();
-        let answered = model.predict(TextInput::from("Angela Merkel met them in Paris")).unwrap();
-        let Prediction::Entities { entities } = answered.answer else { panic!("{answered:?}") };
+        let predicted = model.predict(TextInput::from("Angela Merkel met them in Paris")).unwrap();
+        let Prediction::Entities { entities } = predicted.prediction else { panic!("{predicted:?}") };
         (serde_json::to_value(entities).unwrap(), *model.settings(), model.lengths())
     };
-    let (entities, settings, lengths) = asked(PipelineOptions::default());
+    let (entities, settings, lengths) = invoked(PipelineOptions::default());
     assert!(entities[0].get("index").is_some(), "{entities}");
     assert_eq!((settings.aggregation, lengths.window, lengths.stride), (Some(Aggregation::None), 12, 4));
     let first = Settings { aggregation: Some(Aggregation::First), ..Settings::default() };
-    let (entities, settings, lengths) = asked(first.into());
+    let (entities, settings, lengths) = invoked(first.into());
     assert!(entities[0].get("entity_group").is_some(), "{entities}");
     assert_eq!((settings.aggregation, lengths.window, lengths.stride), (Some(Aggregation::First), 12, 4));
 }
 
 #[test]
-fn embeddings_say_how_they_are_pooled() {
+fn the_manifest_has_the_pooling_of_embeddings() {
     let pooling = |name: &str| {
         let (_place, out) = bundle(name, "");
-        let summary = asked("inspect", &out, &[]).expect(0).stdout;
+        let summary = invoked("inspect", &out, &[]).expect(0).stdout;
         let line = summary.lines().find_map(|line| line.strip_prefix("pooling  ")).map(str::to_owned);
         (manifest(&out).get("pooling").cloned(), line)
     };
@@ -227,41 +227,41 @@ fn embeddings_say_how_they_are_pooled() {
     assert_eq!(pooling("sentence/cls"), of(json!(["cls"]), false, "cls"));
     let all = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"];
     assert_eq!(pooling("sentence/all-modes-dense"), of(json!(all), true, &format!("{}, at length 1", all.join(" + "))));
-    // What is at length 1 before another layer is not after it.
+    // A vector that is normalized before another layer is not after it.
     assert!(!pooling("sentence/dense-twice").0.unwrap()["normalized"].as_bool().unwrap());
     assert_eq!(pooling("answers/bert/base"), (None, None));
 }
 
 #[test]
-fn a_recipe_that_asks_for_what_cannot_be_names_file_and_field() {
+fn impossible_settings_of_a_recipe_are_named_with_file_and_field() {
     let cases = [
         ("windo = 8", "deploy.toml line 2: unknown field `windo`, expected one of `window`, `stride`"),
         ("join = \"min\"", "deploy.toml line 2: unknown variant `min`, expected `mean` or `max`"),
         ("window = -1", "deploy.toml line 2: invalid value: integer `-1`, expected usize"),
-        ("window = 33", "a window of 33 tokens is outside 2…32\n  in deploy.toml: answers.window\n"),
+        ("window = 33", "a window of 33 tokens is outside 2…32\n  in deploy.toml: pipeline.window\n"),
         (
             "window = 8\nstride = 8",
-            "the stride is 8, which is no less than the window of 8 tokens\n  in deploy.toml: answers.stride\n",
+            "the stride is 8, which is no less than the window of 8 tokens\n  in deploy.toml: pipeline.stride\n",
         ),
         (
             "stride = 4\ntruncate = true",
-            "a text that is cut has no windows that share a stride\n  in deploy.toml: answers.stride\n",
+            "a text that is cut has no windows that share a stride\n  in deploy.toml: pipeline.stride\n",
         ),
         (
             "window = 2\ntruncate = true",
             "a window of 2 tokens has room for 0 of the text beside 2 others, which is no more than the 0 that windows \
-             share\n  in deploy.toml: answers\n\nhint: a longer window, or a smaller stride\n",
+             share\n  in deploy.toml: pipeline\n\nhint: a longer window, or a smaller stride\n",
         ),
         (
             "window = 8\nstride = 6",
             "a window of 8 tokens has room for 6 of the text beside 2 others, which is no more than the 6 that windows \
-             share\n  in deploy.toml: answers\n",
+             share\n  in deploy.toml: pipeline\n",
         ),
-        ("top_k = 0", "0 answers are asked for\n  in deploy.toml: answers.top_k\n"),
+        ("top_k = 0", "0 predictions are requested\n  in deploy.toml: pipeline.top_k\n"),
         (
             "aggregation = \"first\"",
             "`aggregation` is for token-classification; this model is for text-classification\n  \
-             in deploy.toml: answers.aggregation\n",
+             in deploy.toml: pipeline.aggregation\n",
         ),
     ];
     for (answers, expected) in cases {
@@ -269,8 +269,8 @@ fn a_recipe_that_asks_for_what_cannot_be_names_file_and_field() {
         assert!(said.starts_with(&format!("error: {expected}")), "{answers}: {said}");
     }
     let said = refused("answers/bert/qa", "max_answer_length = 0");
-    assert!(said.starts_with("error: an answer of 0 tokens\n  in deploy.toml: answers.max_answer_length\n"), "{said}");
-    // A question of one word is beside the text, and between tokens of its own.
+    assert!(said.starts_with("error: an answer of 0 tokens\n  in deploy.toml: pipeline.max_answer_length\n"), "{said}");
+    // A question of one word is beside the text, and between its own tokens.
     let said = refused("answers/bert/qa", "window = 4");
     assert!(said.starts_with("error: a window of 4 tokens has room for 0 of the text beside 4 others"), "{said}");
     let said = refused("answers/xlnet/qa", "window = 4");
@@ -278,25 +278,25 @@ fn a_recipe_that_asks_for_what_cannot_be_names_file_and_field() {
 }
 
 #[test]
-fn a_manifest_that_asks_for_what_cannot_be_is_refused() {
+fn impossible_settings_of_a_manifest_are_refused() {
     let (_place, out) = bundle("answers/bert/seqcls", "window = 12\ntop_k = 2");
     let manifest = out.join("manifest.json");
     let said = |from: &str, to: &str| {
         edit(&manifest, from, to);
-        let said = asked("run", &out, &["--text", "a"]).expect(2).stderr;
+        let said = invoked("run", &out, &["--text", "a"]).expect(2).stderr;
         edit(&manifest, to, from);
         said
     };
     let window = said("\"window\": 12", "\"window\": 33");
-    let expected = "error: a window of 33 tokens is outside 2…32\n  in manifest.json: answers.window\n  in ";
+    let expected = "error: a window of 33 tokens is outside 2…32\n  in manifest.json: pipeline.window\n  in ";
     assert!(window.starts_with(expected), "{window}");
     let of_another = said("\"top_k\": 2", "\"no_answer\": true");
     let expected = "error: `no_answer` is for question-answering; this model is for text-classification\n";
     assert!(of_another.starts_with(expected), "{of_another}");
     let unknown = said("\"top_k\"", "\"temperature\"");
     assert!(
-        unknown.starts_with("error: manifest.json: answers.temperature: unknown field `temperature`, expected"),
+        unknown.starts_with("error: manifest.json: pipeline.temperature: unknown field `temperature`, expected"),
         "{unknown}"
     );
-    asked("run", &out, &["--text", "a"]).expect(0);
+    invoked("run", &out, &["--text", "a"]).expect(0);
 }

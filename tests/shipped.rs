@@ -1,4 +1,4 @@
-//! What is shipped holds nothing of the machine that made it: no path, no name, no host, no time. Two machines make the
+//! Shipped files hold nothing of the machine that made them: no path, no name, no host, no time. Two machines make the
 //! same of the same.
 #![cfg(unix)]
 
@@ -12,7 +12,7 @@ use crate::common::{Ran, command, copy_folder, fixture, jsonl, place};
 /// A user's folders on a machine of his own.
 struct Machine {
     root: PathBuf,
-    /// Where native libraries are looked for: on a machine that has none, nowhere.
+    /// Where native libraries are searched: on a machine that has none, nowhere.
     runtimes: Option<PathBuf>,
 }
 
@@ -49,7 +49,7 @@ impl Machine {
     }
 }
 
-/// Stands in every path of a machine, and for its user and host.
+/// A mark in every path of a machine, and in its user and host.
 const MARK: &str = "q7machine";
 
 /// Every file below a folder.
@@ -126,7 +126,7 @@ fn make(machine: &Machine, key: &Path) {
     run(&arguments!["merge", model, "--adapter", lora, "-o", out("merged")]);
     run(&arguments!["export", model, "--adapter", lora, "-o", out("model.onnx")]);
     run(&arguments!["export", model, "--adapter", lora, "--adapter-as-input", "-o", out("base.onnx")]);
-    run(&arguments!["run", out("b.kiln"), "--engine", "tract-fp32", "--jsonl", texts, "-o", out("answers.jsonl")]);
+    run(&arguments!["run", out("b.kiln"), "--engine", "tract-fp32", "--jsonl", texts, "-o", out("predictions.jsonl")]);
     let prune = arguments!["prune", model, "--rounds", "0", "--heads", "0.5", "--target", "tract", "--vocab", texts];
     let prune =
         [&prune[..], &arguments!["--calibration", texts, "--labels", labels, "--report", out("report")]].concat();
@@ -138,7 +138,7 @@ fn make(machine: &Machine, key: &Path) {
 }
 
 #[test]
-fn two_machines_make_the_same_of_the_same_and_it_tells_of_neither() {
+fn two_machines_make_the_same_bytes_without_a_trace_of_either() {
     let place = place();
     let key = place.path().join("key.pem");
     command(arguments!["bundle", "keygen", "-o", key]).output().unwrap();
@@ -183,9 +183,9 @@ fn two_machines_make_the_same_of_the_same_and_it_tells_of_neither() {
     }
 }
 
-/// What measures time differs from run to run; it tells of no place all the same.
+/// Timings differ from run to run; they name no path all the same.
 #[test]
-fn reports_of_measurements_name_no_place() {
+fn reports_of_measurements_name_no_path() {
     let place = place();
     let machine = Machine::new(place.path().join(MARK), false);
     let (model, texts) = (machine.input("tiny-bert"), machine.input("texts.jsonl"));
@@ -196,7 +196,7 @@ fn reports_of_measurements_name_no_place() {
     machine.kilnc(&[&tune[..], &arguments!["--labels", labels, "-o", out("tuned")]].concat()).expect(0);
     let recipe = fs::read_to_string(out("tuned/recipe.toml")).unwrap();
     assert!(recipe.contains("file = \"../../in/texts.jsonl\""), "{recipe}");
-    // It is read from wherever it lies.
+    // It can be read from any path.
     machine.kilnc(&arguments!["build", model, "--recipe", out("tuned/recipe.toml"), "-o", out("tuned.kiln")]).expect(0);
 
     machine.kilnc(&arguments!["export", model, "-o", machine.input("model.onnx")]).expect(0);
@@ -208,7 +208,7 @@ fn reports_of_measurements_name_no_place() {
     let pages = arguments!["--html", out("bench.html"), "--markdown", out("bench.md")];
     let report = machine.kilnc(&[&bench[..], &how, &pages].concat()).expect(0);
     fs::write(out("bench.json"), &report.stdout).unwrap();
-    // Who is at the machine is told where things are.
+    // The user at the machine gets the paths.
     assert!(
         report.stderr.contains("bad.onnx was not measured: ONNX Runtime does not load bad.onnx"),
         "{}",

@@ -1,4 +1,4 @@
-//! Standard streams that fail: what nobody can hear is not said, and what cannot be printed is an error; the work is
+//! Standard streams that fail: messages on closed streams are dropped, and a result that cannot be printed is an error; the work is
 //! never lost.
 #![cfg(unix)]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::common::{Ran, command, fixture, jsonl, kilnc, names, place};
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 fn broken() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -44,7 +44,7 @@ fn build(out: &std::path::Path) -> Command {
 }
 
 #[test]
-fn a_build_that_nobody_listens_to_completes() {
+fn a_build_with_closed_streams_completes() {
     let mut streams = vec![("broken", broken()), ("full", full())];
     #[cfg(target_os = "linux")]
     streams.push(("closed", closed_terminal()));
@@ -60,7 +60,7 @@ fn a_build_that_nobody_listens_to_completes() {
 }
 
 #[test]
-fn a_bad_input_that_nobody_hears_of_still_has_its_exit_code() {
+fn bad_input_has_its_exit_code_on_closed_streams() {
     for stream in [broken(), full()] {
         let mut wrong = command(arguments!["build", "/nowhere", "-o", "/nowhere/out", "--json"]);
         wrong.stderr(stream).stdout(full());
@@ -93,13 +93,13 @@ fn a_result_that_cannot_be_printed_is_a_fault_of_the_machine() {
         let said = ended(to_disk).expect(5).stderr;
         assert!(said.ends_with("No space left on device (os error 28)\n"), "{arguments:?}: {said}");
         assert!(said.contains("error: ") && !said.contains("panicked"), "{arguments:?}: {said}");
-        // Whoever reads has read enough, as `head` does.
+        // The reader has read enough, as `head` does.
         let mut to_nobody = command(&arguments);
         to_nobody.stdout(broken());
         let said = ended(to_nobody).expect(0).stderr;
         assert!(!said.contains("error: ") && !said.contains("panicked"), "{arguments:?}: {said}");
     }
-    // What was built is there, whether it can be told or not.
+    // The built output is there, whether it can be reported or not.
     let again = place.path().join("again.kiln");
     let mut untold = build(&again);
     untold.stdout(full());
@@ -110,7 +110,7 @@ fn a_result_that_cannot_be_printed_is_a_fault_of_the_machine() {
 
 /// What came of the texts so far is printed before the last of them is known.
 #[test]
-fn texts_are_answered_as_they_come() {
+fn texts_are_run_as_they_come() {
     let place = place();
     let out = place.path().join("tiny.kiln");
     ended(build(&out)).expect(0);
@@ -120,7 +120,7 @@ fn texts_are_answered_as_they_come() {
         let mut input = run.stdin.take().unwrap();
         let mut output = BufReader::new(run.stdout.take().unwrap()).lines();
         let line = if form.contains(&"-") { "{\"text\": \"a game\"}\n" } else { "a game\n" };
-        // More than are answered together; standard input stays open.
+        // More than are run together; standard input stays open.
         let written = std::thread::spawn(move || {
             input.write_all(line.repeat(5000).as_bytes()).unwrap();
             input
@@ -130,7 +130,7 @@ fn texts_are_answered_as_they_come() {
             sender.send(output.next().unwrap().unwrap()).unwrap();
             1 + output.map(Result::unwrap).filter(|line| !line.is_empty()).count()
         });
-        let first = first.recv_timeout(Duration::from_secs(120)).expect("nothing is answered before the end");
+        let first = first.recv_timeout(Duration::from_secs(120)).expect("nothing is printed before the end");
         assert!(!first.is_empty());
         let mut input = written.join().unwrap();
         input.write_all(line.as_bytes()).unwrap();
@@ -142,7 +142,7 @@ fn texts_are_answered_as_they_come() {
 }
 
 #[test]
-fn a_list_of_answers_is_whole_where_a_text_is_refused() {
+fn a_list_of_predictions_is_whole_where_a_text_is_refused() {
     let place = place();
     let out = place.path().join("tiny.kiln");
     ended(build(&out)).expect(0);
@@ -175,7 +175,7 @@ fn an_id_comes_back_letter_by_letter() {
         assert!(line.starts_with(&format!("{{\"id\":{id},\"label\":")), "{line}");
     }
     assert_eq!(answers.lines().count(), ids.len());
-    // What is no number is no number, and it has no answer but an error.
+    // NaN stays NaN, and it has no prediction but an error.
     for id in ["1e", "01e400", "+1", "1e400 1"] {
         fs::write(&texts, format!("{{\"id\": {id}, \"text\": \"a game\"}}\n")).unwrap();
         kilnc(arguments!["run", out, "--jsonl", texts, "--quiet"]).expect(2);

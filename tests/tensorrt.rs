@@ -22,7 +22,7 @@ struct Silent;
 impl Observer for Silent {}
 
 /// The library's folder; without the library a test is skipped, loudly. `scripts/test.sh` installs it and sets
-/// `KILNC_TEST_STRICT`, under which a skip is a failure: test runners do not show what a passed test printed.
+/// `KILNC_TEST_STRICT`, under which a skip is a failure: test runners do not show the output of a passed test.
 fn libraries(test: &str) -> Option<Libraries> {
     match TENSORRT_RTX.find() {
         Ok(path) => Some(Libraries::beside(path)),
@@ -87,7 +87,7 @@ fn every_gpu_generation_gets_half_precision_products_and_fused_attention() {
     }
 }
 
-/// MiniLM with the topics of packages, fitted to inputs whose answers are known.
+/// MiniLM with the topics of packages, calibrated on inputs with known predictions.
 #[test]
 fn every_gpu_generation_gets_8_bit_products_and_fused_attention() {
     let Some(libraries) = libraries("8-bit plans for every capability") else { return };
@@ -102,7 +102,7 @@ fn every_gpu_generation_gets_8_bit_products_and_fused_attention() {
     let graph = build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
     let onnx = place.path().join("model.onnx");
     onnx::write(&graph, &onnx, &|_| {}).unwrap();
-    // What the plan computes, on the CPU: the answers are the trained model's.
+    // The plan's graph on the CPU: the predictions are the trained model's.
     let mut engine = runtime::open(Runtime::Ort, &onnx, Options { threads: 1 }).unwrap();
     let parity = golden.compare(&mut *engine).unwrap();
     assert!(parity.non_finite == 0 && parity.agreement.unwrap() >= 0.95 && parity.min_cosine >= 0.9, "{parity:?}");
@@ -119,7 +119,7 @@ fn every_gpu_generation_gets_8_bit_products_and_fused_attention() {
 
 /// DeBERTa's and XLNet's attention, with heads of a size that the fixtures do not have.
 #[test]
-fn scores_by_distance_and_segment_leave_attention_fused() {
+fn scores_by_distance_and_token_type_leave_attention_fused() {
     let Some(libraries) = libraries("fused attention with a bias") else { return };
     let width = 128;
     let numbers = |b: &mut Builder, name: &str, shape: &[usize]| {
@@ -159,7 +159,7 @@ fn scores_by_distance_and_segment_leave_attention_fused() {
 }
 
 #[test]
-fn what_the_library_refuses_is_said_in_its_words() {
+fn refusals_of_the_library_keep_its_words() {
     let Some(libraries) = libraries("refusals") else { return };
     let place = place();
     let fp32 = model(place.path(), fixture("tiny-bert"), "tract", Precision::Fp32);

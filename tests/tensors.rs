@@ -61,14 +61,14 @@ fn numbers(seed: u64, count: usize) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// A masked language model of the fixtures, and how its class calls what it shares.
+/// A masked language model of the fixtures, and its class's names of the shared tensors.
 struct Shares {
     model: &'static str,
     embeddings: &'static str,
     decoder: &'static str,
     bias: &'static str,
     head_bias: Option<&'static str>,
-    /// Whether transformers 4 has the head's bias in both places, rather than the projection's.
+    /// Whether transformers 4 has the head's bias under both names, rather than the projection's.
     head_first: bool,
 }
 
@@ -153,7 +153,7 @@ impl Shares {
         read(&self.folder().join("model.safetensors"))
     }
 
-    /// What a version of `transformers` projects to the vocabulary by, once it has loaded a folder: weight and bias. It
+    /// The projection to the vocabulary of a version of `transformers`, once it has loaded a folder: weight and bias. It
     /// ties them if the configuration does not forbid it; version 5 only where one is missing.
     fn loaded(&self, dir: &Path, version: u32) -> [Stored; 2] {
         let tensors = read(&dir.join("model.safetensors"));
@@ -169,8 +169,8 @@ impl Shares {
             (5, Some(_)) if !tied => tensors.get(self.bias).cloned(),
             (_, head) => either(self.bias, head),
         };
-        // What is nowhere is drawn anew, the bias as zeros.
-        let weight = weight.unwrap_or_else(|| panic!("{}: version {version} draws the projection", self.model));
+        // Missing weights are initialised anew, the bias as zeros.
+        let weight = weight.unwrap_or_else(|| panic!("{}: version {version} initialises the projection", self.model));
         let rows = weight.0[0];
         [weight, bias.unwrap_or((vec![rows], vec![0.0; rows]))]
     }
@@ -194,7 +194,7 @@ fn engine_of(graph: &Verified<Graph>) -> Box<dyn Engine> {
     runtime::open(Runtime::Ort, &path, Options { threads: 1 }).unwrap()
 }
 
-/// The logits of a model on the inputs of a golden file, and what was said of it.
+/// The logits of a model on the inputs of a golden file, and the warnings.
 fn logits(source: &Source, golden: &Path) -> (Vec<f32>, Vec<String>) {
     let model = build::load(source).unwrap();
     let outputs = engine(&model).run(Golden::read(golden).unwrap().inputs()).unwrap();
@@ -204,7 +204,7 @@ fn logits(source: &Source, golden: &Path) -> (Vec<f32>, Vec<String>) {
     }
 }
 
-fn apart(a: &[f32], b: &[f32]) -> f32 {
+fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
@@ -234,7 +234,7 @@ fn a_shared_tensor_is_found_under_any_of_its_names() {
 }
 
 #[test]
-fn a_projection_that_is_not_tied_stands_for_nothing_else() {
+fn an_untied_projection_replaces_nothing_else() {
     let family = &FAMILIES[1];
     let copy = family.copied();
     set(&copy.path().join("config.json"), "tie_word_embeddings", json!(false));
@@ -250,7 +250,7 @@ fn a_projection_that_is_not_tied_stands_for_nothing_else() {
 }
 
 #[test]
-fn one_tensor_of_two_kinds_of_numbers_is_named() {
+fn one_tensor_with_two_values_is_named() {
     let family = &FAMILIES[1];
     let copy = family.copied();
     let mut tensors = family.tensors();
@@ -271,7 +271,7 @@ fn one_tensor_of_two_kinds_of_numbers_is_named() {
     assert_eq!(said[..2], [embeddings, bias]);
 }
 
-/// An adapter that brings the projection to the vocabulary whole.
+/// An adapter that saves the projection to the vocabulary whole.
 fn with_decoder(family: &Shares, dir: &Path) {
     let (shape, _) = &family.tensors()[family.embeddings];
     let module = family.decoder.strip_suffix(".weight").unwrap();
@@ -330,21 +330,21 @@ fn reads_alike(family: &Shares, merged: &Path, expected: &[f32]) {
     write(&alone.path().join("model.safetensors"), &tensors);
     set(&alone.path().join("config.json"), "tie_word_embeddings", json!(false));
     let (found, _) = logits(&source(alone.path(), None), &family.golden());
-    assert!(apart(&found, expected) <= 1e-5, "{}: {}", family.model, apart(&found, expected));
+    assert!(difference(&found, expected) <= 1e-5, "{}: {}", family.model, difference(&found, expected));
     let (found, said) = logits(&source(merged, None), &family.golden());
-    assert!(apart(&found, expected) <= 1e-5, "{}: {}", family.model, apart(&found, expected));
+    assert!(difference(&found, expected) <= 1e-5, "{}: {}", family.model, difference(&found, expected));
     assert_eq!(said, [""; 0], "{}", family.model);
 }
 
 #[test]
-fn a_projection_that_an_adapter_brings_is_the_same_for_every_version() {
+fn an_adapters_projection_is_the_same_for_every_version() {
     for family in &FAMILIES {
         let place = place();
         let (adapter, merged) = (place.path().join("adapter"), place.path().join("merged"));
         with_decoder(family, &adapter);
         let (base, _) = logits(&source(&family.folder(), None), &family.golden());
         let (expected, said) = logits(&source(&family.folder(), Some(&adapter)), &family.golden());
-        assert!(apart(&base, &expected) > 0.1, "{}", family.model);
+        assert!(difference(&base, &expected) > 0.1, "{}", family.model);
         assert_eq!(said, [""; 0], "{}", family.model);
         kilnc(arguments!["merge", family.folder(), "--adapter", adapter, "-o", merged]).expect(0);
         assert_eq!(json_of(&merged.join("config.json"))["tie_word_embeddings"], false, "{}", family.model);
@@ -367,7 +367,7 @@ fn lora_on_tied_embeddings_parts_them() {
         set(&untied.path().join("config.json"), "tie_word_embeddings", json!(false));
         let (expected, _) = logits(&source(untied.path(), None), &family.golden());
         let (found, said) = logits(&source(&family.folder(), Some(&adapter)), &family.golden());
-        assert!(apart(&found, &expected) <= 1e-4, "{}: {}", family.model, apart(&found, &expected));
+        assert!(difference(&found, &expected) <= 1e-4, "{}: {}", family.model, difference(&found, &expected));
         assert_eq!(said, [""; 0], "{}", family.model);
         kilnc(arguments!["merge", family.folder(), "--adapter", adapter, "-o", merged]).expect(0);
         assert_eq!(json_of(&merged.join("config.json"))["tie_word_embeddings"], false, "{}", family.model);
@@ -397,7 +397,7 @@ fn a_vocabulary_is_cut_in_embeddings_and_projection_that_were_untied() {
     let golden = Golden::read(&family.golden()).unwrap();
     let mut inputs = golden.inputs().clone();
     let (_, ids) = inputs.iter_mut().find(|(name, _)| name == "input_ids").unwrap();
-    let Elements::I64(ids) = &mut ids.elements else { panic!("no numbers of tokens") };
+    let Elements::I64(ids) = &mut ids.elements else { panic!("no token ids") };
     let kept: BTreeSet<i64> = ids.iter().copied().chain([1, 9, 33]).collect();
     let kept: Vec<i64> = kept.into_iter().collect();
     let rows = family.tensors()[family.embeddings].0[0];
@@ -411,10 +411,10 @@ fn a_vocabulary_is_cut_in_embeddings_and_projection_that_were_untied() {
     let numbers: Vec<u32> = kept.iter().map(|id| *id as u32).collect();
     let cut = Manager::default().run(&model.graph, &CutVocabulary { kept: &numbers, scores: true }).unwrap();
     let expected: Vec<f32> = whole.chunks(rows).flat_map(|row| kept.iter().map(|id| row[*id as usize])).collect();
-    assert!(apart(&run(&cut, &inputs), &expected) <= 1e-5);
+    assert!(difference(&run(&cut, &inputs), &expected) <= 1e-5);
 }
 
-/// DeBERTa's other head has no projection of its own: it reads what stands in the place of the embeddings.
+/// DeBERTa's other head has no projection of its own: it reads the changed embeddings.
 #[test]
 fn a_class_without_a_projection_keeps_the_bases_embeddings_for_it() {
     let family = Shares {
@@ -429,24 +429,24 @@ fn a_class_without_a_projection_keeps_the_bases_embeddings_for_it() {
     let (_, embeddings) = on_embeddings(&family, &adapter);
     let (base, _) = logits(&source(&family.folder(), None), &family.golden());
     let (found, said) = logits(&source(&family.folder(), Some(&adapter)), &family.golden());
-    assert!(apart(&base, &found) > 0.01);
+    assert!(difference(&base, &found) > 0.01);
     assert_eq!(said, [""; 0]);
-    // Were the projection changed with the look-up, this is what would come out.
+    // Were the projection changed with the look-up, this would be the result.
     let whole = family.copied();
     let mut tensors = family.tensors();
     tensors.get_mut(family.embeddings).unwrap().1 = embeddings;
     write(&whole.path().join("model.safetensors"), &tensors);
     let (both, _) = logits(&source(whole.path(), None), &family.golden());
-    assert!(apart(&both, &found) > 0.01);
+    assert!(difference(&both, &found) > 0.01);
     let ran = kilnc(arguments!["merge", family.folder(), "--adapter", adapter, "-o", place.path().join("merged")]);
     let stderr = ran.expect(2).stderr;
-    assert!(stderr.contains("a checkpoint has one place for the two"), "{stderr}");
+    assert!(stderr.contains("a checkpoint has one tensor for the two"), "{stderr}");
     assert_eq!(names(place.path()), ["adapter"]);
 }
 
 /// Rows of tokens and biases are trained under every name.
 #[test]
-fn what_is_trained_under_one_name_is_changed_under_the_other() {
+fn a_tensor_trained_under_one_name_is_changed_under_the_other() {
     let family = &FAMILIES[1];
     let (head, copy, place) = (family.head_bias.unwrap(), family.copied(), place());
     let mut tensors = family.tensors();
@@ -469,10 +469,10 @@ fn what_is_trained_under_one_name_is_changed_under_the_other() {
     // In a file that has each under one name there is nothing to follow.
     let (expected, _) = logits(&source(&family.folder(), Some(&adapter)), &family.golden());
     let (found, _) = logits(&source(copy.path(), Some(&adapter)), &family.golden());
-    assert!(apart(&found, &expected) <= 1e-6, "{}", apart(&found, &expected));
+    assert!(difference(&found, &expected) <= 1e-6, "{}", difference(&found, &expected));
 }
 
-/// The tensors of a fixture by other names, what its graph gives then, and what is said.
+/// The tensors of a fixture by other names, its graph's outputs then, and the warnings.
 fn renamed(model: &str, name: impl Fn(&str) -> String) -> (kilnc::Result<f64>, Vec<String>) {
     let copy = copied(&format!("families/{model}"));
     let path = copy.path().join("model.safetensors");
@@ -485,37 +485,37 @@ fn renamed(model: &str, name: impl Fn(&str) -> String) -> (kilnc::Result<f64>, V
 }
 
 #[test]
-fn what_a_wrapper_put_into_names_is_taken_out_with_a_warning() {
+fn a_wrappers_prefix_is_removed_with_a_warning() {
     let removed = |prefix: &str| format!("`{prefix}` was taken out of the tensors' names: a wrapper had put it there");
     for model in ["bert/seqcls", "bert/base", "modernbert/mlm", "xlnet/seqcls", "distilbert/qa", "albert/mlm"] {
         for prefix in ["_orig_mod.", "module.", "_forward_module.", "module._orig_mod.", "module.module."] {
             let (found, said) = renamed(model, |name| format!("{prefix}{name}"));
-            assert!(found.as_ref().is_ok_and(|apart| *apart <= 1e-4), "{prefix}{model}: {found:?}");
+            assert!(found.as_ref().is_ok_and(|difference| *difference <= 1e-4), "{prefix}{model}: {found:?}");
             let first = if prefix == "module._orig_mod." { "_orig_mod.module." } else { prefix };
             assert_eq!(said[0], removed(first), "{model}");
         }
     }
     // A part of the model was compiled, or each layer wrapped.
     let (found, said) = renamed("bert/seqcls", |name| name.replace("bert.", "bert._orig_mod."));
-    assert!(found.is_ok_and(|apart| apart <= 1e-4));
+    assert!(found.is_ok_and(|difference| difference <= 1e-4));
     assert_eq!(said[0], removed("_orig_mod."));
     let (found, _) = renamed("bert/seqcls", |name| name.replace(".attention.", "._fsdp_wrapped_module.attention."));
-    assert!(found.is_ok_and(|apart| apart <= 1e-4));
+    assert!(found.is_ok_and(|difference| difference <= 1e-4));
 }
 
 #[test]
-fn a_model_saved_as_a_part_of_another_is_taken_out_of_it() {
+fn a_model_saved_as_a_part_of_another_is_extracted() {
     for model in ["bert/seqcls", "roberta/mlm", "electra/tokcls", "modernbert/mlm", "modernbert/seqcls"] {
         for prefix in ["model.", "net.encoder.", "base_model.model."] {
             let (found, said) = renamed(model, |name| format!("{prefix}{name}"));
-            assert!(found.as_ref().is_ok_and(|apart| *apart <= 1e-4), "{prefix}{model}: {found:?}");
+            assert!(found.as_ref().is_ok_and(|difference| *difference <= 1e-4), "{prefix}{model}: {found:?}");
             assert!(said[0].starts_with(&format!("`{prefix}` was taken out")), "{said:?}");
         }
     }
 }
 
 #[test]
-fn what_all_names_begin_with_is_named_where_it_stays() {
+fn a_common_prefix_is_named_where_it_stays() {
     let refusal = |model: &str, name: &dyn Fn(&str) -> String| renamed(model, name).0.unwrap_err().to_string();
     assert_eq!(
         refusal("bert/base", &|name| format!("encoder.{name}")),
@@ -553,6 +553,6 @@ fn what_all_names_begin_with_is_named_where_it_stays() {
     let error = build::load(&source(twice.path(), None)).err().unwrap().to_string();
     assert_eq!(
         error,
-        "tensor `classifier.bias` stands twice, also under the name that a wrapper gave it\n  in model.safetensors"
+        "duplicate tensor `classifier.bias`, also under the name that a wrapper gave it\n  in model.safetensors"
     );
 }

@@ -1,4 +1,4 @@
-//! Tokenizers by all the files that say something of them, held to what AutoTokenizer of transformers 4 and 5 makes of the
+//! Tokenizers by all of their files, compared with AutoTokenizer of transformers 4 and 5 for the
 //! same folders.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ struct Case {
     files: BTreeMap<String, Value>,
 }
 
-/// What a version of `transformers` makes of a folder.
+/// The result of a version of `transformers` for a folder.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Found {
@@ -136,7 +136,7 @@ fn encoded(encoder: &TextEncoder, text: TextInput) -> Encoded {
     }
 }
 
-/// What is left of a text that is cut.
+/// The rest of a text that is cut.
 fn cut(encoder: &TextEncoder, text: TextInput) -> Vec<u32> {
     windows(encoder, text, Lengths::cut(CUT)).remove(0)
 }
@@ -148,10 +148,10 @@ fn windows(encoder: &TextEncoder, text: TextInput, lengths: Lengths) -> Vec<Vec<
 }
 
 #[test]
-fn every_class_tokenizes_as_in_the_version_that_saved_it_and_says_where_the_other_differs() {
+fn every_class_tokenizes_as_in_the_version_that_saved_it_with_a_note_where_the_other_differs() {
     let Cases { texts, pairs, cases } = read("cases.json");
     let [mut four, mut five] = ["answers-4.json", "answers-5.json"].map(read::<BTreeMap<String, Found>>);
-    // Types that no model reads are nothing to hold on to.
+    // Types that no model reads are not compared.
     for case in cases.iter().filter(|case| !case.has_types()) {
         for found in [&mut four, &mut five] {
             if let Some(Found::Answers(answers)) = found.get_mut(&case.name) {
@@ -208,7 +208,7 @@ fn every_class_tokenizes_as_in_the_version_that_saved_it_and_says_where_the_othe
                     && !same(others)
                     && tokenizer.notes.is_empty()
                 {
-                    wrong.push(format!("{}: the versions differ and nothing says so", case.name));
+                    wrong.push(format!("{}: the versions differ without a note", case.name));
                 }
             }
             (Found::Fails { .. }, Found::Answers(others)) if *others == found => {}
@@ -216,7 +216,7 @@ fn every_class_tokenizes_as_in_the_version_that_saved_it_and_says_where_the_othe
                 wrong.push(format!("{}: {fails}, and other than the other version", case.name))
             }
         }
-        // What is read again stays as it is.
+        // A second read changes nothing.
         fs::write(dir.path().join("tokenizer.json"), tokenizer.text().unwrap()).unwrap();
         let again = case.open(dir.path());
         if again.json != tokenizer.json {
@@ -289,9 +289,9 @@ const FIELDS: [&str; 15] = [
 proptest! {
     #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), cases: 400, ..ProptestConfig::default() })]
 
-    /// Whatever the files say, there is a tokenizer or an error that names a file.
+    /// For all files, there is a tokenizer or an error that names a file.
     #[test]
-    fn no_configuration_is_too_odd(said in prop::collection::btree_map(prop::sample::select(&FIELDS[..]), values(), 0..4), base_name in prop::sample::select(vec!["wordpiece", "bpe", "unigram"])) {
+    fn no_configuration_is_too_unusual(said in prop::collection::btree_map(prop::sample::select(&FIELDS[..]), values(), 0..4), base_name in prop::sample::select(vec!["wordpiece", "bpe", "unigram"])) {
         let dir = tempfile::tempdir().unwrap();
         let said: Map<String, Value> = said.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         fs::write(dir.path().join("tokenizer.json"), Value::Object(base(base_name)).to_string()).unwrap();

@@ -1,4 +1,4 @@
-//! `kilnc tune`: what it writes, that a build takes it up, and what it refuses.
+//! `kilnc tune`: its output, a build with its recipe, and its refusals.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -76,8 +76,8 @@ fn engines_of_a_reduced_range_are_tuned_where_sums_saturate() {
     let place = place();
     let (texts, out, bundle) = (texts(place.path()), place.path().join("tuned"), place.path().join("model.kiln"));
     let common = arguments!["--calibration", texts, "--max-drop", "0.5", "-o", out];
-    for (asked, reduced) in [(&[][..], true), (&arguments!["--reduce-range=false"][..], false)] {
-        tune(&[&common[..], asked, &arguments!["--target", "ort-cpu", "--target", "tract"]].concat()).expect(0);
+    for (invoked, reduced) in [(&[][..], true), (&arguments!["--reduce-range=false"][..], false)] {
+        tune(&[&common[..], invoked, &arguments!["--target", "ort-cpu", "--target", "tract"]].concat()).expect(0);
         let tuned: Value = serde_json::from_str(&read(&out.join("tune.json"))).unwrap();
         let chosen = &tuned["points"][tuned["chosen"].as_u64().unwrap() as usize];
         // Which is the fastest is not known; the recipe makes the one that was measured.
@@ -110,12 +110,13 @@ fn a_tuned_folder_is_replaced_and_another_is_not() {
 }
 
 #[test]
-fn what_cannot_be_tuned_is_refused_before_the_work() {
+fn models_that_cannot_be_tuned_are_refused_before_the_work() {
     let place = place();
     let (texts, out) = (texts(place.path()), place.path().join("tuned"));
     let refused = |arguments: &[OsString]| tune(arguments).expect(2).stderr;
     assert!(
-        refused(&arguments!["--max-drop", "0.1", "-o", out]).contains("8-bit layers are fitted to texts: give some")
+        refused(&arguments!["--max-drop", "0.1", "-o", out])
+            .contains("8-bit layers are calibrated on texts: give some")
     );
     let negative = refused(&arguments!["--calibration", texts, "--max-drop=-1", "-o", out]);
     assert!(negative.contains("`-1` is not a share from 0 to 1"), "{negative}");
@@ -137,10 +138,6 @@ fn layers_that_the_model_has_not_are_named() {
     fs::write(&recipe, engine).unwrap();
     let out = place.path().join("model.kiln");
     let ran = kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out]).expect(2);
-    assert!(
-        ran.stderr.contains("error: `ffn-out/99` is to be kept in full precision, and the model has no such layer"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("error: `ffn-out/99` is in `keep`, and the model has no such layer"), "{}", ran.stderr);
     assert!(!out.exists());
 }

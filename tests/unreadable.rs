@@ -1,5 +1,5 @@
-//! What cannot be looked at is not missing: a file that is there and cannot be read is an error by name, wherever it is
-//! looked for and nothing depends on it.
+//! Unreadable is not missing: a file that is there and cannot be read is an error by name, in every use
+//! even where nothing depends on it.
 #![cfg(unix)]
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::common::{Ran, command, copied, copy_folder, fixture, kilnc, names, place};
 
-/// A link to itself in the place of a file, or where none was.
+/// A link to itself in place of a file, or where none was.
 fn make_loop(path: &Path) {
     let _ = fs::remove_file(path);
     symlink(path.file_name().unwrap(), path).unwrap();
@@ -43,14 +43,14 @@ fn a_checkpoint_is_read_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_link_to_nothing_and_a_folder_are_named_and_not_passed_over() {
+fn a_dangling_link_and_a_folder_are_named_and_not_ignored() {
     let place = place();
     let out = place.path().join("out");
     let build = |model: &Path, more: &[std::ffi::OsString]| {
         let build = arguments!["build", model, "--target", "tract", "-o", out];
         kilnc([&build[..], more].concat()).expect(2).stderr
     };
-    // What an interrupted download leaves in the Hub's cache.
+    // The dangling link of an interrupted download in the Hub's cache.
     let model = copied("tiny-bert");
     let weights = model.path().join("model.safetensors");
     fs::remove_file(&weights).unwrap();
@@ -69,7 +69,7 @@ fn a_link_to_nothing_and_a_folder_are_named_and_not_passed_over() {
 }
 
 #[test]
-fn a_place_that_cannot_be_looked_at_is_not_empty() {
+fn an_unreadable_path_is_not_empty() {
     let place = place();
     let knot = place.path().join("knot");
     make_loop(&knot);
@@ -97,7 +97,7 @@ fn a_place_that_cannot_be_looked_at_is_not_empty() {
 
 /// Somebody who is not the superuser, who may read everything, with a copy of the program that everybody may run.
 #[test]
-fn what_may_not_be_read_is_a_fault_of_the_machine_also_where_nothing_depends_on_it() {
+fn unreadable_files_are_a_fault_of_the_machine_even_where_nothing_depends_on_them() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
     let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -124,7 +124,7 @@ fn what_may_not_be_read_is_a_fault_of_the_machine_also_where_nothing_depends_on_
         let file = at(file);
         fs::write(&file, "{}").unwrap();
         mode(&file, 0o000);
-        // That a file is there can be seen without reading it.
+        // A file's presence can be checked without reading it.
         if !file.ends_with("LICENSE") {
             let said = build().expect(5).stderr;
             assert!(said.contains(&format!("{}: Permission denied", file.display())), "{said}");

@@ -5,7 +5,7 @@ use std::fs;
 use crate::common::{fixture, kilnc, names, place};
 
 #[test]
-fn a_flag_says_what_it_may_be_before_anything_is_read() {
+fn a_flag_is_checked_before_anything_is_read() {
     let place = place();
     let out = place.path().join("out");
     let prune = ["prune", "/nowhere", "--calibration", "/nowhere.jsonl"];
@@ -68,7 +68,7 @@ fn a_flag_says_what_it_may_be_before_anything_is_read() {
 }
 
 #[test]
-fn a_recipe_says_what_it_may_hold_before_the_work() {
+fn a_recipe_is_checked_before_the_work() {
     let place = place();
     let (recipe, out) = (place.path().join("recipe.toml"), place.path().join("out"));
     let engine = "[[engine]]\ntarget = \"tract\"\n";
@@ -80,13 +80,13 @@ fn a_recipe_says_what_it_may_hold_before_the_work() {
         (format!("{engine}gate = {{ accuracy_drop = 5.0 }}"), "line 3: the bound of `accuracy_drop` must be a number"),
         (format!("{engine}gate = {{ max_abs = nan }}"), "line 3: the bound of `max_abs` must be a number of 0 or more"),
         ("golden = { file = \"x\", max_abs = -1.0 }".to_owned(), "line 1: the bound of `max_abs` must be a number"),
-        ("max_length = 2".to_owned(), "leaves none beside the 2 that stand around every text; it has to be 3 or more"),
+        ("max_length = 2".to_owned(), "leaves none beside the 2 around every text; it has to be 3 or more"),
         ("max_length = 0".to_owned(), "max_length 0 is outside 2…64"),
         ("[bench]\nrounds = 0".to_owned(), "bench.rounds: expected 1…1000"),
         ("[bench]\nseconds = nan".to_owned(), "bench.seconds: expected more than 0"),
         ("[prune]\nheads = 2.0".to_owned(), "prune: heads = 2: the share that goes is from 0 to 1"),
         ("[calibration]\nfile = \"x.jsonl\"\nsamples = 0".to_owned(), "calibration: `samples` must be 1 or more"),
-        ("[answers]\ntop_k = 0".to_owned(), "0 answers are asked for"),
+        ("[pipeline]\ntop_k = 0".to_owned(), "0 predictions are requested"),
     ] {
         fs::write(&recipe, &text).unwrap();
         let ran = kilnc(arguments!["build", fixture("tiny-bert"), "--recipe", recipe, "-o", out]).expect(2);
@@ -141,7 +141,7 @@ fn a_model_of_few_positions_is_timed_by_texts_that_it_reads() {
         let engines = report["engines"].as_array().unwrap();
         engines.iter().flat_map(|e| e["points"].as_array().unwrap()).map(|p| p["length"].as_u64().unwrap()).collect()
     };
-    // A bundle says how long its texts are; what a file alone takes is found out.
+    // A bundle has its longest text; a lone file's is found out.
     assert_eq!(lengths(&bench(&[&out], &[]).expect(0).json()), [32, 32]);
     assert_eq!(lengths(&bench(&[&onnx], &[]).expect(0).json()), [64]);
     assert_eq!(lengths(&bench(&[&onnx, &out], &[]).expect(0).json()), [32, 32, 32]);

@@ -1,4 +1,4 @@
-//! Cut vocabularies: texts keep their tokens, and models their answers.
+//! Cut vocabularies: texts keep their tokens, and models their outputs.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn load(checkpoint: &Path) -> Model {
     build::load(&source).unwrap()
 }
 
-/// What a model answers to some inputs.
+/// A model's outputs for some inputs.
 struct Asked {
     engine: Box<dyn runtime::Engine>,
     _place: tempfile::TempDir,
@@ -63,7 +63,7 @@ fn renumbered(inputs: &Named, kept: &[u32]) -> Named {
 }
 
 /// The largest difference of any element. Scores over the vocabulary are compared for the tokens that stay.
-fn apart(before: &Named, after: &Named, kept: Option<&[u32]>) -> f32 {
+fn difference(before: &Named, after: &Named, kept: Option<&[u32]>) -> f32 {
     assert_eq!(before.len(), after.len());
     let mut largest = 0.0_f32;
     for ((name, before), (other, after)) in before.iter().zip(after) {
@@ -97,7 +97,7 @@ fn fixtures() -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_family_gives_the_same_answers_with_the_tokens_that_are_asked() {
+fn every_family_gives_the_same_outputs_with_the_tokens_of_the_corpus() {
     let fixtures = fixtures();
     assert!(fixtures.len() > 40, "the fixtures are not there");
     let (mut scored, mut moved) = (0, 0);
@@ -115,12 +115,12 @@ fn every_family_gives_the_same_answers_with_the_tokens_that_are_asked() {
         moved += usize::from(places_of_padding(&model.graph).is_some_and(|(pad, place)| pad != place));
         for ((target, runtime), before) in engines.iter().zip(before) {
             let after = Asked::of(&model, target, *runtime).answers(&renumbered(golden.inputs(), &kept));
-            let apart = apart(&before, &after, scores.then_some(&kept[..]));
-            assert!(apart <= 1e-6, "{} on {runtime:?}: {apart}", path.display());
+            let difference = difference(&before, &after, scores.then_some(&kept[..]));
+            assert!(difference <= 1e-6, "{} on {runtime:?}: {difference}", path.display());
         }
     }
     assert!(scored > 10, "heads over the vocabulary were cut");
-    assert!(moved > 5, "padding got other numbers and kept its place");
+    assert!(moved > 5, "padding got another id and kept its position");
 }
 
 fn places_of_padding(graph: &Graph) -> Option<(i64, i64)> {
@@ -150,7 +150,7 @@ fn with_tokenizer(family: &str, tokenizer: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn models_with_tokenizers_of_every_kind_give_the_same_answers() {
+fn models_with_tokenizers_of_every_kind_give_the_same_outputs() {
     let corpus = texts(&["tool for science", "a tool, a for", ""]);
     for (family, tokenizer) in [
         ("xlm-roberta/mlm", "unigram-roberta"),
@@ -184,8 +184,8 @@ fn models_with_tokenizers_of_every_kind_give_the_same_answers() {
         let scores = model.task == Task::FillMask;
         model.graph = graph;
         let found = Asked::of(&model, &Target::OrtCpu, Runtime::Ort).answers(&after);
-        let apart = apart(&expected, &found, scores.then_some(&cut.kept[..]));
-        assert!(apart <= 1e-6, "{family}: {apart}");
+        let difference = difference(&expected, &found, scores.then_some(&cut.kept[..]));
+        assert!(difference <= 1e-6, "{family}: {difference}");
     }
 }
 
@@ -239,7 +239,12 @@ fn minilm_gives_the_same_vectors_with_the_tokens_of_its_texts() {
     let mut after = Asked::of(&model, &Target::OrtCpu, Runtime::Ort);
     for example in corpus.iter().step_by(4) {
         let expected = before.answers(&old.encode(&[example]).unwrap());
-        assert_eq!(apart(&expected, &after.answers(&new.encode(&[example]).unwrap()), None), 0.0, "{}", example.text);
+        assert_eq!(
+            difference(&expected, &after.answers(&new.encode(&[example]).unwrap()), None),
+            0.0,
+            "{}",
+            example.text
+        );
     }
 }
 
@@ -254,10 +259,10 @@ fn check_cut(tokenizer: &str, corpus: &[String]) -> kilnc::Result<CutTokenizer> 
     let named = |encoder: &TextEncoder| -> Vec<Vec<String>> {
         let names: HashMap<u32, String> = encoder.vocabulary().into_iter().collect();
         let inputs: Vec<TextInput> = corpus.iter().map(Into::into).collect();
-        encoder.numbers(&inputs).unwrap().iter().map(|ids| ids.iter().map(|id| names[id].clone()).collect()).collect()
+        encoder.ids(&inputs).unwrap().iter().map(|ids| ids.iter().map(|id| names[id].clone()).collect()).collect()
     };
     assert_eq!(named(&after), named(vocabulary.encoder()));
-    // A piece that a Unigram model has twice is known by its last number.
+    // A piece that a Unigram model has twice has its last id.
     let vocab = serde_json::from_str::<Value>(&cut.json).unwrap()["model"]["vocab"].take();
     let own = vocab.as_array().map_or(after.vocabulary().len(), Vec::len);
     assert_eq!(own, cut.kept.len(), "numbers have no gaps");
@@ -274,7 +279,7 @@ fn word() -> impl Strategy<Value = String> {
     proptest::collection::vec(proptest::sample::select(vec!['a', 'b', 'c', 'é']), 1..4).prop_map(String::from_iter)
 }
 
-/// Texts of up to four words, in which a character that no model knows may stand.
+/// Texts of up to four words, with characters that no model knows.
 fn corpus() -> impl Strategy<Value = Vec<String>> {
     let letters = vec!['a', 'a', 'b', 'b', 'c', 'é', 'x'];
     let word = proptest::collection::vec(proptest::sample::select(letters), 1..8).prop_map(String::from_iter);
@@ -338,7 +343,7 @@ proptest! {
         if bytes {
             vocab.extend((0..256).map(|byte| json!([format!("<0x{byte:02X}>"), -1.0])));
         }
-        // Without a token for what is unknown, texts may have none at all, and then there is nothing to keep.
+        // Without an unknown token, texts may have no tokens at all, and then there is nothing to keep.
         let texts = if known { texts } else { texts.iter().map(|text| text.replace('x', "a")).collect() };
         if !known {
             vocab.extend("abcé".chars().map(|c| json!([c.to_string(), -3.0])));
@@ -422,17 +427,17 @@ fn a_tokenizer_that_cannot_be_cut_is_refused() {
         "tokenizer.json: model: the vocabulary of a `Hashes` is not cut"
     );
     assert_eq!(said(&|t| *t = json!({})), "tokenizer.json: missing field `model`");
-    assert!(said(&|t| t["model"]["dropout"] = json!(0.1)).contains("of the merges are left out by chance"));
+    assert!(said(&|t| t["model"]["dropout"] = json!(0.1)).contains("of the merges are left out at random"));
     assert_eq!(
         said(&|t| t["post_processor"]["sep"] = json!(["</s>", 64])),
-        "tokenizer.json: post_processor.sep: no token has the number 64"
+        "tokenizer.json: post_processor.sep: no token has the id 64"
     );
     assert_eq!(
         said(&|t| t["padding"] = json!({"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": null,
             "pad_id": 70, "pad_type_id": 0, "pad_token": "<pad>"})),
-        "tokenizer.json: padding.pad_id: no token has the number 70"
+        "tokenizer.json: padding.pad_id: no token has the id 70"
     );
-    // The library numbers what is added by the count of tokens: here that is the number of the last one.
+    // The library numbers added tokens by the count of tokens: here that is the number of the last one.
     let collides = |t: &mut Value| {
         let vocab = t["model"]["vocab"].as_object_mut().unwrap();
         let last = vocab.iter().find(|(_, n)| **n == json!(63)).unwrap().0.clone();
@@ -442,7 +447,7 @@ fn a_tokenizer_that_cannot_be_cut_is_refused() {
         added["id"] = json!(64);
         t["added_tokens"].as_array_mut().unwrap().push(added);
     };
-    assert!(said(&collides).ends_with("have the same number 64"), "{}", said(&collides));
+    assert!(said(&collides).ends_with("have the same id 64"), "{}", said(&collides));
     let vocabulary = Vocabulary::parse(sound().to_string()).unwrap();
     let used = vocabulary.used([Ok("a".to_owned())]).unwrap();
     let error = vocabulary.cut(&used, &["<masc>"]).unwrap_err();
@@ -456,7 +461,7 @@ fn tokens_past_the_rows_of_the_embedding_are_refused() {
     std::fs::copy(fixture("tiny-bert/tokenizer.json"), copy.path().join("tokenizer.json")).unwrap();
     let error = cut(&load(copy.path()), &texts(&["a text"]), &[]).err().unwrap();
     assert_eq!(error.exit_code(), 2);
-    assert!(error.message().ends_with("has the number 120, but the embedding has 64 rows"), "{error}");
+    assert!(error.message().ends_with("has the id 120, but the embedding has 64 rows"), "{error}");
     std::fs::remove_file(copy.path().join("tokenizer.json")).unwrap();
     let error = cut(&load(copy.path()), &texts(&["a text"]), &[]).err().unwrap();
     assert!(error.message().ends_with("tokenizer.json is missing"), "{error}");

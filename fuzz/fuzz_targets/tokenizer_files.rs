@@ -1,7 +1,7 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(
-    // What the library panics on is an error to those who watch its thread.
+    // A panic of the library is an error of its thread.
     init: kilnc_fuzz::let_watched_threads_panic(),
     |bytes: &[u8]| kilnc_fuzz::tokenizer_files(bytes)
 );

@@ -1,7 +1,7 @@
-//! What the fuzz targets do with their bytes, one function for each reader.
+//! The fuzz targets, one function for each reader.
 //!
-//! Whatever the bytes are, a reader gives what they mean or an error that its sender can act on. `tests/corpus.rs` runs
-//! the same functions on the corpus that the fuzzer found, `tests/properties.rs` on inputs of its own.
+//! For all bytes, a reader returns their meaning or an error that its sender can act on. `tests/corpus.rs` runs
+//! the same functions on the corpus that the fuzzer found, `tests/properties.rs` on its own inputs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ use kilnc::vocabulary::Vocabulary;
 use kilnc::{json, safetensors as st};
 use sha2::{Digest, Sha256};
 
-/// A fuzz target: its name, which is that of its corpus, and what it does.
+/// A fuzz target: its name, which is that of its corpus, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
@@ -58,10 +58,10 @@ pub const TARGETS: [Target; 20] = [
     ("adapter_config", adapter_config),
 ];
 
-/// What was read, after an error was held to what every error owes: it is of the input, not of kilnc, short, and
+/// The result, after an error was checked as every error must be: it is of the input, not of kilnc, short, and
 /// cannot move the cursor.
 #[track_caller]
-fn judged<T>(result: Result<T>) -> Option<T> {
+fn checked<T>(result: Result<T>) -> Option<T> {
     let error = match result {
         Ok(value) => return Some(value),
         Err(error) => error,
@@ -88,7 +88,7 @@ fn evaluated(tensors: &[(String, Weight)]) {
 
 /// A safetensors file. What kilnc reads, the reference reader reads, with the same bytes.
 pub fn safetensors(bytes: &[u8]) {
-    let Some(tensors) = judged(st::parse(Arc::new(bytes.to_vec()))) else { return };
+    let Some(tensors) = checked(st::parse(Arc::new(bytes.to_vec()))) else { return };
     let reference = ::safetensors::SafeTensors::deserialize(bytes).unwrap();
     assert_eq!(tensors.len(), reference.len());
     for (name, weight) in tensors {
@@ -100,7 +100,7 @@ pub fn safetensors(bytes: &[u8]) {
 
 /// An archive of `torch.save`.
 pub fn torch_zip(bytes: &[u8]) {
-    evaluated(&judged(torch::parse(Arc::new(bytes.to_vec()))).unwrap_or_default());
+    evaluated(&checked(torch::parse(Arc::new(bytes.to_vec()))).unwrap_or_default());
 }
 
 /// The pickle of a sound archive, which has two storages. The checksums of an archive would keep a fuzzer out.
@@ -113,16 +113,16 @@ pub fn torch_stream(bytes: &[u8]) {
     torch_zip(&[b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", bytes].concat());
 }
 
-/// A `config.json` over the tensors of a tiny model of its family. What is built keeps the graph's specification.
+/// A `config.json` over the tensors of a tiny model of its family. The built graph keeps the specification.
 pub fn config(bytes: &[u8]) {
     let Some(text) = utf8(bytes) else { return };
-    let Some(common) = judged(json::parse::<CommonConfig>(text, "config.json")) else { return };
+    let Some(common) = checked(json::parse::<CommonConfig>(text, "config.json")) else { return };
     let state = common.model_type.as_deref().and_then(|family| STATES.get(family)).cloned().unwrap_or_default();
     let (dir, encoder, config) = (PathBuf::new(), PathBuf::new(), text.to_owned());
     let checkpoint = Checkpoint { dir, encoder, config, common, sentence: None, state, files: Vec::new() };
-    let Some(state) = judged(arch::canonical_state(&checkpoint)) else { return };
+    let Some(state) = checked(arch::canonical_state(&checkpoint)) else { return };
     for task in Task::ALL.into_iter().map(Some).chain([None]) {
-        if let Some(built) = judged(arch::build(&checkpoint, &state, task)) {
+        if let Some(built) = checked(arch::build(&checkpoint, &state, task)) {
             verify(built.graph).unwrap();
         }
     }
@@ -175,13 +175,13 @@ fn write(dir: &Path, files: &[(String, Vec<u8>)]) {
     }
 }
 
-/// What the user is told holds nothing that moves a cursor.
+/// Messages hold nothing that moves a cursor.
 fn clean(lines: &[String]) {
     assert!(lines.iter().all(|line| !line.is_empty() && !line.contains(char::is_control)), "{lines:?}");
 }
 
-/// The files beside a `tokenizer.json`, and that one if it is there, for tokenizers of every kind of model. What comes out
-/// is a tokenizer, or is told to be none.
+/// The files beside a `tokenizer.json`, and that one if it is there, for tokenizers of every kind of model. The result
+/// is a tokenizer, or an error.
 pub fn tokenizer_files(bytes: &[u8]) {
     const KNOWN: [&str; 4] =
         ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
@@ -198,18 +198,18 @@ pub fn tokenizer_files(bytes: &[u8]) {
         write(place.path(), &files);
         let usage =
             TokenizerUse { model_type, token_types: true, pairs: true, rows: Some(128), ..TokenizerUse::default() };
-        let Some(tokenizer) = judged(Tokenizer::open(place.path(), &usage)) else { continue };
+        let Some(tokenizer) = checked(Tokenizer::open(place.path(), &usage)) else { continue };
         clean(&tokenizer.notes);
         assert!(tokenizer.max_length.is_none_or(|length| length >= 2));
-        let Some(encoder) = judged(TextEncoder::parse(tokenizer.text().unwrap().to_owned(), 16)) else { continue };
-        judged(encoder.check_rows(128));
-        judged(
+        let Some(encoder) = checked(TextEncoder::parse(tokenizer.text().unwrap().to_owned(), 16)) else { continue };
+        checked(encoder.check_rows(128));
+        checked(
             encoder.encode(&["", "a [MASK] of <mask> mail servers, and more of them than there is room for in so few"]),
         );
     }
 }
 
-/// The files of a model of sentence-transformers. What is built of it keeps the graph's specification.
+/// The files of a model of sentence-transformers. The built graph keeps the specification.
 pub fn sentence(bytes: &[u8]) {
     const KNOWN: [&str; 7] = [
         "modules.json",
@@ -233,25 +233,25 @@ pub fn sentence(bytes: &[u8]) {
     }
     for task in [None, Some(Task::SentenceSimilarity), Some(Task::FeatureExtraction)] {
         let source = Source { checkpoint: place.path().to_owned(), adapters: Vec::new(), combine: None, task };
-        if let Some(model) = judged(build::load(&source)) {
+        if let Some(model) = checked(build::load(&source)) {
             clean(&build::warnings(&model));
             assert!(model.prompt.is_none_or(|prompt| !prompt.text.is_empty()));
         }
     }
 }
 
-/// The names of answers: a file of labels, and a configuration's.
+/// Labels: a file of labels, and a configuration's.
 pub fn labels(bytes: &[u8]) {
     let place = tempfile::tempdir().unwrap();
     for name in ["labels.json", "labels.txt"] {
         let path = place.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        if let Some(labels) = judged(names::read(&path)) {
+        if let Some(labels) = checked(names::read(&path)) {
             assert!(!labels.is_empty());
         }
     }
     let Some(text) = utf8(bytes) else { return };
-    let Some(common) = judged(json::parse::<CommonConfig>(text, "config.json")) else { return };
+    let Some(common) = checked(json::parse::<CommonConfig>(text, "config.json")) else { return };
     for answers in [1, 2, 3] {
         let (labels, warnings) = common.labels_of(answers);
         assert_eq!(labels.len(), answers);
@@ -263,20 +263,20 @@ pub fn labels(bytes: &[u8]) {
 pub fn textfile(bytes: &[u8]) {
     let mut lines = tf::Lines::of(bytes);
     let mut count = 0;
-    while let Some(Some(line)) = judged(lines.next("t.txt")) {
+    while let Some(Some(line)) = checked(lines.next("t.txt")) {
         count += 1;
-        if let Some(text) = judged(line.text) {
+        if let Some(text) = checked(line.text) {
             assert!(!text.contains(['\n', '\r', '\0']) && !text.starts_with('\u{feff}'), "{text:?}");
         }
     }
     assert!(count <= bytes.iter().filter(|byte| **byte == b'\n').count() + 1);
-    if let Some(text) = judged(tf::read(bytes, "t.txt", 1 << 20)) {
+    if let Some(text) = checked(tf::read(bytes, "t.txt", 1 << 20)) {
         assert!(text.is_empty() || text.ends_with('\n'));
         assert!(!text.contains(['\r', '\0']));
     }
 }
 
-/// An `adapter_config.json` over the tensors of a LoRA. What is merged by it keeps the graph's specification.
+/// An `adapter_config.json` over the tensors of a LoRA. The merged graph keeps the specification.
 pub fn adapter_config(bytes: &[u8]) {
     let place = tempfile::tempdir().unwrap();
     let tensors = "adapter_model.safetensors";
@@ -284,7 +284,7 @@ pub fn adapter_config(bytes: &[u8]) {
     std::fs::write(place.path().join("adapter_config.json"), bytes).unwrap();
     let adapters = vec![AdapterSource { dir: place.path().to_owned(), scale: 1.0 }];
     let checkpoint = fixtures().join("families/bert/base");
-    if let Some(model) = judged(build::load(&Source { checkpoint, adapters, combine: None, task: None })) {
+    if let Some(model) = checked(build::load(&Source { checkpoint, adapters, combine: None, task: None })) {
         clean(&build::warnings(&model));
     }
 }
@@ -292,7 +292,7 @@ pub fn adapter_config(bytes: &[u8]) {
 /// The index of a checkpoint in shards. Every file that it names is beside it.
 pub fn index(bytes: &[u8]) {
     let Some(text) = utf8(bytes) else { return };
-    for name in judged(shards::parse(text, "x.index.json")).unwrap_or_default().into_values() {
+    for name in checked(shards::parse(text, "x.index.json")).unwrap_or_default().into_values() {
         assert_eq!(Path::new("/dir").join(&name).parent(), Some(Path::new("/dir")), "{name}");
     }
 }
@@ -300,23 +300,23 @@ pub fn index(bytes: &[u8]) {
 /// A `tokenizer.json`, and texts for it.
 pub fn tokenizer(bytes: &[u8]) {
     let Some(text) = utf8(bytes) else { return };
-    let Some(encoder) = judged(TextEncoder::parse(text.to_owned(), 16)) else { return };
-    judged(encoder.check_rows(1000));
+    let Some(encoder) = checked(TextEncoder::parse(text.to_owned(), 16)) else { return };
+    checked(encoder.check_rows(1000));
     let texts = ["", "Naïve  tokens, 3 of them's\tthe\n``x'' … 漢字 [MASK]"];
     for text in texts {
-        judged(encoder.encode(&[text]));
+        checked(encoder.encode(&[text]));
     }
     let corpus = || texts.map(|text| Ok(text.to_owned()));
-    let Some(vocabulary) = judged(Vocabulary::parse(text.to_owned())) else { return };
-    let Some(used) = judged(vocabulary.used(corpus())) else { return };
-    if let Some(cut) = judged(vocabulary.cut(&used, &[])) {
+    let Some(vocabulary) = checked(Vocabulary::parse(text.to_owned())) else { return };
+    let Some(used) = checked(vocabulary.used(corpus())) else { return };
+    if let Some(cut) = checked(vocabulary.cut(&used, &[])) {
         vocabulary.check(&cut, corpus()).unwrap();
     }
 }
 
-/// A graph as text. What is accepted prints to a text that means the same, and can be judged.
+/// A graph as text. An accepted one prints to a text that means the same, and can be verified.
 pub fn graph(bytes: &[u8]) {
-    let Some(graph) = judged(text::parse(&String::from_utf8_lossy(bytes))) else { return };
+    let Some(graph) = checked(text::parse(&String::from_utf8_lossy(bytes))) else { return };
     let printed = graph.to_string();
     let again = text::parse(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
     assert_eq!(again.to_string(), printed);
@@ -326,21 +326,21 @@ pub fn graph(bytes: &[u8]) {
 /// A recipe.
 pub fn recipe(bytes: &[u8]) {
     let Some(text) = utf8(bytes) else { return };
-    if let Some(recipe) = judged(Recipe::parse(text, "r.toml")) {
+    if let Some(recipe) = checked(Recipe::parse(text, "r.toml")) {
         assert!(!recipe.engines_or_default().is_empty());
     }
 }
 
-/// Labelled texts of every task, and texts to answer. None of those that are read is empty or has a label of its own.
+/// Labelled texts of every task, and texts to run. None of those that are read is empty or has its own label.
 pub fn texts(bytes: &[u8]) {
     for task in Task::ALL {
         for on_error in [OnError::Fail, OnError::Skip, OnError::Empty] {
-            judged(check_lines(bytes, "t.jsonl", task, on_error));
+            checked(check_lines(bytes, "t.jsonl", task, on_error));
         }
     }
     for problem_type in [ProblemType::SingleLabel, ProblemType::MultiLabel, ProblemType::Regression] {
         let classes = Classes { labels: ["web", "mail"].map(str::to_owned).to_vec(), problem_type };
-        for example in judged(parse_examples(bytes, "t.jsonl", &classes)).unwrap_or_default() {
+        for example in checked(parse_examples(bytes, "t.jsonl", &classes)).unwrap_or_default() {
             assert!(!example.text.trim().is_empty());
             match example.truth {
                 Some(Truth::Classes(found)) => assert!(found.iter().all(|class| *class < 2) && found.is_sorted()),
@@ -357,7 +357,7 @@ pub fn texts(bytes: &[u8]) {
 /// Labelled texts of the tasks that are not of classes of texts.
 fn labelled(bytes: &[u8]) {
     let labels = ["O", "B-PER", "I-PER", "LOC"].map(str::to_owned);
-    for tagged in judged(parse_tagged(bytes, "t.jsonl", &labels)).unwrap_or_default() {
+    for tagged in checked(parse_tagged(bytes, "t.jsonl", &labels)).unwrap_or_default() {
         match tagged.row {
             Tagged::Words { words, tags } => {
                 assert_eq!(words.len(), tags.len());
@@ -370,13 +370,13 @@ fn labelled(bytes: &[u8]) {
             }
         }
     }
-    for question in judged(parse_questions(bytes, "t.jsonl")).unwrap_or_default() {
+    for question in checked(parse_questions(bytes, "t.jsonl")).unwrap_or_default() {
         assert!(!question.row.question.trim().is_empty() && !question.row.context.trim().is_empty());
     }
-    for pair in judged(parse_pairs(bytes, "t.jsonl")).unwrap_or_default() {
+    for pair in checked(parse_pairs(bytes, "t.jsonl")).unwrap_or_default() {
         assert!(pair.row.score.is_finite() && !pair.row.text.trim().is_empty() && !pair.row.pair.trim().is_empty());
     }
-    for masked in judged(parse_masked(bytes, "t.jsonl")).unwrap_or_default() {
+    for masked in checked(parse_masked(bytes, "t.jsonl")).unwrap_or_default() {
         assert!(!masked.row.text.trim().is_empty());
     }
 }
@@ -384,25 +384,25 @@ fn labelled(bytes: &[u8]) {
 /// The manifest of a bundle that has none of the files.
 pub fn manifest(bytes: &[u8]) {
     let Some(text) = utf8(bytes) else { return };
-    let Some(manifest) = judged(Manifest::parse(text)) else { return };
+    let Some(manifest) = checked(Manifest::parse(text)) else { return };
     let bundle = Bundle::of("/nowhere".into(), manifest);
     for entry in &bundle.manifest.files {
-        judged(bundle.file(&entry.path));
+        checked(bundle.file(&entry.path));
     }
     for engine in &bundle.manifest.engines {
-        judged(bundle.choose(Some(&engine.name)));
+        checked(bundle.choose(Some(&engine.name)));
     }
 }
 
-/// An archive of a bundle, as it is and with the sums of its headers put right: else few changes get past them. What is
-/// refused is not looked for in the folder, which the command line drops; beside the folder there must be nothing.
+/// An archive of a bundle, as it is and with the sums of its headers put right: else few changes get past them. A
+/// refused archive is not searched in the folder, which the command line drops; beside the folder there must be nothing.
 pub fn bundle_archive(bytes: &[u8]) {
     for bytes in [bytes.to_vec(), resummed(bytes)] {
         let place = tempfile::tempdir().unwrap();
         let (file, dir) = (place.path().join("bundle.tar"), place.path().join("bundle"));
         std::fs::write(&file, bytes).unwrap();
         std::fs::create_dir(&dir).unwrap();
-        if let Some((bundle, files)) = judged(bundle::archive::unpack(&file, &dir)) {
+        if let Some((bundle, files)) = checked(bundle::archive::unpack(&file, &dir)) {
             assert_eq!(bundle.digests().unwrap().len(), files.len());
             bundle.verify().unwrap();
         }
@@ -410,7 +410,7 @@ pub fn bundle_archive(bytes: &[u8]) {
     }
 }
 
-/// A wheel of ONNX Runtime; and what stands in the record, and in the metadata, of a sound one. What is taken lies below
+/// A wheel of ONNX Runtime; and the record and the metadata of a sound one. The files that are taken are below
 /// the bundle's folder and is all listed.
 pub fn wheel(bytes: &[u8]) {
     const INFO: &str = "onnxruntime-1.32.0.dist-info";
@@ -443,7 +443,7 @@ pub fn wheel(bytes: &[u8]) {
         std::fs::write(&file, wheel).unwrap();
         std::fs::create_dir(&dir).unwrap();
         let package = runtimes::packages(Runtime::Ort, Platform::LinuxX64)[0];
-        if let Some(taken) = judged(runtimes::take(&Found { package, wheel: file }, &dir)) {
+        if let Some(taken) = checked(runtimes::take(&Found { package, wheel: file }, &dir)) {
             assert_eq!((taken.files.len(), taken.notices.len()), (2, 1));
             assert!(taken.files.iter().chain(&taken.notices).all(|name| dir.join(name).is_file()));
         }
@@ -475,8 +475,8 @@ pub fn signature(bytes: &[u8]) {
         PublicKey::parse(key).unwrap()
     });
     let Some(text) = utf8(bytes) else { return };
-    judged(signing::open(text, "model.sig", &KEY));
-    judged(signing::read_statement(text, "what was signed"));
+    checked(signing::open(text, "model.sig", &KEY));
+    checked(signing::read_statement(text, "the signed statement"));
 }
 
 /// The front matter of a README.

@@ -1,10 +1,10 @@
-"""Holds cut tokenizers against Hugging Face's `tokenizers`: they must load there and give every text the same pieces.
+"""Compares cut tokenizers with Hugging Face's `tokenizers`: they must load there and give every text the same pieces.
 
     cargo build --release --example cut_tokenizer
     python cut_tokenizers.py target/release/examples/cut_tokenizer TEXTS.jsonl [tokenizer.json ...]
 
 Tokenizers of every other kind are trained on the texts: Unigram and BPE, on characters with byte fallback and on bytes.
-What is not in the texts must be tokenized too, if not to the same pieces. Needs what requirements.txt names.
+Other texts must be tokenized too, if not to the same pieces. Needs what requirements.txt names.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Writes what PyTorch answers to a few texts, as a golden file for kilnc: of models whose weights no fixture can hold.
+"""Writes PyTorch's outputs for a few texts, as a golden file for kilnc: of models whose weights no fixture can hold.
 
     pip install -r scripts/peers/requirements.txt
     python scripts/peers/hidden_states.py CHECKPOINT OUT.safetensors [--text …]
@@ -19,7 +19,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
     parser.add_argument("out")
-    parser.add_argument("--text", action="append", help="a text; two of the demo's, if not given")
+    parser.add_argument("--text", action="append", help="a text; two of the demo's by default")
     args = parser.parse_args()
 
     model = AutoModel.from_pretrained(args.checkpoint, attn_implementation="eager", dtype=torch.float32).eval()

@@ -1,9 +1,9 @@
-"""Opens what `kilnc bundle export --layout hub` writes with Optimum, and holds its answers against kilnc's.
+"""Opens the export of `kilnc bundle export --layout hub` with Optimum, and compares its predictions with kilnc's.
 
     python hub_layout.py KILNC BUNDLE TEXT...
 
-KILNC is the binary. Every model of the export answers the texts through Transformers' pipeline of the bundle's task, by
-the tokenizer and the labels of the export alone; kilnc answers them by the bundle's engine of the same name. Of a bundle
+KILNC is the binary. Every model of the export runs the texts through Transformers' pipeline of the bundle's task, by
+the tokenizer and the labels of the export alone; kilnc runs them by the bundle's engine of the same name. Of a bundle
 for question answering the first text is the question to the others. Needs what requirements.txt names.
 """
 
@@ -97,7 +97,7 @@ def main(binary, bundle, *texts):
             text = [part for text in texts for part in ("--text", text)]
             for ours, text in zip(kilnc(binary, "run", bundle, "--engine", engine["name"], *question, *text), texts):
                 same(ask, ours, text)
-            print(f"{file}: {len(texts)} texts answered as by {engine['name']} ({task})")
+            print(f"{file}: {len(texts)} texts predicted as by {engine['name']} ({task})")
 
 
 main(*sys.argv[1:])

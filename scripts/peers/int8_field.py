@@ -1,4 +1,4 @@
-"""INT8 engines of kilnc and of its peers side by side: how long each takes to make, what it answers, how fast it is.
+"""INT8 engines of kilnc and of its peers side by side: the time to make each, its predictions, its speed.
 
     pip install -r scripts/peers/requirements.txt
     python scripts/peers/int8_field.py export CHECKPOINT OUT                # Optimum's export and INT8 of a bare encoder
@@ -7,8 +7,8 @@
     python scripts/peers/int8_field.py time --shapes 1x128,8x128,1x384 --rounds 15 ENGINE…
 
 An ENGINE is NAME=KIND:FILE, where KIND is `ort` (ONNX Runtime's own kernels), `ov-ep` (ONNX Runtime with the OpenVINO
-provider) or `openvino` (OpenVINO itself). Every engine runs in a process of its own with two threads, and they take
-turns in an order that is drawn anew each round; ratios are against the first engine, round by round. `ov-ep` needs
+provider) or `openvino` (OpenVINO itself). Every engine runs in its own process with two threads, and they take
+turns in an order that is shuffled each round; ratios are against the first engine, round by round. `ov-ep` needs
 `KILNC_OPENVINO`, the folder that the wheel `onnxruntime-openvino` is unpacked in (`kilnc doctor` names it).
 """
 
@@ -86,10 +86,10 @@ def feed_of(ids, mask, types):
 
 
 def work(kind, path):
-    """The side of an engine: answers requests from standard input, a line each."""
+    """The side of an engine: serves requests from standard input, a line each."""
     import numpy as np
 
-    # Libraries print where they like; answers have a way of their own.
+    # Libraries print anywhere; replies have their own stream.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     run = OPENERS[kind](path)
@@ -172,7 +172,7 @@ def tokenized(tokenizer, texts, length):
 
 
 def answers(engines, args):
-    """Answers to every text, one at a time, against the first engine's."""
+    """Predictions for every text, one at a time, compared with the first engine's."""
     import numpy as np
 
     texts = read(args.texts)
@@ -180,7 +180,7 @@ def answers(engines, args):
     inputs = tokenized(args.tokenizer, texts, args.max_length)
     truth = np.array([labels.index(entry["label"]) for entry in texts])
     reference = None
-    print("| engine | accuracy | right | same answer | rms of logits' change |")
+    print("| engine | accuracy | correct | agreement | rms of logits' change |")
     print("|---|---|---|---|---|")
     for engine in engines:
         rows = np.array(engine.ask({"texts": inputs})["rows"])

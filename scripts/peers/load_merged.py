@@ -1,10 +1,10 @@
-"""Loads checkpoints that `kilnc merge` wrote with transformers, and holds their answers against the fixtures'.
+"""Loads checkpoints that `kilnc merge` wrote with transformers, and compares their outputs with the fixtures'.
 
     python load_merged.py KILNC [adapter ...]
 
 KILNC is the binary. Every adapter of tests/fixtures/adapters is merged into its base, as it is and with the configuration
 that transformers 5 writes of it; transformers must find every weight that the class has and no other, and the class must
-give the adapter's own answers. To be run with transformers 4 and with 5. Needs what requirements.txt names.
+give the adapter's own outputs. To be run with transformers 4 and with 5. Needs what requirements.txt names.
 """
 
 import json
@@ -25,7 +25,7 @@ FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "tests/fixtures"
 
 
 def bases(base, place):
-    """The base, and the same with a configuration of version 5, where that was kept."""
+    """The base, and the same with a configuration of version 5, where that was saved."""
     yield FIXTURES / "families" / base
     config = json.loads((FIXTURES / "families/configs-5.json").read_text()).get(base)
     if config is not None:

@@ -1,4 +1,4 @@
-"""What one does without kilnc: PEFT merge, Optimum's ONNX export, Optimum's dynamic INT8, each step timed.
+"""The steps without kilnc: PEFT merge, Optimum's ONNX export, Optimum's dynamic INT8, each step timed.
 
     python optimum_int8.py CHECKPOINT ADAPTER OUT [--labels FILE]
 

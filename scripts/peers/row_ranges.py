@@ -1,10 +1,10 @@
-"""Times two spellings of a layer with 8-bit weights on ONNX Runtime: one range of activations for the whole batch, which is
+"""Times two forms of a layer with 8-bit weights on ONNX Runtime: one range of activations for the whole batch, which is
 `DynamicQuantizeLinear` and `MatMulInteger` (ONNX Runtime fuses them), and a range for each row, which no fused kernel has.
 
     pip install onnx onnxruntime numpy
     python row_ranges.py [ROWS IN OUT ...]
 
-A range for each row would make an answer independent of the other texts in its batch. ONNX Runtime's `MatMulInteger` takes one
+A range for each row would make a prediction independent of the other texts in its batch. ONNX Runtime's `MatMulInteger` takes one
 zero point for all activations, so rows are signed and symmetric. Median of 30 runs each, in turns, on one thread.
 """
 

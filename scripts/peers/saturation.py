@@ -3,7 +3,7 @@
     apt-get install qemu-user
     python saturation.py FP32.onnx INT8.onnx tokenizer.json TEXTS.jsonl COUNT
 
-QEMU emulates a Haswell, which adds products of 8 bits in 16. The first COUNT texts are asked one by one with one thread,
+QEMU emulates a Haswell, which adds products of 8 bits in 16. The first COUNT texts are run one by one with one thread,
 128 tokens at most. For an engine for OpenVINO, put the folder of `onnxruntime-openvino` first in PYTHONPATH. Needs
 onnxruntime, tokenizers and numpy.
 """
@@ -55,7 +55,7 @@ def main(fp32, int8, *asked):
     for name, found in [("here", logits(int8, *asked)), ("Haswell", emulated(int8, *asked))]:
         rms = np.sqrt(np.mean((found - reference) ** 2))
         same = np.mean(found.argmax(1) == reference.argmax(1))
-        print(f"{name}: rms of the logits' change {rms:.4f}, same answer {same:.3f} of {len(found)} texts")
+        print(f"{name}: rms of the logits' change {rms:.4f}, agreement {same:.3f} of {len(found)} texts")
 
 
 if sys.argv[1] == "--child":

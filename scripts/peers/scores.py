@@ -1,13 +1,13 @@
 """Writes labelled texts for the small checkpoints of every task, and what `seqeval`, SQuAD's rules and `scipy` say of
-PyTorch's answers to them, for `kilnc eval` to be held against.
+PyTorch's predictions for them, to compare `kilnc eval` with.
 
     pip install -r scripts/peers/requirements.txt
     python scripts/peers/scores.py
 
-The models are random, so the labels are made from what they answer: of three texts one has the model's own answer, and
-two have another, by rules that stand below. Same versions, same bytes; no network. `tests/eval.rs` reads what is written
+The models are random, so the labels are made from their predictions: of three texts one has the model's own prediction, and
+two have another, by the rules below. Same versions, same bytes; no network. `tests/eval.rs` reads what is written
 to `tests/fixtures/eval`: the texts, `expected.json` with a case for each file of texts, and `measures.json` with the
-measures of rows of tags, answers and numbers that are drawn at random.
+measures of rows of tags, answers and numbers of random data.
 """
 
 import importlib.util
@@ -77,7 +77,7 @@ def tokens_of(folder):
 
 
 def case(name, folder, rows, score):
-    """Writes the texts, and keeps what is expected of them."""
+    """Writes the texts, and collects the expected measures."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (OUT / f"{name}.jsonl").write_text(lines)
     CASES.append(dict(data=f"{name}.jsonl", folder=folder, score=plain(score)))
@@ -85,7 +85,7 @@ def case(name, folder, rows, score):
 
 
 def token_scores(tokens, model, text):
-    """The probability of each label for each token of a text, by the window that sees most around it."""
+    """The probability of each label for each token of a text, by the window with most context around it."""
     windows = answers.outputs(tokens, model, text, WINDOW, STRIDE)
     total = len(tokens(text)["input_ids"])
     scores = np.zeros((total, model.config.num_labels), dtype=np.float32)
@@ -129,7 +129,7 @@ def words_with_tags(name, folder, model_class):
         found.append(tags)
     score = seqeval_report(expected, found)
     score["token_accuracy"] = seqeval.metrics.accuracy_score(expected, found)
-    case(name, folder, rows, dict(texts=len(rows), **score))
+    case(name, folder, rows, dict(examples=len(rows), **score))
 
 
 def places_of_entities(name, folder, model_class, strategy):
@@ -158,7 +158,7 @@ def places_of_entities(name, folder, model_class, strategy):
         rows.append(dict(text=text, entities=right))
         expected.append(by_character(text, right))
         found.append(by_character(text, entities))
-    case(name, folder, rows, dict(texts=len(rows), **seqeval_report(expected, found)))
+    case(name, folder, rows, dict(examples=len(rows), **seqeval_report(expected, found)))
 
 
 def by_character(text, entities):
@@ -170,7 +170,7 @@ def by_character(text, entities):
 
 
 def questions(name, folder, none):
-    """SQuAD's measures of what the pipeline answers; with `none`, some questions have no answer."""
+    """SQuAD's measures of the pipeline's answers; with `none`, some questions have no answer."""
     tokens, model = tokens_of(folder), model_of(folder, tf.AutoModelForQuestionAnswering)
     pipe = tf.pipeline("question-answering", model=model, tokenizer=tokens, device="cpu")
     rows, examples, found = [], [], {}
@@ -190,7 +190,7 @@ def questions(name, folder, none):
         examples.append(SimpleNamespace(qas_id=str(number), answers=given))
         found[str(number)] = answer
     exact, f1 = get_raw_scores(examples, found)
-    parts = lambda keys: {{"exact": "exact_match", "total": "texts"}.get(k, k): v if k == "total" else v / 100 for k, v in make_eval_dict(exact, f1, keys).items()}
+    parts = lambda keys: {{"exact": "exact_match", "total": "examples"}.get(k, k): v if k == "total" else v / 100 for k, v in make_eval_dict(exact, f1, keys).items()}
     score = parts(list(exact))
     if none:
         has = [e.qas_id for e in examples if any(normalize_answer(answer["text"]) for answer in e.answers)]
@@ -232,7 +232,7 @@ def masks(name, folder):
         rows.append(dict(text=masked, labels=labels) if len(labels) > 1 else dict(text=masked, label=labels[0]))
     mean = float(np.mean([likely for likely, _ in guesses]))
     among = lambda first: sum(rank < first for _, rank in guesses) / len(guesses)
-    score = dict(texts=len(rows), masks=len(guesses), top_1_accuracy=among(1), top_5_accuracy=among(5),
+    score = dict(examples=len(rows), masks=len(guesses), top_1_accuracy=among(1), top_5_accuracy=among(5),
                  mean_log_probability=mean, perplexity=float(np.exp(-mean)))
     case(name, folder, rows, score)
 
@@ -254,7 +254,7 @@ def pairs(name, folder):
         cosines.append(cosine)
         scores.append(score)
     pearson, spearman = scipy.stats.pearsonr(cosines, scores)[0], scipy.stats.spearmanr(cosines, scores)[0]
-    case(name, folder, rows, dict(texts=len(rows), pearson=pearson, spearman=spearman))
+    case(name, folder, rows, dict(examples=len(rows), pearson=pearson, spearman=spearman))
 
 
 TAGS = ["O", "O", "B", "I", "I-a-b"] + [f"{position}-{kind}" for position in "BIES" for kind in ["PER", "LOC"]]
@@ -262,7 +262,7 @@ PIECES = """a an the The A. THE, tower Tower, Tower's an-d theatre € 東 東a 
 
 
 def measures():
-    """Measures of what is drawn at random, without any model."""
+    """Measures of random data, without any model."""
     draw = random.Random(7)
     tags = [[draw.choice(TAGS) for _ in range(draw.randint(0, 12))] for _ in range(400)]
     spans = lambda row: [[first, last + 1, kind] for kind, first, last in get_entities(row)]

@@ -1,4 +1,4 @@
-"""Writes what PyTorch and PEFT answer to every text of a file, for kilnc to be held against.
+"""Writes the outputs of PyTorch and PEFT for every text of a file, to compare kilnc with.
 
     pip install -r scripts/peers/requirements.txt
     python scripts/peers/sections_answers.py CHECKPOINT LORA TEXTS.jsonl OUT.safetensors [--max-length 128]

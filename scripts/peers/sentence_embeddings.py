@@ -1,4 +1,4 @@
-"""Writes what sentence-transformers answers to the first texts of a file, as a golden file for kilnc.
+"""Writes the outputs of sentence-transformers for the first texts of a file, as a golden file for kilnc.
 
     pip install -r scripts/peers/requirements.txt sentence-transformers==5.1.0
     python scripts/peers/sentence_embeddings.py CHECKPOINT TEXTS.jsonl OUT.safetensors [--texts 16] [--max-length 64]

@@ -1,4 +1,4 @@
-"""Holds kilnc's signatures against PyPI's model-signing, in both directions.
+"""Checks kilnc's signatures with PyPI's model-signing, in both directions.
 
     pip install model-signing==1.1.1 pyOpenSSL
     python signatures.py KILNC

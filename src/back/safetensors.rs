@@ -18,7 +18,7 @@ pub const WHOLE: &str = "model.safetensors";
 /// The index of shards.
 const INDEX: &str = "model.safetensors.index.json";
 
-/// What was written.
+/// The files that were written.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// The names of the files, in the order of the shards, an index last.
@@ -29,8 +29,8 @@ pub struct Written {
 
 /// Writes tensors to a folder, in files of at most `largest` bytes of tensors, or of one tensor that is longer.
 ///
-/// Each tensor is computed when its place in a file is written, in parallel, and let go. The files are complete and
-/// synced when this returns; to put them in place safely is the caller's part.
+/// Each tensor is computed when its part of a file is written, in parallel, and freed. The files are complete and
+/// synced when this returns; the caller renames them safely.
 pub fn write(tensors: &[(String, Weight)], dir: &Path, largest: u64, progress: &Progress<'_>) -> Result<Written> {
     let shards = shards(tensors, largest);
     let names: Vec<String> = match shards.len() {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_that_one_file_cannot_hold_are_shared_out() {
+    fn tensors_beyond_one_file_are_sharded() {
         let dir = tempfile::tempdir().unwrap();
         let written = write(&tensors(), dir.path(), 20, &|_| {}).unwrap();
         let expected = [1, 2, 3].map(|i| format!("model-0000{i}-of-00003.safetensors"));

@@ -14,11 +14,11 @@ pub type Progress<'a> = dyn Fn(u64) + Sync + 'a;
 /// Memory that computing weights may take, in bytes, where no single one needs more.
 const WORKING_MEMORY: usize = 256 << 20;
 
-/// What computing a weight takes for each element: two copies in 32 bits, one of them joined or transposed, and one in a
+/// The memory of computing a weight for each element: two copies in 32 bits, one of them joined or transposed, and one in a
 /// shorter type.
 const BYTES_FOR_AN_ELEMENT: usize = 4 + 4 + 1;
 
-/// Bytes at a place of a file.
+/// Bytes at an offset of a file.
 pub(super) enum Piece<'a> {
     /// Bytes that are there.
     Bytes(u64, Vec<u8>),
@@ -26,7 +26,7 @@ pub(super) enum Piece<'a> {
     Weight(u64, &'a Weight),
 }
 
-/// Writes the pieces of a file of that length, in parallel: each weight is computed, written to its place and let go.
+/// Writes the pieces of a file of that length, in parallel: each weight is computed, written at its offset and freed.
 /// The file is complete and synced when this returns.
 pub(super) fn write_pieces(path: &Path, pieces: &[Piece<'_>], len: u64, progress: &Progress<'_>) -> Result<()> {
     let refused = |e: std::io::Error| Error::io("writing", path, &e);
@@ -54,7 +54,7 @@ pub(super) fn write_pieces(path: &Path, pieces: &[Piece<'_>], len: u64, progress
 }
 
 /// How many threads compute weights: as many as there are cores, but no more than [`WORKING_MEMORY`] lets work on the
-/// largest weight at once. An allocator may keep what a thread has let go, so it is the threads that are bounded.
+/// largest weight at once. An allocator may keep what a thread has freed, so it is the threads that are bounded.
 fn workers(pieces: &[Piece]) -> usize {
     let largest = pieces.iter().map(|piece| match piece {
         Piece::Weight(_, weight) if !weight.is_stored() => weight.shape().iter().product::<usize>(),

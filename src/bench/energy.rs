@@ -1,7 +1,7 @@
-//! Energy, where Linux tells it: the counters of RAPL (“running average power limit”) that Intel's and AMD's processors
+//! Energy, where Linux reports it: the counters of RAPL (“running average power limit”) that Intel's and AMD's processors
 //! keep for each package.
 //!
-//! They count all that a package does, for whatever process, in microjoules, and begin anew at `max_energy_range_uj`.
+//! They count all that a package does, for every process, in microjoules, and begin anew at `max_energy_range_uj`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ struct Package {
 }
 
 impl Meter {
-    /// The meter of a folder such as [`POWERCAP`], or why there is none, in words for a report.
+    /// The meter of a folder such as [`POWERCAP`], or why there is none, as text for a report.
     pub fn open(folder: &Path) -> Result<Meter, String> {
         let entries = fs::read_dir(folder).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => format!("the system has no {}", folder.display()),
@@ -82,7 +82,7 @@ impl Package {
         let (counter, range) = (zone.join("energy_uj"), zone.join("max_energy_range_uj"));
         let number = |path: &Path| {
             let text = fs::read_to_string(path).map_err(|e| match e.kind() {
-                std::io::ErrorKind::PermissionDenied => format!("{} is for the superuser to read", path.display()),
+                std::io::ErrorKind::PermissionDenied => format!("{} can only be read by the superuser", path.display()),
                 _ => format!("{}: {e}", path.display()),
             })?;
             text.trim().parse::<u64>().map_err(|_| format!("{} holds no number", path.display()))
@@ -139,13 +139,13 @@ mod tests {
         let mut meter = Meter::open(folder.path()).unwrap();
         zone(folder.path(), "intel-rapl:0", "package-0", 500_000);
         assert_eq!(meter.joules(), 1.5);
-        // What is gone meanwhile counts nothing.
+        // A counter that disappears meanwhile counts nothing.
         fs::remove_file(folder.path().join("intel-rapl:0/energy_uj")).unwrap();
         assert_eq!(meter.joules(), 1.5);
     }
 
     #[test]
-    fn without_counters_it_says_why() {
+    fn without_counters_there_is_a_reason() {
         let folder = tempfile::tempdir().unwrap();
         let why = |path: &Path| Meter::open(path).unwrap_err();
         assert_eq!(why("/nowhere/powercap".as_ref()), "the system has no /nowhere/powercap");

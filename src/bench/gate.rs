@@ -1,5 +1,5 @@
-//! What must not be worse than it was: `p99>1.05x` fails where the 99th percentile is more than 1.05 times that of a
-//! report that was kept.
+//! Conditions on regressions: `p99>1.05x` fails where the 99th percentile is more than 1.05 times that of a
+//! report that was saved.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::{Measured, PointMeasured, Report};
 use crate::error::{Error, Result, printable};
 
-/// A bound against a report that was kept.
+/// A bound, compared with a saved report.
 #[derive(Clone, Debug)]
 pub struct FailIf {
     measure: &'static Measure,
@@ -72,7 +72,7 @@ impl fmt::Display for FailIf {
 }
 
 impl FailIf {
-    /// What of a report is worse than in another, engine by engine and point by point; those that are in one alone are
+    /// The figures of a report that are worse than in another, engine by engine and point by point; those that are in one alone are
     /// left out. Fails where the two have nothing in common.
     pub fn against(&self, now: &Report, before: &Report) -> Result<Vec<String>> {
         same_texts(now, before)?;
@@ -86,8 +86,8 @@ impl FailIf {
                     .points
                     .iter()
                     .filter_map(|point| {
-                        let old = old.points.iter().find(|old| old.asked == point.asked)?;
-                        Some((format!("{} at {}", engine.name, point.asked), of(point), of(old)))
+                        let old = old.points.iter().find(|old| old.key == point.key)?;
+                        Some((format!("{} at {}", engine.name, point.key), of(point), of(old)))
                     })
                     .collect(),
             };
@@ -105,7 +105,7 @@ impl FailIf {
     }
 }
 
-/// Fails where the two were asked other texts, whatever their files are called.
+/// Fails where the two were measured on different texts, regardless of the names of their files.
 fn same_texts(now: &Report, before: &Report) -> Result<()> {
     let of = |report: &Report| match &report.texts {
         Some(texts) => format!(
@@ -120,18 +120,18 @@ fn same_texts(now: &Report, before: &Report) -> Result<()> {
     let (before, now) = (of(before), of(now));
     match before == now {
         true => Ok(()),
-        false => Err(Error::bad_input(format!("the baseline was asked something else: {before}, and this {now}"))),
+        false => Err(Error::bad_input(format!("the baseline has other inputs: {before}, and this {now}"))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{PointKey, TextsAsked};
+    use crate::bench::{PointKey, TextStats};
 
     fn report(p99_ms: f64, texts_per_second: f64) -> Report {
-        let asked = PointKey { batch: 1, length: Some(128), ..PointKey::default() };
-        let point = PointMeasured { asked, p99_ms, texts_per_second, ..PointMeasured::default() };
+        let key = PointKey { batch: 1, length: Some(128), ..PointKey::default() };
+        let point = PointMeasured { key, p99_ms, texts_per_second, ..PointMeasured::default() };
         let engine = Measured { name: "a".to_owned(), points: vec![point], ..Measured::default() };
         Report { engines: vec![engine], ..Report::default() }
     }
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_worse_is_told_with_both_numbers() {
+    fn a_worse_figure_is_reported_with_both_numbers() {
         let (before, now) = (report(10.0, 100.0), report(11.0, 95.0));
         assert_eq!(
             worse("p99>1.05x", &now, &before),
@@ -167,12 +167,12 @@ mod tests {
 
     #[test]
     fn reports_of_other_texts_are_not_compared() {
-        let texts = Some(TextsAsked { texts: 2, tokens: 30, longest: 20, ..TextsAsked::default() });
+        let texts = Some(TextStats { texts: 2, tokens: 30, longest: 20, ..TextStats::default() });
         let now = Report { texts, ..report(1.0, 1.0) };
         let error = "p50>1x".parse::<FailIf>().unwrap().against(&now, &report(1.0, 1.0)).unwrap_err();
-        let said = "the baseline was asked something else: no texts, and this 2 texts of 30 tokens, the longest of 20";
+        let said = "the baseline has other inputs: no texts, and this 2 texts of 30 tokens, the longest of 20";
         assert_eq!(error.message(), said);
-        let renamed = TextsAsked { file: "other.jsonl".to_owned(), ..now.texts.clone().unwrap() };
+        let renamed = TextStats { file: "other.jsonl".to_owned(), ..now.texts.clone().unwrap() };
         let renamed = Report { texts: Some(renamed), ..report(1.0, 1.0) };
         assert_eq!(worse("p99>1.05x", &now, &renamed), [""; 0]);
     }

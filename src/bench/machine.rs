@@ -1,28 +1,29 @@
-//! What a measurement was made on.
+//! The machine of a measurement.
 
 use serde::{Deserialize, Serialize};
 
 use crate::runtime::library::{self, Library};
 use crate::runtime::{Nvidia, Processor};
 
-/// The machine, as far as the system tells.
+/// The machine, as far as the system reports it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor's name.
     pub cpu: String,
     /// Processors that this process may use.
     pub cpus: usize,
-    /// Cores of all processors; several CPUs may be threads of one. None where it is not told.
+    /// Cores of all processors; several CPUs may be threads of one. None where the system does not report it.
     pub cores: Option<usize>,
     /// Whether it is a virtual machine, whose neighbours make noise.
     pub virtual_machine: bool,
-    /// What of the processor's instructions matters to engines.
+    /// The processor's instructions that matter to engines.
     pub features: Vec<String>,
-    /// Memory in bytes; 0 where it is not told.
+    /// Memory in bytes; 0 where the system does not report it.
     pub memory_bytes: u64,
     /// The operating system and its version.
     pub system: String,
-    /// How the clock is governed, e.g. `performance`; none where it is not told, as in many virtual machines.
+    /// How the clock is governed, e.g. `performance`; none where the system does not report it, as in many virtual
+    /// machines.
     pub governor: Option<String>,
     /// Whether the clock may go beyond its nominal speed.
     pub turbo: Option<bool>,
@@ -39,9 +40,9 @@ pub struct Machine {
 /// A native library and its version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LibraryFound {
-    /// What people call it.
+    /// Its name for people.
     pub name: String,
-    /// The version, as the file's name tells.
+    /// The version, from the file's name.
     pub version: String,
 }
 
@@ -83,7 +84,7 @@ impl Machine {
         }
     }
 
-    /// What of this machine is other than that of an earlier measurement, as far as times and outputs depend on it.
+    /// The differences of this machine from that of an earlier measurement, as far as times and outputs depend on it.
     pub fn differences(&self, earlier: &Machine) -> Vec<String> {
         let mut found = Vec::new();
         let mut compare = |what: &str, here: &str, there: &str| {
@@ -128,7 +129,7 @@ impl Machine {
     }
 }
 
-/// How many cores `/proc/cpuinfo` tells of: pairs of a socket and a core in it.
+/// How many cores `/proc/cpuinfo` lists: pairs of a socket and a core in it.
 fn cores(info: &str) -> Option<usize> {
     let mut cores = std::collections::BTreeSet::new();
     let mut socket = "";

@@ -2,7 +2,7 @@
 //!
 //! Every engine runs in a process of its own, because thread pools that share one spoil each other, on as many
 //! processors as it has threads. Rounds are interleaved in shuffled order, so that a machine that drifts drifts for all
-//! alike; ratios are taken round by round, and come with intervals.
+//! equally; ratios are taken round by round, and come with intervals.
 
 mod energy;
 mod gate;
@@ -33,22 +33,22 @@ pub use report::{html, markdown, table};
 pub use server::{SERVER_JOB, ServerMeasured, ServerRequest, serve};
 pub use stats::{Ratio, median, quantile};
 pub use worker::{JOB, PointRound, Request, Round, Tokenizer, run};
-pub use workload::{Batching, PointKey, Scenario, TextsAsked, TokenBatch, Workload};
+pub use workload::{Batching, PointKey, Scenario, TextStats, TokenBatch, Workload};
 
 /// The version of the report's form, which `docs/bench.md` describes; readers refuse another.
 pub const SCHEMA: &str = "kilnc.bench/3";
 
-/// How far apart an engine's rounds may be before the machine is called noisy: the slowest against the fastest.
+/// How much an engine's rounds may differ before the machine is called noisy: the slowest against the fastest.
 const NOISY: f64 = 1.25;
 
 /// An engine to measure.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// What the report calls it.
+    /// Its name in the report.
     pub name: String,
     /// The file that is opened.
     pub file: PathBuf,
-    /// What opens it.
+    /// The runtime that opens it.
     pub runtime: Runtime,
     /// Files of the adapters that are active in it.
     pub adapters: Vec<PathBuf>,
@@ -72,11 +72,11 @@ pub struct Settings {
     pub seconds: f64,
     /// Decides the order of the engines in each round.
     pub seed: u64,
-    /// What engines run on.
+    /// The device of engines.
     pub device: Device,
-    /// What answers are the same.
+    /// Which predictions count as the same.
     pub problem_type: ProblemType,
-    /// What is part of each latency beside the engine; none where tokens are given.
+    /// The tokenizer, when its time is part of each latency; none where inputs are token ids.
     #[serde(skip)]
     pub tokenizer: Option<Tokenizer>,
     /// The bound of the server scenario, where it is measured: the 99th percentile in milliseconds.
@@ -84,7 +84,7 @@ pub struct Settings {
     pub server_p99_ms: Option<f64>,
 }
 
-/// All that was measured, and on what.
+/// All measurements, and the machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
@@ -95,39 +95,39 @@ pub struct Report {
     pub machine: Machine,
     /// How it was measured.
     pub settings: Settings,
-    /// Rounds that were measured; fewer than were asked for, where it was ended.
+    /// Rounds that were measured; fewer than requested, where it was interrupted.
     pub rounds: usize,
-    /// The texts of a file that were asked, where it was not tokens of one length.
+    /// The texts of a file that were run; none where inputs are token ids of one length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub texts: Option<TextsAsked>,
+    pub texts: Option<TextStats>,
     /// Why energy is not in it, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy_not_measured: Option<String>,
-    /// What others published of the same shapes.
+    /// Published figures of the same shapes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<Published>,
-    /// The engines, the first of which the others are held against.
+    /// The engines, the first of which is the baseline of the others.
     pub engines: Vec<Measured>,
 }
 
-/// What was measured of one engine.
+/// The measurements of one engine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// The engine.
     pub name: String,
-    /// What ran it.
+    /// The runtime that ran it.
     pub runtime: String,
     /// Its file's length in bytes.
     pub file_bytes: u64,
     /// Median time to open it, in milliseconds.
     pub load_ms: f64,
-    /// Median time of its first answer once it is open, in milliseconds.
+    /// Median time of its first run once it is open, in milliseconds.
     pub first_ms: f64,
-    /// Largest resident memory of the process, in bytes; 0 where the system does not tell.
+    /// Largest resident memory of the process, in bytes; 0 where the system does not report it.
     pub peak_bytes: u64,
-    /// By what was asked.
+    /// By point.
     pub points: Vec<PointMeasured>,
-    /// What it serves when texts arrive at random.
+    /// The server scenario, where texts arrive at random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerMeasured>,
     /// Why it could not be measured, if it could not.
@@ -135,12 +135,12 @@ pub struct Measured {
     pub failed: Option<String>,
 }
 
-/// What was measured at one point.
+/// The measurements at one point.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PointMeasured {
-    /// What was asked.
+    /// The inputs of the point.
     #[serde(flatten)]
-    pub asked: PointKey,
+    pub key: PointKey,
     /// How many queries were timed, in all rounds.
     pub runs: usize,
     /// Latency of a query in milliseconds: the mean, percentiles and the longest.
@@ -175,19 +175,19 @@ pub struct PointMeasured {
     pub speed: Option<Ratio>,
     /// The slowest round against the fastest.
     pub drift: f64,
-    /// Its answers held against the first engine's.
+    /// Its predictions compared with the first engine's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parity: Option<Parity>,
 }
 
 impl Report {
-    /// What a reader must know before any figure: noise, and figures of others that are of another device.
+    /// Notes that a reader needs before any figure: noise, and figures of others that are of another device.
     pub fn warnings(&self) -> Vec<String> {
         let foreign = self.published.as_ref().and_then(|published| published.foreign.clone());
         self.noise().into_iter().chain(foreign).collect()
     }
 
-    /// What to say of a machine on which rounds differ.
+    /// The warning for a machine on which rounds differ.
     pub fn noise(&self) -> Option<String> {
         let drift = |engine: &Measured| engine.points.iter().map(|point| point.drift).fold(1.0, f64::max);
         let (engine, drift) = self
@@ -220,9 +220,9 @@ pub fn time(
     measure(candidates, workloads, &settings, &progress)
 }
 
-/// Measures the engines at every point. An engine that fails is reported as such; the others' results are kept.
+/// Measures the engines at every point. An engine that fails is reported as such; the others' results stay.
 ///
-/// `progress` is called after each start of an engine; where it says so, no further round is begun.
+/// `progress` is called after each start of an engine; where it returns true, no further round is begun.
 pub fn measure(
     candidates: &[Candidate],
     workloads: &[Workload],
@@ -241,7 +241,7 @@ pub fn measure(
                 continue;
             };
             let outcome = failure.is_none().then(|| start(candidate, workloads, settings));
-            // What ends the measurement may have ended this engine.
+            // The signal that ends the measurement may have ended this engine.
             if !progress(&candidate.name) {
                 break 'rounds;
             }
@@ -323,7 +323,7 @@ pub fn longest(candidate: &Candidate, most: usize) -> Result<usize> {
 const SERVER_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Seconds that a token may take, and runs of a query that are not bounded by the clock: far more than they need, so
-/// that only what hangs is ended.
+/// that only hanging engines are ended.
 const PATIENCE: f64 = 0.05 * 20.0;
 
 fn start(candidate: &Candidate, workloads: &[Workload], settings: &Settings) -> Result<Round> {
@@ -352,6 +352,6 @@ fn request(candidate: &Candidate, points: Vec<Vec<TokenBatch>>, settings: &Setti
 fn powercap(settings: &Settings) -> Result<PathBuf, String> {
     match settings.device {
         Device::Cpu => energy::Meter::open(Path::new(energy::POWERCAP)).map(|_| energy::POWERCAP.into()),
-        device => Err(format!("counters tell of processors, and {device} is none")),
+        device => Err(format!("energy counters are those of processors, and {device} is none")),
     }
 }

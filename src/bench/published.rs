@@ -1,4 +1,4 @@
-//! What others published of the shapes that are measured here, to be put beside it.
+//! Published figures of the measured shapes, to be put beside them.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,16 +12,16 @@ pub enum Profile {
     T4,
 }
 
-/// What someone published.
+/// A publication.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Published {
     /// Who, and where.
     pub source: String,
     /// The GPU that it was measured on.
     pub device: String,
-    /// What was measured, and what was left out.
+    /// What the measurement includes and leaves out.
     pub measured: String,
-    /// What is to be said where this report is of another device.
+    /// The note for a report of another device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign: Option<String>,
     /// The latencies of the shapes in the report.
@@ -111,7 +111,7 @@ impl Profile {
         vec![128, 384]
     }
 
-    /// What was published of these batches and lengths, to stand beside what is measured on a device of a machine.
+    /// The published figures of these batches and lengths, to print beside the measured ones.
     pub fn beside(self, shapes: &[(usize, usize)], machine: &Machine, device: Device) -> Published {
         let latencies = shapes.iter().flat_map(|shape| {
             let models = [("BERT-base", &T4_BASE), ("BERT-large", &T4_LARGE)];
@@ -144,7 +144,7 @@ fn of_shape(model: &str, rows: &[Row], shape: (usize, usize)) -> Vec<PublishedLa
     row.map_or(Vec::new(), |(_, _, int8, fp16)| vec![one("INT8", *int8), one("FP16", *fp16)])
 }
 
-/// What is said unless every GPU that the device can be is a T4.
+/// The note, unless every GPU that the device can be is a T4.
 fn foreign(machine: &Machine, device: Device) -> Option<String> {
     let is_t4 = |name: &String| name.split_whitespace().any(|word| word == "T4");
     let ours = match device {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn another_device_than_a_t4_is_said_loudly() {
+    fn another_device_than_a_t4_is_warned_of() {
         let machine = |gpus: &[&str]| Machine {
             cpu: "some CPU".to_owned(),
             gpus: gpus.iter().map(|name| (*name).to_owned()).collect(),

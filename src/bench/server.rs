@@ -1,8 +1,8 @@
-//! The server scenario, after MLPerf: texts arrive one by one at random times, and the rate counts at which answers are
+//! The server scenario, after MLPerf: texts arrive one by one at random times, and the rate counts at which results are
 //! still quick enough.
 //!
-//! Arrivals are a Poisson process that is drawn before the clock starts. A text waits for those before it, and its latency
-//! counts from its arrival, not from its turn: a slow answer delays all that come after (no coordinated omission).
+//! Arrivals are a Poisson process that is sampled before the clock starts. A text waits for those before it, and its
+//! latency counts from its arrival, not from its turn: a slow run delays all that come after (no coordinated omission).
 
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,12 @@ const FEWEST: usize = 300;
 /// How often the range of rates is halved.
 const HALVINGS: usize = 6;
 
-/// What a child is asked to find.
+/// The request to a child.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ServerRequest {
     /// The engine, and the texts, each alone, as the first point.
     pub engine: Request,
-    /// What the 99th percentile must keep, in milliseconds.
+    /// The bound of the 99th percentile, in milliseconds.
     pub p99_ms: f64,
     /// Decides when texts arrive.
     pub seed: u64,
@@ -40,7 +40,7 @@ pub struct ServerMeasured {
     pub bound_ms: f64,
     /// Texts per second; 0 where not even a text alone is quick enough.
     pub texts_per_second: f64,
-    /// The latency at that rate, from arrival to answer.
+    /// The latency at that rate, from arrival to result.
     pub p50_ms: f64,
     #[allow(missing_docs)]
     pub p99_ms: f64,
@@ -57,17 +57,17 @@ pub fn serve(request: ServerRequest) -> Result<ServerMeasured> {
     let pass = pass_ms(&opened.time(&texts, engine.seconds, &mut None)?, texts.len());
     let alone = pass.unwrap_or_default() / 1e3 / texts.len().max(1) as f64;
     let mut answer = |i: usize| match texts.get(i % texts.len().max(1)) {
-        Some(text) => opened.answer(text).map(drop),
+        Some(text) => opened.run_query(text).map(drop),
         None => Ok(()),
     };
     let mut best = ServerMeasured { bound_ms, ..ServerMeasured::default() };
-    // As shares of what the engine could do without a pause.
+    // As shares of the engine's rate without a pause.
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..HALVINGS {
         let share = (low + high) / 2.0;
         let rate = share / alone.max(1e-9);
         let arriving = FEWEST.max((rate * engine.seconds) as usize);
-        // What else the machine did may have spoilt the first.
+        // Other work of the machine may have spoilt the first.
         let mut once = |seed| trial(&arrivals(rate, arriving, seed), bound_ms / 1e3, &mut answer);
         let found = match once(seed)? {
             None => once(seed.wrapping_add(1))?,
@@ -102,7 +102,7 @@ fn arrivals(rate: f64, texts: usize, seed: u64) -> Vec<f64> {
     (0..texts).map(gap).collect()
 }
 
-/// Sorted seconds from each arrival to its answer; none as soon as more than one text of a hundred is over the bound.
+/// Sorted seconds from each arrival to its result; none as soon as more than one text of a hundred is over the bound.
 fn trial(arrivals: &[f64], bound: f64, mut answer: impl FnMut(usize) -> Result<()>) -> Result<Option<Vec<f64>>> {
     let mut late = 0;
     let start = Instant::now();
@@ -140,13 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_answer_delays_those_that_wait() {
+    fn one_slow_query_delays_those_that_wait() {
         let slow_first = |i: usize| {
             std::thread::sleep(Duration::from_millis(if i == 0 { 60 } else { 0 }));
             Ok(())
         };
         let latencies = trial(&[0.0, 0.001, 0.002, 0.003], 1.0, slow_first).unwrap().unwrap();
-        // All four were there when the first was answered.
+        // All four were there when the first was done.
         assert!(latencies.iter().all(|latency| *latency >= 0.05), "{latencies:?}");
         // One text of four over the bound is enough to end it.
         assert_eq!(trial(&[0.0, 100.0, 200.0, 300.0], 0.05, slow_first).unwrap(), None);

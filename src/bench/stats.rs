@@ -113,7 +113,7 @@ mod tests {
 
     /// Rounds of an engine against itself, with noise of 5 % and now and then a round that is a fifth slower.
     #[test]
-    fn the_interval_of_equal_engines_holds_1_as_often_as_it_says() {
+    fn the_interval_of_equal_engines_holds_1_at_its_confidence() {
         let mut random = Random::new(7);
         let mut uniform = move || random.unit();
         let mut time = move || {

@@ -1,9 +1,9 @@
-//! From rounds to what a report tells of an engine.
+//! From rounds to a report's figures of an engine.
 
 use super::{Candidate, Measured, PointMeasured, PointRound, Ratio, Round, Settings, Workload, median, quantile};
 use crate::eval::Parity;
 
-/// What was measured of one engine, and of the first one in the same rounds.
+/// The rounds of one engine, and of the first one beside it.
 pub(super) fn engine(
     candidate: &Candidate,
     rounds: &[Round],
@@ -46,10 +46,10 @@ fn point(workload: &Workload, own: &[&PointRound], base: &[&PointRound], setting
     let joules: Option<f64> = own.iter().map(|round| round.joules).sum();
     let parity = base.first().zip(own.first()).and_then(|(base, own)| {
         let width = own.row.max(1);
-        Parity::of_answers(base.output.chunks(width).zip(own.output.chunks(width)), settings.problem_type).ok()
+        Parity::of_predictions(base.output.chunks(width).zip(own.output.chunks(width)), settings.problem_type).ok()
     });
     PointMeasured {
-        asked: workload.asked,
+        key: workload.key,
         runs: latencies.len(),
         mean_ms: sum_ms / latencies.len().max(1) as f64,
         p50_ms: of(0.5),
@@ -76,7 +76,7 @@ mod tests {
     use crate::bench::TokenBatch;
 
     #[test]
-    fn padding_counts_apart_and_energy_is_of_a_text() {
+    fn padding_counts_separately_and_energy_is_per_text() {
         let queries = vec![TokenBatch::full(2, 3, vec![1; 6]), TokenBatch::full(1, 4, vec![1; 4])];
         let workload = Workload { queries, ..Workload::full(TokenBatch::full(2, 3, vec![1; 6])) };
         let round =

@@ -18,25 +18,25 @@ pub const JOB: &str = "bench";
 /// Runs that are compared with those before, until they are steady.
 const WARM_UP_RUNS: usize = 5;
 
-/// What their median may be of the one before.
+/// The bound of their median, relative to the one before.
 const STEADY: f64 = 0.97;
 
 /// Runs that are timed, at least.
 const TIMED_RUNS: usize = 10;
 
-/// Numbers of answers that are sent back to be compared, beside those of the first query.
+/// Values of outputs that are sent back to be compared, beside those of the first query.
 const ANSWERS: usize = 1 << 16;
 
-/// A tokenizer that is part of what is measured.
+/// A tokenizer whose time is part of the measurement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tokenizer {
     /// Its file.
     pub file: SentPath,
-    /// The text that is read in its place, where the files beside it change what it does.
+    /// The text that replaces it, where the files beside it change its tokens.
     pub text: Option<String>,
     /// Longest text, in tokens.
     pub max_length: usize,
-    /// What is put before every text.
+    /// The prompt before every text.
     pub prompt: Option<String>,
 }
 
@@ -51,14 +51,14 @@ impl Tokenizer {
     }
 }
 
-/// What a child is asked to measure.
+/// The request to a child that measures.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Request {
     /// The engine.
     pub file: SentPath,
-    /// What opens it.
+    /// The runtime that opens it.
     pub runtime: Runtime,
-    /// What it runs on.
+    /// The device it runs on.
     pub device: Device,
     /// Files of the adapters that are active in it.
     pub adapters: Vec<SentPath>,
@@ -66,37 +66,37 @@ pub struct Request {
     pub threads: usize,
     /// How long to time it at each point.
     pub seconds: f64,
-    /// What tokenizes the texts in every run; none where tokens are given.
+    /// The tokenizer of every run; none where inputs are token ids.
     pub tokenizer: Option<Tokenizer>,
     /// Where energy is counted; none where it is not measured.
     pub powercap: Option<PathBuf>,
-    /// What to ask, point by point.
+    /// The inputs, point by point.
     pub points: Vec<Vec<TokenBatch>>,
 }
 
-/// What one child measured.
+/// The measurements of one child.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Round {
-    /// What ran the engine.
+    /// The runtime that ran the engine.
     pub runtime: String,
     /// Time to open it, in milliseconds.
     pub load_ms: f64,
     /// Time of the first run after that.
     pub first_ms: f64,
-    /// Largest resident memory of the process, in bytes; 0 where the system does not tell.
+    /// Largest resident memory of the process, in bytes; 0 where the system does not report it.
     pub peak_bytes: u64,
     /// By point.
     pub points: Vec<PointRound>,
 }
 
-/// What one child measured at one point.
+/// The measurements of one child at one point.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PointRound {
     /// Time of each run in milliseconds: every query of the point in order, over and over, and never a part of them.
     pub latencies_ms: Vec<f64>,
     /// Energy of all runs that were timed; none where it is not measured.
     pub joules: Option<f64>,
-    /// The first output for the first queries, without what it says of padding.
+    /// The first output for the first queries, without the values for padding.
     pub output: Vec<f32>,
     /// The length of its rows.
     pub row: usize,
@@ -149,13 +149,13 @@ impl Opened {
             })
         };
         match queries {
-            [] => Err(Error::bad_input("there is nothing to ask")),
+            [] => Err(Error::bad_input("there is nothing to run")),
             queries => queries.iter().map(one).collect(),
         }
     }
 
-    /// Asks once.
-    pub fn answer(&mut self, query: &Prepared) -> Result<Named> {
+    /// Runs one query.
+    pub fn run_query(&mut self, query: &Prepared) -> Result<Named> {
         match (query, &self.tokenizer) {
             (Prepared::Texts(texts), Some(encoder)) => {
                 let inputs: Vec<TextInput> =
@@ -169,7 +169,7 @@ impl Opened {
 
     fn timed(&mut self, query: &Prepared) -> Result<f64> {
         let start = Instant::now();
-        self.answer(query)?;
+        self.run_query(query)?;
         Ok(milliseconds(start))
     }
 
@@ -186,7 +186,7 @@ impl Opened {
             times.push(self.timed(query)?);
             if times.len() == window {
                 let now = median(&times).unwrap_or_default();
-                // Steady is what no longer gets faster; what never is does not keep the clock from starting.
+                // Runs are steady when they no longer get faster; the clock starts in any case after a while.
                 if elapsed >= seconds / 4.0 && now > before * STEADY {
                     break;
                 }
@@ -223,10 +223,10 @@ pub fn run(request: Request) -> Result<Round> {
         let prepared = opened.prepare(queries)?;
         let start = Instant::now();
         let (mut output, mut row) = (Vec::new(), 0);
-        for (query, asked) in prepared.iter().zip(queries) {
-            let named = opened.answer(query)?;
+        for (query, key) in prepared.iter().zip(queries) {
+            let named = opened.run_query(query)?;
             first_ms.get_or_insert(milliseconds(start));
-            row = collect(&named, asked, &mut output)?;
+            row = collect(&named, key, &mut output)?;
             if output.len() >= ANSWERS {
                 break;
             }
@@ -242,11 +242,11 @@ pub fn run(request: Request) -> Result<Round> {
     Ok(Round { runtime, load_ms, first_ms: first_ms.unwrap_or_default(), peak_bytes: peak_bytes(), points })
 }
 
-/// Adds what the first output says; gives the length of its rows.
-fn collect(outputs: &Named, asked: &TokenBatch, into: &mut Vec<f32>) -> Result<usize> {
+/// Adds the first output's values; returns the length of its rows.
+fn collect(outputs: &Named, key: &TokenBatch, into: &mut Vec<f32>) -> Result<usize> {
     match outputs.first() {
         Some((_, Tensor { shape, elements: Elements::F32(values) })) => {
-            asked.rows_that_count(shape, values).into_iter().for_each(|row| into.extend_from_slice(row));
+            key.rows_that_count(shape, values).into_iter().for_each(|row| into.extend_from_slice(row));
             Ok(shape.last().copied().unwrap_or(1))
         }
         _ => Err(Error::bad_input("the engine gives no floats")),

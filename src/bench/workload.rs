@@ -1,4 +1,4 @@
-//! What engines are asked: texts of one length, or those of a file, in one of MLPerf Inference's scenarios.
+//! The inputs of engines: texts of one length, or those of a file, in one of MLPerf Inference's scenarios.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,20 +11,20 @@ use crate::eval::Example;
 use crate::ports::PortKind;
 use crate::runtime::{self, Elements, Named, Port, Tensor, TextEncoder};
 
-/// Batches that are drawn from a file's texts for a stream of them.
-const DRAWN: usize = 64;
+/// How many batches are sampled from a file's texts for a stream.
+const SAMPLED: usize = 64;
 
 /// Texts that are tokenized at once.
 const AT_ONCE: usize = 64;
 
-/// How texts come. The server's, where they come at random times, is measured apart.
+/// How texts come. The server's, where they come at random times, is measured separately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
-    /// One at a time, the next when the one before is answered.
+    /// One at a time, the next when the one before is done.
     #[default]
     SingleStream,
-    /// Several at once as one query, the next when the one before is answered (MLPerf Inference 2.0 and later).
+    /// Several at once as one query, the next when the one before is done (MLPerf Inference 2.0 and later).
     MultiStream,
     /// All that there are.
     Offline,
@@ -35,7 +35,7 @@ impl Scenario {
         if batch == 1 { Scenario::SingleStream } else { Scenario::MultiStream }
     }
 
-    /// The name that MLPerf gives it, as reports write it.
+    /// MLPerf's name of it, as in reports.
     pub fn name(self) -> &'static str {
         match self {
             Scenario::SingleStream => "single-stream",
@@ -75,7 +75,7 @@ impl FromStr for Batching {
     }
 }
 
-/// What a point of a report is. Reports are compared where they have the same.
+/// The key of a report's point. Reports are compared where their keys are equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PointKey {
     /// How texts come.
@@ -100,7 +100,7 @@ impl fmt::Display for PointKey {
     }
 }
 
-/// Texts that are asked together, as tokens row after row.
+/// Texts that are run together, as token ids row after row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TokenBatch {
     /// Number of texts.
@@ -109,8 +109,8 @@ pub struct TokenBatch {
     pub length: usize,
     /// The token numbers.
     pub ids: Vec<i64>,
-    /// The segment of every token.
-    segments: Vec<i64>,
+    /// The token type of every token.
+    token_types: Vec<i64>,
     /// Tokens of each text without padding.
     real: Vec<usize>,
     /// The texts, and the second ones of pairs; none where there are only tokens.
@@ -118,9 +118,9 @@ pub struct TokenBatch {
 }
 
 impl TokenBatch {
-    /// Texts of one length, of the first segment alone.
+    /// Texts of one length, of the first token type alone.
     pub fn full(rows: usize, length: usize, ids: Vec<i64>) -> TokenBatch {
-        TokenBatch { rows, length, segments: vec![0; ids.len()], ids, real: vec![length; rows], texts: Vec::new() }
+        TokenBatch { rows, length, token_types: vec![0; ids.len()], ids, real: vec![length; rows], texts: Vec::new() }
     }
 
     /// Texts of one length, of numbers that any vocabulary has.
@@ -141,7 +141,7 @@ impl TokenBatch {
             rows: examples.len(),
             length,
             ids,
-            segments: of(PortKind::TokenTypes)?,
+            token_types: of(PortKind::TokenTypes)?,
             real: mask.chunks(length.max(1)).map(|row| row.iter().filter(|real| **real != 0).count()).collect(),
             texts: examples.iter().map(|example| (example.text.clone(), example.pair.clone())).collect(),
         })
@@ -153,12 +153,12 @@ impl TokenBatch {
         let elements = |port: &Port| match port.kind() {
             Some(PortKind::TokenIds) => Ok(Elements::I64(self.ids.clone())),
             Some(PortKind::AttentionMask) => Ok(Elements::I64(mask())),
-            Some(PortKind::TokenTypes) => Ok(Elements::I64(self.segments.clone())),
+            Some(PortKind::TokenTypes) => Ok(Elements::I64(self.token_types.clone())),
             _ => Err(Error::unsupported(format!(
                 "no values are known for the engine's input `{}`",
                 printable(&port.name)
             ))
-            .hint("engines are asked by input_ids, attention_mask and token_type_ids")),
+            .hint("engines are run with input_ids, attention_mask and token_type_ids")),
         };
         let tensor = |port: &Port| {
             Ok((port.name.clone(), Tensor { shape: vec![self.rows, self.length], elements: elements(port)? }))
@@ -197,42 +197,42 @@ impl TokenBatch {
             rows: 1,
             length: *real,
             ids: cut(&self.ids, row, *real),
-            segments: cut(&self.segments, row, *real),
+            token_types: cut(&self.token_types, row, *real),
             real: vec![*real],
             texts: self.texts.get(row).cloned().into_iter().collect(),
         })
     }
 }
 
-/// What engines are asked at one point of a report.
+/// The inputs of engines at one point of a report.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// What it is.
-    pub asked: PointKey,
-    /// Queries that are asked one after the other, over and over.
+    /// Its key.
+    pub key: PointKey,
+    /// Queries that are run one after the other, over and over.
     pub queries: Vec<TokenBatch>,
 }
 
 impl Workload {
     /// One batch of texts of one length.
     pub fn full(batch: TokenBatch) -> Workload {
-        let asked = PointKey {
+        let key = PointKey {
             scenario: Scenario::of(batch.rows),
             batch: batch.rows,
             length: Some(batch.length),
             ..PointKey::default()
         };
-        Workload { asked, queries: vec![batch] }
+        Workload { key, queries: vec![batch] }
     }
 
-    /// Batches of so many texts that are drawn from a file's, every text once before any is drawn again.
-    pub fn drawn(examples: &[Example], batch: usize, seed: u64, encoder: &TextEncoder) -> Result<Workload> {
+    /// Batches of so many texts that are sampled from a file's, every text once before any comes again.
+    pub fn sampled(examples: &[Example], batch: usize, seed: u64, encoder: &TextEncoder) -> Result<Workload> {
         let order = shuffled(examples.len(), seed);
-        let queries = (examples.len() / batch.max(1)).clamp(1, DRAWN);
-        let mut drawn = order.iter().filter_map(|i| examples.get(*i)).cycle();
-        let mut next = || TokenBatch::encode(encoder, &drawn.by_ref().take(batch).collect::<Vec<_>>());
+        let queries = (examples.len() / batch.max(1)).clamp(1, SAMPLED);
+        let mut sampled = order.iter().filter_map(|i| examples.get(*i)).cycle();
+        let mut next = || TokenBatch::encode(encoder, &sampled.by_ref().take(batch).collect::<Vec<_>>());
         let queries = (0..queries).map(|_| next()).collect::<Result<_>>()?;
-        Ok(Workload { asked: PointKey { scenario: Scenario::of(batch), batch, ..PointKey::default() }, queries })
+        Ok(Workload { key: PointKey { scenario: Scenario::of(batch), batch, ..PointKey::default() }, queries })
     }
 
     /// All texts of a file in batches of so many; the last may have fewer.
@@ -246,8 +246,8 @@ impl Workload {
         }
         let queries =
             texts.chunks(batch.max(1)).map(|texts| TokenBatch::encode(encoder, texts)).collect::<Result<_>>()?;
-        let asked = PointKey { scenario: Scenario::Offline, batch, length: None, batching: Some(batching) };
-        Ok(Workload { asked, queries })
+        let key = PointKey { scenario: Scenario::Offline, batch, length: None, batching: Some(batching) };
+        Ok(Workload { key, queries })
     }
 
     /// Texts of one pass.
@@ -266,9 +266,9 @@ impl Workload {
     }
 }
 
-/// The texts that were asked, where they came from a file.
+/// The texts that were run, where they came from a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TextsAsked {
+pub struct TextStats {
     /// The file's name.
     pub file: String,
     /// Number of texts.
@@ -281,11 +281,11 @@ pub struct TextsAsked {
     pub tokenized_in_latency: bool,
 }
 
-impl TextsAsked {
-    /// What a file holds.
-    pub fn of(file: String, examples: &[Example], encoder: &TextEncoder, tokenize: bool) -> Result<TextsAsked> {
+impl TextStats {
+    /// The content of a file.
+    pub fn of(file: String, examples: &[Example], encoder: &TextEncoder, tokenize: bool) -> Result<TextStats> {
         let lengths = lengths(examples, encoder)?;
-        Ok(TextsAsked {
+        Ok(TextStats {
             file,
             texts: lengths.len(),
             tokens: lengths.iter().sum(),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn all_texts_are_asked_once_and_like_lengths_together_are_padded_less() {
+    fn all_texts_run_once_and_buckets_have_less_padding() {
         let (texts, encoder) = (texts(), encoder());
         let all = |batching| Workload::all(&texts, 4, batching, &encoder).unwrap();
         let [padded, bucketed] = [Batching::Padded, Batching::Bucketed].map(all);
@@ -332,16 +332,16 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_drawn_by_the_seed_and_each_once_before_any_again() {
+    fn texts_are_sampled_by_the_seed_and_each_once_before_any_again() {
         let (texts, encoder) = (texts(), encoder());
-        let drawn = |batch, seed| Workload::drawn(&texts, batch, seed, &encoder).unwrap();
+        let sampled = |batch, seed| Workload::sampled(&texts, batch, seed, &encoder).unwrap();
         let lengths = |workload: &Workload| workload.queries.iter().map(TokenBatch::real).collect::<Vec<_>>();
-        let one = drawn(1, 5);
-        assert_eq!((one.asked.scenario, one.texts(), one.real()), (Scenario::SingleStream, 10, 75));
-        assert_eq!(lengths(&one), lengths(&drawn(1, 5)));
-        assert!((0..9).any(|seed| lengths(&one) != lengths(&drawn(1, seed))));
-        let (four, many) = (drawn(4, 5), drawn(20, 5));
-        assert_eq!((four.asked.scenario, four.queries.len(), four.texts()), (Scenario::MultiStream, 2, 8));
+        let one = sampled(1, 5);
+        assert_eq!((one.key.scenario, one.texts(), one.real()), (Scenario::SingleStream, 10, 75));
+        assert_eq!(lengths(&one), lengths(&sampled(1, 5)));
+        assert!((0..9).any(|seed| lengths(&one) != lengths(&sampled(1, seed))));
+        let (four, many) = (sampled(4, 5), sampled(20, 5));
+        assert_eq!((four.key.scenario, four.queries.len(), four.texts()), (Scenario::MultiStream, 2, 8));
         // More than there are: every text twice.
         assert_eq!((many.queries.len(), many.real()), (1, 150));
     }
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_masked_and_its_answers_do_not_count() {
+    fn padding_is_masked_and_its_outputs_do_not_count() {
         let (texts, encoder) = (texts(), encoder());
         let batch = TokenBatch::encode(&encoder, &[&texts[0], &texts[3]]).unwrap();
         assert_eq!((batch.rows, batch.length, batch.real()), (2, 4, 7));

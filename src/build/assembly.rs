@@ -20,7 +20,7 @@ use crate::bundle::{
 use crate::error::{Error, Kind, Result};
 use crate::eval::Gate;
 use crate::front::hub::adapter::{AdapterSource, Merged};
-use crate::front::hub::checkpoint::{GenerationConfig, generation, licence};
+use crate::front::hub::checkpoint::{GENERATION, GenerationConfig, licence};
 use crate::front::hub::load::limits;
 use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, ValueId};
@@ -39,11 +39,11 @@ use crate::vocabulary::CutReport;
 
 /// An engine of the bundle while it is made.
 pub(super) struct Made {
-    /// What the manifest will say of it.
+    /// Its entry in the manifest.
     pub entry: EngineEntry,
-    /// What was asked for.
+    /// The request.
     pub spec: EngineSpec,
-    /// Its ONNX file in the stage. A TensorRT engine's is there until its answers have been checked.
+    /// Its ONNX file in the stage. A TensorRT engine's is there until its outputs have been checked.
     pub onnx: PathBuf,
 }
 
@@ -52,11 +52,11 @@ pub(super) struct Made {
 struct Written {
     entry: EngineEntry,
     bytes: u64,
-    /// What it was fitted to.
+    /// What it was calibrated on.
     seen: Option<Observed>,
 }
 
-/// What was cut out of the trained model.
+/// The pruning of the trained model.
 pub(super) struct Removed {
     /// Of its layers.
     pub pruning: Option<prune::Report>,
@@ -75,12 +75,12 @@ pub(super) struct Assembly<'a> {
     /// That of the model's graph.
     fingerprint: OnceCell<String>,
     pub made: Vec<Made>,
-    /// The native libraries that it brings.
+    /// The bundled runtimes.
     pub runtimes: BundledRuntimes,
     /// How fast its engines were.
     pub bench: Option<BenchEntry>,
     skipped: Vec<Skipped>,
-    /// Gates that were asked for and cannot be made here: of which engine, and why.
+    /// Gates that were requested and cannot be checked here: the engine, and why.
     pub unmade: Vec<(String, Error)>,
     /// An engine in FP32 that cannot be compared with the golden file here, and why.
     pub not_golden: Option<(String, Error)>,
@@ -123,7 +123,7 @@ impl<'a> Assembly<'a> {
     pub fn engine(&mut self, spec: &EngineSpec, max_length: usize) -> Result<()> {
         let name = spec.name();
         if self.made.iter().any(|made| made.entry.name == name) {
-            return Err(Error::bad_input(format!("the engine {name} is asked for twice")));
+            return Err(Error::bad_input(format!("duplicate engine {name}")));
         }
         match self.make(spec, &name, max_length) {
             Ok(made) => self.made.push(made),
@@ -151,7 +151,7 @@ impl<'a> Assembly<'a> {
     fn make(&self, spec: &EngineSpec, name: &str, max_length: usize) -> Result<Made> {
         let onnx = self.stage.path(&self.onnx_path(name));
         let (written, before) = if spec.precision.is_calibrated() && self.request.recipe.calibration.save.is_some() {
-            // What was seen is asked for itself.
+            // Saved calibration is checked by itself.
             (self.write(spec, name, &onnx)?, false)
         } else {
             let step = Step { kind: "engine", name, into: onnx.parent().unwrap_or(Path::new("")) };
@@ -179,7 +179,7 @@ impl<'a> Assembly<'a> {
     /// All that an engine's file follows from.
     fn follows_from(&self, spec: &EngineSpec, name: &str) -> Result<impl Serialize> {
         let reads_texts = spec.precision.is_calibrated() || computes_in_half(&spec.target, spec.precision);
-        let fitted = reads_texts.then(|| self.calibrator.identity()).transpose()?;
+        let calibrated = reads_texts.then(|| self.calibrator.identity()).transpose()?;
         let keep: Vec<String> = spec.keep.iter().map(ToString::to_string).collect();
         let pattern = self.pattern().map(|pattern| pattern.to_string());
         Ok((
@@ -190,7 +190,7 @@ impl<'a> Assembly<'a> {
             spec.range() == Int8Range::Reduced,
             keep,
             pattern,
-            fitted,
+            calibrated,
         ))
     }
 
@@ -239,7 +239,7 @@ impl<'a> Assembly<'a> {
             zeros: self.pattern().map(|pattern| zeros(onnx, pattern)).transpose()?,
             gates: Vec::new(),
         };
-        let seen = self.calibrator.seen().filter(|_| spec.precision.is_calibrated());
+        let seen = self.calibrator.observed().filter(|_| spec.precision.is_calibrated());
         Ok(Written { entry, bytes: written.bytes, seen })
     }
 
@@ -249,7 +249,7 @@ impl<'a> Assembly<'a> {
         matches!(sparsity, Sparsity::Pattern { .. }).then_some(sparsity)
     }
 
-    /// Has TensorRT compile an ONNX file, in a child process, and makes the plan the engine's file. Says whether it was
+    /// Has TensorRT compile an ONNX file, in a child process, and makes the plan the engine's file. Returns whether it was
     /// there before.
     fn compile_plan(&self, spec: &EngineSpec, onnx: &Path, max_length: usize, entry: &mut EngineEntry) -> Result<bool> {
         let shapes = match spec.shapes.as_slice() {
@@ -298,7 +298,7 @@ impl<'a> Assembly<'a> {
         }
         let read = GenerationConfig::read(&self.model.checkpoint)?;
         if !read.0.not_applied.is_empty() {
-            let (file, fields) = (generation::FILE, read.0.not_applied.join(", "));
+            let (file, fields) = (GENERATION, read.0.not_applied.join(", "));
             self.observer.warn(&format!("{file} asks for {fields}, which is not applied: tokens are chosen greedily"));
         }
         let (config, file) = read;
@@ -309,7 +309,7 @@ impl<'a> Assembly<'a> {
         Ok(Some((config, file)))
     }
 
-    /// Copies what runs the engines, and writes the manifest last; a model alone needs neither.
+    /// Copies the bundled runtimes, and writes the manifest last; a lone model needs neither.
     pub fn finish(self, classes: Classes, max_length: usize, cut: Removed) -> Result<Manifest> {
         let tokenizer = &self.model.tokenizer;
         if self.model_file.is_none() {
@@ -336,7 +336,7 @@ impl<'a> Assembly<'a> {
             max_length,
             positions: limits::positions(&self.model.graph),
             generation: generation.as_ref().map(|(config, _)| config.clone()),
-            answers: self.request.recipe.answers.over(self.model.answers),
+            pipeline: self.request.recipe.pipeline.over(self.model.pipeline),
             prompt: self.model.prompt.as_ref().map(PromptEntry::of),
             context_first: self.model.context_first(),
             mask: self.model.tokenizer.mask.clone().filter(|_| self.model.task == Task::FillMask),
@@ -378,7 +378,7 @@ fn pooling(model: &Model) -> Option<PoolingEntry> {
     PoolingEntry::of(sentence?)
 }
 
-/// The licences of what a model was made of.
+/// The licences of a model's sources.
 fn licences(model: &Model) -> Result<Vec<LicenceEntry>> {
     let adapters = model.merged.iter().map(|(source, _)| source.dir.as_path());
     let entry = |dir: &Path| {
@@ -401,7 +401,7 @@ fn layers_path(engine: &str) -> String {
     format!("engines/{engine}.layers.json")
 }
 
-/// Looks for a pattern of zeros in the matrices of a file that was written.
+/// Checks the pattern of zeros in the matrices of a written file.
 fn zeros(onnx: &Path, pattern: Sparsity) -> Result<ZerosEntry> {
     let matrices = onnx::matrices(onnx)?;
     let holds =
@@ -420,7 +420,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
         .try_for_each(|path| std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e)))
 }
 
-/// What the manifest says of a model that is one graph.
+/// The manifest's component of a model that is one graph.
 fn component(graph: &Graph, file: String) -> ComponentEntry {
     ComponentEntry {
         name: ComponentEntry::MODEL.to_owned(),
@@ -449,7 +449,7 @@ fn pass_entry(ran: &Ran) -> PassEntry {
     PassEntry { name: ran.name.to_owned(), changed: ran.report.changed, left: ran.report.left.clone() }
 }
 
-/// What the manifest says of an adapter.
+/// The manifest's entry of an adapter.
 pub(super) fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEntry> {
     Ok(AdapterEntry {
         name: json::file_name(&source.dir),

@@ -1,4 +1,4 @@
-//! What 8-bit engines are fitted to: reads what a recipe says, and makes a [`Calibrator`] of it.
+//! What 8-bit engines are calibrated on: reads a recipe's `[calibration]`, and makes a [`Calibrator`] of it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::calibrator::{Origin, weights_digest};
 use super::{Calibrator, Model, Observer};
-use crate::calibrate::sample::{self, Draw};
+use crate::calibrate::sample::{self, Sampling};
 use crate::calibrate::{Estimator, Kind, Saved, Spec, npz};
 use crate::error::{Error, Result};
 use crate::eval::{self, Example, PROBES};
@@ -14,15 +14,15 @@ use crate::json::file_name;
 use crate::recipe::Recipe;
 use crate::runtime::{Classes, Elements, Named, TextEncoder};
 
-/// What is kept of a text that is drawn from a corpus, in bytes: more than any model reads.
+/// How much of a text that is sampled from a corpus is read, in bytes: more than any model reads.
 const LONGEST_SAMPLE: usize = 1 << 16;
 
-/// Texts, inputs or what was seen before, as a recipe names them.
+/// Texts, inputs or saved calibration, as a recipe names them.
 pub struct CalibrationSource {
     what: What,
     name: String,
     files: Vec<PathBuf>,
-    draw: Option<Draw>,
+    sampling: Option<Sampling>,
     estimator: Estimator,
 }
 
@@ -34,7 +34,7 @@ enum What {
 }
 
 impl CalibrationSource {
-    /// Reads files and draws from them. Labels that `classes` cannot answer are warned of, and then no text has one; a
+    /// Reads files and samples from them. Labels that `classes` lack are warned of, and then no text has one; a
     /// label that is misspelt among others that are not is an error.
     pub fn read(spec: &Spec, classes: &Classes, observer: &dyn Observer) -> Result<CalibrationSource> {
         CalibrationSource::labelled(spec, classes, Labels::Welcome, observer)
@@ -52,7 +52,7 @@ impl CalibrationSource {
             None => What::BuiltIn(probes()),
             Some(path) => match Kind::of(path) {
                 Kind::Saved => What::Saved(path.clone()),
-                Kind::Inputs => What::Inputs(inputs(path, spec.draw())?),
+                Kind::Inputs => What::Inputs(inputs(path, spec.sampling())?),
                 Kind::Texts => What::Texts(texts(path, spec, classes, labels, observer)?),
             },
         };
@@ -61,12 +61,12 @@ impl CalibrationSource {
             what,
             name,
             files: spec.file.iter().chain(&spec.like).cloned().collect(),
-            draw: spec.draw(),
+            sampling: spec.sampling(),
             estimator: spec.ranges.unwrap_or_default(),
         })
     }
 
-    /// The texts, if that is what it is, and what they are called.
+    /// The texts, if it is texts, and their name.
     pub fn texts(&self) -> Option<(&str, &[Example])> {
         match &self.what {
             What::BuiltIn(texts) | What::Texts(texts) => Some((&self.name, texts)),
@@ -79,7 +79,7 @@ impl CalibrationSource {
         self.texts().is_some()
     }
 
-    /// Makes what looks into models. `encoder` is there where texts have to be tokenized, `scratch` is a folder for the
+    /// Makes a calibrator. `encoder` is there where texts have to be tokenized, `scratch` is a folder for the
     /// time of the build.
     pub fn calibrator<'a>(
         &self,
@@ -113,14 +113,14 @@ impl CalibrationSource {
         Ok(calibrator.with_origin(Origin {
             built_in,
             files: self.files.clone(),
-            draw: self.draw,
+            sampling: self.sampling,
             cut,
             estimator: self.estimator,
         }))
     }
 }
 
-/// What texts are called that no file holds.
+/// The name of built-in texts.
 pub(super) const BUILT_IN: &str = "the built-in probes";
 
 pub(super) fn probes() -> Vec<Example> {
@@ -143,25 +143,25 @@ fn encoded(encoder: &TextEncoder, texts: &[Example]) -> Result<(Vec<Named>, usiz
 /// Whether a bound needs the labels of texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Labels {
-    /// Labels that the model cannot answer are an error.
+    /// Labels that the model lacks are an error.
     Needed,
     /// Texts count without such labels, with a warning.
     Welcome,
 }
 
 impl Labels {
-    /// What the bounds of a recipe need.
+    /// Whether the bounds of a recipe need labels.
     pub fn of(recipe: &Recipe) -> Labels {
         let bounded = recipe.bounds_accuracy || recipe.engines.iter().any(|engine| engine.gate.accuracy_drop.is_some());
         if bounded { Labels::Needed } else { Labels::Welcome }
     }
 }
 
-/// Labels that the model cannot answer.
+/// Labels that the model lacks.
 #[derive(Default)]
 struct Foreign {
     first: Option<Error>,
-    /// What is said of each, some of them.
+    /// The message of each, of some of them.
     said: BTreeSet<String>,
 }
 
@@ -176,7 +176,7 @@ impl Foreign {
         self.first.get_or_insert(error);
     }
 
-    /// The texts, with their labels where the model can answer all of these. Where it cannot and they are not needed, the
+    /// The texts, with their labels where the model has all of these. Where it lacks some and they are not needed, the
     /// texts count without them; but a label that is misspelt among others that are not is an error. `what` is what
     /// becomes of the texts.
     fn settled(
@@ -193,8 +193,8 @@ impl Foreign {
         if eval::is_misspelt(&first) && texts.iter().any(|example| example.truth.is_some()) {
             return Err(first);
         }
-        let (place, said) = (first.locations().join(" "), self.said.into_iter().collect::<Vec<_>>().join(", "));
-        observer.warn(&format!("{place}: {said}; {what} without their labels, and no accuracy is measured"));
+        let (location, said) = (first.locations().join(" "), self.said.into_iter().collect::<Vec<_>>().join(", "));
+        observer.warn(&format!("{location}: {said}; {what} without their labels, and no accuracy is measured"));
         texts.iter_mut().for_each(|example| example.truth = None);
         Ok(texts)
     }
@@ -221,7 +221,7 @@ fn texts(path: &Path, spec: &Spec, classes: &Classes, labels: Labels, observer: 
     foreign.into_inner().settled(texts, labels, "the model is calibrated on the texts", observer)
 }
 
-/// The texts that a specification asks for. Labels that the model cannot answer go to `foreign`.
+/// The texts of a specification. Labels that the model lacks go to `foreign`.
 fn chosen(
     path: &Path,
     spec: &Spec,
@@ -234,7 +234,7 @@ fn chosen(
         let note = move |e| foreign.borrow_mut().take(e);
         eval::examples_with_any_labels(path, column, classes, note)
     };
-    let Some(draw) = spec.draw() else {
+    let Some(sampling) = spec.sampling() else {
         return eval::not_none(examples()?.collect::<Result<_>>()?, &file_name(path));
     };
     let corpus = || {
@@ -246,34 +246,37 @@ fn chosen(
     };
     observer.begin("choosing texts", None);
     let Some(like) = &spec.like else {
-        let chosen = eval::not_none(sample::uniform(corpus()?, draw)?, &file_name(path))?;
-        observer.done(&format!("{} texts drawn from {}", chosen.len(), file_name(path)));
+        let chosen = eval::not_none(sample::uniform(corpus()?, sampling)?, &file_name(path))?;
+        observer.done(&format!("{} texts sampled from {}", chosen.len(), file_name(path)));
         return Ok(chosen);
     };
     let domain = eval::read_examples(like, &Classes::default())?;
-    let chosen = sample::near(corpus, |example| &example.text, &domain, draw)?;
+    let chosen = sample::near(corpus, |example| &example.text, &domain, sampling)?;
     let (path, like) = (file_name(path), file_name(like));
     if chosen.is_empty() {
         return Err(Error::bad_input(format!("no text of {path} has a word of those of {like}")));
     }
     observer.done(&format!("{} texts of {path}, the most like those of {like}", chosen.len()));
-    if chosen.len() < draw.samples {
-        observer.warn(&format!("{} texts were asked for: {path} has no more that are like and differ", draw.samples));
+    if chosen.len() < sampling.samples {
+        observer.warn(&format!(
+            "{} texts were requested: {path} has no more that are similar and differ",
+            sampling.samples
+        ));
     }
     Ok(chosen)
 }
 
-/// What is kept of a text.
+/// The part of a text that is read.
 fn head(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(LONGEST_SAMPLE));
     text
 }
 
-fn inputs(path: &Path, draw: Option<Draw>) -> Result<Vec<Named>> {
+fn inputs(path: &Path, sampling: Option<Sampling>) -> Result<Vec<Named>> {
     let inputs = npz::read(path)?;
-    match draw {
+    match sampling {
         None => Ok(inputs),
-        Some(draw) => sample::uniform(inputs.into_iter().map(Ok), draw),
+        Some(sampling) => sample::uniform(inputs.into_iter().map(Ok), sampling),
     }
 }
 

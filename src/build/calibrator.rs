@@ -1,4 +1,4 @@
-//! Looks into a model before it is quantized, once for all engines that are made of it.
+//! Collects statistics of a model before it is quantized, once for all engines that are made of it.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::step_cache::{self, Step, StepCache};
 use super::{Model, Observer};
 use crate::bundle::{self, CalibrationEntry};
-use crate::calibrate::sample::Draw;
+use crate::calibrate::sample::Sampling;
 use crate::calibrate::{Calibration, Collection, Estimator, Saved, Spec, collect, save};
 use crate::digest;
 use crate::error::{Error, Result};
@@ -20,21 +20,21 @@ use crate::presence;
 use crate::runtime::Named;
 use crate::verify::Verified;
 
-/// Texts of the task, and what was seen of the model on them.
+/// Texts of the task, and the model's statistics on them.
 pub struct Calibrator<'a> {
     source: Source,
     name: String,
     observer: &'a dyn Observer,
     origin: Origin,
     step_cache: Option<&'a StepCache<'a>>,
-    /// By the text of the graph that was run: targets whose graphs are alike share what was seen.
+    /// By the text of the graph that was run: targets with equal graphs share the statistics.
     found: RefCell<Vec<(String, Calibration)>>,
-    /// How much was seen first, in this build or in the one that made an engine which was kept.
-    seen: Cell<Option<Observed>>,
+    /// The counts of the first run, in this build or in the one that made a cached engine.
+    observed: Cell<Option<Observed>>,
     warned: Cell<bool>,
 }
 
-/// How much was seen of a model.
+/// The counts of a model's run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Observed {
     texts: usize,
@@ -46,10 +46,10 @@ pub(super) struct Observed {
 pub(super) struct Origin {
     /// No one gave any.
     pub built_in: bool,
-    /// What was read.
+    /// The input.
     pub files: Vec<PathBuf>,
     /// How they were chosen.
-    pub draw: Option<Draw>,
+    pub sampling: Option<Sampling>,
     /// How many were longer than the model.
     pub cut: usize,
     /// How ranges are found that are fixed in the engine.
@@ -69,7 +69,7 @@ impl<'a> Calibrator<'a> {
         Calibrator::of(name, Source::Inputs(inputs, scratch), observer)
     }
 
-    /// Knows what was seen in another run, and kept in the file `name`.
+    /// Knows the statistics of another run, saved in the file `name`.
     pub fn saved(name: &str, saved: Saved, observer: &'a dyn Observer) -> Calibrator<'a> {
         Calibrator::of(name, Source::Saved(saved), observer)
     }
@@ -82,7 +82,7 @@ impl<'a> Calibrator<'a> {
             origin: Origin::default(),
             step_cache: None,
             found: RefCell::default(),
-            seen: Cell::default(),
+            observed: Cell::default(),
             warned: Cell::default(),
         }
     }
@@ -95,12 +95,15 @@ impl<'a> Calibrator<'a> {
         Calibrator { step_cache: Some(step_cache), ..self }
     }
 
-    /// What tells what would be seen from what others would see: the texts, or the file in which it was kept.
+    /// The cache key of the statistics: the texts, or the file in which they were saved.
     pub(super) fn identity(&self) -> Result<String> {
         match &self.source {
-            Source::Inputs(inputs, _) => {
-                Ok(format!("{} {} {}", step_cache::inputs_digest(inputs), self.estimator(), step_cache::looked_with()?))
-            }
+            Source::Inputs(inputs, _) => Ok(format!(
+                "{} {} {}",
+                step_cache::inputs_digest(inputs),
+                self.estimator(),
+                step_cache::collected_with()?
+            )),
             Source::Saved(_) => {
                 let digests: Vec<String> =
                     self.origin.files.iter().map(|path| Ok(digest::of_file(path)?.1)).collect::<Result<_>>()?;
@@ -109,18 +112,18 @@ impl<'a> Calibrator<'a> {
         }
     }
 
-    /// An engine is at hand that was fitted to this before.
-    pub(super) fn recall(&self, seen: Observed) {
+    /// A cached engine was calibrated on this before.
+    pub(super) fn recall(&self, observed: Observed) {
         self.warn_of_built_in();
-        self.seen.set(self.seen.get().or(Some(seen)));
+        self.observed.set(self.observed.get().or(Some(observed)));
     }
 
-    /// How much was seen, where something was.
-    pub(super) fn seen(&self) -> Option<Observed> {
-        self.seen.get()
+    /// The counts, where there are any.
+    pub(super) fn observed(&self) -> Option<Observed> {
+        self.observed.get()
     }
 
-    /// What is seen of `graph` on the texts.
+    /// The statistics of `graph` on the texts.
     pub fn on(&self, graph: &Verified<Graph>) -> Result<Calibration> {
         let key = graph.to_string();
         if let Some((_, found)) = self.found.borrow().iter().find(|(text, _)| *text == key) {
@@ -128,20 +131,20 @@ impl<'a> Calibrator<'a> {
         }
         let found = match &self.source {
             Source::Saved(saved) => {
-                self.observer.begin("reading what was seen", None);
+                self.observer.begin("reading saved calibration", None);
                 let found = saved.of(graph).map_err(|e| e.at(self.name.clone()))?;
-                self.observer.done(&format!("what was seen on {} texts, of {}", found.texts, self.name));
+                self.observer.done(&format!("saved calibration on {} texts, of {}", found.texts, self.name));
                 found
             }
             Source::Inputs(inputs, scratch) => {
                 self.warn_of_built_in();
                 match self.step_cache.filter(|step_cache| step_cache.is_on()) {
-                    Some(step_cache) => self.look_once(step_cache, graph, inputs, scratch)?,
+                    Some(step_cache) => self.collect_once(step_cache, graph, inputs, scratch)?,
                     None => self.collect(graph, inputs, scratch)?,
                 }
             }
         };
-        self.seen.set(self.seen.get().or(Some(Observed { texts: found.texts, tokens: found.tokens })));
+        self.observed.set(self.observed.get().or(Some(Observed { texts: found.texts, tokens: found.tokens })));
         self.found.borrow_mut().push((key, found.clone()));
         Ok(found)
     }
@@ -150,23 +153,23 @@ impl<'a> Calibrator<'a> {
         if self.origin.built_in && !self.warned.replace(true) {
             let count = self.inputs().map_or(0, <[Named]>::len);
             self.observer.warn(&format!(
-                "no texts of the task are given: 8-bit layers are fitted to {count} built-in ones, and answers hold less \
+                "no texts of the task are given: 8-bit layers are calibrated on {count} built-in ones, which are less accurate \
                  well; give some with --calibration FILE"
             ));
         }
     }
 
-    /// Says that half precision is built without a look at its range.
+    /// Warns that half precision is built without a check of its range.
     pub(super) fn warn_of_unknown_ranges(&self) {
         self.observer.warn(&format!(
-            "{} does not say how large the values inside the model become: no layer of half precision is kept in FP32 for \
+            "{} does not show how large the values inside the model become: no layer of half precision is kept in FP32 for \
              its range; calibrate with texts to know",
             self.name
         ));
     }
 
-    /// Looks, unless another build did.
-    fn look_once(
+    /// Collects, unless another build did.
+    fn collect_once(
         &self,
         step_cache: &StepCache,
         graph: &Verified<Graph>,
@@ -174,7 +177,7 @@ impl<'a> Calibrator<'a> {
         scratch: &Path,
     ) -> Result<Calibration> {
         let file = scratch.join("seen.kcal");
-        let from = || Ok((graph.fingerprint()?, step_cache::inputs_digest(inputs), step_cache::looked_with()?));
+        let from = || Ok((graph.fingerprint()?, step_cache::inputs_digest(inputs), step_cache::collected_with()?));
         let mut fresh = None;
         let step = Step { kind: "calibration", name: &self.name, into: scratch };
         let (_, before): ((), bool) = step_cache.made(step, from, || {
@@ -188,7 +191,7 @@ impl<'a> Calibrator<'a> {
             None => Saved::open(&file, "")?.of(graph)?,
         };
         if before {
-            self.observer.done(&format!("what {} texts of {} showed, as it was seen before", found.texts, self.name));
+            self.observer.done(&format!("calibrated on {} texts of {}, from the cache", found.texts, self.name));
         }
         std::fs::remove_file(&file).map_err(|e| Error::io("removing", &file, &e))?;
         Ok(found)
@@ -213,7 +216,7 @@ impl<'a> Calibrator<'a> {
         Ok(found)
     }
 
-    /// The texts as the engine takes them, each alone; none, where only what was seen of them is known.
+    /// The texts as the engine takes them, each alone; none, where only their statistics are known.
     pub fn inputs(&self) -> Option<&[Named]> {
         match &self.source {
             Source::Inputs(inputs, _) => Some(inputs),
@@ -221,7 +224,7 @@ impl<'a> Calibrator<'a> {
         }
     }
 
-    /// What `find` finds of `graph` on the texts, or found before; `kind` says what it is.
+    /// The result of `find` for `graph` on the texts, or its cached result; `kind` names it.
     pub(super) fn once<V: Serialize + DeserializeOwned>(
         &self,
         kind: &'static str,
@@ -241,51 +244,51 @@ impl<'a> Calibrator<'a> {
         self.origin.estimator
     }
 
-    /// Whether any engine was fitted.
+    /// Whether any engine was calibrated.
     pub fn used(&self) -> bool {
-        self.seen.get().is_some()
+        self.observed.get().is_some()
     }
 
-    /// What a manifest says of it; nothing, where no engine was fitted.
+    /// The manifest's entry; none, where no engine was calibrated.
     pub fn entry(&self) -> Result<Option<CalibrationEntry>> {
-        let Some(seen) = self.seen.get() else { return Ok(None) };
+        let Some(observed) = self.observed.get() else { return Ok(None) };
         let digest = |path: &PathBuf| bundle::digest_source(path, path.parent().unwrap_or(Path::new("")));
         Ok(Some(CalibrationEntry {
             from: self.name.clone(),
             files: self.origin.files.iter().map(digest).collect::<Result<_>>()?,
-            seed: self.origin.draw.map(|draw| draw.seed),
-            texts: seen.texts,
-            tokens: seen.tokens,
+            seed: self.origin.sampling.map(|sampling| sampling.seed),
+            texts: observed.texts,
+            tokens: observed.tokens,
             cut: self.origin.cut,
         }))
     }
 }
 
-/// The place of the file for what is seen, claimed before the work begins.
+/// The path of the file for the statistics, claimed before the work begins.
 pub struct CalibrationOutput {
     name: String,
     stage: Stage,
 }
 
 impl CalibrationOutput {
-    /// The place that a recipe names, if it does.
+    /// The path that a recipe names, if it does.
     pub fn claim(spec: &Spec) -> Result<Option<CalibrationOutput>> {
         let Some(path) = &spec.save else { return Ok(None) };
         spec.check()?;
         Ok(Some(CalibrationOutput { name: file_name(path), stage: Stage::new(path, presence::is_file)? }))
     }
 
-    /// Puts what was seen in place. Fails where no engine was fitted.
+    /// Saves the statistics. Fails where no engine was calibrated.
     pub fn put(self, calibrator: &Calibrator, model: &Model) -> Result<()> {
         if !calibrator.used() {
-            return Err(Error::bad_input("nothing was seen that could be saved: no engine is in 8 bits"));
+            return Err(Error::bad_input("no statistics were collected that could be saved: no engine is in 8 bits"));
         }
         save(&self.stage.path(&self.name), &weights_digest(model)?, &calibrator.found.borrow())?;
         self.stage.commit_files(&[&self.name])
     }
 }
 
-/// What tells the weights of a model from those of another: a digest of all files that they come from.
+/// The identity of a model's weights: a digest of all files that they come from.
 pub(super) fn weights_digest(model: &Model) -> Result<String> {
     let weights = model.checkpoint.files.iter().filter(|path| path.extension().is_none_or(|e| e != "json"));
     let mut lines = String::new();

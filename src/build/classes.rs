@@ -1,4 +1,4 @@
-//! What a classifier can answer, and how its logits are read.
+//! A classifier's labels, and how its logits are read.
 
 use super::{Model, Observer};
 use crate::error::{Error, Result, printable};
@@ -21,39 +21,39 @@ pub(super) fn of(recipe: &Recipe, model: &Model, observer: &dyn Observer) -> Res
         }
         _ => ProblemType::SingleLabel,
     };
-    // Numbers are told without their names.
+    // Numbers are returned without names.
     let summary = matches!(problem_type, ProblemType::SingleLabel | ProblemType::MultiLabel);
     Ok(Classes { labels: labels(recipe, model, logits, summary, observer)?, problem_type })
 }
 
-/// What a cross-encoder does to its logits, as a class of `torch.nn`.
+/// A cross-encoder's activation, as a class of `torch.nn`.
 #[derive(Clone, Copy)]
 struct Activation<'a> {
     class: &'a str,
-    /// The file and the field that say it.
-    place: &'static str,
+    /// The file and the field of it.
+    location: &'static str,
 }
 
-/// What is done to a model's logits, where sentence-transformers says it: since version 5.4 in a file of its own, before
+/// A model's activation, where sentence-transformers sets it: since version 5.4 in a separate file, before
 /// that in `config.json`.
 fn activation(model: &Model) -> Option<Activation<'_>> {
     let modules = tokenizer::sentence(&model.checkpoint, model.task);
     let own = modules.and_then(|modules| modules.model.activation_fn.as_deref());
-    own.map(|class| Activation { class, place: "config_sentence_transformers.json: activation_fn" }).or_else(|| {
+    own.map(|class| Activation { class, location: "config_sentence_transformers.json: activation_fn" }).or_else(|| {
         let class = model.checkpoint.common.cross_encoder_activation()?;
-        Some(Activation { class, place: "config.json: sentence_transformers.activation_fn" })
+        Some(Activation { class, location: "config.json: sentence_transformers.activation_fn" })
     })
 }
 
 /// How a row of so many logits is read. A single logit is a cross-encoder's score unless something else is said, and
-/// what a cross-encoder says of itself goes before what `transformers` says.
+/// a cross-encoder's own fields override those of `transformers`.
 fn problem_type(
     asked: Option<StatedProblem>,
     config: &CommonConfig,
     activation: Option<Activation>,
     logits: usize,
 ) -> Result<ProblemType> {
-    if let (None, Some(Activation { class, place })) = (asked, activation) {
+    if let (None, Some(Activation { class, location })) = (asked, activation) {
         let known = class.strip_prefix("torch.nn.").and_then(|path| path.rsplit('.').next());
         return match (known, logits) {
             (Some("Sigmoid"), 1) => Ok(ProblemType::Score),
@@ -61,13 +61,13 @@ fn problem_type(
             (Some("Identity"), 1) => Ok(ProblemType::Regression),
             (Some("Identity"), _) => Ok(ProblemType::Logits),
             (Some("Softmax"), 2..) => Ok(ProblemType::SingleLabel),
-            (Some("Softmax"), _) => Err(Error::bad_input("the softmax of a single number is always 1").at(place)),
+            (Some("Softmax"), _) => Err(Error::bad_input("the softmax of a single number is always 1").at(location)),
             _ => Err(Error::unsupported(format!(
                 "the activation `{}` of a cross-encoder is not known",
                 printable(class)
             ))
-            .at(place)
-            .hint("known: Sigmoid, Identity and Softmax of torch.nn; with `problem_type` in a recipe it is not asked")),
+            .at(location)
+            .hint("known: Sigmoid, Identity and Softmax of torch.nn; with `problem_type` in a recipe it is not read")),
         };
     }
     Ok(match (asked.or(config.problem_type), logits) {
@@ -95,7 +95,7 @@ fn labels(
     match labels.len() == logits {
         true => Ok(labels),
         false => {
-            let what = format!("{} labels, but the classifier has {logits} answers", labels.len());
+            let what = format!("{} labels, but the classifier has {logits} classes", labels.len());
             Err(Error::bad_input(what).at(path.display().to_string()))
         }
     }
@@ -107,12 +107,12 @@ mod tests {
     use crate::json;
 
     fn read(config: &str, class: Option<&str>, logits: usize) -> Result<ProblemType> {
-        let activation = class.map(|class| Activation { class, place: "a.json: activation_fn" });
+        let activation = class.map(|class| Activation { class, location: "a.json: activation_fn" });
         problem_type(None, &json::parse(config, "config.json").unwrap(), activation, logits)
     }
 
     #[test]
-    fn the_configuration_and_the_number_of_logits_say_how_they_are_read() {
+    fn the_configuration_and_the_number_of_logits_decide_the_problem_type() {
         let regression = r#"{"problem_type": "regression"}"#;
         let many = r#"{"problem_type": "multi_label_classification"}"#;
         let cases = [
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cross_encoders_activation_goes_before_the_configuration() {
+    fn a_cross_encoders_activation_overrides_the_configuration() {
         let cases = [
             ("torch.nn.modules.activation.Sigmoid", 1, ProblemType::Score),
             ("torch.nn.modules.activation.Sigmoid", 3, ProblemType::MultiLabel),
@@ -142,7 +142,7 @@ mod tests {
             assert_eq!(read(regression, Some(class), logits).unwrap(), expected, "{class} of {logits}");
         }
         let asked = Some(StatedProblem::MultiLabelClassification);
-        let identity = Activation { class: "torch.nn.Identity", place: "" };
+        let identity = Activation { class: "torch.nn.Identity", location: "" };
         let config = json::parse("{}", "config.json").unwrap();
         assert_eq!(problem_type(asked, &config, Some(identity), 1).unwrap(), ProblemType::MultiLabel);
     }

@@ -1,6 +1,6 @@
 //! Compares engines with the reference on every text, in the batches that they are run in.
 //!
-//! Outputs are compared as they come and never held together: those of the reference are kept up to a bound, and asked
+//! Outputs are compared as they come and never held together: those of the reference are saved up to a bound, and computed
 //! for again beyond it.
 
 use std::borrow::Cow;
@@ -19,16 +19,16 @@ use crate::ir::Graph;
 use crate::runtime::{self, Classes, Engine, Named, Options, Runtime, TextEncoder};
 use crate::verify::Verified;
 
-/// Most bytes of the reference's outputs that are kept from one engine to the next.
+/// Most bytes of the reference's outputs that are saved from one engine to the next.
 const KEPT: usize = 256 << 20;
 
-/// Most bytes of what an engine gives for a batch, where one text does not give more: for every token, a masked-LM's has a
+/// Most bytes of an engine's outputs for a batch, where one text does not have more: for every token, a masked-LM's has a
 /// number for each entry of the vocabulary.
 const BATCH: usize = 64 << 20;
 
 /// The texts that engines are compared on, as tokens.
 pub(super) struct Workload<'a> {
-    /// Those whose answers are compared.
+    /// Those whose predictions are compared.
     examples: &'a [Example],
     /// The inputs of each text, then of each probe.
     inputs: Vec<Named>,
@@ -40,19 +40,19 @@ pub(super) struct Workload<'a> {
     graph: &'a Graph,
 }
 
-/// An engine's file, and what runs it.
+/// An engine's file, and its runtime.
 pub(super) struct Candidate<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its ONNX file.
     pub onnx: &'a Path,
-    /// What runs it here.
+    /// The runtime here.
     pub run_by: RunBy<'a>,
-    /// How many texts it is given at once.
+    /// Its batch size.
     pub batch: usize,
 }
 
-/// What runs an engine while it is compared.
+/// The runtime of an engine while it is compared.
 pub(super) enum RunBy<'a> {
     /// Its ONNX file, by a runtime.
     Runtime(Runtime),
@@ -77,14 +77,14 @@ impl RunBy<'_> {
     }
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Compared {
     /// Of every output.
     pub outputs: Vec<OutputParity>,
-    /// How many rows of the answer were compared.
+    /// How many rows of the prediction were compared.
     pub rows: usize,
-    /// The shares of right answers, where this is a classifier and all texts have labels.
+    /// The accuracies, where this is a classifier and all texts have labels.
     pub accuracy: Option<Accuracy>,
 }
 
@@ -111,7 +111,7 @@ impl<'a> Workload<'a> {
         self.examples.len()
     }
 
-    /// What tells this workload from others.
+    /// The cache key of this workload.
     fn identity(&self) -> impl Serialize + use<> {
         let truths: Vec<String> = self.examples.iter().map(|example| format!("{:?}", example.truth)).collect();
         (
@@ -123,7 +123,7 @@ impl<'a> Workload<'a> {
         )
     }
 
-    /// Texts of like length together, as many as the engine is given at once, and no more tokens than `most`, padding too.
+    /// Texts of similar length together, up to the engine's batch size, and no more tokens than `most`, padding too.
     fn batches(&self, batch: usize, most: usize) -> Vec<&[usize]> {
         let mut rest = self.order.as_slice();
         let mut batches = Vec::new();
@@ -138,7 +138,7 @@ impl<'a> Workload<'a> {
         batches
     }
 
-    /// Compares an engine with the reference, or recalls what was found before.
+    /// Compares an engine with the reference, or returns the cached result.
     pub fn compare(
         &self,
         reference: &mut Reference,
@@ -172,7 +172,7 @@ impl<'a> Workload<'a> {
         let mut engine = candidate.run_by.open(candidate.onnx)?;
         let mut comparison = Comparison::new(self.classes.problem_type);
         let mut rows = 0;
-        // Only a classifier's few numbers are kept, for its accuracy.
+        // Only a classifier's few numbers are saved, for its accuracy.
         let truths = self.truths();
         let mut logits: Vec<(usize, Vec<f32>, Vec<f32>)> = Vec::new();
         let most = match self.order.first() {
@@ -208,13 +208,13 @@ impl<'a> Workload<'a> {
         let accuracy = truths.and_then(|truths| {
             logits.sort_by_key(|(text, ..)| *text);
             let (of_reference, of_candidate): (Vec<_>, Vec<_>) = logits.into_iter().map(|(_, a, b)| (a, b)).unzip();
-            let share = |answers: &[Vec<f32>]| Score::of(self.classes.problem_type, answers, &truths).accuracy;
+            let share = |predictions: &[Vec<f32>]| Score::of(self.classes.problem_type, predictions, &truths).accuracy;
             Some(Accuracy { reference: share(&of_reference)?, found: share(&of_candidate)? })
         });
         Ok(Compared { outputs, rows, accuracy })
     }
 
-    /// What is right of each text, where this is a classifier and all texts have labels.
+    /// The labels of the texts, where this is a classifier and all texts have labels.
     fn truths(&self) -> Option<Vec<&'a Truth>> {
         if self.classes.labels.is_empty() {
             return None;
@@ -233,7 +233,7 @@ fn tokens(inputs: &Named) -> usize {
     inputs.iter().find_map(|(_, tensor)| tensor.shape.get(1)).copied().unwrap_or(0)
 }
 
-/// The engine that others are compared with, which is given one text at a time.
+/// The engine that others are compared with, which runs one text at a time.
 pub(super) struct Reference<'a> {
     name: String,
     onnx: &'a Path,
@@ -276,7 +276,7 @@ impl<'a> Reference<'a> {
                     crate::error::printable(&non_finite.name)
                 ))
                 .at(format!("text {}", text + 1))
-                .hint("the checkpoint itself, or what was merged into it, holds or makes such numbers"));
+                .hint("the checkpoint itself, or a merged adapter, holds or makes such numbers"));
             }
             let bytes = bytes(&outputs);
             if self.bytes + bytes > KEPT {
@@ -290,7 +290,7 @@ impl<'a> Reference<'a> {
         }
         match self.kept.get(text) {
             Some(Some(outputs)) => Ok(Cow::Borrowed(outputs)),
-            _ => Err(Error::bug("outputs that were kept are gone")),
+            _ => Err(Error::bug("saved outputs are missing")),
         }
     }
 }

@@ -10,19 +10,19 @@ use crate::task::Task;
 use crate::verify::Verified;
 use crate::vocabulary::{CutReport, CutTokenizer, Vocabulary};
 
-/// A model's graph and its tokenizer after their vocabulary was cut. They belong together: neither goes with the other
+/// A model's graph and its tokenizer after their vocabulary was cut. They belong together: neither fits the other
 /// as it was.
 pub struct CutModel {
     /// The graph, in composite operations.
     pub graph: Verified<Graph>,
     /// The tokenizer, and which tokens it has.
     pub cut: CutTokenizer,
-    /// What came of it.
+    /// The report.
     pub report: CutReport,
 }
 
 /// Cuts the vocabulary of a model down to what a corpus uses, and the tokens `named`. The corpus is read twice: for its
-/// tokens, and to see that every text still has them.
+/// tokens, and to check that every text still has them.
 pub fn cut_vocabulary<T, C: Iterator<Item = Result<T>>>(
     model: &Model,
     corpus: impl Fn() -> Result<C>,
@@ -33,13 +33,13 @@ pub fn cut_vocabulary<T, C: Iterator<Item = Result<T>>>(
 where
     for<'a> &'a T: Into<TextInput<'a>>,
 {
-    let rows = limits::rows(&model.graph)
-        .ok_or_else(|| Error::unsupported("the graph has no table that tokens are looked up in"))?;
+    let rows =
+        limits::rows(&model.graph).ok_or_else(|| Error::unsupported("the graph has no table of token embeddings"))?;
     let path = model.tokenizer.path();
-    let place = |e: Error| e.at(path.display().to_string());
-    let vocabulary = Vocabulary::parse(model.tokenizer.text()?.to_owned()).map_err(place)?;
+    let location = |e: Error| e.at(path.display().to_string());
+    let vocabulary = Vocabulary::parse(model.tokenizer.text()?.to_owned()).map_err(location)?;
     let vocabulary = vocabulary.with_prompt(model.prompt.as_ref().map(|prompt| prompt.text.as_str()));
-    vocabulary.encoder().check_rows(rows).map_err(place)?;
+    vocabulary.encoder().check_rows(rows).map_err(location)?;
     let counted = || Ok::<_, Error>(corpus()?.inspect(|_| observer.advance(1)));
     observer.begin("reading the corpus", None);
     let used = vocabulary.used(counted()?)?;

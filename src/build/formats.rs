@@ -1,4 +1,4 @@
-//! The passes of a number format, which depend on what the target makes of it.
+//! The passes of a number format, which depend on the target.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Mana
     }
 }
 
-/// Fails where a smaller range of weights costs answers and brings nothing.
+/// Fails where a smaller range of weights costs accuracy and gains nothing.
 pub fn check_reduced(target: &Target, precision: Precision) -> Result<()> {
     let why = match (precision.is_calibrated(), target.saturates(precision)) {
         (_, true) => return Ok(()),
@@ -57,14 +57,14 @@ pub fn check_reduced(target: &Target, precision: Precision) -> Result<()> {
     Err(Error::bad_input(why).hint(REDUCED_FOR))
 }
 
-/// The error where a reduced range is asked for and no engine has a use for it.
+/// The error where a reduced range is requested and no engine has a use for it.
 pub fn nothing_saturates() -> Error {
     Error::bad_input("no engine has products of 8 bits whose sums saturate").at("--reduce-range").hint(REDUCED_FOR)
 }
 
 const REDUCED_FOR: &str = "a reduced range is for int8, int8-fast and int8-static on ort-cpu and openvino";
 
-/// Fails where what is to stay in full precision is no layer or table of the graph.
+/// Fails where `keep` names no layer or table of the graph.
 fn check_keep(graph: &Graph, keep: &[Role]) -> Result<()> {
     let quantizable = |node: &Node| matches!(node.op, Op::Linear | Op::Embed);
     let names = |role: &Role| graph.nodes().any(|(_, node)| quantizable(node) && Role::is_in(node.role, &[*role]));
@@ -72,7 +72,7 @@ fn check_keep(graph: &Graph, keep: &[Role]) -> Result<()> {
         None => Ok(()),
         Some(role) => {
             let name = role.name();
-            Err(Error::bad_input(format!("`{name}` is to be kept in full precision, and the model has no such layer"))
+            Err(Error::bad_input(format!("`{name}` is in `keep`, and the model has no such layer"))
                 .hint("layers are counted from 0, as in ffn-out/3; kilnc tune lists those of a model"))
         }
     }
@@ -85,7 +85,7 @@ fn narrowed(graph: &Verified<Graph>, scheme: &Scheme, to: DType, manager: &mut M
         HalfForm::Computed => computed(graph, scheme, to, scheme.keep, manager),
         HalfForm::Stored => manager.run(graph, &Stored { to, keep: scheme.keep }),
         HalfForm::Hinted if !scheme.keep.is_empty() => Err(Error::unsupported(format!(
-            "{target} computes all layers in {to}, and none can be kept in full precision"
+            "{target} computes all layers in {to}, and none can stay in full precision"
         ))
         .hint("leave `keep` out, or use fp16, int8 or int8-weights")),
         HalfForm::Hinted => {
@@ -164,13 +164,13 @@ fn dynamic(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> R
         return manager.run(graph, &QuantizeDynamic { calibration: None, keep, range: scheme.range });
     };
     let calibration = &RefCell::new(calibrator.on(graph)?);
-    // Where ranges follow each text, the neurons that fire far beyond the rest do less harm.
+    // Where ranges follow each text, the neurons that fire far beyond the rest cost less.
     let groups = if scheme.precision == Precision::Int8Fast { 0 } else { 1 };
     let graph = smoothed(graph, scheme, groups, calibration, manager)?;
     manager.run(&graph, &QuantizeDynamic { calibration: Some(calibration), keep, range: scheme.range })
 }
 
-/// Layers of 8 bits in an engine that is told the ranges of activations.
+/// Layers of 8 bits in an engine with static ranges of activations.
 fn fixed(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
     let can = scheme.target.capabilities();
     let Some(calibrator) = scheme.calibrator else {
@@ -178,10 +178,10 @@ fn fixed(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Res
             "{} for {} needs the ranges of the activations, and none were observed",
             scheme.precision, scheme.target
         ))
-        .hint("calibrate with texts like those that the engine will answer"));
+        .hint("calibrate with texts like those that the engine will read"));
     };
     let calibration = &RefCell::new(calibrator.on(graph)?.fixed());
-    // On a GPU every part more is a kernel more, and takes longer than what it multiplies.
+    // On a GPU every further part is a further kernel, and costs more than its product.
     let groups = match (scheme.precision, can.fp16) {
         (Precision::Int8Fast, HalfForm::Computed) => 0,
         (Precision::Int8, HalfForm::Computed) | (Precision::Int8Fast | Precision::Int8Static, _) => 1,
@@ -217,7 +217,7 @@ fn smoothed(
     manager.run(&graph, &GroupNeurons { calibration, groups, keep })
 }
 
-/// What clips has to know how often each size comes, which is not known of the values that passes make: they are looked
+/// Clipping estimators need histograms, which the values that passes make do not have: they are observed
 /// at themselves.
 fn ranges(graph: &Verified<Graph>, calibration: &RefCell<Calibration>, calibrator: &Calibrator) -> Result<Ranges> {
     match calibrator.estimator() {
@@ -239,7 +239,7 @@ pub fn supports(target: &Target, precision: Precision) -> bool {
     }
 }
 
-/// What an engine's file tells the runtime beside the graph.
+/// The options in an engine's file beside the graph.
 pub fn hints(target: &Target, precision: Precision) -> Hints {
     let can = target.capabilities();
     let group = |bits| match can.weights_of(bits) {

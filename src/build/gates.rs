@@ -1,4 +1,4 @@
-//! Proves that the engines of a bundle still answer like the checkpoint.
+//! Gates: prove that the engines of a bundle still predict like the checkpoint.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ use crate::runtime::{self, Classes, Processor, Runtime, TextEncoder};
 use crate::target::Target;
 use crate::task::{self, Task};
 
-/// What engines are asked, and what they have to answer.
+/// The inputs of engines, and their expected outputs.
 pub struct Gates {
     encoder: TextEncoder,
     classes: Classes,
@@ -33,12 +33,15 @@ pub struct Gates {
 }
 
 impl Gates {
-    /// Reads all that answers are checked with, and what engines are fitted to. Without texts in the recipe, those of
-    /// the calibration are asked, or a few built-in ones.
+    /// Reads the texts and outputs of the gates, and those of the calibration. Without texts in the recipe, those of
+    /// the calibration are run, or a few built-in ones.
     pub fn new(recipe: &Recipe, model: &Model, strict: bool, observer: &dyn Observer) -> Result<Gates> {
         let classes = classes::of(recipe, model, observer)?;
         for engine in &recipe.engines {
-            engine.gate.check_fits(classes.problem_type).map_err(|e| e.at(format!("engine {}", engine.name())))?;
+            engine
+                .gate
+                .check_problem_type(classes.problem_type)
+                .map_err(|e| e.at(format!("engine {}", engine.name())))?;
         }
         let encoder = encoder(recipe, model)?;
         check_settings(recipe, model, &classes, &encoder)?;
@@ -66,7 +69,7 @@ impl Gates {
         Ok(Gates { encoder, classes, texts, texts_name, source, golden, strict })
     }
 
-    /// What engines are fitted to. `scratch` is a folder for the time of the build.
+    /// What engines are calibrated on. `scratch` is a folder for the time of the build.
     pub fn calibrator<'a>(&self, model: &Model, scratch: &Path, observer: &'a dyn Observer) -> Result<Calibrator<'a>> {
         self.source.calibrator(model, Some(&self.encoder), self.encoder.max_length, scratch, observer)
     }
@@ -76,7 +79,7 @@ impl Gates {
         self.encoder.max_length
     }
 
-    /// What a classifier can answer; no labels for another task.
+    /// A classifier's labels; none for another task.
     pub fn into_classes(self) -> Classes {
         self.classes
     }
@@ -86,17 +89,17 @@ impl Gates {
         &self.encoder
     }
 
-    /// The texts that are asked.
+    /// The texts that are run.
     pub fn texts(&self) -> &[Example] {
         &self.texts
     }
 
-    /// What a classifier can answer; no labels for another task.
+    /// A classifier's labels; none for another task.
     pub fn classes(&self) -> &Classes {
         &self.classes
     }
 
-    /// Checks every engine and enters what was found. Fails where a bound is missed, or was asked for and cannot be
+    /// Checks every engine and records the results. Fails where a bound is missed, or was requested and cannot be
     /// checked here.
     pub(super) fn check(&self, assembly: &mut Assembly) -> Result<()> {
         let workload = Workload::new(
@@ -106,7 +109,7 @@ impl Gates {
             &self.texts,
             self.texts_name != BUILT_IN,
         )?;
-        assembly.observer.begin_texts("checking answers", (assembly.made.len() * workload.steps()) as u64);
+        assembly.observer.begin_texts("checking engines", (assembly.made.len() * workload.steps()) as u64);
         let (name, onnx, runtime) = self.reference(assembly)?;
         let mut reference = Reference::new(name, &onnx, runtime);
         let mut made = std::mem::take(&mut assembly.made);
@@ -132,7 +135,7 @@ impl Gates {
         missed.and_then(|()| unmade(&assembly.unmade))
     }
 
-    /// One of the bundle's FP32 engines, or one made for the purpose: its name, its file and what runs it.
+    /// One of the bundle's FP32 engines, or one made for the purpose: its name, its file and its runtime.
     fn reference(&self, assembly: &Assembly) -> Result<(String, PathBuf, Runtime)> {
         let target = if runtime::is_available(Runtime::Ort)? { Target::OrtCpu } else { Target::Tract };
         let runtime = Runtime::of(&target);
@@ -161,7 +164,7 @@ impl Gates {
     ) -> Result<Vec<GateEntry>> {
         let mut gates = Vec::new();
         // A plan needs its GPU, and a page its browser. Their ONNX file runs the same operations on the CPU, where ONNX
-        // Runtime computes half precision in 32 bits; so what a GPU rounds and overflows, the evaluator does.
+        // Runtime computes half precision in 32 bits; so the evaluator rounds and overflows as a GPU does.
         let graph = || assembly.graph(&made.spec, &mut Manager::default());
         let in_half = computes_in_half(&made.spec.target, made.entry.precision);
         let here = Processor::here();
@@ -187,7 +190,7 @@ impl Gates {
         if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
             let mut engine = run_by.open(&made.onnx)?;
             let golden = golden.with_inputs(prefill(&assembly.model.graph, golden.inputs())?);
-            let parity = golden.compare_answers(&mut *engine, self.classes.problem_type)?;
+            let parity = golden.compare_outputs(&mut *engine, self.classes.problem_type)?;
             gates.push(GateEntry {
                 against: GOLDEN.to_owned(),
                 on: name.clone(),
@@ -226,7 +229,7 @@ impl Gates {
         Ok(gates)
     }
 
-    /// What is entered of an engine that nothing here runs. Fails where the machine does, or the build is strict.
+    /// The record of an engine that nothing here runs. Fails where the machine does, or the build is strict.
     fn unchecked(&self, made: &Made, reference: &str, why: Error, assembly: &mut Assembly) -> Result<Vec<GateEntry>> {
         if self.strict || why.kind() == Kind::MachineFailed {
             return Err(why);
@@ -254,10 +257,10 @@ impl Gates {
     }
 }
 
-/// What the reference itself is compared with: its outputs for one text at a time.
+/// The comparison of the reference itself: its outputs for one text at a time.
 const ITSELF: &str = "itself, text by text";
 
-/// What engines in FP32 are compared with, where a recipe names such a file.
+/// The golden outputs that engines in FP32 are compared with, where a recipe names them.
 const GOLDEN: &str = "golden";
 
 /// The folder of the stage for a reference that is no part of the bundle.
@@ -266,18 +269,18 @@ const REFERENCE: &str = "reference";
 /// The model's tokenizer, with the recipe's or the model's longest text.
 pub fn encoder(recipe: &Recipe, model: &Model) -> Result<TextEncoder> {
     let text = model.tokenizer.text()?.to_owned();
-    let place = |e: Error| e.at(model.tokenizer.path().display().to_string());
-    let encoder = TextEncoder::parse(text, max_length(recipe, model)?).map_err(place)?;
+    let location = |e: Error| e.at(model.tokenizer.path().display().to_string());
+    let encoder = TextEncoder::parse(text, max_length(recipe, model)?).map_err(location)?;
     encoder.check_longest()?;
     if let Some(rows) = limits::rows(&model.graph) {
-        encoder.check_rows(rows).map_err(place)?;
+        encoder.check_rows(rows).map_err(location)?;
     }
     let prompt = model.prompt.as_ref().map(|prompt| prompt.text.as_str());
     let mask = model.tokenizer.mask.as_deref().filter(|_| model.task == Task::FillMask);
     Ok(encoder.with_prompt(prompt).with_mask(mask))
 }
 
-/// What any engine has to keep: in FP32 the numbers; in other precisions, and where something was cut, only that they are
+/// The default bounds of an engine: in FP32 the numbers; in other precisions, and where something was cut, only that they are
 /// numbers.
 fn default_gate(precision: Precision, model: &Model) -> Gate {
     match precision {
@@ -286,7 +289,7 @@ fn default_gate(precision: Precision, model: &Model) -> Gate {
     }
 }
 
-/// Says for every engine what was found.
+/// Reports the results of every engine.
 fn tell(made: &[Made], observer: &dyn Observer) {
     for engine in made {
         let name = &engine.entry.name;
@@ -320,7 +323,7 @@ fn missed(made: &[Made]) -> Result<()> {
     }
 }
 
-/// All gates that were asked for and cannot be made here, in one error.
+/// All gates that were requested and cannot be checked here, in one error.
 fn unmade(unmade: &[(String, Error)]) -> Result<()> {
     let Some(((name, why), more)) = unmade.split_first() else { return Ok(()) };
     let error = Error::runtime_missing(format!("{name}: its gate cannot be checked here: {}", why.message()));
@@ -335,12 +338,12 @@ fn unmade(unmade: &[(String, Error)]) -> Result<()> {
     Err(error.hint("or leave the engine out, or build it without a gate; nothing was written"))
 }
 
-/// Fails where what a recipe says of answers cannot be with the model.
+/// Fails where a recipe's settings of predictions do not fit the model.
 fn check_settings(recipe: &Recipe, model: &Model, classes: &Classes, encoder: &TextEncoder) -> Result<()> {
     let file = recipe.file.as_deref().unwrap_or("the recipe");
-    recipe.answers.check_in(file, model.task, encoder.max_length)?;
+    recipe.pipeline.check_in(file, model.task, encoder.max_length)?;
     let asked = task::Model { context_first: model.context_first(), ..task::Model::new(model.task, classes.clone()) };
-    asked.check_room(&recipe.answers, encoder).map_err(|e| e.at(format!("{file}: answers")))
+    asked.check_room(&recipe.pipeline, encoder).map_err(|e| e.at(format!("{file}: pipeline")))
 }
 
 /// Longest text, in tokens: the recipe's; or what sentence-transformers or the tokenizer's configuration says, up to what

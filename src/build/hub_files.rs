@@ -1,4 +1,4 @@
-//! What a bundle keeps of the checkpoint for the Hub's layout: the configuration, as it is now, and what
+//! The checkpoint's files for the Hub's layout: the configuration, as it is now, and what
 //! `transformers` and Transformers.js want to know of the tokenizer.
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use super::{Model, merge};
 use crate::bundle::HUB;
 use crate::error::{Error, Result};
 use crate::front::hub::arch;
-use crate::front::hub::checkpoint::generation::FILE as GENERATION;
+use crate::front::hub::checkpoint::GENERATION;
 use crate::json as files;
 use crate::output::write_json;
 use crate::presence;
@@ -85,7 +85,7 @@ fn is_token(key: &str) -> bool {
 /// Fields of [`GENERATION`] that list tokens, or lists of tokens.
 const LISTS: [&str; 4] = ["suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"];
 
-/// The size of the vocabulary and the numbers of tokens after a cut.
+/// The size of the vocabulary and the token ids after a cut.
 fn renumber(config: &mut Map<String, Value>, numbers: &HashMap<u32, u32>) {
     for (key, value) in config.iter_mut() {
         match key.as_str() {
@@ -110,7 +110,7 @@ fn renumbered(value: &Value, numbers: &HashMap<u32, u32>) -> Option<Value> {
     }
 }
 
-/// The checkpoint's configuration with the class, the labels and the reading of what was built.
+/// The checkpoint's configuration with the class, the labels and the problem type of the built model.
 fn config(model: &Model, classes: &Classes) -> Result<Value> {
     let mut config: Map<String, Value> = files::parse(&model.checkpoint.config, "config.json")?;
     if let Some(old) = model.checkpoint.common.architectures.iter().flatten().next() {

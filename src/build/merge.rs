@@ -12,7 +12,7 @@ use crate::bundle::{self, PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::error::{Error, Result};
 use crate::front::hub::adapter::{AdapterSource, Merged};
 use crate::front::hub::arch::{self, Built, Family};
-use crate::front::hub::checkpoint::{StateDict, generation::FILE as GENERATION};
+use crate::front::hub::checkpoint::{GENERATION, StateDict};
 use crate::front::hub::load::{Adapted, adapt, adapted, tied_weights, tokenizer};
 use crate::ir::{DType, Weight};
 use crate::json as files;
@@ -20,7 +20,7 @@ use crate::output::{self, Stage, write_json};
 use crate::presence;
 use crate::task::Task;
 
-/// Files that belong to a tokenizer, by the names that `transformers` gives them.
+/// Files that belong to a tokenizer, by the names of `transformers`.
 const TOKENIZER: [&str; 14] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -41,13 +41,13 @@ const TOKENIZER: [&str; 14] = [
 /// Files of sentence-transformers beside those that `modules.json` names.
 const SENTENCE: [&str; 2] = ["config_sentence_transformers.json", "sentence_bert_config.json"];
 
-/// What is merged, and how it is written.
+/// A request: the base, the adapters, and the form of the output.
 pub struct MergeRequest {
     /// The checkpoint and its adapters.
     pub source: Source,
-    /// The element type of all floats; each tensor's own in the base, if not given.
+    /// The element type of all floats; each tensor's own in the base by default.
     pub dtype: Option<DType>,
-    /// The names of a classifier's answers.
+    /// The labels of a classifier.
     pub labels: Option<Vec<String>>,
     /// Longest file of tensors, in bytes.
     pub largest: u64,
@@ -65,7 +65,7 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     only_weights(&adapted)?;
     if adapted.checkpoint.encoder != adapted.checkpoint.dir {
         return Err(Error::unsupported(
-            "the encoder is in a folder of its own, and a merged checkpoint has it at the top",
+            "the encoder is in a separate folder, and a merged checkpoint has it at the top",
         )
         .at("modules.json")
         .hint("save the model again with a sentence-transformers of today"));
@@ -105,7 +105,7 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     Ok(provenance)
 }
 
-/// Fails where an adapter or its head is more than a change of weights: a checkpoint has no place for it.
+/// Fails where an adapter or its head is more than a change of weights: a checkpoint cannot hold it.
 fn only_weights(adapted: &Adapted) -> Result<()> {
     let refused = |(source, _): &(AdapterSource, Merged), what: &str| {
         Err(Error::unsupported(format!("{what} of {} is no change of weights", files::file_name(&source.dir)))
@@ -122,7 +122,7 @@ fn only_weights(adapted: &Adapted) -> Result<()> {
     Ok(())
 }
 
-/// What the merged checkpoint is, beside what the base was.
+/// The differences of the merged checkpoint from the base.
 struct Shape {
     /// The class of `transformers`, if the base names one.
     architecture: Option<String>,
@@ -130,9 +130,9 @@ struct Shape {
     changed: bool,
     /// Whether it is the encoder without a head, whose tensors have no prefix.
     bare: bool,
-    /// How many answers a head has.
-    answers: Option<usize>,
-    /// Tensors that another class has no place for.
+    /// How many classes a head has.
+    classes: Option<usize>,
+    /// Tensors that another class does not have.
     dropped: Vec<String>,
 }
 
@@ -140,8 +140,8 @@ impl Shape {
     fn of(adapted: &Adapted, request: &MergeRequest) -> Result<Shape> {
         let Adapted { checkpoint, state, merged, built, .. } = adapted;
         let old = checkpoint.common.architectures.iter().flatten().next();
-        let brings_head = merged.iter().any(|(_, merged)| merged.saved.iter().any(|name| state.is_head(name)));
-        let chosen = brings_head || request.source.task.is_some();
+        let has_head = merged.iter().any(|(_, merged)| merged.saved.iter().any(|name| state.is_head(name)));
+        let chosen = has_head || request.source.task.is_some();
         let architecture = match old {
             Some(old) if chosen => Some(class(old, arch::family(&checkpoint.common)?, built.task)),
             old => old.cloned(),
@@ -149,12 +149,12 @@ impl Shape {
         let changed = architecture.as_ref() != old;
         let bare = match &architecture {
             Some(name) => Task::of_architecture(name) == Some(Task::FeatureExtraction) && name.ends_with("Model"),
-            None => !checkpoint.state.iter().any(|(name, _)| state.within_encoder(name).is_some()) && !brings_head,
+            None => !checkpoint.state.iter().any(|(name, _)| state.within_encoder(name).is_some()) && !has_head,
         };
         Ok(Shape {
             changed,
             bare,
-            answers: if brings_head { answers(adapted) } else { None },
+            classes: if has_head { classes(adapted) } else { None },
             dropped: if changed { built.unused.clone() } else { Vec::new() },
             architecture,
         })
@@ -174,8 +174,8 @@ pub(super) fn class(old: &str, of: &Family, task: Task) -> String {
     format!("{family}{}{simple}", of.ending(task))
 }
 
-/// How many answers the head of a graph has: labels, or the two ends of a span.
-fn answers(adapted: &Adapted) -> Option<usize> {
+/// How many outputs the head of a graph has: labels, or the two ends of a span.
+fn classes(adapted: &Adapted) -> Option<usize> {
     let graph = &adapted.built.graph;
     let last = || graph.value(*graph.outputs().first()?).ty.shape.last()?.fixed();
     match adapted.built.task {
@@ -215,7 +215,7 @@ fn usual_dtype(base: &StateDict) -> DType {
     sizes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or(DType::F32, |(dtype, _)| dtype)
 }
 
-/// The base's configuration with what is different now, and with `restated`, by which versions of `transformers` agree;
+/// The base's configuration with the changes, and with `restated`, by which versions of `transformers` agree;
 /// `untied` if the projection to the vocabulary has come to differ from the word embeddings.
 fn config(
     adapted: &Adapted,
@@ -251,7 +251,7 @@ fn config(
     Ok(Value::Object(config))
 }
 
-/// Enters the names of a classifier's answers into a configuration.
+/// Writes a classifier's labels to a configuration.
 pub(super) fn name_labels(config: &mut Map<String, Value>, labels: &[String]) {
     let by_number = labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label)));
     let by_name = labels.iter().enumerate().map(|(i, label)| (label.clone(), json!(i)));
@@ -264,19 +264,19 @@ fn labels(adapted: &Adapted, shape: &Shape, request: &MergeRequest) -> Result<Op
     let known = adapted.checkpoint.common.labels();
     // Without labels, `transformers` takes two.
     let count = known.as_ref().map_or(2, Vec::len);
-    match (&request.labels, shape.answers.or_else(|| answers(adapted))) {
-        (Some(given), Some(answers)) if given.len() == answers => Ok(Some(given.clone())),
-        (Some(given), answers) => Err(Error::bad_input(match answers {
-            Some(answers) => format!("{} labels, but the classifier has {answers} answers", given.len()),
+    match (&request.labels, shape.classes.or_else(|| classes(adapted))) {
+        (Some(given), Some(classes)) if given.len() == classes => Ok(Some(given.clone())),
+        (Some(given), classes) => Err(Error::bad_input(match classes {
+            Some(classes) => format!("{} labels, but the classifier has {classes} classes", given.len()),
             None => "there are labels, but no classifier".to_owned(),
         })
         .at("--labels")),
-        (None, Some(answers)) if answers != count => Ok(Some((0..answers).map(|i| format!("LABEL_{i}")).collect())),
+        (None, Some(classes)) if classes != count => Ok(Some((0..classes).map(|i| format!("LABEL_{i}")).collect())),
         (None, _) => Ok(None),
     }
 }
 
-/// Copies what else the checkpoint needs, and gives the names.
+/// Copies the checkpoint's other files, and returns the names.
 fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String>> {
     let tokenizer = adapted::tokenizer(&adapted.checkpoint, adapted.merged.iter().map(|(source, _)| source))?;
     let mut copied = Vec::new();
@@ -305,7 +305,7 @@ fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String
     Ok(copied)
 }
 
-/// Copies a file, and gives its path with `/`.
+/// Copies a file, and returns its path with `/`.
 fn copy(from: &Path, path: &Path, to: &Path) -> Result<String> {
     let (source, target) = (from.join(path), to.join(path));
     let failed = |e: std::io::Error| Error::io("copying", &source, &e);

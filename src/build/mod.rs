@@ -75,7 +75,7 @@ pub struct Scheme<'a> {
     pub precision: Precision,
     /// Layers and tables that stay in full precision.
     pub keep: &'a [Role],
-    /// Texts that 8-bit layers are fitted to. Without them weights are rounded to the nearest, and activations are
+    /// Texts that 8-bit layers are calibrated on. Without them weights are rounded to the nearest, and activations are
     /// left as they are.
     pub calibrator: Option<&'a Calibrator<'a>>,
     /// Whether channels have to stay where they are, because their zeros make a pattern.
@@ -93,24 +93,25 @@ impl<'a> Scheme<'a> {
     }
 }
 
-/// The graph of an engine, of that of a model in composite operations: the passes of its number format, then the lowering of its target.
+/// The graph of an engine, of that of a model in composite operations: the passes of its number format, then the
+/// lowering of its target.
 pub fn compile(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
     let graph = prepare(graph, scheme.target, manager)?;
     let graph = formats::apply(&graph, scheme, manager)?;
     back::lower(&graph, scheme.target)
 }
 
-/// What a bundle, or one model, is built from.
+/// A request: the sources of a bundle or of one model.
 pub struct BuildRequest {
     /// The model.
     pub source: Source,
-    /// What to build; engines, labels and gates.
+    /// The recipe: engines, labels and gates.
     pub recipe: Recipe,
     /// Where the bundle goes; a name that ends in `.onnx` is that of a model with the one engine of the recipe.
     pub output: PathBuf,
     /// Whether an engine that cannot be made or checked here is an error.
     pub strict: bool,
-    /// A folder in which what is made is kept for the next build, if it is.
+    /// The folder of the cache, if it is used.
     pub cache: Option<PathBuf>,
 }
 
@@ -120,7 +121,7 @@ impl BuildRequest {
         self.output.extension().is_some_and(|extension| extension == "onnx")
     }
 
-    /// Fails where input and output are in each other's place, or one file cannot hold what is asked for.
+    /// Fails where input and output overlap, or one file cannot hold the request.
     fn check(&self) -> Result<()> {
         output::check_disjoint(&self.output, self.source.inputs().chain(self.recipe.inputs()))?;
         match self.recipe.engines_or_default().as_slice() {
@@ -139,7 +140,7 @@ impl BuildRequest {
 }
 
 /// Builds a bundle or a model. Nothing is written to the output unless every gate is passed. For a model, the manifest
-/// is only told.
+/// is only reported.
 pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest> {
     request.check()?;
     pruned::check(&request.recipe)?;

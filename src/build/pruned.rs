@@ -18,17 +18,17 @@ use crate::vocabulary::CutReport;
 /// The folder of the stage for a graph that was pruned.
 const PRUNED: &str = "pruned";
 
-/// Fails where a recipe asks of pruning what cannot be.
+/// Fails where a recipe's pruning is impossible.
 pub(super) fn check(recipe: &Recipe) -> Result<()> {
     let Some(spec) = &recipe.prune else { return Ok(()) };
     spec.check()?;
     let kind = recipe.calibration.file.as_deref().map(Kind::of);
     if spec.needs_texts() && recipe.calibration.file.is_none() {
-        return Err(Error::bad_input("pruning is fitted to texts of the task, and there are none")
+        return Err(Error::bad_input("pruning is calibrated on texts of the task, and there are none")
             .hint("give some with --calibration FILE"));
     }
     if kind == Some(Kind::Saved) {
-        return Err(Error::bad_input("pruning runs the model on texts, and there is only what was seen of them")
+        return Err(Error::bad_input("pruning runs the model on texts, and there are only saved statistics of them")
             .hint("calibrate with texts, or with inputs that were tokenized elsewhere"));
     }
     if spec.vocabulary.is_some() && kind == Some(Kind::Inputs) {
@@ -36,29 +36,31 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
             .hint("calibrate with texts, or leave out prune.vocabulary"));
     }
     if recipe.golden.is_some() {
-        return Err(Error::bad_input("a pruned engine cannot give the outputs of the trained model, as `golden` asks")
-            .hint("leave out golden, and bound agreement or accuracy_drop with gate"));
+        return Err(Error::bad_input(
+            "a pruned engine cannot give the outputs of the trained model, as `golden` demands",
+        )
+        .hint("leave out golden, and bound agreement or accuracy_drop with gate"));
     }
     Ok(())
 }
 
-/// Cuts the vocabulary, if the recipe says so: the model then has the tokenizer that goes with it.
+/// Cuts the vocabulary, if the recipe says so: the model then has the cut tokenizer.
 pub(super) fn vocabulary(model: &mut Model, recipe: &Recipe, observer: &dyn Observer) -> Result<Option<CutReport>> {
     let Some(path) = recipe.prune.as_ref().and_then(|spec| spec.vocabulary.as_ref()) else { return Ok(None) };
     let column = recipe.calibration.text_column.as_deref();
-    // Labels of texts that no answer is held against are nobody's business.
+    // Labels of texts that no prediction is compared with are ignored.
     let classes = Classes::default();
     let corpus = || eval::examples(path, column, &classes);
     let cut = cut_vocabulary(model, corpus, &[], &mut Manager::default(), observer)
         .map_err(|e| e.at(format!("vocabulary of {}", file_name(path))))?;
-    model.renumbered = Some(cut.cut.numbers());
+    model.renumbered = Some(cut.cut.ids());
     model.tokenizer.json = Some(cut.cut.json);
     model.graph = cut.graph;
     Ok(Some(cut.report))
 }
 
-/// Cuts what `spec` says out of the model's graph, or takes what was left of it before; the trained one stays beside it,
-/// to be held against.
+/// Prunes the model's graph by `spec`, or takes the cached pruned graph; the trained one stays beside it,
+/// as the reference.
 pub(super) fn prune(
     model: &mut Model,
     spec: &Spec,
@@ -80,14 +82,19 @@ pub(super) fn prune(
     Ok(Some(report))
 }
 
-/// What is left of a graph after pruning. It is read from where it was kept even if it was made just now, so that what
+/// The pruned graph. It is read from the cache even if it was made just now, so that what
 /// follows from it is the same in both cases.
 fn prune_once(request: &Request, step_cache: &StepCache, stage: &Stage) -> Result<(Verified<Graph>, Report)> {
     let dir = stage.path(PRUNED);
     std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
     let from = || {
-        let spec = serde_json::to_value(request.spec).map_err(|e| Error::bug(format!("what is cut: {e}")))?;
-        Ok((request.graph.fingerprint()?, spec, step_cache::inputs_digest(request.inputs), step_cache::looked_with()?))
+        let spec = serde_json::to_value(request.spec).map_err(|e| Error::bug(format!("the cut: {e}")))?;
+        Ok((
+            request.graph.fingerprint()?,
+            spec,
+            step_cache::inputs_digest(request.inputs),
+            step_cache::collected_with()?,
+        ))
     };
     let step = Step { kind: "pruned", name: request.graph.name(), into: &dir };
     let (report, before) = step_cache.made(step, from, || {

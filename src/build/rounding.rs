@@ -1,8 +1,9 @@
-//! What the arithmetic of a target does to a model, computed here.
+//! The effect of a target's arithmetic on a model, computed by the evaluator.
 //!
-//! ONNX Runtime's CPU computes graphs of half precision in 32 bits, so it cannot say whether one overflows.
+//! ONNX Runtime's CPU computes graphs of half precision in 32 bits, so it cannot show whether one overflows.
 //! [`beyond_half`] finds the layers whose values leave half precision on the calibration texts, so that they are built in
-//! 32 bits; [`open_evaluator`] and [`open_rounded`] run a graph in the arithmetic of its target, so that gates can check it.
+//! 32 bits; [`open_evaluator`] and [`open_rounded`] run a graph in the arithmetic of its target, so that gates can
+//! check it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,13 +21,13 @@ use crate::runtime::{ElementType, Elements, Engine, Named, Port, Tensor};
 use crate::target::Target;
 use crate::verify::Verified;
 
-/// By how much the values that calibration sees may grow on other texts and still be in the range of half precision.
+/// By how much the observed values may grow on other texts and still be in the range of half precision.
 pub const MARGIN: f32 = 2.0;
 
 /// The largest number of half precision.
 const LARGEST: f32 = 65_504.0;
 
-/// Tokens of the calibration texts on which ranges are found; gates see all texts afterwards.
+/// Tokens of the calibration texts on which ranges are found; gates run all texts afterwards.
 const TOKENS: usize = 4096;
 
 /// An engine that computes a graph, lowered for its target, by the evaluator.
@@ -36,7 +37,7 @@ struct Evaluated {
     outputs: Vec<Port>,
 }
 
-/// Opens a lowered graph in a stated arithmetic. Fails where it has what the evaluator does not cover, naming it.
+/// Opens a lowered graph in a stated arithmetic. Fails where it has an operation that the evaluator lacks, naming it.
 pub fn open_evaluator(graph: &Verified<Graph>, arithmetic: Arithmetic) -> Result<Box<dyn Engine>> {
     Ok(Box::new(Stateless(Box::new(Evaluated::open(graph, arithmetic)?))))
 }
@@ -172,7 +173,7 @@ struct Layers<'a> {
 }
 
 impl<'a> Layers<'a> {
-    /// Lowering names what it makes of a node after the node: `layer.product`, `layer`.
+    /// Lowering names the nodes that replace one after it: `layer.product`, `layer`.
     fn of(graph: &'a Graph, ranges: &[Range]) -> Layers<'a> {
         let made: HashMap<&str, (NodeId, ValueId)> = graph
             .nodes()
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_takes_and_gives_what_others_do() {
+    fn an_evaluated_engine_has_the_inputs_and_outputs_of_others() {
         let graph = graph(
             r#"graph "g" {
   input %ids: i64[b, s]
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_are_found_by_what_is_made_of_them_and_by_what_they_read() {
+    fn layers_are_found_by_their_lowered_nodes_and_inputs() {
         let graph = graph(
             r#"graph "g" {
   input %x: f32[b, 2]

@@ -1,5 +1,5 @@
-//! One engine for many adapters: the base's graph with what adapters change as inputs, and for each adapter the tensors
-//! that it gives.
+//! One engine for many adapters: the base's graph with the tensors that adapters change as inputs, and for each adapter its tensors
+//! for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::verify::{Verified, verify};
 /// The size that adapters with other labels than the base's decide.
 const LABELS: &str = "num_labels";
 
-/// A base whose graph takes adapters, and what each of them gives.
+/// A base whose graph takes adapters as inputs, and each adapter's tensors.
 pub struct RuntimeAdapters {
     /// The base.
     pub model: Model,
@@ -31,7 +31,7 @@ pub struct RuntimeAdapters {
     pub adapters: Vec<RuntimeAdapter>,
 }
 
-/// What one adapter gives.
+/// The tensors of one adapter.
 pub struct RuntimeAdapter {
     /// The adapter's name: that of its folder.
     pub name: String,
@@ -39,13 +39,15 @@ pub struct RuntimeAdapter {
     pub tensors: Vec<(String, Weight)>,
 }
 
-/// Reads a base and its adapters, and makes inputs of what they change.
+/// Reads a base and its adapters, and makes inputs of the tensors that they change.
 ///
 /// Fails where an adapter changes more than linear layers by low-rank products and tensors as a whole, where adapters
-/// are for different tasks, and where one brings what the base lacks and another does not.
+/// are for different tasks, and where one has a tensor that the base lacks and another does not.
 pub fn load_runtime_adapters(source: &Source, manager: &mut Manager) -> Result<RuntimeAdapters> {
     if source.combine.is_some() {
-        return Err(Error::bad_input("--combine makes one change of several, and --adapter-as-input keeps them apart"));
+        return Err(Error::bad_input(
+            "--combine makes one change of several, and --adapter-as-input keeps them separate",
+        ));
     }
     let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
     arch::complete(&mut checkpoint)?;
@@ -73,7 +75,7 @@ pub fn load_runtime_adapters(source: &Source, manager: &mut Manager) -> Result<R
         trained: None,
         renumbered: None,
         prompt: tokenizer::prompt(&checkpoint, task)?,
-        answers: tokenizer::settings(&checkpoint, task)?,
+        pipeline: tokenizer::settings(&checkpoint, task)?,
         merged: Vec::new(),
         tokenizer,
         task,
@@ -86,7 +88,7 @@ pub fn load_runtime_adapters(source: &Source, manager: &mut Manager) -> Result<R
     Ok(RuntimeAdapters { model, adapters })
 }
 
-/// What is wrong with the base or any of the adapters and does not keep them from being built, each line once.
+/// Warnings about the base and the adapters, each once.
 fn warnings(changes: &[Change]) -> Vec<String> {
     let mut warnings: Vec<String> = Vec::new();
     for line in changes.iter().flat_map(|change| &change.warnings) {
@@ -113,7 +115,7 @@ fn names(adapters: &[AdapterSource]) -> Result<Vec<(String, &AdapterSource)>> {
         .collect()
 }
 
-/// What one adapter makes of the base.
+/// The changes of one adapter.
 struct Change {
     /// The base with the adapter merged.
     state: StateDict,
@@ -122,18 +124,18 @@ struct Change {
     task: Task,
     /// Low-rank products by the weight they are added to: A `[r, k]`, B `[n, r]` and the factor of their product.
     low_rank: BTreeMap<String, (Weight, Weight, f32)>,
-    /// Tensors that stand in place of the base's, or that it lacks.
+    /// Tensors that replace the base's, or that it lacks.
     whole: BTreeSet<String>,
-    /// What is wrong and does not keep it from being built.
+    /// Warnings.
     warnings: Vec<String>,
 }
 
 impl Adapted {
-    /// Fails where an adapter has a tokenizer or modules of its own: all adapters share those of the base.
+    /// Fails where an adapter has its own tokenizer or modules: all adapters share those of the base.
     fn same_surroundings(&self, adapter: &Path) -> Result<()> {
         let refused = |what: &str| {
             Err(Error::unsupported(format!(
-                "the adapter has {what} of its own, and all inputs of one engine share the base's"
+                "the adapter has its own {what}, and all inputs of one engine share the base's"
             ))
             .hint("leave --adapter-as-input out, or remove what is not needed from the adapter's folder"))
         };
@@ -145,13 +147,13 @@ impl Adapted {
         }
         let [own, base] = [adapter, &self.checkpoint.encoder].map(|dir| dir.join(bundle::TOKENIZER));
         if presence::has_file(&own)? && presence::has_file(&base)? && tokenizer(&own)? != tokenizer(&base)? {
-            return refused("a tokenizer");
+            return refused("tokenizer");
         }
         Ok(())
     }
 }
 
-/// A tokenizer without what only its training run said, and kilnc does not use.
+/// A tokenizer without the fields that only its training used.
 fn tokenizer(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
     let mut fields: serde_json::Map<String, serde_json::Value> = json::read(path)?;
     fields.retain(|field, _| !["truncation", "padding"].contains(&field.as_str()));
@@ -162,7 +164,7 @@ impl Change {
     fn read(source: &Source, adapter: &AdapterSource) -> Result<Change> {
         if hub::is_hub(&adapter.dir)? {
             return Err(Error::unsupported("adapters of AdapterHub's library cannot be inputs")
-                .hint("leave --adapter-as-input out: they are merged or drawn into the graph"));
+                .hint("leave --adapter-as-input out: they are merged or built into the graph"));
         }
         let adapted = adapt(&Source { adapters: vec![adapter.clone()], ..source.clone() })?;
         if let Some(embeddings) = adapted.untied {
@@ -214,7 +216,7 @@ impl Change {
                 tensors.push((name_b, scaled.transpose()?));
             }
         }
-        // In the order of the graph's constants, so that what belongs together stands together.
+        // In the order of the graph's constants, so that related inputs are neighbours.
         for (_, value, _) in graph.weights().filter(|(_, value, _)| pass.whole.contains_key(&value.name)) {
             if self.whole.contains(&value.name)
                 && let Some(weight) = self.constant(&value.name)
@@ -226,7 +228,7 @@ impl Change {
     }
 }
 
-/// Whether a weight is one of a file, whatever its element type, and be it transposed there.
+/// Whether a weight is one of its file, in any element type, and be it transposed there.
 fn is_stored(weight: &Weight) -> bool {
     match weight.expr() {
         Expr::Source { .. } => true,
@@ -235,7 +237,7 @@ fn is_stored(weight: &Weight) -> bool {
     }
 }
 
-/// The base with what it lacks, as the first adapter has it.
+/// The base with the tensors that it lacks, from the first adapter.
 fn completed(base: &StateDict, first: &Change) -> StateDict {
     let mut state = base.clone();
     for name in first.whole.iter().filter(|name| !base.contains(name)) {
@@ -246,7 +248,7 @@ fn completed(base: &StateDict, first: &Change) -> StateDict {
     state
 }
 
-/// What becomes an input: whatever any of the adapters changes, as far as the graph reads it.
+/// The new inputs: every tensor that any of the adapters changes, as far as the graph reads it.
 fn inputs(
     graph: &Graph,
     base: &StateDict,
@@ -268,7 +270,7 @@ fn inputs(
         for ((adapter, _), change) in named.iter().zip(changes) {
             if lacking && !change.whole.contains(name) {
                 return Err(Error::bad_input(format!(
-                    "the base has no `{}`, and the adapter {adapter} does not bring it, as others do",
+                    "the base has no `{}`, and the adapter {adapter} lacks it, which others have",
                     printable(name)
                 )));
             }
@@ -279,20 +281,20 @@ fn inputs(
         if !agree && axis.is_none() {
             let shapes: Vec<String> = shapes.map(|shape| format!("{shape:?}")).collect();
             return Err(Error::unsupported(format!(
-                "adapters bring `{}` in the shapes {}, and only heads may differ",
+                "adapters have `{}` in the shapes {}, and only heads may differ",
                 printable(name),
                 shapes.join(", ")
             )));
         }
         let open = axis.filter(|_| lacking || !agree).map(|axis| (axis, LABELS));
-        let default = lacking.then(|| stand_in(weight, axis)).transpose()?;
+        let default = lacking.then(|| default_of(weight, axis)).transpose()?;
         pass.whole.insert(name.clone(), Whole { default, open });
     }
     Ok(pass)
 }
 
-/// What stands for a tensor that the base lacks: a head of no labels, and zeros for what comes before it.
-fn stand_in(weight: &Weight, labels: Option<usize>) -> Result<Weight> {
+/// The default of a tensor that the base lacks: a head of no labels, and zeros for the layers before it.
+fn default_of(weight: &Weight, labels: Option<usize>) -> Result<Weight> {
     let mut shape = weight.shape().to_vec();
     if let Some(size) = labels.and_then(|axis| shape.get_mut(axis)) {
         *size = 0;
@@ -321,6 +323,6 @@ fn tasks_agree(named: &[(String, &AdapterSource)], changes: &[Change]) -> Result
             "the adapter {name} is for {}, the first one for {}",
             change.task, first.task
         ))
-        .hint("one engine does one task: export them apart, or choose --task")),
+        .hint("one engine does one task: export them separately, or choose --task")),
     }
 }

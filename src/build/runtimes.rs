@@ -1,4 +1,4 @@
-//! The native libraries that a bundle brings.
+//! Bundled runtimes: the native libraries in a bundle.
 
 use super::{BuildRequest, Observer};
 use crate::bundle::runtimes::{self, BundledRuntimes, RuntimePlan};
@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::output::{self, Stage};
 use crate::runtime::{Runtime, library};
 
-/// Takes the libraries of the recipe's platforms into the stage. Done before all else: what is missing is told at once.
+/// Takes the libraries of the recipe's platforms into the stage. Done before all else: missing libraries are reported
+/// at once.
 pub(super) fn bundle_runtimes(
     request: &BuildRequest,
     stage: &Stage,
@@ -17,21 +18,21 @@ pub(super) fn bundle_runtimes(
         return Ok(BundledRuntimes::default());
     }
     if request.makes_model() {
-        return Err(Error::bad_input("a model brings no runtime libraries").hint("give a folder with -o"));
+        return Err(Error::bad_input("a model has no bundled runtimes").hint("give a folder with -o"));
     }
     let opened_by: Vec<Runtime> = recipe.engines_or_default().iter().map(|it| Runtime::of(&it.target)).collect();
     let plan = RuntimePlan::new(&opened_by, &recipe.runtimes);
     let folder = recipe.wheels.clone().map_or_else(library::wheels, Ok)?;
     let (all, notes) = runtimes::find(&plan.packages, &folder)?;
     output::check_disjoint(&request.output, all.iter().map(|found| found.wheel.as_path()))?;
-    let mut brought = BundledRuntimes { libraries: Vec::new(), notes: [plan.notes, notes].concat() };
+    let mut bundled = BundledRuntimes { libraries: Vec::new(), notes: [plan.notes, notes].concat() };
     for found in all {
         let name = format!("{} for {}", found.package.requirement(), found.package.platform);
         observer.begin(&name, None);
         let entry = runtimes::take(&found, stage.dir())?;
         observer.done(&format!("{name}: {} files of {}", entry.files.len() + entry.notices.len(), entry.wheel.path));
-        brought.libraries.push(entry);
+        bundled.libraries.push(entry);
     }
-    brought.notes.iter().for_each(|note| observer.warn(note));
-    Ok(brought)
+    bundled.notes.iter().for_each(|note| observer.warn(note));
+    Ok(bundled)
 }

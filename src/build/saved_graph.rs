@@ -14,7 +14,7 @@ use crate::verify::{Verified, verify};
 /// The file of the text.
 const TEXT: &str = "graph.txt";
 
-/// Writes a graph into a folder, and gives the files.
+/// Writes a graph into a folder, and returns the files.
 pub(super) fn write(graph: &Verified<Graph>, dir: &Path) -> Result<Vec<PathBuf>> {
     let weights: Vec<(String, Weight)> =
         graph.weights().map(|(_, value, weight)| (value.name.clone(), weight.clone())).collect();
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_computes_what_was_written() {
+    fn a_saved_graph_computes_the_same() {
         let text = r#"graph "g" {
   input %x: f32[b, 2]
   weight %w: f32[2, 2] = transpose(literal x"000000000000803f0000004000004040" f32[2, 2])

@@ -1,6 +1,6 @@
-//! Repeats of a build only what depends on what has changed.
+//! The step cache: a build repeats only the steps whose inputs have changed.
 //!
-//! What is made is kept by all that it follows from: this program, the processor, and what the maker names. A cache that
+//! An output is cached under all its inputs: this program, the processor, and those that the step names. A cache that
 //! cannot be read or written costs time and a warning, never a build.
 
 use std::cell::Cell;
@@ -18,9 +18,9 @@ use crate::error::{Error, Result};
 use crate::presence;
 use crate::runtime::{self, Elements, Named, Runtime};
 
-/// What earlier builds made.
+/// The outputs of earlier builds.
 pub(super) struct StepCache<'a> {
-    kept: Option<Cached>,
+    cached: Option<Cached>,
     observer: &'a dyn Observer,
     stored: Cell<bool>,
 }
@@ -28,11 +28,11 @@ pub(super) struct StepCache<'a> {
 struct Cached {
     cache: Cache,
     circumstances: Circumstances,
-    /// Whether what is made is kept, too: not after the cache has failed to.
+    /// Whether outputs are cached too: not after the cache has failed.
     writes: Cell<bool>,
 }
 
-/// What everything follows from.
+/// The common inputs of all steps.
 #[derive(Serialize)]
 struct Circumstances {
     /// The digest of this program.
@@ -47,9 +47,9 @@ struct Circumstances {
 /// A thing to be made.
 #[derive(Clone, Copy)]
 pub(super) struct Step<'a> {
-    /// What it is, e.g. `engine`.
+    /// Its kind, e.g. `engine`.
     pub kind: &'static str,
-    /// What people call it.
+    /// Its name for people.
     pub name: &'a str,
     /// Where its files are to be.
     pub into: &'a Path,
@@ -58,22 +58,22 @@ pub(super) struct Step<'a> {
 impl<'a> StepCache<'a> {
     /// Opens the cache in a folder; without one, everything is made.
     pub fn open(dir: Option<&Path>, observer: &'a dyn Observer) -> StepCache<'a> {
-        let kept = dir.and_then(|dir| match Cached::open(dir) {
-            Ok(kept) => Some(kept),
+        let cached = dir.and_then(|dir| match Cached::open(dir) {
+            Ok(cached) => Some(cached),
             Err(e) => {
                 observer.warn(&format!("the build goes on without a cache: {}", e.message()));
                 None
             }
         });
-        StepCache { kept, observer, stored: Cell::new(false) }
+        StepCache { cached, observer, stored: Cell::new(false) }
     }
 
-    /// Whether anything is kept.
+    /// Whether outputs are cached.
     pub fn is_on(&self) -> bool {
-        self.kept.is_some()
+        self.cached.is_some()
     }
 
-    /// What `make` gives, with the files that it names, or what it gave before for the same `from`. Says whether that
+    /// The result of `make`, with the files that it names, or the cached result for the same `from`. Says whether that
     /// was so.
     pub fn made<V, F>(
         &self,
@@ -85,9 +85,9 @@ impl<'a> StepCache<'a> {
         V: Serialize + DeserializeOwned,
         F: Serialize,
     {
-        let Some(kept) = &self.kept else { return Ok((make()?.0, false)) };
-        let key = Key::new(step.kind, step.name, &(&kept.circumstances, from()?))?;
-        match kept.cache.fetch(&key, step.into)? {
+        let Some(cached) = &self.cached else { return Ok((make()?.0, false)) };
+        let key = Key::new(step.kind, step.name, &(&cached.circumstances, from()?))?;
+        match cached.cache.fetch(&key, step.into)? {
             Fetched::Hit(value) => return Ok((value, true)),
             Fetched::Miss => {}
             Fetched::Damaged(why) => self
@@ -99,22 +99,22 @@ impl<'a> StepCache<'a> {
             }
         }
         let (value, files) = make()?;
-        if kept.writes.get() {
-            match kept.cache.store(&key, &value, &files) {
+        if cached.writes.get() {
+            match cached.cache.store(&key, &value, &files) {
                 Ok(()) => self.stored.set(true),
                 Err(e) => {
-                    kept.writes.set(false);
-                    self.observer.warn(&format!("the build goes on without keeping what it makes: {}", e.message()));
+                    cached.writes.set(false);
+                    self.observer.warn(&format!("the build goes on without the cache: {}", e.message()));
                 }
             }
         }
         Ok((value, false))
     }
 
-    /// Lets go of what was not used for longest, where there is more than a cache is to hold.
+    /// Removes the entries that were not used for longest, where the cache is over its limit.
     pub fn tidy(&self) {
-        let Some(kept) = self.kept.as_ref().filter(|_| self.stored.get()) else { return };
-        if let Err(e) = kept.cache.prune(Limits { bytes: Some(cache::LARGEST), age: None }) {
+        let Some(cached) = self.cached.as_ref().filter(|_| self.stored.get()) else { return };
+        if let Err(e) = cached.cache.prune(Limits { bytes: Some(cache::LARGEST), age: None }) {
             self.observer.warn(&format!("the cache cannot be pruned: {}", e.message()));
         }
     }
@@ -129,7 +129,7 @@ impl Cached {
     }
 }
 
-/// What is said of a thing besides, where it was made before.
+/// The note for a cached output.
 pub(super) fn summary(before: bool) -> &'static str {
     if before { ", as it was made before" } else { "" }
 }
@@ -146,15 +146,15 @@ pub(super) fn model_digests(onnx: &Path) -> Result<Vec<String>> {
     model_files(onnx)?.iter().map(|path| Ok(digest::of_file(path)?.1)).collect()
 }
 
-/// What models are looked into with.
-pub(super) fn looked_with() -> Result<String> {
+/// The engine that collects statistics.
+pub(super) fn collected_with() -> Result<String> {
     match runtime::is_available(Runtime::Ort)? {
         true => runtime::available(Runtime::Ort).map(|found| found.to_string()),
         false => Ok(Runtime::Tract.to_string()),
     }
 }
 
-/// What tells inputs from others.
+/// The cache key of inputs.
 pub(super) fn inputs_digest(inputs: &[Named]) -> String {
     let mut all = Digester::default();
     for (name, tensor) in inputs.iter().flatten() {

@@ -1,4 +1,4 @@
-//! The part of a build that TensorRT does, in a process of its own.
+//! The part of a build that TensorRT does, in its own process.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::shapes::Shapes;
 use crate::subprocess::SentPath;
 use crate::{runtime, subprocess};
 
-/// What a child is asked to compile.
+/// The request to a child that compiles.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub struct TensorRtJob {
     /// The model.
@@ -20,7 +20,7 @@ pub struct TensorRtJob {
     pub plan: PathBuf,
     /// Where the list of layers goes.
     pub layers: PathBuf,
-    /// What it is compiled for.
+    /// Its target.
     pub target: String,
     /// The profiles.
     pub shapes: Vec<Shapes>,
@@ -28,7 +28,7 @@ pub struct TensorRtJob {
     pub options: TensorRtOptions,
 }
 
-/// What may be told a compile; the library's own choices, where nothing is.
+/// The options of a compile; the library's defaults, where none is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TensorRtOptions {
     /// Upper bound on scratch memory on the device, in bytes.
@@ -40,7 +40,7 @@ pub struct TensorRtOptions {
     pub sparse_weights: bool,
 }
 
-/// What came of it.
+/// The result.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub struct TensorRtDone {
     /// The library and its version.
@@ -48,9 +48,9 @@ pub struct TensorRtDone {
     /// The GPU that it compiled on, where it compiles for the one that is there.
     #[serde(default)]
     pub compiled_on: Option<Gpu>,
-    /// What became of the layers, in words.
+    /// A summary of the layers.
     pub summary: String,
-    /// What the library complained of.
+    /// The library's warnings.
     pub warnings: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ const TENSORRT_LIMIT: Duration = Duration::from_secs(1800);
 /// The name of the child's job.
 pub const TENSORRT_JOB: &str = "tensorrt";
 
-/// A plan, or that which was made before of the same. Says whether that was so.
+/// A plan, or the cached one of the same inputs. Returns whether it was cached.
 pub(super) fn compile_once(step_cache: &StepCache, name: &str, job: &TensorRtJob) -> Result<(TensorRtDone, bool)> {
     let from = || {
         let (_, library, gpu) = compiler(job)?;

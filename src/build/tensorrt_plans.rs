@@ -15,17 +15,17 @@ use crate::runtime::Gpu;
 use crate::shapes::Shapes;
 use crate::target::Target;
 
-/// The version of the form of what a compile says of itself; readers refuse another.
+/// The version of the report's form; readers refuse another.
 const SCHEMA: &str = "kilnc.compile/1";
 
-/// The name of the file that says it.
+/// The name of the report's file.
 const REPORT: &str = "compile.json";
 
-/// What is compiled, and for what.
+/// A request: the model and the targets.
 pub struct CompileRequest {
     /// The model, with weights beside it or inside.
     pub onnx: PathBuf,
-    /// GPUs, none twice.
+    /// GPUs, no duplicates.
     pub targets: Vec<Target>,
     /// The profiles.
     pub shapes: Vec<Shapes>,
@@ -35,7 +35,7 @@ pub struct CompileRequest {
     pub output: PathBuf,
 }
 
-/// What came of it, as the folder says it.
+/// The report of a folder of plans.
 #[derive(Serialize, Deserialize)]
 pub struct Compiled {
     /// The version of this form, `kilnc.compile/1`.
@@ -55,9 +55,9 @@ pub struct Compiled {
 /// An engine. A plan is native code and not the same twice: its digest says which one this is.
 #[derive(Serialize, Deserialize)]
 pub struct Plan {
-    /// What it runs on.
+    /// Its device.
     pub target: String,
-    /// The GPU that it was compiled on and is for, where the library compiles for the one that is there.
+    /// The GPU that it was compiled on and is for, where the library compiles for the present GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compiled_on: Option<Gpu>,
     /// The plan.
@@ -66,13 +66,13 @@ pub struct Plan {
     pub layers: FileEntry,
     /// The library and its version.
     pub compiled_by: String,
-    /// What became of the layers, in words.
+    /// A summary of the layers.
     pub summary: String,
-    /// What the library complained of.
+    /// The library's warnings.
     pub warnings: Vec<String>,
 }
 
-/// Compiles a plan for every target, each in a process of its own. Nothing is written unless all of them are made.
+/// Compiles a plan for every target, each in its own process. Nothing is written unless all of them are made.
 pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Result<Compiled> {
     if let Some(other) = request.targets.iter().find(|target| !target.wants_plan()) {
         return Err(Error::unsupported(format!("{other} takes ONNX files as they are"))
@@ -81,7 +81,7 @@ pub fn compile_plans(request: &CompileRequest, observer: &dyn Observer) -> Resul
     if let Some((_, twice)) =
         request.targets.iter().enumerate().find(|(i, target)| request.targets.iter().take(*i).any(|t| t == *target))
     {
-        return Err(Error::bad_input(format!("{twice} is given twice")).at("--target"));
+        return Err(Error::bad_input(format!("duplicate {twice}")).at("--target"));
     }
     output::check_disjoint(&request.output, [request.onnx.as_path()])?;
     let stage = Stage::new(&request.output, |dir| output::holds_only(dir, REPORT, is_own))?;
@@ -129,7 +129,7 @@ fn is_own(name: &str) -> bool {
     name == REPORT || name.ends_with(".plan") || name.ends_with(".layers.json")
 }
 
-/// What a folder of plans says of itself; none where it is another folder. Fails where a plan is not the one it speaks of.
+/// The report of a folder of plans; none for another folder. Fails where a plan is not that of the report.
 pub fn read_plans(dir: &Path) -> Result<Option<Compiled>> {
     let path = dir.join(REPORT);
     if !presence::is_file(&path)? {
@@ -146,7 +146,7 @@ pub fn read_plans(dir: &Path) -> Result<Option<Compiled>> {
         if !plain || bundle::digest(&dir.join(name), &entry.path)?.sha256 != entry.sha256 {
             let name = crate::error::printable(&entry.path);
             return Err(Error::bad_input(format!("`{name}` is not the file that {REPORT} speaks of"))
-                .hint("compile it again: a plan is native code, and only what was compiled here is to be run"));
+                .hint("compile it again: a plan is native code, and only plans that were compiled here may run"));
         }
     }
     Ok(Some(compiled))

@@ -43,8 +43,8 @@ pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer:
             return Err(Error::runtime_missing(format!("{} cannot be timed: {why}", engine.name)));
         }
         let point = |point: bench::PointMeasured| BenchedPoint {
-            batch: point.asked.batch,
-            length: point.asked.length.unwrap_or_default(),
+            batch: point.key.batch,
+            length: point.key.length.unwrap_or_default(),
             mean_ms: point.mean_ms,
             p99_ms: point.p99_ms,
         };

@@ -1,4 +1,4 @@
-//! What a bundle is made of, as a bill of materials: CycloneDX 1.6 in JSON, with the model's card.
+//! The parts of a bundle, as a bill of materials: CycloneDX 1.6 in JSON, with the model's card.
 //!
 //! There is no serial number and no time in it, which CycloneDX leaves to the writer: the same bundle has the same bytes.
 
@@ -66,11 +66,11 @@ fn model(manifest: &Manifest) -> Value {
     })
 }
 
-/// What an engine was held against, each measure with the engine as its slice.
+/// The gates of an engine, each measure with the engine as its slice.
 fn metrics(engine: &EngineEntry) -> Vec<Value> {
     let of_gate = |gate: &super::GateEntry| {
-        let summary = format!("against {} on {}", gate.against, gate.on);
-        let metric = move |measure: &str, value: f64| json!({ "type": format!("{measure} {summary}"), "value": value.to_string(), "slice": engine.name });
+        let slice = format!("against {} on {}", gate.against, gate.on);
+        let metric = move |measure: &str, value: f64| json!({ "type": format!("{measure} {slice}"), "value": value.to_string(), "slice": engine.name });
         let checks = gate.checks.iter().map(|check| metric(&check.name(), check.found));
         let accuracy = gate.accuracy.map(|accuracy| metric("accuracy", accuracy.found));
         checks.chain(accuracy).collect::<Vec<_>>()
@@ -137,7 +137,7 @@ fn licences(entry: &LicenceEntry) -> Option<Value> {
     Some(names.map(licence).collect())
 }
 
-/// What opens the engines, each once.
+/// The runtimes of the engines, each once.
 fn opened_by(manifest: &Manifest) -> Vec<Runtime> {
     let mut runtimes: Vec<Runtime> = manifest.engines.iter().map(|engine| engine.runtime).collect();
     runtimes.sort_by_key(Runtime::to_string);
@@ -146,7 +146,7 @@ fn opened_by(manifest: &Manifest) -> Vec<Runtime> {
 }
 
 /// The model is its engines; an engine comes of the checkpoint and the adapters, and is opened by a runtime, which is in
-/// the libraries that the bundle brings.
+/// the bundled runtimes.
 fn dependencies(manifest: &Manifest) -> Value {
     let sources = || std::iter::once("checkpoint".to_owned()).chain((0..manifest.adapters.len()).map(adapter_ref));
     let of = |engine: &EngineEntry| {
@@ -155,11 +155,11 @@ fn dependencies(manifest: &Manifest) -> Value {
     };
     let engines: Vec<String> = manifest.engines.iter().map(engine_ref).collect();
     let model = json!({ "ref": "model", "dependsOn": engines });
-    let brought = |runtime: Runtime| {
+    let bundled = |runtime: Runtime| {
         let libraries = runtimes::references(manifest, runtime);
         (!libraries.is_empty()).then(|| json!({ "ref": runtime_ref(runtime), "dependsOn": libraries }))
     };
-    let runtimes = opened_by(manifest).into_iter().filter_map(brought);
+    let runtimes = opened_by(manifest).into_iter().filter_map(bundled);
     std::iter::once(model).chain(manifest.engines.iter().map(of)).chain(runtimes).collect()
 }
 

@@ -9,7 +9,7 @@ use crate::runtime::{Available, Processor, Runtime};
 use crate::target::Target;
 
 impl Bundle {
-    /// What of this processor's arithmetic is not that which an engine was checked with; none, where nothing is.
+    /// The difference of this processor's arithmetic from that which an engine was checked with; none, where there is none.
     pub fn other_arithmetic(engine: &EngineEntry) -> Option<&'static str> {
         last_because(&Processor::here(), engine).filter(|_| engine.precision.is_calibrated()).map(|(_, why)| why)
     }
@@ -17,7 +17,7 @@ impl Bundle {
     /// The engine of that name, or without a name the best one that can run here, with the reason for the choice.
     pub fn choose(&self, name: Option<&str>) -> Result<(&EngineEntry, String)> {
         match name {
-            Some(name) => Ok((self.named(name)?, "as asked".to_owned())),
+            Some(name) => Ok((self.named(name)?, "as requested".to_owned())),
             None => self.best(&Processor::here(), |engine| self.available(engine)),
         }
     }
@@ -32,8 +32,8 @@ impl Bundle {
         })
     }
 
-    /// The first engine in the order of preference whose runtime is there. The reason names those before it. What was
-    /// timed goes before the order of preference, where the engine that it puts first is run here as it was there.
+    /// The first engine in the order of preference whose runtime is there. The reason names those before it. Timings
+    /// override the order of preference, where the fastest engine runs here as it did there.
     fn best(
         &self,
         processor: &Processor,
@@ -109,7 +109,7 @@ impl<'a> Timed<'a> {
     }
 }
 
-/// The fastest first. Engines that were not timed, such as plans, keep their places before and after those that were.
+/// The fastest first. Engines that were not timed, such as plans, keep their positions before and after those that were.
 fn by_time<'a>(order: &[&'a EngineEntry], timings: &BTreeMap<&str, Timed>) -> Vec<&'a EngineEntry> {
     let time = |engine: &EngineEntry| timings.get(engine.name.as_str()).map(|timed| timed.mean_ms);
     let mut measured: Vec<(f64, &EngineEntry)> =
@@ -138,8 +138,8 @@ fn first<'a>(
     Err(Error::runtime_missing("none of the bundle's engines can run here").at(why_not.join("; ")))
 }
 
-/// Why an engine goes last among those of its kind of machine, and in which place; none, where it does not. Sums of 8 bits
-/// that are not those that an engine was checked with may answer otherwise, in either direction.
+/// Why an engine goes last among those of its kind of machine, and its rank there; none, where it does not. Sums of 8 bits
+/// that are not those that an engine was checked with may give other predictions, in either direction.
 fn last_because(processor: &Processor, engine: &EngineEntry) -> Option<(u8, &'static str)> {
     let saturating = || engine.target.parse::<Target>().is_ok_and(|target| target.saturates(engine.precision));
     let saturates = !engine.reduced_range && saturating();
@@ -161,9 +161,10 @@ pub(super) fn preference(engine: &EngineEntry) -> (bool, u8, u8, bool, u8) {
     preference_on(&any, engine)
 }
 
-/// The order in which engines are tried: those that were checked where they were built, and of them the fastest first. A GPU goes before all else and tract after it; between the
+/// The order in which engines are tried: those that were checked where they were built, and of them the fastest first.
+/// A GPU comes before all else and tract after it; between the
 /// runtimes for CPUs, the number format decides. Without instructions for it, BF16 is computed in 32 bits and costs its
-/// conversions; where 8 bits saturate, answers that were checked go first, and else those of the full range before the same
+/// conversions; where 8 bits saturate, checked engines come first, and else those of the full range before the same
 /// in the reduced one.
 fn preference_on(processor: &Processor, engine: &EngineEntry) -> (bool, u8, u8, bool, u8) {
     let (machine, library) = match engine.runtime {
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_in_8_bits_goes_before_one_in_32_whatever_runs_it() {
+    fn an_engine_in_8_bits_is_preferred_to_one_in_32_on_any_runtime() {
         let engines = [
             ("plan", "tensor-rt-rtx", "fp16"),
             ("ov-int8", "openvino", "int8"),
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_choice_says_why_it_is_no_other() {
+    fn the_choice_has_reasons_against_the_others() {
         let all = bundle(&[
             ("plan", "tensor-rt-rtx", "fp16"),
             ("ov", "openvino", "int8"),
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn bf16_goes_last_where_the_processor_has_no_products_in_it() {
+    fn bf16_is_last_where_the_processor_has_no_products_in_it() {
         let both = bundle(&[("ov-fp32", "openvino", "fp32"), ("ov-bf16", "openvino", "bf16")]);
         assert_eq!(engine_list(&both, &new(), &[Runtime::OpenVino]).unwrap(), "ov-bf16: the fastest of the bundle");
         assert_eq!(
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_checked_goes_last() {
+    fn engines_that_were_never_checked_are_last() {
         let mut both = bundle(&[("plain", "ort", "fp32"), ("int8", "ort", "int8")]);
         let gate = serde_json::json!({
             "against": "plain", "on": "texts", "rows": 0, "ran_by": "ONNX Runtime is not found", "checks": [],
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reduced_range_goes_first_where_the_full_one_saturates_and_else_after_it() {
+    fn a_reduced_range_is_first_where_the_full_one_saturates_and_else_second() {
         let mut all = bundle(&[("plain", "ort", "fp32"), ("full", "ort", "int8"), ("reduced", "ort", "int8")]);
         all.manifest.engines[2].reduced_range = true;
         assert_eq!(engine_list(&all, &new(), &[Runtime::Ort]).unwrap(), "full: the fastest of the bundle");
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_timed_on_such_a_processor_decides() {
+    fn timings_on_such_a_processor_decide() {
         let engines = [("plan", "tensor-rt-rtx", "fp16"), ("ov", "openvino", "int8"), ("ort", "ort", "int8")];
         let mut timed = bundle(&engines);
         let engine = |name: &str, mean_ms| BenchedEngine {

@@ -1,5 +1,5 @@
-//! The folder of a bundle, held from the first look at it to the last. A bundle that is put in its place meanwhile is
-//! another folder, of which nothing is read; and what is used of a file are the bytes that its digest was taken of.
+//! The folder of a bundle, held open from the first read to the last. A bundle that replaces it meanwhile is
+//! another folder, of which nothing is read; and only bytes whose digest was checked are used.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -13,15 +13,15 @@ use crate::digest::Digester;
 use crate::error::{Error, Result, is_machine_fault, printable};
 use crate::presence;
 
-/// What is read of a file at once, in bytes.
+/// Bytes of a file that are read at once.
 const PIECE: usize = 1 << 18;
 
-/// A folder that is held.
+/// A folder that is held open.
 #[derive(Debug)]
 pub(super) struct Folder {
-    /// What the user calls it.
+    /// The user's path of it.
     dir: PathBuf,
-    /// By what it is found, whatever `dir` is the name of meanwhile.
+    /// Its descriptor, which stays valid when `dir` names another folder meanwhile.
     root: PathBuf,
     held: Option<File>,
     /// The files of which digests were taken, as they were then.
@@ -29,7 +29,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Takes hold of a folder. Where there is none, that is said when something is looked for in it.
+    /// Opens a folder. A missing one is an error when a file in it is opened.
     pub fn hold(dir: &Path) -> Result<Folder> {
         let held = match File::open(dir) {
             Err(e) if is_machine_fault(&e) && cfg!(unix) => return Err(Error::io("reading", dir, &e)),
@@ -44,12 +44,12 @@ impl Folder {
         Folder { dir: dir.to_owned(), root: dir.to_owned(), held: None, taken: Mutex::default() }
     }
 
-    /// By what the folder is found, here and in children, as long as this lives.
+    /// A path of the folder for this process and its children, as long as this lives.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Reads a file and takes its digest. `each` is given its bytes, piece by piece. Links are not followed, not those to
+    /// Reads a file and takes its digest. `each` gets its bytes, piece by piece. Links are not followed, not those to
     /// folders either.
     pub fn read(&self, path: &str, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<FileEntry> {
         let relative = inside(path)?;
@@ -103,7 +103,7 @@ impl Folder {
         let Some(held) = self.held.as_ref().and_then(|held| held.metadata().ok()) else { return false };
         match fs::metadata(&self.dir) {
             Ok(now) => !is_same(&held, &now),
-            // What cannot be looked at may still be what is held.
+            // A path that cannot be read may still be the held folder.
             Err(e) => presence::is_missing(&e),
         }
     }
@@ -119,10 +119,10 @@ impl Folder {
 
 fn changing(path: &str) -> Error {
     Error::bad_input(format!("`{}` changes while it is read", printable(path)))
-        .hint("let whoever writes it be done, and put the bundle in place whole: kilnc build and unpack do")
+        .hint("wait until it is written, and replace the bundle as a whole: kilnc build and unpack do")
 }
 
-/// The path by which Linux finds what a descriptor is of. None where it does not let children do so.
+/// The path by which Linux finds the file of a descriptor. None where it does not let children do so.
 #[cfg(target_os = "linux")]
 fn by_descriptor(held: &File) -> Option<PathBuf> {
     use std::os::fd::AsRawFd;
@@ -150,7 +150,7 @@ fn is_same(a: &Metadata, b: &Metadata) -> bool {
     a.created().ok() == b.created().ok()
 }
 
-/// What tells one state of a file from another.
+/// The metadata that distinguish two states of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
     #[cfg(unix)]
@@ -211,7 +211,7 @@ mod tests {
         assert!(held.was_replaced());
         held.check_unchanged().unwrap();
         assert_eq!(content(&Folder::hold(&dir).unwrap()).unwrap(), "new");
-        // What of it is gone is named as the user names it.
+        // Removed files are named with the user's path.
         fs::remove_dir_all(place.path().join("aside")).unwrap();
         let gone = held.named(content(&held).unwrap_err());
         assert!(gone.message().starts_with(&format!("reading {}/engines/x.onnx: ", dir.display())), "{gone}");
@@ -219,13 +219,13 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn a_file_that_changes_after_its_digest_was_taken_is_told() {
+    fn a_file_that_changes_after_its_digest_is_refused() {
         let dir = folder("old");
         let file = dir.path().join("engines/x.onnx");
         let held = Folder::hold(dir.path()).unwrap();
         content(&held).unwrap();
         held.check_unchanged().unwrap();
-        // In its place, and by another under its name.
+        // In place, and by another under its name.
         fs::write(&file, "new").unwrap();
         let said = held.check_unchanged().unwrap_err();
         assert_eq!(said.message(), "`engines/x.onnx` changes while it is read");

@@ -1,4 +1,4 @@
-//! What a bundle says of itself: where it comes from, what was done, and what was measured.
+//! The manifest of a bundle: its source, the build's steps, and measurements.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -35,11 +35,11 @@ pub struct Manifest {
     pub name: String,
     /// The model's family.
     pub model_type: String,
-    /// What the model is for.
+    /// The task.
     pub task: Task,
-    /// The answers of a classifier, by number.
+    /// The labels of a classifier, by class.
     pub labels: Vec<String>,
-    /// How the logits of a text are read, where it is classified; by one label, where nothing is said.
+    /// The problem type of a classifier; single-label by default.
     #[serde(default, alias = "reading", skip_serializing_if = "Option::is_none")]
     pub problem_type: Option<ProblemType>,
     /// Longest text, in tokens.
@@ -50,48 +50,48 @@ pub struct Manifest {
     /// The tokens that begin and end a text, and how long one can become, where the model generates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<GenerationConfig>,
-    /// How texts are asked and answers told where nobody says it, as far as the recipe did.
-    #[serde(default, skip_serializing_if = "Settings::is_empty")]
-    pub answers: Settings,
-    /// What is put before every text, or before the first of a pair, where sentence-transformers says it.
+    /// The defaults of texts' windows and of predictions, as far as the recipe sets them.
+    #[serde(default, alias = "answers", skip_serializing_if = "Settings::is_empty")]
+    pub pipeline: Settings,
+    /// The prompt before every text, or before the first of a pair, where sentence-transformers sets one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<PromptEntry>,
     /// Whether the model reads contexts before their questions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub context_first: bool,
-    /// The token that stands for one to be guessed, where the model guesses.
+    /// The mask token, where the model predicts masked tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<String>,
-    /// How one vector is made of a text, where sentence-transformers says it.
+    /// The pooling of a text's vector, where sentence-transformers sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<PoolingEntry>,
     /// The files of the checkpoint.
     pub sources: Vec<FileEntry>,
-    /// What was merged into it, in order.
+    /// The adapters that were merged into it, in order.
     pub adapters: Vec<AdapterEntry>,
     /// How the adapters became one, where they were not merged one after another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub combined: Option<String>,
-    /// The licences of what it was made of: the checkpoint's, then those of the adapters in their order.
+    /// The licences of its sources: the checkpoint's, then those of the adapters in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub licences: Vec<LicenceEntry>,
-    /// What its 8-bit engines were fitted to, where there are any.
+    /// What its 8-bit engines were calibrated on, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationEntry>,
-    /// What was cut out of the trained model, where something was.
+    /// The pruning of the trained model, where it was pruned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruning: Option<prune::Report>,
-    /// What was cut out of its vocabulary, where something was.
+    /// The cut of its vocabulary, where it was cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<CutReport>,
     /// The engines.
     pub engines: Vec<EngineEntry>,
-    /// How fast they were where it was built, if that was asked for.
+    /// Their timings on the building machine, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bench: Option<BenchEntry>,
-    /// Engines that were asked for and could not be made here.
+    /// Engines that were requested and could not be made here.
     pub skipped: Vec<Skipped>,
-    /// The native libraries that it brings, where it brings any.
+    /// The bundled runtimes, where there are any.
     #[serde(default, skip_serializing_if = "BundledRuntimes::is_empty")]
     pub runtimes: BundledRuntimes,
     /// Files that another build of the same would have with other bytes: those that compiling libraries make. With
@@ -159,7 +159,7 @@ pub struct PromptEntry {
 }
 
 impl PromptEntry {
-    /// What a model says of it.
+    /// The model's entry.
     pub fn of(Prompt { name, text }: &Prompt) -> PromptEntry {
         PromptEntry { name: name.clone(), text: text.clone() }
     }
@@ -168,17 +168,17 @@ impl PromptEntry {
 /// How one vector is made of the hidden states of a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolingEntry {
-    /// The modes whose vectors stand side by side, by sentence-transformers' names: `cls`, `mean`, `max`, ….
+    /// The modes whose vectors are concatenated, by sentence-transformers' names: `cls`, `mean`, `max`, ….
     pub modes: Vec<String>,
     /// Whether the vector has length 1.
     pub normalized: bool,
-    /// How many numbers of the vector are kept, where it is cut after that.
+    /// The dimension that the vector is truncated to, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<usize>,
 }
 
 impl PoolingEntry {
-    /// What the modules after an encoder say, where one of them pools.
+    /// The modules after an encoder, where one of them pools.
     pub fn of(sentence: &SentenceModules) -> Option<PoolingEntry> {
         let modules = &sentence.modules;
         let truncated = sentence.model.truncate_dim().ok()?;
@@ -203,7 +203,7 @@ pub struct AdapterEntry {
     /// PEFT's name of its kind, such as `LORA`.
     #[serde(default)]
     pub kind: String,
-    /// What its own scale was multiplied by.
+    /// The factor of its own scale.
     pub scale: f32,
     /// How many modules it changed.
     pub changed: usize,
@@ -216,7 +216,7 @@ pub struct AdapterEntry {
     /// Modules that its configuration names and its file does not change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untouched: Vec<String>,
-    /// The tensors that it brought whole.
+    /// The tensors that it saved whole (`modules_to_save`).
     pub saved: Vec<String>,
     /// Its files.
     pub files: Vec<FileEntry>,
@@ -231,20 +231,20 @@ fn is_zero(n: &usize) -> bool {
 pub struct LicenceEntry {
     /// The name of its folder.
     pub of: String,
-    /// The licence's name, as the folder spells it; none where it is not stated.
+    /// The licence's name, as written in the folder; none where it is not stated.
     pub licence: Option<String>,
     /// The file that states it, or that holds its text.
     pub from: Option<String>,
 }
 
-/// What engines were fitted to.
+/// What engines were calibrated on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CalibrationEntry {
     /// The name of a file, or the built-in probes.
     pub from: String,
     /// The file, and that of the domain for which texts were chosen.
     pub files: Vec<FileEntry>,
-    /// The seed with which texts were drawn, where they were.
+    /// The seed with which texts were sampled, where they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// How many texts there were.
@@ -262,7 +262,7 @@ pub struct EngineEntry {
     pub name: String,
     /// Where it is to run.
     pub target: String,
-    /// What opens it.
+    /// The runtime that opens it.
     pub runtime: Runtime,
     /// Its number format.
     pub precision: Precision,
@@ -276,19 +276,19 @@ pub struct EngineEntry {
     /// The library that compiled it, where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compiled_by: Option<String>,
-    /// The GPU that it was compiled on and is for, where the library compiles for the one that is there.
+    /// The GPU that it was compiled on and is for, where the library compiles for the present GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compiled_on: Option<Gpu>,
     /// The profiles that it was compiled for, where it was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shapes: Vec<Shapes>,
-    /// What a compiling library made of the layers, in words.
+    /// A summary of the compiled layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<String>,
     /// The zeros of its weights, as its ONNX file was read back, where they were to make a pattern.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zeros: Option<ZerosEntry>,
-    /// What it was held against.
+    /// Its comparisons.
     pub gates: Vec<GateEntry>,
 }
 
@@ -299,9 +299,9 @@ pub struct ComponentEntry {
     pub name: String,
     /// The file that is opened; a path in the bundle. Weights that it shares with others are beside it.
     pub file: String,
-    /// What it takes, e.g. `input_ids: i64[batch_size, sequence_length]`.
+    /// Its inputs, e.g. `input_ids: i64[batch_size, sequence_length]`.
     pub inputs: Vec<String>,
-    /// What it gives.
+    /// Its outputs.
     pub outputs: Vec<String>,
     /// Outputs that are inputs of its next run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -324,7 +324,7 @@ pub struct StateEntry {
     pub grows: usize,
 }
 
-/// Texts that engines are given at once where answers do not depend on the other texts of a batch.
+/// Texts in one batch of an engine whose predictions do not depend on the other texts.
 const BATCH: usize = 16;
 
 impl EngineEntry {
@@ -345,7 +345,7 @@ impl EngineEntry {
         }
     }
 
-    /// How many texts it is given at once, where nobody says it: one, where an engine finds the ranges of its 8-bit
+    /// Its default batch size: one, where an engine finds the ranges of its 8-bit
     /// activations as it runs, because they are those of the whole batch; else 16.
     pub fn batch(&self) -> usize {
         let of_the_batch = matches!(self.precision, Precision::Int8 | Precision::Int8Fast)
@@ -353,18 +353,18 @@ impl EngineEntry {
         if of_the_batch { 1 } else { BATCH }
     }
 
-    /// Whether its 8-bit sums were exact where it was checked; true, where that was not said.
+    /// Whether its 8-bit sums were exact where it was checked; true, where that was not recorded.
     pub fn checked_exactly(&self) -> bool {
         self.gates.iter().filter(|gate| gate.rows > 0).filter_map(|gate| gate.exact_8_bits).next_back().unwrap_or(true)
     }
 
-    /// The version of the runtime that it was checked with; none where that was not said, or a plan's file was checked.
+    /// The version of the runtime that it was checked with; none where that was not recorded, or a plan's file was checked.
     pub fn checked_with(&self) -> Option<&str> {
         let of_its_own = |gate: &&GateEntry| gate.rows > 0 && gate.ran_by == self.runtime.to_string();
         self.gates.iter().rev().find(of_its_own).and_then(|gate| gate.version.as_deref())
     }
 
-    /// Whether its answers were compared with anything where it was built.
+    /// Whether its outputs were compared with anything on the building machine.
     pub fn is_checked(&self) -> bool {
         // Before batches were compared, a reference was compared with nothing.
         self.gates.is_empty() || self.gates.iter().any(|gate| gate.rows > 0)
@@ -374,7 +374,7 @@ impl EngineEntry {
 /// How many constant matrices of an engine have a pattern of zeros.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ZerosEntry {
-    /// The pattern, e.g. `2:4` along what is summed.
+    /// The pattern, e.g. `2:4` along the summed dimension.
     pub pattern: String,
     /// The matrices of the file that products multiply by.
     pub matrices: usize,
@@ -387,9 +387,9 @@ pub struct ZerosEntry {
 pub struct PassEntry {
     /// Its name.
     pub name: String,
-    /// How many places it changed.
+    /// How many matches it changed.
     pub changed: usize,
-    /// Places it left, with the reason.
+    /// Near matches it left, with the reason.
     pub left: Vec<String>,
 }
 
@@ -398,14 +398,14 @@ pub struct PassEntry {
 pub struct GateEntry {
     /// What it was compared with: `golden`, or the name of the reference.
     pub against: String,
-    /// On what: `golden.safetensors`, a text file, or the built-in probes.
+    /// The inputs: `golden.safetensors`, a text file, or the built-in probes.
     pub on: String,
     /// How many rows were compared; none where it could not run here.
     pub rows: usize,
-    /// How many texts it was given at once, the reference being given one; none where that was not said.
+    /// Its batch size, the reference having one; none where that was not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,
-    /// What ran it, or why nothing did.
+    /// The runtime that ran it, or why none did.
     pub ran_by: String,
     /// The version of the runtime that ran it; none for kilnc's own evaluator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -419,7 +419,7 @@ pub struct GateEntry {
     pub exact_8_bits: Option<bool>,
     /// The measures and their bounds.
     pub checks: Vec<Check>,
-    /// The share of right answers, where all texts have labels.
+    /// The accuracy, where all texts have labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
 }
@@ -427,9 +427,10 @@ pub struct GateEntry {
 /// Timings of engines, side by side.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BenchEntry {
-    /// What the processor's maker calls it.
+    /// The processor's name by its maker.
     pub processor: String,
-    /// Its instructions that decide how products are computed, as `avx512_vnni`: processors without them have the name, too.
+    /// Its instructions that decide how products are computed, as `avx512_vnni`: processors without them have the name,
+    /// too.
     #[serde(default)]
     pub features: Vec<String>,
     /// Threads of each engine.
@@ -448,7 +449,7 @@ pub struct BenchedEngine {
     /// The version of its runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// By what was asked.
+    /// By point.
     pub points: Vec<BenchedPoint>,
 }
 
@@ -465,7 +466,7 @@ pub struct BenchedPoint {
     pub p99_ms: f64,
 }
 
-/// Shares of right answers.
+/// Accuracies.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Accuracy {
     /// The reference's.
@@ -474,12 +475,12 @@ pub struct Accuracy {
     pub found: f64,
 }
 
-/// An engine that was asked for and could not be made here.
+/// An engine that was requested and could not be made here.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its name.
     pub engine: String,
-    /// Why, and what would help.
+    /// Why, and a hint.
     pub reason: String,
 }
 

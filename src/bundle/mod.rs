@@ -1,4 +1,4 @@
-//! Bundles: a folder with engines, tokenizer and a manifest that says what each file must be.
+//! Bundles: a folder with engines, tokenizer and a manifest with each file's digest.
 
 pub mod archive;
 mod bom;
@@ -30,7 +30,7 @@ use crate::runtime::{Classes, TextEncoder};
 use files::{inside, tree};
 use folder::Folder;
 
-pub use crate::front::hub::checkpoint::generation::FILE as GENERATION_CONFIG;
+pub use crate::front::hub::checkpoint::GENERATION as GENERATION_CONFIG;
 pub use bom::{BOM, bom};
 pub use files::{FileEntry, MANIFEST, digest, digest_source, digest_tree};
 pub use manifest::{
@@ -42,32 +42,32 @@ pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 /// The name of the tokenizer in a bundle.
 pub const TOKENIZER: &str = "tokenizer.json";
 
-/// The folder of a bundle with what the Hub's layout has beside the model and its tokenizer.
+/// The folder of a bundle with the other files of the Hub's layout, beside the model and its tokenizer.
 pub const HUB: &str = "hub";
 
-/// What helps where a file is not as the manifest says.
+/// The hint where a file is not that of the manifest.
 const DAMAGED: &str = "the bundle was changed or damaged after it was built; build or fetch it again";
 
 /// A bundle on disk. Its manifest has been read; files are checked when they are used.
 ///
-/// The folder is held as long as this or a copy of it lives: a bundle that is put in its place meanwhile is another one,
+/// The folder is held open as long as this or a copy of it lives: a bundle that replaces it meanwhile is another one,
 /// of which nothing is read.
 #[derive(Clone, Debug)]
 pub struct Bundle {
     /// The folder, as the user calls it.
     pub dir: PathBuf,
-    /// What it says of itself.
+    /// Its manifest.
     pub manifest: Manifest,
     folder: Arc<Folder>,
 }
 
-/// Whether a folder looks like a bundle. Fails where it cannot be looked at.
+/// Whether a folder looks like a bundle. Fails where it cannot be read.
 pub fn is_bundle(dir: &Path) -> Result<bool> {
     presence::is_file(&dir.join(MANIFEST))
 }
 
-/// Whether a folder is a bundle and holds nothing else, so that another may take its place; it may be damaged. Fails where
-/// it cannot be looked at.
+/// Whether a folder is a bundle and holds nothing else, so that another may replace it; it may be damaged. Fails where
+/// it cannot be read.
 pub fn is_replaceable(dir: &Path) -> Result<bool> {
     #[derive(Deserialize)]
     struct Form {
@@ -100,7 +100,7 @@ impl Bundle {
         Bundle::used(dir, |bundle| Ok(bundle.clone()))
     }
 
-    /// Opens a bundle and does `what` with it; and once more with the one in its place, where that has failed because the
+    /// Opens a bundle and does `what` with it; and once more with its replacement, where that has failed because the
     /// bundle was replaced meanwhile.
     pub fn used<T>(dir: &Path, mut what: impl FnMut(&Bundle) -> Result<T>) -> Result<T> {
         archive::refuse(dir)?;
@@ -114,13 +114,13 @@ impl Bundle {
         Err(Error::bad_input(format!("{} is replaced again and again while it is read", dir.display())))
     }
 
-    /// A bundle of that manifest, in a folder that is not held and at which nobody has looked.
+    /// A bundle of that manifest, in a folder that is neither held open nor checked.
     pub fn of(dir: PathBuf, manifest: Manifest) -> Bundle {
         let folder = Arc::new(Folder::unheld(&dir));
         Bundle { dir, manifest, folder }
     }
 
-    /// Reads the manifest of a bundle, and looks at nothing else.
+    /// Reads the manifest of a bundle, and nothing else.
     pub fn read(dir: &Path) -> Result<Bundle> {
         archive::refuse(dir)?;
         check_searchable(dir)?;
@@ -146,7 +146,7 @@ impl Bundle {
         self.compare(names.iter().map(|name| (name.as_str(), None)).collect()).map(drop)
     }
 
-    /// What its classifier can answer, and how that is read.
+    /// Its classifier's labels and problem type.
     pub fn classes(&self) -> Classes {
         let Manifest { labels, problem_type, .. } = &self.manifest;
         Classes { labels: labels.clone(), problem_type: problem_type.unwrap_or_default() }
@@ -159,18 +159,18 @@ impl Bundle {
         Ok(encoder.with_prompt(self.prompt()).with_mask(mask.as_deref()))
     }
 
-    /// What is put before every text.
+    /// The prompt before every text.
     pub fn prompt(&self) -> Option<&str> {
         self.manifest.prompt.as_ref().map(|prompt| prompt.text.as_str())
     }
 
     /// A file that the manifest lists, after its digest has been checked. It is found there as long as the bundle is
-    /// held.
+    /// held open.
     pub fn file(&self, path: &str) -> Result<PathBuf> {
         self.pieces(path, |_| Ok(()))
     }
 
-    /// The same; `each` is given the bytes, before it is known whether they are those that the manifest describes.
+    /// The same; `each` gets the bytes before their digest is compared with the manifest's.
     pub fn pieces(&self, path: &str, each: impl FnMut(&[u8]) -> Result<()>) -> Result<PathBuf> {
         let entry = self.manifest.files.iter().find(|entry| entry.path == path);
         let entry = entry.ok_or_else(|| {
@@ -184,13 +184,13 @@ impl Bundle {
         Ok(self.folder.root().join(path))
     }
 
-    /// Reads a file again whose digest was taken; `each` is given the bytes. Fails where it is another by now.
+    /// Reads a file again whose digest was taken; `each` gets the bytes. Fails where it has changed.
     pub fn again(&self, file: &FileEntry, each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let found = self.folder.read(&file.path, each).map_err(|e| self.named_error(e))?;
         if found == *file { Ok(()) } else { Err(self.changed(&file.path)) }
     }
 
-    /// Copies a file that the manifest lists. Fails where what was copied is not what the manifest says.
+    /// Copies a file that the manifest lists. Fails where the copied bytes are not those of the manifest.
     pub fn copy(&self, path: &str, to: &Path) -> Result<()> {
         let failed = |e: std::io::Error| Error::io("writing", to, &e);
         let mut copy = File::create(to).map_err(failed)?;
@@ -223,7 +223,7 @@ impl Bundle {
         self.folder.check_unchanged().map_err(|e| self.named_error(e))
     }
 
-    /// An error in which the folder has the name that the user knows, and not that by which it is held.
+    /// An error in which the folder has the name that the user knows, and not that of its descriptor.
     pub fn named_error(&self, error: Error) -> Error {
         self.folder.named(error)
     }
@@ -235,17 +235,17 @@ impl Bundle {
         names.and_then(|names| names.par_iter().map(digest).collect()).map_err(|e| self.named_error(e))
     }
 
-    /// Checks every file that the manifest lists, and that there are no others. Gives their number.
+    /// Checks every file that the manifest lists, and that there are no others. Returns their number.
     pub fn verify(&self) -> Result<usize> {
         self.check(&self.digests()?)
     }
 
-    /// Checks that these are the files that the manifest lists, and no others. Gives their number.
+    /// Checks that these are the files that the manifest lists, and no others. Returns their number.
     pub fn check(&self, found: &[FileEntry]) -> Result<usize> {
         self.compare(found.iter().map(|file| (file.path.as_str(), Some(file))).collect())
     }
 
-    /// Checks that there are the files that the manifest lists and no others, and that those with digests are as it says.
+    /// Checks that there are the files that the manifest lists and no others, and that the digests match.
     fn compare(&self, mut rest: BTreeMap<&str, Option<&FileEntry>>) -> Result<usize> {
         for own in [MANIFEST, signing::SIGNATURE] {
             rest.remove(own);
@@ -274,7 +274,7 @@ impl Bundle {
             .hint(DAMAGED)
     }
 
-    /// The signature in the folder, where there is one. Fails where it cannot be looked at.
+    /// The signature in the folder, where there is one. Fails where it cannot be read.
     pub fn signature(&self) -> Result<Option<PathBuf>> {
         let path = self.folder.root().join(signing::SIGNATURE);
         match path.symlink_metadata() {

@@ -1,4 +1,4 @@
-//! What a merged checkpoint says of itself: `kilnc.json`, beside the files that `transformers` reads.
+//! The provenance of a merged checkpoint: `kilnc.json`, beside the files that `transformers` reads.
 
 use std::path::Path;
 
@@ -25,18 +25,18 @@ pub struct Provenance {
     pub base: String,
     /// The class of `transformers` that loads it, where the base names one.
     pub architecture: Option<String>,
-    /// What was merged into it, in order.
+    /// The adapters that were merged into it, in order.
     pub adapters: Vec<AdapterEntry>,
     /// How the adapters became one, where they were not merged one after another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub combined: Option<String>,
-    /// Tensors of the base that the class has no place for.
+    /// Tensors of the base that the class does not have.
     pub dropped: Vec<String>,
     /// Every file but this one.
     pub files: Vec<String>,
 }
 
-/// Whether a folder is a merged checkpoint that kilnc wrote, and holds nothing else. Fails where it cannot be looked at.
+/// Whether a folder is a merged checkpoint that kilnc wrote, and holds nothing else. Fails where it cannot be read.
 pub fn is_merged(dir: &Path) -> Result<bool> {
     let read = json::read::<Provenance>(&dir.join(PROVENANCE)).and_then(|provenance| Ok((provenance, tree(dir)?)));
     match read {

@@ -1,4 +1,4 @@
-//! One entry of the cache: what its folder must hold.
+//! One entry of the cache: the files of its folder.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -23,7 +23,7 @@ const SCHEMA: &str = "kilnc.cache/1";
 /// Longest `entry.json` and `value.json` that are read, in bytes.
 const LONGEST: u64 = 64 << 20;
 
-/// What is copied at once, in bytes.
+/// Bytes that are copied at once.
 const PIECE: usize = 1 << 20;
 
 /// An entry, for people.
@@ -31,9 +31,9 @@ const PIECE: usize = 1 << 20;
 pub struct CachedEntry {
     /// Its key.
     pub key: String,
-    /// What it is, e.g. `engine`.
+    /// Its kind, e.g. `engine`.
     pub kind: String,
-    /// What people call it.
+    /// Its name for people.
     pub name: String,
     /// The length of its files.
     pub bytes: u64,
@@ -47,7 +47,7 @@ pub(super) struct Entry {
     kind: String,
     name: String,
     key: String,
-    /// What the key is the digest of, for whoever looks.
+    /// The text whose digest the key is, for readers.
     from: serde_json::Value,
     files: Vec<FileOf>,
 }
@@ -59,7 +59,7 @@ struct FileOf {
     sha256: String,
 }
 
-/// Why an entry was not taken: something is wrong with it, with the place that its files are copied to, or with the
+/// Why an entry was not taken: something is wrong with it, with the folder that its files are copied to, or with the
 /// machine, which does not let it be read now.
 pub(super) enum Lost {
     There(String),
@@ -112,11 +112,11 @@ impl Entry {
         let listed = self.files.iter().find(|file| file.name == VALUE);
         match listed.is_some_and(|file| file.sha256 == digest::of(&bytes)) {
             true => Ok(bytes),
-            false => Err(Lost::There(format!("{VALUE} is not what was written"))),
+            false => Err(Lost::There(format!("{VALUE} was changed after it was written"))),
         }
     }
 
-    /// Copies all other files, and checks each on its way. What is not as it was written is removed again.
+    /// Copies all other files, and checks each on its way. A file that was changed is removed again.
     pub fn copy(&self, dir: &Path, into: &Path) -> Result<(), Lost> {
         let mut copied = Vec::new();
         for file in self.files.iter().filter(|file| file.name != VALUE) {
@@ -153,7 +153,7 @@ impl FileOf {
         }
         match bytes == self.bytes && digester.finish() == self.sha256 {
             true => Ok(()),
-            false => Err(Lost::There(format!("{} is not what was written", printable(&self.name)))),
+            false => Err(Lost::There(format!("{} was changed after it was written", printable(&self.name)))),
         }
     }
 }
@@ -177,7 +177,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Lost> {
 
 /// The entry in a folder, for people; none where there is none. Fails where the machine does not let it be read: it is
 /// not damaged then.
-pub(super) fn kept(dir: &Path) -> Result<Option<CachedEntry>> {
+pub(super) fn cached(dir: &Path) -> Result<Option<CachedEntry>> {
     let path = dir.join(ENTRY);
     let Some(key) = dir.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { return Ok(None) };
     let modified = fs::metadata(&path).and_then(|found| found.modified()).ok();

@@ -1,11 +1,11 @@
-//! What an entry is found by.
+//! The key of an entry.
 
 use serde::Serialize;
 
 use crate::digest;
 use crate::error::{Error, Result};
 
-/// What an entry is found by.
+/// The key of an entry.
 #[derive(Debug)]
 pub struct Key {
     pub(super) kind: &'static str,
@@ -15,7 +15,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of a thing of that kind which follows from `from` and nothing else. `name` is what people call it.
+    /// The key of a thing of that kind which follows from `from` and nothing else. `name` is its name for people.
     pub fn new(kind: &'static str, name: &str, from: &impl Serialize) -> Result<Key> {
         let from = serde_json::to_value(from).map_err(|e| Error::bug(format!("a key of the cache: {e}")))?;
         // Objects of `serde_json` are in the order of their names.

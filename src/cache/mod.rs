@@ -1,13 +1,13 @@
-//! What a build made, kept by the content of what it was made from.
+//! Outputs of build steps, cached by the content of their inputs.
 //!
-//! | place below the cache's folder | what it is |
+//! | path below the cache's folder | content |
 //! |---|---|
-//! | `entries/KEY/entry.json` | of what the entry was made, and the digest of every other file in its folder |
-//! | `work/NAME/`, `work/NAME.lock` | an entry that is being written, and what its writer holds locked |
-//! | `damaged/KEY` | an entry that was not what its digests said |
+//! | `entries/KEY/entry.json` | the inputs of the entry, and the digest of every other file in its folder |
+//! | `work/NAME/`, `work/NAME.lock` | an entry that is being written, and its writer's lock |
+//! | `damaged/KEY` | an entry that did not match its digests |
 //!
-//! An entry never changes. It is made beside its place and renamed; of two builds that make the same one, the first
-//! wins. Nothing is synced to the disk: what a power cut leaves does not have its digest, and is made again.
+//! An entry never changes. It is made beside its path and renamed; of two builds that make the same one, the first
+//! wins. Nothing is synced to the disk: an entry that a power cut damages lacks its digest, and is made again.
 
 mod entry;
 mod key;
@@ -34,19 +34,19 @@ pub use key::Key;
 /// Names another folder; `off` turns the cache off.
 pub const CACHE: &str = "KILNC_CACHE";
 
-/// How much is kept where nothing else is said, in bytes.
+/// The default limit of the cache, in bytes.
 pub const LARGEST: u64 = 10_000_000_000;
 
-/// A folder of what was made.
+/// A folder of cached outputs.
 #[derive(Debug)]
 pub struct Cache {
     dir: PathBuf,
 }
 
-/// What looking for an entry came to.
+/// The result of a lookup.
 #[derive(Debug, PartialEq)]
 pub enum Fetched<V> {
-    /// The files are in place, and this is what was kept with them.
+    /// The files are copied, and this is the value cached with them.
     Hit(V),
     /// There is none.
     Miss,
@@ -56,16 +56,16 @@ pub enum Fetched<V> {
     Unread(String),
 }
 
-/// What may stay.
+/// The limits of pruning.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// Most bytes; the entries that were used last are kept.
+    /// Most bytes; the entries that were used last stay.
     pub bytes: Option<u64>,
     /// Longest time that an entry goes unused.
     pub age: Option<Duration>,
 }
 
-/// What was removed.
+/// The removed entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Pruned {
     /// How many entries.
@@ -88,7 +88,7 @@ pub fn folder() -> Option<PathBuf> {
 }
 
 impl Cache {
-    /// Opens a cache and makes its folder, which others cannot read or write, if there is none. What builds that died left
+    /// Opens a cache and makes its folder, which others cannot read or write, if there is none. Files that dead builds left
     /// behind is swept.
     pub fn open(dir: &Path) -> Result<Cache> {
         let cache = Cache { dir: dir.to_owned() };
@@ -106,13 +106,13 @@ impl Cache {
     }
 
     /// Puts the files of an entry into the folder `into`, each checked while it is copied. Fails where they cannot be
-    /// written there; what is wrong with the cache is no error.
+    /// written there; a damaged cache is no error.
     pub fn fetch<V: DeserializeOwned>(&self, key: &Key, into: &Path) -> Result<Fetched<V>> {
         let dir = self.entries().join(&key.digest);
         if !dir.is_dir() {
             return Ok(Fetched::Miss);
         }
-        // Another build may prune it while it is read, and make it again: what is damaged is so a second time.
+        // Another build may prune it while it is read, and make it again: a damaged entry is damaged a second time.
         let taken = match take(&dir, key, into) {
             Err(Lost::There(_)) if !dir.is_dir() => return Ok(Fetched::Miss),
             Err(Lost::There(_)) => take(&dir, key, into),
@@ -120,7 +120,7 @@ impl Cache {
         };
         let why = match taken {
             Ok(value) => {
-                // When it was used is for pruning alone.
+                // The time of use only serves pruning.
                 let entry = fs::File::options().append(true).open(dir.join(ENTRY));
                 let _ = entry.and_then(|file| file.set_modified(SystemTime::now()));
                 return Ok(Fetched::Hit(value));
@@ -158,7 +158,7 @@ impl Cache {
         }
         entry.write(&work.path(ENTRY))?;
         match work.put(&place) {
-            // Another build was faster; a third may have pruned what it made.
+            // Another build was faster; a third may have pruned its entry.
             Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => Ok(()),
             Err(_) if place.is_dir() => Ok(()),
             done => done.map_err(|e| Error::io("writing", &place, &e)),
@@ -172,27 +172,27 @@ impl Cache {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             found => found.map_err(|e| Error::io("reading", &dir, &e))?,
         };
-        let mut kept = Vec::new();
+        let mut cached = Vec::new();
         for entry in found {
-            kept.extend(entry::kept(&entry.map_err(|e| Error::io("reading", &dir, &e))?.path())?);
+            cached.extend(entry::cached(&entry.map_err(|e| Error::io("reading", &dir, &e))?.path())?);
         }
-        kept.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.key.cmp(&b.key)));
-        Ok(kept)
+        cached.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.key.cmp(&b.key)));
+        Ok(cached)
     }
 
-    /// Removes what is beyond the limits, and what was set aside.
+    /// Removes the entries beyond the limits, and those that were set aside.
     pub fn prune(&self, limits: Limits) -> Result<Pruned> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut pruned = Pruned::default();
-        for kept in self.list()? {
-            let old = limits.age.is_some_and(|age| now.saturating_sub(kept.used) > age.as_secs());
-            let beyond = limits.bytes.is_some_and(|most| pruned.bytes_left + kept.bytes > most);
+        for cached in self.list()? {
+            let old = limits.age.is_some_and(|age| now.saturating_sub(cached.used) > age.as_secs());
+            let beyond = limits.bytes.is_some_and(|most| pruned.bytes_left + cached.bytes > most);
             if !(old || beyond) {
                 pruned.left += 1;
-                pruned.bytes_left += kept.bytes;
-            } else if self.remove(&kept.key)? {
+                pruned.bytes_left += cached.bytes;
+            } else if self.remove(&cached.key)? {
                 pruned.entries += 1;
-                pruned.bytes += kept.bytes;
+                pruned.bytes += cached.bytes;
             }
         }
         let aside = self.dir.join("damaged");
@@ -202,7 +202,7 @@ impl Cache {
         Ok(pruned)
     }
 
-    /// Takes an entry out of its place before it is removed, so that nobody finds half of it. Whether it was there.
+    /// Renames an entry before it is removed, so that no build finds half of it. Returns whether it was there.
     fn remove(&self, key: &str) -> Result<bool> {
         let (dir, work) = (self.entries().join(key), Work::claim(&self.work())?);
         match fs::rename(&dir, work.path("entry")) {
@@ -228,7 +228,7 @@ fn take<V: DeserializeOwned>(dir: &Path, key: &Key, into: &Path) -> std::result:
     serde_json::from_slice(&value).map_err(|e| Lost::There(format!("{VALUE}: {e}")))
 }
 
-/// Plans among the entries are native code, so nobody else may put one there.
+/// Plans among the entries are native code, so no other user may put one there.
 #[cfg(unix)]
 fn make_private(dir: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;

@@ -41,7 +41,7 @@ impl Place {
         self.root.path().join("cache/entries").join(&self.key.digest).join(name)
     }
 
-    /// What is said of the entry after one of its files was changed; nothing of it is left behind.
+    /// The report on an entry after one of its files was changed; none of its files is left behind.
     fn damaged(name: &str, change: impl Fn(&Path)) -> String {
         let place = place();
         change(&place.file(name));
@@ -56,14 +56,14 @@ impl Place {
 }
 
 #[test]
-fn what_was_made_is_found_by_what_it_was_made_from() {
+fn outputs_are_found_by_their_inputs() {
     let place = place();
     assert_eq!(place.fetch(), Fetched::Hit(7));
     assert_eq!(fs::read_to_string(place.out().join("model.onnx")).unwrap(), "a model");
     assert_eq!(place.cache.fetch::<u32>(&key("other texts"), &place.out()).unwrap(), Fetched::Miss);
-    let kept = place.cache.list().unwrap();
+    let cached = place.cache.list().unwrap();
     assert_eq!(
-        (kept.len(), kept[0].kind.as_str(), kept[0].name.as_str(), kept[0].bytes),
+        (cached.len(), cached[0].kind.as_str(), cached[0].name.as_str(), cached[0].bytes),
         (1, "engine", "ort-cpu-int8", 8)
     );
     // The same once more changes nothing.
@@ -74,10 +74,10 @@ fn what_was_made_is_found_by_what_it_was_made_from() {
 #[test]
 fn an_entry_that_is_not_as_it_was_written_is_set_aside() {
     let write = |text: &'static str| move |path: &Path| fs::write(path, text).unwrap();
-    assert_eq!(Place::damaged("model.onnx", write("a modem")), "model.onnx is not what was written");
-    assert_eq!(Place::damaged("model.onnx", write("a model and more")), "model.onnx is not what was written");
+    assert_eq!(Place::damaged("model.onnx", write("a modem")), "model.onnx was changed after it was written");
+    assert_eq!(Place::damaged("model.onnx", write("a model and more")), "model.onnx was changed after it was written");
     assert!(Place::damaged("model.onnx", |path| fs::remove_file(path).unwrap()).starts_with("model.onnx: "));
-    assert_eq!(Place::damaged(VALUE, write("8")), "value.json is not what was written");
+    assert_eq!(Place::damaged(VALUE, write("8")), "value.json was changed after it was written");
     assert!(Place::damaged(ENTRY, write("{")).starts_with("entry.json: "));
     let other = |path: &Path| {
         let text = fs::read_to_string(path).unwrap();
@@ -92,7 +92,7 @@ fn an_entry_that_is_not_as_it_was_written_is_set_aside() {
 }
 
 #[test]
-fn what_cannot_be_written_out_is_no_fault_of_the_cache() {
+fn an_unwritable_output_is_no_fault_of_the_cache() {
     let place = place();
     let error = place.cache.fetch::<u32>(&place.key, &place.root.path().join("nowhere")).unwrap_err();
     assert!(error.message().contains("nowhere"), "{error}");
@@ -100,7 +100,7 @@ fn what_cannot_be_written_out_is_no_fault_of_the_cache() {
 }
 
 #[test]
-fn what_was_used_last_stays() {
+fn entries_that_were_used_last_stay() {
     let place = place();
     let other = key("other texts");
     let file = place.root.path().join("model.onnx");
@@ -121,7 +121,7 @@ fn what_was_used_last_stays() {
 }
 
 #[test]
-fn what_a_dead_build_left_behind_is_swept_and_what_a_live_one_writes_is_not() {
+fn files_of_a_dead_build_are_swept_and_those_of_a_live_one_stay() {
     let place = place();
     let work = place.root.path().join("cache/work");
     let live = Work::claim(&work).unwrap();

@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(3600);
 /// How the locks of folders end.
 const LOCK: &str = "lock";
 
-/// A folder that nobody else touches. It is removed with what is left in it.
+/// A folder that no other process touches. It is removed with its content.
 pub(super) struct Work {
     dir: PathBuf,
     lock: PathBuf,
@@ -35,8 +35,8 @@ impl Work {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(failed(e)),
             };
-            // Whoever sweeps may have taken the new lock for one that was left behind. Where a file system has no locks,
-            // nothing is swept.
+            // A sweeping process may have taken the new lock for one that was left behind. Where a file system has no
+            // locks, nothing is swept.
             if matches!(held.try_lock(), Err(TryLockError::WouldBlock)) {
                 continue;
             }
@@ -48,18 +48,18 @@ impl Work {
         }
     }
 
-    /// The place of a file.
+    /// The path of a file.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// Gives the folder its place, which must be free.
+    /// Renames the folder to its path, which must be free.
     pub fn put(self, place: &Path) -> io::Result<()> {
         fs::rename(&self.dir, place)
     }
 }
 
-/// A name that never comes again: whoever sweeps may still be at what had it before.
+/// A name that never comes again: a sweeping process may still be at work on the last holder.
 fn fresh_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -68,7 +68,7 @@ fn fresh_name() -> String {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // What stays is swept by the next build.
+        // The next build sweeps the rest.
         let _ = fs::remove_dir_all(&self.dir);
         let _ = fs::remove_file(&self.lock);
     }

@@ -1,4 +1,4 @@
-//! Runs a graph over texts and looks at values inside.
+//! Runs a graph over texts and collects statistics of values inside.
 
 use std::path::Path;
 
@@ -18,10 +18,10 @@ use crate::verify::{Verified, verify};
 /// Tokens from which second moments are found; more add time and little else.
 const MOMENT_TOKENS: usize = 2048;
 
-/// Texts whose own ranges are kept.
+/// Texts whose own ranges are saved.
 const RANGE_TEXTS: usize = 128;
 
-/// What is run and where.
+/// The graph, and where it runs.
 pub struct Collection<'a> {
     /// The model, in composite operations.
     pub graph: &'a Verified<Graph>,
@@ -33,7 +33,7 @@ pub struct Collection<'a> {
     pub progress: &'a (dyn Fn() + Sync),
 }
 
-/// What linear layers read, on the texts.
+/// The inputs of linear layers, on the texts.
 ///
 /// Runs ONNX Runtime where it is found, else tract. Fails where a value is not finite, naming it.
 pub fn collect(plan: &Collection) -> Result<Calibration> {
@@ -42,12 +42,12 @@ pub fn collect(plan: &Collection) -> Result<Calibration> {
     let mut watched: Vec<Watched> = Vec::new();
     let all_tokens: usize = plan.inputs.iter().map(tokens).sum();
     let stride = all_tokens.div_ceil(MOMENT_TOKENS).max(1);
-    collect_outputs(plan, &taps, |i, seen| {
+    collect_outputs(plan, &taps, |i, observed| {
         let keep_range = i.is_multiple_of(plan.inputs.len().div_ceil(RANGE_TEXTS).max(1));
         if watched.is_empty() {
-            watched = seen.iter().map(|tensor| Watched::new(tensor.shape.last().copied().unwrap_or(1))).collect();
+            watched = observed.iter().map(|tensor| Watched::new(tensor.shape.last().copied().unwrap_or(1))).collect();
         }
-        watched.par_iter_mut().zip(seen).zip(&names).try_for_each(|((watched, tensor), name)| {
+        watched.par_iter_mut().zip(observed).zip(&names).try_for_each(|((watched, tensor), name)| {
             watched
                 .add(tensor, stride, keep_range)
                 .map_err(|e| e.at(format!("text {}: value {}", i + 1, printable(name))))
@@ -72,14 +72,14 @@ pub fn collect_outputs(
     let tapped = verify(plan.graph.up_to(taps.iter().copied()))?;
     let file = plan.scratch.join("calibration.onnx");
     onnx::write(&back::lower(&tapped, &target)?, &file, &|_| {})?;
-    let seen = watch(plan, runtime, &file, taps, &mut each);
+    let observed = watch(plan, runtime, &file, taps, &mut each);
     std::fs::remove_file(&file).map_err(|e| Error::io("removing", &file, &e))?;
     let data = plan.scratch.join("calibration.onnx_data");
     match std::fs::remove_file(&data) {
         Err(e) if !presence::is_missing(&e) => return Err(Error::io("removing", &data, &e)),
         _ => {}
     }
-    seen
+    observed
 }
 
 /// The values that linear layers with constant weights read, each once.
@@ -105,7 +105,7 @@ fn watch(
     each: &mut dyn FnMut(usize, &[&Tensor]) -> Result<()>,
 ) -> Result<()> {
     let names: Vec<&str> = taps.iter().map(|id| plan.graph.value(*id).name.as_str()).collect();
-    // The engine computes the next text while this one is looked at.
+    // The engine computes the next text while this one is collected.
     std::thread::scope(|scope| {
         let (sender, outputs) = std::sync::mpsc::sync_channel(1);
         scope.spawn(move || {
@@ -114,7 +114,7 @@ fn watch(
                 Err(e) => return drop(sender.send(Err(e))),
             };
             for inputs in plan.inputs {
-                // Whoever has stopped listening has an error of their own.
+                // A receiver that has stopped has its own error.
                 let given = prefill(plan.graph, inputs);
                 if sender.send(given.and_then(|given| engine.run(&given))).is_err() {
                     return;
@@ -139,7 +139,7 @@ fn find<'a>(outputs: &'a Named, name: &str) -> Result<&'a Tensor> {
     found.map(|(_, tensor)| tensor).ok_or_else(|| Error::bug(format!("the engine does not give `{name}`")))
 }
 
-/// What has been seen of one value so far.
+/// The statistics of one value so far.
 struct Watched {
     extremes: Extremes,
     by_text: Vec<Extremes>,

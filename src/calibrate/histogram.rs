@@ -24,7 +24,7 @@ pub struct Histogram {
     texts: usize,
 }
 
-/// What a histogram covers.
+/// The range of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Span {
     pub width: f32,
@@ -134,7 +134,7 @@ impl Histogram {
         self.fit(high.max(-low));
         let scale = if self.width > 0.0 { 1.0 / self.width } else { 0.0 };
         for x in elements {
-            // What is positive is rounded down by the conversion; `floor` is a call on processors without SSE 4.1.
+            // A positive value is rounded down by the conversion; `floor` is a call on processors without SSE 4.1.
             let bin = (x * scale + BINS as f32) as usize;
             if let Some(count) = self.counts.get_mut(bin.min(2 * BINS - 1)) {
                 *count += 1;
@@ -238,7 +238,7 @@ impl Histogram {
                 bins[i] += 1.0;
             }
         }
-        // What is clipped piles up at the ends: the fixed grid spreads only what was inside.
+        // Clipped values pile up at the ends: the fixed grid spreads only the values inside.
         self.bins()
             .filter(|(x, _)| (low..=high).contains(x))
             .map(|(x, n)| {
@@ -253,10 +253,10 @@ impl Histogram {
 
 /// The first bin with which more than `outside` elements have been passed.
 fn past<'a>(bins: impl Iterator<Item = (usize, &'a u64)>, outside: u64) -> Option<usize> {
-    let mut seen = 0;
+    let mut observed = 0;
     for (i, count) in bins {
-        seen += count;
-        if seen > outside {
+        observed += count;
+        if observed > outside {
             return Some(i);
         }
     }

@@ -1,9 +1,9 @@
-//! What the values inside a model look like on texts of its task.
+//! Calibration: statistics of the values inside a model on texts of its task.
 //!
-//! [`collect`] runs the model over texts, one at a time, and keeps for each value it was asked about what the passes
-//! need: the range of every channel, the second moments of the channels, a histogram. Memory does not grow with the
-//! number of texts. [`save`] keeps it for another run. [`sample`] chooses texts from a larger corpus, [`npz`] reads inputs
-//! that were tokenized elsewhere.
+//! [`collect`] runs the model over texts, one at a time, and collects of each requested value the statistics that the
+//! passes need: the range of every channel, the second moments of the channels, a histogram. Memory does not grow with
+//! the number of texts. [`save`] keeps it for another run. [`sample`] chooses texts from a larger corpus, [`npz`] reads
+//! inputs that were tokenized elsewhere.
 
 mod collect;
 mod histogram;
@@ -30,7 +30,7 @@ pub use spec::{Kind, Spec};
 /// Smallest and largest element of a value, by the value's name.
 pub type Ranges = BTreeMap<String, (f32, f32)>;
 
-/// What was seen of the values of a graph, by their names. Cloning is cheap.
+/// The statistics of a graph's values, by their names. Cloning is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Calibration {
     /// How many texts were run.
@@ -41,36 +41,37 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// What was seen of a value, if it was looked at.
+    /// The statistics of a value, if it was observed.
     pub fn get(&self, name: &str) -> Option<&Activations> {
         self.values.get(name).map(Arc::as_ref)
     }
 
-    /// Says what is known of a value that a pass has made from others.
+    /// Adds the statistics of a value that a pass has made from others.
     pub fn insert(&mut self, name: impl Into<String>, activations: Activations) {
         self.values.insert(name.into(), Arc::new(activations));
     }
 
-    /// The ranges that an estimator finds, for engines that cannot look at their activations. Those that cut outliers off
-    /// read histograms, which are exact for values that were looked at themselves.
+    /// The ranges that an estimator finds, for engines with static ranges. Those that cut outliers off
+    /// read histograms, which are exact for observed values.
     pub fn ranges(&self, estimator: Estimator) -> Ranges {
-        let range = |seen: &Activations| match estimator {
-            Estimator::MinMax => seen.extremes.range(),
-            _ => seen.histogram.range(estimator),
+        let range = |observed: &Activations| match estimator {
+            Estimator::MinMax => observed.extremes.range(),
+            _ => observed.histogram.range(estimator),
         };
-        self.values().map(|(name, seen)| (name.to_owned(), range(seen))).collect()
+        self.values().map(|(name, observed)| (name.to_owned(), range(observed))).collect()
     }
 
-    /// The same, as engines see it whose ranges are the same for all texts.
+    /// The same, for engines whose ranges are the same for all texts.
     pub fn fixed(&self) -> Calibration {
-        let fixed = |seen: &Activations| Activations { by_text: vec![seen.extremes.clone()], ..seen.clone() };
-        let values = self.values.iter().map(|(name, seen)| (name.clone(), Arc::new(fixed(seen)))).collect();
+        let fixed =
+            |observed: &Activations| Activations { by_text: vec![observed.extremes.clone()], ..observed.clone() };
+        let values = self.values.iter().map(|(name, observed)| (name.clone(), Arc::new(fixed(observed)))).collect();
         Calibration { values, texts: self.texts, tokens: self.tokens }
     }
 
-    /// All values that were looked at.
+    /// All observed values.
     pub fn values(&self) -> impl Iterator<Item = (&str, &Activations)> {
-        self.values.iter().map(|(name, seen)| (name.as_str(), seen.as_ref()))
+        self.values.iter().map(|(name, observed)| (name.as_str(), observed.as_ref()))
     }
 }
 
@@ -113,12 +114,12 @@ impl Extremes {
     }
 }
 
-/// What was seen of one value, `[…, k]`.
+/// The statistics of one value, `[…, k]`.
 #[derive(Clone, Debug)]
 pub struct Activations {
     /// Over all texts.
     pub extremes: Extremes,
-    /// Of some texts, one by one: what dynamic ranges are found from.
+    /// Of some texts, one by one: the basis of dynamic ranges.
     pub by_text: Vec<Extremes>,
     /// `[k, k]`: the mean of `xᵀ x` over sampled tokens.
     pub moments: Array2<f32>,
@@ -137,21 +138,21 @@ impl Activations {
         self.extremes.lowest.iter().zip(&self.extremes.highest).map(|(low, high)| low.abs().max(high.abs())).collect()
     }
 
-    /// The mean square of what rounding to 8 bits by dynamic ranges adds to an element, once each channel is
+    /// The mean square of the error of rounding an element to 8 bits by dynamic ranges, once each channel is
     /// multiplied by its factor; a factor of 0 leaves a channel out.
     pub fn rounding_noise(&self, factors: impl Fn(usize) -> f32) -> f32 {
         let squares: f32 = self.by_text.iter().map(|text| text.step(&factors).powi(2)).sum();
         squares / (12.0 * self.by_text.len().max(1) as f32)
     }
 
-    /// What is known of the value once each channel is multiplied by its factor. The histogram is scaled roughly: by
+    /// The statistics of the value once each channel is multiplied by its factor. The histogram is scaled roughly: by
     /// the change of the range.
     pub fn scaled(&self, factors: &[f32]) -> Activations {
         let all: Vec<usize> = (0..self.channels()).collect();
         self.picked(&all, |c| factors.get(c).copied().unwrap_or(1.0))
     }
 
-    /// What is known of some of the channels, as a value of their own.
+    /// The statistics of some of the channels, as a separate value.
     pub fn taken(&self, at: &[usize]) -> Activations {
         self.picked(at, |_| 1.0)
     }

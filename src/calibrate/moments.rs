@@ -34,7 +34,7 @@ impl Moments {
         self.waiting.clear();
     }
 
-    /// The mean of what was added. It is symmetric to the bit, whatever order a product has summed in.
+    /// The mean of the added products. It is symmetric to the bit, whatever order a product has summed in.
     pub fn mean(mut self) -> Array2<f32> {
         self.flush();
         for i in 0..self.sum.nrows() {

@@ -36,7 +36,7 @@ pub fn read(path: &Path) -> Result<Vec<Named>> {
     texts(arrays).map_err(at)
 }
 
-/// Fails where a token is no row of the table that the model looks it up in.
+/// Fails where a token id is no row of the model's table.
 pub fn check(inputs: &[Named], graph: &Graph) -> Result<()> {
     for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Embed) {
         let (Some(table), Some(ids)) = (node.operand(0), node.operand(1)) else { continue };
@@ -79,7 +79,7 @@ fn arrays(file: File) -> Result<[Option<Array>; 3]> {
     };
     let mut archive = ZipArchive::new(file).map_err(malformed)?;
     if archive.has_duplicate_names() {
-        return Err(Error::bad_input("an array stands twice"));
+        return Err(Error::bad_input("duplicate array"));
     }
     let mut arrays = [const { None }; 3];
     for i in 0..archive.len() {
@@ -94,14 +94,14 @@ fn arrays(file: File) -> Result<[Option<Array>; 3]> {
             )));
         };
         if slot.is_some() {
-            return Err(Error::bad_input(format!("the array `{name}` stands twice")));
+            return Err(Error::bad_input(format!("duplicate array `{name}`")));
         }
         *slot = Some(array(entry).map_err(|e| e.at(format!("array `{name}`")))?);
     }
     Ok(arrays)
 }
 
-/// One array from its file, of which no more is read than its description says.
+/// One array from its file, of which no more is read than its header announces.
 fn array(mut file: impl Read) -> Result<Array> {
     let (shape, width) = header(&mut file)?;
     let [texts, length] = shape;
@@ -219,7 +219,7 @@ fn texts(arrays: [Option<Array>; 3]) -> Result<Vec<Named>> {
     (0..ids.shape[0]).map(text).collect()
 }
 
-/// Where a mask is 1: from one place to another without a gap.
+/// Where a mask is 1: from one position to another without a gap.
 fn shown(mask: &[i64]) -> Result<std::ops::Range<usize>> {
     if let Some(other) = mask.iter().find(|m| !matches!(m, 0 | 1)) {
         return Err(Error::bad_input(format!("it holds {other}, expected 0 and 1")));
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_come_alone_and_without_padding() {
+    fn texts_come_one_by_one_and_without_padding() {
         let inputs = read_of(&[
             ("attention_mask", int64("(2, 3)", &[1, 1, 0, 0, 1, 1])),
             ("input_ids", int32("(2, 3)", &[5, 6, 0, 0, 7, 8])),
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_the_size_is_not_believed() {
+    fn announced_sizes_are_not_trusted() {
         assert_eq!(
             refused(&[("input_ids", int64("(3, 4)", &[1, 2]))]),
             "the array has fewer bytes than the 96 of its shape [3, 4]"
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_archive_or_cut_short_is_refused() {
+    fn truncated_files_and_other_files_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.npz");
         std::fs::write(&path, "{\"text\": \"a\"}").unwrap();
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_that_stands_twice_is_refused() {
+    fn a_duplicate_array_is_refused() {
         let ids = int64("(1, 1)", &[1]);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.npz");
@@ -393,7 +393,7 @@ mod tests {
             }
         }
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(read(&path).unwrap_err().message(), "an array stands twice");
+        assert_eq!(read(&path).unwrap_err().message(), "duplicate array");
         let dir = File::create(&path).unwrap();
         let mut zip = ZipWriter::new(dir);
         for name in ["input_ids", "input_ids.npy"] {
@@ -401,7 +401,7 @@ mod tests {
             zip.write_all(&ids).unwrap();
         }
         zip.finish().unwrap();
-        assert_eq!(read(&path).unwrap_err().message(), "the array `input_ids` stands twice");
+        assert_eq!(read(&path).unwrap_err().message(), "duplicate array `input_ids`");
     }
 
     #[test]

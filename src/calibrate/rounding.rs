@@ -2,7 +2,7 @@
 //!
 //! The nearest integer is best for each weight alone, not for their sum: the error of one input channel can be made
 //! good by the rounding of those that go with it. With `H` the second moments of the inputs, the error of a column `e`
-//! is `eᵀ H e`. Channel after channel is rounded, and what was lost is carried to the channels that are still to come,
+//! is `eᵀ H e`. Channel after channel is rounded, and its error is carried over to the channels that are still to come,
 //! by the rows of `L` in `H = L Lᵀ`: GPTQ (arXiv 2210.17323) in the form of Babai's nearest plane (arXiv 2507.18553).
 
 use ndarray::{Array2, ArrayView2, Axis, linalg::general_mat_mul, s};
@@ -14,7 +14,7 @@ const BLOCK: usize = 64;
 
 /// A matrix `[k, n]` in 8 bits, with a scale for each column.
 pub struct Rounded {
-    /// `[k, n]`, in the range that was asked for.
+    /// `[k, n]`, in the requested range.
     pub values: Vec<i8>,
     /// `[n]`
     pub scales: Vec<f32>,
@@ -29,7 +29,7 @@ pub fn round(weight: ArrayView2<f32>, moments: &Array2<f32>, noise: f32, range: 
         .map(|column| column.iter().fold(0.0f32, |most, w| most.max(w.abs())))
         .map(|most| range.step(most))
         .collect();
-    // Rounded first is what stands last: the channels with the most to lose.
+    // The channels at the end are rounded first: the channels with the most to lose.
     let mut order: Vec<usize> = (0..k).collect();
     order.sort_by(|a, b| moments[[*a, *a]].total_cmp(&moments[[*b, *b]]).then(a.cmp(b)));
     let lower = factor(moments, &order, noise);
@@ -38,7 +38,7 @@ pub fn round(weight: ArrayView2<f32>, moments: &Array2<f32>, noise: f32, range: 
     let mut end = k;
     while end > 0 {
         let start = end.saturating_sub(BLOCK);
-        // What the channels that were rounded before have left to these.
+        // The error that the channels that were rounded before pass on to these.
         let mut owed = Array2::<f32>::zeros((end - start, n));
         if end < k {
             let (later, carried) = (errors.slice(s![end.., ..]), lower.slice(s![end.., start..end]));
@@ -90,7 +90,7 @@ fn factor(moments: &Array2<f32>, order: &[usize], noise: f32) -> Array2<f32> {
     }
 }
 
-/// Replaces a symmetric matrix by its lower factor; what stands above the diagonal is left. False where it has none.
+/// Replaces a symmetric matrix by its lower factor; the part above the diagonal is left. False where it has none.
 pub(super) fn cholesky(matrix: &mut Array2<f32>) -> bool {
     let n = matrix.nrows();
     for start in (0..n).step_by(BLOCK) {
@@ -119,7 +119,7 @@ pub(super) fn cholesky(matrix: &mut Array2<f32>) -> bool {
 mod tests {
     use super::*;
 
-    /// Numbers that look random and are the same every time.
+    /// Pseudo-random numbers, the same every time.
     fn noise(count: usize) -> Vec<f32> {
         let mut state = 1u64;
         let mut next = || {
@@ -146,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn channels_that_go_together_make_good_for_each_other() {
-        // Both channels always carry the same number: only the sum of their weights counts.
+    fn correlated_channels_compensate_each_other() {
+        // Both channels always have the same value: only the sum of their weights counts.
         let weight = Array2::from_shape_vec((3, 1), vec![127.0, 0.4, 0.4]).unwrap();
         let moments = Array2::from_shape_vec((3, 3), vec![1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]).unwrap();
         let rounded = round(weight.view(), &moments, 0.0, Int8Range::Full);

@@ -1,8 +1,8 @@
 //! Chooses texts from a corpus that is larger than calibration needs.
 //!
-//! [`uniform`] draws them. [`near`] looks for those that are like the texts of a domain: words are weighed by
+//! [`uniform`] samples at random. [`near`] selects the texts that are similar to those of a domain: words are weighed by
 //! TF-IDF (Spärck Jones, 1972), a text is as near as the mean of its cosines to the three texts of the domain that are
-//! nearest to it, and what is chosen must not repeat what was chosen before: the next text is always that with the most
+//! nearest to it, and a new choice must not repeat earlier ones: the next text is always that with the most
 //! of `nearness · (1 − cosine to the nearest one chosen)`, as in maximal marginal relevance (Carbonell and Goldstein,
 //! 1998).
 //!
@@ -17,12 +17,12 @@ use unicode_segmentation::UnicodeSegmentation;
 use crate::error::Result;
 use crate::random;
 
-/// How many texts are chosen, and what decides between those that are equally good.
+/// How many texts are chosen, and the seed that decides ties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Draw {
+pub struct Sampling {
     /// How many.
     pub samples: usize,
-    /// Another seed is another draw.
+    /// Another seed gives another sample.
     pub seed: u64,
 }
 
@@ -32,11 +32,11 @@ const NEIGHBOURS: usize = 3;
 /// Counters of how many texts have a word. Two rare words that share one are weighed as a little more common.
 const COUNTERS: usize = 1 << 20;
 
-/// Draws texts, each with the same chance; all, where there are not more. They come in the order of the corpus.
-pub fn uniform<T>(corpus: impl Iterator<Item = Result<T>>, draw: Draw) -> Result<Vec<T>> {
-    let mut best = Best::new(draw.samples);
+/// Samples texts, each with the same chance; all, where there are not more. They come in the order of the corpus.
+pub fn uniform<T>(corpus: impl Iterator<Item = Result<T>>, sampling: Sampling) -> Result<Vec<T>> {
+    let mut best = Best::new(sampling.samples);
     for (index, item) in corpus.enumerate() {
-        best.offer(Scored::new(0.0, draw.seed, index, item?));
+        best.offer(Scored::new(0.0, sampling.seed, index, item?));
     }
     let mut chosen = best.into_sorted();
     chosen.sort_by_key(|held| held.index);
@@ -49,14 +49,14 @@ pub fn near<T, I: Iterator<Item = Result<T>>>(
     corpus: impl Fn() -> Result<I>,
     text: impl Fn(&T) -> &str,
     domain: &[T],
-    draw: Draw,
+    sampling: Sampling,
 ) -> Result<Vec<T>> {
     let mut weights = Weights::default();
     for item in corpus()? {
         weights.count(text(&item?));
     }
     let mut domain = Domain::new(domain.iter().map(|item| weights.vector(text(item))));
-    let mut best = Best::new(8 * draw.samples + 1024);
+    let mut best = Best::new(8 * sampling.samples + 1024);
     let mut known = HashSet::new();
     for (index, item) in corpus()?.enumerate() {
         let item = item?;
@@ -65,12 +65,12 @@ pub fn near<T, I: Iterator<Item = Result<T>>>(
         let words = words_but_numbers(text(&item));
         if nearness > 0.0
             && known.insert(words)
-            && let Some(dropped) = best.offer(Scored::new(nearness, draw.seed, index, (item, vector, words)))
+            && let Some(dropped) = best.offer(Scored::new(nearness, sampling.seed, index, (item, vector, words)))
         {
             known.remove(&dropped.item.2);
         }
     }
-    let mut chosen = spread(best.into_sorted(), draw.samples);
+    let mut chosen = spread(best.into_sorted(), sampling.samples);
     chosen.sort_by_key(|held| held.index);
     Ok(chosen.into_iter().map(|held| held.item.0).collect())
 }
@@ -138,7 +138,7 @@ fn cosine(a: &Vector, b: &Vector) -> f32 {
     sum
 }
 
-/// How much words say: the fewer texts have one, the more.
+/// The inverse document frequency of words.
 struct Weights {
     texts: u32,
     having: Vec<u32>,
@@ -182,7 +182,7 @@ impl Weights {
 /// The texts to be like, by word.
 struct Domain {
     having: HashMap<u64, Vec<(usize, f32)>>,
-    /// Of the text that is looked at: its cosine to every text of the domain.
+    /// Of the current text: its cosine to every text of the domain.
     cosines: Vec<f32>,
 }
 
@@ -253,7 +253,7 @@ impl<T> PartialEq for Scored<T> {
 
 impl<T> Eq for Scored<T> {}
 
-/// The best of what is offered, up to a number.
+/// The best of the offered texts, up to a number.
 struct Best<T> {
     size: usize,
     held: BinaryHeap<Reverse<Scored<T>>>,
@@ -264,7 +264,7 @@ impl<T> Best<T> {
         Best { size, held: BinaryHeap::new() }
     }
 
-    /// Takes one in, and gives back what has no place any more.
+    /// Takes one in, and returns the one that no longer fits.
     fn offer(&mut self, held: Scored<T>) -> Option<Scored<T>> {
         self.held.push(Reverse(held));
         if self.held.len() <= self.size { None } else { self.held.pop().map(|Reverse(worst)| worst) }
@@ -282,33 +282,33 @@ mod tests {
 
     use super::*;
 
-    fn draw(samples: usize, seed: u64) -> Draw {
-        Draw { samples, seed }
+    fn sampling(samples: usize, seed: u64) -> Sampling {
+        Sampling { samples, seed }
     }
 
-    fn drawn(count: usize, draw: Draw) -> Vec<usize> {
-        uniform((0..count).map(Ok), draw).unwrap()
+    fn sampled(count: usize, sampling: Sampling) -> Vec<usize> {
+        uniform((0..count).map(Ok), sampling).unwrap()
     }
 
-    fn chosen<'a>(corpus: &[&'a str], domain: &[&'a str], draw: Draw) -> Vec<&'a str> {
-        near(|| Ok(corpus.iter().map(|text| Ok(*text))), |text| text, domain, draw).unwrap()
+    fn chosen<'a>(corpus: &[&'a str], domain: &[&'a str], sampling: Sampling) -> Vec<&'a str> {
+        near(|| Ok(corpus.iter().map(|text| Ok(*text))), |text| text, domain, sampling).unwrap()
     }
 
     #[test]
-    fn a_draw_is_of_its_seed_in_order_and_without_repetition() {
-        let first = drawn(1000, draw(50, 7));
+    fn a_sample_follows_its_seed_in_order_and_without_repetition() {
+        let first = sampled(1000, sampling(50, 7));
         assert_eq!(first.len(), 50);
         assert!(first.is_sorted() && first.windows(2).all(|pair| pair[0] != pair[1]));
-        assert_eq!(first, drawn(1000, draw(50, 7)));
-        assert_ne!(first, drawn(1000, draw(50, 8)));
-        assert_eq!(drawn(3, draw(50, 7)), [0, 1, 2]);
+        assert_eq!(first, sampled(1000, sampling(50, 7)));
+        assert_ne!(first, sampled(1000, sampling(50, 8)));
+        assert_eq!(sampled(3, sampling(50, 7)), [0, 1, 2]);
     }
 
     #[test]
     fn every_text_has_the_same_chance() {
         let mut times = [0usize; 40];
         for seed in 0..2000 {
-            drawn(40, draw(10, seed)).into_iter().for_each(|i| times[i] += 1);
+            sampled(40, sampling(10, seed)).into_iter().for_each(|i| times[i] += 1);
         }
         // 500 on average, with a standard deviation of 19.
         assert!(times.iter().all(|n| (420..580).contains(n)), "{times:?}");
@@ -325,40 +325,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_like_the_domain_is_found_and_rare_words_count_most() {
+    fn texts_similar_to_the_domain_are_found_and_rare_words_count_most() {
         let corpus =
             ["the mail server", "the chess engine", "the web server", "the chess clock", "the poem", "the spam filter"];
-        assert_eq!(chosen(&corpus, &["the chess game"], draw(2, 0)), ["the chess engine", "the chess clock"]);
-        assert_eq!(chosen(&corpus, &["spam", "mail"], draw(2, 0)), ["the mail server", "the spam filter"]);
+        assert_eq!(chosen(&corpus, &["the chess game"], sampling(2, 0)), ["the chess engine", "the chess clock"]);
+        assert_eq!(chosen(&corpus, &["spam", "mail"], sampling(2, 0)), ["the mail server", "the spam filter"]);
     }
 
     #[test]
-    fn what_shares_no_word_is_not_chosen_even_where_texts_are_wanting() {
-        assert_eq!(chosen(&["a b", "c d", "b c"], &["a"], draw(3, 0)), ["a b"]);
-        assert_eq!(chosen(&["x y"], &["a"], draw(3, 0)), [""; 0]);
+    fn texts_that_share_no_word_are_not_chosen_even_where_texts_are_missing() {
+        assert_eq!(chosen(&["a b", "c d", "b c"], &["a"], sampling(3, 0)), ["a b"]);
+        assert_eq!(chosen(&["x y"], &["a"], sampling(3, 0)), [""; 0]);
     }
 
     #[test]
     fn near_duplicates_make_room_for_others() {
         let corpus = ["red chess set now", "red chess set please", "red chess set today", "blue mail", "blue mail"];
-        let found = chosen(&corpus, &["red chess set", "blue mail server"], draw(2, 0));
+        let found = chosen(&corpus, &["red chess set", "blue mail server"], sampling(2, 0));
         assert_eq!(found.iter().filter(|text| text.contains("chess")).count(), 1, "{found:?}");
         assert_eq!(found.iter().filter(|text| text.contains("mail")).count(), 1, "{found:?}");
-        let found = chosen(&corpus, &["red chess set", "blue mail server"], draw(5, 0));
+        let found = chosen(&corpus, &["red chess set", "blue mail server"], sampling(5, 0));
         assert_eq!(found.len(), 4, "{found:?}");
     }
 
     #[test]
     fn texts_that_differ_in_numbers_alone_are_one() {
         let corpus = ["order 17 was sent", "order 18 was sent", "order 1,900 was sent", "the order came late"];
-        assert_eq!(chosen(&corpus, &["my order"], draw(4, 0)).len(), 2);
+        assert_eq!(chosen(&corpus, &["my order"], sampling(4, 0)).len(), 2);
     }
 
     #[test]
     fn the_seed_decides_between_equals() {
         let corpus: Vec<String> = (0..200).map(|i| format!("chess w{}", "abcdefghij".repeat(i + 1))).collect();
         let corpus: Vec<&str> = corpus.iter().map(String::as_str).collect();
-        let found = |seed| chosen(&corpus, &["chess"], draw(5, seed));
+        let found = |seed| chosen(&corpus, &["chess"], sampling(5, seed));
         assert_eq!(found(1), found(1));
         assert_ne!(found(1), found(2));
     }
@@ -370,13 +370,13 @@ mod tests {
             opened.set(opened.get() + 1);
             Ok(["a b", "a c"].into_iter().map(Ok))
         };
-        assert_eq!(near(open, |text| text, &["a"], draw(9, 0)).unwrap().len(), 2);
+        assert_eq!(near(open, |text| text, &["a"], sampling(9, 0)).unwrap().len(), 2);
         assert_eq!(opened.get(), 2);
         let broken = || Ok([Ok("a"), Err(crate::error::Error::bad_input("line 2"))].into_iter());
-        assert_eq!(near(broken, |text| text, &["a"], draw(9, 0)).unwrap_err().message(), "line 2");
+        assert_eq!(near(broken, |text| text, &["a"], sampling(9, 0)).unwrap_err().message(), "line 2");
     }
 
-    /// The texts of the demo: three topics of fifteen are asked for, by 16 texts each at most.
+    /// The texts of the demo: three topics of fifteen are requested, by 16 texts each at most.
     #[test]
     fn of_real_texts_most_are_of_the_domains_topics() {
         #[derive(serde::Deserialize)]
@@ -393,11 +393,11 @@ mod tests {
         let mut domain = read("sections-calib.jsonl");
         domain.retain(|(_, label)| topics.contains(&label.as_str()));
         let corpus = read("sections-eval.jsonl");
-        let found = near(|| Ok(corpus.iter().cloned().map(Ok)), |(text, _)| text, &domain, draw(30, 7)).unwrap();
+        let found = near(|| Ok(corpus.iter().cloned().map(Ok)), |(text, _)| text, &domain, sampling(30, 7)).unwrap();
         assert_eq!(found.len(), 30);
         let of = |label: &str| found.iter().filter(|(_, found)| found == label).count();
         let right: usize = topics.iter().map(|topic| of(topic)).sum();
-        // A uniform draw would have 6 of them.
+        // A uniform sample would have 6 of them.
         assert!(right >= 18, "{right} of 30");
         assert!(topics.iter().all(|topic| of(topic) >= 3), "{:?}", topics.map(of));
     }

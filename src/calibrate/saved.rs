@@ -1,4 +1,4 @@
-//! What was seen of a model, as a file: a second run need not look again.
+//! Saved calibration (`.kcal`): a second build need not run the texts again.
 //!
 //! The file is a safetensors file. Of every value `NAME` of a graph whose text has a digest that begins with `GRAPH`
 //! it holds
@@ -11,8 +11,8 @@
 //! | `GRAPH/NAME/counts` | i64 `[bins]` | the histogram |
 //! | `GRAPH/NAME/span` | f32 `[5]` | its width, lowest, highest, mean lowest, mean highest |
 //!
-//! and as metadata the digests of the graphs' texts and of the weights, so that nothing is taken for what was seen of
-//! another model. Floats are kept to the bit: what is made from the file is what would have been made without.
+//! and as metadata the digests of the graphs' texts and of the weights, so that no file is taken for the calibration of
+//! another model. Floats are saved to the bit: engines made from the file equal those made without it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -54,32 +54,32 @@ struct Observed {
 }
 
 impl Observed {
-    /// What the names of its tensors begin with.
+    /// The prefix of its tensors' names.
     fn prefix(&self) -> &str {
         self.digest.get(..12).unwrap_or(&self.digest)
     }
 }
 
-/// A file of what was seen. The tensors are mapped, not read.
+/// A file of saved calibration. The tensors are mapped, not read.
 pub struct Saved {
     metadata: Metadata,
     tensors: HashMap<String, Weight>,
 }
 
-/// Writes what was seen of graphs, each given by its text. `weights` is the digest of what the weights came from.
+/// Writes the statistics of graphs, each with its text. `weights` is the digest of the weights' source.
 ///
-/// The file is complete and synced when this returns; to put it in place safely is the caller's part.
+/// The file is complete and synced when this returns; the caller renames it safely.
 pub fn save(path: &Path, weights: &str, graphs: &[(String, Calibration)]) -> Result<()> {
     let mut metadata = Metadata { format: FORMAT.to_owned(), weights: weights.to_owned(), graphs: Vec::new() };
     let mut tensors = Vec::new();
     for (text, calibration) in graphs {
-        let seen =
+        let observed =
             Observed { digest: digest::of(text.as_bytes()), texts: calibration.texts, tokens: calibration.tokens };
         for (name, activations) in calibration.values() {
-            let named = |(part, tensor)| (format!("{}/{name}/{part}", seen.prefix()), tensor);
+            let named = |(part, tensor)| (format!("{}/{name}/{part}", observed.prefix()), tensor);
             tensors.extend(parts(activations).into_iter().map(named));
         }
-        metadata.graphs.push(seen);
+        metadata.graphs.push(observed);
     }
     let metadata = serde_json::to_string(&metadata).map_err(|e| Error::bug(format!("the metadata: {e}")))?;
     safetensors::serialize_to_file(tensors, Some(HashMap::from([(KEY.to_owned(), metadata)])), path).map_err(|e| {
@@ -91,21 +91,21 @@ pub fn save(path: &Path, weights: &str, graphs: &[(String, Calibration)]) -> Res
     std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|e| Error::io("syncing", path, &e))
 }
 
-fn parts(seen: &Activations) -> Vec<(&'static str, Part<'_>)> {
-    let k = seen.channels();
-    let Span { width, lowest, highest, mean, texts: _ } = seen.histogram.span();
+fn parts(observed: &Activations) -> Vec<(&'static str, Part<'_>)> {
+    let k = observed.channels();
+    let Span { width, lowest, highest, mean, texts: _ } = observed.histogram.span();
     let by_text = |text: &Extremes| [text.lowest.clone(), text.highest.clone()].concat();
-    let triangle = move |i| seen.moments.row(i).into_iter().take(i + 1).copied();
+    let triangle = move |i| observed.moments.row(i).into_iter().take(i + 1).copied();
     vec![
-        ("lowest", Part::f32s(vec![k], || seen.extremes.lowest.clone())),
-        ("highest", Part::f32s(vec![k], || seen.extremes.highest.clone())),
+        ("lowest", Part::f32s(vec![k], || observed.extremes.lowest.clone())),
+        ("highest", Part::f32s(vec![k], || observed.extremes.highest.clone())),
         (
             "by_text",
-            Part::f32s(vec![seen.by_text.len(), 2, k], move || seen.by_text.iter().flat_map(by_text).collect()),
+            Part::f32s(vec![observed.by_text.len(), 2, k], move || observed.by_text.iter().flat_map(by_text).collect()),
         ),
         ("moments", Part::f32s(vec![k * (k + 1) / 2], move || (0..k).flat_map(triangle).collect())),
         ("span", Part::f32s(vec![5], move || vec![width, lowest, highest, mean.0, mean.1])),
-        ("counts", Part::counts(seen.histogram.counts())),
+        ("counts", Part::counts(observed.histogram.counts())),
     ]
 }
 
@@ -146,13 +146,12 @@ impl View for Part<'_> {
 }
 
 impl Saved {
-    /// Opens a file. `weights` is the digest of what the model's weights come from; fails where the file was made with
+    /// Opens a file. `weights` is the digest of the source of the model's weights; fails where the file was made with
     /// others, or is no such file.
     pub fn open(path: &Path, weights: &str) -> Result<Saved> {
         let at = |e: Error| e.at(path.display().to_string());
         let reader::Contents { tensors, metadata } = reader::read_with_metadata(path)?;
-        let metadata =
-            metadata.get(KEY).ok_or_else(|| at(Error::bad_input("it holds nothing that was seen of a model")))?;
+        let metadata = metadata.get(KEY).ok_or_else(|| at(Error::bad_input("it holds no calibration")))?;
         let metadata: Metadata = json::parse(metadata, "metadata").map_err(at)?;
         if metadata.format != FORMAT {
             let found = printable(&metadata.format);
@@ -166,13 +165,13 @@ impl Saved {
         Ok(Saved { metadata, tensors: tensors.into_iter().collect() })
     }
 
-    /// What was seen of `graph`. Fails where that was another graph, or where the file has other values than its
+    /// The statistics of `graph`. Fails where they are of another graph, or where the file has other values than its
     /// linear layers read, or numbers that are not finite.
     pub fn of(&self, graph: &Graph) -> Result<Calibration> {
         let own = digest::of(graph.to_string().as_bytes());
-        let found = self.metadata.graphs.iter().find(|seen| seen.digest == own);
-        let found =
-            found.ok_or_else(|| other_model("graph", self.metadata.graphs.iter().map(|seen| &seen.digest), &own))?;
+        let found = self.metadata.graphs.iter().find(|observed| observed.digest == own);
+        let found = found
+            .ok_or_else(|| other_model("graph", self.metadata.graphs.iter().map(|observed| &observed.digest), &own))?;
         let mut values = BTreeMap::new();
         for id in linear_inputs(graph) {
             let value = graph.value(id);
@@ -191,9 +190,9 @@ fn other_model<'a>(what: &str, found: impl IntoIterator<Item = &'a String>, expe
     let found: Vec<_> = found.into_iter().map(|digest| short(digest)).collect();
     let (found, expected) = (found.join(", "), short(expected));
     Error::bad_input(format!(
-        "what was seen is of another model: its {what} has the digest {found}…, this one's {expected}…"
+        "this calibration is of another model: its {what} has the digest {found}…, this one's {expected}…"
     ))
-    .hint("calibrate on texts again, and save what is seen with --save-calibration")
+    .hint("calibrate on texts again, and save the statistics with --save-calibration")
 }
 
 /// The tensors of one value.
@@ -282,7 +281,7 @@ mod tests {
         verify(text::parse(&text).unwrap()).unwrap()
     }
 
-    fn seen() -> Calibration {
+    fn observed() -> Calibration {
         let mut histogram = Histogram::default();
         histogram.add(&[0.1, -0.7, 0.3], -0.7, 0.3);
         histogram.add(&[0.2, 0.9, -0.25], -0.25, 0.9);
@@ -303,11 +302,11 @@ mod tests {
     fn saved() -> (TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("seen.kcal");
-        save(&path, "weights", &[(graph(3).to_string(), seen())]).unwrap();
+        save(&path, "weights", &[(graph(3).to_string(), observed())]).unwrap();
         (dir, path)
     }
 
-    /// What is said of the file after one tensor was changed.
+    /// The error for the file after one tensor was changed.
     fn damaged(part: &str, shape: &[usize], bytes: &[u8]) -> String {
         let (_dir, path) = saved();
         let whole = std::fs::read(&path).unwrap();
@@ -325,37 +324,43 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_comes_back_to_the_bit() {
+    fn saved_statistics_are_exact_to_the_bit() {
         let (dir, path) = saved();
         let found = Saved::open(&path, "weights").unwrap().of(&graph(3)).unwrap();
         assert_eq!((found.texts, found.tokens), (2, 5));
-        let ((name, found), seen) = (found.values().next().unwrap(), seen());
-        let seen = seen.get("y").unwrap();
+        let ((name, found), observed) = (found.values().next().unwrap(), observed());
+        let observed = observed.get("y").unwrap();
         assert_eq!(name, "y");
-        assert_eq!((&found.extremes, &found.by_text, &found.moments), (&seen.extremes, &seen.by_text, &seen.moments));
-        assert_eq!(found.histogram.span(), seen.histogram.span());
-        assert_eq!(found.histogram.counts(), seen.histogram.counts());
+        assert_eq!(
+            (&found.extremes, &found.by_text, &found.moments),
+            (&observed.extremes, &observed.by_text, &observed.moments)
+        );
+        assert_eq!(found.histogram.span(), observed.histogram.span());
+        assert_eq!(found.histogram.counts(), observed.histogram.counts());
         // And the same is written again.
         let again = dir.path().join("again.kcal");
-        save(&again, "weights", &[(graph(3).to_string(), self::seen())]).unwrap();
+        save(&again, "weights", &[(graph(3).to_string(), self::observed())]).unwrap();
         assert_eq!(std::fs::read(again).unwrap(), std::fs::read(path).unwrap());
     }
 
     #[test]
-    fn what_was_seen_of_another_model_is_refused() {
+    fn calibration_of_another_model_is_refused() {
         let (_dir, path) = saved();
         let error = Saved::open(&path, "others").err().unwrap();
         assert_eq!(
             error.message(),
-            "what was seen is of another model: its weights has the digest weights…, this one's others…"
+            "this calibration is of another model: its weights has the digest weights…, this one's others…"
         );
         assert!(error.hints()[0].starts_with("calibrate on texts again"));
         let error = Saved::open(&path, "weights").unwrap().of(&graph(4)).unwrap_err();
-        assert!(error.message().starts_with("what was seen is of another model: its graph has the digest "), "{error}");
+        assert!(
+            error.message().starts_with("this calibration is of another model: its graph has the digest "),
+            "{error}"
+        );
     }
 
     #[test]
-    fn what_is_no_such_file_is_refused() {
+    fn another_file_is_refused() {
         let (_dir, path) = saved();
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
@@ -363,7 +368,7 @@ mod tests {
         let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
         std::fs::write(&path, safetensors::serialize([("w", &view)], None).unwrap()).unwrap();
         let error = Saved::open(&path, "weights").err().unwrap();
-        assert_eq!(error.message(), "it holds nothing that was seen of a model");
+        assert_eq!(error.message(), "it holds no calibration");
         let metadata = HashMap::from([(KEY.to_owned(), r#"{"format":"x/2","weights":"w","graphs":[]}"#.to_owned())]);
         std::fs::write(&path, safetensors::serialize([("w", &view)], Some(metadata)).unwrap()).unwrap();
         let error = Saved::open(&path, "w").err().unwrap();

@@ -1,4 +1,4 @@
-//! What engines are fitted to, in the words of recipes and of the command line.
+//! What engines are calibrated on: the table `[calibration]` of recipes and the flags of the command line.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::Estimator;
-use super::sample::Draw;
+use super::sample::Sampling;
 use super::saved::EXTENSION;
 use crate::error::{Error, Result};
 
-/// How many texts are chosen by their nearness to a domain, where nothing is said.
+/// The default number of texts that are chosen by their nearness to a domain.
 const SAMPLES: usize = 256;
 
-/// What 8-bit engines are fitted to. In a recipe it is the name of a file, or a table with these keys.
+/// What 8-bit engines are calibrated on. In a recipe it is the name of a file, or a table with these keys.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Spec {
-    /// Texts of the task, inputs that were tokenized elsewhere, or what was seen before; built-in texts, where it is not
+    /// Texts of the task, inputs that were tokenized elsewhere, or saved calibration; built-in texts, where it is not
     /// set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub struct Spec {
     /// How many texts of the file are taken; all, where neither this nor `like` is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
-    /// Decides which are drawn.
+    /// The seed of the sample.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// The column or field that holds the texts, if it is not called `text`.
@@ -38,12 +38,12 @@ pub struct Spec {
     /// set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ranges: Option<Estimator>,
-    /// Where what is seen is kept.
+    /// Where the statistics are saved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save: Option<PathBuf>,
 }
 
-/// What kind of file engines are fitted to.
+/// The kind of file that engines are calibrated on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `.jsonl`, `.csv`, `.txt` and the like.
@@ -55,7 +55,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind that a file's extension says.
+    /// The kind by a file's extension.
     pub fn of(path: &Path) -> Kind {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("npz") => Kind::Inputs,
@@ -76,10 +76,10 @@ impl Spec {
         [&mut self.file, &mut self.like, &mut self.save].into_iter().flatten()
     }
 
-    /// What is drawn of the file; nothing, where all of it is taken.
-    pub fn draw(&self) -> Option<Draw> {
+    /// The sample of the file; none, where all of it is used.
+    pub fn sampling(&self) -> Option<Sampling> {
         let samples = self.samples.or(self.like.is_some().then_some(SAMPLES))?;
-        Some(Draw { samples, seed: self.seed.unwrap_or(0) })
+        Some(Sampling { samples, seed: self.seed.unwrap_or(0) })
     }
 
     /// Fails where a key changes nothing, beside the others or beside that kind of file.
@@ -95,12 +95,12 @@ impl Spec {
             None => "there is no file".to_owned(),
             Some(Kind::Texts) => String::new(),
             Some(Kind::Inputs) => "a .npz file holds no texts".to_owned(),
-            Some(Kind::Saved) => format!("a .{EXTENSION} file holds what was seen, and no texts"),
+            Some(Kind::Saved) => format!("a .{EXTENSION} file holds statistics, and no texts"),
         };
         if let Some((key, ..)) = set.iter().find(|(_, set, fits)| *set && !fits) {
             return Err(Error::bad_input(format!("calibration: `{key}` has nothing to choose from: {what}")));
         }
-        if self.seed.is_some() && self.draw().is_none() {
+        if self.seed.is_some() && self.sampling().is_none() {
             return Err(Error::bad_input("calibration: `seed` changes nothing without `samples` or `like`"));
         }
         if self.samples == Some(0) {
@@ -108,7 +108,7 @@ impl Spec {
         }
         match &self.save {
             Some(path) if Kind::of(path) != Kind::Saved => Err(Error::bad_input(format!(
-                "calibration: {} does not end in .{EXTENSION}, by which such files are known",
+                "calibration: {} does not end in .{EXTENSION}, the extension of such files",
                 path.display()
             ))),
             _ => Ok(()),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_nothing_is_refused() {
+    fn options_without_effect_are_refused() {
         let texts = Spec::file("corpus.jsonl".into());
         texts.check().unwrap();
         Spec { like: Some("domain.csv".into()), seed: Some(7), ..texts.clone() }.check().unwrap();
@@ -179,7 +179,7 @@ mod tests {
         );
         assert_eq!(
             refused(&Spec { samples: Some(9), ..Spec::file("x.kcal".into()) }),
-            "calibration: `samples` has nothing to choose from: a .kcal file holds what was seen, and no texts"
+            "calibration: `samples` has nothing to choose from: a .kcal file holds statistics, and no texts"
         );
         assert_eq!(
             refused(&Spec { like: Some("d.txt".into()), ..Spec::file("x.npz".into()) }),
@@ -187,7 +187,7 @@ mod tests {
         );
         assert_eq!(
             refused(&Spec { save: Some("seen.bin".into()), ..texts }),
-            "calibration: seen.bin does not end in .kcal, by which such files are known"
+            "calibration: seen.bin does not end in .kcal, the extension of such files"
         );
     }
 }

@@ -28,13 +28,13 @@ Examples:
   kilnc bench sections.kiln --key release.pem.pub
   kilnc bench sections.kiln --server-p99 20
   kilnc bench bert.onnx --device cuda:0 --profile t4 --batch 1,32
-  kilnc bench sections.kiln --json > kept.json
-  kilnc bench sections.kiln --baseline kept.json --fail-if 'p99>1.05x' --fail-if 'throughput<0.95x'
+  kilnc bench sections.kiln --json > baseline.json
+  kilnc bench sections.kiln --baseline baseline.json --fail-if 'p99>1.05x' --fail-if 'throughput<0.95x'
   kilnc bench base.onnx --onnx-adapter sections-lora.onnx_adapter
 
-Each engine runs in a process of its own, bound to as many processors as it has threads; rounds are interleaved in
+Each engine runs in its own process, bound to as many processors as it has threads; rounds are interleaved in
 shuffled order. Speed is against the first engine, round by round, with an interval of 95 % confidence. Ctrl-C ends the
-measurement and keeps what was measured; a second one ends all. A condition of --fail-if that holds is exit code 3.
+measurement and reports its results so far; a second one ends all. A condition of --fail-if that holds is exit code 3.
 docs/bench.md says what every figure means.")]
 pub struct BenchArgs {
     /// Bundles and ONNX files.
@@ -47,11 +47,11 @@ pub struct BenchArgs {
     workload: WorkloadArgs,
     #[command(flatten)]
     trust: TrustArgs,
-    /// What engines run on: cpu, cuda:0. On a GPU, ONNX Runtime's CUDA provider runs ONNX files and engines for ort-cpu, and
-    /// TensorRT for RTX runs plans.
+    /// The device: cpu, cuda:0. On a GPU, ONNX Runtime's CUDA provider runs ONNX files and engines for
+    /// ort-cpu, and TensorRT for RTX runs plans.
     #[arg(long, default_value = "cpu")]
     device: Device,
-    /// Threads of each engine; all cores, if not given.
+    /// Threads of each engine; all cores by default.
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// How often each engine is started and measured.
@@ -60,17 +60,17 @@ pub struct BenchArgs {
     /// How long each engine is timed at each point in a round.
     #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     seconds: f64,
-    /// Decides the order in each round, and which texts are drawn.
+    /// Decides the order in each round, and which texts are sampled.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Also finds the highest rate of texts, arriving one by one at random, at which 99 % are answered within so many
+    /// Also finds the highest rate of texts, arriving one by one at random, at which 99 % are done within so many
     /// milliseconds of their arrival.
     #[arg(long, value_name = "MS", value_parser = milliseconds)]
     server_p99: Option<f64>,
-    /// A report that was kept with --json, for --fail-if.
+    /// A report that was saved with --json, for --fail-if.
     #[arg(long, value_name = "FILE", requires = "fail_if")]
     baseline: Option<PathBuf>,
-    /// What must not be: a measure and how many times the baseline's, as p99>1.05x; of mean, p50, p90, p95, p99, p99.9,
+    /// A condition that fails the run: a measure and how many times the baseline's, as p99>1.05x; of mean, p50, p90, p95, p99, p99.9,
     /// max, throughput, energy, load, first, memory, size.
     #[arg(long, value_name = "CONDITION", requires = "baseline")]
     fail_if: Vec<FailIf>,
@@ -156,7 +156,7 @@ fn measured(args: &BenchArgs, engines: &Engines, screen: &Screen) -> Result<Repo
     report.texts = work.texts;
     report.published = args.workload.profile().map(|profile| {
         let shapes: Vec<(usize, usize)> =
-            work.workloads.iter().filter_map(|it| Some((it.asked.batch, it.asked.length?))).collect();
+            work.workloads.iter().filter_map(|it| Some((it.key.batch, it.key.length?))).collect();
         profile.beside(&shapes, &report.machine, args.device)
     });
     screen.done(&format!("{} engines in {} rounds", report.engines.len(), report.rounds));

@@ -31,11 +31,11 @@ What this machine cannot make or check is skipped with a warning; --strict makes
 pub struct BuildArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// A TOML file that says what to build.
+    /// A TOML file: the recipe of the build.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
     /// Where engines are to run, instead of the recipe's: ort-cpu, openvino, tract, web, tensorrt-rtx:smNN (several GPUs
-    /// apart by commas as in tensorrt-rtx:sm75,sm86), tensorrt.
+    /// separated by commas as in tensorrt-rtx:sm75,sm86), tensorrt.
     #[arg(long, value_name = "TARGET")]
     target: Vec<String>,
     /// Adds an engine in this precision for every target that has it, but for tract, which it does not make faster.
@@ -48,15 +48,15 @@ pub struct BuildArgs {
     /// Bounds for every engine that is quantized, or made of a model that is cut, e.g. agreement=0.985,accuracy_drop=0.005.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
-    /// Times the engines here, side by side: the manifest says how fast they were, and on such a processor the fastest is
+    /// Times the engines here, side by side: the manifest has their timings, and on such a processor the fastest is
     /// taken.
     #[arg(long)]
     bench: bool,
-    /// Takes the native libraries of the engines along for these platforms, apart by commas: linux-x64, linux-arm64,
+    /// Takes the native libraries of the engines along for these platforms, separated by commas: linux-x64, linux-arm64,
     /// windows-x64, macos-arm64.
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     runtimes: Vec<Platform>,
-    /// The folder of PyPI's wheels that they are taken from; wheels in the folder of runtimes, if not given.
+    /// The folder of PyPI's wheels that they are taken from; wheels in the folder of runtimes by default.
     #[arg(long, value_name = "DIR")]
     wheels: Option<PathBuf>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `kilnc cache`: what builds have kept for the next ones.
+//! `kilnc cache`: the cached outputs of builds.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use kilnc::cache::{self, Cache, CachedEntry, Limits, Pruned};
 use kilnc::error::{Error, Result, printable};
 use kilnc::presence;
 
-/// Whether a build keeps what it makes.
+/// Whether a build uses the cache.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct CacheArgs {
     /// Make everything anew, and keep nothing for the next build.
@@ -31,34 +31,34 @@ impl CacheArgs {
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  kilnc cache                              what is kept, those first that were used last
-  kilnc cache prune --max-size 2GB         keep what was used last, up to 2 GB
-  kilnc cache prune --unused 30d           remove what was not used for 30 days
+  kilnc cache                              the cached entries, those first that were used last
+  kilnc cache prune --max-size 2GB         keep the entries that were used last, up to 2 GB
+  kilnc cache prune --unused 30d           remove the entries that were not used for 30 days
   kilnc cache prune --all
   KILNC_CACHE=/fast/disk kilnc build …     another folder; KILNC_CACHE=off for none
 
-Builds keep engines, plans, pruned graphs, what calibration saw and what engines answered, each by the content of all
+Builds cache engines, plans, pruned graphs, calibration statistics and gates' results, each by the content of all
 that it follows from. Every build prunes to 10 GB.")]
 pub struct CacheCommand {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<Action>,
 }
 
 #[derive(Subcommand)]
-enum What {
-    /// Tell what is kept.
+enum Action {
+    /// List the cached entries.
     Show,
-    /// Remove what is no longer wanted.
+    /// Remove entries.
     Prune(PruneArgs),
 }
 
 #[derive(Args)]
 #[group(required = true, multiple = true)]
 struct PruneArgs {
-    /// Remove what was used longest ago, until no more is left than this, e.g. 500MB, 2GB.
+    /// Remove the entries that were used longest ago, until no more is left than this, e.g. 500MB, 2GB.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_size: Option<u64>,
-    /// Remove what was not used for so long, e.g. 12h, 30d.
+    /// Remove the entries that were not used for so long, e.g. 12h, 30d.
     #[arg(long, value_name = "TIME", value_parser = time)]
     unused: Option<Duration>,
     /// Remove everything.
@@ -79,12 +79,12 @@ pub fn run(args: CacheCommand, screen: &Screen) -> Result<()> {
         Error::bad_input(format!("the cache is turned off by {}", cache::CACHE)).hint("unset the variable")
     })?;
     match args.what {
-        None | Some(What::Show) => {
+        None | Some(Action::Show) => {
             let entries = if presence::is_dir(&folder)? { Cache::open(&folder)?.list()? } else { Vec::new() };
-            let bytes = entries.iter().map(|kept| kept.bytes).sum();
+            let bytes = entries.iter().map(|cached| cached.bytes).sum();
             screen.result(&Shown { folder, bytes, entries }, table)
         }
-        Some(What::Prune(args)) => {
+        Some(Action::Prune(args)) => {
             let bytes = if args.all { Some(0) } else { args.max_size };
             let pruned = match presence::is_dir(&folder)? {
                 true => Cache::open(&folder)?.prune(Limits { bytes, age: args.unused })?,
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_long_ago_is_told_in_days() {
+    fn long_times_are_printed_in_days() {
         assert_eq!([5, 65, 7300, 200_000].map(since), ["now", "1 min", "2 h", "2 d"]);
     }
 }

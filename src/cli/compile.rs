@@ -28,8 +28,8 @@ pub struct CompileArgs {
     /// The model.
     #[arg(value_name = "MODEL.onnx")]
     onnx: PathBuf,
-    /// The GPUs: tensorrt-rtx:smNN, several apart by commas as in tensorrt-rtx:sm75,sm86; or tensorrt, for the one that is
-    /// there.
+    /// The GPUs: tensorrt-rtx:smNN, several separated by commas as in tensorrt-rtx:sm75,sm86; or tensorrt, for the one
+    /// that is there.
     #[arg(long, value_name = "TARGET", required = true)]
     target: Vec<String>,
     /// The shapes of the inputs: smallest, fastest at, largest, as in 1x8..8x128..32x512; NAME=… for one input, past=… for
@@ -65,7 +65,7 @@ pub fn run(args: CompileArgs, screen: &Screen) -> Result<()> {
     })
 }
 
-/// What a folder of plans is.
+/// The kind of a folder of plans.
 pub(super) fn describe(compiled: &Compiled) -> String {
     let shapes: Vec<String> = compiled.shapes.iter().map(Shapes::to_string).collect();
     let mut out = format!(

@@ -51,7 +51,7 @@ pub fn run(screen: &Screen) -> Result<()> {
     })
 }
 
-/// What of the processor decides between engines.
+/// The properties of the processor that decide between engines.
 fn processor(processor: &Processor) -> Finding {
     let sums = match processor.exact_8_bits() {
         true => "adds products of 8 bits in 32",
@@ -75,9 +75,9 @@ fn no_wheels(why: Error) -> Finding {
 }
 
 const WHEELS: &str = "wheels";
-const WHEELS_PURPOSE: &str = "hold the libraries that bundles bring, by build --runtimes";
+const WHEELS_PURPOSE: &str = "hold the runtimes for bundles, by build --runtimes";
 
-/// For which platforms bundles can bring libraries, as far as the folder of wheels has them.
+/// The platforms whose runtimes can be bundled, as far as the folder of wheels has them.
 fn wheels(folder: &Path) -> Finding {
     let mut there = Vec::new();
     for (runtime, platform) in [Runtime::Ort, Runtime::OpenVino].into_iter().flat_map(|r| Platform::ALL.map(|p| (r, p)))
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_processor_is_told_with_what_it_means() {
+    fn the_processor_is_printed_with_its_consequences() {
         let old = Processor { name: "Xeon E5".to_owned(), features: vec!["avx2"] };
         let expected = "Xeon E5: adds products of 8 bits in 16, where they saturate: engines of --reduce-range=false go last; has no products in bf16";
         assert_eq!(processor(&old).detail, expected);

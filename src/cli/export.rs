@@ -42,7 +42,8 @@ pub struct ExportArgs {
     target: Target,
     #[command(flatten)]
     calibration: CalibrationArgs,
-    /// Write the base, with what the adapters change as inputs, and each adapter as a file for ONNX Runtime beside it.
+    /// Write the base, with the tensors that the adapters change as inputs, and each adapter as a file for ONNX Runtime
+    /// beside it.
     #[arg(long)]
     adapter_as_input: bool,
     /// Print the graph as text after this pass.
@@ -62,7 +63,7 @@ struct Exported {
     seconds: f64,
 }
 
-/// An adapter that is active where its file is given to a run.
+/// An adapter that is active where its file is loaded for a run.
 #[derive(Serialize)]
 struct ExportedAdapter {
     file: PathBuf,
@@ -95,7 +96,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
         false => calibrator(&model, &spec, (&args.target, args.precision), stage.dir(), screen)?,
         true if spec == Spec::default() => None,
         true => {
-            return Err(Error::unsupported("a base that takes adapters as inputs is fitted to no texts")
+            return Err(Error::unsupported("a base that takes adapters as inputs is calibrated on no texts")
                 .at("--calibration")
                 .hint("merge the adapters: leave --adapter-as-input out"));
         }
@@ -155,14 +156,14 @@ fn only_onnx_runtime(target: &Target) -> Result<()> {
     }
 }
 
-/// Writes what an adapter gives into the stage, for a place beside the model.
+/// Writes an adapter's tensors into the stage, for a path beside the model.
 fn write_adapter(given: &RuntimeAdapter, stage: &Stage, output: &Path) -> Result<ExportedAdapter> {
     let name = format!("{}.onnx_adapter", given.name);
     let bytes = onnx::write_adapter(&given.tensors, &stage.path(&name))?;
     Ok(ExportedAdapter { file: output.with_file_name(name), bytes, inputs: given.tensors.len() })
 }
 
-/// What 8-bit layers are fitted to, and on what the range of half precision is looked at. Fails where something is given
+/// What 8-bit layers are calibrated on, and the range of half precision is checked on. Fails where something is given
 /// and there is neither.
 fn calibrator<'a>(
     model: &Model,
@@ -174,7 +175,7 @@ fn calibrator<'a>(
     if !precision.is_calibrated() && !build::computes_in_half(target, precision) {
         return match *spec == Spec::default() {
             true => Ok(None),
-            false => Err(Error::bad_input(format!("{precision} is fitted to no texts"))
+            false => Err(Error::bad_input(format!("{precision} is calibrated on no texts"))
                 .at("--calibration")
                 .hint("--precision int8 is")),
         };
@@ -183,7 +184,7 @@ fn calibrator<'a>(
     let recipe = Recipe::default();
     let encoder = match fitting.needs_tokenizer().then(|| build::encoder(&recipe, model)).transpose() {
         Err(e) if !precision.is_calibrated() && *spec == Spec::default() => {
-            let why = "no text can be tokenized, so no layer is kept in FP32 for the range of its values";
+            let why = "no text can be tokenized, so no layer stays in FP32 for the range of its values";
             screen.warn(&format!("{why}: {}", e.message()));
             return Ok(None);
         }

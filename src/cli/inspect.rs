@@ -1,4 +1,4 @@
-//! `kilnc inspect`: says what a path is.
+//! `kilnc inspect`: describes a path.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ Examples:
   kilnc inspect sections.kiln --json
   kilnc inspect engines/")]
 pub struct InspectArgs {
-    /// A checkpoint, an adapter, a bundle, a folder of plans, a safetensors file or what calibration saved.
+    /// A checkpoint, an adapter, a bundle, a folder of plans, a safetensors file or saved calibration.
     path: PathBuf,
 }
 
@@ -126,7 +126,7 @@ fn describe_bundle(manifest: &Manifest) -> String {
         printable(&manifest.name),
         printable(&manifest.model_type),
         manifest.task,
-        answers(manifest),
+        predictions(manifest),
         manifest.max_length,
         printable(&manifest.kilnc)
     );
@@ -135,8 +135,8 @@ fn describe_bundle(manifest: &Manifest) -> String {
         let length = if pooling.normalized { ", at length 1" } else { "" };
         out += &format!("pooling  {}{length}\n", modes.join(" + "));
     }
-    if !manifest.answers.is_empty() {
-        out += &format!("answers  {}\n", manifest.answers);
+    if !manifest.pipeline.is_empty() {
+        out += &format!("pipeline {}\n", manifest.pipeline);
     }
     if let Some(prompt) = &manifest.prompt {
         out += &format!("prompt   `{}` before every text ({})\n", printable(&prompt.text), printable(&prompt.name));
@@ -213,20 +213,20 @@ fn describe_bundle(manifest: &Manifest) -> String {
     out
 }
 
-/// What a bundle brings of a wheel.
+/// The files of a wheel in a bundle.
 fn library(entry: &LibraryEntry, manifest: &Manifest) -> String {
     let of = |paths: &[String]| -> u64 {
         manifest.files.iter().filter(|file| paths.contains(&file.path)).map(|file| file.bytes).sum()
     };
     let LibraryEntry { platform, package, version, wheel, licence, notices, files, .. } = entry;
-    let brought = match files.len() {
+    let bundled = match files.len() {
         0 => "the texts of its licence alone".to_owned(),
         n => format!("{n} {}, {:.1} MB", if n == 1 { "library" } else { "libraries" }, of(files) as f64 / 1e6),
     };
     let licence = licence.as_deref().map_or_else(|| "not stated".to_owned(), printable_sentence);
     let folder = notices.first().and_then(|notice| notice.rsplit_once('/')).map(|(folder, _)| printable(folder));
     format!(
-        "runtime  {platform}: {} {}, {brought}, from {} (sha256 {}…)\n           licence: {licence}; {} {} in {}\n",
+        "runtime  {platform}: {} {}, {bundled}, from {} (sha256 {}…)\n           licence: {licence}; {} {} in {}\n",
         printable(package),
         printable(version),
         printable(&wheel.path),
@@ -237,7 +237,7 @@ fn library(entry: &LibraryEntry, manifest: &Manifest) -> String {
     )
 }
 
-/// What is known of a licence.
+/// A licence's summary.
 fn licence(entry: &LicenceEntry) -> String {
     match (&entry.licence, &entry.from) {
         (Some(name), Some(from)) => format!("{} ({from})", printable(name)),
@@ -247,8 +247,8 @@ fn licence(entry: &LicenceEntry) -> String {
     }
 }
 
-/// What the bundle answers with.
-fn answers(manifest: &Manifest) -> String {
+/// The bundle's kind of prediction.
+fn predictions(manifest: &Manifest) -> String {
     let labels = manifest.labels.len();
     match manifest.problem_type {
         None | Some(ProblemType::SingleLabel | ProblemType::Logits) => format!("{labels} labels"),

@@ -21,11 +21,11 @@ Examples:
   kilnc merge checkpoint/ --adapter a@0.7 --adapter b@0.3 --combine ties --density 0.5 -o merged/
 
 The output is a folder that transformers loads: config.json, model.safetensors (in shards, if it is longer than \
---max-shard-size), the tokenizer's files, and kilnc.json, which says what was merged. Merging is done in 32 bits.")]
+--max-shard-size), the tokenizer's files, and kilnc.json, which lists the merged adapters. Merging is done in 32 bits.")]
 pub struct MergeArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// The element type of the weights: fp32, fp16, bf16; that of the base, if not given.
+    /// The element type of the weights: fp32, fp16, bf16; that of the base by default.
     #[arg(long, value_name = "TYPE", value_parser = dtype)]
     dtype: Option<DType>,
     /// The labels of the classifier: a JSON list, an object as id2label or label2id, a config.json, or a text file with a
@@ -60,8 +60,8 @@ fn summary(provenance: &Provenance) -> String {
     let mut summary = architecture.unwrap_or_else(|| provenance.base.clone());
     match provenance.dropped.as_slice() {
         [] => {}
-        [one] => summary += &format!("; it has no place for `{}`", printable(one)),
-        [one, rest @ ..] => summary += &format!("; it has no place for `{}` and {} more", printable(one), rest.len()),
+        [one] => summary += &format!("; it does not have `{}`", printable(one)),
+        [one, rest @ ..] => summary += &format!("; it does not have `{}` and {} more", printable(one), rest.len()),
     }
     summary
 }

@@ -39,7 +39,7 @@ use choice::{Choice, one_of};
 pub use screen::Screen;
 use source::SourceArgs;
 use texts::TextArgs;
-use tokenizer::GivenTokenizer;
+use tokenizer::LoneTokenizer;
 use trust::TrustArgs;
 use windows::WindowArgs;
 
@@ -54,13 +54,13 @@ pub struct Cli {
 }
 
 const LONG_ABOUT: &str = "\
-Turns a trained NLP checkpoint into engines that are ready to ship: reads the weights, merges adapters, draws the \
-graph, quantizes, proves that the answers are still the checkpoint's, and packs it all in one bundle.
+Turns a trained NLP checkpoint into engines that are ready to ship: reads the weights, merges adapters, builds the \
+graph, quantizes, proves that the predictions are still the checkpoint's, and packs it all in one bundle.
 
 Exit codes: 0 done, 1 a fault of kilnc's, 2 bad input or usage, 3 a gate was missed, 4 a runtime or device is missing, 5 \
 the machine failed (disk full, no permission, out of memory).";
 
-/// What every command takes.
+/// The arguments of every command.
 #[derive(Args, Clone, Copy)]
 struct Shared {
     /// Print the result as JSON on standard output.
@@ -81,29 +81,29 @@ enum Command {
     Export(export::ExportArgs),
     /// Merge adapters into a checkpoint, as a checkpoint.
     Merge(merge::MergeArgs),
-    /// Put a model in fewer bits, and hold its answers against FP32's.
+    /// Put a model in fewer bits, and compare its outputs with FP32's.
     Quantize(quantize::QuantizeArgs),
-    /// Answer texts with a bundle.
+    /// Run texts through a bundle.
     Run(run::RunArgs),
     /// Score a bundle on labelled texts.
     Eval(eval::EvalArgs),
-    /// Search the precision of every layer under a bound on what may be lost.
+    /// Search the precision of every layer under a bound on the loss.
     Tune(tune::TuneArgs),
     /// Cut heads, neurons, layers, weights and tokens that a model can do without.
     Prune(prune::PruneArgs),
     /// Measure engines side by side.
     Bench(bench::BenchArgs),
-    /// Say what a checkpoint, an adapter or a bundle is.
+    /// Describe a checkpoint, an adapter or a bundle.
     Inspect(inspect::InspectArgs),
     /// Sign, pack and export bundles.
     Bundle(bundle::BundleArgs),
-    /// Check that a bundle is what its manifest says, and who signed it.
+    /// Check a bundle against its manifest, and who signed it.
     Verify(verify::VerifyArgs),
-    /// Show and prune what builds have kept for the next ones.
+    /// Show and prune the cached outputs of builds.
     Cache(cache::CacheCommand),
-    /// Say which runtimes are found, and how to get those that are not.
+    /// List the runtimes that are found, and how to install the others.
     Doctor,
-    /// A part of another command, in a process of its own.
+    /// A part of another command, in its own process.
     #[command(name = subprocess::SUBCOMMAND, hide = true)]
     Child {
         /// Which part.
@@ -111,12 +111,12 @@ enum Command {
     },
 }
 
-/// Parses the arguments of this process and runs the command. Where they are wrong, says so and ends the process.
+/// Parses the arguments of this process and runs the command. Where they are wrong, prints the error and ends the process.
 pub fn main() -> Result<()> {
     match Cli::try_parse() {
         Ok(cli) => run(cli),
-        Err(summary) if summary.use_stderr() => {
-            let _ = summary.print();
+        Err(error) if error.use_stderr() => {
+            let _ = error.print();
             std::process::exit(i32::from(Error::bad_input("").exit_code()))
         }
         Err(help) => screen::printed(help.print().and_then(|()| screen::print(""))),
@@ -149,7 +149,7 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Starts the threads that share the work, of which nobody else would say why there are none. Those of a child start when
+/// Starts the threads that share the work, whose failure would otherwise go unexplained. Those of a child start when
 /// they are needed, on the processors that it is bound to.
 fn start_threads() -> Result<()> {
     let started = rayon::ThreadPoolBuilder::new().build_global();
@@ -160,11 +160,11 @@ fn start_threads() -> Result<()> {
     why.map_or(Ok(()), Err)
 }
 
-/// Prints an error the way the command line was told to.
+/// Prints an error by the command line's flags.
 pub fn report(error: &Error, json: bool) {
     if json {
         let error = serde_json::json!({ "error": subprocess::SentError::from(error) });
-        // That it could not be printed either changes nothing: the exit code tells of the error.
+        // A failure to print changes nothing: the exit code shows the error.
         let _ = screen::print(&format!("{error}\n"));
     }
     screen::say(&format!("error: {error}"));
@@ -177,7 +177,7 @@ fn serve(job: &str) -> Result<()> {
         runtime::ENGINE_JOB => runtime::serve_engine(),
         runtime::generate::JOB => runtime::generate::serve(),
         runtime::PROBE_JOB => subprocess::serve(runtime::probe),
-        runtime::GPU_JOB => subprocess::serve(runtime::ask_driver),
+        runtime::GPU_JOB => subprocess::serve(runtime::query_driver),
         #[cfg(feature = "tensorrt")]
         kilnc::build::TENSORRT_JOB => subprocess::serve(kilnc::build::compile_tensorrt),
         other => Err(Error::bad_input(format!("no part of kilnc is called `{}`", kilnc::error::printable(other)))),

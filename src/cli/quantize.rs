@@ -1,4 +1,4 @@
-//! `kilnc quantize`: one model in fewer bits, and what that does to its answers.
+//! `kilnc quantize`: one model in fewer bits, compared with FP32.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -23,15 +23,15 @@ Examples:
   kilnc quantize checkpoint/ --scheme int8-fast --calibration texts.csv --text-column body --texts heldout.jsonl \\
         --labels labels.json --gate agreement=0.985,accuracy_drop=0.005 -o model.kiln
   kilnc quantize checkpoint/ --calibration corpus.jsonl --calibration-like domain.jsonl --samples 236 --seed 7 \\
-        --save-calibration seen.kcal -o model_int8.onnx
-  kilnc quantize checkpoint/ --calibration seen.kcal --scheme int8-fast --texts texts.jsonl -o model_fast.onnx
+        --save-calibration texts.kcal -o model_int8.onnx
+  kilnc quantize checkpoint/ --calibration texts.kcal --scheme int8-fast --texts texts.jsonl -o model_fast.onnx
 
-The result is held against the model in FP32, text by text. A bound of --gate that is missed is exit code 3, and nothing
+The result is compared with the model in FP32, text by text. A bound of --gate that is missed is exit code 3, and nothing
 is written. An output that ends in .onnx is a model, any other a bundle.")]
 pub struct QuantizeArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// How: int8 keeps the answers best, int8-fast is the fastest; int8-static, int8-weights, int4, fp16, bf16.
+    /// The scheme: int8 is the most accurate, int8-fast is the fastest; int8-static, int8-weights, int4, fp16, bf16.
     #[arg(long, value_name = "SCHEME", default_value = "int8")]
     scheme: Precision,
     /// Where the model is to run.
@@ -41,7 +41,7 @@ pub struct QuantizeArgs {
     calibration: CalibrationArgs,
     #[command(flatten)]
     texts: TextArgs,
-    /// What it has to keep, of agreement, cosine, max_abs and accuracy_drop, e.g. agreement=0.985,accuracy_drop=0.005.
+    /// Its bounds, of agreement, cosine, max_abs and accuracy_drop, e.g. agreement=0.985,accuracy_drop=0.005.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub struct QuantizeArgs {
     output: PathBuf,
 }
 
-/// What was made, and how it answers.
+/// The engine and its comparison.
 #[derive(Serialize)]
 struct Quantized {
     schema: &'static str,
@@ -73,7 +73,7 @@ struct Quantized {
 pub fn run(args: QuantizeArgs, screen: &Screen) -> Result<()> {
     let start = Instant::now();
     if args.scheme == Precision::Fp32 {
-        return Err(Error::bad_input("fp32 is what a quantized model is held against").at("--scheme"));
+        return Err(Error::bad_input("fp32 is what a quantized model is compared with").at("--scheme"));
     }
     let gate = args.gate.unwrap_or_default();
     let recipe = Recipe {
@@ -88,7 +88,7 @@ pub fn run(args: QuantizeArgs, screen: &Screen) -> Result<()> {
         max_length: args.texts.max_length,
         ..Recipe::default()
     };
-    // A model whose answers could not be held against FP32 has kept no bound.
+    // A model whose outputs could not be compared with FP32 meets no bound.
     let source = args.source.source_beside(None, &recipe.calibration)?;
     let request = BuildRequest { source, recipe, output: args.output, strict: true, cache: args.cache.folder() };
     screen.note(format!("quantizing {}", request.source.checkpoint.display()));
@@ -98,7 +98,7 @@ pub fn run(args: QuantizeArgs, screen: &Screen) -> Result<()> {
 }
 
 fn quantized(manifest: Manifest, request: &BuildRequest, seconds: f64) -> Result<Quantized> {
-    let engine = manifest.engines.into_iter().next().ok_or_else(|| Error::bug("one engine was asked for"))?;
+    let engine = manifest.engines.into_iter().next().ok_or_else(|| Error::bug("one engine was requested"))?;
     let is_weights = |file: &&FileEntry| !file.path.ends_with(".json");
     Ok(Quantized {
         schema: "kilnc.quantize/1",
@@ -129,7 +129,7 @@ fn report(quantized: &Quantized) -> String {
     );
     if let Some(CalibrationEntry { from, texts, tokens, cut, .. }) = &quantized.calibration {
         let cut = if *cut == 0 { String::new() } else { format!(", {cut} of them cut to the model's length") };
-        out += &format!("fitted to {texts} texts of {from}, {tokens} tokens{cut}\n");
+        out += &format!("calibrated on {texts} texts of {from}, {tokens} tokens{cut}\n");
     }
     for PassEntry { name, changed, left } in &quantized.passes {
         let left = match left.as_slice() {
@@ -140,13 +140,13 @@ fn report(quantized: &Quantized) -> String {
         out += &format!("  {name:<18} {changed:>3} changed{left}\n");
     }
     let from = quantized.calibration.as_ref().map(|calibration| calibration.from.as_str());
-    quantized.gates.iter().for_each(|gate| out += &answers(gate, from));
+    quantized.gates.iter().for_each(|gate| out += &gate_line(gate, from));
     out
 }
 
-/// What was found beside what was demanded.
-fn answers(gate: &GateEntry, fitted_to: Option<&str>) -> String {
-    let same = if fitted_to == Some(&gate.on) { ", which it was fitted to" } else { "" };
+/// The measured values beside their bounds.
+fn gate_line(gate: &GateEntry, calibrated_on: Option<&str>) -> String {
+    let same = if calibrated_on == Some(&gate.on) { ", which it was calibrated on" } else { "" };
     let mut out = format!("against {} on {} texts of {}{same} ({})\n", gate.against, gate.rows, gate.on, gate.ran_by);
     out += &format!("  {:<18} {:>9}  bound\n", "", "found");
     for check in &gate.checks {
@@ -154,7 +154,7 @@ fn answers(gate: &GateEntry, fitted_to: Option<&str>) -> String {
         let name = check.name();
         let bound = bound.map_or_else(|| "-".to_owned(), |bound| format!("{} {}", check.sign(), short(bound)));
         let more = match (measure.as_str(), &gate.accuracy) {
-            ("agreement", _) => format!("{:.0} of {} answers are the same", found * gate.rows as f64, gate.rows),
+            ("agreement", _) => format!("{:.0} of {} predictions are the same", found * gate.rows as f64, gate.rows),
             ("cosine", _) => "the least of any text".to_owned(),
             ("accuracy_drop", Some(share)) => {
                 format!("{} → {} are right", short(share.reference), short(share.found))

@@ -1,4 +1,4 @@
-//! What the user sees: results on standard output, progress and warnings on standard error.
+//! The user's output: results on standard output, progress and warnings on standard error.
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -12,10 +12,10 @@ use serde::{Serialize, Serializer};
 use kilnc::build::Observer;
 use kilnc::error::{Error, Result, visible};
 
-/// What messages call it.
+/// Its name in messages.
 pub(super) const STANDARD_OUTPUT: &str = "standard output";
 
-/// Says a line on standard error. Where nobody can hear it, the work goes on.
+/// Prints a line on standard error. Where that is closed, the work goes on.
 pub(super) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{}", visible(line));
 }
@@ -27,12 +27,12 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     to.flush()
 }
 
-/// A path in a result that is JSON, which has to be UTF-8: what is not is replaced, as in messages.
+/// A path in a result that is JSON, which has to be UTF-8: other bytes are replaced, as in messages.
 pub(super) fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
 
-/// What came of printing on standard output. That whoever reads has read enough, as `head` does, is no error.
+/// The result of printing on standard output. A reader that has read enough, such as `head`, is no error.
 pub(super) fn printed(outcome: io::Result<()>) -> Result<()> {
     match outcome {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -64,7 +64,7 @@ impl<W: Write> Write for Pipe<W> {
     }
 }
 
-/// Standard output and standard error, as the flags ask.
+/// Standard output and standard error, by the flags.
 pub struct Screen {
     quiet: bool,
     json: bool,
@@ -82,7 +82,7 @@ impl Screen {
         Screen { quiet, json, stage: Mutex::new(None) }
     }
 
-    /// Prints a result: as JSON where that was asked for, else as the text that `human` makes.
+    /// Prints a result: as JSON with --json, else as the text that `human` makes.
     pub fn result<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> Result<()> {
         let text = match self.json {
             true => {
@@ -95,7 +95,7 @@ impl Screen {
         printed(print(&text))
     }
 
-    /// Prints a result piece by piece. None where whoever reads has read enough.
+    /// Prints a result piece by piece. None where the reader has read enough.
     pub fn results<T>(&self, print: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<Option<T>> {
         let mut to = Pipe { to: BufWriter::new(io::stdout().lock()), closed: false };
         let made = print(&mut to).and_then(|made| {
@@ -113,14 +113,14 @@ impl Screen {
         self.json
     }
 
-    /// A line about what is going on.
+    /// A line of progress.
     pub fn note(&self, line: impl Display) {
         if !self.quiet {
             self.print(&line.to_string());
         }
     }
 
-    /// A part of the work that goes through texts, nobody knows how many.
+    /// A part of the work that goes through texts, an unknown number of them.
     pub fn begin_counting(&self, name: &str) {
         self.start(name, None, "  {spinner} {msg} · {pos} texts · {rate} a second");
     }

@@ -51,10 +51,10 @@ impl SourceArgs {
     /// The same for a command that may draw texts to calibrate on by the seed.
     pub fn source_beside(&self, task: Option<Task>, calibration: &Spec) -> Result<Source> {
         let seed = match self.combine {
-            Some(method) if method.draws() => self.seed,
-            _ if calibration.draw().is_some() => None,
+            Some(method) if method.is_random() => self.seed,
+            _ if calibration.sampling().is_some() => None,
             None if self.seed.is_some() => {
-                return Err(Error::bad_input("--seed changes nothing: nothing is drawn")
+                return Err(Error::bad_input("--seed changes nothing: nothing is random")
                     .hint("it goes with --combine dare_…, with --samples and with --calibration-like"));
             }
             _ => self.seed,

@@ -1,4 +1,4 @@
-//! The arguments that say what engines are asked, and what they can answer.
+//! The arguments of the texts that engines run on, and of their labels.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::units::length;
 
-/// What engines are asked.
+/// The texts that engines run on.
 #[derive(Args, Clone, Debug)]
 pub struct TextArgs {
-    /// Texts on which engines are compared with FP32, with `label` for accuracy; those of the calibration, if not given.
+    /// Texts on which engines are compared with FP32, with `label` for accuracy; those of the calibration by default.
     /// Labels that the model lacks are left out with a warning, unless a gate or --max-drop bounds accuracy.
     #[arg(long, value_name = "FILE")]
     pub texts: Option<PathBuf>,

@@ -12,21 +12,21 @@ use kilnc::runtime::TextEncoder;
 use kilnc::settings::Settings;
 use kilnc::task::Task;
 
-/// Longest text in tokens where nothing says it: what BERT and most after it have positions for.
+/// The default of the longest text in tokens: the positions of BERT and most after it.
 pub const MAX_LENGTH: usize = 512;
 
-/// A tokenizer that is given by itself.
-pub struct GivenTokenizer {
+/// A lone tokenizer.
+pub struct LoneTokenizer {
     /// Its `tokenizer.json`.
     pub file: PathBuf,
     beside: Option<TextConfig>,
 }
 
-impl GivenTokenizer {
-    /// Reads a `tokenizer.json`, or that of a folder, and says what is not as it seems.
-    pub fn read(path: &Path, task: Option<Task>, screen: &Screen) -> Result<GivenTokenizer> {
+impl LoneTokenizer {
+    /// Reads a `tokenizer.json`, or that of a folder, and warns of surprises.
+    pub fn read(path: &Path, task: Option<Task>, screen: &Screen) -> Result<LoneTokenizer> {
         let file = if presence::is_dir(path)? { path.join(bundle::TOKENIZER) } else { path.to_owned() };
-        let given = GivenTokenizer { beside: TextConfig::of(&file, task)?, file };
+        let given = LoneTokenizer { beside: TextConfig::of(&file, task)?, file };
         given.beside.iter().flat_map(|beside| &beside.tokenizer.notes).for_each(|note| screen.warn(note));
         if let Some(prompt) = given.prompt() {
             screen.note(format!("`{}` is put before every text, as the model's default prompt", printable(prompt)));
@@ -34,9 +34,9 @@ impl GivenTokenizer {
         Ok(given)
     }
 
-    /// How predictions are shown where no argument says it.
-    pub fn answers(&self) -> Settings {
-        self.beside.as_ref().map_or_else(Settings::default, |beside| beside.answers)
+    /// The defaults of predictions.
+    pub fn settings(&self) -> Settings {
+        self.beside.as_ref().map_or_else(Settings::default, |beside| beside.pipeline)
     }
 
     /// Whether it pads texts on the left.
@@ -49,12 +49,12 @@ impl GivenTokenizer {
         self.beside.as_ref().and_then(|beside| beside.max_length).unwrap_or(MAX_LENGTH)
     }
 
-    /// What is put before every text.
+    /// The prompt before every text.
     pub fn prompt(&self) -> Option<&str> {
         self.beside.as_ref()?.prompt.as_ref().map(|prompt| prompt.text.as_str())
     }
 
-    /// The text of a `tokenizer.json` that says all of it, where the file itself does not.
+    /// The text of a `tokenizer.json` with all options, where the file itself lacks some.
     pub fn changed(&self) -> Result<Option<&str>> {
         let Some(beside) = &self.beside else { return Ok(None) };
         let text = beside.tokenizer.text()?;

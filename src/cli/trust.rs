@@ -1,4 +1,4 @@
-//! `--key` and `--trust`: whether the native libraries that a bundle brings are used.
+//! `--key` and `--trust`: whether bundled runtimes are used.
 
 use std::path::PathBuf;
 
@@ -10,21 +10,21 @@ use kilnc::bundle::Bundle;
 use kilnc::bundle::signing::PublicKey;
 use kilnc::error::{Error, Result};
 
-/// What the user says of where a bundle comes from.
+/// Whether the user trusts a bundle.
 #[derive(Args)]
 pub struct TrustArgs {
     /// The public key of who is to have signed the bundle, in PEM. The signature is verified first; then the native
-    /// libraries that the bundle brings are used.
+    /// bundled runtimes are used.
     #[arg(long, value_name = "FILE", conflicts_with = "trust")]
     key: Option<PathBuf>,
-    /// Use the native libraries that the bundle brings, though nothing proves who made them: they are programs, and can
+    /// Use the bundled runtimes, though nothing proves who made them: they are programs, and can
     /// do all that you can do.
     #[arg(long)]
     trust: bool,
 }
 
 impl TrustArgs {
-    /// Verifies what is to be verified of a bundle, and has its libraries used where the user vouches for them.
+    /// Verifies a bundle by its key, and uses its runtimes where the user trusts them.
     pub fn check(&self, bundle: &Bundle, screen: &Screen) -> Result<()> {
         if let Some(key) = &self.key {
             let found = bundle.digests()?;
@@ -34,17 +34,14 @@ impl TrustArgs {
         if !self.trust && self.key.is_none() {
             return Ok(());
         }
-        let brings = bundle.trust()?;
-        if self.trust && !brings {
-            screen.warn(&format!(
-                "--trust changes nothing: {} brings no libraries for this machine",
-                bundle.dir.display()
-            ));
+        let bundles_runtimes = bundle.trust()?;
+        if self.trust && !bundles_runtimes {
+            screen.warn(&format!("--trust changes nothing: {} has no runtimes for this machine", bundle.dir.display()));
         }
         Ok(())
     }
 
-    /// An ONNX model brings nothing, and is not signed.
+    /// An ONNX model has no bundled runtimes, and is not signed.
     pub fn refuse(&self) -> Result<()> {
         match (self.trust, &self.key) {
             (false, None) => Ok(()),

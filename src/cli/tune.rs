@@ -1,4 +1,4 @@
-//! `kilnc tune`: which layers are worth 8 bits.
+//! `kilnc tune`: chooses the precision of every layer.
 
 use std::path::{Path, PathBuf};
 
@@ -32,19 +32,19 @@ pub struct TuneArgs {
     calibration: CalibrationArgs,
     #[command(flatten)]
     texts: TextArgs,
-    /// The most that may be lost: accuracy where texts have labels, else the share of other answers.
+    /// The most that may be lost: accuracy where texts have labels, else the share of changed predictions.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     max_drop: f64,
     /// Where the engine may run: ort-cpu, openvino, tract; again for another, and the fastest of all is chosen.
     #[arg(long, value_name = "TARGET", default_value = "ort-cpu")]
     target: Vec<Target>,
-    /// Batch and length for which time counts; 1x128, or what the model reads where that is less, if not given.
+    /// Batch and length for which time counts; 1x128 by default, or what the model reads where that is less.
     #[arg(long, value_name = "BxS", value_parser = shape)]
     shape: Option<[usize; 2]>,
     /// How often each engine is started and timed.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// The folder for what was found.
+    /// The folder for the results.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
 }
@@ -70,7 +70,7 @@ pub(super) fn timed_at(asked: Option<[usize; 2]>, longest: usize) -> Result<[usi
 pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     let spec = args.calibration.over(Spec::default(), args.source.seed);
     let Some(file) = &spec.file else {
-        return Err(Error::bad_input("8-bit layers are fitted to texts: give some").at("--calibration"));
+        return Err(Error::bad_input("8-bit layers are calibrated on texts: give some").at("--calibration"));
     };
     if Kind::of(file) != Kind::Texts && args.texts.texts.is_none() {
         return Err(Error::bad_input(format!("{} holds no texts on which a loss could be measured", file.display()))
@@ -98,16 +98,16 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
     screen.begin("reading", None);
     let model = build::load(&source)?;
     build::warnings(&model).iter().for_each(|line| screen.warn(line));
-    let judge = Gates::new(&recipe, &model, true, screen)?;
-    let shape = timed_at(args.shape, judge.max_length())?;
-    let calibrator = judge.calibrator(&model, stage.dir(), screen)?;
+    let gates = Gates::new(&recipe, &model, true, screen)?;
+    let shape = timed_at(args.shape, gates.max_length())?;
+    let calibrator = gates.calibrator(&model, stage.dir(), screen)?;
     let request = tune::Request {
         model: &model,
         targets: &args.target,
         calibrator: &calibrator,
-        encoder: judge.encoder(),
-        texts: judge.texts(),
-        classes: judge.classes(),
+        encoder: gates.encoder(),
+        texts: gates.texts(),
+        classes: gates.classes(),
         reduce_range: args.calibration.reduce_range,
         max_drop: args.max_drop,
         shape,
@@ -116,7 +116,7 @@ pub fn run(args: TuneArgs, screen: &Screen) -> Result<()> {
         observer: screen,
     };
     let tuned = tune::tune(&request)?;
-    write(&stage, &tuned, &args, spec, judge.max_length())?;
+    write(&stage, &tuned, &args, spec, gates.max_length())?;
     if let Some(calibration_output) = calibration_output {
         calibration_output.put(&calibrator, &model)?;
     }
@@ -163,7 +163,7 @@ fn check_named(args: &TuneArgs, spec: &Spec) -> Result<()> {
 fn recipe(tuned: &Tuned, args: &TuneArgs, calibration: Spec, max_length: usize) -> Result<String> {
     let chosen = tuned.points.get(tuned.chosen).ok_or_else(|| Error::bug("one of the engines was chosen"))?;
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    // Paths are taken from the recipe's folder: so it holds wherever both are, and names no place of this machine.
+    // Paths are taken from the recipe's folder: so it holds wherever both are, and names no path of this machine.
     let from_here = |path: &Path| output::relative(path, &args.output);
     let labels =
         args.texts.labels.as_ref().map(|path| format!("labels = {}\n", quoted(&from_here(path).to_string_lossy())));
@@ -196,7 +196,7 @@ fn summary(tuned: &Tuned, output: &Path) -> String {
             "{:<width$} {:<10} {:>4} {:>9.2} {:>7.2}x {:>10.4} {:>9.4}{}\n",
             point.target,
             point.precision.name(),
-            if point.precision == Precision::Fp32 { "all".to_owned() } else { point.kept.to_string() },
+            if point.precision == Precision::Fp32 { "all".to_owned() } else { point.fp32_layers.to_string() },
             point.ms,
             point.speed,
             point.agreement,

@@ -1,4 +1,4 @@
-//! Sizes, times, shares and counts as arguments spell them, and what they may be.
+//! Sizes, times, shares and counts as arguments write them, and their ranges.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_what_does() {
+    fn values_out_of_range_are_refused_with_the_range() {
         assert_eq!((share("0").unwrap(), share("1").unwrap(), speedup("1.5").unwrap()), (0.0, 1.0, 1.5));
         assert_eq!((threads("1").unwrap(), batch("4096").unwrap(), length("3").unwrap()), (1, 4096, 3));
         for text in ["-0.1", "2", "nan", "inf", "", "x"] {

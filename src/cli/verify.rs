@@ -1,4 +1,4 @@
-//! `kilnc verify` and `kilnc bundle verify`: checks that a bundle is what its manifest says, and who signed it.
+//! `kilnc verify` and `kilnc bundle verify`: checks a bundle against its manifest, and who signed it.
 
 use std::path::PathBuf;
 
@@ -30,13 +30,13 @@ pub struct VerifyArgs {
     signature: Option<PathBuf>,
 }
 
-/// What is known of who made a bundle.
+/// The state of a bundle's signature.
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Signed {
     /// There is no signature.
     No,
-    /// There is one, and no key was given to check it.
+    /// There is one, and there is no key to check it.
     Unchecked,
     /// It is the key's.
     Yes,
@@ -48,14 +48,14 @@ struct Verified {
     bundle: PathBuf,
     files: usize,
     signed: Signed,
-    /// The key's SHA-256, where one was given.
+    /// The key's SHA-256, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
 }
 
 pub fn run(args: VerifyArgs, screen: &Screen) -> Result<()> {
     let key = args.key.as_deref().map(PublicKey::read).transpose()?;
-    // Nothing but the manifest is looked at before the signature holds.
+    // Only the manifest is read before the signature is verified.
     let bundle = Bundle::read(&args.bundle)?;
     let found = bundle.digests()?;
     let signed = match &key {

@@ -1,4 +1,4 @@
-//! What `kilnc bench` measures: the engines of its arguments, and what they are asked.
+//! The workload of `kilnc bench`: the engines of its arguments, and their inputs.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::tokenizer::MAX_LENGTH;
-use super::{GivenTokenizer, Screen, TrustArgs};
-use kilnc::bench::{self, Batching, Candidate, Profile, TextsAsked, TokenBatch, Tokenizer, Workload};
+use super::{LoneTokenizer, Screen, TrustArgs};
+use kilnc::bench::{self, Batching, Candidate, Profile, TextStats, TokenBatch, Tokenizer, Workload};
 use kilnc::build::Observer;
 use kilnc::bundle::{self, Bundle};
 use kilnc::error::{self, Error, Result};
@@ -18,19 +18,19 @@ use kilnc::presence;
 use kilnc::runtime::library;
 use kilnc::runtime::{Classes, Device, Elements, ProblemType, Runtime, TextEncoder};
 
-/// Tokens of a text, where nothing is said and engines read as many.
+/// The default of tokens in a text, where engines read as many.
 const USUAL_LENGTH: usize = 128;
 
-/// What engines are asked.
+/// The inputs of engines.
 #[derive(Args)]
 pub struct WorkloadArgs {
-    /// Texts in a query; several apart by commas, each with every length; 1, if not given.
+    /// Texts in a query; several separated by commas, each with every length; 1 by default.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: Vec<u32>,
-    /// Tokens in a text; several apart by commas; 128, or what all engines read where that is less, if not given.
+    /// Tokens in a text; several separated by commas; 128 by default, or what all engines read where that is less.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=65536))]
     length: Vec<u32>,
-    /// Also asks queries of so many texts, the next when the one before is answered: MLPerf's multi-stream, which is what
+    /// Also runs queries of so many texts, the next when the one before is done: MLPerf's multi-stream, which is what
     /// --batch N is too.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4096))]
     multi_stream: Option<u32>,
@@ -38,18 +38,18 @@ pub struct WorkloadArgs {
     /// some of them.
     #[arg(long, conflicts_with = "texts", value_parser = ["t4"])]
     profile: Option<String>,
-    /// Asks the texts of a file (.jsonl, .csv, .tsv, .txt), in their own lengths, instead of tokens of one length.
+    /// Runs the texts of a file (.jsonl, .csv, .tsv, .txt), in their own lengths, instead of tokens of one length.
     #[arg(long, value_name = "FILE", conflicts_with = "length")]
     texts: Option<PathBuf>,
-    /// Also asks all the texts once in batches (MLPerf's offline): padded, in the order of the file; bucketed, texts of
-    /// like length together; both apart by a comma.
+    /// Also runs all the texts once in batches (MLPerf's offline): padded, in the order of the file; bucketed, texts of
+    /// similar length together; both separated by a comma.
     #[arg(long, value_delimiter = ',', requires = "texts")]
     batching: Vec<Batching>,
-    /// Counts the tokenization of the texts in each latency; they are tokenized before, if not given.
+    /// Counts the tokenization of the texts in each latency; they are tokenized before by default.
     #[arg(long, requires = "texts")]
     tokenize: bool,
     /// A tokenizer.json for the texts, or the folder that holds it, where the first bundle's is not meant or there is no
-    /// bundle. What the files beside it say counts: a default prompt, lower case, the longest text.
+    /// bundle. The files beside it count: a default prompt, lower case, the longest text.
     #[arg(long, value_name = "PATH", requires = "texts")]
     tokenizer: Option<PathBuf>,
     /// Longest text in tokens, longer ones are cut; the first bundle's, or 512.
@@ -57,7 +57,7 @@ pub struct WorkloadArgs {
     max_length: Option<u32>,
 }
 
-/// The engines, and what their bundles say of texts.
+/// The engines, and their bundles' settings of texts.
 #[derive(Default)]
 pub struct Engines {
     pub candidates: Vec<Candidate>,
@@ -66,27 +66,27 @@ pub struct Engines {
     /// The bundles, whose files are used as long as it is measured.
     held: Vec<Bundle>,
     device: Device,
-    /// What answers are the same.
+    /// Which predictions count as the same.
     pub problem_type: Option<ProblemType>,
     tokenizer: Option<Tokenizer>,
 }
 
-/// What is asked.
+/// The inputs.
 pub struct Work {
     pub workloads: Vec<Workload>,
     /// The file that it is of.
-    pub texts: Option<TextsAsked>,
-    /// What has to tokenize in each run.
+    pub texts: Option<TextStats>,
+    /// The tokenizer of each run.
     pub tokenizer: Option<Tokenizer>,
 }
 
 impl WorkloadArgs {
-    /// Published figures that stand beside what is measured.
+    /// Published figures beside the measured ones.
     pub fn profile(&self) -> Option<Profile> {
         self.profile.is_some().then_some(Profile::T4)
     }
 
-    /// What engines are asked; `seed` decides which texts are drawn.
+    /// The inputs of engines; `seed` decides which texts are sampled.
     pub fn work(&self, engines: &Engines, seed: u64, screen: &Screen) -> Result<Work> {
         match &self.texts {
             Some(file) => self.of_texts(file, engines, seed, screen),
@@ -118,24 +118,24 @@ impl WorkloadArgs {
     }
 
     fn of_texts(&self, file: &Path, engines: &Engines, seed: u64, screen: &Screen) -> Result<Work> {
-        // What the texts should be answered is nothing to speed: labels are not looked at.
+        // Labels do not matter to speed: they are not read.
         let examples = read_examples(file, &Classes::default())?;
         let (tokenizer, encoder) = self.tokenizer(engines, screen)?;
         encoder.check_longest()?;
         let mut workloads = Vec::new();
         for batch in self.batches() {
-            workloads.push(Workload::drawn(&examples, batch, seed, &encoder)?);
+            workloads.push(Workload::sampled(&examples, batch, seed, &encoder)?);
             let all = |batching: &Batching| Workload::all(&examples, batch, *batching, &encoder);
             workloads.extend(self.batching.iter().map(all).collect::<Result<Vec<_>>>()?);
         }
-        let texts = TextsAsked::of(file_name(file), &examples, &encoder, self.tokenize)?;
+        let texts = TextStats::of(file_name(file), &examples, &encoder, self.tokenize)?;
         Ok(Work { workloads, texts: Some(texts), tokenizer: self.tokenize.then_some(tokenizer) })
     }
 
     fn tokenizer(&self, engines: &Engines, screen: &Screen) -> Result<(Tokenizer, TextEncoder)> {
         let longest = self.max_length.map(|longest| longest as usize);
         if let Some(path) = &self.tokenizer {
-            let given = GivenTokenizer::read(path, None, screen)?;
+            let given = LoneTokenizer::read(path, None, screen)?;
             let max_length = longest.unwrap_or(given.max_length());
             let encoder = given.encoder(max_length, None)?;
             let (text, prompt) = (given.changed()?.map(str::to_owned), given.prompt().map(str::to_owned));
@@ -185,21 +185,21 @@ impl Engines {
             return Err(Error::runtime_missing(format!("there is no engine that runs on {device} here"))
                 .hint("the warnings say why each is left out"));
         }
-        if let [first, _, ..] = library::brought().as_slice() {
-            screen.warn(&format!("several bundles bring libraries; those in {} are used for all", first.display()));
+        if let [first, _, ..] = library::bundled().as_slice() {
+            screen.warn(&format!("several bundles have runtimes; those in {} are used for all", first.display()));
         }
-        engines.tell_apart();
+        engines.disambiguate();
         Ok(engines)
     }
 
-    /// Most tokens that every engine reads, up to those that are asked where nothing else is said. What a file alone
+    /// Most tokens that every engine reads, up to the default. What a file alone
     /// takes is found out.
     fn usual_length(&self) -> u32 {
         let bundles = self.held.iter().map(|bundle| bundle.manifest.max_length);
         let mut most = bundles.fold(USUAL_LENGTH, usize::min);
         let alone = self.candidates.iter().zip(&self.bundles).filter(|(_, bundle)| bundle.is_none());
         for (candidate, _) in alone.filter(|_| self.device == Device::Cpu) {
-            // Why one does not run at all is said where it is measured.
+            // An engine that does not run at all is reported where it is measured.
             most = bench::longest(candidate, most).unwrap_or(most);
         }
         u32::try_from(most).unwrap_or(u32::MAX)
@@ -222,7 +222,7 @@ impl Engines {
         self.held.iter().try_for_each(Bundle::check_unchanged)
     }
 
-    /// An error with the names of bundles that the user knows, and not those by which they are held.
+    /// An error with the names of bundles that the user knows, and not those of their descriptors.
     pub fn named(&self, error: Error) -> Error {
         self.held.iter().fold(error, |error, bundle| bundle.named_error(error))
     }
@@ -258,9 +258,9 @@ impl Engines {
         Ok(())
     }
 
-    /// Gives engines of one name that of their bundle or folder, and a number where that is the same too: reports are
-    /// read by name, and name no other place.
-    fn tell_apart(&mut self) {
+    /// Names engines of one name by their bundle or folder, and a number where that is the same too: reports are
+    /// read by name, and name no other path.
+    fn disambiguate(&mut self) {
         let all: Vec<(String, PathBuf)> =
             self.candidates.iter().map(|candidate| (candidate.name.clone(), candidate.file.clone())).collect();
         for (candidate, bundle) in self.candidates.iter_mut().zip(&self.bundles) {
@@ -291,7 +291,7 @@ impl Engines {
     }
 }
 
-/// Fails for a plan alone: it is native code, and no manifest says which it is to be.
+/// Fails for a plan alone: it is native code, and no manifest has its digest.
 fn refuse_plan(path: &Path) -> Result<()> {
     let mut start = [0; 4];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));

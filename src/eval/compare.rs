@@ -8,7 +8,7 @@ use crate::error::{Error, Result, printable};
 use crate::ports::PortKind;
 use crate::runtime::{self, Elements, Named, ProblemType, Tensor};
 
-/// The numbers of one output that belong to one text: `rows` of `width`. What is computed for padding is left out.
+/// The numbers of one output that belong to one text: `rows` of `width`. Values for padding are left out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextOutput {
     /// The output's name.
@@ -31,7 +31,7 @@ impl TextOutput {
     }
 }
 
-/// What a run gave for each of its texts: outputs `[batch, …]`, of which `attention_mask [batch, tokens]` says which
+/// The outputs of a run for each of its texts `[batch, …]`, of which `attention_mask [batch, tokens]` says which
 /// tokens are real. An output `[batch, tokens, n]` has a row for each token; `[batch, n]` is one row of its text, and has a
 /// number for each token where it says where an answer starts or ends. A cache `[batch, heads, tokens, n]` has a row for each
 /// head and token.
@@ -67,7 +67,7 @@ fn of_text(name: &str, tensor: &Tensor, mask: Option<&Tensor>, text: usize) -> R
         return Ok(TextOutput::new(name, Some(*size), kept));
     }
     let per_token = mask.filter(|mask| match shape.as_slice() {
-        // What belongs to a text can be as long as the text has tokens, by chance.
+        // An output per text can be as long as the text has tokens, by chance.
         [_, _] => shape == &mask.shape && is_place(name),
         _ => shape.starts_with(&mask.shape),
     });
@@ -113,7 +113,7 @@ pub fn reported(name: &str) -> &str {
 pub struct OutputParity {
     /// The output's name.
     pub output: String,
-    /// What was found.
+    /// The differences found.
     pub parity: Parity,
 }
 
@@ -124,7 +124,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// With no texts yet. `problem_type` says which rows of logits say the same.
+    /// With no texts yet. `problem_type` decides which rows of logits agree.
     pub fn new(problem_type: ProblemType) -> Comparison {
         Comparison { problem_type, outputs: Vec::new() }
     }
@@ -162,7 +162,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// What was found of each output, in the reference's order. Fails where nothing was compared.
+    /// The differences of each output, in the reference's order. Fails where nothing was compared.
     pub fn finish(self) -> Result<Vec<OutputParity>> {
         if self.outputs.is_empty() {
             return Err(Error::bad_input("there is nothing to compare"));
@@ -177,7 +177,7 @@ pub fn answer(outputs: &[TextOutput]) -> Option<&TextOutput> {
     outputs.iter().find(|output| PortKind::Embedding.is(&output.name)).or(outputs.first())
 }
 
-/// Whether the rows of an output say something by their largest number.
+/// Whether the largest value of an output's row is a prediction.
 fn says(output: &str) -> bool {
     PortKind::of(output).is_some_and(PortKind::is_logits)
 }
@@ -189,7 +189,7 @@ impl Gate {
         let mut checks = Vec::new();
         for (i, OutputParity { output, parity }) in outputs.iter().enumerate() {
             let drop = accuracy_drop.filter(|_| i == 0);
-            // Where texts have labels, only the bound on accuracy itself stands for accuracy.
+            // Where texts have labels, only the bound on accuracy itself measures accuracy.
             let gate = if accuracy_drop.is_some() && i > 0 { Gate { accuracy_drop: None, ..*self } } else { *self };
             let found = gate.check(parity, drop).into_iter();
             checks.extend(found.map(|check| Check { output: (!alone).then(|| output.clone()), ..check }));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_states_say_nothing_by_their_largest_number() {
+    fn hidden_states_have_no_prediction_by_their_largest_number() {
         let text = [TextOutput::new("logits", None, [1.0, 2.0]), TextOutput::new("last_hidden_state", None, [1.0])];
         let mut comparison = Comparison::new(ProblemType::SingleLabel);
         comparison.add(&text, &text).unwrap();

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-/// How well the likeness that a model finds goes together with what people said of it.
+/// How well a model's similarities correlate with people's scores.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Correlation {
-    /// How many pairs of texts were asked.
-    pub texts: usize,
+    /// How many pairs of texts were run.
+    pub examples: usize,
     /// `Σ(a − ā)(b − b̄) / √(Σ(a − ā)² · Σ(b − b̄)²)`; none where either side is all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pearson: Option<f64>,
@@ -18,7 +18,7 @@ pub struct Correlation {
 impl Correlation {
     /// Of numbers that were found, each with the one that is known.
     pub fn of(pairs: &[(f64, f64)]) -> Correlation {
-        Correlation { texts: pairs.len(), pearson: pearson(pairs), spearman: spearman(pairs) }
+        Correlation { examples: pairs.len(), pearson: pearson(pairs), spearman: spearman(pairs) }
     }
 }
 
@@ -45,9 +45,9 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     let mut ranks = Vec::with_capacity(values.len());
     for equal in sorted.chunk_by(|a, b| a.0 == b.0) {
         let rank = ranks.len() as f64 + (equal.len() as f64 - 1.0) / 2.0;
-        ranks.extend(equal.iter().map(|(_, place)| (*place, rank)));
+        ranks.extend(equal.iter().map(|(_, location)| (*location, rank)));
     }
-    ranks.sort_by_key(|(place, _)| *place);
+    ranks.sort_by_key(|(location, _)| *location);
     ranks.into_iter().map(|(_, rank)| rank).collect()
 }
 
@@ -64,8 +64,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_all_the_same_goes_with_nothing() {
-        let none = Correlation { texts: 2, ..Correlation::default() };
+    fn constant_values_correlate_with_nothing() {
+        let none = Correlation { examples: 2, ..Correlation::default() };
         assert_eq!(Correlation::of(&[(0.5, 1.0), (0.5, 2.0)]), none);
         assert_eq!(Correlation::of(&[]), Correlation::default());
     }

@@ -1,4 +1,4 @@
-//! Texts with what should be answered: here for classifiers, in a file of its own for every other task.
+//! Texts with their labels: here for classifiers, in a file of its own for every other task.
 
 mod masked;
 mod pairs;
@@ -22,18 +22,18 @@ pub use pairs::{Pair, parse_pairs, read_pairs};
 pub use questions::{Question, parse_questions, read_questions};
 pub use tagged::{Tagged, parse_tagged, read_tagged};
 
-/// A text or a pair of texts, and what should be answered, where that is known.
+/// A text or a pair of texts, and its label, where that is known.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// What the model is asked.
+    /// The input of the model.
     pub text: String,
     /// The second text of a pair.
     pub pair: Option<String>,
-    /// What the answer should be.
+    /// The label.
     pub truth: Option<Truth>,
 }
 
-/// What should be answered.
+/// The expected prediction.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Truth {
     /// These labels, by number and in order.
@@ -70,12 +70,12 @@ struct Line {
 
 /// Reads a file of texts with, for pairs, `pair` (or `text_pair`), and for scoring `label` or `labels`: fields of the
 /// objects on the lines of a `.jsonl` file, columns of `.csv` and `.tsv`; the lines of `.txt` are texts. Fails, naming the
-/// line, where one is none of this, has an empty text, or a label that `classes` cannot answer.
+/// line, where one is none of this, has an empty text, or a label that is not among `classes`.
 pub fn read_examples(path: &Path, classes: &Classes) -> Result<Vec<Example>> {
     not_none(examples(path, None, classes)?.collect::<Result<_>>()?, &file_name(path))
 }
 
-/// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
+/// The same for a reader, with `file` as its name in messages; the extension decides the form.
 pub fn parse_examples(reader: impl Read, file: &str, classes: &Classes) -> Result<Vec<Example>> {
     let rows = Rows::of(reader, file, None)?;
     not_none(checked(rows, classes).collect::<Result<_>>()?, file)
@@ -91,15 +91,15 @@ pub fn examples<'a>(
     Ok(checked(Rows::open(path, text)?, classes))
 }
 
-/// Like [`examples`], for texts that count without their labels too: what the model cannot answer is no error, but is
-/// given to `foreign`, and the text has no truth.
+/// Like [`examples`], for texts that count without their labels too: a label that the model lacks is no error, but is
+/// passed to `foreign`, and the text has no truth.
 pub fn examples_with_any_labels<'a, F: Fn(Error) + 'a>(
     path: &Path,
     text: Option<&str>,
     classes: &'a Classes,
     foreign: F,
 ) -> Result<impl Iterator<Item = Result<Example>> + use<'a, F>> {
-    Ok(placed(Rows::open(path, text)?, classes).map(move |row| {
+    Ok(located(Rows::open(path, text)?, classes).map(move |row| {
         let (example, said) = row?;
         said.unwrap_or_else(&foreign);
         Ok(example)
@@ -107,18 +107,18 @@ pub fn examples_with_any_labels<'a, F: Fn(Error) + 'a>(
 }
 
 fn checked<R: Read>(rows: Rows<R, Line>, classes: &Classes) -> impl Iterator<Item = Result<Example>> {
-    placed(rows, classes).map(|row| {
+    located(rows, classes).map(|row| {
         let (example, said) = row?;
         said.map(|()| example)
     })
 }
 
-/// Each text, and why its label is none that the model can answer. Errors name the line.
-fn placed<R: Read>(rows: Rows<R, Line>, classes: &Classes) -> impl Iterator<Item = Result<(Example, Result<()>)>> {
+/// Each text, and why its label is none of the model's. Errors name the line.
+fn located<R: Read>(rows: Rows<R, Line>, classes: &Classes) -> impl Iterator<Item = Result<(Example, Result<()>)>> {
     rows.map(move |row| {
-        let (place, line) = row?;
-        let (example, said) = line.example(classes).map_err(|e| e.at(place.clone()))?;
-        Ok((example, said.map_err(|e| e.at(place))))
+        let (location, line) = row?;
+        let (example, said) = line.example(classes).map_err(|e| e.at(location.clone()))?;
+        Ok((example, said.map_err(|e| e.at(location))))
     })
 }
 
@@ -127,7 +127,7 @@ pub fn not_none(examples: Vec<Example>, file: &str) -> Result<Vec<Example>> {
     some(examples, file, LINE)
 }
 
-/// Refuses a file without rows; `line` says what they should be.
+/// Refuses a file without rows; `line` says what they must be.
 fn some<T>(rows: Vec<T>, file: &str, line: &'static str) -> Result<Vec<T>> {
     match rows.is_empty() {
         true => Err(Error::bad_input(format!("{file} holds no texts")).hint(line)),
@@ -135,16 +135,16 @@ fn some<T>(rows: Vec<T>, file: &str, line: &'static str) -> Result<Vec<T>> {
     }
 }
 
-/// A row of a file, and where it stands, for messages.
+/// A row of a file, and its location, for messages.
 #[derive(Clone, Debug)]
 pub struct Located<T> {
     /// The file and the line.
-    pub place: String,
-    /// What stands there.
+    pub location: String,
+    /// Its content.
     pub row: T,
 }
 
-/// Reads what `made` makes of each row of what `reader` gives, which messages call `file`; `line` says what rows should
+/// Reads each row of a reader by `made`, with `file` as its name in messages; `line` says what rows must
 /// be. Fails, naming the line, where one is not that.
 fn parse<R: Read, L: DeserializeOwned, T>(
     reader: R,
@@ -153,10 +153,10 @@ fn parse<R: Read, L: DeserializeOwned, T>(
     made: impl Fn(L) -> Result<T>,
 ) -> Result<Vec<Located<T>>> {
     let rows = Rows::of(reader, file, None)?.of_lines(line).map(|row| {
-        let (place, read) = row?;
+        let (location, read) = row?;
         match made(read) {
-            Ok(row) => Ok(Located { place, row }),
-            Err(e) => Err(e.at(place)),
+            Ok(row) => Ok(Located { location, row }),
+            Err(e) => Err(e.at(location)),
         }
     });
     some(rows.collect::<Result<_>>()?, file, line)
@@ -171,18 +171,18 @@ fn not_empty(texts: &[&str]) -> Result<()> {
 }
 
 impl Line {
-    /// The text, and what should be answered, or why that is nothing that the model can answer.
+    /// The text and its label, or why the label is none of the model's.
     fn example(self, classes: &Classes) -> Result<(Example, Result<()>)> {
         not_empty(&[&self.text, self.pair.as_ref().unwrap_or(&self.text)])?;
-        // Where answers have no names, labels are someone else's.
+        // Where the model's classes have no names, the labels belong to another model.
         let truth = match (self.label, self.labels) {
             _ if classes.labels.is_empty() => Ok(None),
             (None, None) => Ok(None),
             (Some(_), Some(_)) => Err(Error::bad_input("there are `label` and `labels`, expected one of them")),
             (Some(label), None) => truth(&[label], classes).map(Some),
             (None, Some(_)) if matches!(classes.problem_type, ProblemType::SingleLabel | ProblemType::Logits) => {
-                Err(Error::bad_input("found `labels`, but the model answers with one")
-                    .hint("write `label`; where the model has several answers at once, say so by `problem_type`"))
+                Err(Error::bad_input("found `labels`, but the model predicts one")
+                    .hint("write `label`; where the model predicts several labels at once, set `problem_type`"))
             }
             (None, Some(labels)) => truth(&labels, classes).map(Some),
         };
@@ -194,7 +194,7 @@ impl Line {
     }
 }
 
-/// What should be answered, in the terms of a model's answers.
+/// The expected prediction, as the model's classes.
 fn truth(found: &[Value], classes: &Classes) -> Result<Truth> {
     match classes.problem_type {
         ProblemType::SingleLabel | ProblemType::Logits | ProblemType::MultiLabel => {
@@ -202,7 +202,7 @@ fn truth(found: &[Value], classes: &Classes) -> Result<Truth> {
             numbers.sort_unstable();
             let alone = |numbers: &Vec<usize>| numbers.first().copied().filter(|_| numbers.len() == 1);
             match numbers.windows(2).any(|pair| pair.first() == pair.last()) {
-                true => Err(Error::bad_input("a label is given twice")),
+                true => Err(Error::bad_input("duplicate label")),
                 false => Ok(match numbers.iter().map(alone).collect() {
                     Some(numbers) => Truth::Classes(numbers),
                     None => Truth::Names(numbers),
@@ -213,7 +213,7 @@ fn truth(found: &[Value], classes: &Classes) -> Result<Truth> {
             let numbers = found.iter().map(number).collect::<Result<Vec<_>>>()?;
             match (numbers.len(), classes.labels.len()) {
                 (found, expected) if found != expected => {
-                    Err(Error::bad_input(format!("found {found} numbers, but the model answers with {expected}")))
+                    Err(Error::bad_input(format!("found {found} numbers, but the model predicts {expected}")))
                 }
                 _ => Ok(Truth::Numbers(numbers)),
             }
@@ -244,7 +244,7 @@ pub fn is_misspelt(error: &Error) -> bool {
     error.hints().iter().any(|hint| hint.starts_with(MEANT))
 }
 
-/// Says that a label is not one of those that are known, and which was meant.
+/// The error of an unknown label, with the nearest one.
 fn unknown<S: AsRef<str>>(label: &str, known: &[S]) -> Error {
     let error = Error::bad_input(format!("unknown label `{}`", printable(label)));
     let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
@@ -256,7 +256,7 @@ fn unknown<S: AsRef<str>>(label: &str, known: &[S]) -> Error {
 
 fn number(label: &Value) -> Result<f32> {
     let found = finite(label).map(|number| number as f32).filter(|number| number.is_finite());
-    found.ok_or_else(|| no_number(label).hint("the model answers with numbers"))
+    found.ok_or_else(|| no_number(label).hint("the model predicts numbers"))
 }
 
 /// The number that a value is. A table has no types: its cells are texts.
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn truths_are_what_the_model_can_answer() {
+    fn truths_are_among_the_models_labels() {
         let many = |label| truth(ProblemType::MultiLabel, label);
         assert_eq!(many("\"labels\": [\"mail\", \"web\"]"), Truth::Classes(vec![0, 1]));
         assert_eq!(many("\"labels\": []"), Truth::Classes(vec![]));
@@ -369,18 +369,18 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_the_model_cannot_answer_are_refused() {
+    fn labels_that_the_model_lacks_are_refused() {
         let refused = |problem_type, label: &str| {
             let line = format!("{{\"text\": \"a\", {label}}}");
             read_as(problem_type, &line).unwrap_err().message().to_owned()
         };
         let one = ProblemType::SingleLabel;
-        assert_eq!(refused(one, "\"labels\": [\"web\"]"), "found `labels`, but the model answers with one");
+        assert_eq!(refused(one, "\"labels\": [\"web\"]"), "found `labels`, but the model predicts one");
         assert_eq!(refused(one, "\"label\": 1"), "expected the name of a label, found 1");
-        assert_eq!(refused(ProblemType::MultiLabel, "\"labels\": [\"web\", \"web\"]"), "a label is given twice");
+        assert_eq!(refused(ProblemType::MultiLabel, "\"labels\": [\"web\", \"web\"]"), "duplicate label");
         let both = "\"label\": \"web\", \"labels\": []";
         assert_eq!(refused(one, both), "there are `label` and `labels`, expected one of them");
         assert_eq!(refused(ProblemType::Regression, "\"label\": \"web\""), "expected a number, found \"web\"");
-        assert_eq!(refused(ProblemType::Regression, "\"label\": 1"), "found 1 numbers, but the model answers with 2");
+        assert_eq!(refused(ProblemType::Regression, "\"label\": 1"), "found 1 numbers, but the model predicts 2");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-/// The tag of what is no entity.
+/// The tag outside of entities.
 pub(super) const OUTSIDE: &str = "O";
 
 /// The kind of entities whose tags name none.
@@ -17,12 +17,12 @@ pub struct Entity {
     pub start: usize,
     /// The one after its last.
     pub end: usize,
-    /// What it is.
+    /// Its kind.
     pub kind: String,
 }
 
-/// Where in an entity a tag stands, by its letter, and the kind of the entity; none for what is outside. A tag that does
-/// not begin with a letter and a hyphen is a kind by itself, whose tags stand inside.
+/// A tag's position in an entity, by its letter, and the kind of the entity; none outside of entities. A tag that does
+/// not begin with a letter and a hyphen is a kind by itself, whose tags are inside.
 fn parts(tag: &str) -> Option<(char, &str)> {
     let mut letters = tag.chars();
     match (letters.next(), letters.next(), letters.as_str()) {
@@ -34,22 +34,22 @@ fn parts(tag: &str) -> Option<(char, &str)> {
     }
 }
 
-/// The kind of entity that a tag is of; none for what is outside.
+/// The kind of entity that a tag is of; none outside of entities.
 pub fn kind(tag: &str) -> Option<&str> {
     parts(tag).map(|(_, kind)| kind)
 }
 
 /// The entities of a row of tags, by the numbers of their tags. `B-` and `S-` begin one, `E-` and `S-` end one, and one
-/// ends where the kind is another; nothing else is asked, so that `I-` may begin one too.
+/// ends where the kind is another; nothing else ends it, so that `I-` may begin one too.
 pub fn entities<S: AsRef<str>>(tags: &[S]) -> Vec<Entity> {
     let mut found: Vec<Entity> = Vec::new();
     let mut last = None;
-    for (place, tag) in tags.iter().enumerate() {
+    for (location, tag) in tags.iter().enumerate() {
         let now = parts(tag.as_ref());
         if let Some((position, kind)) = now {
             match found.last_mut() {
-                Some(entity) if goes_on(last, position, kind) => entity.end = place + 1,
-                _ => found.push(Entity { start: place, end: place + 1, kind: kind.to_owned() }),
+                Some(entity) if goes_on(last, position, kind) => entity.end = location + 1,
+                _ => found.push(Entity { start: location, end: location + 1, kind: kind.to_owned() }),
             }
         }
         last = now;
@@ -62,35 +62,35 @@ fn goes_on(last: Option<(char, &str)>, position: char, kind: &str) -> bool {
     last.is_some_and(|(before, of)| of == kind && !matches!(before, 'E' | 'S') && !begins)
 }
 
-/// What was found in a text, and what there is.
+/// The predicted and the true entities of a text.
 #[derive(Clone, Debug, Default)]
 pub struct Tagging {
     /// The entities that a model finds.
     pub found: Vec<Entity>,
     /// Those that are there.
     pub expected: Vec<Entity>,
-    /// How many words have the tag that they should have, and how many words there are, where words were given.
+    /// How many words have the correct tag, and how many words there are, where the text comes as words.
     pub tags: Option<(usize, usize)>,
 }
 
-/// How well entities are found. One is found right where it begins, ends and is called as it should.
+/// How well entities are found. One is found correctly where it begins, ends and is called as it should.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct EntityScore {
-    /// How many texts were asked.
-    pub texts: usize,
-    /// `right / found`, over all entities of all texts; 0 where none was found.
+    /// How many texts were run.
+    pub examples: usize,
+    /// `correct / found`, over all entities of all texts; 0 where none was found.
     pub precision: f64,
-    /// `right / expected`; 0 where there are none.
+    /// `correct / expected`; 0 where there are none.
     pub recall: f64,
-    /// `2 · right / (found + expected)`; 0 where there are none of either.
+    /// `2 · correct / (found + expected)`; 0 where there are none of either.
     pub f1: f64,
-    /// How many entities were found right.
-    pub right: usize,
+    /// How many entities were found correctly.
+    pub correct: usize,
     /// How many were found.
     pub found: usize,
     /// How many there are.
     pub expected: usize,
-    /// The share of words with the right tag, where words were given.
+    /// The share of words with the correct tag, where texts come as words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_accuracy: Option<f64>,
     /// The same for each kind of entity, in the order of their names.
@@ -102,18 +102,18 @@ pub struct EntityScore {
 pub struct KindScore {
     /// The kind.
     pub label: String,
-    /// `right / found`
+    /// `correct / found`
     pub precision: f64,
-    /// `right / expected`
+    /// `correct / expected`
     pub recall: f64,
-    /// `2 · right / (found + expected)`
+    /// `2 · correct / (found + expected)`
     pub f1: f64,
     /// How many there are.
     pub expected: usize,
 }
 
 impl EntityScore {
-    /// Scores what was found in each text.
+    /// Scores the entities predicted in each text.
     pub fn of(texts: &[Tagging]) -> EntityScore {
         let mut kinds: BTreeMap<&str, Counts> = BTreeMap::new();
         for Tagging { found, expected, .. } in texts {
@@ -121,25 +121,25 @@ impl EntityScore {
             for entity in found {
                 let counts = kinds.entry(&entity.kind).or_default();
                 counts.found += 1;
-                counts.right += usize::from(there.contains(entity));
+                counts.correct += usize::from(there.contains(entity));
             }
             expected.iter().for_each(|entity| kinds.entry(&entity.kind).or_default().expected += 1);
         }
         let total = kinds.values().fold(Counts::default(), |sum, counts| Counts {
-            right: sum.right + counts.right,
+            correct: sum.correct + counts.correct,
             found: sum.found + counts.found,
             expected: sum.expected + counts.expected,
         });
         let tags = texts.iter().filter_map(|text| text.tags).reduce(|a, b| (a.0 + b.0, a.1 + b.1));
         EntityScore {
-            texts: texts.len(),
+            examples: texts.len(),
             precision: total.precision(),
             recall: total.recall(),
             f1: total.f1(),
-            right: total.right,
+            correct: total.correct,
             found: total.found,
             expected: total.expected,
-            token_accuracy: tags.map(|(right, all)| share(right, all)),
+            token_accuracy: tags.map(|(correct, all)| share(correct, all)),
             labels: kinds.into_iter().map(|(kind, counts)| counts.of_kind(kind)).collect(),
         }
     }
@@ -147,22 +147,22 @@ impl EntityScore {
 
 #[derive(Clone, Copy, Default)]
 struct Counts {
-    right: usize,
+    correct: usize,
     found: usize,
     expected: usize,
 }
 
 impl Counts {
     fn precision(self) -> f64 {
-        share(self.right, self.found)
+        share(self.correct, self.found)
     }
 
     fn recall(self) -> f64 {
-        share(self.right, self.expected)
+        share(self.correct, self.expected)
     }
 
     fn f1(self) -> f64 {
-        share(2 * self.right, self.found + self.expected)
+        share(2 * self.correct, self.found + self.expected)
     }
 
     fn of_kind(self, kind: &str) -> KindScore {
@@ -171,7 +171,7 @@ impl Counts {
     }
 }
 
-/// 0 of none, as `seqeval` says.
+/// 0 of none, as in `seqeval`.
 fn share(part: usize, all: usize) -> f64 {
     if all == 0 { 0.0 } else { part as f64 / all as f64 }
 }
@@ -209,17 +209,17 @@ mod tests {
 
     #[test]
     fn entities_count_whole_and_over_all_texts() {
-        let text = |found: &[&str], expected: &[&str], right| Tagging {
+        let text = |found: &[&str], expected: &[&str], correct| Tagging {
             found: entities(found),
             expected: entities(expected),
-            tags: Some((right, expected.len())),
+            tags: Some((correct, expected.len())),
         };
         let texts = [
             text(&["B-PER", "I-PER", "O", "B-LOC"], &["B-PER", "O", "O", "B-LOC"], 3),
             text(&["O", "I-LOC"], &["B-PER", "B-LOC"], 0),
         ];
         let score = EntityScore::of(&texts);
-        assert_eq!((score.right, score.found, score.expected), (2, 3, 4));
+        assert_eq!((score.correct, score.found, score.expected), (2, 3, 4));
         assert_eq!((score.precision, score.recall, score.f1), (2.0 / 3.0, 0.5, 4.0 / 7.0));
         assert_eq!(score.token_accuracy, Some(0.5));
         let labels: Vec<_> = score.labels.iter().map(|kind| (kind.label.as_str(), kind.f1, kind.expected)).collect();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_found_and_nothing_there_is_0() {
+    fn no_entities_score_0() {
         let score = EntityScore::of(&[Tagging::default()]);
         assert_eq!((score.precision, score.recall, score.f1, score.token_accuracy), (0.0, 0.0, 0.0, None));
     }

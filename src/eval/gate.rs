@@ -8,11 +8,11 @@ use super::Parity;
 use crate::error::{Error, Result, printable};
 use crate::runtime::ProblemType;
 
-/// The bounds for one engine. What is not set is not demanded; non-finite outputs never pass.
+/// The bounds for one engine. A bound that is not set is not checked; non-finite outputs never pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
-    /// Smallest share of texts with the reference's answer.
+    /// Smallest share of texts with the reference's prediction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f64>,
     /// Smallest cosine of any text's output to the reference's.
@@ -26,15 +26,15 @@ pub struct Gate {
     pub accuracy_drop: Option<f64>,
 }
 
-/// One bound, and what was found.
+/// One bound, and the measured value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
     /// The output that it was measured on, where an engine has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
-    /// What was measured.
+    /// The measure.
     pub measure: String,
-    /// What was found.
+    /// The measured value.
     pub found: f64,
     /// The bound, where one was demanded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ impl Gate {
             bound,
             passed: bound.is_none_or(|bound| found <= bound),
         };
-        // Where texts have no labels, an answer that is another counts as one that is lost.
+        // Where texts have no labels, a changed prediction counts as a lost one.
         let kept = self.accuracy_drop.filter(|_| accuracy_drop.is_none()).map(|drop| 1.0 - drop);
         let agreement = [self.agreement, kept].into_iter().flatten().reduce(f64::max);
         let mut checks: Vec<Check> =
@@ -87,16 +87,14 @@ impl Gate {
         Ok(self)
     }
 
-    /// Refuses bounds that mean nothing for such answers.
-    pub fn check_fits(&self, problem_type: ProblemType) -> Result<()> {
+    /// Refuses bounds that mean nothing for this problem type.
+    pub fn check_problem_type(&self, problem_type: ProblemType) -> Result<()> {
         let bounds = [("agreement", self.agreement), ("accuracy_drop", self.accuracy_drop)];
-        let answers_are_numbers = matches!(problem_type, ProblemType::Regression | ProblemType::Score);
-        match bounds.iter().find(|(_, bound)| bound.is_some() && answers_are_numbers) {
+        let is_regression = matches!(problem_type, ProblemType::Regression | ProblemType::Score);
+        match bounds.iter().find(|(_, bound)| bound.is_some() && is_regression) {
             None => Ok(()),
-            Some((measure, _)) => {
-                Err(Error::bad_input(format!("a bound on `{measure}` means nothing where answers are numbers"))
-                    .hint("bound max_abs, the largest difference of any number"))
-            }
+            Some((measure, _)) => Err(Error::bad_input(format!("a bound on `{measure}` means nothing for regression"))
+                .hint("bound max_abs, the largest difference of any number")),
         }
     }
 
@@ -149,7 +147,7 @@ impl Check {
         self.output.iter().map(String::as_str).chain([self.measure.as_str()]).collect::<Vec<_>>().join(" ")
     }
 
-    /// What the found number has to be of its bound.
+    /// The relation of the measured value to its bound.
     pub fn sign(&self) -> &'static str {
         if matches!(self.measure.as_str(), "agreement" | "cosine") { "≥" } else { "≤" }
     }
@@ -176,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_are_read_and_held() {
+    fn bounds_are_read_and_checked() {
         let gate: Gate = "agreement=0.985, accuracy_drop=0.005,cosine=0.95".parse().unwrap();
         let parity = Parity { rows: 100, agreement: Some(0.98), max_abs: 1.0, min_cosine: 0.9, non_finite: 0 };
         let failed: Vec<_> = gate.check(&parity, Some(0.001)).into_iter().filter(|c| !c.passed).collect();
@@ -194,9 +192,9 @@ mod tests {
     #[test]
     fn bounds_that_mean_nothing_are_refused() {
         let gate: Gate = "agreement=0.9".parse().unwrap();
-        gate.check_fits(ProblemType::MultiLabel).unwrap();
-        let error = gate.check_fits(ProblemType::Regression).unwrap_err();
-        assert_eq!(error.message(), "a bound on `agreement` means nothing where answers are numbers");
+        gate.check_problem_type(ProblemType::MultiLabel).unwrap();
+        let error = gate.check_problem_type(ProblemType::Regression).unwrap_err();
+        assert_eq!(error.message(), "a bound on `agreement` means nothing for regression");
     }
 
     #[test]

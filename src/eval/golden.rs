@@ -1,4 +1,4 @@
-//! Outputs that the trained model gave, to hold engines against.
+//! Outputs of the trained model, to compare engines with.
 //!
 //! A golden file is a safetensors file with tensors `in.NAME` and `out.NAME`, where `NAME` is an input or output of the
 //! engine.
@@ -43,7 +43,7 @@ impl Golden {
         }
     }
 
-    /// What the model was given.
+    /// The inputs of the model.
     pub fn inputs(&self) -> &Named {
         &self.inputs
     }
@@ -60,11 +60,11 @@ impl Golden {
 
     /// Runs an engine on the inputs and compares all outputs that the file has.
     pub fn compare(&self, engine: &mut dyn Engine) -> Result<Parity> {
-        self.compare_answers(engine, ProblemType::SingleLabel)
+        self.compare_outputs(engine, ProblemType::SingleLabel)
     }
 
     /// The same for a classifier whose logits are read so.
-    pub fn compare_answers(&self, engine: &mut dyn Engine, problem_type: ProblemType) -> Result<Parity> {
+    pub fn compare_outputs(&self, engine: &mut dyn Engine, problem_type: ProblemType) -> Result<Parity> {
         let found = engine.run(&self.inputs)?;
         let mut tally = Tally::new(Some(problem_type));
         for (name, expected) in &self.outputs {
@@ -79,7 +79,7 @@ impl Golden {
                     expected.shape
                 )));
             }
-            // What is computed for padding is no answer, and families with local attention do not even define it.
+            // Values for padding are no prediction, and families with local attention do not even define them.
             let texts = |tensor: &Tensor| per_text(&self.inputs, &vec![(name.clone(), tensor.clone())]);
             for (expected, found) in texts(expected)?.iter().flatten().zip(texts(output)?.iter().flatten()) {
                 expected.rows().zip(found.rows()).try_for_each(|(a, b)| tally.add(a, b))?;

@@ -1,11 +1,11 @@
-//! How well masked tokens are guessed.
+//! How well masked tokens are predicted.
 
 use serde::Serialize;
 
-/// Among how many guesses the right one may be, where it need not be the first.
+/// The k of top-k accuracy.
 const FEW: usize = 5;
 
-/// What a model thinks of the token that a mask stands for.
+/// A model's scores for the token behind a mask.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenScore {
     /// The logarithm of its probability.
@@ -16,33 +16,33 @@ pub struct TokenScore {
     pub likeliest: u32,
 }
 
-/// How well masked tokens are guessed.
+/// How well masked tokens are predicted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MaskScore {
-    /// How many texts were asked.
-    pub texts: usize,
+    /// How many texts were run.
+    pub examples: usize,
     /// How many masks they have.
     pub masks: usize,
-    /// The share of masks whose likeliest token is the right one.
+    /// The share of masks whose likeliest token is the correct one.
     pub top_1_accuracy: f64,
-    /// The share of masks whose right token is one of the five likeliest.
+    /// The share of masks whose correct token is one of the five likeliest.
     pub top_5_accuracy: f64,
-    /// The mean of the natural logarithms of the right tokens' probabilities.
+    /// The mean of the natural logarithms of the correct tokens' probabilities.
     pub mean_log_probability: f64,
     /// `exp(−mean_log_probability)`
     pub perplexity: f64,
 }
 
 impl MaskScore {
-    /// Scores the guesses of each text.
+    /// Scores the predicted tokens of each text.
     pub fn of(texts: &[Vec<TokenScore>]) -> MaskScore {
-        let guesses: Vec<&TokenScore> = texts.iter().flatten().collect();
-        let count = guesses.len().max(1) as f64;
-        let among = |first: usize| guesses.iter().filter(|guess| guess.rank < first).count() as f64 / count;
-        let mean = guesses.iter().map(|guess| guess.log_probability).sum::<f64>() / count;
+        let token_scores: Vec<&TokenScore> = texts.iter().flatten().collect();
+        let count = token_scores.len().max(1) as f64;
+        let among = |first: usize| token_scores.iter().filter(|scored| scored.rank < first).count() as f64 / count;
+        let mean = token_scores.iter().map(|scored| scored.log_probability).sum::<f64>() / count;
         MaskScore {
-            texts: texts.len(),
-            masks: guesses.len(),
+            examples: texts.len(),
+            masks: token_scores.len(),
             top_1_accuracy: among(1),
             top_5_accuracy: among(FEW),
             mean_log_probability: mean,
@@ -56,10 +56,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guesses_count_by_rank_and_by_probability() {
-        let guess = |probability: f64, rank| TokenScore { log_probability: probability.ln(), rank, likeliest: 0 };
-        let score = MaskScore::of(&[vec![guess(0.5, 0), guess(0.125, 4)], vec![guess(0.25, 5), guess(0.25, 1)]]);
-        assert_eq!((score.texts, score.masks, score.top_1_accuracy, score.top_5_accuracy), (2, 4, 0.25, 0.75));
+    fn predictions_count_by_rank_and_by_probability() {
+        let scored = |probability: f64, rank| TokenScore { log_probability: probability.ln(), rank, likeliest: 0 };
+        let score = MaskScore::of(&[vec![scored(0.5, 0), scored(0.125, 4)], vec![scored(0.25, 5), scored(0.25, 1)]]);
+        assert_eq!((score.examples, score.masks, score.top_1_accuracy, score.top_5_accuracy), (2, 4, 0.25, 0.75));
         assert!((score.perplexity - 4.0).abs() < 1e-12, "{score:?}");
         assert!((score.mean_log_probability + 4f64.ln()).abs() < 1e-12, "{score:?}");
     }

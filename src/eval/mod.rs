@@ -1,4 +1,4 @@
-//! Are the answers still right? Parity of two sets of outputs, measures on labelled texts of every task, and gates
+//! Accuracy and agreement: parity of two sets of outputs, measures on labelled texts of every task, and gates
 //! over both.
 
 mod compare;

@@ -1,16 +1,16 @@
-//! How far two sets of outputs are apart.
+//! How far two sets of outputs differ.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::runtime::ProblemType;
 
-/// Outputs of a candidate held against those of a reference, row by row.
+/// Outputs of a candidate compared with those of a reference, row by row.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Parity {
     /// How many rows were compared.
     pub rows: usize,
-    /// Share of rows that say the same, 0 to 1; none where answers are numbers, which are the same or near.
+    /// Share of rows with the same prediction, 0 to 1; none for regression, whose predictions are the same or near.
     pub agreement: Option<f64>,
     /// Largest difference of any element.
     pub max_abs: f64,
@@ -21,13 +21,13 @@ pub struct Parity {
 }
 
 impl Parity {
-    /// Compares rows in pairs; those with the same largest element say the same.
+    /// Compares rows in pairs; those with the same largest element agree.
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a [f32], &'a [f32])>) -> Result<Parity> {
-        Parity::of_answers(pairs, ProblemType::SingleLabel)
+        Parity::of_predictions(pairs, ProblemType::SingleLabel)
     }
 
     /// Compares rows of logits in pairs. Fails where there are none, or a row of another length.
-    pub fn of_answers<'a>(
+    pub fn of_predictions<'a>(
         pairs: impl IntoIterator<Item = (&'a [f32], &'a [f32])>,
         problem_type: ProblemType,
     ) -> Result<Parity> {
@@ -48,7 +48,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// With no rows yet. Without a reading no row says anything, so there is no agreement.
+    /// With no rows yet. Without a problem type no row has a prediction, so there is no agreement.
     pub fn new(problem_type: Option<ProblemType>) -> Tally {
         let parity = Parity { min_cosine: 1.0, ..Parity::default() };
         Tally { problem_type, agreed: problem_type.map(|_| 0), parity }
@@ -69,15 +69,15 @@ impl Tally {
         let same = chosen(reference).zip(chosen(candidate)).map(|(a, b)| a == b);
         self.agreed = self.agreed.zip(same).map(|(agreed, same)| agreed + usize::from(same));
         parity.non_finite += candidate.iter().filter(|x| !x.is_finite()).count();
-        let apart = reference.iter().zip(candidate).map(|(a, b)| f64::from((a - b).abs()));
+        let differences = reference.iter().zip(candidate).map(|(a, b)| f64::from((a - b).abs()));
         // A NaN must not pass for a small difference.
-        parity.max_abs = apart.fold(parity.max_abs, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
+        parity.max_abs = differences.fold(parity.max_abs, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
         let cosine = cosine(reference, candidate);
         parity.min_cosine = if cosine.is_nan() { -1.0 } else { parity.min_cosine.min(cosine) };
         Ok(())
     }
 
-    /// What was found. Fails where there were no rows.
+    /// The result. Fails where there were no rows.
     pub fn parity(self) -> Result<Parity> {
         if self.parity.rows == 0 {
             return Err(Error::bad_input("there is nothing to compare"));
@@ -116,8 +116,8 @@ mod tests {
     #[test]
     fn sets_of_labels_agree_as_sets_and_numbers_do_not() {
         let rows: [(&[f32], &[f32]); 2] = [(&[3.0, 1.0], &[1.0, 3.0]), (&[3.0, -1.0], &[3.0, 0.0])];
-        assert_eq!(Parity::of_answers(rows, ProblemType::MultiLabel).unwrap().agreement, Some(0.5));
-        assert_eq!(Parity::of_answers(rows, ProblemType::Regression).unwrap().agreement, None);
+        assert_eq!(Parity::of_predictions(rows, ProblemType::MultiLabel).unwrap().agreement, Some(0.5));
+        assert_eq!(Parity::of_predictions(rows, ProblemType::Regression).unwrap().agreement, None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Texts for builds that bring none: short and long, plain and odd.
+//! Texts for builds without any: short and long, plain and unusual.
 
 /// A few texts that any tokenizer takes.
 pub const PROBES: [&str; 8] = [

@@ -1,4 +1,4 @@
-//! Files of texts, row by row: JSON lines, CSV and plain text, told apart by their extension.
+//! Files of texts, row by row: JSON lines, CSV and plain text, chosen by their extension.
 
 use std::fs::File;
 use std::io::{self, Chain, Cursor, Read};
@@ -10,18 +10,18 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, printable, printable_sentence};
 use crate::json::{self, file_name};
-use crate::textfile::{self, LONGEST_LINE, Lines, check_text, place, too_long};
+use crate::textfile::{self, LONGEST_LINE, Lines, check_text, location, too_long};
 
-/// What is read of a CSV file at once, in bytes.
+/// Bytes of a CSV file that are read at once.
 const BLOCK: usize = 1 << 16;
 
-/// The field or column that holds the text, where nothing else is said.
+/// The default field or column of the text.
 const TEXT: &str = "text";
 
-/// What a JSON line must be, where nothing else is said.
+/// The default form of a JSON line.
 pub(super) const LINE: &str = "each line is an object such as {\"text\": \"…\", \"label\": \"…\"}";
 
-/// The rows of a file, each as a `T` with fields such as `text`, and with its place for messages. Blank lines are
+/// The rows of a file, each as a `T` with fields such as `text`, and with its location for messages. Blank lines are
 /// passed over. Memory holds one row.
 pub(super) struct Rows<R, T> {
     form: Form<R>,
@@ -53,7 +53,7 @@ pub(super) fn open(path: &Path) -> Result<File> {
 }
 
 impl<R: Read, T: DeserializeOwned> Rows<R, T> {
-    /// The rows of what `reader` gives, which messages call `file`.
+    /// The rows of a reader, with `file` as its name in messages.
     pub fn of(reader: R, file: &str, text: Option<&str>) -> Result<Rows<R, T>> {
         let extension = Path::new(file).extension().and_then(|extension| extension.to_str());
         let form = match extension.map(str::to_ascii_lowercase).as_deref() {
@@ -73,7 +73,7 @@ impl<R: Read, T: DeserializeOwned> Rows<R, T> {
         Ok(Rows { form, file: file.to_owned(), text: text.unwrap_or(TEXT).to_owned(), line: LINE, row: PhantomData })
     }
 
-    /// Where lines are not as `LINE` says, but so.
+    /// The form of lines, where it is not that of `LINE`.
     pub fn of_lines(self, line: &'static str) -> Rows<R, T> {
         Rows { line, ..self }
     }
@@ -81,20 +81,23 @@ impl<R: Read, T: DeserializeOwned> Rows<R, T> {
     fn read(&mut self) -> Result<Option<(String, T)>> {
         match &mut self.form {
             Form::Json(lines) => {
-                let Some((place, line)) = lines.read(&self.file)? else { return Ok(None) };
-                let row =
-                    if self.text == TEXT { json::parse(&line, &place) } else { renamed(&line, &place, &self.text) };
+                let Some((location, line)) = lines.read(&self.file)? else { return Ok(None) };
+                let row = if self.text == TEXT {
+                    json::parse(&line, &location)
+                } else {
+                    renamed(&line, &location, &self.text)
+                };
                 let row = row.map_err(|e| if line.starts_with('{') { e } else { e.hint(self.line) })?;
-                Ok(Some((place, row)))
+                Ok(Some((location, row)))
             }
             Form::Plain(lines) => {
-                let Some((place, line)) = lines.read(&self.file)? else { return Ok(None) };
+                let Some((location, line)) = lines.read(&self.file)? else { return Ok(None) };
                 let fields = Map::from_iter([(TEXT.to_owned(), line.into())]);
-                json::from_value(fields.into(), &place).map(|row| Some((place, row)))
+                json::from_value(fields.into(), &location).map(|row| Some((location, row)))
             }
             Form::Table(table) => {
-                let Some((place, fields)) = table.read(&self.file)? else { return Ok(None) };
-                json::from_value(fields.into(), &place).map(|row| Some((place, row)))
+                let Some((location, fields)) = table.read(&self.file)? else { return Ok(None) };
+                json::from_value(fields.into(), &location).map(|row| Some((location, row)))
             }
         }
     }
@@ -109,15 +112,15 @@ impl<R: Read, T: DeserializeOwned> Iterator for Rows<R, T> {
 }
 
 /// An object whose text is in the field `text`.
-fn renamed<T: DeserializeOwned>(line: &str, place: &str, text: &str) -> Result<T> {
-    let mut fields: Map<String, Value> = json::parse(line, place)?;
+fn renamed<T: DeserializeOwned>(line: &str, location: &str, text: &str) -> Result<T> {
+    let mut fields: Map<String, Value> = json::parse(line, location)?;
     let found = fields.remove(text).ok_or_else(|| {
         let known: Vec<&str> = fields.keys().map(String::as_str).collect();
         let known = printable_sentence(&known.join(", "));
-        Error::bad_input(format!("{place}: no field `{}`; there are: {known}", printable(text)))
+        Error::bad_input(format!("{location}: no field `{}`; there are: {known}", printable(text)))
     })?;
     fields.insert(TEXT.to_owned(), found);
-    json::from_value(fields.into(), place)
+    json::from_value(fields.into(), location)
 }
 
 /// A file of records under a line of column names.
@@ -137,15 +140,15 @@ impl<R: Read> Table<R> {
             .from_reader(Metered { reader, left: LONGEST_LINE });
         let header = reader.headers().map_err(|e| malformed(file, 1, &e))?;
         let columns: Vec<String> = header.iter().map(str::to_owned).collect();
-        let place = place(file, 1);
-        columns.iter().try_for_each(|column| check_text(column)).map_err(|e| e.at(place.clone()))?;
+        let location = location(file, 1);
+        columns.iter().try_for_each(|column| check_text(column)).map_err(|e| e.at(location.clone()))?;
         if let Some(twice) = columns.iter().enumerate().find_map(|(i, c)| columns.iter().take(i).find(|d| *d == c)) {
-            return Err(Error::bad_input(format!("{place}: the column `{}` stands twice", printable(twice))));
+            return Err(Error::bad_input(format!("{location}: duplicate column `{}`", printable(twice))));
         }
         // A file of no bytes is one of no rows.
         if !columns.is_empty() && !columns.iter().any(|column| column == text) {
             let known = printable_sentence(&columns.join(", "));
-            return Err(Error::bad_input(format!("{place}: no column `{}`; there are: {known}", printable(text)))
+            return Err(Error::bad_input(format!("{location}: no column `{}`; there are: {known}", printable(text)))
                 .hint("the first line names the columns; --text-column NAME says which one holds the texts"));
         }
         // Another column of that name is not the text.
@@ -164,32 +167,32 @@ impl<R: Read> Table<R> {
         if !self.reader.read_record(&mut self.record).map_err(|e| malformed(file, line, &e))? {
             return Ok(None);
         }
-        let place = place(file, self.record.position().map_or(line, csv::Position::line));
-        self.record.iter().try_for_each(check_text).map_err(|e| e.at(place.clone()))?;
+        let location = location(file, self.record.position().map_or(line, csv::Position::line));
+        self.record.iter().try_for_each(check_text).map_err(|e| e.at(location.clone()))?;
         let cells = self.columns.iter().zip(&self.record);
         let given = cells.filter(|(column, cell)| !cell.is_empty() || *column == TEXT);
-        Ok(Some((place, given.map(|(column, cell)| (column.clone(), cell.into())).collect())))
+        Ok(Some((location, given.map(|(column, cell)| (column.clone(), cell.into())).collect())))
     }
 }
 
-/// What the reader of CSV found wrong, at `line` where it does not say where.
+/// The error of the CSV reader, at `line` where it names no line.
 fn malformed(file: &str, line: u64, error: &csv::Error) -> Error {
-    let place = place(file, error.position().map_or(line, csv::Position::line));
+    let location = location(file, error.position().map_or(line, csv::Position::line));
     match error.kind() {
         csv::ErrorKind::Io(e) if e.kind() == io::ErrorKind::FileTooLarge => {
-            too_long(&place).hint("is a quotation mark left open?")
+            too_long(&location).hint("is a quotation mark left open?")
         }
-        csv::ErrorKind::Io(e) => Error::of_system(&place, e),
-        csv::ErrorKind::Utf8 { .. } => textfile::not_utf_8(&place),
+        csv::ErrorKind::Io(e) => Error::of_system(&location, e),
+        csv::ErrorKind::Utf8 { .. } => textfile::not_utf_8(&location),
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            Error::bad_input(format!("{place}: {len} cells, but the first line names {expected_len} columns"))
-                .hint("a text with a comma, a tab or a quotation mark stands in quotation marks")
+            Error::bad_input(format!("{location}: {len} cells, but the first line names {expected_len} columns"))
+                .hint("put a text with a comma, a tab or a quotation mark in quotation marks")
         }
-        _ => Error::bad_input(format!("{place}: {}", printable_sentence(&error.to_string()))),
+        _ => Error::bad_input(format!("{location}: {}", printable_sentence(&error.to_string()))),
     }
 }
 
-/// What is read, of which no more than `left` bytes may follow.
+/// A reader of which no more than `left` bytes may follow.
 struct Metered<R> {
     reader: R,
     left: u64,
@@ -275,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_that_json_spells_is_a_character_of_the_text() {
+    fn a_nul_that_json_escapes_is_a_character_of_the_text() {
         assert_eq!(pairs(&read("x.jsonl", None, "{\"text\": \"a\\u0000\"}").unwrap()), [("a\0", None)]);
         assert!(refused("x.jsonl", None, "{\"text\": \"a\0\"}").starts_with("there is a NUL in the text\n"));
     }
@@ -294,19 +297,19 @@ mod tests {
         assert_eq!(
             refused("x.csv", None, csv),
             "x.csv line 4: 1 cells, but the first line names 2 columns\n\n\
-             hint: a text with a comma, a tab or a quotation mark stands in quotation marks"
+             hint: put a text with a comma, a tab or a quotation mark in quotation marks"
         );
         assert_eq!(pairs(&read("x.csv", None, &csv[..csv.len() - 6]).unwrap()), [("one\ntwo", Some("web"))]);
     }
 
     #[test]
-    fn columns_that_are_missing_or_twice_are_named() {
+    fn missing_and_duplicate_columns_are_named() {
         assert_eq!(
             refused("x.csv", None, "a,b\n1,2\n"),
             "x.csv line 1: no column `text`; there are: a, b\n\n\
              hint: the first line names the columns; --text-column NAME says which one holds the texts"
         );
-        assert_eq!(refused("x.csv", None, "text,text\n1,2\n"), "x.csv line 1: the column `text` stands twice");
+        assert_eq!(refused("x.csv", None, "text,text\n1,2\n"), "x.csv line 1: duplicate column `text`");
         assert!(
             refused("x.jsonl", Some("body"), "{\"text\": \"a\"}")
                 .starts_with("x.jsonl line 1: no field `body`; there are: text")
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_names_file_and_line() {
+    fn a_value_that_is_no_text_is_named_with_file_and_line() {
         assert!(refused("x.jsonl", None, "{\"text\": 1}").starts_with("x.jsonl line 1: text: invalid type"));
         assert!(refused("x.json", None, "[{\"text\": \"a\"}]").contains("hint: each line is an object"));
         for (name, content, said) in [
@@ -337,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_empty_is_named() {
+    fn missing_and_empty_fields_are_named() {
         let error = read_examples("nowhere/x.jsonl".as_ref(), &classes()).unwrap_err().to_string();
         assert!(error.starts_with("reading nowhere/x.jsonl: "), "{error}");
         for name in ["x.jsonl", "x.csv", "x.txt"] {

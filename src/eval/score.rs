@@ -1,4 +1,4 @@
-//! How good answers are, on texts whose answers are known.
+//! Accuracy, F1, error and correlation of a classifier on labelled texts.
 
 use serde::Serialize;
 
@@ -6,51 +6,52 @@ use super::Truth;
 use super::correlation::spearman;
 use crate::runtime::ProblemType;
 
-/// The measures that fit the kind of answer.
+/// The measures of the problem type.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Score {
-    /// How many texts were asked.
-    pub texts: usize,
-    /// How many were answered right: with the label, or with exactly the labels.
+    /// How many texts were run.
+    pub examples: usize,
+    /// How many predictions are correct: the label, or exactly the labels.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub right: Option<usize>,
+    pub correct: Option<usize>,
     /// Their share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
-    /// Where there are many labels: `2 · hits / (chosen + true)`, over all labels of all texts.
+    /// Multi-label: `2 · hits / (chosen + true)`, over all labels of all texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_f1: Option<f64>,
-    /// Where answers are numbers: how far they are off on average.
+    /// Regression: the mean absolute error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean_abs_error: Option<f64>,
-    /// Where the answer is one number: the correlation of ranks, equal numbers sharing theirs.
+    /// Regression with one number: the correlation of ranks, equal numbers sharing theirs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spearman: Option<f64>,
 }
 
 impl Score {
     /// Scores the logits of each text.
-    pub fn of(problem_type: ProblemType, answers: &[Vec<f32>], truths: &[&Truth]) -> Score {
-        let score = Score { texts: answers.len(), ..Score::default() };
+    pub fn of(problem_type: ProblemType, predictions: &[Vec<f32>], truths: &[&Truth]) -> Score {
+        let score = Score { examples: predictions.len(), ..Score::default() };
         match problem_type {
             ProblemType::SingleLabel | ProblemType::Logits | ProblemType::MultiLabel => {
-                let chosen: Vec<_> = answers.iter().map(|row| problem_type.chosen(row).unwrap_or_default()).collect();
+                let chosen: Vec<_> =
+                    predictions.iter().map(|row| problem_type.chosen(row).unwrap_or_default()).collect();
                 let pairs: Vec<_> =
                     chosen.into_iter().zip(truths).filter_map(|(row, truth)| row_of(row, truth)).collect();
-                let right = pairs.iter().filter(|(chosen, expected)| chosen == expected).count();
-                let accuracy = Some(right as f64 / answers.len() as f64);
+                let correct = pairs.iter().filter(|(chosen, expected)| chosen == expected).count();
+                let accuracy = Some(correct as f64 / predictions.len() as f64);
                 let micro_f1 = (problem_type == ProblemType::MultiLabel).then(|| micro_f1(&pairs));
-                Score { right: Some(right), accuracy, micro_f1, ..score }
+                Score { correct: Some(correct), accuracy, micro_f1, ..score }
             }
             ProblemType::Regression | ProblemType::Score => {
-                let summary = answers.iter().map(|row| problem_type.numbers(row).unwrap_or_default());
-                let pairs = summary.zip(truths).filter_map(|(row, truth)| match truth {
+                let numbers = predictions.iter().map(|row| problem_type.numbers(row).unwrap_or_default());
+                let pairs = numbers.zip(truths).filter_map(|(row, truth)| match truth {
                     Truth::Numbers(expected) => Some(row.into_iter().zip(expected.iter().copied())),
                     Truth::Classes(_) | Truth::Names(_) => None,
                 });
                 let pairs: Vec<(f64, f64)> = pairs.flatten().map(|(a, b)| (f64::from(a), f64::from(b))).collect();
                 let off: f64 = pairs.iter().map(|(a, b)| (a - b).abs()).sum();
-                let spearman = if pairs.len() == answers.len() { spearman(&pairs) } else { None };
+                let spearman = if pairs.len() == predictions.len() { spearman(&pairs) } else { None };
                 Score { mean_abs_error: Some(off / pairs.len() as f64), spearman, ..score }
             }
         }
@@ -91,36 +92,36 @@ mod tests {
         truths.iter().map(|truth| Truth::Classes(truth.to_vec())).collect()
     }
 
-    fn score(problem_type: ProblemType, answers: &[&[f32]], truths: &[Truth]) -> Score {
-        let answers: Vec<_> = answers.iter().map(|row| row.to_vec()).collect();
-        Score::of(problem_type, &answers, &truths.iter().collect::<Vec<_>>())
+    fn score(problem_type: ProblemType, predictions: &[&[f32]], truths: &[Truth]) -> Score {
+        let predictions: Vec<_> = predictions.iter().map(|row| row.to_vec()).collect();
+        Score::of(problem_type, &predictions, &truths.iter().collect::<Vec<_>>())
     }
 
     #[test]
-    fn one_label_is_right_or_wrong() {
+    fn a_single_label_is_correct_or_wrong() {
         let found = score(ProblemType::SingleLabel, &[&[1.0, 2.0], &[3.0, 0.0]], &classes(&[&[1], &[1]]));
-        assert_eq!((found.right, found.accuracy, found.micro_f1), (Some(1), Some(0.5), None));
+        assert_eq!((found.correct, found.accuracy, found.micro_f1), (Some(1), Some(0.5), None));
     }
 
     #[test]
-    fn any_class_of_the_right_name_is_right() {
+    fn any_class_of_the_correct_label_is_correct() {
         let pos = || Truth::Names(vec![vec![1, 2]]);
-        let answers: [&[f32]; 3] = [&[0.0, 1.0, 2.0], &[0.0, 2.0, 1.0], &[3.0, 2.0, 1.0]];
-        assert_eq!(score(ProblemType::SingleLabel, &answers, &[pos(), pos(), pos()]).right, Some(2));
+        let predictions: [&[f32]; 3] = [&[0.0, 1.0, 2.0], &[0.0, 2.0, 1.0], &[3.0, 2.0, 1.0]];
+        assert_eq!(score(ProblemType::SingleLabel, &predictions, &[pos(), pos(), pos()]).correct, Some(2));
         let many = score(ProblemType::MultiLabel, &[&[-1.0, 1.0, 1.0]], &[pos()]);
-        assert_eq!((many.right, many.micro_f1), (Some(1), Some(1.0)));
+        assert_eq!((many.correct, many.micro_f1), (Some(1), Some(1.0)));
     }
 
     #[test]
     fn many_labels_count_one_by_one_and_as_a_set() {
-        let answers: [&[f32]; 3] = [&[1.0, -1.0, 1.0], &[-1.0, 1.0, -1.0], &[-1.0, -1.0, -1.0]];
-        let found = score(ProblemType::MultiLabel, &answers, &classes(&[&[0, 2], &[0, 1], &[]]));
+        let predictions: [&[f32]; 3] = [&[1.0, -1.0, 1.0], &[-1.0, 1.0, -1.0], &[-1.0, -1.0, -1.0]];
+        let found = score(ProblemType::MultiLabel, &predictions, &classes(&[&[0, 2], &[0, 1], &[]]));
         // Chosen 2 + 1 + 0, true 2 + 2 + 0, both 2 + 1 + 0.
-        assert_eq!((found.right, found.micro_f1), (Some(2), Some(6.0 / 7.0)));
+        assert_eq!((found.correct, found.micro_f1), (Some(2), Some(6.0 / 7.0)));
     }
 
     #[test]
-    fn numbers_are_off_by_so_much_and_ranked_alike_or_not() {
+    fn numbers_have_an_error_and_a_rank_correlation() {
         let truths: Vec<_> = [1.0, 2.0, 2.0, 5.0].map(|n| Truth::Numbers(vec![n])).to_vec();
         let found = score(ProblemType::Regression, &[&[1.5], &[2.0], &[2.5], &[5.0]], &truths);
         assert_eq!(found.mean_abs_error, Some(0.25));

@@ -1,10 +1,10 @@
-//! How well questions are answered: exact match and F1, by the published rules of SQuAD.
+//! Measures of question answering: exact match and F1, by the published rules of SQuAD.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// How well questions are answered. Each answer is held against those that are right, and the best counts.
+/// The measures of question answering. Each predicted answer is compared with the correct ones, and the best counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SpanScore {
     /// All questions.
@@ -21,20 +21,20 @@ pub struct SpanScore {
 /// The measures over some of the questions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Part {
-    /// How many questions were asked.
-    pub texts: usize,
-    /// The share of answers that are the right words, once both are normalized.
+    /// How many questions were run.
+    pub examples: usize,
+    /// The share of answers with the correct words, once both are normalized.
     pub exact_match: f64,
-    /// The mean of each answer's `2pr / (p + r)`, by the words that it has in common with the right one.
+    /// The mean of each answer's `2pr / (p + r)`, by the words that it has in common with the correct one.
     pub f1: f64,
 }
 
 impl SpanScore {
-    /// Scores answers, each with those that are right: none, where the question has no answer.
+    /// Scores answers, each with the correct ones: none, where the question has no answer.
     pub fn of(answers: &[(&str, &[String])]) -> SpanScore {
         let scored: Vec<Scored> = answers.iter().map(|(found, right)| Scored::of(found, right)).collect();
         let of = |answered: bool| Part::of(scored.iter().filter(|scored| scored.has_answer == answered));
-        let none = of(false).filter(|none| none.texts > 0);
+        let none = of(false).filter(|none| none.examples > 0);
         SpanScore {
             all: Part::of(&scored).unwrap_or_default(),
             has_answer: none.and_then(|_| of(true)),
@@ -52,7 +52,7 @@ struct Scored {
 impl Scored {
     fn of(found: &str, right: &[String]) -> Scored {
         let found = normalized(found);
-        // What is nothing but articles and punctuation is no answer.
+        // Articles and punctuation alone are no answer.
         let mut right: Vec<String> =
             right.iter().map(|text| normalized(text)).filter(|text| !text.is_empty()).collect();
         let has_answer = !right.is_empty();
@@ -67,14 +67,14 @@ impl Scored {
 impl Part {
     /// None of no questions.
     fn of<'a>(scored: impl IntoIterator<Item = &'a Scored>) -> Option<Part> {
-        let (mut texts, mut exact, mut f1) = (0, 0, 0.0);
+        let (mut examples, mut exact, mut f1) = (0, 0, 0.0);
         for one in scored {
-            texts += 1;
+            examples += 1;
             exact += usize::from(one.exact);
             f1 += one.f1;
         }
-        let share = |sum: f64| sum / texts as f64;
-        (texts > 0).then(|| Part { texts, exact_match: share(exact as f64), f1: share(f1) })
+        let share = |sum: f64| sum / examples as f64;
+        (examples > 0).then(|| Part { examples, exact_match: share(exact as f64), f1: share(f1) })
     }
 }
 
@@ -101,7 +101,7 @@ fn f1(right: &str, found: &str) -> f64 {
     2.0 * common as f64 / (count(&right) + count(&found)) as f64
 }
 
-/// The words of a text, and how often each stands there.
+/// The words of a text, and how often each appears.
 fn words(text: &str) -> BTreeMap<&str, usize> {
     let mut words = BTreeMap::new();
     text.split_whitespace().for_each(|word| *words.entry(word).or_default() += 1);
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_normalized_as_squad_says() {
+    fn texts_are_normalized_as_in_squad() {
         // transformers.data.metrics.squad_metrics.normalize_answer
         assert_eq!(normalized("The  Tower, an-d A \u{a0}theatre!"), "tower and theatre");
         assert_eq!(normalized("€a…the 東a a\u{2019}b"), "€ … 東a \u{2019}b");
@@ -121,27 +121,27 @@ mod tests {
     }
 
     #[test]
-    fn the_best_of_the_right_answers_counts() {
+    fn the_best_of_the_correct_answers_counts() {
         let right = ["in Paris".to_owned(), "the city of Paris".to_owned()];
         let score = SpanScore::of(&[("Paris city", &right), ("in paris.", &right)]);
         // city of paris: 2 of 2 found, 2 of 3 there.
-        assert_eq!(score.all, Part { texts: 2, exact_match: 0.5, f1: (0.8 + 1.0) / 2.0 });
+        assert_eq!(score.all, Part { examples: 2, exact_match: 0.5, f1: (0.8 + 1.0) / 2.0 });
         assert_eq!((score.has_answer, score.no_answer), (None, None));
     }
 
     #[test]
-    fn a_word_counts_as_often_as_it_stands_in_both() {
+    fn a_word_counts_as_often_as_it_is_in_both() {
         assert_eq!(f1("b b c", "b b b"), 2.0 * 2.0 / 6.0);
         assert_eq!((f1("", ""), f1("b", ""), f1("", "b"), f1("b", "c")), (1.0, 0.0, 0.0, 0.0));
     }
 
     #[test]
-    fn no_answer_is_right_where_there_is_none() {
+    fn no_answer_is_correct_where_there_is_none() {
         let right = ["Paris".to_owned()];
         let score = SpanScore::of(&[("", &[]), ("Paris", &[]), ("", &right), ("an", &["the".to_owned()])]);
-        assert_eq!(score.all, Part { texts: 4, exact_match: 0.5, f1: 0.5 });
-        assert_eq!(score.has_answer, Some(Part { texts: 1, ..Part::default() }));
-        let none = Part { texts: 3, exact_match: 2.0 / 3.0, f1: 2.0 / 3.0 };
+        assert_eq!(score.all, Part { examples: 4, exact_match: 0.5, f1: 0.5 });
+        assert_eq!(score.has_answer, Some(Part { examples: 1, ..Part::default() }));
+        let none = Part { examples: 3, exact_match: 2.0 / 3.0, f1: 2.0 / 3.0 };
         assert_eq!(score.no_answer, Some(none));
     }
 }

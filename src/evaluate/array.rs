@@ -12,7 +12,7 @@ pub(super) type Shared<T> = ArcArray<T, IxDyn>;
 
 /// An array of numbers, outermost dimension first. Cloning is cheap.
 ///
-/// Floats of 16 bits are held as `f32`; `round` leaves those that the narrow type has.
+/// Floats of 16 bits are stored as `f32`; `round` rounds them to the narrow type's values.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Array {
@@ -59,12 +59,12 @@ from_shared! {
 }
 
 impl Array {
-    /// An array of floats. Fails where there are not as many as the shape says.
+    /// An array of floats. Fails where their number does not match the shape.
     pub fn f32s(shape: &[usize], values: Vec<f32>) -> Result<Array> {
         shared(shape, values).map(Array::F32)
     }
 
-    /// An array of integers. Fails where there are not as many as the shape says.
+    /// An array of integers. Fails where their number does not match the shape.
     pub fn i64s(shape: &[usize], values: Vec<i64>) -> Result<Array> {
         shared(shape, values).map(Array::I64)
     }
@@ -100,12 +100,12 @@ impl Array {
         }
     }
 
-    /// What the elements take in memory.
+    /// The size of the elements in memory.
     pub(super) fn bytes(&self) -> usize {
         for_each_type!(self, x => x.len() * size_of_first(x))
     }
 
-    /// Whether the elements are of that type; floats of 16 bits are held as `f32`.
+    /// Whether the elements are of that type; floats of 16 bits are stored as `f32`.
     pub(super) fn holds(&self, dtype: DType) -> bool {
         match self {
             Array::F32(_) => matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
@@ -117,7 +117,7 @@ impl Array {
         }
     }
 
-    /// The nearest numbers that a float type of 16 bits has, ties to even; what is beyond its range becomes infinite.
+    /// The nearest numbers that a float type of 16 bits has, ties to even; a value beyond its range becomes infinite.
     pub(super) fn round(&mut self, dtype: DType) {
         let Array::F32(x) = self else { return };
         let narrow: fn(&mut [f32]) = match dtype {

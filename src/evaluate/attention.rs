@@ -1,4 +1,4 @@
-//! Attention in one operation: the scores of a head are held in `f32` from the product to the softmax.
+//! Attention in one operation: the scores of a head stay in `f32` from the product to the softmax.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView4, ArrayViewMut2, Axis, Ix4};
@@ -9,7 +9,7 @@ use super::layout;
 use super::reduce::softmax_row;
 use crate::error::{Error, Result};
 
-/// What the operator of `com.microsoft` adds to the scores of keys that are masked, unless it is told otherwise.
+/// The default that the operator of `com.microsoft` adds to the scores of masked keys.
 const MASKED: f32 = -10_000.0;
 
 /// `softmax(scale · q kᵀ + bias) v` for each head, `q [b, t, heads · d]`, `k, v [b, s, heads · d]`; the bias stretches
@@ -82,7 +82,7 @@ pub(super) fn with_past(
     Ok(if has_past { vec![out, k, v] } else { vec![out] })
 }
 
-/// The same with what `MultiHeadAttention` of `com.microsoft` takes besides: keys that are masked, by text or by text
+/// The same with the other inputs of `MultiHeadAttention` of `com.microsoft`: keys that are masked, by text or by text
 /// and query.
 pub(super) fn multi_head(
     operands: [Array; 3],
@@ -135,7 +135,7 @@ mod tests {
         let mask = Array::I32(shared(&[1, 2], vec![1, 0]).unwrap());
         let out = multi_head([q.clone(), k.clone(), v.clone()], Some(&mask), None, 2, 0.5).unwrap();
         assert_eq!(out, floats(&[1, 1, 2], &[10.0, 1.0]));
-        // A bias of the one head lets it see the second key alone.
+        // A bias of the one head lets it attend to the second key alone.
         let bias = floats(&[1, 2, 1, 2], &[-1e9, 0.0, 0.0, 0.0]);
         let out = attention([q, k, v], Some(&bias), 2, 0.5).unwrap();
         assert_eq!(out, floats(&[1, 1, 2], &[20.0, 2.0]));

@@ -6,7 +6,7 @@ use super::array::{Array, Shared, broadcast, elements, for_each_type, misfit, sh
 use crate::error::{Error, Result};
 use crate::ir::DType;
 
-/// What two numbers give.
+/// A function of two numbers.
 #[derive(Clone, Copy)]
 pub(super) enum Binary {
     Add,
@@ -44,7 +44,7 @@ pub(super) fn binary(op: Binary, a: Array, b: Array) -> Result<Array> {
     })
 }
 
-/// The larger number; what is not a number stays so.
+/// The larger number; NaN stays NaN.
 pub(super) fn larger(a: f32, b: f32) -> f32 {
     if a > b || a.is_nan() { a } else { b }
 }
@@ -101,7 +101,7 @@ pub(super) fn unary(x: Array, f: impl Fn(f32) -> f32) -> Result<Array> {
     Ok(Array::F32(x))
 }
 
-/// `max(x, 0)`; what is not a number stays so.
+/// `max(x, 0)`; NaN stays NaN.
 pub(super) fn relu(x: Array) -> Result<Array> {
     match x {
         Array::F32(mut x) => {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn casts_keep_what_the_type_has() {
+    fn casts_round_to_the_type() {
         let to = |values: &[f32], to| cast(floats(&[values.len()], values), to).unwrap();
         assert_eq!(to(&[-1.7, 1.7], DType::I64), Array::i64s(&[2], vec![-1, 1]).unwrap());
         assert_eq!(to(&[-1.7, 300.], DType::U8), Array::U8(shared(&[2], vec![0, 255]).unwrap()));

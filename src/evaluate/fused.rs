@@ -15,7 +15,7 @@ pub(super) struct Integers {
 }
 
 impl Integers {
-    /// What a node is made of, if it is such a product.
+    /// The parts of a node, if it is such a product.
     pub fn of(graph: &Graph, node: &Node) -> Option<Integers> {
         let widened = |i: usize| {
             let made = graph.producer(node.operand(i)?)?;
@@ -35,12 +35,12 @@ impl Integers {
         fits.then_some(Integers { x, w: [values, scales] })
     }
 
-    /// What it reads.
+    /// Its input.
     pub fn ids(&self) -> impl Iterator<Item = ValueId> {
         self.x.into_iter().chain(self.w)
     }
 
-    /// What it gives, by sums that saturate.
+    /// Its output, by sums that saturate.
     pub fn product(&self, graph: &Graph, live: &HashMap<ValueId, Array>, weights: &mut Weights) -> Result<Array> {
         let mut of = |id| value(graph, id, live, weights);
         let [x, x_scale, x_zero] = self.x;

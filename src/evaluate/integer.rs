@@ -1,4 +1,4 @@
-//! Products of 8-bit integers, and what leads to them and back.
+//! Products of 8-bit integers, and the conversions to and from them.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Ix2, s};
@@ -76,7 +76,7 @@ pub(super) fn mat_mul(a: &Array, b: &Array, zero_point: &Array, sums: Int8Sums) 
         return Err(fail());
     }
     let rows: usize = leading.iter().product();
-    // Products of the processor are those of unsigned by signed numbers: signed ones are moved up, with what stands for 0.
+    // Products of the processor are those of unsigned by signed numbers: signed ones are moved up, with their zero point.
     let (values, zero) = match a {
         Array::U8(a) => (as_matrix(a.clone(), rows, k)?, integer(zero_point)?),
         Array::I8(a) => {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_saturate_in_16_bits_and_nothing_else_does() {
+    fn only_pairs_saturate_in_16_bits() {
         let of = |a: &[u8], b: &[i8], zero: u8| {
             let (a, b, zero) = (u8s(&[1, a.len()], a), i8s(&[b.len(), 1], b), u8s(&[], &[zero]));
             mat_mul(&a, &b, &zero, Int8Sums::Saturating).unwrap()[[0, 0]]

@@ -45,7 +45,7 @@ pub(super) fn place(index: i64, count: usize) -> Result<usize> {
         .ok_or_else(|| Error::bad_input(format!("index {index} is outside the {count} rows of a table")))
 }
 
-/// The same elements in another shape: 0 keeps a size, −1 is what is left.
+/// The same elements in another shape: 0 keeps a size, −1 is the rest.
 pub(super) fn reshape(x: Array, sizes: &[i64]) -> Result<Array> {
     let from = x.shape().to_vec();
     let count: usize = from.iter().product();

@@ -1,36 +1,36 @@
 //! Computes a graph node by node, in an arithmetic that the caller states.
 //!
-//! Runtimes do not compute what a graph says: ONNX Runtime's CPU widens graphs of half precision to 32 bits, and a
-//! processor without VNNI saturates where one with it does not. An engine that is checked on the builder's machine can
-//! so fail on the target's. The evaluator computes what the target will, on any machine, with the same numbers on every
-//! processor that has the same floating point.
+//! Runtimes do not always compute the graph's declared types: ONNX Runtime's CPU widens graphs of half precision to 32
+//! bits, and a processor without VNNI saturates where one with it does not. An engine that is checked on the builder's
+//! machine can so fail on the target's. The evaluator computes what the target will, on any machine, with the same
+//! numbers on every processor that has the same floating point.
 //!
-//! # What it computes
+//! # Arithmetic
 //! [`Evaluator`] takes a verified graph in plain and contrib operations, as [`crate::back::lower()`] makes it for a target,
 //! and runs its nodes in their order. Each is computed as ONNX's specification, or that of `com.microsoft`, defines it.
 //! An operation that is not covered, composite ones among them, is an error by name when the evaluator is made.
-//! Values are freed after their last use; constants are evaluated when they are first read and kept up to
+//! Values are freed after their last use; constants are evaluated when they are first read and cached up to
 //! [`CACHE`] bytes.
 //!
 //! # Floating point
-//! Every operation computes in `f32`: products of matrices, sums and norms accumulate there. What differs is what is
+//! Every operation computes in `f32`: products of matrices, sums and norms accumulate there. The difference is what is
 //! left of a result ([`Floats`]):
-//! - `Exact` leaves it as it is, whatever the declared type: what ONNX Runtime's CPU does with graphs of half precision.
+//! - `Exact` leaves it as it is, in every declared type, as ONNX Runtime's CPU does with graphs of half precision.
 //! - `RoundEachNode` rounds every value to its declared type, to the nearest, ties to even. Beyond the largest finite
 //!   number (65,504 in `f16`) it becomes infinite, as IEEE 754 defines and GPUs do.
 //!
 //! The second is how the kernels of TensorRT and cuBLAS work on tensors of half precision: tensor cores multiply in 16
 //! bits and accumulate in 32 (CUDA programming guide, “Warp matrix functions”), and each tensor that a kernel writes is
-//! in its own type. A kernel that stands for several nodes keeps what is between them in 32 bits or rounds it; the evaluator
-//! always rounds it, so it overflows at least where the target does. Web engines store weights in 16 bits and compute
-//! in 32, which their graphs say by casts.
+//! in its own type. A kernel that replaces several nodes keeps the values between them in 32 bits or rounds them; the
+//! evaluator always rounds it, so it overflows at least where the target does. Web engines store weights in 16 bits and
+//! compute in 32, which their graphs express by casts.
 //!
 //! # 8-bit integers
 //! Activations are rounded half to even (`QuantizeLinear`, `DynamicQuantizeLinear` of ONNX). Products with weights are
 //! added ([`Int8Sums`])
 //! - `Exact`: in 32 bits, as processors with VNNI, Arm's and GPUs do;
 //! - `Saturating`: the products of neighbours `2i` and `2i + 1` along the sum in 16 bits, where they saturate, and these
-//!   sums in 32: what `vpmaddubsw` does, with which ONNX Runtime and oneDNN multiply on x86 with AVX2 or AVX-512 and no
+//!   sums in 32: as `vpmaddubsw` does, with which ONNX Runtime and oneDNN multiply on x86 with AVX2 or AVX-512 and no
 //!   VNNI ([Quantize ONNX models](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html), “reduce
 //!   range”).
 //!
@@ -40,9 +40,9 @@
 //!
 //! `MatMulNBits` multiplies activations as they are; ONNX Runtime's kernel may quantize them by blocks.
 //!
-//! # What happens inside
+//! # Observation
 //! [`Evaluator::run_with`] shows every value as it is made; [`ranges`] collects from it how large each becomes, so that
-//! what leaves the range of a narrow type is known by name.
+//! values beyond the range of a narrow type are named.
 
 mod arithmetic;
 mod array;
@@ -92,7 +92,7 @@ pub struct Evaluator {
     arithmetic: Arithmetic,
     weights: Weights,
     last_reads: HashMap<ValueId, NodeId>,
-    /// Products of floats that are computed as products of integers, and what they are made of.
+    /// Products of floats that are computed as products of integers, and their parts.
     integers: HashMap<NodeId, Integers>,
 }
 
@@ -131,12 +131,12 @@ impl Evaluator {
         self.arithmetic
     }
 
-    /// The outputs for inputs by their names, in the graph's order. An input that is not given takes its default.
+    /// The outputs for inputs by their names, in the graph's order. A missing input takes its default.
     pub fn run(&mut self, inputs: &[(&str, Array)]) -> Result<Vec<(String, Array)>> {
         self.run_with(inputs, &mut |_| Ok(()))
     }
 
-    /// Like [`Evaluator::run`]; `see` is shown every value that a node makes.
+    /// Like [`Evaluator::run`]; `see` gets every value that a node makes.
     pub fn run_with(
         &mut self,
         inputs: &[(&str, Array)],
@@ -150,7 +150,7 @@ impl Evaluator {
                 Some(of) => vec![of.product(graph, &live, weights).map_err(at)?],
                 None => {
                     let operands = operands(graph, node, &live, weights).map_err(at)?;
-                    // What is read for the last time is changed in place.
+                    // A value that is read for the last time is changed in place.
                     drop_read(graph, node.inputs.iter().flatten(), id, last_reads, &mut live);
                     nodes::compute(&node.op, operands, arithmetic.int8).map_err(at)?
                 }
@@ -185,7 +185,7 @@ impl Evaluator {
     }
 }
 
-/// Lets go of what no node reads after that one.
+/// Frees the values that no node reads after that one.
 fn drop_read<'a>(
     graph: &Graph,
     read: impl Iterator<Item = &'a ValueId>,
@@ -233,7 +233,7 @@ fn given(graph: &Graph, inputs: &[(&str, Array)]) -> Result<(HashMap<ValueId, Ar
             (Some((_, array)), _) => array.clone(),
             (None, Some(default)) => Array::of(default)?,
             (None, None) => {
-                return Err(Error::bad_input(format!("the input `{}` is not given", printable(&value.name))));
+                return Err(Error::bad_input(format!("the input `{}` is missing", printable(&value.name))));
             }
         };
         sizes.bind(&value.ty, &array);

@@ -8,10 +8,10 @@ use super::{attention, integer, layout, product};
 use crate::error::{Error, Result};
 use crate::ir::Op;
 
-/// The operands of one node, taken by their places.
+/// The operands of one node, taken by their index.
 pub(super) struct Operands {
     arrays: Vec<Option<Array>>,
-    /// What the node makes, where it is known already.
+    /// The node's output, where it is known already.
     made: Option<Array>,
 }
 

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_stretched_and_may_be_transposed() {
+    fn batches_are_broadcast_and_may_be_transposed() {
         let a = floats(&[2, 1, 1, 2], &[1., 2., 3., 4.]);
         let b = transpose(floats(&[2, 2, 2], &[1., 0., 0., 1., 1., 1., 2., 2.]), &[0, 2, 1]).unwrap();
         let out = mat_mul(a, &b).unwrap();
@@ -149,12 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn a_convolution_has_zeros_around_and_groups_apart() {
+    fn a_convolution_has_zero_padding_and_separate_groups() {
         let x = floats(&[1, 2, 3], &[1., 2., 3., 10., 20., 30.]);
         let w = floats(&[1, 2, 3], &[1., 10., 100., 0., 1., 0.]);
         let whole = conv(x.clone(), &w, Some(floats(&[1], &[0.5])), 1).unwrap();
         assert_eq!(whole, floats(&[1, 1, 3], &[220.5, 341.5, 62.5]));
-        let apart = conv(x, &floats(&[2, 1, 1], &[2., 3.]), None, 2).unwrap();
-        assert_eq!(apart, floats(&[1, 2, 3], &[2., 4., 6., 30., 60., 90.]));
+        let separate = conv(x, &floats(&[2, 1, 1], &[2., 3.]), None, 2).unwrap();
+        assert_eq!(separate, floats(&[1, 2, 3], &[2., 4., 6., 30., 60., 90.]));
     }
 }

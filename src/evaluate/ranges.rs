@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::ir::weight::Expr;
 use crate::ir::{DType, Graph, Node, Op, Role, TensorType, ValueId, Weight};
 
-/// What was seen of one float value.
+/// The range of one float value.
 #[derive(Clone, Debug)]
 pub struct Range {
     /// The value.
@@ -52,8 +52,8 @@ impl Range {
 
 /// The ranges of all float values that nodes make, over the texts, in the order of the nodes.
 ///
-/// `texts` are the inputs of one run each. What masks replace by the lowest number of its type, so that no softmax sees
-/// it, is left out.
+/// `texts` are the inputs of one run each. Scores that masks replace by the lowest number of the type, so that no
+/// softmax reads it, is left out.
 pub fn ranges<'a>(
     evaluator: &mut Evaluator,
     texts: impl IntoIterator<Item = Vec<(&'a str, Array)>>,

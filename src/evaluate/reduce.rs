@@ -8,7 +8,7 @@ use super::elementwise::larger;
 use super::layout::axis;
 use crate::error::{Error, Result};
 
-/// What becomes of the elements of a dimension.
+/// The reduction of a dimension's elements.
 #[derive(Clone, Copy)]
 pub(super) enum Reduction {
     Sum,
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_softmax_adds_up_to_1_and_shows_what_is_no_number() {
+    fn a_softmax_adds_up_to_1_and_propagates_nan() {
         let e = std::f32::consts::E;
         let x = floats(&[2, 2], &[0., 1., 1000., 1000.]);
         close(&softmax(x.clone(), -1).unwrap(), &[1. / (1. + e), e / (1. + e), 0.5, 0.5]);

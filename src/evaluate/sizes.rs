@@ -7,12 +7,12 @@ use super::array::Array;
 use crate::error::{Error, Result};
 use crate::ir::{Dim, TensorType};
 
-/// What the named sizes of a graph are in one run.
+/// The named sizes of a graph in one run.
 #[derive(Default)]
 pub(super) struct Sizes(HashMap<Arc<str>, usize>);
 
 impl Sizes {
-    /// Takes over what an input says of named sizes.
+    /// Takes named sizes from an input.
     pub fn bind(&mut self, ty: &TensorType, array: &Array) {
         for (dim, size) in ty.shape.iter().zip(array.shape()) {
             if let Dim::Symbol(symbol) = dim {
@@ -21,7 +21,7 @@ impl Sizes {
         }
     }
 
-    /// Takes over what a node that has run says of sizes that it makes.
+    /// Takes the sizes that a node makes from its output.
     pub fn bind_fresh(&mut self, ty: &TensorType, array: &Array) {
         for (dim, size) in ty.shape.iter().zip(array.shape()).filter(|(dim, _)| dim.is_fresh()) {
             if let Dim::Symbol(symbol) = dim {

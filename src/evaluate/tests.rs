@@ -84,7 +84,7 @@ fn sizes_may_follow_from_inputs_that_come_later_and_be_made_by_nodes() {
 }
 
 #[test]
-fn what_does_not_fit_or_is_missing_is_named() {
+fn missing_and_unfit_inputs_are_named() {
     let text = r#"graph "g" {
   input %x: f32[b, 2]
   input %y: f32[b, 2]
@@ -94,7 +94,7 @@ fn what_does_not_fit_or_is_missing_is_named() {
 "#;
     let said = |inputs: &[(&str, Array)]| exactly(text).run(inputs).unwrap_err().to_string();
     let x = || ("x", floats(&[1, 2], &[1.0, 2.0]));
-    assert_eq!(said(&[x()]), "the input `y` is not given");
+    assert_eq!(said(&[x()]), "the input `y` is missing");
     assert_eq!(
         said(&[x(), ("y", floats(&[2, 2], &[0.0; 4]))]),
         "has the shape [2, 2], not that of f32[b, 2] [1, 2]\n  in input y"
@@ -125,7 +125,7 @@ const HALF: &str = r#"graph "g" {
 "#;
 
 #[test]
-fn half_precision_is_rounded_at_every_node_if_so_asked() {
+fn half_precision_is_rounded_at_every_node_on_request() {
     let x = || floats(&[1, 2], &[300.0, 3.000_1]);
     let y = |mut evaluator: Evaluator| evaluator.run(&[("x", x())]).unwrap()[0].1.to_f32s().unwrap();
     let wide = y(exactly(HALF));
@@ -134,7 +134,7 @@ fn half_precision_is_rounded_at_every_node_if_so_asked() {
 }
 
 #[test]
-fn what_leaves_the_range_is_known_by_name_and_by_how_much() {
+fn values_out_of_range_are_named_with_their_size() {
     let texts = || [[300.0, 3.0], [-400.0, 0.0]].map(|x| vec![("x", floats(&[1, 2], &x))]);
     let seen = ranges(&mut exactly(HALF), texts()).unwrap();
     let beyond: Vec<_> = seen.iter().filter(|range| range.magnitude() > 65_504.0).collect();
@@ -147,7 +147,7 @@ fn what_leaves_the_range_is_known_by_name_and_by_how_much() {
 }
 
 #[test]
-fn what_a_mask_has_replaced_counts_for_nothing() {
+fn masked_values_do_not_count() {
     let text = format!(
         r#"graph "g" {{
   input %x: f32[b, 3]

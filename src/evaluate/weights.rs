@@ -7,7 +7,7 @@ use super::layout::place;
 use crate::error::{Error, Result};
 use crate::ir::{DType, Graph, Node, Op, ValueId, Weight};
 
-/// Bytes of evaluated constants that an evaluator keeps; what is beyond is evaluated again each time it is read.
+/// Bytes of evaluated constants that an evaluator caches; others are evaluated again each time it is read.
 pub const CACHE: usize = 1 << 30;
 
 /// Constants that were read before.
@@ -31,7 +31,7 @@ impl Weights {
         Ok(array)
     }
 
-    /// What a [`Op::Gather`] reads of the rows of a float table that lies in a file, without reading the others.
+    /// The rows that a [`Op::Gather`] reads of a float table in a file, without reading the others.
     pub fn rows(&self, graph: &Graph, node: &Node, live: &HashMap<ValueId, Array>) -> Result<Option<Array>> {
         let (Op::Gather { axis: 0 }, Some(table), Some(ids)) = (&node.op, node.operand(0), node.operand(1)) else {
             return Ok(None);
@@ -57,7 +57,7 @@ impl Weights {
 
 #[cfg(test)]
 impl Weights {
-    /// Bytes that are kept.
+    /// Cached bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,3 +1,3 @@
-//! Front ends: each reads one kind of source and gives a graph.
+//! Front ends: each reads one kind of source and returns a graph.
 
 pub mod hub;

@@ -1,4 +1,4 @@
-//! Draws a graph, node by node, with every type inferred as it goes.
+//! Builds a graph, node by node, with every type inferred as it goes.
 
 use std::collections::HashMap;
 
@@ -10,9 +10,9 @@ use super::types::TensorType;
 use super::weight::Weight;
 use crate::error::{Error, Result};
 
-/// Draws one graph.
+/// Builds one graph.
 ///
-/// Names that are taken get a number (`x`, `x.1`), so drawing never fails over a name; inputs and outputs keep the
+/// Names that are taken get a number (`x`, `x.1`), so building never fails over a name; inputs and outputs keep the
 /// names they have on the outside, and an inner value that has such a name makes way.
 #[derive(Default)]
 pub struct Builder {
@@ -32,14 +32,14 @@ impl Builder {
         self.role = role;
     }
 
-    /// A value that the caller gives.
+    /// An input.
     pub fn input(&mut self, name: &str, ty: TensorType) -> ValueId {
         let id = self.value(name, ty, Origin::Input);
         self.graph.inputs.push(id);
         id
     }
 
-    /// A value that the caller may give; if not, `default` stands for it.
+    /// An input that the caller may set; `default` otherwise.
     pub fn optional_input(&mut self, name: &str, ty: TensorType, default: Weight) -> ValueId {
         let id = self.input(name, ty);
         self.graph.defaults.insert(id, default);
@@ -71,10 +71,10 @@ impl Builder {
         Ok(outputs)
     }
 
-    /// Gives a value to the caller under that very name. Fails where the name or the value is already given.
+    /// Makes a value an output under that very name. Fails where the name or the value is already an output.
     pub fn output(&mut self, name: &str, id: ValueId) -> Result<()> {
         if self.graph.outputs.contains(&id) {
-            return Err(Error::bug(format!("`{}` is an output twice", self.graph.value(id).name)));
+            return Err(Error::bug(format!("`{}` is a duplicate output", self.graph.value(id).name)));
         }
         if self.graph.value(id).name != name {
             if let Some(other) = self.graph.find(name) {
@@ -90,13 +90,13 @@ impl Builder {
         Ok(())
     }
 
-    /// Gives a value the very name that a text gives it. That names are unique is the caller's part.
+    /// Names a value exactly as in a text. That names are unique is the caller's part.
     pub(super) fn rename(&mut self, id: ValueId, name: &str) {
         self.taken.insert(name.to_owned(), 0);
         self.graph.values[id.0].name = name.to_owned();
     }
 
-    /// What has been drawn so far.
+    /// The graph so far.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
@@ -106,7 +106,7 @@ impl Builder {
         &self.graph.value(id).ty
     }
 
-    /// The graph, without whatever no output needs.
+    /// The graph, without the values that no output needs.
     pub fn finish(self) -> Graph {
         without_dead(&self.graph)
     }

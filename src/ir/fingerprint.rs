@@ -1,4 +1,4 @@
-//! What tells a graph from every other: all that its outputs depend on, whatever the files are called.
+//! The fingerprint of a graph: all that its outputs depend on, except the names of files.
 
 use std::collections::HashMap;
 use std::fmt::Write;

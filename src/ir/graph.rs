@@ -12,7 +12,7 @@ use crate::ports::PortKind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ValueId(pub(super) usize);
 
-/// A node of one graph; its number is its place in the order of evaluation.
+/// A node of one graph; its number is its index in the order of evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub(super) usize);
 
@@ -46,11 +46,11 @@ pub enum Origin {
 /// One operation on values.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// What it does.
+    /// Its operation.
     pub op: Op,
-    /// What it reads, `None` where an optional input is absent.
+    /// Its operands, `None` where an optional input is absent.
     pub inputs: Vec<Option<ValueId>>,
-    /// What it makes.
+    /// Its outputs.
     pub outputs: Vec<ValueId>,
     /// The part it plays in the model.
     pub role: Option<Role>,
@@ -80,17 +80,17 @@ impl Graph {
         &self.name
     }
 
-    /// What the caller gives, in order.
+    /// The inputs, in order.
     pub fn inputs(&self) -> &[ValueId] {
         &self.inputs
     }
 
-    /// What stands for an input that the caller leaves out, if it may be left out.
+    /// The default of an input, if it may be left out.
     pub fn default_of(&self, input: ValueId) -> Option<&Weight> {
         self.defaults.get(&input)
     }
 
-    /// What the caller gets, in order.
+    /// The outputs, in order.
     pub fn outputs(&self) -> &[ValueId] {
         &self.outputs
     }

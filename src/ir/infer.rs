@@ -1,6 +1,6 @@
 //! The types of an operation's results, from those of its operands.
 //!
-//! The only place that knows them: the builder asks here when a node is made, the verifier asks again.
+//! The only module that knows them: the builder calls it when a node is made, the verifier calls it again.
 
 mod attention;
 mod operands;
@@ -522,7 +522,7 @@ mod tests {
             (
                 Op::attention(2, 1.0),
                 &["f32[b, s, 4]", "f32[b, s, 4]", "f32[b, s, 4]", "i64[b, s, s]", "f32[b, 3, s, s]"],
-                "Attention: `bias` must be f32[b, 2, s, s], or 1 in its first two places; found f32[b, 3, s, s]",
+                "Attention: `bias` must be f32[b, 2, s, s], or 1 in its first two dimensions; found f32[b, 3, s, s]",
             ),
             (
                 Op::attention(2, 1.0),
@@ -537,7 +537,7 @@ mod tests {
             (
                 attention(4, Some(2), None),
                 &["f32[b, s, 8]", "f32[b, s, 4]", "f32[b, s, 4]"],
-                "Attention: where places matter, the most `positions` must be given",
+                "Attention: where positions matter, the most `positions` must be given",
             ),
             (
                 attention(4, None, Some(9)),

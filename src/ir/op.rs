@@ -17,9 +17,9 @@ pub enum Attribute {
 
 /// A type that an attribute of an operation can have.
 pub trait AttributeValue: Sized {
-    /// The attribute that stands for the value; none for what is absent.
+    /// The attribute of the value; none for an absent one.
     fn to_attribute(&self) -> Option<Attribute>;
-    /// The value that the attribute stands for, if it is of this type.
+    /// The value of the attribute, if it is of this type.
     fn from_attribute(attribute: &Attribute) -> Option<Self>;
 }
 
@@ -82,7 +82,7 @@ macro_rules! declare {
     ($($(#[$doc:meta])* $name:ident $({
         $($(#[$field_doc:meta])* $field:ident: $ty:ty $(= $default:expr)?),* $(,)?
     })?;)*) => {
-        /// What a node does. Shapes are written outermost first; `…` stands for any leading dimensions.
+        /// The operation of a node. Shapes are written outermost first; `…` means any leading dimensions.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Op {
             $($(#[$doc])* $name $({ $($(#[$field_doc])* $field: $ty),* })?,)*
@@ -109,7 +109,7 @@ macro_rules! declare {
                 }
             }
 
-            /// The operation with that name and those attributes; the error says what is amiss.
+            /// The operation with that name and those attributes; the error names what is wrong.
             pub fn from_parts(name: &str, attributes: &[(String, Attribute)]) -> Result<Op, String> {
                 match name {
                     $(stringify!($name) => {
@@ -149,20 +149,20 @@ fn attribute<T: AttributeValue>(
 }
 
 ops! {
-    // What families draw. A target's lowering decides what each becomes.
+    // Composites, which families build. A target's lowering replaces each.
     composite {
         /// `(table [v, h], ids […]) → […, h]`: rows of a table.
         Embed;
         /// `(table [p, h], ids [b, s]) → [s, h]`: the rows `offset … offset + s` of a table.
         PositionEmbed { /// Row of the first position.
             offset: i64 };
-        /// `(ids [b, s]) → i64 [b, s]`: positions that count the tokens which are not `pad`, from `place + 1` on; `pad` itself
-        /// is at position `place`.
+        /// `(ids [b, s]) → i64 [b, s]`: positions that count the tokens which are not `pad`, from `place + 1` on; `pad`
+        /// itself is at position `place`.
         TokenPositions { /// The padding token; no token where it is negative.
             pad: i64, /// The position of padding.
             place: i64 };
-        /// `(table [buckets, heads], ids [b, s]) → [1, heads, s, s]`: what attention adds to the score of a query and a key,
-        /// by the bucket that their distance falls into (arXiv 1910.10683).
+        /// `(table [buckets, heads], ids [b, s]) → [1, heads, s, s]`: what attention adds to the score of a query and a
+        /// key, by the bucket that their distance falls into (arXiv 1910.10683).
         RelativeBias { /// Number of buckets, for both directions together.
             buckets: i64, /// Distances from here on share the last bucket.
             max_distance: i64, /// Longest sequence.
@@ -177,13 +177,14 @@ ops! {
         /// channel. Scales may be `f32` where the rest is in 16 bits.
         StaticQuantLinear { /// The activations' element type, `u8` or `i8`.
             to: DType, /// One step of the activations.
-            scale: f32, /// What stands for 0.
+            scale: f32, /// The zero point.
             zero_point: i64 };
-        /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose weights alone are 8-bit, per
-        /// output channel.
+        /// `(x […, k], values i8 [k, n], scales [n], bias [n]?) → […, n]`: a [`Op::Linear`] whose weights alone are
+        /// 8-bit, per output channel.
         WeightQuantLinear;
-        /// `(x […, k], values u8 [n, blocks, size · bits / 8], scales [n, blocks], zero_points u8 [n, ⌈blocks · bits / 8⌉]?,
-        /// bias [n]?) → […, n]`: a [`Op::Linear`] whose weights alone are of 8 or 4 bits, in blocks of `size` along `k`.
+        /// `(x […, k], values u8 [n, blocks, size · bits / 8], scales [n, blocks], zero_points u8 [n, ⌈blocks · bits /
+        /// 8⌉]?, bias [n]?) → […, n]`: a [`Op::Linear`] whose weights alone are of 8 or 4 bits, in blocks of `size`
+        /// along `k`.
         BlockQuantLinear { /// Bits of a weight.
             bits: i64, /// Elements of a block.
             size: i64 };
@@ -196,26 +197,28 @@ ops! {
         /// [b, kv, p, d]?) → [b, t, heads · d], present_key, present_value [b, kv, n, d] where there is a past`:
         /// softmax(`scale · q kᵀ + bias`) v for each head (arXiv 1706.03762).
         ///
-        /// The keys are those of the past and then those of `k`, `n = p + s`, and so are the values. `k` and `v` may also be
-        /// `[b, kv, s, d]`, as another component made them. Where heads share keys, the first `heads / kv` read the first
-        /// key/value head, and so on (arXiv 2305.13245). A soft cap `c` makes `c · tanh(x / c)` of a score, before the bias.
+        /// The keys are those of the past and then those of `k`, `n = p + s`, and so are the values. `k` and `v` may
+        /// also be `[b, kv, s, d]`, as another component made them. Where heads share keys, the first `heads / kv` read
+        /// the first key/value head, and so on (arXiv 2305.13245). A soft cap `c` makes `c · tanh(x / c)` of a score,
+        /// before the bias.
         ///
-        /// A query sees the keys where the mask is not 0. The queries are at the places of the last `t` keys: where it is
-        /// causal, a query sees those at its place and before, and in a window those less than `window` places away. What a
-        /// query gets that sees no key is finite, and otherwise not defined.
+        /// A query attends to the keys where the mask is not 0. The queries are at the positions of the last `t` keys:
+        /// where it is causal, a query attends to those at its position and before, and in a window those less than
+        /// `window` positions away. The output of a query that attends to no key is finite, and otherwise not defined.
         ///
         /// The mask may be `[b, t, n]`, by query and key; the bias may have `b` for the first 1, and 1 for `heads`.
         Attention { /// Number of heads of the queries.
             heads: i64, /// Factor of the scores, usually `1 / √d`.
             scale: f32, /// Number of heads of keys and values, if not as many.
-            kv_heads: Option<i64> = None, /// Whether a query sees nothing that comes after it.
-            causal: bool = false, /// How many places a query sees to a side, its own included.
-            window: Option<i64> = None, /// Most keys, where it matters at which place they are.
+            kv_heads: Option<i64> = None, /// Whether a query attends to no key after it.
+            causal: bool = false, /// How many positions a query attends to on a side, its own included.
+            window: Option<i64> = None, /// Most keys, where their positions matter.
             positions: Option<i64> = None, /// What no score is beyond.
             soft_cap: Option<f32> = None };
-        /// `(x [b, s, heads · d], cos, sin [p, r / 2], positions i64 [b, s]?) → [b, s, heads · d]`: the first `r` channels of
-        /// each head turned, pair by pair, by the angles whose cosines and sines are in the row of the token's position: pairs
-        /// `(i, i + r/2)`, or `(2i, 2i + 1)` where they are interleaved (arXiv 2104.09864). Without positions, they count from 0.
+        /// `(x [b, s, heads · d], cos, sin [p, r / 2], positions i64 [b, s]?) → [b, s, heads · d]`: the first `r`
+        /// channels of each head turned, pair by pair, by the angles whose cosines and sines are in the row of the
+        /// token's position: pairs `(i, i + r/2)`, or `(2i, 2i + 1)` where they are interleaved (arXiv 2104.09864).
+        /// Without positions, they count from 0.
         Rotary { /// Number of heads.
             heads: i64, /// Whether the channels of a pair are neighbours.
             interleaved: bool = false };
@@ -229,29 +232,30 @@ ops! {
         LocalBias { /// Largest distance that attends.
             window: i64, /// Longest sequence.
             positions: i64 };
-        /// `(ids [b, s]) → i64 [2 · s]`: for each of the distances `s, s − 1 … 1 − s`, or their opposites, the row of a table
-        /// that has rows for `−span … span − 1` and shares the outermost ones. Where there are buckets, the span is their
-        /// number, and distances beyond half of it share them by logarithm, up to `max_distance`; else the span is
-        /// `max_distance` (arXiv 2006.03654).
+        /// `(ids [b, s]) → i64 [2 · s]`: for each of the distances `s, s − 1 … 1 − s`, or their opposites, the row of a
+        /// table that has rows for `−span … span − 1` and shares the outermost ones. Where there are buckets, the span
+        /// is their number, and distances beyond half of it share them by logarithm, up to `max_distance`; else the
+        /// span is `max_distance` (arXiv 2006.03654).
         DistanceRows { /// Number of buckets for each direction, or 0.
             buckets: i64, /// Distances from here on share the last row.
             max_distance: i64, /// Whether the distances are `−s, 1 − s … s − 1`.
             opposite: bool, /// Longest sequence.
             positions: i64 };
-        /// `(ids [b, s]) → f32 [2 · s, width]`: for each of the distances `s, s − 1 … 1 − s`, the sines and then the cosines
-        /// of its products with `10000^(−2t/width)` (arXiv 1901.02860).
+        /// `(ids [b, s]) → f32 [2 · s, width]`: for each of the distances `s, s − 1 … 1 − s`, the sines and then the
+        /// cosines of its products with `10000^(−2t/width)` (arXiv 1901.02860).
         Sinusoids { /// Number of sines and cosines.
             width: i64, /// Distances from here on count as this one, if it is not 0.
             clamp: i64, /// Longest sequence.
             positions: i64 };
         /// `(x [b, s, heads · d], rows [2 · s, heads · d]) → [b, heads, s, s]`: to the score of a query `i` and a key `j`,
-        /// `scale · xᵢ · rows[s − (i − j)]` where `x` are the queries, `scale · xⱼ · rows[s − (j − i)]` where they are the keys.
+        /// `scale · xᵢ · rows[s − (i − j)]` where `x` are the queries, `scale · xⱼ · rows[s − (j − i)]` where they are
+        /// the keys.
         DistanceScores { /// Number of heads.
             heads: i64, /// Factor of the scores.
             scale: f32, /// Whether `x` are the keys.
             keys: bool };
-        /// `(x [b, s, heads · d], table [2, heads · d], types i64 [b, s]) → [b, heads, s, s]`: `scale · xᵢ · table[1]` where the
-        /// types of query `i` and key `j` differ, else `scale · xᵢ · table[0]` (arXiv 1906.08237).
+        /// `(x [b, s, heads · d], table [2, heads · d], types i64 [b, s]) → [b, heads, s, s]`: `scale · xᵢ · table[1]`
+        /// where the types of query `i` and key `j` differ, else `scale · xᵢ · table[0]` (arXiv 1906.08237).
         SegmentScores { /// Number of heads.
             heads: i64, /// Factor of the scores.
             scale: f32 };
@@ -261,11 +265,11 @@ ops! {
         /// `(x [b, s, h], mask i64 [b, s]) → [b, s, h]`: 0 where the mask is.
         ZeroPadding;
         /// `(x [b, s, c], w [n, c / groups, k], bias [n]?) → [b, s, n]`: each token with the `k − 1` around it.
-        TokenConv { /// Number of groups of channels that know nothing of each other.
+        TokenConv { /// Number of independent groups of channels.
             groups: i64 };
         /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the mean over the positions where the mask is 1.
         MeanPool;
-        /// The same, divided by the root of their number in place of their number.
+        /// The same, divided by the root of their number instead of their number.
         MeanSqrtLenPool;
         /// The same, each position counting as often as its number, from 1 on (arXiv 2202.08904).
         WeightedMeanPool;
@@ -342,15 +346,15 @@ ops! {
         /// `(data, indices) → ` slices of `data` along `axis`.
         Gather { /// The dimension that is indexed.
             axis: i64 };
-        /// The same elements in another shape; 0 keeps a dimension, −1 is what is left.
+        /// The same elements in another shape; 0 keeps a dimension, −1 is the rest.
         Reshape { /// The sizes.
             shape: Vec<i64> };
         /// `(x, sizes i64 [rank]) → ` the same elements in a shape whose sizes are known when it runs; 0 keeps a dimension,
-        /// −1 is what is left.
+        /// −1 is the rest.
         ReshapeTo { /// The sizes, in terms of those of the inputs.
             shape: Vec<Dim> };
-        /// `(x, sizes i64 [rank]) → ` the same elements, repeated along dimensions of size 1 up to sizes that are known when it
-        /// runs.
+        /// `(x, sizes i64 [rank]) → ` the same elements, repeated along dimensions of size 1 up to sizes that are known
+        /// when it runs.
         ExpandTo { /// The sizes, in terms of those of the inputs.
             shape: Vec<Dim> };
         /// The dimensions in another order.
@@ -390,12 +394,13 @@ ops! {
 
         // Plain operations that ONNX has since opset 23.
 
-        /// `(x […, h], scale [h]) → […, h]`: divided by the root of the mean square of the last dimension (arXiv 1910.07467).
+        /// `(x […, h], scale [h]) → […, h]`: divided by the root of the mean square of the last dimension (arXiv
+        /// 1910.07467).
         RmsNorm { /// Added to the mean square.
             epsilon: f32 };
         /// `(q [b, t, heads · d], k, v [b, s, kv · d], bias [b, 1, t, n]?, past_key, past_value [b, kv, p, d]?) →
-        /// [b, t, heads · d], present_key, present_value [b, kv, n, d] where there is a past`, as [`Op::Attention`] with the
-        /// bias alone; `Attention` of ONNX. The bias may have 1 for `b`, and `heads` for 1.
+        /// [b, t, heads · d], present_key, present_value [b, kv, n, d] where there is a past`, as [`Op::Attention`]
+        /// with the bias alone; `Attention` of ONNX. The bias may have 1 for `b`, and `heads` for 1.
         BiasedAttention { /// Number of heads of the queries.
             heads: i64, /// Factor of the scores.
             scale: f32, /// Number of heads of keys and values, if not as many.
@@ -413,8 +418,8 @@ ops! {
         /// `(a u8 or i8 […, k], values i8 [k, n], a_scale [], scales [n], a_zero_point [], zero_points?, bias [n]?) → f32
         /// […, n]`.
         MatMulIntegerToFloat;
-        /// `(x […, k], values u8 [n, blocks, size · bits / 8], scales [n, blocks], zero_points?, order?, bias [n]?) → […, n]`,
-        /// the weights as in [`Op::BlockQuantLinear`].
+        /// `(x […, k], values u8 [n, blocks, size · bits / 8], scales [n, blocks], zero_points?, order?, bias [n]?) →
+        /// […, n]`, the weights as in [`Op::BlockQuantLinear`].
         MatMulNBits { /// Bits of a weight.
             bits: i64, /// Elements of a block.
             size: i64 };
@@ -424,7 +429,7 @@ ops! {
 }
 
 impl Op {
-    /// Attention of every query to every key, each head with keys of its own.
+    /// Attention of every query to every key, each head with its own keys.
     pub fn attention(heads: i64, scale: f32) -> Op {
         Op::Attention { heads, scale, kv_heads: None, causal: false, window: None, positions: None, soft_cap: None }
     }
@@ -459,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn what_onnx_has_is_not_composite() {
+    fn operations_of_onnx_are_not_composite() {
         for op in [Op::Embed, Op::Linear, Op::Gelu { tanh: true }, Op::Select { axis: 1, index: 0 }] {
             assert!(op.is_composite(), "{op:?}");
         }
@@ -469,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_its_default_is_not_written() {
+    fn defaults_are_not_written() {
         assert_eq!(Op::attention(2, 0.5).attributes().len(), 2);
         assert_eq!(Op::Rotary { heads: 2, interleaved: true }.attributes().len(), 2);
     }

@@ -1,7 +1,7 @@
 //! Replaces nodes of a graph by others.
 //!
-//! A rewrite walks the old graph in order and draws a new one. At each node the rule either keeps the node or draws
-//! what stands for it; the replacement must have the types of what it replaces, which is checked here. What nothing
+//! A rewrite walks the old graph in order and builds a new one. At each node the rule either keeps the node or builds
+//! its replacement, which must have the same types, which is checked here. What nothing
 //! needs afterwards is gone from the new graph.
 
 use std::collections::HashMap;
@@ -13,24 +13,24 @@ use super::types::TensorType;
 use super::weight::Weight;
 use crate::error::{Error, Result};
 
-/// What a rule answers for a node.
+/// The result of a rule for a node.
 pub enum Action {
     /// The node stays as it is.
     Keep,
-    /// These values of the new graph stand for the node's outputs.
+    /// These values of the new graph replace the node's outputs.
     Replace(Vec<ValueId>),
 }
 
-/// What a rule works with: the old graph to look at, the new one to draw in.
+/// The two graphs of a rule: the old one to read, the new one to build in.
 pub struct Rewriter<'a> {
     old: &'a Graph,
     new: Builder,
     map: HashMap<ValueId, ValueId>,
 }
 
-/// Draws `graph` anew, asking `rule` at every node.
+/// Rebuilds `graph`, calling `rule` at every node.
 ///
-/// Fails where the rule fails, and where it stands in a value of another type.
+/// Fails where the rule fails, and where it replaces a value by one of another type.
 pub fn rewrite(graph: &Graph, mut rule: impl FnMut(&mut Rewriter, &Node) -> Result<Action>) -> Result<Graph> {
     rewrite_with(graph, Preserved::Types, &mut rule)
 }
@@ -46,7 +46,7 @@ pub fn reshape(graph: &Graph, mut rule: impl FnMut(&mut Rewriter, &Node) -> Resu
     rewrite_with(graph, Preserved::Names, &mut rule)
 }
 
-/// What of the old graph the new one must have.
+/// The parts of the old graph that the new one must have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Preserved {
     /// The types at every node.
@@ -77,7 +77,7 @@ fn rewrite_with(
             Action::Keep => rw.keep(node)?,
             Action::Replace(outputs) => outputs,
         };
-        rw.stand_in(node, &outputs, kept)?;
+        rw.replace_outputs(node, &outputs, kept)?;
     }
     for id in graph.outputs() {
         let (value, new) = (graph.value(*id), rw.get(*id)?);
@@ -125,7 +125,7 @@ impl<'a> Rewriter<'a> {
         node.operand(i).and_then(|id| self.old.weight(id))
     }
 
-    /// The name of a node, from which the names of what replaces it are made.
+    /// The name of a node, from which the names of its replacements are made.
     pub fn name(&self, node: &Node) -> &'a str {
         self.old.node_name(node)
     }
@@ -140,37 +140,37 @@ impl<'a> Rewriter<'a> {
         self.new.graph().weight(new).cloned()
     }
 
-    /// Draws a constant in the new graph.
+    /// Adds a constant to the new graph.
     pub fn weight(&mut self, name: &str, weight: Weight) -> ValueId {
         self.new.weight(name, weight)
     }
 
-    /// Draws an input in the new graph, which the caller may leave out.
+    /// Adds an input to the new graph, which the caller may leave out.
     pub fn optional_input(&mut self, name: &str, ty: TensorType, default: Weight) -> ValueId {
         self.new.optional_input(name, ty, default)
     }
 
-    /// Whether something in the new graph stands for a value of the old graph.
-    pub fn is_drawn(&self, old: ValueId) -> bool {
+    /// Whether a value of the new graph replaces one of the old graph.
+    pub fn is_built(&self, old: ValueId) -> bool {
         self.map.contains_key(&old)
     }
 
-    /// Lets a value of the new graph stand for one of the old graph, from here on.
+    /// Replaces a value of the old graph by one of the new graph, from here on.
     pub fn replace(&mut self, old: ValueId, new: ValueId) {
         self.map.insert(old, new);
     }
 
-    /// Draws a node with one output in the new graph.
+    /// Adds a node with one output to the new graph.
     pub fn node(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId> {
         self.new.node(name, op, inputs)
     }
 
-    /// Draws a node with several outputs or with optional operands in the new graph.
+    /// Adds a node with several outputs or with optional operands to the new graph.
     pub fn nodes(&mut self, name: &str, op: Op, inputs: &[Option<ValueId>]) -> Result<Vec<ValueId>> {
         self.new.nodes(name, op, inputs)
     }
 
-    /// Sets the role of what is drawn from here to the end of this node.
+    /// Sets the role of new nodes from here to the end of this node.
     pub fn set_role(&mut self, role: Option<super::role::Role>) {
         self.new.set_role(role);
     }
@@ -180,7 +180,7 @@ impl<'a> Rewriter<'a> {
         self.new.nodes(self.old.node_name(node), node.op.clone(), &inputs)
     }
 
-    fn stand_in(&mut self, node: &Node, outputs: &[ValueId], kept: Preserved) -> Result<()> {
+    fn replace_outputs(&mut self, node: &Node, outputs: &[ValueId], kept: Preserved) -> Result<()> {
         if outputs.len() != node.outputs.len() {
             return Err(Error::bug(format!(
                 "node `{}` has {} outputs, its replacement {}",

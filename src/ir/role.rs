@@ -1,6 +1,6 @@
-//! What part a node plays in its model.
+//! Roles of nodes in a model.
 //!
-//! Families mark what they draw, so that passes and reports can speak of “the query projection of layer 3” without
+//! Families mark their nodes, so that passes and reports can speak of “the query projection of layer 3” without
 //! knowing any family.
 
 use std::fmt;
@@ -67,7 +67,7 @@ macro_rules! parts {
 }
 
 parts! {
-    /// Rows looked up for tokens, positions and segments, and their norm.
+    /// Rows looked up for tokens, positions and token types, and their norm.
     Embedding = "embedding" in Embedding;
     /// Tables by position that attention reads.
     Position = "position" in Embedding;
@@ -109,13 +109,13 @@ parts! {
     FeedForwardOut = "ffn-out" in FeedForward;
     /// The residual and norm after the feed-forward block.
     FeedForwardNorm = "ffn-norm" in FeedForward;
-    /// Channels that are too large for 8 bits, computed apart.
+    /// Channels that are too large for 8 bits, computed separately.
     Outliers = "outliers" in Outliers;
     /// The projection of a bottleneck adapter to its inner size.
     AdapterDown = "adapter-down" in Adapter;
     /// The projection of a bottleneck adapter back from its inner size.
     AdapterUp = "adapter-up" in Adapter;
-    /// What else an adapter inserts: its norms, non-linearity, gate, scale and residual.
+    /// The other nodes of an adapter: its norms, non-linearity, gate, scale and residual.
     Adapter = "adapter" in Adapter;
     /// The projection of the first token.
     Pooler = "pooler" in Head;

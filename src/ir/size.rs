@@ -1,6 +1,6 @@
 //! Sizes that depend on run-time symbols, in a normal form.
 //!
-//! A [`Size`] is a sum of products with integer coefficients. A factor is a symbol, which stands for 0 or more, the
+//! A [`Size`] is a sum of products with integer coefficients. A factor is a symbol, which is 0 or more, the
 //! floor of another size divided by a number, or the largest of several sizes. Two polynomials that are equal have one
 //! form, so `==` compares them. Divisions and maxima are simplified by these identities:
 //! - `⌊(d·p + r)/d⌋ = p + ⌊r/d⌋`; coefficients of `r` are in `0 … d − 1`, and of `r` and `−r` the smaller is divided
@@ -8,7 +8,7 @@
 //! - `max(p + r, q + r) = r + max(p, q)`, `max(c·p, c·q) = c·max(p, q)`, `max(p, p + q) = p + q` where `q` cannot be
 //!   negative, `min(p, q) = p + q − max(p, q)`
 //!
-//! Sizes with divisions or maxima that are equal for another reason may differ in form: `==` then says no, which refuses
+//! Sizes with divisions or maxima that are equal for another reason may differ in form: `==` is then false, which refuses
 //! a graph and never accepts a wrong one.
 //!
 //! An expression of more than [`LARGEST`] parts and a coefficient beyond 64 bits are errors, so that a file cannot make
@@ -84,7 +84,7 @@ enum Factor {
 }
 
 impl Factor {
-    /// Symbols come first, and of these what was there before: `past_sequence_length + sequence_length`.
+    /// Symbols come first, and of these the past ones: `past_sequence_length + sequence_length`.
     fn place(&self) -> (u8, bool, &str) {
         match self {
             Factor::Symbol(name) => (0, !name.starts_with("past"), name),
@@ -105,7 +105,7 @@ impl Factor {
         matches!(self, Factor::Floor { .. })
     }
 
-    /// Whether it is 0 or more whatever its symbols are.
+    /// Whether it is 0 or more for all values of its symbols.
     fn is_natural(&self) -> bool {
         match self {
             Factor::Symbol(_) => true,
@@ -282,7 +282,7 @@ impl Size {
     /// The largest of several.
     pub(super) fn max(of: &[Size]) -> Outcome {
         let (mut outside, mut all) = (Size::constant(0), of.to_vec());
-        // What is left when a common part is taken off may be a maximum itself.
+        // The rest without a common part may be a maximum itself.
         for _ in 0..LARGEST {
             all = largest(&all)?;
             let common = common_part(&all)?;
@@ -366,7 +366,7 @@ impl Size {
         }
     }
 
-    /// What is compared where it is `c·max(…) + r`, `c` is positive and `r` has no maximum; else itself.
+    /// The compared sizes where it is `c·max(…) + r`, `c` is positive and `r` has no maximum; else itself.
     fn compared(&self) -> Result<Vec<Size>, SizeError> {
         match self.lone(|factor| matches!(factor, Factor::Max(_))) {
             Some((factor @ Factor::Max(of), c @ 1..)) => {
@@ -390,7 +390,7 @@ impl Size {
     }
 }
 
-/// Those of several that may be the largest, in order. A maximum among them is what it compares.
+/// Those of several that may be the largest, in order. A maximum among them counts as its sizes.
 fn largest(of: &[Size]) -> Result<Vec<Size>, SizeError> {
     let mut all = of.iter().map(Size::compared).collect::<Result<Vec<_>, _>>()?.concat();
     if all.iter().map(Size::weight).sum::<usize>() > LARGEST {

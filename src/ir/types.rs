@@ -80,14 +80,14 @@ impl fmt::Display for DType {
     }
 }
 
-/// One dimension: known now, or known when the engine runs. Equal sizes have one form, as [`Size`] says.
+/// One dimension: known now, or known when the engine runs. Equal sizes have one form: see [`Size`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Dim {
     /// So many elements.
     Fixed(usize),
     /// As many as the run-time size of that name, e.g. `batch_size`; one that starts with `?` is made by a node.
     Symbol(Arc<str>),
-    /// What follows from run-time sizes, e.g. `past_sequence_length + sequence_length`.
+    /// A size that is computed from run-time sizes, e.g. `past_sequence_length + sequence_length`.
     Computed(Size),
 }
 
@@ -187,7 +187,7 @@ impl Dim {
     }
 }
 
-/// What the name of a run-time size that a node makes starts with.
+/// The prefix of the name of a run-time size that a node makes.
 const FRESH: char = '?';
 
 impl TryFrom<Size> for Dim {

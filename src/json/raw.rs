@@ -1,6 +1,6 @@
-//! JSON as it stands in its file: objects and lists as slices of text.
+//! JSON as it is in its file: objects and lists as slices of text.
 //!
-//! What is not changed keeps its order, and its numbers keep their digits: a score that is read and printed again may
+//! Unchanged parts keep their order, and numbers keep their digits: a score that is read and printed again may
 //! come back as its neighbour. The text has been parsed before, so that brackets and quotes match.
 
 use std::borrow::Cow;
@@ -11,16 +11,16 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::json;
 
-/// An object: its members in their order, keys as they mean, values as they stand.
+/// An object: its members in their order, keys unescaped, values unchanged.
 pub struct Object<'a>(Vec<(String, Cow<'a, str>)>);
 
 impl<'a> Object<'a> {
-    /// Cuts the text of an object into its members. `place` is what messages call it.
-    pub fn of(text: &'a str, place: &str) -> Result<Object<'a>> {
-        let members = inside(text, '{', '}').ok_or_else(|| wrong(place, "an object"))?;
+    /// Cuts the text of an object into its members. `location` is its location for messages.
+    pub fn of(text: &'a str, location: &str) -> Result<Object<'a>> {
+        let members = inside(text, '{', '}').ok_or_else(|| wrong(location, "an object"))?;
         let member = |member: &'a str| match split(member, b':').as_slice() {
-            [key, value] => Ok((json::parse(key, place)?, Cow::Borrowed(value.trim()))),
-            _ => Err(wrong(place, "members")),
+            [key, value] => Ok((json::parse(key, location)?, Cow::Borrowed(value.trim()))),
+            _ => Err(wrong(location, "members")),
         };
         Ok(Object(members.into_iter().map(member).collect::<Result<_>>()?))
     }
@@ -31,13 +31,13 @@ impl<'a> Object<'a> {
     }
 
     /// A member that has to be there.
-    pub fn required(&self, key: &str, place: &str) -> Result<&str> {
-        self.get(key).ok_or_else(|| Error::bad_input(format!("{place}: missing field `{key}`")))
+    pub fn required(&self, key: &str, location: &str) -> Result<&str> {
+        self.get(key).ok_or_else(|| Error::bad_input(format!("{location}: missing field `{key}`")))
     }
 
     /// A member as a value of a type, unless it is missing or null.
-    pub fn read<T: DeserializeOwned>(&self, key: &str, place: &str) -> Result<Option<T>> {
-        self.get(key).map(|value| json::parse(value, &format!("{place}: {key}"))).transpose()
+    pub fn read<T: DeserializeOwned>(&self, key: &str, location: &str) -> Result<Option<T>> {
+        self.get(key).map(|value| json::parse(value, &format!("{location}: {key}"))).transpose()
     }
 
     /// Another value for a member that is there.
@@ -77,9 +77,9 @@ impl fmt::Display for Object<'_> {
     }
 }
 
-/// The elements of a list, as they stand. `place` is what messages call it.
-pub fn elements<'a>(text: &'a str, place: &str) -> Result<Vec<&'a str>> {
-    inside(text, '[', ']').ok_or_else(|| wrong(place, "a list"))
+/// The elements of a list, unchanged. `location` is its location for messages.
+pub fn elements<'a>(text: &'a str, location: &str) -> Result<Vec<&'a str>> {
+    inside(text, '[', ']').ok_or_else(|| wrong(location, "a list"))
 }
 
 /// Elements as a list.
@@ -105,7 +105,7 @@ fn inside(text: &str, open: char, close: char) -> Option<Vec<&str>> {
     Some(if inner.is_empty() { Vec::new() } else { split(inner, b',').into_iter().map(str::trim).collect() })
 }
 
-/// Cuts a text at a separator that stands in no string and in no brackets.
+/// Cuts a text at separators outside of strings and brackets.
 fn split(text: &str, separator: u8) -> Vec<&str> {
     let (mut parts, mut from, mut depth) = (Vec::new(), 0, 0_usize);
     let mut strings = Strings::default();
@@ -148,8 +148,8 @@ impl Strings {
     }
 }
 
-fn wrong(place: &str, expected: &str) -> Error {
-    Error::bad_input(format!("{place}: expected {expected}"))
+fn wrong(location: &str, expected: &str) -> Error {
+    Error::bad_input(format!("{location}: expected {expected}"))
 }
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_stand_as_they_stood() {
+    fn values_keep_their_text() {
         let text = r#"{ "b": [1.50, -2e-3, "],\"}"],
             "\u0061": {"x" : [ {} , [] ]}, "c": null , "d":"" }"#;
         let mut object = Object::of(text, "x.json").unwrap();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_another_kind_is_named() {
+    fn values_of_another_kind_are_named() {
         assert_eq!(Object::of("[]", "x.json").err().unwrap().message(), "x.json: expected an object");
         assert_eq!(elements("{}", "x.json: a").unwrap_err().message(), "x.json: a: expected a list");
         let object = Object::of("{\"a\": true}", "x.json").unwrap();

@@ -1,9 +1,9 @@
-//! What adapters change, as inputs.
+//! Adapters' tensors as inputs of the graph.
 //!
-//! `x · W + b = x · W + b + (x · A) · B`, where A and B have rank 0 unless the caller gives others
+//! `x · W + b = x · W + b + (x · A) · B`, where A and B have rank 0 by default
 //!
 //! One engine then serves every adapter of its base: a low-rank change costs its own two products, and what adapters
-//! bring whole is an input with the base's own tensor as its default.
+//! save whole (`modules_to_save`) is an input with the base's own tensor as its default.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,14 +16,14 @@ use crate::ir::{Action, DType, Dim, Graph, Node, Op, Part, Rewriter, Role, Tenso
 pub struct AdapterInputs {
     /// Weights of linear layers that get a low-rank change.
     pub low_rank: BTreeSet<String>,
-    /// Constants that the caller may give instead.
+    /// Constants that become optional inputs.
     pub whole: BTreeMap<String, Whole>,
 }
 
-/// A constant that the caller may give instead.
+/// A constant that becomes an optional input.
 #[derive(Clone, Debug)]
 pub struct Whole {
-    /// What stands for it; its own elements, if none are said.
+    /// Its replacement; its own elements, if there is none.
     pub default: Option<Weight>,
     /// The dimension whose size the caller decides, and the name of that size.
     pub open: Option<(usize, &'static str)>,
@@ -71,7 +71,7 @@ impl AdapterInputs {
 
 struct Rewriting<'a> {
     pass: &'a AdapterInputs,
-    /// The factors of a weight, drawn once where layers share it.
+    /// The factors of a weight, built once where layers share it.
     factors: HashMap<ValueId, [ValueId; 2]>,
     report: Report,
 }
@@ -88,13 +88,13 @@ impl Rewriting<'_> {
         }
     }
 
-    /// Makes a constant an input, if it is one that the caller may give.
+    /// Makes a constant an input, if it is one of these.
     fn whole(&mut self, rw: &mut Rewriter, id: ValueId) -> Result<()> {
         let value = rw.old().value(id);
         let (Some(weight), Some(whole)) = (rw.old().weight(id), self.pass.whole.get(&value.name)) else {
             return Ok(());
         };
-        if rw.is_drawn(id) {
+        if rw.is_built(id) {
             return Ok(());
         }
         let mut ty = value.ty.clone();
@@ -127,7 +127,7 @@ impl Rewriting<'_> {
         rw.node(name, Op::Add, &[base, up]).map(|sum| Action::Replace(vec![sum]))
     }
 
-    /// The inputs A `[k, r]` and B `[r, n]` of a weight `[k, n]`; each weight has a rank of its own.
+    /// The inputs A `[k, r]` and B `[r, n]` of a weight `[k, n]`; each weight has its own rank.
     fn factors(&mut self, rw: &mut Rewriter, weight: ValueId) -> Result<[ValueId; 2]> {
         if let Some(built) = self.factors.get(&weight) {
             return Ok(*built);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_an_input_is_named() {
+    fn tensors_that_cannot_be_inputs_are_named() {
         let said = |text: &str| {
             let graph = parse(text).unwrap();
             query().run(&graph).unwrap_err().message().to_owned()

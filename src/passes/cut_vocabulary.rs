@@ -2,7 +2,7 @@
 //!
 //! `Embed(table, ids) = Embed(take_0(table, kept), new(ids))` · `take_n(x · W + b) = x · take_1(W) + take_0(b)`
 //!
-//! where `new` gives tokens their new numbers: it is what the cut tokenizer does, so that nothing of it is computed
+//! where `new` maps old token ids to new ones: the cut tokenizer does that, so that the graph computes nothing of it
 //! here. Rows that no token of the tokenizer has are gone with the others. A table that a head is tied to is cut once
 //! and stays tied.
 
@@ -14,7 +14,7 @@ use crate::ports::PortKind;
 /// The pass.
 #[derive(Debug)]
 pub struct CutVocabulary<'a> {
-    /// The old numbers of the tokens that stay, in the order of the new ones.
+    /// The old ids of the tokens that stay, in the order of the new ones.
     pub kept: &'a [u32],
     /// Whether the logits are over the vocabulary.
     pub scores: bool,
@@ -33,7 +33,7 @@ impl Pass for CutVocabulary<'_> {
         let ids = port(PortKind::TokenIds)?;
         let scores = self.scores.then(|| port(PortKind::Logits)).transpose()?;
         let at = self.kept.iter().map(|number| usize::try_from(*number)).collect::<Result<_, _>>();
-        let at = at.map_err(|_| Error::bad_input("a number of a token is larger than any place in memory"))?;
+        let at = at.map_err(|_| Error::bad_input("a token id is larger than any index in memory"))?;
         let mut rewriting = Rewriting {
             pass: self,
             ids,
@@ -54,7 +54,7 @@ impl Pass for CutVocabulary<'_> {
     }
 }
 
-/// The rows of the tables that tokens are looked up in, which must be one for each token.
+/// The rows of the tables of token embeddings, which must be one for each token.
 fn rows(graph: &Graph, ids: ValueId) -> Result<usize> {
     let tables = graph.consumers(ids).filter(|node| is_table(node, ids));
     let sizes = tables.map(|node| node.operand(0).and_then(|table| graph.value(table).ty.shape.first()?.fixed()));
@@ -71,7 +71,7 @@ fn is_table(node: &Node, ids: ValueId) -> bool {
     node.op == Op::Embed && node.operand(1) == Some(ids)
 }
 
-/// Whether an operation reads the shape of what it is given in the place of tokens, and not their numbers.
+/// Whether an operation reads only the shape of its operand of token ids, and not the ids.
 fn reads_shape(op: &Op) -> bool {
     matches!(
         op,
@@ -134,7 +134,7 @@ impl Rewriting<'_> {
         node.outputs == [out] && sized
     }
 
-    /// Draws what `change` makes of the constant that operand `i` is. Nothing else may read it as it was.
+    /// Builds `change` of the constant that operand `i` is. No other node may read the old one.
     fn constant(
         &mut self,
         rw: &mut Rewriter,
@@ -150,7 +150,7 @@ impl Rewriting<'_> {
         if rw.old().consumers(id).any(|other| other.outputs != node.outputs && !is_table(other, self.ids)) {
             return Err(refused("something else reads its weight too"));
         }
-        if !rw.is_drawn(id) {
+        if !rw.is_built(id) {
             let changed = change(self, weight)?;
             let built = rw.weight(&rw.old().value(id).name, changed);
             rw.replace(id, built);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_and_heads_lose_rows_and_padding_keeps_its_place() {
+    fn tables_and_heads_lose_rows_and_padding_keeps_its_position() {
         let (after, left) = run(&pass(&[1, 3, 5]), BEFORE);
         assert_eq!(left, [""; 0]);
         assert_eq!(
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_cut_is_named() {
+    fn graphs_that_cannot_be_cut_are_named() {
         let said = |text: &str, kept: &[u32]| {
             let error = pass(kept).run(&parse(text).unwrap()).err().unwrap();
             assert!(matches!(error.kind(), Kind::Unsupported | Kind::BadInput));

@@ -20,23 +20,23 @@ impl Pass for DropLayers<'_> {
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
-        let mut stand_ins = BTreeMap::new();
+        let mut replacements = BTreeMap::new();
         for layer in self.layers {
             let (out, x) = ends(graph, *layer)?;
-            stand_ins.insert(out, x);
+            replacements.insert(out, x);
         }
         let after = rewrite(graph, |rw, node| match node.outputs.as_slice() {
-            [out] => match stand_ins.get(out) {
+            [out] => match replacements.get(out) {
                 Some(x) => Ok(Action::Replace(vec![rw.get(*x)?])),
                 None => Ok(Action::Keep),
             },
             _ => Ok(Action::Keep),
         })?;
-        Ok((after, Report { changed: stand_ins.len(), left: Vec::new() }))
+        Ok((after, Report { changed: replacements.len(), left: Vec::new() }))
     }
 }
 
-/// What a layer gives, and the value of the same type that it is given.
+/// A layer's output, and the input of the same type.
 fn ends(graph: &Graph, layer: usize) -> Result<(ValueId, ValueId)> {
     let inside = |node: &Node| node.role.and_then(|role| role.layer) == Some(layer);
     let nodes: Vec<&Node> = graph.nodes().map(|(_, node)| node).filter(|node| inside(node)).collect();
@@ -62,10 +62,10 @@ fn ends(graph: &Graph, layer: usize) -> Result<(ValueId, ValueId)> {
             given.push(*id);
         }
     }
-    // Where a layer reads what layers before the last made, the one that comes latest is its input.
+    // Where a layer reads values of several earlier layers, the latest is its input.
     match given.iter().max() {
         Some(x) => Ok((*out, *x)),
-        None => refused("it reads nothing that could stand for its output"),
+        None => refused("it reads no value that could replace its output"),
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
 "#;
 
     #[test]
-    fn the_input_of_a_layer_stands_for_its_output() {
+    fn the_input_of_a_layer_replaces_its_output() {
         let (after, _) = run(&DropLayers { layers: &[0] }, TWO_LAYERS);
         let lines: Vec<&str> = after.lines().map(str::trim).filter(|line| line.starts_with('%')).collect();
         assert_eq!(

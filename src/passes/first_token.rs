@@ -75,9 +75,9 @@ fn row_by_row(graph: &Graph, node: &Node) -> bool {
         Op::Linear | Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Normalize => true,
         Op::Gelu { .. } | Op::Tanh | Op::Relu | Op::Erf | Op::Sigmoid | Op::LeakyRelu { .. } => true,
         Op::Split { axis, .. } => axis == -1 || axis == 2,
-        // The places of queries are counted from the last key.
+        // The positions of queries are counted from the last key.
         Op::Attention { causal: true, .. } | Op::Attention { window: Some(_), .. } => false,
-        // A bias between positions has rows of its own, and so has a mask by query and key.
+        // A bias between positions has its own rows, and so has a mask by query and key.
         Op::Attention { .. } => {
             node.operand(4).is_none() && node.operand(3).is_none_or(|mask| graph.value(mask).ty.rank() == 2)
         }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn attention_whose_places_count_keeps_all_rows() {
+    fn attention_by_position_keeps_all_rows() {
         for places in ["causal=true", "window=2"] {
             let before = format!(
                 r#"graph "g" {{
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_elsewhere_keeps_all_rows() {
+    fn values_that_are_read_elsewhere_keep_all_rows() {
         let before = r#"graph "g" {
   input %x: f32[b, s, 4]
   weight %w: f32[4, 4] = source "w"

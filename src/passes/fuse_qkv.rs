@@ -2,7 +2,7 @@
 //!
 //! `x·Wq + bq, x·Wk + bk, x·Wv + bv = split(x·[Wq|Wk|Wv] + [bq|bk|bv])`, where an attention reads them
 //!
-//! One wide product keeps the cores busier than three narrow ones, and quantizes `x` once. Whoever else reads one of the
+//! One wide product keeps the cores busier than three narrow ones, and quantizes `x` once. Every other reader of one of the
 //! three, such as scores by distance, reads its piece.
 
 use std::collections::HashMap;
@@ -56,7 +56,7 @@ struct Attention<'a> {
 #[derive(Default)]
 struct Found<'a> {
     attentions: Vec<Attention<'a>>,
-    /// The attention that a projection belongs to, and its place there, by what the projection makes.
+    /// The attention that a projection belongs to, and its operand there, by the projection's output.
     places: HashMap<ValueId, (usize, usize)>,
 }
 
@@ -98,7 +98,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// What a projection made of an operand, before a constant or an adapter's change was added to it.
+/// The product of a projection, before a constant or an adapter's change was added to it.
 fn projected(graph: &Graph, id: ValueId) -> ValueId {
     let linear = |id: ValueId| graph.producer(id).is_some_and(|node| node.op == Op::Linear);
     match graph.producer(id) {
@@ -138,7 +138,7 @@ mod tests {
     use super::FuseQkv;
     use crate::passes::tests::run;
 
-    const APART: &str = r#"graph "g" {
+    const SEPARATE: &str = r#"graph "g" {
   input %x: f32[b, s, 4]
   input %mask: i64[b, s]
   weight %q.weight: f32[4, 4] = transpose(source "q.weight" f32[4, 4])
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn three_projections_of_one_value_become_one() {
-        let (after, left) = run(&FuseQkv, APART);
+        let (after, left) = run(&FuseQkv, SEPARATE);
         assert_eq!(
             after,
             r#"graph "g" {
@@ -177,15 +177,16 @@ mod tests {
 
     #[test]
     fn projections_without_bias_become_one_without_bias() {
-        let bare = ["q", "k", "v"].iter().fold(APART.to_owned(), |text, p| text.replace(&format!(", %{p}.bias"), ""));
+        let bare =
+            ["q", "k", "v"].iter().fold(SEPARATE.to_owned(), |text, p| text.replace(&format!(", %{p}.bias"), ""));
         let (after, left) = run(&FuseQkv, &bare);
         assert!(after.contains("%y.qkv: f32[b, s, 12] = Linear(%x, %y.qkv.weight) @qkv/3"), "{after}");
         assert!(left.is_empty());
     }
 
     #[test]
-    fn what_an_adapter_adds_to_a_projection_is_added_to_its_piece() {
-        let changed = APART
+    fn an_adapters_change_of_a_projection_is_added_to_its_piece() {
+        let changed = SEPARATE
             .replace("input %mask", "input %d: f32[b, s, 4]\n  input %mask")
             .replace("  %y:", "  %qd: f32[b, s, 4] = Add(%q, %d) @adapter/3\n  %y:")
             .replace("(%q, %k", "(%qd, %k");
@@ -195,8 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn whoever_else_reads_a_projection_reads_its_piece() {
-        let text = APART
+    fn other_readers_of_a_projection_read_its_piece() {
+        let text = SEPARATE
             .replace("  %y: f32", "  %z: f32[b, s, 4] = Tanh(%k)\n  weight %by: f32[4] = source \"by\"\n  %moved: f32[b, s, 4] = Add(%q, %by)\n  %y: f32")
             .replace("(%q, %k, %v, %mask)", "(%moved, %k, %v, %mask)")
             .replace("output %y", "output %y\n  output %z\n  output %v");
@@ -218,13 +219,13 @@ mod tests {
     #[test]
     fn a_projection_belongs_to_one_attention() {
         let again = "  %w: f32[b, s, 4] = Attention {heads=2, scale=0.5} (%q, %k, %v, %mask)\n  output %w\n  output %y";
-        let (after, left) = run(&FuseQkv, &APART.replace("  output %y", again));
+        let (after, left) = run(&FuseQkv, &SEPARATE.replace("  output %y", again));
         assert_eq!(after.matches("= Linear").count(), 1, "{after}");
         assert_eq!(left, ["w: a projection is another attention's too"]);
     }
 
     #[test]
-    fn what_does_not_match_is_left_with_the_reason() {
+    fn near_matches_are_left_with_the_reason() {
         let cases = [
             ("(%q, %k, %v, %mask)", "(%q, %k, %k, %mask)", "two operands are one projection"),
             ("Linear(%x, %k.weight", "Linear(%other, %k.weight", "the projections read different values"),
@@ -235,7 +236,7 @@ mod tests {
             ("(%x, %k.weight, %k.bias)", "(%x, %given, %k.bias)", "a weight or bias is not a constant"),
         ];
         for (from, to, reason) in cases {
-            let text = APART
+            let text = SEPARATE
                 .replace("input %mask", "input %other: f32[b, s, 4]\ninput %given: f32[4, 4]\ninput %mask")
                 .replace(from, to);
             let (after, left) = run(&FuseQkv, &text);

@@ -2,9 +2,9 @@
 //!
 //! `Linear(g(Linear(x, [A|B])), [C; D]) = Linear(g(Linear(x, A)), C) + Linear(g(Linear(x, B)), D)`
 //!
-//! Behind the non-linearity no factor can even out the channels ([`super::Smooth`]), but neurons can change places.
-//! The few that fire far beyond the rest go apart and stay in full precision: they are a sliver of the work. What
-//! remains is cut by size, and every group has a range of its own. The parts add up in the sum that the residual makes
+//! Behind the non-linearity no factor can even out the channels ([`super::Smooth`]), but neurons can be permuted.
+//! The few that fire far beyond the rest are split off and stay in full precision: they are a sliver of the work. What
+//! remains is cut by size, and every group has its own range. The parts add up in the sum that the residual makes
 //! anyway.
 
 use std::cell::RefCell;
@@ -21,12 +21,12 @@ const OUTLIERS: [usize; 4] = [2, 4, 8, 16];
 /// Where the rest may be cut, as shares.
 const CUTS: [f32; 5] = [0.06, 0.12, 0.25, 0.4, 0.55];
 
-/// How much of the square error has to go for the outliers, and for every further group, to be worth their time.
-const WORTH_A_GROUP: f32 = 0.8;
+/// The share of the square error that the outliers, and every further group, must remove to justify their time.
+const LEAST_GAIN_OF_A_GROUP: f32 = 0.8;
 
 /// The pass.
 pub struct GroupNeurons<'a> {
-    /// What is known of the activations; that of the groups' is added.
+    /// The collected statistics of activations; those of the groups are added.
     pub calibration: &'a RefCell<Calibration>,
     /// The most groups of 8-bit neurons that a layer is cut into.
     pub groups: usize,
@@ -55,7 +55,7 @@ impl Pass for GroupNeurons<'_> {
     }
 }
 
-/// A feed-forward block whose neurons can change places, and how they are to stand.
+/// A feed-forward block whose neurons can be permuted, and their new order.
 struct Grouping<'a> {
     inner: &'a Node,
     activation: &'a Node,
@@ -70,11 +70,11 @@ impl GroupNeurons<'_> {
             return Ok(Err("it does not read one activation of one linear layer"));
         };
         let calibration = self.calibration.borrow();
-        let seen = outer.operand(0).and_then(|x| calibration.get(&graph.value(x).name));
-        let (Some(seen), Some(weight)) = (seen, outer.operand(1).and_then(|w| graph.weight(w))) else {
+        let observed = outer.operand(0).and_then(|x| calibration.get(&graph.value(x).name));
+        let (Some(observed), Some(weight)) = (observed, outer.operand(1).and_then(|w| graph.weight(w))) else {
             return Ok(Err("nothing is known of its activations"));
         };
-        let layout = Layout::of(seen, weight)?;
+        let layout = Layout::of(observed, weight)?;
         let Some((outliers, groups)) = layout.best(self.groups) else {
             return Ok(Err("its neurons are of one size"));
         };
@@ -140,17 +140,17 @@ struct Parted<'a> {
 impl Parted<'_> {
     fn build(&self, rw: &mut Rewriter, calibration: &RefCell<Calibration>) -> Result<ValueId> {
         let part = self.role.map(|role| role.part);
-        let apart = |role: Option<Role>| if part == Some(Part::Outliers) { self.role } else { role };
+        let role_of = |role: Option<Role>| if part == Some(Part::Outliers) { self.role } else { role };
         let named = |rw: &Rewriter, node: &Node| format!("{}.{}", rw.name(node), self.name);
-        rw.set_role(apart(self.plan.inner.role));
+        rw.set_role(role_of(self.plan.inner.role));
         let x = rw.required(self.plan.inner, 0)?;
         let operands = self.taken(rw, self.plan.inner, x, [(1, 1), (2, 0)])?;
         let inner = rw.node(&named(rw, self.plan.inner), Op::Linear, &operands)?;
-        rw.set_role(apart(self.plan.activation.role));
+        rw.set_role(role_of(self.plan.activation.role));
         let name = named(rw, self.plan.activation);
         let activation = rw.node(&name, self.plan.activation.op.clone(), &[inner])?;
         note(calibration, rw, self.outer, &name, self.at);
-        rw.set_role(apart(self.outer.role));
+        rw.set_role(role_of(self.outer.role));
         let bias = if self.first { rw.operand(self.outer, 2)? } else { None };
         let mut operands = self.taken(rw, self.outer, activation, [(1, 0)])?;
         operands.extend(bias);
@@ -169,7 +169,7 @@ impl Parted<'_> {
         for (i, axis) in cuts {
             let Some(id) = node.operand(i) else { continue };
             let weight: &Weight =
-                rw.constant(node, i).ok_or_else(|| Error::bug("what is grouped has constant weights"))?;
+                rw.constant(node, i).ok_or_else(|| Error::bug("a grouped layer has constant weights"))?;
             let name = format!("{}.{}", rw.old().value(id).name, self.name);
             operands.push(rw.weight(&name, weight.take(axis, self.at.to_vec())?));
         }
@@ -180,7 +180,7 @@ impl Parted<'_> {
 fn note(calibration: &RefCell<Calibration>, rw: &Rewriter, outer: &Node, name: &str, at: &[usize]) {
     let Some(x) = outer.operand(0) else { return };
     let mut calibration = calibration.borrow_mut();
-    if let Some(taken) = calibration.get(&rw.old().value(x).name).map(|seen| seen.taken(at)) {
+    if let Some(taken) = calibration.get(&rw.old().value(x).name).map(|observed| observed.taken(at)) {
         calibration.insert(name, taken);
     }
 }
@@ -193,7 +193,7 @@ fn is(node: &Node, part: Part) -> bool {
     node.op == Op::Linear && node.role.is_some_and(|role| role.part == part)
 }
 
-/// The block's output, its inner layer and its non-linearity, where no one else reads what is between.
+/// The block's output, its inner layer and its non-linearity, where no other node reads the values between.
 fn matched<'a>(graph: &'a Graph, outer: &Node) -> Option<(ValueId, &'a Node, &'a Node)> {
     let only = |id: ValueId| graph.consumers(id).count() == 1 && !graph.outputs().contains(&id);
     let constants =
@@ -208,23 +208,23 @@ fn matched<'a>(graph: &'a Graph, outer: &Node) -> Option<(ValueId, &'a Node, &'a
     fits.then_some((*outer.outputs.first()?, inner, activation))
 }
 
-/// The neurons from the largest to the smallest, and what the rounding of each costs.
+/// The neurons from the largest to the smallest, and the cost of rounding each.
 struct Layout<'a> {
-    seen: &'a Activations,
+    observed: &'a Activations,
     order: Vec<usize>,
     /// By neuron: the sum of squares of its weights.
     squares: Vec<f32>,
 }
 
 impl<'a> Layout<'a> {
-    fn of(seen: &'a Activations, weight: &Weight) -> Result<Layout<'a>> {
+    fn of(observed: &'a Activations, weight: &Weight) -> Result<Layout<'a>> {
         let columns = weight.shape().get(1).copied().unwrap_or(1).max(1);
         let squares = weight.to_f32s()?.chunks(columns).map(|row| row.iter().map(|w| w * w).sum()).collect();
-        let magnitudes = seen.magnitudes();
+        let magnitudes = observed.magnitudes();
         let size = |i: &usize| magnitudes.get(*i).copied().unwrap_or_default();
-        let mut order: Vec<usize> = (0..seen.channels()).collect();
+        let mut order: Vec<usize> = (0..observed.channels()).collect();
         order.sort_by(|a, b| size(b).total_cmp(&size(a)).then(a.cmp(b)));
-        Ok(Layout { seen, order, squares })
+        Ok(Layout { observed, order, squares })
     }
 
     /// The square error that rounding some neurons by one range puts into the output.
@@ -232,10 +232,10 @@ impl<'a> Layout<'a> {
         let mut inside = vec![0.0; self.order.len()];
         at.iter().for_each(|i| inside[*i] = 1.0);
         let through: f32 = at.iter().filter_map(|i| self.squares.get(*i)).sum();
-        self.seen.rounding_noise(|c| inside.get(c).copied().unwrap_or_default()) * through
+        self.observed.rounding_noise(|c| inside.get(c).copied().unwrap_or_default()) * through
     }
 
-    /// Outliers and groups, if any way to cut is worth its time.
+    /// Outliers and groups, if any grouping justifies its time.
     fn best(&self, groups: usize) -> Option<(Vec<usize>, Vec<Vec<usize>>)> {
         let n = self.order.len();
         let mut found = (vec![], vec![self.order.clone()]);
@@ -244,7 +244,7 @@ impl<'a> Layout<'a> {
         for count in OUTLIERS.into_iter().filter(|count| *count < n / 8) {
             let (outliers, rest) = self.order.split_at(count);
             let left = self.error(rest);
-            if left < WORTH_A_GROUP * whole && left < 0.9 * error {
+            if left < LEAST_GAIN_OF_A_GROUP * whole && left < 0.9 * error {
                 error = left;
                 found = (outliers.to_vec(), vec![rest.to_vec()]);
             }
@@ -255,7 +255,7 @@ impl<'a> Layout<'a> {
             let cost = |share: &f32| self.error(cut(share).0) + self.error(cut(share).1);
             let before = self.error(&last);
             let best = CUTS.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
-            match best.filter(|share| cost(share) < WORTH_A_GROUP * before && !cut(share).0.is_empty()) {
+            match best.filter(|share| cost(share) < LEAST_GAIN_OF_A_GROUP * before && !cut(share).0.is_empty()) {
                 Some(share) => {
                     let (large, small) = cut(share);
                     found.1.extend([large.to_vec(), small.to_vec()]);
@@ -302,19 +302,19 @@ mod tests {
         );
         let highest = (0..n).map(|i| if large.contains(&i) { 100.0 } else { 1.0 }).collect();
         let extremes = Extremes { lowest: vec![0.0; n], highest };
-        let seen = Activations {
+        let observed = Activations {
             by_text: vec![extremes.clone()],
             extremes,
             moments: Array2::eye(n),
             histogram: Histogram::default(),
         };
         let mut calibration = Calibration::default();
-        calibration.insert("act", seen);
+        calibration.insert("act", observed);
         (text, RefCell::new(calibration))
     }
 
     #[test]
-    fn outliers_go_apart_and_the_sum_takes_the_parts() {
+    fn outliers_are_split_off_and_the_sum_takes_the_parts() {
         let (before, calibration) = block(32, &[3, 7]);
         let (after, left) = run(&GroupNeurons { calibration: &calibration, groups: 1, keep: &[] }, &before);
         assert_eq!(left, [""; 0]);

@@ -16,7 +16,7 @@ use crate::ir::{Action, DType, Graph, Node, Op, Rewriter, ValueId, Weight, retyp
 /// Why a layer stays in 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wide {
-    /// It is to be kept in full precision.
+    /// `keep` holds it in full precision.
     Kept,
     /// Its values leave the range of the 16-bit type.
     Beyond(Magnitudes),
@@ -25,13 +25,13 @@ pub enum Wide {
 /// The largest magnitudes around a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Magnitudes {
-    /// Of what it reads.
+    /// Of its operands.
     pub reads: f32,
     /// Of all that is computed inside, its outputs among it.
     pub inside: f32,
     /// Of its outputs.
     pub makes: f32,
-    /// What the 16-bit type is to hold, with the margin that is left: less than its largest number.
+    /// The largest value that the 16-bit type holds, with the margin that is left: less than its largest number.
     pub limit: f32,
 }
 
@@ -84,11 +84,11 @@ impl Pass for Half<'_> {
     }
 }
 
-/// In what a node computes.
+/// The type that a node computes in.
 enum Place {
     /// 16 bits.
     Inside,
-    /// 32 bits, but for what it gives.
+    /// 32 bits, except for its output.
     Island,
     /// 32 bits, where that costs nothing.
     Residual,
@@ -111,7 +111,7 @@ impl Half<'_> {
         };
         match (usual, wide) {
             (usual, None) => usual,
-            // Only what leaves an island has to fit.
+            // Only the outputs of an island have to fit.
             (Place::Island, Some(Wide::Beyond(found))) if found.makes <= found.limit => Place::Island,
             (_, Some(why)) if self.wide_products || !multiplies(&node.op) => Place::Wide(why),
             (_, Some(Wide::Beyond(found))) if node.op == Op::Linear && rw.constant(node, 1).is_some() => {
@@ -138,18 +138,18 @@ fn multiplies(op: &Op) -> bool {
 
 fn kept(why: Wide, to: DType) -> String {
     match why {
-        Wide::Kept => "it is kept in f32".to_owned(),
+        Wide::Kept => "it stays in f32 by `keep`".to_owned(),
         Wide::Beyond(found) => format!("it stays in f32, {}", reach(found, to)),
     }
 }
 
 fn scaled(found: Magnitudes, to: DType) -> String {
-    format!("its products are scaled by a power of two and what it gives is f32, {}", reach(found, to))
+    format!("its products are scaled by a power of two and its output is f32, {}", reach(found, to))
 }
 
 fn unmet(why: Wide, to: DType) -> String {
     let why = match why {
-        Wide::Kept => "it is to be kept in f32".to_owned(),
+        Wide::Kept => "`keep` names it".to_owned(),
         Wide::Beyond(found) => reach(found, to),
     };
     format!("it stays in {to}, for the target multiplies no 32-bit matrices: {why}")
@@ -190,7 +190,7 @@ impl Narrowing {
         rw.nodes(rw.name(node), node.op.clone(), &operands)
     }
 
-    /// A node that computes in 32 bits and gives 16.
+    /// A node that computes in 32 bits with an output of 16.
     fn island(&mut self, rw: &mut Rewriter, node: &Node) -> Result<Vec<ValueId>> {
         let name = rw.name(node);
         let wide = self.wide(rw, node, &format!("{name}.f32"))?;
@@ -402,10 +402,8 @@ mod tests {
         let (after, left) = run(&Half { to: DType::F16, wide: &wide, wide_products: false }, LARGE);
         assert_eq!(
             left,
-            [
-                "large: its products are scaled by a power of two and what it gives is f32, its values reach 158435, over \
-              the limit of 32752 (f16 ends at 65504)"
-            ]
+            ["large: its products are scaled by a power of two and its output is f32, its values reach 158435, over \
+              the limit of 32752 (f16 ends at 65504)"]
         );
         let scaled = r#"
   %large.x.wide: f32[b, 4] = Cast {to=f32} (%active) @ffn-out/0
@@ -420,12 +418,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_stays_wide_where_the_target_can() {
+    fn layers_of_keep_stay_wide_where_the_target_can() {
         let wide = BTreeMap::from([("y".to_owned(), Wide::Kept)]);
         let (after, left) = run(&Half { to: DType::F16, wide: &wide, wide_products: true }, LARGE);
-        assert_eq!(left, ["y: it is kept in f32"]);
+        assert_eq!(left, ["y: it stays in f32 by `keep`"]);
         assert!(after.contains("%y: f32[b, 4] = Linear(%y.wide, %w"), "{after}");
         let (_, left) = run(&Half { to: DType::F16, wide: &wide, wide_products: false }, LARGE);
-        assert_eq!(left, ["y: it stays in f16, for the target multiplies no 32-bit matrices: it is to be kept in f32"]);
+        assert_eq!(left, ["y: it stays in f16, for the target multiplies no 32-bit matrices: `keep` names it"]);
     }
 }

@@ -42,16 +42,16 @@ pub trait Pass {
     /// The name in reports, in manifests and for `--dump-after`.
     fn name(&self) -> &'static str;
 
-    /// The graph after the change, and what was done.
+    /// The graph after the change, and the report.
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)>;
 }
 
-/// What a pass did.
+/// The report of a pass.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// How many places were changed.
+    /// How many matches were changed.
     pub changed: usize,
-    /// Places that looked like a match and were left, with the reason.
+    /// Near matches that were left unchanged, with the reason.
     pub left: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ pub struct Report {
 pub struct Ran {
     /// Its name.
     pub name: &'static str,
-    /// What it did.
+    /// Its report.
     #[serde(flatten)]
     pub report: Report,
     /// How long it took.
@@ -71,16 +71,16 @@ pub struct Ran {
 /// Runs passes in order.
 #[derive(Default)]
 pub struct Manager {
-    /// The pass after which the graph's text is kept.
+    /// The pass after which the graph's text is saved.
     pub dump_after: Option<String>,
     /// The passes that ran.
     pub ran: Vec<Ran>,
-    /// The text that was kept.
+    /// The saved text.
     pub dump: Option<String>,
 }
 
 impl Manager {
-    /// Runs one pass and verifies what it made.
+    /// Runs one pass and verifies the result.
     pub fn run(&mut self, graph: &Verified<Graph>, pass: &dyn Pass) -> Result<Verified<Graph>> {
         let start = Instant::now();
         let in_pass = |e: Error| e.at(format!("pass {}", pass.name()));
@@ -132,7 +132,7 @@ mod tests {
     use crate::ir::text;
     use crate::ir::weight::Int8Range;
 
-    /// Runs a pass over the text of a graph. Gives the text after it, and what was left with the reasons.
+    /// Runs a pass over the text of a graph. Returns the text after it, and the matches that were left with the reasons.
     pub(super) fn run(pass: &dyn Pass, text: &str) -> (String, Vec<String>) {
         let graph = verify(text::parse(text).unwrap()).unwrap();
         let mut manager = Manager::default();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_after_one_pass_is_kept_on_demand() {
+    fn the_text_after_one_pass_is_saved_on_demand() {
         let text = "graph \"g\" { input %x: f32[b] %y: f32[b] = Tanh(%x) output %y }";
         let graph = verify(text::parse(text).unwrap()).unwrap();
         let mut manager = Manager { dump_after: Some("half".to_owned()), ..Manager::default() };

@@ -2,8 +2,8 @@
 //!
 //! `Linear(g(x · W), V) ≈ Linear(g(x · W[:, kept]), V′)` for a `g` that works on each channel, or on each head, alone.
 //!
-//! What stands before the layer that reads the channels is drawn anew with those that are kept: projections, tables,
-//! what is added to scores. With none kept, the layer's bias is all that it adds to the residual.
+//! The nodes before the layer that reads the channels are rebuilt with those that stay: projections, tables,
+//! biases of scores. With none kept, the layer's bias is all that is added to the residual.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,10 +11,10 @@ use super::{Pass, Report};
 use crate::error::{Error, Result};
 use crate::ir::{Action, Graph, Node, Op, Origin, Part, Rewriter, Role, TensorType, ValueId, Weight, retype};
 
-/// What stays of a block, and what the layer that reads it multiplies by.
+/// The channels that stay of a block, and the weights of the layer that reads them.
 #[derive(Clone, Debug)]
 pub struct ChannelCut {
-    /// The heads or the neurons that are kept, in ascending order.
+    /// The heads or the neurons that stay, in ascending order.
     pub kept: Vec<usize>,
     /// `[kept channels, n]`
     pub weight: Weight,
@@ -24,7 +24,7 @@ pub struct ChannelCut {
 
 /// The pass: blocks by the role of the layer that reads their channels.
 pub struct PruneChannels<'a> {
-    /// What is cut.
+    /// The cuts.
     pub cuts: &'a BTreeMap<Role, ChannelCut>,
 }
 
@@ -55,9 +55,9 @@ impl<'a> Prunable<'a> {
             _ => 1,
         };
         if graph.outputs().contains(&x) || graph.consumers(x).count() != 1 {
-            return Some(Err("what it reads is read by others too"));
+            return Some(Err("other nodes read its input too"));
         }
-        // A walk that draws nothing: whether every channel can be followed to where it comes from.
+        // A walk that builds nothing: whether every channel can be followed to where it comes from.
         Some(Walk { graph, unit }.follow(x).map(|()| Prunable { reader, role, units: channels / unit, unit }))
     }
 
@@ -118,7 +118,7 @@ fn build(rw: &mut Rewriter, block: &Prunable, cut: &ChannelCut) -> Result<ValueI
     if cut.kept.is_empty() {
         if block.residual(graph).is_none() {
             return Err(Error::unsupported(format!(
-                "nothing is kept of `{}`, which no residual stands in for",
+                "nothing is kept of `{}`, and no residual replaces it",
                 graph.node_name(node)
             )));
         }
@@ -140,7 +140,7 @@ fn build(rw: &mut Rewriter, block: &Prunable, cut: &ChannelCut) -> Result<ValueI
     rw.node(rw.name(node), Op::Linear, &operands)
 }
 
-/// Looks how far channels can be followed, by the same cases as [`Rewriting`].
+/// Follows channels, by the same cases as [`Rewriting`].
 struct Walk<'a> {
     graph: &'a Graph,
     unit: usize,
@@ -166,7 +166,7 @@ impl Walk<'_> {
             Op::Rotary { .. } | Op::ThetaRotary { .. } if self.unit > 1 => self.follow(operand(0)?),
             op if is_unary(op) => self.follow(operand(0)?),
             Op::Add | Op::Sub | Op::Mul => (0..2).try_for_each(|i| self.follow(operand(i)?)),
-            _ => Err("its channels come from an operation that does not keep them apart"),
+            _ => Err("its channels come from an operation that mixes them"),
         }
     }
 }
@@ -184,7 +184,7 @@ fn with_heads(op: &Op, n: i64) -> Op {
     op
 }
 
-/// Draws what a layer reads with some of its channels.
+/// Rebuilds a layer's input with some of its channels.
 struct Rewriting<'r, 'a> {
     rw: &'r mut Rewriter<'a>,
     heads: &'r [usize],
@@ -269,7 +269,7 @@ impl Rewriting<'_, '_> {
         self.rw.nodes(name, op, &inputs)
     }
 
-    /// What is added to scores, for the heads that are kept.
+    /// The bias of scores, for the heads that are kept.
     fn scores(&mut self, id: ValueId) -> Result<ValueId> {
         let graph = self.rw.old();
         let TensorType { shape, .. } = &graph.value(id).ty;
@@ -297,7 +297,7 @@ impl Rewriting<'_, '_> {
         outputs.first().copied().ok_or_else(|| Error::bug("scores are an output"))
     }
 
-    /// Scores that other layers read too: those of the heads that are kept are picked out.
+    /// Scores that other layers read too: a Gather selects those of the kept heads.
     fn gathered(&mut self, id: ValueId) -> Result<ValueId> {
         let name = &self.rw.old().value(id).name;
         let heads: Vec<i64> = self.heads.iter().map(|head| *head as i64).collect();

@@ -1,4 +1,4 @@
-//! Other weights in the place of those that are there.
+//! Replaces weights.
 //!
 //! `f(x, w) ≈ f(x, w′)`
 
@@ -9,7 +9,7 @@ use crate::ir::{Action, Graph, Weight, rewrite};
 
 /// The pass. Constants are called by their names in the graph; one that several layers read is replaced for all.
 pub struct ReplaceWeights<'a> {
-    /// What stands there, of the same type.
+    /// The new weight, of the same type.
     pub weights: &'a BTreeMap<String, Weight>,
 }
 
@@ -23,7 +23,7 @@ impl Pass for ReplaceWeights<'_> {
         let after = rewrite(graph, |rw, node| {
             for id in node.inputs.iter().flatten() {
                 let name = &graph.value(*id).name;
-                if let Some(weight) = self.weights.get(name).filter(|_| !rw.is_drawn(*id)) {
+                if let Some(weight) = self.weights.get(name).filter(|_| !rw.is_built(*id)) {
                     let new = rw.weight(name, weight.clone());
                     rw.replace(*id, new);
                     report.changed += 1;

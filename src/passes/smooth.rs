@@ -6,10 +6,10 @@
 //! most of the 8 bits. Making them smaller and their weights larger costs nothing but where the factor goes
 //! (SmoothQuant, arXiv 2211.10438):
 //!
-//! - what attention puts out is linear in the values: `Attention(q, k, v · f) = Attention(q, k, v) · f`, so the factor
+//! - the output of attention is linear in the values: `Attention(q, k, v · f) = Attention(q, k, v) · f`, so the factor
 //!   goes into the value projection;
 //! - a norm that only linear layers read takes the factor into its own scale and bias;
-//! - else one `Mul` stands before the linear layers.
+//! - else one `Mul` comes before the linear layers.
 //!
 //! The factors are chosen for each layer by the error that they leave, not by one exponent for all.
 
@@ -23,15 +23,15 @@ use crate::error::{Error, Result};
 use crate::ir::weight::Int8Range;
 use crate::ir::{Action, Block, Graph, Node, Op, Rewriter, Role, ValueId, Weight, rewrite};
 
-/// How much of the error has to go for a `Mul` to be worth its time.
-const WORTH_A_NODE: f32 = 0.85;
+/// The share of the error that a `Mul` must remove to justify its time.
+const LEAST_GAIN_OF_A_NODE: f32 = 0.85;
 
 /// How much of the squared error of nearest rounding is left by rounding with moments, roughly.
 const AFTER_ROUNDING: f32 = 0.5;
 
 /// The pass.
 pub struct Smooth<'a> {
-    /// What is known of the activations; that of the smoothed ones is added.
+    /// The collected statistics of activations; those of the smoothed ones are added.
     pub calibration: &'a RefCell<Calibration>,
     /// Layers that stay as they are.
     pub keep: &'a [Role],
@@ -61,7 +61,7 @@ enum Place {
     Values { layer: ValueId, from: usize },
     /// Into the scale and bias of the norm that makes the value.
     Norm,
-    /// Into a node of its own.
+    /// Into a separate node.
     Mul,
 }
 
@@ -73,7 +73,7 @@ struct Smoothing {
 type Plans = BTreeMap<ValueId, Rc<Smoothing>>;
 
 impl Smooth<'_> {
-    /// The factors for every value that is worth them.
+    /// The factors for every value that gains from them.
     fn plans(&self, graph: &Graph, report: &mut Report) -> Result<Plans> {
         let mut plans = Plans::new();
         for (_, node) in graph.nodes() {
@@ -102,15 +102,15 @@ impl Smooth<'_> {
 
     fn plan(&self, graph: &Graph, x: ValueId) -> Result<Result<Smoothing, &'static str>> {
         let calibration = self.calibration.borrow();
-        let Some(seen) = calibration.get(&graph.value(x).name) else { return Ok(Err("nothing is known of it")) };
+        let Some(observed) = calibration.get(&graph.value(x).name) else { return Ok(Err("nothing is known of it")) };
         let Some(place) = place(graph, x) else {
             return Ok(Err("what makes it is not linear, and its channels are grouped instead"));
         };
         let weights: Vec<&Weight> = readers(graph, x).filter_map(|node| graph.weight(node.operand(1)?)).collect();
-        let Some((factors, left)) = best_factors(seen, &weights, self.range)? else {
+        let Some((factors, left)) = best_factors(observed, &weights, self.range)? else {
             return Ok(Err("its channels are of one size"));
         };
-        let enough = if place == Place::Mul { WORTH_A_NODE } else { 1.0 };
+        let enough = if place == Place::Mul { LEAST_GAIN_OF_A_NODE } else { 1.0 };
         Ok(if left < enough { Ok(Smoothing { place, factors }) } else { Err("it would gain too little") })
     }
 
@@ -164,7 +164,7 @@ impl Smooth<'_> {
         scale_operand(rw, node, 1, 0, &inverse, inputs)
     }
 
-    /// `x · f`, drawn once for all that read it.
+    /// `x · f`, built once for all readers.
     fn multiplied(
         &self,
         rw: &mut Rewriter,
@@ -187,13 +187,13 @@ impl Smooth<'_> {
 
     fn note(&self, old: &str, new: &str, factors: &[f32]) {
         let mut calibration = self.calibration.borrow_mut();
-        if let Some(scaled) = calibration.get(old).map(|seen| seen.scaled(factors)) {
+        if let Some(scaled) = calibration.get(old).map(|observed| observed.scaled(factors)) {
             calibration.insert(new, scaled);
         }
     }
 }
 
-/// What a linear layer of the blocks reads, if the layer is one that will be quantized.
+/// The input of a linear layer of the blocks, if the layer will be quantized.
 fn smoothable(node: &Node) -> Option<ValueId> {
     let block = node.role?.part.block();
     (node.op == Op::Linear && matches!(block, Block::Attention | Block::FeedForward)).then(|| node.operand(0))?
@@ -262,7 +262,7 @@ fn scale_operand(
 ) -> Result<()> {
     let (Some(slot), Some(old)) = (inputs.get_mut(i), node.operand(i)) else { return Ok(()) };
     let Some(built) = *slot else { return Ok(()) };
-    let weight = rw.built(built).ok_or_else(|| Error::bug("what is smoothed has constant weights"))?;
+    let weight = rw.built(built).ok_or_else(|| Error::bug("a smoothed layer has constant weights"))?;
     let scaled = weight.scale(&Weight::f32s(vec![factors.len()], factors)?, axis)?;
     let name = format!("{}.smooth", rw.old().value(old).name);
     *slot = Some(rw.weight(&name, scaled));
@@ -270,12 +270,12 @@ fn scale_operand(
 }
 
 /// The factors with the least error, and which share of the error without any they leave.
-fn best_factors(seen: &Activations, weights: &[&Weight], range: Int8Range) -> Result<Option<(Vec<f32>, f32)>> {
-    let shape = Shape::of(seen, weights)?;
-    let ones = vec![1.0; seen.channels()];
-    let plain = shape.error(seen, &ones, range);
-    let best = candidates(&seen.magnitudes(), &shape.largest)
-        .map(|factors| (shape.error(seen, &factors, range), factors))
+fn best_factors(observed: &Activations, weights: &[&Weight], range: Int8Range) -> Result<Option<(Vec<f32>, f32)>> {
+    let shape = Shape::of(observed, weights)?;
+    let ones = vec![1.0; observed.channels()];
+    let plain = shape.error(observed, &ones, range);
+    let best = candidates(&observed.magnitudes(), &shape.largest)
+        .map(|factors| (shape.error(observed, &factors, range), factors))
         .min_by(|a, b| a.0.total_cmp(&b.0));
     Ok(best.filter(|(error, _)| *error < plain).map(|(error, factors)| (factors, error / plain)))
 }
@@ -300,7 +300,7 @@ fn candidates(magnitudes: &[f32], largest: &[f32]) -> impl Iterator<Item = Vec<f
     cut.into_iter().chain(power)
 }
 
-/// What the error depends on, of the weights that read one value side by side.
+/// The statistics that the error depends on, of the weights that read one value side by side.
 struct Shape {
     /// `[k]`: the largest magnitude of each row.
     largest: Vec<f32>,
@@ -311,8 +311,8 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(seen: &Activations, weights: &[&Weight]) -> Result<Shape> {
-        let k = seen.channels();
+    fn of(observed: &Activations, weights: &[&Weight]) -> Result<Shape> {
+        let k = observed.channels();
         let mut rows: Vec<Vec<f32>> = vec![Vec::new(); k];
         for weight in weights {
             let columns = weight.shape().get(1).copied().unwrap_or(1).max(1);
@@ -328,13 +328,13 @@ impl Shape {
         })
     }
 
-    /// The expected square error of the outputs: what rounding the inputs does through the weights, and what rounding
+    /// The expected square error of the outputs: the error of rounded inputs through the weights, and that of rounding
     /// the weights does to the inputs.
-    fn error(&self, seen: &Activations, factors: &[f32], range: Int8Range) -> f32 {
+    fn error(&self, observed: &Activations, factors: &[f32], range: Int8Range) -> f32 {
         let factor = |c: usize| factors.get(c).copied().unwrap_or(1.0);
-        let noise = seen.rounding_noise(factor);
+        let noise = observed.rounding_noise(factor);
         let through: f32 = self.squares.iter().enumerate().map(|(c, s)| s / factor(c).powi(2)).sum();
-        let inputs: f32 = seen.moments.diag().iter().enumerate().map(|(c, m)| m * factor(c).powi(2)).sum();
+        let inputs: f32 = observed.moments.diag().iter().enumerate().map(|(c, m)| m * factor(c).powi(2)).sum();
         let mut largest = vec![0.0f32; self.rows.first().map_or(0, Vec::len)];
         for (c, row) in self.rows.iter().enumerate() {
             let inverse = 1.0 / factor(c);
@@ -358,14 +358,14 @@ mod tests {
     /// Knows of values of 4 channels, the first of which reaches 80 and the others 1.
     fn calibration(names: &[&str]) -> RefCell<Calibration> {
         let extremes = Extremes { lowest: vec![-1.0; 4], highest: vec![80.0, 1.0, 1.0, 1.0] };
-        let seen = Activations {
+        let observed = Activations {
             by_text: vec![extremes.clone()],
             extremes,
             moments: Array2::from_diag(&ndarray::arr1(&[6000.0, 0.3, 0.3, 0.3])),
             histogram: Histogram::default(),
         };
         let mut calibration = Calibration::default();
-        names.iter().for_each(|name| calibration.insert(*name, seen.clone()));
+        names.iter().for_each(|name| calibration.insert(*name, observed.clone()));
         RefCell::new(calibration)
     }
 
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_norm_that_others_read_too_gets_a_node_of_its_own() {
+    fn a_norm_that_others_read_too_gets_a_separate_node() {
         let before = format!(
             r#"graph "g" {{
   input %x: f32[b, s, 4]
@@ -402,8 +402,8 @@ mod tests {
                 "%y: f32[b, s, 4] = Add(%inner, %norm)",
             ]
         );
-        let seen = calibration.borrow().get("norm.smooth").unwrap().magnitudes();
-        assert!(seen[0] < 40.0 * seen[1], "{seen:?}");
+        let observed = calibration.borrow().get("norm.smooth").unwrap().magnitudes();
+        assert!(observed[0] < 40.0 * observed[1], "{observed:?}");
     }
 
     #[test]
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn what_attention_puts_out_takes_them_from_the_values() {
+    fn attentions_output_takes_factors_from_the_values() {
         let before = format!(
             r#"graph "g" {{
   input %x: f32[b, s, 4]

@@ -16,7 +16,7 @@ use crate::ir::{Action, DType, Graph, Node, Op, Rewriter, Role, ValueId, rewrite
 pub struct Stored<'a> {
     /// The 16-bit type.
     pub to: DType,
-    /// What stays as it is.
+    /// The nodes that stay as they are.
     pub keep: &'a [Role],
 }
 
@@ -38,7 +38,7 @@ impl Pass for Stored<'_> {
         let graph = rewrite(graph, |rw, node| {
             let stands = match node.op {
                 Op::Embed | Op::PositionEmbed { .. } | Op::Linear if Role::is_in(node.role, self.keep) => {
-                    report.left.push(format!("{}: it is kept in full precision", rw.name(node)));
+                    report.left.push(format!("{}: `keep` holds it in full precision", rw.name(node)));
                     return Ok(Action::Keep);
                 }
                 Op::Embed | Op::PositionEmbed { .. } if is_wide(rw, node, 0) => narrow.rows(rw, node)?,
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_stays_wide_and_shares_its_constant_with_nothing_narrow() {
+    fn layers_of_keep_stay_wide_and_share_no_narrow_constant() {
         let keep = ["ffn-in/1".parse().unwrap(), "embedding".parse().unwrap()];
         let (after, left) = run(&Stored { to: DType::F16, keep: &keep }, BEFORE);
         for line in [
@@ -116,7 +116,7 @@ mod tests {
         let weight = kept.split("Linear(%y, ").nth(1).unwrap().split(')').next().unwrap();
         let made = format!("  weight {weight}: f32[4, 4] = transpose(source \"w\" f32[4, 4])");
         assert!(after.lines().any(|line| line.starts_with(&made)), "{made}\n{after}");
-        assert_eq!(left, ["x", "p", "z"].map(|name| format!("{name}: it is kept in full precision")));
+        assert_eq!(left, ["x", "p", "z"].map(|name| format!("{name}: `keep` holds it in full precision")));
     }
 
     const BEFORE: &str = r#"graph "g" {

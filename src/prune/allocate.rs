@@ -1,17 +1,17 @@
 //! How much goes where: the share that is to go of all blocks, taken where it is missed least.
 
-/// What a block loses as more and more of it goes.
+/// A block's loss as more and more of it is removed.
 pub struct Curve {
     /// How many steps the block can be cut by.
     pub steps: usize,
-    /// What a step saves, in the unit of the budget.
+    /// The saving of a step, in the unit of the budget.
     pub gain: f64,
     /// Loss after so many steps; the first is for none.
     pub losses: Vec<f64>,
 }
 
 /// Steps of every block that together save `budget`, by the lower convex hull of each curve: always the step that costs
-/// least for what it saves. As much as there is, where the budget is larger.
+/// least for its saving. Everything, where the budget is larger.
 pub fn allocate(curves: &[Curve], budget: f64) -> Vec<usize> {
     let slopes: Vec<Vec<f64>> = curves.iter().map(hull_slopes).collect();
     let mut counts = vec![0; curves.len()];
@@ -27,7 +27,7 @@ pub fn allocate(curves: &[Curve], budget: f64) -> Vec<usize> {
     }
 }
 
-/// For every step its cost for what it saves, on the lower convex hull of the curve, where they never fall.
+/// For every step its cost for its saving, on the lower convex hull of the curve, where they never fall.
 fn hull_slopes(curve: &Curve) -> Vec<f64> {
     let points: Vec<f64> = curve.losses.iter().take(curve.steps + 1).copied().collect();
     let mut hull: Vec<usize> = Vec::new();
@@ -67,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_step_saves_counts() {
+    fn the_saving_of_a_step_counts() {
         let curves = [Curve { gain: 4.0, ..curve(&[0.0, 1.0]) }, curve(&[0.0, 0.5, 1.0])];
         assert_eq!(allocate(&curves, 4.0), [1, 0]);
     }
 
     #[test]
-    fn a_dear_step_before_cheap_ones_is_seen_as_a_whole() {
+    fn a_dear_step_before_cheap_ones_counts_as_a_whole() {
         let curves = [curve(&[0.0, 3.0, 3.1, 3.2]), curve(&[0.0, 1.5, 3.0, 4.5])];
         assert_eq!(allocate(&curves, 1.0), [1, 0]);
     }

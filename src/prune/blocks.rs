@@ -14,7 +14,7 @@ pub struct Block {
     pub unit: usize,
     /// So many go at once: neurons in groups that kernels work on, heads one by one.
     pub grain: usize,
-    /// `[units · unit, n]`: what its reader multiplies by.
+    /// `[units · unit, n]`: the weight of its reader.
     pub weight: Weight,
     /// `[n]`
     pub bias: Option<Weight>,
@@ -75,7 +75,7 @@ pub fn find(graph: &Graph) -> (Vec<Block>, Vec<String>) {
     (blocks, left)
 }
 
-/// Neurons go about fifty to a block, in multiples of what a vector of any machine holds.
+/// Neurons are removed in about fifty steps a block, in multiples of any machine's vector width.
 fn grain(units: usize, unit: usize) -> usize {
     match units / 48 {
         _ if unit > 1 => 1,
@@ -90,7 +90,7 @@ mod tests {
     use super::grain;
 
     #[test]
-    fn neurons_go_in_groups_that_kernels_like_and_heads_alone() {
+    fn neurons_are_removed_in_groups_and_heads_alone() {
         assert_eq!([grain(12, 32), grain(8, 1), grain(96, 1), grain(1536, 1), grain(3072, 1)], [1, 1, 2, 32, 64]);
     }
 }

@@ -1,5 +1,5 @@
 //! Backward elimination: units of channels go one after another, each time those that are missed least once the others
-//! have been fitted anew.
+//! have been refitted.
 //!
 //! With `P = (covariance)⁻¹` and the fitted weights `W`, leaving out the channels S costs
 //! `tr(W[S]ᵀ · P[S, S]⁻¹ · W[S])`, and the others become `W − P[:, S] · P[S, S]⁻¹ · W[S]`: the optimal brain surgeon
@@ -12,20 +12,20 @@ use rayon::prelude::*;
 use super::normal::{Problem, RIDGE, factored};
 use crate::error::Result;
 
-/// So many times the rest is fitted anew on the way, at least; single channels go in handfuls where there are many.
+/// The rest is refitted at least so many times on the way; where there are many channels, they are removed in handfuls.
 const STEPS: usize = 256;
 
-/// In which order units go, and what that costs.
+/// The order in which units are removed, and the loss.
 #[derive(Clone, Debug)]
 pub struct Order {
     /// The units, those that are missed least first.
     pub units: Vec<usize>,
-    /// Mean square error of an output once so many units are gone; the first is for none.
+    /// Mean square error of an output once so many units are removed; the first is for none.
     pub losses: Vec<f64>,
 }
 
 impl Order {
-    /// The units that are kept when `count` have gone, in ascending order.
+    /// The units that stay when `count` are removed, in ascending order.
     pub fn kept(&self, count: usize) -> Vec<usize> {
         let mut kept: Vec<usize> = self.units.iter().skip(count).copied().collect();
         kept.sort_unstable();
@@ -101,7 +101,7 @@ impl State {
         Ok([inverse, weights])
     }
 
-    /// What the next unit costs, for each that is left.
+    /// The cost of removing each remaining unit next.
     fn losses(&self) -> Result<Vec<(f64, usize)>> {
         let row = |c: usize| self.weights.get(c * self.n..(c + 1) * self.n).unwrap_or_default();
         if self.unit == 1 {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missed_least_goes_first() {
+    fn the_least_important_unit_is_removed_first() {
         let order = order(&problem(), 1, 3).unwrap();
         // The useless channel and one of the twins cost nothing, then the one that is read less.
         let mut first = order.units[..2].to_vec();
@@ -187,7 +187,7 @@ mod tests {
         let order = order(&problem, 2, 1).unwrap();
         let kept: Vec<usize> = order.kept(1).iter().flat_map(|u| [2 * u, 2 * u + 1]).collect();
         let (weights, _) = problem.solve(&kept, RIDGE).unwrap();
-        // ‖y‖² − wᵀ · target is what is left of y; the best fit of all leaves next to nothing.
+        // ‖y‖² − wᵀ · target is the rest of y; the best fit of all leaves next to nothing.
         let explained = |at: &[usize], w: &[f32]| -> f64 {
             at.iter().zip(w).map(|(c, w)| problem.target(&[*c], RIDGE)[(0, 0)] * f64::from(*w)).sum()
         };

@@ -1,7 +1,7 @@
-//! Cuts blocks one after another, each fitted to what the whole model has at that place.
+//! Cuts blocks one after another, each fitted to the whole model's value there.
 //!
-//! The layer that reads what is left of a block is fitted by least squares: what it adds to the residual of the model
-//! that is cut so far has to make the sum that the whole model has there. So every block also mends what the cuts
+//! The layer that reads the rest of a block is fitted by least squares: its addition to the residual of the model
+//! that is cut so far has to give the sum that the whole model has there. So every block also repairs the error of the cuts
 //! before it have moved.
 
 use std::collections::BTreeMap;
@@ -20,15 +20,15 @@ use crate::ir::{Blob, DType, Graph, Role, ValueId, Weight};
 use crate::passes::{ChannelCut, Pass, Prunable, PruneChannels};
 use crate::verify::{Verified, verify};
 
-/// How much a fit may keep to the trained weights; texts that are held out decide.
+/// The ridges towards the trained weights; texts that are held out decide.
 const RIDGES: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 1.0];
 
 /// Every so many texts one is held out.
 const HELD: usize = 5;
 
-/// What the trained model computes.
+/// The values of the trained model.
 pub struct Whole {
-    /// The sums behind every block, and what its layers read.
+    /// The sums behind every block, and the inputs of its layers.
     rows: Rows,
     /// The names of the sums.
     sums: Vec<String>,
@@ -38,15 +38,15 @@ pub struct Whole {
     pub orders: Vec<Order>,
 }
 
-/// What is looked at in a block.
+/// The observed values of a block.
 struct Taps {
-    /// What the reader reads.
+    /// The reader's input.
     x: ValueId,
-    /// What the reader gives.
+    /// The reader's output.
     out: ValueId,
-    /// What the reader multiplies by.
+    /// The reader's weight.
     weight: Weight,
-    /// The sum of the residual and what is added, where there is one.
+    /// The sum with the residual, where there is one.
     residual: Option<(ValueId, ValueId)>,
 }
 
@@ -62,22 +62,22 @@ impl Taps {
 }
 
 impl Whole {
-    /// Runs the trained model over the texts. `inputs` are values whose rows are kept too.
+    /// Runs the trained model over the texts. `inputs` are values whose rows are saved too.
     pub fn collect(request: &Request, blocks: &[Block], inputs: &[ValueId]) -> Result<Whole> {
         let graph = request.graph;
         let taps: Vec<Taps> = blocks.iter().map(|block| Taps::of(graph, block.role)).collect::<Result<_>>()?;
         let sum = |tap: &Taps| tap.residual.map_or(tap.out, |(sum, _)| sum);
         let kept: Vec<ValueId> = taps.iter().map(sum).chain(inputs.iter().copied()).collect();
-        let looked: Vec<ValueId> = taps.iter().flat_map(|tap| [tap.x, tap.out]).collect();
+        let observed: Vec<ValueId> = taps.iter().flat_map(|tap| [tap.x, tap.out]).collect();
         let mut sums: Vec<Sums> = blocks.iter().map(|block| Sums::new(channels(block), outputs(block))).collect();
-        let rows = Rows::record(request, graph, &kept, &looked, |seen| {
-            let pairs = seen.as_chunks::<2>().0;
+        let rows = Rows::record(request, graph, &kept, &observed, |observed| {
+            let pairs = observed.as_chunks::<2>().0;
             sums.iter_mut().zip(pairs).try_for_each(|(sums, [x, out])| sums.add(x, out))
         })?;
         let problems = sums.into_iter().zip(blocks).map(|(mut sums, block)| sums.problem(&block.weight.to_f32s()?));
         let problems: Vec<Problem> = problems.collect::<Result<_>>()?;
         let orders = blocks.iter().zip(&problems).map(|(block, problem)| {
-            // The last tenth of the neurons is a place of its own, which no curve tells.
+            // The last tenth of the neurons is a case of its own, which no curve shows.
             let most = if block.has_heads() { block.units } else { block.units / 10 * 9 };
             order_of(request, block, problem, most)
         });
@@ -85,17 +85,17 @@ impl Whole {
         Ok(Whole { orders: orders.collect::<Result<_>>()?, problems, rows, sums })
     }
 
-    /// What is computed behind block `i`.
+    /// The values behind block `i`.
     fn sums(&self, i: usize) -> Result<Reader> {
-        self.rows.of(self.sums.get(i).ok_or_else(|| Error::bug("every block was looked at"))?)
+        self.rows.of(self.sums.get(i).ok_or_else(|| Error::bug("every block was observed"))?)
     }
 
-    /// What is computed at a value that was asked for by [`Whole::collect`].
+    /// The rows of a value that was requested by [`Whole::collect`].
     pub fn input(&self, name: &str) -> Result<Reader> {
         self.rows.of(name)
     }
 
-    /// Removes what was kept.
+    /// Removes the saved rows.
     pub fn forget(self) -> Result<()> {
         self.rows.forget()
     }
@@ -109,7 +109,7 @@ fn outputs(block: &Block) -> usize {
     block.weight.shape().get(1).copied().unwrap_or(0)
 }
 
-/// The order in which the units of a block go, up to `most`, as the request says.
+/// The order in which the units of a block are removed, up to `most`, by the request.
 pub fn order_of(request: &Request, block: &Block, problem: &Problem, most: usize) -> Result<Order> {
     match request.spec.importance {
         super::Importance::Reconstruction => order(problem, block.unit, most),
@@ -132,7 +132,7 @@ pub fn cut(request: &Request, block: &Block, problem: &Problem, kept: Vec<usize>
     })
 }
 
-/// Weights that were fitted, as a constant whose name tells them from others.
+/// Weights that were fitted, as a constant whose name marks them.
 pub fn fitted(name: &str, shape: Vec<usize>, values: &[f32]) -> Result<Weight> {
     let bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();
     let tag: String = digest::of(&bytes).chars().take(12).collect();
@@ -157,7 +157,7 @@ pub fn in_order(
     let mut cuts = BTreeMap::new();
     let layers: Vec<usize> = blocks.iter().filter_map(|block| block.role.layer).collect();
     let first_dropped = (0..).find(|layer| !layers.contains(layer)).unwrap_or(usize::MAX);
-    request.observer.begin("fitting what is left", Some(blocks.len() as u64));
+    request.observer.begin("fitting the rest", Some(blocks.len() as u64));
     for ((i, block), count) in blocks.iter().enumerate().zip(counts) {
         request.observer.advance(1);
         // As long as nothing was cut there is nothing to mend.
@@ -171,7 +171,7 @@ pub fn in_order(
             let ridge = behind.ridge(&block.channels(&kept))?;
             cuts.insert(block.role, cut(request, block, &behind.all, kept, ridge)?);
         } else if *count > 0 {
-            let problem = whole.problems.get(i).ok_or_else(|| Error::bug("every block was looked at"))?;
+            let problem = whole.problems.get(i).ok_or_else(|| Error::bug("every block was observed"))?;
             let kept = order_of(request, block, problem, *count)?.kept(*count);
             cuts.insert(block.role, cut(request, block, problem, kept, RIDGE)?);
         }
@@ -179,7 +179,7 @@ pub fn in_order(
     Ok(cuts)
 }
 
-/// What is to be fitted in a block behind those that are changed.
+/// The least-squares problem of a block behind those that are changed.
 pub struct Behind {
     /// The problem on all texts.
     pub all: Problem,
@@ -204,7 +204,7 @@ impl Behind {
         Behind::of(request, graph, &ids, &prior, rows)
     }
 
-    /// Fits what reads the first of `ids` so that it makes `rows`, less the second of them where there are two.
+    /// Fits the reader of the first of `ids` so that it makes `rows`, less the second of them where there are two.
     pub fn of(
         request: &Request,
         graph: &Verified<Graph>,
@@ -215,10 +215,10 @@ impl Behind {
         let dims = prior.shape();
         let (k, n) = (dims.first().copied().unwrap_or(0), dims.get(1).copied().unwrap_or(0));
         let [mut most, mut held] = [0, 1].map(|_| Sums::new(k, n));
-        collect_outputs(&request.plan(graph), ids, |text, seen| {
-            let x = floats(seen.first().ok_or_else(|| Error::bug("a value was not looked at"))?)?;
+        collect_outputs(&request.plan(graph), ids, |text, observed| {
+            let x = floats(observed.first().ok_or_else(|| Error::bug("a value was not observed"))?)?;
             let mut y = rows.next(x.len() / k.max(1) * n)?;
-            if let Some(residual) = seen.get(1) {
+            if let Some(residual) = observed.get(1) {
                 y.iter_mut().zip(floats(residual)?).for_each(|(y, r)| *y -= r);
             }
             let sums = if text % HELD == HELD - 1 { &mut held } else { &mut most };
@@ -232,7 +232,7 @@ impl Behind {
         Ok(Behind { all: most.merged(held)?.problem(&prior)?, parts })
     }
 
-    /// The ridge with which the texts that are held out are met best.
+    /// The ridge with the least error on the texts that are held out.
     pub fn ridge(&self, at: &[usize]) -> Result<f64> {
         let Some([most, held]) = &self.parts else { return Ok(RIDGE) };
         let mut best = (f64::INFINITY, RIDGE);
@@ -248,7 +248,7 @@ impl Behind {
 }
 
 impl<'a> Request<'a> {
-    /// What is run over the texts.
+    /// The graph that is run over the texts.
     pub(super) fn plan<'b>(&'b self, graph: &'b Verified<Graph>) -> Collection<'b> {
         Collection { graph, inputs: self.inputs, scratch: self.scratch, progress: &|| {} }
     }

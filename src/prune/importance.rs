@@ -1,4 +1,4 @@
-//! Rankings of units that look at each alone.
+//! Rankings of units, each by itself.
 
 use super::Importance;
 use super::blocks::Block;
@@ -6,7 +6,7 @@ use super::eliminate::Order;
 use super::normal::Problem;
 use crate::error::Result;
 
-/// The units by their own importance, the least first. A loss is the sum of what the units that are gone stood for.
+/// The units by their own importance, the least first. A loss is the sum of the importance of the removed units.
 pub fn ranked(importance: Importance, block: &Block, problem: &Problem) -> Result<Order> {
     let weight = block.weight.to_f32s()?;
     let n = block.weight.shape().get(1).copied().unwrap_or(1).max(1);
@@ -16,7 +16,7 @@ pub fn ranked(importance: Importance, block: &Block, problem: &Problem) -> Resul
     };
     let of_channel = |c: usize| match importance {
         Importance::Magnitude => square(c),
-        // ‖x‖ · ‖w‖ of a channel: what it adds to the outputs (Wanda, arXiv 2306.11695).
+        // ‖x‖ · ‖w‖ of a channel: its share of the outputs (Wanda, arXiv 2306.11695).
         _ => square(c) * problem.variance(c),
     };
     let of_unit = |u: usize| block.channels(&[u]).into_iter().map(of_channel).sum::<f64>() / n as f64;

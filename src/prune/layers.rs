@@ -6,7 +6,7 @@ use crate::ir::Graph;
 use crate::passes::{DropLayers, Pass};
 use crate::verify::{Verified, verify};
 
-/// The layers that are named, or those whose loss changes the answers least, found one after another.
+/// The layers that are named, or those whose loss changes the predictions least, found one after another.
 pub fn chosen(request: &Request) -> Result<Vec<usize>> {
     let mut dropped = request.spec.drop_layers.clone();
     dropped.sort_unstable();
@@ -17,14 +17,14 @@ pub fn chosen(request: &Request) -> Result<Vec<usize>> {
         return Err(Error::bad_input(format!("prune: layers = {stay}, and the model has {}", all.len())));
     }
     let steps = (stay + 1..=all.len()).sum::<usize>();
-    request.observer.begin("looking for layers", Some(steps as u64));
+    request.observer.begin("ranking layers", Some(steps as u64));
     let sample = sensitivity::sample(request);
-    let expected = sensitivity::answers(request, request.graph, &sample)?;
+    let expected = sensitivity::outputs(request, request.graph, &sample)?;
     while all.len() - dropped.len() > stay {
         let mut best: Option<(f64, usize)> = None;
         for layer in all.iter().filter(|layer| !dropped.contains(layer)) {
             let without = without(request.graph, &[dropped.as_slice(), &[*layer]].concat())?;
-            let sensitivity = sensitivity::distance(&expected, &sensitivity::answers(request, &without, &sample)?);
+            let sensitivity = sensitivity::distance(&expected, &sensitivity::outputs(request, &without, &sample)?);
             if best.is_none_or(|(least, _)| sensitivity < least) {
                 best = Some((sensitivity, *layer));
             }

@@ -1,14 +1,14 @@
-//! What a model can do without.
+//! Structured and unstructured pruning.
 //!
 //! [`prune()`] takes heads and inner neurons out of a graph, so that shapes shrink and every target runs fewer
-//! products. Nothing is trained: what is left is fitted by least squares to what the whole model computes on texts of
+//! products. Nothing is trained: the rest is fitted by least squares to the whole model's values on texts of
 //! its task.
 //!
-//! 1. The whole model runs over the texts once; of every block the normal equations of the layer that reads it are kept
+//! 1. The whole model runs over the texts once; of every block the normal equations of the layer that reads it are saved
 //!    (`normal`), and the sums behind it.
-//! 2. Units are put in the order in which they are missed least (`eliminate`, `importance`), which gives what a
+//! 2. Units are ordered by their importance, the least first (`eliminate`, `importance`), which gives the loss that a
 //!    block loses as more of it goes.
-//! 3. Each block is cut alone, and the change of the answers says how much its loss matters (`sensitivity`). The share that is
+//! 3. Each block is cut alone, and the change of the outputs is its sensitivity (`sensitivity`). The share that is
 //!    to go of all blocks is then taken where it costs least (`allocate`).
 //! 4. Blocks are cut one after another, each fitted to the sum that the whole model has there (`fit`).
 
@@ -43,7 +43,7 @@ pub use sparse::SparseEntry;
 pub use sparsity::Sparsity;
 pub use spec::{Importance, Spec};
 
-/// What became of a block.
+/// The report of a block.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BlockEntry {
     /// Which, e.g. `attention/3`.
@@ -52,16 +52,17 @@ pub struct BlockEntry {
     pub before: usize,
     /// Heads or neurons after.
     pub after: usize,
-    /// Mean square of the change of the answers, against that of the answers, when it alone lost the share asked for.
-    #[serde(default, alias = "sensitivity", skip_serializing_if = "Option::is_none")]
+    /// Mean square of the change of the outputs, relative to that of the outputs, when it alone lost the requested share.
+    #[serde(default, alias = "harm", skip_serializing_if = "Option::is_none")]
     pub sensitivity: Option<f64>,
 }
 
-/// What was cut.
+/// The report of a cut.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// What was asked for.
-    pub asked: Spec,
+    /// The request.
+    #[serde(alias = "asked")]
+    pub requested: Spec,
     /// Elements of constants before.
     pub parameters_before: usize,
     /// Elements of constants after.
@@ -80,7 +81,7 @@ pub struct Report {
 }
 
 /// Takes layers, heads and neurons out, and makes zeros. Fails where a share is outside 0…1, where there are no texts, or
-/// where the model computes what is not finite.
+/// where the model computes non-finite values.
 pub fn prune(request: &Request) -> Result<(Verified<Graph>, Report)> {
     request.spec.check()?;
     if request.inputs.is_empty() {
@@ -89,10 +90,10 @@ pub fn prune(request: &Request) -> Result<(Verified<Graph>, Report)> {
     let dropped = layers::chosen(request)?;
     let base = layers::without(request.graph, &dropped)?;
     let (blocks, mut left) = blocks::find(&base);
-    request.observer.begin("looking at the trained model", Some(request.inputs.len() as u64));
+    request.observer.begin("running the trained model", Some(request.inputs.len() as u64));
     let inputs = if request.spec.sparsity.is_some() { sparse::inputs(request.graph, &blocks) } else { Vec::new() };
     let whole = Whole::collect(request, &blocks, &inputs)?;
-    request.observer.done(&format!("{} blocks looked at on {} texts", blocks.len(), request.inputs.len()));
+    request.observer.done(&format!("{} blocks observed on {} texts", blocks.len(), request.inputs.len()));
     let (mut graph, mut entries) = (base.clone(), Vec::new());
     if request.spec.cuts_blocks() || !dropped.is_empty() {
         (graph, entries) = structured(request, &base, &blocks, &whole)?;
@@ -105,7 +106,7 @@ pub fn prune(request: &Request) -> Result<(Verified<Graph>, Report)> {
     }
     whole.forget()?;
     let report = Report {
-        asked: request.spec.portable(),
+        requested: request.spec.portable(),
         parameters_before: parameters(request.graph),
         parameters_after: parameters(&graph),
         dropped_layers: dropped,
@@ -184,7 +185,7 @@ fn rounded(block: &Block, share: f64) -> usize {
     (steps * block.grain).min(block.units)
 }
 
-/// What a block loses, in terms of the answers: its own loss, to the scale of the sensitivity that was measured at one place.
+/// A block's loss, in terms of the outputs: its own loss, to the scale of the sensitivity that was measured at one point.
 /// Every unit is `priority` so much of the budget.
 fn curve(block: &Block, order: &Order, at: usize, sensitivity: f64, priority: f64) -> Curve {
     let loss = |count: usize| order.losses.get(count).copied().unwrap_or(f64::INFINITY);
@@ -194,5 +195,20 @@ fn curve(block: &Block, order: &Order, at: usize, sensitivity: f64, priority: f6
         steps,
         gain: block.grain as f64 * priority,
         losses: (0..=steps).map(|step| scale * loss(step * block.grain)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_with_the_old_names_are_read() {
+        let old = r#"{"asked": {"heads": 0.5}, "parameters_before": 2, "parameters_after": 1, "left": [],
+                      "blocks": [{"name": "ffn/0", "before": 2, "after": 1, "harm": 0.25}]}"#;
+        let report: Report = serde_json::from_str(old).unwrap();
+        assert_eq!((report.requested.heads, report.blocks[0].sensitivity), (0.5, Some(0.25)));
+        let written = serde_json::to_string(&report).unwrap();
+        assert!(written.contains("\"requested\"") && written.contains("\"sensitivity\""), "{written}");
     }
 }

@@ -1,4 +1,4 @@
-//! Least squares from sums: the normal equations of a linear layer, over tokens that are seen once.
+//! Least squares from sums: the normal equations of a linear layer, over tokens that are read once.
 
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// Tokens that are multiplied at once.
 const BLOCK: usize = 512;
 
-/// How much a fit keeps to the trained weights, where nothing else is said.
+/// The default ridge towards the trained weights.
 pub const RIDGE: f64 = 0.1;
 
 /// Sums over tokens, from which the best weights of `y ≈ x · w + b` follow.
@@ -78,7 +78,7 @@ impl Sums {
         Ok(())
     }
 
-    /// What was added to two sums of one shape.
+    /// The difference of two sums of one shape.
     pub fn merged(mut self, mut other: Sums) -> Result<Sums> {
         self.flush()?;
         other.flush()?;
@@ -90,8 +90,8 @@ impl Sums {
         Ok(self)
     }
 
-    /// The problem around the means, which the bias takes care of. `prior`, `[k, n]`, is what the weights are drawn to
-    /// where the tokens say little.
+    /// The problem around the means, which the bias takes care of. `prior`, `[k, n]`, is what the weights are pulled to
+    /// where the tokens determine little.
     pub fn problem(&mut self, prior: &[f32]) -> Result<Problem> {
         self.flush()?;
         let (k, n) = self.xy.dim();
@@ -119,9 +119,9 @@ fn add_rows(sums: &mut [f64], rows: &[f32]) {
     }
 }
 
-/// `min ‖x · w + b − y‖²` in terms of what is known of `x` and `y`.
+/// `min ‖x · w + b − y‖²` by the statistics of `x` and `y`.
 ///
-/// A ridge says how much a fit keeps to the prior, against the mean square of a channel.
+/// A ridge is the weight of the prior, relative to the mean square of a channel.
 pub struct Problem {
     /// `[k, k]`: the covariance of the channels.
     gram: Mat<f64>,
@@ -169,8 +169,8 @@ impl Problem {
         Ok((rows(&weights), bias))
     }
 
-    /// The mean square error of weights `[at.len(), n]` and a bias on this problem's tokens, but for what is the same for
-    /// all weights.
+    /// The mean square error of weights `[at.len(), n]` and a bias on this problem's tokens, except for a term that is
+    /// the same for all weights.
     pub fn error(&self, at: &[usize], weights: &[f32], bias: &[f32]) -> f64 {
         let n = self.target.ncols();
         let w = Mat::from_fn(at.len(), n, |i, j| weights.get(i * n + j).copied().map_or(0.0, f64::from));
@@ -185,7 +185,7 @@ impl Problem {
         error / n.max(1) as f64
     }
 
-    /// The bias once weights `[k, n]`, row after row, have become others: what the means gave before, they give again.
+    /// The bias for changed weights `[k, n]`, row after row, with which the means give the same output as before.
     pub fn moved_bias(&self, bias: &[f32], before: &[f32], after: &[f32]) -> Vec<f32> {
         let n = bias.len().max(1);
         let mut moved: Vec<f64> = bias.iter().map(|b| f64::from(*b)).collect();
@@ -206,7 +206,7 @@ pub fn rows(of: &Mat<f64>) -> Vec<f32> {
 pub fn factored(gram: &Mat<f64>) -> Result<faer::linalg::solvers::Llt<f64>> {
     gram.llt(Side::Lower).map_err(|_| {
         Error::bad_input("the activations are not finite, or all the same: nothing can be fitted to them")
-            .hint("calibrate with more texts, like those that the engine will answer")
+            .hint("calibrate with more texts, like those that the engine will read")
     })
 }
 
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heavy_ridge_keeps_what_was_there() {
+    fn a_heavy_ridge_keeps_the_old_weights() {
         let (weights, _) = problem(&[5.0, 6.0, 7.0]).solve(&[0, 1, 2], 1e6).unwrap();
         for (found, prior) in weights.iter().zip([5.0, 6.0, 7.0]) {
             assert!((found - prior).abs() < 1e-3, "{weights:?}");
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_is_said() {
+    fn non_finite_values_are_errors() {
         let mut sums = Sums::new(1, 1);
         sums.add(&[f32::NAN], &[1.0]).unwrap();
         let error = sums.problem(&[1.0]).unwrap().solve(&[0], 0.01).unwrap_err();

@@ -1,4 +1,4 @@
-//! What the trained model computes at some places, token after token, in files of the scratch folder.
+//! The trained model's values at some nodes, token after token, in files of the scratch folder.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -27,12 +27,12 @@ pub fn floats(tensor: &Tensor) -> Result<&[f32]> {
 }
 
 impl Rows {
-    /// Runs a graph over the texts and keeps what is computed at `kept`; `each` sees what is computed at `looked`.
+    /// Runs a graph over the texts and saves the values of `saved`; `each` gets the values of `observed`.
     pub fn record(
         request: &Request,
         graph: &Verified<Graph>,
-        kept: &[ValueId],
-        looked: &[ValueId],
+        saved: &[ValueId],
+        observed: &[ValueId],
         mut each: impl FnMut(&[&[f32]]) -> Result<()>,
     ) -> Result<Rows> {
         let mut ids: Vec<ValueId> = Vec::new();
@@ -43,23 +43,23 @@ impl Rows {
                 ids.len() - 1
             }
         };
-        let kept_at: Vec<usize> = kept.iter().map(&mut place).collect();
-        let looked_at: Vec<usize> = looked.iter().map(&mut place).collect();
+        let saved_at: Vec<usize> = saved.iter().map(&mut place).collect();
+        let observed_at: Vec<usize> = observed.iter().map(&mut place).collect();
         let mut files = Vec::new();
         let mut writers = Vec::new();
-        for (i, id) in kept.iter().enumerate() {
+        for (i, id) in saved.iter().enumerate() {
             let path = request.scratch.join(format!("rows-{i}.f32"));
             writers.push(BufWriter::new(File::create(&path).map_err(|e| Error::io("writing", &path, &e))?));
             files.push((graph.value(*id).name.clone(), path));
         }
-        collect_outputs(&request.plan(graph), &ids, |_, seen| {
-            let at = |i: &usize| seen.get(*i).ok_or_else(|| Error::bug("a value was not looked at"));
-            for ((i, writer), (_, path)) in kept_at.iter().zip(&mut writers).zip(&files) {
+        collect_outputs(&request.plan(graph), &ids, |_, observed| {
+            let at = |i: &usize| observed.get(*i).ok_or_else(|| Error::bug("a value was not observed"));
+            for ((i, writer), (_, path)) in saved_at.iter().zip(&mut writers).zip(&files) {
                 let bytes = bytemuck::cast_slice(floats(at(i)?)?);
                 writer.write_all(bytes).map_err(|e| Error::io("writing", path, &e))?;
             }
-            let looked = looked_at.iter().map(|i| floats(at(i)?)).collect::<Result<Vec<_>>>()?;
-            each(&looked)
+            let observed = observed_at.iter().map(|i| floats(at(i)?)).collect::<Result<Vec<_>>>()?;
+            each(&observed)
         })?;
         for (writer, (_, path)) in writers.iter_mut().zip(&files) {
             writer.flush().map_err(|e| Error::io("writing", path, &e))?;
@@ -70,7 +70,7 @@ impl Rows {
     /// The rows of a value, in the order of the texts.
     pub fn of(&self, name: &str) -> Result<Reader> {
         let file = self.files.iter().find(|(other, _)| other == name);
-        let (_, path) = file.ok_or_else(|| Error::bug(format!("`{name}` was not kept")))?;
+        let (_, path) = file.ok_or_else(|| Error::bug(format!("`{name}` was not saved")))?;
         Ok(Reader { bytes: std::fs::read(path).map_err(|e| Error::io("reading", path, &e))?, at: 0 })
     }
 

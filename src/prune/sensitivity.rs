@@ -1,4 +1,4 @@
-//! What the cut of one block does to the answers.
+//! How the cut of one block changes the outputs.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use crate::ir::Graph;
 use crate::runtime::{Elements, Named};
 use crate::verify::Verified;
 
-/// Texts on which single blocks are judged: enough to tell them apart.
+/// Texts on which single blocks are measured: enough to rank them.
 const TEXTS: usize = 64;
 
-/// Mean square of the change of the answers, against that of the answers, when each block alone loses so many of its
+/// Mean square of the change of the outputs, relative to that of the outputs, when each block alone loses so many of its
 /// units.
 pub fn of_blocks(request: &Request, blocks: &[Block], whole: &Whole, counts: &[usize]) -> Result<Vec<f64>> {
     let sample = sample(request);
     request.observer.begin("measuring blocks", Some(blocks.len() as u64));
-    let expected = answers(request, request.graph, &sample)?;
+    let expected = outputs(request, request.graph, &sample)?;
     let mut sensitivities = Vec::new();
     for (((block, problem), order), count) in blocks.iter().zip(&whole.problems).zip(&whole.orders).zip(counts) {
         sensitivities.push(match count {
@@ -28,7 +28,7 @@ pub fn of_blocks(request: &Request, blocks: &[Block], whole: &Whole, counts: &[u
             _ => {
                 let cut = fit::cut(request, block, problem, order.kept(*count), RIDGE)?;
                 let graph = fit::with_cuts(request.graph, &BTreeMap::from([(block.role, cut)]))?;
-                distance(&expected, &answers(request, &graph, &sample)?)
+                distance(&expected, &outputs(request, &graph, &sample)?)
             }
         });
         request.observer.advance(1);
@@ -38,19 +38,19 @@ pub fn of_blocks(request: &Request, blocks: &[Block], whole: &Whole, counts: &[u
 }
 
 /// All outputs of every text, one after another.
-pub fn answers(request: &Request, graph: &Verified<Graph>, sample: &[Named]) -> Result<Vec<Vec<f32>>> {
-    let mut answers = Vec::with_capacity(sample.len());
+pub fn outputs(request: &Request, graph: &Verified<Graph>, sample: &[Named]) -> Result<Vec<Vec<f32>>> {
+    let mut outputs = Vec::with_capacity(sample.len());
     let plan = Collection { inputs: sample, ..request.plan(graph) };
-    collect_outputs(&plan, graph.outputs(), |_, seen| {
+    collect_outputs(&plan, graph.outputs(), |_, observed| {
         let mut row = Vec::new();
-        for tensor in seen {
+        for tensor in observed {
             let Elements::F32(values) = &tensor.elements else { return Err(Error::bug("outputs are floats")) };
             row.extend_from_slice(values);
         }
-        answers.push(row);
+        outputs.push(row);
         Ok(())
     })?;
-    Ok(answers)
+    Ok(outputs)
 }
 
 /// Mean square of the differences against that of the expected.
@@ -61,7 +61,7 @@ pub fn distance(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
     change / size.max(f64::MIN_POSITIVE)
 }
 
-/// The texts on which parts are judged.
+/// The texts on which parts are measured.
 pub fn sample(request: &Request) -> Vec<Named> {
     let step = request.inputs.len().div_ceil(TEXTS).max(1);
     request.inputs.iter().step_by(step).cloned().collect()

@@ -1,8 +1,8 @@
 //! Zeros inside of weights: shapes stay, and only kernels that know of zeros gain by them.
 //!
-//! A linear layer `x · W` loses weights one input after another; what an input's weight stood for is taken over by those
-//! of the inputs behind it, as the covariance of the inputs says, so that the layer's output moves least (SparseGPT,
-//! arXiv 2301.00774). Every output is a problem of its own. The means are left to the bias.
+//! A linear layer `x · W` loses weights one input after another; the share of a removed weight is taken over by those
+//! of the inputs behind it, by the covariance of the inputs, so that the layer's output moves least (SparseGPT,
+//! arXiv 2301.00774). Every output is its own problem. The means are left to the bias.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::ir::{self, Graph, Node, Op, Role, ValueId, Weight};
 use crate::passes::{Pass, ReplaceWeights};
 use crate::verify::{Verified, verify};
 
-/// What became of a layer.
+/// The report of a layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SparseEntry {
     /// The role of the layer, e.g. `ffn-in/3`.
@@ -34,10 +34,10 @@ struct Group {
     layers: Vec<String>,
 }
 
-/// Makes zeros in the layers of attention and feed-forward blocks. Gives the graph, what was made, and the layers that
+/// Makes zeros in the layers of attention and feed-forward blocks. Returns the graph, the report, and the layers that
 /// were left with the reason.
 ///
-/// Layer after layer is first fitted, as a whole, to what the trained model has at its place; so it mends what the zeros
+/// Layer after layer is first fitted, as a whole, to the trained model's values there; so it repairs the error of the zeros
 /// before it have moved.
 pub fn sparsify(
     request: &Request,
@@ -58,7 +58,7 @@ pub fn sparsify(
         let behind = match reader.and_then(|i| Some((i, blocks.get(i)?))) {
             Some((i, block)) => Behind::collect(request, &current, block, whole, i)?,
             None => {
-                // Where a layer reads what the trained model's reads, it gives what that gives.
+                // A layer with the input of the trained model's layer gives its output.
                 let k = current.value(x).ty.shape.last().and_then(|dim| dim.fixed()).unwrap_or(0);
                 Behind::of(request, &current, &[x], &identity(k)?, whole.input(&group.x)?)?
             }
@@ -92,8 +92,8 @@ fn identity(k: usize) -> Result<Weight> {
 }
 
 impl Behind {
-    /// Weights `[k, n]` and a bias from which to begin: those of a block's reader as they were fitted, others as the fit
-    /// of what they read, `(x · M + m) · W + b`.
+    /// Weights `[k, n]` and a bias to start from: those of a block's reader as they were fitted, others as the fit
+    /// of their input, `(x · M + m) · W + b`.
     fn start(&self, trained: &[f32], bias: Option<&[f32]>, n: usize, reader: bool) -> Result<[Vec<f32>; 2]> {
         let [k, _] = self.all.dims();
         let all: Vec<usize> = (0..k).collect();
@@ -120,7 +120,7 @@ fn groups(graph: &Graph, sparsity: Sparsity, left: &mut Vec<String>) -> Vec<Grou
         let constant = node.operand(1).and_then(|id| Some((id, graph.weight(id)?)));
         let (Some(x), Some((id, weight))) = (node.operand(0), constant) else { continue };
         let name = graph.node_name(node).to_owned();
-        // What is best for one layer is not for the others.
+        // The best ridge of one layer is not that of the others.
         if graph.consumers(id).filter(|node| is_layer(node)).count() > 1 {
             left.push(format!("{name}: other layers have the same weights"));
             continue;
@@ -142,7 +142,7 @@ fn groups(graph: &Graph, sparsity: Sparsity, left: &mut Vec<String>) -> Vec<Grou
     groups
 }
 
-/// What the layers read that are no reader of a block, each once.
+/// The inputs of the layers that are no reader of a block, each once.
 pub fn inputs(graph: &Graph, blocks: &[Block]) -> Vec<ValueId> {
     let mut ids = Vec::new();
     for (_, node) in graph.nodes().filter(|(_, node)| is_layer(node)) {

@@ -1,4 +1,4 @@
-//! Which weights are zeros, in words.
+//! Patterns of zeros in weights, and their names.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "String")]
 pub enum Sparsity {
-    /// This share, wherever it is missed least.
+    /// This share, wherever it matters least.
     Share(f64),
     /// At least `zeros` of every `of` weights that follow each other along the inputs, for each output.
     Pattern {
@@ -22,7 +22,7 @@ pub enum Sparsity {
     },
 }
 
-/// What may stand in a recipe.
+/// The values of a recipe's `sparsity`.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -102,7 +102,7 @@ mod tests {
     const TWO_OF_FOUR: Sparsity = Sparsity::Pattern { zeros: 2, of: 4 };
 
     #[test]
-    fn the_pattern_is_told_from_what_only_has_as_many_zeros() {
+    fn the_pattern_is_more_than_a_count_of_zeros() {
         assert!(TWO_OF_FOUR.holds(&[0i8, 3, 0, 4], 1));
         assert!(TWO_OF_FOUR.holds(&[0i8, 1, 2, 0, 0, 3, 4, 0], 2));
         assert!(!TWO_OF_FOUR.holds(&[0i8, 0, 0, 1, 2, 3, 4, 0], 1));

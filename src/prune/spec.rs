@@ -1,4 +1,4 @@
-//! What is cut, in the words of recipes and of the command line.
+//! The table `[prune]` of recipes and the flags of the command line.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub enum Importance {
     Magnitude,
 }
 
-/// What is cut. In a recipe it is the table `[prune]`.
+/// What is cut: in a recipe the table `[prune]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Spec {
@@ -30,7 +30,7 @@ pub struct Spec {
     /// The share of all inner neurons of feed-forward blocks that goes.
     #[serde(skip_serializing_if = "is_none")]
     pub ffn: f64,
-    /// The share of the products of heads and neurons that goes, of whichever are missed least for what they take.
+    /// The share of the products of heads and neurons that is removed, of those that matter least for their cost.
     #[serde(skip_serializing_if = "is_none")]
     pub products: f64,
     /// How many layers stay; those go that are missed least.
@@ -47,9 +47,9 @@ pub struct Spec {
     pub vocabulary: Option<PathBuf>,
     /// How units and weights are ranked.
     pub importance: Importance,
-    /// Whether what is left is fitted anew to what the trained model computes.
+    /// Whether the rest is refitted to the trained model's values.
     pub refit: bool,
-    /// Whether the same share goes of every block, in place of more where it is missed less.
+    /// Whether every block loses the same share, instead of more where it matters less.
     pub even: bool,
 }
 
@@ -101,7 +101,7 @@ impl Spec {
         Ok(())
     }
 
-    /// Fails where nothing is cut, where a share is none, or where two things say the same.
+    /// Fails where nothing is cut, where a share is none, or where two fields contradict or repeat each other.
     pub fn check(&self) -> Result<()> {
         self.check_shares()?;
         if self.products > 0.0 && (self.heads > 0.0 || self.ffn > 0.0) {
@@ -128,7 +128,7 @@ mod tests {
     use super::Spec;
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn impossible_values_are_refused() {
         let message = |text: &str| {
             let spec: Result<Spec, _> = toml::from_str(text);
             spec.map_or_else(|e| e.message().to_owned(), |spec| spec.check().unwrap_err().message().to_owned())

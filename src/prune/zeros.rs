@@ -20,7 +20,7 @@ const SMALL: usize = 8;
 /// Inputs among which the share of zeros is the same.
 const WINDOW: usize = 128;
 
-/// How the inputs behind one take over what it stood for.
+/// How the inputs behind one take over its share.
 pub struct Factor {
     k: usize,
     /// `[k, k]`, upper: `Uᵀ U` is the inverse of the covariance.
@@ -32,7 +32,7 @@ pub struct Factor {
 }
 
 impl Factor {
-    /// From what is known of the inputs.
+    /// From the statistics of the inputs.
     pub fn of(problem: &Problem) -> Result<Factor> {
         let [k, _] = problem.dims();
         let all: Vec<usize> = (0..k).collect();
@@ -164,7 +164,7 @@ mod tests {
     use super::super::normal::Sums;
     use super::*;
 
-    /// Channels 0 and 1 are nearly the same, 2 and 3 stand alone.
+    /// Channels 0 and 1 are nearly the same, 2 and 3 are independent.
     fn factor() -> Factor {
         let mut sums = Sums::new(4, 0);
         for i in 0..997 {
@@ -177,7 +177,7 @@ mod tests {
     const TWO_OF_FOUR: Sparsity = Sparsity::Pattern { zeros: 2, of: 4 };
 
     #[test]
-    fn what_a_weight_stood_for_is_taken_over() {
+    fn the_share_of_a_removed_weight_is_taken_over() {
         let made = factor().sparse(&[1.0, 1.0, 0.1, 2.0], 1, TWO_OF_FOUR, Importance::Reconstruction, true).unwrap();
         assert!(made[0] == 0.0 && made[2] == 0.0 && (made[1] - 2.0).abs() < 0.05, "{made:?}");
         let plain = factor().sparse(&[1.0, 1.0, 0.1, 2.0], 1, TWO_OF_FOUR, Importance::Magnitude, false).unwrap();

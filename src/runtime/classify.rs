@@ -1,4 +1,4 @@
-//! Text classification: what the logits of a text say.
+//! Text classification: predictions from the logits of a text.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub enum ProblemType {
 }
 
 impl ProblemType {
-    /// The numbers of the labels that are chosen, in order; none where answers are numbers.
+    /// The classes that are chosen, in order; none for regression.
     pub fn chosen(self, logits: &[f32]) -> Option<Vec<usize>> {
         match self {
             ProblemType::SingleLabel | ProblemType::Logits => {
@@ -36,7 +36,7 @@ impl ProblemType {
         }
     }
 
-    /// What is told of the logits, where answers are numbers.
+    /// The selected logits, for regression.
     pub fn numbers(self, logits: &[f32]) -> Option<Vec<f32>> {
         match self {
             ProblemType::Regression => Some(logits.to_vec()),
@@ -67,10 +67,10 @@ fn largest(logits: &[f32]) -> Option<(usize, f32)> {
     logits.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// What a classifier can answer, and how its logits say it.
+/// A classifier's labels, and its problem type.
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
-    /// The names of the answers, by number.
+    /// The labels, by class.
     pub labels: Vec<String>,
     /// How logits are read.
     pub problem_type: ProblemType,
@@ -87,7 +87,7 @@ pub struct Choice {
     pub class: usize,
 }
 
-/// A model's answer to a text.
+/// A model's prediction for a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Classification {
@@ -113,18 +113,18 @@ pub enum Classification {
 }
 
 impl Classes {
-    /// The answer that the logits of a text are.
+    /// The prediction from the logits of a text.
     pub fn read(&self, logits: &[f32]) -> Result<Classification> {
         // Logits decide: just below 0 a sigmoid rounds to 0.5.
         self.select(&self.scores(logits)?, logits, chosen)
     }
 
-    /// The answer that scores are, where they are not of one row of logits but of several.
+    /// The prediction from scores, where they are not of one row of logits but of several.
     pub fn choose(&self, scores: &[f32]) -> Result<Classification> {
         self.select(scores, scores, |score| *score >= 0.5)
     }
 
-    /// How sure each answer is: shares of the softmax, or sigmoids; the logits themselves where answers are numbers.
+    /// The score of each class: shares of the softmax, or sigmoids; the logits themselves for regression.
     pub fn scores(&self, logits: &[f32]) -> Result<Vec<f32>> {
         if self.labels.len() != logits.len() {
             let (logits, labels) = (logits.len(), self.labels.len());
@@ -160,7 +160,7 @@ impl Classes {
         all
     }
 
-    /// What is told of scores; labels are chosen by the numbers `by`.
+    /// The selected scores; labels are chosen by the numbers `by`.
     fn select(&self, scores: &[f32], by: &[f32], chosen: fn(&f32) -> bool) -> Result<Classification> {
         let (class, _) = largest(by).ok_or_else(|| Error::bad_input("the engine gives no logits"))?;
         let highest = scores.get(class).copied().unwrap_or_default();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn logits_are_scores_where_nothing_is_done_to_them() {
+    fn logits_are_scores_without_an_activation() {
         let Classification::Label(found) = read(ProblemType::Logits, &[1.0, 3.5]) else { panic!() };
         assert_eq!((found.label.as_str(), found.score), ("b", 3.5));
         assert_eq!(ProblemType::Logits.chosen(&[1.0, 3.5]), Some(vec![1]));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_told_as_they_are_and_scores_through_the_sigmoid() {
+    fn regression_returns_numbers_and_scores_pass_the_sigmoid() {
         assert_eq!(
             read(ProblemType::Regression, &[-3.5, 7.0]),
             Classification::Regression { numbers: vec![-3.5, 7.0] }
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_mean_nothing_are_refused() {
+    fn labels_that_do_not_fit_the_problem_type_are_refused() {
         let classes = Classes { labels: vec!["a".to_owned()], problem_type: ProblemType::SingleLabel };
         assert!(classes.read(&[0.0, 1.0]).unwrap_err().message().contains("2 logits, but there are 1 labels"));
     }

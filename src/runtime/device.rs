@@ -12,7 +12,7 @@ use super::library::{Library, ONNX_RUNTIME_GPU};
 use crate::error::{Error, Kind, Result, is_machine_fault, printable};
 use crate::target::{ComputeCapability, Target};
 
-/// The library that NVIDIA's driver brings.
+/// The library of NVIDIA's driver.
 const DRIVER_LIBRARY: &str = "libcuda.so.1";
 
 /// Folders of the system that may hold it, from the root on.
@@ -38,7 +38,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// Fails where the device, its driver or every library that drives it is missing, and says how to get them.
+    /// Fails where the device, its driver or every library that drives it is missing, with a hint.
     pub fn check(self) -> Result<()> {
         match self {
             Device::Cpu => Ok(()),
@@ -107,7 +107,7 @@ impl TryFrom<String> for Device {
     }
 }
 
-/// A GPU, as its driver tells.
+/// A GPU, as its driver reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
     /// Its name, e.g. `Tesla T4`.
@@ -144,10 +144,10 @@ impl fmt::Display for Gpu {
     }
 }
 
-/// What there is of NVIDIA's GPUs, as files tell: no library is loaded and no program started.
+/// NVIDIA's GPUs by files alone: no library is loaded and no program started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nvidia {
-    /// Names of the GPUs, in the order of the bus; none under WSL, where the driver does not say.
+    /// Names of the GPUs, in the order of the bus; none under WSL, where the driver does not report it.
     pub gpus: Vec<String>,
     /// The driver's version.
     pub driver: Option<String>,
@@ -155,11 +155,11 @@ pub struct Nvidia {
     nodes: Vec<PathBuf>,
     /// The driver's library.
     library: Option<PathBuf>,
-    /// Where that was looked for.
-    looked: Vec<PathBuf>,
-    /// Why device nodes could not be looked for, where they could not.
+    /// Where that was searched.
+    searched: Vec<PathBuf>,
+    /// Why device nodes could not be searched, where they could not.
     unseen_nodes: Option<String>,
-    /// Why the library could not be looked for in one of the folders.
+    /// Why the library could not be searched in one of the folders.
     unseen_library: Option<String>,
 }
 
@@ -187,7 +187,7 @@ impl Nvidia {
         let mut nodes: Vec<PathBuf> = unseen_nodes.entries(&root.join("dev")).into_iter().filter(numbered).collect();
         // WSL has one node for all.
         nodes.extend(Some(root.join("dev/dxg")).filter(|path| unseen_nodes.has(path)));
-        let looked: Vec<PathBuf> = first.into_iter().chain(DRIVER_FOLDERS.map(|folder| root.join(folder))).collect();
+        let searched: Vec<PathBuf> = first.into_iter().chain(DRIVER_FOLDERS.map(|folder| root.join(folder))).collect();
         Nvidia {
             gpus: unseen.entries(&proc.join("gpus")).iter().filter_map(model).collect(),
             // “NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue …”
@@ -197,8 +197,8 @@ impl Nvidia {
                 .and_then(|line| line.split_whitespace().find(|word| is_version(word)))
                 .map(str::to_owned),
             nodes,
-            library: looked.iter().map(|folder| folder.join(DRIVER_LIBRARY)).find(|path| unseen_library.has(path)),
-            looked,
+            library: searched.iter().map(|folder| folder.join(DRIVER_LIBRARY)).find(|path| unseen_library.has(path)),
+            searched,
             unseen_nodes: unseen_nodes.0.into_inner(),
             unseen_library: unseen_library.0.into_inner(),
         }
@@ -237,19 +237,19 @@ fn is_version(word: &str) -> bool {
     word.contains('.') && word.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// The first thing that could not be looked at, in words.
+/// The first path that could not be read, as text.
 #[derive(Default)]
 struct Unseen(OnceCell<String>);
 
 impl Unseen {
-    /// What a look at a path gave; a fault of the machine is noted.
-    fn noted<T>(&self, path: &Path, looked: std::io::Result<T>) -> Option<T> {
-        if let Err(e) = &looked
+    /// The metadata of a path; a fault of the machine is noted.
+    fn noted<T>(&self, path: &Path, searched: std::io::Result<T>) -> Option<T> {
+        if let Err(e) = &searched
             && is_machine_fault(e)
         {
             self.0.get_or_init(|| format!("reading {}: {e}", path.display()));
         }
-        looked.ok()
+        searched.ok()
     }
 
     fn has(&self, path: &Path) -> bool {
@@ -264,7 +264,7 @@ impl Unseen {
     }
 }
 
-/// What of a GPU is missing, all at once; `without` says what keeps the library from being found.
+/// The missing parts of a GPU, all at once; `without` is why the library is not found.
 fn cuda(number: u32, found: &Nvidia, without: Option<Error>) -> Result<()> {
     let nodes = found.unseen_nodes.as_ref().filter(|_| !found.has(number));
     // Without a GPU the library does not matter.
@@ -276,15 +276,15 @@ fn cuda(number: u32, found: &Nvidia, without: Option<Error>) -> Result<()> {
         return Err(fault
             .locations()
             .iter()
-            .fold(Error::machine_failed(fault.message()), |e, place| e.at(place.as_str())));
+            .fold(Error::machine_failed(fault.message()), |e, location| e.at(location.as_str())));
     }
     let mut missing = Vec::new();
     if !found.has(number) {
         missing.push(format!("no device node /dev/nvidia{number} or /dev/dxg"));
     }
     if found.library.is_none() {
-        let looked: Vec<_> = found.looked.iter().map(|folder| folder.display().to_string()).collect();
-        missing.push(format!("no {DRIVER_LIBRARY}, the driver's library, in {}", looked.join(", ")));
+        let searched: Vec<_> = found.searched.iter().map(|folder| folder.display().to_string()).collect();
+        missing.push(format!("no {DRIVER_LIBRARY}, the driver's library, in {}", searched.join(", ")));
     }
     let driver = missing.is_empty();
     missing.extend(without.iter().map(|error| error.message().to_owned()));
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_all_at_once_with_what_gets_it() {
+    fn missing_parts_are_listed_together_with_their_commands() {
         let (root, found) = system(&[]);
         let without = Error::runtime_missing("the provider is not found").hint("get the provider");
         let error = cuda(0, &found, Some(without)).unwrap_err();
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_looked_at_is_not_missing() {
+    fn unreadable_paths_are_not_missing() {
         let unseen = Unseen::default();
         let refused = |code: i32| Err::<(), _>(std::io::Error::from_raw_os_error(code));
         assert_eq!(unseen.noted("/dev".as_ref(), refused(2)), None);
@@ -401,10 +401,10 @@ mod tests {
         let found = Nvidia { unseen_nodes: unseen.0.into_inner(), ..Nvidia::default() };
         let error = cuda(0, &found, None).unwrap_err();
         assert_eq!((error.exit_code(), error.locations()), (5, &["looking for cuda:0".to_owned()][..]));
-        // What is there is there, whatever else was not to be seen.
+        // A path that is there counts, even where others could not be read.
         let (_root, whole) = system(&[("dev/nvidia0", ""), ("usr/lib64/libcuda.so.1", "")]);
         assert!(cuda(0, &Nvidia { unseen_nodes: found.unseen_nodes.clone(), ..whole.clone() }, None).is_ok());
-        // Without a GPU it does not matter that a folder of libraries could not be looked at.
+        // Without a GPU it does not matter that a folder of libraries could not be read.
         let unread = Some("reading /opt/lib: permission denied".to_owned());
         let no_gpu = Nvidia { unseen_library: unread.clone(), ..Nvidia::default() };
         assert!(no_gpu.check_nodes().is_ok() && found.check_nodes().is_err());

@@ -1,4 +1,4 @@
-//! An engine in a process of its own: what crashes or hangs there is an error message here.
+//! An engine in an isolated process: a crash or a hang there is an error message here.
 //!
 //! Tensors go over as their name, element type, shape and elements, little-endian; lengths are 8 bytes.
 
@@ -26,7 +26,7 @@ pub(super) struct IsolatedEngine {
     described: Described,
 }
 
-/// What a child is asked to open.
+/// The request to a child that opens an engine.
 #[derive(Serialize, Deserialize)]
 struct Opening {
     runtime: Runtime,
@@ -35,7 +35,7 @@ struct Opening {
     adapters: Vec<SentPath>,
 }
 
-/// What it opened.
+/// The reply: the opened engine.
 #[derive(Serialize, Deserialize)]
 struct Described {
     description: String,

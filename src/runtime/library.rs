@@ -1,7 +1,7 @@
 //! Where the native libraries are.
 //!
-//! They are looked for in this order: the folder or file that a variable names, the folders of bundles that the user
-//! vouches for ([`bring`]), the folders `runtimes` beside this program, the user's own folder of runtimes, the system's
+//! They are searched in this order: the folder or file that a variable names, the folders of bundles that the user
+//! trusts ([`add_bundled`]), the folders `runtimes` beside this program, the user's own folder of runtimes, the system's
 //! folders. Never in the current folder, which may hold anything.
 
 use std::path::{Path, PathBuf};
@@ -13,22 +13,22 @@ use crate::{places, subprocess};
 /// Names another folder of runtimes.
 pub const RUNTIMES: &str = "KILNC_RUNTIMES";
 
-/// Tells children the folders that bundles brought.
-const BROUGHT: &str = "KILNC_BUNDLE_RUNTIMES";
+/// Passes the folders of bundled runtimes to children.
+const BUNDLED: &str = "KILNC_BUNDLE_RUNTIMES";
 
-/// The folders that bundles brought, in the order in which they came.
+/// The folders of bundled runtimes, in the order in which they were added.
 static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// A native library that kilnc can use.
 #[derive(Debug)]
 pub struct Library {
-    /// What people call it.
+    /// Its name for people.
     pub name: &'static str,
-    /// What its absence means.
+    /// The consequence of its absence.
     pub purpose: &'static str,
     /// The variable that names the file itself.
     pub variable: Option<&'static str>,
-    /// The PyPI package that brings it, with its version.
+    /// The PyPI package that contains it, with its version.
     pub package: &'static str,
     /// The folder it has below a folder of runtimes.
     pub folder: &'static str,
@@ -114,7 +114,7 @@ pub static ALL: [&Library; 4] =
     [&ONNX_RUNTIME, &OPENVINO, &ONNX_RUNTIME_GPU, if cfg!(feature = "enterprise") { &TENSORRT } else { &TENSORRT_RTX }];
 
 impl Library {
-    /// The library's file, or what was looked for, where, and the command that gets it.
+    /// The library's file, or the searched name and folders, and the command that installs it.
     pub fn find(&self) -> Result<PathBuf> {
         if let Some((variable, path)) = self.variable.and_then(|variable| Some((variable, places::named(variable)?))) {
             return match std::fs::metadata(&path) {
@@ -135,10 +135,10 @@ impl Library {
         if let Some(fault) = unseen {
             return Err(fault.at(format!("looking for {}", self.name)));
         }
-        let looked: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        let searched: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
         let beside = self.beside.map(|beside| format!(" beside {beside}*")).unwrap_or_default();
-        let looked = format!("looked for {}*{beside} in {}", self.file, looked.join(", "));
-        let error = Error::runtime_missing(format!("{} is not found: {looked}", self.name))
+        let searched = format!("searched for {}*{beside} in {}", self.file, searched.join(", "));
+        let error = Error::runtime_missing(format!("{} is not found: {searched}", self.name))
             .hint(format!("get it with: {}", self.command()));
         match folder() {
             Some(_) => Err(error),
@@ -146,20 +146,20 @@ impl Library {
         }
     }
 
-    /// The command that installs the library where it is looked for.
+    /// The command that installs the library where it is searched.
     pub fn command(&self) -> String {
         let place = match folder() {
             Some(folder) => folder.join(self.folder).display().to_string(),
             None => format!("\"${RUNTIMES}/{}\"", self.folder),
         };
-        // What a package's extras bring are other packages.
+        // A package's extras are other packages.
         match self.package.contains('[') {
             true => format!("python3 -m pip install --target {place} '{}'", self.package),
             false => format!("python3 -m pip install --no-deps --target {place} {}", self.package),
         }
     }
 
-    /// The version of a library's file, as its name tells.
+    /// The version of a library's file, from its name.
     pub fn version(path: &Path) -> Option<String> {
         let name = path.file_name()?.to_str()?;
         Some(name.split(".so.").nth(1)?.to_owned())
@@ -170,7 +170,7 @@ impl Library {
         let mut folders = Vec::new();
         let named = places::named(RUNTIMES);
         folders.extend(named.iter().cloned().map(unpacked));
-        folders.extend(brought().into_iter().map(unpacked));
+        folders.extend(bundled().into_iter().map(unpacked));
         if named.is_some() {
             return folders;
         }
@@ -190,7 +190,7 @@ impl Library {
     fn in_folder(&self, folder: &Path) -> Result<Option<PathBuf>> {
         let entries = match std::fs::read_dir(folder) {
             Ok(entries) => entries,
-            // What cannot be looked at is not missing.
+            // A path that cannot be read is not missing.
             Err(e) if is_machine_fault(&e) => return Err(Error::io("reading", folder, &e)),
             Err(_) => return Ok(None),
         };
@@ -207,26 +207,26 @@ impl Library {
     }
 }
 
-/// Has libraries looked for in a folder of runtimes that a bundle brought, here and in children. What lies there is run:
-/// the caller has checked it and was told to. Fails where the path cannot be told to children.
-pub fn bring(folder: PathBuf) -> Result<()> {
+/// Searches libraries in a folder of bundled runtimes too, here and in children. Its files are run:
+/// the caller has checked them and trusts them. Fails where the path cannot be passed to children.
+pub fn add_bundled(folder: PathBuf) -> Result<()> {
     let mut folders = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
     let all = || folders.iter().chain([&folder]);
-    let summary = std::env::join_paths(all()).map_err(|e| {
+    let paths = std::env::join_paths(all()).map_err(|e| {
         Error::unsupported(format!("libraries cannot be used in {}: {e}", folder.display()))
             .hint("move the bundle to a folder without that character in its path")
     })?;
     if !folders.contains(&folder) {
-        subprocess::pass_on(BROUGHT, summary);
+        subprocess::pass_on(BUNDLED, paths);
         folders.push(folder);
     }
     Ok(())
 }
 
-/// The folders of runtimes that bundles brought, to this process or to its parent.
-pub fn brought() -> Vec<PathBuf> {
-    let summary = std::env::var_os(BROUGHT).unwrap_or_default();
-    let parents = std::env::split_paths(&summary).filter(|folder| folder.is_absolute());
+/// The folders of bundled runtimes, of this process or of its parent.
+pub fn bundled() -> Vec<PathBuf> {
+    let paths = std::env::var_os(BUNDLED).unwrap_or_default();
+    let parents = std::env::split_paths(&paths).filter(|folder| folder.is_absolute());
     let own = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
     own.iter().cloned().chain(parents).collect()
 }
@@ -239,7 +239,7 @@ pub fn wheels() -> Result<PathBuf> {
     Ok(folder.join("wheels"))
 }
 
-/// What helps where nothing says where libraries could be installed.
+/// The hint where no folder for libraries is known.
 const NO_FOLDER: &str = "HOME is not set: first set KILNC_RUNTIMES to a folder for libraries";
 
 /// The folder of runtimes that things are installed in.

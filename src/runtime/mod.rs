@@ -1,7 +1,7 @@
 //! Opens engines and runs them.
 //!
-//! [`open`] gives an [`Engine`] for a file, [`open_isolated`] one in a process of its own; the text pipelines
-//! ([`TextEncoder`], [`Classes`]) stand on top of it. [`mod@crate::task`] answers the questions of every task with them.
+//! [`open`] returns an [`Engine`] for a file, [`open_isolated`] one in an isolated process; the text pipelines
+//! ([`TextEncoder`], [`Classes`]) build on it. [`mod@crate::task`] makes predictions of every task with them.
 //! A [`Session`] keeps a state from one run to the next, and [`generate`] continues prompts with one.
 
 mod classify;
@@ -69,7 +69,7 @@ impl Runtime {
     /// Those that open plans: native code for GPUs.
     pub const PLANS: [Runtime; 2] = [Runtime::TensorRt, Runtime::TensorRtRtx];
 
-    /// What opens engines for a target.
+    /// The runtime of a target's engines.
     pub fn of(target: &Target) -> Runtime {
         match target {
             Target::OrtCpu => Runtime::Ort,
@@ -81,7 +81,7 @@ impl Runtime {
         }
     }
 
-    /// Whether what it opens are plans.
+    /// Whether it opens plans.
     pub fn runs_plans(self) -> bool {
         Runtime::PLANS.contains(&self)
     }
@@ -97,7 +97,7 @@ impl Runtime {
         }
     }
 
-    /// Fails where this kilnc was built without what binds it to the runtime.
+    /// Fails where this kilnc was built without the runtime's binding.
     pub fn check_built_in(self) -> Result<()> {
         let (feature, built_in) = match self {
             Runtime::TensorRt => ("enterprise", cfg!(feature = "enterprise")),
@@ -114,7 +114,7 @@ impl Runtime {
     }
 }
 
-/// What stands for plans in a kilnc without the binding.
+/// The substitute for plans in a kilnc without the binding.
 #[cfg(not(feature = "tensorrt"))]
 mod tensorrt {
     use super::*;
@@ -175,7 +175,7 @@ pub trait Engine {
 }
 
 /// Opens the engine in the file `path`, in this process. A process can load ONNX Runtime or OpenVINO's, not both, and
-/// dies with a native library that crashes: [`open_isolated`] is for what comes from outside.
+/// dies with a native library that crashes: [`open_isolated`] is for files from outside.
 pub fn open(runtime: Runtime, path: &Path, options: Options) -> Result<Box<dyn Engine>> {
     open_with(runtime, path, options, &[])
 }
@@ -186,7 +186,7 @@ pub fn open_with(runtime: Runtime, path: &Path, options: Options, adapters: &[Pa
 }
 
 /// Like [`open_with`], on a device. ONNX Runtime runs on either, plans on a GPU and all others on the processor. A plan is
-/// native code: the caller has held its digest against a manifest.
+/// native code: the caller has compared its digest with a manifest.
 pub fn open_on(
     device: Device,
     runtime: Runtime,
@@ -222,7 +222,7 @@ fn open_executor(
     }
 }
 
-/// Like [`open_with`]; a native library does it in a process of its own, with a time limit, where children can be
+/// Like [`open_with`]; a native library does it in an isolated process, with a time limit, where children can be
 /// started ([`subprocess::set_program`]).
 pub fn open_isolated(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
     match runtime {
@@ -259,7 +259,7 @@ impl fmt::Display for Available {
     }
 }
 
-/// Whether engines of this runtime can run on this machine; the error says what is missing and how to get it. Whether a
+/// Whether engines of this runtime can run on this machine; the error names what is missing and how to install it. Whether a
 /// plan is for the GPU that is there, [`Gpu::check`] says.
 ///
 /// A native library is loaded to find out, once, and by a child where one can be started.
@@ -285,7 +285,7 @@ pub fn available(runtime: Runtime) -> Result<Available> {
     Ok(found)
 }
 
-/// Whether engines of this runtime can run on this machine. Fails where it cannot be told, because the machine fails.
+/// Whether engines of this runtime can run on this machine. Fails where the machine fails.
 pub fn is_available(runtime: Runtime) -> Result<bool> {
     match available(runtime) {
         Ok(_) => Ok(true),
@@ -300,7 +300,7 @@ fn does_not_load(library: &library::Library, error: Error) -> Error {
         Kind::Bug | Kind::Unsupported => {
             let missing = Error::runtime_missing(format!("{} does not load: {}", library.name, error.message()))
                 .hint(format!("it may be damaged; get it again with: {}", library.command()));
-            let missing = error.locations().iter().fold(missing, |missing, place| missing.at(place.as_str()));
+            let missing = error.locations().iter().fold(missing, |missing, location| missing.at(location.as_str()));
             match library.find() {
                 Ok(file) => missing.at(file.display().to_string()),
                 Err(_) => missing,
@@ -310,7 +310,7 @@ fn does_not_load(library: &library::Library, error: Error) -> Error {
     }
 }
 
-/// What is behind the crash of a process that had opened an engine: where its library does not load at all, that.
+/// The cause of the crash of a process that had opened an engine: where its library does not load at all, that.
 pub fn explained(runtime: Runtime, error: Error) -> Error {
     match error.kind() {
         Kind::Bug => available(runtime).err().unwrap_or(error),
@@ -318,17 +318,17 @@ pub fn explained(runtime: Runtime, error: Error) -> Error {
     }
 }
 
-/// The GPU of that number, as its driver tells; the driver is loaded once, and by a child where one can be started.
+/// The GPU of that number, as its driver reports it; the driver is loaded once, and by a child where one can be started.
 pub fn gpu(number: u32) -> Result<Gpu> {
     Nvidia::here().check(number)?;
-    static ASKED: Mutex<Vec<(u32, Gpu)>> = Mutex::new(Vec::new());
-    let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
+    static QUERIED: Mutex<Vec<(u32, Gpu)>> = Mutex::new(Vec::new());
+    let mut asked = QUERIED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, gpu)) = asked.iter().find(|(known, _)| *known == number) {
         return Ok(gpu.clone());
     }
     let gpu: Gpu = match subprocess::can_start() {
         true => subprocess::call(GPU_JOB, &number, PROBE_LIMIT, &format!("asking the driver for cuda:{number}"))?,
-        false => ask_driver(number)?,
+        false => query_driver(number)?,
     };
     asked.push((number, gpu.clone()));
     Ok(gpu)
@@ -337,7 +337,7 @@ pub fn gpu(number: u32) -> Result<Gpu> {
 /// Longest that loading a library may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
-/// The name of the job that asks the driver for a GPU.
+/// The name of the job that queries the driver for a GPU.
 pub const GPU_JOB: &str = "gpu";
 
 /// The name of the job that loads a library.
@@ -357,7 +357,7 @@ pub fn probe(runtime: Runtime) -> Result<Available> {
 }
 
 /// The child's side of [`gpu`].
-pub fn ask_driver(number: u32) -> Result<Gpu> {
+pub fn query_driver(number: u32) -> Result<Gpu> {
     tensorrt::gpu(number)
 }
 
@@ -366,7 +366,7 @@ fn open_plan(runtime: Runtime, path: &Path, gpu: u32) -> Result<Box<dyn Executor
     tensorrt::open(path, gpu)
 }
 
-/// What of all that plans need is missing, as files tell. Where there is no GPU at all, that is told alone.
+/// What plans need and is missing, by files alone. Where there is no GPU at all, only that is reported.
 fn plans_can_run(runtime: Runtime) -> Result<()> {
     let found = Nvidia::here();
     if !found.is_there() {
@@ -384,9 +384,9 @@ fn in_browsers() -> Error {
     Error::runtime_missing("it runs in a browser").hint("kilnc bundle export --layout hub writes what a page loads")
 }
 
-/// Takes an input by name out of what the caller gave.
+/// Takes an input by name out of the caller's.
 fn input<'a>(inputs: &'a Named, name: &str) -> Result<&'a Tensor> {
     inputs.iter().find(|(given, _)| given == name).map(|(_, tensor)| tensor).ok_or_else(|| {
-        Error::bad_input(format!("the engine wants an input `{}`, which is not given", crate::error::printable(name)))
+        Error::bad_input(format!("the engine needs an input `{}`, which is missing", crate::error::printable(name)))
     })
 }

@@ -1,6 +1,6 @@
-//! What OpenVINO is told beside the model.
+//! Options of OpenVINO beside the model.
 //!
-//! An engine's own file says it, in the model's metadata: `openvino.INFERENCE_PRECISION_HINT` and
+//! They are in an engine's own file, in the model's metadata: `openvino.INFERENCE_PRECISION_HINT` and
 //! `openvino.DYNAMIC_QUANTIZATION_GROUP_SIZE`, the names and values of OpenVINO's properties.
 
 use std::fs::File;
@@ -13,10 +13,10 @@ use protobuf::rt::skip_field_for_tag;
 
 use crate::error::{Error, Result, printable};
 
-/// How OpenVINO computes. A file that says nothing is computed as it is written.
+/// How OpenVINO computes. A file without it is computed in its own types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
-    /// Whether it multiplies in BF16; else in 32 bits, whatever the processor likes better.
+    /// Whether it multiplies in BF16; else in 32 bits, on every processor.
     pub bf16: bool,
     /// Activations that meet weights of 8 or 4 bits are quantized in groups of so many; 0 leaves them in 32 bits.
     pub group: u32,
@@ -30,7 +30,7 @@ const GROUP: &str = "DYNAMIC_QUANTIZATION_GROUP_SIZE";
 const GRAPH: u32 = 7 << 3 | 2;
 const METADATA: u32 = 14 << 3 | 2;
 
-/// Longest metadata that is looked at.
+/// Longest metadata that is read.
 const LONGEST: u64 = 1 << 20;
 
 impl Hints {
@@ -39,7 +39,7 @@ impl Hints {
         [(PRECISION, if self.bf16 { "bf16" } else { "f32" }.to_owned()), (GROUP, self.group.to_string())]
     }
 
-    /// The metadata that says it, none where nothing has to be said.
+    /// The metadata for it, none for the default.
     pub fn metadata(self) -> Vec<(String, String)> {
         if self == Hints::default() {
             return Vec::new();
@@ -47,11 +47,11 @@ impl Hints {
         self.properties().into_iter().map(|(name, value)| (format!("{PREFIX}{name}"), value)).collect()
     }
 
-    /// Reads what a model says of itself. Only what stands before its graph counts: kilnc writes it there.
+    /// Reads the metadata of a model. Only those before its graph count: kilnc writes them there.
     pub fn read(path: &Path) -> Result<Hints> {
         let file = File::open(path).map_err(|e| Error::io("reading", path, &e))?;
         let mut hints = Hints::default();
-        // What is no model is for the runtime to refuse.
+        // The runtime refuses files that are no model.
         for entry in entries(BufReader::new(file.take(LONGEST))).unwrap_or_default() {
             if let Some(name) = entry.key.strip_prefix(PREFIX) {
                 hints.set(name, &entry.value).map_err(|e| e.at(path.display().to_string()))?;
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_model_says_nothing() {
+    fn other_files_have_no_metadata() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.onnx");
         for bytes in [&b""[..], b"garbage", &[0x72, 0xff, 0xff, 0xff, 0xff, 0x0f]] {

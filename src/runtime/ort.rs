@@ -34,7 +34,7 @@ pub(super) struct OrtEngine {
 }
 
 impl OrtEngine {
-    /// A session on ONNX Runtime's own CPU kernels, with adapters in files of its own.
+    /// A session on ONNX Runtime's own CPU kernels, with adapters in its own files.
     pub fn open(path: &Path, options: Options, adapters: &[PathBuf]) -> Result<OrtEngine> {
         let threads = options.threads.max(1);
         OrtEngine::load(path, &ONNX_RUNTIME, adapters, |builder| Ok(builder.with_intra_threads(threads)?))
@@ -44,13 +44,13 @@ impl OrtEngine {
     pub fn open_with_openvino(path: &Path, options: Options) -> Result<OrtEngine> {
         let provider = openvino(Hints::read(path)?, options);
         OrtEngine::load(path, &OPENVINO, &[], |builder| {
-            // What OpenVINO does not take is refused: kernels of both would spoil each other's threads.
+            // Nodes that OpenVINO does not take are refused: kernels of both would spoil each other's threads.
             let builder = builder.with_intra_threads(1)?.with_disable_cpu_fallback()?;
             Ok(builder.with_execution_providers([provider.build().error_on_failure()])?)
         })
     }
 
-    /// A session on the GPU of that number; what CUDA has no kernel for runs on the processor.
+    /// A session on the GPU of that number; nodes without a CUDA kernel run on the processor.
     pub fn open_with_cuda(path: &Path, gpu: u32, options: Options, adapters: &[PathBuf]) -> Result<OrtEngine> {
         preload_cuda(&ONNX_RUNTIME_GPU.find()?);
         let threads = options.threads.max(1);
@@ -71,7 +71,7 @@ impl OrtEngine {
         let refused = |e: ::ort::Error| {
             Error::of_library(format!("{} does not load {}", library.name, file_name(path)), &one_line(&e.to_string()))
         };
-        // A provider that is not accepted lacks a library or its device; the model has not been looked at.
+        // A provider that is not accepted lacks a library or its device; the model has not been read.
         let configured = Session::builder(environment).and_then(configured);
         let mut builder = configured.map_err(|e| does_not_load(library, &e.to_string()))?;
         let session = builder.commit_from_file(path).map_err(refused)?;
@@ -82,7 +82,7 @@ impl OrtEngine {
 }
 
 /// Loads the libraries of CUDA that were installed together with ONNX Runtime, if they were: the provider looks for them
-/// by name alone. Where one is missing, the provider says so.
+/// by name alone. Where one is missing, the provider reports it.
 fn preload_cuda(library: &Path) {
     let Some(nvidia) = library.ancestors().nth(3).map(|packages| packages.join("nvidia")) else { return };
     let mut folders: Vec<PathBuf> =
@@ -176,7 +176,7 @@ fn borrowed(tensor: &Tensor) -> ::ort::Result<SessionInputValue<'_>> {
     })
 }
 
-/// Whether engines can be opened; gives the library's version and place.
+/// Whether engines can be opened; returns the library's version and path.
 pub(super) fn probe(library: &'static Library) -> Result<Available> {
     let environment = environment(library)?;
     if std::ptr::eq(library, &OPENVINO) {
@@ -208,7 +208,7 @@ fn environment(library: &'static Library) -> Result<&'static Environment> {
             "this process has loaded {} and cannot load {} beside it",
             loaded.name, library.name
         ))
-        .hint("open one of the two in a process of its own"));
+        .hint("open one of the two in an isolated process"));
     }
     environment.as_ref().map_err(|why| match check_mapped(&path) {
         Err(fault) if fault.kind() == Kind::MachineFailed => fault,
@@ -216,7 +216,7 @@ fn environment(library: &'static Library) -> Result<&'static Environment> {
     })
 }
 
-/// Fails where the machine does not let the library's file be opened or mapped, of which its loader says nothing.
+/// Fails where the machine does not let the library's file be opened or mapped, which its loader does not report.
 fn check_mapped(path: &Path) -> Result<()> {
     let failed = |e: std::io::Error| Error::io("loading", path, &e);
     let file = File::open(path).map_err(failed)?;

@@ -51,7 +51,7 @@ impl Platform {
         }
     }
 
-    /// The tag by which pip is asked for a wheel of it: the newest that the packages of runtimes need.
+    /// The wheel's platform tag for pip: the newest that the packages of runtimes need.
     pub fn tag(self) -> &'static str {
         match self {
             Platform::LinuxX64 => "manylinux_2_28_x86_64",

@@ -1,10 +1,10 @@
-//! What of the processor decides which engine runs on it, and how.
+//! The properties of the processor that decide which engine runs on it, and how.
 
 /// A processor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Processor {
-    /// What its maker calls it; the architecture, where the system does not tell. Hypervisors give one name to processors
-    /// with different instructions.
+    /// Its maker's name for it; the architecture, where the system does not report it. Hypervisors give one name to
+    /// processors with different instructions.
     pub name: String,
     /// Its instructions that decide how matrix products are computed, by the names of `/proc/cpuinfo`.
     pub features: Vec<&'static str>,
@@ -27,7 +27,7 @@ impl Processor {
     /// Whether it adds up products of 8 bits in 32.
     ///
     /// Without VNNI, an x86 processor adds each two products in 16 bits, which saturate: ONNX Runtime and OpenVINO then
-    /// answer otherwise than elsewhere. MiniLM's logits in `int8` were off by 0.16 (rms) instead of 0.06 on an emulated
+    /// compute other sums than elsewhere. MiniLM's logits in `int8` were off by 0.16 (rms) instead of 0.06 on an emulated
     /// Haswell, by OpenVINO 0.17 instead of 0.08 (2026-11-25, `scripts/peers/saturation.py`).
     pub fn exact_8_bits(&self) -> bool {
         !cfg!(target_arch = "x86_64") || self.has(&["avx512_vnni", "avx_vnni"])
@@ -38,7 +38,7 @@ impl Processor {
     }
 }
 
-/// Asked of the processor itself: what the kernel tells is the host's where a processor is emulated.
+/// Read from the processor itself: the kernel reports the host's where a processor is emulated.
 #[cfg(target_arch = "x86_64")]
 fn features() -> Vec<&'static str> {
     use std::arch::is_x86_feature_detected as has;

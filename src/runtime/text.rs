@@ -20,10 +20,10 @@ pub const LONGEST_TEXT: usize = 1 << 20;
 /// Longest normalized form of a text that a tokenizer may make, in bytes.
 const LONGEST_NORMALIZED: usize = 1 << 26;
 
-/// What tokenizers call the token that stands for one to be guessed.
+/// Names of mask tokens.
 const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
 
-/// A text, or two that are asked about together.
+/// A text, or a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextInput<'a> {
     /// The text, or the first of a pair.
@@ -66,7 +66,7 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// Opens a `tokenizer.json`. Of its own truncation and padding only the side counts on which texts are cut, and the
+    /// Opens a `tokenizer.json`. Of its own truncation and padding only the side of truncation counts, and the
     /// token of padding: `max_length` is the model's, and a batch is padded to its longest text.
     pub fn open(path: &Path, max_length: usize) -> Result<TextEncoder> {
         if !presence::has_file(path)? {
@@ -107,12 +107,12 @@ impl TextEncoder {
         TextEncoder { prompt: prompt.unwrap_or_default().to_owned(), ..self }
     }
 
-    /// What is put before every text; often nothing.
+    /// The prompt before every text; often none.
     pub fn prompt(&self) -> &str {
         &self.prompt
     }
 
-    /// Takes a token for the one that stands for one to be guessed, where the customary ones are not meant.
+    /// Sets the mask token, where it is none of the customary ones.
     pub fn with_mask(self, mask: Option<&str>) -> TextEncoder {
         TextEncoder { mask: mask.map(str::to_owned), ..self }
     }
@@ -126,7 +126,7 @@ impl TextEncoder {
         let largest = vocabulary.chain(around).chain([(self.pad, "padding".to_owned())]).max();
         match largest {
             Some((id, token)) if id as usize >= rows => Err(Error::bad_input(format!(
-                "tokenizer.json: the token `{}` has the number {id}, but the embedding has {rows} rows",
+                "tokenizer.json: the token `{}` has the id {id}, but the embedding has {rows} rows",
                 printable(&token)
             ))
             .hint("the tokenizer belongs to another model, or the embedding was not resized when tokens were added")),
@@ -140,7 +140,7 @@ impl TextEncoder {
         match self.max_length > around {
             true => Ok(()),
             false => Err(Error::bad_input(format!(
-                "a longest text of {} tokens leaves none beside the {around} that stand around every text; it has to be {} \
+                "a longest text of {} tokens leaves none beside the {around} around every text; it has to be {} \
                  or more",
                 self.max_length,
                 around + 1
@@ -189,13 +189,13 @@ impl TextEncoder {
         ])
     }
 
-    /// The numbers of the tokens of each text or pair of texts, with those that are put around every text.
-    pub fn numbers(&self, texts: &[TextInput]) -> Result<Vec<Vec<u32>>> {
+    /// The token ids of each text or pair of texts, with those that are put around every text.
+    pub fn ids(&self, texts: &[TextInput]) -> Result<Vec<Vec<u32>>> {
         Ok(self.encode_all(texts)?.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
     }
 
-    /// What the tokenizer's model is asked for of a text or pair of texts: its words, or whatever the text is split into,
-    /// normalized, without the added tokens that stand in it.
+    /// The pieces of a text or pair of texts for the tokenizer's model: its words, or other splits,
+    /// normalized, without the added tokens in it.
     pub fn words(&self, input: TextInput) -> Result<Vec<String>> {
         self.check(input)?;
         let (text, pair) = self.prompted(&input);
@@ -214,14 +214,14 @@ impl TextEncoder {
         tokens
     }
 
-    /// The token that stands for one to be guessed, with its number, where the vocabulary has one.
+    /// The mask token with its id, where the vocabulary has one.
     pub fn mask(&self) -> Option<(u32, &str)> {
         let customary = MASKS.into_iter().filter(|_| self.mask.is_none());
         let masks = self.mask.as_deref().into_iter().chain(customary);
         masks.into_iter().find_map(|mask| Some((self.tokenizer.token_to_id(mask)?, mask)))
     }
 
-    /// The number of the token that stands in the vocabulary so.
+    /// The id of a token of the vocabulary.
     pub fn number(&self, token: &str) -> Option<u32> {
         self.tokenizer.token_to_id(token)
     }
@@ -237,7 +237,7 @@ impl TextEncoder {
         self.pad
     }
 
-    /// The number of what the vocabulary does not have, where the tokenizer gives it one.
+    /// The id of unknown tokens, where the tokenizer has one.
     pub fn unknown(&self) -> Option<u32> {
         self.unknown
     }
@@ -247,12 +247,12 @@ impl TextEncoder {
         self.marks_subwords
     }
 
-    /// A token as it stands in the vocabulary.
+    /// A token as in the vocabulary.
     pub fn token(&self, id: u32) -> String {
         self.tokenizer.id_to_token(id).unwrap_or_default()
     }
 
-    /// The texts that rows of tokens were, or what stands for them after normalization.
+    /// The texts of rows of tokens, or their normalized form.
     pub fn joined(&self, rows: Vec<Vec<String>>) -> Result<Vec<String>> {
         let tokenizer = self.tokenizer.clone();
         tokenizer::watched(move || {
@@ -310,7 +310,7 @@ fn encode_one(tokenizer: &Tokenizer, text: String, pair: Option<String>) -> Resu
     tokenizer.encode_char_offsets(input, true).map_err(|e| not_tokenized(&e))
 }
 
-/// The pieces of a text that the tokenizer's model is given.
+/// The pieces of a text for the tokenizer's model.
 fn split(tokenizer: &Tokenizer, text: &str) -> Result<Vec<String>> {
     let mut pieces = tokenizer.get_added_vocabulary().extract_and_normalize(tokenizer.get_normalizer(), text);
     if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {

@@ -6,7 +6,7 @@ use tokenizers::Encoding;
 
 use crate::error::{Error, Result};
 
-/// How long what a model reads at once may be, and what becomes of the rest.
+/// How much a model reads at once, and how the rest is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lengths {
     /// Longest window in tokens, with those that the tokenizer puts around a text.
@@ -54,10 +54,10 @@ pub struct Encoded {
     windows: Vec<Window>,
 }
 
-/// What a model reads at once.
+/// A window: the tokens that a model reads at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// The numbers of its tokens in the whole text, those around the text too.
+    /// The indices of its tokens in the whole text, those around the text too.
     pub tokens: Vec<usize>,
     /// Which tokens of the text it slides over are in it.
     slid: Range<usize>,
@@ -108,7 +108,7 @@ impl Encoded {
         self.encoding.get_ids().get(token).copied()
     }
 
-    /// Where the token stands in its text, in characters.
+    /// The token's position in its text, in characters.
     pub fn offsets(&self, token: usize) -> (usize, usize) {
         self.encoding.get_offsets().get(token).copied().unwrap_or_default()
     }
@@ -128,7 +128,7 @@ impl Encoded {
         self.encoding.get_word_ids().get(token).copied().flatten()
     }
 
-    /// The window that sees most around the token: that in which the nearer of its cut ends is farthest. None where
+    /// The window with most context around the token: that in which the nearer of its cut ends is farthest. None where
     /// the token was cut off.
     pub fn window_of(&self, token: usize) -> Option<usize> {
         if !self.slides.contains(&token) {
@@ -150,7 +150,7 @@ impl Encoded {
     }
 }
 
-/// Where a text's tokens stand, which are side by side.
+/// The positions of a text's tokens, which are side by side.
 fn range(sequences: &[Option<usize>], sequence: usize) -> Range<usize> {
     let is = |found: &Option<usize>| *found == Some(sequence);
     match (sequences.iter().position(is), sequences.iter().rposition(is)) {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_overlap_by_the_stride_and_hold_what_stands_around_the_text() {
+    fn windows_overlap_by_the_stride_and_hold_the_tokens_around_the_text() {
         let found: Vec<_> = windows(10, 6, 1).unwrap().into_iter().map(|w| w.tokens).collect();
         assert_eq!(found, [vec![0, 1, 2, 3, 4, 11], vec![0, 4, 5, 6, 7, 11], vec![0, 7, 8, 9, 10, 11]]);
         let found: Vec<_> = windows(5, 6, 3).unwrap().into_iter().map(|w| w.slid).collect();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_read_where_most_stands_around_it() {
+    fn a_token_is_read_in_the_window_with_most_context() {
         let encoded = encoded(10, 6, 2, Side::Right);
         let slid: Vec<_> = encoded.windows.iter().map(|window| window.slid.clone()).collect();
         assert_eq!(slid, [1..5, 3..7, 5..9, 7..11]);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_is_at_the_side_of_the_cut() {
+    fn the_removed_tokens_are_at_the_side_of_the_cut() {
         let cut = |side| cut(&[1..6, 7..11], 12, 8, &(7..11), side);
         assert_eq!(cut(Side::Right), Window { tokens: vec![0, 1, 2, 3, 6, 7, 8, 11], slid: 7..9 });
         assert_eq!(cut(Side::Left), Window { tokens: vec![0, 3, 4, 5, 6, 9, 10, 11], slid: 9..11 });

@@ -1,5 +1,5 @@
-//! How texts are asked and answers told, as far as a bundle can say it for those who ask: the table `[answers]` of a
-//! recipe, `answers` in a bundle's manifest, and flags of `kilnc run`, each over the one before it.
+//! How a pipeline cuts its texts and selects its predictions, as far as a bundle states it: the table `[pipeline]` of a
+//! recipe, `pipeline` in a bundle's manifest, and flags of `kilnc run`, each over the one before it.
 
 mod names;
 
@@ -12,50 +12,50 @@ use crate::task::id::Task;
 
 pub use names::{Aggregation, Join, Similarity};
 
-/// How texts are asked and answers told. What is not given is left to whoever is asked next, and to the built-in value
-/// in the end.
+/// How a pipeline cuts its texts and selects its predictions. A field that is not set is left to the next source, and
+/// to the default in the end.
 ///
-/// A field that is not known is refused, in a manifest too: without it the answers would be others.
+/// An unknown field is refused, in a manifest too: without it the predictions would be others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Longest window in tokens; the model's own, if not given.
+    /// Longest window in tokens; the model's own, if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
-    /// How many tokens a window shares with the one before it; a quarter of a window, if not given.
+    /// How many tokens a window shares with the one before it; a quarter of a window, if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stride: Option<usize>,
-    /// Whether a text that is longer than a window is cut, rather than read in several as it is if not given.
+    /// Whether a text that is longer than a window is cut, rather than read in several, which is the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncate: Option<bool>,
     /// How the scores of several windows become one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<Join>,
-    /// How many answers are told: labels, spans or tokens. If not given, the labels that are chosen, one span, five
+    /// How many predictions are returned: labels, spans or tokens. If not set, the chosen labels, one span, five
     /// tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_k: Option<usize>,
     /// How tokens become entities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aggregation: Option<Aggregation>,
-    /// Longest answer to a question, in tokens; 15, if not given.
+    /// Longest answer to a question, in tokens; 15, if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_answer_length: Option<usize>,
-    /// Whether a question may have no answer; then the empty one competes with the others. It may not, if not given.
+    /// Whether a question may have no answer; then the empty one competes with the others. It may not, if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_answer: Option<bool>,
-    /// How the vectors of two texts are compared; by their cosine, if not given.
+    /// The similarity of two texts' vectors; their cosine, if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub similarity: Option<Similarity>,
 }
 
 impl Settings {
-    /// Whether nothing is said.
+    /// Whether no field is set.
     pub fn is_empty(&self) -> bool {
         *self == Settings::default()
     }
 
-    /// These, and where they say nothing those of `bundle`. A stride says that there are windows, which undoes cutting;
+    /// These, and those of `bundle` where they are not set. A stride implies windows, which undoes cutting;
     /// the bundle's own stride is left where texts are cut, or windows are too short for it.
     pub fn over(self, bundle: Settings) -> Settings {
         let truncate = self.truncate.or(bundle.truncate.map(|cut| cut && self.stride.is_none()));
@@ -73,7 +73,7 @@ impl Settings {
         }
     }
 
-    /// The longest window of a model that reads `longest` tokens, and what two windows share.
+    /// The longest window of a model that reads `longest` tokens, and the overlap of two windows.
     pub fn window_and_stride(&self, longest: usize) -> (usize, usize) {
         let window = self.window.unwrap_or(longest);
         (window, self.stride.unwrap_or(window / 4))
@@ -94,10 +94,10 @@ impl Settings {
         self.fault(task, longest).map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// The same for a table `answers` of a file, with both named. A table that says nothing cannot be wrong.
+    /// The same for a table `pipeline` of a file, with both named. An empty table cannot be wrong.
     pub fn check_in(&self, file: &str, task: Task, longest: usize) -> Result<()> {
         let fault = if self.is_empty() { None } else { self.fault(task, longest) };
-        fault.map_or(Ok(()), |(field, error)| Err(error.at(format!("{file}: answers.{field}"))))
+        fault.map_or(Ok(()), |(field, error)| Err(error.at(format!("{file}: pipeline.{field}"))))
     }
 
     /// The first field that cannot be, and why.
@@ -105,7 +105,7 @@ impl Settings {
         self.of_another_task(task).or_else(|| self.of_windows(longest)).or_else(|| self.of_nothing())
     }
 
-    /// The first field that is said and that a task does not have, with the tasks that do.
+    /// The first field that is set and that a task does not have, with the tasks that do.
     pub fn misplaced(&self, task: Task) -> Option<(&'static str, Vec<Task>)> {
         let given = [
             ("join", self.join.is_some()),
@@ -141,7 +141,7 @@ impl Settings {
 
     fn of_nothing(&self) -> Option<(&'static str, Error)> {
         let given = [
-            ("top_k", self.top_k, "0 answers are asked for"),
+            ("top_k", self.top_k, "0 predictions are requested"),
             ("max_answer_length", self.max_answer_length, "an answer of 0 tokens"),
         ];
         let (field, _, what) = given.into_iter().find(|(_, n, _)| *n == Some(0))?;
@@ -149,7 +149,7 @@ impl Settings {
     }
 }
 
-/// The error for something that is for other tasks than the model's.
+/// The error for a setting of other tasks than the model's.
 pub fn of_other_tasks(what: &str, of: &[Task], task: Task) -> Error {
     let of: Vec<&str> = of.iter().map(|task| task.name()).collect();
     Error::bad_input(format!("{what} is for {}; this model is for {task}", of.join(", ")))
@@ -175,8 +175,8 @@ impl fmt::Display for Settings {
             ("no_answer", no_answer.map(|on| on.to_string())),
             ("similarity", similarity.map(|how| how.to_string())),
         ];
-        let summary = given.into_iter().filter_map(|(field, value)| Some(format!("{field} {}", value?)));
-        f.write_str(&summary.collect::<Vec<_>>().join(", "))
+        let fields = given.into_iter().filter_map(|(field, value)| Some(format!("{field} {}", value?)));
+        f.write_str(&fields.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
     };
 
     #[test]
-    fn what_is_said_goes_over_what_the_bundle_says() {
+    fn options_override_the_bundles_settings() {
         let bundle = Settings { window: Some(16), stride: Some(8), top_k: Some(3), no_answer: Some(true), ..NONE };
         assert_eq!((NONE.over(bundle), bundle.over(NONE)), (bundle, bundle));
         let said = Settings { window: Some(12), no_answer: Some(false), ..NONE };
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_by_its_field() {
+    fn impossible_settings_are_refused_by_field() {
         let said = |task, settings: Settings| {
             let error = settings.check_in("r.toml", task, 64).unwrap_err();
             format!("{} in {}", error.message(), error.locations().join(" "))
@@ -219,20 +219,20 @@ mod tests {
         let of = |settings| said(Task::TextClassification, settings);
         assert_eq!(
             of(Settings { window: Some(65), ..NONE }),
-            "a window of 65 tokens is outside 2…64 in r.toml: answers.window"
+            "a window of 65 tokens is outside 2…64 in r.toml: pipeline.window"
         );
         assert_eq!(
             of(Settings { window: Some(1), ..NONE }),
-            "a window of 1 tokens is outside 2…64 in r.toml: answers.window"
+            "a window of 1 tokens is outside 2…64 in r.toml: pipeline.window"
         );
-        let expected = "the stride is 64, which is no less than the window of 64 tokens in r.toml: answers.stride";
+        let expected = "the stride is 64, which is no less than the window of 64 tokens in r.toml: pipeline.stride";
         assert_eq!(of(Settings { stride: Some(64), ..NONE }), expected);
-        let expected = "a text that is cut has no windows that share a stride in r.toml: answers.stride";
+        let expected = "a text that is cut has no windows that share a stride in r.toml: pipeline.stride";
         assert_eq!(of(Settings { stride: Some(8), truncate: Some(true), ..NONE }), expected);
-        assert_eq!(of(Settings { top_k: Some(0), ..NONE }), "0 answers are asked for in r.toml: answers.top_k");
+        assert_eq!(of(Settings { top_k: Some(0), ..NONE }), "0 predictions are requested in r.toml: pipeline.top_k");
         assert_eq!(
             said(Task::QuestionAnswering, Settings { max_answer_length: Some(0), ..NONE }),
-            "an answer of 0 tokens in r.toml: answers.max_answer_length"
+            "an answer of 0 tokens in r.toml: pipeline.max_answer_length"
         );
         let others = [
             ("join", Settings { join: Some(Join::Max), ..NONE }),
@@ -242,18 +242,18 @@ mod tests {
             ("top_k", Settings { top_k: Some(3), ..NONE }),
         ];
         let expected = "`similarity` is for feature-extraction, sentence-similarity; this model is for \
-                        text-classification in r.toml: answers.similarity";
+                        text-classification in r.toml: pipeline.similarity";
         assert_eq!(of(Settings { similarity: Some(Similarity::Dot), ..NONE }), expected);
         for (field, settings) in others {
             let said = said(Task::SentenceSimilarity, settings);
             assert!(said.starts_with(&format!("`{field}` is for ")), "{said}");
-            assert!(said.ends_with(&format!("; this model is for sentence-similarity in r.toml: answers.{field}")));
+            assert!(said.ends_with(&format!("; this model is for sentence-similarity in r.toml: pipeline.{field}")));
         }
         assert!(NONE.check(Task::FeatureExtraction, 64).is_ok());
     }
 
     #[test]
-    fn they_are_told_by_their_fields() {
+    fn they_are_printed_by_their_fields() {
         let settings = Settings { window: Some(8), join: Some(Join::Max), no_answer: Some(true), ..NONE };
         assert_eq!(settings.to_string(), "window 8, join max, no_answer true");
         assert!(NONE.is_empty() && !settings.is_empty());

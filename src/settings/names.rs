@@ -44,14 +44,14 @@ impl fmt::Display for Join {
 pub enum Aggregation {
     /// Not at all: each token by itself.
     None,
-    /// Token by token, whatever word they belong to.
+    /// Token by token, without regard to words.
     #[default]
     Simple,
     /// Word by word, each with the label of its first token.
     First,
     /// Word by word, each with the label that is likeliest on average over its tokens.
     Average,
-    /// Word by word, each with the label of the token that is surest of its own.
+    /// Word by word, each with the label of its token with the highest score.
     Max,
 }
 
@@ -85,7 +85,7 @@ impl fmt::Display for Aggregation {
     }
 }
 
-/// How alike two texts are by their vectors `a` and `b`; the larger, the more alike.
+/// The similarity of two texts by their vectors `a` and `b`; larger is more similar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Similarity {
@@ -108,7 +108,7 @@ impl Similarity {
         (Similarity::Manhattan, "manhattan"),
     ];
 
-    /// How alike two vectors of one width are. Vectors without length have a cosine of 0 to all others.
+    /// The similarity of two vectors of one width. Vectors without length have a cosine of 0 to all others.
     pub fn of(self, a: &[f32], b: &[f32]) -> f32 {
         let pairs = || a.iter().zip(b).map(|(a, b)| (f64::from(*a), f64::from(*b)));
         let found = match self {

@@ -1,4 +1,4 @@
-//! Frames, in which requests and answers go over pipes: a length of 8 bytes, little-endian, and as many bytes.
+//! Frames, in which requests and replies go over pipes: a length of 8 bytes, little-endian, and as many bytes.
 
 use std::io::{ErrorKind, Read, Result, Write};
 
@@ -10,7 +10,8 @@ pub(super) fn write(to: &mut impl Write, parts: &[&[u8]]) -> Result<()> {
     to.flush()
 }
 
-/// The next frame, or none where the other side has closed. Memory grows with what arrives, not with what is announced.
+/// The next frame, or none where the other side has closed. Memory grows with the bytes that arrive, not with the
+/// announced length.
 pub(super) fn read(from: &mut impl Read) -> Result<Option<Vec<u8>>> {
     let mut length = [0; 8];
     match from.read_exact(&mut length) {

@@ -1,9 +1,9 @@
-//! Runs a part of kilnc in a process of its own, with a time limit.
+//! Runs a part of kilnc in its own process, with a time limit.
 //!
 //! Native libraries can crash or hang; engines that share a process spoil each other's timings. Both go to a child:
 //! this program again, with a hidden subcommand. It does one job ([`call`], [`serve`]: a request as JSON on its standard
-//! input, an answer on its output), or stays and is asked again and again ([`Worker`], [`attend`]). It ends with its
-//! parent, whatever that ends by.
+//! input, a reply on its output), or stays and is called again and again ([`Worker`], [`attend`]). It ends with its
+//! parent, however that ends.
 
 mod frames;
 mod lifeline;
@@ -58,7 +58,7 @@ pub fn can_start() -> bool {
     PROGRAM.get().is_some()
 }
 
-/// Asks a child to do `job`. `what` says in messages what the child was doing.
+/// Runs `job` in a child. `what` names the job in messages.
 ///
 /// Fails where the child fails, dies of a signal (which is named) or is not done within `limit`.
 pub fn call<Request: Serialize, T: DeserializeOwned>(
@@ -136,7 +136,7 @@ fn converse<Request: Serialize>(
     let output = reader(stdout.map(|pipe| Box::new(pipe) as _))?;
     let complaints = reader(stderr.map(|pipe| Box::new(pipe) as _))?;
     if let Some(stdin) = &mut child.stdin {
-        // A child that has died already does not read; its status says why. The pipe stays open: the child ends with it.
+        // A child that has died already does not read; its status shows why. The pipe stays open: the child ends with it.
         let _ = frames::write(stdin, &[&request]);
     }
     let start = Instant::now();
@@ -170,7 +170,7 @@ fn died(what: &str, status: ExitStatus, complaints: &[u8]) -> Error {
     if last.is_empty() {
         error
     } else {
-        error.at(format!("its last words: {}", last.into_iter().rev().collect::<Vec<_>>().join(" | ")))
+        error.at(format!("stderr tail: {}", last.into_iter().rev().collect::<Vec<_>>().join(" | ")))
     }
 }
 
@@ -226,29 +226,29 @@ fn live() -> Vec<u32> {
     Vec::new()
 }
 
-/// The child's side: reads the request, does the job, writes the answer.
+/// The child's side: reads the request, does the job, writes the reply.
 pub fn serve<Request: DeserializeOwned, T: Serialize>(job: impl FnOnce(Request) -> Result<T>) -> Result<()> {
-    let mut output = answers()?;
+    let mut output = replies()?;
     let request = requests()?.recv().map_err(|_| Error::bug("a request does not arrive"))?;
-    let answer = match serde_json::from_slice(&request) {
+    let reply = match serde_json::from_slice(&request) {
         Ok(request) => match job(request) {
             Ok(done) => Reply::Done(done),
             Err(error) => Reply::Failed(SentError::from(&error)),
         },
         Err(e) => Reply::Failed(SentError::from(&Error::bug(format!("a request is malformed: {e}")))),
     };
-    let answer = serde_json::to_vec(&answer).map_err(|e| Error::bug(format!("an answer cannot be written: {e}")))?;
-    output.write_all(&answer).map_err(|e| Error::of_system("an answer does not leave", &e))
+    let reply = serde_json::to_vec(&reply).map_err(|e| Error::bug(format!("a reply cannot be written: {e}")))?;
+    output.write_all(&reply).map_err(|e| Error::of_system("a reply cannot be sent", &e))
 }
 
-/// What the parent asks, until it ends.
+/// The parent's requests, until it ends.
 fn requests() -> Result<Receiver<Vec<u8>>> {
     lifeline::requests().map_err(|e| Error::of_system("requests cannot be read", &e))
 }
 
-/// The child's way to its parent. What libraries print goes to standard error from here on.
+/// The child's way to its parent. Libraries' prints go to standard error from here on.
 #[cfg(unix)]
-fn answers() -> Result<File> {
+fn replies() -> Result<File> {
     use std::os::fd::AsFd;
     let failed = |e: io::Error| Error::of_system("standard output cannot be set aside", &e);
     let output = std::io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
@@ -257,7 +257,7 @@ fn answers() -> Result<File> {
 }
 
 #[cfg(windows)]
-fn answers() -> Result<File> {
+fn replies() -> Result<File> {
     use std::os::windows::io::AsHandle;
     let failed = |e: io::Error| Error::of_system("standard output cannot be set aside", &e);
     Ok(std::io::stdout().as_handle().try_clone_to_owned().map_err(failed)?.into())

@@ -1,4 +1,4 @@
-//! What goes over the pipes between parent and child as JSON.
+//! The messages between parent and child, as JSON.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,7 +16,7 @@ pub struct SentError {
     message: String,
     locations: Vec<String>,
     hints: Vec<String>,
-    /// The operating system's number of what is behind it, where there is one.
+    /// The operating system's error number behind it, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     os_error: Option<i32>,
 }
@@ -53,10 +53,10 @@ impl From<SentError> for Error {
     }
 }
 
-/// What a child writes on its standard output.
+/// The reply that a child writes on its standard output.
 #[derive(Serialize, Deserialize)]
 pub enum Reply<T> {
-    /// It did what was asked.
+    /// It did the job.
     Done(T),
     /// It could not.
     Failed(SentError),

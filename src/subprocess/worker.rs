@@ -1,6 +1,6 @@
-//! A child that stays: it is asked in frames, and answers each in turn.
+//! A child that stays: it gets requests in frames, and replies to each in turn.
 //!
-//! An answer begins with a byte that says whether it is one, or an error as JSON.
+//! A reply begins with a byte that tells a result from an error as JSON.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,24 +9,24 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{SentError, Started, answers, died, frames, late, no_thread, requests};
+use super::{SentError, Started, died, frames, late, no_thread, replies, requests};
 use crate::error::{Error, Result};
 
-/// First byte of an answer.
+/// First byte of a reply.
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 
 /// How long a child that has died is listened to.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 
-/// How much is kept of what a child says on standard error: enough for its last words.
+/// How many bytes of a child's standard error are kept: enough for its tail.
 const LAST_WORDS: usize = 4096;
 
 /// The parent's side of a child that stays. The child is ended when this is dropped.
 pub struct Worker {
     child: Started,
     requests: ChildStdin,
-    answers: Receiver<Vec<u8>>,
+    replies: Receiver<Vec<u8>>,
     complaints: Arc<Mutex<Vec<u8>>>,
     /// Disconnects when the child has nothing more to complain of.
     complained: Receiver<()>,
@@ -34,7 +34,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a child for `job`. `what` says in messages what it is doing.
+    /// Starts a child for `job`. `what` names the job in messages.
     pub fn start(job: &str, what: &str) -> Result<Worker> {
         let mut child = Started::new(job, what)?;
         let (stdin, stdout, stderr) =
@@ -42,7 +42,7 @@ impl Worker {
         let (Some(requests), Some(mut stdout), Some(stderr)) = (stdin, stdout, stderr) else {
             return Err(Error::bug(format!("{what}: a child process has no pipes")));
         };
-        let (sender, answers) = sync_channel(1);
+        let (sender, replies) = sync_channel(1);
         let thread = |work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().spawn(work).map(drop).map_err(|e| no_thread(what, &e))
         };
@@ -57,25 +57,25 @@ impl Worker {
         let kept = Arc::clone(&complaints);
         let (complaining, complained) = sync_channel(1);
         thread(Box::new(move || {
-            keep_last_words(stderr, &kept);
+            keep_tail(stderr, &kept);
             drop(complaining);
         }))?;
-        Ok(Worker { child, requests, answers, complaints, complained, what: what.to_owned() })
+        Ok(Worker { child, requests, replies, complaints, complained, what: what.to_owned() })
     }
 
-    /// Asks the child. Fails where it fails, dies of a signal (which is named) or does not answer within `limit`; after
-    /// the last two it cannot be asked again.
+    /// Calls the child. Fails where it fails, dies of a signal (which is named) or does not reply within `limit`; after
+    /// the last two it cannot be called again.
     pub fn call(&mut self, request: &[u8], limit: Duration) -> Result<Vec<u8>> {
-        // A child that has died does not read; that it does not answer says why.
+        // A child that has died does not read; the missing reply says why.
         let _ = frames::write(&mut self.requests, &[request]);
-        match self.answers.recv_timeout(limit) {
-            Ok(mut answer) => match answer.first() {
-                Some(&DONE) => Ok(answer.split_off(1)),
-                Some(&FAILED) => match serde_json::from_slice::<SentError>(answer.get(1..).unwrap_or_default()) {
+        match self.replies.recv_timeout(limit) {
+            Ok(mut reply) => match reply.first() {
+                Some(&DONE) => Ok(reply.split_off(1)),
+                Some(&FAILED) => match serde_json::from_slice::<SentError>(reply.get(1..).unwrap_or_default()) {
                     Ok(sent) => Err(sent.into()),
                     Err(e) => Err(Error::bug(format!("{}: an error is malformed: {e}", self.what))),
                 },
-                _ => Err(Error::bug(format!("{}: an answer is malformed", self.what))),
+                _ => Err(Error::bug(format!("{}: a reply is malformed", self.what))),
             },
             Err(RecvTimeoutError::Timeout) => {
                 self.child.end();
@@ -92,11 +92,11 @@ impl Worker {
     }
 }
 
-/// The child's side: answers every request until the parent has no more.
-pub fn attend(mut answer: impl FnMut(&[u8]) -> Result<Vec<u8>>) -> Result<()> {
-    let mut output: File = answers()?;
+/// The child's side: replies to every request until the parent has no more.
+pub fn attend(mut reply: impl FnMut(&[u8]) -> Result<Vec<u8>>) -> Result<()> {
+    let mut output: File = replies()?;
     for request in requests()? {
-        match answer(&request) {
+        match reply(&request) {
             Ok(done) => frames::write(&mut output, &[&[DONE], &done]),
             Err(error) => {
                 let sent = serde_json::to_vec(&SentError::from(&error))
@@ -104,12 +104,12 @@ pub fn attend(mut answer: impl FnMut(&[u8]) -> Result<Vec<u8>>) -> Result<()> {
                 frames::write(&mut output, &[&[FAILED], &sent])
             }
         }
-        .map_err(|e| Error::of_system("an answer does not leave", &e))?;
+        .map_err(|e| Error::of_system("a reply cannot be sent", &e))?;
     }
     Ok(())
 }
 
-fn keep_last_words(mut from: impl Read, kept: &Mutex<Vec<u8>>) {
+fn keep_tail(mut from: impl Read, kept: &Mutex<Vec<u8>>) {
     let mut piece = [0; 1024];
     while let Ok(n @ 1..) = from.read(&mut piece) {
         if let Ok(mut kept) = kept.lock() {
@@ -125,10 +125,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_words_are_kept_and_the_first_are_let_go() {
+    fn the_stderr_tail_is_kept() {
         let kept = Mutex::new(Vec::new());
         let words = ["early ".repeat(2000), "late".to_owned()].concat();
-        keep_last_words(words.as_bytes(), &kept);
+        keep_tail(words.as_bytes(), &kept);
         let kept = String::from_utf8(kept.into_inner().unwrap()).unwrap();
         assert!(kept.len() <= LAST_WORDS && kept.ends_with("early late"));
     }

@@ -13,19 +13,19 @@ pub(super) struct Tokenized<'a> {
     pub encoded: Encoded,
 }
 
-/// What a task makes of an engine's outputs.
+/// The post-processing of a task.
 pub(super) trait Head {
-    /// What is kept of a window.
+    /// The intermediate result of a window.
     type Part;
 
-    /// What is made of all windows of a text.
+    /// The prediction for all windows of a text.
     type Prediction;
 
-    /// Reads what the engine gave for the window of that number.
-    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part>;
+    /// Reads the engine's outputs for the window of that number.
+    fn read(&self, tokenized: &Tokenized, window: usize, row: &Row) -> Result<Self::Part>;
 
-    /// The answer to a text by what its windows gave, in their order.
-    fn join(&self, asked: &Tokenized, parts: Vec<Self::Part>) -> Result<Self::Prediction>;
+    /// The prediction for a text from the results of its windows, in their order.
+    fn join(&self, tokenized: &Tokenized, parts: Vec<Self::Part>) -> Result<Self::Prediction>;
 }
 
 /// How windows are run.
@@ -38,13 +38,13 @@ pub(super) struct Batches<'a> {
     pub watch: &'a Watch<'a>,
 }
 
-/// Most tokens of a batch, so that what an engine gives for it fits in memory: for every token, a masked one's has a
+/// Most tokens of a batch, so that its outputs fit in memory: for every token, a masked one's has a
 /// number for each entry of the vocabulary.
 pub(super) fn most_tokens(task: Task) -> usize {
     if task.is_over_vocabulary() { 1 << 10 } else { 1 << 14 }
 }
 
-/// A window among all that are asked.
+/// A window among all that are run.
 #[derive(Clone, Copy)]
 struct Place {
     text: usize,
@@ -53,54 +53,55 @@ struct Place {
 }
 
 impl Batches<'_> {
-    /// The answers to all texts, in their order.
+    /// The predictions for all texts, in their order.
     pub fn run<H: Head>(
         &self,
         engine: &mut dyn Engine,
-        asked: &[Tokenized],
+        tokenized: &[Tokenized],
         head: &H,
     ) -> Result<Vec<Predicted<H::Prediction>>> {
         let mut parts: Vec<Vec<Option<H::Part>>> =
-            asked.iter().map(|text| text.encoded.windows().iter().map(|_| None).collect()).collect();
-        for batch in self.batches(asked) {
-            let windows: Vec<(&Encoded, &Window)> = batch.iter().filter_map(|place| place.of(asked)).collect();
+            tokenized.iter().map(|text| text.encoded.windows().iter().map(|_| None).collect()).collect();
+        for batch in self.batches(tokenized) {
+            let windows: Vec<(&Encoded, &Window)> =
+                batch.iter().filter_map(|location| location.of(tokenized)).collect();
             let outputs = engine.run(&self.encoder.tensors(&windows)?)?;
-            let padded = batch.iter().map(|place| place.tokens).max().unwrap_or_default();
-            for (number, place) in batch.iter().enumerate() {
-                let row = Row { outputs: &outputs, number, rows: batch.len(), padded, tokens: place.tokens };
-                let Some(text) = asked.get(place.text) else { continue };
-                let part = head.read(text, place.window, &row).map_err(|e| self.watch.placed(place.text, e))?;
-                let Some(slots) = parts.get_mut(place.text) else { continue };
-                if let Some(slot) = slots.get_mut(place.window) {
+            let padded = batch.iter().map(|location| location.tokens).max().unwrap_or_default();
+            for (number, location) in batch.iter().enumerate() {
+                let row = Row { outputs: &outputs, number, rows: batch.len(), padded, tokens: location.tokens };
+                let Some(text) = tokenized.get(location.text) else { continue };
+                let part = head.read(text, location.window, &row).map_err(|e| self.watch.located(location.text, e))?;
+                let Some(slots) = parts.get_mut(location.text) else { continue };
+                if let Some(slot) = slots.get_mut(location.window) {
                     *slot = Some(part);
                 }
                 if slots.iter().all(Option::is_some) {
-                    (self.watch.done)(place.text);
+                    (self.watch.done)(location.text);
                 }
             }
         }
-        let joined = asked.iter().zip(parts).enumerate().map(|(number, (text, parts))| {
-            let answer = head.join(text, parts.into_iter().flatten().collect());
-            Ok(text.answered(answer.map_err(|e| self.watch.placed(number, e))?))
+        let joined = tokenized.iter().zip(parts).enumerate().map(|(number, (text, parts))| {
+            let prediction = head.join(text, parts.into_iter().flatten().collect());
+            Ok(text.predicted(prediction.map_err(|e| self.watch.located(number, e))?))
         });
         joined.collect()
     }
 
     /// Windows by their length, in batches of no more than is allowed.
-    fn batches(&self, asked: &[Tokenized]) -> Vec<Vec<Place>> {
-        let windows = asked.iter().enumerate().flat_map(|(text, asked)| {
-            let windows = asked.encoded.windows().iter().enumerate();
+    fn batches(&self, tokenized: &[Tokenized]) -> Vec<Vec<Place>> {
+        let windows = tokenized.iter().enumerate().flat_map(|(text, tokenized)| {
+            let windows = tokenized.encoded.windows().iter().enumerate();
             windows.map(move |(window, seen)| Place { text, window, tokens: seen.tokens.len() })
         });
         let mut windows: Vec<Place> = windows.collect();
-        windows.sort_by_key(|place| place.tokens);
+        windows.sort_by_key(|location| location.tokens);
         let mut batches: Vec<Vec<Place>> = Vec::new();
-        for place in windows {
+        for location in windows {
             match batches.last_mut() {
-                Some(batch) if batch.len() < self.windows && (batch.len() + 1) * place.tokens <= self.tokens => {
-                    batch.push(place);
+                Some(batch) if batch.len() < self.windows && (batch.len() + 1) * location.tokens <= self.tokens => {
+                    batch.push(location);
                 }
-                _ => batches.push(vec![place]),
+                _ => batches.push(vec![location]),
             }
         }
         batches
@@ -108,21 +109,21 @@ impl Batches<'_> {
 }
 
 impl Place {
-    fn of<'a>(&self, asked: &'a [Tokenized]) -> Option<(&'a Encoded, &'a Window)> {
-        let encoded = &asked.get(self.text)?.encoded;
+    fn of<'a>(&self, tokenized: &'a [Tokenized]) -> Option<(&'a Encoded, &'a Window)> {
+        let encoded = &tokenized.get(self.text)?.encoded;
         Some((encoded, encoded.windows().get(self.window)?))
     }
 }
 
 impl Tokenized<'_> {
-    fn answered<A>(&self, answer: A) -> Predicted<A> {
+    fn predicted<A>(&self, prediction: A) -> Predicted<A> {
         let windows = self.encoded.windows();
         let read = windows.first().map_or(0, |window| window.tokens.len());
         let tokens_cut = if self.encoded.is_cut() { self.encoded.len() - read } else { 0 };
-        Predicted { answer, windows: windows.len(), tokens_cut }
+        Predicted { prediction, windows: windows.len(), tokens_cut }
     }
 
-    /// The tokens that the window of that number is to answer for, with their places in it.
+    /// The tokens that the window of that number decides, with their positions in it.
     pub fn owned(&self, window: usize) -> impl Iterator<Item = (usize, usize)> {
         let tokens = self.encoded.windows().get(window).map(|window| window.tokens.as_slice()).unwrap_or_default();
         let tokens = tokens.iter().copied().enumerate();
@@ -130,7 +131,7 @@ impl Tokenized<'_> {
     }
 }
 
-/// What an engine gave for one window of a batch.
+/// The outputs of one window of a batch.
 pub(super) struct Row<'a> {
     outputs: &'a Named,
     number: usize,
@@ -159,7 +160,8 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The numbers of each of the window's tokens in the output of that kind, `[batch, tokens]` or `[batch, tokens, numbers]`.
+    /// The numbers of each of the window's tokens in the output of that kind, `[batch, tokens]` or `[batch, tokens,
+    /// numbers]`.
     pub fn per_token(&self, kind: PortKind) -> Result<Vec<&'a [f32]>> {
         let (shape, share) = self.share(kind)?;
         let each = match shape {
@@ -195,7 +197,7 @@ impl<'a> Row<'a> {
 fn finite(numbers: &[f32]) -> Result<&[f32]> {
     match numbers.iter().all(|number| number.is_finite()) {
         true => Ok(numbers),
-        false => Err(Error::bad_input("the engine answered NaN or infinity")),
+        false => Err(Error::bad_input("the engine's outputs have NaN or infinity")),
     }
 }
 
@@ -204,7 +206,7 @@ fn unexpected_shape(kind: PortKind, shape: &[usize]) -> Error {
     Error::bad_input(format!("the engine's `{name}` has the shape {shape:?}, which the task does not read"))
 }
 
-/// The sum of vectors, each as often as its weight says, divided by all weights.
+/// The sum of vectors, each with its weight, divided by all weights.
 pub(super) fn mean(vectors: &[(Vec<f32>, usize)]) -> Vec<f32> {
     let width = vectors.iter().map(|(vector, _)| vector.len()).min().unwrap_or(0);
     let weights: usize = vectors.iter().map(|(_, weight)| weight).sum();
@@ -248,7 +250,7 @@ mod tests {
         let expected = "the engine's `logits` has the shape [2, 4, 2], which the task does not read";
         assert_eq!(said(row.per_token(PortKind::Logits).unwrap_err()), expected);
         assert_eq!(said(row.numbers(PortKind::Logits).unwrap_err()), expected);
-        assert_eq!(said(row.per_token(PortKind::EndLogits).unwrap_err()), "the engine answered NaN or infinity");
+        assert_eq!(said(row.per_token(PortKind::EndLogits).unwrap_err()), "the engine's outputs have NaN or infinity");
         assert_eq!(
             said(row.numbers(PortKind::Pooled).unwrap_err()),
             "the engine gives no `pooler_output`; it gives logits, end_logits"

@@ -18,24 +18,24 @@ impl Definition for FeatureExtraction {
     }
 
     fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
-        let asked = pipeline.encode(inputs, watch)?;
+        let tokenized = pipeline.encode(inputs, watch)?;
         let (engine, parts) = pipeline.parts(watch);
-        parts.batches.run(engine, &asked, &Head)
+        parts.batches.run(engine, &tokenized, &Head)
     }
 }
 
 impl Pipeline {
     /// The mean of the vectors of a text's tokens, those around the text too.
     pub(super) fn mean_of_tokens(&mut self, text: &str) -> Result<Predicted> {
-        let asked = self.tokenized(text.into(), Task::FeatureExtraction)?;
+        let tokenized = self.tokenized(text.into(), Task::FeatureExtraction)?;
         let (engine, parts) = self.parts(&UNWATCHED);
-        let answered = one(parts.batches.run(engine, &[asked], &Head)?)?;
-        Ok(match answered.answer {
+        let predicted = one(parts.batches.run(engine, &[tokenized], &Head)?)?;
+        Ok(match predicted.prediction {
             Prediction::Features { features, .. } => {
                 let weighted: Vec<(Vec<f32>, usize)> = features.into_iter().map(|vector| (vector, 1)).collect();
-                Predicted { answer: Prediction::Vector { embedding: mean(&weighted) }, ..answered }
+                Predicted { prediction: Prediction::Vector { embedding: mean(&weighted) }, ..predicted }
             }
-            _ => answered,
+            _ => predicted,
         })
     }
 }
@@ -44,14 +44,14 @@ impl Pipeline {
 struct Head;
 
 impl batches::Head for Head {
-    /// The vectors of the tokens that the window answers for, and the text's with how many tokens it is of.
+    /// The vectors of the tokens that the window decides, and the text's with how many tokens it is of.
     type Part = (Vec<(usize, Vec<f32>)>, Option<(Vec<f32>, usize)>);
 
     type Prediction = Prediction;
 
-    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
+    fn read(&self, tokenized: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
         let vectors = row.per_token(PortKind::Hidden)?;
-        let owned = asked.owned(window).filter_map(|(token, at)| Some((token, vectors.get(at)?.to_vec())));
+        let owned = tokenized.owned(window).filter_map(|(token, at)| Some((token, vectors.get(at)?.to_vec())));
         let pooled = row.has(PortKind::Pooled).then(|| row.numbers(PortKind::Pooled)).transpose()?;
         Ok((owned.collect(), pooled.map(|vector| (vector.to_vec(), row.tokens()))))
     }

@@ -1,4 +1,4 @@
-//! The tasks by the names that the Hub uses, and what tells them apart as data.
+//! Tasks by the Hub's names, and their facts as data.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,7 +27,7 @@ pub enum Task {
     TextGeneration,
 }
 
-/// What an input of a task consists of.
+/// The parts of a task's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
     /// One text.
@@ -42,7 +42,7 @@ pub enum Input {
     Prompt,
 }
 
-/// What tells a task from others, as far as it is data.
+/// The facts of a task, as far as they are data.
 #[derive(Debug)]
 pub struct Facts {
     task: Task,
@@ -54,7 +54,7 @@ pub struct Facts {
     pub other_classes: &'static [&'static str],
     /// PEFT's type of it, where its models need a head.
     pub peft: Option<&'static str>,
-    /// What an input is.
+    /// The parts of an input.
     pub input: Input,
     /// Whether predictions have names.
     pub has_labels: bool,
@@ -157,13 +157,13 @@ impl Task {
         Task::TextGeneration,
     ];
 
-    /// What tells it from others.
+    /// Its facts.
     pub fn facts(self) -> &'static Facts {
         // The table is in the order of the variants, which a test holds.
         &FACTS[self as usize]
     }
 
-    /// The task of a class of `transformers`, by the end of its name. Whether it is built is known to its family.
+    /// The task of a class of `transformers`, by the end of its name. Its family decides whether it is built.
     pub fn of_architecture(name: &str) -> Option<Task> {
         // These end like the bare encoder, and have heads.
         const OTHERS: [&str; 3] = ["LMHeadModel", "DoubleHeadsModel", "AdapterModel"];

@@ -1,8 +1,8 @@
-//! Answers files of texts: JSON lines in, JSON lines out.
+//! Predictions for files of texts: JSON lines in, JSON lines out.
 //!
-//! A line is an object with `text`, and `text_pair` for a pair; or with `question` and `context`. What it has as `id` is
-//! given back with its answer, letter by letter; other fields are passed over. The answer to each line stands on a line of
-//! its own, in the order of the texts. What becomes of a line that cannot be answered is said by [`OnError`].
+//! A line is an object with `text`, and `text_pair` for a pair; or with `question` and `context`. Its `id` is
+//! returned with its prediction, letter by letter; other fields are ignored. The prediction for each line is on a line of
+//! its own, in the order of the texts. [`OnError`] sets what happens to an invalid line.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -20,17 +20,17 @@ use crate::json;
 use crate::runtime::TextInput;
 use crate::textfile::{Line as TextLine, Lines};
 
-/// What becomes of a line that cannot be answered: one that is no JSON, has no text or a blank one, or one that the task
+/// What happens to an invalid line: one that is no JSON, has no text or a blank one, or one that the task
 /// cannot do with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnError {
-    /// It is an error, and nothing is answered. Blank lines are passed over.
+    /// It is an error, and there are no predictions. Blank lines are ignored.
     #[default]
     Fail,
     /// It is left out. Blank lines are passed over.
     Skip,
-    /// Its answer is `{"error": …}`, with its `id` where it has one; blank lines have such an answer too, so that every
-    /// line of the answers belongs to the line of the texts with the same number.
+    /// Its output is `{"error": …}`, with its `id` where it has one; blank lines have such an output too, so that every
+    /// output line belongs to the input line with the same number.
     Empty,
 }
 
@@ -57,14 +57,14 @@ impl FromStr for OnError {
     }
 }
 
-/// What a line must be.
+/// The form of a line.
 const LINE: &str =
     "each line is an object such as {\"id\": 7, \"text\": \"…\"} or {\"question\": \"…\", \"context\": \"…\"}";
 
 /// Most texts that are held in memory at once.
 const MOST_TEXTS: usize = 4096;
 
-/// What was answered.
+/// The counts of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// How many texts.
@@ -73,10 +73,10 @@ pub struct Summary {
     pub in_windows: usize,
     /// How many of them were cut.
     pub cut: usize,
-    /// How many lines have no answer.
+    /// How many lines have no prediction.
     #[serde(skip_serializing_if = "is_none")]
     pub failed: usize,
-    /// The first of them and what is wrong with it.
+    /// The first of them and its error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_failure: Option<String>,
 }
@@ -87,7 +87,7 @@ fn is_none(n: &usize) -> bool {
 
 #[derive(Deserialize)]
 struct Line {
-    /// As it stands: another reader's numbers may have more digits than ours.
+    /// Unchanged text: another reader's numbers may have more digits than ours.
     #[serde(default, deserialize_with = "as_it_stands")]
     id: Option<Box<RawValue>>,
     #[serde(default)]
@@ -108,20 +108,20 @@ fn as_it_stands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box
 /// A line that was read.
 #[derive(Debug)]
 struct Question {
-    place: String,
+    location: String,
     id: Option<Box<RawValue>>,
     text: String,
     pair: Option<String>,
 }
 
-/// What can be read of a line that is no question.
+/// The readable parts of an invalid line.
 #[derive(Deserialize)]
 struct Named {
     #[serde(default, deserialize_with = "as_it_stands")]
     id: Option<Box<RawValue>>,
 }
 
-/// A line that cannot be answered.
+/// An invalid line.
 #[derive(Debug)]
 struct Failure {
     id: Option<Box<RawValue>>,
@@ -129,11 +129,11 @@ struct Failure {
 }
 
 #[derive(Serialize)]
-struct AnswerLine<'a> {
+struct PredictionLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a RawValue>,
     #[serde(flatten)]
-    answered: &'a Predicted,
+    predicted: &'a Predicted,
 }
 
 #[derive(Serialize)]
@@ -146,22 +146,22 @@ struct ErrorLine<'a> {
 impl Question {
     /// Reads a line for a task. A failure has the line's `id`, where that could be read.
     fn read(line: TextLine, task: Task) -> Result<Question, Failure> {
-        let place = line.place;
+        let location = line.location;
         let failure = |id: Option<Box<RawValue>>, error: Error| Failure { id, error };
         let text = line.text.map_err(|e| failure(None, e))?;
         if !text.trim_start().starts_with('{') {
             let what = if text.trim().is_empty() { "the line is blank" } else { "the line is no object" };
-            return Err(failure(None, Error::bad_input(what).at(place).hint(LINE)));
+            return Err(failure(None, Error::bad_input(what).at(location).hint(LINE)));
         }
-        let question = Question::of(&text, &place).map_err(|e| failure(id_of(&text), e))?;
+        let question = Question::of(&text, &location).map_err(|e| failure(id_of(&text), e))?;
         match check(task, question.input()) {
             Ok(()) => Ok(question),
-            Err(e) => Err(failure(question.id, e.at(place))),
+            Err(e) => Err(failure(question.id, e.at(location))),
         }
     }
 
-    fn of(text: &str, place: &str) -> Result<Question> {
-        let Line { id, text, text_pair, question, context } = json::parse(text, place)?;
+    fn of(text: &str, location: &str) -> Result<Question> {
+        let Line { id, text, text_pair, question, context } = json::parse(text, location)?;
         let said = match (text, text_pair, question, context) {
             (Some(text), pair, None, None) => Ok((text, pair)),
             (None, None, Some(question), Some(context)) | (Some(context), None, Some(question), None) => {
@@ -173,8 +173,8 @@ impl Question {
             _ => Err("there are two of `text`, `text_pair` and `context` where one is expected"),
         };
         match said {
-            Ok((text, pair)) => Ok(Question { place: place.to_owned(), id, text, pair }),
-            Err(what) => Err(Error::bad_input(what).at(place.to_owned()).hint(LINE)),
+            Ok((text, pair)) => Ok(Question { location: location.to_owned(), id, text, pair }),
+            Err(what) => Err(Error::bad_input(what).at(location.to_owned()).hint(LINE)),
         }
     }
 }
@@ -184,8 +184,8 @@ impl Query for Question {
         TextInput { text: &self.text, pair: self.pair.as_deref() }
     }
 
-    fn place(&self) -> Option<String> {
-        Some(self.place.clone())
+    fn location(&self) -> Option<String> {
+        Some(self.location.clone())
     }
 }
 
@@ -194,8 +194,8 @@ fn id_of(line: &str) -> Option<Box<RawValue>> {
     json::parse(line, "").ok().and_then(|Named { id }| id)
 }
 
-/// Reads all lines and answers none. Gives how many are answered or have an error for an answer. Unless the lines are to
-/// be skipped or have an error, fails at the first that is not what the task asks for.
+/// Reads all lines and runs none. Returns how many have a prediction or an error as output. Unless the lines are to
+/// be skipped or have an error, fails at the first that does not fit the task.
 pub fn check_lines(from: impl Read, file: &str, task: Task, on_error: OnError) -> Result<u64> {
     let mut lines = Lines::of(from);
     let mut count = 0;
@@ -212,10 +212,10 @@ fn no_texts(file: &str) -> Error {
     Error::bad_input(format!("{file} holds no texts")).hint(LINE)
 }
 
-/// Answers every line of `from`, which messages call `file`, into `to`. Some thousand texts are held in memory at a time;
-/// among them, those of like length are run together. `advance` hears of every text that was answered. Unless `on_error`
-/// says otherwise, fails at the first line that is not what the task asks for, and names it; what was answered before it
-/// may have been written.
+/// Writes the predictions for every line of `from` (`file` in messages) to `to`. Some thousand texts are held in memory
+/// at a time; among them, those of similar length are run together. `advance` is called for every text that is done.
+/// By default of `on_error`, fails at the first line that does not fit the task, and names it; predictions
+/// before it may have been written.
 pub fn predict_lines(
     model: &mut Pipeline,
     from: impl Read,
@@ -231,25 +231,25 @@ pub fn predict_lines(
         if items.is_empty() {
             break;
         }
-        let answers = match predict(model, &items, advance) {
+        let predictions = match predict(model, &items, advance) {
             Err(e) if on_error != OnError::Fail && e.kind() == Kind::BadInput => {
-                // What is wrong with a text is found by looking at each; if nothing is, the engine failed.
+                // A bad text is found by checking each; if none is bad, the engine failed.
                 if !find_failures(model, &mut items) {
                     return Err(e);
                 }
                 predict(model, &items, advance)?
             }
-            answers => answers?,
+            predictions => predictions?,
         };
-        let mut answers = answers.iter();
+        let mut predictions = predictions.iter();
         for item in &items {
             match item {
                 Ok(question) => {
-                    let answered = answers.next().ok_or_else(|| Error::bug("a text was not answered"))?;
-                    write(to, &AnswerLine { id: question.id.as_deref(), answered })?;
+                    let predicted = predictions.next().ok_or_else(|| Error::bug("a text has no prediction"))?;
+                    write(to, &PredictionLine { id: question.id.as_deref(), predicted })?;
                     summary.texts += 1;
-                    summary.in_windows += usize::from(answered.windows > 1);
-                    summary.cut += usize::from(answered.tokens_cut > 0);
+                    summary.in_windows += usize::from(predicted.windows > 1);
+                    summary.cut += usize::from(predicted.tokens_cut > 0);
                 }
                 Err(failure) => {
                     let error = failure.summary();
@@ -266,32 +266,31 @@ pub fn predict_lines(
     }
     match (summary.texts, &summary.first_failure) {
         (0, None) => Err(no_texts(file)),
-        (0, Some(first)) if on_error == OnError::Skip => Err(Error::bad_input(format!(
-            "{file}: none of {} lines can be answered; the first: {first}",
-            summary.failed
-        ))),
+        (0, Some(first)) if on_error == OnError::Skip => {
+            Err(Error::bad_input(format!("{file}: none of {} lines is valid; the first: {first}", summary.failed)))
+        }
         _ => Ok(summary),
     }
 }
 
-/// The answers to those of the lines that are questions, in their order.
+/// The predictions for the valid lines, in their order.
 fn predict(model: &mut Pipeline, items: &[Result<Question, Failure>], advance: &dyn Fn(u64)) -> Result<Vec<Predicted>> {
     let questions: Vec<&Question> = items.iter().filter_map(|item| item.as_ref().ok()).collect();
     if questions.is_empty() {
         return Ok(Vec::new());
     }
     let inputs: Vec<TextInput> = questions.iter().map(|question| question.input()).collect();
-    let place = |number: usize| questions.get(number).map(|question| question.place.clone());
-    model.predict_watched(&inputs, &Watch { place: &place, done: &|_| advance(1) })
+    let location = |number: usize| questions.get(number).map(|question| question.location.clone());
+    model.predict_watched(&inputs, &Watch { location: &location, done: &|_| advance(1) })
 }
 
-/// Puts failures in the place of questions that the model's tokenizer or task cannot do with. Says whether there are any.
+/// Replaces queries that the model's tokenizer or task refuses by failures. Returns whether there are any.
 fn find_failures(model: &Pipeline, items: &mut [Result<Question, Failure>]) -> bool {
     let mut found = false;
     for item in items {
         let Ok(question) = item else { continue };
         if let Err(e) = model.check_text(question.input()) {
-            let error = e.at(question.place.clone());
+            let error = e.at(question.location.clone());
             *item = Err(Failure { id: question.id.take(), error });
             found = true;
         }
@@ -300,7 +299,7 @@ fn find_failures(model: &Pipeline, items: &mut [Result<Question, Failure>]) -> b
 }
 
 impl Failure {
-    /// The message with its place, on one line.
+    /// The message with its location, on one line.
     fn summary(&self) -> String {
         match self.error.locations() {
             [] => self.error.message().to_owned(),
@@ -309,7 +308,7 @@ impl Failure {
     }
 }
 
-/// The next line that is a question, or that is to have an error for an answer or to be counted.
+/// The next line that is valid, or that is counted or has an error as output.
 fn next<R: Read>(
     lines: &mut Lines<R>,
     file: &str,
@@ -328,7 +327,7 @@ fn next<R: Read>(
     Ok(None)
 }
 
-/// The next lines, as many as are held at once.
+/// The next lines, as many as are in memory at once.
 fn chunk<R: Read>(
     lines: &mut Lines<R>,
     file: &str,
@@ -350,12 +349,12 @@ fn chunk<R: Read>(
 }
 
 fn write(to: &mut dyn Write, line: &impl Serialize) -> Result<()> {
-    let line = serde_json::to_string(line).map_err(|e| Error::bug(format!("an answer cannot be printed: {e}")))?;
+    let line = serde_json::to_string(line).map_err(|e| Error::bug(format!("a prediction cannot be printed: {e}")))?;
     to.write_all(line.as_bytes()).and_then(|()| to.write_all(b"\n")).map_err(|e| unwritten(&e))
 }
 
 fn unwritten(error: &std::io::Error) -> Error {
-    Error::of_system("writing answers", error)
+    Error::of_system("writing predictions", error)
 }
 
 #[cfg(test)]
@@ -375,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_given_back_letter_by_letter() {
+    fn an_id_is_returned_letter_by_letter() {
         for id in [
             "7",
             "1.10",
@@ -388,16 +387,16 @@ mod tests {
             "false",
         ] {
             let question = Question::of(&format!("{{\"id\": {id}, \"text\": \"a\"}}"), "x").unwrap();
-            let answer = crate::task::Prediction::Similarity { score: 0.5 };
-            let answered = Predicted { answer, windows: 1, tokens_cut: 0 };
-            let mut summary = Vec::new();
-            write(&mut summary, &AnswerLine { id: question.id.as_deref(), answered: &answered }).unwrap();
-            assert_eq!(String::from_utf8(summary).unwrap(), format!("{{\"id\":{id},\"score\":0.5}}\n"));
+            let prediction = crate::task::Prediction::Similarity { score: 0.5 };
+            let predicted = Predicted { prediction, windows: 1, tokens_cut: 0 };
+            let mut out = Vec::new();
+            write(&mut out, &PredictionLine { id: question.id.as_deref(), predicted: &predicted }).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{{\"id\":{id},\"score\":0.5}}\n"));
         }
         let none = Question::of("{\"text\": \"a\"}", "x").unwrap();
         assert!(none.id.is_none());
         let twice = Question::of("{\"id\": {\"a\": 1, \"a\": 2}, \"text\": \"a\"}", "x");
-        assert_eq!(twice.err().unwrap().message(), "x: id: `a` stands twice at line 1 column 19");
+        assert_eq!(twice.err().unwrap().message(), "x: id: duplicate `a` at line 1 column 19");
     }
 
     #[test]
@@ -456,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_becomes_of_lines_that_fail_has_a_name() {
+    fn handlings_of_invalid_lines_have_names() {
         for (name, on_error) in OnError::ALL {
             assert_eq!((name.parse::<OnError>().unwrap(), on_error.to_string().as_str()), (on_error, name));
         }

@@ -1,20 +1,20 @@
-//! Tasks: what a model is for, and what its outputs say.
+//! Tasks: inputs, post-processing and measures, one file for each.
 //!
-//! [`Task`] is the name of one, with what tells it from others as data ([`id`]). Each has a file here: which inputs it
+//! [`Task`] is the name of one, with its facts as data ([`id`]). Each has a file here: which inputs it
 //! takes, how a window of outputs is read, how windows become a prediction ([`Definition`]), and what scoring needs beyond
 //! that. [`Pipeline`] is an engine with its tokenizer, as `pipeline` of `transformers`.
 //!
 //! | task | prediction | over several windows |
 //! |---|---|---|
 //! | text classification | labels with scores | the mean of the scores, or the largest ([`Join`]) |
-//! | token classification | entities, grouped by an [`Aggregation`] | each token by the window that sees most around it |
+//! | token classification | entities, grouped by an [`Aggregation`] | each token by the window with most context around it |
 //! | question answering | spans of the text | the best of all windows |
-//! | masked tokens | the likeliest tokens of each mask | each mask by the window that sees most around it |
+//! | masked tokens | the likeliest tokens of each mask | each mask by the window with most context around it |
 //! | sentence similarity | a vector; of a pair, its [`Similarity`] | the mean, of length 1 where those of the windows are |
-//! | feature extraction | a vector for each token | each token by the window that sees most around it |
+//! | feature extraction | a vector for each token | each token by the window with most context around it |
 //!
 //! A mean counts every window as often as it has tokens. To score a model, [`Pipeline::logits`], [`Pipeline::words`],
-//! [`Pipeline::token_scores`] and [`Pipeline::similarity`] give what its measures are computed from.
+//! [`Pipeline::token_scores`] and [`Pipeline::similarity`] return the basis of its measures.
 //!
 //! ```no_run
 //! use kilnc::runtime::TextInput;
@@ -23,7 +23,7 @@
 //! # fn main() -> kilnc::Result<()> {
 //! let mut model = Pipeline::of_bundle("squad.kiln".as_ref(), None, PipelineOptions::default())?;
 //! let predicted = model.predict(TextInput::question("How tall is it?", "The tower is 324 m high."))?;
-//! if let Prediction::Spans { answers } = predicted.answer {
+//! if let Prediction::Spans { answers } = predicted.prediction {
 //!     for span in answers {
 //!         println!("{:.3} {} ({}…{})", span.score, span.answer, span.start, span.end);
 //!     }
@@ -32,7 +32,7 @@
 //! # }
 //! ```
 //!
-//! What [`PipelineOptions`] leave open is taken from the bundle's own [`Settings`], where it has any.
+//! Fields that [`PipelineOptions`] leave open are taken from the bundle's own [`Settings`], where it has any.
 //!
 //! Many texts are run at once, and predictions come in their order; [`lines`] does it from file to file:
 //!
@@ -45,7 +45,7 @@
 //! let mut model = Pipeline::of_bundle("ner.kiln".as_ref(), Some("ort-cpu-fp32"), options)?;
 //! let texts = ["Angela Merkel met them in Paris", "東京 is far"];
 //! for (text, predicted) in texts.iter().zip(model.predict_all(&texts.map(Into::into))?) {
-//!     if let Prediction::Entities { entities } = predicted.answer {
+//!     if let Prediction::Entities { entities } = predicted.prediction {
 //!         println!("{text}: {} entities", entities.len());
 //!     }
 //! }
@@ -88,7 +88,7 @@ pub use text_classification::Labels;
 pub use text_generation::{not_applied, open_generator};
 pub use token_classification::{Entity, Word};
 
-/// What a model says to a text.
+/// The pre- and post-processing of a model says to a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Prediction {
@@ -132,9 +132,9 @@ pub enum Prediction {
 /// An answer, and how much of the text it is of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Predicted<A = Prediction> {
-    /// The answer.
+    /// The prediction.
     #[serde(flatten)]
-    pub answer: A,
+    pub prediction: A,
     /// In how many windows the text was read.
     #[serde(skip_serializing_if = "is_one")]
     pub windows: usize,
@@ -151,9 +151,9 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// What a task does with texts and outputs.
+/// What a task.
 trait Definition: Sync {
-    /// Fails where an input is not what the task takes. None of its texts is empty.
+    /// Fails where an input does not fit the task. None of its texts is empty.
     fn check(&self, _input: TextInput) -> Result<()> {
         Ok(())
     }
@@ -163,7 +163,7 @@ trait Definition: Sync {
         Ok(())
     }
 
-    /// What an empty text is called.
+    /// The message for an empty text.
     fn empty(&self) -> &'static str {
         "a text is empty"
     }
@@ -185,7 +185,7 @@ fn definition(task: Task) -> &'static dyn Definition {
     }
 }
 
-/// Fails where an input is not what the task takes.
+/// Fails where an input does not fit the task.
 fn check(task: Task, input: TextInput) -> Result<()> {
     let definition = definition(task);
     if input.text.trim().is_empty() || input.pair.is_some_and(|pair| pair.trim().is_empty()) {
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_task_asks_for_is_checked() {
+    fn texts_are_checked_against_the_task() {
         let said = |task, input| check(task, input).unwrap_err().message().to_owned();
         assert_eq!(said(Task::TextClassification, " \n".into()), "a text is empty");
         assert_eq!(said(Task::QuestionAnswering, "a text".into()), "there is no question to the text");

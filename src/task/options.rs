@@ -1,4 +1,4 @@
-//! How texts are asked and answers told.
+//! Options of a pipeline.
 
 use super::Task;
 use super::model::Model;
@@ -6,12 +6,12 @@ use crate::error::{Error, Result};
 use crate::runtime::{Lengths, TextEncoder, TextInput};
 use crate::settings::Settings;
 
-/// How texts are asked and answers told.
+/// Options of a pipeline.
 #[derive(Clone, Copy, Debug)]
 pub struct PipelineOptions {
-    /// What a bundle can say too: where nothing is said here, the bundle is asked, and then the built-in value is taken.
+    /// The settings that a bundle can have too: a field that is not set here is the bundle's, or else the default.
     pub settings: Settings,
-    /// How many windows are run together. One keeps answers apart: engines in 8 bits with dynamic ranges scale a whole
+    /// How many windows are run together. One isolates predictions: engines in 8 bits with dynamic ranges scale a whole
     /// batch at once.
     pub batch: usize,
 }
@@ -29,13 +29,13 @@ impl From<Settings> for PipelineOptions {
 }
 
 impl PipelineOptions {
-    /// These, and where they say nothing what a bundle says.
+    /// These, and those of a bundle where they are not set.
     pub(super) fn over(self, bundle: Settings) -> PipelineOptions {
         PipelineOptions { settings: self.settings.over(bundle), ..self }
     }
 }
 
-/// The windows that texts are cut into. Fails where they cannot be, or something is asked for that the model has not.
+/// The windows that texts are cut into. Fails where they cannot be, or they need something that the model lacks.
 pub(super) fn lengths(options: &PipelineOptions, model: &Model, longest: usize) -> Result<Lengths> {
     options.settings.check(model.task, longest)?;
     if options.batch == 0 {
@@ -50,7 +50,7 @@ fn of_settings(settings: &Settings, model: &Model, longest: usize) -> Lengths {
 }
 
 impl Model {
-    /// Fails where windows as `settings` have them leave no room for a text beside what every window holds: the tokens
+    /// Fails where windows as `settings` have them leave no room for a text beside the part of every window: the tokens
     /// around it and, where there is one, a question of one word.
     pub fn check_room(&self, settings: &Settings, encoder: &TextEncoder) -> Result<()> {
         if settings.window.is_none() && settings.stride.is_none() {
@@ -58,13 +58,13 @@ impl Model {
         }
         let lengths = of_settings(settings, self, encoder.max_length);
         let text = "a ".repeat(lengths.window + 1);
-        let asked = match self.task {
+        let tokenized = match self.task {
             Task::QuestionAnswering => self.ordered(TextInput::question("a", &text)),
             _ => TextInput::from(text.as_str()),
         };
         // Cutting needs room as well, but shares nothing.
         let stride = if lengths.truncate { 0 } else { lengths.stride };
-        let split = encoder.split(&[asked], &Lengths { truncate: false, stride, ..lengths });
+        let split = encoder.split(&[tokenized], &Lengths { truncate: false, stride, ..lengths });
         split.map(|_| ()).map_err(|e| Error::bad_input(e.message()).hint("a longer window, or a smaller stride"))
     }
 }
@@ -75,7 +75,7 @@ mod tests {
     use crate::runtime::Classes;
 
     #[test]
-    fn windows_and_strides_that_cannot_be_are_refused() {
+    fn invalid_windows_and_strides_are_refused() {
         let model = Model::new(Task::TextClassification, Classes::default());
         let said = |options: PipelineOptions| lengths(&options, &model, 64).unwrap_err().message().to_owned();
         let none = Settings::default();
@@ -85,7 +85,7 @@ mod tests {
         let expected = "the stride is 64, which is no less than the window of 64 tokens";
         assert_eq!(said(Settings { stride: Some(64), ..none }.into()), expected);
         assert_eq!(said(PipelineOptions { batch: 0, ..PipelineOptions::default() }), "a batch of 0 texts");
-        assert_eq!(said(Settings { top_k: Some(0), ..none }.into()), "0 answers are asked for");
+        assert_eq!(said(Settings { top_k: Some(0), ..none }.into()), "0 predictions are requested");
         let expected = "`no_answer` is for question-answering; this model is for text-classification";
         assert_eq!(said(Settings { no_answer: Some(true), ..none }.into()), expected);
         assert_eq!(lengths(&PipelineOptions::default(), &model, 64).unwrap().stride, 16);

@@ -13,13 +13,13 @@ use super::watch::{UNWATCHED, Watch};
 use super::{Predicted, Task, check, definition};
 use crate::settings::Settings;
 
-/// A text that waits for its answer.
+/// A text that waits for its prediction.
 pub trait Query {
     /// The text.
     fn input(&self) -> TextInput<'_>;
 
     /// Where it comes from, for messages.
-    fn place(&self) -> Option<String>;
+    fn location(&self) -> Option<String>;
 }
 
 /// Most bytes of texts that are held in memory at once.
@@ -28,7 +28,7 @@ pub(super) const MOST_BYTES: usize = 4 << 20;
 /// Most texts that are, where every token has a vector.
 pub(super) const MOST_TEXTS_OF_VECTORS: usize = 64;
 
-/// An engine that answers texts.
+/// An engine with its tokenizer, pre- and post-processing.
 pub struct Pipeline {
     engine: Box<dyn Engine>,
     encoder: TextEncoder,
@@ -46,9 +46,9 @@ impl Pipeline {
         })
     }
 
-    /// Opens an engine of a bundle, in a process of its own where children can be started. Where the options say nothing,
-    /// the bundle's own settings hold. Fails where the files are not what the manifest says, and where the options or
-    /// the bundle's settings ask for what the model has not.
+    /// Opens an engine of a bundle, in an isolated process where children can be started. Where options are not set,
+    /// the bundle's own settings hold. Fails where the files are not those of the manifest, and where the options or
+    /// the bundle's settings need something that the model lacks.
     pub fn open(
         bundle: &Bundle,
         entry: &EngineEntry,
@@ -58,9 +58,9 @@ impl Pipeline {
         let manifest = &bundle.manifest;
         let model = Model::of_bundle(bundle);
         let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
-        let summary = manifest.answers.check_in(bundle::MANIFEST, model.task, encoder.max_length);
-        summary.map_err(|e| e.at(bundle.dir.display().to_string()))?;
-        let options = options.over(manifest.answers);
+        let checked = manifest.pipeline.check_in(bundle::MANIFEST, model.task, encoder.max_length);
+        checked.map_err(|e| e.at(bundle.dir.display().to_string()))?;
+        let options = options.over(manifest.pipeline);
         let lengths = lengths(&options, &model, encoder.max_length)?;
         let opened = runtime::open_isolated(entry.runtime, &bundle.engine(entry)?, run, &[]);
         let engine = opened.map_err(|e| bundle.explained(entry.runtime, bundle.named_error(e)))?;
@@ -68,7 +68,7 @@ impl Pipeline {
         Ok(Pipeline { engine, encoder, model, options, lengths })
     }
 
-    /// Puts an engine and a tokenizer together. Fails where the options ask for what the model has not.
+    /// Puts an engine and a tokenizer together. Fails where the options need something that the model lacks.
     pub fn new(
         engine: Box<dyn Engine>,
         encoder: TextEncoder,
@@ -79,12 +79,12 @@ impl Pipeline {
         Ok(Pipeline { engine, encoder, model, options, lengths })
     }
 
-    /// What the model is for.
+    /// The task of the model.
     pub fn task(&self) -> Task {
         self.model.task
     }
 
-    /// How texts are asked and answers told: by the options, and where they say nothing by the bundle.
+    /// The settings in effect: those of the options, else those of the bundle.
     pub fn settings(&self) -> &Settings {
         &self.options.settings
     }
@@ -94,19 +94,19 @@ impl Pipeline {
         self.lengths
     }
 
-    /// Answers one text.
+    /// The prediction for one text.
     pub fn predict(&mut self, input: TextInput) -> Result<Predicted> {
         one(self.predict_watched(&[input], &UNWATCHED)?)
     }
 
-    /// Answers texts, in the order given. Fails where one is not what the task asks for, and says which.
+    /// The predictions for texts, in their order. Fails where one does not fit the task, and names it.
     pub fn predict_all(&mut self, inputs: &[TextInput]) -> Result<Vec<Predicted>> {
-        let place = |number: usize| (inputs.len() > 1).then(|| format!("text {}", number + 1));
-        self.predict_watched(inputs, &Watch { place: &place, done: &|_| () })
+        let location = |number: usize| (inputs.len() > 1).then(|| format!("text {}", number + 1));
+        self.predict_watched(inputs, &Watch { location: &location, done: &|_| () })
     }
 
-    /// Answers any number of texts, in their order: as many at once as fit in memory, `most` at most. `next` gives them one
-    /// by one, `done` is called for each that was answered, and `tell` is given the answers.
+    /// Runs any number of texts, in their order: as many at once as fit in memory, `most` at most. `next` returns them one
+    /// by one, `done` is called for each that is done, and `tell` gets the predictions.
     pub fn predict_each<Q: Query>(
         &mut self,
         most: usize,
@@ -129,29 +129,29 @@ impl Pipeline {
                 return Ok(());
             }
             let inputs: Vec<TextInput> = some.iter().map(Query::input).collect();
-            let place = |number: usize| some.get(number).and_then(Query::place);
-            let answers = self.predict_watched(&inputs, &Watch { place: &place, done: &|_| done() })?;
-            tell(some.into_iter().zip(answers).collect())?;
+            let location = |number: usize| some.get(number).and_then(Query::location);
+            let predictions = self.predict_watched(&inputs, &Watch { location: &location, done: &|_| done() })?;
+            tell(some.into_iter().zip(predictions).collect())?;
         }
     }
 
     pub(super) fn predict_watched(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
         for (number, input) in inputs.iter().enumerate() {
-            check(self.model.task, *input).map_err(|e| watch.placed(number, e))?;
+            check(self.model.task, *input).map_err(|e| watch.located(number, e))?;
         }
         definition(self.model.task).predict(self, inputs, watch)
     }
 
-    /// Fails where a text is not what the task asks for, or cannot be read by the model. Runs no engine.
+    /// Fails where a text does not fit the task, or cannot be read by the model. Runs no engine.
     pub(super) fn check_text(&self, input: TextInput) -> Result<()> {
         check(self.model.task, input)?;
-        let asked = match (self.model.task, input.pair) {
-            // The two are read apart.
+        let tokenized = match (self.model.task, input.pair) {
+            // The two are read separately.
             (Task::SentenceSimilarity, Some(pair)) => self.encode(&[input.text.into(), pair.into()], &UNWATCHED)?,
             _ => self.encode(&[input], &UNWATCHED)?,
         };
         let definition = definition(self.model.task);
-        asked.iter().try_for_each(|asked| definition.check_tokens(&self.encoder, asked))
+        tokenized.iter().try_for_each(|tokenized| definition.check_tokens(&self.encoder, tokenized))
     }
 
     /// The engine, and what heads read its outputs with.
@@ -174,10 +174,10 @@ impl Pipeline {
         let ordered: Vec<TextInput> = inputs.iter().map(|input| self.model.ordered(*input)).collect();
         let encoded = match self.encoder.split(&ordered, &self.lengths) {
             Ok(encoded) => encoded,
-            // One after the other, to say which one it was.
+            // One after the other, so that errors name the text.
             Err(_) => {
                 let one = |(number, input): (usize, &TextInput)| {
-                    let split = self.encoder.split(&[*input], &self.lengths).map_err(|e| watch.placed(number, e))?;
+                    let split = self.encoder.split(&[*input], &self.lengths).map_err(|e| watch.located(number, e))?;
                     split.into_iter().next().ok_or_else(|| Error::bug("a text was not encoded"))
                 };
                 ordered.iter().enumerate().map(one).collect::<Result<Vec<Encoded>>>()?
@@ -195,7 +195,7 @@ pub(super) struct Parts<'a> {
     pub settings: &'a Settings,
 }
 
-/// What there is of the only text.
-pub(super) fn one<T>(answers: Vec<T>) -> Result<T> {
-    answers.into_iter().next().ok_or_else(|| Error::bug("a text was not answered"))
+/// The prediction of the only text.
+pub(super) fn one<T>(predictions: Vec<T>) -> Result<T> {
+    predictions.into_iter().next().ok_or_else(|| Error::bug("a text has no prediction"))
 }

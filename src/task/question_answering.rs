@@ -14,20 +14,20 @@ use crate::ports::PortKind;
 use crate::runtime::{TextInput, softmax};
 use crate::settings::Settings;
 
-/// What `transformers` puts in place of the logits of tokens that cannot be answers.
+/// The logit that `transformers` gives tokens that cannot be answers.
 const NEVER: f32 = -10_000.0;
 
-/// An answer, as the Hub's `question-answering` tells it.
+/// An answer, as in the Hub's `question-answering`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Span {
-    /// The probability that an answer begins here times that it ends here; a sum, where the same words stand in several
-    /// places or windows.
+    /// The probability that an answer begins here times that it ends here; a sum, where the same words are at several
+    /// positions or windows.
     pub score: f32,
     /// Where it begins in the text, in characters.
     pub start: usize,
     /// Where it ends, in characters.
     pub end: usize,
-    /// What stands there; nothing, where there is no answer.
+    /// Its text; empty, where there is no answer.
     pub answer: String,
 }
 
@@ -47,9 +47,9 @@ impl Definition for QuestionAnswering {
     }
 
     fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
-        let asked = pipeline.encode(inputs, watch)?;
+        let tokenized = pipeline.encode(inputs, watch)?;
         let (engine, parts) = pipeline.parts(watch);
-        parts.batches.run(engine, &asked, &Head { model: parts.model, settings: parts.settings })
+        parts.batches.run(engine, &tokenized, &Head { model: parts.model, settings: parts.settings })
     }
 }
 
@@ -58,12 +58,12 @@ struct Head<'a> {
     settings: &'a Settings,
 }
 
-/// What a window says.
+/// The scores of a window.
 pub(super) struct Part {
     window: usize,
-    /// Spans by the places of their first and last token in the window, the surest first.
+    /// Spans by the positions of their first and last token in the window, the highest score first.
     spans: Vec<(f32, usize, usize)>,
-    /// How sure it is that there is no answer.
+    /// The score of no answer.
     none: f32,
 }
 
@@ -72,11 +72,11 @@ impl batches::Head for Head<'_> {
 
     type Prediction = Prediction;
 
-    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Part> {
-        let tokens = tokens_of(asked, window);
-        let class = class_token(asked, tokens);
+    fn read(&self, tokenized: &Tokenized, window: usize, row: &Row) -> Result<Part> {
+        let tokens = tokens_of(tokenized, window);
+        let class = class_token(tokenized, tokens);
         let context = if self.model.context_first { 0 } else { 1 };
-        let in_context: Vec<bool> = tokens.iter().map(|t| asked.encoded.sequence(*t) == Some(context)).collect();
+        let in_context: Vec<bool> = tokens.iter().map(|t| tokenized.encoded.sequence(*t) == Some(context)).collect();
         let probabilities = |kind: PortKind| -> Result<Vec<f32>> {
             let logits = row.per_token(kind)?;
             let masked = logits.iter().zip(&in_context).enumerate().map(|(at, (logit, in_context))| match logit {
@@ -96,12 +96,12 @@ impl batches::Head for Head<'_> {
         Ok(Part { window, spans: self.candidates(&start, &end, &in_context), none })
     }
 
-    fn join(&self, asked: &Tokenized, parts: Vec<Part>) -> Result<Prediction> {
-        let text = Characters::of(asked.input.pair.unwrap_or_default());
+    fn join(&self, tokenized: &Tokenized, parts: Vec<Part>) -> Result<Prediction> {
+        let text = Characters::of(tokenized.input.pair.unwrap_or_default());
         let mut answers: Vec<Span> = Vec::new();
         for part in &parts {
             for (score, first, last) in &part.spans {
-                let (start, end) = by_words(asked, tokens_of(asked, part.window), *first, *last);
+                let (start, end) = by_words(tokenized, tokens_of(tokenized, part.window), *first, *last);
                 let answer = text.slice(start, end);
                 match answers.iter_mut().find(|known| known.answer.to_lowercase() == answer.to_lowercase()) {
                     Some(known) => known.score += score,
@@ -114,18 +114,18 @@ impl batches::Head for Head<'_> {
             answers.push(Span { score, start: 0, end: 0, answer: String::new() });
         }
         answers.sort_by(|a, b| b.score.total_cmp(&a.score));
-        answers.truncate(self.summary());
+        answers.truncate(self.top_k());
         Ok(Prediction::Spans { answers })
     }
 }
 
 impl Head<'_> {
-    /// How many answers are told.
-    fn summary(&self) -> usize {
+    /// How many answers are returned.
+    fn top_k(&self) -> usize {
         self.settings.top_k.unwrap_or(1)
     }
 
-    /// The surest spans of a window, more than are told: several may be of the same words.
+    /// The best spans of a window, more than are returned: several may be of the same words.
     fn candidates(&self, start: &[f32], end: &[f32], in_context: &[bool]) -> Vec<(f32, usize, usize)> {
         let can_be = |at: &usize| in_context.get(*at).copied().unwrap_or(false);
         let mut spans = Vec::new();
@@ -135,26 +135,26 @@ impl Head<'_> {
             spans.extend(of_first.filter(|(score, ..)| *score > 0.0));
         }
         spans.sort_by(|a, b| b.0.total_cmp(&a.0));
-        spans.truncate(self.summary().saturating_mul(2).saturating_add(10));
+        spans.truncate(self.top_k().saturating_mul(2).saturating_add(10));
         spans
     }
 }
 
-fn tokens_of<'a>(asked: &'a Tokenized, window: usize) -> &'a [usize] {
-    asked.encoded.windows().get(window).map(|window| window.tokens.as_slice()).unwrap_or_default()
+fn tokens_of<'a>(tokenized: &'a Tokenized, window: usize) -> &'a [usize] {
+    tokenized.encoded.windows().get(window).map(|window| window.tokens.as_slice()).unwrap_or_default()
 }
 
-/// The place of the token that stands for the whole text, and for there being no answer: the first, or the last where
+/// The position of the token of the whole text, and of no answer: the first, or the last where
 /// texts are padded on the left.
-fn class_token(asked: &Tokenized, tokens: &[usize]) -> Option<usize> {
-    let special = |at: &usize| tokens.get(*at).is_some_and(|token| asked.encoded.is_special(*token));
+fn class_token(tokenized: &Tokenized, tokens: &[usize]) -> Option<usize> {
+    let special = |at: &usize| tokens.get(*at).is_some_and(|token| tokenized.encoded.is_special(*token));
     [0, tokens.len().checked_sub(1)?].into_iter().find(special)
 }
 
 /// Where the words of the first and the last token begin and end, in characters, as far as the window shows them; the
 /// tokens themselves, where the tokenizer knows no words.
-fn by_words(asked: &Tokenized, tokens: &[usize], first: usize, last: usize) -> (usize, usize) {
-    let encoded = &asked.encoded;
+fn by_words(tokenized: &Tokenized, tokens: &[usize], first: usize, last: usize) -> (usize, usize) {
+    let encoded = &tokenized.encoded;
     let of = |at: usize| tokens.get(at).and_then(|token| Some((encoded.sequence(*token), encoded.word(*token)?)));
     let (mut begin, mut end) = (first, last);
     if let (Some(first), Some(last)) = (of(first), of(last)) {
@@ -176,7 +176,7 @@ mod tests {
     use crate::task::Task;
 
     #[test]
-    fn spans_are_in_the_context_in_order_and_no_longer_than_asked() {
+    fn spans_are_in_the_context_in_order_and_within_the_longest() {
         let model = Model::new(Task::QuestionAnswering, Classes::default());
         let settings = Settings { max_answer_length: Some(2), top_k: Some(9), ..Settings::default() };
         let head = Head { model: &model, settings: &settings };

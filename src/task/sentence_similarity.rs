@@ -27,11 +27,11 @@ impl Definition for SentenceSimilarity {
                 (watch.done)(number(text))
             }
         };
-        let watch = Watch { place: &|text| (watch.place)(number(text)), done: &done };
-        let asked = pipeline.encode(&texts, &watch)?;
+        let watch = Watch { location: &|text| (watch.location)(number(text)), done: &done };
+        let tokenized = pipeline.encode(&texts, &watch)?;
         let (engine, parts) = pipeline.parts(&watch);
         let how = parts.settings.similarity.unwrap_or_default();
-        let mut vectors = parts.batches.run(engine, &asked, &Head)?.into_iter();
+        let mut vectors = parts.batches.run(engine, &tokenized, &Head)?.into_iter();
         let mut next = || vectors.next().ok_or_else(|| Error::bug("a text was not run"));
         let mut predictions = Vec::with_capacity(inputs.len());
         for input in inputs {
@@ -46,8 +46,8 @@ impl Definition for SentenceSimilarity {
 }
 
 impl Pipeline {
-    /// How alike two texts are by their vectors, as the settings have it: the vectors that a model for sentence
-    /// similarity gives, or the means of those that a model for feature extraction gives to the tokens, those around the
+    /// The similarity of two texts' vectors, by the settings: the vectors that a model for sentence
+    /// similarity gives, or the means of the token vectors of a model for feature extraction, those around the
     /// text too. Fails for models of other tasks.
     pub fn similarity(&mut self, text: &str, pair: &str) -> Result<f32> {
         let compared = match self.task() {
@@ -57,7 +57,7 @@ impl Pipeline {
                 vectors::similarity(how, &self.mean_of_tokens(text)?, &self.mean_of_tokens(pair)?)
             }
         };
-        match compared.answer {
+        match compared.prediction {
             Prediction::Similarity { score } => Ok(score),
             _ => Err(Error::bug("a pair was not compared")),
         }

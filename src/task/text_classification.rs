@@ -16,10 +16,10 @@ use crate::settings::{Join, Settings};
 /// The labels of a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Labels {
-    /// What the model chooses.
+    /// The model's classes.
     #[serde(flatten)]
-    pub answer: runtime::Classification,
-    /// The surest labels, as many as were asked for, chosen or not.
+    pub prediction: runtime::Classification,
+    /// The top-k labels, chosen or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top: Option<Vec<Choice>>,
 }
@@ -28,20 +28,20 @@ pub(super) struct TextClassification;
 
 impl Definition for TextClassification {
     fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
-        let asked = pipeline.encode(inputs, watch)?;
+        let tokenized = pipeline.encode(inputs, watch)?;
         let (engine, parts) = pipeline.parts(watch);
-        parts.batches.run(engine, &asked, &Head::new(parts.model, parts.settings))
+        parts.batches.run(engine, &tokenized, &Head::new(parts.model, parts.settings))
     }
 }
 
 impl Pipeline {
-    /// The logits of a text or a pair. One that is read in several windows has those whose scores are what the scores of
+    /// The logits of a text or a pair. One that is read in several windows has those whose scores are the joined scores of
     /// its windows become; their sum is not known, which changes no score. Fails where the model is not for text
     /// classification.
     pub fn logits(&mut self, input: TextInput) -> Result<Predicted<Vec<f32>>> {
-        let asked = self.tokenized(input, Task::TextClassification)?;
+        let tokenized = self.tokenized(input, Task::TextClassification)?;
         let (engine, parts) = self.parts(&UNWATCHED);
-        one(parts.batches.run(engine, &[asked], &Logits(Head::new(parts.model, parts.settings)))?)
+        one(parts.batches.run(engine, &[tokenized], &Logits(Head::new(parts.model, parts.settings)))?)
     }
 }
 
@@ -69,12 +69,12 @@ impl batches::Head for Head<'_> {
 
     fn join(&self, _: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
         let scores = self.scores(&parts)?;
-        let answer = match parts.as_slice() {
+        let prediction = match parts.as_slice() {
             [(logits, _)] => self.classes.read(logits)?,
             _ => self.classes.choose(&scores)?,
         };
         let top = self.top_k.map(|k| self.classes.top(&scores, k));
-        Ok(Prediction::Labels(Labels { answer, top }))
+        Ok(Prediction::Labels(Labels { prediction, top }))
     }
 }
 
@@ -99,8 +99,8 @@ impl batches::Head for Logits<'_> {
 
     type Prediction = Vec<f32>;
 
-    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
-        self.0.read(asked, window, row)
+    fn read(&self, tokenized: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
+        self.0.read(tokenized, window, row)
     }
 
     fn join(&self, _: &Tokenized, mut parts: Vec<Self::Part>) -> Result<Vec<f32>> {

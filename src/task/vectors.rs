@@ -26,14 +26,14 @@ pub(super) fn length(vector: &[f32]) -> f32 {
     vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32
 }
 
-/// How alike two texts are by their vectors.
+/// The similarity of two texts' vectors.
 pub(super) fn similarity(how: Similarity, a: &Predicted, b: &Predicted) -> Predicted {
-    let score = match (&a.answer, &b.answer) {
+    let score = match (&a.prediction, &b.prediction) {
         (Prediction::Vector { embedding: a }, Prediction::Vector { embedding: b }) => how.of(a, b),
         _ => 0.0,
     };
     let (windows, tokens_cut) = (a.windows.max(b.windows), a.tokens_cut + b.tokens_cut);
-    Predicted { answer: Prediction::Similarity { score }, windows, tokens_cut }
+    Predicted { prediction: Prediction::Similarity { score }, windows, tokens_cut }
 }
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     fn vector(embedding: &[f32]) -> Predicted {
-        Predicted { answer: Prediction::Vector { embedding: embedding.to_vec() }, windows: 1, tokens_cut: 0 }
+        Predicted { prediction: Prediction::Vector { embedding: embedding.to_vec() }, windows: 1, tokens_cut: 0 }
     }
 
     #[test]
@@ -51,8 +51,8 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_as_alike_as_their_vectors() {
-        let score = |how, a: &[f32], b: &[f32]| similarity(how, &vector(a), &vector(b)).answer;
+    fn texts_are_as_similar_as_their_vectors() {
+        let score = |how, a: &[f32], b: &[f32]| similarity(how, &vector(a), &vector(b)).prediction;
         assert_eq!(score(Similarity::Cosine, &[2.0, 0.0], &[3.0, 0.0]), Prediction::Similarity { score: 1.0 });
         assert_eq!(score(Similarity::Dot, &[2.0, 0.0], &[3.0, 0.0]), Prediction::Similarity { score: 6.0 });
     }

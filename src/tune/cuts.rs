@@ -17,11 +17,11 @@ pub struct CutPoint {
     pub products: f64,
     /// How many times as fast as the trained model in the same format: the mean over rounds.
     pub speed: f64,
-    /// Loss of accuracy, or the share of other answers where texts have no labels.
+    /// Loss of accuracy, or the share of changed predictions where texts have no labels.
     pub drop: f64,
 }
 
-/// What is looked for.
+/// The aim of the search.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Aim {
     /// At least so fast.
@@ -30,8 +30,8 @@ pub struct Aim {
     pub drop: Option<f64>,
 }
 
-/// Searches by halves, which takes that more cut is faster and loses more. Gives all points that were measured, the last
-/// of them the one that is chosen. Fails where no point meets the aim, telling what was reached.
+/// Searches by halves, which assumes that more cut is faster and loses more. Returns all measured points, the last
+/// of them the one that is chosen. Fails where no point meets the aim, naming what was reached.
 pub fn search(aim: Aim, mut measure: impl FnMut(f64) -> Result<CutPoint>) -> Result<Vec<CutPoint>> {
     // The least that is fast enough, or one less than the least that loses too much.
     let far = |point: &CutPoint| match aim {
@@ -49,7 +49,7 @@ pub fn search(aim: Aim, mut measure: impl FnMut(f64) -> Result<CutPoint>) -> Res
     }
     let chosen = if aim.speed.is_some() { above } else { below };
     let at = points.iter().position(|point| (point.products - chosen as f64 * STEP).abs() < STEP / 2.0);
-    let summary = |point: &CutPoint| {
+    let described = |point: &CutPoint| {
         format!(
             "{:.0} % of products gone: {:.2} × as fast, {:.4} lost",
             point.products * 100.0,
@@ -57,7 +57,7 @@ pub fn search(aim: Aim, mut measure: impl FnMut(f64) -> Result<CutPoint>) -> Res
             point.drop
         )
     };
-    let reached: Vec<String> = points.iter().map(summary).collect();
+    let reached: Vec<String> = points.iter().map(described).collect();
     let missed = |what: String| {
         let error = Error::gate_failed(what);
         Err(reached.iter().fold(error, |error, line| error.at(line.clone())).hint("nothing was written"))
@@ -70,7 +70,7 @@ pub fn search(aim: Aim, mut measure: impl FnMut(f64) -> Result<CutPoint>) -> Res
     };
     let point = points.remove(at);
     if let Some(drop) = aim.drop.filter(|drop| point.drop > *drop) {
-        return missed(format!("what is fast enough loses {:.4}, more than {drop}", point.drop));
+        return missed(format!("the points that are fast enough lose {:.4} or more, over {drop}", point.drop));
     }
     points.push(point);
     Ok(points)
@@ -80,7 +80,7 @@ pub fn search(aim: Aim, mut measure: impl FnMut(f64) -> Result<CutPoint>) -> Res
 mod tests {
     use super::*;
 
-    /// Twice as fast when all is gone; a hundredth is lost for every tenth.
+    /// Twice as fast when everything is cut; a hundredth is lost for every tenth.
     fn measure(products: f64) -> Result<CutPoint> {
         Ok(CutPoint { products, speed: 1.0 + products, drop: products / 10.0 })
     }
@@ -97,9 +97,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_reached_says_what_was() {
+    fn an_aim_out_of_reach_names_what_was_reached() {
         let error = search(Aim { speed: Some(1.5), drop: Some(0.01) }, measure).unwrap_err();
-        assert_eq!(error.message(), "what is fast enough loses 0.0500, more than 0.01");
+        assert_eq!(error.message(), "the points that are fast enough lose 0.0500 or more, over 0.01");
         assert_eq!(error.exit_code(), 3);
         assert!(error.to_string().contains("50 % of products gone: 1.50 × as fast, 0.0500 lost"), "{error}");
         let error = search(Aim { speed: Some(9.0), drop: None }, measure).unwrap_err();

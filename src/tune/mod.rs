@@ -1,8 +1,8 @@
-//! Which layers are worth 8 bits.
+//! Chooses the precision of every layer: which layers gain from 8 bits.
 //!
-//! Every linear layer is quantized alone: what it does to the answers on the texts is its sensitivity, what it takes less of
-//! is its gain. Layers are then given back to full precision in the order of sensitivity for gain, and engines along that
-//! order are measured whole: their answers on the texts and their time. The fastest that keeps the bound is chosen; the
+//! Every linear layer is quantized alone: the predictions that it changes are its sensitivity, the time that it saves
+//! is its gain. Layers then return to full precision in the order of sensitivity for gain, and engines along that
+//! order are measured whole: their predictions on the texts and their time. The fastest that keeps the bound is chosen; the
 //! frontier of all of them is reported. With several targets, all engines of all of them are measured in the same
 //! rounds, so that their times can be compared.
 
@@ -27,7 +27,7 @@ pub use cuts::{Aim, CutPoint, search};
 pub use report::{markdown, plot};
 pub use request::{Layer, Request};
 
-/// How many layers may be given back at the points that are measured whole.
+/// How many layers may be back in full precision at the points that are measured whole.
 const POINTS: [usize; 6] = [0, 1, 2, 4, 8, 16];
 
 impl Request<'_> {
@@ -50,7 +50,7 @@ impl Layer {
 pub struct Searched {
     /// Where they run.
     pub target: String,
-    /// In the order in which they are given back.
+    /// In the order in which they return to full precision.
     pub layers: Vec<Layer>,
 }
 
@@ -64,10 +64,10 @@ pub struct Point {
     /// Whether the weights of 8-bit layers use half of the integers.
     pub reduced_range: bool,
     /// How many layers are in full precision.
-    pub kept: usize,
-    /// The share of texts with FP32's answer.
+    pub fp32_layers: usize,
+    /// The share of texts with FP32's prediction.
     pub agreement: f64,
-    /// Loss of accuracy, or the share of other answers where texts have no labels.
+    /// Loss of accuracy, or the share of changed predictions where texts have no labels.
     pub drop: f64,
     /// Root mean square of the change of the outputs.
     pub rms: f64,
@@ -79,20 +79,20 @@ pub struct Point {
     pub fits: bool,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tuned {
     /// The version of this report.
     pub schema: &'static str,
     /// Batch and length for which time was measured.
     pub shape: [usize; 2],
-    /// How many texts were asked.
+    /// How many texts were run.
     pub texts: usize,
     /// Whether the drop is one of accuracy, rather than of agreement.
     pub labelled: bool,
     /// The bound.
     pub max_drop: f64,
-    /// What was found of single layers.
+    /// The measurements of single layers.
     pub targets: Vec<Searched>,
     /// The engines that were measured.
     pub points: Vec<Point>,
@@ -113,7 +113,7 @@ struct Candidate<'a> {
 pub fn tune(request: &Request) -> Result<Tuned> {
     if matches!(request.classes.problem_type, ProblemType::Regression | ProblemType::Score) {
         return Err(Error::unsupported(
-            "layers are chosen by the answers they change, and this model answers with numbers",
+            "layers are chosen by the predictions they change, and this model predicts numbers",
         ));
     }
     let inputs: Vec<Named> = request.texts.iter().map(|text| request.encoder.encode(&[text])).collect::<Result<_>>()?;
@@ -165,14 +165,14 @@ fn frontier<'a>(target: &'a Target, layers: &[Layer]) -> Vec<Candidate<'a>> {
     candidates
 }
 
-/// The answers and the times of whole engines.
+/// The predictions and the times of whole engines.
 fn measured(
     request: &Request,
     candidates: &[Candidate],
     inputs: &[Named],
     reference: &sensitivity::Reference,
 ) -> Result<Vec<Point>> {
-    request.observer.begin("answering by engines", Some(candidates.len() as u64));
+    request.observer.begin("running engines", Some(candidates.len() as u64));
     let mut files = Vec::new();
     let mut found = Vec::new();
     for (i, Candidate { target, precision, keep }) in candidates.iter().enumerate() {
@@ -180,11 +180,11 @@ fn measured(
         let graph = compile(&request.model.graph, &scheme, &mut Manager::default())?;
         let file = request.scratch.join(format!("point-{i}.onnx"));
         crate::back::onnx::write(&graph, &file, &|_| {})?;
-        found.push(reference.compare(&sensitivity::answers(target, &file, inputs)?));
+        found.push(reference.compare(&sensitivity::predictions(target, &file, inputs)?));
         files.push((*target, file));
         request.observer.advance(1);
     }
-    request.observer.done(&format!("{} engines answered {} texts each", candidates.len(), inputs.len()));
+    request.observer.done(&format!("{} engines ran {} texts each", candidates.len(), inputs.len()));
     let times = time::engines(&files, request)?;
     let mut points = Vec::new();
     for (((candidate, (_, file)), found), [ms, speed]) in candidates.iter().zip(&files).zip(found).zip(times) {
@@ -192,7 +192,7 @@ fn measured(
             target: candidate.target.to_string(),
             precision: candidate.precision,
             reduced_range: request.scheme(candidate.target, candidate.precision, &[]).range == Int8Range::Reduced,
-            kept: candidate.keep.len(),
+            fp32_layers: candidate.keep.len(),
             agreement: found.agreement,
             drop: found.drop,
             rms: found.rms,

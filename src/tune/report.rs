@@ -1,4 +1,4 @@
-//! What came of the search, for the eye: a table and a plot.
+//! The report of the search: a table and a plot.
 
 use super::{Point, Tuned};
 use crate::precision::Precision;
@@ -7,15 +7,15 @@ use crate::svg::{self, Area};
 /// The report as Markdown.
 pub fn markdown(tuned: &Tuned) -> String {
     let [batch, length] = tuned.shape;
-    let what = if tuned.labelled { "accuracy lost" } else { "other answers" };
+    let what = if tuned.labelled { "accuracy lost" } else { "changed predictions" };
     let mut out = format!(
         "# Precision by layer\n\n{} texts, batch {batch} × {length} tokens; at most {} {what}.\n\n\
-         | target | engine | layers in FP32 | ms | speed | same answer | {what} | change of outputs | |\n\
+         | target | engine | layers in FP32 | ms | speed | agreement | {what} | change of outputs | |\n\
          |---|---|---|---|---|---|---|---|---|\n",
         tuned.texts, tuned.max_drop
     );
     for (i, p) in tuned.points.iter().enumerate() {
-        let kept = if p.precision == Precision::Fp32 { "all".to_owned() } else { p.kept.to_string() };
+        let kept = if p.precision == Precision::Fp32 { "all".to_owned() } else { p.fp32_layers.to_string() };
         let mark = if i == tuned.chosen {
             "**chosen**"
         } else if p.fits {
@@ -75,7 +75,7 @@ impl Axes {
         HEIGHT - MARGIN - rms / self.largest * (HEIGHT - 2.0 * MARGIN)
     }
 
-    /// Lines with their numbers, and what they are.
+    /// Lines with their numbers and labels.
     fn draw(&self) -> String {
         let mut out = String::new();
         for i in 0..=4 {
@@ -108,8 +108,8 @@ pub fn plot(tuned: &Tuned) -> String {
             out += &format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"10\" fill=\"none\" stroke=\"black\"/>\n");
         }
         let title = format!(
-            "{}, {}, {} layers in FP32: {:.2} ms, same answer {:.4}",
-            p.target, p.precision, p.kept, p.ms, p.agreement
+            "{}, {}, {} layers in FP32: {:.2} ms, agreement {:.4}",
+            p.target, p.precision, p.fp32_layers, p.ms, p.agreement
         );
         out += &mark(form(&p.target), [x, y], colour(p.precision), if p.fits { 1.0 } else { 0.35 }, &title);
     }

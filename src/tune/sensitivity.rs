@@ -1,4 +1,4 @@
-//! What 8 bits in one layer do to the answers.
+//! How 8 bits in one layer change the predictions.
 
 use std::path::Path;
 
@@ -13,15 +13,15 @@ use crate::precision::Precision;
 use crate::runtime::{self, Named, Options, ProblemType, Runtime};
 use crate::target::Target;
 
-/// Texts on which single layers are judged: enough to tell them apart.
+/// Texts on which single layers are measured: enough to rank them.
 const LAYER_TEXTS: usize = 48;
 
-/// FP32's answers, by text.
+/// FP32's predictions, by text.
 pub(super) struct Reference<'a> {
-    answers: Vec<Vec<f32>>,
+    predictions: Vec<Vec<f32>>,
     problem_type: ProblemType,
     truths: Option<Vec<&'a Truth>>,
-    /// The share of right answers, where texts have labels.
+    /// The accuracy, where texts have labels.
     pub accuracy: Option<f64>,
 }
 
@@ -38,15 +38,15 @@ impl<'a> Reference<'a> {
         let graph = compile(&request.model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default())?;
         let file = request.scratch.join("reference.onnx");
         onnx::write(&graph, &file, &|_| {})?;
-        let answers = answers(target, &file, inputs)?;
+        let predictions = predictions(target, &file, inputs)?;
         let problem_type = request.classes.problem_type;
         let truths: Option<Vec<&Truth>> = request.texts.iter().map(|text| text.truth.as_ref()).collect();
-        let accuracy = truths.as_ref().and_then(|truths| Score::of(problem_type, &answers, truths).accuracy);
-        Ok(Reference { answers, problem_type, truths, accuracy })
+        let accuracy = truths.as_ref().and_then(|truths| Score::of(problem_type, &predictions, truths).accuracy);
+        Ok(Reference { predictions, problem_type, truths, accuracy })
     }
 
     pub fn compare(&self, found: &[Vec<f32>]) -> Found {
-        let pairs = || self.answers.iter().zip(found);
+        let pairs = || self.predictions.iter().zip(found);
         let chosen = |row: &[f32]| self.problem_type.chosen(row);
         let same = pairs().filter(|(expected, found)| chosen(expected) == chosen(found)).count();
         let agreement = same as f64 / found.len().max(1) as f64;
@@ -66,15 +66,16 @@ fn rms<'a>(pairs: impl Iterator<Item = (&'a Vec<f32>, &'a Vec<f32>)>) -> f64 {
 }
 
 /// The first output for every text, as one row.
-pub(super) fn answers(target: &Target, file: &Path, inputs: &[Named]) -> Result<Vec<Vec<f32>>> {
+pub(super) fn predictions(target: &Target, file: &Path, inputs: &[Named]) -> Result<Vec<Vec<f32>>> {
     let mut engine = runtime::open_isolated(Runtime::of(target), file, Options::default(), &[])?;
-    let mut answers = Vec::with_capacity(inputs.len());
+    let mut predictions = Vec::with_capacity(inputs.len());
     for input in inputs {
         let outputs = engine.run(input)?;
         let rows = outputs.first().and_then(|(_, tensor)| tensor.rows());
-        answers.push(rows.ok_or_else(|| Error::bad_input("the engine gives no floats"))?.flatten().copied().collect());
+        predictions
+            .push(rows.ok_or_else(|| Error::bad_input("the engine gives no floats"))?.flatten().copied().collect());
     }
-    Ok(answers)
+    Ok(predictions)
 }
 
 /// Every layer that can be in 8 bits, with its sensitivity and its time.
@@ -98,7 +99,7 @@ pub(super) fn layers(
     let all: Vec<Role> = layers.iter().map(|(role, _)| *role).collect();
     let step = inputs.len().div_ceil(LAYER_TEXTS).max(1);
     let sample: Vec<Named> = inputs.iter().step_by(step).cloned().collect();
-    let expected: Vec<&Vec<f32>> = reference.answers.iter().step_by(step).collect();
+    let expected: Vec<&Vec<f32>> = reference.predictions.iter().step_by(step).collect();
     request.observer.begin(&format!("measuring layers on {target}"), Some(layers.len() as u64));
     let mut sensitivities = Vec::new();
     for (role, _) in &layers {
@@ -107,7 +108,7 @@ pub(super) fn layers(
         let graph = compile(&request.model.graph, &scheme, &mut Manager::default())?;
         let file = request.scratch.join("layer.onnx");
         onnx::write(&graph, &file, &|_| {})?;
-        sensitivities.push(rms(expected.iter().copied().zip(&answers(target, &file, &sample)?)));
+        sensitivities.push(rms(expected.iter().copied().zip(&predictions(target, &file, &sample)?)));
         request.observer.advance(1);
     }
     request.observer.done(&format!("{} layers on {target}, each in 8 bits alone on {} texts", all.len(), sample.len()));

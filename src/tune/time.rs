@@ -1,4 +1,4 @@
-//! Times of layers and of whole engines, by the harness: each in a process of its own, in rounds that take turns.
+//! Times of layers and of whole engines, by the harness: each in its own process, in rounds that take turns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What of a `tokenizer.json` holds numbers of tokens besides its model: added tokens, padding and what is put around
+//! The token ids of a `tokenizer.json` outside of its model: added tokens, padding and the tokens around
 //! texts.
 
 use crate::error::Result;
@@ -8,25 +8,31 @@ use crate::json::raw::{Object, elements, list};
 /// The file, as messages call it.
 pub(super) const FILE: &str = "tokenizer.json";
 
-/// Another number for one that the file has; the second argument is where it stands.
+/// Maps a token id of the file to another; the second argument is its location.
 pub(super) type Number<'n> = dyn FnMut(u32, &str) -> Result<u32> + 'n;
 
-/// What added tokens are called.
+/// The field of added tokens.
 pub(super) fn added(file: &Object) -> Result<Vec<String>> {
-    let place = format!("{FILE}: added_tokens");
+    let location = format!("{FILE}: added_tokens");
     let Some(tokens) = file.get("added_tokens") else { return Ok(Vec::new()) };
-    let content = |token| Object::of(token, &place)?.read::<String>("content", &place);
-    Ok(elements(tokens, &place)?.into_iter().map(content).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    let content = |token| Object::of(token, &location)?.read::<String>("content", &location);
+    Ok(elements(tokens, &location)?
+        .into_iter()
+        .map(content)
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
-/// Gives added tokens the numbers that `number` has for their contents. The library leaves out those that have none.
+/// Sets the ids of added tokens to those that `number` has for their contents. The library leaves out those that have none.
 pub(super) fn renumber_added(file: &mut Object, number: impl Fn(&str) -> Option<u32>) -> Result<()> {
-    let place = format!("{FILE}: added_tokens");
+    let location = format!("{FILE}: added_tokens");
     let Some(tokens) = file.get("added_tokens") else { return Ok(()) };
     let mut renumbered = Vec::new();
-    for token in elements(tokens, &place)? {
-        let mut token = Object::of(token, &place)?;
-        if let Some(number) = token.read::<String>("content", &place)?.and_then(|content| number(&content)) {
+    for token in elements(tokens, &location)? {
+        let mut token = Object::of(token, &location)?;
+        if let Some(number) = token.read::<String>("content", &location)?.and_then(|content| number(&content)) {
             token.set("id", number.to_string());
             renumbered.push(token.to_string());
         }
@@ -35,13 +41,13 @@ pub(super) fn renumber_added(file: &mut Object, number: impl Fn(&str) -> Option<
     Ok(())
 }
 
-/// Asks `number` for another number of padding, and of every token that is put around texts.
+/// Replaces the id of padding, and of every token that is put around texts, by that of `number`.
 pub(super) fn renumber_others(file: &mut Object, number: &mut Number) -> Result<()> {
     if let Some(padding) = file.get("padding") {
-        let place = format!("{FILE}: padding");
-        let mut padding = Object::of(padding, &place)?;
-        if let Some(pad) = padding.read("pad_id", &place)? {
-            padding.set("pad_id", number(pad, &format!("{place}.pad_id"))?.to_string());
+        let location = format!("{FILE}: padding");
+        let mut padding = Object::of(padding, &location)?;
+        if let Some(pad) = padding.read("pad_id", &location)? {
+            padding.set("pad_id", number(pad, &format!("{location}.pad_id"))?.to_string());
         }
         file.set("padding", padding.to_string());
     }
@@ -52,31 +58,31 @@ pub(super) fn renumber_others(file: &mut Object, number: &mut Number) -> Result<
     Ok(())
 }
 
-/// The library tells kinds of processors apart by their fields, and so does this.
+/// The library recognises kinds of processors by their fields, and so does this.
 fn renumber_processor(text: &str, number: &mut Number) -> Result<String> {
-    let place = format!("{FILE}: post_processor");
-    let mut processor = Object::of(text, &place)?;
+    let location = format!("{FILE}: post_processor");
+    let mut processor = Object::of(text, &location)?;
     for end in ["sep", "cls"] {
         if let Some(pair) = processor.get(end) {
-            let place = format!("{place}.{end}");
-            let (token, id): (String, u32) = json::parse(pair, &place)?;
-            let pair = serde_json::json!([token, number(id, &place)?]);
+            let location = format!("{location}.{end}");
+            let (token, id): (String, u32) = json::parse(pair, &location)?;
+            let pair = serde_json::json!([token, number(id, &location)?]);
             processor.set(end, pair.to_string());
         }
     }
     if let Some(tokens) = processor.get("special_tokens") {
-        let place = format!("{place}.special_tokens");
-        let tokens = Object::of(tokens, &place)?.map(|token| {
-            let mut token = Object::of(token, &place)?;
-            let ids: Vec<u32> = token.read("ids", &place)?.unwrap_or_default();
-            let ids = ids.into_iter().map(|id| number(id, &place).map(|id| id.to_string()));
+        let location = format!("{location}.special_tokens");
+        let tokens = Object::of(tokens, &location)?.map(|token| {
+            let mut token = Object::of(token, &location)?;
+            let ids: Vec<u32> = token.read("ids", &location)?.unwrap_or_default();
+            let ids = ids.into_iter().map(|id| number(id, &location).map(|id| id.to_string()));
             token.set("ids", list(&ids.collect::<Result<Vec<_>>>()?));
             Ok(token.to_string())
         })?;
         processor.set("special_tokens", tokens.to_string());
     }
     if let Some(processors) = processor.get("processors") {
-        let inner = elements(processors, &place)?.into_iter().map(|inner| renumber_processor(inner, number));
+        let inner = elements(processors, &location)?.into_iter().map(|inner| renumber_processor(inner, number));
         let inner = inner.collect::<Result<Vec<_>>>()?;
         processor.set("processors", list(&inner));
     }
@@ -88,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_outside_of_the_model_is_asked_for() {
+    fn every_id_outside_of_the_model_is_mapped() {
         let text = r#"{"padding": {"strategy": "BatchLongest", "pad_id": 1}, "post_processor": {"type": "Sequence",
             "processors": [{"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0], "trim_offsets": true},
             {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}], "pair": [],
@@ -97,8 +103,8 @@ mod tests {
         let mut file = Object::of(text, FILE).unwrap();
         assert_eq!(added(&file).unwrap(), ["</s>", ""]);
         let mut asked = Vec::new();
-        renumber_others(&mut file, &mut |id, place| {
-            asked.push(format!("{} {id}", place.trim_start_matches("tokenizer.json: ")));
+        renumber_others(&mut file, &mut |id, location| {
+            asked.push(format!("{} {id}", location.trim_start_matches("tokenizer.json: ")));
             Ok(id + 10)
         })
         .unwrap();

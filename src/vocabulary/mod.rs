@@ -7,17 +7,17 @@
 //!   are not used, and without them shorter ones might lead to its end. So those that were tried stay too.
 //! - **WordLevel** looks whole words up.
 //! - **Unigram** takes the pieces with the best sum of scores. Without others the best sum loses rivals only: where the
-//!   last piece of one character is gone, the unknown takes its place, and scores less than any piece. That score is ten
+//!   last piece of one character is cut, the unknown replaces it, and scores less than any piece. That score is ten
 //!   below the smallest of all pieces, so one with the smallest stays.
 //! - **BPE** merges the pair that is listed first, of several the leftmost. No merge of a word crosses what becomes one
 //!   of its tokens, so a token's merges are those that its characters would go through alone. They stay, with the tokens
 //!   between, in their order: at every step the pair that was first is still there and still first.
 //!
-//! What is tokenized is not reasoned about alone: [`Vocabulary::check`] tokenizes the corpus both ways.
+//! The tokens are not only reasoned about: [`Vocabulary::check`] tokenizes the corpus both ways.
 //!
 //! Numbers keep their order and leave no gaps. Tokens that were added beside the model come after its own, because the
-//! library numbers them so. All added tokens stay, what is put around texts, padding, the unknown, the customary special
-//! tokens, and those that stand for bytes: what the corpus does not have is still tokenized, if not as well.
+//! library numbers them so. All added tokens stay, those around texts, padding, the unknown, the customary special
+//! tokens, and those of bytes: texts outside of the corpus are still tokenized, if not as well.
 
 mod file;
 mod merges;
@@ -40,7 +40,7 @@ use model::Model;
 pub use report::CutReport;
 pub use tokens::Tokens;
 
-/// What special tokens are called, whether a file lists them as such or not.
+/// The customary special tokens, whether a file lists them as such or not.
 const CUSTOMARY: [&str; 14] = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<pad>", "<unk>", "<s>", "</s>", "<mask>", "<cls>", "<sep>", "<eod>",
     "<eop>",
@@ -60,21 +60,21 @@ pub struct Vocabulary {
 pub struct CutTokenizer {
     /// Its `tokenizer.json`.
     pub json: String,
-    /// The old numbers of its tokens, in the order of the new ones, which have no gaps.
+    /// The old ids of its tokens, in the order of the new ones, which have no gaps.
     pub kept: Vec<u32>,
     /// How many tokens there were.
     pub before: usize,
 }
 
 impl CutTokenizer {
-    /// The new numbers of the tokens, by the old ones.
-    pub fn numbers(&self) -> HashMap<u32, u32> {
+    /// The new token ids, by the old ones.
+    pub fn ids(&self) -> HashMap<u32, u32> {
         self.kept.iter().copied().zip(0..).collect()
     }
 }
 
 impl Vocabulary {
-    /// Reads the text of a `tokenizer.json`. Fails where its model is of a kind that is not cut, where a number stands
+    /// Reads the text of a `tokenizer.json`. Fails where its model is of a kind that is not cut, where an id stands
     /// for two tokens or for none, and where the library refuses.
     pub fn parse(text: String) -> Result<Vocabulary> {
         json::parse::<serde::de::IgnoredAny>(&text, FILE)?;
@@ -83,7 +83,7 @@ impl Vocabulary {
         let encoder = TextEncoder::parse(text.clone(), usize::MAX)?;
         let tokens = encoder.vocabulary();
         let vocabulary = Vocabulary { text, encoder, model, tokens };
-        vocabulary.check_numbers()?;
+        vocabulary.check_ids()?;
         Ok(vocabulary)
     }
 
@@ -107,7 +107,7 @@ impl Vocabulary {
         self.tokens.is_empty()
     }
 
-    /// The number of a token.
+    /// The id of a token.
     pub fn number(&self, token: &str) -> Option<u32> {
         self.tokens.iter().find(|(_, other)| other == token).map(|(number, _)| *number)
     }
@@ -130,7 +130,7 @@ impl Vocabulary {
     /// is no token's.
     pub fn cut(&self, used: &Tokens, named: &[&str]) -> Result<CutTokenizer> {
         let mut kept = self.held()?;
-        kept.extend(used.numbers());
+        kept.extend(used.ids());
         for token in named {
             kept.insert(self.number(token).ok_or_else(|| self.no_token(token))?);
         }
@@ -150,9 +150,9 @@ impl Vocabulary {
             .map_err(|e| Error::bug(format!("the vocabulary was cut, and the tokenizer is none: {}", e.message())))?
             .with_prompt(Some(self.encoder.prompt()));
         let old = |number: &u32| cut.kept.get(usize::try_from(*number).ok()?).copied();
-        let numbers: HashMap<&str, u32> = self.tokens.iter().map(|(number, token)| (token.as_str(), *number)).collect();
+        let ids: HashMap<&str, u32> = self.tokens.iter().map(|(number, token)| (token.as_str(), *number)).collect();
         for (number, token) in after.vocabulary() {
-            if old(&number) != numbers.get(token.as_str()).copied() {
+            if old(&number) != ids.get(token.as_str()).copied() {
                 return Err(Error::bug(format!(
                     "the vocabulary was cut, and `{}` is another token",
                     printable(&token)
@@ -160,7 +160,7 @@ impl Vocabulary {
             }
         }
         tokens::in_batches(corpus, |first, batch| {
-            let pairs = tokens::numbers(&self.encoder, first, batch)?.into_iter().zip(after.numbers(batch)?);
+            let pairs = tokens::ids(&self.encoder, first, batch)?.into_iter().zip(after.ids(batch)?);
             for (i, (before, after)) in pairs.enumerate() {
                 if after.iter().map(old).ne(before.into_iter().map(Some)) {
                     let text = first + i;
@@ -171,13 +171,13 @@ impl Vocabulary {
         })
     }
 
-    /// What stays whether it is used or not.
+    /// The tokens that stay whether they are used or not.
     fn held(&self) -> Result<BTreeSet<u32>> {
-        let numbers: HashMap<&str, u32> = self.tokens.iter().map(|(number, token)| (token.as_str(), *number)).collect();
+        let ids: HashMap<&str, u32> = self.tokens.iter().map(|(number, token)| (token.as_str(), *number)).collect();
         let mut file = Object::of(&self.text, FILE)?;
         let added = file::added(&file)?;
         let names = added.iter().map(String::as_str).chain(CUSTOMARY);
-        let mut held: BTreeSet<u32> = names.filter_map(|name| numbers.get(name).copied()).collect();
+        let mut held: BTreeSet<u32> = names.filter_map(|name| ids.get(name).copied()).collect();
         held.extend(self.model.unknown());
         file::renumber_others(&mut file, &mut |number, _| {
             held.insert(number);
@@ -187,7 +187,7 @@ impl Vocabulary {
         let bytes = self.tokens.iter().filter(|(_, token)| merges::is_byte(token)).map(|(number, _)| *number);
         held.extend(bytes);
         if ["normalizer", "pre_tokenizer"].iter().any(|part| file.get(part).is_some_and(spells_bytes)) {
-            held.extend(ByteLevel::alphabet().iter().filter_map(|c| numbers.get(c.to_string().as_str())));
+            held.extend(ByteLevel::alphabet().iter().filter_map(|c| ids.get(c.to_string().as_str())));
         }
         Ok(held)
     }
@@ -196,34 +196,34 @@ impl Vocabulary {
     fn rewrite(&self, own: &[u32], added: &[u32]) -> Result<String> {
         let new: HashMap<u32, u32> = own.iter().chain(added).copied().zip(0..).collect();
         let mut file = Object::of(&self.text, FILE)?;
-        let numbers: HashMap<&str, u32> =
+        let ids: HashMap<&str, u32> =
             self.tokens.iter().filter_map(|(old, token)| Some((token.as_str(), *new.get(old)?))).collect();
-        file::renumber_added(&mut file, |content| numbers.get(content).copied())?;
-        file::renumber_others(&mut file, &mut |old, place| {
-            new.get(&old).copied().ok_or_else(|| Error::bug(format!("{place}: the token {old} was cut")))
+        file::renumber_added(&mut file, |content| ids.get(content).copied())?;
+        file::renumber_others(&mut file, &mut |old, location| {
+            new.get(&old).copied().ok_or_else(|| Error::bug(format!("{location}: the token {old} was cut")))
         })?;
         let model = self.model.rewrite(file.required("model", FILE)?, own)?;
         file.set("model", model);
         Ok(raw::compact(&file.to_string()))
     }
 
-    /// Every number stands for one token.
-    fn check_numbers(&self) -> Result<()> {
+    /// Every id belongs to one token.
+    fn check_ids(&self) -> Result<()> {
         for pair in self.tokens.windows(2) {
             if let [(number, one), (same, other)] = pair
                 && number == same
             {
                 let [one, other] = [one, other].map(|token| printable(token));
-                return Err(Error::bad_input(format!("{FILE}: `{one}` and `{other}` have the same number {number}")));
+                return Err(Error::bad_input(format!("{FILE}: `{one}` and `{other}` have the same id {number}")));
             }
         }
         let known = |number: &u32| {
             self.model.tokens().contains_key(number) || self.tokens.binary_search_by_key(number, |(n, _)| *n).is_ok()
         };
         let mut file = Object::of(&self.text, FILE)?;
-        file::renumber_others(&mut file, &mut |number, place| match known(&number) {
+        file::renumber_others(&mut file, &mut |number, location| match known(&number) {
             true => Ok(number),
-            false => Err(Error::bad_input(format!("{place}: no token has the number {number}"))),
+            false => Err(Error::bad_input(format!("{location}: no token has the id {number}"))),
         })
     }
 

@@ -1,8 +1,8 @@
-//! What is said of a cut.
+//! The report of a cut vocabulary.
 
 use serde::{Deserialize, Serialize};
 
-/// What a vocabulary was and is.
+/// A vocabulary before and after the cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutReport {
     /// How many texts there are, each of which has the tokens that it had before.

@@ -19,7 +19,7 @@ pub struct Tokens {
     pub counts: BTreeMap<u32, u64>,
     /// The number of texts.
     pub texts: usize,
-    /// The number of tokens of all texts together, without those that are put around them.
+    /// The count of all texts' tokens, without those that are put around them.
     pub total: u64,
     /// Pieces of words that are unknown as a whole.
     tried: BTreeSet<u32>,
@@ -34,11 +34,11 @@ impl Tokens {
     where
         for<'a> &'a T: Into<TextInput<'a>>,
     {
-        let around = encoder.numbers(&["".into(), TextInput { text: "", pair: Some("") }])?;
+        let around = encoder.ids(&["".into(), TextInput { text: "", pair: Some("") }])?;
         let around = |text: &TextInput| around.get(usize::from(text.pair.is_some())).map_or(0, Vec::len);
         let mut tokens = Tokens::default();
         in_batches(corpus, |first, batch| {
-            for (text, found) in batch.iter().zip(numbers(encoder, first, batch)?) {
+            for (text, found) in batch.iter().zip(ids(encoder, first, batch)?) {
                 tokens.texts += 1;
                 tokens.total += found.len().saturating_sub(around(text)) as u64;
                 if model.asks_for_words() && model.unknown().is_some_and(|unknown| found.contains(&unknown)) {
@@ -57,18 +57,18 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// The numbers of all that kept texts need.
-    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
+    /// The ids of all tokens that kept texts need.
+    pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
         self.counts.keys().chain(&self.tried).copied()
     }
 }
 
 /// The tokens of some texts. An error is that of the first text that has one, and names it by its number, from 1 on.
-pub(super) fn numbers(encoder: &TextEncoder, first: usize, batch: &[TextInput]) -> Result<Vec<Vec<u32>>> {
-    let found = encoder.numbers(batch);
+pub(super) fn ids(encoder: &TextEncoder, first: usize, batch: &[TextInput]) -> Result<Vec<Vec<u32>>> {
+    let found = encoder.ids(batch);
     if found.is_err() {
         for (i, text) in batch.iter().enumerate() {
-            encoder.numbers(&[*text]).map_err(|e| e.at(format!("text {}", first + i)))?;
+            encoder.ids(&[*text]).map_err(|e| e.at(format!("text {}", first + i)))?;
         }
     }
     found

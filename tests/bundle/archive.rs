@@ -27,7 +27,7 @@ fn entries(archive: &Path) -> Vec<(String, Vec<u8>)> {
     reader.entries().unwrap().map(entry).collect()
 }
 
-/// A header that says what it likes; `tar` itself would refuse some of the names.
+/// A header with any fields; `tar` itself would refuse some of the names.
 fn header(name: &str, kind: EntryType, size: u64) -> Header {
     let mut header = Header::new_ustar();
     header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
@@ -71,7 +71,7 @@ fn a_bundle_is_packed_and_unpacked_with_its_signature() {
 }
 
 #[test]
-fn what_is_not_the_bundle_of_its_manifest_is_not_unpacked() {
+fn an_archive_that_differs_from_its_manifest_is_not_unpacked() {
     let place = place();
     let (_, archive) = packed(place.path());
     let files = entries(&archive);
@@ -88,7 +88,7 @@ fn what_is_not_the_bundle_of_its_manifest_is_not_unpacked() {
         assert!(said(&with(name)).starts_with(&format!("`{name}` leads out of the bundle\n  in bad.tar\n")));
     }
     assert!(said(&with("extra")).starts_with("the manifest does not list `extra`\n"));
-    assert!(said(&with("tokenizer.json")).starts_with("`tokenizer.json` stands twice in the archive\n"));
+    assert!(said(&with("tokenizer.json")).starts_with("duplicate `tokenizer.json` in the archive\n"));
     assert!(
         said(&with("Tokenizer.json"))
             .starts_with("`tokenizer.json` and `Tokenizer.json` are one name on many systems\n")
@@ -169,7 +169,7 @@ fn an_archive_by_tar_itself_is_unpacked() {
 }
 
 #[test]
-fn an_archive_is_to_be_unpacked_before_it_is_used() {
+fn an_archive_has_to_be_unpacked_before_use() {
     let place = place();
     let (_, archive) = packed(place.path());
     let texts: [&[&str]; 4] = [&["run", "--text", "x"], &["bench"], &["inspect"], &["verify"]];

@@ -1,4 +1,4 @@
-//! Exports: files where others look for them, with the answers' names.
+//! Exports: files at other programs' paths, with the labels.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ fn the_hubs_layout_has_models_by_their_precision() {
 }
 
 #[test]
-fn labels_and_classes_are_those_of_what_was_built() {
+fn labels_and_classes_are_those_of_the_built_model() {
     let place = place();
     let (kiln, out) = (place.path().join("b"), place.path().join("hub"));
     let labels = place.path().join("labels.json");
@@ -144,7 +144,7 @@ fn an_image_holds_the_bundle_by_its_digests() {
 }
 
 #[test]
-fn what_a_layout_has_no_place_for_is_said() {
+fn parts_that_a_layout_cannot_hold_are_named() {
     let place = place();
     let (tract, out) = (place.path().join("tract.kiln"), place.path().join("out"));
     kilnc(arguments!["build", fixture("tiny-bert"), "--target", "tract", "-o", tract, "--quiet"]).expect(0);

@@ -1,4 +1,4 @@
-//! `kilnc bundle`: what it signs, packs and exports, and what it refuses.
+//! `kilnc bundle`: signatures, archives, exports and refusals.
 
 mod archive;
 mod export;
@@ -19,7 +19,7 @@ fn bundle(dir: &Path) -> PathBuf {
     out
 }
 
-/// What a run said that failed as bad input, without the folder it ran in.
+/// The error of a run that failed as bad input, without the folder it ran in.
 #[track_caller]
 fn refusal(ran: Ran, place: &Path) -> String {
     let said = ran.expect(2).stderr.replace(&format!("{}/", place.display()), "");

@@ -19,7 +19,7 @@ fn packages(test: &str, language: &str) -> Option<PathBuf> {
     None
 }
 
-/// Runs a script and gives what it printed.
+/// Runs a script and returns its output.
 #[track_caller]
 fn said(command: &mut Command) -> String {
     let output = command.env("KILNC_CACHE", "off").output().unwrap();
@@ -59,7 +59,7 @@ fn triton_reads_the_configuration() {
 }
 
 #[test]
-fn a_page_answers_with_the_engines_for_web() {
+fn a_page_predicts_with_the_engines_for_web() {
     let Some(packages) = packages("web_page.mjs", "node") else { return };
     let place = place();
     let out = place.path().join("tiny.kiln");

@@ -1,4 +1,4 @@
-//! The same checkpoint, the same bytes: wherever, whenever.
+//! The same checkpoint gives the same bytes in any folder, at any time.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use super::{bundle, contents};
 use crate::common::{copied, edit, fixture, kilnc, place};
 
 #[test]
-fn two_builds_in_two_places_have_the_same_bytes() {
+fn two_builds_in_two_folders_have_the_same_bytes() {
     let places = [place(), place()];
     let built: Vec<_> = places
         .iter()
@@ -48,7 +48,7 @@ fn two_builds_in_two_places_have_the_same_bytes() {
 }
 
 #[test]
-fn licences_are_told_as_far_as_they_are_stated() {
+fn licences_are_listed_as_far_as_they_are_stated() {
     let place = place();
     let checkpoint = copied("tiny-bert");
     let out = place.path().join("out");
@@ -75,7 +75,7 @@ fn licences_are_told_as_far_as_they_are_stated() {
 }
 
 #[test]
-fn the_bill_names_what_the_bundle_is_made_of() {
+fn the_bill_names_the_parts_of_the_bundle() {
     let place = place();
     let out = bundle(place.path());
     let bill: Value = serde_json::from_slice(&fs::read(out.join("bom.cdx.json")).unwrap()).unwrap();

@@ -22,7 +22,7 @@ fn verify(bundle: &Path, key: &Path) -> Ran {
 }
 
 #[test]
-fn a_signature_says_who_made_a_bundle() {
+fn a_signature_shows_who_made_a_bundle() {
     let place = place();
     let bundle = bundle(place.path());
     let summary = kilnc(arguments!["verify", bundle]).expect(0).stdout;
@@ -62,7 +62,7 @@ fn a_signature_may_be_elsewhere() {
 }
 
 #[test]
-fn what_was_signed_is_all_there_is_and_as_it_was() {
+fn the_signed_files_are_complete_and_unchanged() {
     let place = place();
     let (bundle, key) = signed(place.path());
     let said = || refusal(verify(&bundle, &key), place.path());
@@ -78,17 +78,17 @@ fn what_was_signed_is_all_there_is_and_as_it_was() {
     assert!(refusal(kilnc(sign), place.path()).starts_with("the manifest does not list `extra`\n"));
     fs::remove_file(bundle.join("extra")).unwrap();
 
-    fs::rename(bundle.join("tokenizer.json"), place.path().join("kept")).unwrap();
+    fs::rename(bundle.join("tokenizer.json"), place.path().join("moved")).unwrap();
     assert!(said().starts_with("`tokenizer.json` was signed and is missing\n"));
     let summary = refusal(kilnc(arguments!["bundle", "verify", bundle]), place.path());
     assert!(summary.starts_with("`tokenizer.json` is missing, and the manifest lists it\n"), "{summary}");
     #[cfg(unix)]
     {
-        std::os::unix::fs::symlink(place.path().join("kept"), bundle.join("tokenizer.json")).unwrap();
+        std::os::unix::fs::symlink(place.path().join("moved"), bundle.join("tokenizer.json")).unwrap();
         assert!(said().starts_with("tiny.kiln/tokenizer.json is no plain file\n"));
         fs::remove_file(bundle.join("tokenizer.json")).unwrap();
     }
-    fs::rename(place.path().join("kept"), bundle.join("tokenizer.json")).unwrap();
+    fs::rename(place.path().join("moved"), bundle.join("tokenizer.json")).unwrap();
     verify(&bundle, &key).expect(0);
 }
 
@@ -128,7 +128,7 @@ fn signatures_by_model_signing_are_verified_on_every_curve() {
 }
 
 #[test]
-fn files_that_model_signing_left_out_are_no_part_of_what_was_signed() {
+fn files_that_model_signing_left_out_are_not_signed() {
     let copy = copied("signing");
     let key = PublicKey::read(&copy.path().join("p256.pub")).unwrap();
     let said = |signature: &str| {

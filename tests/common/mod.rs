@@ -45,7 +45,7 @@ pub fn in_a_process_of_its_own(test: &str) -> bool {
 }
 
 /// Whether OpenVINO is there; without it what needs it is skipped, loudly. `scripts/test.sh` installs it and sets
-/// `KILNC_TEST_STRICT`, under which a skip is a failure: test runners do not show what a passed test printed.
+/// `KILNC_TEST_STRICT`, under which a skip is a failure: test runners do not show the output of a passed test.
 pub fn openvino(test: &str) -> bool {
     match kilnc::runtime::library::OPENVINO.find() {
         Ok(_) => true,
@@ -80,14 +80,14 @@ pub fn jsonl(dir: &Path) -> PathBuf {
     path
 }
 
-/// The binary with these arguments. It keeps nothing for other builds: tests are to see everything made.
+/// The binary with these arguments. It caches nothing: tests need every step run.
 pub fn command<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kilnc"));
     command.args(arguments).env("KILNC_CACHE", "off");
     command
 }
 
-/// What a run left behind.
+/// The result of a run.
 pub struct Ran {
     pub code: i32,
     pub stdout: String,
@@ -95,7 +95,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Fails the test, showing what was printed, unless the exit code is the one expected.
+    /// Fails the test, showing the output, unless the exit code is the one expected.
     #[track_caller]
     pub fn expect(self, code: i32) -> Ran {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
@@ -139,7 +139,7 @@ pub fn copied(name: &str) -> TempDir {
     copy
 }
 
-/// Copies a folder with all that is in it; its place may be there.
+/// Copies a folder with all that is in it; the target may exist.
 pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
@@ -158,7 +158,7 @@ pub fn edit(path: &Path, from: &str, to: &str) {
     std::fs::write(path, text.replace(from, to)).unwrap();
 }
 
-/// The commands of a page of the repository, with what they print.
+/// The commands of a page of the repository, with their output.
 pub fn commands(page: &str) -> Vec<(String, String)> {
     let page = std::fs::read_to_string(repository(page)).unwrap();
     let mut found: Vec<(String, String)> = Vec::new();
@@ -174,7 +174,7 @@ pub fn commands(page: &str) -> Vec<(String, String)> {
     found
 }
 
-/// A folder that has what the commands of pages read.
+/// A folder with the inputs of the pages' commands.
 pub fn place_of_page() -> TempDir {
     let place = place();
     for folder in ["tests", "models", "out"] {
@@ -192,7 +192,7 @@ pub fn shell(command: &str, place: &Path) -> Ran {
     shell.output().unwrap().into()
 }
 
-/// Compares a page of the repository that a test makes with what the test makes now.
+/// Compares a page of the repository that a test makes with the test's output now.
 pub fn assert_page(page: &str, made: &str) {
     let path = repository(page);
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {

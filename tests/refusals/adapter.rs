@@ -79,7 +79,7 @@ fn merge_all(adapters: &[&Adapter], combine: Option<&Combine>) -> Result<(Vec<Me
     Ok((merged?, state))
 }
 
-/// What is said of several adapters, without the folder's place.
+/// The error for several adapters, without the folder's path.
 fn refusal_of(adapters: &[&Adapter], combine: Option<&Combine>) -> String {
     let error = merge_all(adapters, combine).err().unwrap();
     assert_eq!(error.exit_code(), 2);
@@ -99,7 +99,7 @@ fn described(state: &StateDict) -> Vec<String> {
     state.iter().map(|(name, tensor)| format!("{name}: {:?}", tensor.weight)).collect()
 }
 
-/// What is said of the sound adapter after a change.
+/// The error for the sound adapter after a change.
 fn refusal(change: impl FnOnce(&mut Adapter)) -> String {
     let mut adapter = Adapter::sound();
     change(&mut adapter);
@@ -239,9 +239,9 @@ fn a_configuration_that_is_no_plain_json_is_refused() {
     };
     let lora = r#""peft_type": "LORA", "lora_alpha": 4, "target_modules": ["query"]"#;
     assert_eq!(said("\u{feff}{}"), "adapter_config.json: starts with a byte order mark");
-    assert!(said(&format!("{{{lora}, \"r\": 2, \"r\": 4}}")).starts_with("adapter_config.json: `r` stands twice"));
+    assert!(said(&format!("{{{lora}, \"r\": 2, \"r\": 4}}")).starts_with("adapter_config.json: duplicate `r`"));
     let twice = format!(r#"{{{lora}, "r": 2, "rank_pattern": {{"query": 2, "query": 4}}}}"#);
-    assert!(said(&twice).starts_with("adapter_config.json: rank_pattern: `query` stands twice"), "{}", said(&twice));
+    assert!(said(&twice).starts_with("adapter_config.json: rank_pattern: duplicate `query`"), "{}", said(&twice));
     assert!(
         said(&format!("{{{lora}, \"r\": 1e300}}")).starts_with("adapter_config.json: r: invalid type: floating point")
     );
@@ -279,7 +279,7 @@ fn a_type_of_adapter_that_is_not_merged_is_named() {
 }
 
 #[test]
-fn options_that_would_change_the_answer_are_refused_by_name() {
+fn options_that_would_change_the_outputs_are_refused_by_name() {
     let options = [
         ("layer_replication", json!([[0, 2]])),
         ("alora_invocation_tokens", json!([1])),
@@ -336,7 +336,7 @@ fn a_file_and_a_configuration_that_contradict_each_other_are_refused() {
         adapter.config["use_dora"] = json!(true);
         adapter.config["lora_bias"] = json!(true);
     };
-    assert_eq!(refusal(both), "lora_bias goes with no DoRA\n  in adapter_config.json: lora_bias");
+    assert_eq!(refusal(both), "lora_bias does not combine with DoRA\n  in adapter_config.json: lora_bias");
     let short = |adapter: &mut Adapter| {
         adapter.config["use_dora"] = json!(true);
         adapter.put("lora_magnitude_vector", floats(&[31], 1.0));
@@ -376,12 +376,12 @@ fn targets_that_match_nothing_are_refused() {
     let merged = half.merge().unwrap().0;
     let other = ["0.attention.self.key", "1.attention.self.key", "1.attention.self.query"];
     assert_eq!(merged.untouched, other.map(|module| format!("bert.encoder.layer.{module}")));
-    assert_eq!(merged.summary(), "into 1 weights, 0 brought whole");
+    assert_eq!(merged.summary(), "into 1 weights, 0 from modules_to_save");
     assert_eq!(
         merged.warnings().collect::<Vec<_>>(),
         [
             "target_modules in adapter_config.json names `bert.encoder.layer.0.attention.self.key` and 2 more, and the file \
-          does not hold what was trained there: the base's stays"
+          lacks the trained tensors: the base's stay"
         ]
     );
     let pattern_and_layers = |adapter: &mut Adapter| {
@@ -395,7 +395,7 @@ fn targets_that_match_nothing_are_refused() {
 }
 
 #[test]
-fn names_may_leave_the_encoders_prefix_out_or_spell_it() {
+fn names_may_leave_the_encoders_prefix_out_or_have_it() {
     for target in [
         json!(["query"]),
         json!(".*self.query"),
@@ -445,7 +445,7 @@ fn rows() -> usize {
 }
 
 #[test]
-fn what_is_no_scale_has_none() {
+fn scales_are_refused_where_there_are_none() {
     let mut ia3 = Adapter::of("IA3", json!({"target_modules": ["query"]}), &[("ia3_l", floats(&[32, 1], 2.0))]);
     ia3.merge().unwrap();
     ia3.scale = 0.5;
@@ -496,7 +496,7 @@ fn shapes_of_every_kind_are_checked() {
     );
     assert_eq!(
         refused(vera),
-        "`base_model.vera_A` is not in the file: it would be drawn as PyTorch draws it\n  \
+        "`base_model.vera_A` is not in the file: it would have to be generated as PyTorch does\n  \
          in adapter_model.safetensors\n\nhint: save the adapter with save_projection=True"
     );
     let norm = Adapter::of("LN_TUNING", json!({}), &[("ln_tuning_layers.weight", floats(&[32], 1.0))]);
@@ -507,7 +507,7 @@ fn shapes_of_every_kind_are_checked() {
 }
 
 #[test]
-fn rows_of_tokens_are_those_that_the_configuration_says() {
+fn rows_of_tokens_are_those_of_the_configuration() {
     let tokens = |config: Value, rows: usize| {
         let mut adapter = Adapter::sound();
         adapter.config = config;
@@ -534,11 +534,11 @@ fn rows_of_tokens_are_those_that_the_configuration_says() {
     );
     assert_eq!(
         refused(json!({"token_indices": [3]}), 2),
-        format!("2 rows of 32 cannot stand for 1 rows of a weight of shape [{n}, 32]{place}{hint}")
+        format!("2 rows of 32 cannot replace 1 rows of a weight of shape [{n}, 32]{place}{hint}")
     );
     assert_eq!(
         refused(json!({"token_indices": [3, 3]}), 2),
-        format!("2 rows of 32 cannot stand for 1 rows of a weight of shape [{n}, 32]{place}{hint}")
+        format!("2 rows of 32 cannot replace 1 rows of a weight of shape [{n}, 32]{place}{hint}")
     );
     assert!(refused(json!({"token_indices": [-1]}), 1).starts_with("adapter_config.json: token_indices: "));
     let (one, other) = (tokens(json!({"token_indices": [3, 1]}), 2), tokens(json!({"token_indices": [1]}), 1));
@@ -546,7 +546,7 @@ fn rows_of_tokens_are_those_that_the_configuration_says() {
 }
 
 #[test]
-fn what_two_adapters_bring_whole_is_refused() {
+fn tensors_that_two_adapters_save_whole_are_refused() {
     let head = |adapter: &mut Adapter| {
         let key = "base_model.model.classifier.weight".to_owned();
         adapter.tensors.insert(key, floats(&[3, 32], 0.5));
@@ -554,7 +554,7 @@ fn what_two_adapters_bring_whole_is_refused() {
     let (plain, mut one) = (Adapter::sound(), Adapter::sound());
     head(&mut one);
     assert_eq!(merge_all(&[&plain, &one, &plain], None).unwrap().0[1].saved, ["classifier.weight"]);
-    let said = "`classifier.weight` is brought whole by two adapters\n  in adapter_model.safetensors\n  in 2\n\n\
+    let said = "`classifier.weight` is saved whole by two adapters\n  in adapter_model.safetensors\n  in 2\n\n\
                 hint: only one of them can be right";
     assert_eq!(refusal_of(&[&one, &plain, &one], None), said);
     let cat = Combine::new("cat".parse().unwrap(), CombineOptions::default()).unwrap();
@@ -562,7 +562,7 @@ fn what_two_adapters_bring_whole_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_combined_is_named() {
+fn adapters_that_cannot_be_combined_are_named() {
     let combine = |method: &str| Combine::new(method.parse().unwrap(), CombineOptions::default()).unwrap();
     let plain = Adapter::sound();
     assert_eq!(refusal_of(&[&plain], Some(&combine("linear"))), "--combine linear needs two adapters or more");
@@ -628,7 +628,7 @@ fn embeddings_that_a_projection_shares_do_not_grow_without_it() {
     };
     assert_eq!(
         build::load(&source("families/bert/mlm")).err().unwrap().to_string(),
-        "the adapter brings `bert.embeddings.word_embeddings.weight` in the shape [70, 16] in place of [64, 16], and no \
+        "the adapter has `bert.embeddings.word_embeddings.weight` in the shape [70, 16] in place of [64, 16], and no \
          projection to the vocabulary\n  in adapter_model.safetensors"
     );
     build::load(&source("families/bert/base")).unwrap();
@@ -651,7 +651,7 @@ fn a_pattern_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_folder_without_an_adapter_says_what_it_lacks() {
+fn a_folder_without_an_adapter_names_what_it_lacks() {
     let dir = tempfile::tempdir().unwrap();
     let source = AdapterSource { dir: dir.path().to_owned(), scale: 1.0 };
     let said = |state: &mut StateDict| adapter::merge(state, &source).unwrap_err().to_string();

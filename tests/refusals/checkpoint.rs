@@ -13,27 +13,27 @@ use super::{Tensors, copied, edit, fixture, floats, read_tensors, write_tensors}
 
 const QUERY: &str = "bert.encoder.layer.1.attention.self.query.weight";
 
-fn draw(dir: &Path) -> Result<()> {
+fn build_graph(dir: &Path) -> Result<()> {
     let checkpoint = Checkpoint::open(dir)?;
     let state = arch::canonical_state(&checkpoint)?;
     arch::build(&checkpoint, &state, None).map(drop)
 }
 
-/// What is said of tiny-bert after `from` became `to` in its config.json.
+/// The error for tiny-bert after `from` became `to` in its config.json.
 fn config_refusal(from: &str, to: &str) -> String {
     let dir = copied("tiny-bert", &["config.json", "model.safetensors"]);
     edit(&dir.path().join("config.json"), from, to);
-    refusal(draw(dir.path()))
+    refusal(build_graph(dir.path()))
 }
 
-/// What is said of tiny-bert after its tensors were changed.
+/// The error for tiny-bert after its tensors were changed.
 fn tensor_refusal(change: impl FnOnce(&mut Tensors)) -> String {
     let dir = copied("tiny-bert", &["config.json", "model.safetensors"]);
     let path = dir.path().join("model.safetensors");
     let mut tensors = read_tensors(&path);
     change(&mut tensors);
     write_tensors(&path, &tensors);
-    refusal(draw(dir.path()))
+    refusal(build_graph(dir.path()))
 }
 
 fn refusal(result: Result<()>) -> String {
@@ -43,9 +43,9 @@ fn refusal(result: Result<()>) -> String {
 }
 
 #[test]
-fn a_sound_checkpoint_is_drawn() {
-    draw(&fixture("tiny-bert")).unwrap();
-    draw(&fixture("tiny-bert-base")).unwrap();
+fn a_sound_checkpoint_is_built() {
+    build_graph(&fixture("tiny-bert")).unwrap();
+    build_graph(&fixture("tiny-bert-base")).unwrap();
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn an_unknown_model_type_is_named_with_the_known_ones() {
 }
 
 #[test]
-fn a_misspelt_model_type_is_answered_with_the_nearest() {
+fn a_misspelt_model_type_gets_the_nearest_as_a_hint() {
     let said = config_refusal(r#""model_type": "bert""#, r#""model_type": "brt""#);
     assert!(
         said.starts_with(
@@ -89,7 +89,7 @@ fn a_missing_tensor_is_named_with_the_nearest_there_is() {
 }
 
 #[test]
-fn a_wrong_shape_is_told_with_the_field_that_expects_another() {
+fn a_wrong_shape_is_named_with_the_field_that_expects_another() {
     assert_eq!(
         tensor_refusal(|tensors| *tensors.get_mut(QUERY).unwrap() = floats(&[48, 32], 0.0)),
         format!(
@@ -112,17 +112,17 @@ fn a_file_that_is_cut_short_is_refused() {
     let path = dir.path().join("model.safetensors");
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-    let said = refusal(draw(dir.path()));
+    let said = refusal(build_graph(dir.path()));
     assert!(said.starts_with("tensor `"), "{said}");
     assert!(said.contains("are outside the file's "), "{said}");
     let end = "\n  in model.safetensors\n\nhint: the file is damaged or cut short; fetch it again";
     assert!(said.ends_with(end), "{said}");
 
     fs::write(&path, &bytes[..100]).unwrap();
-    let said = refusal(draw(dir.path()));
+    let said = refusal(build_graph(dir.path()));
     assert!(said.starts_with("header: ") && said.contains(" bytes announced, 92 are left in the file"), "{said}");
     fs::write(&path, []).unwrap();
-    assert!(refusal(draw(dir.path())).ends_with(end));
+    assert!(refusal(build_graph(dir.path())).ends_with(end));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn sizes_that_are_none_are_refused_with_their_field() {
         (r#""32""#, r#"config.json: hidden_size: invalid type: string "32", expected usize"#),
         ("null", "config.json: hidden_size: invalid type: null, expected usize"),
         ("18446744073709551616", "config.json: hidden_size: invalid type: floating point `1.8446744073709552e+19`"),
-        ("32, \"hidden_size\": 32", "config.json: `hidden_size` stands twice at line "),
+        ("32, \"hidden_size\": 32", "config.json: duplicate `hidden_size` at line "),
     ];
     for (value, expected) in cases {
         let said = size(value);
@@ -146,12 +146,12 @@ fn sizes_that_are_none_are_refused_with_their_field() {
 }
 
 #[test]
-fn json_is_sound_in_fields_that_nobody_reads_too() {
+fn json_is_valid_in_unread_fields_too() {
     let ignored = |value: &str| config_refusal(r#""use_cache": true"#, &format!(r#""ignored": {value}"#));
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     assert!(ignored(&deep).contains(": recursion limit exceeded at line "), "{}", ignored(&deep));
     let cases = [
-        (r#"{"a": [{"b": 1, "b": 1}]}"#, "config.json: ignored.a[0]: `b` stands twice at line "),
+        (r#"{"a": [{"b": 1, "b": 1}]}"#, "config.json: ignored.a[0]: duplicate `b` at line "),
         ("NaN", "config.json: ignored: expected value at line "),
         ("-Infinity", "config.json: ignored: invalid number at line "),
         ("1e999", "config.json: ignored: number out of range at line "),
@@ -173,7 +173,7 @@ fn a_configuration_is_one_plain_file_of_json() {
     let text = fs::read_to_string(&path).unwrap();
     let said = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        refusal(draw(dir.path()))
+        refusal(build_graph(dir.path()))
     };
     assert_eq!(
         said(format!("\u{feff}{text}").as_bytes()),
@@ -185,9 +185,9 @@ fn a_configuration_is_one_plain_file_of_json() {
     assert!(said(b"[]").starts_with("config.json: invalid length 0, expected struct CommonConfig"));
     assert!(said(b"{\"a\": \"\xff\"}").ends_with(": stream did not contain valid UTF-8"));
     fs::remove_file(&path).unwrap();
-    assert!(refusal(draw(dir.path())).ends_with("config.json: No such file or directory (os error 2)"));
+    assert!(refusal(build_graph(dir.path())).ends_with("config.json: No such file or directory (os error 2)"));
     fs::create_dir(&path).unwrap();
-    assert!(refusal(draw(dir.path())).ends_with("config.json is no plain file"));
+    assert!(refusal(build_graph(dir.path())).ends_with("config.json is no plain file"));
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_pipe_is_no_part_of_a_checkpoint() {
     ] {
         let dir = copied("tiny-bert", &[others]);
         mknodat(CWD, dir.path().join(file), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        let said = refusal(draw(dir.path()));
+        let said = refusal(build_graph(dir.path()));
         assert!(said.contains(expected), "{said}");
     }
 }
@@ -213,7 +213,7 @@ fn links_to_files_are_followed_as_the_cache_of_the_hub_has_them() {
     for file in ["config.json", "model.safetensors"] {
         std::os::unix::fs::symlink(blobs.path().join(file), snapshot.path().join(file)).unwrap();
     }
-    draw(snapshot.path()).unwrap();
+    build_graph(snapshot.path()).unwrap();
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn layers_that_share_their_weights_are_limited_in_number() {
         config["inner_group_num"] = inner.into();
         fs::write(&path, config.to_string()).unwrap();
         assert_eq!(
-            refusal(draw(dir.path())),
+            refusal(build_graph(dir.path())),
             format!("expected 1 to 1024 layers, found {found}\n  in config.json: num_hidden_layers × inner_group_num")
         );
     }
@@ -260,7 +260,7 @@ fn sizes_of_zero_are_refused_with_their_field() {
 }
 
 #[test]
-fn options_that_would_change_the_answer_are_refused_by_name() {
+fn options_that_would_change_the_outputs_are_refused_by_name() {
     let cases = [
         (
             r#""position_embedding_type": "absolute""#,
@@ -289,17 +289,19 @@ fn code_that_a_configuration_names_is_never_run() {
     let dir = copied("tiny-bert", &["config.json", "model.safetensors"]);
     let path = dir.path().join("config.json");
     edit(&path, r#""use_cache": true"#, r#""auto_map": {"AutoModel": "evil.Model"}, "use_cache": true"#);
-    draw(dir.path()).unwrap();
+    build_graph(dir.path()).unwrap();
 }
 
 #[test]
-fn a_folder_without_a_model_says_what_it_lacks() {
+fn a_folder_without_a_model_names_what_it_lacks() {
     let dir = copied("tiny-bert", &["config.json"]);
-    assert!(refusal(draw(dir.path())).starts_with("neither model.safetensors nor pytorch_model.bin is there\n  in "));
+    assert!(
+        refusal(build_graph(dir.path())).starts_with("neither model.safetensors nor pytorch_model.bin is there\n  in ")
+    );
     fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
-    assert!(refusal(draw(dir.path())).contains("the file is neither a zip archive nor a stream of PyTorch"));
+    assert!(refusal(build_graph(dir.path())).contains("the file is neither a zip archive nor a stream of PyTorch"));
     let file = dir.path().join("config.json");
-    assert!(refusal(draw(&file)).contains(" is not a folder\n\nhint: give the folder"));
+    assert!(refusal(build_graph(&file)).contains(" is not a folder\n\nhint: give the folder"));
 }
 
 #[test]

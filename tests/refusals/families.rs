@@ -1,4 +1,4 @@
-//! Options of a family that would change the answer and are not drawn.
+//! Options of a family that would change the answer and are not supported.
 
 use std::path::Path;
 
@@ -10,18 +10,18 @@ use super::{copied, edit, fixture, floats, read_tensors, write_tensors};
 
 const FILES: [&str; 2] = ["config.json", "model.safetensors"];
 
-fn draw(dir: &Path, task: Option<Task>) -> kilnc::Result<()> {
+fn build_graph(dir: &Path, task: Option<Task>) -> kilnc::Result<()> {
     let checkpoint = Checkpoint::open(dir)?;
     let state = arch::canonical_state(&checkpoint)?;
     arch::build(&checkpoint, &state, task).map(drop)
 }
 
-/// What is said of a fixture after `from` became `to` in its config.json.
+/// The error for a fixture after `from` became `to` in its config.json.
 #[track_caller]
 fn refusal(fixture: &str, from: &str, to: &str) -> String {
     let dir = copied(&format!("families/{fixture}"), &FILES);
     edit(&dir.path().join("config.json"), from, to);
-    let error = draw(dir.path(), None).unwrap_err();
+    let error = build_graph(dir.path(), None).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     error.to_string()
 }
@@ -33,24 +33,24 @@ fn deberta_of_the_first_version_is_another_family() {
 }
 
 #[test]
-fn options_of_deberta_are_drawn_or_refused_by_name() {
+fn options_of_deberta_are_supported_or_refused_by_name() {
     let cases = [
         (
             "\"pooler_hidden_size\": 16",
             "\"pooler_hidden_size\": 8",
-            "only 16 is drawn, found 8\n  in config.json: pooler_hidden_size",
+            "only 16 is supported, found 8\n  in config.json: pooler_hidden_size",
         ),
         (
             "\"hidden_size\": 16",
             "\"hidden_size\": 16, \"attention_head_size\": 8",
-            "only 4 is drawn, found 8\n  in config.json: attention_head_size",
+            "only 4 is supported, found 8\n  in config.json: attention_head_size",
         ),
         (
             "\"norm_rel_ebd\": \"layer_norm\"",
             "\"norm_rel_ebd\": \"layer_norm | batch_norm\"",
-            "`batch_norm` is not drawn; known: none, layer_norm\n  in config.json: norm_rel_ebd",
+            "`batch_norm` is not supported; known: none, layer_norm\n  in config.json: norm_rel_ebd",
         ),
-        ("\"c2p\"", "\"p2p\"", "`p2p` is not drawn; known: c2p, p2c\n  in config.json: pos_att_type"),
+        ("\"c2p\"", "\"p2p\"", "`p2p` is not supported; known: c2p, p2c\n  in config.json: pos_att_type"),
         (
             "\"position_buckets\": 8",
             "\"position_buckets\": 1",
@@ -85,18 +85,18 @@ fn options_of_deberta_are_drawn_or_refused_by_name() {
 }
 
 #[test]
-fn a_head_that_the_configuration_does_not_ask_for_is_named() {
+fn a_head_that_the_configuration_does_not_name_is_refused() {
     assert_eq!(
         refusal("deberta-v2/mlm-lm-predictions", "\"legacy\": false", "\"legacy\": true"),
-        "the head is `lm_predictions`, the configuration asks for `cls.predictions`\n  in config.json: legacy\n\n\
+        "the head is `lm_predictions`, the configuration names `cls.predictions`\n  in config.json: legacy\n\n\
          hint: `\"legacy\": false` in config.json takes the head that is there"
     );
 }
 
 #[test]
-fn options_of_xlnet_are_drawn_or_refused_by_name() {
+fn options_of_xlnet_are_supported_or_refused_by_name() {
     let cases = [
-        ("\"attn_type\": \"bi\"", "\"attn_type\": \"uni\"", "only `bi` is drawn\n  in config.json: attn_type"),
+        ("\"attn_type\": \"bi\"", "\"attn_type\": \"uni\"", "only `bi` is supported\n  in config.json: attn_type"),
         (
             "\"bi_data\": false",
             "\"bi_data\": true",
@@ -105,19 +105,19 @@ fn options_of_xlnet_are_drawn_or_refused_by_name() {
         (
             "\"summary_type\": \"last\"",
             "\"summary_type\": \"mean\"",
-            "only `last`, `first` and `cls_index` are drawn\n  in config.json: summary_type",
+            "only `last`, `first` and `cls_index` are supported\n  in config.json: summary_type",
         ),
         (
             "\"summary_type\": \"last\"",
             "\"summary_type\": \"attn\"",
-            "only `last`, `first` and `cls_index` are drawn\n  in config.json: summary_type",
+            "only `last`, `first` and `cls_index` are supported\n  in config.json: summary_type",
         ),
         (
             "\"summary_use_proj\": true",
             "\"summary_use_proj\": true, \"summary_proj_to_labels\": true",
-            "only `false` is drawn\n  in config.json: summary_proj_to_labels",
+            "only `false` is supported\n  in config.json: summary_proj_to_labels",
         ),
-        ("\"d_head\": 4", "\"d_head\": 8", "only `d_model` over `n_head` is drawn\n  in config.json: d_head"),
+        ("\"d_head\": 4", "\"d_head\": 8", "only `d_model` over `n_head` is supported\n  in config.json: d_head"),
     ];
     for (from, to, expected) in cases {
         assert_eq!(refusal("xlnet/seqcls", from, to), expected, "{to}");
@@ -125,7 +125,7 @@ fn options_of_xlnet_are_drawn_or_refused_by_name() {
 }
 
 #[test]
-fn heads_of_xlnet_that_are_not_drawn_are_named() {
+fn unsupported_heads_of_xlnet_are_named() {
     let dir = copied("families/xlnet/qa", &FILES);
     edit(&dir.path().join("config.json"), "XLNetForQuestionAnsweringSimple", "XLNetForQuestionAnswering");
     let path = dir.path().join("model.safetensors");
@@ -134,17 +134,17 @@ fn heads_of_xlnet_that_are_not_drawn_are_named() {
     tensors.insert("start_logits.dense.weight".to_owned(), floats(&[1, 16], 0.5));
     write_tensors(&path, &tensors);
     assert_eq!(
-        draw(dir.path(), Some(Task::QuestionAnswering)).unwrap_err().to_string(),
+        build_graph(dir.path(), Some(Task::QuestionAnswering)).unwrap_err().to_string(),
         "the head of XLNetForQuestionAnswering searches for spans, which is not built\n\n\
          hint: XLNetForQuestionAnsweringSimple's head is"
     );
     assert_eq!(
-        draw(&fixture("families/xlnet/base"), Some(Task::FillMask)).unwrap_err().to_string(),
-        "XLNet guesses tokens in an order of its own, which is not built\n\nhint: choose --task feature-extraction"
+        build_graph(&fixture("families/xlnet/base"), Some(Task::FillMask)).unwrap_err().to_string(),
+        "XLNet predicts tokens in permuted order, which is not supported\n\nhint: choose --task feature-extraction"
     );
 }
 
-/// Without an index, and there is none, the last token stands for the text.
+/// Without an index, and there is none, the last token is that of the text.
 #[test]
 fn xlnet_sums_up_by_the_last_token_where_no_index_is_given() {
     let graph = |from: &str, to: &str| {
@@ -157,7 +157,7 @@ fn xlnet_sums_up_by_the_last_token_where_no_index_is_given() {
     let last = graph("\"last\"", "\"last\"");
     assert_eq!(graph("\"last\"", "\"cls_index\""), last);
     assert_ne!(graph("\"last\"", "\"first\""), last);
-    // What a silent configuration means.
+    // The defaults of a configuration.
     assert_eq!(graph("\"summary_activation\": \"tanh\",", ""), last);
     assert_ne!(graph("\"summary_activation\": \"tanh\",", "\"summary_activation\": null,"), last);
 }

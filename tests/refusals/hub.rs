@@ -1,4 +1,4 @@
-//! AdapterHub's adapters and heads that are damaged, that belong to another model, or of a kind that is not drawn.
+//! AdapterHub's adapters and heads that are damaged, that belong to another model, or of a kind that is not supported.
 
 use std::path::Path;
 
@@ -85,7 +85,7 @@ fn load(base: &str, adapters: &[&Adapter]) -> Result<Model> {
     build::load(&Source { checkpoint: fixture(base), adapters, combine: None, task: None })
 }
 
-/// What is said of an adapter, without the place where the folder is.
+/// The error for an adapter, without the folder's path.
 fn said(loaded: Result<Model>) -> String {
     let error = loaded.err().expect("it was not refused");
     assert_eq!(error.exit_code(), 2, "{error}");
@@ -94,7 +94,7 @@ fn said(loaded: Result<Model>) -> String {
     kept.join("\n")
 }
 
-/// What is said of the sound adapter after a change.
+/// The error for the sound adapter after a change.
 fn refusal(change: impl FnOnce(&mut Adapter)) -> String {
     let mut adapter = Adapter::sound();
     change(&mut adapter);
@@ -119,7 +119,7 @@ fn with(option: &str, value: Value) -> impl FnOnce(&mut Adapter) {
 }
 
 #[test]
-fn sound_ones_are_drawn() {
+fn sound_ones_are_built() {
     let model = Adapter::sound().with_head().load().unwrap();
     assert_eq!(model.task.name(), "text-classification");
     let (_, merged) = &model.merged[0];
@@ -163,13 +163,13 @@ fn tensors_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn tensors_without_a_place_are_refused() {
+fn tensors_that_belong_nowhere_are_refused() {
     let outside = UP.replace("layer.0", "layer.7");
     let no_place = |tensor: &str, family: &str| {
         format!(
-            "tensor `{tensor}` of the adapter `a` has no place in a {family} model as its configuration describes it\n  \
+            "tensor `{tensor}` of the adapter `a` belongs to no part of a {family} model by its configuration\n  \
              in adapter_config.json\n\n\
-             hint: bottleneck adapters are drawn into albert, bert, deberta-v2, distilbert, electra, roberta, xlm-roberta"
+             hint: bottleneck adapters are supported in albert, bert, deberta-v2, distilbert, electra, roberta, xlm-roberta"
         )
     };
     let insert = |adapter: &mut Adapter| drop(adapter.tensors.insert(outside.clone(), floats(&[16, 8], 0.0)));
@@ -181,15 +181,15 @@ fn tensors_without_a_place_are_refused() {
 }
 
 #[test]
-fn options_that_are_not_drawn_are_named() {
+fn unsupported_options_are_named() {
     let at = |option: &str| format!("\n  in adapter_config.json: config.{option}");
     assert_eq!(
         refusal(with("cross_adapter", json!(true))),
-        format!("adapters after cross-attention are not drawn{}", at("cross_adapter"))
+        format!("adapters after cross-attention are not supported{}", at("cross_adapter"))
     );
     assert_eq!(
         refusal(with("inv_adapter", json!("glow"))),
-        format!("invertible adapters of the kind glow are not drawn{}", at("inv_adapter"))
+        format!("invertible adapters of the kind glow are not supported{}", at("inv_adapter"))
     );
     assert_eq!(
         refusal(with("inv_adapter", json!("real"))),
@@ -197,11 +197,11 @@ fn options_that_are_not_drawn_are_named() {
     );
     assert_eq!(
         refusal(with("shift", json!(1))),
-        format!("this option is not known, and may change the answers{}", at("shift"))
+        format!("this option is unknown, and may change the predictions{}", at("shift"))
     );
     let activation = refusal(with("non_linearity", json!("mish")));
     assert!(
-        activation.starts_with("the non-linearity `mish` is not drawn\n  in adapter_config.json: "),
+        activation.starts_with("the non-linearity `mish` is not supported\n  in adapter_config.json: "),
         "{activation}"
     );
     assert_eq!(
@@ -217,7 +217,7 @@ fn architectures_are_named() {
         assert_eq!(
             refusal(with("architecture", json!(known))),
             format!(
-                "adapters of the architecture {known} are not drawn{place}\n\nhint: known: bottleneck adapters, lora"
+                "adapters of the architecture {known} are not supported{place}\n\nhint: known: bottleneck adapters, lora"
             )
         );
     }
@@ -281,7 +281,7 @@ fn stacks_that_make_no_sense_are_refused() {
     second.tensors = second.tensors.into_iter().map(|(name, tensor)| (name.replace(".a.", ".b."), tensor)).collect();
     assert_eq!(
         said(load(sound.base, &[&Adapter::lora(), &second])),
-        "`b` after `a`: AdapterHub feeds one LoRA into the next, which is not drawn"
+        "`b` after `a`: AdapterHub feeds one LoRA into the next, which is not supported"
     );
     let mut invertible = Adapter::sound();
     invertible.config["config"]["inv_adapter"] = json!("nice");
@@ -296,7 +296,7 @@ fn stacks_that_make_no_sense_are_refused() {
     two.config["name"] = json!("a");
     assert_eq!(
         said(load(sound.base, &[&one, &two])),
-        "two adapters bring a head\n\nhint: remove head_config.json from one of them"
+        "two adapters have a head\n\nhint: remove head_config.json from one of them"
     );
 }
 
@@ -374,12 +374,12 @@ fn an_ia3_that_does_not_fit_is_refused() {
 }
 
 #[test]
-fn heads_that_are_not_drawn_are_named() {
+fn unsupported_heads_are_named() {
     let place = "\n  in head_config.json: config.head_type";
     let kind = |kind: &'static str| head_refusal(move |config, _| config["config"] = json!({"head_type": kind}));
     let known = "known: classification, masked_lm, question_answering, tagging";
     for name in ["causal_lm", "dependency_parsing", "multilabel_classification", "multiple_choice"] {
-        assert_eq!(kind(name), format!("heads of the type {name} are not drawn{place}\n\nhint: {known}"));
+        assert_eq!(kind(name), format!("heads of the type {name} are not supported{place}\n\nhint: {known}"));
     }
     assert_eq!(kind("taging"), format!("unknown head type `taging`{place}\n\nhint: did you mean tagging?"));
     assert_eq!(
@@ -387,13 +387,13 @@ fn heads_that_are_not_drawn_are_named() {
         "expected 1 or more, found 0\n  in head_config.json: config.layers"
     );
     let option = head_refusal(|config, _| config["config"]["kernel"] = json!(3));
-    assert_eq!(option, "this option is not known, and may change the answers\n  in head_config.json: config.kernel");
+    assert_eq!(option, "this option is unknown, and may change the predictions\n  in head_config.json: config.kernel");
     assert_eq!(
         head_refusal(|config, _| {
             config["config"] = json!(null);
             config["model_class"] = json!("BertForMultipleChoice");
         }),
-        "heads of the class `BertForMultipleChoice` are not drawn\n  in head_config.json: model_class"
+        "heads of the class `BertForMultipleChoice` are not supported\n  in head_config.json: model_class"
     );
     assert_eq!(
         said(Adapter { base: "families/bert/base-nopool", ..Adapter::sound() }.with_head().pooled().load()),
@@ -423,8 +423,8 @@ fn a_head_that_does_not_fit_is_refused() {
 #[test]
 fn folders_of_other_kinds_are_named() {
     let cases = [
-        ("adapter_fusion_config.json", "the fusion of adapters is not drawn"),
-        ("adapter_interface.json", "an adapter behind an interface of its own is not drawn"),
+        ("adapter_fusion_config.json", "the fusion of adapters is not supported"),
+        ("adapter_interface.json", "an adapter with its own interface is not supported"),
     ];
     for (file, message) in cases {
         let dir = tempfile::tempdir().unwrap();

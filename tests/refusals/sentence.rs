@@ -13,7 +13,7 @@ use crate::common::copied;
 const POOLING: &str = "sentence_transformers.models.Pooling";
 const DENSE: &str = "sentence_transformers.models.Dense";
 
-fn draw(dir: &Path, task: Option<Task>) -> Result<Built> {
+fn build_graph(dir: &Path, task: Option<Task>) -> Result<Built> {
     let checkpoint = Checkpoint::open(dir)?;
     arch::build(&checkpoint, &arch::canonical_state(&checkpoint)?, task)
 }
@@ -22,7 +22,7 @@ fn draw(dir: &Path, task: Option<Task>) -> Result<Built> {
 fn refusal(file: &str, from: &str, to: &str) -> String {
     let dir = copied("sentence/all-modes-dense");
     edit(&dir.path().join(file), from, to);
-    let error = draw(dir.path(), None).unwrap_err();
+    let error = build_graph(dir.path(), None).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     error.to_string()
 }
@@ -44,18 +44,18 @@ fn modules_that_are_not_built_are_refused_by_name() {
 }
 
 #[test]
-fn the_encoder_alone_is_drawn_whatever_stands_behind_it() {
+fn the_encoder_alone_is_built_with_any_modules_behind_it() {
     let dir = copied("sentence/all-modes-dense");
     edit(&dir.path().join("modules.json"), POOLING, "custom_st.Pooling");
-    let drawn = draw(dir.path(), Some(Task::FeatureExtraction)).unwrap();
-    assert!(drawn.unused.iter().any(|name| name == "2_Dense.linear.weight"), "{:?}", drawn.unused);
+    let built = build_graph(dir.path(), Some(Task::FeatureExtraction)).unwrap();
+    assert!(built.unused.iter().any(|name| name == "2_Dense.linear.weight"), "{:?}", built.unused);
 }
 
 #[test]
 fn modules_that_do_not_fit_each_other_are_refused() {
     assert_eq!(
         refusal("2_Dense/config.json", r#""in_features": 96"#, r#""in_features": 16"#),
-        "`in_features` is 16, but the module before gives 96\n  in modules.json: 2_Dense"
+        "`in_features` is 16, but the module before has 96 outputs\n  in modules.json: 2_Dense"
     );
     assert_eq!(
         refusal("2_Dense/config.json", r#""bias": true"#, r#""bias": false"#),
@@ -70,7 +70,7 @@ fn modules_that_do_not_fit_each_other_are_refused() {
     let dir = copied("sentence/all-modes-dense");
     edit(&dir.path().join("modules.json"), POOLING, "sentence_transformers.models.Normalize");
     assert_eq!(
-        draw(dir.path(), None).unwrap_err().to_string(),
+        build_graph(dir.path(), None).unwrap_err().to_string(),
         "there is no vector yet: the pooling has to come first\n  in modules.json: 1_Pooling"
     );
 }
@@ -84,10 +84,10 @@ fn an_encoder_in_a_folder_of_its_own_is_found() {
         std::fs::rename(dir.path().join(file), encoder.join(file)).unwrap();
     }
     edit(&dir.path().join("modules.json"), r#""path": "","#, r#""path": "0_Transformer","#);
-    assert_eq!(draw(dir.path(), None).unwrap().task, Task::SentenceSimilarity);
+    assert_eq!(build_graph(dir.path(), None).unwrap().task, Task::SentenceSimilarity);
     edit(&dir.path().join("modules.json"), "0_Transformer", "../0_Transformer");
     assert_eq!(
-        draw(dir.path(), None).unwrap_err().to_string(),
+        build_graph(dir.path(), None).unwrap_err().to_string(),
         "`../0_Transformer` leads out of the checkpoint\n  in modules.json: ../0_Transformer"
     );
 }

@@ -60,24 +60,22 @@ fn a_number_that_two_tokens_have_is_refused() {
     both.sort();
     assert_eq!(
         refusal(|t| t["model"]["vocab"][eleven.as_str()] = json!(10)),
-        format!("tokenizer.json: model.vocab: `{}` and `{}` have the same number 10", both[0], both[1])
+        format!("tokenizer.json: model.vocab: `{}` and `{}` have the same id 10", both[0], both[1])
     );
     let added = |id: u64| json!({"id": id, "content": "[NEW]", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
     for id in [10, 500] {
         assert_eq!(
             refusal(|t| t["added_tokens"].as_array_mut().unwrap().push(added(id))),
-            format!(
-                "tokenizer.json: added_tokens: `[NEW]` has the number {id}, but among the other tokens it is number 121"
-            )
+            format!("tokenizer.json: added_tokens: `[NEW]` has the id {id}, but among the other tokens its id is 121")
         );
     }
     assert_eq!(
         refusal(|t| t["added_tokens"][2]["id"] = json!(9)),
-        "tokenizer.json: added_tokens: `[CLS]` has the number 9, but among the other tokens it is number 2"
+        "tokenizer.json: added_tokens: `[CLS]` has the id 9, but among the other tokens its id is 2"
     );
     let text = sound().to_string();
     let twice = text.replacen("\"vocab\":{", &format!("\"vocab\":{{\"{eleven}\":11,"), 1);
-    assert!(refusal_of(&twice).starts_with(&format!("tokenizer.json: model.vocab: `{eleven}` stands twice at line 1")));
+    assert!(refusal_of(&twice).starts_with(&format!("tokenizer.json: model.vocab: duplicate `{eleven}` at line 1")));
 }
 
 #[test]
@@ -94,7 +92,7 @@ fn a_number_that_is_none_is_refused() {
 #[test]
 fn a_number_past_the_rows_of_the_embedding_is_refused() {
     let past = |token: &str, id: u64| {
-        format!("tokenizer.json: the token `{token}` has the number {id}, but the embedding has 121 rows")
+        format!("tokenizer.json: the token `{token}` has the id {id}, but the embedding has 121 rows")
     };
     assert_eq!(refusal(|t| t["model"]["vocab"]["zzz"] = json!(121)), past("zzz", 121));
     assert_eq!(refusal(|t| t["model"]["vocab"]["zzz"] = json!(u32::MAX)), past("zzz", u32::MAX.into()));
@@ -113,10 +111,7 @@ fn a_pattern_that_backtracks_without_bound_is_refused() {
             error.message(),
             "tokenizer.json: the pattern `(x+x+)+(?!y)` can take time without bound on some texts"
         );
-        assert_eq!(
-            error.hints(),
-            ["look-around and word boundaries are read where they stand beside one plain repetition"]
-        );
+        assert_eq!(error.hints(), ["look-around and word boundaries are supported beside one plain repetition"]);
     }
 }
 
@@ -155,7 +150,7 @@ fn a_character_map_that_the_library_dies_of_is_an_error() {
 }
 
 #[test]
-fn what_the_library_refuses_is_an_error() {
+fn refusals_of_the_library_are_errors() {
     let said = refusal(|t| t["model"]["type"] = json!("Abacus"));
     assert!(said.starts_with("tokenizer.json: "), "{said}");
     let said = refusal(|t| t["version"] = json!("2.0"));

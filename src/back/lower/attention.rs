@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ir::{DType, Dim, Node, Op, Rewriter, ValueId, Weight};
 use crate::target::AttentionForm;
 
-/// What there is to know of an attention.
+/// What parts of an attention.
 struct Attention<'a> {
     node: &'a Node,
     heads: i64,
@@ -19,7 +19,7 @@ struct Attention<'a> {
     past: Option<[ValueId; 2]>,
 }
 
-/// What stands for the outputs of an attention.
+/// The replacements of an attention's outputs.
 pub(super) fn lower(rw: &mut Rewriter, node: &Node, form: AttentionForm, masks: &mut Masks) -> Result<Vec<ValueId>> {
     let Op::Attention { heads, scale, kv_heads, soft_cap, .. } = node.op else {
         return Err(Error::bug(format!("`{}` is no attention", rw.name(node))));
@@ -119,7 +119,7 @@ impl Attention<'_> {
         Ok([Some(out), present_key, present_value].into_iter().flatten().collect())
     }
 
-    /// Which keys a query sees, as bool that stretches to `[b, 1, t, n]`; none where it sees all.
+    /// Which keys a query attends to, as bool that broadcasts to `[b, 1, t, n]`; none where it attends to all.
     fn kept(&self, rw: &mut Rewriter, masks: &mut Masks) -> Result<Option<ValueId>> {
         match (&self.places, rw.operand(self.node, 3)?) {
             (None, None) => Ok(None),
@@ -262,7 +262,7 @@ fn multi_head(rw: &mut Rewriter, node: &Node, heads: i64, scale: f32, masks: &mu
             }
         }),
     };
-    // Between the values and the mask is the place of biases of the three projections.
+    // Between the values and the mask is the operand of the three projections' biases.
     operands.extend([None, mask, rw.operand(node, 4)?]);
     while operands.last() == Some(&None) {
         operands.pop();
@@ -309,7 +309,7 @@ mod tests {
     use crate::verify::verify;
 
     #[test]
-    fn what_is_masked_gets_the_lowest_finite_number_of_its_type() {
+    fn masked_scores_get_the_lowest_finite_number_of_their_type() {
         let lowest = [
             ("f32", f32::MIN.to_le_bytes().to_vec()),
             ("f16", f16::MIN.to_le_bytes().to_vec()),

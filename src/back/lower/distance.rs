@@ -1,7 +1,8 @@
 //! Scores by distance, through tables that have a row for each of the distances `s, s − 1 … 1 − s`.
 //!
-//! The product of token `i` with row `c` is the score of a pair `s − c` apart. To bring it to the place of the other
-//! token, row `i` of the products has to move by `i` (arXiv 1901.02860): read in rows that are one shorter, it does.
+//! The product of token `i` with row `c` is the score of a pair at distance `s − c`. To move it to the position of the
+//! other token, row `i` of the products has to move by `i` (arXiv 1901.02860): read in rows that are one shorter, it
+//! does.
 
 use std::collections::HashMap;
 
@@ -82,7 +83,7 @@ pub(super) fn scores(
     rw.node(name, Op::Transpose { perm: vec![0, 1, 3, 2] }, &[of_keys])
 }
 
-/// Operand 1 of a node, `[r, heads · d]`, times `scale` as `[heads, d, r]`: what queries of each head are multiplied by.
+/// Operand 1 of a node, `[r, heads · d]`, times `scale` as `[heads, d, r]`: the factor of each head's queries.
 pub(super) fn head_columns(rw: &mut Rewriter, name: &str, node: &Node, heads: i64, scale: f32) -> Result<ValueId> {
     let rows = rw.required(node, 1)?;
     let ty = rw.ty(rows);
@@ -111,7 +112,7 @@ fn shift(rw: &mut Rewriter, node: &Node, length: &Dim, shifts: &mut HashMap<Dim,
 }
 
 /// The `2 · s` rows around the middle of a table with a row for each of [`distances`]. The first is counted from the end:
-/// tract takes a length for endless when it asks which sign a place has.
+/// tract takes a length for unbounded when it looks up the sign of a position.
 fn around_zero(rw: &mut Rewriter, name: &str, table: ValueId, ids: ValueId, positions: i64) -> Result<ValueId> {
     let at = |suffix: &str| format!("{name}.{suffix}");
     let length = rw.ty(ids).shape.last().cloned().ok_or_else(|| Error::bug("ids without dimensions"))?;

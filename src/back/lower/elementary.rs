@@ -26,9 +26,9 @@ pub(super) fn position_embed(rw: &mut Rewriter, node: &Node, offset: i64) -> Res
 /// In 32 bits: tract takes sums of 64-bit integers for sizes.
 pub(super) fn token_positions(rw: &mut Rewriter, node: &Node, pad: i64, place: i64) -> Result<ValueId> {
     let (name, ids) = (rw.name(node), rw.required(node, 0)?);
-    let apart = pad != place;
+    let distinct = pad != place;
     let pad = rw.weight(&format!("{name}.pad"), Weight::i64s(vec![], &[pad])?);
-    let first = if apart { rw.weight(&format!("{name}.first"), Weight::i64s(vec![], &[place])?) } else { pad };
+    let first = if distinct { rw.weight(&format!("{name}.first"), Weight::i64s(vec![], &[place])?) } else { pad };
     let distance = rw.node(&format!("{name}.distance"), Op::Sub, &[ids, pad])?;
     let kept = rw.node(&format!("{name}.differs"), Op::Cast { to: DType::Bool }, &[distance])?;
     let kept = rw.node(&format!("{name}.kept"), Op::Cast { to: DType::I32 }, &[kept])?;

@@ -9,7 +9,7 @@ pub(super) fn float(rw: &mut Rewriter, node: &Node) -> Result<ValueId> {
     biased(rw, rw.name(node), bias, |rw, name| rw.node(name, Op::MatMul, &[x, w]))
 }
 
-/// A product that is made under the name it is given, and a bias added to it.
+/// A product under the given name, and a bias added to it.
 pub(super) fn biased(
     rw: &mut Rewriter,
     name: &str,

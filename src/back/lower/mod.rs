@@ -1,6 +1,6 @@
 //! From composite operations to those of a target.
 //!
-//! One file for each composite. What a target wants is read from its [`Capabilities`]; the result holds plain and
+//! One file for each composite. The target's form is read from its [`Capabilities`]; the result holds plain and
 //! contrib operations only, and has been verified again.
 
 mod attention;
@@ -42,7 +42,7 @@ pub fn lower(graph: &Verified<Graph>, target: &Target) -> Result<Verified<Graph>
 struct Lowering {
     can: Capabilities,
     masks: masks::Masks,
-    /// What every layer's shift by distance needs to know of a length.
+    /// The constants of a length that every layer's shift by distance needs.
     shifts: HashMap<Dim, distance::Shift>,
     /// Cosines and sines of the tokens' angles.
     angles: rotary::Angles,

@@ -1,11 +1,11 @@
-//! Which keys a query sees by their places: none after it, or none far from it.
+//! Masks by position: a query attends to no key after it, or to none far from it.
 
 use super::masks::{Masks, Places, spread_mask};
 use crate::error::{Error, Result};
 use crate::ir::{DType, Dim, Node, Op, Rewriter, ValueId, Weight};
 
 impl Places {
-    /// Those of an attention; none where every query sees all keys.
+    /// Those of an attention; none where every query attends to all keys.
     pub fn of(rw: &mut Rewriter, node: &Node) -> Result<Option<Places>> {
         let Op::Attention { causal, window, positions, .. } = node.op else { return Ok(None) };
         let Some(positions) = positions.filter(|_| causal || window.is_some()) else { return Ok(None) };
@@ -23,7 +23,7 @@ impl Places {
     }
 }
 
-/// How many keys come after the past, and which dimension of the operand says so.
+/// How many keys come after the past, and the dimension of the operand that gives it.
 fn new_keys(rw: &mut Rewriter, node: &Node) -> Result<(Dim, i64)> {
     let keys = rw.required(node, 1)?;
     let shape = rw.ty(keys).shape;
@@ -32,7 +32,7 @@ fn new_keys(rw: &mut Rewriter, node: &Node) -> Result<(Dim, i64)> {
     Ok((length, axis as i64))
 }
 
-/// Which keys are seen, as bool `[b, 1, t, n]`, or `[1, 1, t, n]` without a mask; made once for all layers.
+/// Which keys are attended to, as bool `[b, 1, t, n]`, or `[1, 1, t, n]` without a mask; made once for all layers.
 pub(super) fn kept(
     rw: &mut Rewriter,
     node: &Node,
@@ -63,7 +63,7 @@ pub(super) fn kept(
     Ok(kept)
 }
 
-/// Whether a query sees a key by their places, bool `[t, n]`. In 32 bits: tract takes 64-bit integers for sizes.
+/// Whether a query attends to a key by their positions, bool `[t, n]`. In 32 bits: tract takes 64-bit integers for sizes.
 fn seen(rw: &mut Rewriter, name: &str, node: &Node, places: &Places, mask: Option<ValueId>) -> Result<ValueId> {
     let at = |part: &str| format!("{name}.{part}");
     let constant = |rw: &mut Rewriter, part: &str, n: i64| -> Result<ValueId> {
@@ -72,14 +72,14 @@ fn seen(rw: &mut Rewriter, name: &str, node: &Node, places: &Places, mask: Optio
     };
     let before = distance(rw, name, node, places, mask)?;
     let zero = constant(rw, "zero", 0)?;
-    // Each is more than 0 where the query sees the key.
+    // Each is more than 0 where the query attends to the key.
     let mut margins = Vec::new();
     if places.causal {
         let one = constant(rw, "one", 1)?;
         margins.push(rw.node(&at("reach"), Op::Add, &[before, one])?);
     }
     if let Some(window) = places.window {
-        // No place is further from another than there are places.
+        // No position is further from another than there are positions.
         let window = window.min(places.positions);
         let window = constant(rw, "width", window)?;
         margins.push(rw.node(&at("back"), Op::Sub, &[window, before])?);
@@ -95,10 +95,10 @@ fn seen(rw: &mut Rewriter, name: &str, node: &Node, places: &Places, mask: Optio
         }
         seen = Some(rw.node(&at("seen"), Op::Cast { to: DType::Bool }, &[margin])?);
     }
-    seen.ok_or_else(|| Error::bug("places say nothing"))
+    seen.ok_or_else(|| Error::bug("positions give no mask"))
 }
 
-/// How many places a key is before a query, `i32 [t, n]`.
+/// How many positions a key is before a query, `i32 [t, n]`.
 fn distance(rw: &mut Rewriter, name: &str, node: &Node, places: &Places, mask: Option<ValueId>) -> Result<ValueId> {
     let at = |part: &str| format!("{name}.{part}");
     let positions = i32::try_from(places.positions).map_err(|_| Error::bad_input("positions are beyond 32 bits"))?;

@@ -1,10 +1,10 @@
-//! One vector for each text, and what leaves padding out. All poolings but the largest number are sums over the tokens
+//! One vector for each text, without padding. All poolings but the largest number are sums over the tokens
 //! with other weights.
 
 use crate::error::{Error, Result};
 use crate::ir::{DType, Node, Op, Rewriter, ValueId, Weight};
 
-/// What stands for padding where the largest number is looked for, as in sentence-transformers.
+/// The value of padding in max pooling, as in sentence-transformers.
 const LOWEST: f32 = -1e9;
 
 /// `MeanPool(x, m) = Σ x·m / max(Σ m, 10⁻⁹)`, over the tokens

@@ -87,8 +87,8 @@ impl Shared {
         biased(rw, name, bias, |rw, name| rw.node(name, Op::MatMul, &[wide, w]))
     }
 
-    /// `StaticQuantLinear = (dequantize(q(x)) · (w₈ · s)) · (s(w) / s) + b` with `s` the largest of `s(w)`, in 32 bits up to
-    /// the product
+    /// `StaticQuantLinear = (dequantize(q(x)) · (w₈ · s)) · (s(w) / s) + b` with `s` the largest of `s(w)`, in 32 bits
+    /// up to the product
     pub fn rescaled(&mut self, rw: &mut Rewriter, node: &Node, steps: Steps) -> Result<ValueId> {
         let x = rw.required(node, 0)?;
         let (name, of) = (rw.name(node), rw.ty(x).dtype);
@@ -148,7 +148,7 @@ impl Shared {
             DType::F32 => x,
             _ => rw.node(&at("wide"), Op::Cast { to: DType::F32 }, &[x])?,
         };
-        // The verifier has seen that the zero point fits its type: its lowest byte is the number.
+        // The verifier has checked that the zero point fits its type: its lowest byte is the number.
         let zero_point = rw.weight(&at("zero"), Weight::literal(to, Vec::new(), vec![zero as u8])?);
         let values = rw.node(&at("int8"), Op::QuantizeLinear, &[x, scale, zero_point])?;
         let made = Quantized { values, scale, zero_point };

@@ -1,4 +1,4 @@
-//! What attention knows of positions: biases by distance, and rotations.
+//! Positions in attention: biases by distance, and rotations.
 
 use crate::error::{Error, Result};
 use crate::ir::{DType, Dim, Node, Op, Rewriter, ValueId, Weight};

@@ -1,4 +1,4 @@
-//! Scores by segment.
+//! Scores by token type.
 
 use super::attention::split_heads;
 use super::distance::head_columns;
@@ -27,8 +27,8 @@ fn differ(rw: &mut Rewriter, types: ValueId, masks: &mut Masks) -> Result<ValueI
     let narrow = rw.node("segments.i32", Op::Cast { to: DType::I32 }, &[types])?;
     let queries = rw.node("segments.queries", Op::Unsqueeze { axes: vec![1, 3] }, &[narrow])?;
     let keys = rw.node("segments.keys", Op::Unsqueeze { axes: vec![1, 2] }, &[narrow])?;
-    let apart = rw.node("segments.apart", Op::Sub, &[queries, keys])?;
-    let differ = rw.node("segments.differ", Op::Cast { to: DType::Bool }, &[apart])?;
+    let difference = rw.node("segments.apart", Op::Sub, &[queries, keys])?;
+    let differ = rw.node("segments.differ", Op::Cast { to: DType::Bool }, &[difference])?;
     masks.forms.insert((types, DType::Bool), differ);
     Ok(differ)
 }

@@ -1,4 +1,4 @@
-//! Writes what an adapter gives an engine for its inputs, as ONNX Runtime's own adapter files (`.onnx_adapter`).
+//! Writes an adapter's tensors for an engine's inputs, as ONNX Runtime's own adapter files (`.onnx_adapter`).
 //!
 //! A file is a flatbuffer of ONNX Runtime's schema `lora/adapter_format/adapter_schema.fbs`, format version 1: a list of
 //! tensors, each with the name of the input that it is for.
@@ -11,7 +11,7 @@ use super::node::element_type;
 use crate::error::{Error, Result, printable};
 use crate::ir::Weight;
 
-/// What the file begins with, after the place of its root.
+/// The file's identifier, after the offset of its root.
 const IDENTIFIER: &str = "TORT";
 
 /// Version of the file format.
@@ -20,7 +20,7 @@ const FORMAT_VERSION: i32 = 1;
 /// Longest file: flatbuffers end at 2 GiB.
 const LARGEST: usize = (1 << 31) - (1 << 20);
 
-/// Places of the fields in the tables' own directories.
+/// Offsets of the fields in the tables' own directories.
 mod field {
     use super::VOffsetT;
 
@@ -35,7 +35,7 @@ mod field {
     pub const PARAMETERS: VOffsetT = 10;
 }
 
-/// Writes the tensors that an adapter gives, by the names of the inputs. Gives the file's length.
+/// Writes an adapter's tensors, by the names of the inputs. Returns the file's length.
 pub fn write_adapter(parameters: &[(String, Weight)], path: &Path) -> Result<u64> {
     let total: usize = parameters.iter().map(|(_, weight)| weight.byte_len()).sum();
     if total > LARGEST {

@@ -1,7 +1,7 @@
 //! Where each byte of an ONNX file goes, and the writing of them.
 //!
-//! A protobuf message states the length of what it holds before it holds it. All lengths are known before any weight
-//! is computed, so every weight has its place from the start and can be written by whichever thread computes it.
+//! A protobuf message states the length of its content first. All lengths are known before any weight
+//! is computed, so every weight has its offset from the start and can be written by whichever thread computes it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::back::stream::{Piece, Progress, write_pieces};
 use crate::error::{Error, Result};
 use crate::ir::Weight;
 
-/// What was written.
+/// The files that were written.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// The files, the model first.
@@ -54,7 +54,7 @@ pub(super) fn write(
     Layout::new(&model, &graph, weights, Some(&location))?.write(path, Some(&beside), progress)
 }
 
-/// The name of the file beside the model. The model tells it to readers, so it has to be UTF-8.
+/// The name of the file beside the model. It is in the model, so it has to be UTF-8.
 fn location(path: &Path) -> Result<String> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| Error::bad_input(format!("{} is no file name in UTF-8", path.display())))?;
@@ -148,7 +148,7 @@ fn tensor_header(name: &str, weight: &Weight, place: Option<(&str, u64)>) -> Res
     Ok(TensorHeader { total: bytes.len() as u64 + inline_len, bytes })
 }
 
-/// Seven bits a byte, lowest first; the top bit says that more follow.
+/// Seven bits a byte, lowest first; the top bit means that more follow.
 fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);

@@ -8,10 +8,10 @@ use protobuf::Message;
 
 use crate::error::{Error, Result, printable};
 
-/// What multiplies by its second operand; its first is `[…, k]`, the second `[k, n]`.
+/// Products by the second operand; the first is `[…, k]`, the second `[k, n]`.
 const PRODUCTS: [&str; 5] = ["MatMul", "Gemm", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"];
 
-/// What stands between a constant and a product that only widens its numbers.
+/// The nodes between a constant and a product that only widen its type.
 const WIDENS: [&str; 2] = ["DequantizeLinear", "Cast"];
 
 /// A constant matrix `[k, n]` that something is multiplied by.
@@ -24,8 +24,8 @@ pub struct Matrix {
     pub zeros: Vec<bool>,
 }
 
-/// Reads the constant matrices that products of the file multiply by, through what widens their numbers. Matrices in blocks are
-/// not among them.
+/// Reads the constant matrices that products of the file multiply by, through the nodes that widen their type. Matrices in
+/// blocks are not among them.
 pub fn matrices(path: &Path) -> Result<Vec<Matrix>> {
     let reading = |e| Error::io("reading", path, &e);
     let bytes = std::fs::read(path).map_err(reading)?;
@@ -75,7 +75,7 @@ fn elements(tensor: &TensorProto, path: &Path) -> Result<Vec<u8>> {
         |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
     let number = |key: &str| value(key).and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
     let lost = || Error::bug(format!("`{}` is not where {} says", printable(&tensor.name), path.display()));
-    // Only files that kilnc has just written are read, whose data stands beside them.
+    // Only files that kilnc has just written are read, whose data is beside them.
     let beside = path.with_file_name(value("location").ok_or_else(lost)?);
     let data = std::fs::File::open(&beside).map_err(|e| Error::io("reading", &beside, &e))?;
     // SAFETY: the file is of the stage, where no one else writes.

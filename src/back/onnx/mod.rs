@@ -1,6 +1,6 @@
 //! Writes a lowered graph as an ONNX file.
 //!
-//! Weights are streamed: each is computed when its place in the file is written, in parallel, and let go.
+//! Weights are streamed: each is computed when its part of the file is written, in parallel, and freed.
 
 mod adapter;
 mod layout;
@@ -29,12 +29,12 @@ const LARGEST_MESSAGE: u64 = (1 << 31) - (1 << 20);
 
 /// Writes `graph` to `path`; weights that would make the file pass 2 GiB go to `path` + `_data` beside it.
 ///
-/// The file is complete and synced when this returns; to put it in place safely is the caller's part.
+/// The file is complete and synced when this returns; the caller renames it safely.
 pub fn write(graph: &Verified<Graph>, path: &Path, progress: &Progress<'_>) -> Result<Written> {
     write_with(graph, path, &[], progress)
 }
 
-/// Like [`write()`], with names and values that the file says of itself.
+/// Like [`write()`], with names and values of the file's metadata.
 pub fn write_with(
     graph: &Verified<Graph>,
     path: &Path,
@@ -59,7 +59,7 @@ fn write_up_to(
     };
     messages.model.metadata_props = metadata.iter().map(entry).collect();
     let mut weights = messages.constants;
-    // A reader takes an initializer that is an input too for what stands in where the input is not given.
+    // A reader takes an initializer that is an input too for the input's default.
     weights.extend(graph.defaults().map(|(value, default)| (value.name.clone(), default.clone())));
     weights.extend(graph.weights().map(|(_, value, weight)| (value.name.clone(), weight.clone())));
     layout::write(&messages.model, &messages.graph, &weights, path, largest, progress)
@@ -81,9 +81,9 @@ fn messages(graph: &Graph) -> Result<Messages> {
     let mut constants = Vec::new();
     let opset = node::opset(graph);
     for (_, node) in graph.nodes() {
-        let spelled = node::onnx_node(graph, node, opset)?;
-        body.node.push(spelled.node);
-        constants.extend(spelled.constants);
+        let written = node::onnx_node(graph, node, opset)?;
+        body.node.push(written.node);
+        constants.extend(written.constants);
     }
     let info = |id: &crate::ir::ValueId| value_info(&graph.value(*id).name, &graph.value(*id).ty);
     body.input = graph.inputs().iter().map(info).collect();
@@ -199,10 +199,10 @@ mod tests {
             check_weights(&graph, &model, |tensor| tensor.raw_data.clone());
 
             let body = &model.graph;
-            let summary: HashMap<_, _> =
+            let collected: HashMap<_, _> =
                 body.input.iter().chain(&body.output).chain(&body.value_info).map(|v| (v.name.as_str(), v)).collect();
             for (id, value) in graph.values().filter(|(id, _)| graph.weight(*id).is_none()) {
-                assert_eq!(*summary[value.name.as_str()], value_info(&value.name, &value.ty));
+                assert_eq!(*collected[value.name.as_str()], value_info(&value.name, &value.ty));
                 assert_eq!(graph.inputs().contains(&id), body.input.iter().any(|v| v.name == value.name));
             }
             assert_eq!(body.output.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["logits"]);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_a_file_that_would_be_too_long_lie_beside_it_page_by_page() {
+    fn weights_of_a_file_that_would_be_too_long_are_beside_it_page_aligned() {
         let graph = graph("tract");
         let (dir, written, model) = write_and_read(&graph, 4000);
         assert_eq!(written.files, [dir.path().join("model.onnx"), dir.path().join("model.onnx_data")]);
@@ -279,21 +279,21 @@ mod tests {
     }
 
     #[test]
-    fn progress_tells_every_byte_of_the_weights() {
+    fn progress_counts_every_byte_of_the_weights() {
         let graph = graph("tract");
-        let summary = std::sync::atomic::AtomicU64::new(0);
+        let collected = std::sync::atomic::AtomicU64::new(0);
         let dir = tempfile::tempdir().unwrap();
         write(&graph, &dir.path().join("model.onnx"), &|n| {
-            summary.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+            collected.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
         })
         .unwrap();
         let weights: usize = graph.weights().map(|(.., weight)| weight.byte_len()).sum();
         let constants: usize = messages(&graph).unwrap().constants.iter().map(|(_, weight)| weight.byte_len()).sum();
-        assert_eq!(summary.into_inner(), (weights + constants) as u64);
+        assert_eq!(collected.into_inner(), (weights + constants) as u64);
     }
 
     #[test]
-    fn a_composite_operation_cannot_be_spelled() {
+    fn a_composite_operation_cannot_be_written() {
         let mut b = Builder::new("g");
         let x = b.input("x", TensorType::new(DType::F32, ["b"]));
         let y = b.node("y", Op::Gelu { tanh: false }, &[x]).unwrap();

@@ -30,7 +30,7 @@ pub(super) fn ir_version(opset: i64) -> i64 {
     if opset < ATTENTION { 8 } else { 11 }
 }
 
-/// Spells a node by the operators of that version. Composite operations cannot be spelled: lowering has replaced them.
+/// Writes a node with the operators of that version. Composite operations cannot be written: lowering has replaced them.
 pub(super) fn onnx_node(graph: &Graph, node: &Node, opset: i64) -> Result<OnnxNode> {
     let name = graph.node_name(node);
     let mut out = NodeProto::new();
@@ -39,7 +39,7 @@ pub(super) fn onnx_node(graph: &Graph, node: &Node, opset: i64) -> Result<OnnxNo
     out.input =
         node.inputs.iter().map(|input| input.map_or_else(String::new, |id| graph.value(id).name.clone())).collect();
     out.output = node.outputs.iter().map(|id| graph.value(*id).name.clone()).collect();
-    let mut spelled = OnnxNode { node: out, constants: Vec::new() };
+    let mut written = OnnxNode { node: out, constants: Vec::new() };
     match &node.op {
         Op::Add
         | Op::Sub
@@ -57,83 +57,83 @@ pub(super) fn onnx_node(graph: &Graph, node: &Node, opset: i64) -> Result<OnnxNo
         | Op::Max
         | Op::Sqrt => {}
         Op::DynamicQuantizeLinear | Op::MatMulInteger | Op::QuantizeLinear => {}
-        Op::DequantizeLinear { axis } => spelled.int("axis", *axis),
-        Op::Softmax { axis } | Op::Gather { axis } | Op::Concat { axis } => spelled.int("axis", *axis),
-        Op::Cast { to } => spelled.int("to", i64::from(element_type(*to))),
-        Op::Transpose { perm } => spelled.ints("perm", perm),
-        Op::Reshape { shape } => spelled.constant("shape", shape)?,
-        Op::ReshapeTo { .. } => spelled.node.op_type = "Reshape".to_owned(),
-        Op::ExpandTo { .. } => spelled.node.op_type = "Expand".to_owned(),
+        Op::DequantizeLinear { axis } => written.int("axis", *axis),
+        Op::Softmax { axis } | Op::Gather { axis } | Op::Concat { axis } => written.int("axis", *axis),
+        Op::Cast { to } => written.int("to", i64::from(element_type(*to))),
+        Op::Transpose { perm } => written.ints("perm", perm),
+        Op::Reshape { shape } => written.constant("shape", shape)?,
+        Op::ReshapeTo { .. } => written.node.op_type = "Reshape".to_owned(),
+        Op::ExpandTo { .. } => written.node.op_type = "Expand".to_owned(),
         Op::Conv { groups } => {
             let kernel = node.operand(1).and_then(|id| graph.value(id).ty.shape.last()?.fixed());
             let around = kernel.map_or(0, |kernel| (kernel / 2) as i64);
-            spelled.int("group", *groups);
-            spelled.ints("pads", &[around, around]);
+            written.int("group", *groups);
+            written.ints("pads", &[around, around]);
         }
-        Op::Unsqueeze { axes } => spelled.constant("axes", axes)?,
+        Op::Unsqueeze { axes } => written.constant("axes", axes)?,
         Op::ReduceSum { axes, keep } => {
-            spelled.int("keepdims", i64::from(*keep));
-            spelled.constant("axes", axes)?;
+            written.int("keepdims", i64::from(*keep));
+            written.constant("axes", axes)?;
         }
         Op::Split { axis, sizes } => {
-            spelled.int("axis", *axis);
-            spelled.constant("split", sizes)?;
+            written.int("axis", *axis);
+            written.constant("split", sizes)?;
         }
         Op::Shape { start, end } => {
-            spelled.int("start", *start);
-            spelled.int("end", *end);
+            written.int("start", *start);
+            written.int("end", *end);
         }
-        Op::Slice { axis, .. } => spelled.constant("axes", &[*axis])?,
+        Op::Slice { axis, .. } => written.constant("axes", &[*axis])?,
         Op::ReduceMean { axes, keep } | Op::ReduceMax { axes, keep } => {
-            spelled.int("keepdims", i64::from(*keep));
+            written.int("keepdims", i64::from(*keep));
             match opset {
-                ..18 => spelled.ints("axes", axes),
-                _ => spelled.constant("axes", axes)?,
+                ..18 => written.ints("axes", axes),
+                _ => written.constant("axes", axes)?,
             }
         }
-        Op::LeakyRelu { alpha } => spelled.float("alpha", *alpha),
-        Op::CumSum { axis } => spelled.scalar("axis", *axis)?,
+        Op::LeakyRelu { alpha } => written.float("alpha", *alpha),
+        Op::CumSum { axis } => written.scalar("axis", *axis)?,
         Op::LayerNorm { epsilon } => {
-            spelled.node.op_type = "LayerNormalization".to_owned();
-            spelled.int("axis", -1);
-            spelled.float("epsilon", *epsilon);
+            written.node.op_type = "LayerNormalization".to_owned();
+            written.int("axis", -1);
+            written.float("epsilon", *epsilon);
         }
         Op::RmsNorm { epsilon } => {
-            spelled.node.op_type = "RMSNormalization".to_owned();
-            spelled.int("axis", -1);
-            spelled.float("epsilon", *epsilon);
+            written.node.op_type = "RMSNormalization".to_owned();
+            written.int("axis", -1);
+            written.float("epsilon", *epsilon);
         }
         Op::BiasedAttention { heads, scale, kv_heads } => {
-            spelled.node.op_type = "Attention".to_owned();
-            spelled.int("q_num_heads", *heads);
-            spelled.int("kv_num_heads", kv_heads.unwrap_or(*heads));
-            spelled.float("scale", *scale);
+            written.node.op_type = "Attention".to_owned();
+            written.int("q_num_heads", *heads);
+            written.int("kv_num_heads", kv_heads.unwrap_or(*heads));
+            written.float("scale", *scale);
         }
         Op::MultiHeadAttention { heads, scale } => {
-            spelled.node.domain = MICROSOFT.to_owned();
-            spelled.int("num_heads", *heads);
-            spelled.float("scale", *scale);
+            written.node.domain = MICROSOFT.to_owned();
+            written.int("num_heads", *heads);
+            written.float("scale", *scale);
         }
-        Op::DynamicQuantizeMatMul | Op::MatMulIntegerToFloat => spelled.node.domain = MICROSOFT.to_owned(),
+        Op::DynamicQuantizeMatMul | Op::MatMulIntegerToFloat => written.node.domain = MICROSOFT.to_owned(),
         Op::MatMulNBits { bits, size } => {
-            spelled.node.domain = MICROSOFT.to_owned();
-            spelled.int("K", known(graph, node, 0, |shape| shape.last())?);
-            spelled.int("N", known(graph, node, 1, |shape| shape.first())?);
-            spelled.int("bits", *bits);
-            spelled.int("block_size", *size);
+            written.node.domain = MICROSOFT.to_owned();
+            written.int("K", known(graph, node, 0, |shape| shape.last())?);
+            written.int("N", known(graph, node, 1, |shape| shape.first())?);
+            written.int("bits", *bits);
+            written.int("block_size", *size);
             // Activations may be quantized block by block, too: the products of 8 bits are the fast ones.
-            spelled.int("accuracy_level", 4);
+            written.int("accuracy_level", 4);
         }
         Op::FusedGelu => {
-            spelled.node.domain = MICROSOFT.to_owned();
-            spelled.node.op_type = "Gelu".to_owned();
+            written.node.domain = MICROSOFT.to_owned();
+            written.node.op_type = "Gelu".to_owned();
         }
         composite if composite.is_composite() => {
             return Err(Error::bug(format!("`{name}` is a {}, which was to be lowered", node.op.name())));
         }
         other => return Err(Error::bug(format!("`{name}` is a {}, which is not written to ONNX", other.name()))),
     }
-    Ok(spelled)
+    Ok(written)
 }
 
 /// A size of an operand that is known now.

@@ -1,4 +1,4 @@
-//! What the native library says while it works.
+//! The messages of the native library while it works.
 //!
 //! TensorRT's calls return only yes or no; the reasons, the warnings and the list of
 //! layers are log messages. This keeps those and drops the rest of a log that runs to
@@ -19,7 +19,7 @@ pub(crate) struct Journal(Arc<Mutex<Messages>>);
 #[derive(Default)]
 pub(crate) struct Messages {
     pub errors: Vec<String>,
-    /// What CUDA complained of.
+    /// CUDA's errors.
     pub cuda: Vec<String>,
     pub warnings: Vec<String>,
     /// The verbose message that lists the layers of the engine.
@@ -34,7 +34,7 @@ impl Journal {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets what was said before.
+    /// Forgets earlier messages.
     pub fn clear(&self) {
         *self.read() = Messages::default();
     }
@@ -57,7 +57,7 @@ impl Messages {
                 }
             }
             Severity::Warning => {
-                // Said of every int64 input, and int64 is what the caller binds.
+                // Logged for every int64 input, and the caller binds int64.
                 if !message.contains("has Int64 binding") {
                     self.warnings.push(tidy(message).to_owned());
                 }
@@ -114,7 +114,7 @@ impl Messages {
         Error::runtime_missing(format!("{NAME} does not start: {}", self.reason_with_cuda()))
     }
 
-    /// The error for a plan that cannot be opened or run, with what CUDA said of it.
+    /// The error for a plan that cannot be opened or run, with CUDA's message.
     pub fn run_error(&self, what: &str) -> Error {
         Error::unsupported(format!("{NAME} cannot {what}: {}", self.reason_with_cuda()))
     }
@@ -180,7 +180,7 @@ fn assertion(error: &str) -> Option<&str> {
     Some(text.trim())
 }
 
-/// Without the place in the library's own sources, ` In f at /_src/…`.
+/// Without the location in the library's own sources, ` In f at /_src/…`.
 fn tidy(message: &str) -> &str {
     let end =
         message.rfind(" at /_src/").and_then(|place| message.get(..place)?.rfind(" In ")).unwrap_or(message.len());
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_run_says_what_cuda_said() {
+    fn a_failed_run_has_cudas_message() {
         let cuda = "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at /_src/common/dispatch/checkMacros.cpp:250 (cudaError 35: CUDA driver version is insufficient for CUDA runtime version))";
         let alone = messages(&[cuda]).run_error("open the plan");
         assert_eq!(

@@ -1,9 +1,9 @@
-//! The layers of a compiled engine, read from the builder's log or from what the inspector says.
+//! The layers of a compiled engine, read from the builder's log or from the inspector's output.
 //!
 //! The inspector deserializes the plan and so needs a GPU. With detailed profiling verbosity
 //! the builder logs the same in one message: a line `Layers:`, a line for each layer, an
 //! empty line, and then the engine's inputs and outputs. The format is TensorRT's own and
-//! is promised nowhere: what does not parse is counted.
+//! is promised nowhere: lines that do not parse are counted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,7 +37,7 @@ pub struct Port {
     pub data_type: String,
 }
 
-/// What the log's list of layers holds.
+/// The content of the log's list of layers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LayerList {
     pub layers: Vec<Layer>,
@@ -71,7 +71,7 @@ impl Layer {
     /// `Int8` only where both operands are: an INT8 weight beside an FP16 activation is
     /// widened first, so the product is FP16.
     pub fn gemm_precision(&self) -> Option<&str> {
-        // A fused GEMM is told by the operations in its name, e.g. `__myl_FcAddRelu_myl0_1`.
+        // A fused GEMM is recognised by the operations in its name, e.g. `__myl_FcAddRelu_myl0_1`.
         let multiplies = self.kind == "gemm" || (self.kind == "runtime_fusion" && self.name.contains("Fc"));
         if !multiplies || self.is_fused_attention() {
             return None;
@@ -160,7 +160,7 @@ pub(super) fn bare_half_sums(layers: &[Layer]) -> usize {
         .count()
 }
 
-/// Counts of what decides an encoder's speed.
+/// Counts of the layers that decide an encoder's speed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LayerSummary {
     /// Kernels that the engine launches: its layers less those that only order the others.
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_tells_its_edges_and_nodes() {
+    fn a_layer_has_its_edges_and_nodes() {
         let list = LayerList::parse(LOG);
         let attention = list.layers.iter().find(|layer| layer.is_fused_attention());
         let attention = attention.expect("the fixture holds one");
@@ -253,7 +253,7 @@ mod tests {
                     Name: y, Location: Device, Dimensions: [1,8], Datatype: Half, Format: Linear }], ParameterType: \
                     Reformat, Origin: REFORMAT, TacticName: , StreamId: 0, Metadata: ";
         let non_finite = LayerList::parse(line);
-        // A datatype that is told in words with the format is not made a guess of.
+        // A datatype that is written out with the format is not parsed.
         assert_eq!((non_finite.layers.len(), non_finite.unread), (0, 1));
         let list =
             LayerList::parse(&line.replace("Format/Datatype: Row major linear FP16 format", "Datatype: Half, F"));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_layer_is_counted_not_fatal() {
+    fn lines_that_are_no_layer_are_counted_and_not_fatal() {
         for (text, unread) in [
             ("", 0),
             ("Layers:", 0),

@@ -52,14 +52,14 @@ pub struct Libraries {
 }
 
 impl Libraries {
-    /// The library, and its parser in the same folder, as NVIDIA's packages unpack them. Looks at nothing.
+    /// The library, and its parser in the same folder, as NVIDIA's packages unpack them. Opens nothing.
     pub fn beside(tensorrt: PathBuf) -> Libraries {
         let onnx_parser = tensorrt.with_file_name(PARSER);
         Libraries { tensorrt, onnx_parser }
     }
 }
 
-/// What came of it.
+/// The came of a compile.
 #[derive(Debug, Clone)]
 pub struct CompileReport {
     /// The version of the library that compiled, e.g. `1.7.1.116`.
@@ -71,9 +71,9 @@ pub struct CompileReport {
     pub warnings: Vec<String>,
     /// Size of the plan in bytes.
     pub plan_bytes: u64,
-    /// Device memory for weights in bytes, if the library said.
+    /// Device memory for weights in bytes, if the library logged it.
     pub weights_bytes: Option<u64>,
-    /// Device memory for activations of the largest profile in bytes, if the library said.
+    /// Device memory for activations of the largest profile in bytes, if the library logged it.
     pub activation_bytes: Option<u64>,
     /// Time to read the ONNX file and to build the engine, without loading the libraries.
     pub elapsed: Duration,
@@ -169,7 +169,7 @@ fn readable(onnx: &Path) -> Result<&str> {
         .ok_or_else(|| Error::bad_input("TensorRT's parser takes a path in UTF-8").at(onnx.display().to_string()))
 }
 
-/// Opens both libraries, in this order: the parser's needs the other's. Gives the version.
+/// Opens both libraries, in this order: the parser's needs the other's. Returns the version.
 fn load(libraries: &Libraries) -> Result<String> {
     let version = load_tensorrt(&libraries.tensorrt)?;
     trtx::dynamically_load_tensorrt_onnxparser(Some(&libraries.onnx_parser))
@@ -177,7 +177,7 @@ fn load(libraries: &Libraries) -> Result<String> {
     Ok(version)
 }
 
-/// Opens the library that compiles and runs, of which a process keeps the first. Gives its version.
+/// Opens the library that compiles and runs, of which a process keeps the first. Returns its version.
 pub(crate) fn load_tensorrt(tensorrt: &Path) -> Result<String> {
     let version = version(tensorrt).map_err(|error| missing(tensorrt, &error))?;
     // The C++ interface is bound by vtable, so another minor version is another interface.
@@ -197,7 +197,7 @@ fn missing(path: &Path, error: &dyn fmt::Display) -> Error {
         .hint(format!("it is in the PyPI package {PACKAGE}"))
 }
 
-/// Major, minor, patch and build number, as the library itself tells them.
+/// Major, minor, patch and build number, as the library itself reports them.
 fn version(tensorrt: &Path) -> std::result::Result<Vec<i32>, libloading::Error> {
     const PARTS: [&[u8]; 4] = [
         b"getInferLibMajorVersion",

@@ -1,7 +1,7 @@
 //! Optimization profiles: the range of shapes that an engine must take.
 //!
 //! TensorRT checks them itself, but late and without naming what it compared; so they are
-//! held against the network's inputs first.
+//! compared with the network's inputs first.
 
 use trtx::trtx_sys::Dims64;
 use trtx::{Builder, BuilderConfig, NetworkDefinition, OptProfileSelector};
@@ -127,7 +127,7 @@ pub(super) fn add(
     Ok(())
 }
 
-/// The profile with a range of its own for every input that the range of all others is for, and for caches.
+/// The profile with a separate range for every input that has the common range of all others is for, and for caches.
 fn spread(profile: &[InputProfile], inputs: &[Input]) -> Result<Vec<InputProfile>> {
     let (others, named): (Vec<_>, Vec<_>) = profile.iter().cloned().partition(|range| range.input == EVERY_OTHER);
     let (past, mut named): (Vec<_>, Vec<_>) = named.into_iter().partition(|range| range.input == PAST);

@@ -1,4 +1,4 @@
-//! What was measured, for the eye: a table, Markdown, a page.
+//! The measurements for reading: a table, Markdown, an HTML page.
 
 mod html;
 mod markdown;

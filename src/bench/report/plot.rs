@@ -16,12 +16,12 @@ const AREA: Area = Area { left: LEFT, right: RIGHT, top: TOP, bottom: BOTTOM, gr
 /// Gaps between ticks, about.
 const GAPS: f64 = 5.0;
 
-/// What is drawn of engines at one point, under the names of their colours; nothing where nothing can be.
+/// The plots of engines at one point, under the names of their colours; nothing where nothing can be.
 pub(super) fn plots(report: &Report, rows: &Rows) -> String {
-    let drawn = distribution(report, rows) + &speed_and_answers(report, rows);
-    match drawn.is_empty() {
-        true => drawn,
-        false => format!("{}<div class=\"plots\">\n{drawn}</div>\n", legend(report, rows)),
+    let plots = distribution(report, rows) + &speed_and_agreement(report, rows);
+    match plots.is_empty() {
+        true => plots,
+        false => format!("{}<div class=\"plots\">\n{plots}</div>\n", legend(report, rows)),
     }
 }
 
@@ -55,7 +55,7 @@ impl Axis {
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0].map(|digit| digit * power).into_iter().find(|step| *step >= rough);
         let step = step.unwrap_or(10.0 * power);
-        // What ends on a tick but for rounding needs none beyond.
+        // A range that ends on a tick, except for rounding, needs none beyond.
         let (first, last) = ((low / step + 1e-6).floor() * step, (high / step - 1e-6).ceil() * step);
         Axis { low: first, high: last.max(first + step), step, from, to }
     }
@@ -64,7 +64,7 @@ impl Axis {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
     }
 
-    /// Where ticks are, and what they say.
+    /// The positions of ticks, and their labels.
     fn ticks(&self) -> impl Iterator<Item = (f64, String)> {
         let decimals = (-self.step.log10().floor()).max(0.0) as usize;
         let count = ((self.high - self.low) / self.step).round() as usize;
@@ -72,7 +72,7 @@ impl Axis {
     }
 }
 
-/// A plot with its axes, their names, and what `inside` draws.
+/// A plot with its axes, their names, and the marks of `inside`.
 fn plot(class: &str, title: &str, x: &Axis, y: &Axis, names: [&str; 2], inside: &str) -> String {
     let mut out = format!(
         "<svg class=\"{class}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" font-size=\"12\" \
@@ -86,7 +86,7 @@ fn plot(class: &str, title: &str, x: &Axis, y: &Axis, names: [&str; 2], inside: 
     out + inside + "</svg>\n"
 }
 
-/// The share of runs that were not slower, by milliseconds; the slowest hundredth is cut off, which tables tell.
+/// The share of runs that were not slower, by milliseconds; the slowest hundredth is cut off; the tables have it.
 fn distribution(report: &Report, rows: &Rows) -> String {
     let upto99 = |point: &PointMeasured| point.distribution_ms.iter().copied().take(100).collect::<Vec<f64>>();
     let all: Vec<f64> = rows.iter().flat_map(|(_, point)| upto99(point)).filter(|ms| ms.is_finite()).collect();
@@ -109,8 +109,8 @@ fn distribution(report: &Report, rows: &Rows) -> String {
     plot("distribution", "Latency of a query", &x, &y, ["milliseconds", "share of runs"], &inside)
 }
 
-/// Speed against the share of answers that are the first engine's.
-fn speed_and_answers(report: &Report, rows: &Rows) -> String {
+/// Speed against agreement with the first engine.
+fn speed_and_agreement(report: &Report, rows: &Rows) -> String {
     let found: Vec<_> = rows
         .iter()
         .filter_map(|(engine, point)| Some((*engine, point.speed?, point.parity.as_ref()?.agreement?)))
@@ -128,7 +128,7 @@ fn speed_and_answers(report: &Report, rows: &Rows) -> String {
         format!(
             "<line class=\"interval\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"{fill}\" \
              stroke-width=\"2\"/><circle cx=\"{:.1}\" cy=\"{at:.1}\" r=\"5\" fill=\"{fill}\" fill-opacity=\"0.8\">\
-             <title>{}: {:.3}x, same answer {agreement:.3}</title></circle>\n",
+             <title>{}: {:.3}x, agreement {agreement:.3}</title></circle>\n",
             x.at(speed.low),
             x.at(speed.high),
             x.at(speed.mean),
@@ -137,8 +137,8 @@ fn speed_and_answers(report: &Report, rows: &Rows) -> String {
         )
     };
     let inside: String = found.iter().map(mark).collect();
-    let names = ["speed, the first engine = 1", "share of same answers"];
-    plot("speed-answers", "Speed against answers", &x, &y, names, &inside)
+    let names = ["speed, the first engine = 1", "agreement"];
+    plot("speed-agreement", "Speed against agreement", &x, &y, names, &inside)
 }
 
 #[cfg(test)]
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_stand_at_round_numbers_around_what_is_drawn() {
+    fn ticks_are_round_numbers_around_the_data() {
         assert_eq!(labels(0.0, 1.0), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(labels(7.3, 19.2), ["5", "10", "15", "20"]);
         assert_eq!(labels(0.0213, 0.0238), ["0.021", "0.022", "0.023", "0.024"]);

@@ -15,10 +15,9 @@ pub(super) struct Table {
 /// The points that were measured, with what each engine has of them.
 pub(super) fn by_point(report: &Report) -> Vec<(Table, Rows<'_>)> {
     let first = report.engines.iter().find(|engine| !engine.points.is_empty());
-    let asked: Vec<PointKey> =
-        first.map_or(Vec::new(), |engine| engine.points.iter().map(|point| point.asked).collect());
+    let asked: Vec<PointKey> = first.map_or(Vec::new(), |engine| engine.points.iter().map(|point| point.key).collect());
     let rows = |asked: PointKey| -> Rows {
-        let of = |engine: &'_ Measured| engine.points.iter().position(|point| point.asked == asked);
+        let of = |engine: &'_ Measured| engine.points.iter().position(|point| point.key == asked);
         report.engines.iter().filter_map(|engine| Some((engine, engine.points.get(of(engine)?)?))).collect()
     };
     asked.into_iter().map(|asked| (of_point(asked, &rows(asked)), rows(asked))).collect()
@@ -102,16 +101,16 @@ fn served(report: &Report) -> Option<Table> {
 fn published(report: &Report) -> Option<Table> {
     let published = report.published.as_ref()?;
     let ours = |(engine, point): (&Measured, &PointMeasured)| {
-        let length = point.asked.length?;
+        let length = point.key.length?;
         let theirs = ["BERT-base", "BERT-large"].into_iter().flat_map(|model| ["INT8", "FP16"].map(|it| (model, it)));
         let theirs = theirs.map(|(model, precision)| {
             let same = published.latencies.iter().find(|latency| {
                 (latency.model.as_str(), latency.precision.as_str()) == (model, precision)
-                    && (latency.batch, latency.length) == (point.asked.batch, length)
+                    && (latency.batch, latency.length) == (point.key.batch, length)
             });
             same.map_or_else(|| "-".to_owned(), |latency| format!("{:.2}", latency.mean_ms))
         });
-        let shape = format!("{}x{length}", point.asked.batch);
+        let shape = format!("{}x{length}", point.key.batch);
         let mut cells = vec![engine.name.clone(), shape, format!("{:.2}", point.mean_ms)];
         cells.extend(theirs);
         Some(cells)

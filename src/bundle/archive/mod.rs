@@ -13,7 +13,7 @@ use crate::presence;
 pub use read::unpack;
 pub use write::pack;
 
-/// Fails where a bundle is asked for and `path` is a file: an archive is to be unpacked first.
+/// Fails where a bundle is expected and `path` is a file: an archive has to be unpacked first.
 pub fn refuse(path: &Path) -> Result<()> {
     if !is_archive(path)? {
         return Ok(());
@@ -23,7 +23,7 @@ pub fn refuse(path: &Path) -> Result<()> {
         .hint(format!("kilnc bundle unpack {path} -o DIR")))
 }
 
-/// Whether a file is a tar archive, by what it begins with. Fails where it cannot be read.
+/// Whether a file is a tar archive, by its first bytes. Fails where it cannot be read.
 pub fn is_archive(path: &Path) -> Result<bool> {
     let mut block = [0; 512];
     if !presence::is_file(path)? {

@@ -1,4 +1,4 @@
-//! Unpacks a bundle, entry by entry: an archive from outside names files, and nothing else it says is followed.
+//! Unpacks a bundle, entry by entry: an archive from outside names files, and its other fields are ignored.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result, is_machine_fault, printable, printable_s
 /// Most entries that are read; a bundle has a dozen.
 const MOST: usize = 1 << 16;
 
-/// Unpacks an archive into an empty folder and gives the bundle that it is, with the digests of its files: those that its
+/// Unpacks an archive into an empty folder and returns the bundle, with the digests of its files: those that its
 /// manifest lists, with the digests that it says, and no others.
 pub fn unpack(archive: &Path, dir: &Path) -> Result<(Bundle, Vec<FileEntry>)> {
     let unpacked = entries(archive, dir).and_then(|files| {
@@ -28,7 +28,7 @@ pub fn unpack(archive: &Path, dir: &Path) -> Result<(Bundle, Vec<FileEntry>)> {
     unpacked.map_err(|e| e.at(archive.display().to_string()))
 }
 
-/// The same error without the folder's name, which the user has never seen.
+/// The same error without the folder's name, which the user does not know.
 fn without(error: Error, dir: &Path) -> Error {
     if error.kind() == Kind::MachineFailed {
         return error;
@@ -79,7 +79,7 @@ fn entries(archive: &Path, dir: &Path) -> Result<Vec<FileEntry>> {
     Ok(files)
 }
 
-/// What is compressed is told apart: it is no tar archive until it is made one.
+/// Compressed archives are recognised: they are no tar archives until they are decompressed.
 fn check_kind(archive: &Path) -> Result<()> {
     let mut start = [0; 4];
     let read = File::open(archive).and_then(|mut file| file.read(&mut start)).unwrap_or(0);
@@ -114,19 +114,19 @@ fn refused(name: &str, kind: EntryType) -> Error {
         .hint("archives are packed by kilnc bundle pack")
 }
 
-/// The path of an entry, as it stands in the bundle. What `tar` itself puts before a name, `./`, is left out.
+/// The path of an entry in the bundle. The `./` that `tar` itself puts before a name is left out.
 fn name<R: Read>(entry: &Entry<R>) -> Result<String> {
     let bytes = entry.path_bytes();
-    let summary = || printable(&String::from_utf8_lossy(&bytes));
+    let printed = || printable(&String::from_utf8_lossy(&bytes));
     let name = std::str::from_utf8(&bytes)
-        .map_err(|_| Error::bad_input(format!("the file name `{}` is not UTF-8", summary())))?;
+        .map_err(|_| Error::bad_input(format!("the file name `{}` is not UTF-8", printed())))?;
     let name = name.strip_prefix("./").unwrap_or(name);
     if name.is_empty() || name == "." {
         return Ok(String::new());
     }
     // On Windows a backslash parts folders and a colon ends the name of a drive.
     let path = inside(name).ok().filter(|_| !name.contains(['\\', ':', '\0']));
-    let path = path.ok_or_else(|| Error::bad_input(format!("`{}` leads out of the bundle", summary())))?;
+    let path = path.ok_or_else(|| Error::bad_input(format!("`{}` leads out of the bundle", printed())))?;
     let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
     Ok(parts.join("/"))
 }
@@ -142,18 +142,18 @@ impl Names {
         }
         let folders = name.match_indices('/').filter_map(|(at, _)| name.get(..at));
         for (path, is_file) in folders.map(|folder| (folder, false)).chain([(name, true)]) {
-            let summary = printable(path);
+            let printed = printable(path);
             match self.0.get(&path.to_lowercase()) {
                 None => drop(self.0.insert(path.to_lowercase(), (path.to_owned(), is_file))),
                 Some((known, _)) if known != path => {
                     let known = printable(known);
-                    return Err(Error::bad_input(format!("`{known}` and `{summary}` are one name on many systems")));
+                    return Err(Error::bad_input(format!("`{known}` and `{printed}` are one name on many systems")));
                 }
                 Some((_, true)) if is_file => {
-                    return Err(Error::bad_input(format!("`{summary}` stands twice in the archive")));
+                    return Err(Error::bad_input(format!("duplicate `{printed}` in the archive")));
                 }
                 Some((_, was_file)) if *was_file != is_file => {
-                    return Err(Error::bad_input(format!("`{summary}` is a file and a folder")));
+                    return Err(Error::bad_input(format!("`{printed}` is a file and a folder")));
                 }
                 Some(_) => {}
             }

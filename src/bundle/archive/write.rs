@@ -9,10 +9,10 @@ use tar::{Builder, EntryType, Header};
 use crate::bundle::{Bundle, FileEntry, MANIFEST};
 use crate::error::{Error, Result, printable};
 
-/// Writes a bundle to a file, and gives the file's length. The files are as the manifest says, or nothing is packed.
+/// Writes a bundle to a file, and returns the file's length. The files are those of the manifest, or nothing is packed.
 ///
 /// The manifest comes first and the others by their names, all with the same owner, time and mode, in the form of POSIX
-/// 1988 (ustar): the same bundle gives the same bytes wherever and whenever it is packed.
+/// 1988 (ustar): the same bundle gives the same bytes on every machine, at any time.
 pub fn pack(bundle: &Bundle, archive: &Path) -> Result<u64> {
     let mut files = bundle.digests()?;
     bundle.check(&files)?;
@@ -44,12 +44,12 @@ fn append(builder: &mut Builder<impl Write>, bundle: &Bundle, file: &FileEntry, 
     let failed = |e: std::io::Error| Error::io("writing", archive, &e);
     let to = builder.get_mut();
     to.write_all(header.as_bytes()).map_err(failed)?;
-    // The digest of what is packed is taken again: it is what is packed that has to be what was checked.
+    // The packed bytes are digested again: they have to be those that were checked.
     bundle.again(file, |piece| to.write_all(piece).map_err(failed))?;
     let past = (file.bytes % BLOCK) as usize;
     let rest = if past == 0 { 0 } else { BLOCK as usize - past };
     to.write_all([0; BLOCK as usize].get(..rest).unwrap_or_default()).map_err(failed)
 }
 
-/// What the content of a file is filled up to in an archive.
+/// The block size that a file's content is padded to in an archive.
 const BLOCK: u64 = 512;

@@ -12,7 +12,7 @@ use crate::runtime::Runtime;
 /// Files that Transformers.js does not do without.
 const NEEDED: [&str; 2] = ["config.json", "tokenizer_config.json"];
 
-/// Where models are looked for.
+/// The folder of models.
 const MODELS: &str = "onnx";
 
 /// Where those for browsers are, beside others.
@@ -43,23 +43,25 @@ pub fn export(bundle: &Bundle, dir: &Path) -> Result<Exported> {
     without_libraries(bundle, &mut folder.exported.notes);
     without_prompt(bundle, &mut folder.exported.notes);
     let (native, web): (Vec<_>, Vec<_>) = engines.into_iter().partition(|engine| engine.runtime == Runtime::Ort);
-    let apart = if native.is_empty() { MODELS } else { WEB };
-    if apart == WEB && !web.is_empty() {
+    let of_web = if native.is_empty() { MODELS } else { WEB };
+    if of_web == WEB && !web.is_empty() {
         folder.exported.notes.push(format!("pages find their models with {{ subfolder: '{WEB}' }}"));
     }
-    for (subfolder, engines) in [(MODELS, native), (apart, web)] {
+    for (subfolder, engines) in [(MODELS, native), (of_web, web)] {
         for engine in in_order(engines) {
             let name = format!("{}.onnx", file_name(engine.precision));
             match folder.exported.files.iter().any(|file| *file == format!("{subfolder}/{name}")) {
                 false => folder.engine(bundle, engine, subfolder, &name)?,
-                true => folder.exported.notes.push(format!("{} is left out: {name} is another's place", engine.name)),
+                true => {
+                    folder.exported.notes.push(format!("{} is left out: {name} is the path of another", engine.name))
+                }
             }
         }
     }
     Ok(folder.done())
 }
 
-/// The name of a file that is kept for this layout.
+/// The name of a file that is stored for this layout.
 fn within(path: &str) -> Option<&str> {
     path.strip_prefix(HUB)?.strip_prefix('/')
 }
@@ -71,7 +73,7 @@ fn in_order(mut engines: Vec<&EngineEntry>) -> Vec<&EngineEntry> {
     engines
 }
 
-/// The name by which Transformers.js finds a precision (its `dtype`); Optimum is told it.
+/// The name by which Transformers.js finds a precision (its `dtype`); Optimum takes the file's name.
 fn file_name(precision: Precision) -> &'static str {
     match precision {
         Precision::Fp32 => "model",

@@ -1,4 +1,4 @@
-//! A bundle in the layouts of others: what reads them needs nothing of kilnc.
+//! A bundle in the layouts of other programs, which need no kilnc to read it.
 
 mod folder;
 mod hub;
@@ -10,7 +10,7 @@ pub use hub::export as hub;
 pub use oci::{Image, export as oci};
 pub use triton::{Repository, export as triton};
 
-/// What is written, for what reads it.
+/// The layout that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Optimum's and Transformers.js' folder.

@@ -23,11 +23,11 @@ const DOC: &str = "application/vnd.cncf.model.doc.v1.raw";
 /// How an image is called.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
-    /// Its tag; `latest`, if not given.
+    /// Its tag; `latest`, if not set.
     pub tag: Option<String>,
 }
 
-/// Writes an image layout into an empty folder. The blob of a file has the digest that the manifest says of the file.
+/// Writes an image layout into an empty folder. The blob of a file has the manifest's digest of the file.
 pub fn export(bundle: &Bundle, image: &Image, dir: &Path) -> Result<Exported> {
     let tag = image.tag.as_deref().unwrap_or("latest");
     check_tag(tag)?;
@@ -35,7 +35,7 @@ pub fn export(bundle: &Bundle, image: &Image, dir: &Path) -> Result<Exported> {
     bundle.check(&files)?;
     let mut folder = Folder::new(dir);
     for file in &files {
-        // The same bytes in two places are one blob.
+        // The same bytes at two paths are one blob.
         if !folder.exported.files.contains(&blob(&file.sha256)) {
             let (to, mut copy) = folder.create(&blob(&file.sha256))?;
             bundle.again(file, |piece| copy.write_all(piece).map_err(|e| Error::io("writing", &to, &e)))?;
@@ -78,7 +78,7 @@ fn check_tag(tag: &str) -> Result<()> {
     }
 }
 
-/// Adds a blob, and gives its descriptor.
+/// Adds a blob, and returns its descriptor.
 fn add(folder: &mut Folder, value: &Value, media_type: &str) -> Result<Value> {
     let bytes = bytes(value)?;
     let digest = digest::of(&bytes);
@@ -94,7 +94,7 @@ fn blob(digest: &str) -> String {
     format!("blobs/sha256/{digest}")
 }
 
-/// The path is named twice: for ModelPack's tools, and for those that pull any artifact's files.
+/// The path has two annotations: for ModelPack's tools, and for those that pull any artifact's files.
 fn layer(bundle: &Bundle, file: &FileEntry) -> Value {
     json!({
         "mediaType": media_type(bundle, &file.path),
@@ -113,7 +113,7 @@ fn media_type(bundle: &Bundle, path: &str) -> &'static str {
         WEIGHT
     } else if [MANIFEST, TOKENIZER].contains(&path) || path.starts_with("hub/") {
         WEIGHT_CONFIG
-    } else if bundle.manifest.runtimes.libraries.iter().any(|brought| brought.files.iter().any(|file| file == path)) {
+    } else if bundle.manifest.runtimes.libraries.iter().any(|bundled| bundled.files.iter().any(|file| file == path)) {
         CODE
     } else {
         DOC

@@ -15,9 +15,9 @@ const LABELS: &str = "labels.txt";
 /// How a model is served.
 #[derive(Clone, Debug)]
 pub struct Repository {
-    /// The model's name; the bundle's, if not given.
+    /// The model's name; the bundle's, if not set.
     pub name: Option<String>,
-    /// The engine; the best that ONNX Runtime runs, if not given.
+    /// The engine; the best that ONNX Runtime runs, if not set.
     pub engine: Option<String>,
     /// The version, a folder's name.
     pub version: u32,
@@ -114,7 +114,7 @@ fn block(kind: &str, port: &Port, batched: bool, labels: Option<&str>) -> String
 struct Port {
     name: String,
     ty: &'static str,
-    /// -1 for what is given when it runs.
+    /// -1 for sizes that are set when it runs.
     sizes: Vec<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! The libraries that a bundle brings, in its bill of materials.
+//! The bundled runtimes, in the bundle's bill of materials.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ pub fn components(manifest: &Manifest) -> Vec<Value> {
     manifest.runtimes.libraries.iter().map(|entry| component(entry, &manifest.files)).collect()
 }
 
-/// The components that bring a runtime.
+/// The components of a bundled runtime.
 pub fn references(manifest: &Manifest, runtime: Runtime) -> Vec<String> {
     manifest.runtimes.libraries.iter().filter(|entry| entry.runtime == runtime).map(reference).collect()
 }
@@ -38,7 +38,7 @@ fn component(entry: &LibraryEntry, files: &[FileEntry]) -> Value {
         "components": entry.files.iter().chain(&entry.notices).filter_map(listed).map(file).collect::<Vec<_>>(),
     });
     if let (Some(fields), Some(licence)) = (made.as_object_mut(), &entry.licence) {
-        // Metadata says “MIT License” where SPDX says “MIT”.
+        // Metadata has “MIT License” where SPDX has “MIT”.
         let licence = match spdx(licence.trim_end_matches(" License")) {
             Some(id) => json!({ "license": { "id": id } }),
             None => json!({ "license": { "name": licence } }),

@@ -1,4 +1,4 @@
-//! Finds wheels in a folder by what their names say.
+//! Finds wheels in a folder by their names.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub struct Found {
     pub wheel: PathBuf,
 }
 
-/// The wheels of packages, in the same order, and what has to be known of those that a bundle does without. Fails where
+/// The wheels of packages, in the same order, and notes on those that a bundle lacks. Fails where
 /// others are missing, with the command that gets each.
 pub fn find(packages: &[Package], folder: &Path) -> Result<(Vec<Found>, Vec<String>)> {
     let listed = list(folder)?;
@@ -30,9 +30,9 @@ pub fn find(packages: &[Package], folder: &Path) -> Result<(Vec<Found>, Vec<Stri
         1 => String::new(),
         n => format!(" and {} more", n - 1),
     };
-    let summary = format!("no wheel of {} for {}{more} in {}", first.requirement(), first.platform, folder.display());
+    let message = format!("no wheel of {} for {}{more} in {}", first.requirement(), first.platform, folder.display());
     let hint = |package| format!("get it with: {}", command(package, folder));
-    Err(missing.iter().fold(Error::runtime_missing(summary), |error, package| error.hint(hint(package))))
+    Err(missing.iter().fold(Error::runtime_missing(message), |error, package| error.hint(hint(package))))
 }
 
 /// The packages that have no wheel among the files, and that a bundle cannot do without.
@@ -41,10 +41,10 @@ fn missing(packages: &[Package], listed: &[PathBuf]) -> Vec<Package> {
     packages.iter().filter(missing).copied().collect()
 }
 
-/// What a bundle lacks without a package that has nothing but the text of a licence.
+/// The note on a bundle without a package that holds only the text of a licence.
 fn without_text(package: &Package) -> String {
     format!(
-        "{} for {} comes without the text of its licence; the wheel of {} for {} in the same folder would bring it",
+        "{} for {} comes without the text of its licence; the wheel of {} for {} in the same folder would add it",
         package.name,
         package.platform,
         package.requirement(),
@@ -62,14 +62,14 @@ pub fn command(package: &Package, folder: &Path) -> String {
     )
 }
 
-/// The package's wheel for its platform, of whatever Python; the last by name, where there are several.
+/// The package's wheel for its platform, of any Python; the last by name, where there are several.
 fn wheel(package: &Package, listed: &[PathBuf]) -> Option<PathBuf> {
     let fits =
         |path: &&PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| is_of(package, name));
     listed.iter().filter(fits).max().cloned()
 }
 
-/// What a folder holds; nothing where there is none.
+/// A folder's entries; none where there is no folder.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |e: std::io::Error| Error::io("reading", folder, &e);
     match std::fs::read_dir(folder) {
@@ -102,7 +102,7 @@ mod tests {
     use crate::runtime::Runtime;
 
     #[test]
-    fn wheels_are_told_by_name_version_and_platform() {
+    fn wheels_are_identified_by_name_version_and_platform() {
         let ort = |platform| packages(Runtime::Ort, platform).remove(0);
         let openvino = packages(Runtime::OpenVino, Platform::WindowsX64);
         for (package, name) in [
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_with_the_command_that_gets_it() {
+    fn missing_wheels_are_named_with_the_command_that_downloads_them() {
         let dir = tempfile::tempdir().unwrap();
         let packages = Platform::ALL.map(|platform| packages(Runtime::Ort, platform).remove(0));
         let wheel = dir.path().join("onnxruntime-1.32.0-cp312-cp312-win_amd64.whl");
@@ -152,7 +152,7 @@ mod tests {
         let (found, notes) = find(&[texts], dir.path()).unwrap();
         assert!(found.is_empty());
         let without = "openvino for linux-x64 comes without the text of its licence; the wheel of openvino==2025.4.1 for \
-                       manylinux2014_x86_64 in the same folder would bring it";
+                       manylinux2014_x86_64 in the same folder would add it";
         assert_eq!(notes, [without]);
     }
 }

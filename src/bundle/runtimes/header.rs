@@ -5,7 +5,7 @@
 use crate::error::{Error, Result};
 use crate::runtime::Platform;
 
-/// How much of a library says it.
+/// Bytes of a library that are read for it.
 pub const LENGTH: usize = 4096;
 
 /// Fails where the first bytes of a file are not those of a shared library for a platform.

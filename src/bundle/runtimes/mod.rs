@@ -1,8 +1,8 @@
-//! Runtime libraries inside of a bundle: ONNX Runtime, alone or with OpenVINO, for the platforms that were asked for.
+//! Runtime libraries inside of a bundle: ONNX Runtime, alone or with OpenVINO, for the requested platforms.
 //!
 //! They come from PyPI's wheels on disk, never from the net, and go to `runtimes/<platform>/` in the layout of a folder
 //! of runtimes, so that they are found there as they are elsewhere. They are programs: nothing runs them until the user
-//! vouches for the bundle ([`super::Bundle::trust`]).
+//! trusts the bundle ([`super::Bundle::trust`]).
 
 mod bill;
 mod entries;

@@ -1,7 +1,7 @@
 //! Which files of which packages run the engines of a bundle on a platform.
 //!
-//! What OpenVINO needs for a processor was found by leaving files out until the provider did not load, and agrees with
-//! what the libraries say that they need. Left out are its plugins for GPUs and NPUs, those that choose a device, its
+//! OpenVINO's needed files for a processor were found by leaving files out until the provider did not load, and agree with
+//! what the libraries declare as needed. Left out are its plugins for GPUs and NPUs, those that choose a device, its
 //! readers of other formats, and the names under which wheels, which have no links, hold a library a second time.
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ pub struct Package {
     pub platform: Platform,
     /// The folder of the libraries in the wheel.
     pub(super) inside: &'static str,
-    /// The tag by which pip is asked for the wheel.
+    /// The wheel's platform tag for pip.
     pub(super) tag: &'static str,
     /// The beginnings of the libraries' names, each of one file; none where only the texts of licences are taken, which
     /// those of another package lack.
@@ -34,7 +34,7 @@ pub struct Package {
 const OPENVINO_ALONE: &str = "openvino==2025.4.1";
 
 impl Package {
-    /// The package as pip is asked for it.
+    /// The package as pip names it.
     pub fn requirement(&self) -> String {
         format!("{}=={}", self.name, self.version)
     }
@@ -44,7 +44,7 @@ impl Package {
         normalized(self.name)
     }
 
-    /// The library that is found once its files are in place.
+    /// The library that is found once its files are installed.
     pub(super) fn library(&self) -> &'static Library {
         match self.runtime {
             Runtime::OpenVino => &OPENVINO,
@@ -104,17 +104,17 @@ fn openvino_alone(package: Package) -> Package {
     Package { inside: "openvino/libs", files, ..package }
 }
 
-/// What a bundle is to bring.
+/// The planned libraries of a bundle.
 #[derive(Clone, Debug, Default)]
 pub struct RuntimePlan {
     /// Platform after platform.
     pub packages: Vec<Package>,
-    /// What is left out and why, and what has to be known of the rest.
+    /// Notes: what is left out and why.
     pub notes: Vec<String>,
 }
 
 impl RuntimePlan {
-    /// What engines of these runtimes need on these platforms.
+    /// The packages for engines of these runtimes on these platforms.
     pub fn new(runtimes: &[Runtime], platforms: &[Platform]) -> RuntimePlan {
         let mut plan = RuntimePlan::default();
         let has = |runtime| runtimes.contains(&runtime);
@@ -123,7 +123,7 @@ impl RuntimePlan {
                 let packages = packages(runtime, *platform);
                 if packages.is_empty() {
                     plan.notes.push(format!(
-                        "nothing is brought for {runtime} on {platform}: {} has no wheels for it",
+                        "no library is bundled for {runtime} on {platform}: {} has no wheels for it",
                         OPENVINO.package
                     ));
                 }
@@ -131,16 +131,16 @@ impl RuntimePlan {
             }
         }
         for runtime in Runtime::PLANS.into_iter().filter(|runtime| has(*runtime)) {
-            plan.notes.push(format!("{runtime} is not brought: NVIDIA's licence says who may pass it on"));
+            plan.notes.push(format!("{runtime} is not bundled: NVIDIA's licence says who may pass it on"));
         }
         if plan.packages.is_empty() && has(Runtime::Tract) {
-            plan.notes.push(format!("nothing is brought for {}: it is compiled into kilnc", Runtime::Tract));
+            plan.notes.push(format!("no library is bundled for {}: it is compiled into kilnc", Runtime::Tract));
         }
         plan
     }
 }
 
-/// The name of a package in that of a wheel: what stands between letters and digits is one underscore.
+/// The name of a package in that of a wheel: every run of other characters is one underscore.
 pub fn normalized(name: &str) -> String {
     let words = name.split(['-', '_', '.']).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("_").to_lowercase()
@@ -152,25 +152,25 @@ mod tests {
 
     #[test]
     fn engines_get_the_libraries_that_they_need_and_no_others() {
-        let summary = |runtimes: &[Runtime], platforms: &[Platform]| {
+        let planned = |runtimes: &[Runtime], platforms: &[Platform]| {
             let plan = RuntimePlan::new(runtimes, platforms);
             let named = |package: &Package| format!("{} {}", package.platform, package.name);
             (plan.packages.iter().map(named).collect::<Vec<_>>(), plan.notes)
         };
-        let (packages, notes) = summary(&[Runtime::Ort, Runtime::Tract], &[Platform::MacosArm64, Platform::LinuxX64]);
+        let (packages, notes) = planned(&[Runtime::Ort, Runtime::Tract], &[Platform::MacosArm64, Platform::LinuxX64]);
         assert_eq!(packages, ["linux-x64 onnxruntime", "macos-arm64 onnxruntime"]);
         assert!(notes.is_empty(), "{notes:?}");
 
-        let (packages, notes) = summary(&[Runtime::OpenVino], &[Platform::WindowsX64, Platform::LinuxArm64]);
+        let (packages, notes) = planned(&[Runtime::OpenVino], &[Platform::WindowsX64, Platform::LinuxArm64]);
         assert_eq!(packages, ["windows-x64 onnxruntime-openvino", "windows-x64 openvino"]);
         let without =
-            "nothing is brought for OpenVINO on linux-arm64: onnxruntime-openvino==1.24.1 has no wheels for it";
+            "no library is bundled for OpenVINO on linux-arm64: onnxruntime-openvino==1.24.1 has no wheels for it";
         assert_eq!(notes, [without]);
 
-        let (packages, notes) = summary(&[Runtime::Tract, Runtime::TensorRtRtx], &Platform::ALL);
+        let (packages, notes) = planned(&[Runtime::Tract, Runtime::TensorRtRtx], &Platform::ALL);
         assert!(packages.is_empty());
-        assert!(notes[0].starts_with("TensorRT for RTX is not brought: "), "{notes:?}");
-        assert_eq!(notes[1], "nothing is brought for tract: it is compiled into kilnc");
+        assert!(notes[0].starts_with("TensorRT for RTX is not bundled: "), "{notes:?}");
+        assert_eq!(notes[1], "no library is bundled for tract: it is compiled into kilnc");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a wheel says of its files: `RECORD`, and the lines of `METADATA` and `WHEEL`.
+//! A wheel's records of its files: `RECORD`, and the lines of `METADATA` and `WHEEL`.
 //!
 //! The formats: PyPA's “Recording installed projects” and “Core metadata”.
 
@@ -9,7 +9,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use crate::digest::hex;
 use crate::error::{Error, Result, printable};
 
-/// What the record says of a file.
+/// A file's line of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
     /// SHA-256, in hexadecimal.
@@ -18,28 +18,28 @@ pub struct Recorded {
     pub bytes: u64,
 }
 
-/// Reads a record. Files without a digest, such as the record itself, are not in what it gives.
+/// Reads a record. Files without a digest, such as the record itself, are left out.
 pub fn parse(text: &str) -> Result<BTreeMap<String, Recorded>> {
     let mut recorded = BTreeMap::new();
     let mut lines = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
     for line in lines.records() {
         let line = line.map_err(|e| Error::bad_input(printable(&e.to_string())))?;
         let [path, digest, bytes] = [0, 1, 2].map(|i| line.get(i).unwrap_or_default());
-        let summary = printable(path);
+        let printed = printable(path);
         if line.len() != 3 {
-            return Err(Error::bad_input(format!("`{summary}` has {} fields, expected 3", line.len())));
+            return Err(Error::bad_input(format!("`{printed}` has {} fields, expected 3", line.len())));
         }
         if digest.is_empty() {
             continue;
         }
         let malformed =
-            || Error::bad_input(format!("`{summary}` has the digest `{}`, expected sha256=…", printable(digest)));
+            || Error::bad_input(format!("`{printed}` has the digest `{}`, expected sha256=…", printable(digest)));
         let mut raw = [0; 32];
         let decoded = digest.strip_prefix("sha256=").and_then(|text| Base64UrlUnpadded::decode(text, &mut raw).ok());
         let sha256 = decoded.filter(|raw| raw.len() == 32).map(hex).ok_or_else(malformed)?;
-        let bytes = bytes.parse().map_err(|_| Error::bad_input(format!("`{summary}` has no length")))?;
+        let bytes = bytes.parse().map_err(|_| Error::bad_input(format!("`{printed}` has no length")))?;
         if recorded.insert(path.to_owned(), Recorded { sha256, bytes }).is_some() {
-            return Err(Error::bad_input(format!("`{summary}` stands twice")));
+            return Err(Error::bad_input(format!("duplicate `{printed}`")));
         }
     }
     Ok(recorded)
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(said("a,sha256=ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0,-1\n"), "`a` has no length");
         assert_eq!(said("a\n"), "`a` has 1 fields, expected 3");
         let line = "a,sha256=ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0,3\n";
-        assert_eq!(said(&line.repeat(2)), "`a` stands twice");
+        assert_eq!(said(&line.repeat(2)), "duplicate `a`");
     }
 
     #[test]

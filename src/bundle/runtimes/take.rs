@@ -21,10 +21,10 @@ const LARGEST_NOTICE: u64 = 16 << 20;
 /// Most such texts of a wheel.
 const MOST_NOTICES: usize = 256;
 
-/// Takes what a bundle brings of a wheel into the bundle's folder.
+/// Copies the needed files of a wheel into the bundle's folder.
 ///
 /// Fails where a library is missing, is not the one that the wheel's record describes or is for another platform, and
-/// where the wheel has no text of a licence: what it holds could not be passed on.
+/// where the wheel has no text of a licence: its files could not be passed on.
 pub fn take(found: &Found, dir: &Path) -> Result<LibraryEntry> {
     let Found { package, wheel: path } = found;
     let mut wheel = Wheel::open(found)?;
@@ -82,11 +82,11 @@ fn notices(wheel: &Wheel, package: &Package) -> Result<Vec<String>> {
         !name.ends_with('/') && (named && own || beside(&format!("{}/licenses", wheel.info)).is_some())
     };
     let notices: Vec<String> = wheel.names.iter().filter(is_notice).cloned().collect();
-    let apart: BTreeSet<String> = notices.iter().map(|name| name.to_lowercase()).collect();
+    let distinct: BTreeSet<String> = notices.iter().map(|name| name.to_lowercase()).collect();
     match notices.len() {
         0 => Err(wheel.refuse("the wheel has no text of a licence, without which its libraries cannot be passed on")),
         n if n > MOST_NOTICES => Err(wheel.refuse(format!("the wheel has {n} texts of licences"))),
-        n if n > apart.len() => Err(wheel.refuse("the names of two texts of licences differ by capitals only")),
+        n if n > distinct.len() => Err(wheel.refuse("the names of two texts of licences differ by capitals only")),
         _ => Ok(notices),
     }
 }

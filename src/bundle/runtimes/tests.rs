@@ -44,7 +44,7 @@ fn library(platform: Platform) -> Vec<u8> {
 /// The files of a wheel of ONNX Runtime, which a test may change before they are written.
 struct Made {
     files: Vec<(String, Vec<u8>)>,
-    /// In place of the record that fits the files.
+    /// Replaces the record of the files.
     record: Option<String>,
     /// A file that is a link.
     link: Option<&'static str>,
@@ -118,7 +118,7 @@ fn ort(platform: Platform) -> Package {
     packages(Runtime::Ort, platform).remove(0)
 }
 
-/// Takes from a wheel that `write` puts at the path it is given.
+/// Copies from a wheel that `write` puts at its argument.
 fn taken(platform: Platform, write: impl FnOnce(&Path)) -> (tempfile::TempDir, Result<LibraryEntry>) {
     let dir = tempfile::tempdir().unwrap();
     let wheel = dir.path().join(format!("onnxruntime-1.32.0-cp312-cp312-{}.whl", platform.tag()));
@@ -127,7 +127,7 @@ fn taken(platform: Platform, write: impl FnOnce(&Path)) -> (tempfile::TempDir, R
     (dir, taken)
 }
 
-/// What is said of a wheel that was made.
+/// The error for a made wheel.
 #[track_caller]
 fn refused(made: Made) -> String {
     message(taken(Platform::LinuxX64, |path| made.write(path)).1)
@@ -181,7 +181,7 @@ fn texts_of_licences_are_taken_from_beside_the_metadata_too() {
 }
 
 #[test]
-fn what_is_no_wheel_is_refused() {
+fn a_file_that_is_no_wheel_is_refused() {
     let bytes = |bytes: Vec<u8>| message(taken(Platform::LinuxX64, |path| std::fs::write(path, bytes).unwrap()).1);
     let mut whole = Vec::new();
     let (_dir, sound) = taken(Platform::LinuxX64, |path| {
@@ -239,7 +239,7 @@ fn a_wheel_of_another_name_version_or_platform_is_refused() {
 }
 
 #[test]
-fn a_library_for_another_platform_is_refused_whatever_the_wheel_says() {
+fn a_library_for_another_platform_is_refused_in_any_wheel() {
     let said = |bytes: Vec<u8>| refused(sound().put(LIBRARY, bytes)).replace(&format!("`{LIBRARY}`: it is "), "");
     for other in [Platform::LinuxArm64, Platform::WindowsX64, Platform::MacosArm64] {
         assert_eq!(said(library(other)), format!("a library for {other}, expected one for linux-x64"));
@@ -269,7 +269,7 @@ fn a_file_that_the_record_does_not_describe_is_refused() {
     assert_eq!(record(other), format!("`{LIBRARY}` is not the file that RECORD describes"));
     assert_eq!(record(|record| record.replace(LIBRARY, "x")), format!("`{LIBRARY}` is not in the wheel's RECORD"));
     let twice = record(|record| record.repeat(2));
-    assert_eq!(twice, "RECORD: `onnxruntime/__init__.py` stands twice");
+    assert_eq!(twice, "RECORD: duplicate `onnxruntime/__init__.py`");
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn a_link_in_place_of_a_library_is_refused() {
 }
 
 #[test]
-fn files_that_are_missing_or_stand_twice_are_refused() {
+fn missing_and_duplicate_files_are_refused() {
     assert_eq!(refused(sound().without(LIBRARY)), "the wheel has no `onnxruntime/capi/libonnxruntime.so.…`");
     assert_eq!(refused(sound().without(SHARED)), format!("the wheel has no `{SHARED}…`"));
     let other = "onnxruntime/capi/libonnxruntime.so.1.33.0";
@@ -318,7 +318,7 @@ fn files_that_are_missing_or_stand_twice_are_refused() {
         let replaced = replace(bytes, b"libonnxruntime.so.1.32.1", b"libonnxruntime.so.1.32.0");
         std::fs::write(path, replaced).unwrap();
     });
-    assert_eq!(message(taken), "a file of the wheel stands twice");
+    assert_eq!(message(taken), "duplicate file in the wheel");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Uses the libraries that a bundle brings, where the user vouches for it.
+//! Uses the bundled runtimes, where the user trusts the bundle.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,20 +11,20 @@ use crate::error::{Error, Kind, Result, printable};
 use crate::runtime::{self, Device, Platform, Runtime, library};
 
 impl Bundle {
-    /// Has the native libraries that the bundle brings for this machine used, here and in children, and says whether it
-    /// brings any. They are programs that can do whatever the user can: the caller has been told to trust the bundle, or
+    /// Uses the bundle's native libraries for this machine, here and in children, and returns whether it
+    /// holds any. They are programs with all the user's rights: the user has said to trust the bundle, or
     /// has verified who signed it.
     ///
     /// Fails where a file is not the one that the manifest lists, where one is missing, and where there is another.
     pub fn trust(&self) -> Result<bool> {
-        let Some(platform) = Platform::here().filter(|platform| self.brings_for(*platform)) else { return Ok(false) };
+        let Some(platform) = Platform::here().filter(|platform| self.bundles_for(*platform)) else { return Ok(false) };
         self.check_libraries(platform)?;
-        library::bring(self.libraries(platform)?)?;
+        library::add_bundled(self.libraries(platform)?)?;
         Ok(true)
     }
 
-    /// Like [`runtime::available`], and whether a plan is for the GPU that is there; the error also says where the bundle
-    /// brings what is missing.
+    /// Like [`runtime::available`], and whether a plan is for the GPU that is there; the error also names the bundled
+    /// library, where it is missing.
     pub fn available(&self, engine: &EngineEntry) -> Result<runtime::Available> {
         let found = runtime::available(engine.runtime).map_err(|e| self.explained(engine.runtime, e))?;
         fits(engine, 0)?;
@@ -39,23 +39,23 @@ impl Bundle {
         }
     }
 
-    /// The error of an engine that was not opened, with what of it the bundle brings.
+    /// The error of an engine that was not opened, with the bundled library for it.
     pub fn explained(&self, runtime: Runtime, error: Error) -> Error {
-        let Some(summary) = self.brought(runtime).filter(|_| error.kind() == Kind::RuntimeMissing) else {
+        let Some(note) = self.bundled(runtime).filter(|_| error.kind() == Kind::RuntimeMissing) else {
             return error;
         };
-        let explained = Error::runtime_missing(format!("{}; {summary}", error.message()));
+        let explained = Error::runtime_missing(format!("{}; {note}", error.message()));
         let explained = error.locations().iter().fold(explained, |explained, place| explained.at(place.as_str()));
         error.hints().iter().fold(explained, |explained, hint| explained.hint(hint.as_str()))
     }
 
-    /// What to say of libraries that lie in the bundle unused.
-    fn brought(&self, runtime: Runtime) -> Option<String> {
+    /// The note on unused libraries of the bundle.
+    fn bundled(&self, runtime: Runtime) -> Option<String> {
         let platform = Platform::here()?;
         let entry =
             self.manifest.runtimes.libraries.iter().find(|it| it.platform == platform && it.runtime == runtime)?;
         let own = self.libraries(platform).ok();
-        if library::brought().iter().any(|used| Some(used) == own.as_ref()) {
+        if library::bundled().iter().any(|used| Some(used) == own.as_ref()) {
             return None;
         }
         let flags = match self.signature() {
@@ -65,7 +65,7 @@ impl Bundle {
             Err(e) => format!("--trust ({})", e.message()),
         };
         Some(format!(
-            "the bundle brings {} {}, which is used under {flags}",
+            "the bundle holds {} {}, which is used under {flags}",
             printable(&entry.package),
             printable(&entry.version)
         ))
@@ -77,12 +77,12 @@ impl Bundle {
         std::path::absolute(&dir).map_err(|e| Error::io("reading", &dir, &e))
     }
 
-    fn brings_for(&self, platform: Platform) -> bool {
+    fn bundles_for(&self, platform: Platform) -> bool {
         let prefix = folder(platform) + "/";
         self.manifest.files.iter().any(|file| file.path.starts_with(&prefix))
     }
 
-    /// Checks the digests of a platform's libraries, and that no others lie among them: whatever is there is loaded by
+    /// Checks the digests of a platform's libraries, and that no others lie among them: every file there is loaded by
     /// its name alone.
     fn check_libraries(&self, platform: Platform) -> Result<()> {
         let prefix = folder(platform) + "/";

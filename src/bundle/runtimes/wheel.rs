@@ -30,7 +30,7 @@ pub const LARGEST: u64 = 512 << 20;
 pub struct Wheel {
     archive: ZipArchive<File>,
     record: BTreeMap<String, Recorded>,
-    /// The folder with what the wheel says of itself.
+    /// The folder with the wheel's metadata.
     pub info: String,
     /// The names of its files.
     pub names: BTreeSet<String>,
@@ -76,7 +76,7 @@ impl Wheel {
         Ok(wheel)
     }
 
-    /// Writes a file of the wheel, of no more than `largest` bytes. Fails where it is not as the record says.
+    /// Writes a file of the wheel, of no more than `largest` bytes. Fails where it does not match the record.
     pub fn copy(&mut self, name: &str, largest: u64, to: &mut impl Write) -> Result<()> {
         let message = printable(name);
         let refused = |what: String| self.refusal.of(format!("`{message}` {what}"));
@@ -181,13 +181,13 @@ fn open_plain(path: &Path) -> Result<File> {
     }
 }
 
-/// The names of all files, none of which leads out of the place that they would be unpacked to.
+/// The names of all files, none of which leads out of the folder that they would be unpacked to.
 fn names(archive: &ZipArchive<File>, refusal: &Refusal) -> Result<BTreeSet<String>> {
     if archive.len() > MOST {
         return Err(refusal.of(format!("the wheel has {} files, at most {MOST} are read", archive.len())));
     }
     if archive.has_duplicate_names() {
-        return Err(refusal.of("a file of the wheel stands twice"));
+        return Err(refusal.of("duplicate file in the wheel"));
     }
     let names = archive.file_names().map(|name| name.map(|name| name.into_owned()));
     let names = names.collect::<ZipResult<BTreeSet<String>>>().map_err(|e| refusal.malformed(&e))?;

@@ -1,4 +1,4 @@
-//! What a signature's file is: a Sigstore bundle 0.3 around a DSSE envelope that one key signed.
+//! The file of a signature: a Sigstore bundle 0.3 around a DSSE envelope that one key signed.
 
 use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::json;
 /// The form of the file.
 pub const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
-/// The form of what is signed.
+/// The type of the payload.
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 
 #[derive(Serialize, Deserialize)]
@@ -70,7 +70,7 @@ pub fn seal(payload: &[u8], key: &PrivateKey) -> Result<String> {
     serde_json::to_string(&sealed).map_err(|e| Error::bug(format!("a signature cannot be written: {e}")))
 }
 
-/// The payload of a signature's file, once its signature is the key's. Nothing of it is read before.
+/// The payload of a signature's file, once its signature is the key's. It is not read before.
 pub fn open(text: &str, file: &str, key: &PublicKey) -> Result<Vec<u8>> {
     let SigstoreBundle { media_type, verification_material, dsse_envelope } = json::parse(text, file)?;
     if media_type != MEDIA_TYPE {
@@ -86,7 +86,7 @@ pub fn open(text: &str, file: &str, key: &PublicKey) -> Result<Vec<u8>> {
     let known = key.hint()?;
     if let Some(hint) = hint.filter(|hint| *hint != known) {
         return Err(Error::bad_input(format!(
-            "the signature was made with another key: it names {}, the key given is {known}",
+            "the signature was made with another key: it names {}, the key here is {known}",
             printable(&hint)
         )));
     }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed_begins_as_dsse_says() {
+    fn the_signed_bytes_begin_as_in_dsse() {
         assert_eq!(signed(b"{}"), b"DSSEv1 28 application/vnd.in-toto+json 2 {}");
     }
 
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_signature_is_said() {
+    fn errors_of_a_signature_are_named() {
         let (key, text) = sealed();
         let public = key.public();
         let said = |text: &str| open(text, "model.sig", &public).unwrap_err().message().to_owned();
@@ -172,7 +172,7 @@ mod tests {
         let (other, _) = sealed();
         let (own, given) = (public.hint().unwrap(), other.public().hint().unwrap());
         let said = open(&text, "model.sig", &other.public()).unwrap_err().message().to_owned();
-        assert_eq!(said, format!("the signature was made with another key: it names {own}, the key given is {given}"));
+        assert_eq!(said, format!("the signature was made with another key: it names {own}, the key here is {given}"));
         let renamed = text.replace(&own, &given);
         let said = open(&renamed, "model.sig", &other.public()).unwrap_err().message().to_owned();
         assert_eq!(said, "the signature is not this key's of this payload");

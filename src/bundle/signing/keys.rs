@@ -12,10 +12,10 @@ use crate::digest;
 use crate::error::{Error, Result};
 use crate::json;
 
-/// How a private key begins in the older of the two forms that OpenSSL writes; its parameters may stand before it.
+/// How a private key begins in the older of the two forms that OpenSSL writes; its parameters may come before it.
 const SEC1: &str = "-----BEGIN EC PRIVATE KEY-----";
 
-/// A curve, by the name that the user gives it.
+/// A curve, by the user's name of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Curve {
     /// NIST's curve of 256 bits, with SHA-256.
@@ -101,7 +101,7 @@ impl PrivateKey {
         ])
     }
 
-    /// The key that verifies what this one signs.
+    /// The key that verifies this one's signatures.
     pub fn public(&self) -> PublicKey {
         match self {
             PrivateKey::P256(key) => PublicKey::P256(*key.verifying_key()),
@@ -120,8 +120,8 @@ impl PrivateKey {
         }
     }
 
-    /// Writes the key to `path`, which only its owner may read, and the public one beside it; gives the path of that.
-    /// What stands there already is never replaced: a key that is lost is lost.
+    /// Writes the key to `path`, which only its owner may read, and the public one beside it; returns the path of that.
+    /// An existing file is never replaced: a lost key cannot be recovered.
     pub fn write(&self, path: &Path) -> Result<PathBuf> {
         let failed = |e| Error::bug(format!("a key cannot be written: {e}"));
         let private = on_its_curve!(PrivateKey, self, key => key.to_pkcs8_pem(LineEnding::LF).map_err(failed))?;
@@ -129,7 +129,7 @@ impl PrivateKey {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".pub");
         let beside = PathBuf::from(beside);
-        // The public one first: if the private one cannot be written, nothing of worth is left behind.
+        // The public one first: if the private one cannot be written, no secret is left behind.
         create(&beside, public.as_bytes(), 0o644)?;
         create(path, private.as_bytes(), 0o600).inspect_err(|_| drop(std::fs::remove_file(&beside)))?;
         Ok(beside)
@@ -166,7 +166,7 @@ impl PublicKey {
         on_its_curve!(PublicKey, self, key => key.to_public_key_pem(LineEnding::LF).map_err(failed))
     }
 
-    /// What signatures call the key: the SHA-256 of its PEM, in hexadecimal.
+    /// The key's name in signatures: the SHA-256 of its PEM, in hexadecimal.
     pub fn hint(&self) -> Result<String> {
         Ok(digest::of(self.pem()?.as_bytes()))
     }
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_key_is_told_apart() {
+    fn other_keys_are_refused_by_kind() {
         let key = PrivateKey::generate(Curve::P256).unwrap();
         let PrivateKey::P256(inner) = &key else { unreachable!() };
         let private = inner.to_pkcs8_pem(LineEnding::LF).unwrap();

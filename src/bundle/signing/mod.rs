@@ -23,7 +23,7 @@ pub use statement::{Resource, SIGNATURE, read as read_statement};
 /// Longest signature that is read, in bytes. A file takes about 200.
 pub const LONGEST: u64 = 16 << 20;
 
-/// The text of a signature of files, under the name of what they are.
+/// The text of a signature of files, under their common name.
 pub fn sign(name: &str, files: &[FileEntry], key: &PrivateKey) -> Result<String> {
     envelope::seal(statement::write(name, files)?.as_bytes(), key)
 }
@@ -34,8 +34,8 @@ pub fn verify(signature: &Path, key: &PublicKey, files: &[FileEntry]) -> Result<
     let check = || {
         let file = json::file_name(signature);
         let payload = envelope::open(&read(signature)?, &file, key)?;
-        let payload = String::from_utf8(payload).map_err(|_| Error::bad_input("what was signed is not UTF-8"))?;
-        let signed = statement::read(&payload, "what was signed")?;
+        let payload = String::from_utf8(payload).map_err(|_| Error::bad_input("the signed statement is not UTF-8"))?;
+        let signed = statement::read(&payload, "the signed statement")?;
         compare(&signed, files)
     };
     check().map_err(|e: Error| e.at(signature.display().to_string()))
@@ -63,7 +63,7 @@ fn compare(signed: &[statement::Resource], files: &[FileEntry]) -> Result<()> {
     }
 }
 
-/// Whether a file is a signature, which another may take the place of. Fails where it cannot be looked at.
+/// Whether a file is a signature, which another may replace. Fails where it cannot be read.
 pub fn is_signature(path: &Path) -> Result<bool> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

@@ -1,4 +1,4 @@
-//! What is signed: an in-toto statement with the digest of every file, as OpenSSF's model signing 1.0 writes it.
+//! The signed statement: an in-toto statement with the digest of every file, as OpenSSF's model signing 1.0 writes it.
 
 use std::collections::HashSet;
 
@@ -36,7 +36,7 @@ struct Statement {
     predicate: Predicate,
 }
 
-/// What is read before the rest, to say of a statement of another kind that it is one.
+/// The fields that are read first, to name a statement of another kind.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kind {
@@ -104,7 +104,7 @@ pub fn read(text: &str, file: &str) -> Result<Vec<Resource>> {
     let Kind { form, predicate_type } = json::parse(text, file)?;
     if form != STATEMENT || predicate_type != PREDICATE {
         return Err(Error::unsupported(format!(
-            "what was signed is a `{}` of `{}`, expected `{STATEMENT}` of `{PREDICATE}`",
+            "the signed statement is a `{}` of `{}`, expected `{STATEMENT}` of `{PREDICATE}`",
             printable(&form),
             printable(&predicate_type)
         )));
@@ -122,7 +122,7 @@ pub fn read(text: &str, file: &str) -> Result<Vec<Resource>> {
         let name = printable(&resource.name);
         inside(&resource.name).map_err(|_| Error::bad_input(format!("`{name}` was signed, which leads out")))?;
         if !names.insert(&resource.name) {
-            return Err(Error::bad_input(format!("`{name}` was signed twice")));
+            return Err(Error::bad_input(format!("duplicate `{name}` in the signature")));
         }
         if resource.algorithm != "sha256" {
             return Err(Error::unsupported(format!("`{name}` has a digest by {}", printable(&resource.algorithm))));
@@ -189,7 +189,7 @@ mod tests {
     fn a_statement_of_another_kind_is_refused() {
         assert_eq!(
             said("model_signing/signature/v1.0", "slsa.dev/provenance/v1"),
-            "what was signed is a `https://in-toto.io/Statement/v1` of `https://slsa.dev/provenance/v1`, expected \
+            "the signed statement is a `https://in-toto.io/Statement/v1` of `https://slsa.dev/provenance/v1`, expected \
              `https://in-toto.io/Statement/v1` of `https://model_signing/signature/v1.0`"
         );
         assert_eq!(said("\"files\"", "\"shards\""), "shards were digested by sha256, expected files by sha256");
@@ -203,7 +203,7 @@ mod tests {
     fn a_statement_agrees_with_itself_and_stays_inside() {
         assert_eq!(said("\"a.b\"", "\"../b\""), "`../b` was signed, which leads out");
         assert_eq!(said("\"a.b\"", "\"/etc/b\""), "`/etc/b` was signed, which leads out");
-        assert_eq!(said("\"a.b\"", "\"a/b\""), "`a/b` was signed twice");
+        assert_eq!(said("\"a.b\"", "\"a/b\""), "duplicate `a/b` in the signature");
         assert_eq!(said(&"1".repeat(64), &"4".repeat(64)), "the digest of the whole is not that of the files");
         assert_eq!(said(&"1".repeat(64), &"1".repeat(62)), "the digest of `a.b` is no SHA-256 in hexadecimal");
         assert_eq!(said("\"algorithm\":\"sha256\"", "\"algorithm\":\"blake2\""), "`a/b` has a digest by blake2");

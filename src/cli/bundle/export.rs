@@ -24,25 +24,25 @@ hub is read by Optimum and Transformers.js, triton by Triton Inference Server, o
 pub struct ExportArgs {
     /// The bundle.
     bundle: PathBuf,
-    /// What is to read it.
+    /// The layout: the program that reads it.
     #[arg(long, value_parser = one_of(&LAYOUTS))]
     layout: Layout,
-    /// triton: the model's name; the bundle's, if not given.
+    /// triton: the model's name; the bundle's by default.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// triton: the engine; the fastest on ONNX Runtime, if not given.
+    /// triton: the engine; the fastest on ONNX Runtime by default.
     #[arg(long, value_name = "ENGINE")]
     engine: Option<String>,
-    /// triton: the model's version; 1, if not given.
+    /// triton: the model's version; 1 by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     version: Option<u32>,
-    /// triton: most texts in a batch; 32, if not given. 0 puts none together.
+    /// triton: most texts in a batch; 32 by default. 0 puts none together.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=65536))]
     max_batch: Option<u32>,
-    /// triton: how long a text waits for others, in microseconds; 1000, if not given.
+    /// triton: how long a text waits for others, in microseconds; 1000 by default.
     #[arg(long, value_name = "MICROSECONDS")]
     max_delay: Option<u32>,
-    /// oci: the image's tag; latest, if not given.
+    /// oci: the image's tag; latest by default.
     #[arg(long, value_name = "TAG")]
     tag: Option<String>,
     /// The folder.
@@ -114,7 +114,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     })
 }
 
-/// Whether a folder has nothing in it that would be lost. An export does not say of itself that it is one.
+/// Whether a folder has nothing in it that would be lost. An export has no mark of its own.
 fn is_empty(dir: &Path) -> Result<bool> {
     match std::fs::read_dir(dir) {
         Ok(mut entries) => Ok(entries.next().is_none()),

@@ -39,7 +39,7 @@ struct Made {
     private: PathBuf,
     #[serde(serialize_with = "shown")]
     public: PathBuf,
-    /// What signatures call the key: the SHA-256 of the public one.
+    /// The key's name in signatures: the SHA-256 of the public one.
     key: String,
 }
 

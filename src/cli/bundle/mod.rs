@@ -29,7 +29,7 @@ enum BundleCommand {
     Unpack(unpack::UnpackArgs),
     /// Write a bundle in the layout of another program.
     Export(export::ExportArgs),
-    /// Check that a bundle is what its manifest says, and who signed it.
+    /// Check a bundle against its manifest, and who signed it.
     Verify(verify::VerifyArgs),
 }
 

@@ -29,7 +29,7 @@ pub struct SignArgs {
     /// The private key, in PEM.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// The signature; model.sig in the bundle, if not given.
+    /// The signature; model.sig in the bundle by default.
     #[arg(short, long, value_name = "SIG")]
     output: Option<PathBuf>,
 }
@@ -41,7 +41,7 @@ struct Made {
     #[serde(serialize_with = "shown")]
     signature: PathBuf,
     files: usize,
-    /// What the signature calls the key: the SHA-256 of the public one.
+    /// The signature's name of the key: the SHA-256 of the public one.
     key: String,
 }
 
@@ -51,7 +51,7 @@ pub fn run(args: SignArgs, screen: &Screen) -> Result<()> {
     let output = args.output.unwrap_or_else(|| args.bundle.join(SIGNATURE));
     let stage = Stage::new(&output, signing::is_signature)?;
     let found = bundle.digests()?;
-    // What is signed is what the manifest says, and nothing that lies about.
+    // The files of the manifest are signed, and no others in the folder.
     let files = bundle.check(&found)? + 1;
     let text = signing::sign(&bundle.manifest.name, &found, &key)?;
     let name = json::file_name(&output);

@@ -34,7 +34,7 @@ pub struct UnpackArgs {
 struct Unpacked {
     bundle: PathBuf,
     files: usize,
-    /// The SHA-256 of the key that signed it, where one was given.
+    /// The SHA-256 of the key that signed it, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
 }

@@ -84,7 +84,7 @@ impl EvalArgs {
     /// How texts are asked, one at a time: as the bundle says, where the command line does not.
     pub fn options(&self, bundle: &Bundle) -> PipelineOptions {
         let words = Some(Aggregation::First).filter(|_| bundle.manifest.task == Task::TokenClassification);
-        let aggregation = self.aggregation.or(bundle.manifest.answers.aggregation).or(words);
+        let aggregation = self.aggregation.or(bundle.manifest.pipeline.aggregation).or(words);
         Settings { aggregation, ..self.settings() }.into()
     }
 }

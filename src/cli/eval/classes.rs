@@ -1,7 +1,7 @@
 //! Text classification: labels, or numbers, of texts and pairs.
 
 use super::EvalArgs;
-use super::engines::{Agreement, Labelled, pipeline, summary};
+use super::engines::{Agreement, Labelled, figure, pipeline};
 use kilnc::bundle::{Bundle, EngineEntry};
 use kilnc::error::{Error, Result};
 use kilnc::eval::{Example, Parity, Score, Truth, read_examples};
@@ -13,7 +13,7 @@ pub(super) struct Data {
     problem_type: ProblemType,
     examples: Vec<Example>,
     options: PipelineOptions,
-    /// Whether nothing was said of long texts, so that they are cut as in training.
+    /// Whether no option for long texts was set, so that they are cut as in training.
     unasked: bool,
 }
 
@@ -25,14 +25,14 @@ impl Data {
             return Err(Error::bad_input(format!("some texts of {} have no label", args.data.display())));
         }
         let mut options = args.options(bundle);
-        let Settings { window, stride, truncate, join, .. } = options.settings.over(bundle.manifest.answers);
+        let Settings { window, stride, truncate, join, .. } = options.settings.over(bundle.manifest.pipeline);
         let unasked = (window, stride, truncate, join) == (None, None, None, None);
         options.settings.truncate = if unasked { Some(true) } else { options.settings.truncate };
         Ok(Data { problem_type: classes.problem_type, examples, options, unasked })
     }
 
     fn logits(found: &[Predicted<Vec<f32>>]) -> impl Iterator<Item = &[f32]> {
-        found.iter().map(|answered| answered.answer.as_slice())
+        found.iter().map(|predicted| predicted.prediction.as_slice())
     }
 }
 
@@ -58,7 +58,7 @@ impl Labelled for Data {
     }
 
     fn note(&self, model: &Pipeline, found: &[Predicted<Vec<f32>>]) -> Option<String> {
-        let cut = found.iter().filter(|answered| answered.tokens_cut > 0).count();
+        let cut = found.iter().filter(|predicted| predicted.tokens_cut > 0).count();
         let (texts, window) = (found.len(), model.lengths().window);
         let how = if self.unasked { "; kilnc run reads them in windows, and --truncate=false scores that" } else { "" };
         (cut > 0).then(|| format!("{cut} of {texts} texts were cut to {window} tokens{how}"))
@@ -72,31 +72,31 @@ impl Labelled for Data {
 
     fn agreement(&self, first: &[Predicted<Vec<f32>>], found: &[Predicted<Vec<f32>>]) -> Result<Agreement> {
         let pairs = Data::logits(first).zip(Data::logits(found));
-        let Parity { agreement, max_abs, .. } = Parity::of_answers(pairs, self.problem_type)?;
-        Ok(Agreement { same_answer: agreement, max_abs })
+        let Parity { agreement, max_abs, .. } = Parity::of_predictions(pairs, self.problem_type)?;
+        Ok(Agreement { agreement: agreement, max_abs })
     }
 
     fn measures(&self, score: &Score) -> Vec<(&'static str, String)> {
-        let right = format!("{}/{}", score.right.unwrap_or_default(), score.texts);
+        let correct = format!("{}/{}", score.correct.unwrap_or_default(), score.examples);
         match self.problem_type {
             ProblemType::SingleLabel | ProblemType::Logits => {
-                vec![("accuracy", summary(score.accuracy)), ("right/texts", right)]
+                vec![("accuracy", figure(score.accuracy)), ("correct/examples", correct)]
             }
             ProblemType::MultiLabel => {
-                let (exact, f1) = (summary(score.accuracy), summary(score.micro_f1));
-                vec![("exact match", exact), ("micro F1", f1), ("right/texts", right)]
+                let (exact, f1) = (figure(score.accuracy), figure(score.micro_f1));
+                vec![("exact match", exact), ("micro F1", f1), ("correct/examples", correct)]
             }
             ProblemType::Regression | ProblemType::Score => {
-                vec![("mean abs error", summary(score.mean_abs_error)), ("spearman", summary(score.spearman))]
+                vec![("mean abs error", figure(score.mean_abs_error)), ("spearman", figure(score.spearman))]
             }
         }
     }
 
     fn summary(&self, score: &Score) -> String {
-        match (score.right, score.mean_abs_error) {
-            (Some(right), _) => format!("{right} of {} right", score.texts),
+        match (score.correct, score.mean_abs_error) {
+            (Some(correct), _) => format!("{correct} of {} correct", score.examples),
             (None, Some(error)) => format!("off by {error:.4} on average"),
-            (None, None) => format!("{} texts", score.texts),
+            (None, None) => format!("{} texts", score.examples),
         }
     }
 }

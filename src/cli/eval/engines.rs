@@ -1,4 +1,4 @@
-//! Every engine of a bundle that runs here, each scored and held against the first.
+//! Every engine of a bundle that runs here, each scored and compared with the first.
 
 use std::time::Instant;
 
@@ -12,31 +12,31 @@ use kilnc::error::{Error, Kind, Result};
 use kilnc::runtime;
 use kilnc::task::{Pipeline, PipelineOptions};
 
-/// Texts whose answers are known.
+/// Labelled texts.
 pub(super) trait Labelled {
-    /// What answers them.
+    /// The opened model.
     type Model;
-    /// What is kept of an answer.
+    /// The recorded part of a prediction.
     type Found;
-    /// The measures of all answers.
+    /// The measures of all predictions.
     type Score: Serialize;
 
     /// How many texts there are.
     fn texts(&self) -> usize;
 
-    /// Opens an engine of a bundle whose files are what the manifest says.
+    /// Opens an engine of a bundle whose files are those of the manifest.
     fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Self::Model>;
 
-    /// Asks the text of that number.
+    /// Runs the text of that number.
     fn run(&self, model: &mut Self::Model, number: usize) -> Result<Self::Found>;
 
-    /// Scores what was answered to each text.
+    /// Scores the prediction for each text.
     fn score(&self, found: &[Self::Found]) -> Self::Score;
 
-    /// Holds answers against those of the first engine.
+    /// Compares predictions with those of the first engine.
     fn agreement(&self, first: &[Self::Found], found: &[Self::Found]) -> Result<Agreement>;
 
-    /// What there is to know of how the texts were asked.
+    /// Notes on how the texts were run.
     fn note(&self, _model: &Self::Model, _found: &[Self::Found]) -> Option<String> {
         None
     }
@@ -48,26 +48,26 @@ pub(super) trait Labelled {
     fn summary(&self, score: &Self::Score) -> String;
 }
 
-/// How alike the answers of two engines are.
+/// The agreement of two engines.
 #[derive(Clone, Copy, Default, Serialize)]
 pub(super) struct Agreement {
-    /// Share of texts with the first engine's answer; none, where answers are numbers.
+    /// Share of texts with the first engine's prediction; none for regression.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub same_answer: Option<f64>,
+    pub agreement: Option<f64>,
     /// Largest difference of a number from the first engine's: of logits, probabilities, their logarithms or similarities.
     pub max_abs: f64,
 }
 
 impl Agreement {
-    /// Of answers in pairs: whether the two of a pair are the same, and how far apart their numbers are.
+    /// Of predictions in pairs: whether the two of a pair are the same, and how far their numbers differ.
     pub fn of(pairs: impl IntoIterator<Item = (bool, f64)>) -> Agreement {
         let (mut texts, mut same, mut max_abs) = (0, 0, 0.0);
-        for (alike, difference) in pairs {
+        for (agrees, difference) in pairs {
             texts += 1;
-            same += usize::from(alike);
+            same += usize::from(agrees);
             max_abs = largest([max_abs, difference]);
         }
-        Agreement { same_answer: (texts > 0).then(|| same as f64 / f64::from(texts)), max_abs }
+        Agreement { agreement: (texts > 0).then(|| same as f64 / f64::from(texts)), max_abs }
     }
 }
 
@@ -86,7 +86,7 @@ struct Scored<S> {
     texts_per_second: f64,
 }
 
-/// Scores the engines that were asked for, or all that run here, and tells it.
+/// Scores the requested engines, or all that run here, and prints the result.
 pub(super) fn score<D: Labelled>(data: &D, args: &EvalArgs, bundle: &Bundle, screen: &Screen) -> Result<()> {
     let mut scored = Vec::new();
     let mut first: Option<Vec<D::Found>> = None;
@@ -95,7 +95,7 @@ pub(super) fn score<D: Labelled>(data: &D, args: &EvalArgs, bundle: &Bundle, scr
         let mut model = data.open(bundle, entry)?;
         screen.begin_texts(&name, data.texts() as u64);
         let start = Instant::now();
-        let found = answers(data, &mut model, screen)?;
+        let found = predictions(data, &mut model, screen)?;
         let texts_per_second = data.texts() as f64 / start.elapsed().as_secs_f64();
         let score = data.score(&found);
         screen.done(&format!("{name}: {}", data.summary(&score)));
@@ -113,13 +113,13 @@ pub(super) fn score<D: Labelled>(data: &D, args: &EvalArgs, bundle: &Bundle, scr
     screen.result(&scored, |scored| table(data, scored))
 }
 
-/// Opens an engine with what it needs to answer the task of its bundle.
+/// Opens an engine as the pipeline of its bundle's task.
 pub(super) fn pipeline(bundle: &Bundle, engine: &EngineEntry, options: PipelineOptions) -> Result<Pipeline> {
     Pipeline::open(bundle, engine, runtime::Options::default(), options)
 }
 
-/// The answers to all texts, asked one at a time.
-fn answers<D: Labelled>(data: &D, model: &mut D::Model, screen: &Screen) -> Result<Vec<D::Found>> {
+/// The predictions for all texts, run one at a time.
+fn predictions<D: Labelled>(data: &D, model: &mut D::Model, screen: &Screen) -> Result<Vec<D::Found>> {
     let run = |number| {
         let found = data.run(model, number)?;
         screen.advance(1);
@@ -128,7 +128,7 @@ fn answers<D: Labelled>(data: &D, model: &mut D::Model, screen: &Screen) -> Resu
     (0..data.texts()).map(run).collect()
 }
 
-/// The engines that were asked for, or all that run here; those that do not are named. Fails where the machine does.
+/// The requested engines, or all that run here; those that do not are named. Fails where the machine does.
 fn engines(bundle: &Bundle, asked: &[String], screen: &Screen) -> Result<Vec<String>> {
     if !asked.is_empty() {
         return Ok(asked.to_vec());
@@ -145,7 +145,7 @@ fn engines(bundle: &Bundle, asked: &[String], screen: &Screen) -> Result<Vec<Str
 }
 
 /// A measure as a share or a number; `?` where there is none.
-pub(super) fn summary(measure: impl Into<Option<f64>>) -> String {
+pub(super) fn figure(measure: impl Into<Option<f64>>) -> String {
     measure.into().map_or_else(|| "?".to_owned(), |x| format!("{x:.4}"))
 }
 
@@ -156,7 +156,7 @@ fn table<D: Labelled>(data: &D, scored: &[Scored<D::Score>]) -> String {
     for s in scored {
         let mut cells = data.measures(&s.score);
         cells.push(match s.agreement {
-            Agreement { same_answer: Some(share), .. } => ("same answer", summary(share)),
+            Agreement { agreement: Some(share), .. } => ("agreement", figure(share)),
             Agreement { max_abs, .. } => ("max_abs", format!("{max_abs:.1e}")),
         });
         cells.push(("texts/s", format!("{:.1}", s.texts_per_second)));
@@ -179,11 +179,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_alike_by_their_share_and_their_numbers() {
-        let Agreement { same_answer, max_abs } = Agreement::of([(true, 0.5), (false, 0.25)]);
-        assert_eq!((same_answer, max_abs), (Some(0.5), 0.5));
+    fn agreement_is_a_share_and_a_largest_difference() {
+        let Agreement { agreement, max_abs } = Agreement::of([(true, 0.5), (false, 0.25)]);
+        assert_eq!((agreement, max_abs), (Some(0.5), 0.5));
         assert_eq!(Agreement::of([(true, f64::NAN)]).max_abs, f64::INFINITY);
         assert_eq!(Agreement::of([(true, f64::NAN), (true, 0.5)]).max_abs, f64::INFINITY);
-        assert_eq!(Agreement::of([]).same_answer, None);
+        assert_eq!(Agreement::of([]).agreement, None);
     }
 }

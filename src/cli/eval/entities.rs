@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::EvalArgs;
-use super::engines::{Agreement, Labelled, largest, pipeline, summary};
+use super::engines::{Agreement, Labelled, figure, largest, pipeline};
 use kilnc::bundle::{Bundle, EngineEntry};
 use kilnc::error::{Error, Result};
 use kilnc::eval::{Entity, EntityScore, Located, Tagged, Tagging, entities, read_tagged};
@@ -15,16 +15,16 @@ pub(super) struct Data {
     options: PipelineOptions,
 }
 
-/// What is asked and what should be answered.
+/// The texts and their entities.
 struct Text {
     text: String,
-    /// The words that the text is made of, in characters, and their tags, where it was given so.
+    /// The words that the text is made of, in characters, and their tags, where it comes as words.
     words: Option<(Vec<Range<usize>>, Vec<String>)>,
-    /// By words where they are given, else by characters.
+    /// By words where the text has them, else by characters.
     entities: Vec<Entity>,
 }
 
-/// What was answered.
+/// The prediction.
 pub(super) struct Found {
     words: Vec<Word>,
     entities: Vec<Entity>,
@@ -33,7 +33,7 @@ pub(super) struct Found {
 impl Data {
     pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
         let rows = read_tagged(&args.data, &bundle.manifest.labels)?.into_iter();
-        let texts = rows.map(|Located { place, row }| Located { place, row: row.into() });
+        let texts = rows.map(|Located { location, row }| Located { location, row: row.into() });
         Ok(Data { texts: texts.collect(), options: args.options(bundle) })
     }
 }
@@ -51,13 +51,13 @@ impl From<Tagged> for Text {
     }
 }
 
-/// The text that words make with a space between them, and where each of them stands in it, in characters.
+/// The text that words make with a space between them, and the position of each in it, in characters.
 fn joined(words: &[String]) -> (String, Vec<Range<usize>>) {
     let mut start = 0;
     let places = words.iter().map(|word| {
-        let place = start..start + word.chars().count();
-        start = place.end + 1;
-        place
+        let location = start..start + word.chars().count();
+        start = location.end + 1;
+        location
     });
     let places = places.collect();
     (words.join(" "), places)
@@ -66,12 +66,12 @@ fn joined(words: &[String]) -> (String, Vec<Range<usize>>) {
 /// The entities of a text by the labels of its words: by their numbers, or by their characters.
 fn found(words: &[Word], by_words: bool) -> Vec<Entity> {
     let labels: Vec<&str> = words.iter().map(|word| word.label.as_str()).collect();
-    let placed = |entity: Entity| {
+    let located = |entity: Entity| {
         let (first, last) = (words.get(entity.start)?, words.get(entity.end.checked_sub(1)?)?);
         Some(Entity { start: first.start, end: last.end, ..entity })
     };
     let of_words = entities(&labels);
-    if by_words { of_words } else { of_words.into_iter().filter_map(placed).collect() }
+    if by_words { of_words } else { of_words.into_iter().filter_map(located).collect() }
 }
 
 impl Labelled for Data {
@@ -90,10 +90,10 @@ impl Labelled for Data {
     }
 
     fn run(&self, model: &mut Pipeline, number: usize) -> Result<Found> {
-        let Located { place, row } =
+        let Located { location, row } =
             self.texts.get(number).ok_or_else(|| Error::bug("there is no text of that number"))?;
         let given = row.words.as_ref().map(|(places, _)| places.as_slice());
-        let words = model.words(&row.text, given).map_err(|e| e.at(place.clone()))?.answer;
+        let words = model.words(&row.text, given).map_err(|e| e.at(location.clone()))?.prediction;
         let entities = found(&words, given.is_some());
         Ok(Found { words, entities })
     }
@@ -102,7 +102,7 @@ impl Labelled for Data {
         let of = |(Located { row, .. }, found): (&Located<Text>, &Found)| Tagging {
             found: found.entities.clone(),
             expected: row.entities.clone(),
-            tags: row.words.as_ref().map(|(_, tags)| (right(&found.words, tags), tags.len())),
+            tags: row.words.as_ref().map(|(_, tags)| (correct(&found.words, tags), tags.len())),
         };
         EntityScore::of(&self.texts.iter().zip(found).map(of).collect::<Vec<_>>())
     }
@@ -113,17 +113,17 @@ impl Labelled for Data {
 
     fn measures(&self, score: &EntityScore) -> Vec<(&'static str, String)> {
         let mut measures =
-            vec![("precision", summary(score.precision)), ("recall", summary(score.recall)), ("F1", summary(score.f1))];
-        measures.extend(score.token_accuracy.map(|accuracy| ("token accuracy", summary(accuracy))));
+            vec![("precision", figure(score.precision)), ("recall", figure(score.recall)), ("F1", figure(score.f1))];
+        measures.extend(score.token_accuracy.map(|accuracy| ("token accuracy", figure(accuracy))));
         measures
     }
 
     fn summary(&self, score: &EntityScore) -> String {
-        format!("F1 {:.4}, {} of {} entities right", score.f1, score.right, score.expected)
+        format!("F1 {:.4}, {} of {} entities correct", score.f1, score.correct, score.expected)
     }
 }
 
-fn right(words: &[Word], tags: &[String]) -> usize {
+fn correct(words: &[Word], tags: &[String]) -> usize {
     words.iter().zip(tags).filter(|(word, tag)| word.label == **tag).count()
 }
 
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_stand_in_their_text_by_characters() {
+    fn words_have_positions_in_characters() {
         let words = ["é東", "", "a"].map(str::to_owned);
         assert_eq!(joined(&words), ("é東  a".to_owned(), vec![0..2, 3..3, 4..5]));
     }

@@ -1,13 +1,13 @@
-//! Masked tokens: what stood there.
+//! Masked tokens.
 
 use super::EvalArgs;
-use super::engines::{Agreement, Labelled, largest, pipeline, summary};
+use super::engines::{Agreement, Labelled, figure, largest, pipeline};
 use kilnc::bundle::{Bundle, EngineEntry};
 use kilnc::error::{Error, Result};
 use kilnc::eval::{self, Located, MaskScore, TokenScore, read_masked};
 use kilnc::task::{self, Pipeline, PipelineOptions};
 
-/// Texts with masks, and the tokens that stood there.
+/// Texts with masks, and the masked tokens.
 pub(super) struct Data {
     texts: Vec<Located<(String, Vec<u32>)>>,
     options: PipelineOptions,
@@ -16,9 +16,9 @@ pub(super) struct Data {
 impl Data {
     pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
         let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
-        let targets = |Located { place, row }: Located<eval::Masked>| {
-            let targets = task::targets(&encoder, &row.text, &row.labels).map_err(|e| e.at(place.clone()))?;
-            Ok(Located { place, row: (row.text, targets) })
+        let targets = |Located { location, row }: Located<eval::Masked>| {
+            let targets = task::targets(&encoder, &row.text, &row.labels).map_err(|e| e.at(location.clone()))?;
+            Ok(Located { location, row: (row.text, targets) })
         };
         let texts = read_masked(&args.data)?.into_iter().map(targets).collect::<Result<_>>()?;
         Ok(Data { texts, options: args.options(bundle) })
@@ -28,7 +28,7 @@ impl Data {
 impl Labelled for Data {
     type Model = Pipeline;
 
-    /// A guess for each mask.
+    /// A prediction for each mask.
     type Found = Vec<TokenScore>;
 
     type Score = MaskScore;
@@ -42,9 +42,9 @@ impl Labelled for Data {
     }
 
     fn run(&self, model: &mut Pipeline, number: usize) -> Result<Vec<TokenScore>> {
-        let Located { place, row: (text, targets) } =
+        let Located { location, row: (text, targets) } =
             self.texts.get(number).ok_or_else(|| Error::bug("there is no text of that number"))?;
-        Ok(model.token_scores(text, targets).map_err(|e| e.at(place.clone()))?.answer)
+        Ok(model.token_scores(text, targets).map_err(|e| e.at(location.clone()))?.prediction)
     }
 
     fn score(&self, found: &[Vec<TokenScore>]) -> MaskScore {
@@ -57,14 +57,14 @@ impl Labelled for Data {
 
     fn measures(&self, score: &MaskScore) -> Vec<(&'static str, String)> {
         vec![
-            ("top-1", summary(score.top_1_accuracy)),
-            ("top-5", summary(score.top_5_accuracy)),
+            ("top-1", figure(score.top_1_accuracy)),
+            ("top-5", figure(score.top_5_accuracy)),
             ("perplexity", format!("{:.3}", score.perplexity)),
         ]
     }
 
     fn summary(&self, score: &MaskScore) -> String {
-        format!("perplexity {:.3}, {:.4} of {} masks guessed", score.perplexity, score.top_1_accuracy, score.masks)
+        format!("perplexity {:.3}, {:.4} of {} masks predicted", score.perplexity, score.top_1_accuracy, score.masks)
     }
 }
 

@@ -1,14 +1,14 @@
-//! Sentence similarity: how alike two texts are.
+//! Sentence similarity.
 
 use super::EvalArgs;
-use super::engines::{Agreement, Labelled, pipeline, summary};
+use super::engines::{Agreement, Labelled, figure, pipeline};
 use kilnc::bundle::{Bundle, EngineEntry};
 use kilnc::error::{Error, Result};
 use kilnc::eval::{Correlation, Located, Pair, read_pairs};
 use kilnc::settings::Similarity;
 use kilnc::task::{Pipeline, PipelineOptions};
 
-/// Pairs of texts, and how alike people found them.
+/// Pairs of texts, and their scored similarity.
 pub(super) struct Data {
     pairs: Vec<Located<Pair>>,
     options: PipelineOptions,
@@ -18,7 +18,7 @@ pub(super) struct Data {
 impl Data {
     pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
         let options = args.options(bundle);
-        let similarity = options.settings.over(bundle.manifest.answers).similarity.unwrap_or_default();
+        let similarity = options.settings.over(bundle.manifest.pipeline).similarity.unwrap_or_default();
         Ok(Data { pairs: read_pairs(&args.data)?, options, similarity })
     }
 }
@@ -26,7 +26,7 @@ impl Data {
 impl Labelled for Data {
     type Model = Pipeline;
 
-    /// How alike the two texts' vectors are.
+    /// The similarity of the two texts' vectors.
     type Found = f64;
 
     type Score = Correlation;
@@ -40,9 +40,9 @@ impl Labelled for Data {
     }
 
     fn run(&self, model: &mut Pipeline, number: usize) -> Result<f64> {
-        let Located { place, row } =
+        let Located { location, row } =
             self.pairs.get(number).ok_or_else(|| Error::bug("there is no pair of that number"))?;
-        model.similarity(&row.text, &row.pair).map(f64::from).map_err(|e| e.at(place.clone()))
+        model.similarity(&row.text, &row.pair).map(f64::from).map_err(|e| e.at(location.clone()))
     }
 
     fn score(&self, found: &[f64]) -> Correlation {
@@ -52,14 +52,14 @@ impl Labelled for Data {
 
     fn agreement(&self, first: &[f64], found: &[f64]) -> Result<Agreement> {
         let difference = first.iter().zip(found).map(|(a, b)| (true, (a - b).abs()));
-        Ok(Agreement { same_answer: None, ..Agreement::of(difference) })
+        Ok(Agreement { agreement: None, ..Agreement::of(difference) })
     }
 
     fn measures(&self, score: &Correlation) -> Vec<(&'static str, String)> {
-        vec![("pearson", summary(score.pearson)), ("spearman", summary(score.spearman))]
+        vec![("pearson", figure(score.pearson)), ("spearman", figure(score.spearman))]
     }
 
     fn summary(&self, score: &Correlation) -> String {
-        format!("spearman {} over {} pairs, by {}", summary(score.spearman), score.texts, self.similarity)
+        format!("spearman {} over {} pairs, by {}", figure(score.spearman), score.examples, self.similarity)
     }
 }

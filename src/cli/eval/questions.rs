@@ -1,7 +1,7 @@
 //! Question answering: spans of texts.
 
 use super::EvalArgs;
-use super::engines::{Agreement, Labelled, pipeline, summary};
+use super::engines::{Agreement, Labelled, figure, pipeline};
 use kilnc::bundle::{Bundle, EngineEntry};
 use kilnc::error::{Error, Result};
 use kilnc::eval::{Located, Question, SpanScore, read_questions};
@@ -27,7 +27,7 @@ impl Data {
 impl Labelled for Data {
     type Model = Pipeline;
 
-    /// The surest answer, where any has a probability.
+    /// The best answer, where any has a probability.
     type Found = Option<Span>;
 
     type Score = SpanScore;
@@ -41,12 +41,12 @@ impl Labelled for Data {
     }
 
     fn run(&self, model: &mut Pipeline, number: usize) -> Result<Option<Span>> {
-        let Located { place, row } =
+        let Located { location, row } =
             self.questions.get(number).ok_or_else(|| Error::bug("there is no question of that number"))?;
-        let answered = model.predict(TextInput::question(&row.question, &row.context));
-        match answered.map_err(|e| e.at(place.clone()))?.answer {
+        let predicted = model.predict(TextInput::question(&row.question, &row.context));
+        match predicted.map_err(|e| e.at(location.clone()))?.prediction {
             Prediction::Spans { answers } => Ok(answers.into_iter().next()),
-            _ => Err(Error::bug("a question was not answered by a span")),
+            _ => Err(Error::bug("a question's prediction is no span")),
         }
     }
 
@@ -63,15 +63,15 @@ impl Labelled for Data {
     }
 
     fn measures(&self, score: &SpanScore) -> Vec<(&'static str, String)> {
-        let mut measures = vec![("exact match", summary(score.all.exact_match)), ("F1", summary(score.all.f1))];
-        measures.extend(score.has_answer.map(|part| ("F1 has answer", summary(part.f1))));
-        measures.extend(score.no_answer.map(|part| ("F1 no answer", summary(part.f1))));
+        let mut measures = vec![("exact match", figure(score.all.exact_match)), ("F1", figure(score.all.f1))];
+        measures.extend(score.has_answer.map(|part| ("F1 has answer", figure(part.f1))));
+        measures.extend(score.no_answer.map(|part| ("F1 no answer", figure(part.f1))));
         measures
     }
 
     fn summary(&self, score: &SpanScore) -> String {
         let all = score.all;
-        format!("exact match {:.4}, F1 {:.4} over {} questions", all.exact_match, all.f1, all.texts)
+        format!("exact match {:.4}, F1 {:.4} over {} questions", all.exact_match, all.f1, all.examples)
     }
 }
 

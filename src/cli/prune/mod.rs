@@ -1,4 +1,4 @@
-//! `kilnc prune`: a smaller model, and what that does to its answers and its speed.
+//! `kilnc prune`: a smaller model, its agreement and its speed.
 
 mod report;
 mod work;
@@ -38,7 +38,7 @@ Examples:
   kilnc prune checkpoint/ --sparsity 2:4 --scheme int8 --target tensorrt-rtx:sm86 --calibration texts.jsonl -o sparse.kiln
   kilnc prune checkpoint/ --vocab corpus.jsonl -o small.kiln
 
-Nothing is trained: what is left is fitted to what the model computes on the calibration texts. The result is held against
+Nothing is trained: the rest is fitted to the model's values on the calibration texts. The result is compared with
 the trained model, text by text, and timed beside it. An output that ends in .onnx is a model, any other a bundle.")]
 pub struct PruneArgs {
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub struct PruneArgs {
     #[arg(long, value_name = "TIMES", value_parser = speedup,
           conflicts_with_all = ["heads", "ffn", "products", "layers", "drop_layer"])]
     speedup: Option<f64>,
-    /// Lose at most so much accuracy, or so many answers where texts have no labels. Without --speedup, or a share that
+    /// Lose at most so much accuracy, or so many predictions where texts have no labels. Without --speedup, or a share that
     /// goes, as much is cut as this allows.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     max_drop: Option<f64>,
@@ -63,10 +63,10 @@ pub struct PruneArgs {
     calibration: CalibrationArgs,
     #[command(flatten)]
     texts: TextArgs,
-    /// What it has to keep, of agreement, cosine, max_abs and accuracy_drop, e.g. agreement=0.95,accuracy_drop=0.01.
+    /// Its bounds, of agreement, cosine, max_abs and accuracy_drop, e.g. agreement=0.95,accuracy_drop=0.01.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
-    /// Batch and length for which time counts; 1x128, or what the model reads where that is less, if not given.
+    /// Batch and length for which time counts; 1x128 by default, or what the model reads where that is less.
     #[arg(long, value_name = "BxS", value_parser = super::tune::shape)]
     shape: Option<[usize; 2]>,
     /// How often each engine is started and timed; 0 times none.
@@ -82,9 +82,9 @@ pub struct PruneArgs {
     output: PathBuf,
 }
 
-/// What goes.
+/// The cut.
 #[derive(Args)]
-#[command(next_help_heading = "What goes")]
+#[command(next_help_heading = "Cut")]
 struct CutArgs {
     /// The share of attention heads.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true)]
@@ -92,7 +92,7 @@ struct CutArgs {
     /// The share of the inner neurons of feed-forward blocks.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true)]
     ffn: f64,
-    /// The share of the products of heads and neurons, of whichever are missed least for what they take.
+    /// The share of the products of heads and neurons, of those that matter least for their cost.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true)]
     products: f64,
     /// How many layers stay; those go that are missed least.
@@ -104,16 +104,16 @@ struct CutArgs {
     /// Weights inside of layers, which become 0: a share, or 2:4, which sparse kernels of GPUs from Ampere on use.
     #[arg(long, value_name = "SHARE|2:4")]
     sparsity: Option<Sparsity>,
-    /// Tokens that a corpus does not use (.jsonl, .csv, .txt): its texts keep their tokens and their answers.
+    /// Tokens that a corpus does not use (.jsonl, .csv, .txt): its texts keep their tokens and their predictions.
     #[arg(long, value_name = "FILE")]
     vocab: Option<PathBuf>,
     /// How heads, neurons and weights are ranked.
     #[arg(long, value_name = "HOW", default_value = "reconstruction", value_parser = one_of(&IMPORTANCES))]
     importance: Importance,
-    /// Leave the weights that stay as they are, in place of fitting them anew.
+    /// Leave the other weights as they are, instead of refitting them.
     #[arg(long)]
     no_refit: bool,
-    /// Take the same share of every block, in place of more where it is missed less.
+    /// Cut the same share of every block, instead of more where it matters less.
     #[arg(long)]
     even: bool,
 }
@@ -145,7 +145,7 @@ impl CutArgs {
     }
 }
 
-/// What was made, where, and how long that took.
+/// The result, its path, and the time.
 #[derive(Serialize)]
 struct Done {
     output: PathBuf,
@@ -154,7 +154,7 @@ struct Done {
     pruned: Pruned,
 }
 
-/// What was made, and how it answers.
+/// The engine and its comparison.
 #[derive(Serialize)]
 pub struct Pruned {
     schema: &'static str,
@@ -172,7 +172,7 @@ pub struct Pruned {
     speed: Option<bench::Ratio>,
     /// Against the trained model in FP32.
     gates: Vec<GateEntry>,
-    /// What was measured on the way.
+    /// The measurements of the search.
     searched: Vec<CutPoint>,
     /// The zeros in the file that was written, where they make a pattern.
     zeros: Option<ZerosEntry>,
@@ -203,7 +203,7 @@ pub fn run(args: PruneArgs, screen: &Screen) -> Result<()> {
     }
     let mut gate = args.gate.unwrap_or_default();
     gate.accuracy_drop = [gate.accuracy_drop, args.max_drop].into_iter().flatten().reduce(f64::min);
-    // The output is not put in place before the report of it is on the disk, too.
+    // The output is not renamed before its report is on the disk, too.
     let name = file_name(&args.output);
     let made = work.place.path(&name);
     let manifest = work.build(Some(&spec), gate, &made, screen)?;

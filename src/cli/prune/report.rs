@@ -1,4 +1,4 @@
-//! What was cut, for the eye: lines, a page and a plot.
+//! The report of a cut: lines, a page and a plot.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use kilnc::prune::BlockEntry;
 /// The file for programs.
 pub const JSON: &str = "prune.json";
 
-/// Loss of accuracy, or the share of other answers where texts have no labels.
+/// Loss of accuracy, or the share of changed predictions where texts have no labels.
 pub fn lost(gate: &GateEntry) -> Option<f64> {
     match gate.accuracy {
         Some(accuracy) => Some(accuracy.reference - accuracy.found),
@@ -38,7 +38,7 @@ pub fn write(stage: &Stage, pruned: &Pruned) -> Result<()> {
     Ok(())
 }
 
-/// What is known of the whole, line by line.
+/// The summary, line by line.
 fn facts(pruned: &Pruned) -> Vec<String> {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let before = pruned.trained_bytes.map(|bytes| format!(" of {:.1}", megabytes(bytes))).unwrap_or_default();
@@ -80,7 +80,7 @@ fn facts(pruned: &Pruned) -> Vec<String> {
         let checks: Vec<_> = gate.checks.iter().map(ToString::to_string).collect();
         lines.push(format!("against {} on {} texts of {}: {}", gate.against, gate.rows, gate.on, checks.join(", ")));
         if let Some(accuracy) = gate.accuracy {
-            lines.push(format!("right answers: {} → {}", short(accuracy.reference), short(accuracy.found)));
+            lines.push(format!("accuracy: {} → {}", short(accuracy.reference), short(accuracy.found)));
         }
     }
     lines
@@ -123,7 +123,7 @@ pub fn text(pruned: &Pruned, output: &Path, seconds: f64) -> String {
 
 /// The report as Markdown.
 fn markdown(pruned: &Pruned) -> String {
-    let mut out = format!("# What was cut\n\n{} for {}\n\n", pruned.scheme, pruned.target);
+    let mut out = format!("# Cut\n\n{} for {}\n\n", pruned.scheme, pruned.target);
     facts(pruned).iter().for_each(|line| out += &format!("- {line}\n"));
     if !blocks(pruned).is_empty() {
         out += "\n| block | before | after | sensitivity |\n|---|---|---|---|\n";
@@ -150,7 +150,7 @@ const BAR: f64 = 22.0;
 const LEFT: f64 = 120.0;
 const WIDE: f64 = 480.0;
 
-/// What stays of every block, or the share of weights that are not 0 of every layer, as bars.
+/// The rest of every block, or the share of weights that are not 0 of every layer, as bars.
 fn plot(pruned: &Pruned) -> String {
     let mut bars: Vec<(String, f64, String)> = blocks(pruned)
         .iter()
@@ -170,14 +170,14 @@ fn plot(pruned: &Pruned) -> String {
          font-size=\"12\"><rect width=\"720\" height=\"{height}\" fill=\"white\"/>\n\
          <text x=\"{LEFT}\" y=\"24\" font-size=\"14\">What stays</text>\n"
     );
-    for (i, (name, share, summary)) in bars.iter().enumerate() {
+    for (i, (name, share, label)) in bars.iter().enumerate() {
         let y = 40.0 + BAR * i as f64;
         let fill = if name.starts_with("ffn") { "#c8642b" } else { "#33658a" };
         out += &format!(
             "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{name}</text>\
              <rect x=\"{LEFT}\" y=\"{y:.0}\" width=\"{WIDE}\" height=\"16\" fill=\"#eee\"/>\
              <rect x=\"{LEFT}\" y=\"{y:.0}\" width=\"{:.1}\" height=\"16\" fill=\"{fill}\"/>\
-             <text x=\"{:.0}\" y=\"{:.0}\">{summary}</text>\n",
+             <text x=\"{:.0}\" y=\"{:.0}\">{label}</text>\n",
             LEFT - 8.0,
             y + 12.0,
             share * WIDE,

@@ -17,20 +17,20 @@ use kilnc::recipe::{EngineSpec, Recipe};
 use kilnc::runtime::{self, Runtime};
 use kilnc::tune::CutPoint;
 
-/// What candidates are built from, and where.
+/// The sources of candidates, and their folder.
 pub struct Work<'a> {
     args: &'a PruneArgs,
     pub source: Source,
     recipe: Recipe,
     /// Batch and length for which time counts.
     pub shape: [usize; 2],
-    /// Where the output is made, until all that goes with it is.
+    /// The stage of the output, until the report is made too.
     pub place: Stage,
     /// A folder beside the output for engines that are only measured.
     scratch: Stage,
 }
 
-/// What may stand where the output goes: what kilnc makes there.
+/// The outputs that may be replaced: those of kilnc.
 fn replaceable(output: &Path) -> fn(&Path) -> Result<bool> {
     match output.extension().is_some_and(|extension| extension == "onnx") {
         true => presence::is_file,
@@ -90,19 +90,17 @@ impl<'a> Work<'a> {
                 .hint("say how much goes, with --heads and --ffn or --products")
         })?;
         let speed = self.faster(&trained, &path, screen)?.map_or(f64::NAN, |ratio| ratio.mean);
-        let engine = manifest.engines.first().ok_or_else(|| Error::bug("one engine was asked for"))?;
+        let engine = manifest.engines.first().ok_or_else(|| Error::bug("one engine was requested"))?;
         let drop = engine.gates.iter().find_map(report::lost).ok_or_else(|| {
-            Error::unsupported(
-                "how much is cut is decided by the answers it changes, and this model answers with numbers",
-            )
+            Error::unsupported("the cut is chosen by the predictions it changes, and this model predicts numbers")
         })?;
         Ok(CutPoint { products: spec.products, speed, drop })
     }
 
-    /// The speed of what was made against the trained model's engine.
+    /// The speed of the result relative to the trained model's engine.
     pub fn speed(&self, manifest: &Manifest, output: &Path, screen: &Screen) -> Result<Option<bench::Ratio>> {
         let Some(trained) = self.trained(screen)? else { return Ok(None) };
-        let engine = manifest.engines.first().ok_or_else(|| Error::bug("one engine was asked for"))?;
+        let engine = manifest.engines.first().ok_or_else(|| Error::bug("one engine was requested"))?;
         let made = if presence::is_file(output)? { output.to_owned() } else { output.join(&engine.model()?.file) };
         self.faster(&trained, &made, screen)
     }

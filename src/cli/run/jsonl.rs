@@ -1,4 +1,4 @@
-//! `kilnc run --jsonl`: answers a file of texts, line by line.
+//! `kilnc run --jsonl`: predictions for a file of texts, line by line.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -22,16 +22,16 @@ pub(super) struct LinesArgs {
     /// is given back. `-` is standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "pair", "question", "prompt"])]
     jsonl: Option<PathBuf>,
-    /// Where the answers to --jsonl go, one JSON object on each line; standard output, if not given.
+    /// Where the predictions of --jsonl go, one JSON object on each line; standard output by default.
     #[arg(short, long, value_name = "FILE", requires = "jsonl")]
     output: Option<PathBuf>,
-    /// What becomes of a line of --jsonl that cannot be answered: fail, and nothing is; skip, it is left out; empty, its
-    /// answer is an error, so that lines correspond.
+    /// What happens to an invalid line of --jsonl: fail, no line is run; skip, it is left out; empty, its
+    /// output is an error, so that lines correspond.
     #[arg(long, value_name = "HOW", requires = "jsonl", default_value_t)]
     on_error: OnError,
 }
 
-/// Texts that are to be answered, and the place for their answers.
+/// Texts, and the path of their predictions.
 pub(super) struct Claimed {
     /// A file; none is standard input.
     input: Option<PathBuf>,
@@ -98,27 +98,28 @@ impl Claimed {
             None => screen.results(|to| answer(from, &name, to)),
             Some((path, stage)) => {
                 let answered = to_stage(&path, stage, |to| answer(from, &name, to))?;
-                screen
-                    .result(&answered.summary(), |_| format!("{} answers in {}\n", answered.texts(), path.display()))?;
+                screen.result(&answered.summary(), |_| {
+                    format!("{} predictions in {}\n", answered.texts(), path.display())
+                })?;
                 Ok(Some(answered))
             }
         }
     }
 
-    /// Answers all texts. A file that can be read twice is checked as a whole before the first is asked.
-    pub fn answer(self, model: &mut Pipeline, screen: &Screen) -> Result<()> {
+    /// Runs all texts. A file that can be read twice is checked as a whole before the first is run.
+    pub fn run(self, model: &mut Pipeline, screen: &Screen) -> Result<()> {
         let name = self.input.as_deref().map_or_else(|| "standard input".to_owned(), file_name);
         match self.count(&name, model)? {
-            Some(texts) => screen.begin_texts("answering", texts),
-            None => screen.begin_counting("answering"),
+            Some(texts) => screen.begin_texts("running", texts),
+            None => screen.begin_counting("running"),
         }
         let (advance, on_error) = (|texts| screen.advance(texts), self.on_error);
         let summary =
             self.write(screen, |from, name, to| lines::predict_lines(model, from, name, to, on_error, &advance))?;
         if let Some(Summary { texts, in_windows, cut, failed, first_failure }) = summary {
-            screen.done(&format!("{texts} texts answered, {in_windows} of them in windows"));
+            screen.done(&format!("{texts} texts done, {in_windows} of them in windows"));
             if let Some(first) = first_failure {
-                let what = if on_error == OnError::Skip { "left out" } else { "have an error for an answer" };
+                let what = if on_error == OnError::Skip { "left out" } else { "have an error as output" };
                 screen.warn(&format!("{failed} lines {what}; the first: {first}"));
             }
             if cut > 0 {
@@ -129,7 +130,7 @@ impl Claimed {
         Ok(())
     }
 
-    /// How many texts there are, where that can be known before they are answered.
+    /// How many texts there are, where that can be known before they are run.
     fn count(&self, name: &str, model: &Pipeline) -> Result<Option<u64>> {
         match &self.input {
             Some(path) if presence::is_file(path)? => {
@@ -144,11 +145,11 @@ fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| Error::io("reading", path, &e))
 }
 
-/// Puts the output in place when all of it is there.
-fn to_stage<T>(path: &Path, stage: Stage, answer: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
+/// Renames the output when all of it is there.
+fn to_stage<T>(path: &Path, stage: Stage, predict: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
     let (name, failed) = (file_name(path), |e: io::Error| Error::io("writing", path, &e));
     let mut to = BufWriter::new(File::create(stage.path(&name)).map_err(failed)?);
-    let summary = answer(&mut to)?;
+    let summary = predict(&mut to)?;
     to.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)?;
     stage.commit_files(&[&name])?;
     Ok(summary)

@@ -1,4 +1,4 @@
-//! `kilnc run`: answers texts with a bundle, or with an ONNX model and adapters.
+//! `kilnc run`: runs texts through a bundle, or through an ONNX model with adapters.
 
 mod jsonl;
 mod model;
@@ -36,13 +36,13 @@ Examples:
   kilnc run gpt2.kiln --prompt \"Once upon a time\" --max-new-tokens 50 --stop \"The end\"
   kilnc run gpt2.kiln --prompt \"The kiln is\" --prompt \"The clay was\" --json
   echo \"one text on each line\" | kilnc run sections.kiln
-  kilnc run sections.kiln --jsonl texts.jsonl -o answers.jsonl
+  kilnc run sections.kiln --jsonl texts.jsonl -o predictions.jsonl
   kilnc run sections.kiln --key release.pem.pub --text \"a mail server\"
   kilnc run base.onnx --onnx-adapter sections-lora.onnx_adapter --tokenizer checkpoint/tokenizer.json \\
       --labels labels.json --text \"chess engine\"
 
-A text that is longer than the model reads is read in windows, and their answers are joined; docs/run.md says how.
-Where a flag is not given, the settings of the bundle hold, which kilnc inspect shows under “answers”.")]
+A text that is longer than the model reads is read in windows, and their predictions are joined; docs/run.md says how.
+The defaults of flags are the bundle's settings, which kilnc inspect shows under “pipeline”.")]
 pub struct RunArgs {
     /// The bundle; or an ONNX model, with --tokenizer and --labels.
     bundle: PathBuf,
@@ -62,12 +62,12 @@ pub struct RunArgs {
     lines: jsonl::LinesArgs,
     #[command(flatten)]
     generate: prompts::GenerateArgs,
-    /// What is to be done; the bundle's own task, if not given.
+    /// The task; the bundle's own by default.
     #[arg(long, value_name = "TASK")]
     task: Option<Task>,
     #[command(flatten)]
-    answers: AnswerArgs,
-    /// Which of the bundle's engines; the fastest that runs here, if not given.
+    predictions: PredictionArgs,
+    /// Which of the bundle's engines; the fastest that runs here by default.
     #[arg(long, value_name = "NAME")]
     engine: Option<String>,
     /// Threads that the engine may use.
@@ -79,33 +79,33 @@ pub struct RunArgs {
     model: ModelArgs,
 }
 
-/// How texts are cut and answers told; where nothing is given, as the bundle says, and else as the help does.
+/// Settings of windows and predictions; the bundle's by default, else those of the help.
 #[derive(Args)]
-struct AnswerArgs {
-    /// How many answers: labels, spans, or tokens for a mask.
+struct PredictionArgs {
+    /// How many predictions: labels, spans, or tokens for a mask.
     #[arg(long, value_name = "N", value_parser = some)]
     top_k: Option<usize>,
-    /// How tokens become entities: none, simple, first, average, max; simple, if not given.
+    /// How tokens become entities: none, simple, first, average, max; simple by default.
     #[arg(long, value_name = "HOW")]
     aggregation: Option<Aggregation>,
-    /// Longest answer to a question, in tokens; 15, if not given.
+    /// Longest answer to a question, in tokens; 15 by default.
     #[arg(long, value_name = "N", value_parser = some)]
     max_answer_length: Option<usize>,
-    /// Whether a question may have no answer; --no-answer=false where the bundle says that it may.
+    /// Whether a question may have no answer; --no-answer=false where the bundle allows it.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     no_answer: Option<bool>,
-    /// How the vectors of a pair are compared: cosine, dot, euclidean, manhattan; the bundle's way, or cosine, if not
-    /// given.
+    /// How the vectors of a pair are compared: cosine, dot, euclidean, manhattan; the bundle's way, or cosine by
+    /// default.
     #[arg(long, value_name = "HOW")]
     similarity: Option<Similarity>,
     #[command(flatten)]
     windows: WindowArgs,
-    /// How many windows are run together; with --jsonl, as many as the engine was checked with, else 1, if not given.
+    /// How many windows are run together; with --jsonl, as many as the engine was checked with, else 1 by default.
     #[arg(long, value_name = "N", value_parser = batch)]
     batch: Option<usize>,
 }
 
-impl AnswerArgs {
+impl PredictionArgs {
     fn settings(&self) -> Settings {
         Settings {
             top_k: self.top_k,
@@ -131,25 +131,26 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
         true => {
             args.trust.refuse()?;
             let task = args.task.unwrap_or(Task::TextClassification);
-            Model::Pipeline(args.model.open(&args.bundle, task, threads, args.answers.options(1), &fits, screen)?)
+            Model::Pipeline(args.model.open(&args.bundle, task, threads, args.predictions.options(1), &fits, screen)?)
         }
         false => {
             args.model.refuse()?;
-            let options = |entry: &EngineEntry| args.answers.options(if claimed.is_some() { entry.batch() } else { 1 });
+            let options =
+                |entry: &EngineEntry| args.predictions.options(if claimed.is_some() { entry.batch() } else { 1 });
             Bundle::used(&args.bundle, |bundle| {
                 args.trust.check(bundle, screen)?;
                 let engine = args.engine.as_deref();
                 if bundle.manifest.task == Task::TextGeneration {
                     let (generator, batch) = model::open_generator(bundle, engine, threads, &fits, screen)?;
-                    return Ok(Model::Generator(generator, args.answers.batch.unwrap_or(batch)));
+                    return Ok(Model::Generator(generator, args.predictions.batch.unwrap_or(batch)));
                 }
                 model::open_bundle(bundle, engine, threads, &options, &fits, screen).map(Model::Pipeline)
             })?
         }
     };
     match (model, claimed) {
-        (Model::Pipeline(mut model), Some(claimed)) => claimed.answer(&mut model, screen),
-        (Model::Pipeline(mut model), None) => texts::answer(args.text, args.pair, args.question, &mut model, screen),
+        (Model::Pipeline(mut model), Some(claimed)) => claimed.run(&mut model, screen),
+        (Model::Pipeline(mut model), None) => texts::run(args.text, args.pair, args.question, &mut model, screen),
         (Model::Generator(generator, batch), claimed) => {
             let prompted = prompts::Prompted { generator, args: &args.generate, batch };
             match claimed {
@@ -168,7 +169,7 @@ enum Model {
 }
 
 impl RunArgs {
-    /// Fails where something is asked for that the task does not have.
+    /// Fails where an option does not belong to the task.
     fn check(&self, task: Task) -> Result<()> {
         // What is read in windows, whatever it is.
         const READING: &[Input] = &[Input::Text, Input::TextOrPair, Input::TextOrTwo, Input::Question];
@@ -176,10 +177,10 @@ impl RunArgs {
             return Err(Error::bad_input(format!("the bundle is for {task}, not for {asked}"))
                 .hint(format!("build one for it: kilnc build CHECKPOINT --task {asked} -o OUT")));
         }
-        if let Some((field, of)) = self.answers.settings().misplaced(task) {
+        if let Some((field, of)) = self.predictions.settings().misplaced(task) {
             return Err(settings::of_other_tasks(&settings::flag(field), &of, task));
         }
-        let windows = self.answers.settings();
+        let windows = self.predictions.settings();
         let given: [(&str, bool, &[Input]); 7] = [
             ("--question", !self.question.is_empty(), &[Input::Question]),
             ("--pair", !self.pair.is_empty(), &[Input::TextOrPair, Input::TextOrTwo]),

@@ -1,11 +1,11 @@
-//! What answers: an engine of a bundle, or an ONNX model with what a bundle has inside.
+//! The pipeline: an engine of a bundle, or an ONNX model with the files that a bundle holds.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::super::units::length;
-use super::super::{GivenTokenizer, Screen};
+use super::super::{LoneTokenizer, Screen};
 use kilnc::build::Observer;
 use kilnc::bundle::{Bundle, EngineEntry};
 use kilnc::error::{Error, Result, printable};
@@ -14,10 +14,10 @@ use kilnc::runtime::generate::Generator;
 use kilnc::runtime::{self, Classes, ProblemType, Runtime};
 use kilnc::task::{self, Model, Pipeline, PipelineOptions, Task};
 
-/// Fails where something is asked for that a task does not have.
+/// Fails where an option does not belong to the task.
 pub(super) type Fits<'a> = &'a dyn Fn(Task) -> Result<()>;
 
-/// Opens an engine of a bundle whose files are what the manifest says, and tells the choice.
+/// Opens an engine of a bundle whose files are those of the manifest, and reports the choice.
 pub(super) fn open_bundle(
     bundle: &Bundle,
     engine: Option<&str>,
@@ -32,7 +32,7 @@ pub(super) fn open_bundle(
     if options.batch > 1 && entry.batch() == 1 {
         screen.warn(&format!(
             "{} finds the ranges of its activations in each batch, and was checked with one text at a time: in batches \
-             of {} an answer depends on the other texts",
+             of {} a prediction depends on the other texts",
             entry.name, options.batch
         ));
     }
@@ -66,32 +66,34 @@ fn chosen<'a>(bundle: &'a Bundle, engine: Option<&str>, screen: &Screen) -> Resu
         screen.warn(&format!("{} was never checked: {}", entry.name, printable(&why)));
     }
     if let Some(why) = Bundle::other_arithmetic(entry) {
-        screen
-            .warn(&format!("{}: this processor {why}; answers may be others than those that were checked", entry.name));
+        screen.warn(&format!(
+            "{}: this processor {why}; predictions may differ from those that were checked",
+            entry.name
+        ));
     }
     Ok(entry)
 }
 
-/// What a bundle has and an ONNX model has not.
+/// The files and settings that an ONNX model lacks.
 #[derive(Args)]
 pub(super) struct ModelArgs {
     /// An ONNX model's tokenizer: the tokenizer.json of its checkpoint, or the folder that holds it.
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// The labels of an ONNX model's answers: a JSON list, an object as id2label or label2id, a config.json, or a text file
+    /// The labels of an ONNX model: a JSON list, an object as id2label or label2id, a config.json, or a text file
     /// with a label on each line.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// An adapter that is active in an ONNX model, a file that `kilnc export --adapter-as-input` wrote.
     #[arg(long, value_name = "FILE")]
     onnx_adapter: Vec<PathBuf>,
-    /// Longest text that an ONNX model is given, in tokens.
+    /// Longest text of an ONNX model, in tokens.
     #[arg(long, value_name = "N", value_parser = length)]
     max_length: Option<usize>,
 }
 
 impl ModelArgs {
-    /// Opens an ONNX model with what the arguments give it.
+    /// Opens an ONNX model with the files and settings of the arguments.
     pub fn open(
         &self,
         model: &Path,
@@ -114,11 +116,11 @@ impl ModelArgs {
             None => Classes::default(),
         };
         fits(task)?;
-        let given = GivenTokenizer::read(tokenizer, Some(task), screen)?;
+        let given = LoneTokenizer::read(tokenizer, Some(task), screen)?;
         let encoder = given.encoder(self.max_length.unwrap_or(given.max_length()), Some(task))?;
         encoder.check_longest()?;
         let engine = runtime::open_isolated(Runtime::Ort, model, threads, &self.onnx_adapter)?;
-        let options = PipelineOptions { settings: options.settings.over(given.answers()), ..options };
+        let options = PipelineOptions { settings: options.settings.over(given.settings()), ..options };
         Pipeline::new(engine, encoder, Model { context_first: given.pads_left(), ..Model::new(task, classes) }, options)
     }
 
@@ -140,7 +142,7 @@ impl ModelArgs {
     }
 }
 
-/// Of a model that says nothing of its answers: a single one is a score.
+/// The problem type of a model that does not state it: a single logit is a score.
 fn classes(labels: Vec<String>) -> Classes {
     let problem_type = if labels.len() == 1 { ProblemType::Score } else { ProblemType::SingleLabel };
     Classes { labels, problem_type }

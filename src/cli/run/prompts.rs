@@ -311,7 +311,7 @@ impl Prompted<'_> {
             if line.is_blank() && on_error != OnError::Empty {
                 continue;
             }
-            let (place, parsed) = (line.place.clone(), parse(line));
+            let (place, parsed) = (line.location.clone(), parse(line));
             let fits = parsed.and_then(|(id, text)| match self.check(&text) {
                 Ok(()) => Ok(Prompt { place: Some(place.clone()), id, text }),
                 Err(e) => Err((id, e.at(place))),
@@ -372,7 +372,7 @@ fn as_it_stands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box
 type Identifier = Option<Box<RawValue>>;
 
 fn parse(line: Line) -> std::result::Result<(Identifier, String), (Identifier, Error)> {
-    let place = line.place;
+    let place = line.location;
     let text = line.text.map_err(|e| (None, e))?;
     if !text.trim_start().starts_with('{') {
         let what = if text.trim().is_empty() { "the line is blank" } else { "the line is no object" };

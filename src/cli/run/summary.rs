@@ -1,4 +1,4 @@
-//! Answers in words, for people.
+//! Predictions as text, for people.
 
 use serde::Serialize;
 
@@ -18,10 +18,10 @@ pub(super) struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pair: Option<String>,
     #[serde(flatten)]
-    pub answered: Predicted,
+    pub predicted: Predicted,
 }
 
-/// Answers to read, some after others: of one line each, or each below its text.
+/// Answers to read, one after another: of one line each, or each below its text.
 #[derive(Default)]
 pub(super) struct Table {
     /// Those of the columns so far.
@@ -57,17 +57,17 @@ impl Table {
     }
 }
 
-/// A table of its own.
+/// A separate table.
 fn table(rows: &[Vec<String>], indent: &str) -> String {
     Table::default().rows(rows, indent)
 }
 
-/// The cells of an answer that has its place before the text.
+/// The cells of a prediction that comes before the text.
 fn on_one_line(line: &Line) -> Option<Vec<String>> {
     let pair = line.pair.as_ref().map(|pair| format!("  ·  {}", shortened(pair))).unwrap_or_default();
-    let text = format!("{}{pair}{}", shortened(&line.text), windows(&line.answered));
-    let mut cells = match &line.answered.answer {
-        Prediction::Labels(Labels { answer, top: None }) => match answer {
+    let text = format!("{}{pair}{}", shortened(&line.text), windows(&line.predicted));
+    let mut cells = match &line.predicted.prediction {
+        Prediction::Labels(Labels { prediction, top: None }) => match prediction {
             runtime::Classification::Label(Choice { label, score, .. }) => {
                 vec![printable(label), format!("{score:.3}")]
             }
@@ -85,11 +85,11 @@ fn on_one_line(line: &Line) -> Option<Vec<String>> {
     Some(cells)
 }
 
-/// An answer of several lines below its text.
+/// A prediction of several lines below its text.
 fn block(line: &Line) -> String {
     let question = line.question.as_ref().map(|question| format!("{}  ·  ", shortened(question))).unwrap_or_default();
-    let head = format!("{question}{}{}\n", shortened(&line.text), windows(&line.answered));
-    let below = match &line.answered.answer {
+    let head = format!("{question}{}{}\n", shortened(&line.text), windows(&line.predicted));
+    let below = match &line.predicted.prediction {
         Prediction::Entities { entities } => table(&entities.iter().map(entity).collect::<Vec<_>>(), "  "),
         Prediction::Spans { answers } => table(&answers.iter().map(span).collect::<Vec<_>>(), "  "),
         Prediction::Fills { masks } => {
@@ -109,7 +109,7 @@ fn block(line: &Line) -> String {
 }
 
 fn entity(entity: &Entity) -> Vec<String> {
-    let (start, end) = entity.place();
+    let (start, end) = entity.position();
     let (label, word) = (printable(entity.label()), printable(entity.word()));
     vec![label, format!("{:.3}", entity.score()), word, format!("{start}…{end}")]
 }
@@ -142,8 +142,8 @@ fn vector(numbers: &[f32]) -> String {
     format!("{} numbers of length {length:.3}: {}{more}", numbers.len(), numbers_of(first))
 }
 
-fn windows(answered: &Predicted) -> String {
-    if answered.windows > 1 { format!("  ({} windows)", answered.windows) } else { String::new() }
+fn windows(predicted: &Predicted) -> String {
+    if predicted.windows > 1 { format!("  ({} windows)", predicted.windows) } else { String::new() }
 }
 
 fn shortened(text: &str) -> String {
@@ -155,13 +155,13 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn line(answer: Prediction) -> Line {
-        let answered = Predicted { answer, windows: 2, tokens_cut: 0 };
-        Line { question: Some("who?".to_owned()), text: "a text".to_owned(), pair: None, answered }
+    fn line(prediction: Prediction) -> Line {
+        let predicted = Predicted { prediction, windows: 2, tokens_cut: 0 };
+        Line { question: Some("who?".to_owned()), text: "a text".to_owned(), pair: None, predicted }
     }
 
     #[test]
-    fn spans_stand_below_their_question() {
+    fn spans_are_printed_below_their_question() {
         let span = |score, answer: &str, end| Span { score, start: 0, end, answer: answer.to_owned() };
         let answers = vec![span(0.5, "Angela", 6), span(0.25, "", 0)];
         let summary = Table::default().lines(&[line(Prediction::Spans { answers })]);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_entity_says_so() {
+    fn a_text_without_entities_is_printed_so() {
         let summary = Table::default().lines(&[line(Prediction::Entities { entities: Vec::new() })]);
         assert_eq!(summary, "who?  ·  a text  (2 windows)\n  none\n");
     }

@@ -1,4 +1,4 @@
-//! `kilnc run`: answers the texts of its arguments, or the lines of standard input, one after another as they come.
+//! `kilnc run`: runs the texts of its arguments, or the lines of standard input, one after another as they come.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -10,15 +10,15 @@ use kilnc::runtime::TextInput;
 use kilnc::task::{Pipeline, Predicted, Query};
 use kilnc::textfile::Lines;
 
-/// Most texts whose answers are printed together, in columns of one width.
+/// Most texts whose predictions are printed together, in columns of one width.
 const TOGETHER: usize = 256;
 
-/// What messages call it.
+/// Its name in messages.
 const STANDARD_INPUT: &str = "standard input";
 
-/// A text that is asked, alone, as one of a pair, or with a question.
+/// A text that is run alone, as one of a pair, or with a question.
 struct TextQuery {
-    place: Option<String>,
+    location: Option<String>,
     question: Option<String>,
     text: String,
     pair: Option<String>,
@@ -32,13 +32,13 @@ impl Query for TextQuery {
         }
     }
 
-    fn place(&self) -> Option<String> {
-        self.place.clone()
+    fn location(&self) -> Option<String> {
+        self.location.clone()
     }
 }
 
-/// Answers the texts, each with its pair or question; without a text, the lines of standard input.
-pub(super) fn answer(
+/// Runs the texts, each with its pair or question; without a text, the lines of standard input.
+pub(super) fn run(
     texts: Vec<String>,
     pairs: Vec<String>,
     questions: Vec<String>,
@@ -50,18 +50,18 @@ pub(super) fn answer(
         true => from_lines(pairs, questions)?,
         false => from_arguments(texts, pairs, questions)?,
     };
-    // Who types lines wants an answer to each.
+    // A user who types lines wants the prediction of each.
     let together = if lines && io::stdin().is_terminal() { 1 } else { TOGETHER };
     let mut cut = Truncated::default();
     let printed = screen.results(|to| {
         let mut printer = Printer { to, json: screen.is_json(), table: summary::Table::default(), printed: 0 };
-        let mut tell = |answers: Vec<(TextQuery, Predicted)>| {
-            answers.iter().for_each(|(_, answered)| cut.count(answered));
-            printer.print(answers.into_iter().map(line).collect())
+        let mut tell = |predictions: Vec<(TextQuery, Predicted)>| {
+            predictions.iter().for_each(|(_, predicted)| cut.count(predicted));
+            printer.print(predictions.into_iter().map(line).collect())
         };
-        let answered = model.predict_each(together, &mut || asked.next().transpose(), &|| (), &mut tell);
-        // What was printed is whole JSON, also where an error follows.
-        printer.end().and(answered)
+        let predicted = model.predict_each(together, &mut || asked.next().transpose(), &|| (), &mut tell);
+        // The printed text is whole JSON, also where an error follows.
+        printer.end().and(predicted)
     })?;
     if printed.is_some() {
         cut.tell(model, screen);
@@ -69,11 +69,11 @@ pub(super) fn answer(
     Ok(())
 }
 
-fn line((TextQuery { question, text, pair, .. }, answered): (TextQuery, Predicted)) -> Line {
-    Line { question, text, pair, answered }
+fn line((TextQuery { question, text, pair, .. }, predicted): (TextQuery, Predicted)) -> Line {
+    Line { question, text, pair, predicted }
 }
 
-/// Texts whose answers are of a part of them.
+/// Texts that were cut.
 #[derive(Default)]
 struct Truncated {
     all: usize,
@@ -82,25 +82,25 @@ struct Truncated {
 }
 
 impl Truncated {
-    fn count(&mut self, answered: &Predicted) {
+    fn count(&mut self, predicted: &Predicted) {
         self.all += 1;
-        self.texts += usize::from(answered.tokens_cut > 0);
-        self.tokens += answered.tokens_cut;
+        self.texts += usize::from(predicted.tokens_cut > 0);
+        self.tokens += predicted.tokens_cut;
     }
 
-    /// Says aloud where a text was cut: what was cut off had no say in the answer.
+    /// Warns where a text was cut: the rest did not count in the prediction.
     fn tell(&self, model: &Pipeline, screen: &Screen) {
         let Truncated { all, texts, tokens } = self;
         if *texts > 0 {
             let window = model.lengths().window;
             screen.warn(&format!(
-                "{texts} of {all} texts cut to {window} tokens; {tokens} tokens had no say in the answers"
+                "{texts} of {all} texts cut to {window} tokens; {tokens} tokens did not count in the predictions"
             ));
         }
     }
 }
 
-/// Prints answers as they come: a table, or the elements of one JSON list.
+/// Prints predictions as they come: a table, or the elements of one JSON list.
 struct Printer<'a> {
     to: &'a mut dyn Write,
     json: bool,
@@ -120,7 +120,7 @@ impl Printer<'_> {
         for (number, line) in lines.iter().enumerate() {
             text += if self.printed + number == 0 { "[\n" } else { ",\n" };
             let element = serde_json::to_string_pretty(line)
-                .map_err(|e| Error::bug(format!("an answer cannot be printed: {e}")))?;
+                .map_err(|e| Error::bug(format!("a prediction cannot be printed: {e}")))?;
             text += "  ";
             text += &element.replace('\n', "\n  ");
         }
@@ -143,14 +143,14 @@ type Questions = Box<dyn Iterator<Item = Result<TextQuery>>>;
 fn from_arguments(texts: Vec<String>, pairs: Vec<String>, questions: Vec<String>) -> Result<Questions> {
     let all = if questions.is_empty() { paired(texts, pairs)? } else { questioned(questions, texts)? };
     let many = all.len() > 1;
-    let placed = all
+    let located = all
         .into_iter()
         .enumerate()
-        .map(move |(number, asked)| Ok(TextQuery { place: many.then(|| format!("text {}", number + 1)), ..asked }));
-    Ok(Box::new(placed))
+        .map(move |(number, asked)| Ok(TextQuery { location: many.then(|| format!("text {}", number + 1)), ..asked }));
+    Ok(Box::new(located))
 }
 
-/// The same for the lines of standard input, of which any number is read where each is asked alone or with one question.
+/// The same for the lines of standard input, of which any number is read where each is run alone or with one question.
 fn from_lines(pairs: Vec<String>, mut questions: Vec<String>) -> Result<Questions> {
     let mut lines = Lines::of(io::stdin());
     let mut next = move || lines.read(STANDARD_INPUT);
@@ -174,7 +174,7 @@ fn from_lines(pairs: Vec<String>, mut questions: Vec<String>) -> Result<Question
         return from_arguments(texts, pairs, questions);
     }
     let question = questions.pop();
-    // That there is none is said before anything is printed.
+    // An empty input is an error before anything is printed.
     let mut first = next()?;
     check_any(usize::from(first.is_some()))?;
     Ok(Box::new(std::iter::from_fn(move || {
@@ -182,7 +182,8 @@ fn from_lines(pairs: Vec<String>, mut questions: Vec<String>) -> Result<Question
             Some(line) => Ok(Some(line)),
             None => next(),
         };
-        let asked = |(place, text)| TextQuery { place: Some(place), question: question.clone(), text, pair: None };
+        let asked =
+            |(location, text)| TextQuery { location: Some(location), question: question.clone(), text, pair: None };
         line.map(|line| line.map(asked)).transpose()
     })))
 }
@@ -204,7 +205,7 @@ fn misfit(flag: &str, given: usize, texts: usize) -> Error {
 
 /// Each text with the second of its pair, or one text with each of the pairs.
 fn paired(texts: Vec<String>, pairs: Vec<String>) -> Result<Vec<TextQuery>> {
-    let asked = |(text, pair)| TextQuery { place: None, question: None, text, pair };
+    let asked = |(text, pair)| TextQuery { location: None, question: None, text, pair };
     match (texts.as_slice(), pairs.len()) {
         (_, 0) => Ok(texts.into_iter().map(|text| asked((text, None))).collect()),
         ([one], _) => Ok(pairs.into_iter().map(|pair| asked((one.clone(), Some(pair)))).collect()),
@@ -215,7 +216,7 @@ fn paired(texts: Vec<String>, pairs: Vec<String>) -> Result<Vec<TextQuery>> {
 
 /// Each question with its text, one question to all texts, or all questions to one text.
 fn questioned(questions: Vec<String>, texts: Vec<String>) -> Result<Vec<TextQuery>> {
-    let asked = |(question, text)| TextQuery { place: None, question: Some(question), text, pair: None };
+    let asked = |(question, text)| TextQuery { location: None, question: Some(question), text, pair: None };
     match (questions.as_slice(), texts.as_slice()) {
         ([one], _) => Ok(texts.into_iter().map(|text| asked((one.clone(), text))).collect()),
         (_, [one]) => Ok(questions.into_iter().map(|question| asked((question, one.clone()))).collect()),
@@ -256,9 +257,9 @@ mod tests {
     #[test]
     fn a_list_that_is_printed_piece_by_piece_is_that_which_is_printed_at_once() {
         let line = |text: &str| {
-            let answered =
-                Predicted { answer: Prediction::Vector { embedding: vec![0.5, 1.0] }, windows: 2, tokens_cut: 0 };
-            Line { question: None, text: text.to_owned(), pair: None, answered }
+            let predicted =
+                Predicted { prediction: Prediction::Vector { embedding: vec![0.5, 1.0] }, windows: 2, tokens_cut: 0 };
+            Line { question: None, text: text.to_owned(), pair: None, predicted }
         };
         let mut printed = Vec::new();
         let mut printer = Printer { to: &mut printed, json: true, table: summary::Table::default(), printed: 0 };

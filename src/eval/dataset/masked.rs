@@ -1,4 +1,4 @@
-//! Texts with masks, and the words that stood there.
+//! Texts with masks, and the masked words.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::{Located, not_empty, open, parse};
 use crate::error::{Error, Result};
 use crate::json::file_name;
 
-/// What a line must be.
+/// The form of a line.
 const LINE: &str = "each line is an object such as {\"text\": \"… [MASK] …\", \"label\": \"…\"}, or with `labels` where \
                     there are several masks";
 
@@ -18,7 +18,7 @@ const LINE: &str = "each line is an object such as {\"text\": \"… [MASK] …\"
 pub struct Masked {
     /// The text.
     pub text: String,
-    /// What stood in place of each mask, in their order.
+    /// The word behind each mask, in order.
     pub labels: Vec<String>,
 }
 
@@ -32,12 +32,12 @@ struct Line {
 }
 
 /// Reads texts with `label`, or `labels` where there are several masks. Fails, naming the line, where there is neither or
-/// both, or a text is empty. Whether a text has as many masks, its tokenizer says.
+/// both, or a text is empty. The tokenizer checks the number of masks.
 pub fn read_masked(path: &Path) -> Result<Vec<Located<Masked>>> {
     parse_masked(open(path)?, &file_name(path))
 }
 
-/// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
+/// The same for a reader, with `file` as its name in messages; the extension decides the form.
 pub fn parse_masked(reader: impl Read, file: &str) -> Result<Vec<Located<Masked>>> {
     parse(reader, file, LINE, |Line { text, label, labels }| {
         not_empty(&[&text])?;
@@ -61,7 +61,7 @@ mod tests {
         let lines = "{\"text\": \"a [MASK]\", \"label\": \"b\"}\n{\"text\": \"[MASK]\", \"labels\": [\"a\", \"b\"]}\n";
         let found = read_masked(&file("x.jsonl", lines).1).unwrap();
         let labels: Vec<usize> = found.iter().map(|masked| masked.row.labels.len()).collect();
-        assert_eq!((labels, found[1].place.as_str()), (vec![1, 2], "x.jsonl line 2"));
+        assert_eq!((labels, found[1].location.as_str()), (vec![1, 2], "x.jsonl line 2"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Pairs of texts, and how alike people found them.
+//! Pairs of texts, and their similarity as people scored it.
 
 use std::io::Read;
 use std::path::Path;
@@ -10,17 +10,17 @@ use super::{Located, finite, no_number, not_empty, open, parse};
 use crate::error::Result;
 use crate::json::file_name;
 
-/// What a line must be.
+/// The form of a line.
 const LINE: &str = "each line is an object such as {\"text\": \"…\", \"pair\": \"…\", \"score\": 3.5}";
 
-/// Two texts, and how alike they are.
+/// Two texts and their similarity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
     /// The first text.
     pub text: String,
     /// The second.
     pub pair: String,
-    /// The more, the more alike; of any scale.
+    /// Larger is more similar; of any scale.
     pub score: f64,
 }
 
@@ -40,11 +40,11 @@ pub fn read_pairs(path: &Path) -> Result<Vec<Located<Pair>>> {
     parse_pairs(open(path)?, &file_name(path))
 }
 
-/// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
+/// The same for a reader, with `file` as its name in messages; the extension decides the form.
 pub fn parse_pairs(reader: impl Read, file: &str) -> Result<Vec<Located<Pair>>> {
     parse(reader, file, LINE, |Line { text, pair, score }| {
         not_empty(&[&text, &pair])?;
-        let score = finite(&score).ok_or_else(|| no_number(&score).hint("the score says how alike the two are"))?;
+        let score = finite(&score).ok_or_else(|| no_number(&score).hint("the score is the similarity of the two"))?;
         Ok(Pair { text, pair, score })
     })
 }

@@ -1,4 +1,4 @@
-//! Questions to texts, and the answers that are right, in SQuAD's form.
+//! Questions to texts, and their answers, in SQuAD's form.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,9 +9,9 @@ use super::{Located, not_empty, open, parse};
 use crate::error::{Error, Result};
 use crate::json::file_name;
 
-/// What a line must be.
+/// The form of a line.
 const LINE: &str = "each line is an object such as {\"question\": \"…\", \"context\": \"…\", \"answers\": [\"…\"]}; an \
-                    empty list says that there is no answer";
+                    empty list means that there is no answer";
 
 /// A question to a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Question {
     pub question: String,
     /// The text that holds the answer, or does not.
     pub context: String,
-    /// Every answer that is right; none, where the text does not hold one.
+    /// Every correct answer; none, where the text does not hold one.
     pub answers: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ struct Line {
     answers: Option<Answers>,
 }
 
-/// The forms that answers have: those of people, of the Hub's data and of SQuAD's files.
+/// The forms of answers: those written by hand, of the Hub's data and of SQuAD's files.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a list of texts, or an object with such a list as `text`")]
 enum Answers {
@@ -57,12 +57,12 @@ impl From<Answers> for Vec<String> {
 }
 
 /// Reads `question`, `context` (or `text`) and `answers`: a list of texts, or SQuAD's objects with `text`. Fails, naming
-/// the line, where one is missing or empty; a list of no answers is none of that.
+/// the line, where one is missing or empty; an empty list is valid.
 pub fn read_questions(path: &Path) -> Result<Vec<Located<Question>>> {
     parse_questions(open(path)?, &file_name(path))
 }
 
-/// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
+/// The same for a reader, with `file` as its name in messages; the extension decides the form.
 pub fn parse_questions(reader: impl Read, file: &str) -> Result<Vec<Located<Question>>> {
     parse(reader, file, LINE, |Line { question, context, answers }| {
         not_empty(&[&question, &context])?;

@@ -1,4 +1,4 @@
-//! Texts whose entities are known: as words with tags, or as places in a text.
+//! Texts whose entities are known: as words with tags, or as positions in a text.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result, printable};
 use crate::eval::entities::{Entity, OUTSIDE, kind};
 use crate::json::file_name;
 
-/// What a line must be.
+/// The form of a line.
 const LINE: &str = "each line is an object such as {\"tokens\": [\"EU\", …], \"tags\": [\"B-ORG\", …]} or {\"text\": \
                     \"…\", \"entities\": [{\"start\": 0, \"end\": 13, \"label\": \"PER\"}]}";
 
@@ -25,7 +25,7 @@ pub enum Tagged {
         /// As many tags.
         tags: Vec<String>,
     },
-    /// A text with its entities by their places in characters.
+    /// A text with its entities by their positions in characters.
     Text {
         /// The text.
         text: String,
@@ -54,14 +54,14 @@ struct Named {
     label: String,
 }
 
-/// Reads texts for a model that answers with `labels`: `tokens` with `tags` (or `ner_tags`), which are labels or their
+/// Reads texts for a model with `labels`: `tokens` with `tags` (or `ner_tags`), which are labels or their
 /// numbers; or `text` with `entities`. Fails, naming the line, where there is neither, a label is of no kind that the
 /// model knows, there are not as many tags as words, or an entity is outside of its text or in another.
 pub fn read_tagged(path: &Path, labels: &[String]) -> Result<Vec<Located<Tagged>>> {
     parse_tagged(open(path)?, &file_name(path), labels)
 }
 
-/// The same for what `reader` gives, which messages call `file`; the name says what kind it is of.
+/// The same for a reader, with `file` as its name in messages; the extension decides the form.
 pub fn parse_tagged(reader: impl Read, file: &str, labels: &[String]) -> Result<Vec<Located<Tagged>>> {
     parse(reader, file, LINE, |line: Line| match line {
         Line { tokens: Some(words), tags: Some(tags), text: None, entities: None } => of_words(words, &tags, labels),
@@ -116,7 +116,7 @@ fn of_text(text: String, named: Vec<Named>, labels: &[String]) -> Result<Tagged>
     for Named { start, end, label } in named {
         if start >= end || end > length {
             return Err(Error::bad_input(format!("the entity {start}…{end} is outside of its text, 0…{length}"))
-                .hint("places are in characters; the end is the place after the last one"));
+                .hint("positions count characters; the end is the one after the last"));
         }
         if !kinds.contains(&label.as_str()) {
             return Err(unknown(&label, &kinds));
@@ -131,7 +131,7 @@ fn of_text(text: String, named: Vec<Named>, labels: &[String]) -> Result<Tagged>
     match twice {
         Some((a, b)) => {
             let what = format!("the entities {}…{} and {}…{} overlap", a.start, a.end, b.start, b.end);
-            Err(Error::bad_input(what).hint("a token has one label, so that a model finds one of them at most"))
+            Err(Error::bad_input(what).hint("a token has one label, so a model finds one of them at most"))
         }
         None => Ok(Tagged::Text { text, entities }),
     }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn entities_that_cannot_be_are_named() {
+    fn invalid_entities_are_named() {
         let text = |entities: &str| said(&format!("{{\"text\": \"é東 a\", \"entities\": [{entities}]}}"));
         let of = |start, end, label| format!("{{\"start\": {start}, \"end\": {end}, \"label\": {label:?}}}");
         let outside = text(&of(3, 5, "PER"));

@@ -1,8 +1,8 @@
-//! The types of attention and of what it knows of positions, distances and segments.
+//! The types of attention and of its positions, distances and token types.
 
 use super::{DType, Dim, Inferred, Op, Operands, TensorType};
 
-/// The most positions of attention by place: lowered, they are a table of integers.
+/// The most positions of attention by position: lowered, they are a table of integers.
 const MOST_POSITIONS: i64 = 1 << 24;
 
 pub(super) fn relative_bias(o: &Operands, buckets: i64) -> Inferred {
@@ -36,7 +36,7 @@ pub(super) fn attention(o: &Operands, heads: i64, kv_heads: i64) -> Inferred {
         return o.fail("a window and a soft cap are more than 0");
     }
     match positions {
-        None if *causal || window.is_some() => o.fail("where places matter, the most `positions` must be given"),
+        None if *causal || window.is_some() => o.fail("where positions matter, the most `positions` must be given"),
         Some(n) if !(1..=MOST_POSITIONS).contains(n) => o.fail(format!("{n} is no number of positions")),
         _ => Ok(out),
     }
@@ -70,7 +70,7 @@ fn masked(o: &Operands, sizes: &Sizes, mask: usize, dtype: DType) -> Result<(), 
     }
 }
 
-/// What is added to scores.
+/// The bias of scores.
 fn biased_scores(o: &Operands, sizes: &Sizes, heads: i64, bias: usize) -> Result<(), String> {
     let Some(bias) = o.optional(bias) else { return Ok(()) };
     let (batch, queries, keys) = (sizes.batch.clone(), sizes.queries.clone(), sizes.keys.clone());
@@ -78,11 +78,11 @@ fn biased_scores(o: &Operands, sizes: &Sizes, heads: i64, bias: usize) -> Result
     let stretched = bias.shape.iter().zip(&full.shape).take(2).all(|(d, to)| d == to || *d == Dim::Fixed(1));
     match bias.dtype == full.dtype && bias.shape.get(2..) == full.shape.get(2..) && stretched {
         true => Ok(()),
-        false => o.fail(format!("`bias` must be {full}, or 1 in its first two places; found {bias}")),
+        false => o.fail(format!("`bias` must be {full}, or 1 in its first two dimensions; found {bias}")),
     }
 }
 
-/// What attention makes of `q`, `k` and `v`, and of a past whose first operand is `past`.
+/// The outputs of attention over `q`, `k` and `v`, and of a past whose first operand is `past`.
 fn attention_of<'a>(
     o: &Operands<'a>,
     [heads, kv_heads]: [i64; 2],

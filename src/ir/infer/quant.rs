@@ -52,7 +52,7 @@ pub(super) fn weight_linear(o: &Operands) -> Inferred {
     per_channel(o, x, 2, 3)
 }
 
-/// A product with weights in blocks; `bias` is the place of the bias.
+/// A product with weights in blocks; `bias` is the index of the bias.
 pub(super) fn block_linear(o: &Operands, bits: i64, size: i64, bias: usize) -> Inferred {
     o.count(3, bias + 1)?;
     let (x, values) = (o.get(0, "x")?, o.get(1, "values")?);

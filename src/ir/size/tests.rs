@@ -1,4 +1,4 @@
-//! Sizes are worth what was written, whatever form they get.
+//! Sizes keep their value in every form.
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -7,7 +7,7 @@ use super::{LARGEST, SizeError};
 use crate::ir::Dim;
 use crate::ir::text::parse_type;
 
-/// An expression as it is written, and what it is worth.
+/// An expression as it is written, and its value.
 #[derive(Clone, Debug)]
 enum Written {
     Number(i64),
@@ -151,7 +151,7 @@ proptest! {
 }
 
 #[test]
-fn what_a_shape_needs_can_be_written() {
+fn shapes_can_be_written() {
     let (past, s, b) = (Dim::from("past_sequence_length"), Dim::from("sequence_length"), Dim::from("b"));
     let all = s.plus(&past).unwrap();
     assert_eq!(all.to_string(), "past_sequence_length + sequence_length");

@@ -19,12 +19,12 @@ pub(super) struct Expression<'a> {
 }
 
 impl<'a> Expression<'a> {
-    /// An expression whose type stands before it.
+    /// An expression after its type.
     pub fn outer(weight: &'a Weight) -> Expression<'a> {
         Expression { weight, typed: false }
     }
 
-    /// An expression that says its type itself.
+    /// An expression that states its type itself.
     pub fn typed(weight: &'a Weight) -> Expression<'a> {
         Expression { weight, typed: true }
     }
@@ -95,7 +95,7 @@ impl Display for Expression<'_> {
     }
 }
 
-/// What tells values of 7 bits from those of 8.
+/// The mark of values of 7 bits.
 fn suffix(range: Int8Range) -> &'static str {
     match range {
         Int8Range::Full => "",
@@ -141,7 +141,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What stands in the brackets of an expression of that kind.
+    /// The content of the brackets of an expression of that kind.
     fn compound(&mut self, kind: &str, depth: usize) -> Parsed<Weight> {
         match kind {
             "transpose" => plain(self.expression(None, depth)?.transpose()),
@@ -267,7 +267,7 @@ impl Parser<'_> {
         Ok(indices)
     }
 
-    /// A word that stands for something.
+    /// A keyword.
     fn value<T>(&mut self, what: &str, read: impl Fn(&str) -> Option<T>) -> Parsed<T> {
         let word = self.bare()?;
         read(word).ok_or_else(|| format!("`{word}` is not a {what}"))

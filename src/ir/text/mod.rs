@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Sizes are numbers, names, and sums, products, divisions and maxima of them: `past + s`, `512*ceil(s/512)`, `max(s, 16)`.
-//! Constants stand where they are first read. An absent optional operand is `_`. Data of file tensors is not part of
+//! Constants are written where they are first read. An absent optional operand is `_`. Data of file tensors is not part of
 //! the text: a graph that was parsed has types, and sources without data.
 
 mod expression;

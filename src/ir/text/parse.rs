@@ -114,7 +114,7 @@ impl<'a> Parser<'a> {
 
     fn define(&mut self, name: String, id: ValueId) -> Parsed<()> {
         if self.named.contains_key(&name) {
-            return Err(format!("%{name} is defined twice"));
+            return Err(format!("duplicate %{name}"));
         }
         self.builder.rename(id, &name);
         self.named.insert(name, id);
@@ -318,7 +318,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// What follows `\u`: hexadecimal digits in braces.
+/// The rest after `\u`: hexadecimal digits in braces.
 fn code_point(chars: &mut CharIndices) -> Option<char> {
     let (_, '{') = chars.next()? else { return None };
     let digits: String = chars.map(|(_, c)| c).take_while(|c| *c != '}').collect();
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_an_input_survives() {
+    fn defaults_of_inputs_survive() {
         let given = "input %b: f32[r, 3] = literal x\"\" f32[0, 3]";
         let text = TEXT.replace("  %y:", &format!("  {given}\n  %y:"));
         let printed = parse(&text).unwrap().to_string();
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn names_survive_whatever_is_in_them() {
+    fn names_with_any_characters_survive() {
         let names = ["l.1", "a\u{1b}[2J", "\r\0\t\n\\\"'", "é\u{200b}\u{10ffff}", "%", "input", "0"];
         for name in names {
             let text = TEXT.replace("%r", &format!("%{name:?}")).replace("\"embed\"", &format!("{name:?}"));

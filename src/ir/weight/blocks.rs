@@ -1,7 +1,7 @@
 //! Values of 8 or 4 bits with one scale for each block of a row, laid out as `MatMulNBits` of ONNX Runtime wants them.
 //!
-//! A row of `k` elements is cut into blocks, the last one filled up with zeros. Elements of 4 bits stand two in a byte,
-//! the first in the lower half; so do zero points.
+//! A row of `k` elements is cut into blocks, the last one filled up with zeros. Elements of 4 bits are packed two in a
+//! byte, the first in the lower half; so do zero points.
 
 use super::elements::describe;
 use super::{BlockPart, Blocks, DType, Evaluated, Expr, Weight};
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_quantized_is_refused() {
+    fn weights_that_cannot_be_quantized_are_refused() {
         let w = Weight::f32s(vec![1, 2], &[1.0, f32::INFINITY]).unwrap();
         let how = Blocks { bits: 4, size: 32, zero_points: false };
         let said = w.in_blocks(how, BlockPart::Values).unwrap().evaluate().err().unwrap();

@@ -1,11 +1,12 @@
-//! Pruning and election: what becomes of several changes to one weight when they are combined.
+//! Pruning and election: the combination of several changes to one weight.
 
 use super::{DType, Expr, Majority, Weight};
 use crate::error::{Error, Result};
 use crate::random;
 
 impl Weight {
-    /// The share `density` of the elements, in FP32: the largest, or those that `seed` draws. The others are zero.
+    /// The share `density` of the elements, in FP32: the largest, or those that `seed` selects at random. The others
+    /// are zero.
     pub fn prune(&self, density: f64, seed: Option<u64>) -> Result<Weight> {
         if !(0.0..=1.0).contains(&density) {
             return Err(Error::bad_input(format!("a density is a share in 0…1, found {density}")));
@@ -36,7 +37,7 @@ pub(super) fn pruned(of: &Weight, density: f64, seed: Option<u64>) -> Result<Vec
     Ok(values)
 }
 
-/// Sets all to zero but the `kept` elements of the largest magnitude; of equal ones, the first are kept.
+/// Sets all to zero but the `kept` elements of the largest magnitude; of equal ones, the first stay.
 fn keep_largest(values: &mut [f32], kept: usize) {
     if kept == 0 {
         return values.fill(0.0);
@@ -64,7 +65,7 @@ fn uniform(seed: u64, i: u64) -> f64 {
     random::share(random::at(seed, i))
 }
 
-/// Zero has no sign: it votes for neither, is no part of the sum, and a draw is won by the positive.
+/// Zero has no sign: it votes for neither, is no part of the sum, and the positive wins a tie.
 pub(super) fn elected(by: Majority, terms: &[(f32, Weight)]) -> Result<Vec<f32>> {
     let vote: fn(f32) -> f32 = match by {
         Majority::Total => |x| x,
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_draws_the_share_that_was_asked_for_and_draws_it_again() {
+    fn a_seed_selects_the_requested_share_and_selects_it_again() {
         let w = weight(&[1.0; 20_000]);
         let drawn = |seed| floats(&w.prune(0.3, Some(seed)).unwrap());
         let kept = drawn(7).iter().filter(|value| **value == 1.0).count() as f64 / 20_000.0;

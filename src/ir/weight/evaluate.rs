@@ -48,7 +48,7 @@ impl Weight {
         })
     }
 
-    /// The elements as 32-bit floats, whatever floating-point type they have.
+    /// The elements as 32-bit floats, of any floating-point type.
     pub fn to_f32s(&self) -> Result<Cow<'_, [f32]>> {
         let evaluated = self.evaluate()?;
         Ok(match (self.dtype(), evaluated) {
@@ -112,7 +112,7 @@ fn concat(axis: usize, parts: &[Weight]) -> Result<Vec<u8>> {
     Ok(joined)
 }
 
-/// `of` with the rows `at` replaced by those of `rows`, in whatever element type.
+/// `of` with the rows `at` replaced by those of `rows`, in any element type.
 fn rows_replaced(of: &Weight, at: &[usize], rows: &Weight) -> Result<Vec<u8>> {
     let mut bytes = of.evaluate()?.as_bytes().to_vec();
     let new = rows.evaluate()?;

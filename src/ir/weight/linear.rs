@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_beyond_numbers_is_refused() {
+    fn overflowing_products_are_refused() {
         let large = weight([1, 1], &[1e30]);
         let error = weight([1, 1], &[1.0]).lora(&large, &large, 1.0).unwrap().evaluate().err().unwrap();
         assert_eq!(error.message(), "a computed tensor holds NaN or infinity after the merge");
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_become_those_that_are_given() {
+    fn columns_get_the_given_lengths() {
         let w = weight([2, 2], &[3., 4., 0., 2.]);
         assert_eq!(floats_of(&w.renorm(&w, &vector(&[10., 1.]), 0).unwrap()), [6., 8., 0., 1.]);
         let like = weight([2, 2], &[4., 0., 3., 1.]);

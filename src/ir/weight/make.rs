@@ -6,7 +6,7 @@ use super::{Blob, DType, Expr, TensorType, Weight, byte_len};
 use crate::error::{Error, Result, printable};
 
 impl Weight {
-    /// A tensor of a file. Fails where the data is not as long as the type says.
+    /// A tensor of a file. Fails where the data's length does not match the type.
     pub fn source(name: impl Into<String>, dtype: DType, shape: Vec<usize>, data: Option<Blob>) -> Result<Weight> {
         let name = name.into();
         let expected = byte_len(dtype, &shape)
@@ -141,7 +141,7 @@ impl Weight {
         }
         if sorted.len() != at.len() || at.len() != count || width != k {
             return Err(Error::bad_input(format!(
-                "{count} rows of {width} cannot stand for {} rows of a weight of shape [{n}, {k}]",
+                "{count} rows of {width} cannot replace {} rows of a weight of shape [{n}, {k}]",
                 sorted.len()
             )));
         }
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(message(w.replace_rows(vec![3], &matrix(1, 2))), "there is no row 3 in a weight of shape [3, 2]");
         assert_eq!(
             message(w.replace_rows(vec![1, 1], &matrix(2, 2))),
-            "2 rows of 2 cannot stand for 1 rows of a weight of shape [3, 2]"
+            "2 rows of 2 cannot replace 1 rows of a weight of shape [3, 2]"
         );
         assert_eq!(message(w.reshape(vec![5])), "f32[3, 2] cannot take the shape [5]");
     }

@@ -1,8 +1,8 @@
 //! Weights as lazy expressions over mapped files.
 //!
-//! Drawing, merging and quantizing a model only builds these expressions. Nothing is computed before emission, which
+//! Building, merging and quantizing a model only builds these expressions. Nothing is computed before emission, which
 //! evaluates one tensor at a time ([`Weight::evaluate`]), so peak memory follows the largest tensor, not the model.
-//! The constructors check shapes and keep expressions in a normal form: a transposition stands outside a
+//! The constructors check shapes and keep expressions in a normal form: a transposition is outside a
 //! concatenation, and two transpositions cancel.
 
 mod blocks;
@@ -55,7 +55,7 @@ pub enum Expr {
     Concat {
         /// The dimension along which the parts follow each other.
         axis: usize,
-        /// What is joined, in order.
+        /// The joined weights, in order.
         parts: Vec<Weight>,
     },
     /// `base + scale · (b · a)`, the merge of a low-rank adapter (arXiv 2106.09685).
@@ -66,7 +66,7 @@ pub enum Expr {
         a: Weight,
         /// `[n, r]`
         b: Weight,
-        /// What the product is multiplied by.
+        /// The factor of the product.
         scale: f32,
     },
     /// `left · right`, for matrices.
@@ -79,7 +79,7 @@ pub enum Expr {
     Kron(Weight, Weight),
     /// Every slice along `axis` times its own number.
     Scale {
-        /// What is scaled.
+        /// The scaled weight.
         of: Weight,
         /// One number for each index of `axis`.
         by: Weight,
@@ -89,7 +89,7 @@ pub enum Expr {
     /// Rows (`axis` 0) or columns (1) of `of`, each times its entry of `norms` over the length that the same row or
     /// column of `like` has: the magnitudes of DoRA (arXiv 2402.09353).
     Renorm {
-        /// What is scaled.
+        /// The scaled weight.
         of: Weight,
         /// Whose lengths count; the same weight as `of` unless something was merged before.
         like: Weight,
@@ -104,56 +104,56 @@ pub enum Expr {
         of: Weight,
         /// The numbers of the rows, each once.
         at: Vec<usize>,
-        /// What stands there: `[at.len(), k]`
+        /// The new rows: `[at.len(), k]`
         rows: Weight,
     },
     /// The indices `from…to` of one dimension.
     Slice {
-        /// What is cut.
+        /// The cut weight.
         of: Weight,
         /// The dimension.
         axis: usize,
-        /// The indices that are kept.
+        /// The indices that stay.
         range: Range<usize>,
     },
     /// Some indices of one dimension, in that order.
     Take {
-        /// What is picked from.
+        /// The source of the selection.
         of: Weight,
         /// The dimension.
         axis: usize,
-        /// The indices that are kept; one may come again.
+        /// The selected indices; one may come again.
         at: Vec<usize>,
     },
     /// The share `density` of the elements, and zero for the others.
     Prune {
-        /// What is pruned.
+        /// The pruned weight.
         of: Weight,
-        /// Which share is kept, in 0…1.
+        /// The share that stays, in 0…1.
         density: f64,
-        /// Draws the elements that are kept; without one, those of the largest magnitude are.
+        /// The seed of a random choice; without one, the elements of the largest magnitude stay.
         seed: Option<u64>,
     },
     /// `Σ c · x` over those terms, element by element, whose sign is that of the majority, divided by their number:
     /// the election of TIES (arXiv 2306.01708).
     Elect {
-        /// What is counted.
+        /// The counted weight.
         by: Majority,
         /// The terms, of one shape.
         terms: Vec<(f32, Weight)>,
     },
     /// The nearest matrix of that rank: the largest singular values and their vectors.
     LowRank {
-        /// What is approximated.
+        /// The approximated weight.
         of: Weight,
-        /// How many singular values are kept.
+        /// How many singular values stay.
         rank: usize,
-        /// The factors, once something has asked for them: they are small, and the search for them is not.
+        /// The factors, once they are needed: they are small, and the search for them is not.
         found: OnceLock<Factors>,
     },
     /// Symmetric 8-bit values of `of`, one scale per index of `axis`: `round(w / s)`.
     QuantizedValues {
-        /// What is quantized, of rank 2.
+        /// The quantized weight, of rank 2.
         of: Weight,
         /// The channel dimension.
         axis: usize,
@@ -162,7 +162,7 @@ pub enum Expr {
     },
     /// The scales that belong to [`Expr::QuantizedValues`]: `max |w|` of each channel by the largest value that there is.
     QuantizedScales {
-        /// What is quantized, of rank 2.
+        /// The quantized weight, of rank 2.
         of: Weight,
         /// The channel dimension.
         axis: usize,
@@ -171,9 +171,9 @@ pub enum Expr {
     },
     /// A part of the rows of `of` in blocks of 8 or 4 bits.
     Blocks {
-        /// What is quantized, of rank 2.
+        /// The quantized weight, of rank 2.
         of: Weight,
-        /// Into what.
+        /// The format.
         how: Blocks,
         /// Which part.
         part: BlockPart,
@@ -236,7 +236,7 @@ impl Weight {
         }
     }
 
-    /// What the expression is made of, the weight that it changes first.
+    /// The operands of the expression, the weight that it changes first.
     fn operands(&self) -> Vec<&Weight> {
         match self.expr() {
             Expr::Source { .. } | Expr::Literal(_) => Vec::new(),

@@ -20,7 +20,7 @@ pub struct Factors {
     pub(super) left: Vec<f32>,
     /// `[rank, k]`, row after row.
     pub(super) right: Vec<f32>,
-    /// The rank: that which was asked for, or less where the matrix has less.
+    /// The rank: the requested one, or less where the matrix has less.
     pub(super) rank: usize,
 }
 
@@ -141,7 +141,7 @@ fn two<T>(items: &mut [T], i: usize, j: usize) -> Option<(&mut T, &mut T)> {
 
 type Pair<'a> = (&'a mut Vec<f64>, &'a mut Vec<f64>);
 
-/// Makes two columns orthogonal. Tells whether they were not.
+/// Makes two columns orthogonal. Returns whether they were not.
 fn rotate((a, b): Pair, turns: Pair) -> bool {
     let (aa, bb, ab) = (dot(a, a), dot(b, b), dot(a, b));
     if ab.abs() <= ORTHOGONAL * (aa * bb).sqrt() || ab == 0.0 {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_are_the_smallest_singular_values() {
+    fn the_smallest_singular_values_are_left_out() {
         let matrix = known().concat();
         for (rank, left_out) in [(1, 21.0), (2, 5.0), (3, 1.0), (4, 0.0), (9, 0.0)] {
             let factors = nearest(&matrix, [4, 4], rank);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matrix_of_low_rank_is_found_whole_whatever_its_shape() {
+    fn a_matrix_of_low_rank_is_exact_in_any_shape() {
         for [n, k] in [[3, 7], [7, 3], [5, 5]] {
             let values: Vec<f32> = (0..n * k).map(|i| ((i / k) as f32 - 1.5) * ((i % k) as f32 + 0.5)).collect();
             let factors = nearest(&values, [n, k], 3);

@@ -14,7 +14,7 @@ use crate::passes::{Pass, Report};
 /// The pass: activations get one range per tensor, weights one step per output channel.
 #[derive(Default)]
 pub struct QuantizeDynamic<'a> {
-    /// What is known of the activations.
+    /// The collected statistics of activations.
     pub calibration: Option<&'a RefCell<Calibration>>,
     /// Layers that stay as they are.
     pub keep: &'a [Role],
@@ -28,7 +28,7 @@ impl Pass for QuantizeDynamic<'_> {
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
-        let mut channels = Channels::of_fitted_layers(graph, self.calibration, self.keep, self.range)?;
+        let mut channels = Channels::of_calibrated_layers(graph, self.calibration, self.keep, self.range)?;
         linears(graph, self.keep, |rw, node| {
             let [values, scales] = channels.of(rw, node)?;
             let mut operands = vec![rw.required(node, 0)?, values, scales];

@@ -14,7 +14,7 @@ const FEWEST_ROWS: usize = 1024;
 
 /// The pass.
 pub struct QuantizeEmbeddings<'a> {
-    /// What stays as it is.
+    /// The tables that stay as they are.
     pub keep: &'a [Role],
 }
 
@@ -31,7 +31,7 @@ impl Pass for QuantizeEmbeddings<'_> {
                 return Ok(Action::Keep);
             }
             let why = match rw.constant(node, 0).map(|table| table.shape()) {
-                _ if Role::is_in(node.role, self.keep) => "it is kept in full precision".to_owned(),
+                _ if Role::is_in(node.role, self.keep) => "`keep` holds it in full precision".to_owned(),
                 None => "its table is not a constant".to_owned(),
                 Some([v, _]) if *v < FEWEST_ROWS => format!("its table has {v} rows, fewer than {FEWEST_ROWS}"),
                 Some(_) => {

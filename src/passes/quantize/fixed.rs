@@ -1,10 +1,10 @@
 //! Linear layers in 8 bits, with ranges that were observed before.
 //!
 //! `Linear(x, w, b) = StaticQuantLinear(round(x / step) + zero, quantize(w, per output channel), b)`, up to rounding and
-//! to what lies outside the range
+//! to values outside the range
 //!
-//! Saves the pass over the activations that dynamic ranges cost, and no answer depends on its neighbours in a batch.
-//! What the engine meets outside the observed range is clipped to it.
+//! Saves the pass over the activations that dynamic ranges cost, and no prediction depends on its neighbours in a batch.
+//! Values outside the observed range are clipped to it.
 
 use std::cell::RefCell;
 
@@ -28,9 +28,9 @@ pub enum ActivationType {
 pub struct QuantizeStatic<'a> {
     /// The ranges of the layers' inputs.
     pub ranges: &'a Ranges,
-    /// What is known of the activations, for rounding weights.
+    /// The collected statistics of activations, for rounding weights.
     pub calibration: Option<&'a RefCell<Calibration>>,
-    /// What activations are quantized to.
+    /// The type of quantized activations.
     pub activations: ActivationType,
     /// Layers that stay as they are.
     pub keep: &'a [Role],
@@ -44,7 +44,7 @@ impl Pass for QuantizeStatic<'_> {
     }
 
     fn run(&self, graph: &Graph) -> Result<(Graph, Report)> {
-        let mut channels = Channels::of_fitted_layers(graph, self.calibration, self.keep, self.range)?;
+        let mut channels = Channels::of_calibrated_layers(graph, self.calibration, self.keep, self.range)?;
         linears(graph, self.keep, |rw, node| {
             let input = node.operand(0).map(|id| rw.old().value(id).name.as_str());
             let Some(range) = input.and_then(|name| self.ranges.get(name)) else {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_hold_zero_and_the_whole_range() {
+    fn steps_cover_zero_and_the_whole_range() {
         let step = |activations: ActivationType, low, high| activations.step((low, high));
         assert_eq!(step(ActivationType::U8, 1.0, 2.55), Some((0.01, 0)));
         assert_eq!(step(ActivationType::U8, -2.55, -1.0), Some((0.01, 255)));

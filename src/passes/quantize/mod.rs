@@ -1,8 +1,8 @@
-//! Linear layers in 8 bits and fewer: one file for each scheme, what they share here.
+//! Linear layers in 8 bits and fewer: one file for each scheme, the shared parts here.
 //!
-//! Weights are symmetric with one step per output channel. Where it is known what a layer reads, they are rounded for
-//! that ([`crate::calibrate::round`]), else to the nearest. Attention's own products stay in floating point: their
-//! operands are both activations, and quantizing them costs more answers than it wins time.
+//! Weights are symmetric with one step per output channel. Where statistics of a layer's input are collected, they are
+//! rounded for that ([`crate::calibrate::round`]), else to the nearest. Attention's own products stay in floating
+//! point: their operands are both activations, and quantizing them costs more accuracy than it wins time.
 
 mod dynamic;
 mod embeddings;
@@ -26,7 +26,7 @@ pub use embeddings::QuantizeEmbeddings;
 pub use fixed::{ActivationType, QuantizeStatic};
 pub use weights::QuantizeWeights;
 
-/// What becomes of a layer: the value that stands for it, or why it is left.
+/// The outcome for a layer: its replacement, or why it is left.
 type Outcome = std::result::Result<ValueId, String>;
 
 /// Replaces the linear layers of the attention and feed-forward blocks, but for those in `keep`.
@@ -60,7 +60,7 @@ fn linears(
 
 fn reason_to_leave(graph: &Graph, node: &Node, keep: &[Role]) -> Option<&'static str> {
     if Role::is_in(node.role, keep) {
-        return Some("it is kept in full precision");
+        return Some("`keep` holds it in full precision");
     }
     match node.role.map(|role| role.part.block()) {
         Some(Block::Attention | Block::FeedForward) if constant(graph, node, 1).is_some() => None,
@@ -78,7 +78,7 @@ fn constant<'a>(graph: &'a Graph, node: &Node, operand: usize) -> Option<(ValueI
     Some((id, graph.weight(id)?))
 }
 
-/// The same, where the choice of nodes has seen to it.
+/// The same, where the choice of nodes ensures it.
 fn known_constant<'a>(rw: &Rewriter<'a>, node: &Node, operand: usize) -> Result<(ValueId, &'a Weight)> {
     constant(rw.old(), node, operand)
         .ok_or_else(|| Error::bug(format!("operand {operand} of `{}` is not a constant", rw.name(node))))
@@ -93,14 +93,14 @@ struct Channels {
     axis: usize,
     range: Int8Range,
     /// Those that are not rounded to the nearest.
-    fitted: HashMap<ValueId, Pair>,
+    calibrated: HashMap<ValueId, Pair>,
     built: HashMap<ValueId, [ValueId; 2]>,
 }
 
 impl Channels {
     /// The weights of linear layers, by output channel.
     fn of_layers(range: Int8Range) -> Channels {
-        Channels { operand: 1, axis: 1, range, fitted: HashMap::new(), built: HashMap::new() }
+        Channels { operand: 1, axis: 1, range, calibrated: HashMap::new(), built: HashMap::new() }
     }
 
     /// The tables of embeddings, by row.
@@ -108,9 +108,9 @@ impl Channels {
         Channels { operand: 0, axis: 0, ..Channels::of_layers(Int8Range::Full) }
     }
 
-    /// The weights of linear layers. Where it is known what they read, they are rounded for it, side by side; one that
-    /// two layers share for the first.
-    fn of_fitted_layers(
+    /// The weights of linear layers. Where statistics of their input are collected, they are rounded for it, side by
+    /// side; one that two layers share for the first.
+    fn of_calibrated_layers(
         graph: &Graph,
         calibration: Option<&RefCell<Calibration>>,
         keep: &[Role],
@@ -122,14 +122,15 @@ impl Channels {
         for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
             let (Some(x), Some((id, weight))) = (node.operand(0), constant(graph, node, 1)) else { continue };
             let known = calibration.get(&graph.value(x).name);
-            if let (None, Some(seen)) = (reason_to_leave(graph, node, keep), known)
+            if let (None, Some(observed)) = (reason_to_leave(graph, node, keep), known)
                 && !jobs.iter().any(|(other, ..)| *other == id)
             {
-                jobs.push((id, weight, seen));
+                jobs.push((id, weight, observed));
             }
         }
-        let one = |(id, weight, seen): &(ValueId, &Weight, &Activations)| Ok((*id, rounded(weight, seen, range)?));
-        Ok(Channels { fitted: jobs.par_iter().map(one).collect::<Result<_>>()?, ..Channels::of_layers(range) })
+        let one =
+            |(id, weight, observed): &(ValueId, &Weight, &Activations)| Ok((*id, rounded(weight, observed, range)?));
+        Ok(Channels { calibrated: jobs.par_iter().map(one).collect::<Result<_>>()?, ..Channels::of_layers(range) })
     }
 
     /// Values and scales of a node's matrix.
@@ -138,7 +139,7 @@ impl Channels {
         if let Some(built) = self.built.get(&id) {
             return Ok(*built);
         }
-        let (values, scales) = match self.fitted.get(&id) {
+        let (values, scales) = match self.calibrated.get(&id) {
             Some(pair) => pair.clone(),
             None => weight.quantize(self.axis, self.range)?,
         };
@@ -149,7 +150,7 @@ impl Channels {
     }
 }
 
-fn rounded(weight: &Weight, seen: &Activations, range: Int8Range) -> Result<Pair> {
+fn rounded(weight: &Weight, observed: &Activations, range: Int8Range) -> Result<Pair> {
     let shape = weight.shape().to_vec();
     let values = weight.to_f32s()?;
     if let Some(x) = values.iter().find(|x| !x.is_finite()) {
@@ -158,6 +159,6 @@ fn rounded(weight: &Weight, seen: &Activations, range: Int8Range) -> Result<Pair
     }
     let [k, n] = <[usize; 2]>::try_from(shape.as_slice()).map_err(|_| Error::bug("a linear layer has a matrix"))?;
     let view = ArrayView2::from_shape((k, n), &values).map_err(|e| Error::bug(e.to_string()))?;
-    let Rounded { values, scales } = round(view, &seen.moments, seen.rounding_noise(|_| 1.0), range);
+    let Rounded { values, scales } = round(view, &observed.moments, observed.rounding_noise(|_| 1.0), range);
     Ok((Weight::literal(DType::I8, shape, bytemuck::cast_slice(&values).to_vec())?, Weight::f32s(vec![n], &scales)?))
 }

@@ -3,7 +3,7 @@
 //! `Linear(x, w, b) = WeightQuantLinear(x, quantize(w, per output channel), b)`
 //! `Linear(x, w, b) = BlockQuantLinear(x, quantize(w, in blocks along k), b)`, up to rounding
 //!
-//! Needs no calibration, keeps the answers closest and makes the file small. Runtimes that quantize activations in the
+//! Needs no calibration, stays closest to FP32 and makes the file small. Runtimes that quantize activations in the
 //! same blocks while they run are fast at it, too.
 
 use std::collections::HashMap;

@@ -179,7 +179,7 @@ impl Generator {
             (true, None) => Err(Error::bad_input("a prompt is empty")
                 .hint("the model's configuration names no token that begins a text (`bos_token_id`)")),
         };
-        self.encoder.numbers(&inputs)?.into_iter().map(begun).collect()
+        self.encoder.ids(&inputs)?.into_iter().map(begun).collect()
     }
 
     /// Continues prompts, all in one batch. `show` is given each token as it comes; an error of it ends generation.

@@ -6,7 +6,7 @@ use trtx::DataType;
 use crate::error::{Error, Result, printable};
 use crate::runtime::{ElementType, Elements};
 
-/// Bytes of an element; fails for types that a plan of kilnc's takes or gives nowhere.
+/// Bytes of an element; fails for types that a plan of kilnc's has nowhere as input or output.
 pub(super) fn size_of(name: &str, kind: DataType) -> Result<usize> {
     match kind {
         DataType::kINT64 => Ok(8),
@@ -36,9 +36,8 @@ pub(super) fn host_type(kind: DataType) -> ElementType {
 /// The elements of an input in the plan's own type. Fails where a number does not fit it.
 pub(super) fn pack(name: &str, elements: &Elements, kind: DataType) -> Result<Vec<u8>> {
     size_of(name, kind)?;
-    let misfit = |given: &str| {
-        Error::bad_input(format!("the plan's input `{}` is of {kind:?}, and {given} is given", printable(name)))
-    };
+    let misfit =
+        |given: &str| Error::bad_input(format!("the plan's input `{}` is of {kind:?}, found {given}", printable(name)));
     match (elements, kind) {
         (Elements::I64(values), DataType::kINT64) => Ok(bytes(values, |x| x.to_le_bytes())),
         (Elements::I64(values), DataType::kINT32) => {
@@ -58,7 +57,7 @@ pub(super) fn pack(name: &str, elements: &Elements, kind: DataType) -> Result<Ve
     }
 }
 
-/// Fails where the elements of an input are not those of its shape: what is left of an older query would be read.
+/// Fails where the elements of an input are not those of its shape: the rest of an older query would be read.
 pub(super) fn check_fills(name: &str, shape: &[i64], kind: DataType, bytes: &[u8]) -> Result<()> {
     let (wanted, size) = (bytes_of(name, shape, kind)?, size_of(name, kind)?);
     match bytes.len() == wanted {
@@ -99,7 +98,7 @@ mod tests {
     const FLOATS: [f32; 4] = [0.0, -1.5, 65504.0, 0.099_975_586];
 
     #[test]
-    fn token_numbers_get_the_width_of_the_plan() {
+    fn token_ids_get_the_width_of_the_plan() {
         let ids = Elements::I64(vec![101, -1, 30521]);
         for kind in [DataType::kINT64, DataType::kINT32] {
             let packed = pack("input_ids", &ids, kind).unwrap();
@@ -126,15 +125,15 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named() {
+    fn values_that_do_not_fit_are_named() {
         let said = |elements, kind| pack("input_ids", &elements, kind).unwrap_err().to_string();
         assert_eq!(
             said(Elements::I64(vec![0, 1 << 31]), DataType::kINT32),
-            "the plan's input `input_ids` is of kINT32, and 2147483648 is given"
+            "the plan's input `input_ids` is of kINT32, found 2147483648"
         );
-        assert!(said(Elements::I64(vec![2]), DataType::kBOOL).ends_with("is of kBOOL, and 2 is given"));
-        assert!(said(Elements::I64(vec![2]), DataType::kHALF).ends_with("is of kHALF, and an integer is given"));
-        assert!(said(Elements::F32(vec![2.0]), DataType::kINT64).ends_with("is of kINT64, and a fraction is given"));
+        assert!(said(Elements::I64(vec![2]), DataType::kBOOL).ends_with("is of kBOOL, found 2"));
+        assert!(said(Elements::I64(vec![2]), DataType::kHALF).ends_with("is of kHALF, found an integer"));
+        assert!(said(Elements::F32(vec![2.0]), DataType::kINT64).ends_with("is of kINT64, found a fraction"));
         assert_eq!(said(Elements::F32(vec![2.0]), DataType::kFP4), "the plan's tensor `input_ids` is of kFP4");
         let filled = |n: usize| check_fills("input_ids", &[2, 3], DataType::kINT32, &vec![0; n]);
         assert!(filled(24).is_ok());

@@ -1,4 +1,4 @@
-//! A GPU by its driver: a stream on it, and memory that grows with what it is to hold.
+//! A GPU by its driver: a stream on it, and memory that grows with its content.
 //!
 //! The driver's library is opened at run time. Nothing here has run yet where there is a GPU.
 
@@ -16,14 +16,14 @@ pub(super) struct Card {
     stream: Arc<CudaStream>,
 }
 
-/// Memory of a GPU. It stays where it is as long as what it holds fits: graphs that were captured name its place.
+/// Memory of a GPU. It stays where it is as long as its content fits: captured graphs hold its address.
 #[derive(Default)]
 pub(super) struct Buffer(Option<CudaSlice<u8>>);
 
 impl Card {
     /// The GPU of that number. Fails with the driver's own name for the error.
     pub fn open(number: u32) -> Result<Card> {
-        // SAFETY: opening the driver's library runs its initializers, which is what using a GPU means.
+        // SAFETY: opening the driver's library runs its initializers, as every use of a GPU does.
         if !unsafe { sys::is_culib_present() } {
             return Err(Error::runtime_missing(format!(
                 "cuda:{number} cannot be used: the driver's library libcuda.so.1 is there and does not load"
@@ -44,10 +44,10 @@ impl Card {
         Ok(Card { context, stream })
     }
 
-    /// What the driver says of it.
+    /// The driver's properties of it.
     pub fn gpu(&self) -> Result<Gpu> {
         let name = self.context.name().map_err(refused("naming the GPU"))?;
-        let (major, minor) = self.context.compute_capability().map_err(refused("asking for its capability"))?;
+        let (major, minor) = self.context.compute_capability().map_err(refused("reading its capability"))?;
         Ok(Gpu { name, capability: u32::try_from(major * 10 + minor).unwrap_or_default() })
     }
 
@@ -61,14 +61,14 @@ impl Card {
         &self.stream
     }
 
-    /// Copies bytes into a buffer that has room for them, as soon as what was asked for before is done.
+    /// Copies bytes into a buffer that has room for them, as soon as earlier work is done.
     pub fn write(&self, bytes: &[u8], buffer: &mut Buffer) -> Result<()> {
         let memory = buffer.0.as_mut().filter(|memory| memory.len() >= bytes.len());
-        let memory = memory.ok_or_else(|| Error::bug("a buffer is smaller than what it is to hold"))?;
+        let memory = memory.ok_or_else(|| Error::bug("a buffer is smaller than its new content"))?;
         self.stream.memcpy_htod(bytes, memory).map_err(refused("copying to the GPU"))
     }
 
-    /// Has a buffer hold at least so many bytes. What it held is lost where it grows.
+    /// Grows a buffer to at least so many bytes. Its content is lost where it grows.
     pub fn reserve(&self, bytes: usize, buffer: &mut Buffer) -> Result<()> {
         if buffer.0.as_ref().is_none_or(|memory| memory.len() < bytes) {
             // Nothing uses the smaller one any more once the stream is done.
@@ -80,17 +80,17 @@ impl Card {
         Ok(())
     }
 
-    /// The first bytes of a buffer, once all that was asked for is done.
+    /// The first bytes of a buffer, once all work is done.
     pub fn read(&self, bytes: usize, buffer: &Buffer) -> Result<Vec<u8>> {
         let memory = buffer.0.as_ref().and_then(|memory| memory.try_slice(..bytes));
-        let memory = memory.ok_or_else(|| Error::bug("a buffer is smaller than what it holds"))?;
+        let memory = memory.ok_or_else(|| Error::bug("a buffer is smaller than its content"))?;
         let mut host = vec![0; bytes];
         self.stream.memcpy_dtoh(&memory, &mut host).map_err(refused("copying from the GPU"))?;
         self.finish()?;
         Ok(host)
     }
 
-    /// Waits until all that was asked for is done.
+    /// Waits until all work is done.
     pub fn finish(&self) -> Result<()> {
         self.stream.synchronize().map_err(refused("running on the GPU"))
     }
@@ -99,7 +99,7 @@ impl Card {
     pub fn place(&self, buffer: &Buffer) -> Result<*mut c_void> {
         let memory = buffer.0.as_ref().ok_or_else(|| Error::bug("a buffer has no memory"))?;
         let (place, _done) = memory.device_ptr(&self.stream);
-        usize::try_from(place).map(|place| place as *mut c_void).map_err(|_| Error::bug("a place past all memory"))
+        usize::try_from(place).map(|place| place as *mut c_void).map_err(|_| Error::bug("an address past all memory"))
     }
 }
 
@@ -108,7 +108,7 @@ fn room(bytes: usize) -> usize {
     bytes.max(256).checked_next_power_of_two().unwrap_or(bytes)
 }
 
-/// The error of the driver's that says what it was asked to do.
+/// The driver's error, with the call that failed.
 pub(super) fn refused(doing: &str) -> impl Fn(DriverError) -> Error {
     move |e| Error::runtime_missing(format!("{doing} failed: {}", named(e)))
 }

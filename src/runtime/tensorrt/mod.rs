@@ -1,8 +1,8 @@
 //! Plans of TensorRT, run on a GPU.
 //!
-//! What a query needs stays as it is while its shapes stay: the profile, the memory of inputs and outputs, and a CUDA
+//! A query's state stays as it is while its shapes stay: the profile, the memory of inputs and outputs, and a CUDA
 //! graph, which is replayed. A plan is native code: it is opened only out of a bundle whose manifest has
-//! its digest, and in a process of its own ([`super::open_isolated`]).
+//! its digest, and in an isolated process ([`super::open_isolated`]).
 //!
 //! Compiled, type-checked and refused where there is no GPU. No plan has run on one yet.
 //!
@@ -29,7 +29,7 @@ use failure::failure;
 use product::{Launcher, RUNTIME};
 use profiles::{Profiles, Shapes};
 
-/// A plan that is open. What is dropped first stands first.
+/// An open plan. Fields are in the order in which they are dropped.
 struct PlanEngine {
     launcher: Launcher,
     context: ExecutionContext<'static>,
@@ -133,7 +133,7 @@ impl PlanEngine {
         }
     }
 
-    /// Reserves memory for the inputs and says where it is.
+    /// Reserves memory for the inputs and returns its addresses.
     fn bind_inputs(&mut self, shapes: &Shapes) -> Result<()> {
         for (port, shape) in self.inputs.iter_mut().zip(shapes) {
             self.card.reserve(buffers::bytes_of(&port.name, shape, port.kind)?, &mut port.buffer)?;
@@ -145,7 +145,7 @@ impl PlanEngine {
         Ok(())
     }
 
-    /// Reserves memory for the outputs and says where it is. Gives their shapes.
+    /// Reserves memory for the outputs and returns its addresses and their shapes.
     fn bind_outputs(&mut self) -> Result<Shapes> {
         let mut shapes = Vec::with_capacity(self.outputs.len());
         for port in &mut self.outputs {
@@ -223,12 +223,12 @@ fn declared(slot: &Slot) -> Port {
     }
 }
 
-/// The GPU of that number, as its driver tells.
+/// The GPU of that number, as its driver reports it.
 pub(super) fn gpu(number: u32) -> Result<Gpu> {
     Card::open(number)?.gpu()
 }
 
-/// Loads the library; gives its version and place.
+/// Loads the library; returns its version and path.
 pub(super) fn probe() -> Result<Available> {
     let library = library()?;
     Ok(Available { version: load_tensorrt(&library)?, path: Some(library.display().to_string()) })
@@ -240,7 +240,7 @@ fn library() -> Result<PathBuf> {
 
 /// The inputs and outputs of a plan, in its order.
 fn ports(engine: &CudaEngine) -> Result<(Vec<Slot>, Vec<Slot>)> {
-    let non_finite = |e: trtx::Error| Error::unsupported(format!("the plan does not tell its tensors: {e}"));
+    let non_finite = |e: trtx::Error| Error::unsupported(format!("the plan does not list its tensors: {e}"));
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     for index in 0..engine.nb_io_tensors().map_err(non_finite)? {
         let name = engine.io_tensor_name(index).map_err(non_finite)?;

@@ -1,7 +1,7 @@
 //! Which optimization profile of a plan takes inputs of given shapes.
 //!
-//! The ranges of a plan's profiles are known to the library, and its binding does not hand them out; so profiles are tried
-//! in the plan's own order, which is the recipe's: the first that takes the shapes is the one. What was found is kept.
+//! The ranges of a plan's profiles are known to the library, and its binding does not expose them; so profiles are tried
+//! in the plan's own order, which is the recipe's: the first that takes the shapes is the one. The result is cached.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ impl Profiles {
         self.count
     }
 
-    /// The first profile that takes the shapes, which is then the one that `takes` was last asked for. None takes them:
+    /// The first profile that takes the shapes, which is then the one that `takes` was last called with. None takes them:
     /// `None`.
     pub fn choose(&mut self, shapes: &Shapes, mut takes: impl FnMut(i32) -> Result<bool>) -> Result<Option<i32>> {
         if let Some(profile) = self.known.get(shapes).copied()
@@ -60,7 +60,7 @@ pub(super) fn check(name: &str, wanted: &[i64], given: &[i64]) -> Result<()> {
     match wanted.len() == given.len() && wanted.iter().zip(given).all(fits) {
         true => Ok(()),
         false => Err(Error::bad_input(format!(
-            "the plan's input `{}` has the shape {}, and {} is given",
+            "the plan's input `{}` has the shape {}, found {}",
             printable(name),
             format_shape(wanted),
             format_shape(given)
@@ -74,7 +74,7 @@ pub(super) fn none_takes(names: &[&str], shapes: &Shapes, count: i32) -> Error {
         names.iter().zip(shapes).map(|(name, shape)| format!("{}={}", printable(name), format_shape(shape))).collect();
     let profiles = if count == 1 { "the plan's profile takes no" } else { "none of the plan's profiles takes" };
     Error::bad_input(format!("{profiles} {}", asked.join(",")))
-        .hint("the engine's `shapes` in the manifest say what it was compiled for; a recipe's `shapes` decide it")
+        .hint("the engine's `shapes` in the manifest list what it was compiled for; a recipe's `shapes` set it")
 }
 
 /// A shape as a recipe writes it; `*` is any size.
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_cached_shapes_are_bounded() {
         let mut profiles = Profiles::new(1);
         for n in 0..=REMEMBERED as i64 {
             assert_eq!(profiles.choose(&vec![vec![1, n]], |_| Ok(true)).unwrap(), Some(0));
@@ -130,12 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn shapes_are_held_to_the_plans_own() {
+    fn shapes_are_compared_with_the_plans_own() {
         assert!(check("input_ids", &[-1, -1], &[2, 16]).is_ok());
         let said = |wanted: &[i64], given: &[i64]| check("pixels", wanted, given).unwrap_err().to_string();
-        assert_eq!(said(&[-1, 3], &[2, 4]), "the plan's input `pixels` has the shape *x3, and 2x4 is given");
-        assert_eq!(said(&[-1, -1], &[2]), "the plan's input `pixels` has the shape *x*, and 2 is given");
-        assert_eq!(said(&[-1, -1], &[0, 8]), "the plan's input `pixels` has the shape *x*, and 0x8 is given");
+        assert_eq!(said(&[-1, 3], &[2, 4]), "the plan's input `pixels` has the shape *x3, found 2x4");
+        assert_eq!(said(&[-1, -1], &[2]), "the plan's input `pixels` has the shape *x*, found 2");
+        assert_eq!(said(&[-1, -1], &[0, 8]), "the plan's input `pixels` has the shape *x*, found 0x8");
         let none = none_takes(&["input_ids", "attention_mask"], &vec![vec![64, 600]; 2], 2);
         assert_eq!(none.message(), "none of the plan's profiles takes input_ids=64x600,attention_mask=64x600");
         assert!(none_takes(&["x"], &vec![vec![1]], 1).message().starts_with("the plan's profile takes no x=1"));

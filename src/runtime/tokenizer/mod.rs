@@ -1,5 +1,5 @@
-//! What a `tokenizer.json` may say. The library that makes a tokenizer of it takes more than is good: numbers that
-//! stand twice, patterns that backtrack without bound, replacements that make a text of one of any length.
+//! Checks of a `tokenizer.json`. The library that makes a tokenizer of it accepts too much: duplicate
+//! ids, patterns that backtrack without bound, replacements that make a text of one of any length.
 
 mod pattern;
 
@@ -20,7 +20,7 @@ const FILE: &str = "tokenizer.json";
 /// How long the library may take for one file or one batch of texts.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The name of the threads in which the library works. If it panics there, that is told as an error.
+/// The name of the threads in which the library works. If it panics there, that is reported as an error.
 pub const THREAD: &str = "tokenizer";
 
 /// A tokenizer whose file was checked.
@@ -28,7 +28,7 @@ pub(super) struct Checked {
     pub tokenizer: Tokenizer,
     /// How many times longer than a text its normalized form can be, by the replacements that the file lists.
     pub growth: usize,
-    /// The number of what the vocabulary does not have.
+    /// The id of unknown tokens.
     pub unknown: Option<u32>,
     /// Whether tokens that go on with a word begin with a mark, as WordPiece's do with `##`.
     pub marks_subwords: bool,
@@ -63,10 +63,10 @@ struct Model {
     continuing_subword_prefix: Option<String>,
 }
 
-/// Tokens by number. A list, as Unigram models have it, numbers its entries by their place, and is not kept.
+/// Tokens by id. A list, as Unigram models have it, has the index as id, and is not stored.
 struct Vocabulary(Vec<(u32, String)>);
 
-/// Makes a tokenizer of the text of its file. Fails where a number stands twice or is none, where a pattern can
+/// Makes a tokenizer of the text of its file. Fails where an id is a duplicate or no number, where a pattern can
 /// backtrack without bound, and where the library refuses.
 pub(super) fn parse(text: String) -> Result<Checked> {
     watched(move || checked(&text))
@@ -89,11 +89,11 @@ fn checked(text: &str) -> Result<Checked> {
 }
 
 impl AddedToken {
-    /// The library gives a token that its model lacks the next free number, whatever the file says.
+    /// The library assigns a token that its model lacks the next free id, regardless of the file.
     fn check(&self, tokenizer: &Tokenizer) -> Result<()> {
         match tokenizer.token_to_id(&self.content) {
             Some(id) if id != self.id => Err(Error::bad_input(format!(
-                "{FILE}: added_tokens: `{}` has the number {}, but among the other tokens it is number {id}",
+                "{FILE}: added_tokens: `{}` has the id {}, but among the other tokens its id is {id}",
                 printable(&self.content),
                 self.id
             ))),
@@ -111,7 +111,7 @@ impl Vocabulary {
             {
                 let [one, other] = [one, other].map(|token| printable(token));
                 return Err(Error::bad_input(format!(
-                    "{FILE}: model.vocab: `{one}` and `{other}` have the same number {id}"
+                    "{FILE}: model.vocab: `{one}` and `{other}` have the same id {id}"
                 )));
             }
         }
@@ -148,12 +148,12 @@ impl<'de> Deserialize<'de> for Vocabulary {
     }
 }
 
-/// What the library says of a file.
+/// The library's message for a file.
 pub(super) fn malformed(error: &tokenizers::Error) -> Error {
     Error::bad_input(format!("{FILE}: {}", printable_sentence(&error.to_string())))
 }
 
-/// Does `job`, in which the library works on data from outside, in a thread of its own. Fails where it panics, or is
+/// Does `job`, in which the library works on data from outside, in a separate thread. Fails where it panics, or is
 /// not done within [`LIMIT`]; the thread then ends with the process.
 pub(super) fn watched<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     watched_for(LIMIT, job)

@@ -1,8 +1,8 @@
-//! The patterns of a tokenizer: what they can cost.
+//! The patterns of a tokenizer: their cost.
 //!
-//! The library matches what has no look-around, back-reference or word boundary in linear time. The rest backtracks, up to a number
-//! of steps at which it silently stops splitting, so that the answer would change. Patterns in use backtrack over one
-//! repetition at most, such as GPT-2's `\s+(?!\S)`; others are refused.
+//! The library matches patterns without look-around, back-reference or word boundary in linear time. The rest
+//! backtracks, up to a number of steps at which it silently stops splitting, so that the tokens would change. Patterns
+//! in use backtrack over one repetition at most, such as GPT-2's `\s+(?!\S)`; others are refused.
 
 use fancy_regex::{Assertion, Expr, Regex};
 use serde_json::Value;
@@ -18,7 +18,7 @@ pub(super) fn check(part: &Value) -> Result<()> {
                 "tokenizer.json: the pattern `{}` can take time without bound on some texts",
                 printable(pattern)
             ))
-            .hint("look-around and word boundaries are read where they stand beside one plain repetition")),
+            .hint("look-around and word boundaries are supported beside one plain repetition")),
             _ => fields.values().try_for_each(check),
         },
         _ => Ok(()),
@@ -52,13 +52,13 @@ fn never_empty(pattern: &str) -> bool {
     plain && Regex::new(pattern).is_ok_and(|regex| !regex.is_match("").unwrap_or(true))
 }
 
-/// Whether a pattern is matched in linear time, or backtracks over one plain repetition. What is no pattern is left
-/// to the library, which says why.
+/// Whether a pattern is matched in linear time, or backtracks over one plain repetition. An invalid pattern is left
+/// to the library, which reports why.
 fn is_bounded(pattern: &str) -> bool {
     Expr::parse_tree(pattern).map_or(true, |tree| cost(&tree.expr).is_some_and(|repetitions| repetitions <= 1))
 }
 
-/// Over how many repetitions an expression can backtrack; `None` where repetitions are nested or what is repeated can
+/// Over how many repetitions an expression can backtrack; `None` where repetitions are nested or the repeated part can
 /// match in several ways.
 fn cost(expr: &Expr) -> Option<usize> {
     match expr {
@@ -73,7 +73,7 @@ fn cost(expr: &Expr) -> Option<usize> {
 fn backtracking(expr: &Expr) -> Option<usize> {
     match expr {
         Expr::Concat(parts) => parts.iter().try_fold(0, |sum, part| match part {
-            // Nothing before it can make it match again, and what it matched is kept.
+            // Nothing before it can make it match again, and its match is kept.
             Expr::AtomicGroup(inner) if sum == 0 => backtracking(inner).filter(|cost| *cost <= 1).map(|_| 0),
             part => Some(sum + backtracking(part)?),
         }),

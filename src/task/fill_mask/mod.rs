@@ -1,4 +1,4 @@
-//! Masked tokens: what a model puts in the place of each, as `pipeline("fill-mask")` tells it.
+//! Masked tokens: the predicted tokens of each, as in `pipeline("fill-mask")`.
 
 mod token_scores;
 
@@ -17,13 +17,13 @@ use crate::settings::Settings;
 
 pub use token_scores::targets;
 
-/// Most masks of one text: each answer holds the whole text again.
+/// Most masks of one text: each prediction holds the whole text again.
 pub const MOST_MASKS: usize = 100;
 
-/// How many tokens are told of a mask, where nothing is said.
+/// The default of top-k.
 const SUMMARY: usize = 5;
 
-/// A token for a mask, as the Hub's `fill-mask` tells it.
+/// A token for a mask, as in the Hub's `fill-mask`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fill {
     /// Its probability.
@@ -49,19 +49,19 @@ impl Definition for FillMask {
     }
 
     fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
-        let asked = pipeline.encode(inputs, watch)?;
+        let tokenized = pipeline.encode(inputs, watch)?;
         let (engine, parts) = pipeline.parts(watch);
-        parts.batches.run(engine, &asked, &Head { encoder: parts.encoder, settings: parts.settings })
+        parts.batches.run(engine, &tokenized, &Head { encoder: parts.encoder, settings: parts.settings })
     }
 }
 
 impl Pipeline {
-    /// What the model thinks of the tokens that the masks of a text stand for, by their numbers in the vocabulary, which
+    /// The model's scores of the tokens behind a text's masks, by their ids, which
     /// [`targets`] finds. Fails where the model is not for masked tokens, or a mask has no token.
     pub fn token_scores(&mut self, text: &str, targets: &[u32]) -> Result<Predicted<Vec<TokenScore>>> {
-        let asked = self.tokenized(text.into(), Task::FillMask)?;
+        let tokenized = self.tokenized(text.into(), Task::FillMask)?;
         let (engine, parts) = self.parts(&UNWATCHED);
-        one(parts.batches.run(engine, &[asked], &token_scores::Head { encoder: parts.encoder, targets })?)
+        one(parts.batches.run(engine, &[tokenized], &token_scores::Head { encoder: parts.encoder, targets })?)
     }
 }
 
@@ -74,23 +74,23 @@ struct Head<'a> {
 type Likeliest = Vec<(u32, f32)>;
 
 impl batches::Head for Head<'_> {
-    /// The likeliest tokens of the masks that the window answers for.
+    /// The likeliest tokens of the masks that the window decides.
     type Part = Vec<(usize, Likeliest)>;
 
     type Prediction = Prediction;
 
-    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
-        let masks = masks(self.encoder, asked)?;
+    fn read(&self, tokenized: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
+        let masks = masks(self.encoder, tokenized)?;
         let logits = row.per_token(PortKind::Logits)?;
-        let owned = asked.owned(window).filter(|(token, _)| masks.contains(token));
+        let owned = tokenized.owned(window).filter(|(token, _)| masks.contains(token));
         Ok(owned.filter_map(|(token, at)| Some((token, self.likeliest(logits.get(at)?)))).collect())
     }
 
-    fn join(&self, asked: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
+    fn join(&self, tokenized: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
         let mut found: Vec<(usize, Likeliest)> = parts.into_iter().flatten().collect();
         found.sort_by_key(|(token, _)| *token);
-        let read = (0..asked.encoded.len()).filter(|token| asked.encoded.window_of(*token).is_some());
-        let ids: Vec<(usize, u32)> = read.filter_map(|token| Some((token, asked.encoded.id(token)?))).collect();
+        let read = (0..tokenized.encoded.len()).filter(|token| tokenized.encoded.window_of(*token).is_some());
+        let ids: Vec<(usize, u32)> = read.filter_map(|token| Some((token, tokenized.encoded.id(token)?))).collect();
         let plain = found.len() == 1;
         let masks = found.into_iter().map(|(mask, likeliest)| self.fills(&ids, mask, likeliest, plain));
         Ok(Prediction::Fills { masks: masks.collect::<Result<_>>()? })
@@ -104,13 +104,13 @@ fn mask_of(encoder: &TextEncoder) -> Result<(u32, &str)> {
     })
 }
 
-/// The places of the masks among the tokens of a text. Fails where there are none, or more than are filled.
-fn places(encoder: &TextEncoder, ids: impl Iterator<Item = Option<u32>>) -> Result<Vec<usize>> {
+/// The positions of the masks among the tokens of a text. Fails where there are none, or more than are filled.
+fn positions(encoder: &TextEncoder, ids: impl Iterator<Item = Option<u32>>) -> Result<Vec<usize>> {
     let (mask, name) = mask_of(encoder)?;
     let masks: Vec<usize> = ids.enumerate().filter(|(_, id)| *id == Some(mask)).map(|(at, _)| at).collect();
     match masks.len() {
         0 => Err(Error::bad_input(format!("there is no {name} in the text"))
-            .hint(format!("write {name} for what is to be guessed"))),
+            .hint(format!("write {name} for each token to be predicted"))),
         found if found > MOST_MASKS => {
             Err(Error::bad_input(format!("{found} times {name} in one text, at most {MOST_MASKS} are filled")))
         }
@@ -119,9 +119,9 @@ fn places(encoder: &TextEncoder, ids: impl Iterator<Item = Option<u32>>) -> Resu
 }
 
 /// The masks of a text, all of which are in a window.
-fn masks(encoder: &TextEncoder, asked: &Tokenized) -> Result<Vec<usize>> {
-    let masks = places(encoder, (0..asked.encoded.len()).map(|token| asked.encoded.id(token)))?;
-    match masks.iter().find(|mask| asked.encoded.window_of(**mask).is_none()) {
+fn masks(encoder: &TextEncoder, tokenized: &Tokenized) -> Result<Vec<usize>> {
+    let masks = positions(encoder, (0..tokenized.encoded.len()).map(|token| tokenized.encoded.id(token)))?;
+    match masks.iter().find(|mask| tokenized.encoded.window_of(**mask).is_none()) {
         Some(_) => {
             let (_, name) = mask_of(encoder)?;
             Err(Error::bad_input(format!("a {name} was cut off with the end of the text"))

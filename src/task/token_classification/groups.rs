@@ -2,7 +2,7 @@
 
 use crate::settings::Aggregation;
 
-/// A token that is part of the text, with what the model says of it.
+/// A token that is part of the text, with the model's scores.
 #[derive(Clone, Debug)]
 pub(super) struct Token {
     pub word: String,
@@ -77,7 +77,7 @@ pub(super) fn surest(scores: &[f32]) -> (usize, f32) {
     all.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default()
 }
 
-/// What stands side by side with the same label, as one; its score is the mean.
+/// Neighbours with the same label, as one; its score is the mean.
 pub(super) fn groups(parts: &[Labelled], labels: &[String]) -> Vec<Labelled> {
     let name = |part: &Labelled| labels.get(part.label).map_or("", String::as_str);
     let same = |last: &Labelled, next: &Labelled| !name(next).starts_with("B-") && kind(name(last)) == kind(name(next));
@@ -91,12 +91,12 @@ pub(super) fn groups(parts: &[Labelled], labels: &[String]) -> Vec<Labelled> {
     joined.collect()
 }
 
-/// What a label says without where in an entity its token stands.
+/// A label without its token's position in the entity.
 fn kind(label: &str) -> &str {
     label.strip_prefix("B-").or_else(|| label.strip_prefix("I-")).unwrap_or(label)
 }
 
-/// The name of a group, which `transformers` cuts at the first hyphen, whatever stands before it.
+/// The name of a group, which `transformers` cuts at the first hyphen, with any prefix.
 pub(super) fn group_name(label: &str) -> &str {
     label.split_once('-').map_or(label, |(_, name)| name)
 }

@@ -22,16 +22,16 @@ use groups::{Labelled, Token};
 
 pub use words::Word;
 
-/// The label of what is no entity.
+/// The label outside of entities.
 pub(super) const OUTSIDE: &str = "O";
 
-/// A part of a text that has a name, as the Hub's `token-classification` tells it.
+/// An entity of a text, as in the Hub's `token-classification`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Entity {
     /// One or more words.
     Group {
-        /// The label, without where in an entity a token stands.
+        /// The label, without a token's position in the entity.
         entity_group: String,
         /// From 0 to 1: the mean over its tokens or words.
         score: f32,
@@ -48,9 +48,9 @@ pub enum Entity {
         entity: String,
         /// From 0 to 1.
         score: f32,
-        /// The number of the token.
+        /// The index of the token.
         index: usize,
-        /// The token, as it stands in the vocabulary.
+        /// The token, as in the vocabulary.
         word: String,
         /// Where it begins, in characters.
         start: usize,
@@ -83,7 +83,7 @@ impl Entity {
     }
 
     /// Where it begins and ends, in characters.
-    pub fn place(&self) -> (usize, usize) {
+    pub fn position(&self) -> (usize, usize) {
         match self {
             Entity::Group { start, end, .. } | Entity::Token { start, end, .. } => (*start, *end),
         }
@@ -98,22 +98,22 @@ impl Definition for TokenClassification {
     }
 
     fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
-        let asked = pipeline.encode(inputs, watch)?;
+        let tokenized = pipeline.encode(inputs, watch)?;
         let (engine, parts) = pipeline.parts(watch);
         let head = Head { encoder: parts.encoder, model: parts.model, settings: parts.settings };
-        parts.batches.run(engine, &asked, &head)
+        parts.batches.run(engine, &tokenized, &head)
     }
 }
 
 impl Pipeline {
-    /// Every word of a text with its label, whether it is part of an entity or not: words at the places `given`, in
+    /// Every word of a text with its label, whether it is part of an entity or not: words at the positions `given`, in
     /// characters and in order, each with the label of its first token; or those of the tokenizer, as the options'
     /// aggregation reads them. Fails where the model is not for token classification.
     pub fn words(&mut self, text: &str, given: Option<&[Range<usize>]>) -> Result<Predicted<Vec<Word>>> {
-        let asked = self.tokenized(text.into(), Task::TokenClassification)?;
+        let tokenized = self.tokenized(text.into(), Task::TokenClassification)?;
         let (engine, parts) = self.parts(&UNWATCHED);
         let tokens = Head { encoder: parts.encoder, model: parts.model, settings: parts.settings };
-        one(parts.batches.run(engine, &[asked], &words::Head { tokens, given })?)
+        one(parts.batches.run(engine, &[tokenized], &words::Head { tokens, given })?)
     }
 }
 
@@ -124,25 +124,25 @@ struct Head<'a> {
 }
 
 impl batches::Head for Head<'_> {
-    /// The tokens that the window answers for, with the probability of each label.
+    /// The tokens that the window decides, with the probability of each label.
     type Part = Vec<(usize, Vec<f32>)>;
 
     type Prediction = Prediction;
 
-    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
+    fn read(&self, tokenized: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
         let logits = row.per_token(PortKind::Logits)?;
         let labels = self.model.classes.labels.len();
         if let Some(row) = logits.first().filter(|logits| logits.len() != labels) {
             let logits = row.len();
             return Err(Error::bad_input(format!("the engine gives {logits} logits, but there are {labels} labels")));
         }
-        let of_text = asked.owned(window).filter(|(token, _)| !asked.encoded.is_special(*token));
+        let of_text = tokenized.owned(window).filter(|(token, _)| !tokenized.encoded.is_special(*token));
         Ok(of_text.filter_map(|(token, at)| Some((token, softmax(logits.get(at)?)))).collect())
     }
 
-    fn join(&self, asked: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
-        let text = Characters::of(asked.input.text);
-        let (numbers, tokens) = self.scored(asked, &text, parts);
+    fn join(&self, tokenized: &Tokenized, parts: Vec<Self::Part>) -> Result<Prediction> {
+        let text = Characters::of(tokenized.input.text);
+        let (numbers, tokens) = self.scored(tokenized, &text, parts);
         let aggregation = self.settings.aggregation();
         let entities = match aggregation {
             Aggregation::None => self.single(&numbers, &tokens),
@@ -157,13 +157,13 @@ impl Head<'_> {
     /// The tokens of a text with their numbers, in their order.
     pub fn scored(
         &self,
-        asked: &Tokenized,
+        tokenized: &Tokenized,
         text: &Characters,
         parts: Vec<Vec<(usize, Vec<f32>)>>,
     ) -> (Vec<usize>, Vec<Token>) {
         let mut scored: Vec<(usize, Vec<f32>)> = parts.into_iter().flatten().collect();
         scored.sort_by_key(|(token, _)| *token);
-        scored.into_iter().map(|(token, scores)| (token, self.token(asked, text, token, scores))).unzip()
+        scored.into_iter().map(|(token, scores)| (token, self.token(tokenized, text, token, scores))).unzip()
     }
 
     /// The name of the label of that number.
@@ -171,16 +171,16 @@ impl Head<'_> {
         self.model.classes.labels.get(number).cloned().unwrap_or_default()
     }
 
-    fn token(&self, asked: &Tokenized, text: &Characters, token: usize, scores: Vec<f32>) -> Token {
-        let (start, end) = asked.encoded.offsets(token);
-        let id = asked.encoded.id(token);
+    fn token(&self, tokenized: &Tokenized, text: &Characters, token: usize, scores: Vec<f32>) -> Token {
+        let (start, end) = tokenized.encoded.offsets(token);
+        let id = tokenized.encoded.id(token);
         let (written, known) = (text.slice(start, end), id.map(|id| self.encoder.token(id)).unwrap_or_default());
         let unknown = id.is_some() && id == self.encoder.unknown();
         let goes_on = match self.encoder.marks_subwords() {
             _ if unknown => false,
-            // What marks it is not in the text.
+            // Its mark is not in the text.
             true => known.chars().count() != written.chars().count(),
-            // Nothing says what a word is, but for spaces.
+            // Only spaces define words here.
             false => start > 0 && !text.slice(start - 1, start + 1).contains(' '),
         };
         Token { word: if unknown { written.to_owned() } else { known }, scores, start, end, goes_on }

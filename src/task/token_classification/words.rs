@@ -1,4 +1,4 @@
-//! Every word of a text with its label, also where that says that it is part of no entity: for whoever knows what the
+//! Every word of a text with its label, also outside of entities: for callers that know what the
 //! labels should be.
 
 use std::ops::Range;
@@ -23,7 +23,7 @@ pub struct Word {
 
 pub(super) struct Head<'a> {
     pub tokens: super::Head<'a>,
-    /// The places of words in the text, in characters and in order; the tokenizer's own words, if not given.
+    /// The positions of words in the text, in characters and in order; the tokenizer's own words, if not set.
     pub given: Option<&'a [Range<usize>]>,
 }
 
@@ -32,13 +32,13 @@ impl<'a> batches::Head for Head<'a> {
 
     type Prediction = Vec<Word>;
 
-    fn read(&self, asked: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
-        self.tokens.read(asked, window, row)
+    fn read(&self, tokenized: &Tokenized, window: usize, row: &Row) -> Result<Self::Part> {
+        self.tokens.read(tokenized, window, row)
     }
 
-    fn join(&self, asked: &Tokenized, parts: Vec<Self::Part>) -> Result<Vec<Word>> {
-        let text = Characters::of(asked.input.text);
-        let (_, tokens) = self.tokens.scored(asked, &text, parts);
+    fn join(&self, tokenized: &Tokenized, parts: Vec<Self::Part>) -> Result<Vec<Word>> {
+        let text = Characters::of(tokenized.input.text);
+        let (_, tokens) = self.tokens.scored(tokenized, &text, parts);
         let aggregation = self.tokens.settings.aggregation();
         Ok(match self.given {
             Some(given) => {
@@ -47,16 +47,16 @@ impl<'a> batches::Head for Head<'a> {
             }
             None => {
                 let words = groups::parts(&tokens, aggregation).filter_map(|word| Some((word, shown(&text, word)?)));
-                words.map(|(word, place)| self.word(place, groups::scores(word, aggregation))).collect()
+                words.map(|(word, position)| self.word(position, groups::scores(word, aggregation))).collect()
             }
         })
     }
 }
 
 impl Head<'_> {
-    fn word(&self, place: Range<usize>, scores: Vec<f32>) -> Word {
+    fn word(&self, position: Range<usize>, scores: Vec<f32>) -> Word {
         let label = if scores.is_empty() { OUTSIDE.to_owned() } else { self.tokens.label(groups::surest(&scores).0) };
-        Word { start: place.start, end: place.end, label, scores }
+        Word { start: position.start, end: position.end, label, scores }
     }
 }
 
@@ -66,7 +66,7 @@ fn first<'a>(tokens: &'a [Token], word: &Range<usize>) -> Option<&'a Token> {
     tokens.get(first).filter(|token| token.start < word.end)
 }
 
-/// The place of tokens without the white space around them; none, where they are nothing else.
+/// The position of tokens without the white space around them; none, where they are only white space.
 fn shown(text: &Characters, tokens: &[Token]) -> Option<Range<usize>> {
     let (mut start, mut end) = (tokens.first()?.start, tokens.last()?.end);
     let is_space = |at: usize| text.slice(at, at + 1).trim().is_empty();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn places_have_no_white_space_around_them() {
+    fn positions_have_no_white_space_around_them() {
         let text = Characters::of("é  東 a");
         assert_eq!(shown(&text, &[token(1, 4), token(4, 5)]), Some(3..4));
         assert_eq!((shown(&text, &[token(1, 3)]), shown(&text, &[])), (None, None));

@@ -18,7 +18,7 @@ pub(crate) fn aim(_config: &mut BuilderConfig, options: &CompileOptions) -> Resu
     }
 }
 
-/// What tells the layers of the plan that was just compiled: the library's inspector.
+/// The source of the layers of the plan that was just compiled: the library's inspector.
 pub(crate) fn layer_list(journal: &Journal, plan: &[u8]) -> Result<String> {
     let failed = |_| journal.read().run_error("inspect the plan");
     let mut runtime = Runtime::new(logger()?.0).map_err(refused)?;

@@ -1,4 +1,4 @@
-//! What differs between NVIDIA's two products as far as a compile goes.
+//! The differences of NVIDIA's two products in a compile.
 
 #[cfg(feature = "enterprise")]
 mod enterprise;

@@ -7,7 +7,7 @@ use crate::back::tensorrt::{CompileOptions, Journal, refused};
 use crate::error::{Error, Result};
 use crate::target::ComputeCapability;
 
-/// Says which GPUs the plan is for.
+/// Says the GPUs that the plan is for.
 pub(crate) fn aim(config: &mut BuilderConfig, options: &CompileOptions) -> Result<()> {
     let capabilities = &options.capabilities;
     if capabilities.is_empty() {
@@ -16,14 +16,14 @@ pub(crate) fn aim(config: &mut BuilderConfig, options: &CompileOptions) -> Resul
     config.set_nb_compute_capabilities(capabilities.len() as i32).map_err(refused)?;
     for (index, capability) in capabilities.iter().enumerate() {
         if capabilities.iter().take(index).any(|other| other == capability) {
-            return Err(Error::bad_input(format!("compute capability {capability} is given twice")));
+            return Err(Error::bad_input(format!("duplicate compute capability {capability}")));
         }
         config.set_compute_capability(native(*capability)?, index as i32).map_err(refused)?;
     }
     Ok(())
 }
 
-/// What tells the layers of the plan that was just compiled: the log, because an inspector would need the GPU.
+/// The source of the layers of the plan that was just compiled: the log, because an inspector would need the GPU.
 pub(crate) fn layer_list(journal: &Journal, _plan: &[u8]) -> Result<String> {
     Ok(journal.read().layers.clone().unwrap_or_default())
 }

@@ -29,7 +29,7 @@ const A: &str = "lora_A";
 const B: &str = "lora_B";
 const E: &str = "lora_E";
 
-/// What PEFT adds to the rank before it divides by it.
+/// The term that PEFT adds to the rank before it divides by it.
 const EPSILON: f64 = 1e-5;
 
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ struct Config {
     /// The rank before any pruning; the change stays divided by it.
     init_r: usize,
     lora_alpha: f64,
-    /// Which ranks were kept, by `MODULE.lora_E`.
+    /// The ranks that stayed, by `MODULE.lora_E`.
     #[serde(default)]
     rank_pattern: Option<BTreeMap<String, Vec<bool>>>,
     #[serde(default)]
@@ -77,7 +77,7 @@ fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     ])?;
     config.unsupported.refuse()?;
     for (module, parts) in &adapter.modules {
-        merge_module(work, &config, adapter.scale, module, parts).map_err(|e| e.at(adapter.place(module)))?;
+        merge_module(work, &config, adapter.scale, module, parts).map_err(|e| e.at(adapter.location(module)))?;
     }
     Ok(())
 }

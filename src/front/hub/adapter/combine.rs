@@ -1,6 +1,6 @@
 //! One change of several adapters', by the ways of PEFT's `add_weighted_adapter`.
 //!
-//! Without any of these, adapters are merged one after another, which adds their changes up. That is what `cat` makes,
+//! Without any of these, adapters are merged one after another, which adds their changes up. That equals `cat`,
 //! too. `linear` adds up the factors instead of their products; `ties` and `magnitude_prune` first drop the smallest
 //! elements and `dare_…` random ones; `ties` and `dare_ties` leave out those whose sign is not the majority's. `svd`
 //! and `…_svd` work on the products, and keep their largest singular values.
@@ -27,7 +27,7 @@ enum Join {
     Elect,
 }
 
-/// What is dropped before.
+/// What is dropped before merging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Drop {
     Nothing,
@@ -65,8 +65,8 @@ pub static METHODS: [Method; 11] = [
 ];
 
 impl Method {
-    /// Whether elements are dropped by a draw.
-    pub fn draws(&self) -> bool {
+    /// Whether elements are dropped at random.
+    pub fn is_random(&self) -> bool {
         self.drop == Drop::Random
     }
 }
@@ -100,28 +100,28 @@ pub struct Combine {
     seed: u64,
 }
 
-/// The options as they were given; each belongs to some ways only.
+/// The options as the user set them; each belongs to some methods only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CombineOptions {
-    /// The share of elements that is kept.
+    /// The share of elements that stays.
     pub density: Option<f64>,
     /// How the sign of the majority is found.
     pub majority: Option<Majority>,
-    /// The rank that is kept; the largest of the adapters', if not given.
+    /// The rank of the result; the largest of the adapters', if not set.
     pub rank: Option<usize>,
-    /// What random elements are drawn by; 0, if not given.
+    /// The seed of random elements; 0, if not set.
     pub seed: Option<u64>,
 }
 
 impl Combine {
-    /// Fails where an option that the method needs is missing, or one is given that it does not have.
+    /// Fails where an option that the method needs is missing, or one is set that it does not have.
     pub fn new(method: Method, options: CombineOptions) -> Result<Combine> {
         let drops = method.drop != Drop::Nothing;
         let given = [
             ("--density", options.density.is_some(), drops),
             ("--majority", options.majority.is_some(), method.join == Join::Elect),
             ("--rank", options.rank.is_some(), method.svd),
-            ("--seed", options.seed.is_some(), method.draws()),
+            ("--seed", options.seed.is_some(), method.is_random()),
         ];
         if let Some((option, ..)) = given.iter().find(|(_, given, belongs)| *given && !belongs) {
             return Err(Error::bad_input(format!("{option} does not belong to --combine {method}")));
@@ -146,7 +146,7 @@ impl Combine {
         })
     }
 
-    /// Merges the combination of the adapters' changes, and what each of them brings whole.
+    /// Merges the combination of the adapters' changes, and the tensors that each of them saved whole.
     pub(super) fn merge(
         &self,
         work: &mut Work,
@@ -166,8 +166,8 @@ impl Combine {
         }
         let rank = self.rank.or(changes.iter().map(|read| read.largest_rank).max()).unwrap_or_default();
         for (module, parts) in by_module(work, &changes) {
-            let place = format!("--combine {}: {}", self.method, printable(&module));
-            self.merge_module(work, &module, &parts, rank).map_err(|e| e.at(place))?;
+            let location = format!("--combine {}: {}", self.method, printable(&module));
+            self.merge_module(work, &module, &parts, rank).map_err(|e| e.at(location))?;
         }
         Ok(merged)
     }
@@ -199,13 +199,13 @@ impl Combine {
         lora::merge_module(work, module, &joined)
     }
 
-    /// Joins terms, each with its factor and the seed of what is dropped of it.
+    /// Joins terms, each with its factor and the seed of its dropped elements.
     fn join(&self, terms: Vec<(f32, Weight, u64)>) -> Result<Weight> {
         let terms = terms.into_iter().map(|(c, weight, seed)| {
             Ok(match self.method.drop {
                 Drop::Nothing => (c, weight),
                 Drop::Smallest => (c, weight.prune(self.density, None)?),
-                // What is left stands for what was dropped, too.
+                // The rest is scaled up for the dropped elements.
                 Drop::Random => (c / self.density as f32, weight.prune(self.density, Some(seed))?),
             })
         });
@@ -254,7 +254,7 @@ fn combinable(adapter: &Adapter) -> Result<Changes> {
             _ => continue,
         };
         return Err(Error::unsupported(format!("{what} cannot be combined"))
-            .at(adapter.place(module))
+            .at(adapter.location(module))
             .hint("without --combine, adapters are merged one after another"));
     }
     Ok(changes)

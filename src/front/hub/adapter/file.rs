@@ -14,16 +14,16 @@ use crate::ir::Weight;
 use crate::json;
 use crate::presence;
 
-/// What PEFT puts before the names of the model it wraps.
+/// PEFT's prefix of the names of the model it wraps.
 const WRAPPER: &str = "base_model.model.";
 
-/// What stands before the names of tensors that all modules share.
+/// The prefixes of the names of tensors that all modules share.
 const SHARED: &str = "base_model.";
 
 /// How the rows of trained tokens are called, below an embedding.
 const TOKEN_ROWS: [&str; 2] = ["token_adapter.trainable_tokens_delta", "trainable_tokens_delta"];
 
-/// An adapter that has been read: its tensors sorted by what they are for, none computed but to see that they are
+/// An adapter that has been read: its tensors sorted by use, none computed but to check that they are
 /// numbers.
 pub(super) struct Adapter {
     /// The kind.
@@ -50,10 +50,10 @@ pub(super) struct Adapter {
     pub saved: Vec<(String, Weight)>,
 }
 
-/// What the configuration of every kind may say.
+/// The fields that the configuration of every kind may have.
 #[derive(Default, Deserialize)]
 pub(super) struct Common {
-    /// What the adapter was trained for.
+    /// The task that the adapter was trained for.
     #[serde(default)]
     pub task_type: Option<String>,
     /// Tokens whose rows were trained beside something else.
@@ -71,7 +71,7 @@ pub(super) struct Common {
     /// Parameters that are no module's weight.
     #[serde(default)]
     target_parameters: Option<Vec<String>>,
-    /// Whether what shares the embeddings' weights follows them.
+    /// Whether tensors tied to the embeddings follow them.
     #[serde(default)]
     ensure_weight_tying: Option<bool>,
 }
@@ -164,7 +164,7 @@ impl Adapter {
     }
 
     /// Where a module of this adapter is met.
-    pub fn place(&self, module: &str) -> String {
+    pub fn location(&self, module: &str) -> String {
         format!("{}: {}", self.file, printable(module))
     }
 
@@ -204,7 +204,7 @@ impl Adapter {
             };
             self.put(&key, &name.replace(".default.", "."), weight)?;
         }
-        // Where all biases are trained, a saved module's stands in the file twice more.
+        // Where all biases are trained, a saved module's is in the file twice more.
         let (plain, non_finite): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.saved).into_iter().partition(|(name, _)| !name.contains(".modules_to_save."));
         self.saved = plain;
@@ -227,7 +227,7 @@ impl Adapter {
         } else if let Some((module, part)) = self.kind.parts.iter().find_map(|part| Some((below(part)?, *part))) {
             self.modules.entry(module).or_default().0.insert(part, weight);
         } else if self.kind.idle.iter().any(|idle| name.contains(idle)) || name.contains(".original_module.") {
-            // Only training needs it, or it is what the base had.
+            // Only training needs it, or it is the base's own.
         } else if name.contains(&format!(".{}", self.kind.marker)) || name.contains(".token_adapter.") {
             return Err(Error::unsupported(format!("tensor `{}` is of a kind that is not merged yet", printable(key))));
         } else {
@@ -237,7 +237,7 @@ impl Adapter {
     }
 }
 
-/// Fails where PEFT's own prefix is not what all names begin with, once; says what they begin with instead.
+/// Fails where not all names begin with PEFT's own prefix, once; names the prefix that they have.
 fn wrapped_once<'a>(keys: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
     let twice = format!("{WRAPPER}{SHARED}");
     let begins = |prefix: &str| keys.clone().next().is_some() && keys.clone().all(|key| key.starts_with(prefix));
@@ -274,7 +274,7 @@ impl Common {
     }
 }
 
-/// Names the first option that is set: it would change the answer, and is not merged.
+/// Names the first option that is set: it would change the outputs, and is not merged.
 pub(super) fn refuse(options: &[(&str, bool)]) -> Result<()> {
     match options.iter().find(|(_, set)| *set) {
         None => Ok(()),
@@ -293,7 +293,7 @@ pub(super) fn weights_file(dir: &Path) -> Result<PathBuf> {
     })
 }
 
-/// Refuses what is no number.
+/// Refuses NaN and infinity.
 pub(super) fn finite(key: &str, weight: &Weight) -> Result<()> {
     if !weight.dtype().is_float() {
         return Err(Error::bad_input(format!("tensor `{}` holds {}, expected floats", printable(key), weight.dtype())));

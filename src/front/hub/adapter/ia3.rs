@@ -1,4 +1,4 @@
-//! IA³: activations times trained numbers (arXiv 2205.05638). What goes into a feed-forward layer is scaled, and what
+//! IA³: activations times trained numbers (arXiv 2205.05638). The input of a feed-forward layer is scaled, and what
 //! comes out of any other: so columns of the weight, or its rows and the bias.
 
 use serde::Deserialize;
@@ -44,7 +44,7 @@ impl Config {
 fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     let config: Config = adapter.config()?;
     for (module, parts) in &adapter.modules {
-        merge_module(work, &config, module, parts).map_err(|e| e.at(adapter.place(module)))?;
+        merge_module(work, &config, module, parts).map_err(|e| e.at(adapter.location(module)))?;
     }
     Ok(())
 }

@@ -23,11 +23,11 @@ fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
             let name = work.name(module, parameter);
             let Some(weight) = parts.get(part) else {
                 match work.base(&name) {
-                    Ok(_) => return Err(Error::bad_input(format!("{part} is missing")).at(adapter.place(module))),
+                    Ok(_) => return Err(Error::bad_input(format!("{part} is missing")).at(adapter.location(module))),
                     Err(_) => continue,
                 }
             };
-            let base = work.base(&name).map_err(|e| e.at(adapter.place(module)))?;
+            let base = work.base(&name).map_err(|e| e.at(adapter.location(module)))?;
             if base.weight.shape() != work.turned(&name, weight)?.shape() {
                 return Err(Error::bad_input(format!(
                     "`{}` has shape {:?}, the base model's {:?}",
@@ -35,10 +35,10 @@ fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
                     weight.shape(),
                     base.weight.shape()
                 ))
-                .at(adapter.place(module))
+                .at(adapter.location(module))
                 .hint("the adapter was trained on another model"));
             }
-            work.save(adapter, &name, weight).map_err(|e| e.at(adapter.place(module)))?;
+            work.save(adapter, &name, weight).map_err(|e| e.at(adapter.location(module)))?;
         }
     }
     Ok(())

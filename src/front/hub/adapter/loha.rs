@@ -76,12 +76,12 @@ fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
             let change = a1.product(b1)?.times(&a2.product(b2)?)?;
             work.change(module, |base| Weight::sum(vec![(1.0, base.clone()), (own * adapter.scale, change)]))
         });
-        merged.map_err(|e| e.at(adapter.place(module)))?;
+        merged.map_err(|e| e.at(adapter.location(module)))?;
     }
     Ok(())
 }
 
-/// Fails where a factor is not of the rank that the configuration says.
+/// Fails where a factor is not of the configuration's rank.
 pub(super) fn ranked(name: &str, factor: &Weight, rank: usize) -> Result<()> {
     match factor.shape().first() == Some(&rank) {
         true => Ok(()),

@@ -27,7 +27,7 @@ fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
             let change = left.kron(&right)?;
             work.change(module, |base| Weight::sum(vec![(1.0, base.clone()), (own * adapter.scale, change)]))
         });
-        merged.map_err(|e| e.at(adapter.place(module)))?;
+        merged.map_err(|e| e.at(adapter.location(module)))?;
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ pub(super) const KIND: Kind = Kind {
     merge,
 };
 
-/// The options of LoRA; those that are on and change the answers are refused or merged. `merge_weights` is of versions
+/// The options of LoRA; those that are on and change the outputs are refused or merged. `merge_weights` is of versions
 /// before 0.3.
 pub(super) const OPTIONS: [&str; 34] = [
     "alora_invocation_tokens",
@@ -95,7 +95,7 @@ struct Config {
     unsupported: Unsupported,
 }
 
-/// Options that change the answer where they are on, and are not merged.
+/// Options that change the outputs where they are on, and are not merged.
 #[derive(Deserialize)]
 pub(super) struct Unsupported {
     #[serde(default)]
@@ -126,11 +126,11 @@ impl Unsupported {
     }
 }
 
-/// Ways to begin that also change the base: what was saved afterwards belongs to that other base.
+/// Ways to begin that also change the base: weights that were saved afterwards belong to that other base.
 const CHANGE_THE_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 impl Config {
-    /// Names the first option that would change the answer and that is not merged.
+    /// Names the first option that would change the outputs and that is not merged.
     fn refuse_unsupported(&self) -> Result<()> {
         self.unsupported.refuse()?;
         let begun = self.init_lora_weights.as_str().unwrap_or_default().to_lowercase();
@@ -142,7 +142,7 @@ impl Config {
             .hint("save it with path_initial_model_for_weight_conversion, which makes it a LoRA over the plain base"));
         }
         if self.use_dora == Some(true) && self.lora_bias == Some(true) {
-            return Err(Error::bad_input("lora_bias goes with no DoRA").at("adapter_config.json: lora_bias"));
+            return Err(Error::bad_input("lora_bias does not combine with DoRA").at("adapter_config.json: lora_bias"));
         }
         Ok(())
     }
@@ -172,17 +172,17 @@ pub(super) struct Change {
     pub embedding: bool,
     /// DoRA's lengths.
     pub magnitude: Option<Weight>,
-    /// What is added to the bias.
+    /// The change of the bias.
     pub bias: Option<Weight>,
 }
 
 impl Change {
-    /// What stands on the left of the product, as the weight is laid out.
+    /// The left factor of the product, as the weight is laid out.
     pub fn left(&self) -> Result<Weight> {
         if self.embedding { self.a.transpose() } else { Ok(self.b.clone()) }
     }
 
-    /// What stands on its right.
+    /// Its right factor.
     pub fn right(&self) -> Result<Weight> {
         if self.embedding { self.b.transpose() } else { Ok(self.a.clone()) }
     }
@@ -213,7 +213,7 @@ pub(super) fn changes(adapter: &Adapter) -> Result<Changes> {
         let change = strength
             .of(module, adapter.scale)
             .and_then(|(rank, own)| change(&config, parts, rank, [own, adapter.scale]))
-            .map_err(|e| e.at(adapter.place(module)))?;
+            .map_err(|e| e.at(adapter.location(module)))?;
         modules.insert(module.clone(), change);
     }
     Ok(Changes { modules, largest_rank: strength.largest_rank() })
@@ -248,7 +248,7 @@ fn change(config: &Config, parts: &Parts, rank: usize, [own, given]: [f32; 2]) -
 
 fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     for (module, change) in changes(adapter)?.modules {
-        merge_module(work, &module, &change).map_err(|e| e.at(adapter.place(&module)))?;
+        merge_module(work, &module, &change).map_err(|e| e.at(adapter.location(&module)))?;
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ pub struct Merged {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// The file and the field that say so.
-    pub place: &'static str,
+    pub location: &'static str,
     /// The tensor, by its name in the model.
     pub tensor: String,
 }

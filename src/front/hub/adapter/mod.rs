@@ -1,6 +1,6 @@
-//! Adapters: small trained changes to a model, merged into its weights before the graph is drawn.
+//! Adapters: small trained changes to a model, merged into its weights before the graph is built.
 //!
-//! Each kind that PEFT trains and that is linear in the weights is one file, which says of what tensors a change is
+//! Each kind that PEFT trains and that is linear in the weights is one file, which lists the tensors of a change and
 //! made and how it is merged. [`combine`] makes one change of several adapters'.
 
 mod adalora;
@@ -38,11 +38,11 @@ use work::Work;
 struct Kind {
     /// PEFT's name.
     peft_type: &'static str,
-    /// What stands in the names of all its tensors, so that one which is not known is not taken for a saved one.
+    /// The parts of all its tensors' names, so that an unknown one is not taken for a saved one.
     marker: &'static str,
     /// The ends of the names of the tensors that a change is made of.
     parts: &'static [&'static str],
-    /// What stands in the names of tensors that only training needs.
+    /// The parts of the names of tensors that only training needs.
     idle: &'static [&'static str],
     /// The options that PEFT has for the kind, besides those of every kind.
     options: &'static [&'static [&'static str]],
@@ -50,7 +50,7 @@ struct Kind {
     scales: bool,
     /// Whether PEFT trains it in `Conv1D` layers, whose weights are turned.
     conv1d: bool,
-    /// Merges an adapter, whose saved tensors are in place.
+    /// Merges an adapter, whose saved tensors have replaced the base's.
     merge: fn(&mut Work, &Adapter) -> Result<()>,
 }
 
@@ -65,7 +65,7 @@ impl Kind {
 static KINDS: &[&Kind] =
     &[&lora::KIND, &adalora::KIND, &ia3::KIND, &ln_tuning::KIND, &loha::KIND, &lokr::KIND, &tokens::KIND, &vera::KIND];
 
-/// Kinds that PEFT knows and kilnc does not merge, to tell them from a misspelling.
+/// Kinds that PEFT knows and kilnc does not merge, to distinguish them from misspellings.
 const OTHER_KINDS: &[&str] = &[
     "ADAMSS",
     "ADAPTION_PROMPT",
@@ -113,12 +113,12 @@ pub fn merge(state: &mut StateDict, source: &AdapterSource) -> Result<Merged> {
     merged.into_iter().next().ok_or_else(|| Error::bug("nothing was merged"))
 }
 
-/// Merges adapters into the tensors, lazily: one after another, or all at once as `combine` says. Fails, with `state`
+/// Merges adapters into the tensors, lazily: one after another, or all at once by `combine`. Fails, with `state`
 /// unchanged, where any part does not fit.
 pub fn merge_all(state: &mut StateDict, sources: &[AdapterSource], combine: Option<&Combine>) -> Result<Vec<Merged>> {
     let mut adapters = Vec::with_capacity(sources.len());
     for source in sources {
-        adapters.push(Adapter::open(source).map_err(|e| told_apart(e, source, sources))?);
+        adapters.push(Adapter::open(source).map_err(|e| name_adapter(e, source, sources))?);
     }
     let mut work = Work::new(state);
     let merged = match combine {
@@ -126,7 +126,7 @@ pub fn merge_all(state: &mut StateDict, sources: &[AdapterSource], combine: Opti
         None => {
             let pairs = adapters.iter().zip(sources);
             let each = pairs
-                .map(|(adapter, source)| merge_one(&mut work, adapter).map_err(|e| told_apart(e, source, sources)));
+                .map(|(adapter, source)| merge_one(&mut work, adapter).map_err(|e| name_adapter(e, source, sources)));
             each.collect::<Result<_>>()?
         }
     };
@@ -147,8 +147,8 @@ fn merge_one(work: &mut Work, adapter: &Adapter) -> Result<Merged> {
     Ok(std::mem::take(&mut work.merged))
 }
 
-/// With several adapters, an error says which it is about.
-fn told_apart(error: Error, source: &AdapterSource, sources: &[AdapterSource]) -> Error {
+/// With several adapters, an error names its adapter.
+fn name_adapter(error: Error, source: &AdapterSource, sources: &[AdapterSource]) -> Error {
     if sources.len() > 1 { error.at(source.dir.display().to_string()) } else { error }
 }
 
@@ -159,18 +159,18 @@ fn kind(peft_type: &str) -> Result<&'static Kind> {
     }
     let mut known: Vec<&str> = KINDS.iter().map(|kind| kind.peft_type).collect();
     known.sort_unstable();
-    let place = "adapter_config.json: peft_type";
+    let location = "adapter_config.json: peft_type";
     if OTHER_KINDS.contains(&peft_type) {
         return Err(Error::unsupported(format!("adapters of type {peft_type} are not merged"))
-            .at(place)
+            .at(location)
             .hint(format!("known: {}", known.join(", "))));
     }
     let unknown = format!("unknown adapter type `{}`; known: {}", printable(peft_type), known.join(", "));
-    let error = Error::bad_input(unknown).at(place);
+    let error = Error::bad_input(unknown).at(location);
     Err(error.hint_nearest(&peft_type.to_uppercase(), known.into_iter().chain(OTHER_KINDS.iter().copied())))
 }
 
-/// Whether the folder looks like an adapter. Fails where it cannot be looked at.
+/// Whether the folder looks like an adapter. Fails where it cannot be read.
 pub fn is_adapter(dir: &Path) -> Result<bool> {
     Ok(presence::has_file(&dir.join("adapter_config.json"))? || hub::is_hub(dir)?)
 }

@@ -1,5 +1,5 @@
 //! The options of `adapter_config.json` that are known. PEFT passes over an option that it does not know, with a warning,
-//! and so does kilnc; AdapterHub's library refuses it, and so does kilnc. One that says nothing is passed over by both.
+//! and so does kilnc; AdapterHub's library refuses it, and so does kilnc. An option with an empty value is ignored by both.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ const COMMON: [&str; 9] = [
     "task_type",
 ];
 
-/// Whether an option says anything: none that is null, false or empty does.
+/// Whether an option is set: null, false and empty values are not.
 pub(super) fn is_on(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
@@ -36,7 +36,7 @@ pub(super) fn is_on(value: &Value) -> bool {
     }
 }
 
-/// What is said of the options that are on and that PEFT does not have for the kind, if there are any.
+/// The warning of options that are on and that PEFT does not have for the kind, if there are any.
 pub(super) fn unknown(config: &str, kind: &Kind) -> Result<Option<String>> {
     let config: BTreeMap<String, Value> = json::parse(config, "adapter_config.json")?;
     let known = |option: &str| COMMON.contains(&option) || kind.has_option(option);
@@ -46,11 +46,11 @@ pub(super) fn unknown(config: &str, kind: &Kind) -> Result<Option<String>> {
     Ok(match names.get(..names.len().min(NAMED)) {
         None | Some([]) => None,
         Some([one]) => Some(format!(
-            "adapter_config.json sets {one}, an option of {} that PEFT 0.21.2 does not know: the answers may be others",
+            "adapter_config.json sets {one}, an option of {} that PEFT 0.21.2 does not know: the predictions may be others",
             kind.peft_type
         )),
         Some(several) => Some(format!(
-            "adapter_config.json sets {}{}, options of {} that PEFT 0.21.2 does not know: the answers may be others",
+            "adapter_config.json sets {}{}, options of {} that PEFT 0.21.2 does not know: the predictions may be others",
             several.join(", "),
             if more > 0 { format!(" and {more} more") } else { String::new() },
             kind.peft_type
@@ -59,11 +59,11 @@ pub(super) fn unknown(config: &str, kind: &Kind) -> Result<Option<String>> {
 }
 
 /// Fails at the first option of AdapterHub's that is on and not known.
-pub(super) fn refuse_unknown(rest: &BTreeMap<String, Value>, place: &str) -> Result<()> {
+pub(super) fn refuse_unknown(rest: &BTreeMap<String, Value>, location: &str) -> Result<()> {
     match rest.iter().find(|(_, value)| is_on(value)) {
         None => Ok(()),
-        Some((option, _)) => Err(Error::unsupported("this option is not known, and may change the answers")
-            .at(format!("{place}.{}", printable(option)))),
+        Some((option, _)) => Err(Error::unsupported("this option is unknown, and may change the predictions")
+            .at(format!("{location}.{}", printable(option)))),
     }
 }
 
@@ -73,11 +73,11 @@ mod tests {
     use crate::front::hub::adapter::kind;
 
     #[test]
-    fn options_that_say_nothing_need_not_be_known() {
+    fn empty_options_need_not_be_known() {
         let said = |kind_name: &str, config: &str| unknown(config, kind(kind_name).unwrap()).unwrap();
         let quiet = r#"{"a": null, "b": false, "c": "", "d": [], "e": {}, "peft_type": "LORA", "r": 4}"#;
         assert_eq!(said("LORA", quiet), None);
-        let end = "that PEFT 0.21.2 does not know: the answers may be others";
+        let end = "that PEFT 0.21.2 does not know: the predictions may be others";
         for on in ["true", "1", "0", "\"x\"", "[1]", "{\"x\": null}"] {
             let config = format!(r#"{{"new": {on}}}"#);
             assert_eq!(
@@ -86,7 +86,7 @@ mod tests {
                 "{on}"
             );
         }
-        // What one kind has is not what another has.
+        // Kinds have different options.
         let config = r#"{"use_dora": true, "use_rslora": true}"#;
         assert_eq!(said("LORA", config), None);
         assert_eq!(

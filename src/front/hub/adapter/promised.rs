@@ -1,4 +1,4 @@
-//! What `adapter_config.json` says was trained, and the file does not hold.
+//! Tensors that `adapter_config.json` lists as trained, and the file lacks.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::front::hub::checkpoint::StateDict;
 /// Finds what the configuration of an adapter promises of a model's tensors besides its kind's own change, and its file
 /// does not hold. Whether that matters depends on what the graph reads.
 ///
-/// Fails where nothing of the model is meant, so that the model cannot say whether it matters.
+/// Fails where the promise names no part of the model, so that the graph cannot show whether it matters.
 pub(super) fn lost(adapter: &Adapter, state: &StateDict) -> Result<Vec<Lost>> {
     let held: BTreeSet<String> = adapter.saved.iter().map(|(name, _)| state.resolve(name)).collect();
     let mut lost = saved_modules(adapter, state, &held)?;
@@ -21,8 +21,8 @@ pub(super) fn lost(adapter: &Adapter, state: &StateDict) -> Result<Vec<Lost>> {
     Ok(lost)
 }
 
-fn lacking(place: &'static str, name: &str) -> Lost {
-    Lost { place, tensor: name.to_owned() }
+fn lacking(location: &'static str, name: &str) -> Lost {
+    Lost { location, tensor: name.to_owned() }
 }
 
 /// The modules that a name is below, from the outermost on.
@@ -37,7 +37,7 @@ fn is_saved(module: &str, ends: &[String]) -> bool {
 }
 
 fn saved_modules(adapter: &Adapter, state: &StateDict, held: &BTreeSet<String>) -> Result<Vec<Lost>> {
-    const PLACE: &str = "adapter_config.json: modules_to_save";
+    const LOCATION: &str = "adapter_config.json: modules_to_save";
     let Some(ends) = adapter.common.modules_to_save.as_ref().filter(|_| adapter.kind.has_option("modules_to_save"))
     else {
         return Ok(Vec::new());
@@ -49,21 +49,21 @@ fn saved_modules(adapter: &Adapter, state: &StateDict, held: &BTreeSet<String>) 
     let of_base = state.iter().filter(|(_, tensor)| tensor.weight.dtype().is_float()).map(|(name, _)| name);
     let of_base: Vec<&str> = of_base.filter(is_meant).collect();
     let has_head = state.iter().any(|(name, _)| state.is_head(name));
-    let is_brought = || held.iter().map(String::as_str).any(|name| is_meant(&name));
-    if of_base.is_empty() && !has_head && !is_brought() {
+    let is_saved = || held.iter().map(String::as_str).any(|name| is_meant(&name));
+    if of_base.is_empty() && !has_head && !is_saved() {
         let names: Vec<String> = ends.iter().map(|end| format!("`{}`", printable(end))).collect();
         return Err(Error::bad_input(format!(
             "the file holds no tensor of {}, and the base model has none",
             names.join(" or ")
         ))
-        .at(PLACE)
+        .at(LOCATION)
         .hint("the adapter was saved without its head: save it again from the model that was trained"));
     }
-    Ok(of_base.into_iter().filter(|name| !held.contains(*name)).map(|name| lacking(PLACE, name)).collect())
+    Ok(of_base.into_iter().filter(|name| !held.contains(*name)).map(|name| lacking(LOCATION, name)).collect())
 }
 
 fn biases(adapter: &Adapter, state: &StateDict, held: &BTreeSet<String>) -> Result<Vec<Lost>> {
-    const PLACE: &str = "adapter_config.json: bias";
+    const LOCATION: &str = "adapter_config.json: bias";
     let promised: Vec<String> = match adapter.common.bias.as_deref().filter(|_| adapter.kind.has_option("bias")) {
         None | Some("none") => return Ok(Vec::new()),
         Some("all") => {
@@ -75,21 +75,21 @@ fn biases(adapter: &Adapter, state: &StateDict, held: &BTreeSet<String>) -> Resu
         }
         Some(other) => {
             return Err(Error::bad_input(format!("unknown value `{}`; known: none, all, lora_only", printable(other)))
-                .at(PLACE));
+                .at(LOCATION));
         }
     };
-    Ok(promised.iter().filter(|name| !held.contains(*name)).map(|name| lacking(PLACE, name)).collect())
+    Ok(promised.iter().filter(|name| !held.contains(*name)).map(|name| lacking(LOCATION, name)).collect())
 }
 
 fn tokens(adapter: &Adapter, state: &StateDict) -> Result<Vec<Lost>> {
-    let (place, tokens) = match (&adapter.common.trainable_token_indices, &adapter.common.token_indices) {
+    let (location, tokens) = match (&adapter.common.trainable_token_indices, &adapter.common.token_indices) {
         (Some(tokens), _) => ("adapter_config.json: trainable_token_indices", tokens),
         (None, Some(tokens)) => ("adapter_config.json: token_indices", tokens),
         (None, None) => return Ok(Vec::new()),
     };
     let none = |what: String| {
         Err(Error::bad_input(format!("the file holds no rows of tokens{what}"))
-            .at(place)
+            .at(location)
             .hint("the adapter was saved without them: save it again from the model that was trained"))
     };
     let by_name = match tokens {
@@ -111,7 +111,9 @@ fn tokens(adapter: &Adapter, state: &StateDict) -> Result<Vec<Lost>> {
         }
         let modules = state.iter().filter_map(|(name, _)| name.strip_suffix(".weight"));
         lost.extend(
-            modules.filter(|module| ends_with(module, end)).map(|module| lacking(place, &format!("{module}.weight"))),
+            modules
+                .filter(|module| ends_with(module, end))
+                .map(|module| lacking(location, &format!("{module}.weight"))),
         );
     }
     Ok(lost)

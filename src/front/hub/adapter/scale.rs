@@ -10,16 +10,16 @@ pub(super) struct Strength<'a> {
     pub rank: usize,
     /// Ranks by pattern, in the order of the file; the first that fits counts.
     pub rank_pattern: &'a OrderedMap<usize>,
-    /// The alpha of all others, and the field that says it.
+    /// The alpha of all others, and its field.
     pub alpha: (f64, &'static str),
     /// Alphas by pattern.
     pub alpha_pattern: &'a OrderedMap<f64>,
-    /// What the alpha is divided by, given the rank.
+    /// The divisor of alpha, by the rank.
     pub divisor: fn(f64) -> f64,
 }
 
 impl Strength<'_> {
-    /// The rank of a module, and the strength of its change. Fails where `given` times that is no number.
+    /// The rank of a module, and the strength of its change. Fails where `given` times that is not finite.
     pub fn of(&self, module: &str, given: f32) -> Result<(usize, f32)> {
         let rank = value(self.rank_pattern, "rank_pattern", module)?.unwrap_or(self.rank);
         let alpha = value(self.alpha_pattern, "alpha_pattern", module)?.unwrap_or(self.alpha.0);

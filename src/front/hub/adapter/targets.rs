@@ -13,7 +13,7 @@ use crate::json;
 /// Steps that a pattern may take to match one name.
 const LONGEST_SEARCH: usize = 100_000;
 
-/// The word that stands for every linear layer.
+/// The word for every linear layer.
 const ALL_LINEAR: &str = "all-linear";
 
 /// A list of ends of names, or one pattern for whole names.
@@ -22,7 +22,7 @@ const ALL_LINEAR: &str = "all-linear";
 pub(super) enum Names {
     /// A pattern.
     Pattern(String),
-    /// Names, or what names end with after a point.
+    /// Names, or their last parts after a point.
     Ends(Vec<String>),
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Targets {
     /// Patterns of modules that were saved whole; PEFT does not adapt those.
     saved: Vec<Regex>,
     layers: Vec<usize>,
-    /// Where the number of a layer stands in a name.
+    /// Where the number of a layer is in a name.
     numbers: Vec<Regex>,
     /// The names as the configuration has them, for messages.
     summary: Vec<String>,
@@ -166,7 +166,7 @@ impl Targets {
         })
     }
 
-    /// Fails where the configuration names no module of the model, or not one that the file changes. Gives those that
+    /// Fails where the configuration names no module of the model, or not one that the file changes. Returns those that
     /// it names and the file does not change.
     pub fn check(&self, state: &StateDict, changed: &[&str], kind: &Kind) -> Result<Vec<String>> {
         // Trained tokens are no change of whole modules.
@@ -250,7 +250,7 @@ impl Targets {
         if any(self.saved.iter(), |saved| is_match(saved, module))? || !named.fits(module)? {
             return Ok(false);
         }
-        // A module that is named in full is not asked for its layer.
+        // A module that is named in full needs no check of its layer.
         if self.layers.is_empty() || self.summary.iter().any(|name| name == module) {
             return Ok(true);
         }

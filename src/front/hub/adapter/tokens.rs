@@ -1,8 +1,8 @@
-//! Trained tokens: single rows of an embedding, replaced; as a kind of its own, or beside a LoRA.
+//! Trained tokens: single rows of an embedding, replaced; as a separate kind, or beside a LoRA.
 
 use super::Kind;
 
-/// The rows are put in place before any kind's own merge, so nothing is left to do.
+/// The rows are replaced before any kind's own merge, so nothing is left to do.
 pub(super) const KIND: Kind = Kind {
     peft_type: "TRAINABLE_TOKENS",
     marker: "trainable_tokens_",

@@ -41,15 +41,17 @@ fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     let config: Config = adapter.config()?;
     let shared = |name: &str| {
         adapter.shared.get(name).ok_or_else(|| {
-            Error::unsupported(format!("`base_model.{name}` is not in the file: it would be drawn as PyTorch draws it"))
-                .at(adapter.file.clone())
-                .hint("save the adapter with save_projection=True")
+            Error::unsupported(format!(
+                "`base_model.{name}` is not in the file: it would have to be generated as PyTorch does"
+            ))
+            .at(adapter.file.clone())
+            .hint("save the adapter with save_projection=True")
         })
     };
     let projections = (shared("vera_A")?, shared("vera_B")?);
     for (module, parts) in &adapter.modules {
         merge_module(work, &config, adapter.scale, projections, module, parts)
-            .map_err(|e| e.at(adapter.place(module)))?;
+            .map_err(|e| e.at(adapter.location(module)))?;
     }
     Ok(())
 }

@@ -10,15 +10,15 @@ use crate::ir::Weight;
 
 /// The tensors as they become. They are the model's once all adapters are merged, and not before.
 pub(super) struct Work {
-    /// The base with what the adapters bring whole: changes that depend on the base depend on this.
+    /// The base with the adapters' whole tensors: changes that depend on the base depend on this.
     origin: StateDict,
     state: StateDict,
-    /// What was done for the adapter under way.
+    /// The report of the current adapter.
     pub merged: Merged,
     /// How many adapters were begun.
     begun: usize,
-    /// Who brought which tensor whole, and which rows were replaced: nobody else may.
-    brought: BTreeMap<String, usize>,
+    /// The adapter of each replaced tensor and of each replaced row: no second adapter may replace them.
+    saved_whole: BTreeMap<String, usize>,
     rows: BTreeMap<String, BTreeSet<usize>>,
 }
 
@@ -30,7 +30,7 @@ impl Work {
             state: base.clone(),
             merged: Merged::default(),
             begun: 0,
-            brought: BTreeMap::new(),
+            saved_whole: BTreeMap::new(),
             rows: BTreeMap::new(),
         }
     }
@@ -40,7 +40,7 @@ impl Work {
         self.state
     }
 
-    /// Begins with an adapter: checks that it and the model belong together, and puts in place what it brings whole.
+    /// Begins with an adapter: checks that it and the model belong together, and replaces the tensors that it saved whole.
     pub fn begin(&mut self, adapter: &Adapter) -> Result<()> {
         self.begun += 1;
         self.merged = Merged {
@@ -60,7 +60,7 @@ impl Work {
         }
         for (module, rows) in &adapter.tokens {
             if !self.follows_another(adapter, module, rows)? {
-                self.replace_rows(adapter, module, rows).map_err(|e| e.at(adapter.place(module)))?;
+                self.replace_rows(adapter, module, rows).map_err(|e| e.at(adapter.location(module)))?;
             }
         }
         Ok(())
@@ -76,7 +76,7 @@ impl Work {
                 adapter.kind.peft_type,
                 printable(module)
             ))
-            .at(adapter.place(module))),
+            .at(adapter.location(module))),
         }
     }
 
@@ -99,13 +99,13 @@ impl Work {
         Ok(false)
     }
 
-    /// Puts a tensor in place whole. `name` is the file's.
+    /// Replaces a whole tensor. `name` is the file's.
     pub fn save(&mut self, adapter: &Adapter, name: &str, weight: &Weight) -> Result<()> {
         let name = self.state.resolve(name);
         let weight = self.state.turned(&name, weight)?;
         check_saved(&self.state, &name, &weight)?;
-        if self.brought.insert(name.clone(), self.begun).is_some_and(|before| before != self.begun) {
-            return Err(Error::bad_input(format!("`{}` is brought whole by two adapters", printable(&name)))
+        if self.saved_whole.insert(name.clone(), self.begun).is_some_and(|before| before != self.begun) {
+            return Err(Error::bad_input(format!("`{}` is saved whole by two adapters", printable(&name)))
                 .hint("only one of them can be right"));
         }
         let tensor = Tensor { weight, file: adapter.file.as_str().into() };
@@ -153,7 +153,7 @@ impl Work {
         Ok(())
     }
 
-    /// Puts a changed tensor in place of the old one, whose file it keeps.
+    /// Replaces a tensor by its changed one, which keeps the file.
     pub fn put(&mut self, name: &str, weight: Weight) {
         if let Some(tensor) = self.state.get(name) {
             let file = tensor.file.clone();

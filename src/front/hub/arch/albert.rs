@@ -34,7 +34,7 @@ pub(super) const FAMILY: Family = Family {
     build,
 };
 
-/// Most layers that are drawn: no tensor bounds their number, since they share their weights.
+/// Most layers that are built: no tensor bounds their number, since they share their weights.
 const MOST_LAYERS: usize = 1 << 10;
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! BERT (arXiv 1810.04805), as `transformers` saves it: post-norm encoder, learned positions, two segments.
+//! BERT (arXiv 1810.04805), as `transformers` saves it: post-norm encoder, learned positions, two token types.
 
 use super::blocks::{Embeddings, LayerWeights, Positions, TokenTypes};
 use super::config::EncoderConfig;

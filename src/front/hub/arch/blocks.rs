@@ -28,7 +28,7 @@ pub enum Activation {
     #[default]
     #[serde(alias = "gelu_python")]
     Gelu,
-    /// Its tanh approximation, in the spelling of the first BERT.
+    /// Its tanh approximation, in the form of the first BERT.
     #[serde(alias = "gelu_fast", alias = "gelu_accurate", alias = "gelu_python_tanh")]
     GeluNew,
     /// Its tanh approximation.
@@ -67,11 +67,11 @@ pub struct EncoderLayer {
     pub heads: i64,
     /// The feed-forward block's non-linearity.
     pub activation: Activation,
-    /// What norms add to the variance.
+    /// The epsilon of norms.
     pub epsilon: f32,
 }
 
-/// Where the weights of one layer are, under whatever names a family gives them.
+/// Where the weights of one layer are, under a family's names.
 pub struct LayerWeights<'a> {
     /// The attention as a whole; names its node.
     pub attention: Scope<'a>,
@@ -151,12 +151,12 @@ pub(super) struct Ending<'a> {
     pub sizes: &'a EncoderLayer,
 }
 
-/// How the segments of a text enter its embedding.
+/// How token types enter the embedding.
 #[derive(Clone, Copy, Debug)]
 pub enum TokenTypes {
     /// By an input, one number for each token, out of a table of that many rows.
     Input(ValueId, Size),
-    /// All tokens are of the first segment, out of a table of that many rows.
+    /// All tokens are of type 0, out of a table of that many rows.
     First(Size),
     /// Not at all.
     None,
@@ -176,29 +176,29 @@ pub enum Positions {
     None,
 }
 
-/// The sum of looked-up rows that an encoder begins with, and its norm.
+/// The embedding of an encoder: the sum of looked-up rows, and its norm.
 #[derive(Clone, Copy, Debug)]
 pub struct Embeddings {
-    /// Number of tokens.
+    /// Size of the vocabulary.
     pub vocabulary: Size,
     /// Number of positions.
     pub positions: Size,
     /// How positions are counted.
     pub counted: Positions,
-    /// Segments.
+    /// Token types.
     pub token_types: TokenTypes,
     /// Width of the rows.
     pub width: Size,
-    /// What the norm adds to the variance.
+    /// The norm's epsilon.
     pub epsilon: f32,
 }
 
-/// What the attentions of all layers are given besides the hidden states.
+/// The inputs of all layers' attentions besides the hidden states.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionInputs {
     /// `i64 [batch_size, sequence_length]`: 0 where a token is padding.
     pub mask: ValueId,
-    /// What is added to the scores.
+    /// The bias of the scores.
     pub bias: Option<ValueId>,
 }
 
@@ -227,7 +227,7 @@ pub struct Blocks {
     builder: Builder,
     /// Constants by name, so that a weight that layers share is one constant.
     weights: HashMap<String, ValueId>,
-    /// What is inserted into the layers, those nearest to them first.
+    /// The adapters in the layers, those nearest to them first.
     adapters: Vec<Bottleneck>,
     /// What the caches of the layers have become.
     present: Vec<[ValueId; 2]>,
@@ -244,12 +244,12 @@ impl Blocks {
         Blocks { adapters: adapters.to_vec(), ..self }
     }
 
-    /// What is inserted into the layers.
+    /// The adapters in the layers.
     pub(super) fn adapters(&self) -> &[Bottleneck] {
         &self.adapters
     }
 
-    /// The role of what is drawn from here on.
+    /// The role of new nodes from here on.
     pub fn role(&mut self, role: impl Into<Role>) {
         self.builder.set_role(Some(role.into()));
     }
@@ -260,7 +260,7 @@ impl Blocks {
             .input(&kind.name(), TensorType::new(DType::I64, [Dim::from("batch_size"), Dim::from("sequence_length")]))
     }
 
-    /// Rows for tokens, segments and positions, added and normed; names as BERT's.
+    /// Rows for tokens, token types and positions, added and normed; names as BERT's.
     pub fn embeddings(&mut self, p: &Scope, e: &Embeddings, ids: ValueId) -> Result<ValueId> {
         let sum = self.embedded(p, e, ids)?;
         let normed = self.layer_norm(&p.sub("LayerNorm"), e.width, e.epsilon, sum)?;
@@ -315,7 +315,7 @@ impl Blocks {
         self.linear_of(p.path(), p, [inputs, outputs], x)
     }
 
-    /// The same under a name of its own, for a layer that several parts of the model go through.
+    /// The same under its own name, for a layer that several parts of the model go through.
     pub fn linear_of(&mut self, name: &str, p: &Scope, [inputs, outputs]: [Size; 2], x: ValueId) -> Result<ValueId> {
         let weight = p.tensor("weight", &[outputs, inputs])?;
         let bias = if p.has("bias") { Some(self.weight(p, "bias", &[outputs])?) } else { None };
@@ -404,7 +404,7 @@ impl Blocks {
         self.builder.node(name, Op::attention(heads, scale), &operands)
     }
 
-    /// What a post-norm layer does after its attention, of residual `x`: norm, feed-forward, residual, norm.
+    /// The rest of a post-norm layer after its attention, of residual `x`: norm, feed-forward, residual, norm.
     pub fn after_attention(
         &mut self,
         w: &LayerWeights,
@@ -605,7 +605,7 @@ impl Blocks {
         self.builder.node(name, Op::Normalize, &[x])
     }
 
-    /// Gives a value to the caller.
+    /// Makes a value an output.
     pub fn output(&mut self, kind: PortKind, x: ValueId) -> Result<()> {
         self.builder.output(&kind.name(), x)
     }

@@ -1,5 +1,5 @@
-//! Configurations: `config.json` as `transformers` 4 and 5 write it, over what a family's class takes where the file is
-//! silent.
+//! Configurations: `config.json` as `transformers` 4 and 5 write it, over the defaults of a family's class where the
+//! file is silent.
 
 use std::cell::RefCell;
 
@@ -24,7 +24,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Reads the text of `config.json`. Fails, naming the field, where two fields contradict each other, and where one
-    /// asks for what no family is built with.
+    /// needs an option that no family supports.
     pub fn read(text: &str, family: &Family) -> Result<Fields> {
         let mut fields: Map<String, Value> = json::parse(text, FILE)?;
         for (other, name) in family.renamed {
@@ -40,7 +40,7 @@ impl Fields {
             fields.entry(name).or_insert(value);
         }
         let fields = Fields { fields, warnings: RefCell::default() };
-        fields.refuse_what_no_family_is_built_with(family).map(|()| fields)
+        fields.refuse_unsupported(family).map(|()| fields)
     }
 
     /// Those that a family reads.
@@ -53,17 +53,17 @@ impl Fields {
         self.fields.get(name)?.as_u64()?.try_into().ok()
     }
 
-    /// Says something about the configuration that the user should know.
+    /// Adds a warning about the configuration.
     pub fn warn(&self, warning: String) {
         self.warnings.borrow_mut().push(warning);
     }
 
-    /// What there is to say, once.
+    /// The warnings, each once.
     pub fn into_warnings(self) -> Vec<String> {
         self.warnings.into_inner()
     }
 
-    fn refuse_what_no_family_is_built_with(&self, family: &Family) -> Result<()> {
+    fn refuse_unsupported(&self, family: &Family) -> Result<()> {
         let refused = |field: &str, what: &str| Err(Error::unsupported(what).at(format!("{FILE}: {field}")));
         for field in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
             match (self.fields.get(field), family.decoder) {
@@ -91,7 +91,7 @@ impl Fields {
     }
 }
 
-/// Says that two fields, of which one stands for the other, have different values.
+/// Warns that two fields with one meaning have different values.
 pub(super) fn contradiction(field: &str, value: &Value, other: &str, other_value: &Value) -> Error {
     let [value, other_value] = [value, other_value].map(|value| crate::error::printable(&value.to_string()));
     Error::bad_input(format!("`{field}` {value} and `{other}` {other_value} contradict each other"))
@@ -120,7 +120,7 @@ fn absolute() -> Option<String> {
     Some("absolute".to_owned())
 }
 
-/// Checks what norms add to the variance.
+/// Checks the epsilon of norms.
 pub(super) fn epsilon(layer_norm_eps: f32) -> Result<f32> {
     epsilon_of("layer_norm_eps", layer_norm_eps)
 }
@@ -135,7 +135,7 @@ pub(super) fn epsilon_of(field: &str, epsilon: f32) -> Result<f32> {
 }
 
 impl EncoderConfig {
-    /// Reads the fields, and refuses by name what would change the answer and is not built.
+    /// Reads the fields, and refuses by name options that would change the outputs and are not supported.
     pub fn read(fields: &Fields) -> Result<EncoderConfig> {
         let config: EncoderConfig = fields.get()?;
         // Version 4 adds no positions at all where the field is null, and version 5 does not read it.
@@ -162,7 +162,7 @@ impl EncoderConfig {
         Size { n: self.max_position_embeddings, field: "max_position_embeddings" }
     }
 
-    /// Number of segments.
+    /// Number of token types.
     pub fn token_types(&self) -> Size {
         Size { n: self.type_vocab_size, field: "type_vocab_size" }
     }
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_family_is_built_with_is_refused_by_its_field() {
+    fn options_that_no_family_supports_are_refused_by_field() {
         for family in FAMILIES {
             let said = |text: &str| Fields::read(text, family).map(drop).map_err(|e| e.locations().join(""));
             for (field, value) in [

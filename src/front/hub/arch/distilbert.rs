@@ -1,4 +1,4 @@
-//! DistilBERT (arXiv 1910.01108): BERT's layers under other names, without segments and pooler.
+//! DistilBERT (arXiv 1910.01108): BERT's layers under other names, without token types and pooler.
 
 use serde::Deserialize;
 

@@ -8,7 +8,7 @@ use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Part, ValueId};
 use crate::ports::PortKind;
 
-/// What a family gives a head to read.
+/// The inputs of a head from its family.
 pub(super) struct Encoded<'a> {
     /// The encoder's scope.
     pub encoder: &'a Scope<'a>,
@@ -16,7 +16,7 @@ pub(super) struct Encoded<'a> {
     pub hidden: Size,
     /// The width of its embeddings.
     pub embedding: Size,
-    /// What its norms add to the variance.
+    /// The epsilon of its norms.
     pub epsilon: f32,
     /// The hidden states.
     pub x: ValueId,
@@ -24,7 +24,7 @@ pub(super) struct Encoded<'a> {
     pub pooled: Option<ValueId>,
 }
 
-/// Draws the head and gives its outputs.
+/// Builds the head and returns its outputs.
 pub(super) fn build(blocks: &mut Blocks, context: &Context, head: &FlexibleHead, given: &Encoded) -> Result<()> {
     let p = context.weights.sub(&head.path);
     blocks.role(Part::Head);
@@ -65,7 +65,7 @@ fn summary(blocks: &mut Blocks, head: &FlexibleHead, p: &Scope, given: &Encoded)
     }
 }
 
-/// Linear layers under the numbers they have among dropouts and non-linearities: a dropout stands before each.
+/// Linear layers under the numbers they have among dropouts and non-linearities: a dropout comes before each.
 fn layers(
     blocks: &mut Blocks,
     head: &FlexibleHead,
@@ -97,7 +97,7 @@ fn rows(p: &Scope, field: &'static str) -> Result<Size> {
     Ok(Size { n: p.shape("weight")?.first().copied().unwrap_or_default(), field })
 }
 
-/// Dense layers with non-linearity and norm, the inverse of what was done to the embeddings, and the decoder.
+/// Dense layers with non-linearity and norm, the inverse of the embeddings' invertible adapter, and the decoder.
 fn masked_lm(blocks: &mut Blocks, head: &FlexibleHead, p: &Scope, given: &Encoded) -> Result<()> {
     let (mut x, mut width, mut number) = (given.x, given.hidden, 0);
     for _ in 1..head.layers {

@@ -1,4 +1,4 @@
-//! What stands on top of an encoder, by task; [`decoder`] has the same for decoders.
+//! The heads of an encoder, by task; [`decoder`] has the same for decoders.
 
 pub(super) mod decoder;
 
@@ -23,21 +23,21 @@ pub(super) struct Heads<'a> {
     pub embedding: Size,
     /// Number of known tokens.
     pub vocabulary: Size,
-    /// What norms add to the variance.
+    /// The epsilon of norms.
     pub epsilon: f32,
     /// BERT's pooler, in families that may have one.
     pub pooler: Option<Scope<'a>>,
-    /// What classifies texts.
+    /// The head of text classification.
     pub classifier: Classifier<'a>,
-    /// What guesses masked tokens.
+    /// The head of masked-token prediction.
     pub masked_lm: MaskedLm<'a>,
     /// The non-linearity before it does.
     pub masked_lm_activation: Activation,
 }
 
-/// What classifies texts.
+/// The head of text classification.
 pub(super) enum Classifier<'a> {
-    /// A linear layer over what the pooler gives.
+    /// A linear layer over the pooler's output.
     Pooled(Scope<'a>),
     /// A linear layer over the first token, which goes through a dense layer before it.
     FirstToken {
@@ -92,7 +92,7 @@ pub(super) fn build(blocks: &mut Blocks, context: &Context, heads: &Heads, x: Va
 }
 
 impl Heads<'_> {
-    /// What the pooler gives, where there is one.
+    /// The pooler's output, where there is one.
     fn pooled(&self, blocks: &mut Blocks, x: ValueId) -> Result<Option<ValueId>> {
         self.pooler.as_ref().map_or(Ok(None), |p| pooler(blocks, p, self.hidden, x))
     }
@@ -148,7 +148,7 @@ pub(super) fn classification(
     labelled(blocks, p, hidden, summary, context.task)
 }
 
-/// What is said of every token: its label, or whether an answer begins or ends there.
+/// The head of every token: its label, or whether an answer begins or ends there.
 pub(super) fn per_token(blocks: &mut Blocks, context: &Context, hidden: Size, x: ValueId) -> Result<()> {
     match context.task {
         Task::QuestionAnswering => spans(blocks, &context.weights.sub("qa_outputs"), hidden, x),
@@ -182,17 +182,17 @@ fn present(p: &Scope, task: Task) -> Result<()> {
         .hint("add --adapter with a trained head, or choose --task feature-extraction"))
 }
 
-/// The weights of a head that guesses masked tokens.
+/// The weights of a head that predicts masked tokens.
 pub(super) struct MaskedLm<'a> {
     /// The transformation before the norm.
     pub dense: Scope<'a>,
     /// The norm.
     pub norm: Scope<'a>,
-    /// The projection to the vocabulary; without a weight of its own it is tied to the word embeddings.
+    /// The projection to the vocabulary; without its own weight it is tied to the word embeddings.
     pub decoder: Scope<'a>,
     /// The word embeddings.
     pub tied: Scope<'a>,
-    /// Where the bias is, if the decoder has none of its own.
+    /// Where the bias is, if the decoder has no own one.
     pub bias: Scope<'a>,
 }
 
@@ -209,9 +209,9 @@ impl<'a> MaskedLm<'a> {
     }
 }
 
-/// The error of a family whose tokens see those after them.
+/// The error of a family whose tokens attend to those after them.
 pub(super) fn no_decoder() -> Error {
-    Error::unsupported("an encoder generates no text: its tokens see those after them")
+    Error::unsupported("an encoder generates no text: its tokens attend to those after them")
         .hint("choose --task feature-extraction")
 }
 

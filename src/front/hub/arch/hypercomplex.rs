@@ -1,6 +1,6 @@
 //! The projections of hypercomplex adapters (arXiv 2106.04647): `H = Σᵢ ruleᵢ ⊗ Wᵢ`.
 //!
-//! The sum is a lazy weight like any other, so what is drawn is a linear layer.
+//! The sum is a lazy weight like any other, so the node is a linear layer.
 
 use crate::error::{Error, Result};
 use crate::front::hub::adapter::hub::Hypercomplex;
@@ -10,7 +10,7 @@ use crate::ir::Weight;
 const TERMS: &str = "adapter_config.json: config.phm_dim";
 const RANK: &str = "adapter_config.json: config.phm_rank";
 
-/// Most elements of one projection: the factors of a larger one can be small, and would ask for any amount of memory.
+/// Most elements of one projection: the factors of a larger one can be small, and would need any amount of memory.
 const LARGEST: usize = 1 << 26;
 
 /// The weight `[to, from]` of the projection `p`, of which all layers may share parts below `shared`.
@@ -34,7 +34,7 @@ pub(super) fn weight(h: &Hypercomplex, p: &Scope, shared: &Scope, way: &str, fro
     Weight::sum(terms.collect::<Result<_>>()?)?.transpose()
 }
 
-/// How a stack of matrices is kept: as one tensor, or as two of which it is the product.
+/// How a stack of matrices is stored: as one tensor, or as two of which it is the product.
 struct Factors {
     in_two: bool,
     rank: Size,
@@ -52,7 +52,7 @@ impl Factors {
     }
 }
 
-/// Matrices under each other, and what each is multiplied by.
+/// Matrices under each other, and the factor of each.
 struct Stack {
     first: (Weight, usize),
     second: Option<(Weight, usize)>,

@@ -1,4 +1,4 @@
-//! Bottleneck adapters in the graph, where their tensors stand beside those of a layer.
+//! Bottleneck adapters in the graph, where their tensors are beside those of a layer.
 
 use super::blocks::{Activation, Blocks, Ending};
 use super::hypercomplex;
@@ -7,7 +7,7 @@ use crate::front::hub::adapter::hub::{Bottleneck, Residual, Scaling};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Part, Role, ValueId};
 
-/// What PyTorch's norms add to the variance where nothing else is said, as adapters' own norms do.
+/// The default epsilon of PyTorch's norms, which adapters' own norms have.
 const EPSILON: f32 = 1e-5;
 
 impl Blocks {
@@ -68,7 +68,7 @@ impl Blocks {
         }
     }
 
-    /// What goes into a sequential adapter, and its residual.
+    /// The input of a sequential adapter, and its residual.
     fn before(&mut self, end: &Ending, a: &Bottleneck, y: ValueId, x: ValueId) -> Result<(ValueId, ValueId)> {
         if !a.norm_before {
             return Ok((y, y));
@@ -142,7 +142,7 @@ impl Blocks {
         self.mul(&p.full("gated"), y, mean)
     }
 
-    /// What the first adapter's invertible part makes of the embeddings, `width` wide (NICE, arXiv 1410.8516).
+    /// The first adapter's invertible part over the embeddings, `width` wide (NICE, arXiv 1410.8516).
     pub(super) fn invertible(&mut self, p: &Scope, width: Size, x: ValueId) -> Result<ValueId> {
         let Some(block) = self.invertible_block(p, width) else { return Ok(x) };
         let [first, second] = self.halves(&block, x)?;
@@ -183,7 +183,7 @@ impl Blocks {
         pieces.try_into().map_err(|_| Error::bug("a split in two has two pieces"))
     }
 
-    /// What one half changes in the other: `F` reads the second, `G` the first.
+    /// The change of one half by the other: `F` reads the second, `G` the first.
     fn coupled(&mut self, block: &Coupling, which: &str, x: ValueId) -> Result<ValueId> {
         let [first, second] = block.widths;
         let (from, to, inner) =
@@ -200,7 +200,7 @@ impl Blocks {
         match Activation::named(function) {
             _ if function == "linear" => Ok(x),
             Some(activation) => self.activation(name, activation, x),
-            None => Err(Error::unsupported(format!("the non-linearity `{}` is not drawn", printable(function)))
+            None => Err(Error::unsupported(format!("the non-linearity `{}` is not supported", printable(function)))
                 .at("adapter_config.json: config.non_linearity, or head_config.json: config.activation_function")),
         }
     }

@@ -42,19 +42,19 @@ pub use shared::{Shared, contradictions, is_tied, same};
 pub struct Family {
     /// The `model_type` of its configurations.
     pub model_type: &'static str,
-    /// What the names of its classes in `transformers` begin with.
+    /// The prefix of its classes' names in `transformers`.
     class: &'static str,
-    /// What the names of the encoder's weights begin with in a model that was saved with a head.
+    /// The prefix of the encoder's weights in a model that was saved with a head.
     pub prefix: &'static str,
-    /// What the class of its configuration takes where `config.json` is silent, as JSON.
+    /// The defaults of its configuration's class, as JSON.
     defaults: &'static str,
     /// Other names of fields, each with the one that counts.
     renamed: &'static [(&'static str, &'static str)],
     /// Whose head the layer `classifier` is.
     classifier: ClassifierOf,
-    /// What its heads over the vocabulary share with the encoder, for each of the forms that they have.
+    /// The tensors that its heads over the vocabulary share with the encoder, for each form of head.
     pub shared: &'static [Shared],
-    /// Says again what versions of `transformers` have different fields for, where there are any.
+    /// Writes the settings that versions of `transformers` have different fields for, where there are any.
     restated: Option<fn(&Fields) -> Result<Restated>>,
     /// What sets a decoder apart; none for encoders.
     decoder: Option<&'static Decoder>,
@@ -79,12 +79,12 @@ impl Family {
     }
 }
 
-/// What a configuration says in the fields of one version of `transformers`, in those of every version.
+/// What a configuration in the fields of every version of `transformers`.
 #[derive(Debug, Default)]
 pub struct Restated {
-    /// The fields, which say the same model to each.
+    /// The fields, which mean the same model to each.
     pub fields: Map<String, Value>,
-    /// What a version has no field for.
+    /// Settings that a version has no field for.
     pub warnings: Vec<String>,
 }
 
@@ -141,11 +141,11 @@ const HEADS: &[&str] = &[
     "vocab_transform",
 ];
 
-/// What a family draws from.
+/// The sources of a family's graph.
 pub struct Context<'a> {
     family: &'static Family,
     config: Fields,
-    /// What stands behind the encoder, and its tensors.
+    /// The adapter's head, and its tensors.
     sentence: Option<(&'a SentenceModules, Scope<'a>)>,
     task: Task,
     weights: Scope<'a>,
@@ -153,27 +153,27 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// An empty graph of that name, into which the adapters are drawn as its layers are.
+    /// An empty graph of that name, into which the adapters are built as its layers are.
     fn blocks(&self, name: &str) -> Blocks {
         Blocks::new(name).with_adapters(&self.inserted.bottlenecks)
     }
 
-    /// A head to draw in place of the family's own, if it is for the task.
+    /// A head to build in place of the family's own, if it is for the task.
     fn flexible_head(&self) -> Option<&FlexibleHead> {
         self.inserted.head.as_ref().filter(|head| head.kind.task() == self.task)
     }
 }
 
-/// A graph, what it is for, and what the drawing did not use.
+/// A graph, its task, and the unused tensors.
 #[derive(Debug)]
 pub struct Built {
     /// The graph.
     pub graph: Graph,
-    /// What it is for.
+    /// Its task.
     pub task: Task,
     /// Tensors of the checkpoint that no part of the graph reads.
     pub unused: Vec<String>,
-    /// What the user should know of the configuration.
+    /// Warnings about the configuration.
     pub warnings: Vec<String>,
 }
 
@@ -206,7 +206,7 @@ pub fn canonical_state(checkpoint: &Checkpoint) -> Result<StateDict> {
     Ok(state)
 }
 
-/// Enters what the class of a configuration takes where `config.json` is silent into what is known of any model.
+/// Adds the defaults of a configuration's class to the known fields of a model.
 pub fn complete(checkpoint: &mut Checkpoint) -> Result<()> {
     let fields = Fields::read(&checkpoint.config, family(&checkpoint.common)?)?;
     let CommonConfig { vocab_size, max_position_embeddings, .. } = &mut checkpoint.common;
@@ -217,7 +217,7 @@ pub fn complete(checkpoint: &mut Checkpoint) -> Result<()> {
 }
 
 /// Builds the graph of `task` from a checkpoint's configuration and the given tensors (the checkpoint's own, or with
-/// adapters merged). Without a task, the checkpoint says it: by its modules, its class or the tensors of its head.
+/// adapters merged). Without a task, the checkpoint decides it: by its modules, its class or the tensors of its head.
 pub fn build(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> Result<Built> {
     build_with(checkpoint, state, &Insertions::default(), task)
 }
@@ -237,7 +237,7 @@ pub fn build_with(
     };
     if let Some(class) = checkpoint.common.own_classes().next() {
         config.warn(format!(
-            "config.json names code of its own (auto_map: {}), which is never run; the model is built as a {}",
+            "config.json names its own code (auto_map: {}), which is never run; the model is built as a {}",
             printable(class),
             family.model_type
         ));
@@ -258,14 +258,14 @@ pub fn build_with(
     let unused: Vec<&str> = scopes.flat_map(Scope::unread).collect();
     if let Some((tensor, adapter)) = inserted.left_over(unused.iter().copied()) {
         return Err(Error::unsupported(format!(
-            "tensor `{}` of the adapter `{}` has no place in a {} model as its configuration describes it",
+            "tensor `{}` of the adapter `{}` belongs to no part of a {} model by its configuration",
             printable(tensor),
             printable(adapter),
             family.model_type
         ))
         .at("adapter_config.json")
         .hint(
-            "bottleneck adapters are drawn into albert, bert, deberta-v2, distilbert, electra, roberta, xlm-roberta",
+            "bottleneck adapters are supported in albert, bert, deberta-v2, distilbert, electra, roberta, xlm-roberta",
         ));
     }
     let unused = unused.into_iter().map(str::to_owned).collect();

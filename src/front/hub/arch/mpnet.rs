@@ -33,10 +33,10 @@ pub(super) const FAMILY: Family = Family {
     build,
 };
 
-/// The code of `transformers` fixes it, whatever `relative_attention_num_buckets` says.
+/// The code of `transformers` fixes it, regardless of `relative_attention_num_buckets`.
 const BUCKETS: usize = 32;
 
-/// The code of `transformers` fixes it, whatever `pad_token_id` says.
+/// The code of `transformers` fixes it, regardless of `pad_token_id`.
 const PAD: i64 = 1;
 
 fn build(context: &Context) -> Result<Graph> {

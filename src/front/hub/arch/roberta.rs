@@ -1,6 +1,6 @@
 //! RoBERTa (arXiv 1907.11692) and those that share its code: XLM-RoBERTa (1911.02116), CamemBERT (1911.03894).
 //!
-//! BERT's layers; positions count from `pad_token_id + 1` and skip padding, and there is one segment.
+//! BERT's layers; positions count from `pad_token_id + 1` and skip padding, and there is one token type.
 
 use serde::Deserialize;
 
@@ -41,7 +41,7 @@ pub(super) const XLM_ROBERTA: Family =
 pub(super) const CAMEMBERT: Family =
     Family { model_type: "camembert", class: "Camembert", defaults: DEFAULTS, ..ROBERTA };
 
-/// What the two classes beside RoBERTa's take: BERT's vocabulary.
+/// The default of the two classes beside RoBERTa's: BERT's vocabulary.
 const DEFAULTS: &str = r#"{
     "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
     "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,

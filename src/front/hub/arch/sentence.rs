@@ -7,7 +7,7 @@ use crate::front::hub::checkpoint::{Dense, ModuleKind, Pooling, Scope, SentenceM
 use crate::ir::{Part, ValueId};
 use crate::ports::PortKind;
 
-/// What PyTorch's norms add to the variance, unless told otherwise.
+/// The default epsilon of PyTorch's norms.
 const EPSILON: f32 = 1e-5;
 
 /// The vector of each text, and the hidden states that it comes from.
@@ -61,7 +61,7 @@ fn pool(blocks: &mut Blocks, modes: &[Pooling], left_out: usize, x: ValueId, mas
     }
     let mut vectors: Vec<ValueId> = Vec::with_capacity(modes.len());
     for (i, mode) in modes.iter().enumerate() {
-        // A mode that comes again gives what it gave before.
+        // A repeated mode gives the same vector.
         let before = modes.iter().take(i).position(|other| other == mode).and_then(|at| vectors.get(at).copied());
         vectors.push(before.map_or_else(|| one(&format!("pooling.{}", mode.name()), *mode), Ok)?);
     }
@@ -86,7 +86,9 @@ fn dense(blocks: &mut Blocks, p: &Scope, config: &Dense, x: ValueId) -> Result<V
     let given = blocks.width(x).unwrap_or_default();
     if given != config.in_features {
         let expected = config.in_features;
-        return Err(Error::bad_input(format!("`in_features` is {expected}, but the module before gives {given}")));
+        return Err(Error::bad_input(format!(
+            "`in_features` is {expected}, but the module before has {given} outputs"
+        )));
     }
     let linear = p.sub("linear");
     if linear.has("bias") != config.bias {

@@ -9,7 +9,7 @@ use crate::front::hub::checkpoint::StateDict;
 use crate::ir::Weight;
 use crate::json;
 
-/// The names of what a class shares.
+/// The names of the tensors that a class shares.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared {
     /// The word embeddings.
@@ -20,7 +20,7 @@ pub struct Shared {
     pub bias: &'static str,
     /// The other name of the bias, where it has two.
     pub head_bias: Option<&'static str>,
-    /// Whether the class has a place for a projection of its own, which `tie_word_embeddings` decides about.
+    /// Whether the class has its own projection, which `tie_word_embeddings` decides about.
     pub may_differ: bool,
 }
 
@@ -42,7 +42,7 @@ impl Shared {
     }
 }
 
-/// Whether a configuration ties the projection to the word embeddings, which every family does where it says nothing.
+/// Whether a configuration ties the projection to the word embeddings, which every family does by default.
 pub fn is_tied(config: &str) -> Result<bool> {
     #[derive(Deserialize)]
     struct Config {
@@ -53,7 +53,7 @@ pub fn is_tied(config: &str) -> Result<bool> {
     Ok(config.tie_word_embeddings.unwrap_or(true))
 }
 
-/// Gives the word embeddings their own name where the file has them under the projection's, as
+/// Renames the word embeddings to their own name where the file has them under the projection's, as
 /// `safetensors.torch.save_model` may leave them.
 pub(super) fn complete(state: &mut StateDict, family: &Family, config: &str) -> Result<()> {
     if !is_tied(config)? {
@@ -69,7 +69,7 @@ pub(super) fn complete(state: &mut StateDict, family: &Family, config: &str) -> 
 }
 
 impl Family {
-    /// The names that a state's head has for what it shares: those of the first head that it has a tensor of.
+    /// The names that a state's head has for the shared tensors: those of the first head that it has a tensor of.
     pub fn shared_in(&self, state: &StateDict) -> Option<&'static Shared> {
         let head = |shared: &&Shared| {
             let of_head = [Some(shared.decoder), Some(shared.bias), shared.head_bias];
@@ -79,7 +79,7 @@ impl Family {
     }
 }
 
-/// Where the file holds other numbers under one name of a tensor than under another, in words: it was saved by a class
+/// Where the file holds other numbers under one name of a tensor than under another, as text: it was saved by a class
 /// that does not share it, and versions of `transformers` part on which of the two counts.
 pub fn contradictions(state: &StateDict, family: &Family, config: &str) -> Result<Vec<String>> {
     let Some(shared) = family.shared_in(state) else { return Ok(Vec::new()) };
@@ -106,7 +106,7 @@ pub fn contradictions(state: &StateDict, family: &Family, config: &str) -> Resul
 pub(super) fn check(state: &StateDict, family: &Family, config: &str) -> Result<()> {
     match family.shared_in(state).filter(|shared| shared.may_differ && !state.contains(shared.decoder)) {
         Some(shared) if !is_tied(config)? => {
-            Err(Error::bad_input(format!("tensor `{}` is missing, and nothing stands for it", shared.decoder))
+            Err(Error::bad_input(format!("tensor `{}` is missing, and no other replaces it", shared.decoder))
                 .at("config.json: tie_word_embeddings")
                 .hint("`\"tie_word_embeddings\": true` in config.json takes the word embeddings for it"))
         }

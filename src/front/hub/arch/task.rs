@@ -1,23 +1,23 @@
-//! What a checkpoint is for. The first that says it decides:
+//! The task of a checkpoint. The first source that has it decides:
 //!
-//! 1. whoever builds it, or an adapter with a head for a task;
-//! 2. `modules.json`, which says what the encoder is part of;
+//! 1. the user, or an adapter with a head for a task;
+//! 2. `modules.json`, which lists the modules around the encoder;
 //! 3. the class in `architectures`;
 //! 4. the tensors of the head.
 //!
 //! A class that is not built is refused by name, and so are tensors that may be those of several heads: a model that is
-//! taken for another answers, and wrongly.
+//! taken for another makes predictions, and wrong ones.
 
 use super::{FAMILIES, Family};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::{Checkpoint, CommonConfig, Purpose as Made, StateDict};
 use crate::task::id::Task;
 
-/// Whose head the layer `classifier` is, where nothing but the tensors of a family's models says it.
+/// The task of the layer `classifier`, where only the tensors of a family's models show it.
 pub(super) enum ClassifierOf {
     /// One that labels texts, or compares choices, where that tensor is there; else one that labels tokens.
     TextsWith(&'static str),
-    /// One that labels tokens; with one row, and that tensor beside it, one that compares choices. What labels texts has
+    /// One that labels tokens; with one row, and that tensor beside it, one that compares choices. A head that labels texts has
     /// other names.
     TokensWithout(&'static str),
     /// One that labels tokens.
@@ -26,7 +26,7 @@ pub(super) enum ClassifierOf {
     Any,
 }
 
-/// What a model may be for.
+/// The possible task of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     /// One of the tasks.
@@ -37,7 +37,7 @@ enum Purpose {
 
 const CHOICES: Purpose = Purpose::Other("multiple choice");
 
-/// What heads are for that have names of their own, by the beginning of the names.
+/// The tasks of heads with their own names, by the prefix of the names.
 const HEADS: [(&str, Purpose); 16] = [
     ("qa_outputs.", Purpose::Task(Task::QuestionAnswering)),
     ("start_logits.", Purpose::Other("question answering by beam search")),
@@ -57,12 +57,12 @@ const HEADS: [(&str, Purpose); 16] = [
     ("lm_loss.", Purpose::Other("language modelling by permutations")),
 ];
 
-/// What the model with the tensors `state` is for, which were made of the checkpoint's own, `base`, where nobody has asked
-/// for a task.
+/// The task of the model with the tensors `state`, which were made of the checkpoint's own, `base`, where the user has
+/// not set for a task.
 pub(super) fn of(family: &Family, checkpoint: &Checkpoint, base: &StateDict, state: &StateDict) -> Result<Task> {
-    // The class that an adapter's base was saved from does not know of the head that the adapter brings.
-    let brought = state.iter().any(|(name, _)| state.is_head(name) && !base.contains(name));
-    if brought {
+    // The class that an adapter's base was saved from does not know the adapter's head.
+    let added = state.iter().any(|(name, _)| state.is_head(name) && !base.contains(name));
+    if added {
         return by_tensors(family, checkpoint, state);
     }
     if let Some(sentence) = &checkpoint.sentence
@@ -171,7 +171,7 @@ fn not_built(class: &str, family: &Family, state: &StateDict) -> Error {
         .hint(asked_for(&heads(family, state)))
 }
 
-/// What --task builds of weights with these heads.
+/// The tasks that --task can choose for weights with these heads.
 fn asked_for(heads: &[Purpose]) -> String {
     let encoder = "--task feature-extraction builds the encoder alone";
     let asked = |task: Task| heads.contains(&Purpose::Task(task));
@@ -231,7 +231,7 @@ impl std::fmt::Display for Purpose {
     }
 }
 
-/// What the heads with names of their own are for, each once.
+/// The tasks of the heads with their own names, each once.
 fn heads(family: &Family, state: &StateDict) -> Vec<Purpose> {
     let mut found = Vec::new();
     let of_family = |purpose: Purpose| match (purpose, family.decoder) {
@@ -247,7 +247,7 @@ fn heads(family: &Family, state: &StateDict) -> Vec<Purpose> {
     found
 }
 
-/// What the classifier may be for, where there is one.
+/// The possible tasks of the classifier, where there is one.
 fn classifier(family: &Family, common: &CommonConfig, state: &StateDict) -> Vec<Purpose> {
     let [texts, tokens] = [Task::TextClassification, Task::TokenClassification].map(Purpose::Task);
     let rows = |name: &str| state.get(name).map(|tensor| tensor.weight.shape().first().copied().unwrap_or_default());
@@ -263,7 +263,7 @@ fn classifier(family: &Family, common: &CommonConfig, state: &StateDict) -> Vec<
         return scores(rows);
     }
     let Some(rows) = rows("classifier.weight") else {
-        // A head without a last layer of its own is tied to the word embeddings.
+        // A head without its own last layer is tied to the word embeddings.
         let tied = matches!(family.classifier, ClassifierOf::Any) && state.contains("head.dense.weight");
         return if tied { vec![Purpose::Task(Task::FillMask)] } else { Vec::new() };
     };
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_says_what_a_checkpoint_without_a_class_is_for() {
+    fn the_head_decides_the_task_of_a_checkpoint_without_a_class() {
         use Task::{
             FeatureExtraction, FillMask, QuestionAnswering, TextClassification, TextGeneration, TokenClassification,
         };
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_are_not_built_are_refused_by_what_they_are_for() {
+    fn unsupported_heads_are_refused_by_their_task() {
         type Case<'a> = (&'a str, &'a [(&'a str, usize)], &'a str);
         let cases: &[Case] = &[
             ("bert", &[("cls.seq_relationship.weight", 2)], "next-sentence prediction"),

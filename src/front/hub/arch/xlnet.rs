@@ -1,4 +1,4 @@
-//! XLNet (arXiv 1906.08237): scores by content, distance and segment, as Transformer-XL's, read in both directions.
+//! XLNet (arXiv 1906.08237): scores by content, distance and token type, as Transformer-XL's, read in both directions.
 
 use serde::Deserialize;
 
@@ -71,12 +71,12 @@ enum SummaryType {
     Last,
     First,
     Mean,
-    /// The last one where no index is given, and none is.
+    /// The last one without an index, and there is none.
     ClsIndex,
     Attn,
 }
 
-/// What the layers take from the configuration and are given.
+/// The settings and inputs of the layers.
 struct Model {
     layer: EncoderLayer,
     /// `[d_model, n_head, d_head]`
@@ -130,7 +130,7 @@ fn build(context: &Context) -> Result<Graph> {
         }
         Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, context, hidden, x)?,
         Task::FillMask => {
-            return Err(Error::unsupported("XLNet guesses tokens in an order of its own, which is not built")
+            return Err(Error::unsupported("XLNet predicts tokens in permuted order, which is not supported")
                 .hint("choose --task feature-extraction"));
         }
         Task::TextGeneration => return Err(heads::no_decoder()),
@@ -159,23 +159,25 @@ impl Config {
         })
     }
 
-    /// Refuses by name what cannot be, and what would change the answer and is not drawn.
+    /// Refuses by name invalid values, and options that would change the outputs and are not supported.
     fn check(&self) -> Result<()> {
         epsilon(self.layer_norm_eps)?;
         let heads = heads_of(self.n_head, self.d_model)? as usize;
         let refused = |what: &str, field: &str| Err(Error::unsupported(what).at(format!("config.json: {field}")));
         match self {
             Config { d_head: Some(n), .. } if *n != self.d_model / heads => {
-                refused("only `d_model` over `n_head` is drawn", "d_head")
+                refused("only `d_model` over `n_head` is supported", "d_head")
             }
-            Config { attn_type: AttentionType::Uni, .. } => refused("only `bi` is drawn", "attn_type"),
+            Config { attn_type: AttentionType::Uni, .. } => refused("only `bi` is supported", "attn_type"),
             Config { bi_data: true, .. } => {
                 refused("a batch whose second half is read backwards is not built", "bi_data")
             }
             Config { summary_type: SummaryType::Mean | SummaryType::Attn, .. } => {
-                refused("only `last`, `first` and `cls_index` are drawn", "summary_type")
+                refused("only `last`, `first` and `cls_index` are supported", "summary_type")
             }
-            Config { summary_proj_to_labels: true, .. } => refused("only `false` is drawn", "summary_proj_to_labels"),
+            Config { summary_proj_to_labels: true, .. } => {
+                refused("only `false` is supported", "summary_proj_to_labels")
+            }
             _ => Ok(()),
         }
     }
@@ -205,7 +207,7 @@ fn layer(blocks: &mut Blocks, model: &Model, p: &Scope, i: usize, x: ValueId) ->
     blocks.after_attention(&w, i, layer, attended, x)
 }
 
-/// What is added to the scores: those of distances and of segments.
+/// The bias of the scores: by distances and by token types.
 fn bias(blocks: &mut Blocks, model: &Model, p: &Scope, query: ValueId, rows: ValueId) -> Result<ValueId> {
     let (heads, scale) = (model.layer.heads, attention_scale(model.layer.hidden, model.layer.heads, 1));
     let [hidden, n_head, d_head] = model.projection;
@@ -218,7 +220,7 @@ fn bias(blocks: &mut Blocks, model: &Model, p: &Scope, query: ValueId, rows: Val
     blocks.add(&p.full("bias"), distance, segment)
 }
 
-/// The queries plus one of the three vectors that stand for a query without content.
+/// The queries plus one of the three vectors of a query without content.
 fn shifted(blocks: &mut Blocks, model: &Model, p: &Scope, name: &str, query: ValueId) -> Result<ValueId> {
     let [hidden, n_head, d_head] = model.projection;
     let by = blocks.reshaped(p, name, &[n_head, d_head], vec![hidden.n])?;
@@ -231,7 +233,7 @@ fn weight(p: &Scope, model: &Model) -> Result<Weight> {
     p.tensor("", &model.projection)?.reshape(vec![hidden.n, hidden.n])
 }
 
-/// The token that stands for the text, through a dense layer and a non-linearity, where there are any.
+/// The token of the text, through a dense layer and a non-linearity, where there are any.
 fn summary(blocks: &mut Blocks, config: &Config, p: &Scope, x: ValueId) -> Result<ValueId> {
     blocks.role(Part::Pooler);
     let index = if let SummaryType::First = config.summary_type { 0 } else { -1 };

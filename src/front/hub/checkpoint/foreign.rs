@@ -1,4 +1,4 @@
-//! Folders that are given in the place of a checkpoint.
+//! Folders that are no checkpoint, and their messages.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use crate::error::{Error, Result, printable};
 use crate::json;
 use crate::presence;
 
-/// The configuration of an adapter; PEFT's and AdapterHub's are called alike.
+/// The configuration of an adapter; PEFT's and AdapterHub's have the same name.
 const ADAPTER: &str = "adapter_config.json";
 
-/// The files that hold a model's weights, or say where they are.
+/// The files that hold a model's weights, or list where they are.
 const WEIGHTS: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
@@ -33,7 +33,7 @@ pub(super) fn refuse_adapter(dir: &Path, encoder: &Path) -> Result<()> {
     if is_model || found.is_empty() {
         return Ok(());
     }
-    // What it says of its base is for the hint alone.
+    // Its base is only for the hint.
     let adapter: Adapter = match found.contains(&ADAPTER) {
         true => json::parse(&json::read_text(&dir.join(ADAPTER))?, ADAPTER).unwrap_or_default(),
         false => Adapter::default(),
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adapter_is_told_from_a_model() {
+    fn an_adapter_is_no_model() {
         let hint = |base: &str| {
             let rest = "and this one with --adapter: kilnc build BASE/ --adapter lora/ -o OUT.kiln";
             Some(format!("give the folder of its base model,{base} {rest}"))

@@ -6,13 +6,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::Checkpoint;
+use super::{Checkpoint, GENERATION as FILE};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::presence;
-
-/// The file beside `config.json`.
-pub const FILE: &str = "generation_config.json";
 
 /// The fields of `config.json` that bound the length of a text, by families.
 const POSITIONS: [&str; 2] = ["n_positions", "max_position_embeddings"];
@@ -117,7 +114,7 @@ impl Ids {
 
 impl GenerationConfig {
     /// Reads what a checkpoint says, and the file that says it where there is one beside `config.json`. A field of
-    /// [`FILE`] counts where it is there and not null; else that of `config.json` does. Fails where a field has another
+    /// `generation_config.json` counts where it is there and not null; else that of `config.json` does. Fails where a field has another
     /// type than it has in `transformers`, naming file and field.
     pub fn read(checkpoint: &Checkpoint) -> Result<(GenerationConfig, Option<PathBuf>)> {
         let path = checkpoint.encoder.join(FILE);

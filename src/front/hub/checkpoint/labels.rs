@@ -1,4 +1,4 @@
-//! Names of a classifier's answers: those of `config.json`, as `transformers` reads them, and those of a file of their own.
+//! A classifier's labels: those of `config.json`, as `transformers` reads them, and those of a file of their own.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,43 +10,43 @@ use crate::error::{Error, Result, printable, printable_sentence};
 use crate::json;
 use crate::textfile;
 
-/// What an answer without a name is called, as `transformers` has it.
+/// What label of a class without a name, as in `transformers`.
 pub fn unnamed(number: usize) -> String {
     format!("LABEL_{number}")
 }
 
 impl CommonConfig {
-    /// The names of answers in the order of their numbers, where `id2label` has one for each number.
+    /// The labels in the order of classes, where `id2label` has one for each class.
     pub fn labels(&self) -> Option<Vec<String>> {
         in_order(self.id2label.as_ref()?)
     }
 
-    /// The names of so many answers, and what the user should know of them. Where the configuration does not name them
+    /// The labels of so many classes, and warnings about them. Where the configuration does not name them
     /// all, and no others, they are called `LABEL_0`, `LABEL_1` and so on.
-    pub fn labels_of(&self, answers: usize) -> (Vec<String>, Vec<String>) {
-        let without_names = || (0..answers).map(unnamed).collect::<Vec<_>>();
+    pub fn labels_of(&self, classes: usize) -> (Vec<String>, Vec<String>) {
+        let without_names = || (0..classes).map(unnamed).collect::<Vec<_>>();
         let mut warnings = Vec::new();
         let labels = match (&self.id2label, &self.label2id) {
             (Some(names), numbers) => {
                 warnings.extend(numbers.as_ref().and_then(|numbers| disagreement(names, numbers)));
                 warnings.extend(nulls(names));
                 match in_order(names) {
-                    Some(labels) if labels.len() == answers => labels,
+                    Some(labels) if labels.len() == classes => labels,
                     _ => {
-                        warnings.push(misfit("id2label", &summary(names), answers));
+                        warnings.push(misfit("id2label", &summary(names), classes));
                         without_names()
                     }
                 }
             }
             (None, Some(numbers)) => match in_order(&inverted(numbers)) {
-                Some(labels) if labels.len() == answers => {
+                Some(labels) if labels.len() == classes => {
                     let names = printable_sentence(&labels.join(", "));
-                    let what = "config.json names the answers in `label2id` alone, which transformers does not read";
+                    let what = "config.json names the classes in `label2id` alone, which transformers does not read";
                     warnings.push(format!("{what}: they are called {names} here and LABEL_0… there"));
                     labels
                 }
                 _ => {
-                    warnings.push(misfit("label2id", &summary(&inverted(numbers)), answers));
+                    warnings.push(misfit("label2id", &summary(&inverted(numbers)), classes));
                     without_names()
                 }
             },
@@ -55,20 +55,20 @@ impl CommonConfig {
         (labels, warnings)
     }
 
-    /// Whether answers have the names of tags: `O`, and `B-…` or `I-…`.
+    /// Whether labels are tags: `O`, and `B-…` or `I-…`.
     pub fn names_tags(&self) -> bool {
         let names = || self.id2label.iter().flatten().filter_map(|(_, name)| name.as_deref());
         names().any(|name| name.starts_with("B-") || name.starts_with("I-"))
     }
 
-    /// Whether it is said of the model that it gives each text one number.
+    /// Whether the configuration is that of a regression model with one number.
     pub fn gives_one_number(&self) -> bool {
         let labels = self.id2label.as_ref().map(Names::len).or(self.num_labels);
         labels == Some(1) || self.problem_type.is_some() || self.cross_encoder_activation().is_some()
     }
 }
 
-/// Names in the order of their numbers, where there is one for each of 0, 1, … and no other.
+/// Labels in the order of classes, where there is one for each of 0, 1, … and no other.
 fn in_order(names: &Names) -> Option<Vec<String>> {
     let mut labels = vec![None; names.len()];
     for (number, name) in names {
@@ -94,15 +94,15 @@ fn summary(names: &Names) -> String {
     printable_sentence(&entries.iter().map(entry).collect::<Vec<_>>().join(", "))
 }
 
-fn misfit(field: &str, names: &str, answers: usize) -> String {
-    let last = answers.saturating_sub(1);
+fn misfit(field: &str, names: &str, classes: usize) -> String {
+    let last = classes.saturating_sub(1);
     format!(
-        "`{field}` in config.json has the labels {names}, but the classifier has the answers 0…{last}; they are called \
+        "`{field}` in config.json has the labels {names}, but the classifier has the classes 0…{last}; they are called \
          LABEL_0…LABEL_{last}. --labels FILE names them"
     )
 }
 
-/// Says which name has another number in `label2id` than in `id2label`.
+/// The warning of a label with another number in `label2id` than in `id2label`.
 fn disagreement(names: &Names, numbers: &Names) -> Option<String> {
     let same = |name: &str, number: &str| names.get(number).is_some_and(|known| known.as_deref() == Some(name));
     let (name, number) = numbers
@@ -117,7 +117,7 @@ fn disagreement(names: &Names, numbers: &Names) -> Option<String> {
     ))
 }
 
-/// Says which numbers have null for a name.
+/// The warning of classes with null as label.
 fn nulls(names: &Names) -> Option<String> {
     let numbers: Vec<&str> =
         names.iter().filter(|(_, name)| name.is_none()).map(|(number, _)| number.as_str()).collect();
@@ -137,7 +137,7 @@ const FORMS: &str = "expected a JSON list such as [\"calm\", \"stormy\"], an obj
 /// Longest file of labels, in bytes.
 const LONGEST: usize = 16 << 20;
 
-/// Reads the names of answers in the order of their numbers: a JSON list, an object in the form of `id2label` or of
+/// Reads labels in the order of classes: a JSON list, an object in the form of `id2label` or of
 /// `label2id`, a whole `config.json`, or lines of text.
 pub fn read(path: &Path) -> Result<Vec<String>> {
     let file = json::file_name(path);
@@ -227,8 +227,8 @@ mod tests {
         json::parse(&format!("{{{fields}}}"), "config.json").unwrap()
     }
 
-    fn labels(fields: &str, answers: usize) -> (Vec<String>, Vec<String>) {
-        config(fields).labels_of(answers)
+    fn labels(fields: &str, classes: usize) -> (Vec<String>, Vec<String>) {
+        config(fields).labels_of(classes)
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
             (r#""id2label": {"0": "neg", "1": "pos"}, "label2id": {"neg": 0, "pos": 1}"#, ["neg", "pos"]),
             (r#""id2label": {"0": 1, "1": 2.5}, "label2id": {"1": 0, "2.5": 1}"#, ["1", "2.5"]),
             (r#""id2label": {"0": true, "1": false}"#, ["true", "false"]),
-            // A name twice is in `label2id` once.
+            // A duplicate label is in `label2id` once.
             (r#""id2label": {"0": "pos", "1": "pos"}, "label2id": {"pos": 1}"#, ["pos", "pos"]),
             (r#""id2label": {"00": "a", "1": "b"}, "label2id": null"#, ["a", "b"]),
             ("", ["LABEL_0", "LABEL_1"]),
@@ -267,7 +267,7 @@ mod tests {
             let (found, warnings) = labels(fields, 3);
             assert_eq!(found, ["LABEL_0", "LABEL_1", "LABEL_2"], "{fields}");
             let said =
-                "but the classifier has the answers 0…2; they are called LABEL_0…LABEL_2. --labels FILE names them";
+                "but the classifier has the classes 0…2; they are called LABEL_0…LABEL_2. --labels FILE names them";
             assert!(warnings[0].contains(summary) && warnings[0].ends_with(said), "{warnings:?}");
         }
         let (found, warnings) = labels(r#""id2label": {"0": "a", "1": null}"#, 2);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_by_name_are_taken_alone_with_a_word_and_beside_names_by_number_not() {
+    fn label2id_alone_is_used_with_a_warning_and_ignored_beside_id2label() {
         let (found, warnings) = labels(r#""label2id": {"neg": 1, "pos": "0"}"#, 2);
         assert_eq!(found, ["pos", "neg"]);
         assert!(warnings[0].contains("`label2id` alone") && warnings[0].contains("pos, neg"), "{warnings:?}");

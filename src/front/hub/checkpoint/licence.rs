@@ -1,4 +1,4 @@
-//! Under which licence a folder in the Hub layout says that it is: in the front matter of its README.md, in its
+//! The stated licence of a folder in the Hub layout: in the front matter of its README.md, in its
 //! configuration, or by a file with the text.
 
 use std::fs::File;
@@ -15,20 +15,20 @@ use crate::presence;
 /// How much of README.md is read, in bytes; the front matter of the Hub's is shorter.
 const READ: u64 = 1 << 16;
 
-/// Names that the text of a licence goes by.
+/// Names of files with the text of a licence.
 const TEXTS: [&str; 6] = ["LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "COPYING"];
 
 /// A licence, as far as it is stated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Licence {
-    /// Its name, as the folder spells it: the Hub's names are SPDX's in small letters.
+    /// Its name, as written in the folder: the Hub's names are SPDX's in small letters.
     pub name: Option<String>,
     /// The file that states it.
     pub from: Option<&'static str>,
 }
 
-/// What a folder says of its licence. A README that is not understood says nothing: it is no part of the model. Fails where
-/// a file that may say it cannot be read.
+/// A folder's licence. A README that is not understood is ignored: it is no part of the model. Fails where
+/// a file that may state it cannot be read.
 pub fn of(dir: &Path) -> Result<Licence> {
     #[derive(Deserialize)]
     struct Config {
@@ -52,7 +52,7 @@ pub fn of(dir: &Path) -> Result<Licence> {
     Ok(Licence::default())
 }
 
-/// What stands between the first line of a file and the next, where both are `---`.
+/// The front matter of a file: the lines between two `---`.
 fn front_matter(path: &Path) -> Result<Option<String>> {
     if !presence::is_file(path)? {
         return Ok(None);
@@ -63,7 +63,7 @@ fn front_matter(path: &Path) -> Result<Option<String>> {
     Ok(between_marks(&String::from_utf8_lossy(&bytes)))
 }
 
-/// What stands between the first line of a text and the next, where both are `---`.
+/// The front matter of a text: the lines between two `---`.
 fn between_marks(text: &str) -> Option<String> {
     let mut lines = text.lines();
     if lines.next()?.trim_end() != "---" {
@@ -91,7 +91,7 @@ pub fn stated(text: &str) -> Option<String> {
     if licence.as_deref() == Some("other") { of("license_name").or(licence) } else { licence }
 }
 
-/// The scalars under a key of a YAML mapping: one, or those of a list. Nothing is expanded: what is an alias is left out.
+/// The scalars under a key of a YAML mapping: one, or those of a list. Nothing is expanded: aliases are left out.
 fn top_level(text: &str, key: &str) -> Option<Vec<String>> {
     let (mut depth, mut at_key, mut found) = (0_usize, true, None);
     for event in Parser::new_from_str(text) {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_goes_first_and_a_text_alone_has_no_name() {
+    fn the_readme_comes_first_and_a_text_alone_has_no_name() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         assert_eq!(of(dir.path()).unwrap(), Licence::default());

@@ -3,7 +3,7 @@
 mod config;
 mod folder;
 mod foreign;
-pub mod generation;
+mod generation;
 pub mod labels;
 pub mod licence;
 mod names;
@@ -32,6 +32,9 @@ pub use state::{Scope, Size, StateDict, Tensor};
 pub use tokenizer::{FILE as TOKENIZER_FILE, Tokenizer, TokenizerUse};
 pub use weights::read_weights;
 
+/// The file with the defaults of generation.
+pub const GENERATION: &str = "generation_config.json";
+
 /// A trained model: its configuration, its tensors and the folder they came from.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -43,7 +46,7 @@ pub struct Checkpoint {
     pub config: String,
     /// The fields of `config.json` that every family has.
     pub common: CommonConfig,
-    /// What sentence-transformers puts after the encoder, if this is a model of its.
+    /// The modules of sentence-transformers after the encoder, if this is a model of its.
     pub sentence: Option<SentenceModules>,
     /// The tensors.
     pub state: StateDict,
@@ -73,18 +76,19 @@ impl Checkpoint {
         Ok(Checkpoint { dir: dir.to_owned(), encoder, config, common, sentence, state, files })
     }
 
-    /// Takes the modules that sentence-transformers saved in a folder, in place of this checkpoint's. Whether there are
-    /// any. Fails where that folder keeps its encoder in a folder of its own: it is no part of this checkpoint then.
+    /// Takes the modules that sentence-transformers saved in a folder, in place of this checkpoint's. Returns whether
+    /// there are any. Fails where that folder keeps its encoder in a separate folder: it is no part of this checkpoint
+    /// then.
     pub fn take_modules(&mut self, dir: &Path) -> Result<bool> {
         let Some(modules) = sentence::read(dir)? else { return Ok(false) };
         if !modules.encoder.as_os_str().is_empty() {
-            return Err(Error::unsupported("the encoder is in a folder of its own").at("modules.json"));
+            return Err(Error::unsupported("the encoder is in a separate folder").at("modules.json"));
         }
         self.sentence = Some(modules);
         Ok(true)
     }
 
-    /// Fails where the weights are quantized already: what is drawn from a checkpoint is in floating point.
+    /// Fails where the weights are quantized already: graphs are built from floating-point weights.
     pub fn check_unquantized(&self) -> Result<()> {
         const HINT: &str = "give the checkpoint that it was quantized from, in floating point";
         if let Some(config) = &self.common.quantization_config {

@@ -2,10 +2,10 @@
 
 use crate::error::nearest as nearest_word;
 
-/// What data parallelism puts before every name.
+/// The prefix of data parallelism.
 pub(super) const PARALLEL: &str = "module";
 
-/// What wrappers put into names wherever a module was wrapped, and nothing else does: `torch.compile`, FSDP,
+/// The prefixes that only wrappers put into names: `torch.compile`, FSDP,
 /// checkpointed activations, Lightning's Fabric.
 const WRAPPERS: [&str; 4] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"];
 
@@ -36,8 +36,8 @@ pub fn common<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     (more && !common.is_empty()).then(|| common.join(".") + ".")
 }
 
-/// What all names begin with before the encoder's `prefix`, if any of them goes on with that: the longest such path, for
-/// a model within a model may have its own name twice.
+/// The common prefix of all names before the encoder's `prefix`, if any of them continues with that: the longest such path, for
+/// a model within a model may repeat its own name.
 pub(super) fn outer<'a>(names: impl Iterator<Item = &'a str> + Clone, prefix: &str) -> Option<String> {
     let common = common(names.clone())?;
     let ends = common.match_indices('.').map(|(at, _)| at + 1);
@@ -51,11 +51,11 @@ pub(super) fn outer<'a>(names: impl Iterator<Item = &'a str> + Clone, prefix: &s
 /// The name that differs from `wanted` in one part only, and there by a slip.
 pub(super) fn nearest<'a>(wanted: &str, names: &[&'a str]) -> Option<&'a str> {
     let parts: Vec<&str> = wanted.split('.').collect();
-    // The place of the one part that differs, what stands there, and the name.
+    // The index of the one part that differs, that part, and the name.
     let differing = |name: &&'a str| {
         let others: Vec<&'a str> = name.split('.').collect();
-        let mut apart = (0..parts.len()).filter(|at| parts.get(*at) != others.get(*at));
-        let at = apart.next().filter(|_| apart.next().is_none() && others.len() == parts.len())?;
+        let mut differing = (0..parts.len()).filter(|at| parts.get(*at) != others.get(*at));
+        let at = differing.next().filter(|_| differing.next().is_none() && others.len() == parts.len())?;
         Some((at, *others.get(at)?, *name))
     };
     let candidates: Vec<_> = names.iter().filter_map(differing).collect();
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_all_names_begin_with_ends_at_a_module() {
+    fn a_common_prefix_ends_at_a_module() {
         assert_eq!(common(["a.b.c", "a.b.d.e"]).as_deref(), Some("a.b."));
         assert_eq!(common(["a.bc", "a.bd"]).as_deref(), Some("a."));
         assert_eq!(common(["a.b", "a.b.c"]).as_deref(), Some("a."));

@@ -1,4 +1,4 @@
-//! Checkpoints in several files, by an index that says which file holds which tensor.
+//! Checkpoints in several files, by an index of tensors and files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -28,7 +28,7 @@ pub fn parse(text: &str, index_name: &str) -> Result<BTreeMap<String, String>> {
     Ok(weight_map)
 }
 
-/// Reads every file that an index names. Each tensor must be in the file that the index says, and in no other.
+/// Reads every file that an index names. Each tensor must be in the index's file, and in no other.
 pub(super) fn read(index_path: &Path) -> Result<(StateDict, Vec<PathBuf>)> {
     let index_name = json::file_name(index_path);
     let weight_map = parse(&json::read_text(index_path)?, &index_name)?;
@@ -67,7 +67,7 @@ fn add(
     let file: std::sync::Arc<str> = shard.into();
     for (name, weight) in read_weights(path)? {
         if weight_map.get(&name).is_some_and(|place| place != shard) || state.contains(&name) {
-            return Err(Error::bad_input(format!("tensor `{}` stands in two shards", printable(&name)))
+            return Err(Error::bad_input(format!("duplicate tensor `{}`, in two shards", printable(&name)))
                 .at(format!("{index_name}, {}", printable(shard))));
         }
         state.insert(name, Tensor { weight, file: file.clone() });
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn every_tensor_is_where_the_index_says_and_nowhere_else() {
+    fn every_tensor_is_in_the_file_of_the_index_only() {
         let cases = [
             (r#"{"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}"#, "read"),
             (
@@ -110,12 +110,12 @@ mod tests {
             (r#"{"weight_map": {"x": "/a.safetensors"}}"#, "`/a.safetensors` is no name of a file beside the index"),
             (r#"{"weight_map": {"x": "z.safetensors"}}"#, "the shard z.safetensors is missing"),
             (r#"{"weight_map": {"z": "a.safetensors"}}"#, "tensor `z` is not in a.safetensors, where the index has it"),
-            (r#"{"weight_map": {"x": "a.safetensors", "y": "c.safetensors"}}"#, "tensor `x` stands in two shards"),
+            (r#"{"weight_map": {"x": "a.safetensors", "y": "c.safetensors"}}"#, "duplicate tensor `x`, in two shards"),
             (r#"{"weight_map": {}}"#, "`weight_map` names no tensor"),
         ];
         for (index, expected) in cases {
             assert_eq!(refusal(index), expected, "{index}");
         }
-        assert!(refusal(r#"{"weight_map": {"x": "a", "x": "b"}}"#).contains("`x` stands twice"));
+        assert!(refusal(r#"{"weight_map": {"x": "a", "x": "b"}}"#).contains("duplicate `x`"));
     }
 }

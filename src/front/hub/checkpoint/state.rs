@@ -1,4 +1,4 @@
-//! The tensors of a model by the names that the checkpoint gives them, and the scopes that families read them through.
+//! The tensors of a model by the checkpoint's names, and the scopes that families read them through.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,11 +24,11 @@ pub struct StateDict {
     tensors: BTreeMap<String, Tensor>,
     /// The names that the file has for tensors that have another here.
     stored: BTreeMap<String, String>,
-    /// What a wrapper put into the names and was taken out again.
+    /// The wrapper's prefix that was taken out of the names.
     removed: Option<String>,
-    /// What the names of the encoder begin with.
+    /// The prefix of the encoder's names.
     prefix: Option<String>,
-    /// What those of the heads begin with.
+    /// The prefixes of the heads' names.
     heads: Vec<String>,
     /// The ends of names of weights that files have transposed.
     conv1d: Vec<String>,
@@ -60,7 +60,7 @@ impl StateDict {
         self.stored.get(name).map_or(name, String::as_str)
     }
 
-    /// What a wrapper had put into the names of the file, such as `_orig_mod.`, and was taken out again.
+    /// The wrapper's prefix that was taken out of the file's names, such as `_orig_mod.`.
     pub fn removed(&self) -> Option<&str> {
         self.removed.as_deref()
     }
@@ -74,38 +74,40 @@ impl StateDict {
                 .or_else(|| renamed(name, "LayerNorm.beta", "LayerNorm.bias"))
                 .unwrap_or_else(|| name.to_owned())
         };
-        self.renamed(current, "stands twice, also under its old name")
+        self.renamed(current, ", also under its old name")
     }
 
-    /// The tensors without what a wrapper of the model put into their names while it was saved: `_orig_mod.` of
+    /// The tensors without the prefixes that a wrapper of the model put into their names: `_orig_mod.` of
     /// `torch.compile`, `module.` of data parallelism, and the like. Fails where that makes one name of two.
     pub fn without_wrappers(mut self) -> Result<StateDict> {
         let found = self.tensors.keys().flat_map(|name| names::wrappers(name)).next();
         self.removed = found.map(|word| format!("{word}."));
-        self = self.renamed(names::unwrapped, "stands twice, also under the name that a wrapper gave it")?;
+        self = self.renamed(names::unwrapped, ", also under the name that a wrapper gave it")?;
         while self.tensors.len() > 1 && self.tensors.keys().all(|name| below(names::PARALLEL, name).is_some()) {
             self.take_out(&format!("{}.", names::PARALLEL))?;
         }
         Ok(self)
     }
 
-    /// Takes what all names begin with out of them, and remembers that it was there.
+    /// Removes the common prefix of all names, and remembers it.
     fn take_out(&mut self, prefix: &str) -> Result<()> {
         let before = self.removed.take().unwrap_or_default();
         let state = std::mem::take(self);
         let short = |name: &str| name.strip_prefix(prefix).unwrap_or(name).to_owned();
-        *self = state.renamed(short, "stands twice")?;
+        *self = state.renamed(short, "")?;
         self.removed = Some(format!("{before}{prefix}"));
         Ok(())
     }
 
-    /// The tensors by other names. Fails where two get one name, and says of it that it is `twice`.
-    fn renamed(mut self, name: impl Fn(&str) -> String, twice: &str) -> Result<StateDict> {
+    /// The tensors by other names. Fails where two get one name; `more` ends the message.
+    fn renamed(mut self, name: impl Fn(&str) -> String, more: &str) -> Result<StateDict> {
         let mut before = std::mem::take(&mut self.stored);
         for (old, tensor) in std::mem::take(&mut self.tensors) {
             let (file, new) = (tensor.file.clone(), name(&old));
             if self.tensors.insert(new.clone(), tensor).is_some() {
-                return Err(Error::bad_input(format!("tensor `{}` {twice}", printable(&new))).at(file.to_string()));
+                return Err(
+                    Error::bad_input(format!("duplicate tensor `{}`{more}", printable(&new))).at(file.to_string())
+                );
             }
             let stored = before.remove(&old).unwrap_or_else(|| old.clone());
             if stored != new {
@@ -118,7 +120,7 @@ impl StateDict {
     /// The tensors with names as a task's model has them: those of the encoder begin with `prefix`, those of the
     /// `heads` do not. A checkpoint of the bare encoder gets the prefix, any other is left as it is.
     ///
-    /// What all names begin with before that, because the model was saved as a part of another, is taken out where the
+    /// The common prefix before that, of a model that was saved as a part of another, is removed where the
     /// encoder's prefix follows it.
     pub fn with_prefix(mut self, prefix: &str, heads: &[&str]) -> Result<StateDict> {
         self.prefix = Some(prefix.to_owned());
@@ -130,7 +132,7 @@ impl StateDict {
             return Ok(self);
         }
         let names = StateDict { prefix: self.prefix.clone(), heads: self.heads.clone(), ..StateDict::default() };
-        self.renamed(|name| names.resolve(name), "stands twice")
+        self.renamed(|name| names.resolve(name), "")
     }
 
     /// The tensors with weights of `Conv1D` layers, whose names have these ends, as linear layers have them: `[outputs,
@@ -180,17 +182,17 @@ impl StateDict {
         }
     }
 
-    /// What follows the encoder's prefix in a name, if it begins with that.
+    /// The rest of a name after the encoder's prefix, if it begins with that.
     pub fn within_encoder<'a>(&self, name: &'a str) -> Option<&'a str> {
         below(self.prefix.as_deref()?, name)
     }
 
-    /// What all of several names of an adapter begin with before the encoder's prefix, if anything.
+    /// The common prefix of an adapter's names before the encoder's prefix, if there is one.
     pub fn outer<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Option<String> {
         names::outer(names, self.prefix.as_deref()?)
     }
 
-    /// What there is in place of a tensor that is missing, as a hint. Names nothing that is in no file.
+    /// A similar tensor that is there in place of a missing one, as a hint. Names only tensors that are in a file.
     fn instead(&self, missing: &str) -> String {
         let stored: Vec<&str> = self.tensors.keys().map(|name| self.in_file(name)).collect();
         let bare = self.within_encoder(missing).unwrap_or(missing);
@@ -214,7 +216,7 @@ impl StateDict {
     }
 }
 
-/// What follows `path` and a point in a name.
+/// The rest of a name after `path` and a point.
 fn below<'a>(path: &str, name: &'a str) -> Option<&'a str> {
     name.strip_prefix(path)?.strip_prefix('.')
 }
@@ -233,7 +235,7 @@ pub struct Size {
     pub field: &'static str,
 }
 
-/// Where fields stand, in words.
+/// The location of fields, as text.
 fn places(fields: &[&str]) -> String {
     let (other, own): (Vec<&str>, Vec<&str>) = fields.iter().partition(|field| field.contains(": "));
     let own: Vec<String> = own.into_iter().map(|field| format!("`{field}`")).collect();
@@ -267,7 +269,7 @@ impl<'a> Scope<'a> {
         self.sub(&format!("{name}.{i}"))
     }
 
-    /// The scope of that path, wherever this one is.
+    /// The scope of that path, from any scope.
     pub fn elsewhere(&self, path: &str) -> Scope<'a> {
         Scope { path: path.to_owned(), ..self.clone() }
     }
@@ -291,8 +293,8 @@ impl<'a> Scope<'a> {
         self.state.contains(&self.full(name))
     }
 
-    /// The tensor `name` of this scope, which must have that shape. It comes in 32 bits, whatever the file keeps:
-    /// families draw in one precision, and passes choose another.
+    /// The tensor `name` of this scope, which must have that shape. It comes in 32 bits, whatever the file's type:
+    /// families build in one precision, and passes choose another.
     pub fn tensor(&self, name: &str, shape: &[Size]) -> Result<Weight> {
         if let Some(size) = shape.iter().find(|size| size.n == 0) {
             return Err(Error::bad_input(format!("`{}` is 0, expected 1 or more", size.field)).at("config.json"));
@@ -340,14 +342,14 @@ impl<'a> Scope<'a> {
         self.state.get(&full).map(|tensor| tensor.weight.shape()).ok_or_else(|| self.missing(&full))
     }
 
-    /// How many rows the table `name` has, whatever the configuration says: a vocabulary that was extended after
+    /// How many rows the table `name` has, whatever the configuration states: a vocabulary that was extended after
     /// config.json was written has more, and the file is what the model was trained with. A size of 0 stays, to be refused.
     pub fn rows(&self, name: &str, said: Size) -> Size {
         let tensor = self.state.get(&self.full(name)).filter(|_| said.n > 0);
         Size { n: tensor.and_then(|tensor| tensor.weight.shape().first().copied()).unwrap_or(said.n), ..said }
     }
 
-    /// The tensors that nobody has read.
+    /// The tensors that were not read.
     pub fn unread(&self) -> Vec<&'a str> {
         let read = self.read.borrow();
         self.state.iter().map(|(name, _)| name).filter(|name| !read.contains(*name)).collect()
@@ -366,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tensors_come_in_one_precision_whatever_the_file_keeps() {
+    fn tensors_come_in_one_precision_from_any_type() {
         let mut state = StateDict::default();
         for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64] {
             let weight = Weight::source(dtype.name(), dtype, vec![2], None).unwrap();
@@ -396,7 +398,7 @@ mod tests {
         assert!(named(&["a.LayerNorm.gamma", "a.LayerNorm.beta"]).unwrap().contains("a.LayerNorm.weight"));
         assert_eq!(
             named(&["a.LayerNorm.gamma", "a.LayerNorm.weight"]).unwrap_err().to_string(),
-            "tensor `a.LayerNorm.weight` stands twice, also under its old name\n  in model.safetensors"
+            "duplicate tensor `a.LayerNorm.weight`, also under its old name\n  in model.safetensors"
         );
     }
 }

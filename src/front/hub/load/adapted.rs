@@ -1,4 +1,4 @@
-//! What adapters change of a model besides its weights: what it is for, and how many tokens it knows.
+//! The changes of adapters beside weights: the task, and the size of the vocabulary.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::json;
 use crate::presence;
 use crate::task::id::Task;
 
-/// Files of a tokenizer that says nothing without tokenizer.json.
+/// Files of a tokenizer that mean nothing without tokenizer.json.
 const TOKENIZER: [&str; 9] = [
     "tokenizer_config.json",
     "added_tokens.json",
@@ -26,7 +26,7 @@ const TOKENIZER: [&str; 9] = [
     "tokenizer.model",
 ];
 
-/// What the adapters were trained for, where one of them brings a head for it, or is of a language model of a family that has
+/// The task of the adapters, where one of them has a head for it, or is of a language model of a family that has
 /// such: its head is the base's.
 pub(crate) fn task(family: &Family, state: &StateDict, merged: &[Merged]) -> Option<Task> {
     merged.iter().rev().find_map(|merged| {
@@ -49,7 +49,7 @@ pub(crate) fn tokenizer<'a>(
     Ok(&checkpoint.encoder)
 }
 
-/// What users have to know of adapters that could be merged all the same.
+/// Warnings about merged adapters.
 pub(crate) fn warnings(merged: &[(AdapterSource, Merged)]) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for (source, merged) in merged {
@@ -60,7 +60,7 @@ pub(crate) fn warnings(merged: &[(AdapterSource, Merged)]) -> Result<Vec<String>
     Ok(all)
 }
 
-/// `transformers` loads an adapter that lies beside a model without being asked to; kilnc takes what it is given.
+/// `transformers` loads an adapter that lies beside a model by itself; kilnc takes only those that are named.
 pub(crate) fn adapter_beside(checkpoint: &Checkpoint, sources: &[AdapterSource]) -> Result<Option<String>> {
     let is_given = || sources.iter().any(|source| same_folder(&source.dir, &checkpoint.dir));
     let there = adapter::is_adapter(&checkpoint.dir)? && !is_given();
@@ -72,7 +72,7 @@ fn same_folder(one: &Path, other: &Path) -> bool {
     one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
-/// A part of a tokenizer says nothing without tokenizer.json.
+/// A part of a tokenizer means nothing without tokenizer.json.
 fn half_a_tokenizer(source: &AdapterSource) -> Result<Option<String>> {
     let parts = presence::files_of(&source.dir, &TOKENIZER)?;
     let whole = presence::has_file(&source.dir.join(TOKENIZER_FILE))?;
@@ -81,7 +81,7 @@ fn half_a_tokenizer(source: &AdapterSource) -> Result<Option<String>> {
     }))
 }
 
-/// Fails where an adapter's file does not hold what its configuration says was trained, if the graph reads it. What the
+/// Fails where an adapter's file lacks tensors that its configuration lists as trained, if the graph reads them. What the
 /// graph does not read was perhaps no part of the model that the adapter was trained on.
 pub(crate) fn check_promises(merged: &mut [(AdapterSource, Merged)], unread: &[String]) -> Result<()> {
     let unread: HashSet<&str> = unread.iter().map(String::as_str).collect();
@@ -92,7 +92,7 @@ pub(crate) fn check_promises(merged: &mut [(AdapterSource, Merged)], unread: &[S
                 "the file holds no `{}`, which the configuration says was trained",
                 printable(&lost.tensor)
             ))
-            .at(lost.place)
+            .at(lost.location)
             .at(source.dir.display().to_string())
             .hint("the adapter was saved without it: save it again from the model that was trained"));
         }
@@ -119,7 +119,7 @@ pub(crate) fn enter_modules(checkpoint: &Checkpoint, merged: &mut [(AdapterSourc
     }
 }
 
-/// Enters a vocabulary that has grown into the checkpoint's configuration: an adapter may bring embeddings of more
+/// Enters a vocabulary that has grown into the checkpoint's configuration: an adapter may have embeddings of more
 /// tokens than the base has.
 pub(crate) fn grow(
     checkpoint: &mut Checkpoint,
@@ -130,8 +130,8 @@ pub(crate) fn grow(
     let mut config: Value = json::parse(&checkpoint.config, "config.json")?;
     let Some(known) = vocabulary(&config) else { return Ok(()) };
     let rows = |state: &StateDict, name: &str| state.get(name).and_then(|t| t.weight.shape().first().copied());
-    let mut brought = merged.iter().flat_map(|merged| &merged.saved);
-    let grown = brought.find(|name| rows(before, name) == Some(known) && rows(after, name) != Some(known));
+    let mut saved_whole = merged.iter().flat_map(|merged| &merged.saved);
+    let grown = saved_whole.find(|name| rows(before, name) == Some(known) && rows(after, name) != Some(known));
     if let (Some(name), Some(fields)) = (grown, config.as_object_mut()) {
         fields.insert("vocab_size".to_owned(), rows(after, name).into());
         checkpoint.common.vocab_size = rows(after, name);

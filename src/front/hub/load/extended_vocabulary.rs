@@ -1,4 +1,4 @@
-//! How many tokens a model knows, where that is not what its configuration says.
+//! The size of a model's vocabulary, where it is not the configuration's.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use crate::ir::Graph;
 use crate::runtime::TextEncoder;
 
 /// A vocabulary that is not of the size that the configuration says. `transformers` refuses such a file; its weights
-/// say all that is needed, so it is drawn as it is if all tokens of its tokenizer have their row.
+/// have all that is needed, so it is built as it is if all tokens of its tokenizer have their row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extended {
     /// The rows of the word embeddings.
     pub rows: usize,
-    /// What `vocab_size` is.
+    /// The configuration's `vocab_size`.
     pub said: usize,
-    /// Whether there was a tokenizer to hold against the rows.
+    /// Whether there was a tokenizer to compare with the rows.
     pub checked: bool,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for Extended {
         let Extended { rows, said, checked } = self;
         let tokenizer = match checked {
             true => "which is enough for every token of tokenizer.json",
-            false => "and there is no tokenizer.json to hold against them",
+            false => "and there is no tokenizer.json to compare with them",
         };
         write!(f, "`vocab_size` in config.json is {said}; the word embeddings have {rows} rows, {tokenizer}")
     }

@@ -1,17 +1,17 @@
-//! What a graph can be asked: which tokens it knows, and how long a text can be.
+//! The limits of a graph's inputs: which token ids it has, and how long a text can be.
 
 use std::collections::BTreeSet;
 
 use crate::ir::{Graph, Node, Op, Origin, ValueId, Weight};
 use crate::ports::PortKind;
 
-/// The rows of the table that token numbers are looked up in.
+/// The rows of the table of token embeddings.
 pub(crate) fn rows(graph: &Graph) -> Option<usize> {
     let ids = graph.port(PortKind::TokenIds)?;
     graph.consumers(ids).filter(|node| node.op == Op::Embed).filter_map(|node| table_rows(graph, node)).min()
 }
 
-/// The bytes of the tables that token numbers are looked up in.
+/// The bytes of the tables of token embeddings.
 pub(crate) fn table_bytes(graph: &Graph) -> usize {
     let Some(ids) = graph.port(PortKind::TokenIds) else { return 0 };
     let readers = graph.consumers(ids).filter(|node| node.op == Op::Embed);
@@ -19,7 +19,7 @@ pub(crate) fn table_bytes(graph: &Graph) -> usize {
     tables.into_iter().filter_map(|table| graph.weight(table)).map(Weight::byte_len).sum()
 }
 
-/// Longest text, in tokens: what the tables of positions cover. None where no table bounds it.
+/// Longest text, in tokens: the size of the tables of positions. None where no table bounds it.
 pub(crate) fn positions(graph: &Graph) -> Option<usize> {
     graph.nodes().filter_map(|(_, node)| covered(graph, node)).min()
 }
@@ -28,7 +28,7 @@ fn covered(graph: &Graph, node: &Node) -> Option<usize> {
     match node.op {
         Op::PositionEmbed { offset } => table_rows(graph, node)?.checked_sub(usize::try_from(offset).ok()?),
         // Positions that skip padding count from the one after its own.
-        Op::Embed => table_rows(graph, node)?.checked_sub(usize::try_from(place_of_padding(graph, node)?).ok()? + 1),
+        Op::Embed => table_rows(graph, node)?.checked_sub(usize::try_from(position_of_padding(graph, node)?).ok()? + 1),
         Op::Rotary { .. } => rows_of(graph, node, 1),
         Op::Attention { positions, .. } => usize::try_from(positions?).ok(),
         Op::ThetaRotary { positions, .. }
@@ -41,8 +41,8 @@ fn covered(graph: &Graph, node: &Node) -> Option<usize> {
     }
 }
 
-/// The position of padding, where what a table is indexed by are positions that skip it.
-fn place_of_padding(graph: &Graph, node: &Node) -> Option<i64> {
+/// The position of padding, where a table is indexed by positions that skip it.
+fn position_of_padding(graph: &Graph, node: &Node) -> Option<i64> {
     let Origin::Node { node: by, .. } = &graph.value((*node.inputs.get(1)?)?).origin else { return None };
     match graph.nodes().find(|(id, _)| id == by)?.1.op {
         Op::TokenPositions { place, .. } => Some(place),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_say_how_many_tokens_and_places_there_are() {
+    fn tables_bound_token_ids_and_positions() {
         let absolute = graph("  %p: f32[s, 4] = PositionEmbed {offset=0} (%places, %input_ids)");
         assert_eq!((rows(&absolute), positions(&absolute)), (Some(64), Some(42)));
         let skipping = graph(

@@ -58,8 +58,8 @@ pub struct Model {
     pub renumbered: Option<HashMap<u32, u32>>,
     /// What is put before every text.
     pub prompt: Option<Prompt>,
-    /// How its answers are told where nobody says it, as far as its checkpoint does.
-    pub answers: Settings,
+    /// The defaults of predictions, as far as its checkpoint sets them.
+    pub pipeline: Settings,
     /// Its graph, in composite operations.
     pub graph: Verified<Graph>,
     /// The graph as it was trained, where `graph` was pruned.
@@ -168,7 +168,7 @@ pub fn load(source: &Source) -> Result<Model> {
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     Ok(Model {
         prompt: tokenizer::prompt(&checkpoint, built.task)?,
-        answers: tokenizer::settings(&checkpoint, built.task)?,
+        pipeline: tokenizer::settings(&checkpoint, built.task)?,
         graph,
         trained: None,
         renumbered: None,

@@ -1,4 +1,4 @@
-//! What becomes of tensors that a model shares between modules when adapters change one of them.
+//! Tied tensors: shared between modules, of which adapters change one.
 
 use crate::error::{Error, Result};
 use crate::front::hub::adapter::Merged;
@@ -7,7 +7,7 @@ use crate::front::hub::checkpoint::{Checkpoint, StateDict, Tensor};
 use crate::ir::Weight;
 use crate::ir::weight::Expr;
 
-/// Takes what adapters did to a tensor over to its other names: rows of tokens, which PEFT trains in all of them, and the
+/// Copies adapters' changes of a tensor to its other names: rows of tokens, which PEFT trains in all of them, and the
 /// bias of the projection to the vocabulary.
 pub(crate) fn follow(checkpoint: &Checkpoint, before: &StateDict, after: &mut StateDict) -> Result<()> {
     let Some(shared) = shared(checkpoint, before)? else { return Ok(()) };
@@ -36,8 +36,8 @@ pub(crate) fn follow(checkpoint: &Checkpoint, before: &StateDict, after: &mut St
 }
 
 /// Gives the projection to the vocabulary the base's word embeddings where adapters change those that it shares: PEFT
-/// changes the look-up only, and the projection stays as it was. Gives the name of the embeddings, if there was anything to
-/// do.
+/// changes the look-up only, and the projection stays as it was. Returns the name of the embeddings, if there was
+/// anything to do.
 pub(crate) fn untie(
     checkpoint: &Checkpoint,
     before: &StateDict,
@@ -47,7 +47,7 @@ pub(crate) fn untie(
     let Some(shared) = shared(checkpoint, after)?.filter(|shared| !after.contains(shared.decoder)) else {
         return Ok(None);
     };
-    // A class without a projection of its own reads what stands in the place of the embeddings.
+    // A class without its own projection reads the changed embeddings.
     let is_whole = || merged.iter().any(|merged| merged.saved.iter().any(|name| name == shared.embeddings));
     if !shared.may_differ && is_whole() {
         return Ok(None);
@@ -63,7 +63,7 @@ pub(crate) fn untie(
     Ok(Some(shared.embeddings))
 }
 
-/// What is wrong where an adapter brings embeddings of more tokens than the projection that it leaves out has rows for.
+/// The error where an adapter's embeddings have more tokens than the projection that it leaves out has rows for.
 pub(crate) fn grown_alone(checkpoint: &Checkpoint, before: &StateDict, after: &StateDict) -> Result<Option<Error>> {
     let Some(shared) = shared(checkpoint, after)?.filter(|shared| !after.contains(shared.decoder)) else {
         return Ok(None);
@@ -74,14 +74,14 @@ pub(crate) fn grown_alone(checkpoint: &Checkpoint, before: &StateDict, after: &S
     let [old_shape, shape] = [old, new].map(|tensor| tensor.weight.shape());
     Ok((shape != old_shape).then(|| {
         Error::bad_input(format!(
-            "the adapter brings `{}` in the shape {shape:?} in place of {old_shape:?}, and no projection to the vocabulary",
+            "the adapter has `{}` in the shape {shape:?} in place of {old_shape:?}, and no projection to the vocabulary",
             shared.embeddings
         ))
         .at(new.file.to_string())
     }))
 }
 
-/// A merged checkpoint's tensors under all the names that `transformers` looks for, 4 and 5 alike, and whether its
+/// A merged checkpoint's tensors under all the names that `transformers` 4 and 5 read, and whether its
 /// projection to the vocabulary is no longer the word embeddings. `dropped` are not written.
 pub(crate) fn separate(
     checkpoint: &Checkpoint,
@@ -95,7 +95,7 @@ pub(crate) fn separate(
     };
     if !shared.may_differ {
         return Err(Error::unsupported(format!(
-            "the {} adapter changes `{}`, which the class also projects to the vocabulary by: a checkpoint has one place \
+            "the {} adapter changes `{}`, which the class also projects to the vocabulary by: a checkpoint has one tensor \
              for the two",
             kinds.join(" and "),
             shared.embeddings
@@ -107,7 +107,7 @@ pub(crate) fn separate(
         _ => false,
     };
     if let (Some(head_bias), true) = (shared.head_bias, differs || !arch::is_tied(&checkpoint.config)?) {
-        // What is not tied is looked for under either name.
+        // An untied tensor is read under either name.
         let found = state.get(shared.bias).or(state.get(head_bias)).cloned();
         for name in [shared.bias, head_bias] {
             if let (false, Some(bias)) = (state.contains(name), &found) {

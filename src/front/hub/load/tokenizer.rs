@@ -1,4 +1,4 @@
-//! The tokenizer of a model: that of its checkpoint or of an adapter, by all the files that say something of it.
+//! The tokenizer of a model: that of its checkpoint or of an adapter, by all of its files.
 
 use std::path::Path;
 
@@ -48,20 +48,20 @@ fn open_for(
     Tokenizer::open(dir, &usage(plain))
 }
 
-/// What is said of the texts of an ONNX model by the files beside its tokenizer.
+/// The text settings of an ONNX model, from the files beside its tokenizer.
 pub struct TextConfig {
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// What is put before every text.
+    /// The prompt before every text.
     pub prompt: Option<Prompt>,
-    /// How answers are told where nobody says it.
-    pub answers: Settings,
+    /// The defaults of predictions.
+    pub pipeline: Settings,
     /// Longest text in tokens, where it is limited.
     pub max_length: Option<usize>,
 }
 
 impl TextConfig {
-    /// Reads a `tokenizer.json` that is given by itself, and the files beside it; none where no configuration, its own or a
+    /// Reads a lone `tokenizer.json`, and the files beside it; none where no configuration, its own or a
     /// model's, is beside it. Without a task, texts are read as sentence-transformers does, where the model is one of its.
     pub fn of(file: &Path, task: Option<Task>) -> Result<Option<TextConfig>> {
         #[derive(Default, Deserialize)]
@@ -95,7 +95,7 @@ impl TextConfig {
         let said = sentence.and_then(|modules| modules.encoder_config.max_seq_length);
         Ok(Some(TextConfig {
             prompt: sentence.map_or(Ok(None), |modules| modules.model.prompt())?,
-            answers: match task {
+            pipeline: match task {
                 Some(task) => settings_of(sentence, task)?,
                 None => Settings::default(),
             },
@@ -105,7 +105,7 @@ impl TextConfig {
     }
 }
 
-/// What a model of sentence-transformers says of its tokenizer.
+/// The tokenizer settings of a model of sentence-transformers.
 fn of_sentence<'a>(sentence: Option<&SentenceModules>) -> TokenizerUse<'a> {
     TokenizerUse {
         lower_case: sentence.is_some_and(|modules| modules.encoder_config.do_lower_case),
@@ -128,7 +128,7 @@ pub(crate) fn count_prompt(checkpoint: &mut Checkpoint, dir: &Path) -> Result<()
     };
     let encoder = TextEncoder::parse(tokenizer.text()?.to_owned(), usize::MAX)?;
     let encoded = encoder.split(&[prompt.text.as_str().into()], &Lengths::cut(usize::MAX))?;
-    // As sentence-transformers counts: what follows the prompt is not of it, if it is one token.
+    // As sentence-transformers counts: a single token after the prompt does not count as part of it.
     let counted = encoded.first().map(|encoded| {
         let followed = encoded.len().checked_sub(1).is_some_and(|last| encoded.is_special(last));
         encoded.len() - usize::from(followed)
@@ -139,7 +139,7 @@ pub(crate) fn count_prompt(checkpoint: &mut Checkpoint, dir: &Path) -> Result<()
     Ok(())
 }
 
-/// What sentence-transformers says of a model, where the task is what it makes the model for.
+/// The settings of sentence-transformers, where the task is theirs.
 pub(crate) fn sentence(checkpoint: &Checkpoint, task: Task) -> Option<&SentenceModules> {
     checkpoint.sentence.as_ref().filter(|modules| is_for(modules, task))
 }
@@ -152,12 +152,12 @@ fn is_for(modules: &SentenceModules, task: Task) -> bool {
     }
 }
 
-/// What is put before every text.
+/// The prompt before every text.
 pub(crate) fn prompt(checkpoint: &Checkpoint, task: Task) -> Result<Option<Prompt>> {
     sentence(checkpoint, task).map_or(Ok(None), |modules| modules.model.prompt())
 }
 
-/// How answers are told where nobody says it, as far as the model does.
+/// The defaults of predictions, as far as the model has them.
 pub(crate) fn settings(checkpoint: &Checkpoint, task: Task) -> Result<Settings> {
     settings_of(checkpoint.sentence.as_ref(), task)
 }
@@ -167,6 +167,6 @@ fn settings_of(sentence: Option<&SentenceModules>, task: Task) -> Result<Setting
     let named = modules.and_then(|modules| modules.model.similarity_fn_name.as_deref());
     let similarity = named.map(str::parse::<Similarity>).transpose();
     let similarity = similarity.map_err(|e| e.at("config_sentence_transformers.json: similarity_fn_name"))?;
-    // What is taken where nothing is said needs no word.
+    // Defaults need no note.
     Ok(Settings { similarity: similarity.filter(|how| *how != Similarity::default()), ..Settings::default() })
 }

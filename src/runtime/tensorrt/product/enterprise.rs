@@ -11,10 +11,10 @@ use crate::runtime::tensorrt::card::{Card, refused};
 use crate::runtime::tensorrt::failure::failure;
 use crate::runtime::{Gpu, Runtime};
 
-/// What this kilnc runs plans with.
+/// The runtime of plans in this kilnc.
 pub(crate) const RUNTIME: Runtime = Runtime::TensorRt;
 
-/// The library says whether a plan fits the GPU when it opens it, and not before.
+/// The library checks whether a plan fits the GPU when it opens it, and not before.
 pub(crate) fn check(_runtime: &trtx::Runtime, _plan: &[u8], _gpu: &Gpu) -> Result<()> {
     Ok(())
 }
@@ -45,7 +45,7 @@ impl Launcher {
         Ok((Launcher(Graph::Cold), engine.create_execution_context()?))
     }
 
-    /// Shapes or memory are others than before: what was captured names the old ones.
+    /// Shapes or memory have changed: captured graphs hold the old ones.
     pub fn forget(&mut self) {
         if !matches!(self.0, Graph::Impossible) {
             self.0 = Graph::Cold;
@@ -79,7 +79,7 @@ impl Launcher {
 /// As of [`Launcher::launch`].
 unsafe fn capture(context: &mut ExecutionContext<'static>, card: &Card) -> Result<Graph> {
     let stream = card.stream();
-    // What other threads do with CUDA meanwhile is theirs.
+    // Other threads' use of CUDA meanwhile is theirs.
     let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     stream.begin_capture(mode).map_err(refused("capturing a graph"))?;
     // SAFETY: the caller's.

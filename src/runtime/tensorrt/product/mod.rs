@@ -1,4 +1,4 @@
-//! What differs between NVIDIA's two products as far as a run goes.
+//! The differences of NVIDIA's two products in a run.
 
 #[cfg(feature = "enterprise")]
 mod enterprise;

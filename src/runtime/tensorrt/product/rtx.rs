@@ -19,12 +19,12 @@ use crate::runtime::tensorrt::failure::failure;
 use crate::runtime::{Gpu, Runtime};
 use kernels::Kernels;
 
-/// What this kilnc runs plans with.
+/// The runtime of plans in this kilnc.
 pub(crate) const RUNTIME: Runtime = Runtime::TensorRtRtx;
 
 /// Has queries run.
 pub(crate) struct Launcher {
-    /// What the library compiled, and where it is kept; none, where the cache is off.
+    /// The compiled kernels, and where they are cached; none, where the cache is off.
     compiled: Option<(Arc<RuntimeCache>, Kernels)>,
 }
 
@@ -47,7 +47,7 @@ impl Launcher {
         Ok((Launcher { compiled }, engine.create_execution_context_with_config(Rc::new(config))?))
     }
 
-    /// Shapes or memory are others than before, as the library sees for itself.
+    /// Shapes or memory have changed, which the library detects itself.
     pub fn forget(&mut self) {}
 
     /// Has a query run on the card's stream.
@@ -64,7 +64,7 @@ impl Launcher {
     }
 }
 
-/// Has the library begin with the kernels that were kept, and say later which there are. It compiles anew what it does not
+/// Loads the cached kernels into the library, which reports later which there are. It compiles anew those that it does not
 /// take.
 fn hand_over(config: &mut RuntimeConfig<'static>, kernels: &Kernels) -> trtx::Result<Arc<RuntimeCache>> {
     let compiled = Arc::new(config.create_runtime_cache()?);
@@ -75,12 +75,12 @@ fn hand_over(config: &mut RuntimeConfig<'static>, kernels: &Kernels) -> trtx::Re
     Ok(compiled)
 }
 
-/// Fails where the header of a plan says that it cannot run here.
+/// Fails where the header of a plan shows that it cannot run here.
 pub(crate) fn check(runtime: &trtx::Runtime, plan: &[u8], gpu: &Gpu) -> Result<()> {
     let (validity, why) = runtime.engine_validity(plan).map_err(|_| Error::bad_input("too short for a plan"))?;
     match validity {
-        // Without a reason of these, the library has said why: it could not ask CUDA, for one.
-        EngineValidity::kINVALID if why.is_empty() => Err(failure("tell whether the plan can run here")),
+        // Without one of these reasons, the library has logged why: it could not query CUDA, for one.
+        EngineValidity::kINVALID if why.is_empty() => Err(failure("determine whether the plan can run here")),
         EngineValidity::kINVALID => Err(invalid(why, gpu)),
         EngineValidity::kVALID | EngineValidity::kSUBOPTIMAL => Ok(()),
     }
@@ -113,7 +113,7 @@ mod tests {
     use crate::runtime::library::TENSORRT_RTX;
 
     #[test]
-    fn a_plan_that_cannot_run_here_says_all_that_is_against_it() {
+    fn a_plan_that_cannot_run_here_lists_all_reasons() {
         let gpu = Gpu { name: "NVIDIA L4".to_owned(), capability: 89 };
         let why = EngineInvalidityDiagnostics::UNSUPPORTED_CC | EngineInvalidityDiagnostics::OLD_CUDA_DRIVER;
         let said = invalid(why, &gpu);
@@ -130,7 +130,7 @@ mod tests {
 
     /// The library reads headers where there is no GPU too.
     #[test]
-    fn what_is_no_plan_is_known_by_its_header() {
+    fn other_files_are_recognised_by_their_header() {
         let library = match TENSORRT_RTX.find() {
             Ok(library) => library,
             Err(e) => {

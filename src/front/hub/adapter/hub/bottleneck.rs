@@ -1,5 +1,5 @@
 //! Bottleneck adapters: Houlsby's (arXiv 1902.00751), Pfeiffer's (arXiv 2005.00247, 2005.00052), parallel ones
-//! (arXiv 2110.04366), and what lies between.
+//! (arXiv 2110.04366), and the forms between.
 
 use std::collections::BTreeSet;
 
@@ -8,36 +8,37 @@ use super::{Insertions, Saved, Tensors};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::StateDict;
 
-/// How a bottleneck adapter computes, and where it stands. `x` is what goes in, `y` what attention or feed-forward gave.
+/// How a bottleneck adapter computes, and where it is inserted. `x` is its input, `y` the output of attention or
+/// feed-forward.
 #[derive(Clone, Debug)]
 pub struct Bottleneck {
     /// Its name, by which its tensors are called.
     pub name: String,
-    /// After which parts of a layer it stands.
+    /// The parts of a layer after which it is inserted.
     pub places: Vec<Place>,
     /// Layers that have none.
     pub leave_out: BTreeSet<usize>,
     /// Name of the non-linearity, in the words of `transformers`.
     pub non_linearity: String,
-    /// Whether `x` is what went into attention or feed-forward, rather than what came out.
+    /// Whether `x` is the input of attention or feed-forward, rather than the output.
     pub parallel: bool,
     /// Whether the model's residual and norm come before it.
     pub norm_before: bool,
     /// Whether the model's residual and norm come after it.
     pub norm_after: bool,
-    /// Whether it begins with a norm of its own.
+    /// Whether it begins with its own norm.
     pub own_norm_before: bool,
-    /// Whether it ends with a norm of its own.
+    /// Whether it ends with its own norm.
     pub own_norm_after: bool,
     /// Where its residual begins; parallel ones add to `y`.
     pub residual: Residual,
     /// Whether its residual is added before its own norm at the end.
     pub residual_in_norm: bool,
-    /// What its output is multiplied by.
+    /// The factor of its output.
     pub scaling: Scaling,
     /// Whether its output is multiplied by a gate: the mean over the tokens of `σ(w · x + b)`.
     pub gated: bool,
-    /// The path of its invertible part, which stands after the embeddings, and how much narrower that is inside.
+    /// The path of its invertible part, which follows the embeddings, and how much narrower that is inside.
     pub invertible: Option<(String, f64)>,
     /// How its projections are put together, where they are not simply there.
     pub hypercomplex: Option<Hypercomplex>,
@@ -52,7 +53,7 @@ fn narrowed(width: usize, factor: f64) -> usize {
 }
 
 impl Bottleneck {
-    /// The inner size in a layer of a model that is `hidden` wide. Fails where the configuration says none for it.
+    /// The inner size in a layer of a model that is `hidden` wide. Fails where the configuration has none for it.
     pub fn inner(&self, layer: usize, hidden: usize) -> Result<usize> {
         let factor = match &self.reduction {
             Reduction::Everywhere(factor) => *factor,
@@ -111,9 +112,9 @@ fn describe(
 ) -> Result<Bottleneck> {
     let path = state.within(&format!("invertible_adapters.{}", saved.name));
     let mut invertible = config.invertible()?.map(|factor| (path.clone(), factor));
-    let brought = tensors.keys().any(|name| name.starts_with(&format!("{path}.")));
+    let saved_whole = tensors.keys().any(|name| name.starts_with(&format!("{path}.")));
     // Before 2.0, task adapters spoke of an invertible part that they did not have.
-    if saved.kind.as_deref() == Some("text_task") && !brought {
+    if saved.kind.as_deref() == Some("text_task") && !saved_whole {
         invertible = None;
     }
     if invertible.is_some() && insertions.adapters > 0 {
@@ -152,7 +153,7 @@ fn non_linearity(name: &str, versioned: bool) -> String {
     }
 }
 
-/// A norm at an adapter's beginning stands in the file under two names, or under either.
+/// A norm at an adapter's beginning is in the file under two names, or under either.
 fn one_name_for_each_norm(tensors: &mut Tensors) -> Result<()> {
     let twins: Vec<(String, String)> = tensors
         .keys()

@@ -97,7 +97,7 @@ const TRAINING: [&str; 9] = [
     "stochastic_depth",
 ];
 
-/// The other options. One that is not known is refused: it might change the answer.
+/// The other options. An unknown one is refused: it might change the outputs.
 #[derive(Deserialize)]
 pub(super) struct Config {
     mh_adapter: bool,
@@ -128,7 +128,7 @@ pub(super) struct Config {
     inv_adapter: Option<String>,
     #[serde(default)]
     inv_adapter_reduction_factor: Option<f64>,
-    /// What stood for the two before, in versions before 2.0.
+    /// The field for both in versions before 2.0.
     #[serde(default)]
     invertible_adapter: Option<Invertible>,
     #[serde(default)]
@@ -147,7 +147,7 @@ pub(super) struct Config {
     factorized_phm_rule: bool,
     #[serde(default = "a_rank")]
     phm_rank: usize,
-    /// The tensors say it too.
+    /// The tensors show it too.
     #[serde(default, rename = "phm_bias")]
     _phm_bias: Option<IgnoredAny>,
     #[serde(flatten)]
@@ -162,54 +162,54 @@ struct Invertible {
     _non_linearity: Option<IgnoredAny>,
 }
 
-/// What the library takes where a configuration is silent.
+/// The library's default.
 fn yes() -> bool {
     true
 }
 
-/// What the library takes where a configuration is silent.
+/// The library's default.
 fn four() -> usize {
     4
 }
 
-/// What the library takes where a configuration is silent.
+/// The library's default.
 fn a_rank() -> usize {
     1
 }
 
-/// What the library takes where a configuration is silent.
+/// The library's default.
 fn one() -> NumberOrWord {
     NumberOrWord::Number(1.0)
 }
 
-/// What the library takes where a configuration is silent.
+/// The library's default.
 fn before() -> FlagOrWord {
     FlagOrWord::Flag(true)
 }
 
 /// Where the options are, for messages.
-pub(super) const PLACE: &str = "adapter_config.json: config";
+pub(super) const LOCATION: &str = "adapter_config.json: config";
 
-/// The place of an option, for messages.
+/// The location of an option, for messages.
 pub(super) fn at(option: &str) -> String {
-    format!("{PLACE}.{option}")
+    format!("{LOCATION}.{option}")
 }
 
 impl Config {
     pub fn read(text: &str) -> Result<Config> {
         let Document { mut config } = json::parse(text, "adapter_config.json")?;
         config.retain(|option, _| !TRAINING.contains(&option.as_str()));
-        let config: Config = json::from_value(config.into_iter().collect(), PLACE)?;
-        refuse_unknown(&config.rest, PLACE)?;
+        let config: Config = json::from_value(config.into_iter().collect(), LOCATION)?;
+        refuse_unknown(&config.rest, LOCATION)?;
         Ok(config)
     }
 
     pub fn places(&self) -> Result<Vec<Place>> {
         if self.cross_adapter {
-            return Err(Error::unsupported("adapters after cross-attention are not drawn").at(at("cross_adapter")));
+            return Err(Error::unsupported("adapters after cross-attention are not supported").at(at("cross_adapter")));
         }
         let places = [(self.mh_adapter, Place::Attention), (self.output_adapter, Place::FeedForward)];
-        Ok(places.into_iter().filter(|(on, _)| *on).map(|(_, place)| place).collect())
+        Ok(places.into_iter().filter(|(on, _)| *on).map(|(_, location)| location).collect())
     }
 
     pub fn scaling(&self) -> Result<Scaling> {
@@ -276,7 +276,7 @@ impl Config {
                 Err(Error::bad_input("expected a number, found none").at(at("inv_adapter_reduction_factor")))
             }
             Some(("glow", _)) => {
-                Err(Error::unsupported("invertible adapters of the kind glow are not drawn").at(at("inv_adapter")))
+                Err(Error::unsupported("invertible adapters of the kind glow are not supported").at(at("inv_adapter")))
             }
             Some((other, _)) => {
                 Err(Error::bad_input(format!("unknown kind `{}`; known: nice", printable(other))).at(at("inv_adapter")))

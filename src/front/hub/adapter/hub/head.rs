@@ -19,12 +19,12 @@ use crate::task::id::Task;
 pub(super) const CONFIG: &str = "head_config.json";
 pub(super) const WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
 
-/// A head as a list of layers, with dropout between them that says nothing here.
+/// A head as a list of layers, with dropout between them, which inference ignores.
 #[derive(Clone, Debug)]
 pub struct FlexibleHead {
     /// The path of its tensors: `heads.` and its name.
     pub path: String,
-    /// What it gives.
+    /// Its output.
     pub kind: HeadKind,
     /// Number of linear layers.
     pub layers: usize,
@@ -36,7 +36,7 @@ pub struct FlexibleHead {
     pub layer_norm: bool,
 }
 
-/// What a head gives.
+/// The output of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadKind {
     /// One row of logits for each text.
@@ -50,7 +50,7 @@ pub enum HeadKind {
 }
 
 impl HeadKind {
-    /// What such a head is for.
+    /// The task of such a head.
     pub fn task(self) -> Task {
         match self {
             HeadKind::Classification => Task::TextClassification,
@@ -77,7 +77,7 @@ struct Type {
     head_type: String,
 }
 
-/// The options of a flexible head. One that is not known is refused: it might change the answer.
+/// The options of a flexible head. An unknown one is refused: it might change the outputs.
 #[derive(Deserialize)]
 struct Config {
     #[serde(rename = "head_type")]
@@ -91,7 +91,7 @@ struct Config {
     layer_norm: bool,
     #[serde(default)]
     label2id: Option<BTreeMap<String, usize>>,
-    /// The tensors say these too.
+    /// The tensors show these too.
     #[serde(default, rename = "bias")]
     _bias: Option<IgnoredAny>,
     #[serde(default, rename = "num_labels")]
@@ -109,8 +109,8 @@ struct Config {
     rest: BTreeMap<String, serde_json::Value>,
 }
 
-/// Heads that the library knows and kilnc does not, to tell them from a misspelling.
-const NOT_DRAWN: [&str; 6] = [
+/// Heads that the library knows and kilnc does not, to distinguish them from misspellings.
+const UNSUPPORTED: [&str; 6] = [
     "causal_lm",
     "dependency_parsing",
     "image_classification",
@@ -129,7 +129,7 @@ const KINDS: [(&str, HeadKind); 4] = [
 /// Puts a head's tensors into the model, and its description into `insertions`.
 pub(super) fn add(state: &mut StateDict, dir: &Path, insertions: &mut Insertions, merged: &mut Merged) -> Result<()> {
     if insertions.task.is_some() {
-        return Err(Error::bad_input("two adapters bring a head").hint("remove head_config.json from one of them"));
+        return Err(Error::bad_input("two adapters have a head").hint("remove head_config.json from one of them"));
     }
     let config_path = dir.join(CONFIG);
     let mut saved: Saved = json::parse(&json::read_text(&config_path)?, CONFIG)?;
@@ -157,10 +157,10 @@ pub(super) fn add(state: &mut StateDict, dir: &Path, insertions: &mut Insertions
         merged.saved.push(name);
     }
     if of_class {
-        // A head of a class is saved whole, so that what the base has of one is another's.
-        let brought = |name: &str| merged.saved.iter().any(|saved| saved == name);
-        let others = state.iter().map(|(name, _)| name).filter(|name| state.is_head(name) && !brought(name));
-        let lost = others.map(|name| Lost { place: "head_config.json: model_class", tensor: name.to_owned() });
+        // A head of a class is saved whole, so that the base's own head is another one.
+        let saved_whole = |name: &str| merged.saved.iter().any(|saved| saved == name);
+        let others = state.iter().map(|(name, _)| name).filter(|name| state.is_head(name) && !saved_whole(name));
+        let lost = others.map(|name| Lost { location: "head_config.json: model_class", tensor: name.to_owned() });
         merged.lost.extend(lost.collect::<Vec<_>>());
     }
     merged.files.extend([config_path, path]);
@@ -168,27 +168,27 @@ pub(super) fn add(state: &mut StateDict, dir: &Path, insertions: &mut Insertions
 }
 
 fn kind(found: &str) -> Result<HeadKind> {
-    let place = "head_config.json: config.head_type";
+    let location = "head_config.json: config.head_type";
     let kind = KINDS.iter().find(|(known, _)| *known == found).map(|(_, kind)| *kind);
     kind.ok_or_else(|| {
         let known = KINDS.map(|(name, _)| name);
-        if NOT_DRAWN.contains(&found) {
-            return Error::unsupported(format!("heads of the type {found} are not drawn"))
-                .at(place)
+        if UNSUPPORTED.contains(&found) {
+            return Error::unsupported(format!("heads of the type {found} are not supported"))
+                .at(location)
                 .hint(format!("known: {}", known.join(", ")));
         }
-        let error = Error::bad_input(format!("unknown head type `{}`", printable(found))).at(place);
-        error.hint_nearest_or(found, known.into_iter().chain(NOT_DRAWN), format!("known: {}", known.join(", ")))
+        let error = Error::bad_input(format!("unknown head type `{}`", printable(found))).at(location);
+        error.hint_nearest_or(found, known.into_iter().chain(UNSUPPORTED), format!("known: {}", known.join(", ")))
     })
 }
 
 type Labels = Option<BTreeMap<String, usize>>;
 
 fn flexible(config: serde_json::Value, name: Option<&str>) -> Result<(FlexibleHead, Labels)> {
-    let place = "head_config.json: config";
-    let kind = kind(&json::from_value::<Type>(config.clone(), place)?.head_type)?;
-    let config: Config = json::from_value(config, place)?;
-    refuse_unknown(&config.rest, place)?;
+    let location = "head_config.json: config";
+    let kind = kind(&json::from_value::<Type>(config.clone(), location)?.head_type)?;
+    let config: Config = json::from_value(config, location)?;
+    refuse_unknown(&config.rest, location)?;
     let name = name.ok_or_else(|| Error::bad_input("a flexible head needs a name").at("head_config.json: name"))?;
     if config.layers == 0 {
         return Err(Error::bad_input("expected 1 or more, found 0").at("head_config.json: config.layers"));
@@ -206,7 +206,7 @@ fn flexible(config: serde_json::Value, name: Option<&str>) -> Result<(FlexibleHe
 
 fn of_class(class: &str) -> Result<Task> {
     Task::of_architecture(class).filter(|task| *task != Task::FeatureExtraction).ok_or_else(|| {
-        Error::unsupported(format!("heads of the class `{}` are not drawn", printable(class)))
+        Error::unsupported(format!("heads of the class `{}` are not supported", printable(class)))
             .at("head_config.json: model_class")
     })
 }

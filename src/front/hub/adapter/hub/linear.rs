@@ -1,11 +1,11 @@
-//! What is linear of AdapterHub's, merged: LoRA (arXiv 2106.09685), `W + (alpha / r) · B A`, and (IA)³ (arXiv
+//! AdapterHub's linear adapters, merged: LoRA (arXiv 2106.09685), `W + (alpha / r) · B A`, and (IA)³ (arXiv
 //! 2205.05638), which scales the outputs of a layer and so the rows of its weight and its bias.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::config::PLACE;
+use super::config::LOCATION;
 use super::{Insertions, Saved, Tensors};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::options::refuse_unknown;
@@ -21,7 +21,7 @@ struct Document {
 /// Options that matter only while an adapter is trained.
 const TRAINING: [&str; 5] = ["architecture", "dropout", "dtype", "init_weights", "init_weights_seed"];
 
-/// The other options. One that is not known is refused: it might change the answer.
+/// The other options. An unknown one is refused: it might change the outputs.
 #[derive(Deserialize)]
 struct Config {
     r: usize,
@@ -36,7 +36,7 @@ struct Config {
     vera_d: Option<f64>,
     #[serde(default)]
     vera_b: Option<f64>,
-    /// Of which parts of a layer something was trained; older versions say it in other words.
+    /// The parts of a layer that were trained; older versions have other fields for it.
     #[serde(default)]
     selfattn_lora: bool,
     #[serde(default)]
@@ -53,7 +53,7 @@ struct Config {
     rest: BTreeMap<String, serde_json::Value>,
 }
 
-/// What was merged.
+/// The merged adapters.
 pub(super) struct Linear {
     /// The number of weights that were changed.
     pub changed: usize,
@@ -64,7 +64,7 @@ pub(super) struct Linear {
 impl Config {
     fn refuse_unsupported(&self) -> Result<()> {
         let rest = self.rest.iter().filter(|(option, _)| !TRAINING.contains(&option.as_str()));
-        refuse_unknown(&rest.map(|(option, value)| (option.clone(), value.clone())).collect(), PLACE)?;
+        refuse_unknown(&rest.map(|(option, value)| (option.clone(), value.clone())).collect(), LOCATION)?;
         let options = [
             ("use_gating", self.use_gating),
             ("use_dora", self.use_dora),
@@ -92,7 +92,7 @@ impl Config {
         let ends = |parts: &[&str]| changed.clone().any(|module| parts.iter().any(|part| module.ends_with(part)));
         let lacks = |field: &str, what: &str| {
             Err(Error::bad_input(format!("the file holds nothing for `{}`", printable(what)))
-                .at(format!("{PLACE}.{field}"))
+                .at(format!("{LOCATION}.{field}"))
                 .hint("the adapter was saved without it: save it again from the model that was trained"))
         };
         if let Some(letter) =
@@ -163,7 +163,7 @@ pub(super) fn merge(
     config.refuse_unsupported()?;
     if let Some(other) = insertions.linear.replace(saved.name.clone()) {
         return Err(Error::unsupported(format!(
-            "`{}` after `{}`: AdapterHub feeds one LoRA into the next, which is not drawn",
+            "`{}` after `{}`: AdapterHub feeds one LoRA into the next, which is not supported",
             printable(&saved.name),
             printable(&other)
         )));
@@ -171,8 +171,8 @@ pub(super) fn merge(
     let modules = by_module(tensors, &saved.name)?;
     let merged = Linear { changed: modules.len(), untouched: config.untouched(state, modules.keys())? };
     let in_module = |module: &str| {
-        let place = printable(module);
-        move |e: Error| e.at(place)
+        let location = printable(module);
+        move |e: Error| e.at(location)
     };
     if config.scales()? {
         if extra != 1.0 {
@@ -240,7 +240,7 @@ fn only<'a, const N: usize>(factors: &Factors<'a>, names: [&str; N]) -> Result<[
 
 type Factors<'a> = BTreeMap<&'a str, &'a Weight>;
 
-/// The tensors by module and, within it, by what follows the adapter's name.
+/// The tensors by module and, within it, by the part after the adapter's name.
 fn by_module<'a>(tensors: &'a Tensors, adapter: &str) -> Result<BTreeMap<String, Factors<'a>>> {
     let mut modules: BTreeMap<String, Factors> = BTreeMap::new();
     for (name, weight) in tensors {

@@ -1,7 +1,7 @@
 //! Adapters as AdapterHub's library `adapters` saves them (arXiv 2311.11077).
 //!
-//! What is linear is merged into the weights. The rest brings tensors, which join those of the model, and a description
-//! of what is computed with them ([`Insertions`]), from which families draw nodes. Several adapters are stacked, in
+//! Linear adapters are merged into the weights. The others have tensors, which join those of the model, and a description
+//! of their computation ([`Insertions`]), from which families build nodes. Several adapters are stacked, in
 //! their order.
 
 mod bottleneck;
@@ -28,18 +28,18 @@ pub use bottleneck::Bottleneck;
 pub use config::{Hypercomplex, Place, Residual, Scaling};
 pub use head::{FlexibleHead, HeadKind};
 
-/// What adapters and heads of AdapterHub's add to a model's graph.
+/// The additions of AdapterHub's adapters and heads to a model's graph.
 #[derive(Clone, Debug, Default)]
 pub struct Insertions {
     /// Bottleneck adapters, those nearest to the layers first.
     pub bottlenecks: Vec<Bottleneck>,
     /// A head that is not one of the family's own.
     pub head: Option<FlexibleHead>,
-    /// What the head is for.
+    /// The task of the head.
     pub task: Option<Task>,
-    /// The names of the head's answers.
+    /// The labels of the head.
     pub labels: Option<BTreeMap<String, String>>,
-    /// The tensors that some part of the graph has to read, and the adapter that brought them.
+    /// The tensors that some part of the graph has to read, and the adapter that has them.
     tensors: BTreeMap<String, String>,
     /// How many adapters there are, of any kind.
     adapters: usize,
@@ -48,13 +48,13 @@ pub struct Insertions {
 }
 
 impl Insertions {
-    /// The first of the tensors `unread` that an adapter brought to be drawn, and the adapter's name.
+    /// The first of the tensors `unread` that an adapter has for new nodes, and the adapter's name.
     pub fn left_over<'a>(&'a self, unread: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
         unread.into_iter().find_map(|name| self.tensors.get(name).map(|adapter| (name, adapter.as_str())))
     }
 }
 
-/// What AdapterHub's library writes into `adapter_config.json`, as far as it concerns every architecture.
+/// The fields of AdapterHub's `adapter_config.json` that concern every architecture.
 #[derive(Deserialize)]
 struct Saved {
     name: String,
@@ -73,10 +73,10 @@ struct Architecture {
     architecture: Option<String>,
 }
 
-/// Architectures that the library knows and kilnc does not, to tell them from a misspelling.
-const NOT_DRAWN: [&str; 5] = ["mtl_lora", "prefix_tuning", "prompt_tuning", "reft", "union"];
+/// Architectures that the library knows and kilnc does not, to distinguish them from misspellings.
+const UNSUPPORTED: [&str; 5] = ["mtl_lora", "prefix_tuning", "prompt_tuning", "reft", "union"];
 
-/// Whether the folder holds an adapter or a head of AdapterHub's library. Fails where it cannot be looked at.
+/// Whether the folder holds an adapter or a head of AdapterHub's library. Fails where it cannot be read.
 pub fn is_hub(dir: &Path) -> Result<bool> {
     #[derive(Deserialize)]
     struct Marks {
@@ -93,7 +93,7 @@ pub fn is_hub(dir: &Path) -> Result<bool> {
     }
     match json::read::<Marks>(&config) {
         Err(e) if e.kind() == error::Kind::MachineFailed => Err(e),
-        // What is wrong with it is told by whoever reads it.
+        // Its reader reports its errors.
         marks => Ok(marks
             .is_ok_and(|marks| marks.peft_type.is_none() && (marks.config.is_some() || marks.model_class.is_some()))),
     }
@@ -101,10 +101,10 @@ pub fn is_hub(dir: &Path) -> Result<bool> {
 
 const CONFIG: &str = "adapter_config.json";
 
-/// What lies in the folder of several adapters that attention chooses between.
+/// The file in the folder of several adapters that attention chooses between.
 const FUSION: &str = "adapter_fusion_config.json";
 
-/// What lies in the folder of an adapter for a model that the library was told the parts of, rather than knew.
+/// The file in the folder of an adapter for a model whose parts were described to the library.
 const INTERFACE: &str = "adapter_interface.json";
 
 /// The weights of an adapter, the better form first.
@@ -121,9 +121,9 @@ pub fn add(state: &mut StateDict, source: &AdapterSource, insertions: &mut Inser
     let (mut next, mut extended) = (state.clone(), insertions.clone());
     let mut merged = Merged { kind: "ADAPTERHUB", ..Merged::default() };
     let folder = |e: Error| e.at(source.dir.display().to_string());
-    for (name, what) in [(FUSION, "the fusion of adapters"), (INTERFACE, "an adapter behind an interface of its own")] {
+    for (name, what) in [(FUSION, "the fusion of adapters"), (INTERFACE, "an adapter with its own interface")] {
         if presence::has_file(&source.dir.join(name)).map_err(folder)? {
-            return Err(folder(Error::unsupported(format!("{what} is not drawn")).at(name)));
+            return Err(folder(Error::unsupported(format!("{what} is not supported")).at(name)));
         }
     }
     if presence::has_file(&source.dir.join(CONFIG)).map_err(folder)? {
@@ -177,20 +177,20 @@ enum Kind {
 }
 
 fn architecture(name: Option<&str>) -> Result<Kind> {
-    let place = "adapter_config.json: config.architecture";
+    let location = "adapter_config.json: config.architecture";
     match name {
         None => Ok(Kind::Bottleneck),
         Some("lora") => Ok(Kind::Linear),
-        Some(known) if NOT_DRAWN.contains(&known) => {
-            Err(Error::unsupported(format!("adapters of the architecture {known} are not drawn"))
-                .at(place)
+        Some(known) if UNSUPPORTED.contains(&known) => {
+            Err(Error::unsupported(format!("adapters of the architecture {known} are not supported"))
+                .at(location)
                 .hint("known: bottleneck adapters, lora"))
         }
         Some(other) => {
-            let error = Error::bad_input(format!("unknown architecture `{}`", printable(other))).at(place);
+            let error = Error::bad_input(format!("unknown architecture `{}`", printable(other))).at(location);
             Err(error.hint_nearest_or(
                 other,
-                NOT_DRAWN.into_iter().chain(["lora"]),
+                UNSUPPORTED.into_iter().chain(["lora"]),
                 "known: none (a bottleneck adapter), lora",
             ))
         }

@@ -1,4 +1,4 @@
-//! What attention knows of positions and segments.
+//! Attention by positions and token types.
 
 use super::{Blocks, EncoderLayer};
 use crate::error::Result;
@@ -25,12 +25,12 @@ impl Blocks {
         self.builder.node(name, Op::ThetaRotary { heads, theta, positions: count(positions) }, &[x])
     }
 
-    /// What keeps attention within `window` tokens to either side.
+    /// The mask that keeps attention within `window` tokens to either side.
     pub fn local_bias(&mut self, name: &str, window: i64, positions: usize, ids: ValueId) -> Result<ValueId> {
         self.builder.node(name, Op::LocalBias { window, positions: count(positions) }, &[ids])
     }
 
-    /// The rows of a table `[2 · span, …]` that stand for the distances `s, s − 1 … 1 − s`, or for their opposites.
+    /// The rows of a table `[2 · span, …]` of the distances `s, s − 1 … 1 − s`, or for their opposites.
     pub fn distance_rows(
         &mut self,
         name: &str,

@@ -7,7 +7,7 @@ use crate::front::hub::arch::blocks::{Activation, EncoderLayer, LONGEST, heads};
 use crate::front::hub::arch::config::{Fields, epsilon};
 use crate::front::hub::checkpoint::Size;
 
-/// What the class takes where a configuration is silent, and its code where the class is.
+/// The defaults of the class, and of its code where the class has none.
 pub(super) const DEFAULTS: &str = r#"{
     "vocab_size": 128100, "hidden_size": 1536, "num_hidden_layers": 24, "num_attention_heads": 24,
     "intermediate_size": 6144, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 0,
@@ -58,7 +58,8 @@ enum Words {
 }
 
 impl Config {
-    /// Reads the fields, and refuses by name what cannot be, and what would change the answer and is not built.
+    /// Reads the fields, and refuses by name invalid values, and options that would change the outputs and are not
+    /// supported.
     pub fn read(fields: &Fields) -> Result<Config> {
         let config: Config = fields.get()?;
         epsilon(config.layer_norm_eps)?;
@@ -108,7 +109,7 @@ impl Config {
         })
     }
 
-    /// How many tokens the convolution after the first layer sees, if there is one.
+    /// How many tokens the convolution after the first layer spans, if there is one.
     pub fn kernel(&self) -> Option<Size> {
         let n = usize::try_from(self.conv_kernel_size).ok().filter(|n| *n > 0)?;
         Some(Size { n, field: "conv_kernel_size" })
@@ -156,7 +157,8 @@ impl Config {
 fn same(n: Option<usize>, expected: usize, field: &str) -> Result<()> {
     match n {
         Some(n) if n != expected => {
-            Err(Error::unsupported(format!("only {expected} is drawn, found {n}")).at(format!("config.json: {field}")))
+            Err(Error::unsupported(format!("only {expected} is supported, found {n}"))
+                .at(format!("config.json: {field}")))
         }
         _ => Ok(()),
     }
@@ -172,7 +174,7 @@ fn among(words: Option<&Words>, field: &str, known: &[&str]) -> Result<Vec<Strin
     match words.iter().find(|word| !known.contains(&word.as_str())) {
         None => Ok(words),
         Some(other) => {
-            let what = format!("`{}` is not drawn; known: {}", printable(other), known.join(", "));
+            let what = format!("`{}` is not supported; known: {}", printable(other), known.join(", "));
             Err(Error::unsupported(what).at(format!("config.json: {field}")))
         }
     }

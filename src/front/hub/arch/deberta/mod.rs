@@ -1,4 +1,4 @@
-//! DeBERTa-v2 and v3 (arXiv 2006.03654, 2111.09543): BERT's layers with scores by content and position apart, and a
+//! DeBERTa-v2 and v3 (arXiv 2006.03654, 2111.09543): BERT's layers with separate scores by content and position, and a
 //! convolution after the first layer in some.
 
 mod config;
@@ -41,7 +41,7 @@ pub(super) const FAMILY: Family = Family {
     build,
 };
 
-/// What the layers take from the configuration and are given.
+/// The settings and inputs of the layers.
 struct Model {
     layer: EncoderLayer,
     mask: ValueId,
@@ -54,9 +54,9 @@ struct Model {
 struct Relative {
     /// A row for each distance from `−span` on.
     table: ValueId,
-    /// The rows for queries that look at the positions of keys.
+    /// The rows for queries that attend to the positions of keys.
     c2p: Option<ValueId>,
-    /// The rows for keys that look at the positions of queries.
+    /// The rows for keys that attend to the positions of queries.
     p2c: Option<ValueId>,
     /// Whether positions go through the projections of the content.
     shared: bool,
@@ -103,7 +103,7 @@ fn build(context: &Context) -> Result<Graph> {
     Ok(blocks.finish())
 }
 
-/// Rows for tokens, and for positions and segments where there are any, in the width of the layers and normed.
+/// Rows for tokens, and for positions and token types where there are any, in the width of the layers and normed.
 fn embeddings(blocks: &mut Blocks, config: &Config, p: &Scope, ids: ValueId) -> Result<ValueId> {
     let token_types = match config.type_vocab_size {
         0 => TokenTypes::None,
@@ -136,7 +136,7 @@ fn model(blocks: &mut Blocks, config: &Config, encoder: &Scope, ids: ValueId, ma
     Ok(Model { layer, mask, scale, relative })
 }
 
-/// The table of relative positions, and which of its rows stand for the distances in a text.
+/// The table of relative positions, and its rows for the distances in a text.
 fn relative(blocks: &mut Blocks, config: &Config, p: &Scope, [c2p, p2c]: [bool; 2], ids: ValueId) -> Result<Relative> {
     let hidden = config.hidden();
     blocks.role(Part::Position);
@@ -167,7 +167,7 @@ fn layer(blocks: &mut Blocks, model: &Model, p: &Scope, i: usize, x: ValueId) ->
     blocks.after_attention(&w, i, layer, attended, x)
 }
 
-/// What is added to the scores: content by position, and position by content.
+/// The bias of the scores: content by position, and position by content.
 fn bias(
     blocks: &mut Blocks,
     model: &Model,
@@ -194,8 +194,8 @@ fn bias(
     }
 }
 
-/// Each token's embedding with those around it, added to what the first layer made of it. Padding counts as 0; what is
-/// said of padding itself is nobody's answer.
+/// Each token's embedding with those around it, added to the first layer's output. Padding counts as 0; the
+/// outputs of padding itself are never read.
 fn convolution(
     blocks: &mut Blocks,
     config: &Config,
@@ -226,7 +226,7 @@ fn masked_lm(blocks: &mut Blocks, context: &Context, config: &Config, deberta: &
         (MaskedLm { dense: p.sub("dense"), norm: p.sub("LayerNorm"), decoder: p.clone(), tied, bias: p }, hidden)
     };
     if config.legacy && !weights.dense.has("weight") && context.weights.has("lm_predictions.lm_head.dense.weight") {
-        return Err(Error::bad_input("the head is `lm_predictions`, the configuration asks for `cls.predictions`")
+        return Err(Error::bad_input("the head is `lm_predictions`, the configuration names `cls.predictions`")
             .at("config.json: legacy")
             .hint("`\"legacy\": false` in config.json takes the head that is there"));
     }

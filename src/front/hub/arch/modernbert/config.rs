@@ -10,7 +10,7 @@ use crate::front::hub::arch::blocks::{Activation, heads};
 use crate::front::hub::arch::config::{Fields, contradiction};
 use crate::front::hub::checkpoint::{Scope, Size};
 
-/// What the class takes where a configuration is silent. Fields that one of the two forms alone has are not among them.
+/// The defaults of the class. Fields that only one of the two forms has are not among them.
 pub(super) const DEFAULTS: &str = r#"{
     "vocab_size": 50368, "hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22,
     "num_attention_heads": 12, "hidden_activation": "gelu", "max_position_embeddings": 8192, "norm_eps": 1e-5,
@@ -24,7 +24,7 @@ const LONGEST: usize = 1 << 17;
 /// Every how many layers attention is global, in the class of version 4.
 const EVERY: usize = 3;
 
-/// What a layer attends to.
+/// The attention of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attention {
     /// All tokens.
@@ -96,7 +96,7 @@ pub(super) struct Config {
     local_rope_theta: Option<Option<f64>>,
 }
 
-/// What a field says, also where that is null; none where it is not there.
+/// The value of a field, also null; none where it is missing.
 fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<f64>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -109,7 +109,7 @@ pub(super) enum ClassifierPooling {
 }
 
 impl Config {
-    /// Reads the fields, and refuses by name what cannot be, what contradicts itself, and what would change the answer
+    /// Reads the fields, and refuses by name invalid values, contradictions, and options that would change the outputs
     /// and is not built.
     pub fn read(fields: &Fields) -> Result<Config> {
         let config: Config = fields.get()?;
@@ -165,12 +165,12 @@ impl Config {
         heads(self.num_attention_heads, self.hidden_size)
     }
 
-    /// How many tokens to either side local attention sees.
+    /// How many tokens to either side local attention covers.
     pub fn window(&self) -> i64 {
         self.local_attention / 2
     }
 
-    /// What a layer attends to: as listed, or by counting.
+    /// The attention of a layer: as listed, or by counting.
     pub fn attention(&self, layer: usize) -> Result<Attention> {
         let counted = |every| counted(layer, every);
         let Some(listed) = &self.layer_types else {
@@ -226,7 +226,7 @@ impl Config {
         }
     }
 
-    /// The same where version 4 says it.
+    /// The same in the fields of version 4.
     fn old_base(&self, kind: Attention) -> Option<f64> {
         match kind {
             Attention::Global => self.global_rope_theta,
@@ -250,7 +250,7 @@ impl Config {
         for (field, promised, layer, scope) in flags {
             let p = scope.elsewhere(&layer);
             let there = p.has("bias");
-            // A decoder that is tied has no weight of its own, and its bias may stand alone.
+            // A tied decoder has no own weight, and its bias may be alone.
             let known = p.has("weight") || there;
             if known && there != promised {
                 let bias = printable(&p.full("bias"));
@@ -264,7 +264,7 @@ impl Config {
     }
 }
 
-/// What a layer attends to where every so many are global.
+/// The attention of a layer where every so many are global.
 fn counted(layer: usize, every: usize) -> Attention {
     match layer.checked_rem(every) {
         Some(0) => Attention::Global,
@@ -304,12 +304,12 @@ fn is_flat(parameters: &Map<String, Value>) -> bool {
     !parameters.is_empty() && !kinds.iter().any(|kind| parameters.contains_key(*kind))
 }
 
-/// Whether nothing is said but that rotary positions are the usual ones.
+/// Whether the rotary positions are the usual ones.
 fn is_plain(parameters: &Map<String, Value>) -> bool {
     plain_parameters(parameters, "").is_ok_and(|base| base.is_none())
 }
 
-/// The base of plain rotary positions, where it is given. Fails, naming it, at anything else that is set.
+/// The base of plain rotary positions, where it is set. Fails, naming it, at anything else that is set.
 fn plain_parameters(parameters: &Map<String, Value>, place: &str) -> Result<Option<f64>> {
     let mut base = None;
     for (name, value) in parameters {
@@ -351,7 +351,7 @@ mod tests {
         Ok((config, fields.into_warnings()))
     }
 
-    /// What layers attend to, and with which base.
+    /// The attention of layers, and their rotary base.
     fn layers(fields: &str) -> Result<Vec<(Attention, f32)>> {
         let (config, _) = read(fields)?;
         let of = |layer| config.attention(layer).and_then(|kind| Ok((kind, config.base(kind)?)));
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_say_the_same() {
+    fn both_forms_give_the_same() {
         let expected = [(Attention::Global, 5.0), (Attention::Local, 4.0)];
         let old = r#""global_attn_every_n_layers": 2, "global_rope_theta": 5.0, "local_rope_theta": 4.0"#;
         for fields in [NEW, old, &format!("{NEW}, {old}")] {
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_as_in_the_class() {
+    fn missing_fields_are_as_in_the_class() {
         let expected = [(Attention::Global, 160_000.0), (Attention::Local, 10_000.0), (Attention::Local, 10_000.0)];
         let of = |text: &str| {
             let fields = Fields::read(text, &FAMILY).unwrap();
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_no_kind_have_no_say_and_are_named() {
+    fn parameters_of_no_kind_are_ignored_and_named() {
         let (config, warnings) = read(r#""rope_parameters": {"rope_theta": 3.0, "rope_type": "default"}"#).unwrap();
         assert_eq!(config.base(Attention::Global).unwrap(), 160_000.0);
         assert!(warnings[0].contains("`rope_parameters` names no kind of layer"), "{warnings:?}");
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_said_again_in_both() {
+    fn every_form_is_written_in_both() {
         let of = |fields: &str| {
             let fields = Fields::read(&format!("{{\"num_hidden_layers\": 2, {fields}}}"), &FAMILY).unwrap();
             restated(&fields).unwrap()

@@ -27,7 +27,7 @@ pub(super) const FAMILY: Family = Family {
     build,
 };
 
-/// Where the sizes of a layer come from, and what it is given.
+/// The sizes and inputs of a layer.
 struct Layer<'c> {
     config: &'c Config,
     hidden: Size,
@@ -131,7 +131,7 @@ fn layer(blocks: &mut Blocks, p: &Scope, i: usize, layer: &Layer, x: ValueId) ->
     blocks.add(&p.full("mlp.residual"), x, out)
 }
 
-/// What stands before every task's last layer: dense, non-linearity, norm.
+/// The head before every task's last layer: dense, non-linearity, norm.
 fn prediction(blocks: &mut Blocks, context: &Context, config: &Config, hidden: Size, x: ValueId) -> Result<ValueId> {
     let p = context.weights.sub("head");
     blocks.role(Part::Head);

@@ -1,4 +1,4 @@
-//! What sentence-transformers puts after an encoder: `modules.json` and the folders it names.
+//! Modules of sentence-transformers after an encoder: `modules.json` and the folders it names.
 
 mod fields;
 mod model;
@@ -23,11 +23,11 @@ pub use pooling::Pooling;
 pub struct SentenceModule {
     /// Its folder, and where its tensors are.
     pub path: String,
-    /// What it does.
+    /// Its kind.
     pub kind: ModuleKind,
 }
 
-/// What a module does.
+/// The kind of a module.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModuleKind {
     /// From hidden states to one vector: those of the modes, side by side.
@@ -55,9 +55,9 @@ pub enum ModuleKind {
 /// A linear layer and a non-linearity, as a module's configuration describes them.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Dense {
-    /// Width of what it takes.
+    /// Width of its input.
     pub in_features: usize,
-    /// Width of what it gives.
+    /// Width of its output.
     pub out_features: usize,
     /// Whether there is a bias.
     #[serde(default = "yes")]
@@ -65,10 +65,10 @@ pub struct Dense {
     /// The class of the non-linearity in `torch.nn`.
     #[serde(default = "tanh")]
     pub activation_function: String,
-    /// What it takes, where that is not the vector.
+    /// The name of its input, where that is not the vector.
     #[serde(default)]
     module_input_name: Option<String>,
-    /// What it gives, where that is not what it takes.
+    /// The name of its output, where that is not the input's.
     #[serde(default)]
     module_output_name: Option<String>,
 }
@@ -89,12 +89,12 @@ impl Dense {
 /// The vector of a text, as modules call it.
 const VECTOR: &str = "sentence_embedding";
 
-/// What sentence-transformers takes where a configuration is silent.
+/// The default of sentence-transformers.
 fn tanh() -> String {
     "torch.nn.modules.activation.Tanh".to_owned()
 }
 
-/// What `modules.json` names.
+/// An entry of `modules.json`.
 #[derive(Clone, Debug, Default)]
 pub struct SentenceModules {
     /// The folder that was read.
@@ -103,9 +103,9 @@ pub struct SentenceModules {
     pub modules: Vec<SentenceModule>,
     /// Their tensors, below the paths of their modules.
     pub state: StateDict,
-    /// What is said of the whole model.
+    /// The fields of the whole model.
     pub model: ModelConfig,
-    /// What is said of the encoder.
+    /// The fields of the encoder.
     pub encoder_config: EncoderConfig,
     /// How many tokens of a prompt come before those of a text, where they are known.
     pub prompt_tokens: Option<usize>,
@@ -115,7 +115,7 @@ pub struct SentenceModules {
     pub(crate) files: Vec<PathBuf>,
 }
 
-/// What a model of sentence-transformers makes of texts.
+/// The modules and settings of a model of sentence-transformers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A vector of each.
@@ -161,7 +161,7 @@ fn is_transformer(module: &Module) -> bool {
 
 /// Reads the modules of a folder, if it is a model of sentence-transformers.
 ///
-/// A module of an unknown class is kept by its name: whether that matters depends on the task.
+/// A module of an unknown class is stored by its name: whether that matters depends on the task.
 pub(super) fn read(dir: &Path) -> Result<Option<SentenceModules>> {
     let path = dir.join("modules.json");
     if !presence::has_file(&path)? {
@@ -170,12 +170,12 @@ pub(super) fn read(dir: &Path) -> Result<Option<SentenceModules>> {
     let modules: Vec<Module> = json::read(&path)?;
     let mut found = SentenceModules::of_model(dir, path)?;
     for (i, module) in modules.into_iter().enumerate() {
-        let place = format!("modules.json: {}", printable(&module.path));
+        let location = format!("modules.json: {}", printable(&module.path));
         let class = class(&module);
         match (i, class) {
-            (0, Some(TRANSFORMER)) => found.transformer(dir, &module).map_err(|e| e.at(place))?,
+            (0, Some(TRANSFORMER)) => found.transformer(dir, &module).map_err(|e| e.at(location))?,
             _ => {
-                let kind = found.kind(dir, &module, class).map_err(|e| e.at(place))?;
+                let kind = found.kind(dir, &module, class).map_err(|e| e.at(location))?;
                 found.modules.push(SentenceModule { path: module.path, kind });
             }
         }
@@ -191,7 +191,7 @@ fn is_numbered(dir: &Path) -> bool {
 }
 
 impl SentenceModules {
-    /// What is said of the texts of the model to which the encoder in the folder `dir` belongs, if it is one of
+    /// The text settings of the model to which the encoder in the folder `dir` belongs, if it is one of
     /// sentence-transformers. The modules after it are not read.
     pub fn around(dir: &Path) -> Result<Option<SentenceModules>> {
         // The folder may be named from inside, where its parent has no name.
@@ -209,8 +209,8 @@ impl SentenceModules {
             };
             let mut found = SentenceModules::of_model(root, path)?;
             if let Some(module) = modules.first().filter(|module| is_transformer(module)) {
-                let place = format!("modules.json: {}", printable(&module.path));
-                found.transformer(root, module).map_err(|e| e.at(place))?;
+                let location = format!("modules.json: {}", printable(&module.path));
+                found.transformer(root, module).map_err(|e| e.at(location))?;
                 if root.components().chain(found.encoder.components()).eq(dir.components()) {
                     return Ok(Some(found));
                 }
@@ -219,7 +219,7 @@ impl SentenceModules {
         Ok(None)
     }
 
-    /// What is said of the whole model in a folder, of which `path` has the modules.
+    /// The fields of the whole model in a folder, whose modules are in `path`.
     fn of_model(dir: &Path, path: PathBuf) -> Result<SentenceModules> {
         let mut found = SentenceModules { dir: dir.to_owned(), files: vec![path], ..SentenceModules::default() };
         let model = dir.join(model::MODEL);
@@ -235,14 +235,14 @@ impl SentenceModules {
         let folder = dir.join(&self.encoder);
         let config = presence::first_file(TRANSFORMER_CONFIGS.iter().map(|name| folder.join(name)))?;
         if let Some(path) = config {
-            let place = json::file_name(&path);
-            self.encoder_config = EncoderConfig::of(json::read(&path)?).map_err(|e| e.at(place))?;
+            let location = json::file_name(&path);
+            self.encoder_config = EncoderConfig::of(json::read(&path)?).map_err(|e| e.at(location))?;
             self.files.push(path);
         }
         Ok(())
     }
 
-    /// What the model makes of texts; none where the encoder stands alone and its configuration says it. Fails where a
+    /// The model's modules and settings; none for a lone encoder without them. Fails where a
     /// module is not built, or the model is of a kind that is not.
     pub fn purpose(&self) -> Result<Option<Purpose>> {
         let other = self.modules.iter().find_map(|module| match &module.kind {
@@ -343,7 +343,7 @@ mod tests {
 
     const MEAN: &str = r#"{"pooling_mode_mean_tokens": true}"#;
 
-    /// What is read of a folder with an encoder, a pooling, and a module of that class in the folder `2`.
+    /// The model of a folder with an encoder, a pooling, and a module of that class in the folder `2`.
     fn folder(class: &str, path: &str, pooling: &str, config: &str) -> Result<Vec<ModuleKind>> {
         let dir = tempfile::tempdir().unwrap();
         for (name, config) in [("1_Pooling", pooling), ("2", config)] {
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_amiss_is_named_with_its_module() {
+    fn errors_are_named_with_their_module() {
         assert_eq!(
             refusal("Normalize", "../1_Pooling", MEAN, "{}"),
             "`../1_Pooling` leads out of the checkpoint\n  in modules.json: ../1_Pooling"

@@ -1,4 +1,4 @@
-//! What sentence-transformers says of a whole model, in `config_sentence_transformers.json`, and of its encoder, in
+//! The settings of a whole model of sentence-transformers, in `config_sentence_transformers.json`, and of its encoder, in
 //! `sentence_bert_config.json`.
 
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use crate::json;
 /// The file of the whole model.
 pub(super) const MODEL: &str = "config_sentence_transformers.json";
 
-/// What `config_sentence_transformers.json` says.
+/// The fields of `config_sentence_transformers.json`.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ModelConfig {
-    /// `SentenceTransformer`, `CrossEncoder` or `SparseEncoder`; the first, where nothing is said.
+    /// `SentenceTransformer`, `CrossEncoder` or `SparseEncoder`; the first by default.
     #[serde(default)]
     pub model_type: Option<String>,
     /// Texts that are put before others, by their names.
@@ -25,13 +25,13 @@ pub struct ModelConfig {
     /// The name of the one that is put before every text.
     #[serde(default)]
     default_prompt_name: Option<String>,
-    /// How much of a vector is kept.
+    /// The dimension that a vector is truncated to.
     #[serde(default)]
     truncate_dim: Option<Value>,
     /// How two vectors are compared.
     #[serde(default)]
     pub similarity_fn_name: Option<String>,
-    /// The class in `torch.nn` of what a cross-encoder does to its logits.
+    /// The class in `torch.nn` of a cross-encoder's activation.
     #[serde(default)]
     pub activation_fn: Option<String>,
 }
@@ -46,7 +46,7 @@ pub struct Prompt {
 }
 
 impl ModelConfig {
-    /// What is put before every text. Fails where a prompt is named that there is not.
+    /// The prompt before every text. Fails where the named prompt does not exist.
     pub fn prompt(&self) -> Result<Option<Prompt>> {
         // Every model for similarity has these two, if empty.
         const ALWAYS: [&str; 2] = ["query", "document"];
@@ -66,7 +66,7 @@ impl ModelConfig {
         }
     }
 
-    /// How many numbers of a vector are kept, where not all are.
+    /// The dimension that a vector is truncated to, where it is.
     pub fn truncate_dim(&self) -> Result<Option<usize>> {
         let Some(said) = self.truncate_dim.as_ref().filter(|said| !said.is_null()) else { return Ok(None) };
         let kept = said.as_u64().and_then(|kept| usize::try_from(kept).ok()).filter(|kept| *kept > 0);
@@ -81,16 +81,16 @@ impl ModelConfig {
 /// The file of the encoder, as messages call it.
 pub(super) const ENCODER: &str = "sentence_bert_config.json";
 
-/// What the encoder's own configuration says.
+/// The encoder's own configuration.
 #[derive(Clone, Debug, Default)]
 pub struct EncoderConfig {
     /// Longest text in tokens, where one is set.
     pub max_seq_length: Option<usize>,
-    /// Whether texts are put in lower case before the tokenizer sees them.
+    /// Whether texts are put in lower case before they are tokenized.
     pub do_lower_case: bool,
     /// Which of the classes of `transformers` is made of it.
     pub task: Option<String>,
-    /// What is called of it, and under which name its output goes on; both where something is said.
+    /// The called method, and the name of its output; both where they are set.
     output: Option<(String, String, String)>,
     /// Arguments of the tokenizer's class.
     pub tokenizer: Map<String, Value>,
@@ -125,7 +125,7 @@ struct Modality {
     method_output_name: Option<String>,
 }
 
-/// The fields of the file; those of its arguments of the model say nothing of the answers.
+/// The fields of the file; its arguments of the model do not affect the predictions.
 const FIELDS: [&str; 14] = [
     "max_seq_length",
     "do_lower_case",
@@ -143,11 +143,11 @@ const FIELDS: [&str; 14] = [
     "backend",
 ];
 
-/// Arguments that change no answer.
+/// Arguments that change no prediction.
 const HARMLESS: [&str; 3] = ["trust_remote_code", "padding", "return_tensors"];
 
 impl EncoderConfig {
-    /// Reads the fields of the file. Fails where one that is not known says something.
+    /// Reads the fields of the file. Fails where an unknown one is set.
     pub fn of(fields: Map<String, Value>) -> Result<EncoderConfig> {
         only_known(&fields, &FIELDS)?;
         let written: Written = json::from_value(Value::Object(fields), ENCODER)?;
@@ -192,27 +192,27 @@ impl EncoderConfig {
 
 /// How texts are read. Fails where they are read as messages of a chat, or not at all.
 fn text_of(mut kinds: BTreeMap<String, Modality>) -> Result<Modality> {
-    let place = format!("{ENCODER}: modality_config");
+    let location = format!("{ENCODER}: modality_config");
     if kinds.contains_key("message") {
-        return Err(Error::unsupported("texts as messages of a chat are not built").at(place));
+        return Err(Error::unsupported("texts as messages of a chat are not built").at(location));
     }
-    kinds.remove("text").ok_or_else(|| Error::unsupported("a model that does not read texts is not built").at(place))
+    kinds.remove("text").ok_or_else(|| Error::unsupported("a model that does not read texts is not built").at(location))
 }
 
-/// The limit of a text's length that the tokenizer is called with. Fails where more is said that changes answers.
+/// The limit of a text's length that the tokenizer is called with. Fails where another field would change predictions.
 fn called_with(mut by_kind: Map<String, Value>) -> Result<Option<usize>> {
-    let place = format!("{ENCODER}: processing_kwargs");
+    let location = format!("{ENCODER}: processing_kwargs");
     let mut limit = None;
     for kind in ["common", "text"] {
         let Some(Value::Object(mut arguments)) = by_kind.remove(kind) else { continue };
         if let Some(said) = arguments.remove("max_length") {
-            limit = json::from_value(said, &format!("{place}.{kind}.max_length"))?;
+            limit = json::from_value(said, &format!("{location}.{kind}.max_length"))?;
         }
         let usual = |value: &Value| *value == Value::Bool(true) || value == "longest_first";
         arguments.retain(|key, value| key != "truncation" || !usual(value));
-        only_known(&arguments, &HARMLESS).map_err(|e| e.at(format!("{place}.{kind}")))?;
+        only_known(&arguments, &HARMLESS).map_err(|e| e.at(format!("{location}.{kind}")))?;
     }
-    // What images, sounds and chats are called with does not matter to texts.
+    // Settings of images, sounds and chats do not matter to texts.
     Ok(limit)
 }
 
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_is_cut_to_some_numbers() {
+    fn a_vector_is_truncated() {
         let of = |dim: &str| model(&format!(r#"{{"truncate_dim": {dim}}}"#)).truncate_dim();
         assert_eq!((of("null").unwrap(), of("8").unwrap()), (None, Some(8)));
         for wrong in ["0", "-3", "2.5", "\"8\""] {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_and_says_something_is_refused_by_name() {
+    fn unknown_fields_that_are_set_are_refused_by_name() {
         let said = |config: &str| encoder(config).unwrap_err().to_string();
         assert_eq!(said(r#"{"new_option": 3}"#), "the option `new_option` is not known, and it is 3");
         assert!(encoder(r#"{"new_option": null, "other": false}"#).is_ok());

@@ -1,4 +1,4 @@
-//! How the hidden states of a text become one vector, as a pooling's configuration says it.
+//! How the hidden states of a text become one vector, by a pooling's configuration.
 
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
@@ -14,7 +14,7 @@ pub enum Pooling {
     /// The first token.
     #[serde(rename = "cls")]
     FirstToken,
-    /// The largest numbers of the tokens that are not padding.
+    /// The largest values over the tokens that are not padding.
     #[serde(rename = "max")]
     Max,
     /// The mean over the tokens that are not padding.
@@ -31,7 +31,7 @@ pub enum Pooling {
     LastToken,
 }
 
-/// The switches of versions before 5.4, in the order in which their vectors stand side by side.
+/// The switches of versions before 5.4, in the order in which their vectors are concatenated.
 const SWITCHES: [(&str, Pooling); 6] = [
     ("pooling_mode_cls_token", Pooling::FirstToken),
     ("pooling_mode_max_tokens", Pooling::Max),
@@ -41,7 +41,7 @@ const SWITCHES: [(&str, Pooling); 6] = [
     ("pooling_mode_lasttoken", Pooling::LastToken),
 ];
 
-/// Fields that say nothing of what is computed from a text.
+/// Fields that do not affect a text's vector.
 const SIZES: [&str; 2] = ["embedding_dimension", "word_embedding_dimension"];
 
 impl Pooling {

@@ -22,7 +22,7 @@ pub(super) struct Token {
     pub lstrip: bool,
     #[serde(default)]
     pub rstrip: bool,
-    /// Whether it is looked for in the normalized text; special ones are not, where nothing is said.
+    /// Whether it is matched in the normalized text; special ones are not, by default.
     #[serde(default)]
     normalized: Option<bool>,
     #[serde(default)]
@@ -71,7 +71,7 @@ pub(super) struct Numbered {
     pub token: Token,
 }
 
-/// What a file says a special token is.
+/// A file's entry of a special token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Special {
     /// That there is none.
@@ -83,12 +83,12 @@ pub(super) enum Special {
 }
 
 impl Special {
-    /// Of a value in a file; `place` is what messages call it.
-    pub fn of(value: &Value, place: &str) -> Result<Special> {
+    /// Of a value in a file; `location` is its location for messages.
+    pub fn of(value: &Value, location: &str) -> Result<Special> {
         Ok(match value {
             Value::Null => Special::None,
             Value::String(content) => Special::Content(content.clone()),
-            other => Special::Token(json::from_value(other.clone(), place)?),
+            other => Special::Token(json::from_value(other.clone(), location)?),
         })
     }
 
@@ -105,10 +105,10 @@ impl Special {
 pub(super) const PARTS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// What the files beside `tokenizer.json` say of tokens.
+/// The tokens of the files beside `tokenizer.json`.
 #[derive(Debug, Default)]
 pub(super) struct Beside {
-    /// Tokens with the numbers that they are said to have.
+    /// Tokens with the ids that files list for them.
     pub tokens: Vec<(u32, Token)>,
     /// Special tokens by their parts, as far as they are named.
     pub specials: Vec<(String, Special)>,
@@ -150,7 +150,7 @@ impl Vocabulary<'_> {
         let model = Object::of(self.model, FILE).ok()?;
         let vocabulary = model.get("vocab")?;
         serde_json::from_str(vocabulary).ok().or_else(|| {
-            // With scores, a token's place is its number.
+            // With scores, a token's index is its id.
             let scored: Vec<(String, f64)> = serde_json::from_str(vocabulary).ok()?;
             Some(scored.into_iter().map(|(content, _)| content).zip(0..).collect())
         })
@@ -166,7 +166,7 @@ struct Tokens<'a> {
 }
 
 impl Tokens<'_> {
-    /// Adds a token, or gives one that is there its manners: what `tokenizers` does. The result is its number.
+    /// Adds a token, or changes the options of an existing one, as `tokenizers` does. Returns its id.
     fn add(&mut self, token: Token) -> u32 {
         if let Some((id, there)) = self.places.get(&token.content).and_then(|at| self.list.get_mut(*at)) {
             *there = token;
@@ -219,7 +219,7 @@ impl Merged {
         self.list.len() == other.list.len() && self.list.iter().zip(&other.list).all(alike)
     }
 
-    /// The number of a token, these and the model's.
+    /// The id of a token, these and the model's.
     pub fn number(&self, content: &str, vocabulary: &Vocabulary) -> Option<u32> {
         let own = self.list.iter().find(|(_, token)| token.content == content).map(|(id, _)| *id);
         own.or_else(|| vocabulary.tokens().get(content).copied())
@@ -273,7 +273,7 @@ pub(super) fn merged(
     Merged { changed: !same, list: tokens.list }
 }
 
-/// The special tokens of a class with what files say of them.
+/// The special tokens of a class with their entries in files.
 struct Specials<'a> {
     beside: &'a Beside,
     class: &'a Class,
@@ -285,7 +285,7 @@ impl Specials<'_> {
         self.beside.specials.iter().rev().find(|(own, _)| own == part).map(|(_, special)| special)
     }
 
-    /// What all of them are.
+    /// All of them.
     fn contents(&self) -> HashSet<String> {
         let of = |part: &&str| match self.said(part) {
             Some(special) => special.content().map(str::to_owned),
@@ -313,9 +313,9 @@ impl Specials<'_> {
         let mut found = Vec::new();
         let mut take = |part: &'static str, special: Special, named: bool| {
             let Some(content) = special.content().filter(|content| !content.is_empty()) else { return };
-            // A named one is what the other files have under its content.
+            // A named one has the other files' entry of its content.
             let legacy = self.beside.legacy;
-            // Version 4 forgets to look in `added_tokens.json`.
+            // Version 4 does not read `added_tokens.json` here.
             let in_beside = beside.contains(content) && (!legacy || self.version == Version::Five);
             let looked_up = named && (in_beside || legacy && in_file.contains(content));
             let known = in_file.contains(content) || beside.contains(content);
@@ -339,7 +339,7 @@ impl Specials<'_> {
         found
     }
 
-    /// How a special token is found in texts, where it or its class says more than its content.
+    /// How a special token is found in texts, where it or its class has more than its content.
     fn token(&self, part: &str, special: &Special) -> Option<Token> {
         match special {
             Special::None => None,
@@ -365,13 +365,13 @@ pub(super) fn special<'a>(beside: &'a Beside, class: &'static Class, part: &str)
 
 /// The tokens that `added_tokens_decoder` has by their numbers.
 pub(super) fn decoder(value: &Value) -> Result<Vec<(u32, Token)>> {
-    let place = format!("{CONFIG}: added_tokens_decoder");
-    let by_number: Map<String, Value> = json::from_value(value.clone(), &place)?;
+    let location = format!("{CONFIG}: added_tokens_decoder");
+    let by_number: Map<String, Value> = json::from_value(value.clone(), &location)?;
     let mut tokens = Vec::with_capacity(by_number.len());
     for (number, token) in by_number {
-        let place = format!("{place}.{}", printable(&number));
-        let number = json::parse(&number, &place)?;
-        tokens.push((number, json::from_value(token, &place)?));
+        let location = format!("{location}.{}", printable(&number));
+        let number = json::parse(&number, &location)?;
+        tokens.push((number, json::from_value(token, &location)?));
     }
     tokens.sort_by_key(|(number, _)| *number);
     Ok(tokens)

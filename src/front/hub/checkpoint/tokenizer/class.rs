@@ -1,4 +1,4 @@
-//! The classes of tokenizers in `transformers`: what each takes where `tokenizer_config.json` is silent, and what of
+//! The classes of tokenizers in `transformers`: their defaults where `tokenizer_config.json` sets nothing, and what of
 //! `tokenizer.json` it changes.
 
 /// The special tokens of BERT's tokenizer.
@@ -69,7 +69,7 @@ const XLNET_TOKENS: &[(&str, &str)] = &[
 const GPT2_TOKENS: &[(&str, &str)] =
     &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")];
 
-/// What a class does to the parts of `tokenizer.json`.
+/// What a class's changes of the parts of `tokenizer.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Nothing.
@@ -106,7 +106,7 @@ pub(super) struct Class {
     pub more_tokens: &'static [&'static str],
     /// Whether its mask takes the space before it.
     pub mask_strips: bool,
-    /// Whether it gives token types, in transformers 4 and in 5.
+    /// Whether it has token types, in transformers 4 and in 5.
     pub types: [bool; 2],
 }
 
@@ -123,7 +123,7 @@ const fn roberta(name: &'static str) -> Class {
     Class { mask_strips: true, ..class(name, Kind::Roberta, ROBERTA_TOKENS) }
 }
 
-/// The one that takes `tokenizer.json` as it is. Transformers 5 gives it no token types.
+/// The one that takes `tokenizer.json` as it is. Transformers 5 has no token types for it.
 const AS_IS: Class = Class { types: [true, false], ..class("PreTrainedTokenizerFast", Kind::AsIs, &[]) };
 
 static CLASSES: &[Class] = &[
@@ -195,7 +195,7 @@ impl Class {
         named.and_then(|(_, name)| Class::named(name)).unwrap_or_else(Class::as_is)
     }
 
-    /// The content of a special token where no file says it.
+    /// The content of a special token where no file has it.
     pub fn token(&self, key: &str) -> Option<&'static str> {
         self.tokens.iter().find(|(own, _)| *own == key).map(|(_, token)| *token)
     }

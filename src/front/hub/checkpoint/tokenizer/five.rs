@@ -7,7 +7,7 @@ use super::class::Kind;
 use super::options::Options;
 use super::parts::{AROUND, Around, NORMALIZED, Number, Parts, Piece, SPLIT, bert_template, is, members, template};
 
-/// The parts of a class, given those of the file.
+/// The parts of a class, from those of the file.
 pub(super) fn parts(file: &Parts, options: &Options, number: &Number) -> Parts {
     let mut parts = file.clone();
     parts.post_processor = around(options, number).unwrap_or(parts.post_processor);
@@ -60,7 +60,7 @@ fn unless_same(file: &Parts, parts: Parts) -> Parts {
     }
 }
 
-/// What a class puts around texts; none where that stays as the file has it.
+/// The tokens that a class puts around texts; none where the file's stay.
 fn around(options: &Options, number: &Number) -> Option<Value> {
     let token = |part: &str| {
         let content = options.special(part)?;

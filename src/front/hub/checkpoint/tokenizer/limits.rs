@@ -1,4 +1,4 @@
-//! What is said of the lengths of texts: how long they may be, and on which side they are cut.
+//! The limits of texts: how long they may be, and on which side they are cut.
 
 use serde_json::{Map, Value, json};
 
@@ -22,17 +22,15 @@ pub(super) fn max_length(config: &Map<String, Value>) -> Result<Option<usize>> {
     let Some((key, value)) = said.filter(|(_, value)| !value.is_null()) else { return Ok(None) };
     match value.as_f64() {
         Some(length) if length >= NO_LIMIT => Ok(None),
-        // Two tokens stand around a text.
+        // A text has two tokens around it.
         Some(length) if length >= 2.0 && length.fract() == 0.0 => Ok(Some(length as usize)),
-        _ => {
-            Err(Error::bad_input(format!("{CONFIG}: {key}: {} is no number of tokens", printable(&value.to_string())))
-                .hint("it is the longest text in tokens, those around the text too"))
-        }
+        _ => Err(Error::bad_input(format!("{CONFIG}: {key}: {} is no count of tokens", printable(&value.to_string())))
+            .hint("it is the longest text in tokens, those around the text too")),
     }
 }
 
 impl Side {
-    /// What `truncation_side` or `padding_side` says.
+    /// The value of `truncation_side` or `padding_side`.
     pub fn read(config: &Map<String, Value>, key: &str) -> Result<Option<Side>> {
         match config.get(key).filter(|value| !value.is_null()) {
             None => Ok(None),
@@ -45,7 +43,7 @@ impl Side {
         }
     }
 
-    /// The member `truncation` of a `tokenizer.json` by which texts are cut on this side, where its own says another. Who
+    /// The member `truncation` of a `tokenizer.json` by which texts are cut on this side, where its own has another. Who
     /// reads that file alone cuts texts by the length, too.
     pub fn written(self, file: &Object, max_length: Option<usize>) -> Result<Option<Value>> {
         let before: Option<Map<String, Value>> = file.read("truncation", FILE)?;

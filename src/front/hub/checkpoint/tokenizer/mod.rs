@@ -3,9 +3,9 @@
 //!
 //! Versions 4 and 5 of `transformers` differ: 4 reads `tokenizer.json` and changes parts of it, 5 builds most parts
 //! anew by the class and takes only the vocabulary. Here a file that version 5 saved is read as 5 reads it, every other
-//! one as 4 does; where the two would tokenize some text otherwise, a note says so.
+//! one as 4 does; where the two would tokenize some text otherwise, a warning says so.
 //!
-//! What comes out is one `tokenizer.json` that says all of it, so that whoever reads that file alone agrees. A file to
+//! The result is one `tokenizer.json` with all of it, so that readers of that file alone agree. A file to
 //! which nothing is changed keeps its bytes.
 
 mod added;
@@ -47,11 +47,11 @@ pub struct Tokenizer {
     pub json: Option<String>,
     /// Longest text in tokens, where `tokenizer_config.json` limits it.
     pub max_length: Option<usize>,
-    /// The token that stands for one to be guessed, where the files or the class name it.
+    /// The mask token, where the files or the class name it.
     pub mask: Option<String>,
     /// Whether texts are padded on the left. Models of such tokenizers are trained on contexts before their questions.
     pub pads_left: bool,
-    /// What the files say and is not followed, or is read in several ways.
+    /// Warnings: fields that are not followed, or are read in several ways.
     pub notes: Vec<String>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
@@ -70,7 +70,7 @@ impl Tokenizer {
         files.append(&mut options.files);
         let (json, mut notes) = match Changes::of(&text, &options, usage) {
             Some(changes) => (changes.applied(&text), changes.notes),
-            // What the file says is wrong is told by whoever tokenizes with it.
+            // Errors of the file itself are reported by its reader.
             None => (text, Vec::new()),
         };
         options.notes.append(&mut notes);
@@ -99,7 +99,7 @@ impl Tokenizer {
     }
 }
 
-/// What is other in a `tokenizer.json` than its text.
+/// The changes of a `tokenizer.json`.
 struct Changes {
     added: Option<Value>,
     model: Option<String>,
@@ -151,7 +151,7 @@ impl Changes {
         Some(Changes { added, model, truncation, parts, before, notes })
     }
 
-    /// The text with what is other. Where nothing is, it stays as it was, byte for byte.
+    /// The text with the changes. Without any it stays as it was, byte for byte.
     fn applied(&self, text: &str) -> String {
         let parts = self.parts.changed(&self.before).into_iter().map(|(part, value)| (part, value.to_string()));
         let written = |value: &Option<Value>| value.as_ref().map(Value::to_string);

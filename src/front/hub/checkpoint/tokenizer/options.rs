@@ -1,4 +1,4 @@
-//! What the files beside `tokenizer.json` say.
+//! The options of the files beside `tokenizer.json`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,22 +13,22 @@ use crate::error::{Result, printable};
 use crate::json;
 use crate::presence;
 
-/// What more special tokens are called, in version 4 and in 5.
+/// The field of more special tokens, in version 4 and in 5.
 const MORE: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
 
-/// The arguments of a class, as files say them.
+/// The arguments of a class, from the files.
 pub(super) struct Options {
     pub class: &'static Class,
-    /// What the files call it.
+    /// The files' name of it.
     pub named: String,
     pub version: Version,
     pub beside: Beside,
     pub max_length: Option<usize>,
-    /// Where texts are cut, if that is said.
+    /// Where texts are cut, if that is set.
     pub side: Option<Side>,
     /// Where texts are padded, if it is said.
     pub padding: Option<Side>,
-    /// Whether special tokens are no tokens where they stand in texts.
+    /// Whether special tokens inside of texts are split as plain text.
     pub split_special_tokens: bool,
     pub notes: Vec<String>,
     pub files: Vec<PathBuf>,
@@ -101,7 +101,7 @@ impl Options {
         added::special(&self.beside, self.class, part)
     }
 
-    /// Whether a version gives a text token types.
+    /// Whether a version has token types for a text.
     pub fn gives_types(&self, version: Version) -> bool {
         let [four, five] = self.class.types;
         self.token_types.unwrap_or(if version == Version::Four { four } else { five })
@@ -130,7 +130,7 @@ fn read<T: DeserializeOwned>(dir: &Path, name: &str, files: &mut Vec<PathBuf>) -
     Ok(Some(value))
 }
 
-/// What the files say of tokens.
+/// The files' entries of tokens.
 fn beside(dir: &Path, config: &Map<String, Value>, files: &mut Vec<PathBuf>) -> Result<Beside> {
     let mut beside = Beside::default();
     beside.take(config, CONFIG)?;
@@ -145,9 +145,9 @@ fn beside(dir: &Path, config: &Map<String, Value>, files: &mut Vec<PathBuf>) -> 
     }
     if let Some(numbers) = read::<Map<String, Value>>(dir, ADDED, files)? {
         for (content, number) in numbers {
-            let place = format!("{ADDED}: {}", printable(&content));
+            let location = format!("{ADDED}: {}", printable(&content));
             let special = beside.names(&content);
-            beside.tokens.push((json::from_value(number, &place)?, Token::plain(&content, special)));
+            beside.tokens.push((json::from_value(number, &location)?, Token::plain(&content, special)));
         }
         beside.tokens.sort_by_key(|(number, _)| *number);
     }
@@ -164,17 +164,17 @@ impl Beside {
         }
         for key in MORE {
             let Some(value) = fields.get(key).filter(|value| !value.is_null()) else { continue };
-            let place = format!("{file}: {key}");
+            let location = format!("{file}: {key}");
             let values: Vec<Value> = match value {
                 Value::Object(named) => named.values().cloned().collect(),
-                other => json::from_value(other.clone(), &place)?,
+                other => json::from_value(other.clone(), &location)?,
             };
             if value.is_object() && values.is_empty() {
                 continue;
             }
             let more = self.more.get_or_insert_default();
             for value in &values {
-                let special = Special::of(value, &place)?;
+                let special = Special::of(value, &location)?;
                 if !more.contains(&special) {
                     more.push(special);
                 }

@@ -1,4 +1,4 @@
-//! The parts of a `tokenizer.json` that a class changes: how texts are normalized and split, and what is put around them.
+//! The parts of a `tokenizer.json` that a class changes: how texts are normalized and split, and the tokens around them.
 
 use serde_json::{Value, json};
 
@@ -7,12 +7,12 @@ use super::{FILE, TokenizerUse};
 use crate::error::Result;
 use crate::json::raw::Object;
 
-/// What versions may do in different ways, in the words of notes.
+/// Differences between versions, as notes name them.
 pub(super) const NORMALIZED: &str = "how a text is normalized";
 pub(super) const SPLIT: &str = "how a text is split";
 pub(super) const AROUND: &str = "what is put around a text or where its tokens begin";
 
-/// The number of a token by its content.
+/// The id of a token by its content.
 pub(super) type Number<'a> = dyn Fn(&str) -> Option<u64> + 'a;
 
 /// The parts, null where there are none.
@@ -36,7 +36,7 @@ impl Parts {
         })
     }
 
-    /// What some text may be tokenized otherwise by.
+    /// What some text may be tokenized otherwise.
     pub fn differences(&self, other: &Parts) -> Vec<&'static str> {
         let splits = |parts: &Parts| steps(&parts.pre_tokenizer, "pretokenizers");
         // Where texts are split at white space, how much of it there is makes no difference.
@@ -64,7 +64,7 @@ impl Parts {
         pairs || steps(&self.post_processor, "processors").iter().any(|step| template_types(step, "single"))
     }
 
-    /// The parts with what the model's use adds: lower case, and no token types where there are to be none.
+    /// The parts with the additions of the model's use: lower case, and no token types where the model has none.
     pub fn finished(mut self, usage: &TokenizerUse) -> Parts {
         if usage.lower_case && !steps(&self.normalizer, "normalizers").iter().any(|step| is(step, "Lowercase")) {
             let mut steps = vec![json!({"type": "Lowercase"})];
@@ -126,7 +126,7 @@ pub(super) fn members(part: &Value, key: &str) -> Vec<Value> {
     }
 }
 
-/// A step as it is written today, without what changes no token.
+/// A step as it is written today, without the fields that change no token.
 fn current(step: &Value) -> Value {
     let mut step = step.clone();
     let metaspace = is(&step, "Metaspace");
@@ -154,7 +154,7 @@ fn is_about_spaces(step: &Value) -> bool {
         || is(step, "Strip")
 }
 
-/// What a post-processor puts around texts, and whether it trims their tokens, which matters to tokens of bytes.
+/// The tokens that a post-processor puts around texts, and whether it trims theirs, which matters to tokens of bytes.
 fn around(parts: &Parts) -> Vec<Value> {
     let of_bytes = members(&parts.pre_tokenizer, "pretokenizers").iter().any(|step| is(step, "ByteLevel"));
     let step = |step: &Value| match of_bytes {
@@ -233,18 +233,18 @@ pub(super) fn bert_template(cls: Around, sep: Around) -> Value {
     template(&single, &[single.as_slice(), &second].concat())
 }
 
-/// Whether a template gives a token another type than 0.
+/// Whether a template has a token of another type than 0.
 fn template_types(step: &Value, key: &str) -> bool {
     let pieces = step.get(key).and_then(Value::as_array);
     let types = |piece: &Value| piece.as_object()?.values().next()?.get("type_id")?.as_u64();
     pieces.into_iter().flatten().any(|piece| types(piece).is_some_and(|types| types != 0))
 }
 
-/// The post-processor that gives every token type 0.
+/// The post-processor with type 0 for every token.
 fn without_types(part: &Value) -> Value {
     let steps: Vec<Value> = members(part, "processors").iter().map(as_template).collect();
     let is_template = |step: &Value| is(step, "TemplateProcessing");
-    // RoBERTa's gives none.
+    // RoBERTa's has none.
     if steps.iter().any(|step| is(step, "RobertaProcessing")) {
         return part.clone();
     }

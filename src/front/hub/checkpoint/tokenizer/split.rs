@@ -1,5 +1,5 @@
 //! `split_special_tokens`: a text that has the characters of a special token has no special token. A `tokenizer.json` says
-//! that by not naming these tokens among those that are looked for in texts; their numbers stand in the model.
+//! that by not naming these tokens among those that are matched in texts; their ids are in the model.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,10 @@ use super::{CONFIG, FILE};
 use crate::error::{Result, printable};
 use crate::json::raw::{Object, quoted};
 
-/// What padding is called, whose number is looked up.
+/// The field of the padding token, whose id is looked up.
 const PADDING: [&str; 2] = ["[PAD]", "<pad>"];
 
-/// What is other in a `tokenizer.json` where special tokens are not looked for in texts.
+/// The changes of a `tokenizer.json` where special tokens are not matched in texts.
 pub(super) struct Split {
     /// The tokens that are.
     pub tokens: Merged,
@@ -22,11 +22,11 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// Takes special tokens from those that are looked for. Without it, why that cannot be said in the file.
+    /// Takes special tokens from those that are matched; or why the file cannot express that.
     pub fn of(tokens: &Merged, file: &Object, vocabulary: &Vocabulary) -> Result<Split, String> {
         let (special, plain): (Vec<_>, Vec<_>) = tokens.entries().iter().cloned().partition(|(_, token)| token.special);
         if let Some((one, other)) = overlapping(&special, &plain) {
-            return Err(why(&one, &format!("it shares characters with `{}`, which is looked for", printable(&other))));
+            return Err(why(&one, &format!("it shares characters with `{}`, which is matched", printable(&other))));
         }
         let outside = |entry: &&(u32, Token)| !vocabulary.contains(&entry.1.content);
         let loose: Vec<_> = special.iter().filter(outside).collect();
@@ -49,7 +49,7 @@ impl Split {
         };
         match !loose.iter().any(missed) {
             true => Ok(Split::kept(tokens, plain, Vec::new())),
-            false => Err(why(&first.content, "its number stands beside the model, and would be lost")),
+            false => Err(why(&first.content, "its id is outside of the model, and would be lost")),
         }
     }
 
@@ -63,9 +63,9 @@ impl Split {
         if self.moved.is_empty() {
             return Ok(None);
         }
-        let place = format!("{FILE}: model");
-        let mut model = Object::of(file.required("model", FILE)?, &place)?;
-        let vocabulary = model.required("vocab", &place)?.trim();
+        let location = format!("{FILE}: model");
+        let mut model = Object::of(file.required("model", FILE)?, &location)?;
+        let vocabulary = model.required("vocab", &location)?.trim();
         let entries = self.moved.iter().map(|(id, content)| format!("{}:{id}", quoted(content)));
         let entries = entries.collect::<Vec<_>>().join(",");
         let inner = vocabulary.strip_suffix('}').unwrap_or(vocabulary).trim_end();
@@ -84,7 +84,7 @@ fn why(token: &str, why: &str) -> String {
     )
 }
 
-/// A special token and another one that is no longer hidden by it where they stand in one place of a text.
+/// A special token and another one that it no longer hides where both match at one position of a text.
 fn overlapping(special: &[(u32, Token)], plain: &[(u32, Token)]) -> Option<(String, String)> {
     let ends_as = |one: &str, other: &str| {
         one.char_indices().any(|(at, _)| one.get(at..).is_some_and(|end| other.starts_with(end)))
@@ -98,7 +98,7 @@ fn overlapping(special: &[(u32, Token)], plain: &[(u32, Token)]) -> Option<(Stri
     })
 }
 
-/// The numbers of tokens that stand in the padding and around texts.
+/// The ids of tokens in the padding and around texts.
 fn numbers(file: &Object) -> HashSet<u32> {
     let mut found = HashSet::new();
     for key in ["padding", "post_processor"] {
@@ -122,7 +122,7 @@ fn collect(value: &Value, found: &mut HashSet<u32>) {
 mod tests {
     use super::*;
 
-    /// The tokens that are looked for, and the model's if it is another; or why there are none.
+    /// The tokens that are matched, and the model's if it is another; or why there are none.
     fn split(model: &str, around: &str, added: &[(u32, &str, bool)]) -> Result<(Vec<u32>, Option<String>), String> {
         let text = format!(r#"{{"model": {model}, "post_processor": {around}}}"#);
         let file = Object::of(&text, FILE).unwrap();
@@ -138,7 +138,7 @@ mod tests {
     const AROUND: &str = r#"{"type": "BertProcessing", "cls": ["[CLS]", 7]}"#;
 
     #[test]
-    fn special_tokens_are_not_looked_for_and_keep_their_numbers() {
+    fn special_tokens_are_not_matched_and_keep_their_ids() {
         let added = [(0, "[CLS]", true), (2, "mail", false)];
         assert_eq!(split(WORDS, "null", &added).unwrap(), (vec![2], None));
         // One at the end that nothing has the number of.
@@ -152,17 +152,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_cannot_say_is_named() {
+    fn options_that_a_file_cannot_express_are_named() {
         let said = |model: &str, around: &str, added: &[(u32, &str, bool)]| split(model, around, added).unwrap_err();
-        let lost = "cannot be without `[X]`: its number stands beside the model, and would be lost";
+        let lost = "cannot be without `[X]`: its id is outside of the model, and would be lost";
         let around = r#"{"special_tokens": {"[X]": {"ids": [5]}}}"#;
         assert!(said(WORDS, around, &[(5, "[X]", true)]).ends_with(lost));
         assert!(said(WORDS, "null", &[(5, "[X]", true), (6, "mail", false)]).ends_with(lost));
-        assert!(said(WORDS, "null", &[(5, "[PAD]", true)]).contains("cannot be without `[PAD]`: its number"));
+        assert!(said(WORDS, "null", &[(5, "[PAD]", true)]).contains("cannot be without `[PAD]`: its id"));
         let merges = r#"{"type": "BPE", "vocab": {"a": 0}, "merges": [], "ignore_merges": true}"#;
         assert!(said(merges, around, &[(5, "[X]", true)]).ends_with(lost));
         for other in ["X", "]x", "[X]y"] {
-            let shared = format!("it shares characters with `{other}`, which is looked for");
+            let shared = format!("it shares characters with `{other}`, which is matched");
             assert!(said(WORDS, "null", &[(5, "[X]", true), (4, other, false)]).ends_with(&shared), "{other}");
         }
     }

@@ -18,7 +18,7 @@ pub(super) const MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\x
 /// The only version of the stream there is.
 const PROTOCOL: i64 = 1001;
 
-/// The object, and the place of each storage by its key.
+/// The object, and the offset of each storage by its key.
 pub(super) fn read(bytes: &[u8]) -> Result<(Pickle<'_>, BTreeMap<&str, Range<usize>>)> {
     let mut at = MAGIC.len();
     match next(bytes, &mut at, "protocol version")?.top {
@@ -76,7 +76,7 @@ fn storages<'a>(
             .ok_or_else(|| Error::bad_input(format!("storage `{}` belongs to no tensor", printable(key))))?;
         let place = place(&mut cursor, storage)?;
         if places.insert(key, place).is_some() {
-            return Err(Error::bad_input(format!("storage `{}` stands twice", printable(key))));
+            return Err(Error::bad_input(format!("duplicate storage `{}`", printable(key))));
         }
     }
     match cursor.left() {

@@ -1,4 +1,4 @@
-//! Reads what `torch.save` writes, without Python and without running anything.
+//! Reads files of `torch.save`, without Python and without running anything.
 //!
 //! Such a file holds a pickle, which is a program, and the elements of tensors. `pickle` reads the program as data:
 //! a dict of tensors is all it may make. There are two containers: a zip archive (`zip`), and the stream of before
@@ -28,7 +28,7 @@ use crate::file;
 use crate::ir::Weight;
 use crate::json;
 
-/// The tensors of a file, by name, in the file's order. Fails where the file is damaged or asks for code.
+/// The tensors of a file, by name, in the file's order. Fails where the file is damaged or calls code.
 pub fn read(path: &Path) -> Result<Vec<(String, Weight)>> {
     parse(file::map(path)?).map_err(|e| {
         let hint = match e.kind() {
@@ -55,7 +55,7 @@ pub fn parse(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Vec<(String, W
     Err(foreign(bytes))
 }
 
-/// The pickle of an archive. Fails where the archive is not what `torch.save` writes.
+/// The pickle of an archive. Fails where the archive is not one of `torch.save`.
 fn archived<'a>(bytes: &'a [u8], archive: &zip::Archive<'a>) -> Result<Pickle<'a>> {
     let record = |name| archive.record(name).and_then(|range| bytes.get(range));
     match record("byteorder") {
@@ -98,7 +98,7 @@ fn tensors<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(&'a str, &'p Tensor<'a
     let mut named = dict.iter().filter(|(key, _)| matches!(key, Value::Str("state_dict")));
     let nested = named.next().and_then(|(_, value)| heap.dict(*value));
     if named.next().is_some() {
-        return Err(Error::bad_input("`state_dict` stands twice"));
+        return Err(Error::bad_input("duplicate `state_dict`"));
     }
     let mut seen = BTreeSet::new();
     let mut tensors = Vec::new();
@@ -111,14 +111,14 @@ fn tensors<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(&'a str, &'p Tensor<'a
             return Err(Error::unsupported(format!("`{}` is {what}, expected a tensor", printable(name))));
         };
         if !seen.insert(name) {
-            return Err(Error::bad_input(format!("tensor `{}` stands twice", printable(name))));
+            return Err(Error::bad_input(format!("duplicate tensor `{}`", printable(name))));
         }
         tensors.push((name, &**tensor));
     }
     Ok(tensors)
 }
 
-/// What a file is that `torch.save` has not written, as far as its first bytes tell.
+/// The kind of a file that `torch.save` has not written, by its first bytes.
 fn foreign(bytes: &[u8]) -> Error {
     if bytes.get(257..262) == Some(b"ustar") {
         return Error::unsupported("the file is a tar archive, the form of PyTorch before 0.2");

@@ -2,7 +2,7 @@
 //!
 //! It knows the opcodes that PyTorch's writer uses (pickle protocol 2; the opcodes are described in `pickletools` of
 //! Python's library) and the values of [`Value`], no others. A name is compared with a list and never resolved, so a
-//! pickle can ask for no code. Each opcode adds at most one object and one stack entry; their number, the stack, the
+//! pickle can run no code. Each opcode adds at most one object and one stack entry; their number, the stack, the
 //! memo and the nesting are limited, and nothing is ever copied deeply.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ const MOST_MARKS: usize = 100;
 /// Longest module or name of a global, in bytes.
 const LONGEST_NAME: usize = 256;
 
-/// What a pickle says.
+/// The content of a pickle.
 pub(super) struct Pickle<'a> {
     /// The objects.
     pub(super) heap: Heap<'a>,
@@ -59,7 +59,7 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Does one opcode. The last one, STOP, gives the value that the pickle is of.
+    /// Runs one opcode. The last one, STOP, returns the pickle's value.
     fn step(&mut self) -> Result<Option<Value<'a>>> {
         match self.input.u8()? {
             b'.' => return self.stop().map(Some),
@@ -237,7 +237,7 @@ impl<'a> Machine<'a> {
         let (module, name) = (module?, name?);
         Global::named(module, name).map(Value::Global).ok_or_else(|| {
             Error::unsupported(format!(
-                "the pickle asks for `{}.{}`, which kilnc does not run",
+                "the pickle calls `{}.{}`, which kilnc does not run",
                 printable(module),
                 printable(name)
             ))
@@ -254,7 +254,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Sets entries of a dict, given as key, value, key, value …
+    /// Sets entries of a dict, as key, value, key, value …
     fn set(&mut self, values: Vec<Value<'a>>) -> Result<()> {
         let dict = self.top()?;
         let what = self.heap.describe(dict);

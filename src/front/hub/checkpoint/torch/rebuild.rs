@@ -1,4 +1,4 @@
-//! What the names of a pickle do when they are called: `torch/_utils.py` and `torch/serialization.py` in data.
+//! The functions that a pickle may call: `torch/_utils.py` and `torch/serialization.py` in data.
 
 use super::value::{Global, Heap, Object, Storage, Tensor, Value};
 use crate::error::{Error, Result, printable};
@@ -116,10 +116,10 @@ fn size<'a>(heap: &Heap<'a>, value: Value<'a>, what: &str) -> Result<usize> {
     }
 }
 
-/// Hooks are code, and metadata (`conj`, `neg`) changes what the elements mean.
+/// Hooks are code, and metadata (`conj`, `neg`) changes the meaning of elements.
 fn nothing<'a>(heap: &Heap<'a>, value: Value<'a>, what: &str) -> Result<()> {
     match (value, heap.dict(value)) {
         (Value::None, _) | (_, Some([])) => Ok(()),
-        _ => Err(Error::unsupported(format!("a tensor has {what}, which kilnc does not carry over"))),
+        _ => Err(Error::unsupported(format!("a tensor has {what}, which kilnc does not support"))),
     }
 }

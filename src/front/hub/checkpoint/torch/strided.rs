@@ -9,10 +9,10 @@ use crate::ir::{Blob, Weight};
 
 type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// What may be gathered beyond the file's own size, in bytes.
+/// The bytes that may be gathered beyond the file's own size.
 const SPARE: usize = 1 << 20;
 
-/// Makes weights of the views of a file, and keeps count of what it had to gather: all of it together may take as many
+/// Makes weights of the views of a file, and counts the gathered bytes: all of it together may take as many
 /// bytes as the file, so that a small file whose strides repeat elements cannot fill the memory.
 pub(super) struct Views {
     file: Bytes,

@@ -1,11 +1,11 @@
-//! What a pickle may hold: a closed set of values.
+//! The values of a pickle: a closed set.
 
 use std::fmt;
 
 use crate::ir::DType;
 
-/// What stands on the stack. Copying is cheap: what can be large is an object of the [`Heap`], named by its number.
-/// So a value that contains another twice costs two numbers, and values that contain themselves do no harm.
+/// A value on the stack. Copying is cheap: large values are objects of the [`Heap`], named by their number.
+/// So a value that contains another twice costs two numbers, and values may contain themselves.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     None,
@@ -17,7 +17,7 @@ pub(super) enum Value<'a> {
     Object(usize),
 }
 
-/// What values refer to.
+/// The objects that values refer to.
 #[derive(Debug)]
 pub(super) enum Object<'a> {
     Tuple(Vec<Value<'a>>),
@@ -50,7 +50,7 @@ pub(super) struct Tensor<'a> {
     pub(super) strides: Vec<usize>,
 }
 
-/// A name that a pickle may ask for. Names are compared, never resolved.
+/// A name that a pickle may call. Names are compared, never resolved.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Global {
     OrderedDict,
@@ -192,7 +192,7 @@ impl<'a> Heap<'a> {
         })
     }
 
-    /// What a value is, for messages.
+    /// The kind of a value, for messages.
     pub(super) fn describe(&self, value: Value<'a>) -> &'static str {
         match value {
             Value::None => "None",

@@ -1,7 +1,7 @@
 //! Finds the records of a zip archive that PyTorch wrote.
 //!
 //! The format: APPNOTE.TXT of PKWARE, of which PyTorch uses stored entries only. A reader of zips in general is lenient
-//! where this one must not be: every entry's two headers agree, entries share no bytes, no name stands twice, all lie
+//! where this one must not be: every entry's two headers agree, entries share no bytes, no name is a duplicate, all lie
 //! in one folder, every checksum is right, and nothing follows the directory. A record is a range of the mapped file.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::cursor::Cursor;
 use crate::error::{Error, Result, printable};
 
-/// What an archive begins with.
+/// The first bytes of an archive.
 pub(super) const MAGIC: &[u8] = b"PK\x03\x04";
 
 const ENTRY: u32 = 0x0201_4b50;
@@ -78,7 +78,7 @@ impl<'a> Archive<'a> {
                 return Err(Error::bad_input(format!("the archive has two top folders, `{one}` and `{other}`")));
             }
             if archive.records.insert(name, data).is_some() {
-                return Err(Error::bad_input(format!("the entry `{}` stands twice", printable(entry.name))));
+                return Err(Error::bad_input(format!("duplicate entry `{}`", printable(entry.name))));
             }
         }
         Ok(archive)
@@ -113,7 +113,7 @@ fn directory(bytes: &[u8]) -> Result<(Range<usize>, u64)> {
     Ok((start..stop, count))
 }
 
-/// The place of the 64-bit end record and its numbers of entries, size and start, where the archive has one.
+/// The offset of the 64-bit end record and its numbers of entries, size and start, where the archive has one.
 fn end_64(bytes: &[u8], end_at: usize) -> Result<Option<(usize, [u64; 4])>> {
     let Some(locator_at) = end_at.checked_sub(LOCATOR_64_LEN) else { return Ok(None) };
     let mut locator = Cursor::at(bytes, locator_at);
@@ -253,7 +253,7 @@ impl<'a> Entry<'a> {
         if crc == self.crc { Ok(()) } else { Err(disagree("checksum")) }
     }
 
-    /// Reads what stands behind the data: checksum and sizes once more, these in 32 or in 64 bits.
+    /// Reads the data descriptor: checksum and sizes once more, these in 32 or in 64 bits.
     fn skip_descriptor(&self, cursor: &mut Cursor<'_>) -> Result<()> {
         let wrong = || Error::bad_input("the size or checksum behind the entry's data disagrees with its header");
         if (cursor.u32()?, cursor.u32()?) != (DESCRIPTOR, self.crc) {

@@ -1,7 +1,7 @@
-//! The kernels that the library compiled for a GPU, kept for the next process that opens the plan there.
+//! The kernels that the library compiled for a GPU, cached for the next process that opens the plan there.
 //!
-//! They are native code, like plans, and are kept where plans that were compiled are: in the user's own cache, whose
-//! entries are held against their digests.
+//! They are native code, like plans, and are cached where compiled plans are: in the user's own cache, whose
+//! entries are compared with their digests.
 
 use base64ct::{Base64, Encoding};
 
@@ -10,7 +10,7 @@ use crate::digest;
 use crate::error::Result;
 use crate::runtime::{Gpu, Nvidia};
 
-/// After how many queries they are kept, the last first: the first query brings those that any shape runs by, more bring
+/// After how many queries they are cached, the last first: the first query compiles those of any shape, more compile
 /// those of the shapes that came, which the library compiles while it runs.
 const KEPT_AFTER: [u64; 3] = [256, 16, 1];
 
@@ -25,13 +25,13 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    /// Those of a plan. `library` is the version of what compiles them.
+    /// Those of a plan. `library` is the version of the compiling library.
     pub fn new(cache: Cache, plan: &[u8], library: &str, gpu: &Gpu) -> Kernels {
         let (plan, library, driver) = (digest::of(plan), library.to_owned(), Nvidia::here().driver);
         Kernels { cache, plan, library, gpu: gpu.clone(), driver, queries: 0 }
     }
 
-    /// What was kept after the most queries. What is damaged is made again.
+    /// The entry of the most queries. A damaged one is made again.
     pub fn recall(&self) -> Option<Vec<u8>> {
         KEPT_AFTER.into_iter().find_map(|queries| {
             let found = self.cache.fetch::<String>(&self.key(queries).ok()?, self.cache.dir());
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels_are_kept_after_some_queries_and_found_again_on_the_same_gpu() {
+    fn kernels_are_cached_after_some_queries_and_found_again_on_the_same_gpu() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = kernels(dir.path(), b"a plan", "NVIDIA L4");
         assert_eq!(first.recall(), None);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_is_gone_costs_nothing() {
+    fn a_missing_cache_costs_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = kernels(&dir.path().join("cache"), b"a plan", "NVIDIA L4");
         std::fs::remove_dir_all(dir.path()).unwrap();

@@ -1,4 +1,4 @@
-//! What a zip archive may be.
+//! The accepted forms of a zip archive.
 
 use super::build::*;
 use super::*;
@@ -126,7 +126,7 @@ fn checksums_are_checked() {
 }
 
 #[test]
-fn what_stands_behind_the_data_agrees() {
+fn data_descriptors_agree() {
     let bytes = std::fs::read(fixture("seqcls-bin/pytorch_model.bin")).unwrap();
     let descriptor = bytes.windows(4).position(|window| window == b"PK\x07\x08").unwrap();
     for offset in [0, 4, 8, 12] {
@@ -144,7 +144,7 @@ fn entries_share_no_bytes_and_no_names() {
     bytes.copy_within(first + 42..first + 46, second + 42);
     assert_eq!(refusal(bytes), "the entry overlaps another");
     let data = pickle(&dict(&[]));
-    assert_eq!(refusal(archive(&[(DATA, &data), (DATA, &data)])), "the entry `m/data.pkl` stands twice");
+    assert_eq!(refusal(archive(&[(DATA, &data), (DATA, &data)])), "duplicate entry `m/data.pkl`");
     assert_eq!(refusal(archive(&[(DATA, &data), ("n/data/0", &[])])), "the archive has two top folders, `m` and `n`");
     assert_eq!(refusal(archive(&[("data.pkl", &data)])), "the entry `data.pkl` is in no folder of the archive");
 }
@@ -163,7 +163,7 @@ fn entries_lie_in_the_file() {
 }
 
 #[test]
-fn nothing_is_before_between_or_behind() {
+fn no_bytes_are_before_between_or_behind_entries() {
     let cut = "the archive does not end with its end record";
     let bytes = good();
     assert_eq!(refusal(bytes[..bytes.len() - 1].to_vec()), cut);

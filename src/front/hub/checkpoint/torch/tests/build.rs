@@ -57,7 +57,7 @@ pub(super) fn storage(class: &str, key: &str, numel: i64) -> Vec<u8> {
     [id, b"Q".to_vec()].concat()
 }
 
-/// What a tensor is made of.
+/// The parts of a tensor.
 pub(super) fn arguments(storage: Vec<u8>, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<Vec<u8>> {
     vec![storage, int(offset), ints(shape), ints(strides), b"\x89".to_vec(), ordered()]
 }

@@ -1,4 +1,4 @@
-//! What is read, bit by bit, and the message of everything that is refused.
+//! The tensors that are read, bit by bit, and the message of each refusal.
 
 mod archives;
 mod build;
@@ -53,7 +53,7 @@ fn both_forms_hold_bit_by_bit_what_safetensors_hold() {
 }
 
 #[test]
-fn tied_tensors_share_their_place_in_the_file() {
+fn tied_tensors_share_their_bytes_in_the_file() {
     let tensors = read(&fixture("mlm-bin/pytorch_model.bin")).unwrap();
     let place = |name: &str| {
         let (_, weight) = tensors.iter().find(|(found, _)| found == name).unwrap();
@@ -67,7 +67,7 @@ fn tied_tensors_share_their_place_in_the_file() {
 }
 
 #[test]
-fn what_torch_save_has_not_written_is_named() {
+fn other_files_than_torch_saves_are_named() {
     let mut tar = vec![0; 512];
     tar[257..263].copy_from_slice(b"ustar ");
     let cases: [(&[u8], &str); 5] = [
@@ -92,12 +92,12 @@ fn a_pickle_under_the_name_of_safetensors_is_refused() {
 }
 
 #[test]
-fn an_error_names_the_place_in_the_file_and_what_to_do() {
+fn an_error_names_the_location_in_the_file_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pytorch_model.bin");
     std::fs::write(&path, build::saved(&build::global("os", "system"), &[])).unwrap();
     let error = read(&path).unwrap_err();
-    assert_eq!(error.message(), "the pickle asks for `os.system`, which kilnc does not run");
+    assert_eq!(error.message(), "the pickle calls `os.system`, which kilnc does not run");
     assert_eq!(error.locations(), ["data.pkl, byte 2", "pytorch_model.bin"]);
     assert_eq!(error.hints(), ["re-save as safetensors: model.save_pretrained(DIR, safe_serialization=True)"]);
     std::fs::write(&path, "PK\x03\x04").unwrap();

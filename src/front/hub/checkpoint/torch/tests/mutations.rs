@@ -1,4 +1,4 @@
-//! Whatever happens to a file, reading it ends with tensors or with an error.
+//! Reading a mutated file ends with tensors or with an error.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

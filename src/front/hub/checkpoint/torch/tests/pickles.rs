@@ -1,4 +1,4 @@
-//! What a pickle may say.
+//! The accepted content of a pickle.
 
 use super::build::*;
 use super::*;
@@ -20,7 +20,7 @@ fn values(body: Vec<u8>, storage: &[f32]) -> Vec<(String, String, Vec<f32>)> {
 }
 
 #[test]
-fn views_are_read_as_their_strides_say() {
+fn views_are_read_by_their_strides() {
     let six = || storage("FloatStorage", "0", 6);
     let view = |offset, shape: &[i64], strides: &[i64]| {
         let read = values(dict(&[("w", tensor(six(), offset, shape, strides))]), &[0., 1., 2., 3., 4., 5.]);
@@ -36,7 +36,7 @@ fn views_are_read_as_their_strides_say() {
 }
 
 #[test]
-fn only_what_is_not_contiguous_is_copied() {
+fn only_views_that_are_not_contiguous_are_copied() {
     let file = Arc::new(saved(
         &dict(&[
             ("in place", tensor(storage("FloatStorage", "0", 4), 0, &[2, 2], &[2, 1])),
@@ -51,7 +51,7 @@ fn only_what_is_not_contiguous_is_copied() {
 }
 
 #[test]
-fn parameters_and_what_training_scripts_save_are_read() {
+fn parameters_and_training_states_are_read() {
     let hooks = ordered();
     let parameter = call(global("torch._utils", "_rebuild_parameter"), &[pair(), b"\x88".to_vec(), hooks]);
     let body =
@@ -85,7 +85,7 @@ fn every_element_type_has_its_storage() {
     }
 }
 
-/// What is said of an archive of that pickle, or that it is read.
+/// The error for an archive of that pickle, or that it is read.
 fn said(body: Vec<u8>) -> String {
     let read = parse(Arc::new(saved(&body, &[("0", &[0; 8])])));
     read.map_or_else(|e| e.message().to_owned(), |_| "read".to_owned())
@@ -136,7 +136,7 @@ fn these_names_are_admitted_and_no_others() {
     ];
     for name in others {
         let (module, last) = name.rsplit_once('.').unwrap();
-        let expected = format!("the pickle asks for `{name}`, which kilnc does not run");
+        let expected = format!("the pickle calls `{name}`, which kilnc does not run");
         assert_eq!(entry(global(module, last)), expected);
     }
 }
@@ -150,7 +150,7 @@ fn the_state_of_an_ordered_dict_is_dropped() {
 
 #[test]
 fn code_is_refused_by_name() {
-    let asks = |name: &str| format!("the pickle asks for `{name}`, which kilnc does not run");
+    let asks = |name: &str| format!("the pickle calls `{name}`, which kilnc does not run");
     assert_eq!(whole(call(global("os", "system"), &[text("true")])), asks("os.system"));
     assert_eq!(entry(global("argparse", "Namespace")), asks("argparse.Namespace"));
     assert_eq!(entry(global("torch", "ComplexFloatStorage")), asks("torch.ComplexFloatStorage"));
@@ -193,7 +193,7 @@ fn calls_are_of_the_known_names_with_the_known_arguments() {
 }
 
 #[test]
-fn a_tensor_is_made_of_what_tensors_are_made_of() {
+fn the_arguments_of_a_tensor_are_checked() {
     type Change = dyn Fn(&mut Vec<Vec<u8>>);
     let made = |change: &Change| {
         let mut given = arguments(storage("FloatStorage", "0", 2), 0, &[2], &[1]);
@@ -211,8 +211,8 @@ fn a_tensor_is_made_of_what_tensors_are_made_of() {
         (&|a| a[3] = ints(&[-1]), "the stride of a tensor is -1"),
         (&|a| a[3] = ints(&[1, 1]), "a tensor has 1 dimensions and 2 strides"),
         (&|a| a[3] = int(1), "the stride of a tensor is an integer"),
-        (&|a| a[5] = dict(&[("0", int(1))]), "a tensor has backward hooks, which kilnc does not carry over"),
-        (&|a| a.push(dict(&[("neg", b"\x88".to_vec())])), "a tensor has metadata, which kilnc does not carry over"),
+        (&|a| a[5] = dict(&[("0", int(1))]), "a tensor has backward hooks, which kilnc does not support"),
+        (&|a| a.push(dict(&[("neg", b"\x88".to_vec())])), "a tensor has metadata, which kilnc does not support"),
     ];
     for (change, expected) in cases {
         assert_eq!(made(change), expected);
@@ -323,11 +323,11 @@ fn the_object_is_a_dict_of_tensors() {
     assert_eq!(whole(list(&[pair()])), "the file holds a list, expected a dict of tensors");
     assert_eq!(entry(int(3)), "`w` is an integer, expected a tensor");
     assert_eq!(entry(dict(&[])), "`w` is a dict, expected a tensor");
-    assert_eq!(whole(dict(&[("a", pair()), ("a", pair())])), "tensor `a` stands twice");
+    assert_eq!(whole(dict(&[("a", pair()), ("a", pair())])), "duplicate tensor `a`");
     assert_eq!(whole([b"}", &int(1)[..], &pair(), b"s"].concat()), "a key of the dict is an integer, expected a name");
     assert_eq!(whole(dict(&[("state_dict", dict(&[("a", int(1))]))])), "`a` is an integer, expected a tensor");
     let nested = || dict(&[("a", pair())]);
-    assert_eq!(whole(dict(&[("state_dict", nested()), ("state_dict", nested())])), "`state_dict` stands twice");
+    assert_eq!(whole(dict(&[("state_dict", nested()), ("state_dict", nested())])), "duplicate `state_dict`");
     let set = |target: Vec<u8>| entry([target, text("k"), int(1), b"s".to_vec()].concat());
     assert_eq!(set(pair()), "an entry is set in a tensor, expected a dict");
     assert_eq!(set(list(&[])), "an entry is set in a list, expected a dict");

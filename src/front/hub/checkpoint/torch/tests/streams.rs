@@ -1,4 +1,4 @@
-//! What the stream of before PyTorch 1.6 may be.
+//! The accepted forms of the stream of before PyTorch 1.6.
 
 use super::build::*;
 use super::*;
@@ -21,7 +21,7 @@ fn storages_are_those_of_the_object() {
     let cases = [
         (stream(&object(), &[], &[]), "tensor `w`: its storage `0` is missing"),
         (stream(&object(), &["0", "1"], &twice), "storage `1` belongs to no tensor"),
-        (stream(&object(), &["0", "0"], &twice), "storage `0` stands twice"),
+        (stream(&object(), &["0", "0"], &twice), "duplicate storage `0`"),
         (stream(&object(), &["0"], &elements(&[1.])), "1 elements, expected 2"),
         (stream(&object(), &["0"], &two[..4]), "8 bytes are announced, 4 are left"),
         (stream(&object(), &["0"], &two[..15]), "8 bytes are announced, 7 are left"),
@@ -50,5 +50,5 @@ fn the_pickles_before_the_storages_are_checked() {
     assert_eq!(of(int(1001), good(), list(&[int(0)])), "a storage key is an integer");
     assert_eq!(refusal(legacy::MAGIC.to_vec()), "1 bytes are announced, 0 are left");
     let evil = [legacy::MAGIC, &pickle(&global("os", "system"))].concat();
-    assert_eq!(refusal(evil), "the pickle asks for `os.system`, which kilnc does not run");
+    assert_eq!(refusal(evil), "the pickle calls `os.system`, which kilnc does not run");
 }

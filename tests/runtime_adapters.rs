@@ -1,4 +1,4 @@
-//! One engine for many adapters: what ONNX Runtime answers with each of them active is what the merged model answers.
+//! One engine for many adapters: ONNX Runtime's outputs with each of them active are those of the merged model.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use kilnc::runtime::{self, Elements, Options, Runtime};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-/// Exports a base with its adapters as inputs to `base.onnx` in a folder, and gives what was said of it.
+/// Exports a base with its adapters as inputs to `base.onnx` in a folder, and returns the messages.
 #[track_caller]
 fn export(dir: &Path, base: &Path, adapters: &[PathBuf], more: &[&str]) -> serde_json::Value {
     let mut arguments =
@@ -19,7 +19,7 @@ fn export(dir: &Path, base: &Path, adapters: &[PathBuf], more: &[&str]) -> serde
     kilnc(arguments).expect(0).json()
 }
 
-/// The model's answers with those adapters active, held against a golden file.
+/// The model's outputs with those adapters active, compared with a golden file.
 fn parity(model: &Path, adapters: &[PathBuf], golden: &Path) -> kilnc::Result<Parity> {
     let mut engine = runtime::open_with(Runtime::Ort, model, Options { threads: 1 }, adapters)?;
     Golden::read(golden)?.compare(&mut *engine)
@@ -54,7 +54,7 @@ fn with_fewer_labels(adapter: &str, labels: usize) -> tempfile::TempDir {
 }
 
 #[test]
-fn adapters_of_different_ranks_answer_as_when_they_are_merged() {
+fn adapters_of_different_ranks_give_the_outputs_of_merged_ones() {
     let place = place();
     let adapters = ["tiny-lora", "tiny-lora-rslora"];
     let said = export(place.path(), &fixture("tiny-bert-base"), &adapters.map(fixture), &[]);
@@ -102,7 +102,7 @@ const REFUSED: [&str; 26] = [
 
 /// Every adapter of PEFT's that the fixtures have is an input, or is refused with the tensor that cannot be one.
 #[test]
-fn what_is_low_rank_is_an_input_and_the_rest_is_refused() {
+fn low_rank_changes_are_inputs_and_others_are_refused() {
     let (mut inputs, mut wrong) = (0, Vec::new());
     for dir in folders(&fixture("adapters")) {
         let Ok(config) = fs::read_to_string(dir.join("adapter_config.json")) else { continue };
@@ -136,7 +136,7 @@ fn folders(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_real_adapter_answers_as_when_it_is_merged() {
+fn the_real_adapter_gives_the_outputs_of_the_merged_one() {
     let (place, lora) = (place(), repository("models/sections-lora"));
     export(place.path(), &minilm(), std::slice::from_ref(&lora), &[]);
     let file = place.path().join("sections-lora.onnx_adapter");
@@ -146,7 +146,7 @@ fn the_real_adapter_answers_as_when_it_is_merged() {
 }
 
 #[test]
-fn without_an_adapter_the_base_answers() {
+fn without_an_adapter_the_base_runs() {
     let place = place();
     let base = fixture("tiny-bert");
     export(place.path(), &base, &[fixture("tiny-lora"), fixture("tiny-lora-rslora")], &[]);
@@ -159,7 +159,7 @@ fn without_an_adapter_the_base_answers() {
     assert!(alone.max_abs <= 1e-5, "{alone:?}");
 }
 
-/// A base without a head has no labels, and every adapter brings its own.
+/// A base without a head has no labels, and every adapter has its own.
 #[test]
 fn adapters_may_have_other_labels() {
     let place = place();
@@ -217,11 +217,11 @@ fn the_same_adapter_has_the_same_bytes() {
         fs::read(&file).unwrap()
     });
     assert!(written[0] == written[1]);
-    // The root's place, the format's name.
+    // The root's offset, the format's name.
     assert_eq!(&written[0][4..8], b"TORT");
 }
 
-/// What is said where `--adapter-as-input` cannot be; nothing is written then.
+/// The error where `--adapter-as-input` is impossible; nothing is written then.
 #[track_caller]
 fn refusal(base: &Path, adapters: &[&Path], more: &[&str]) -> String {
     let place = place();
@@ -235,7 +235,7 @@ fn refusal(base: &Path, adapters: &[&Path], more: &[&str]) -> String {
 }
 
 #[test]
-fn what_cannot_be_an_input_is_refused_by_name() {
+fn changes_that_cannot_be_inputs_are_refused_by_name() {
     let (base, lora) = (fixture("tiny-bert-base"), fixture("tiny-lora"));
     assert_eq!(refusal(&base, &[], &[]), "error: --adapter-as-input needs an --adapter\n");
     assert_eq!(
@@ -251,12 +251,12 @@ fn what_cannot_be_an_input_is_refused_by_name() {
     assert_eq!(
         refusal(&fixture("families/bert/base"), &[&houlsby], &[]),
         "error: adapters of AdapterHub's library cannot be inputs\n  in adapter houlsby\n\n\
-         hint: leave --adapter-as-input out: they are merged or drawn into the graph\n"
+         hint: leave --adapter-as-input out: they are merged or built into the graph\n"
     );
     let other = fixture("tiny-lora-rslora");
     assert_eq!(
         refusal(&base, &[&lora, &other], &["--combine", "ties", "--density", "0.5"]),
-        "error: --combine makes one change of several, and --adapter-as-input keeps them apart\n"
+        "error: --combine makes one change of several, and --adapter-as-input keeps them separate\n"
     );
     let headless = copied("tiny-lora");
     strip_head(&headless.path().join("adapter_model.safetensors"));
@@ -272,7 +272,7 @@ fn what_cannot_be_an_input_is_refused_by_name() {
         refusal(&base, &[&lora, headless.path()], &[]),
         format!(
             "error: the adapter {name} is for feature-extraction, the first one for text-classification\n\n\
-             hint: one engine does one task: export them apart, or choose --task\n"
+             hint: one engine does one task: export them separately, or choose --task\n"
         )
     );
 }
@@ -320,7 +320,7 @@ fn an_engine_is_measured_alone_and_with_an_adapter() {
 }
 
 #[test]
-fn an_engine_answers_texts_with_an_adapter_active() {
+fn an_engine_runs_texts_with_an_adapter_active() {
     let place = place();
     export(place.path(), &fixture("tiny-bert"), &[fixture("tiny-lora")], &[]);
     let (model, adapter) = (place.path().join("base.onnx"), place.path().join("tiny-lora.onnx_adapter"));

@@ -1,4 +1,4 @@
-//! Engines in a process of their own: they answer the same there, and what dies there is an error here.
+//! Engines in isolated processes: they give the same outputs there, and a crash there is an error here.
 
 use crate::common::{fixture, place};
 use kilnc::back::onnx;
@@ -10,7 +10,7 @@ use kilnc::runtime::{self, Options, Runtime};
 use kilnc::target::Target;
 
 #[test]
-fn an_engine_answers_the_same_in_a_process_of_its_own() {
+fn an_isolated_engine_gives_the_same_outputs() {
     let place = place();
     let path = place.path().join("model.onnx");
     let checkpoint = fixture("tiny-bert");
@@ -23,21 +23,21 @@ fn an_engine_answers_the_same_in_a_process_of_its_own() {
     let options = Options { threads: 1 };
     let here = runtime::open(Runtime::Ort, &path, options).unwrap().run(golden.inputs()).unwrap();
     crate::common::children();
-    let mut apart = runtime::open_isolated(Runtime::Ort, &path, options, &[]).unwrap();
-    assert_eq!(apart.run(golden.inputs()).unwrap(), here);
+    let mut difference = runtime::open_isolated(Runtime::Ort, &path, options, &[]).unwrap();
+    assert_eq!(difference.run(golden.inputs()).unwrap(), here);
     // An error there is one here, and the engine goes on.
-    let error = apart.run(&Vec::new()).unwrap_err();
-    assert!(error.message().contains("which is not given"), "{error}");
-    assert_eq!(apart.run(golden.inputs()).unwrap(), here);
+    let error = difference.run(&Vec::new()).unwrap_err();
+    assert!(error.message().contains("which is missing"), "{error}");
+    assert_eq!(difference.run(golden.inputs()).unwrap(), here);
 }
 
 #[cfg(unix)]
 #[test]
-fn a_process_that_dies_is_an_error_that_names_the_signal_and_its_last_words() {
+fn a_process_that_dies_is_an_error_with_the_signal_and_the_stderr_tail() {
     use std::os::unix::fs::PermissionsExt;
     // The first program that a process names counts, and the other tests name kilnc.
     if !crate::common::in_a_process_of_its_own(
-        "apart::a_process_that_dies_is_an_error_that_names_the_signal_and_its_last_words",
+        "isolated::a_process_that_dies_is_an_error_with_the_signal_and_the_stderr_tail",
     ) {
         return;
     }
@@ -50,5 +50,5 @@ fn a_process_that_dies_is_an_error_that_names_the_signal_and_its_last_words() {
     let error = runtime::open_isolated(Runtime::Ort, &path, Options { threads: 1 }, &[]).err().unwrap();
     let said = error.to_string();
     assert!(said.contains("the child process ended with signal 11 (a crash in native code)"), "{said}");
-    assert!(said.contains("its last words: the library says: oh no"), "{said}");
+    assert!(said.contains("stderr tail: the library says: oh no"), "{said}");
 }
