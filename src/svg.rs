@@ -1,9 +1,9 @@
 //! Plots as SVG: the pieces that reports share.
 
-/// Colours that people with any eyes tell apart (Okabe and Ito).
+/// Colours that stay distinct with any colour vision (Okabe and Ito).
 pub const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a8a00"];
 
-/// Text as it may stand between tags and in attributes: names come from files.
+/// Text escaped for use between tags and in attributes: names come from files.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -262,6 +262,38 @@ fn fields_of_another_tasks_data_are_named_with_their_line() {
 }
 
 #[test]
+fn perplexity_is_that_of_pytorch_over_windows_that_share_half() {
+    for family in ["gpt2", "openai-gpt"] {
+        let checkpoint = format!("decoders/{family}/lm");
+        let (_place, bundle) = bundle(&checkpoint, &["ort-cpu", "tract"]);
+        let text = fs::read_to_string(fixture(&checkpoint).join("perplexity.json")).unwrap();
+        let of_pytorch: Value = serde_json::from_str(&text).unwrap();
+        let texts = of_pytorch["short"].as_array().unwrap().iter().chain([&of_pytorch["long"]]);
+        let each = texts.map(|text| (text["nll"].as_f64().unwrap(), text["predicted"].as_u64().unwrap()));
+        let (sum, tokens) = each.fold((0.0, 0), |(sum, all), (nll, tokens)| (sum + nll * tokens as f64, all + tokens));
+        let data = fixture("decoders/texts.jsonl");
+        let ran = scored(&bundle, &data, &["--json"]).expect(0);
+        let found: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(found.len(), 2, "{found:?}");
+        for engine in &found {
+            assert_eq!(engine["tokens"].as_u64(), Some(tokens), "{engine}");
+            assert_eq!(engine["examples"], 4, "{engine}");
+            let (nll, perplexity) = (engine["nll"].as_f64().unwrap(), engine["perplexity"].as_f64().unwrap());
+            assert!((nll - sum / tokens as f64).abs() < 1e-4, "{engine}");
+            assert!((perplexity - nll.exp()).abs() < 1e-6 * perplexity, "{engine}");
+        }
+        // Without what came before it, a window knows less.
+        let ran = scored(&bundle, &data, &["--json", "--engine", "tract-fp32", "--stride", "0", "--window", "8"]);
+        let alone: Vec<Value> = serde_json::from_str(&ran.expect(0).stdout).unwrap();
+        assert_ne!(alone[0]["nll"], found[1]["nll"]);
+        assert!(alone[0]["tokens"].as_u64().unwrap() < tokens, "{alone:?}");
+        assert!(refused(&bundle, "{\"text\": \" \"}").contains("the text is empty"));
+        let flag = scored(&bundle, &data, &["--aggregation", "first"]).expect(2).stderr;
+        assert!(flag.contains("--aggregation is for token-classification"), "{flag}");
+    }
+}
+
+#[test]
 fn the_help_shows_the_data_of_every_task() {
     let help = kilnc(arguments!["eval", "--help"]).expect(0).stdout;
     for task in kilnc::task::Task::ALL {

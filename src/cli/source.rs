@@ -32,13 +32,13 @@ pub(super) struct SourceArgs {
     /// How ties finds the sign of the majority: total, frequency.
     #[arg(long, value_name = "HOW", requires = "combine")]
     pub majority: Option<Majority>,
-    /// The rank that svd and …_svd keep; the largest of the adapters', if not given.
+    /// The rank of the result of svd and …_svd; the largest of the adapters' by default.
     #[arg(long, value_name = "N", requires = "combine")]
     pub rank: Option<usize>,
-    /// What is drawn by: the elements that --combine dare_… drops, the texts of --samples; 0, if not given.
+    /// The seed of random choices: the elements that --combine dare_… drops, the texts of --samples; 0 by default.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// What the model is for; found out from the weights, if not given.
+    /// The task; taken from the checkpoint by default.
     #[arg(long, value_name = "TASK")]
     pub task: Option<Task>,
 }
@@ -48,14 +48,14 @@ impl SourceArgs {
         self.source_beside(task, &Spec::default())
     }
 
-    /// The same for a command that may draw texts to calibrate on by the seed.
+    /// The same for a command that may sample texts to calibrate on by the seed.
     pub fn source_beside(&self, task: Option<Task>, calibration: &Spec) -> Result<Source> {
         let seed = match self.combine {
             Some(method) if method.is_random() => self.seed,
             _ if calibration.sampling().is_some() => None,
             None if self.seed.is_some() => {
                 return Err(Error::bad_input("--seed changes nothing: nothing is random")
-                    .hint("it goes with --combine dare_…, with --samples and with --calibration-like"));
+                    .hint("it is for --combine dare_…, with --samples and with --calibration-like"));
             }
             _ => self.seed,
         };

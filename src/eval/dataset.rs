@@ -4,6 +4,7 @@ mod masked;
 mod pairs;
 mod questions;
 mod tagged;
+mod texts;
 
 use std::io::Read;
 use std::path::Path;
@@ -21,6 +22,7 @@ pub use masked::{Masked, parse_masked, read_masked};
 pub use pairs::{Pair, parse_pairs, read_pairs};
 pub use questions::{Question, parse_questions, read_questions};
 pub use tagged::{Tagged, parse_tagged, read_tagged};
+pub use texts::{Text, parse_texts, read_texts};
 
 /// A text or a pair of texts, and its label, where that is known.
 #[derive(Clone, Debug)]

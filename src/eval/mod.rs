@@ -17,9 +17,9 @@ mod spans;
 pub use compare::{Comparison, OutputParity, TextOutput, answer, per_text, reported};
 pub use correlation::Correlation;
 pub use dataset::{
-    Example, Located, Masked, Pair, Question, Tagged, Truth, examples, examples_with_any_labels, is_misspelt, not_none,
-    parse_examples, parse_masked, parse_pairs, parse_questions, parse_tagged, read_examples, read_masked, read_pairs,
-    read_questions, read_tagged,
+    Example, Located, Masked, Pair, Question, Tagged, Text, Truth, examples, examples_with_any_labels, is_misspelt,
+    not_none, parse_examples, parse_masked, parse_pairs, parse_questions, parse_tagged, parse_texts, read_examples,
+    read_masked, read_pairs, read_questions, read_tagged, read_texts,
 };
 pub use entities::{Entity, EntityScore, KindScore, Tagging, entities, kind};
 pub use gate::{Check, Gate, short};

@@ -1,12 +1,12 @@
 //! The arithmetic of an evaluation.
 
-/// What is left of a floating-point result.
+/// The rounding of a floating-point result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Floats {
-    /// All 32 bits, whatever the declared type.
+    /// All 32 bits, in every declared type.
     #[default]
     Exact,
-    /// What the declared type of each value holds.
+    /// Rounded to the declared type of each value.
     RoundEachNode,
 }
 

@@ -8,7 +8,7 @@ use crate::observer::Observer;
 use crate::runtime::Named;
 use crate::verify::Verified;
 
-/// What is cut, and by what it is judged.
+/// A request: the cut, and how it is measured.
 pub struct Request<'a> {
     /// The model, in composite operations.
     pub graph: &'a Verified<Graph>,

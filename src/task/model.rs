@@ -4,12 +4,12 @@ use super::id::Task;
 use crate::bundle::Bundle;
 use crate::runtime::{Classes, Slide, TextInput};
 
-/// What a model is for, and how its answers are read.
+/// A model's task, and how its outputs are read.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// Its task.
     pub task: Task,
-    /// What it can answer, where answers have names.
+    /// Its labels, where classes have names.
     pub classes: Classes,
     /// Whether it was trained on contexts before their questions.
     pub context_first: bool,

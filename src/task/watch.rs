@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 
-/// Who watches texts being answered, which it knows by their numbers.
+/// Callbacks for progress: texts are named by their numbers.
 pub(super) struct Watch<'a> {
     /// Where a text comes from, for messages.
     pub location: &'a dyn Fn(usize) -> Option<String>,

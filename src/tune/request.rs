@@ -8,21 +8,21 @@ use crate::ir::Role;
 use crate::runtime::{Classes, TextEncoder};
 use crate::target::Target;
 
-/// What is tuned, and for what.
+/// A request: the model, the target and the bounds.
 pub struct Request<'a> {
     /// The model.
     pub model: &'a Model,
     /// Where it may run.
     pub targets: &'a [Target],
-    /// What 8-bit layers are fitted to.
+    /// What 8-bit layers are calibrated on.
     pub calibrator: &'a Calibrator<'a>,
     /// Turns texts into inputs.
     pub encoder: &'a TextEncoder,
     /// The texts on which sensitivity is measured.
     pub texts: &'a [Example],
-    /// What a classifier can answer. Where texts have no labels, the drop is the share of other answers.
+    /// A classifier's classes. Where texts have no labels, the drop is the share of changed predictions.
     pub classes: &'a Classes,
-    /// Whether weights of 8-bit layers use half of the integers; where it is not said, they do on targets whose sums
+    /// Whether weights of 8-bit layers use half of the integers; by default they do on targets whose sums
     /// saturate.
     pub reduce_range: Option<bool>,
     /// The largest drop.
@@ -37,7 +37,7 @@ pub struct Request<'a> {
     pub observer: &'a dyn Observer,
 }
 
-/// What one layer costs and wins in 8 bits.
+/// The sensitivity and the gain of one layer in 8 bits.
 #[derive(Clone, Debug, Serialize)]
 pub struct Layer {
     /// The layer, e.g. `ffn-out/3`.

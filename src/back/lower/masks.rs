@@ -8,15 +8,15 @@ use crate::ir::{DType, Dim, Op, Rewriter, ValueId};
 /// Masks in the form that attention wants them, made once and read by every layer.
 #[derive(Default)]
 pub(super) struct Masks {
-    /// In another element type, and in the shape that goes with it.
+    /// In another element type, and in the shape of that type.
     pub forms: HashMap<(ValueId, DType), ValueId>,
     /// To be added to scores of that type, of so many queries.
     pub biases: HashMap<(ValueId, DType, Dim), ValueId>,
-    /// By query and key, where places count.
+    /// By query and key, where positions count.
     pub by_place: HashMap<(Option<ValueId>, Places), ValueId>,
 }
 
-/// What tells the places of queries and keys, and which of these see each other.
+/// The positions of queries and keys, and the rule by which they attend to each other.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Places {
     pub causal: bool,

@@ -13,7 +13,7 @@ pub(crate) fn refused(error: trtx::Error) -> Error {
     Error::runtime_missing(format!("{NAME} does not start: {error}"))
 }
 
-/// The logger of this process, of which the library keeps one, and what it wrote down.
+/// The logger of this process, of which the library keeps one, and its messages.
 pub(crate) fn logger() -> Result<(&'static Logger, &'static Journal)> {
     static LOGGER: OnceLock<(Result<Logger, String>, Journal)> = OnceLock::new();
     let (logger, journal) = LOGGER.get_or_init(|| {

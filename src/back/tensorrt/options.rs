@@ -3,10 +3,10 @@
 use super::profile::InputProfile;
 use crate::target::ComputeCapability;
 
-/// What to compile for.
+/// The targets of a compile.
 #[derive(Debug, Clone, Default)]
 pub struct CompileOptions {
-    /// The GPUs that the one plan must run on: at least one, none twice; none for TensorRT, which compiles for the GPU
+    /// The GPUs that the one plan must run on: at least one, no duplicates; none for TensorRT, which compiles for the GPU
     /// that is there.
     pub capabilities: Vec<ComputeCapability>,
     /// Optimization profiles; each gives the range of every input that has a dynamic shape.

@@ -2,7 +2,7 @@
 
 use crate::bench::{Measured, PointKey, PointMeasured, Report, Scenario};
 
-/// Engines and what was measured of them at one point.
+/// Engines and their measurements at one point.
 pub(super) type Rows<'a> = Vec<(&'a Measured, &'a PointMeasured)>;
 
 /// A table under its name.
@@ -12,26 +12,26 @@ pub(super) struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
-/// The points that were measured, with what each engine has of them.
+/// The measured points, with each engine's figures.
 pub(super) fn by_point(report: &Report) -> Vec<(Table, Rows<'_>)> {
     let first = report.engines.iter().find(|engine| !engine.points.is_empty());
-    let asked: Vec<PointKey> = first.map_or(Vec::new(), |engine| engine.points.iter().map(|point| point.key).collect());
-    let rows = |asked: PointKey| -> Rows {
-        let of = |engine: &'_ Measured| engine.points.iter().position(|point| point.key == asked);
+    let keys: Vec<PointKey> = first.map_or(Vec::new(), |engine| engine.points.iter().map(|point| point.key).collect());
+    let rows = |key: PointKey| -> Rows {
+        let of = |engine: &'_ Measured| engine.points.iter().position(|point| point.key == key);
         report.engines.iter().filter_map(|engine| Some((engine, engine.points.get(of(engine)?)?))).collect()
     };
-    asked.into_iter().map(|asked| (of_point(asked, &rows(asked)), rows(asked))).collect()
+    keys.into_iter().map(|key| (of_point(key, &rows(key)), rows(key))).collect()
 }
 
-/// What is told of engines at one point: padding and energy only where there are.
-fn of_point(asked: PointKey, rows: &Rows) -> Table {
+/// The columns for engines at one point: padding and energy only where there are.
+fn of_point(key: PointKey, rows: &Rows) -> Table {
     let padded = rows.iter().any(|(_, point)| padding(point) > 0.0);
     let energy = rows.iter().any(|(_, point)| point.joules_per_text.is_some());
     let mut header =
         vec!["engine", "mean ms", "p50 ms", "p90 ms", "p99 ms", "max ms", "texts/s", "texts/s/core", "tokens/s"];
     header.extend(padded.then_some("with padding"));
     header.extend(energy.then_some("J/text"));
-    header.extend(["speed", "95 % interval", "same answer"]);
+    header.extend(["speed", "95 % interval", "agreement"]);
     let cells = |(engine, point): &(&Measured, &PointMeasured)| {
         let mut cells = vec![engine.name.clone()];
         let times = [point.mean_ms, point.p50_ms, point.p90_ms, point.p99_ms, point.max_ms];
@@ -43,17 +43,17 @@ fn of_point(asked: PointKey, rows: &Rows) -> Table {
         cells.extend(against_first(point));
         cells
     };
-    Table { name: name(asked), header, rows: rows.iter().map(cells).collect() }
+    Table { name: name(key), header, rows: rows.iter().map(cells).collect() }
 }
 
-/// What a point is called, and which of its figures MLPerf takes.
-fn name(asked: PointKey) -> String {
-    let counts = match asked.scenario {
+/// A point's name, and which of its figures MLPerf takes.
+fn name(key: PointKey) -> String {
+    let counts = match key.scenario {
         Scenario::SingleStream => "p90",
         Scenario::MultiStream => "p99",
         Scenario::Offline => "texts/s",
     };
-    format!("{asked} · {counts} counts")
+    format!("{key} · {counts} counts")
 }
 
 fn unknown() -> String {
@@ -64,7 +64,7 @@ fn padding(point: &PointMeasured) -> f64 {
     point.padded_tokens_per_second - point.tokens_per_second
 }
 
-/// Speed, its interval, and the share of same answers.
+/// Speed, its interval, and the agreement with the first engine.
 fn against_first(point: &PointMeasured) -> [String; 3] {
     let (speed, interval) = match point.speed {
         Some(ratio) if ratio.low < ratio.high => {
@@ -77,7 +77,7 @@ fn against_first(point: &PointMeasured) -> [String; 3] {
     [speed, interval, agreement.map_or_else(unknown, |share| format!("{share:.3}"))]
 }
 
-/// What the server scenario found; none where it was not measured.
+/// The results of the server scenario; none where it was not measured.
 fn served(report: &Report) -> Option<Table> {
     let bound = report.settings.server_p99_ms?;
     let row = |engine: &Measured| {
@@ -91,8 +91,8 @@ fn served(report: &Report) -> Option<Table> {
         ])
     };
     Some(Table {
-        name: format!("server · texts arrive at random, 99 % answered within {bound} ms · texts/s counts"),
-        header: vec!["engine", "texts/s", "p50 ms", "p99 ms", "texts asked"],
+        name: format!("server · texts arrive at random, 99 % done within {bound} ms · texts/s counts"),
+        header: vec!["engine", "texts/s", "p50 ms", "p99 ms", "texts run"],
         rows: report.engines.iter().filter_map(row).collect(),
     })
 }
@@ -131,7 +131,7 @@ fn published(report: &Report) -> Option<Table> {
     })
 }
 
-/// What engines cost beside time.
+/// The costs of engines beside time.
 fn costs(report: &Report) -> Table {
     let megabytes = |bytes: u64| format!("{:.0}", bytes as f64 / 1e6);
     let row = |engine: &Measured| {
@@ -146,7 +146,7 @@ fn costs(report: &Report) -> Table {
     };
     Table {
         name: "What they cost".to_owned(),
-        header: vec!["engine", "runtime", "load ms", "first answer ms", "memory MB", "file MB"],
+        header: vec!["engine", "runtime", "load ms", "first run ms", "memory MB", "file MB"],
         rows: report.engines.iter().filter(|engine| !engine.points.is_empty()).map(row).collect(),
     }
 }

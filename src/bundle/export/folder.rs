@@ -10,14 +10,14 @@ use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};
 use crate::runtime::Runtime;
 
-/// What an export made.
+/// The result of an export.
 #[derive(Debug, Default, Serialize)]
 pub struct Exported {
     /// The files, by their paths in the folder.
     pub files: Vec<String>,
     /// The engines that are among them.
     pub engines: Vec<String>,
-    /// What is left out or has to be known, with the reason.
+    /// Notes: engines that are left out, with the reason.
     pub notes: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ impl<'a> Folder<'a> {
         Folder { dir, exported: Exported::default() }
     }
 
-    /// The place of a file, with the folders around it.
+    /// Makes the path of a file, with the folders around it.
     pub fn place(&mut self, path: &str) -> Result<PathBuf> {
         let to = self.dir.join(path);
         if let Some(parent) = to.parent() {
@@ -59,7 +59,7 @@ impl<'a> Folder<'a> {
         std::fs::write(&to, content).map_err(|e| Error::io("writing", &to, &e))
     }
 
-    /// Copies an engine under another name. What stands beside it keeps its own, by which the engine refers to it.
+    /// Copies an engine under another name. The files beside it keep their names, by which the engine refers to them.
     pub fn engine(&mut self, bundle: &Bundle, entry: &EngineEntry, folder: &str, name: &str) -> Result<()> {
         let component = entry.model()?;
         let beside = format!("{}_data", component.file);
@@ -91,7 +91,7 @@ pub(super) fn engines_for<'a>(
     fit
 }
 
-/// A note on the native libraries of a bundle, which layouts for other programs have no place for.
+/// A note on the native libraries of a bundle, which layouts for other programs cannot hold.
 pub(super) fn without_libraries(bundle: &Bundle, notes: &mut Vec<String>) {
     if !bundle.manifest.runtimes.libraries.is_empty() {
         notes.push(format!("the libraries in {RUNTIMES}/ are left out: what reads this layout has its own"));

@@ -5,27 +5,27 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::files::FileEntry;
 use crate::runtime::{Platform, Runtime};
 
-/// The folder of a bundle with the libraries that it brings, one folder for each platform.
+/// The folder of a bundle with its runtimes, one folder for each platform.
 pub const RUNTIMES: &str = "runtimes";
 
-/// The native libraries that a bundle brings.
+/// The native libraries in a bundle.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BundledRuntimes {
     /// One entry for each wheel that they come from.
     pub libraries: Vec<LibraryEntry>,
-    /// What was asked for and is not there, and what else has to be known, with the reason.
+    /// Notes: requested libraries that are missing, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
 impl BundledRuntimes {
-    /// Whether there is nothing to say.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.libraries.is_empty() && self.notes.is_empty()
     }
 }
 
-/// What a bundle has of a wheel.
+/// The files of a wheel in a bundle.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LibraryEntry {
     /// Where it runs.
@@ -38,7 +38,7 @@ pub struct LibraryEntry {
     pub version: String,
     /// The wheel.
     pub wheel: FileEntry,
-    /// The package's licence, as its metadata says.
+    /// The package's licence, from its metadata.
     pub licence: Option<String>,
     /// The texts of licences and notices; paths in the bundle.
     pub notices: Vec<String>,

@@ -6,11 +6,12 @@ mod engines;
 mod entities;
 mod masks;
 mod pairs;
+mod perplexity;
 mod questions;
 
 use super::Screen;
 use kilnc::bundle::Bundle;
-use kilnc::error::{Error, Result};
+use kilnc::error::Result;
 use kilnc::task::Task;
 
 pub use args::EvalArgs;
@@ -24,7 +25,7 @@ pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
         Task::TokenClassification => engines::score(&entities::Data::read(&args, &bundle)?, &args, &bundle, screen),
         Task::QuestionAnswering => engines::score(&questions::Data::read(&args, &bundle)?, &args, &bundle, screen),
         Task::FillMask => engines::score(&masks::Data::read(&args, &bundle)?, &args, &bundle, screen),
-        Task::TextGeneration => Err(Error::unsupported("models of text-generation are not scored yet")),
+        Task::TextGeneration => engines::score(&perplexity::Data::read(&args, &bundle)?, &args, &bundle, screen),
         Task::SentenceSimilarity | Task::FeatureExtraction => {
             engines::score(&pairs::Data::read(&args, &bundle)?, &args, &bundle, screen)
         }

@@ -3,10 +3,10 @@
 use crate::ir::op::Op;
 use crate::ir::types::TensorType;
 
-/// What the rules answer: the types of the outputs, or what does not fit.
+/// The result of the rules: the types of the outputs, or the mismatch.
 pub(super) type Inferred = Result<Vec<TensorType>, String>;
 
-/// The operands of one node, asked for by place and name.
+/// The operands of one node, requested by index and name.
 pub(super) struct Operands<'a> {
     pub op: &'a Op,
     pub inputs: &'a [Option<&'a TensorType>],

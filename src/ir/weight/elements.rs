@@ -7,7 +7,7 @@ use crate::error::printable;
 
 /// The elements of a weight, borrowed from a mapped file where nothing had to be computed.
 pub enum Evaluated<'a> {
-    /// As they stand in the file, little-endian.
+    /// As in the file, little-endian.
     Mapped(&'a [u8]),
     /// Computed as floats.
     Floats(Vec<f32>),

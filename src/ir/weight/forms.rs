@@ -44,11 +44,11 @@ pub struct Blocks {
     pub bits: usize,
     /// Elements of a block, a power of two from 16 on.
     pub size: usize,
-    /// Whether each block has a zero point; else 2^(bits − 1) stands for 0.
+    /// Whether each block has a zero point; else 2^(bits − 1) is the zero point.
     pub zero_points: bool,
 }
 
-/// What a row of blocks is made of.
+/// The parts of a row of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockPart {
     /// `u8 [n, blocks, size · bits / 8]`

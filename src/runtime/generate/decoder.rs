@@ -120,8 +120,8 @@ impl Decoder {
 
     /// Runs the columns from `from` up to `until`, which follow those that the state has.
     fn run(&mut self, from: usize, until: usize) -> Result<Outputs> {
-        let over = |row: &Row| self.limits.positions.filter(|most| self.places(row, until) > *most);
-        if let Some(most) = self.rows.iter().find_map(over) {
+        // Padding counts: attention knows the places of columns, not of a row's tokens.
+        if let Some(most) = self.limits.positions.filter(|most| until > *most) {
             return Err(Error::bad_input(format!("a text of {until} tokens, and the model has {most} positions")));
         }
         let pad = i64::from(self.limits.pad);
@@ -154,11 +154,6 @@ impl Decoder {
         Ok((port.name.clone(), Tensor { shape, elements: Elements::integers(values.collect(), port)? }))
     }
 
-    /// How many positions of the model a row needs up to a column. A graph that is given none may count padding.
-    fn places(&self, row: &Row, until: usize) -> usize {
-        if self.positions.is_some() { until - row.padding } else { until }
-    }
-
     /// Chooses a token for each row by the logits after its last one.
     fn choose(&mut self, outputs: &Outputs) -> Result<Vec<Chosen>> {
         let logits = Logits::of(outputs)?;
@@ -169,8 +164,7 @@ impl Decoder {
         }
         let (until, next) = (self.session.length(), self.chooser.choose(&candidates)?);
         let chosen = |next: Next| {
-            let row = self.rows.get(next.row).ok_or_else(|| Error::bug("a row is continued that there is not"))?;
-            let full = self.limits.positions.is_some_and(|most| self.places(row, until) + 1 >= most);
+            let full = self.limits.positions.is_some_and(|most| until + 1 >= most);
             Ok(Chosen { row: next.row, token: next.token, full })
         };
         next.into_iter().map(chosen).collect()

@@ -3,7 +3,7 @@
 use crate::back::tensorrt::logger;
 use crate::error::Error;
 
-/// What the library complained of since it was last asked for something.
+/// The library's warnings since its last call.
 pub(super) fn failure(what: &str) -> Error {
     match logger() {
         Ok((_, journal)) => journal.read().run_error(what),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::printable;
 
-/// What was merged, for the manifest and for those who ask.
+/// The merged adapter, for the manifest and for reports.
 #[derive(Clone, Debug, Default)]
 pub struct Merged {
     /// PEFT's name of the kind, such as `LORA`.
@@ -17,34 +17,34 @@ pub struct Merged {
     pub inserted: usize,
     /// How many rows of embeddings were replaced.
     pub tokens: usize,
-    /// The tensors that the adapter brought whole, such as a classifier.
+    /// The tensors that the adapter saved whole (`modules_to_save`), such as a classifier.
     pub saved: Vec<String>,
     /// Modules of the model that the configuration names and the file does not change.
     pub untouched: Vec<String>,
-    /// Tensors of the model that the configuration says were trained and the file does not hold.
+    /// Tensors of the model that the configuration lists as trained and the file lacks.
     pub lost: Vec<Lost>,
-    /// What is said of options that are not known.
+    /// The warning of unknown options.
     pub unknown: Option<String>,
-    /// What the adapter was trained for, in PEFT's words, such as `SEQ_CLS`.
+    /// The adapter's PEFT task type, such as `SEQ_CLS`.
     pub task: Option<String>,
 }
 
-/// A tensor of the model that an adapter's configuration says was trained, and that its file does not hold.
+/// A tensor of the model that an adapter's configuration lists as trained, and that its file lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// The file and the field that say so.
+    /// The file and the field of it.
     pub location: &'static str,
     /// The tensor, by its name in the model.
     pub tensor: String,
 }
 
 impl Merged {
-    /// What was done, in words.
+    /// A summary of the merge.
     pub fn summary(&self) -> String {
         summary(self.changed, self.inserted, self.tokens, self.saved.len())
     }
 
-    /// What its user has to know.
+    /// The warning.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         let more = match self.untouched.len() {
             0 | 1 => String::new(),
@@ -52,8 +52,8 @@ impl Merged {
         };
         let named = self.untouched.first().map(|module| {
             format!(
-                "target_modules in adapter_config.json names `{}`{more}, and the file does not hold what was trained \
-                 there: the base's stays",
+                "target_modules in adapter_config.json names `{}`{more}, and the file lacks the trained tensors: \
+                 the base's stay",
                 printable(module)
             )
         });
@@ -61,7 +61,7 @@ impl Merged {
     }
 }
 
-/// How much of a model an adapter changes, in words.
+/// A summary of an adapter's changes of a model.
 pub fn summary(changed: usize, inserted: usize, tokens: usize, saved: usize) -> String {
     let mut parts = vec![format!("into {changed} weights")];
     if inserted > 0 {
@@ -70,6 +70,6 @@ pub fn summary(changed: usize, inserted: usize, tokens: usize, saved: usize) -> 
     if tokens > 0 {
         parts.push(format!("{tokens} tokens replaced"));
     }
-    parts.push(format!("{saved} brought whole"));
+    parts.push(format!("{saved} from modules_to_save"));
     parts.join(", ")
 }

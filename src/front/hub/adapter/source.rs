@@ -10,7 +10,7 @@ use crate::error::{Error, Result, printable};
 pub struct AdapterSource {
     /// The folder that holds `adapter_config.json`.
     pub dir: PathBuf,
-    /// What the adapter's own scale is multiplied by.
+    /// The factor of the adapter's own scale.
     pub scale: f32,
 }
 
@@ -29,7 +29,7 @@ impl AdapterSource {
             Some((dir, scale)) => (dir, scale),
             None => (text.clone(), 1.0),
         };
-        // What is too small for its 32 bits would be none.
+        // A value too small for 32 bits would be 0.
         if !scale.is_normal() {
             return Err(Error::bad_input(format!(
                 "--adapter {}: the scale must be a number of 1.2e-38 to 3.4e38, or one below 0 as large",
@@ -41,7 +41,7 @@ impl AdapterSource {
     }
 }
 
-/// A folder and its scale. A folder may have `@` in its name: what follows the last one is a scale only if it is a number.
+/// A folder and its scale. A folder may have `@` in its name: the part after the last one is a scale only if it is a number.
 #[cfg(unix)]
 fn scaled(text: &OsStr) -> Option<(OsString, f32)> {
     use std::os::unix::ffi::OsStrExt;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// What `config.json` says of any model.
+/// The fields of `config.json` that every model has.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct CommonConfig {
     /// The family, e.g. `bert`.
@@ -13,28 +13,28 @@ pub struct CommonConfig {
     /// The classes of `transformers` that the weights were saved from.
     #[serde(default)]
     pub architectures: Option<Vec<String>>,
-    /// Names of a classifier's answers, by number.
+    /// A classifier's labels, by class.
     #[serde(default, deserialize_with = "scalars")]
     pub id2label: Option<Names>,
-    /// Numbers of a classifier's answers, by name.
+    /// A classifier's classes, by label.
     #[serde(default, deserialize_with = "scalars")]
     pub label2id: Option<Names>,
-    /// How many answers a classifier has, where no names say it.
+    /// How many classes a classifier has, where no labels are listed.
     #[serde(default)]
     pub num_labels: Option<usize>,
-    /// The classes of a checkpoint's own code, by those of `transformers` that they stand for.
+    /// The classes of a checkpoint's own code, by the auto classes of `transformers` that they serve.
     #[serde(default)]
     pub auto_map: Option<BTreeMap<String, Value>>,
-    /// What a classifier was trained for, where that is said.
+    /// A classifier's problem type, where it is stated.
     #[serde(default)]
     pub problem_type: Option<StatedProblem>,
-    /// What sentence-transformers keeps of a cross-encoder.
+    /// The settings of a cross-encoder by sentence-transformers.
     #[serde(default)]
     pub sentence_transformers: Option<CrossEncoder>,
     /// The same before its version 4.
     #[serde(default)]
     pub sbert_ce_default_activation_function: Option<String>,
-    /// Number of tokens.
+    /// Size of the vocabulary.
     #[serde(default)]
     pub vocab_size: Option<usize>,
     /// Longest sequence that the positions cover, in tokens.
@@ -45,15 +45,15 @@ pub struct CommonConfig {
     pub quantization_config: Option<QuantizationConfig>,
 }
 
-/// What `config.json` says of weights that are quantized already.
+/// The fields of `config.json` for quantized weights.
 #[derive(Clone, Debug, Deserialize)]
 pub struct QuantizationConfig {
-    /// By what, e.g. `bitsandbytes`.
+    /// The method, e.g. `bitsandbytes`.
     #[serde(default)]
     pub quant_method: Option<String>,
 }
 
-/// What a classifier was trained for, by the names of `transformers`.
+/// A classifier's problem type, by the names of `transformers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StatedProblem {
@@ -65,16 +65,16 @@ pub enum StatedProblem {
     Regression,
 }
 
-/// What sentence-transformers keeps of a cross-encoder in config.json.
+/// The settings of a cross-encoder in config.json, by sentence-transformers.
 #[derive(Clone, Debug, Deserialize)]
 pub struct CrossEncoder {
-    /// The class in `torch.nn` of what is done to the logits.
+    /// The class in `torch.nn` of the activation of the logits.
     #[serde(default)]
     pub activation_fn: Option<String>,
 }
 
 impl CommonConfig {
-    /// The class of what a cross-encoder does to its logits, where that is said.
+    /// The class of a cross-encoder's activation, where it is stated.
     pub fn cross_encoder_activation(&self) -> Option<&str> {
         let current = self.sentence_transformers.as_ref().and_then(|kept| kept.activation_fn.as_ref());
         current.or(self.sbert_ce_default_activation_function.as_ref()).map(String::as_str)
@@ -87,7 +87,7 @@ impl CommonConfig {
     }
 }
 
-/// The entries of an object whose values are texts, numbers or truth values, told as texts; none is null.
+/// The entries of an object whose values are texts, numbers or truth values, as texts; none is null.
 pub type Names = BTreeMap<String, Option<String>>;
 
 /// Reads [`Names`].
@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
-/// What a JSON value is called as the name of an answer.
+/// The label of a JSON value.
 pub(super) fn name(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

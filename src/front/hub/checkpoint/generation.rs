@@ -209,13 +209,15 @@ mod tests {
         let expected = |what: &str| format!("expected a token id or a list of them, not {what}");
         for what in ["true", "-1", "1.5", "\"</s>\"", "4294967296", "[1,null]", "{}"] {
             let own = format!(r#"{{"eos_token_id": {what}}}"#);
-            assert_eq!(said(&own, "{}"), format!("generation_config.json: eos_token_id: {}", expected(what)));
-            assert_eq!(said("{}", &own), format!("config.json: eos_token_id: {}", expected(what)));
+            for (found, file) in [(said(&own, "{}"), "generation_config.json"), (said("{}", &own), "config.json")] {
+                assert!(found.starts_with(&format!("{file}: eos_token_id: {}", expected(what))), "{found}");
+            }
         }
         let list = said(r#"{"pad_token_id": [1, 2]}"#, "{}");
-        assert_eq!(list, "generation_config.json: pad_token_id: expected one token id, not a list");
+        assert!(list.starts_with("generation_config.json: pad_token_id: expected one token id, not a list"), "{list}");
         let positions = said("{}", r#"{"n_positions": "many"}"#);
-        assert_eq!(positions, "config.json: n_positions: expected a number of positions, not \"many\"");
+        let expected = "config.json: n_positions: expected a number of positions, not \"many\"";
+        assert!(positions.starts_with(expected), "{positions}");
     }
 
     #[test]

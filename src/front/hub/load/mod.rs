@@ -24,16 +24,16 @@ use crate::verify::{Verified, verify};
 pub use extended_vocabulary::Extended;
 pub use tokenizer::TextConfig;
 
-/// What a model is made from.
+/// The sources of a model.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The checkpoint's folder.
     pub checkpoint: PathBuf,
-    /// What is merged into it, in order.
+    /// The adapters, in order.
     pub adapters: Vec<AdapterSource>,
     /// How several adapters become one; without it, they are merged one after another.
     pub combine: Option<Combine>,
-    /// What it is for, where that is not to be found out.
+    /// The task, where it is not taken from the checkpoint.
     pub task: Option<Task>,
 }
 
@@ -44,19 +44,19 @@ impl Source {
     }
 }
 
-/// A model that has been read, merged, drawn and verified.
+/// A model that has been read, merged, built and verified.
 pub struct Model {
     /// Where it came from.
     pub checkpoint: Checkpoint,
-    /// What was merged.
+    /// The merged adapters.
     pub merged: Vec<(AdapterSource, Merged)>,
-    /// What it is for.
+    /// Its task.
     pub task: Task,
     /// Its tokenizer: that of the last adapter that has one, or the checkpoint's.
     pub tokenizer: Tokenizer,
-    /// Where its vocabulary was cut, the numbers of the tokens that stay, and what they are now.
+    /// Where its vocabulary was cut, the new ids of the tokens that stay.
     pub renumbered: Option<HashMap<u32, u32>>,
-    /// What is put before every text.
+    /// The prompt before every text.
     pub prompt: Option<Prompt>,
     /// The defaults of predictions, as far as its checkpoint sets them.
     pub pipeline: Settings,
@@ -66,11 +66,11 @@ pub struct Model {
     pub trained: Option<Verified<Graph>>,
     /// Tensors that no part of the graph reads.
     pub unused: Vec<String>,
-    /// What the user should know of its configuration.
+    /// Warnings about its configuration.
     pub remarks: Vec<String>,
     /// A vocabulary that is not of the size that the configuration says.
     pub extended: Option<Extended>,
-    /// What is wrong with the checkpoint or its adapters and does not keep it from being built.
+    /// Warnings about the checkpoint or its adapters.
     pub warnings: Vec<String>,
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Adapted {
     pub(crate) built: Built,
     /// The word embeddings, if the projection to the vocabulary was untied from them.
     pub(crate) untied: Option<&'static str>,
-    /// What is wrong and does not keep the model from being built.
+    /// Warnings.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -105,7 +105,7 @@ pub(crate) fn adapt(source: &Source) -> Result<Adapted> {
     let base = arch::canonical_state(&checkpoint)?;
     let mut state = base.clone();
     let mut inserted = Insertions::default();
-    // AdapterHub's own are stacked on what PEFT's have made of the weights.
+    // AdapterHub's own are stacked on the weights merged from PEFT's.
     let (mut hub, mut linear) = (Vec::new(), Vec::new());
     for adapter in source.adapters.iter().cloned() {
         if hub::is_hub(&adapter.dir)? { &mut hub } else { &mut linear }.push(adapter);
@@ -144,7 +144,7 @@ pub(crate) fn adapt(source: &Source) -> Result<Adapted> {
     Ok(Adapted { checkpoint, base, state, merged, built, untied, warnings })
 }
 
-/// What is wrong with a checkpoint's tensors and does not keep it from being built.
+/// Warnings about a checkpoint's tensors.
 fn of_tensors(checkpoint: &Checkpoint, base: &StateDict, reads_vocabulary: bool) -> Result<Vec<String>> {
     let removed = base.removed().map(|removed| {
         format!(
@@ -159,7 +159,7 @@ fn of_tensors(checkpoint: &Checkpoint, base: &StateDict, reads_vocabulary: bool)
     Ok(warnings)
 }
 
-/// Reads a checkpoint, merges the adapters and draws the graph. Computes nothing of the weights.
+/// Reads a checkpoint, merges the adapters and builds the graph. Computes no weights.
 pub fn load(source: &Source) -> Result<Model> {
     let Adapted { checkpoint, merged, built, warnings, .. } = adapt(source)?;
     let graph = verify(built.graph)?;
@@ -183,7 +183,7 @@ pub fn load(source: &Source) -> Result<Model> {
     })
 }
 
-/// What the user should know of a model that was loaded.
+/// Warnings about a loaded model.
 pub fn warnings(model: &Model) -> Vec<String> {
     let extended = model.extended.as_ref().map(ToString::to_string);
     let notes = model.tokenizer.notes.iter().cloned();
@@ -212,9 +212,10 @@ pub fn describe(model: &Model) -> String {
 }
 
 /// Tensors that are left over, but for those that mean nothing, and those of a pooler whose task has none: encoders are
-/// often saved with theirs, and XLNet's always with the vector that stands for tokens to guess.
+/// often saved with theirs, and XLNet's always with the vector of masked tokens.
 fn unused_line(model: &Model) -> Option<String> {
-    let brought = |name: &str| model.merged.iter().any(|(_, merged)| merged.saved.iter().any(|saved| saved == name));
+    let saved_whole =
+        |name: &str| model.merged.iter().any(|(_, merged)| merged.saved.iter().any(|saved| saved == name));
     // Where there is a projection's bias, the head's own is its other name.
     let family = arch::family(&model.checkpoint.common).ok();
     let shared = family.map(|family| family.shared).unwrap_or_default();
@@ -224,7 +225,7 @@ fn unused_line(model: &Model) -> Option<String> {
         ["position_ids", "mask_emb"].iter().any(|end| name.ends_with(end))
             || is_twin(name)
             || family.is_some_and(|family| family.computes(name))
-            || name.split('.').any(|part| part == "pooler") && !brought(name)
+            || name.split('.').any(|part| part == "pooler") && !saved_whole(name)
     };
     let telling: Vec<&str> = model.unused.iter().map(String::as_str).filter(|name| !idle(name)).collect();
     let (first, rest) = telling.split_first()?;

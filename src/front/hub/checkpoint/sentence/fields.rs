@@ -4,12 +4,12 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, printable};
 
-/// What sentence-transformers takes where a configuration is silent.
+/// The default of sentence-transformers.
 pub(super) fn yes() -> bool {
     true
 }
 
-/// Fails where a field that is not among the known ones says something: it may change the answers.
+/// Fails where an unknown field is set: it may change the predictions.
 pub(super) fn only_known(fields: &Map<String, Value>, known: &[&str]) -> Result<()> {
     let says = |value: &Value| !value.is_null() && *value != Value::Bool(false);
     match fields.iter().find(|(name, value)| !known.contains(&name.as_str()) && says(value)) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// The file that says how texts become tokens.
+/// The file of the tokenizer.
 pub const FILE: &str = "tokenizer.json";
 
 /// The file with the arguments of the class.
@@ -17,7 +17,7 @@ pub(super) const SPECIAL: &str = "special_tokens_map.json";
 /// A version of `transformers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
-    /// 4, and what was before it.
+    /// 4, and versions before it.
     Four,
     /// 5.
     Five,
@@ -33,7 +33,7 @@ impl Version {
     }
 }
 
-/// What a tokenizer is for.
+/// The use of a tokenizer.
 #[derive(Clone, Debug, Default)]
 pub struct TokenizerUse<'a> {
     /// The model's family, whose class is taken where the files name none.

@@ -15,7 +15,7 @@ impl Parts {
         Parts { types: options.gives_types(version), ..parts }
     }
 
-    /// Version 4 changes what differs from its arguments, where the parts are of the kinds that it knows.
+    /// Version 4 changes the parts that differ from its arguments, where the parts are of the kinds that it knows.
     fn by_four(&self, options: &Options) -> Parts {
         let mut parts = self.clone();
         let lower = options.do_lower_case.unwrap_or(true);
@@ -35,7 +35,7 @@ impl Parts {
             Kind::Roberta => parts.post_processor = trimmed(&self.post_processor, options),
             _ => {}
         }
-        // Of whatever class: where nothing is said, there is no space.
+        // In every class the default is no space.
         let prefix = options.add_prefix_space.unwrap_or(false);
         set(&mut parts.pre_tokenizer, "ByteLevel", "add_prefix_space", prefix.into());
         parts
