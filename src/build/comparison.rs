@@ -12,11 +12,12 @@ use super::Observer;
 use super::rounding::open_rounded;
 use super::step_cache::{self, Step, StepCache};
 use crate::bundle::Accuracy;
-use crate::calibrate::prefill;
+use crate::calibrate::{prefill, step};
 use crate::error::{Error, Result};
 use crate::eval::{Comparison, Example, OutputParity, PROBES, Score, TextOutput, Truth, answer, per_text, reported};
 use crate::ir::Graph;
-use crate::runtime::{self, Classes, Engine, Named, Options, Runtime, TextEncoder};
+use crate::ports::PortKind;
+use crate::runtime::{self, Classes, Engine, Named, Options, Runtime, Tensor, TextEncoder};
 use crate::verify::Verified;
 
 /// Most bytes of the reference's outputs that are saved from one engine to the next.
@@ -25,6 +26,9 @@ const KEPT: usize = 256 << 20;
 /// Most bytes of an engine's outputs for a batch, where one text does not have more: for every token, a masked-LM's has a
 /// number for each entry of the vocabulary.
 const BATCH: usize = 64 << 20;
+
+/// Most texts of a decoder whose last token is compared in a step of its own.
+const STEPPED: usize = 32;
 
 /// The texts that engines are compared on, as tokens.
 pub(super) struct Workload<'a> {
@@ -198,6 +202,10 @@ impl<'a> Workload<'a> {
                 observer.advance(1);
             }
         }
+        for text in self.order.iter().take(STEPPED) {
+            self.compare_step(*text, reference, &mut *engine, &mut comparison)
+                .map_err(|e| e.at(format!("text {}, its last token with the cache of the others", text + 1)))?;
+        }
         let mut outputs = comparison.finish()?;
         for probe in self.inputs.get(self.examples.len()..).unwrap_or_default() {
             for found in per_text(probe, &engine.run(probe)?)?.iter().flatten() {
@@ -212,6 +220,28 @@ impl<'a> Workload<'a> {
             Some(Accuracy { reference: share(&of_reference)?, found: share(&of_candidate)? })
         });
         Ok(Compared { outputs, rows, accuracy })
+    }
+
+    /// Compares what a decoder's engine gives for the last token of a text with its cache of the tokens before with what the
+    /// reference gives for the whole text.
+    fn compare_step(
+        &self,
+        text: usize,
+        reference: &mut Reference,
+        engine: &mut dyn Engine,
+        comparison: &mut Comparison,
+    ) -> Result<()> {
+        let Some(inputs) = self.inputs.get(text) else { return Err(Error::bug("a text has no inputs")) };
+        let Some((before, after)) = step(self.graph, inputs)? else { return Ok(()) };
+        let cached = after(&engine.run(&before)?)?;
+        let outputs = engine.run(&cached)?;
+        let Some(found) = runtime::port(&outputs, PortKind::Logits).and_then(Tensor::rows) else { return Ok(()) };
+        let found: Vec<f32> = found.flatten().copied().collect();
+        let expected = reference.outputs(self, text)?;
+        let Some(whole) = expected.iter().find(|output| PortKind::Logits.is(&output.name)) else { return Ok(()) };
+        let last = whole.rows().last().unwrap_or_default().to_vec();
+        let of = |values: Vec<f32>| [TextOutput { name: whole.name.clone(), width: whole.width, values }];
+        comparison.add(&of(last), &of(found))
     }
 
     /// The labels of the texts, where this is a classifier and all texts have labels.

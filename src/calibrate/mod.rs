@@ -22,7 +22,7 @@ use ndarray::Array2;
 
 pub use collect::{Collection, collect, collect_outputs};
 pub use histogram::{Estimator, Histogram};
-pub use prefill::prefill;
+pub use prefill::{prefill, step};
 pub use rounding::{Rounded, round};
 pub use saved::{EXTENSION, Saved, save};
 pub use spec::{Kind, Spec};

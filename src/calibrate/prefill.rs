@@ -1,4 +1,4 @@
-//! What a decoder is given besides a text: positions, and a cache that is empty.
+//! The inputs of a decoder besides a text: positions, and a cache, which is empty in a prefill and not in a step.
 
 use crate::error::{Error, Result};
 use crate::ir::{DType, Graph, TensorType};
@@ -51,6 +51,44 @@ fn empty(name: &str, ty: &TensorType, texts: &Named) -> Result<Tensor> {
     };
     let shape = (0..ty.rank()).map(size).collect::<Result<_>>()?;
     Ok(Tensor { shape, elements: Elements::F32(Vec::new()) })
+}
+
+/// The inputs of one text without its last token, and those of the step that runs this token with the cache that the first
+/// run gives. None where the graph has no cache, or the text one token.
+///
+/// The step is a function of the outputs of the first run. It fails where an output of the cache is missing.
+pub fn step(graph: &Graph, inputs: &Named) -> Result<Option<(Named, impl Fn(&Named) -> Result<Named>)>> {
+    let has_cache = graph.inputs().iter().any(|id| graph.kind(*id).is_some_and(PortKind::is_past));
+    let tokens =
+        runtime::port(inputs, PortKind::TokenIds).and_then(|ids| ids.shape.get(1)).copied().unwrap_or_default();
+    if !has_cache || tokens < 2 {
+        return Ok(None);
+    }
+    let mut before = Vec::new();
+    // The mask covers the cache, too.
+    let mut after = Vec::new();
+    for (name, tensor) in inputs {
+        let kind = PortKind::of(name);
+        if kind.is_some_and(PortKind::is_past) {
+            before.push((name.clone(), tensor.clone()));
+            continue;
+        }
+        let Elements::I64(values) = &tensor.elements else { return Err(Error::bug("tokens are integers")) };
+        let part = |values: &[i64]| Tensor { shape: vec![1, values.len()], elements: Elements::I64(values.to_vec()) };
+        let (first, last) = values.split_at_checked(tokens - 1).ok_or_else(|| Error::bug("a text has its tokens"))?;
+        before.push((name.clone(), part(first)));
+        after.push((name.clone(), part(if kind == Some(PortKind::AttentionMask) { values } else { last })));
+    }
+    let cached = move |outputs: &Named| -> Result<Named> {
+        let mut step = after.clone();
+        for (name, tensor) in outputs {
+            if let Some(next) = PortKind::of(name).and_then(PortKind::next) {
+                step.push((next.name().into_owned(), tensor.clone()));
+            }
+        }
+        Ok(step)
+    };
+    Ok(Some((before, cached)))
 }
 
 #[cfg(test)]

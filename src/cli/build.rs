@@ -15,6 +15,7 @@ use kilnc::recipe::{EngineSpec, Recipe};
 use kilnc::runtime::{Platform, Runtime};
 use kilnc::target::Target;
 use kilnc::task::Task;
+use kilnc::task::id::Input;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -154,7 +155,8 @@ fn summary(manifest: &Manifest, request: &BuildRequest) -> String {
         _ if manifest.engines.iter().all(|engine| engine.runtime == Runtime::Web) => {
             format!("kilnc bundle export {output} --layout hub -o FOLDER")
         }
-        Task::QuestionAnswering => format!("kilnc run {output} --question \"…\" --text \"…\""),
+        task if task.facts().input == Input::Question => format!("kilnc run {output} --question \"…\" --text \"…\""),
+        task if task.facts().input == Input::Prompt => format!("kilnc run {output} --prompt \"…\""),
         _ => format!("kilnc run {output} --text \"…\""),
     };
     format!("{output} ({:.1} MB): {}{skipped}\nnext: {next}\n", bytes as f64 / 1e6, engines.join(", "))
