@@ -141,3 +141,38 @@ fn results_so_far_are_reported_on_interruption() {
     assert!((1..1000).contains(&rounds), "{rounds}");
     assert!(report["engines"][0]["points"][0]["runs"].as_u64().unwrap() >= 10 * rounds);
 }
+
+#[test]
+fn a_decoder_is_measured_by_its_first_and_its_next_token() {
+    let place = place();
+    let out = place.path().join("lm.kiln");
+    kilnc(arguments!["build", fixture("decoders/gpt2/lm"), "--target", "ort-cpu", "--target", "tract", "-o", out])
+        .expect(0);
+    let report = bench(&arguments![out, "--prompt", "4,16", "--generate", "3", "--json"]).expect(0).json();
+    for engine in report["engines"].as_array().unwrap() {
+        let points = engine["points"].as_array().unwrap();
+        let named: Vec<_> =
+            points.iter().map(|p| (p["scenario"].as_str().unwrap(), p["length"].as_u64().unwrap())).collect();
+        assert_eq!(named, [("first-token", 4), ("next-token", 4), ("first-token", 16), ("next-token", 16)]);
+        for point in points {
+            assert!(point["p50_ms"].as_f64().unwrap() > 0.0 && point["runs"].as_u64().unwrap() >= 3, "{point}");
+        }
+        // A query is the prompt, or one token.
+        let tokens = |i: usize| {
+            let of = |name: &str| points[i][name].as_f64().unwrap();
+            (of("tokens_per_second") / of("texts_per_second")).round()
+        };
+        assert_eq!([0, 1, 2, 3].map(tokens), [4.0, 1.0, 16.0, 1.0]);
+    }
+    let said = |more: &[&str]| {
+        let more = more.iter().map(OsString::from).collect::<Vec<_>>();
+        bench(&[arguments![out].to_vec(), more].concat()).expect(2).stderr
+    };
+    assert!(said(&["--batch", "8"]).starts_with("error: --batch is not for models of text-generation"));
+    assert!(said(&["--prompt", "60", "--generate", "8"]).contains("the model has 64 positions"));
+    let onnx = model(place.path());
+    let alone = bench(&arguments![onnx, "--prompt", "8"]).expect(2).stderr;
+    assert!(alone.contains("--prompt and --generate are for bundles of text-generation"), "{alone}");
+    let beside = bench(&arguments![out, onnx]).expect(2).stderr;
+    assert!(beside.contains("engines that generate are not measured beside others"), "{beside}");
+}

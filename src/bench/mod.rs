@@ -6,6 +6,7 @@
 
 mod energy;
 mod gate;
+mod generation;
 mod machine;
 mod published;
 mod report;
@@ -33,7 +34,7 @@ pub use report::{html, markdown, table};
 pub use server::{SERVER_JOB, ServerMeasured, ServerRequest, serve};
 pub use stats::{Ratio, median, quantile};
 pub use worker::{JOB, PointRound, Request, Round, Tokenizer, run};
-pub use workload::{Batching, PointKey, Scenario, TextStats, TokenBatch, Workload};
+pub use workload::{Batching, Generation, PointKey, Scenario, TextStats, TokenBatch, Workload};
 
 /// The version of the report's form, which `docs/bench.md` describes; readers refuse another.
 pub const SCHEMA: &str = "kilnc.bench/3";
@@ -330,7 +331,8 @@ fn start(candidate: &Candidate, workloads: &[Workload], settings: &Settings) -> 
     let tokens: usize = workloads.iter().map(Workload::padded).sum();
     let seconds = 120.0 + settings.seconds * 20.0 * workloads.len() as f64 + PATIENCE * tokens as f64;
     let points = workloads.iter().map(|workload| workload.queries.clone()).collect();
-    let request = request(candidate, points, settings);
+    let generation = workloads.iter().filter_map(|workload| workload.generation).collect();
+    let request = Request { generation, ..request(candidate, points, settings) };
     subprocess::call(JOB, &request, Duration::from_secs_f64(seconds), &format!("measuring {}", candidate.name))
 }
 
@@ -345,6 +347,7 @@ fn request(candidate: &Candidate, points: Vec<Vec<TokenBatch>>, settings: &Setti
         tokenizer: settings.tokenizer.clone(),
         powercap: powercap(settings).ok(),
         points,
+        generation: Vec::new(),
     }
 }
 

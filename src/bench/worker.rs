@@ -6,8 +6,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::energy::Meter;
+use super::generation;
 use super::stats::median;
-use super::workload::TokenBatch;
+use super::workload::{Generation, TokenBatch};
 use crate::error::{Error, Result};
 use crate::runtime::{self, Device, Elements, Engine, Named, Options, Runtime, Tensor, TextEncoder, TextInput};
 use crate::subprocess::SentPath;
@@ -72,6 +73,9 @@ pub struct Request {
     pub powercap: Option<PathBuf>,
     /// The inputs, point by point.
     pub points: Vec<Vec<TokenBatch>>,
+    /// What is generated at each point instead, where that is measured.
+    #[serde(default)]
+    pub generation: Vec<Generation>,
 }
 
 /// The measurements of one child.
@@ -213,6 +217,9 @@ impl Opened {
 
 /// Opens the engine and times it.
 pub fn run(request: Request) -> Result<Round> {
+    if !request.generation.is_empty() {
+        return generation::run(&request);
+    }
     let start = Instant::now();
     let mut opened = Opened::new(&request)?;
     let load_ms = milliseconds(start);
@@ -255,7 +262,7 @@ fn collect(outputs: &Named, key: &TokenBatch, into: &mut Vec<f32>) -> Result<usi
 
 /// Binds this process to as many of its processors as it has threads, so that they do not wander.
 #[cfg(target_os = "linux")]
-fn bind(threads: usize) {
+pub(super) fn bind(threads: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     let Ok(allowed) = sched_getaffinity(None) else { return };
     let mut bound = CpuSet::new();
@@ -265,14 +272,14 @@ fn bind(threads: usize) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn bind(_threads: usize) {}
+pub(super) fn bind(_threads: usize) {}
 
-fn milliseconds(since: Instant) -> f64 {
+pub(super) fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
 /// `VmHWM` of Linux.
-fn peak_bytes() -> u64 {
+pub(super) fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024

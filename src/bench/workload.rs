@@ -28,6 +28,10 @@ pub enum Scenario {
     MultiStream,
     /// All that there are.
     Offline,
+    /// A prompt, up to the first token after it.
+    FirstToken,
+    /// A token after a prompt and the tokens before it, which are cached.
+    NextToken,
 }
 
 impl Scenario {
@@ -41,6 +45,8 @@ impl Scenario {
             Scenario::SingleStream => "single-stream",
             Scenario::MultiStream => "multi-stream",
             Scenario::Offline => "offline",
+            Scenario::FirstToken => "first token",
+            Scenario::NextToken => "next token",
         }
     }
 }
@@ -91,6 +97,11 @@ pub struct PointKey {
 
 impl fmt::Display for PointKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.scenario, self.length) {
+            (Scenario::FirstToken, Some(prompt)) => return write!(f, "first token · prompt of {prompt} tokens"),
+            (Scenario::NextToken, Some(prompt)) => return write!(f, "next token · after a prompt of {prompt} tokens"),
+            _ => {}
+        }
         write!(f, "{} · batch {}", self.scenario.name(), self.batch)?;
         match (self.length, self.batching) {
             (Some(length), _) => write!(f, " · {length} tokens"),
@@ -211,9 +222,31 @@ pub struct Workload {
     pub key: PointKey,
     /// Queries that are run one after the other, over and over.
     pub queries: Vec<TokenBatch>,
+    /// The prompt, and how much is generated after it, where that is measured.
+    pub generation: Option<Generation>,
+}
+
+/// A prompt, and what is generated after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Tokens after the first that are generated in steps; none where the first token is measured.
+    pub steps: usize,
 }
 
 impl Workload {
+    /// The time to the first token after a prompt, and that of each of so many tokens after it.
+    pub fn generated(prompt: usize, steps: usize) -> [Workload; 2] {
+        let key = |scenario| PointKey { scenario, batch: 1, length: Some(prompt), ..PointKey::default() };
+        let workload = |scenario, tokens: usize, steps| Workload {
+            key: key(scenario),
+            queries: vec![TokenBatch::of_any_vocabulary(1, tokens)],
+            generation: Some(Generation { prompt, steps }),
+        };
+        [workload(Scenario::FirstToken, prompt, 0), workload(Scenario::NextToken, 1, steps)]
+    }
+
     /// One batch of texts of one length.
     pub fn full(batch: TokenBatch) -> Workload {
         let key = PointKey {
@@ -222,7 +255,7 @@ impl Workload {
             length: Some(batch.length),
             ..PointKey::default()
         };
-        Workload { key, queries: vec![batch] }
+        Workload { key, queries: vec![batch], generation: None }
     }
 
     /// Batches of so many texts that are sampled from a file's, every text once before any comes again.
@@ -232,7 +265,11 @@ impl Workload {
         let mut sampled = order.iter().filter_map(|i| examples.get(*i)).cycle();
         let mut next = || TokenBatch::encode(encoder, &sampled.by_ref().take(batch).collect::<Vec<_>>());
         let queries = (0..queries).map(|_| next()).collect::<Result<_>>()?;
-        Ok(Workload { key: PointKey { scenario: Scenario::of(batch), batch, ..PointKey::default() }, queries })
+        Ok(Workload {
+            key: PointKey { scenario: Scenario::of(batch), batch, ..PointKey::default() },
+            queries,
+            generation: None,
+        })
     }
 
     /// All texts of a file in batches of so many; the last may have fewer.
@@ -247,7 +284,7 @@ impl Workload {
         let queries =
             texts.chunks(batch.max(1)).map(|texts| TokenBatch::encode(encoder, texts)).collect::<Result<_>>()?;
         let key = PointKey { scenario: Scenario::Offline, batch, length: None, batching: Some(batching) };
-        Ok(Workload { key, queries })
+        Ok(Workload { key, queries, generation: None })
     }
 
     /// Texts of one pass.

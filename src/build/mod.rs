@@ -35,6 +35,7 @@ use crate::precision::Precision;
 use crate::presence;
 use crate::recipe::{BenchSpec, Recipe};
 use crate::target::Target;
+use crate::task::Task;
 use crate::verify::Verified;
 
 pub use crate::front::hub::load::{Extended, Model, Source, TextConfig, load, warnings};
@@ -170,8 +171,12 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     gates.check(&mut assembly)?;
     assembly.runtimes = runtimes;
     let max_length = gates.max_length();
-    if let Some(spec) = &request.recipe.bench {
-        assembly.bench = Some(timing::time(spec, &assembly.made, max_length, observer)?);
+    match &request.recipe.bench {
+        Some(_) if model.task == Task::TextGeneration => {
+            observer.warn("engines that generate are not timed in a build: kilnc bench BUNDLE times them");
+        }
+        Some(spec) => assembly.bench = Some(timing::time(spec, &assembly.made, max_length, observer)?),
+        None => {}
     }
     let manifest = assembly.finish(gates.into_classes(), max_length, cut)?;
     if let Some(calibration_output) = calibration_output {

@@ -25,6 +25,7 @@ Examples:
   kilnc bench sections.kiln --texts texts.jsonl --tokenize
   kilnc bench sections.kiln --texts texts.jsonl --batch 8 --batching padded,bucketed
   kilnc bench sections.kiln --multi-stream 8
+  kilnc bench gpt2.kiln --prompt 128,512 --generate 64
   kilnc bench sections.kiln --key release.pem.pub
   kilnc bench sections.kiln --server-p99 20
   kilnc bench bert.onnx --device cuda:0 --profile t4 --batch 1,32
@@ -126,6 +127,13 @@ pub fn run(args: BenchArgs, screen: &Screen) -> Result<()> {
 
 fn measured(args: &BenchArgs, engines: &Engines, screen: &Screen) -> Result<Report> {
     let work = args.workload.work(engines, args.seed, screen).map_err(|e| engines.named(e))?;
+    let generates = work.workloads.iter().any(|workload| workload.generation.is_some());
+    if generates && (args.server_p99.is_some() || args.device != Device::Cpu || !args.onnx_adapter.is_empty()) {
+        return Err(Error::unsupported(
+            "of models that generate, the first and the next token are measured, on the processor: --server-p99, \
+             --device and --onnx-adapter are not for them",
+        ));
+    }
     let settings = Settings {
         threads: args.threads.unwrap_or(Options::default().threads),
         rounds: args.rounds as usize,

@@ -14,7 +14,6 @@ use kilnc::precision::Precision;
 use kilnc::recipe::{EngineSpec, Recipe};
 use kilnc::runtime::{Platform, Runtime};
 use kilnc::target::Target;
-use kilnc::task::Task;
 use kilnc::task::id::Input;
 
 #[derive(Args)]

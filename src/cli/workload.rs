@@ -17,9 +17,13 @@ use kilnc::json::file_name;
 use kilnc::presence;
 use kilnc::runtime::library;
 use kilnc::runtime::{Classes, Device, Elements, ProblemType, Runtime, TextEncoder};
+use kilnc::task::Task;
 
 /// The default of tokens in a text, where engines read as many.
 const USUAL_LENGTH: usize = 128;
+
+/// The default of tokens that are generated.
+const USUAL_STEPS: usize = 32;
 
 /// The inputs of engines.
 #[derive(Args)]
@@ -30,6 +34,15 @@ pub struct WorkloadArgs {
     /// Tokens in a text; several separated by commas; 128 by default, or what all engines read where that is less.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=65536))]
     length: Vec<u32>,
+    /// Tokens of a prompt, for models that generate; several separated by commas. 128 by default, or half of what the model
+    /// reads where that is less.
+    #[arg(long, value_name = "N", value_delimiter = ',', conflicts_with_all = ["length", "batch", "texts", "multi_stream", "profile"],
+          value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    prompt: Vec<u32>,
+    /// Tokens that are generated after each prompt, each of which is timed; 32 by default, or what the model has room for.
+    #[arg(long, value_name = "N", conflicts_with_all = ["length", "batch", "texts", "multi_stream", "profile"],
+          value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    generate: Option<u32>,
     /// Also runs queries of so many texts, the next when the one before is done: MLPerf's multi-stream, which is what
     /// --batch N is too.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4096))]
@@ -88,6 +101,18 @@ impl WorkloadArgs {
 
     /// The inputs of engines; `seed` decides which texts are sampled.
     pub fn work(&self, engines: &Engines, seed: u64, screen: &Screen) -> Result<Work> {
+        let generates = |bundle: &Bundle| bundle.manifest.task == Task::TextGeneration;
+        let asked = !self.prompt.is_empty() || self.generate.is_some();
+        let others = engines.bundles.iter().any(Option::is_none) || !engines.held.iter().all(generates);
+        if asked && others {
+            return Err(Error::bad_input("--prompt and --generate are for bundles of text-generation"));
+        }
+        if engines.held.iter().any(generates) {
+            return match others {
+                true => Err(Error::bad_input("engines that generate are not measured beside others")),
+                false => self.of_prompts(engines),
+            };
+        }
         match &self.texts {
             Some(file) => self.of_texts(file, engines, seed, screen),
             None => self.of_lengths(engines),
@@ -114,6 +139,41 @@ impl WorkloadArgs {
             let ids = tokens(rows, length as usize, tokenizer)?;
             workloads.push(Workload::full(TokenBatch::full(rows, length as usize, ids)));
         }
+        Ok(Work { workloads, texts: None, tokenizer: None })
+    }
+
+    /// Prompts and what is generated after them.
+    fn of_prompts(&self, engines: &Engines) -> Result<Work> {
+        let given = [
+            ("--texts", self.texts.is_some()),
+            ("--batch", !self.batch.is_empty()),
+            ("--length", !self.length.is_empty()),
+            ("--multi-stream", self.multi_stream.is_some()),
+            ("--profile", self.profile.is_some()),
+        ];
+        if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
+            return Err(Error::bad_input(format!("{flag} is not for models of text-generation"))
+                .hint("--prompt N says how long prompts are, --generate N how much is generated"));
+        }
+        let positions = engines.held.iter().filter_map(|bundle| bundle.manifest.positions).min();
+        let room = positions.unwrap_or(usize::MAX);
+        let prompts: Vec<usize> = match self.prompt.as_slice() {
+            [] => vec![USUAL_LENGTH.min(room / 2).max(1)],
+            given => given.iter().map(|prompt| *prompt as usize).collect(),
+        };
+        let longest = prompts.iter().copied().max().unwrap_or_default();
+        let steps = match self.generate {
+            Some(steps) => steps as usize,
+            None => USUAL_STEPS.min(room.saturating_sub(longest)),
+        };
+        if steps == 0 || longest.saturating_add(steps) > room {
+            return Err(Error::bad_input(format!(
+                "a prompt of {longest} tokens and {} after it: the model has {room} positions",
+                steps.max(1)
+            ))
+            .hint("shorter ones with --prompt and --generate"));
+        }
+        let workloads = prompts.into_iter().flat_map(|prompt| Workload::generated(prompt, steps)).collect();
         Ok(Work { workloads, texts: None, tokenizer: None })
     }
 

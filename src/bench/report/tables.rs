@@ -52,6 +52,7 @@ fn name(key: PointKey) -> String {
         Scenario::SingleStream => "p90",
         Scenario::MultiStream => "p99",
         Scenario::Offline => "texts/s",
+        Scenario::FirstToken | Scenario::NextToken => "p50",
     };
     format!("{key} · {counts} counts")
 }
