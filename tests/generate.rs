@@ -198,7 +198,7 @@ fn steps_with_a_cache_and_padded_batches_give_the_tokens_of_whole_texts() {
         for (name, mut decoder) in model.decoders(LIMITS) {
             let whole: Vec<Vec<u32>> = PROMPTS.iter().map(|prompt| without_cache(&mut decoder, prompt, 12)).collect();
             for (prompt, whole) in PROMPTS.iter().zip(&whole) {
-                assert_eq!(greedy(&mut decoder, &[prompt], &[12]), [whole.clone()], "{name}");
+                assert_eq!(greedy(&mut decoder, &[prompt], &[12]), std::slice::from_ref(whole), "{name}");
             }
             assert_eq!(greedy(&mut decoder, &PROMPTS, &[12; 3]), whole, "{name}: a padded batch");
             // Rows that end are run no more, and the others do not notice.
@@ -218,7 +218,12 @@ fn texts_are_scored_in_pieces_and_in_batches_as_one_by_one() {
     for (name, mut decoder) in WHOLE.decoders(LIMITS) {
         let mut logits: Vec<Vec<Vec<f32>>> = vec![Vec::new(); texts.len()];
         for (number, text) in texts.iter().enumerate() {
-            decoder.forced(&[text], 100, &mut |_, _, row| Ok(logits[number].push(row.to_vec()))).unwrap();
+            decoder
+                .forced(&[text], 100, &mut |_, _, row| {
+                    logits[number].push(row.to_vec());
+                    Ok(())
+                })
+                .unwrap();
         }
         for piece in [1, 3, 100] {
             let mut found: Vec<Vec<Vec<f32>>> = vec![Vec::new(); texts.len()];
@@ -243,7 +248,7 @@ fn texts_are_scored_in_pieces_and_in_batches_as_one_by_one() {
             }
         }
         let said = decoder.score(&[Window { tokens: vec![1, VOCABULARY as u32 + 1], context: 0 }]).unwrap_err();
-        assert!(!said.to_string().is_empty());
+        assert!(said.to_string().contains("outside of the model's vocabulary"), "{name}: {said}");
     }
 }
 
@@ -460,7 +465,7 @@ fn a_stop_string_ends_a_text_before_itself_wherever_tokens_are_cut() {
             stop: stop.iter().map(|stop| (*stop).to_owned()).collect(),
             ..GenerateOptions::default()
         };
-        let (mut found, pieces) = generated(Script::new(&[text.clone()]), &["x"], &options).unwrap();
+        let (mut found, pieces) = generated(Script::new(std::slice::from_ref(&text)), &["x"], &options).unwrap();
         assert_eq!(pieces[0].concat(), found[0].text);
         (found.remove(0), pieces)
     };
@@ -477,7 +482,8 @@ fn a_stop_string_ends_a_text_before_itself_wherever_tokens_are_cut() {
     assert_eq!(stopped(&["two", "the"]).0.text, "one\n\n");
     // A special token has no text, and ends one all the same.
     let options = GenerateOptions { stop: vec!["<|endoftext|>".to_owned()], ..GenerateOptions::default() };
-    let mut generator = Generator::new(Box::new(Script::new(&[text.clone()])), tokenizer(), SpecialTokens::default());
+    let mut generator =
+        Generator::new(Box::new(Script::new(std::slice::from_ref(&text))), tokenizer(), SpecialTokens::default());
     let found = generator.generate(&["x"], &options, &mut |_| Ok(())).unwrap().remove(0);
     assert_eq!((found.text.as_str(), found.finish_reason), ("one\n\nthe two — three", FinishReason::Stop));
     let empty = GenerateOptions { stop: vec![String::new()], ..GenerateOptions::default() };
@@ -637,7 +643,7 @@ fn trained_decoders_generate_the_tokens_of_pytorch_alone_and_in_padded_batches()
             let place = checkpoint.display();
             assert_eq!(greedy(&mut decoder, &borrowed, &[20; 3]), expected, "{place} on {name}, padded");
             for (prompt, expected) in borrowed.iter().zip(&expected) {
-                assert_eq!(greedy(&mut decoder, &[prompt], &[20]), [expected.clone()], "{place} on {name}");
+                assert_eq!(greedy(&mut decoder, &[prompt], &[20]), std::slice::from_ref(expected), "{place} on {name}");
             }
             let stop = &said["stopped"];
             let special = SpecialTokens { eos: vec![stop["eos_token_id"].as_u64().unwrap() as u32], bos: None };

@@ -18,7 +18,7 @@ use kilnc::verify::{Verified, verify};
 
 #[test]
 fn bert_is_built_as_in_the_paper() {
-    check("drawn", &built());
+    check("built", &built());
 }
 
 #[test]
@@ -99,34 +99,34 @@ fn tensorrt_gets_half_precision_and_a_boolean_mask() {
 
 #[test]
 fn deberta_adds_scores_by_position_and_a_convolution() {
-    let conv = drawn_of("families/deberta-v2/seqcls-conv", &[]);
-    check("deberta-v2.drawn", &conv);
-    let fused = Manager::default().run(&drawn_of("families/deberta-v2/base-types", &[]), &FuseQkv).unwrap();
+    let conv = built_of("families/deberta-v2/seqcls-conv", &[]);
+    check("deberta-v2.built", &conv);
+    let fused = Manager::default().run(&built_of("families/deberta-v2/base-types", &[]), &FuseQkv).unwrap();
     check("deberta-v2.tract.fp32", &back::lower(&fused, &Target::Tract).unwrap());
 }
 
 #[test]
 fn xlnet_adds_scores_by_distance_and_token_type() {
-    let built = drawn_of("families/xlnet/seqcls", &["transformer.mask_emb"]);
-    check("xlnet.drawn", &built);
+    let built = built_of("families/xlnet/seqcls", &["transformer.mask_emb"]);
+    check("xlnet.built", &built);
     check("xlnet.fuse-qkv", &Manager::default().run(&built, &FuseQkv).unwrap());
 }
 
 #[test]
 fn gpt2_keeps_keys_and_values() {
-    let drawn = drawn_of("decoders/gpt2/lm", &[]);
-    check("gpt2.drawn", &drawn);
-    check("gpt2.ort-cpu.fp32", &back::lower(&drawn, &Target::OrtCpu).unwrap());
-    check("openai-gpt.drawn", &drawn_of("decoders/openai-gpt/lm", &[]));
-    check("gpt2.seqcls.drawn", &drawn_of("decoders/gpt2/seqcls", &[]));
+    let built = built_of("decoders/gpt2/lm", &[]);
+    check("gpt2.built", &built);
+    check("gpt2.ort-cpu.fp32", &back::lower(&built, &Target::OrtCpu).unwrap());
+    check("openai-gpt.built", &built_of("decoders/openai-gpt/lm", &[]));
+    check("gpt2.seqcls.built", &built_of("decoders/gpt2/seqcls", &[]));
 }
 
 fn built() -> Verified<Graph> {
-    drawn_of("tiny-bert", &[])
+    built_of("tiny-bert", &[])
 }
 
 /// The graph of a fixture that holds these tensors too many.
-fn drawn_of(fixture: &str, unused: &[&str]) -> Verified<Graph> {
+fn built_of(fixture: &str, unused: &[&str]) -> Verified<Graph> {
     let checkpoint = Checkpoint::open(&root().join("fixtures").join(fixture)).unwrap();
     let state = arch::canonical_state(&checkpoint).unwrap();
     let built = arch::build(&checkpoint, &state, None).unwrap();

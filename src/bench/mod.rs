@@ -33,7 +33,7 @@ pub use published::{Profile, Published, PublishedLatency};
 pub use report::{html, markdown, table};
 pub use server::{SERVER_JOB, ServerMeasured, ServerRequest, serve};
 pub use stats::{Ratio, median, quantile};
-pub use worker::{JOB, PointRound, Request, Round, Tokenizer, run};
+pub use worker::{JOB, PointRound, Request, Round, Tokenizer};
 pub use workload::{Batching, Generation, PointKey, Scenario, TextStats, TokenBatch, Workload};
 
 /// The version of the report's form, which `docs/bench.md` describes; readers refuse another.
@@ -298,6 +298,14 @@ pub fn measure(
         engines,
         ..Report::default()
     })
+}
+
+/// The child's side: opens the engine and times it.
+pub fn run(request: Request) -> Result<Round> {
+    match request.generation.is_empty() {
+        true => worker::run(request),
+        false => generation::run(&request),
+    }
 }
 
 /// Most tokens of one text, up to `most`, that an engine takes; `most`, where it takes none. Fails where it cannot be

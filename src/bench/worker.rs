@@ -6,7 +6,6 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::energy::Meter;
-use super::generation;
 use super::stats::median;
 use super::workload::{Generation, TokenBatch};
 use crate::error::{Error, Result};
@@ -216,10 +215,7 @@ impl Opened {
 }
 
 /// Opens the engine and times it.
-pub fn run(request: Request) -> Result<Round> {
-    if !request.generation.is_empty() {
-        return generation::run(&request);
-    }
+pub(super) fn run(request: Request) -> Result<Round> {
     let start = Instant::now();
     let mut opened = Opened::new(&request)?;
     let load_ms = milliseconds(start);

@@ -232,8 +232,8 @@ impl<'a> Workload<'a> {
         comparison: &mut Comparison,
     ) -> Result<()> {
         let Some(inputs) = self.inputs.get(text) else { return Err(Error::bug("a text has no inputs")) };
-        let Some((before, after)) = step(self.graph, inputs)? else { return Ok(()) };
-        let cached = after(&engine.run(&before)?)?;
+        let Some(step) = step(self.graph, inputs)? else { return Ok(()) };
+        let cached = step.after(&engine.run(&step.before)?);
         let outputs = engine.run(&cached)?;
         let Some(found) = runtime::port(&outputs, PortKind::Logits).and_then(Tensor::rows) else { return Ok(()) };
         let found: Vec<f32> = found.flatten().copied().collect();

@@ -53,20 +53,36 @@ fn empty(name: &str, ty: &TensorType, texts: &Named) -> Result<Tensor> {
     Ok(Tensor { shape, elements: Elements::F32(Vec::new()) })
 }
 
-/// The inputs of one text without its last token, and those of the step that runs this token with the cache that the first
-/// run gives. None where the graph has no cache, or the text one token.
-///
-/// The step is a function of the outputs of the first run. It fails where an output of the cache is missing.
-pub fn step(graph: &Graph, inputs: &Named) -> Result<Option<(Named, impl Fn(&Named) -> Result<Named>)>> {
+/// One text in two runs: all of its tokens but the last, and the last with the cache of the others.
+pub struct Step {
+    /// The inputs of the first run.
+    pub before: Named,
+    last: Named,
+}
+
+impl Step {
+    /// The inputs of the second run, with the cache among the outputs of the first.
+    pub fn after(&self, outputs: &Named) -> Named {
+        let mut inputs = self.last.clone();
+        for (name, tensor) in outputs {
+            if let Some(next) = PortKind::of(name).and_then(PortKind::next) {
+                inputs.push((next.name().into_owned(), tensor.clone()));
+            }
+        }
+        inputs
+    }
+}
+
+/// The two runs of the inputs of one text. None where the graph has no cache, or the text one token.
+pub fn step(graph: &Graph, inputs: &Named) -> Result<Option<Step>> {
     let has_cache = graph.inputs().iter().any(|id| graph.kind(*id).is_some_and(PortKind::is_past));
     let tokens =
         runtime::port(inputs, PortKind::TokenIds).and_then(|ids| ids.shape.get(1)).copied().unwrap_or_default();
     if !has_cache || tokens < 2 {
         return Ok(None);
     }
-    let mut before = Vec::new();
     // The mask covers the cache, too.
-    let mut after = Vec::new();
+    let (mut before, mut after) = (Vec::new(), Vec::new());
     for (name, tensor) in inputs {
         let kind = PortKind::of(name);
         if kind.is_some_and(PortKind::is_past) {
@@ -79,16 +95,7 @@ pub fn step(graph: &Graph, inputs: &Named) -> Result<Option<(Named, impl Fn(&Nam
         before.push((name.clone(), part(first)));
         after.push((name.clone(), part(if kind == Some(PortKind::AttentionMask) { values } else { last })));
     }
-    let cached = move |outputs: &Named| -> Result<Named> {
-        let mut step = after.clone();
-        for (name, tensor) in outputs {
-            if let Some(next) = PortKind::of(name).and_then(PortKind::next) {
-                step.push((next.name().into_owned(), tensor.clone()));
-            }
-        }
-        Ok(step)
-    };
-    Ok(Some((before, cached)))
+    Ok(Some(Step { before, last: after }))
 }
 
 #[cfg(test)]

@@ -226,7 +226,7 @@ fn expand(prefix: &[String], tokens: &[TokenTree], see: &mut dyn FnMut(String, P
         }
         [TokenTree::Ident(name), ..] => {
             let name = name.to_string();
-            let path = [prefix, &[name.clone()]].concat();
+            let path = [prefix, std::slice::from_ref(&name)].concat();
             match (steps_by(&name, tokens), tokens) {
                 (true, _) => match tokens.get(3) {
                     Some(TokenTree::Ident(_) | TokenTree::Group(_)) => expand(&path, &tokens[3..], see),

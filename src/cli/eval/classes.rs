@@ -73,7 +73,7 @@ impl Labelled for Data {
     fn agreement(&self, first: &[Predicted<Vec<f32>>], found: &[Predicted<Vec<f32>>]) -> Result<Agreement> {
         let pairs = Data::logits(first).zip(Data::logits(found));
         let Parity { agreement, max_abs, .. } = Parity::of_predictions(pairs, self.problem_type)?;
-        Ok(Agreement { agreement: agreement, max_abs })
+        Ok(Agreement { agreement, max_abs })
     }
 
     fn measures(&self, score: &Score) -> Vec<(&'static str, String)> {

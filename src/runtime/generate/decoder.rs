@@ -21,11 +21,16 @@ pub struct DecoderLimits {
     pub pad: u32,
 }
 
+/// Is shown the number of a row, the place of a token in it, and the logits after the token.
+pub type ShowLogits<'a> = &'a mut dyn FnMut(usize, usize, &[f32]) -> Result<()>;
+
 /// A decoder with a cache, on a session.
 pub struct Decoder {
     session: Session,
     ids: Port,
     mask: Option<Port>,
+    /// How many tokens there are logits of, where the graph says it.
+    vocabulary: Option<usize>,
     positions: Option<Port>,
     limits: DecoderLimits,
     rows: Vec<Row>,
@@ -67,22 +72,19 @@ impl Decoder {
         }
         let ids =
             ids.ok_or_else(|| Error::unsupported(format!("the graph has no input `{}`", PortKind::TokenIds.name())))?;
-        if !session.outputs().iter().any(|port| port.kind() == Some(PortKind::Logits)) {
+        let logits = session.outputs().iter().find(|port| port.kind() == Some(PortKind::Logits));
+        let Some(logits) = logits else {
             return Err(Error::unsupported(format!("the graph has no output `{}`", PortKind::Logits.name())));
-        }
+        };
+        let vocabulary = logits.shape.last().copied().flatten();
         let chooser = Strategy::default().chooser();
-        Ok(Decoder { session, ids, mask, positions, limits, rows: Vec::new(), chooser, chosen: Vec::new() })
+        Ok(Decoder { session, ids, mask, positions, vocabulary, limits, rows: Vec::new(), chooser, chosen: Vec::new() })
     }
 
     /// Runs tokens through the model, one after another, and shows the logits after each: the number of the row, the place
     /// of the token in it, and a logit for each token of the vocabulary. `piece` tokens are run at a time, so that logits
     /// of a long text are never all in memory.
-    pub fn forced(
-        &mut self,
-        texts: &[&[u32]],
-        piece: usize,
-        show: &mut dyn FnMut(usize, usize, &[f32]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn forced(&mut self, texts: &[&[u32]], piece: usize, show: ShowLogits) -> Result<()> {
         let width = self.place(texts)?;
         let mut from = 0;
         while from < width {
@@ -105,6 +107,15 @@ impl Decoder {
         let width = texts.iter().map(|text| text.len()).max().unwrap_or_default();
         if texts.iter().any(|text| text.is_empty()) || width == 0 {
             return Err(Error::bad_input("a text of no token cannot be continued"));
+        }
+        // A runtime may crash on an id that its table does not have.
+        let unknown = |id: &&u32| {
+            self.vocabulary.is_some_and(|vocabulary| usize::try_from(**id).is_ok_and(|id| id >= vocabulary))
+        };
+        if let (Some(id), Some(vocabulary)) = (texts.iter().copied().flatten().find(unknown), self.vocabulary) {
+            return Err(Error::bad_input(format!(
+                "token {id} is outside of the model's vocabulary of {vocabulary} tokens"
+            )));
         }
         if self.mask.is_none() && texts.iter().any(|text| text.len() != width) {
             return Err(Error::unsupported(format!(

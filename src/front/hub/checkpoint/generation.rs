@@ -209,9 +209,10 @@ mod tests {
         let expected = |what: &str| format!("expected a token id or a list of them, not {what}");
         for what in ["true", "-1", "1.5", "\"</s>\"", "4294967296", "[1,null]", "{}"] {
             let own = format!(r#"{{"eos_token_id": {what}}}"#);
-            for (found, file) in [(said(&own, "{}"), "generation_config.json"), (said("{}", &own), "config.json")] {
-                assert!(found.starts_with(&format!("{file}: eos_token_id: {}", expected(what))), "{found}");
-            }
+            let (of_own, of_class) = (said(&own, "{}"), said("{}", &own));
+            let expected = expected(what);
+            assert!(of_own.starts_with(&format!("generation_config.json: eos_token_id: {expected}")), "{of_own}");
+            assert!(of_class.starts_with(&format!("config.json: eos_token_id: {expected}")), "{of_class}");
         }
         let list = said(r#"{"pad_token_id": [1, 2]}"#, "{}");
         assert!(list.starts_with("generation_config.json: pad_token_id: expected one token id, not a list"), "{list}");
