@@ -42,7 +42,7 @@
 //! | [`bundle`], [`task`], [`settings`] | the shipped folder; runs the model's task's with it, and how |
 //! | [`mod@build`], [`recipe`], [`tune`] | the whole compile on one screen; the to build; the search for the fastest engine under a bound |
 //!
-//! Below them all: [`error`], [`task::id`], [`precision`], [`shapes`], [`ports`], [`digest`], [`json`], [`safetensors`], [`file`],
+//! Below them all: [`error`], [`task::id`], [`precision`], [`shapes`], [`ports`], [`digest`], [`json`], [`safetensors`], [`mod@file`],
 //! [`textfile`], [`places`], [`presence`], [`random`], [`svg`], [`output`] (puts files safely), [`cache`] (keeps results by
 //! their content), [`observer`] (hears of progress) and [`interrupt`].
 //!

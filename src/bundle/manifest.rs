@@ -18,7 +18,7 @@ use crate::target::Target;
 use crate::task::id::Task;
 use crate::vocabulary::CutReport;
 
-/// The version of the manifest's form. Readers refuse all but this one and [`FIRST`].
+/// The version of the manifest's form. Readers refuse all but this one and `kilnc.bundle/1`.
 pub const SCHEMA: &str = "kilnc.bundle/2";
 
 /// The form in which every engine was one file. It is still read.

@@ -1,7 +1,7 @@
 //! Tasks: inputs, post-processing and measures, one file for each.
 //!
 //! [`Task`] is the name of one, with its facts as data ([`id`]). Each has a file here: which inputs it
-//! takes, how a window of outputs is read, how windows become a prediction ([`Definition`]), and what scoring needs beyond
+//! takes, how a window of outputs is read, how windows become a prediction (`Definition`), and what scoring needs beyond
 //! that. [`Pipeline`] is an engine with its tokenizer, as `pipeline` of `transformers`.
 //!
 //! | task | prediction | over several windows |
