@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::common::{kilnc, place, repository};
+use crate::common::{copied, edit, kilnc, place, repository};
 use kilnc::back;
 use kilnc::build::{self, Model, Scheme, Source};
 use kilnc::eval::Golden;
@@ -533,4 +533,18 @@ fn a_decoders_sizes_are_those_of_its_file() {
         said.starts_with("tensor `transformer.h.0.mlp.c_fc.weight` has shape [12, 20], expected [12, 21]"),
         "{said}"
     );
+}
+
+#[test]
+fn spaces_that_would_be_cleaned_up_are_warned_of() {
+    let copy = copied("decoders/gpt2/lm");
+    let build = || {
+        let place = place();
+        let out = place.path().join("lm.kiln");
+        kilnc(arguments!["build", copy.path(), "--target", "tract", "-o", out]).expect(0).stderr
+    };
+    assert!(!build().contains("clean_up_tokenization_spaces"));
+    let config = copy.path().join("tokenizer_config.json");
+    edit(&config, "\"clean_up_tokenization_spaces\": false", "\"clean_up_tokenization_spaces\": true");
+    assert!(build().contains("clean_up_tokenization_spaces is true, which is not applied"));
 }

@@ -301,6 +301,12 @@ impl<'a> Assembly<'a> {
             let (file, fields) = (GENERATION, read.0.not_applied.join(", "));
             self.observer.warn(&format!("{file} asks for {fields}, which is not applied: tokens are chosen greedily"));
         }
+        if self.model.tokenizer.cleans_up {
+            self.observer.warn(
+                "tokenizer_config.json: clean_up_tokenization_spaces is true, which is not applied: spaces before \
+                 punctuation stay in generated texts",
+            );
+        }
         let (config, file) = read;
         let config = match &self.model.renumbered {
             Some(numbers) => config.renumbered(numbers),

@@ -51,6 +51,8 @@ pub struct Tokenizer {
     pub mask: Option<String>,
     /// Whether texts are padded on the left. Models of such tokenizers are trained on contexts before their questions.
     pub pads_left: bool,
+    /// Whether `transformers` removes spaces before punctuation from decoded texts.
+    pub cleans_up: bool,
     /// Warnings: fields that are not followed, or are read in several ways.
     pub notes: Vec<String>,
     /// The files that were read.
@@ -79,6 +81,7 @@ impl Tokenizer {
             json: Some(json),
             max_length: options.max_length,
             mask: options.special("mask_token").map(str::to_owned),
+            cleans_up: options.cleans_up,
             pads_left: options.padding.map_or(options.class.kind == Kind::XlNet, |side| side == Side::Left),
             notes: options.notes,
             files,

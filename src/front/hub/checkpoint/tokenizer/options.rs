@@ -30,6 +30,8 @@ pub(super) struct Options {
     pub padding: Option<Side>,
     /// Whether special tokens inside of texts are split as plain text.
     pub split_special_tokens: bool,
+    /// Whether spaces before punctuation are removed from decoded texts.
+    pub cleans_up: bool,
     pub notes: Vec<String>,
     pub files: Vec<PathBuf>,
     pub do_lower_case: Option<bool>,
@@ -81,6 +83,7 @@ impl Options {
             side: Side::read(&config, "truncation_side")?,
             padding: Side::read(&config, "padding_side")?,
             split_special_tokens: arguments.get("split_special_tokens")?.unwrap_or(false),
+            cleans_up: arguments.get("clean_up_tokenization_spaces")?.unwrap_or(false),
             notes,
             files,
             do_lower_case: arguments.get("do_lower_case")?,
