@@ -353,7 +353,7 @@ fn ids(text: &str) -> Vec<u32> {
 
 const EOS: u32 = 261;
 
-/// A decoder that says what it is told to say, row by row.
+/// A decoder that gives the tokens of a script, row by row.
 struct Script {
     texts: Vec<Vec<u32>>,
     said: Vec<usize>,

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Comparison, Example, OutputParity, PROBES, Score, TextOutput, Truth, answer, per_text, reported};
 use crate::ir::Graph;
 use crate::ports::PortKind;
-use crate::runtime::{self, Classes, Engine, Named, Options, Runtime, Tensor, TextEncoder};
+use crate::runtime::{self, Classes, Engine, Named, Options, Runtime, TextEncoder};
 use crate::verify::Verified;
 
 /// Most bytes of the reference's outputs that are saved from one engine to the next.
@@ -222,8 +222,8 @@ impl<'a> Workload<'a> {
         Ok(Compared { outputs, rows, accuracy })
     }
 
-    /// Compares what a decoder's engine gives for the last token of a text with its cache of the tokens before with what the
-    /// reference gives for the whole text.
+    /// Compares every output of a decoder's engine for the last token of a text, run with the engine's cache of the tokens
+    /// before, with the reference's outputs for the whole text.
     fn compare_step(
         &self,
         text: usize,
@@ -234,14 +234,13 @@ impl<'a> Workload<'a> {
         let Some(inputs) = self.inputs.get(text) else { return Err(Error::bug("a text has no inputs")) };
         let Some(step) = step(self.graph, inputs)? else { return Ok(()) };
         let cached = step.after(&engine.run(&step.before)?);
-        let outputs = engine.run(&cached)?;
-        let Some(found) = runtime::port(&outputs, PortKind::Logits).and_then(Tensor::rows) else { return Ok(()) };
-        let found: Vec<f32> = found.flatten().copied().collect();
-        let expected = reference.outputs(self, text)?;
-        let Some(whole) = expected.iter().find(|output| PortKind::Logits.is(&output.name)) else { return Ok(()) };
-        let last = whole.rows().last().unwrap_or_default().to_vec();
-        let of = |values: Vec<f32>| [TextOutput { name: whole.name.clone(), width: whole.width, values }];
-        comparison.add(&of(last), &of(found))
+        let found = per_text(&cached, &engine.run(&cached)?)?.into_iter().flatten().collect::<Vec<_>>();
+        // Of the whole text, a step has the last row of logits, and all of the cache.
+        let mut expected = reference.outputs(self, text)?.into_owned();
+        for output in expected.iter_mut().filter(|output| PortKind::Logits.is(&output.name)) {
+            output.values = output.rows().last().unwrap_or_default().to_vec();
+        }
+        comparison.add(&expected, &found)
     }
 
     /// The labels of the texts, where this is a classifier and all texts have labels.

@@ -100,8 +100,8 @@ struct Line {
     context: Option<String>,
 }
 
-/// A value that is there, `null` too.
-fn as_it_stands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+/// A value that is there, `null` too, letter by letter.
+pub fn as_it_stands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::deserialize(deserializer).map(Some)
 }
 
@@ -136,23 +136,21 @@ struct PredictionLine<'a> {
     predicted: &'a Predicted,
 }
 
+/// The output for an invalid line.
 #[derive(Serialize)]
-struct ErrorLine<'a> {
+pub struct ErrorLine<'a> {
+    /// The line's `id`, where that could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a RawValue>,
-    error: &'a str,
+    pub id: Option<&'a RawValue>,
+    /// What is wrong with it, with its location.
+    pub error: &'a str,
 }
 
 impl Question {
     /// Reads a line for a task. A failure has the line's `id`, where that could be read.
     fn read(line: TextLine, task: Task) -> Result<Question, Failure> {
-        let location = line.location;
         let failure = |id: Option<Box<RawValue>>, error: Error| Failure { id, error };
-        let text = line.text.map_err(|e| failure(None, e))?;
-        if !text.trim_start().starts_with('{') {
-            let what = if text.trim().is_empty() { "the line is blank" } else { "the line is no object" };
-            return Err(failure(None, Error::bad_input(what).at(location).hint(LINE)));
-        }
+        let (location, text) = object(line, LINE).map_err(|e| failure(None, e))?;
         let question = Question::of(&text, &location).map_err(|e| failure(id_of(&text), e))?;
         match check(task, question.input()) {
             Ok(()) => Ok(question),
@@ -190,7 +188,7 @@ impl Query for Question {
 }
 
 /// The `id` of a line, where that can be read.
-fn id_of(line: &str) -> Option<Box<RawValue>> {
+pub fn id_of(line: &str) -> Option<Box<RawValue>> {
     json::parse(line, "").ok().and_then(|Named { id }| id)
 }
 
@@ -298,13 +296,29 @@ fn find_failures(model: &Pipeline, items: &mut [Result<Question, Failure>]) -> b
     found
 }
 
-impl Failure {
-    /// The message with its location, on one line.
-    fn summary(&self) -> String {
-        match self.error.locations() {
-            [] => self.error.message().to_owned(),
-            places => format!("{}: {}", places.join(": "), self.error.message()),
+/// The location and the text of a line that looks like an object; else the error says which form a line has.
+pub fn object(line: TextLine, form: &'static str) -> Result<(String, String)> {
+    let text = line.text?;
+    match text.trim_start().starts_with('{') {
+        true => Ok((line.location, text)),
+        false => {
+            let what = if text.trim().is_empty() { "the line is blank" } else { "the line is no object" };
+            Err(Error::bad_input(what).at(line.location).hint(form))
         }
+    }
+}
+
+/// The message of an error with its locations, on one line.
+pub fn one_line(error: &Error) -> String {
+    match error.locations() {
+        [] => error.message().to_owned(),
+        locations => format!("{}: {}", locations.join(": "), error.message()),
+    }
+}
+
+impl Failure {
+    fn summary(&self) -> String {
+        one_line(&self.error)
     }
 }
 

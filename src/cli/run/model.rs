@@ -39,7 +39,7 @@ pub(super) fn open_bundle(
     Pipeline::open(bundle, entry, threads, options)
 }
 
-/// Opens an engine of a bundle that continues prompts, with how many are read together where nobody says it.
+/// Opens an engine of a bundle that continues prompts, with its default batch size.
 pub(super) fn open_generator(
     bundle: &Bundle,
     engine: Option<&str>,

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::super::Screen;
@@ -14,7 +14,7 @@ use kilnc::build::Observer;
 use kilnc::error::{Error, Kind, Result, visible};
 use kilnc::json;
 use kilnc::runtime::generate::{FinishReason, GenerateOptions, Generated, Generator, Piece, Strategy};
-use kilnc::task::lines::OnError;
+use kilnc::task::lines::{self, ErrorLine, OnError};
 use kilnc::textfile::{Line, Lines};
 
 /// What messages call it.
@@ -273,7 +273,7 @@ impl Prompted<'_> {
                         }
                         Err((id, error)) => {
                             if on_error == OnError::Empty {
-                                line(to, &Failed { id: id.as_deref(), error })?;
+                                line(to, &ErrorLine { id: id.as_deref(), error })?;
                             }
                             summary.failed += 1;
                             summary.first_failure.get_or_insert_with(|| error.clone());
@@ -319,7 +319,7 @@ impl Prompted<'_> {
             items.push(match fits {
                 Ok(prompt) => Ok(prompt),
                 Err((_, error)) if on_error == OnError::Fail || error.kind() != Kind::BadInput => return Err(error),
-                Err((id, error)) => Err((id, on_one_line(&error))),
+                Err((id, error)) => Err((id, lines::one_line(&error))),
             });
         }
         Ok(items)
@@ -354,49 +354,19 @@ type Item = std::result::Result<Prompt, (Option<Box<RawValue>>, String)>;
 #[derive(Deserialize)]
 struct Fields {
     /// As it stands: another reader's numbers may have more digits than ours.
-    #[serde(default, deserialize_with = "as_it_stands")]
+    #[serde(default, deserialize_with = "lines::as_it_stands")]
     id: Option<Box<RawValue>>,
     prompt: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Identified {
-    #[serde(default, deserialize_with = "as_it_stands")]
-    id: Option<Box<RawValue>>,
-}
-
-fn as_it_stands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::deserialize(deserializer).map(Some)
 }
 
 type Identifier = Option<Box<RawValue>>;
 
 fn parse(line: Line) -> std::result::Result<(Identifier, String), (Identifier, Error)> {
-    let place = line.location;
-    let text = line.text.map_err(|e| (None, e))?;
-    if !text.trim_start().starts_with('{') {
-        let what = if text.trim().is_empty() { "the line is blank" } else { "the line is no object" };
-        return Err((None, Error::bad_input(what).at(place).hint(LINE)));
-    }
-    let id = || json::parse::<Identified>(&text, "").ok().and_then(|line| line.id);
-    let Fields { id, prompt } = json::parse(&text, &place).map_err(|e| (id(), e))?;
+    let (place, text) = lines::object(line, LINE).map_err(|e| (None, e))?;
+    let Fields { id, prompt } = json::parse(&text, &place).map_err(|e| (lines::id_of(&text), e))?;
     match prompt {
         Some(prompt) => Ok((id, prompt)),
         None => Err((id, Error::bad_input("there is no `prompt`").at(place).hint(LINE))),
-    }
-}
-
-#[derive(Serialize)]
-struct Failed<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a RawValue>,
-    error: &'a str,
-}
-
-fn on_one_line(error: &Error) -> String {
-    match error.locations() {
-        [] => error.message().to_owned(),
-        places => format!("{}: {}", places.join(": "), error.message()),
     }
 }
 

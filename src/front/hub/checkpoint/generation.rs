@@ -196,7 +196,7 @@ mod tests {
         assert_eq!((alone.eos, alone.bos, alone.pad, alone.positions), (vec![5], Some(6), None, Some(64)));
         let own = of(Some(r#"{"eos_token_id": [7, 8], "pad_token_id": 0, "bos_token_id": null}"#), config).unwrap();
         assert_eq!((own.eos, own.bos, own.pad, own.positions), (vec![7, 8], Some(6), Some(0), Some(64)));
-        // What nobody says is what the class says; null is said.
+        // A missing field has the default of its class; null is a value.
         let class = of(None, "{}").unwrap();
         assert_eq!((class.eos, class.bos, class.positions), (vec![50256], Some(50256), None));
         assert_eq!(of(None, r#"{"eos_token_id": null, "bos_token_id": null}"#).unwrap(), GenerationConfig::default());
