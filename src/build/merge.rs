@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::assembly::adapter_entry;
-use super::{Observer, Source};
+use super::engines::adapter_entry;
 use crate::back::safetensors;
 use crate::bundle::{self, PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::error::{Error, Result};
 use crate::front::hub::adapter::{AdapterSource, Merged};
 use crate::front::hub::arch::{self, Built, Family};
 use crate::front::hub::checkpoint::{GENERATION, StateDict};
+use crate::front::hub::load::Source;
 use crate::front::hub::load::{Adapted, adapt, adapted, tied_weights, tokenizer};
 use crate::ir::{DType, Weight};
 use crate::json as files;
+use crate::observer::Observer;
 use crate::output::{self, Stage, write_json};
 use crate::presence;
 use crate::task::Task;

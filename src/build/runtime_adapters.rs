@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Extended, Model, Source};
 use crate::bundle;
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::{AdapterSource, hub};
 use crate::front::hub::arch;
 use crate::front::hub::checkpoint::{Checkpoint, StateDict};
 use crate::front::hub::load::{Adapted, adapt, tokenizer};
+use crate::front::hub::load::{Extended, Model, Source};
 use crate::ir::weight::Expr;
 use crate::ir::{DType, Graph, Origin, ValueId, Weight};
 use crate::json;

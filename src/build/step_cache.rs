@@ -10,11 +10,11 @@ use half::slice::HalfFloatSliceExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Observer;
 use crate::bench::Machine;
 use crate::cache::{self, Cache, Fetched, Key, Limits};
 use crate::digest::{self, Digester};
 use crate::error::{Error, Result};
+use crate::observer::Observer;
 use crate::presence;
 use crate::runtime::{self, Elements, Named, Runtime};
 

@@ -1,12 +1,17 @@
 //! Cuts a model down before engines are made of it.
 
-use super::step_cache::{self, Step, StepCache};
-use super::{Calibrator, Model, Observer, cut_vocabulary, saved_graph};
+mod cut_vocabulary;
+mod saved_graph;
+
+use crate::build::calibration::Calibrator;
+use crate::build::step_cache::{self, Step, StepCache};
 use crate::calibrate::Kind;
 use crate::error::{Error, Result};
 use crate::eval;
+use crate::front::hub::load::Model;
 use crate::ir::Graph;
 use crate::json::file_name;
+use crate::observer::Observer;
 use crate::output::Stage;
 use crate::passes::Manager;
 use crate::prune::{self, Report, Request, Spec};
@@ -14,12 +19,13 @@ use crate::recipe::Recipe;
 use crate::runtime::Classes;
 use crate::verify::Verified;
 use crate::vocabulary::CutReport;
+pub use cut_vocabulary::{CutModel, cut_vocabulary};
 
 /// The folder of the stage for a graph that was pruned.
 const PRUNED: &str = "pruned";
 
 /// Fails where a recipe's pruning is impossible.
-pub(super) fn check(recipe: &Recipe) -> Result<()> {
+pub(in crate::build) fn check(recipe: &Recipe) -> Result<()> {
     let Some(spec) = &recipe.prune else { return Ok(()) };
     spec.check()?;
     let kind = recipe.calibration.file.as_deref().map(Kind::of);
@@ -45,7 +51,11 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
 }
 
 /// Cuts the vocabulary, if the recipe says so: the model then has the cut tokenizer.
-pub(super) fn vocabulary(model: &mut Model, recipe: &Recipe, observer: &dyn Observer) -> Result<Option<CutReport>> {
+pub(in crate::build) fn vocabulary(
+    model: &mut Model,
+    recipe: &Recipe,
+    observer: &dyn Observer,
+) -> Result<Option<CutReport>> {
     let Some(path) = recipe.prune.as_ref().and_then(|spec| spec.vocabulary.as_ref()) else { return Ok(None) };
     let column = recipe.calibration.text_column.as_deref();
     // Labels of texts that no prediction is compared with are ignored.
@@ -61,7 +71,7 @@ pub(super) fn vocabulary(model: &mut Model, recipe: &Recipe, observer: &dyn Obse
 
 /// Prunes the model's graph by `spec`, or takes the cached pruned graph; the trained one stays beside it,
 /// as the reference.
-pub(super) fn prune(
+pub(in crate::build) fn prune(
     model: &mut Model,
     spec: &Spec,
     calibrator: &Calibrator,

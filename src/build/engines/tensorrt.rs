@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::step_cache::{self, Step, StepCache};
+use crate::build::step_cache::{self, Step, StepCache};
 use crate::error::{Error, Result};
 use crate::json::file_name;
 use crate::runtime::{Device, Gpu, Runtime};

@@ -1,9 +1,10 @@
 //! A model that knows only the tokens of a corpus.
 
-use super::{Model, Observer, hub_files};
+use crate::build::engines::hub_files;
 use crate::error::{Error, Result};
-use crate::front::hub::load::limits;
+use crate::front::hub::load::{Model, limits};
 use crate::ir::{Graph, Op};
+use crate::observer::Observer;
 use crate::passes::{CutVocabulary, Manager};
 use crate::runtime::TextInput;
 use crate::task::Task;

@@ -4,15 +4,20 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::calibrator::{Origin, weights_digest};
-use super::{Calibrator, Model, Observer};
+mod calibrator;
+
 use crate::calibrate::sample::{self, Sampling};
 use crate::calibrate::{Estimator, Kind, Saved, Spec, npz};
 use crate::error::{Error, Result};
 use crate::eval::{self, Example, PROBES};
+use crate::front::hub::load::Model;
 use crate::json::file_name;
+use crate::observer::Observer;
 use crate::recipe::Recipe;
 use crate::runtime::{Classes, Elements, Named, TextEncoder};
+pub(in crate::build) use calibrator::Observed;
+pub use calibrator::{CalibrationOutput, Calibrator};
+use calibrator::{Origin, weights_digest};
 
 /// How much of a text that is sampled from a corpus is read, in bytes: more than any model reads.
 const LONGEST_SAMPLE: usize = 1 << 16;
@@ -41,7 +46,7 @@ impl CalibrationSource {
     }
 
     /// The same, where labels may be needed.
-    pub(super) fn labelled(
+    pub(in crate::build) fn labelled(
         spec: &Spec,
         classes: &Classes,
         labels: Labels,
@@ -121,9 +126,9 @@ impl CalibrationSource {
 }
 
 /// The name of built-in texts.
-pub(super) const BUILT_IN: &str = "the built-in probes";
+pub(in crate::build) const BUILT_IN: &str = "the built-in probes";
 
-pub(super) fn probes() -> Vec<Example> {
+pub(in crate::build) fn probes() -> Vec<Example> {
     PROBES.iter().map(|text| Example::unlabelled(text)).collect()
 }
 
@@ -142,7 +147,7 @@ fn encoded(encoder: &TextEncoder, texts: &[Example]) -> Result<(Vec<Named>, usiz
 
 /// Whether a bound needs the labels of texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Labels {
+pub(in crate::build) enum Labels {
     /// Labels that the model lacks are an error.
     Needed,
     /// Texts count without such labels, with a warning.
@@ -201,7 +206,7 @@ impl Foreign {
 }
 
 /// Texts on which engines are compared.
-pub(super) fn compared(
+pub(in crate::build) fn compared(
     path: &Path,
     classes: &Classes,
     labels: Labels,

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::calibrator::Observed;
-use super::formats::computes_in_half;
+use super::compile::compile;
+use super::formats::{computes_in_half, hints};
 use super::hub_files;
-use super::step_cache::{self, Step, StepCache};
-use super::tensorrt::compile_once;
-use super::{BuildRequest, Calibrator, Model, Observer, Scheme, TensorRtJob, TensorRtOptions, compile, hints};
+use super::scheme::Scheme;
+use super::tensorrt::{TensorRtJob, TensorRtOptions, compile_once};
 use crate::back::onnx;
+use crate::build::calibration::{Calibrator, Observed};
+use crate::build::request::BuildRequest;
+use crate::build::step_cache::{self, Step, StepCache};
 use crate::bundle::runtimes::BundledRuntimes;
 use crate::bundle::{
     self, AdapterEntry, BenchEntry, ComponentEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry,
@@ -21,10 +23,12 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::Gate;
 use crate::front::hub::adapter::{AdapterSource, Merged};
 use crate::front::hub::checkpoint::{GENERATION, GenerationConfig, licence};
+use crate::front::hub::load::Model;
 use crate::front::hub::load::limits;
 use crate::ir::weight::Int8Range;
 use crate::ir::{Graph, ValueId};
 use crate::json;
+use crate::observer::Observer;
 use crate::output::{Stage, write_json};
 use crate::passes::{Half, Manager, Ran};
 use crate::ports::CACHE_AXIS;
@@ -38,7 +42,7 @@ use crate::verify::Verified;
 use crate::vocabulary::CutReport;
 
 /// An engine of the bundle while it is made.
-pub(super) struct Made {
+pub(in crate::build) struct Made {
     /// Its entry in the manifest.
     pub entry: EngineEntry,
     /// The request.
@@ -57,7 +61,7 @@ struct Written {
 }
 
 /// The pruning of the trained model.
-pub(super) struct Removed {
+pub(in crate::build) struct Removed {
     /// Of its layers.
     pub pruning: Option<prune::Report>,
     /// Of its vocabulary.
@@ -65,7 +69,7 @@ pub(super) struct Removed {
 }
 
 /// A bundle that is being put together.
-pub(super) struct Assembly<'a> {
+pub(in crate::build) struct Assembly<'a> {
     request: &'a BuildRequest,
     pub model: &'a Model,
     pub stage: &'a Stage,
@@ -420,7 +424,7 @@ fn zeros(onnx: &Path, pattern: Sparsity) -> Result<ZerosEntry> {
 }
 
 /// Removes an ONNX file of the stage that is not part of the bundle, and the weights beside it.
-pub(super) fn remove(path: &Path) -> Result<()> {
+pub(in crate::build) fn remove(path: &Path) -> Result<()> {
     step_cache::model_files(path)?
         .iter()
         .try_for_each(|path| std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e)))
@@ -456,7 +460,7 @@ fn pass_entry(ran: &Ran) -> PassEntry {
 }
 
 /// The manifest's entry of an adapter.
-pub(super) fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEntry> {
+pub(in crate::build) fn adapter_entry((source, merged): &(AdapterSource, Merged)) -> Result<AdapterEntry> {
     Ok(AdapterEntry {
         name: json::file_name(&source.dir),
         kind: merged.kind.to_owned(),

@@ -2,24 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use super::assembly::{Assembly, Made, remove};
-use super::calibration::{BUILT_IN, CalibrationSource, Labels, compared, probes};
-use super::comparison::{Candidate, Reference, RunBy, Workload};
-use super::formats::computes_in_half;
-use super::{Calibrator, Model, Observer, Scheme, classes, compile};
+mod classes;
+mod comparison;
+
 use crate::back::onnx;
+use crate::build::calibration::{BUILT_IN, CalibrationSource, Calibrator, Labels, compared, probes};
+use crate::build::engines::{Assembly, Made, Scheme, compile, computes_in_half, remove};
 use crate::bundle::GateEntry;
 use crate::calibrate::prefill;
 use crate::error::{Error, Kind, Result};
 use crate::eval::{Example, Gate, Golden};
-use crate::front::hub::load::{limits, tokenizer};
+use crate::front::hub::load::{Model, limits, tokenizer};
 use crate::json;
+use crate::observer::Observer;
 use crate::passes::Manager;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
 use crate::runtime::{self, Classes, Processor, Runtime, TextEncoder};
 use crate::target::Target;
 use crate::task::{self, Task};
+use comparison::{Candidate, Reference, RunBy, Workload};
 
 /// The inputs of engines, and their expected outputs.
 pub struct Gates {
@@ -101,7 +103,7 @@ impl Gates {
 
     /// Checks every engine and records the results. Fails where a bound is missed, or was requested and cannot be
     /// checked here.
-    pub(super) fn check(&self, assembly: &mut Assembly) -> Result<()> {
+    pub(in crate::build) fn check(&self, assembly: &mut Assembly) -> Result<()> {
         let workload = Workload::new(
             &assembly.model.graph,
             &self.encoder,

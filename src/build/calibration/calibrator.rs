@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::step_cache::{self, Step, StepCache};
-use super::{Model, Observer};
+use crate::build::step_cache::{self, Step, StepCache};
 use crate::bundle::{self, CalibrationEntry};
 use crate::calibrate::sample::Sampling;
 use crate::calibrate::{Calibration, Collection, Estimator, Saved, Spec, collect, save};
 use crate::digest;
 use crate::error::{Error, Result};
+use crate::front::hub::load::Model;
 use crate::ir::Graph;
 use crate::json::file_name;
+use crate::observer::Observer;
 use crate::output::Stage;
 use crate::presence;
 use crate::runtime::Named;
@@ -36,14 +37,14 @@ pub struct Calibrator<'a> {
 
 /// The counts of a model's run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Observed {
+pub(in crate::build) struct Observed {
     texts: usize,
     tokens: usize,
 }
 
 /// Where the texts come from.
 #[derive(Default)]
-pub(super) struct Origin {
+pub(in crate::build) struct Origin {
     /// No one gave any.
     pub built_in: bool,
     /// The input.
@@ -87,16 +88,16 @@ impl<'a> Calibrator<'a> {
         }
     }
 
-    pub(super) fn with_origin(self, origin: Origin) -> Calibrator<'a> {
+    pub(in crate::build) fn with_origin(self, origin: Origin) -> Calibrator<'a> {
         Calibrator { origin, ..self }
     }
 
-    pub(super) fn with_step_cache(self, step_cache: &'a StepCache<'a>) -> Calibrator<'a> {
+    pub(in crate::build) fn with_step_cache(self, step_cache: &'a StepCache<'a>) -> Calibrator<'a> {
         Calibrator { step_cache: Some(step_cache), ..self }
     }
 
     /// The cache key of the statistics: the texts, or the file in which they were saved.
-    pub(super) fn identity(&self) -> Result<String> {
+    pub(in crate::build) fn identity(&self) -> Result<String> {
         match &self.source {
             Source::Inputs(inputs, _) => Ok(format!(
                 "{} {} {}",
@@ -113,13 +114,13 @@ impl<'a> Calibrator<'a> {
     }
 
     /// A cached engine was calibrated on this before.
-    pub(super) fn recall(&self, observed: Observed) {
+    pub(in crate::build) fn recall(&self, observed: Observed) {
         self.warn_of_built_in();
         self.observed.set(self.observed.get().or(Some(observed)));
     }
 
     /// The counts, where there are any.
-    pub(super) fn observed(&self) -> Option<Observed> {
+    pub(in crate::build) fn observed(&self) -> Option<Observed> {
         self.observed.get()
     }
 
@@ -160,7 +161,7 @@ impl<'a> Calibrator<'a> {
     }
 
     /// Warns that half precision is built without a check of its range.
-    pub(super) fn warn_of_unknown_ranges(&self) {
+    pub(in crate::build) fn warn_of_unknown_ranges(&self) {
         self.observer.warn(&format!(
             "{} does not show how large the values inside the model become: no layer of half precision is kept in FP32 for \
              its range; calibrate with texts to know",
@@ -225,7 +226,7 @@ impl<'a> Calibrator<'a> {
     }
 
     /// The result of `find` for `graph` on the texts, or its cached result; `kind` names it.
-    pub(super) fn once<V: Serialize + DeserializeOwned>(
+    pub(in crate::build) fn once<V: Serialize + DeserializeOwned>(
         &self,
         kind: &'static str,
         graph: &Verified<Graph>,
@@ -289,7 +290,7 @@ impl CalibrationOutput {
 }
 
 /// The identity of a model's weights: a digest of all files that they come from.
-pub(super) fn weights_digest(model: &Model) -> Result<String> {
+pub(in crate::build) fn weights_digest(model: &Model) -> Result<String> {
     let weights = model.checkpoint.files.iter().filter(|path| path.extension().is_none_or(|e| e != "json"));
     let mut lines = String::new();
     for path in weights {

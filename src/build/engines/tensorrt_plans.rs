@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::tensorrt::compile_in_child;
-use super::{Observer, TensorRtJob, TensorRtOptions};
+use super::tensorrt::{TensorRtJob, TensorRtOptions, compile_in_child};
 use crate::bundle::{self, FileEntry};
 use crate::error::{Error, Result, portable};
 use crate::json::{self, file_name};
+use crate::observer::Observer;
 use crate::output::{self, Stage};
 use crate::presence;
 use crate::runtime::Gpu;

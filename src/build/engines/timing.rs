@@ -1,15 +1,20 @@
 //! Times the engines of a bundle on this machine.
 
-use super::Observer;
 use super::assembly::Made;
 use crate::bench::{self, Candidate, TokenBatch, Workload};
 use crate::bundle::{BenchEntry, BenchedEngine, BenchedPoint};
 use crate::error::{Error, Kind, Result};
+use crate::observer::Observer;
 use crate::recipe::BenchSpec;
 use crate::runtime::{self, Options, Processor};
 
 /// Measures every engine that runs here, side by side; none are left out silently.
-pub(super) fn time(spec: &BenchSpec, made: &[Made], max_length: usize, observer: &dyn Observer) -> Result<BenchEntry> {
+pub(in crate::build) fn time(
+    spec: &BenchSpec,
+    made: &[Made],
+    max_length: usize,
+    observer: &dyn Observer,
+) -> Result<BenchEntry> {
     let mut candidates = Vec::new();
     let mut versions = Vec::new();
     for engine in made {

@@ -1,14 +1,15 @@
 //! Bundled runtimes: the native libraries in a bundle.
 
-use super::{BuildRequest, Observer};
+use crate::build::request::BuildRequest;
 use crate::bundle::runtimes::{self, BundledRuntimes, RuntimePlan};
 use crate::error::{Error, Result};
+use crate::observer::Observer;
 use crate::output::{self, Stage};
 use crate::runtime::{Runtime, library};
 
 /// Takes the libraries of the recipe's platforms into the stage. Done before all else: missing libraries are reported
 /// at once.
-pub(super) fn bundle_runtimes(
+pub(in crate::build) fn bundle_runtimes(
     request: &BuildRequest,
     stage: &Stage,
     observer: &dyn Observer,

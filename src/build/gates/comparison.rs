@@ -8,14 +8,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Observer;
-use super::rounding::open_rounded;
-use super::step_cache::{self, Step, StepCache};
+use crate::build::engines::open_rounded;
+use crate::build::step_cache::{self, Step, StepCache};
 use crate::bundle::Accuracy;
 use crate::calibrate::{prefill, step};
 use crate::error::{Error, Result};
 use crate::eval::{Comparison, Example, OutputParity, PROBES, Score, TextOutput, Truth, answer, per_text, reported};
 use crate::ir::Graph;
+use crate::observer::Observer;
 use crate::ports::PortKind;
 use crate::runtime::{self, Classes, Engine, Named, Options, Runtime, TextEncoder};
 use crate::verify::Verified;

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::rounding::beyond_half;
-use super::{Calibrator, Scheme};
+use super::scheme::Scheme;
+use crate::build::calibration::Calibrator;
 use crate::calibrate::{Calibration, Estimator, Ranges};
 use crate::error::{Error, Result};
 use crate::ir::weight::{Blocks, Int8Range};
@@ -19,7 +20,11 @@ use crate::target::{DynamicQuantForm, HalfForm, Target, WeightForm};
 use crate::verify::Verified;
 
 /// The graph in the number format of a scheme.
-pub(super) fn apply(graph: &Verified<Graph>, scheme: &Scheme, manager: &mut Manager) -> Result<Verified<Graph>> {
+pub(in crate::build) fn apply(
+    graph: &Verified<Graph>,
+    scheme: &Scheme,
+    manager: &mut Manager,
+) -> Result<Verified<Graph>> {
     let can = scheme.target.capabilities();
     check_keep(graph, scheme.keep)?;
     if scheme.range == Int8Range::Reduced {

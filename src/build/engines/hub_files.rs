@@ -6,11 +6,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Model, merge};
+use crate::build::merge;
 use crate::bundle::HUB;
 use crate::error::{Error, Result};
 use crate::front::hub::arch;
 use crate::front::hub::checkpoint::GENERATION;
+use crate::front::hub::load::Model;
 use crate::json as files;
 use crate::output::write_json;
 use crate::presence;
@@ -27,7 +28,7 @@ const ADDED: &str = "added_tokens.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// Writes the files into the bundle.
-pub(super) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: &Path) -> Result<()> {
+pub(in crate::build) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: &Path) -> Result<()> {
     let to = bundle.join(HUB);
     std::fs::create_dir(&to).map_err(|e| Error::io("writing to", bundle, &e))?;
     write_json(&to.join("config.json"), &config(model, classes)?)?;
@@ -69,7 +70,7 @@ fn generation(model: &Model) -> Result<Option<Map<String, Value>>> {
 }
 
 /// The tokens that a language model begins, ends and pads with, by its configuration and its settings.
-pub(super) fn generation_tokens(model: &Model) -> Result<Vec<u32>> {
+pub(in crate::build) fn generation_tokens(model: &Model) -> Result<Vec<u32>> {
     let config: Map<String, Value> = files::parse(&model.checkpoint.config, "config.json")?;
     let settings = generation(model)?.unwrap_or_default();
     let named = config.iter().chain(&settings).filter(|(key, _)| is_token(key));

@@ -1,9 +1,10 @@
 //! A classifier's labels, and how its logits are read.
 
-use super::{Model, Observer};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::{CommonConfig, StatedProblem, labels};
+use crate::front::hub::load::Model;
 use crate::front::hub::load::tokenizer;
+use crate::observer::Observer;
 use crate::recipe::Recipe;
 use crate::runtime::{Classes, ProblemType};
 use crate::task::Task;

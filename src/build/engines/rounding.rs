@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::Calibrator;
 use crate::back;
+use crate::build::calibration::Calibrator;
 use crate::calibrate::prefill;
 use crate::error::{Error, Result};
 use crate::evaluate::{Arithmetic, Array, Evaluator, Floats, Int8Sums, Range, ranges};
