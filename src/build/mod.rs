@@ -4,6 +4,7 @@ mod calibration;
 mod engines;
 mod gates;
 mod merge;
+mod plan;
 mod pruning;
 mod request;
 mod runtime_adapters;
@@ -12,10 +13,8 @@ mod step_cache;
 use crate::bundle::{self, FileEntry, Manifest};
 use crate::error::Result;
 use crate::front::hub::load::describe;
-use crate::json;
 use crate::output::Stage;
 use crate::presence;
-use crate::recipe::BenchSpec;
 use crate::task::Task;
 
 pub use crate::front::hub::load::{Extended, Model, Source, TextConfig, load, warnings};
@@ -31,6 +30,7 @@ pub use engines::{
 };
 pub use gates::{Gates, encoder, max_length};
 pub use merge::{MergeRequest, merge};
+use plan::BuildPlan;
 pub use pruning::{CutModel, cut_vocabulary};
 pub use request::BuildRequest;
 pub use runtime_adapters::{RuntimeAdapter, RuntimeAdapters, load_runtime_adapters};
@@ -39,12 +39,10 @@ use step_cache::StepCache;
 /// Builds a bundle or a model. Nothing is written to the output unless every gate is passed. For a model, the manifest
 /// is only reported.
 pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest> {
-    request.check()?;
-    pruning::check(&request.recipe)?;
-    request.recipe.bench.as_ref().map(BenchSpec::check).transpose()?;
-    let ours = if request.makes_model() { presence::is_file } else { bundle::is_replaceable };
+    let plan = BuildPlan::of(request)?;
+    let ours = if plan.model_file.is_some() { presence::is_file } else { bundle::is_replaceable };
     let stage = Stage::new(&request.output, ours)?;
-    let runtimes = runtimes::bundle_runtimes(request, &stage, observer)?;
+    let runtimes = runtimes::bundle_runtimes(&plan, &stage, observer)?;
     let calibration_output = CalibrationOutput::claim(&request.recipe.calibration)?;
     observer.begin("reading", None);
     let mut model = load(&request.source)?;
@@ -59,9 +57,9 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
         None => None,
     };
     let cut = Removed { pruning, vocabulary };
-    let mut assembly = Assembly::new(request, &model, &stage, &calibrator, &step_cache, observer)?;
-    for spec in &request.recipe.engines_or_default() {
-        assembly.engine(spec, gates.max_length())?;
+    let mut assembly = Assembly::new(&plan, &model, &stage, &calibrator, &step_cache, observer)?;
+    for engine in &plan.engines {
+        assembly.engine(engine, gates.max_length())?;
     }
     assembly.check_any()?;
     gates.check(&mut assembly)?;
@@ -78,9 +76,9 @@ pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest
     if let Some(calibration_output) = calibration_output {
         calibration_output.put(&calibrator, &model)?;
     }
-    match request.makes_model() {
-        false => stage.commit_dir()?,
-        true => stage.commit_files(&model_files(&manifest.files, &json::file_name(&request.output)))?,
+    match &plan.model_file {
+        None => stage.commit_dir()?,
+        Some(name) => stage.commit_files(&model_files(&manifest.files, name))?,
     }
     step_cache.tidy();
     Ok(manifest)

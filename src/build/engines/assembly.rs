@@ -12,7 +12,7 @@ use super::scheme::Scheme;
 use super::tensorrt::{TensorRtJob, TensorRtOptions, compile_once};
 use crate::back::onnx;
 use crate::build::calibration::{Calibrator, Observed};
-use crate::build::request::BuildRequest;
+use crate::build::plan::{BuildPlan, EnginePlan, layers_of};
 use crate::build::step_cache::{self, Step, StepCache};
 use crate::bundle::runtimes::BundledRuntimes;
 use crate::bundle::{
@@ -20,7 +20,6 @@ use crate::bundle::{
     PromptEntry, Skipped, StateEntry, ZerosEntry,
 };
 use crate::error::{Error, Kind, Result};
-use crate::eval::Gate;
 use crate::front::hub::adapter::{AdapterSource, Merged};
 use crate::front::hub::checkpoint::{GENERATION, GenerationConfig, licence};
 use crate::front::hub::load::Model;
@@ -34,8 +33,7 @@ use crate::passes::{Half, Manager, Ran};
 use crate::ports::CACHE_AXIS;
 use crate::presence;
 use crate::prune::{self, Sparsity};
-use crate::recipe::EngineSpec;
-use crate::runtime::{Classes, Runtime};
+use crate::runtime::Classes;
 use crate::shapes::Shapes;
 use crate::task::Task;
 use crate::verify::Verified;
@@ -45,8 +43,8 @@ use crate::vocabulary::CutReport;
 pub(in crate::build) struct Made {
     /// Its entry in the manifest.
     pub entry: EngineEntry,
-    /// The request.
-    pub spec: EngineSpec,
+    /// Its part of the plan.
+    pub planned: EnginePlan,
     /// Its ONNX file in the stage. A TensorRT engine's is there until its outputs have been checked.
     pub onnx: PathBuf,
 }
@@ -70,7 +68,7 @@ pub(in crate::build) struct Removed {
 
 /// A bundle that is being put together.
 pub(in crate::build) struct Assembly<'a> {
-    request: &'a BuildRequest,
+    pub plan: &'a BuildPlan<'a>,
     pub model: &'a Model,
     pub stage: &'a Stage,
     pub observer: &'a dyn Observer,
@@ -88,25 +86,22 @@ pub(in crate::build) struct Assembly<'a> {
     pub unmade: Vec<(String, Error)>,
     /// An engine in FP32 that cannot be compared with the golden file here, and why.
     pub not_golden: Option<(String, Error)>,
-    /// The name of the one model that is made, where the output is no bundle.
-    model_file: Option<String>,
 }
 
 impl<'a> Assembly<'a> {
     pub fn new(
-        request: &'a BuildRequest,
+        plan: &'a BuildPlan<'a>,
         model: &'a Model,
         stage: &'a Stage,
         calibrator: &'a Calibrator<'a>,
         step_cache: &'a StepCache<'a>,
         observer: &'a dyn Observer,
     ) -> Result<Self> {
-        let model_file = request.makes_model().then(|| json::file_name(&request.output));
-        if model_file.is_none() {
+        if plan.model_file.is_none() {
             std::fs::create_dir_all(stage.path("engines")).map_err(|e| Error::io("writing to", stage.dir(), &e))?;
         }
         Ok(Assembly {
-            request,
+            plan,
             model,
             stage,
             observer,
@@ -119,25 +114,20 @@ impl<'a> Assembly<'a> {
             skipped: Vec::new(),
             unmade: Vec::new(),
             not_golden: None,
-            model_file,
         })
     }
 
     /// Makes one engine. One that this machine cannot make is skipped, unless the build is strict.
-    pub fn engine(&mut self, spec: &EngineSpec, max_length: usize) -> Result<()> {
-        let name = spec.name();
-        if self.made.iter().any(|made| made.entry.name == name) {
-            return Err(Error::bad_input(format!("duplicate engine {name}")));
-        }
-        match self.make(spec, &name, max_length) {
+    pub fn engine(&mut self, planned: &EnginePlan, max_length: usize) -> Result<()> {
+        match self.make(planned, max_length) {
             Ok(made) => self.made.push(made),
-            Err(e) if e.kind() == Kind::RuntimeMissing && !self.request.strict => {
-                self.skip(name.clone(), &e)?;
-                if spec.gate != Gate::default() {
-                    self.unmade.push((name, e));
+            Err(e) if e.kind() == Kind::RuntimeMissing && !self.plan.request.strict => {
+                self.skip(planned, &e)?;
+                if planned.is_gated() {
+                    self.unmade.push((planned.name.clone(), e));
                 }
             }
-            Err(e) => return Err(e.at(format!("engine {name}"))),
+            Err(e) => return Err(e.at(format!("engine {}", planned.name))),
         }
         Ok(())
     }
@@ -152,15 +142,17 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn make(&self, spec: &EngineSpec, name: &str, max_length: usize) -> Result<Made> {
-        let onnx = self.stage.path(&self.onnx_path(name));
-        let (written, before) = if spec.precision.is_calibrated() && self.request.recipe.calibration.save.is_some() {
+    fn make(&self, planned: &EnginePlan, max_length: usize) -> Result<Made> {
+        let EnginePlan { spec, name, .. } = planned;
+        let onnx = self.stage.path(&planned.onnx);
+        let (written, before) = if spec.precision.is_calibrated() && self.plan.request.recipe.calibration.save.is_some()
+        {
             // Saved calibration is checked by itself.
-            (self.write(spec, name, &onnx)?, false)
+            (self.write(planned, &onnx)?, false)
         } else {
             let step = Step { kind: "engine", name, into: onnx.parent().unwrap_or(Path::new("")) };
-            let make = || Ok((self.write(spec, name, &onnx)?, step_cache::model_files(&onnx)?));
-            self.step_cache.made(step, || self.follows_from(spec, name), make)?
+            let make = || Ok((self.write(planned, &onnx)?, step_cache::model_files(&onnx)?));
+            self.step_cache.made(step, || self.follows_from(planned), make)?
         };
         if let Some(seen) = written.seen.filter(|_| before) {
             self.calibrator.recall(seen);
@@ -171,27 +163,27 @@ impl<'a> Assembly<'a> {
         }
         let mut plan = String::new();
         if spec.target.wants_plan() {
-            let before = self.compile_plan(spec, &onnx, max_length, &mut entry)?;
+            let before = self.compile_plan(planned, &onnx, max_length, &mut entry)?;
             let layers = entry.layers.as_deref().unwrap_or_default();
             plan = format!(" → a plan of {layers}{}", step_cache::summary(before));
         }
         let megabytes = written.bytes as f64 / 1e6;
         self.observer.done(&format!("{name}: {megabytes:.1} MB of ONNX{}{plan}", step_cache::summary(before)));
-        Ok(Made { entry, spec: spec.clone(), onnx })
+        Ok(Made { entry, planned: planned.clone(), onnx })
     }
 
     /// All that an engine's file follows from.
-    fn follows_from(&self, spec: &EngineSpec, name: &str) -> Result<impl Serialize> {
+    fn follows_from(&self, EnginePlan { spec, onnx, range, .. }: &EnginePlan) -> Result<impl Serialize + use<>> {
         let reads_texts = spec.precision.is_calibrated() || computes_in_half(&spec.target, spec.precision);
         let calibrated = reads_texts.then(|| self.calibrator.identity()).transpose()?;
         let keep: Vec<String> = spec.keep.iter().map(ToString::to_string).collect();
-        let pattern = self.pattern().map(|pattern| pattern.to_string());
+        let pattern = self.plan.pattern.map(|pattern| pattern.to_string());
         Ok((
             self.fingerprint()?,
-            self.onnx_path(name),
+            onnx.clone(),
             spec.target.to_string(),
             spec.precision,
-            spec.range() == Int8Range::Reduced,
+            *range == Int8Range::Reduced,
             keep,
             pattern,
             calibrated,
@@ -208,67 +200,69 @@ impl<'a> Assembly<'a> {
     }
 
     /// The graph of an engine, lowered for its target.
-    pub fn graph(&self, spec: &EngineSpec, manager: &mut Manager) -> Result<Verified<Graph>> {
+    pub fn graph(&self, EnginePlan { spec, range, .. }: &EnginePlan, manager: &mut Manager) -> Result<Verified<Graph>> {
         let scheme = Scheme {
             target: &spec.target,
             precision: spec.precision,
             keep: &spec.keep,
             calibrator: Some(self.calibrator),
-            keep_order: self.pattern().is_some(),
-            range: spec.range(),
+            keep_order: self.plan.pattern.is_some(),
+            range: *range,
         };
         compile(&self.model.graph, &scheme, manager)
     }
 
     /// Writes the ONNX file of an engine.
-    fn write(&self, spec: &EngineSpec, name: &str, onnx: &Path) -> Result<Written> {
+    fn write(&self, planned: &EnginePlan, onnx: &Path) -> Result<Written> {
+        let EnginePlan { spec, name, .. } = planned;
         let mut manager = Manager::default();
-        let graph = self.graph(spec, &mut manager)?;
+        let graph = self.graph(planned, &mut manager)?;
         let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
         self.observer.begin(name, Some(total));
         let metadata = hints(&spec.target, spec.precision).metadata();
         let written = onnx::write_with(&graph, onnx, &metadata, &|bytes| self.observer.advance(bytes))?;
         let entry = EngineEntry {
-            name: name.to_owned(),
+            name: name.clone(),
             target: spec.target.to_string(),
-            runtime: Runtime::of(&spec.target),
+            runtime: planned.runtime,
             precision: spec.precision,
-            reduced_range: spec.range() == Int8Range::Reduced,
-            components: vec![component(&graph, self.onnx_path(name))],
+            reduced_range: planned.range == Int8Range::Reduced,
+            components: vec![component(&graph, planned.onnx.clone())],
             passes: manager.ran.iter().map(pass_entry).collect(),
             compiled_by: None,
             compiled_on: None,
             shapes: Vec::new(),
             layers: None,
-            zeros: self.pattern().map(|pattern| zeros(onnx, pattern)).transpose()?,
+            zeros: self.plan.pattern.map(|pattern| zeros(onnx, pattern)).transpose()?,
             gates: Vec::new(),
         };
         let seen = self.calibrator.observed().filter(|_| spec.precision.is_calibrated());
         Ok(Written { entry, bytes: written.bytes, seen })
     }
 
-    /// The pattern that the zeros of weights have to keep.
-    fn pattern(&self) -> Option<Sparsity> {
-        let sparsity = self.request.recipe.prune.as_ref()?.sparsity?;
-        matches!(sparsity, Sparsity::Pattern { .. }).then_some(sparsity)
-    }
-
     /// Has TensorRT compile an ONNX file, in a child process, and makes the plan the engine's file. Returns whether it was
     /// there before.
-    fn compile_plan(&self, spec: &EngineSpec, onnx: &Path, max_length: usize, entry: &mut EngineEntry) -> Result<bool> {
+    fn compile_plan(
+        &self,
+        planned: &EnginePlan,
+        onnx: &Path,
+        max_length: usize,
+        entry: &mut EngineEntry,
+    ) -> Result<bool> {
+        let spec = &planned.spec;
         let shapes = match spec.shapes.as_slice() {
             [] if self.model.task == Task::TextGeneration => Shapes::decoding_up_to(max_length),
             [] => vec![Shapes::up_to(max_length)],
             given => given.to_vec(),
         };
-        let plan = format!("engines/{}.plan", entry.name);
+        let plan = planned.plan();
         let job = TensorRtJob {
             onnx: onnx.into(),
             plan: self.stage.path(&plan),
-            layers: self.stage.path(&layers_path(&entry.name)),
+            layers: self.stage.path(&planned.layers()),
             target: spec.target.to_string(),
             shapes,
-            options: TensorRtOptions { sparse_weights: self.pattern().is_some(), ..TensorRtOptions::default() },
+            options: TensorRtOptions { sparse_weights: self.plan.pattern.is_some(), ..TensorRtOptions::default() },
         };
         let (compiled, before) = compile_once(self.step_cache, &entry.name, &job)?;
         compiled.warnings.iter().for_each(|warning| self.observer.warn(&format!("{}: {warning}", entry.name)));
@@ -280,19 +274,15 @@ impl<'a> Assembly<'a> {
         Ok(before)
     }
 
-    fn skip(&mut self, engine: String, why: &Error) -> Result<()> {
+    fn skip(&mut self, planned: &EnginePlan, why: &Error) -> Result<()> {
         let all: Vec<&str> = std::iter::once(why.message()).chain(why.hints().iter().map(String::as_str)).collect();
-        self.observer.warn(&format!("{engine} is SKIPPED: {}", all.join("; ")));
+        self.observer.warn(&format!("{} is SKIPPED: {}", planned.name, all.join("; ")));
         // The bundle goes to other machines, and two builds of one are the same.
         let reason = [why.portable()].into_iter().chain(why.portable_hints().map(str::to_owned));
         let reason = reason.collect::<Vec<_>>().join("; ");
-        let onnx = self.stage.path(&self.onnx_path(&engine));
-        self.skipped.push(Skipped { engine, reason });
+        let onnx = self.stage.path(&planned.onnx);
+        self.skipped.push(Skipped { engine: planned.name.clone(), reason });
         if presence::is_file(&onnx)? { remove(&onnx) } else { Ok(()) }
-    }
-
-    fn onnx_path(&self, engine: &str) -> String {
-        self.model_file.clone().unwrap_or_else(|| format!("engines/{engine}.onnx"))
     }
 
     /// What the checkpoint says of generation and the file that says it, where that is the model's task.
@@ -322,15 +312,11 @@ impl<'a> Assembly<'a> {
     /// Copies the bundled runtimes, and writes the manifest last; a lone model needs neither.
     pub fn finish(self, classes: Classes, max_length: usize, cut: Removed) -> Result<Manifest> {
         let tokenizer = &self.model.tokenizer;
-        if self.model_file.is_none() {
+        if self.plan.model_file.is_none() {
             let copy = self.stage.path(bundle::TOKENIZER);
             std::fs::write(&copy, tokenizer.text()?).map_err(|e| Error::io("writing", &copy, &e))?;
             hub_files::keep(self.model, &classes, max_length, self.stage.dir())?;
         }
-        let name = match &self.request.recipe.name {
-            Some(name) => name.clone(),
-            None => self.request.output.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-        };
         // One that came with an adapter is among its files.
         let own = tokenizer.files.iter().filter(|path| path.starts_with(&self.model.checkpoint.dir));
         let sources = self.model.checkpoint.files.iter().chain(own);
@@ -340,13 +326,13 @@ impl<'a> Assembly<'a> {
         let mut manifest = Manifest {
             schema: bundle::SCHEMA.to_owned(),
             kilnc: env!("CARGO_PKG_VERSION").to_owned(),
-            name,
+            name: self.plan.name.clone(),
             model_type: self.model.checkpoint.common.model_type.clone().unwrap_or_default(),
             task: self.model.task,
             max_length,
             positions: limits::positions(&self.model.graph),
             generation: generation.as_ref().map(|(config, _)| config.clone()),
-            pipeline: self.request.recipe.pipeline.over(self.model.pipeline),
+            pipeline: self.plan.request.recipe.pipeline.over(self.model.pipeline),
             prompt: self.model.prompt.as_ref().map(PromptEntry::of),
             context_first: self.model.context_first(),
             mask: self.model.tokenizer.mask.clone().filter(|_| self.model.task == Task::FillMask),
@@ -357,7 +343,7 @@ impl<'a> Assembly<'a> {
                 .map(|path| bundle::digest_source(path, &self.model.checkpoint.dir))
                 .collect::<Result<_>>()?,
             adapters: self.model.merged.iter().map(adapter_entry).collect::<Result<_>>()?,
-            combined: self.request.source.combine.as_ref().map(ToString::to_string),
+            combined: self.plan.request.source.combine.as_ref().map(ToString::to_string),
             licences: licences(self.model)?,
             calibration: self.calibrator.entry()?,
             pruning: cut.pruning,
@@ -369,7 +355,7 @@ impl<'a> Assembly<'a> {
             runtimes: self.runtimes,
             files: bundle::digest_tree(self.stage.dir())?,
         };
-        if self.model_file.is_some() {
+        if self.plan.model_file.is_some() {
             return Ok(manifest);
         }
         // The bill holds the digests of the engines, and the manifest that of the bill.
@@ -401,14 +387,9 @@ fn licences(model: &Model) -> Result<Vec<LicenceEntry>> {
 /// The files of an engine whose bytes are chosen anew by every run of a compiling library.
 fn varying(entry: &EngineEntry) -> Vec<String> {
     match entry.compiled_by {
-        Some(_) => entry.files().map(str::to_owned).chain([layers_path(&entry.name)]).collect(),
+        Some(_) => entry.files().map(str::to_owned).chain([layers_of(&entry.name)]).collect(),
         None => Vec::new(),
     }
-}
-
-/// Where the list of a plan's layers is in a bundle.
-fn layers_path(engine: &str) -> String {
-    format!("engines/{engine}.layers.json")
 }
 
 /// Checks the pattern of zeros in the matrices of a written file.

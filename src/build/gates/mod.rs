@@ -7,7 +7,7 @@ mod comparison;
 
 use crate::back::onnx;
 use crate::build::calibration::{BUILT_IN, CalibrationSource, Calibrator, Labels, compared, probes};
-use crate::build::engines::{Assembly, Made, Scheme, compile, computes_in_half, remove};
+use crate::build::engines::{Assembly, Made, Scheme, compile, remove};
 use crate::bundle::GateEntry;
 use crate::calibrate::prefill;
 use crate::error::{Error, Kind, Result};
@@ -18,7 +18,7 @@ use crate::observer::Observer;
 use crate::passes::Manager;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
-use crate::runtime::{self, Classes, Processor, Runtime, TextEncoder};
+use crate::runtime::{self, Classes, Runtime, TextEncoder};
 use crate::target::Target;
 use crate::task::{self, Task};
 use comparison::{Candidate, Reference, RunBy, Workload};
@@ -165,20 +165,9 @@ impl Gates {
         assembly: &mut Assembly,
     ) -> Result<Vec<GateEntry>> {
         let mut gates = Vec::new();
-        // A plan needs its GPU, and a page its browser. Their ONNX file runs the same operations on the CPU, where ONNX
-        // Runtime computes half precision in 32 bits; so the evaluator rounds and overflows as a GPU does.
-        let graph = || assembly.graph(&made.spec, &mut Manager::default());
-        let in_half = computes_in_half(&made.spec.target, made.entry.precision);
-        let here = Processor::here();
-        let exact_elsewhere = made.entry.precision.is_calibrated() && !here.exact_8_bits();
-        let (runtime, ran_by) = match made.entry.runtime {
-            _ if in_half => (None, "kilnc's evaluator, every value rounded as on the GPU".to_owned()),
-            // A browser adds products of 8 bits exactly, and ONNX Runtime does not on this processor.
-            Runtime::Web if exact_elsewhere => (None, "kilnc's evaluator, products of 8 bits added exactly".to_owned()),
-            plans if plans.runs_plans() => (Some(Runtime::Ort), format!("the plan's ONNX on {}", Runtime::Ort)),
-            Runtime::Web => (Some(Runtime::Ort), format!("the same file on {}", Runtime::Ort)),
-            runtime => (Some(runtime), runtime.to_string()),
-        };
+        let graph = || assembly.graph(&made.planned, &mut Manager::default());
+        let here = assembly.plan.processor.clone();
+        let (runtime, ran_by) = (made.planned.run_by.runtime(), made.planned.run_by.to_string());
         let version = match runtime.map(runtime::available) {
             Some(Err(e)) => {
                 assembly.observer.advance(workload.steps() as u64);
@@ -189,7 +178,7 @@ impl Gates {
         let features =
             if runtime.is_some() { here.features.iter().map(|name| (*name).to_owned()).collect() } else { Vec::new() };
         let run_by = runtime.map_or(RunBy::Evaluator(&graph), RunBy::Runtime);
-        if let (Some((name, golden, gate)), Precision::Fp32) = (&self.golden, made.entry.precision) {
+        if let (Some((name, golden, gate)), true) = (&self.golden, made.planned.is_golden()) {
             let mut engine = run_by.open(&made.onnx)?;
             let golden = golden.with_inputs(prefill(&assembly.model.graph, golden.inputs())?);
             let parity = golden.compare_outputs(&mut *engine, self.classes.problem_type)?;
@@ -212,7 +201,7 @@ impl Gates {
         let compared =
             workload.compare(reference, &candidate, assembly.step_cache, assembly.stage.dir(), assembly.observer)?;
         let drop = compared.accuracy.map(|share| share.reference - share.found);
-        let gate = default_gate(made.entry.precision, assembly.model).overridden_by(made.spec.gate);
+        let gate = default_gate(made.entry.precision, assembly.model).overridden_by(made.planned.spec.gate);
         gates.push(GateEntry {
             against: if itself { ITSELF.to_owned() } else { reference.name().to_owned() },
             on: self.texts_name.clone(),
@@ -222,7 +211,7 @@ impl Gates {
             version,
             features,
             exact_8_bits: made.entry.precision.is_calibrated().then(|| {
-                let saturates = made.spec.target.saturates(made.entry.precision) && !made.entry.reduced_range;
+                let saturates = made.planned.spec.target.saturates(made.entry.precision) && !made.entry.reduced_range;
                 runtime.is_none() || !saturates || here.exact_8_bits()
             }),
             checks: gate.check_all(&compared.outputs, drop),
@@ -249,8 +238,8 @@ impl Gates {
             checks: Vec::new(),
             accuracy: None,
         };
-        let golden = self.golden.is_some() && made.entry.precision == Precision::Fp32;
-        if made.spec.gate != Gate::default() {
+        let golden = self.golden.is_some() && made.planned.is_golden();
+        if made.planned.is_gated() {
             assembly.unmade.push((made.entry.name.clone(), why));
         } else if golden {
             assembly.not_golden = Some((made.entry.name.clone(), why));
