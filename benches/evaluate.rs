@@ -40,7 +40,7 @@ fn main() {
         ("int8 for ort-cpu, sums that saturate", "ort-cpu", Precision::Int8, saturating),
     ] {
         let target: Target = target.parse().unwrap();
-        let graph = build::compile(&model.graph, &Scheme::new(&target, precision), &mut Manager::default()).unwrap();
+        let graph = build::compile(model.graph(), &Scheme::new(&target, precision), &mut Manager::default()).unwrap();
         let mut engine = build::open_evaluator(&graph, arithmetic).unwrap();
         engine.run(&text()).unwrap();
         let times = (0..ROUNDS).map(|_| {

@@ -74,6 +74,7 @@ pub mod places;
 pub mod ports;
 pub mod precision;
 pub mod presence;
+pub mod program;
 pub mod prune;
 pub mod random;
 pub mod recipe;

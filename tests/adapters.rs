@@ -56,7 +56,7 @@ fn differences(source: &Source, golden: &Path) -> kilnc::Result<[f64; 2]> {
         [(Target::OrtCpu, Runtime::Ort), (Target::Tract, Runtime::Tract)].into_iter().enumerate()
     {
         let graph =
-            build::compile(&model.graph, &build::Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
+            build::compile(model.graph(), &build::Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {})?;
         let mut engine = runtime::open(runtime, &path, runtime::Options { threads: 1 })?;
@@ -144,7 +144,7 @@ fn the_sections_adapter_gives_pytorchs_predictions() {
     let source = Source { checkpoint: minilm(), adapters, combine: None, task: None };
     let model = build::load(&source).unwrap();
     let graph =
-        build::compile(&model.graph, &build::Scheme::new(&Target::OrtCpu, Precision::Fp32), &mut Manager::default())
+        build::compile(model.graph(), &build::Scheme::new(&Target::OrtCpu, Precision::Fp32), &mut Manager::default())
             .unwrap();
     let place = place();
     let path = place.path().join("model.onnx");

@@ -62,7 +62,7 @@ impl Fixture {
     }
 
     fn parity(&self, model: &Model, target: &Target, precision: Precision, runtime: Runtime) -> kilnc::Result<Parity> {
-        let graph = build::compile(&model.graph, &Scheme::new(target, precision), &mut Manager::default())?;
+        let graph = build::compile(model.graph(), &Scheme::new(target, precision), &mut Manager::default())?;
         let place = place();
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {})?;
@@ -131,7 +131,7 @@ fn adapters_come_through_calibration() {
         let place = place();
         let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
         let mut manager = Manager::default();
-        let graph = manager.run(&model.graph, &FirstToken).unwrap();
+        let graph = manager.run(model.graph(), &FirstToken).unwrap();
         let graph = manager.run(&graph, &FuseQkv).unwrap();
         let calibration = RefCell::new(calibrator.on(&graph).unwrap());
         let graph =
@@ -150,7 +150,7 @@ fn eight_bits_leave_adapters_with_a_warning() {
     let houlsby = fixtures().into_iter().find(|fixture| fixture.name == "bert/base/houlsby").unwrap();
     let mut manager = Manager::default();
     let scheme = Scheme::new(&Target::OrtCpu, Precision::Int8);
-    build::compile(&houlsby.load().unwrap().graph, &scheme, &mut manager).unwrap();
+    build::compile(houlsby.load().unwrap().graph(), &scheme, &mut manager).unwrap();
     let left = &manager.ran.iter().find(|ran| ran.name == "quantize-dynamic").unwrap().report.left;
     let adapters = left.iter().filter(|line| line.ends_with("adapters keep full precision")).count();
     assert_eq!(adapters, 8, "{left:?}");

@@ -50,7 +50,7 @@ fn smoothed_and_grouped_channels_give_the_same_outputs() {
         let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
         let place = place();
         let mut manager = Manager::default();
-        let graph = manager.run(&model.graph, &FirstToken).unwrap();
+        let graph = manager.run(model.graph(), &FirstToken).unwrap();
         let graph = manager.run(&graph, &FuseQkv).unwrap();
         let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
         let calibration = RefCell::new(calibrator.on(&graph).unwrap());
@@ -80,7 +80,7 @@ fn every_family_is_calibrated_and_rounded() {
         for precision in [Precision::Int8, Precision::Int8Fast] {
             let target = Target::OrtCpu;
             let graph = build::compile(
-                &model.graph,
+                model.graph(),
                 &Scheme { calibrator: Some(&calibrator), ..Scheme::new(&target, precision) },
                 &mut Manager::default(),
             )
@@ -108,7 +108,7 @@ fn weights_that_are_not_finite_name_the_value_and_leave_nothing_behind() {
     let place = place();
     let calibrator = Calibrator::new("texts.jsonl", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
     let error = build::compile(
-        &model.graph,
+        model.graph(),
         &Scheme { calibrator: Some(&calibrator), ..Scheme::new(&Target::OrtCpu, Precision::Int8) },
         &mut Manager::default(),
     )

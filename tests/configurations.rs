@@ -39,7 +39,7 @@ fn with_config(folder: &Path, config: &Fields) -> TempDir {
 fn loaded(checkpoint: &Path, task: Option<Task>) -> (Result<(Task, String), String>, Vec<String>) {
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task };
     match build::load(&source) {
-        Ok(model) => (Ok((model.task, model.graph.to_string())), build::warnings(&model)),
+        Ok(model) => (Ok((model.task, model.graph().to_string())), build::warnings(&model)),
         Err(e) => (Err(e.to_string()), Vec::new()),
     }
 }

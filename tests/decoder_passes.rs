@@ -71,13 +71,14 @@ fn smoothed_and_grouped_channels_give_the_same_numbers() {
         let expected = answers(&model, golden.inputs());
         let place = place();
         let mut manager = Manager::default();
-        let graph = manager.run(&model.graph, &FirstToken).unwrap();
+        let graph = manager.run(model.graph(), &FirstToken).unwrap();
         let graph = manager.run(&graph, &FuseQkv).unwrap();
         let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Quiet);
         let calibration = RefCell::new(calibrator.on(&graph).unwrap());
         let graph =
             manager.run(&graph, &Smooth { calibration: &calibration, keep: &[], range: Int8Range::Full }).unwrap();
-        model.graph = manager.run(&graph, &GroupNeurons { calibration: &calibration, groups: 3, keep: &[] }).unwrap();
+        model.program =
+            manager.run(&graph, &GroupNeurons { calibration: &calibration, groups: 3, keep: &[] }).unwrap().into();
         changed += manager.ran.iter().rev().take(2).map(|ran| ran.report.changed).sum::<usize>();
         let apart = apart(&answers(&model, golden.inputs()), &expected);
         assert!(apart <= 1e-4, "{name}: {apart}");
@@ -90,8 +91,8 @@ fn what_is_cut_answers_like_what_is_zero_and_heads_with_a_cache_stay() {
     for name in MODELS {
         let mut model = load(decoders(name), &[], None).unwrap();
         let (mut cuts, mut zeroed, mut stay) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        for (_, node) in model.graph.nodes() {
-            let block = match Prunable::of(&model.graph, node) {
+        for (_, node) in model.graph().nodes() {
+            let block = match Prunable::of(model.graph(), node) {
                 None => continue,
                 Some(Err(why)) => {
                     stay.insert(why);
@@ -100,31 +101,31 @@ fn what_is_cut_answers_like_what_is_zero_and_heads_with_a_cache_stay() {
                 Some(Ok(block)) => block,
             };
             let id = node.operand(1).unwrap();
-            let weight = model.graph.weight(id).unwrap();
+            let weight = model.graph().weight(id).unwrap();
             let kept: Vec<usize> = (0..block.units).step_by(2).collect();
             let at = block.channels(&kept);
             let mut values = weight.to_f32s().unwrap().into_owned();
             let rows = values.chunks_mut(weight.shape()[1]).enumerate();
             rows.filter(|(row, _)| !at.contains(row)).for_each(|(_, row)| row.fill(0.0));
             let zeros = Weight::f32s(weight.shape().to_vec(), &values).unwrap();
-            zeroed.insert(model.graph.value(id).name.clone(), zeros);
-            let bias = node.operand(2).map(|id| model.graph.weight(id).unwrap().clone());
+            zeroed.insert(model.graph().value(id).name.clone(), zeros);
+            let bias = node.operand(2).map(|id| model.graph().weight(id).unwrap().clone());
             let role: Role = block.role;
             cuts.insert(role, ChannelCut { weight: weight.take(0, at).unwrap(), bias, kept });
         }
-        let layers = model.graph.nodes().filter_map(|(_, node)| node.role?.layer).max().unwrap() + 1;
+        let layers = model.graph().nodes().filter_map(|(_, node)| node.role?.layer).max().unwrap() + 1;
         let (blocks, reasons) = match model.task {
             Task::TextGeneration => (layers, vec!["its heads have a past"]),
             _ => (2 * layers, Vec::new()),
         };
         assert_eq!((cuts.len(), stay.into_iter().collect::<Vec<_>>()), (blocks, reasons), "{name}");
-        let (cut, report) = PruneChannels { cuts: &cuts }.run(&model.graph).unwrap();
+        let (cut, report) = PruneChannels { cuts: &cuts }.run(model.graph()).unwrap();
         assert_eq!((report.changed, report.left), (cuts.len(), Vec::new()), "{name}");
         let golden = golden(name);
-        let zeroed = verify(ReplaceWeights { weights: &zeroed }.run(&model.graph).unwrap().0).unwrap();
-        model.graph = zeroed;
+        let zeroed = verify(ReplaceWeights { weights: &zeroed }.run(model.graph()).unwrap().0).unwrap();
+        model.program = zeroed.into();
         let expected = answers(&model, golden.inputs());
-        model.graph = verify(cut).unwrap();
+        model.program = verify(cut).unwrap().into();
         let apart = apart(&answers(&model, golden.inputs()), &expected);
         assert!(apart < 2e-5, "{name}: {apart}");
     }
@@ -149,7 +150,7 @@ fn a_cut_vocabulary_leaves_the_answers_of_the_tokens_that_stay() {
             None => rows,
         };
         let expected: Vec<Vec<f32>> = answers(&model, golden.inputs()).into_iter().map(picked).collect();
-        model.graph = Manager::default().run(&model.graph, &CutVocabulary { kept: &kept, scores }).unwrap();
+        model.program = Manager::default().run(model.graph(), &CutVocabulary { kept: &kept, scores }).unwrap().into();
         let new = |id: &i64| kept.iter().position(|kept| i64::from(*kept) == *id).unwrap() as i64;
         let renumbered = Tensor { elements: Elements::I64(integers(&ids).iter().map(new).collect()), ..ids };
         let mut inputs = golden.inputs().clone();
@@ -170,8 +171,8 @@ fn a_cut_vocabulary_keeps_the_token_that_ends_texts() {
         let added = json["added_tokens"].as_array().unwrap();
         let number = added.iter().find(|token| token["content"] == kept).unwrap()["id"].as_u64().unwrap();
         assert!((number as usize) < cut.report.tokens && cut.report.tokens < cut.report.tokens_before, "{name}");
-        let logits = model.graph.outputs()[0];
-        assert_eq!(model.graph.value(logits).ty.shape[2].fixed(), Some(cut.report.rows_before), "{name}");
+        let logits = model.graph().outputs()[0];
+        assert_eq!(model.graph().value(logits).ty.shape[2].fixed(), Some(cut.report.rows_before), "{name}");
         let logits = cut.graph.outputs()[0];
         assert_eq!(cut.graph.value(logits).ty.shape[2].fixed(), Some(cut.report.rows), "{name}");
     }

@@ -52,7 +52,7 @@ pub(crate) fn load(checkpoint: PathBuf, adapters: &[PathBuf], task: Option<Task>
 pub(crate) fn engines(model: &Model) -> Vec<(&'static str, Box<dyn Engine>)> {
     let place = place();
     let lowered = |target: &Target| {
-        build::compile(&model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap()
+        build::compile(model.graph(), &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap()
     };
     let mut engines: Vec<(&'static str, Box<dyn Engine>)> = Vec::new();
     for (name, target, runtime) in [("ort", Target::OrtCpu, Runtime::Ort), ("tract", Target::Tract, Runtime::Tract)] {
@@ -60,7 +60,7 @@ pub(crate) fn engines(model: &Model) -> Vec<(&'static str, Box<dyn Engine>)> {
         back::onnx::write(&lowered(&target), &path, &|_| {}).unwrap();
         engines.push((name, runtime::open(runtime, &path, Options { threads: 1 }).unwrap()));
     }
-    let gpu = back::lower(&model.graph, &"tensorrt-rtx:sm75".parse().unwrap()).unwrap();
+    let gpu = back::lower(model.graph(), &"tensorrt-rtx:sm75".parse().unwrap()).unwrap();
     engines.push(("evaluator", build::open_evaluator(&gpu, Arithmetic::default()).unwrap()));
     engines
 }
@@ -104,8 +104,8 @@ struct Decoding<'a> {
 impl<'a> Decoding<'a> {
     fn new(model: &'a Model, engine: &'a mut dyn Engine, rows: usize) -> Decoding<'a> {
         let mut cache = Vec::new();
-        for id in model.graph.inputs() {
-            let value = model.graph.value(*id);
+        for id in model.graph().inputs() {
+            let value = model.graph().value(*id);
             if PortKind::of(&value.name).is_some_and(PortKind::is_past) {
                 let [heads, size] = [1, 3].map(|i| value.ty.shape[i].fixed().unwrap());
                 let empty = Tensor { shape: vec![rows, heads, 0, size], elements: Elements::F32(Vec::new()) };
@@ -127,7 +127,7 @@ impl<'a> Decoding<'a> {
                 self.cache.push((next.name().into_owned(), tensor.clone()));
             }
         }
-        assert_eq!(self.cache.len() + 1, self.model.graph.outputs().len());
+        assert_eq!(self.cache.len() + 1, self.model.graph().outputs().len());
         port(&outputs, PortKind::Logits).clone()
     }
 }
@@ -341,7 +341,7 @@ fn decoders_come_through_every_precision() {
         let model = load(decoders(name), &[], None).unwrap();
         for (target, precision, runtime) in &engines {
             let scheme = Scheme::new(target, *precision);
-            let graph = build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
+            let graph = build::compile(model.graph(), &scheme, &mut Manager::default()).unwrap();
             back::onnx::write(&graph, &path, &|_| {}).unwrap();
             let mut engine = runtime::open(*runtime, &path, Options { threads: 1 }).unwrap();
             let found = smallest_cosine(&model, &mut *engine, &decoders(name));

@@ -41,7 +41,7 @@ fn targets() -> Vec<Target> {
 fn compiled(model: &Model, golden: &Golden, scheme: Scheme) -> kilnc::Result<Verified<Graph>> {
     let place = place();
     let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
-    build::compile(&model.graph, &Scheme { calibrator: Some(&calibrator), ..scheme }, &mut Manager::default())
+    build::compile(model.graph(), &Scheme { calibrator: Some(&calibrator), ..scheme }, &mut Manager::default())
 }
 
 fn parity(graph: &Verified<Graph>, arithmetic: Arithmetic, golden: &Golden) -> Parity {
@@ -228,7 +228,7 @@ fn a_layer_beyond_half_precision_is_found_named_and_left_wide() {
     let checkpoint = overflowing();
     let model = load(checkpoint.path());
     let reference: Target = "tensorrt-rtx:sm80".parse().unwrap();
-    let compile = |scheme: Scheme, manager: &mut Manager| build::compile(&model.graph, &scheme, manager).unwrap();
+    let compile = |scheme: Scheme, manager: &mut Manager| build::compile(model.graph(), &scheme, manager).unwrap();
     let expected = compile(Scheme::new(&reference, Precision::Fp32), &mut Manager::default());
     let expected = evaluated(&expected, EXACT, &texts());
     let parity = |found: &[f32]| Parity::of(expected.chunks(3).zip(found.chunks(3))).unwrap();
@@ -278,7 +278,7 @@ fn a_model_in_range_is_narrowed_whole() {
         let text = |calibrator| {
             let mut manager = Manager::default();
             let scheme = Scheme { calibrator, ..Scheme::new(&target, Precision::Fp16) };
-            let graph = build::compile(&model.graph, &scheme, &mut manager).unwrap();
+            let graph = build::compile(model.graph(), &scheme, &mut manager).unwrap();
             assert_eq!(manager.ran.iter().map(|ran| ran.report.left.len()).sum::<usize>(), 0, "{:?}", manager.ran);
             graph.to_string()
         };
@@ -334,7 +334,7 @@ fn layers_stay_in_fp32_by_their_roles() {
     let target: Target = "tensorrt".parse().unwrap();
     let mut manager = Manager::default();
     let scheme = Scheme { keep: &keep, ..Scheme::new(&target, Precision::Fp16) };
-    let graph = build::compile(&model.graph, &scheme, &mut manager).unwrap();
+    let graph = build::compile(model.graph(), &scheme, &mut manager).unwrap();
     let left = &manager.ran.iter().find(|ran| ran.name == "half").unwrap().report.left;
     assert!(left.contains(&"bert.encoder.layer.0.output.dense: it stays in f32 by `keep`".to_owned()), "{left:?}");
     let wide = |name: &str| graph.value(graph.find(name).unwrap()).ty.dtype.to_string();

@@ -43,7 +43,7 @@ pub fn fixtures() -> Vec<(String, PathBuf)> {
 fn parity(checkpoint: &Path, target: &Target, precision: Precision, runtime: Runtime) -> kilnc::Result<Parity> {
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
     let model = build::load(&source)?;
-    let graph = build::compile(&model.graph, &Scheme::new(target, precision), &mut Manager::default())?;
+    let graph = build::compile(model.graph(), &Scheme::new(target, precision), &mut Manager::default())?;
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {})?;
@@ -142,7 +142,7 @@ fn minilm_gives_the_vectors_of_sentence_transformers() {
     let place = place();
     for (target, runtime) in [(Target::OrtCpu, Runtime::Ort), (Target::Tract, Runtime::Tract)] {
         let graph =
-            build::compile(&model.graph, &Scheme::new(&target, Precision::Fp32), &mut Manager::default()).unwrap();
+            build::compile(model.graph(), &Scheme::new(&target, Precision::Fp32), &mut Manager::default()).unwrap();
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {}).unwrap();
         let mut engine = runtime::open(runtime, &path, Options::default()).unwrap();

@@ -613,7 +613,7 @@ fn trained(checkpoint: &Path) -> Vec<(&'static str, Decoder, GenerationConfig)> 
     let on = |(name, target, runtime): (&'static str, Target, Runtime)| {
         let path = place.path().join(format!("{name}.onnx"));
         let scheme = Scheme::new(&target, Precision::Fp32);
-        let graph = build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
+        let graph = build::compile(model.graph(), &scheme, &mut Manager::default()).unwrap();
         back::onnx::write(&graph, &path, &|_| {}).unwrap();
         let session = Session::open(runtime, &path, Options { threads: 1 }).unwrap();
         (name, Decoder::new(session, limits).unwrap(), config.clone())

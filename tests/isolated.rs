@@ -18,7 +18,7 @@ fn an_isolated_engine_gives_the_same_outputs() {
         build::load(&Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None })
             .unwrap();
     let scheme = Scheme::new(&Target::OrtCpu, Precision::Fp32);
-    onnx::write(&build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap(), &path, &|_| {}).unwrap();
+    onnx::write(&build::compile(model.graph(), &scheme, &mut Manager::default()).unwrap(), &path, &|_| {}).unwrap();
     let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
     let options = Options { threads: 1 };
     let here = runtime::open(Runtime::Ort, &path, options).unwrap().run(golden.inputs()).unwrap();

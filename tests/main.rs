@@ -19,6 +19,7 @@ mod bundle;
 mod cache;
 mod calibrated;
 mod compile;
+mod components;
 mod configurations;
 mod corpus;
 mod decoder_passes;

@@ -49,7 +49,7 @@ fn parity(dir: &Path, golden: &Path) -> Parity {
     let telling: Vec<_> = model.unused.iter().filter(|name| *name != "cls.predictions.bias").collect();
     assert!(telling.is_empty(), "{telling:?}");
     let graph =
-        build::compile(&model.graph, &build::Scheme::new(&Target::OrtCpu, Precision::Fp32), &mut Manager::default())
+        build::compile(model.graph(), &build::Scheme::new(&Target::OrtCpu, Precision::Fp32), &mut Manager::default())
             .unwrap();
     let place = place();
     let path = place.path().join("model.onnx");
@@ -131,7 +131,7 @@ fn a_merged_modernbert_is_the_same_to_both_versions_of_transformers() {
         assert_eq!((&found["dtype"], found.get("torch_dtype")), (&json!("bfloat16"), None));
         let graph = |dir: &Path, adapters: Vec<AdapterSource>| {
             let source = Source { checkpoint: dir.to_owned(), adapters, combine: None, task: None };
-            build::load(&source).unwrap().graph.to_string()
+            build::load(&source).unwrap().graph().to_string()
         };
         // It reads back as the same model; only values were rounded.
         let invoked = arguments!["merge", base.path(), "--adapter", adapter("modernbert-lora"), "-o", out];

@@ -36,7 +36,7 @@ fn engines(checkpoint: &Path) -> Vec<Box<dyn Engine>> {
         let place = place();
         let path = place.path().join("model.onnx");
         let scheme = Scheme::new(&target, Precision::Fp32);
-        let graph = build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
+        let graph = build::compile(model.graph(), &scheme, &mut Manager::default()).unwrap();
         onnx::write(&graph, &path, &|_| {}).unwrap();
         runtime::open(runtime, &path, Options { threads: 1 }).unwrap()
     };

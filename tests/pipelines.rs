@@ -92,7 +92,7 @@ impl Made {
             Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: Some(task) };
         let model = build::load(&source).unwrap();
         let graph =
-            build::compile(&model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
+            build::compile(model.graph(), &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
         let place = place();
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {}).unwrap();

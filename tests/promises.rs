@@ -418,9 +418,9 @@ fn an_adapter_with_modules_of_its_own_is_used_with_them() {
     // Over those of the base.
     modules(base.path(), false);
     let same = graph(base.path(), adapter.path());
-    assert_eq!(first.graph.to_string(), same.graph.to_string());
+    assert_eq!(first.graph().to_string(), same.graph().to_string());
     fs::remove_file(adapter.path().join("modules.json")).unwrap();
-    assert_ne!(first.graph.to_string(), graph(base.path(), adapter.path()).graph.to_string());
+    assert_ne!(first.graph().to_string(), graph(base.path(), adapter.path()).graph().to_string());
     modules(adapter.path(), true);
     let merged = place.path().join("merged");
     kilnc(arguments!["merge", base.path(), "--adapter", adapter.path(), "-o", merged]).expect(0);

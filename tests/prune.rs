@@ -75,12 +75,12 @@ fn in_every_family_a_cut_graph_equals_one_with_zeros() {
         let Some(checkpoint) = heads.first().filter(|_| !SHARED.contains(&name.as_str())) else { continue };
         let source = Source { checkpoint: checkpoint.clone(), adapters: Vec::new(), combine: None, task: None };
         let model = build::load(&source).unwrap();
-        let (cuts, zeroed) = halves(&model.graph);
+        let (cuts, zeroed) = halves(model.graph());
         assert!(!cuts.is_empty(), "{name} has no blocks");
-        let (cut, report) = PruneChannels { cuts: &cuts }.run(&model.graph).unwrap();
+        let (cut, report) = PruneChannels { cuts: &cuts }.run(model.graph()).unwrap();
         assert_eq!((report.changed, report.left), (cuts.len(), Vec::new()), "{name}");
         let cut = verify(cut).unwrap();
-        let zeroed = verify(ReplaceWeights { weights: &zeroed }.run(&model.graph).unwrap().0).unwrap();
+        let zeroed = verify(ReplaceWeights { weights: &zeroed }.run(model.graph()).unwrap().0).unwrap();
         let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
         for target in [Target::OrtCpu, Target::Tract] {
             let (found, expected) =
@@ -206,7 +206,7 @@ fn weights_that_layers_share_are_left_with_the_reason() {
     let (place, inputs) = (place(), [golden.inputs().clone()]);
     let spec = Spec { sparsity: Some(Sparsity::Share(0.5)), ..Spec::default() };
     let request =
-        Request { graph: &model.graph, inputs: &inputs, scratch: place.path(), observer: &Silent, spec: &spec };
+        Request { graph: model.graph(), inputs: &inputs, scratch: place.path(), observer: &Silent, spec: &spec };
     let (_, report) = kilnc::prune::prune(&request).unwrap();
     let summary = |left: &String| left.ends_with("other layers have the same weights");
     assert!(!report.left.is_empty() && report.left.iter().all(summary), "{report:?}");

@@ -187,7 +187,7 @@ fn parity(model: &Model, checkpoint: &Path, target: &Target, precision: Precisio
     let place = place();
     let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
     let scheme = Scheme { calibrator: Some(&calibrator), ..Scheme::new(target, precision) };
-    let graph = build::compile(&model.graph, &scheme, &mut Manager::default())?;
+    let graph = build::compile(model.graph(), &scheme, &mut Manager::default())?;
     let path = place.path().join("model.onnx");
     onnx::write_with(&graph, &path, &build::hints(target, precision).metadata(), &|_| {})?;
     golden.compare(&mut *runtime::open_isolated(Runtime::of(target), &path, ONE_THREAD, &[])?)
@@ -237,7 +237,7 @@ fn every_family_comes_through_every_format() {
 /// Compiles without texts to calibrate on.
 fn refused(model: &Model, target: &str, precision: Precision) -> String {
     let target: Target = target.parse().unwrap();
-    build::compile(&model.graph, &Scheme::new(&target, precision), &mut Manager::default()).err().unwrap().to_string()
+    build::compile(model.graph(), &Scheme::new(&target, precision), &mut Manager::default()).err().unwrap().to_string()
 }
 
 #[test]

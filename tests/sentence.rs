@@ -72,7 +72,7 @@ fn off(checkpoint: &Path) -> f64 {
     let model = build::load(&source).unwrap();
     assert_eq!(model.task, Task::SentenceSimilarity);
     let scheme = Scheme::new(&Target::Tract, Precision::Fp32);
-    let graph = build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
+    let graph = build::compile(model.graph(), &scheme, &mut Manager::default()).unwrap();
     let place = place();
     let path = place.path().join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();
@@ -577,7 +577,7 @@ fn the_modules_that_an_adapter_was_saved_with_are_its_own() {
         let model = build::load(&source).unwrap();
         assert_eq!(model.task, Task::SentenceSimilarity);
         let graph =
-            build::compile(&model.graph, &Scheme::new(&Target::Tract, Precision::Fp32), &mut Manager::default());
+            build::compile(model.graph(), &Scheme::new(&Target::Tract, Precision::Fp32), &mut Manager::default());
         let place = place();
         let path = place.path().join("model.onnx");
         onnx::write(&graph.unwrap(), &path, &|_| {}).unwrap();

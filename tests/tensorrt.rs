@@ -38,7 +38,7 @@ fn libraries(test: &str) -> Option<Libraries> {
 fn model(dir: &Path, checkpoint: PathBuf, target: &str, precision: Precision) -> PathBuf {
     let model = build::load(&Source { checkpoint, adapters: Vec::new(), combine: None, task: None }).unwrap();
     let target: Target = target.parse().unwrap();
-    let graph = build::compile(&model.graph, &Scheme::new(&target, precision), &mut Manager::default()).unwrap();
+    let graph = build::compile(model.graph(), &Scheme::new(&target, precision), &mut Manager::default()).unwrap();
     let path = dir.join("model.onnx");
     onnx::write(&graph, &path, &|_| {}).unwrap();
     path
@@ -99,7 +99,7 @@ fn every_gpu_generation_gets_8_bit_products_and_fused_attention() {
     let calibrator = Calibrator::new("golden", vec![golden.inputs().clone()], place.path().to_owned(), &Silent);
     let target: Target = "tensorrt-rtx:sm75".parse().unwrap();
     let scheme = Scheme { calibrator: Some(&calibrator), ..Scheme::new(&target, Precision::Int8Fast) };
-    let graph = build::compile(&model.graph, &scheme, &mut Manager::default()).unwrap();
+    let graph = build::compile(model.graph(), &scheme, &mut Manager::default()).unwrap();
     let onnx = place.path().join("model.onnx");
     onnx::write(&graph, &onnx, &|_| {}).unwrap();
     // The plan's graph on the CPU: the predictions are the trained model's.

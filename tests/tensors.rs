@@ -182,7 +182,7 @@ fn source(checkpoint: &Path, adapter: Option<&Path>) -> Source {
 }
 
 fn engine(model: &Model) -> Box<dyn Engine> {
-    engine_of(&model.graph)
+    engine_of(model.graph())
 }
 
 fn engine_of(graph: &Verified<Graph>) -> Box<dyn Engine> {
@@ -406,10 +406,10 @@ fn a_vocabulary_is_cut_in_embeddings_and_projection_that_were_untied() {
         Elements::F32(values) => values,
         other => panic!("{other:?}"),
     };
-    let whole = run(&model.graph, golden.inputs());
+    let whole = run(model.graph(), golden.inputs());
     ids.iter_mut().for_each(|id| *id = kept.iter().position(|kept| kept == id).unwrap() as i64);
     let numbers: Vec<u32> = kept.iter().map(|id| *id as u32).collect();
-    let cut = Manager::default().run(&model.graph, &CutVocabulary { kept: &numbers, scores: true }).unwrap();
+    let cut = Manager::default().run(model.graph(), &CutVocabulary { kept: &numbers, scores: true }).unwrap();
     let expected: Vec<f32> = whole.chunks(rows).flat_map(|row| kept.iter().map(|id| row[*id as usize])).collect();
     assert!(difference(&run(&cut, &inputs), &expected) <= 1e-5);
 }

@@ -37,7 +37,7 @@ struct Asked {
 impl Asked {
     fn of(model: &Model, target: &Target, runtime: Runtime) -> Asked {
         let graph =
-            build::compile(&model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
+            build::compile(model.graph(), &Scheme::new(target, Precision::Fp32), &mut Manager::default()).unwrap();
         let place = place();
         let path = place.path().join("model.onnx");
         onnx::write(&graph, &path, &|_| {}).unwrap();
@@ -110,9 +110,9 @@ fn every_family_gives_the_same_outputs_with_the_tokens_of_the_corpus() {
         let before =
             engines.each_ref().map(|(target, runtime)| Asked::of(&model, target, *runtime).answers(golden.inputs()));
         let pass = CutVocabulary { kept: &kept, scores };
-        model.graph = Manager::default().run(&model.graph, &pass).unwrap();
+        model.program = Manager::default().run(model.graph(), &pass).unwrap().into();
         scored += usize::from(scores);
-        moved += usize::from(places_of_padding(&model.graph).is_some_and(|(pad, place)| pad != place));
+        moved += usize::from(places_of_padding(model.graph()).is_some_and(|(pad, place)| pad != place));
         for ((target, runtime), before) in engines.iter().zip(before) {
             let after = Asked::of(&model, target, *runtime).answers(&renumbered(golden.inputs(), &kept));
             let difference = difference(&before, &after, scores.then_some(&kept[..]));
@@ -176,13 +176,13 @@ fn models_with_tokenizers_of_every_kind_give_the_same_outputs() {
         let (before, after) =
             (old.encode(&[&corpus[0], &corpus[1]]).unwrap(), new.encode(&[&corpus[0], &corpus[1]]).unwrap());
         let known = |inputs: Named| -> Named {
-            let takes = |name: &str| model.graph.inputs().iter().any(|id| model.graph.value(*id).name == name);
+            let takes = |name: &str| model.graph().inputs().iter().any(|id| model.graph().value(*id).name == name);
             inputs.into_iter().filter(|(name, _)| takes(name)).collect()
         };
         let (before, after) = (known(before), known(after));
         let expected = Asked::of(&model, &Target::OrtCpu, Runtime::Ort).answers(&before);
         let scores = model.task == Task::FillMask;
-        model.graph = graph;
+        model.program = graph.into();
         let found = Asked::of(&model, &Target::OrtCpu, Runtime::Ort).answers(&after);
         let difference = difference(&expected, &found, scores.then_some(&cut.kept[..]));
         assert!(difference <= 1e-6, "{family}: {difference}");
@@ -235,7 +235,7 @@ fn minilm_gives_the_same_vectors_with_the_tokens_of_its_texts() {
     let old = TextEncoder::open(&minilm().join("tokenizer.json"), 256).unwrap();
     let new = TextEncoder::parse(cut.json.clone(), 256).unwrap();
     let mut before = Asked::of(&model, &Target::OrtCpu, Runtime::Ort);
-    model.graph = graph;
+    model.program = graph.into();
     let mut after = Asked::of(&model, &Target::OrtCpu, Runtime::Ort);
     for example in corpus.iter().step_by(4) {
         let expected = before.answers(&old.encode(&[example]).unwrap());

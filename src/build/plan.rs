@@ -8,6 +8,7 @@ use crate::eval::Gate;
 use crate::ir::weight::Int8Range;
 use crate::json;
 use crate::precision::Precision;
+use crate::program::Component;
 use crate::prune::Sparsity;
 use crate::recipe::{BenchSpec, EngineSpec};
 use crate::runtime::{Processor, Runtime};
@@ -100,6 +101,14 @@ impl EnginePlan {
         let onnx = model_file.map_or_else(|| format!("engines/{name}.onnx"), str::to_owned);
         let run_by = CheckedBy::of(&spec, runtime, processor);
         EnginePlan { runtime, onnx, range: spec.range(), run_by, name, spec }
+    }
+
+    /// The ONNX file of a component: that of the engine, where the component is the whole model.
+    pub fn file_of(&self, component: &Component) -> String {
+        match component.name.as_str() {
+            Component::MODEL => self.onnx.clone(),
+            name => format!("engines/{}.{name}.onnx", self.name),
+        }
     }
 
     /// Where a plan is put that is compiled of it.

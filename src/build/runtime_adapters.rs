@@ -71,7 +71,7 @@ pub fn load_runtime_adapters(source: &Source, manager: &mut Manager) -> Result<R
     let graph = manager.run(&graph, &pass)?;
     let (task, unused, remarks) = (built.task, built.unused, built.warnings);
     let model = Model {
-        graph,
+        program: graph.into(),
         trained: None,
         renumbered: None,
         prompt: tokenizer::prompt(&checkpoint, task)?,

@@ -10,6 +10,7 @@ use crate::eval::Check;
 use crate::front::hub::checkpoint::{GenerationConfig, ModuleKind, Prompt, SentenceModules};
 use crate::json;
 use crate::precision::Precision;
+use crate::program::{Component, Port, State};
 use crate::prune;
 use crate::runtime::{Gpu, ProblemType, Runtime};
 use crate::settings::Settings;
@@ -136,7 +137,7 @@ fn of_first_form(mut manifest: Value) -> Value {
     let engines = manifest.get_mut("engines").and_then(Value::as_array_mut);
     for engine in engines.into_iter().flatten().filter_map(Value::as_object_mut) {
         let fields = ["file", "inputs", "outputs"].map(|field| (field, engine.remove(field)));
-        let mut component = Map::from_iter([("name".to_owned(), ComponentEntry::MODEL.into())]);
+        let mut component = Map::from_iter([("name".to_owned(), Component::MODEL.into())]);
         component.extend(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))));
         engine.insert("components".to_owned(), Value::Array(vec![Value::Object(component)]));
     }
@@ -309,8 +310,18 @@ pub struct ComponentEntry {
 }
 
 impl ComponentEntry {
-    /// The name of the component of a model that has one.
-    pub const MODEL: &str = "model";
+    /// The entry of a component in that file; a path in the bundle.
+    pub fn of(component: &Component, file: String) -> ComponentEntry {
+        let port = |port: Port| format!("{}: {}", port.name, port.ty);
+        let state = |State { input, output, grows }| StateEntry { input, output, grows };
+        ComponentEntry {
+            name: component.name.clone(),
+            file,
+            inputs: component.inputs().map(port).collect(),
+            outputs: component.outputs().map(port).collect(),
+            state: component.state().into_iter().map(state).collect(),
+        }
+    }
 }
 
 /// An output that is an input of the next run.

@@ -104,7 +104,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     let reduce_range = args.calibration.reduce_range;
     let range = EngineSpec { reduce_range, ..EngineSpec::new(args.target.clone(), args.precision) }.range();
     let scheme = Scheme { calibrator: calibrator.as_ref(), range, ..Scheme::new(&args.target, args.precision) };
-    let graph = build::compile(&model.graph, &scheme, &mut manager)?;
+    let graph = build::compile(model.graph(), &scheme, &mut manager)?;
     let half = manager.ran.iter().filter(|ran| ran.name == Half::NAME);
     half.flat_map(|ran| &ran.report.left).for_each(|line| screen.warn(line));
     screen.done(&format!("{} nodes for {} in {}", graph.nodes().count(), args.target, args.precision));

@@ -41,6 +41,28 @@ impl Graph {
     }
 }
 
+/// What the elements of a weight follow from: two weights of one identity have the same elements. Their file tensors are
+/// told apart by where they are in memory, so it means nothing to another process, and nothing is read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    text: String,
+    sources: Vec<(usize, usize)>,
+}
+
+impl Identity {
+    /// The identity of a weight; none where one of its tensors has no data.
+    pub fn of(weight: &Weight) -> Option<Identity> {
+        let mut sources = Vec::new();
+        weight.sources(&mut sources);
+        let address = |source: &&Weight| match source.expr() {
+            Expr::Source { data: Some(blob), .. } => Some((blob.bytes().as_ptr().addr(), blob.len())),
+            _ => None,
+        };
+        let sources = sources.iter().map(address).collect::<Option<_>>()?;
+        Some(Identity { text: super::text::weight(weight), sources })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -81,6 +81,7 @@ mod types;
 pub mod weight;
 
 pub use builder::Builder;
+pub use fingerprint::Identity;
 pub use graph::{Graph, Node, NodeId, Origin, Value, ValueId};
 pub use infer::infer;
 pub use op::{Attribute, Op};

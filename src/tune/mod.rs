@@ -177,7 +177,7 @@ fn measured(
     let mut found = Vec::new();
     for (i, Candidate { target, precision, keep }) in candidates.iter().enumerate() {
         let scheme = request.scheme(target, *precision, keep);
-        let graph = compile(&request.model.graph, &scheme, &mut Manager::default())?;
+        let graph = compile(request.model.graph(), &scheme, &mut Manager::default())?;
         let file = request.scratch.join(format!("point-{i}.onnx"));
         crate::back::onnx::write(&graph, &file, &|_| {})?;
         found.push(reference.compare(&sensitivity::predictions(target, &file, inputs)?));

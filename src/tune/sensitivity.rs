@@ -35,7 +35,7 @@ pub(super) struct Found {
 impl<'a> Reference<'a> {
     pub fn of(request: &Request<'a>, inputs: &[Named]) -> Result<Reference<'a>> {
         let target = request.targets.first().ok_or_else(|| Error::bad_input("there is no target to tune for"))?;
-        let graph = compile(&request.model.graph, &Scheme::new(target, Precision::Fp32), &mut Manager::default())?;
+        let graph = compile(request.model.graph(), &Scheme::new(target, Precision::Fp32), &mut Manager::default())?;
         let file = request.scratch.join("reference.onnx");
         onnx::write(&graph, &file, &|_| {})?;
         let predictions = predictions(target, &file, inputs)?;
@@ -85,7 +85,7 @@ pub(super) fn layers(
     inputs: &[Named],
     reference: &Reference,
 ) -> Result<Vec<Layer>> {
-    let graph = prepare(&request.model.graph, target, &mut Manager::default())?;
+    let graph = prepare(request.model.graph(), target, &mut Manager::default())?;
     let mut layers: Vec<(Role, time::Shape)> = Vec::new();
     for (_, node) in graph.nodes().filter(|(_, node)| node.op == Op::Linear) {
         let weight = node.operand(1).and_then(|id| graph.weight(id));
@@ -105,7 +105,7 @@ pub(super) fn layers(
     for (role, _) in &layers {
         let keep: Vec<Role> = all.iter().filter(|other| *other != role).copied().collect();
         let scheme = request.scheme(target, Precision::Int8, &keep);
-        let graph = compile(&request.model.graph, &scheme, &mut Manager::default())?;
+        let graph = compile(request.model.graph(), &scheme, &mut Manager::default())?;
         let file = request.scratch.join("layer.onnx");
         onnx::write(&graph, &file, &|_| {})?;
         sensitivities.push(rms(expected.iter().copied().zip(&predictions(target, &file, &sample)?)));

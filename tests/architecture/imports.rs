@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proc_macro2::{Delimiter, TokenTree};
+use proc_macro2::{Delimiter, Group, TokenTree};
 
 use super::{Source, sources, steps_by};
 
@@ -185,6 +185,8 @@ impl File {
             let is_method = matches!(&tokens[..i], [.., dot] if is_punct(dot, '.'));
             let goes_on = matches!(&tokens[..i], [.., a, b] if is_punct(a, ':') && is_punct(b, ':'));
             match token {
+                // Who may see an item is not what it needs.
+                TokenTree::Group(group) if i > 0 && is_word(&tokens[i - 1], "pub") && is_restriction(group) => {}
                 TokenTree::Group(group) => self.add_paths(&group.stream().into_iter().collect::<Vec<_>>()),
                 // A field has a name of its own.
                 TokenTree::Ident(_) if !is_method && !goes_on && !is_field(&tokens[i..]) => {
@@ -201,6 +203,15 @@ impl File {
     fn used<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Path> {
         self.uses.iter().filter(move |(_, known, _)| known == name).map(|(.., path)| path)
     }
+}
+
+fn is_word(token: &TokenTree, wanted: &str) -> bool {
+    matches!(token, TokenTree::Ident(word) if word == wanted)
+}
+
+/// Whether it is what follows `pub`: `(crate)`, `(super)` or `(in …)`.
+fn is_restriction(group: &Group) -> bool {
+    group.stream().into_iter().next().is_some_and(|first| ["crate", "super", "in"].iter().any(|it| is_word(&first, it)))
 }
 
 /// Whether the tokens begin with a name and one colon.

@@ -3,6 +3,7 @@
 //! A protobuf message states the length of its content first. All lengths are known before any weight
 //! is computed, so every weight has its offset from the start and can be written by whichever thread computes it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use onnx_protobuf::tensor_proto::DataLocation;
@@ -12,7 +13,7 @@ use protobuf::Message;
 use super::node::element_type;
 use crate::back::stream::{Piece, Progress, write_pieces};
 use crate::error::{Error, Result};
-use crate::ir::Weight;
+use crate::ir::{Identity, Weight};
 
 /// The files that were written.
 #[derive(Clone, Debug)]
@@ -42,45 +43,114 @@ pub(super) fn write(
     largest: u64,
     progress: &Progress<'_>,
 ) -> Result<Written> {
-    let message = |e: protobuf::Error| Error::bug(format!("an ONNX message cannot be encoded: {e}"));
-    let model = model.write_to_bytes().map_err(message)?;
-    let graph = graph.write_to_bytes().map_err(message)?;
+    let (model, graph) = (encoded(model)?, encoded(graph)?);
     let inline = Layout::new(&model, &graph, weights, None)?;
-    if inline.model_len <= largest {
-        return inline.write(path, None, progress);
+    if inline.len <= largest {
+        return inline.write(path, progress);
     }
-    let location = location(path)?;
-    let beside = path.with_file_name(&location);
-    Layout::new(&model, &graph, weights, Some(&location))?.write(path, Some(&beside), progress)
+    let mut data = Data::beside(path)?;
+    let layout = Layout::new(&model, &graph, weights, Some(&mut data))?;
+    let data = data.write(progress)?;
+    Ok(layout.write(path, progress)?.and(data))
 }
 
-/// The name of the file beside the model. It is in the model, so it has to be UTF-8.
-fn location(path: &Path) -> Result<String> {
-    let name = path.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or_else(|| Error::bad_input(format!("{} is no file name in UTF-8", path.display())))?;
-    Ok(format!("{name}_data"))
+/// A model whose large weights are in a file that others read, too.
+pub(super) struct Part<'a> {
+    pub model: &'a ModelProto,
+    pub graph: &'a GraphProto,
+    pub weights: &'a [(String, Weight)],
+    pub path: &'a Path,
+}
+
+/// Writes models over one file of weights, `data` beside them. A weight of several is there once.
+pub(super) fn write_sharing(parts: &[Part], data: &Path, progress: &Progress<'_>) -> Result<Written> {
+    let mut data = Data { shared: Some(HashMap::new()), ..Data::at(data)? };
+    let mut layouts = Vec::new();
+    for Part { model, graph, weights, path } in parts {
+        layouts.push((Layout::new(&encoded(*model)?, &encoded(*graph)?, weights, Some(&mut data))?, path));
+    }
+    let data = data.write(progress)?;
+    let mut all = Written { files: Vec::new(), bytes: 0 };
+    for (layout, path) in layouts {
+        all = all.and(layout.write(path, progress)?);
+    }
+    Ok(all.and(data))
+}
+
+impl Written {
+    /// These files, and then the others.
+    fn and(mut self, others: Written) -> Written {
+        self.files.extend(others.files);
+        Written { bytes: self.bytes + others.bytes, ..self }
+    }
+}
+
+/// A file of weights beside models.
+struct Data<'a> {
+    path: PathBuf,
+    /// Its name. It is in the models, so it has to be UTF-8.
+    location: String,
+    pieces: Vec<Piece<'a>>,
+    len: u64,
+    /// Where weights are, where models share them.
+    shared: Option<HashMap<Identity, u64>>,
+}
+
+impl<'a> Data<'a> {
+    /// That of one model.
+    fn beside(path: &Path) -> Result<Data<'a>> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push("_data");
+        Data::at(&path.with_file_name(name))
+    }
+
+    fn at(path: &Path) -> Result<Data<'a>> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Error::bad_input(format!("{} is no file name in UTF-8", path.display())))?;
+        Ok(Data { path: path.to_owned(), location: name.to_owned(), pieces: Vec::new(), len: 0, shared: None })
+    }
+
+    /// The offset of a weight, which is put there if it is not yet.
+    fn place(&mut self, weight: &'a Weight) -> u64 {
+        let identity = self.shared.as_ref().and_then(|_| Identity::of(weight));
+        let known = self.shared.as_ref().zip(identity.as_ref()).and_then(|(shared, identity)| shared.get(identity));
+        if let Some(offset) = known {
+            return *offset;
+        }
+        let offset = self.len.next_multiple_of(PAGE);
+        self.pieces.push(Piece::Weight(offset, weight));
+        self.len = offset + weight.byte_len() as u64;
+        if let (Some(shared), Some(identity)) = (&mut self.shared, identity) {
+            shared.insert(identity, offset);
+        }
+        offset
+    }
+
+    fn write(self, progress: &Progress<'_>) -> Result<Written> {
+        write_pieces(&self.path, &self.pieces, self.len, progress)?;
+        Ok(Written { files: vec![self.path], bytes: self.len })
+    }
 }
 
 struct Layout<'a> {
-    model: Vec<Piece<'a>>,
-    model_len: u64,
-    data: Vec<Piece<'a>>,
-    data_len: u64,
+    pieces: Vec<Piece<'a>>,
+    len: u64,
 }
 
 impl<'a> Layout<'a> {
-    /// Lays the file out. With `location`, large weights go to the file of that name.
-    fn new(model: &[u8], graph: &[u8], weights: &'a [(String, Weight)], location: Option<&str>) -> Result<Layout<'a>> {
+    /// Lays the file out. Large weights go to `data`, where there is one.
+    fn new(
+        model: &[u8],
+        graph: &[u8],
+        weights: &'a [(String, Weight)],
+        mut data: Option<&mut Data<'a>>,
+    ) -> Result<Layout<'a>> {
         let mut tensors = Vec::with_capacity(weights.len());
-        let mut data = Vec::new();
-        let mut data_len = 0u64;
         for (name, weight) in weights {
-            let outside = location.filter(|_| weight.byte_len() >= SMALL);
-            let place = outside.map(|location| {
-                let offset = data_len.next_multiple_of(PAGE);
-                data.push(Piece::Weight(offset, weight));
-                data_len = offset + weight.byte_len() as u64;
-                (location, offset)
+            let outside = data.as_mut().filter(|_| weight.byte_len() >= SMALL);
+            let place = outside.map(|data| {
+                let offset = data.place(weight);
+                (data.location.as_str(), offset)
             });
             tensors.push((tensor_header(name, weight, place)?, weight, place.is_some()));
         }
@@ -99,18 +169,12 @@ impl<'a> Layout<'a> {
             }
             at += header.total;
         }
-        Ok(Layout { model: pieces, model_len: at, data, data_len })
+        Ok(Layout { pieces, len: at })
     }
 
-    fn write(self, path: &Path, beside: Option<&Path>, progress: &Progress<'_>) -> Result<Written> {
-        let mut files = Vec::new();
-        if let Some(beside) = beside {
-            write_pieces(beside, &self.data, self.data_len, progress)?;
-            files.push(beside.to_owned());
-        }
-        write_pieces(path, &self.model, self.model_len, progress)?;
-        files.insert(0, path.to_owned());
-        Ok(Written { files, bytes: self.model_len + self.data_len })
+    fn write(self, path: &Path, progress: &Progress<'_>) -> Result<Written> {
+        write_pieces(path, &self.pieces, self.len, progress)?;
+        Ok(Written { files: vec![path.to_owned()], bytes: self.len })
     }
 }
 
@@ -135,8 +199,7 @@ fn tensor_header(name: &str, weight: &Weight, place: Option<(&str, u64)>) -> Res
             .map(|(key, value)| StringStringEntryProto { key: key.to_owned(), value, ..Default::default() })
             .collect();
     }
-    let mut fields =
-        tensor.write_to_bytes().map_err(|e| Error::bug(format!("an ONNX tensor cannot be encoded: {e}")))?;
+    let mut fields = encoded(&tensor)?;
     let inline_len = if place.is_none() { raw_len } else { 0 };
     if place.is_none() {
         fields.push(TENSOR_RAW_DATA);
@@ -146,6 +209,10 @@ fn tensor_header(name: &str, weight: &Weight, place: Option<(&str, u64)>) -> Res
     push_varint(&mut bytes, fields.len() as u64 + inline_len);
     bytes.extend(fields);
     Ok(TensorHeader { total: bytes.len() as u64 + inline_len, bytes })
+}
+
+fn encoded(message: &impl Message) -> Result<Vec<u8>> {
+    message.write_to_bytes().map_err(|e| Error::bug(format!("an ONNX message cannot be encoded: {e}")))
 }
 
 /// Seven bits a byte, lowest first; the top bit means that more follow.

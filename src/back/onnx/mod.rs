@@ -44,6 +44,24 @@ pub fn write_with(
     write_up_to(graph, path, metadata, LARGEST_MESSAGE, progress)
 }
 
+/// Writes the components of a program over one file of weights, `data`, in the folder of all of them. A weight that several
+/// read is there once. Files are complete and synced when this returns: the components in their order, and then the data.
+pub fn write_components(
+    components: &[(&Verified<Graph>, &Path)],
+    data: &Path,
+    metadata: &[(String, String)],
+    progress: &Progress<'_>,
+) -> Result<Written> {
+    let messages =
+        components.iter().map(|(graph, _)| Messages::of(graph, metadata)).collect::<Result<Vec<Messages>>>()?;
+    let parts: Vec<layout::Part> = messages
+        .iter()
+        .zip(components)
+        .map(|(it, (_, path))| layout::Part { model: &it.model, graph: &it.graph, weights: &it.weights, path })
+        .collect();
+    layout::write_sharing(&parts, data, progress)
+}
+
 fn write_up_to(
     graph: &Verified<Graph>,
     path: &Path,
@@ -51,28 +69,35 @@ fn write_up_to(
     largest: u64,
     progress: &Progress<'_>,
 ) -> Result<Written> {
-    let mut messages = messages(graph)?;
-    let entry = |(key, value): &(String, String)| StringStringEntryProto {
-        key: key.clone(),
-        value: value.clone(),
-        ..Default::default()
-    };
-    messages.model.metadata_props = metadata.iter().map(entry).collect();
-    let mut weights = messages.constants;
-    // A reader takes an initializer that is an input too for the input's default.
-    weights.extend(graph.defaults().map(|(value, default)| (value.name.clone(), default.clone())));
-    weights.extend(graph.weights().map(|(_, value, weight)| (value.name.clone(), weight.clone())));
-    layout::write(&messages.model, &messages.graph, &weights, path, largest, progress)
+    let Messages { model, graph, weights } = Messages::of(graph, metadata)?;
+    layout::write(&model, &graph, &weights, path, largest, progress)
 }
 
-/// A graph as messages, but for its weights.
+/// A graph as messages, and its weights.
 struct Messages {
     /// The model without its graph.
     model: ModelProto,
     /// The graph without its weights.
     graph: GraphProto,
-    /// The small constants that nodes read where our operations have attributes.
-    constants: Vec<(String, Weight)>,
+    /// The weights, and the small constants that nodes read where our operations have attributes.
+    weights: Vec<(String, Weight)>,
+}
+
+impl Messages {
+    fn of(graph: &Graph, metadata: &[(String, String)]) -> Result<Messages> {
+        let mut messages = messages(graph)?;
+        let entry = |(key, value): &(String, String)| StringStringEntryProto {
+            key: key.clone(),
+            value: value.clone(),
+            ..Default::default()
+        };
+        messages.model.metadata_props = metadata.iter().map(entry).collect();
+        let weights = &mut messages.weights;
+        // A reader takes an initializer that is an input too for the input's default.
+        weights.extend(graph.defaults().map(|(value, default)| (value.name.clone(), default.clone())));
+        weights.extend(graph.weights().map(|(_, value, weight)| (value.name.clone(), weight.clone())));
+        Ok(messages)
+    }
 }
 
 fn messages(graph: &Graph) -> Result<Messages> {
@@ -99,7 +124,7 @@ fn messages(graph: &Graph) -> Result<Messages> {
     if body.node.iter().any(|node| node.domain == node::MICROSOFT) {
         model.opset_import.push(operator_set(node::MICROSOFT, 1));
     }
-    Ok(Messages { model, graph: body, constants })
+    Ok(Messages { model, graph: body, weights: constants })
 }
 
 fn operator_set(domain: &str, version: i64) -> OperatorSetIdProto {
@@ -288,7 +313,7 @@ mod tests {
         })
         .unwrap();
         let weights: usize = graph.weights().map(|(.., weight)| weight.byte_len()).sum();
-        let constants: usize = messages(&graph).unwrap().constants.iter().map(|(_, weight)| weight.byte_len()).sum();
+        let constants: usize = messages(&graph).unwrap().weights.iter().map(|(_, weight)| weight.byte_len()).sum();
         assert_eq!(collected.into_inner(), (weights + constants) as u64);
     }
 

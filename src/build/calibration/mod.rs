@@ -100,7 +100,7 @@ impl CalibrationSource {
                 (Calibrator::saved(&self.name, Saved::open(path, &weights_digest(model)?)?, observer), 0)
             }
             What::Inputs(inputs) => {
-                npz::check(inputs, &model.graph).map_err(|e| e.at(self.name.clone()))?;
+                npz::check(inputs, model.graph()).map_err(|e| e.at(self.name.clone()))?;
                 let cut = inputs.iter().filter(|text| tokens(text) > max_length).count();
                 (of_inputs(inputs.iter().map(|text| shortened(text, max_length)).collect()), cut)
             }

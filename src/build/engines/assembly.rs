@@ -17,7 +17,7 @@ use crate::build::step_cache::{self, Step, StepCache};
 use crate::bundle::runtimes::BundledRuntimes;
 use crate::bundle::{
     self, AdapterEntry, BenchEntry, ComponentEntry, EngineEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry,
-    PromptEntry, Skipped, StateEntry, ZerosEntry,
+    PromptEntry, Skipped, ZerosEntry,
 };
 use crate::error::{Error, Kind, Result};
 use crate::front::hub::adapter::{AdapterSource, Merged};
@@ -25,18 +25,16 @@ use crate::front::hub::checkpoint::{GENERATION, GenerationConfig, licence};
 use crate::front::hub::load::Model;
 use crate::front::hub::load::limits;
 use crate::ir::weight::Int8Range;
-use crate::ir::{Graph, ValueId};
 use crate::json;
 use crate::observer::Observer;
 use crate::output::{Stage, write_json};
 use crate::passes::{Half, Manager, Ran};
-use crate::ports::CACHE_AXIS;
 use crate::presence;
+use crate::program::{Component, Program};
 use crate::prune::{self, Sparsity};
 use crate::runtime::Classes;
 use crate::shapes::Shapes;
 use crate::task::Task;
-use crate::verify::Verified;
 use crate::vocabulary::CutReport;
 
 /// An engine of the bundle while it is made.
@@ -74,7 +72,7 @@ pub(in crate::build) struct Assembly<'a> {
     pub observer: &'a dyn Observer,
     calibrator: &'a Calibrator<'a>,
     pub step_cache: &'a StepCache<'a>,
-    /// That of the model's graph.
+    /// That of the model's program.
     fingerprint: OnceCell<String>,
     pub made: Vec<Made>,
     /// The bundled runtimes.
@@ -148,10 +146,10 @@ impl<'a> Assembly<'a> {
         let (written, before) = if spec.precision.is_calibrated() && self.plan.request.recipe.calibration.save.is_some()
         {
             // Saved calibration is checked by itself.
-            (self.write(planned, &onnx)?, false)
+            (self.write(planned, &onnx)?.0, false)
         } else {
             let step = Step { kind: "engine", name, into: onnx.parent().unwrap_or(Path::new("")) };
-            let make = || Ok((self.write(planned, &onnx)?, step_cache::model_files(&onnx)?));
+            let make = || self.write(planned, &onnx);
             self.step_cache.made(step, || self.follows_from(planned), make)?
         };
         if let Some(seen) = written.seen.filter(|_| before) {
@@ -190,17 +188,17 @@ impl<'a> Assembly<'a> {
         ))
     }
 
-    /// The fingerprint of the model's graph, found once for all engines.
+    /// The fingerprint of the model's program, found once for all engines.
     fn fingerprint(&self) -> Result<String> {
         if let Some(found) = self.fingerprint.get() {
             return Ok(found.clone());
         }
-        let found = self.model.graph.fingerprint()?;
+        let found = self.model.program.fingerprint()?;
         Ok(self.fingerprint.get_or_init(|| found).clone())
     }
 
-    /// The graph of an engine, lowered for its target.
-    pub fn graph(&self, EnginePlan { spec, range, .. }: &EnginePlan, manager: &mut Manager) -> Result<Verified<Graph>> {
+    /// The components of an engine, lowered for its target.
+    pub fn program(&self, EnginePlan { spec, range, .. }: &EnginePlan, manager: &mut Manager) -> Result<Program> {
         let scheme = Scheme {
             target: &spec.target,
             precision: spec.precision,
@@ -209,25 +207,38 @@ impl<'a> Assembly<'a> {
             keep_order: self.plan.pattern.is_some(),
             range: *range,
         };
-        compile(&self.model.graph, &scheme, manager)
+        self.model.program.map(|component| compile(&component.graph, &scheme, manager))
     }
 
     /// Writes the ONNX file of an engine.
-    fn write(&self, planned: &EnginePlan, onnx: &Path) -> Result<Written> {
+    fn write(&self, planned: &EnginePlan, onnx: &Path) -> Result<(Written, Vec<PathBuf>)> {
         let EnginePlan { spec, name, .. } = planned;
         let mut manager = Manager::default();
-        let graph = self.graph(planned, &mut manager)?;
-        let total = graph.weights().map(|(_, _, weight)| weight.byte_len() as u64).sum();
+        let program = self.program(planned, &mut manager)?;
+        let weights = program.components().flat_map(|component| component.graph.weights());
+        let total = weights.map(|(_, _, weight)| weight.byte_len() as u64).sum();
         self.observer.begin(name, Some(total));
         let metadata = hints(&spec.target, spec.precision).metadata();
-        let written = onnx::write_with(&graph, onnx, &metadata, &|bytes| self.observer.advance(bytes))?;
+        let components: Vec<(&Component, String)> =
+            program.components().map(|component| (component, planned.file_of(component))).collect();
+        let progress = |bytes| self.observer.advance(bytes);
+        let written = match components.as_slice() {
+            [(component, _)] => onnx::write_with(&component.graph, onnx, &metadata, &progress)?,
+            several => {
+                let paths: Vec<_> = several.iter().map(|(_, file)| self.stage.path(file)).collect();
+                let graphs =
+                    several.iter().zip(&paths).map(|((component, _), path)| (&component.graph, path.as_path()));
+                let data = onnx.with_extension("onnx_data");
+                onnx::write_components(&graphs.collect::<Vec<_>>(), &data, &metadata, &progress)?
+            }
+        };
         let entry = EngineEntry {
             name: name.clone(),
             target: spec.target.to_string(),
             runtime: planned.runtime,
             precision: spec.precision,
             reduced_range: planned.range == Int8Range::Reduced,
-            components: vec![component(&graph, planned.onnx.clone())],
+            components: components.into_iter().map(|(component, file)| ComponentEntry::of(component, file)).collect(),
             passes: manager.ran.iter().map(pass_entry).collect(),
             compiled_by: None,
             compiled_on: None,
@@ -237,7 +248,7 @@ impl<'a> Assembly<'a> {
             gates: Vec::new(),
         };
         let seen = self.calibrator.observed().filter(|_| spec.precision.is_calibrated());
-        Ok(Written { entry, bytes: written.bytes, seen })
+        Ok((Written { entry, bytes: written.bytes, seen }, written.files))
     }
 
     /// Has TensorRT compile an ONNX file, in a child process, and makes the plan the engine's file. Returns whether it was
@@ -330,7 +341,7 @@ impl<'a> Assembly<'a> {
             model_type: self.model.checkpoint.common.model_type.clone().unwrap_or_default(),
             task: self.model.task,
             max_length,
-            positions: limits::positions(&self.model.graph),
+            positions: limits::positions(self.model.graph()),
             generation: generation.as_ref().map(|(config, _)| config.clone()),
             pipeline: self.plan.request.recipe.pipeline.over(self.model.pipeline),
             prompt: self.model.prompt.as_ref().map(PromptEntry::of),
@@ -409,31 +420,6 @@ pub(in crate::build) fn remove(path: &Path) -> Result<()> {
     step_cache::model_files(path)?
         .iter()
         .try_for_each(|path| std::fs::remove_file(path).map_err(|e| Error::io("removing", path, &e)))
-}
-
-/// The manifest's component of a model that is one graph.
-fn component(graph: &Graph, file: String) -> ComponentEntry {
-    ComponentEntry {
-        name: ComponentEntry::MODEL.to_owned(),
-        file,
-        inputs: ports(graph, graph.inputs()),
-        outputs: ports(graph, graph.outputs()),
-        state: state(graph),
-    }
-}
-
-/// The outputs of a graph that are inputs of its next run.
-fn state(graph: &Graph) -> Vec<StateEntry> {
-    let entry = |id: &ValueId| {
-        let next = graph.kind(*id)?.next()?;
-        let input = graph.value(graph.port(next)?).name.clone();
-        Some(StateEntry { input, output: graph.value(*id).name.clone(), grows: CACHE_AXIS })
-    };
-    graph.outputs().iter().filter_map(entry).collect()
-}
-
-fn ports(graph: &Graph, ids: &[ValueId]) -> Vec<String> {
-    ids.iter().map(|id| graph.value(*id)).map(|value| format!("{}: {}", value.name, value.ty)).collect()
 }
 
 fn pass_entry(ran: &Ran) -> PassEntry {

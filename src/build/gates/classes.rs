@@ -14,7 +14,7 @@ pub(super) fn of(recipe: &Recipe, model: &Model, observer: &dyn Observer) -> Res
     if !model.task.has_labels() {
         return Ok(Classes::default());
     }
-    let logits = model.graph.outputs().first().and_then(|id| model.graph.value(*id).ty.shape.last()?.fixed());
+    let logits = model.graph().outputs().first().and_then(|id| model.graph().value(*id).ty.shape.last()?.fixed());
     let logits = logits.ok_or_else(|| Error::bug("a classifier's number of labels is not known"))?;
     let problem_type = match model.task {
         Task::TextClassification => {

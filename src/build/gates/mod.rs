@@ -105,7 +105,7 @@ impl Gates {
     /// checked here.
     pub(in crate::build) fn check(&self, assembly: &mut Assembly) -> Result<()> {
         let workload = Workload::new(
-            &assembly.model.graph,
+            assembly.model.graph(),
             &self.encoder,
             &self.classes,
             &self.texts,
@@ -147,7 +147,7 @@ impl Gates {
         if let Some(made) = assembly.made.iter().find(serves) {
             return Ok((made.entry.name.clone(), made.onnx.clone(), runtime));
         }
-        let trained = model.trained.as_ref().unwrap_or(&model.graph);
+        let trained = model.trained.as_ref().unwrap_or(&model.program).first();
         let graph = compile(trained, &Scheme::new(&target, Precision::Fp32), &mut Manager::default())?;
         let dir = assembly.stage.path(REFERENCE);
         std::fs::create_dir_all(&dir).map_err(|e| Error::io("writing to", &dir, &e))?;
@@ -165,7 +165,7 @@ impl Gates {
         assembly: &mut Assembly,
     ) -> Result<Vec<GateEntry>> {
         let mut gates = Vec::new();
-        let graph = || assembly.graph(&made.planned, &mut Manager::default());
+        let graph = || Ok(assembly.program(&made.planned, &mut Manager::default())?.first().clone());
         let here = assembly.plan.processor.clone();
         let (runtime, ran_by) = (made.planned.run_by.runtime(), made.planned.run_by.to_string());
         let version = match runtime.map(runtime::available) {
@@ -180,7 +180,7 @@ impl Gates {
         let run_by = runtime.map_or(RunBy::Evaluator(&graph), RunBy::Runtime);
         if let (Some((name, golden, gate)), true) = (&self.golden, made.planned.is_golden()) {
             let mut engine = run_by.open(&made.onnx)?;
-            let golden = golden.with_inputs(prefill(&assembly.model.graph, golden.inputs())?);
+            let golden = golden.with_inputs(prefill(assembly.model.graph(), golden.inputs())?);
             let parity = golden.compare_outputs(&mut *engine, self.classes.problem_type)?;
             gates.push(GateEntry {
                 against: GOLDEN.to_owned(),
@@ -263,7 +263,7 @@ pub fn encoder(recipe: &Recipe, model: &Model) -> Result<TextEncoder> {
     let location = |e: Error| e.at(model.tokenizer.path().display().to_string());
     let encoder = TextEncoder::parse(text, max_length(recipe, model)?).map_err(location)?;
     encoder.check_longest()?;
-    if let Some(rows) = limits::rows(&model.graph) {
+    if let Some(rows) = limits::rows(model.graph()) {
         encoder.check_rows(rows).map_err(location)?;
     }
     let prompt = model.prompt.as_ref().map(|prompt| prompt.text.as_str());
@@ -341,7 +341,7 @@ fn check_settings(recipe: &Recipe, model: &Model, classes: &Classes, encoder: &T
 /// the model's positions cover.
 pub fn max_length(recipe: &Recipe, model: &Model) -> Result<usize> {
     let said = model.checkpoint.common.max_position_embeddings.unwrap_or(512);
-    let limit = limits::positions(&model.graph).map_or(said, |covered| covered.min(said));
+    let limit = limits::positions(model.graph()).map_or(said, |covered| covered.min(said));
     let sentence = tokenizer::sentence(&model.checkpoint, model.task);
     let said = sentence.and_then(|modules| modules.encoder_config.max_seq_length).or(model.tokenizer.max_length);
     let usual = said.map_or(limit, |n| n.clamp(2, limit));

@@ -35,7 +35,7 @@ where
     for<'a> &'a T: Into<TextInput<'a>>,
 {
     let rows =
-        limits::rows(&model.graph).ok_or_else(|| Error::unsupported("the graph has no table of token embeddings"))?;
+        limits::rows(model.graph()).ok_or_else(|| Error::unsupported("the graph has no table of token embeddings"))?;
     let path = model.tokenizer.path();
     let location = |e: Error| e.at(path.display().to_string());
     let vocabulary = Vocabulary::parse(model.tokenizer.text()?.to_owned()).map_err(location)?;
@@ -51,7 +51,7 @@ where
         .as_deref()
         .filter(|mask| model.task == Task::FillMask && vocabulary.number(mask).is_some());
     kept.extend(mask);
-    kept.extend(padding(&model.graph).and_then(|pad| vocabulary.token(pad)));
+    kept.extend(padding(model.graph()).and_then(|pad| vocabulary.token(pad)));
     if model.task == Task::TextGeneration {
         kept.extend(hub_files::generation_tokens(model)?.into_iter().filter_map(|id| vocabulary.token(id)));
     }
@@ -60,7 +60,7 @@ where
     observer.begin_texts("checking their tokens", used.texts as u64);
     vocabulary.check(&cut, counted()?)?;
     let scores = model.task.is_over_vocabulary();
-    let graph = manager.run(&model.graph, &CutVocabulary { kept: &cut.kept, scores })?;
+    let graph = manager.run(model.graph(), &CutVocabulary { kept: &cut.kept, scores })?;
     let report = CutReport {
         texts: used.texts,
         text_tokens: used.total,
@@ -69,7 +69,7 @@ where
         tokens: cut.kept.len(),
         rows_before: rows,
         rows: cut.kept.len(),
-        bytes_before: limits::table_bytes(&model.graph),
+        bytes_before: limits::table_bytes(model.graph()),
         bytes: limits::table_bytes(&graph),
     };
     observer.done(&format!(

@@ -65,7 +65,7 @@ pub(in crate::build) fn vocabulary(
         .map_err(|e| e.at(format!("vocabulary of {}", file_name(path))))?;
     model.renumbered = Some(cut.cut.ids());
     model.tokenizer.json = Some(cut.cut.json);
-    model.graph = cut.graph;
+    model.program = cut.graph.into();
     Ok(Some(cut.report))
 }
 
@@ -83,12 +83,12 @@ pub(in crate::build) fn prune(
         return Ok(None);
     }
     let inputs = calibrator.inputs().ok_or_else(|| Error::bad_input("pruning needs texts"))?;
-    let request = Request { graph: &model.graph, spec, inputs, scratch: stage.dir(), observer };
-    let (graph, report) = match step_cache.is_on() && model.graph.defaults().next().is_none() {
+    let request = Request { graph: model.graph(), spec, inputs, scratch: stage.dir(), observer };
+    let (graph, report) = match step_cache.is_on() && model.graph().defaults().next().is_none() {
         true => prune_once(&request, step_cache, stage)?,
         false => prune::prune(&request)?,
     };
-    model.trained = Some(std::mem::replace(&mut model.graph, graph));
+    model.trained = Some(std::mem::replace(&mut model.program, graph.into()));
     Ok(Some(report))
 }
 

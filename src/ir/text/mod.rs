@@ -20,3 +20,10 @@ mod print;
 mod size;
 
 pub use parse::{parse, parse_type};
+
+use super::weight::Weight;
+
+/// The text of a weight: its type, and how its elements come about.
+pub fn weight(weight: &Weight) -> String {
+    expression::Expression::typed(weight).to_string()
+}

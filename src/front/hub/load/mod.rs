@@ -17,6 +17,7 @@ use crate::front::hub::arch::{self, Built};
 use crate::front::hub::checkpoint::{Checkpoint, Prompt, StateDict, Tokenizer};
 use crate::ir::Graph;
 use crate::json;
+use crate::program::Program;
 use crate::settings::Settings;
 use crate::task::id::Task;
 use crate::verify::{Verified, verify};
@@ -60,10 +61,10 @@ pub struct Model {
     pub prompt: Option<Prompt>,
     /// The defaults of predictions, as far as its checkpoint sets them.
     pub pipeline: Settings,
-    /// Its graph, in composite operations.
-    pub graph: Verified<Graph>,
-    /// The graph as it was trained, where `graph` was pruned.
-    pub trained: Option<Verified<Graph>>,
+    /// Its components, in composite operations.
+    pub program: Program,
+    /// The program as it was trained, where `program` was pruned.
+    pub trained: Option<Program>,
     /// Tensors that no part of the graph reads.
     pub unused: Vec<String>,
     /// Warnings about its configuration.
@@ -75,6 +76,11 @@ pub struct Model {
 }
 
 impl Model {
+    /// The graph that reads what the model is given: the whole of it, where it has one component.
+    pub fn graph(&self) -> &Verified<Graph> {
+        self.program.first()
+    }
+
     /// Whether it reads contexts before their questions, as `transformers` does where texts are padded on the left.
     pub fn context_first(&self) -> bool {
         self.task == Task::QuestionAnswering && self.tokenizer.pads_left
@@ -169,7 +175,7 @@ pub fn load(source: &Source) -> Result<Model> {
     Ok(Model {
         prompt: tokenizer::prompt(&checkpoint, built.task)?,
         pipeline: tokenizer::settings(&checkpoint, built.task)?,
-        graph,
+        program: graph.into(),
         trained: None,
         renumbered: None,
         merged,
@@ -207,7 +213,7 @@ pub fn describe(model: &Model) -> String {
         dtypes.join(", "),
         adapters.concat(),
         model.task,
-        model.graph.nodes().count()
+        model.program.components().map(|component| component.graph.nodes().count()).sum::<usize>()
     )
 }
 
