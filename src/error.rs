@@ -102,9 +102,15 @@ impl Error {
 
     /// A library's refusal of its input, in its words: the machine's failure where they name one, and bad
     /// input else.
-    pub fn of_library(what: impl fmt::Display, said: &str) -> Error {
+    pub fn of_library(
+        what: impl fmt::Display,
+        said: &str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
         let make = if tells_of_machine_fault(said) { Error::machine_failed } else { Error::bad_input };
-        make(format!("{what}: {said}"))
+        let mut error = make(format!("{what}: {said}"));
+        error.0.source = Some(source.into());
+        error
     }
 
     /// Keeps the operating system's error as the source.
@@ -408,6 +414,8 @@ mod tests {
         let cut = Error::io("reading", Path::new("x"), &io::ErrorKind::UnexpectedEof.into());
         assert_eq!((cut.kind(), cut.message()), (Kind::BadInput, "reading x: unexpected end of file"));
         assert!(std::error::Error::source(&Error::bad_input("")).is_none());
+        let refused = Error::of_library("a library", "no", "no, because");
+        assert_eq!(std::error::Error::source(&refused).unwrap().to_string(), "no, because");
     }
 
     #[test]

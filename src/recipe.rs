@@ -63,7 +63,13 @@ pub struct Recipe {
     /// The name of the file that it was read from, for messages.
     #[serde(skip)]
     pub file: Option<String>,
+    /// Warnings about its text.
+    #[serde(skip)]
+    pub remarks: Vec<String>,
 }
+
+/// Old names of tables, which are read for one more version, and their names now.
+const RENAMED: [(&str, &str); 1] = [("answers", "pipeline")];
 
 /// One engine of a recipe.
 #[derive(Clone, Debug, Deserialize)]
@@ -212,7 +218,11 @@ impl Recipe {
             let line = before.matches('\n').count() + 1;
             Error::bad_input(format!("{file} line {line}: {}", printable_sentence(e.message()))).caused_by(e)
         })?;
-        Ok(Recipe { file: Some(file.to_owned()), ..recipe })
+        let tables: toml::Table = toml::from_str(text).unwrap_or_default();
+        let old = RENAMED.iter().filter(|(old, _)| tables.contains_key(*old));
+        let remarks =
+            old.map(|(old, new)| format!("{file}: the table [{old}] is called [{new}] now: rename it")).collect();
+        Ok(Recipe { file: Some(file.to_owned()), remarks, ..recipe })
     }
 }
 
@@ -265,6 +275,12 @@ mod tests {
         let window = |text: &str| read(text).map(|recipe| recipe.pipeline.window);
         assert_eq!(window("[pipeline]\nwindow = 8\n").unwrap(), Some(8));
         assert_eq!(window("[answers]\nwindow = 8\n").unwrap(), Some(8));
+        let remarks = |text: &str| read(text).unwrap().remarks;
+        assert_eq!(
+            remarks("[answers]\nwindow = 8\n"),
+            ["r.toml: the table [answers] is called [pipeline] now: rename it"]
+        );
+        assert_eq!(remarks("[pipeline]\nwindow = 8\n"), [""; 0]);
         assert!(window("[answers]\nwindow = 8\n[pipeline]\nwindow = 9\n").is_err());
     }
 

@@ -40,6 +40,7 @@ use step_cache::StepCache;
 /// is only reported.
 pub fn build(request: &BuildRequest, observer: &dyn Observer) -> Result<Manifest> {
     let plan = BuildPlan::of(request)?;
+    request.recipe.remarks.iter().for_each(|line| observer.warn(line));
     let ours = if plan.model_file.is_some() { presence::is_file } else { bundle::is_replaceable };
     let stage = Stage::new(&request.output, ours)?;
     let runtimes = runtimes::bundle_runtimes(&plan, &stage, observer)?;

@@ -69,7 +69,11 @@ impl OrtEngine {
     ) -> Result<OrtEngine> {
         let environment = environment(library)?;
         let refused = |e: ::ort::Error| {
-            Error::of_library(format!("{} does not load {}", library.name, file_name(path)), &one_line(&e.to_string()))
+            Error::of_library(
+                format!("{} does not load {}", library.name, file_name(path)),
+                &one_line(&e.to_string()),
+                e,
+            )
         };
         // A provider that is not accepted lacks a library or its device; the model has not been read.
         let configured = Session::builder(environment).and_then(configured);
@@ -119,7 +123,7 @@ impl Executor for OrtEngine {
     }
 
     fn execute(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Value>> {
-        let refused = |e: ::ort::Error| Error::of_library(self.library.name, &one_line(&e.to_string()));
+        let refused = |e: ::ort::Error| Error::of_library(self.library.name, &one_line(&e.to_string()), e);
         let mut given: Vec<(&str, SessionInputValue)> = Vec::with_capacity(inputs.len());
         for (port, input) in self.inputs.iter().zip(inputs) {
             given.push((&port.name, value(*input)?.map_err(refused)?));
@@ -150,7 +154,7 @@ fn activate(adapters: &[PathBuf]) -> Result<RunOptions> {
         let loaded = Adapter::from_file(path, None).and_then(|adapter| run.add_adapter(&adapter));
         loaded.map_err(|e| {
             let what = format!("ONNX Runtime does not load the adapter {}", file_name(path));
-            Error::of_library(what, &one_line(&e.to_string()))
+            Error::of_library(what, &one_line(&e.to_string()), e)
         })?;
     }
     Ok(run)

@@ -21,7 +21,7 @@ pub(super) struct TractEngine {
 impl TractEngine {
     pub(super) fn open(path: &Path) -> Result<TractEngine> {
         let refused =
-            |e: TractError| Error::of_library(format!("tract does not load {}", file_name(path)), &format!("{e:#}"));
+            |e: TractError| Error::of_library(format!("tract does not load {}", file_name(path)), &format!("{e:#}"), e);
         let model = tract_onnx::onnx().model_for_path(path).map_err(refused)?;
         let name = |outlet: &OutletId| model.node(outlet.node).name.clone();
         let inputs: Vec<String> = model.input_outlets().map_err(refused)?.iter().map(name).collect();
@@ -56,7 +56,7 @@ impl Executor for TractEngine {
 }
 
 fn refused(error: TractError) -> Error {
-    Error::of_library("tract", &format!("{error:#}"))
+    Error::of_library("tract", &format!("{error:#}"), error)
 }
 
 /// What a model declares of an input or output.

@@ -74,7 +74,7 @@ pub fn of_ort(of: TensorElementType) -> Option<ElementType> {
 
 /// The elements of a value of ONNX Runtime's, where it has them.
 fn ort_view(value: &DynValue) -> Result<View<'_>> {
-    let refused = |e: ::ort::Error| Error::of_library("ONNX Runtime", &e.to_string());
+    let refused = |e: ::ort::Error| Error::of_library("ONNX Runtime", &e.to_string(), e);
     let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
         return Err(Error::unsupported(format!("the model gives {:?}, which is no tensor", value.dtype())));
     };
@@ -108,7 +108,7 @@ fn tract_view(value: &TValue) -> Result<View<'_>> {
         value
             .try_as_plain_ram()
             .and_then(|plain| plain.as_slice::<T>())
-            .map_err(|e| Error::of_library("tract", &format!("{e:#}")))
+            .map_err(|e| Error::of_library("tract", &format!("{e:#}"), e))
     }
     let elements = match of_tract(value.datum_type()) {
         Some(ElementType::I64) => ElementsView::I64(plain(value)?),
