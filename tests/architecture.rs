@@ -28,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // What reads one kind of source.
     ("front", &[]),
     ("front::hub", &[]),
-    ("front::hub::checkpoint", &["error", "file", "ir", "json", "presence", "safetensors", "textfile"]),
+    ("front::hub::checkpoint", &["error", "file", "ir", "json", "presence", "safetensors", "settings", "textfile"]),
     ("front::hub::adapter", &["error", "ir", "json", "front::hub::checkpoint", "presence", "safetensors", "task::id"]),
     (
         "front::hub::load",
@@ -91,6 +91,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "cache",
             "places",
             "presence",
+            "random",
+            "settings",
             "task::id",
             "target",
             "subprocess",

@@ -12,8 +12,8 @@ use kilnc::ir::{Builder, DType, Dim, Graph, Op, TensorType, ValueId, Weight};
 use kilnc::passes::Manager;
 use kilnc::precision::Precision;
 use kilnc::runtime::generate::{
-    Chosen, Decoder, DecoderLimits, Decoding, FinishReason, GenerateOptions, Generated, Generator, Nll, Piece,
-    SpecialTokens, Step, Strategy, Window, largest, open_isolated,
+    BeamStep, Chosen, DecodeOptions, Decoder, DecoderLimits, Decoding, FinishReason, GenerateOptions, Generated,
+    Generator, Nll, Piece, SpecialTokens, Step, Window, largest, open_isolated,
 };
 use kilnc::runtime::{Options, Runtime, Session, TextEncoder};
 use kilnc::target::Target;
@@ -177,7 +177,7 @@ fn without_cache(decoder: &mut Decoder, prompt: &[u32], n: usize) -> Vec<u32> {
 /// Greedy tokens of a batch, each row as long as `n` says.
 fn greedy(decoder: &mut dyn Decoding, prompts: &[&[u32]], n: &[usize]) -> Vec<Vec<u32>> {
     let mut texts = vec![Vec::new(); prompts.len()];
-    let mut step = decoder.begin(prompts, &Strategy::Greedy).unwrap();
+    let mut step = decoder.begin(prompts, &DecodeOptions::greedy()).unwrap();
     let mut rows: Vec<usize> = (0..prompts.len()).collect();
     loop {
         rows = step.chosen.iter().map(|chosen| rows[chosen.row]).collect();
@@ -274,7 +274,7 @@ fn a_cache_whose_size_is_not_known_is_refused_by_name() {
     // ONNX Runtime alone: it gives what the file declares.
     let (_place, path) = unsized_cache();
     let session = Session::open(Runtime::Ort, &path, Options { threads: 1 }).unwrap();
-    let said = Decoder::new(session, LIMITS).unwrap().begin(&[&[1]], &Strategy::Greedy).unwrap_err();
+    let said = Decoder::new(session, LIMITS).unwrap().begin(&[&[1]], &DecodeOptions::greedy()).unwrap_err();
     assert_eq!(
         said.message(),
         "the graph's input `past_key_values.0.key` does not say its size on axis 3, so that no empty cache can be made \
@@ -300,14 +300,14 @@ fn unsized_cache() -> (TempDir, std::path::PathBuf) {
 #[test]
 fn prompts_that_cannot_be_read_are_refused() {
     for (name, mut decoder) in WHOLE.decoders(LIMITS) {
-        let said = decoder.begin(&[&[]], &Strategy::Greedy).unwrap_err();
+        let said = decoder.begin(&[&[]], &DecodeOptions::greedy()).unwrap_err();
         assert_eq!(said.message(), "a text of no token cannot be continued", "{name}");
         let long = [1; POSITIONS + 1];
-        let said = decoder.begin(&[&long], &Strategy::Greedy).unwrap_err();
+        let said = decoder.begin(&[&long], &DecodeOptions::greedy()).unwrap_err();
         assert_eq!(said.message(), "a text of 25 tokens, and the model has 24 positions", "{name}");
     }
     for (name, mut decoder) in (Model { mask: false, ..WHOLE }).decoders(LIMITS) {
-        let said = decoder.begin(&[&[1], &[1, 2]], &Strategy::Greedy).unwrap_err();
+        let said = decoder.begin(&[&[1], &[1, 2]], &DecodeOptions::greedy()).unwrap_err();
         assert!(said.message().contains("no input `attention_mask`, so texts of different lengths"), "{name}: {said}");
         // Of one length they need no mask.
         let both = greedy(&mut decoder, &[&[1, 5], &[3, 2]], &[4, 4]);
@@ -316,7 +316,7 @@ fn prompts_that_cannot_be_read_are_refused() {
 }
 
 /// A tokenizer of bytes, and of some pairs of them.
-fn tokenizer() -> TextEncoder {
+pub(crate) fn tokenizer() -> TextEncoder {
     let plain = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let mut others = 0;
     let mut character = |byte: u8| {
@@ -384,7 +384,7 @@ impl Decoding for Script {
         "a script".to_owned()
     }
 
-    fn begin(&mut self, prompts: &[&[u32]], _strategy: &Strategy) -> Result<Step> {
+    fn begin(&mut self, prompts: &[&[u32]], _options: &DecodeOptions) -> Result<Step> {
         self.rows = (0..prompts.len()).collect();
         self.said = vec![0; prompts.len()];
         self.prompts = prompts.iter().map(|prompt| prompt.len()).collect();
@@ -394,6 +394,14 @@ impl Decoding for Script {
     fn step(&mut self, going_on: &[usize]) -> Result<Step> {
         self.rows = going_on.iter().map(|row| self.rows[*row]).collect();
         Ok(self.next())
+    }
+
+    fn begin_search(&mut self, _: &[&[u32]], _: &DecodeOptions) -> Result<BeamStep> {
+        Err(Error::bug("a script searches nothing"))
+    }
+
+    fn search(&mut self) -> Result<BeamStep> {
+        Err(Error::bug("a script searches nothing"))
     }
 
     fn score(&mut self, _windows: &[Window]) -> Result<Vec<Nll>> {
@@ -548,7 +556,7 @@ fn a_decoder_answers_the_same_in_a_process_of_its_own() {
     let window = [Window { tokens: vec![3, 1, 4, 1, 5], context: 2 }];
     assert_eq!(apart.score(&window).unwrap(), here.score(&window).unwrap());
     // An error there is one here, and the decoder goes on.
-    let said = apart.begin(&[&[1; POSITIONS + 1]], &Strategy::Greedy).unwrap_err();
+    let said = apart.begin(&[&[1; POSITIONS + 1]], &DecodeOptions::greedy()).unwrap_err();
     assert_eq!(said.message(), "a text of 25 tokens, and the model has 24 positions");
     assert_eq!(greedy(&mut *apart, &PROMPTS, &[3; 3]), greedy(&mut here, &PROMPTS, &[3; 3]));
 }
@@ -580,7 +588,7 @@ fn a_decoder_that_is_killed_between_two_tokens_is_an_error() {
     kilnc::subprocess::set_program(program);
     let (_place, path) = WHOLE.file(&Target::OrtCpu);
     let mut decoder = open_isolated(Runtime::Ort, &path, Options { threads: 1 }, LIMITS).unwrap();
-    decoder.begin(&[&[3, 1]], &Strategy::Greedy).unwrap();
+    decoder.begin(&[&[3, 1]], &DecodeOptions::greedy()).unwrap();
     decoder.step(&[0]).unwrap();
     let id = std::fs::read_to_string(&id).unwrap();
     assert!(std::process::Command::new("kill").args(["-9", id.trim()]).status().unwrap().success());
@@ -604,7 +612,7 @@ fn checkpoints() -> Vec<PathBuf> {
 }
 
 /// A checkpoint as decoders, by the name of what runs them.
-fn trained(checkpoint: &Path) -> Vec<(&'static str, Decoder, GenerationConfig)> {
+pub(crate) fn trained(checkpoint: &Path) -> Vec<(&'static str, Decoder, GenerationConfig)> {
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
     let model = build::load(&source).unwrap();
     let (config, _) = GenerationConfig::read(&model.checkpoint).unwrap();
@@ -621,11 +629,11 @@ fn trained(checkpoint: &Path) -> Vec<(&'static str, Decoder, GenerationConfig)> 
     [("ort", Target::OrtCpu, Runtime::Ort), ("tract", Target::Tract, Runtime::Tract)].map(on).into()
 }
 
-fn json(path: &Path) -> Value {
+pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn tokens(value: &Value) -> Vec<u32> {
+pub(crate) fn tokens(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 

@@ -52,6 +52,7 @@ mod schemes;
 mod sentence;
 mod settings;
 mod shipped;
+mod strategies;
 mod streams;
 mod tensorrt;
 mod tensors;

@@ -411,15 +411,27 @@ fn flags_of_prompts_and_of_texts_do_not_mix() {
     let said = refused(&generator, &["--text", "a text"]);
     assert!(said.contains("--text is for") && said.contains("this model is for text-generation"), "{said}");
     assert!(said.contains("--prompt \"…\" is what it continues"), "{said}");
-    for flags in [&["--top-k", "2"][..], &["--window", "8"], &["--truncate"], &["--similarity", "dot"]] {
+    for flags in [&["--aggregation", "first"][..], &["--window", "8"], &["--truncate"], &["--similarity", "dot"]] {
         let said = refused(&generator, &[&["--prompt", "x"], flags].concat());
         assert!(said.contains(flags[0]) && said.contains("text-generation"), "{flags:?}: {said}");
+    }
+    for (flags, expected) in [
+        (&["--top-p", "0"][..], "--top-p: expected more than 0 and at most 1, found 0"),
+        (&["--temperature", "-1"], "unexpected argument"),
+        (&["--num-beams", "2", "--temperature", "0.5"], "tokens are not drawn in a search by beams"),
+        (&["--num-beams", "2", "--stop", "x"], "a search by beams does not end at stop strings"),
+        (&["--early-stopping", "maybe"], "expected true, false or never"),
+    ] {
+        let said = refused(&generator, &[&["--prompt", "x"], flags].concat());
+        assert!(said.contains(expected), "{flags:?}: {said}");
     }
     let (_place, classifier) = bundle("tiny-bert");
     for flags in [
         &["--prompt", "x"][..],
         &["--text", "x", "--stop", "y"],
         &["--text", "x", "--max-new-tokens", "3"],
+        &["--text", "x", "--temperature", "0.5"],
+        &["--text", "x", "--num-beams", "2"],
         &["--stream"],
     ] {
         let said = refused(&classifier, flags);

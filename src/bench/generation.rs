@@ -6,7 +6,7 @@ use super::energy::Meter;
 use super::worker::{PointRound, Request, Round, bind, milliseconds, peak_bytes};
 use super::workload::Generation;
 use crate::error::{Error, Result};
-use crate::runtime::generate::{Decoder, DecoderLimits, Decoding, Strategy};
+use crate::runtime::generate::{DecodeOptions, Decoder, DecoderLimits, Decoding};
 use crate::runtime::{Device, Options, Session};
 
 /// Least number of runs that are timed.
@@ -43,7 +43,7 @@ pub(super) fn run(request: &Request) -> Result<Round> {
 /// Runs the prompt: ids that any vocabulary has.
 fn begin(decoder: &mut Decoder, generation: &Generation) -> Result<()> {
     let prompt: Vec<u32> = (1..=4).cycle().take(generation.prompt).collect();
-    decoder.begin(&[&prompt], &Strategy::Greedy).map(drop)
+    decoder.begin(&[&prompt], &DecodeOptions::greedy()).map(drop)
 }
 
 /// Runs until half of the time is over.

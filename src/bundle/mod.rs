@@ -30,7 +30,7 @@ use crate::runtime::{Classes, TextEncoder};
 use files::{inside, tree};
 use folder::Folder;
 
-pub use crate::front::hub::checkpoint::GENERATION as GENERATION_CONFIG;
+pub use crate::front::hub::checkpoint::{GENERATION as GENERATION_CONFIG, GenerationConfig};
 pub use bom::{BOM, bom};
 pub use files::{FileEntry, MANIFEST, digest, digest_source, digest_tree};
 pub use manifest::{

@@ -2,6 +2,7 @@
 //! recipe, `pipeline` in a bundle's manifest, and flags of `kilnc run`, each over the one before it.
 
 mod names;
+mod strategy;
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::task::id::Task;
 
 pub use names::{Aggregation, Join, Similarity};
+pub use strategy::{EarlyStopping, MOST_BEAMS, Never, OneOrMore, Strategy};
 
 /// How a pipeline cuts its texts and selects its predictions. A field that is not set is left to the next source, and
 /// to the default in the end.

@@ -85,7 +85,7 @@ pub use options::PipelineOptions;
 pub use pipeline::{Pipeline, Query};
 pub use question_answering::Span;
 pub use text_classification::Labels;
-pub use text_generation::{not_applied, open_generator};
+pub use text_generation::{generator_of, not_applied, open_generator};
 pub use token_classification::{Entity, Word};
 
 /// The pre- and post-processing of a model says to a text.

@@ -3,10 +3,12 @@
 use super::pipeline::Pipeline;
 use super::watch::Watch;
 use super::{Definition, Predicted, Task};
-use crate::bundle::{Bundle, EngineEntry, GENERATION_CONFIG, Manifest};
+use std::path::Path;
+
+use crate::bundle::{Bundle, EngineEntry, GENERATION_CONFIG, GenerationConfig};
 use crate::error::{Error, Result};
 use crate::runtime::generate::{DecoderLimits, Generator, SpecialTokens, open_isolated};
-use crate::runtime::{Options, TextInput};
+use crate::runtime::{Options, Runtime, TextEncoder, TextInput};
 
 pub(super) struct TextGeneration;
 
@@ -30,19 +32,32 @@ pub fn open_generator(bundle: &Bundle, entry: &EngineEntry, options: Options) ->
     }
     let generation = manifest.generation.clone().unwrap_or_default();
     let positions = [manifest.positions, generation.positions].into_iter().flatten().min();
-    // Every vocabulary has a token 0.
-    let pad = generation.pad.or(generation.eos.first().copied()).unwrap_or_default();
     let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
-    let opened = open_isolated(entry.runtime, &bundle.engine(entry)?, options, DecoderLimits { positions, pad });
-    let decoding = opened.map_err(|e| bundle.explained(entry.runtime, bundle.named_error(e)))?;
+    let generation = GenerationConfig { positions, ..generation };
+    let opened = generator_of(entry.runtime, &bundle.engine(entry)?, options, encoder, generation);
+    let generator = opened.map_err(|e| bundle.explained(entry.runtime, bundle.named_error(e)))?;
     bundle.check_unchanged()?;
-    let special = SpecialTokens { eos: generation.eos, bos: generation.bos };
-    Ok(Generator::new(decoding, encoder, special).with_positions(positions))
+    Ok(generator)
 }
 
-/// What a manifest says of generation that is not done, in words.
-pub fn not_applied(manifest: &Manifest) -> Option<String> {
-    let fields = manifest.generation.as_ref().map(|generation| generation.not_applied.join(", "))?;
-    let said = || format!("{} asks for {fields}, which is not applied: greedy tokens", GENERATION_CONFIG);
-    (!fields.is_empty()).then(said)
+/// Opens a decoder with a cache in the file `model`, by its tokenizer and what is known of generation with it.
+pub fn generator_of(
+    runtime: Runtime,
+    model: &Path,
+    options: Options,
+    encoder: TextEncoder,
+    generation: GenerationConfig,
+) -> Result<Generator> {
+    let GenerationConfig { eos, bos, positions, strategy, .. } = generation;
+    // Every vocabulary has a token 0.
+    let pad = generation.pad.or(eos.first().copied()).unwrap_or_default();
+    let decoding = open_isolated(runtime, model, options, DecoderLimits { positions, pad })?;
+    let special = SpecialTokens { eos, bos };
+    Ok(Generator::new(decoding, encoder, special).with_positions(positions).with_strategy(strategy))
+}
+
+/// What a checkpoint says of generation that is not done.
+pub fn not_applied(generation: &GenerationConfig) -> Option<String> {
+    let fields = generation.not_applied.join(", ");
+    (!fields.is_empty()).then(|| format!("{GENERATION_CONFIG} asks for {fields}, which is not applied"))
 }

@@ -304,7 +304,7 @@ impl<'a> Assembly<'a> {
         let read = GenerationConfig::read(&self.model.checkpoint)?;
         if !read.0.not_applied.is_empty() {
             let (file, fields) = (GENERATION, read.0.not_applied.join(", "));
-            self.observer.warn(&format!("{file} asks for {fields}, which is not applied: tokens are chosen greedily"));
+            self.observer.warn(&format!("{file} asks for {fields}, which is not applied"));
         }
         if self.model.tokenizer.cleans_up {
             self.observer.warn(

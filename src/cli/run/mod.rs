@@ -1,5 +1,6 @@
 //! `kilnc run`: runs texts through a bundle, or through an ONNX model with adapters.
 
+mod generation;
 mod jsonl;
 mod model;
 mod prompts;
@@ -35,6 +36,8 @@ Examples:
   kilnc run bert.kiln --text \"the [MASK] is slow\"
   kilnc run gpt2.kiln --prompt \"Once upon a time\" --max-new-tokens 50 --stop \"The end\"
   kilnc run gpt2.kiln --prompt \"The kiln is\" --prompt \"The clay was\" --json
+  kilnc run gpt2.kiln --prompt \"Once\" --temperature 0.8 --top-p 0.95 --seed 7
+  kilnc run gpt2.kiln --prompt \"Once\" --num-beams 4 --no-repeat-ngram-size 3
   echo \"one text on each line\" | kilnc run sections.kiln
   kilnc run sections.kiln --jsonl texts.jsonl -o predictions.jsonl
   kilnc run sections.kiln --key release.pem.pub --text \"a mail server\"
@@ -61,7 +64,7 @@ pub struct RunArgs {
     #[command(flatten)]
     lines: jsonl::LinesArgs,
     #[command(flatten)]
-    generate: prompts::GenerateArgs,
+    generate: generation::GenerateArgs,
     /// The task; the bundle's own by default.
     #[arg(long, value_name = "TASK")]
     task: Option<Task>,
@@ -82,7 +85,7 @@ pub struct RunArgs {
 /// Settings of windows and predictions; the bundle's by default, else those of the help.
 #[derive(Args)]
 struct PredictionArgs {
-    /// How many predictions: labels, spans, or tokens for a mask.
+    /// How many predictions: labels, spans, or tokens for a mask; of how many likeliest tokens the next one is drawn.
     #[arg(long, value_name = "N", value_parser = some)]
     top_k: Option<usize>,
     /// How tokens become entities: none, simple, first, average, max; simple by default.
@@ -100,7 +103,7 @@ struct PredictionArgs {
     similarity: Option<Similarity>,
     #[command(flatten)]
     windows: WindowArgs,
-    /// How many windows are run together; with --jsonl, as many as the engine was checked with, else 1 by default.
+    /// How many windows or prompts are run together; with --jsonl, as many as the engine was checked with, else 1 by default.
     #[arg(long, value_name = "N", value_parser = batch)]
     batch: Option<usize>,
 }
@@ -130,14 +133,24 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let model = match presence::is_file(&args.bundle)? {
         true => {
             args.trust.refuse()?;
-            let task = args.task.unwrap_or(Task::TextClassification);
-            Model::Pipeline(args.model.open(&args.bundle, task, threads, args.predictions.options(1), &fits, screen)?)
+            let default = if args.prompt.is_empty() { Task::TextClassification } else { Task::TextGeneration };
+            let task = args.task.unwrap_or(default);
+            match task {
+                Task::TextGeneration => {
+                    let generator = args.model.open_generator(&args.bundle, threads, &fits, screen)?;
+                    Model::Generator(generator, args.predictions.batch.unwrap_or(1))
+                }
+                _ => {
+                    let options = args.predictions.options(1);
+                    Model::Pipeline(args.model.open(&args.bundle, task, threads, options, &fits, screen)?)
+                }
+            }
         }
         false => {
-            args.model.refuse()?;
             let options =
                 |entry: &EngineEntry| args.predictions.options(if claimed.is_some() { entry.batch() } else { 1 });
             Bundle::used(&args.bundle, |bundle| {
+                args.model.refuse(bundle.manifest.task)?;
                 args.trust.check(bundle, screen)?;
                 let engine = args.engine.as_deref();
                 if bundle.manifest.task == Task::TextGeneration {
@@ -152,7 +165,8 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
         (Model::Pipeline(mut model), Some(claimed)) => claimed.run(&mut model, screen),
         (Model::Pipeline(mut model), None) => texts::run(args.text, args.pair, args.question, &mut model, screen),
         (Model::Generator(generator, batch), claimed) => {
-            let prompted = prompts::Prompted { generator, args: &args.generate, batch };
+            let options = args.generate.options(args.predictions.top_k, args.model.max_length)?;
+            let prompted = prompts::Prompted { generator, args: &args.generate, options, batch };
             match claimed {
                 Some(claimed) => prompted.answer_lines(claimed, screen),
                 None => prompted.answer(args.prompt, screen),
@@ -177,7 +191,11 @@ impl RunArgs {
             return Err(Error::bad_input(format!("the bundle is for {task}, not for {asked}"))
                 .hint(format!("build one for it: kilnc build CHECKPOINT --task {asked} -o OUT")));
         }
-        if let Some((field, of)) = self.predictions.settings().misplaced(task) {
+        let mut settings = self.predictions.settings();
+        if task.facts().input == Input::Prompt {
+            settings.top_k = None;
+        }
+        if let Some((field, of)) = settings.misplaced(task) {
             return Err(settings::of_other_tasks(&settings::flag(field), &of, task));
         }
         let windows = self.predictions.settings();

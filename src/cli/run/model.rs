@@ -9,7 +9,7 @@ use super::super::{LoneTokenizer, Screen};
 use kilnc::build::Observer;
 use kilnc::bundle::{Bundle, EngineEntry};
 use kilnc::error::{Error, Result, printable};
-use kilnc::front::hub::checkpoint::labels;
+use kilnc::front::hub::checkpoint::{GenerationConfig, labels};
 use kilnc::runtime::generate::Generator;
 use kilnc::runtime::{self, Classes, ProblemType, Runtime};
 use kilnc::task::{self, Model, Pipeline, PipelineOptions, Task};
@@ -49,7 +49,7 @@ pub(super) fn open_generator(
 ) -> Result<(Generator, usize)> {
     fits(bundle.manifest.task)?;
     let entry = chosen(bundle, engine, screen)?;
-    if let Some(what) = task::not_applied(&bundle.manifest) {
+    if let Some(what) = bundle.manifest.generation.as_ref().and_then(task::not_applied) {
         screen.warn(&what);
     }
     Ok((task::open_generator(bundle, entry, threads)?, entry.batch()))
@@ -87,9 +87,9 @@ pub(super) struct ModelArgs {
     /// An adapter that is active in an ONNX model, a file that `kilnc export --adapter-as-input` wrote.
     #[arg(long, value_name = "FILE")]
     onnx_adapter: Vec<PathBuf>,
-    /// Longest text of an ONNX model, in tokens.
+    /// Longest text of an ONNX model, in tokens; of generation, most tokens of a prompt and what comes after it.
     #[arg(long, value_name = "N", value_parser = length)]
-    max_length: Option<usize>,
+    pub max_length: Option<usize>,
 }
 
 impl ModelArgs {
@@ -103,13 +103,7 @@ impl ModelArgs {
         fits: Fits,
         screen: &Screen,
     ) -> Result<Pipeline> {
-        if task == Task::TextGeneration {
-            return Err(Error::unsupported(format!("an ONNX model alone is not run for {task}"))
-                .hint("build a bundle of its checkpoint, and run that: kilnc build CHECKPOINT -o OUT"));
-        }
-        let needed =
-            |flag: &str| Error::bad_input(format!("an ONNX model needs {flag}")).hint("a bundle has it inside");
-        let tokenizer = self.tokenizer.as_deref().ok_or_else(|| needed("--tokenizer"))?;
+        let tokenizer = self.tokenizer()?;
         let classes = match &self.labels {
             Some(path) => classes(labels::read(path)?),
             None if task.has_labels() => return Err(needed("--labels")),
@@ -124,13 +118,50 @@ impl ModelArgs {
         Pipeline::new(engine, encoder, Model { context_first: given.pads_left(), ..Model::new(task, classes) }, options)
     }
 
-    /// A bundle takes none of them.
-    pub fn refuse(&self) -> Result<()> {
+    /// Opens an ONNX model that continues prompts. Its tokens with a meaning and how it chooses the next ones are those of
+    /// the files beside its tokenizer, `generation_config.json` and `config.json`.
+    pub fn open_generator(
+        &self,
+        model: &Path,
+        threads: runtime::Options,
+        fits: Fits,
+        screen: &Screen,
+    ) -> Result<Generator> {
+        fits(Task::TextGeneration)?;
+        if let Some(flag) = self.labels.as_ref().map(|_| "--labels").or(self.adapted().then_some("--onnx-adapter")) {
+            return Err(Error::unsupported(format!("{flag} is not for {}", Task::TextGeneration)));
+        }
+        let given = LoneTokenizer::read(self.tokenizer()?, Some(Task::TextGeneration), screen)?;
+        let beside = given.file.parent().unwrap_or(Path::new(""));
+        let generation = GenerationConfig::beside(beside)?;
+        if generation.eos.is_empty() {
+            screen.warn(&format!(
+                "no file beside {} says which token ends a text: only --max-new-tokens and --stop end it",
+                given.file.display()
+            ));
+        }
+        if let Some(what) = task::not_applied(&generation) {
+            screen.warn(&what);
+        }
+        let encoder = given.encoder(generation.positions.unwrap_or(usize::MAX), Some(Task::TextGeneration))?;
+        task::generator_of(Runtime::Ort, model, threads, encoder, generation)
+    }
+
+    fn tokenizer(&self) -> Result<&Path> {
+        self.tokenizer.as_deref().ok_or_else(|| needed("--tokenizer"))
+    }
+
+    fn adapted(&self) -> bool {
+        !self.onnx_adapter.is_empty()
+    }
+
+    /// A bundle takes none of them, but for the longest text of one that generates.
+    pub fn refuse(&self, task: Task) -> Result<()> {
         let given = [
             ("--tokenizer", self.tokenizer.is_some()),
             ("--labels", self.labels.is_some()),
-            ("--onnx-adapter", !self.onnx_adapter.is_empty()),
-            ("--max-length", self.max_length.is_some()),
+            ("--onnx-adapter", self.adapted()),
+            ("--max-length", self.max_length.is_some() && task != Task::TextGeneration),
         ];
         match given.iter().find(|(_, given)| *given) {
             None => Ok(()),
@@ -140,6 +171,10 @@ impl ModelArgs {
             }
         }
     }
+}
+
+fn needed(flag: &str) -> Error {
+    Error::bad_input(format!("an ONNX model needs {flag}")).hint("a bundle has it inside")
 }
 
 /// The problem type of a model that does not state it: a single logit is a score.

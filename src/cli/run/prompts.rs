@@ -3,71 +3,24 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::super::Screen;
-use super::super::units::some;
+use super::generation::GenerateArgs;
 use super::jsonl::{Answered, Claimed};
 use kilnc::build::Observer;
 use kilnc::error::{Error, Kind, Result, visible};
 use kilnc::json;
-use kilnc::runtime::generate::{FinishReason, GenerateOptions, Generated, Generator, Piece, Strategy};
+use kilnc::runtime::generate::{FinishReason, GenerateOptions, Generated, Generator, Piece};
 use kilnc::task::lines::{self, ErrorLine, OnError};
 use kilnc::textfile::{Line, Lines};
 
 /// What messages call it.
 const STANDARD_INPUT: &str = "standard input";
 
-/// Most tokens that are generated where nothing is said.
-const MAX_NEW_TOKENS: usize = 256;
-
 /// What a line of --jsonl must be.
 const LINE: &str = "each line is an object such as {\"id\": 7, \"prompt\": \"…\"}";
-
-#[derive(Args)]
-pub(super) struct GenerateArgs {
-    /// Most tokens that are generated after a prompt; 256, if not given.
-    #[arg(long, value_name = "N", value_parser = some)]
-    pub max_new_tokens: Option<usize>,
-    /// A text that ends what is generated, and is left out; may be given several times.
-    #[arg(long, value_name = "TEXT")]
-    pub stop: Vec<String>,
-    /// Print each word as it is generated, one prompt after another; the default on a terminal.
-    #[arg(long, conflicts_with = "no_stream")]
-    pub stream: bool,
-    /// Print each text when it is whole, with prompts in batches; the default elsewhere.
-    #[arg(long)]
-    pub no_stream: bool,
-}
-
-impl GenerateArgs {
-    fn options(&self) -> GenerateOptions {
-        GenerateOptions {
-            strategy: Strategy::Greedy,
-            max_new_tokens: Some(self.max_new_tokens.unwrap_or(MAX_NEW_TOKENS)),
-            max_length: None,
-            stop: self.stop.clone(),
-        }
-    }
-
-    /// Whether words are printed as they come.
-    fn streams(&self, screen: &Screen) -> bool {
-        let default = io::stdout().is_terminal() && !screen.is_json();
-        !self.no_stream && (self.stream || default)
-    }
-
-    /// The flags that are given.
-    pub fn given(&self) -> [(&'static str, bool); 4] {
-        [
-            ("--max-new-tokens", self.max_new_tokens.is_some()),
-            ("--stop", !self.stop.is_empty()),
-            ("--stream", self.stream),
-            ("--no-stream", self.no_stream),
-        ]
-    }
-}
 
 /// A prompt, and where it comes from.
 struct Prompt {
@@ -109,6 +62,16 @@ impl<'a> Continued<'a> {
     }
 }
 
+/// A token as it comes.
+#[derive(Serialize)]
+struct Streamed<'a> {
+    /// The number of the prompt.
+    prompt: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<u32>,
+    text: &'a str,
+}
+
 /// To a thousandth.
 fn milliseconds(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
@@ -118,6 +81,8 @@ fn milliseconds(time: Duration) -> f64 {
 pub(super) struct Prompted<'a> {
     pub generator: Generator,
     pub args: &'a GenerateArgs,
+    /// What the arguments say of it.
+    pub options: GenerateOptions,
     /// How many prompts are read together.
     pub batch: usize,
 }
@@ -198,6 +163,8 @@ impl Prompted<'_> {
             Error::bad_input("there is no prompt").hint("give --prompt \"…\", or lines on standard input")
         })?);
         let streams = self.args.streams(screen);
+        // A line for each token, and one for the whole text.
+        let json_lines = streams && screen.is_json();
         // Who types lines wants an answer to each.
         let one_by_one = streams || from_lines && io::stdin().is_terminal();
         let batch = if one_by_one { 1 } else { self.batch };
@@ -217,15 +184,23 @@ impl Prompted<'_> {
                 if streams && headed && !screen.is_json() {
                     some.iter().try_for_each(|prompt| head(to, list, prompt))?;
                 }
-                let mut show = |piece: Piece| match streams && !screen.is_json() {
-                    true => written(to.write_all(shown(piece.text).as_bytes()).and_then(|()| to.flush())),
-                    false => Ok(()),
+                let mut show = |piece: Piece| match (streams, screen.is_json()) {
+                    (true, true) => {
+                        let Piece { token, text, .. } = piece;
+                        line(to, &Streamed { prompt: list, token, text })?;
+                        written(to.flush())
+                    }
+                    (true, false) => written(to.write_all(shown(piece.text).as_bytes()).and_then(|()| to.flush())),
+                    (false, _) => Ok(()),
                 };
                 let generated = self.generate(&some, &mut show)?;
                 for (prompt, generated) in some.iter().zip(&generated) {
                     summary.count(generated);
                     match (screen.is_json(), streams) {
-                        (true, _) => element(to, list, prompt, generated)?,
+                        (true, true) => {
+                            line(to, &Continued { prompt: Some(&prompt.text), ..Continued::new(prompt, generated) })?
+                        }
+                        (true, false) => element(to, list, prompt, generated)?,
                         (false, true) => written(to.write_all(b"\n"))?,
                         (false, false) => {
                             if headed {
@@ -238,7 +213,7 @@ impl Prompted<'_> {
                 }
                 written(to.flush())?;
             }
-            if screen.is_json() { written(to.write_all(b"\n]\n")) } else { Ok(()) }
+            if screen.is_json() && !json_lines { written(to.write_all(b"\n]\n")) } else { Ok(()) }
         })?;
         summary.print(screen);
         Ok(())
@@ -328,7 +303,7 @@ impl Prompted<'_> {
     /// Fails where a prompt cannot be continued.
     fn check(&self, prompt: &str) -> Result<()> {
         let encoded = self.generator.encode(&[prompt])?;
-        encoded.iter().try_for_each(|ids| self.generator.check_room(ids, &self.args.options()))
+        encoded.iter().try_for_each(|ids| self.generator.check_room(ids, &self.options))
     }
 
     /// Continues prompts; an error that one of them alone has is placed.
@@ -344,7 +319,11 @@ impl Prompted<'_> {
             })?;
         }
         let texts: Vec<&str> = prompts.iter().map(|prompt| prompt.borrow().text.as_str()).collect();
-        self.generator.generate(&texts, &self.args.options(), show)
+        let generated = self.generator.generate(&texts, &self.options, show)?;
+        // What is drawn after a prompt does not depend on the batch that it is in.
+        let seed = &mut self.options.strategy.seed;
+        *seed = Some(seed.unwrap_or_default().wrapping_add(texts.len() as u64));
+        Ok(generated)
     }
 }
 

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Instant;
 
-use super::choose::{Candidate, Choose};
+use super::beams::{BeamSearch, Hypothesis};
+use super::choose::{Candidate, DecodeOptions, choose};
+use super::logits::Context;
 use super::score::{PIECE, Scorer};
-use super::{Chosen, Decoding, Next, Nll, Step, Strategy, Window};
+use super::{BeamStep, Chosen, Decoding, Nll, Step, Window};
 use crate::error::{Error, Result, printable};
 use crate::ports::PortKind;
 use crate::runtime::session::Outputs;
@@ -34,8 +36,15 @@ pub struct Decoder {
     positions: Option<Port>,
     limits: DecoderLimits,
     rows: Vec<Row>,
-    chooser: Box<dyn Choose>,
+    options: DecodeOptions,
     chosen: Vec<Chosen>,
+    searches: Vec<Search>,
+}
+
+/// A search by beams, and what it found once it has ended. Its beams are rows, in their order.
+struct Search {
+    beams: BeamSearch,
+    ended: bool,
 }
 
 /// A prompt, and what was generated after it.
@@ -44,6 +53,10 @@ struct Row {
     /// Places before the first token.
     padding: usize,
     tokens: Vec<u32>,
+    /// How many tokens are the prompt's.
+    prompt: usize,
+    /// The number of the prompt.
+    number: usize,
 }
 
 impl Decoder {
@@ -77,8 +90,18 @@ impl Decoder {
             return Err(Error::unsupported(format!("the graph has no output `{}`", PortKind::Logits.name())));
         };
         let vocabulary = logits.shape.last().copied().flatten();
-        let chooser = Strategy::default().chooser();
-        Ok(Decoder { session, ids, mask, positions, vocabulary, limits, rows: Vec::new(), chooser, chosen: Vec::new() })
+        Ok(Decoder {
+            session,
+            ids,
+            mask,
+            positions,
+            vocabulary,
+            limits,
+            rows: Vec::new(),
+            options: DecodeOptions::greedy(),
+            chosen: Vec::new(),
+            searches: Vec::new(),
+        })
     }
 
     /// Runs tokens through the model, one after another, and shows the logits after each: the number of the row, the place
@@ -124,7 +147,13 @@ impl Decoder {
             ))
             .hint("give them one at a time"));
         }
-        self.rows = texts.iter().map(|text| Row { padding: width - text.len(), tokens: text.to_vec() }).collect();
+        let row = |(number, text): (usize, &&[u32])| Row {
+            padding: width - text.len(),
+            tokens: text.to_vec(),
+            prompt: text.len(),
+            number,
+        };
+        self.rows = texts.iter().enumerate().map(row).collect();
         self.session.begin(texts.len())?;
         Ok(width)
     }
@@ -169,17 +198,66 @@ impl Decoder {
     fn choose(&mut self, outputs: &Outputs) -> Result<Vec<Chosen>> {
         let logits = Logits::of(outputs)?;
         let last = logits.last(self.rows.len())?;
-        let mut candidates = Vec::with_capacity(self.rows.len());
+        let full = self.limits.positions.is_some_and(|most| self.session.length() + 1 >= most);
+        let mut chosen = Vec::with_capacity(self.rows.len());
         for (number, row) in self.rows.iter().enumerate() {
-            candidates.push(Candidate { tokens: &row.tokens, logits: logits.row(number, last)? });
+            let context = Context {
+                tokens: &row.tokens,
+                prompt: row.prompt,
+                most: self.options.most(row.prompt, self.limits.positions),
+                eos: &self.options.eos,
+            };
+            let candidate = Candidate { number: row.number, context, logits: logits.row(number, last)? };
+            chosen.push(Chosen { row: number, token: choose(&self.options.strategy, candidate)?, full });
         }
-        let (until, next) = (self.session.length(), self.chooser.choose(&candidates)?);
-        let chosen = |next: Next| {
-            let full = self.limits.positions.is_some_and(|most| until + 1 >= most);
-            Ok(Chosen { row: next.row, token: next.token, full })
-        };
-        next.into_iter().map(chosen).collect()
+        Ok(chosen)
     }
+
+    /// Lets some rows go on, each by a token, and runs that.
+    fn go_on(&mut self, chosen: &[(usize, u32)]) -> Result<Outputs> {
+        self.session.select(&chosen.iter().map(|(row, _)| *row).collect::<Vec<_>>())?;
+        let continued = |(row, token): &(usize, u32)| {
+            let mut row = self.rows.get(*row).cloned().ok_or_else(unknown)?;
+            row.tokens.push(*token);
+            Ok(row)
+        };
+        self.rows = chosen.iter().map(continued).collect::<Result<_>>()?;
+        let from = self.session.length();
+        self.run(from, from + 1)
+    }
+
+    /// Continues the beams of every search by the logits of a run. Gives the rows and the tokens that go on.
+    fn advance(&mut self, outputs: &Outputs) -> Result<Vec<(usize, u32)>> {
+        let logits = Logits::of(outputs)?;
+        let last = logits.last(self.rows.len())?;
+        let (mut first, mut going_on) = (0, Vec::new());
+        for search in self.searches.iter_mut().filter(|search| !search.ended) {
+            let rows = (first..first + search.beams.beams()).map(|row| logits.row(row, last));
+            let rows = rows.collect::<Result<Vec<_>>>()?;
+            let grown = search.beams.advance(&self.options, &rows.iter().map(|row| &**row).collect::<Vec<_>>())?;
+            search.ended = grown.is_empty();
+            going_on.extend(grown.iter().map(|grown| (first + grown.beam, grown.token)));
+            first += rows.len();
+        }
+        Ok(going_on)
+    }
+
+    /// What the searches found, once they all have ended.
+    fn searched(&mut self, going_on: Vec<(usize, u32)>, start: Instant) -> Result<BeamStep> {
+        self.chosen = going_on.iter().map(|(row, token)| Chosen { row: *row, token: *token, full: false }).collect();
+        let found = match going_on.is_empty() {
+            false => None,
+            true => {
+                let searches = std::mem::take(&mut self.searches).into_iter();
+                Some(searches.map(|search| search.beams.best()).collect::<Result<Vec<Hypothesis>>>()?)
+            }
+        };
+        Ok(BeamStep { found, elapsed: start.elapsed() })
+    }
+}
+
+fn unknown() -> Error {
+    Error::bug("a token is to be continued that was not chosen")
 }
 
 impl Decoding for Decoder {
@@ -187,10 +265,11 @@ impl Decoding for Decoder {
         self.session.describe()
     }
 
-    fn begin(&mut self, prompts: &[&[u32]], strategy: &Strategy) -> Result<Step> {
+    fn begin(&mut self, prompts: &[&[u32]], options: &DecodeOptions) -> Result<Step> {
         let start = Instant::now();
+        options.strategy.check()?;
         let width = self.place(prompts)?;
-        self.chooser = strategy.chooser();
+        self.options = options.clone();
         let outputs = self.run(0, width)?;
         self.chosen = self.choose(&outputs)?;
         Ok(Step { chosen: self.chosen.clone(), elapsed: start.elapsed() })
@@ -198,20 +277,42 @@ impl Decoding for Decoder {
 
     fn step(&mut self, going_on: &[usize]) -> Result<Step> {
         let start = Instant::now();
-        let unknown = || Error::bug("a token is to be continued that was not chosen");
-        let chosen = going_on.iter().map(|number| self.chosen.get(*number).copied().ok_or_else(unknown));
-        let chosen = chosen.collect::<Result<Vec<Chosen>>>()?;
-        self.session.select(&chosen.iter().map(|chosen| chosen.row).collect::<Vec<_>>())?;
-        let continued = |chosen: &Chosen| {
-            let mut row = self.rows.get(chosen.row).cloned().ok_or_else(unknown)?;
-            row.tokens.push(chosen.token);
-            Ok(row)
-        };
-        self.rows = chosen.iter().map(continued).collect::<Result<_>>()?;
-        let from = self.session.length();
-        let outputs = self.run(from, from + 1)?;
+        let chosen = going_on.iter().map(|number| self.chosen.get(*number).ok_or_else(unknown));
+        let chosen =
+            chosen.map(|chosen| chosen.map(|chosen| (chosen.row, chosen.token))).collect::<Result<Vec<_>>>()?;
+        let outputs = self.go_on(&chosen)?;
         self.chosen = self.choose(&outputs)?;
         Ok(Step { chosen: self.chosen.clone(), elapsed: start.elapsed() })
+    }
+
+    fn begin_search(&mut self, prompts: &[&[u32]], options: &DecodeOptions) -> Result<BeamStep> {
+        let start = Instant::now();
+        options.strategy.check()?;
+        let width = self.place(prompts)?;
+        self.options = options.clone();
+        let search = |prompt: &&[u32]| Search {
+            beams: BeamSearch::new(prompt, options.most(prompt.len(), self.limits.positions)),
+            ended: false,
+        };
+        self.searches = prompts.iter().map(search).collect();
+        let outputs = self.run(0, width)?;
+        let going_on = self.advance(&outputs)?;
+        self.searched(going_on, start)
+    }
+
+    fn search(&mut self) -> Result<BeamStep> {
+        let start = Instant::now();
+        let chosen: Vec<(usize, u32)> = self.chosen.iter().map(|chosen| (chosen.row, chosen.token)).collect();
+        if chosen.is_empty() {
+            return Err(Error::bug("a search goes on that has ended"));
+        }
+        // The room of a batch is that of its widest row.
+        if self.limits.positions.is_some_and(|most| self.session.length() >= most) {
+            return Err(Error::bug("a search goes on that has no room"));
+        }
+        let outputs = self.go_on(&chosen)?;
+        let going_on = self.advance(&outputs)?;
+        self.searched(going_on, start)
     }
 
     fn score(&mut self, windows: &[Window]) -> Result<Vec<Nll>> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Decoder, DecoderLimits, Decoding, Nll, Step, Strategy, Window};
+use super::{BeamStep, DecodeOptions, Decoder, DecoderLimits, Decoding, Nll, Step, Window};
 use crate::error::{Error, Result};
 use crate::json::file_name;
 use crate::runtime::{Options, Runtime, Session, explained};
@@ -56,8 +56,10 @@ struct IsolatedDecoder {
 #[derive(Serialize, Deserialize)]
 enum Request {
     Open { runtime: Runtime, path: SentPath, options: Options, limits: DecoderLimits },
-    Begin { prompts: Vec<Vec<u32>>, strategy: Strategy },
+    Begin { prompts: Vec<Vec<u32>>, options: DecodeOptions },
     Step { going_on: Vec<usize> },
+    BeginSearch { prompts: Vec<Vec<u32>>, options: DecodeOptions },
+    Search,
     Score { windows: Vec<Window> },
 }
 
@@ -83,9 +85,18 @@ impl Decoding for IsolatedDecoder {
         self.description.clone()
     }
 
-    fn begin(&mut self, prompts: &[&[u32]], strategy: &Strategy) -> Result<Step> {
+    fn begin(&mut self, prompts: &[&[u32]], options: &DecodeOptions) -> Result<Step> {
         let prompts = prompts.iter().map(|prompt| prompt.to_vec()).collect();
-        self.ask(&Request::Begin { prompts, strategy: strategy.clone() })
+        self.ask(&Request::Begin { prompts, options: options.clone() })
+    }
+
+    fn begin_search(&mut self, prompts: &[&[u32]], options: &DecodeOptions) -> Result<BeamStep> {
+        let prompts = prompts.iter().map(|prompt| prompt.to_vec()).collect();
+        self.ask(&Request::BeginSearch { prompts, options: options.clone() })
+    }
+
+    fn search(&mut self) -> Result<BeamStep> {
+        self.ask(&Request::Search)
     }
 
     fn step(&mut self, going_on: &[usize]) -> Result<Step> {
@@ -109,10 +120,15 @@ pub fn serve() -> Result<()> {
                 let opened = decoder.insert(open(runtime, &path, options, limits)?);
                 serde_json::to_vec(&opened.describe())
             }
-            (Request::Begin { prompts, strategy }, Some(decoder)) => {
+            (Request::Begin { prompts, options }, Some(decoder)) => {
                 let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-                serde_json::to_vec(&decoder.begin(&prompts, &strategy)?)
+                serde_json::to_vec(&decoder.begin(&prompts, &options)?)
             }
+            (Request::BeginSearch { prompts, options }, Some(decoder)) => {
+                let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+                serde_json::to_vec(&decoder.begin_search(&prompts, &options)?)
+            }
+            (Request::Search, Some(decoder)) => serde_json::to_vec(&decoder.search()?),
             (Request::Step { going_on }, Some(decoder)) => serde_json::to_vec(&decoder.step(&going_on)?),
             (Request::Score { windows }, Some(decoder)) => serde_json::to_vec(&decoder.score(&windows)?),
             (_, None) => return Err(closed()),

@@ -7,9 +7,11 @@
 //!
 //! The names of strategies, limits and reasons are those of `transformers` (`GenerationMixin.generate`).
 
+mod beams;
 mod choose;
 mod decoder;
 mod isolated;
+mod logits;
 mod score;
 mod stop;
 mod stream;
@@ -23,9 +25,12 @@ use crate::error::{Error, Result};
 use stop::{StopStrings, Waiting};
 use stream::TextStream;
 
-pub use choose::{Next, Strategy, largest};
+pub use crate::settings::Strategy;
+pub use beams::Hypothesis;
+pub use choose::{DecodeOptions, largest};
 pub use decoder::{Decoder, DecoderLimits};
 pub use isolated::{JOB, open_isolated, serve};
+pub use logits::{Context, process, warp};
 pub use score::{Nll, Window};
 
 /// A decoder that continues a batch of prompts, wherever it runs.
@@ -36,11 +41,18 @@ pub trait Decoding {
     /// Reads prompts, and chooses the token after each.
     ///
     /// # Errors
-    /// Bad input: a prompt of no token, or of more than the model has positions; logits that are not numbers.
-    fn begin(&mut self, prompts: &[&[u32]], strategy: &Strategy) -> Result<Step>;
+    /// Bad input: a prompt of no token, or of more than the model has positions; logits that are not numbers; a strategy
+    /// that means nothing or forbids every token.
+    fn begin(&mut self, prompts: &[&[u32]], options: &DecodeOptions) -> Result<Step>;
 
     /// Reads those of the tokens that were chosen last, and chooses the token after each. What is not named has ended.
     fn step(&mut self, going_on: &[usize]) -> Result<Step>;
+
+    /// Reads prompts, and begins a search by beams after each. Fails as [`Decoding::begin`] does.
+    fn begin_search(&mut self, prompts: &[&[u32]], options: &DecodeOptions) -> Result<BeamStep>;
+
+    /// Lets the searches go on by one token.
+    fn search(&mut self) -> Result<BeamStep>;
 
     /// The negative log likelihood of given tokens, for each of the windows, which are one batch.
     fn score(&mut self, windows: &[Window]) -> Result<Vec<Nll>>;
@@ -51,6 +63,15 @@ pub trait Decoding {
 pub struct Step {
     /// The tokens that come next.
     pub chosen: Vec<Chosen>,
+    /// How long the run and the choice took.
+    pub elapsed: Duration,
+}
+
+/// What one run of a search gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BeamStep {
+    /// The best text after each prompt, once all searches have ended.
+    pub found: Option<Vec<Hypothesis>>,
     /// How long the run and the choice took.
     pub elapsed: Duration,
 }
@@ -147,17 +168,23 @@ pub struct Generator {
     encoder: TextEncoder,
     special: SpecialTokens,
     positions: Option<usize>,
+    strategy: Strategy,
 }
 
 impl Generator {
     /// Of a decoder, the tokenizer of its model, and the tokens that mean something.
     pub fn new(decoding: Box<dyn Decoding>, encoder: TextEncoder, special: SpecialTokens) -> Generator {
-        Generator { decoding, encoder, special, positions: None }
+        Generator { decoding, encoder, special, positions: None, strategy: Strategy::default() }
     }
 
     /// Says how many positions the model has, so that longer prompts are refused before any is read.
     pub fn with_positions(self, positions: Option<usize>) -> Generator {
         Generator { positions, ..self }
+    }
+
+    /// Says how tokens are chosen where the options of a call do not.
+    pub fn with_strategy(self, strategy: Strategy) -> Generator {
+        Generator { strategy, ..self }
     }
 
     /// The runtime and its version, for reports.
@@ -208,7 +235,16 @@ impl Generator {
         }
         let mut texts = self.texts(prompts, options)?;
         let borrowed: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        let mut step = self.decoding.begin(&borrowed, &options.strategy)?;
+        let decode = DecodeOptions {
+            strategy: options.strategy.clone().over(self.strategy.clone()),
+            eos: self.special.eos.clone(),
+            max_new_tokens: options.max_new_tokens,
+            max_length: options.max_length,
+        };
+        if decode.strategy.beams() > 1 {
+            return self.searched(&borrowed, texts, &decode, show);
+        }
+        let mut step = self.decoding.begin(&borrowed, &decode)?;
         // The prompts of the rows of the last run.
         let mut rows: Vec<usize> = (0..prompts.len()).collect();
         loop {
@@ -228,6 +264,40 @@ impl Generator {
             rows = going_on.iter().filter_map(|number| of.get(*number).copied()).collect();
             step = self.decoding.step(&going_on)?;
         }
+    }
+
+    /// Continues prompts by a search, whose texts are shown when they are whole.
+    fn searched(
+        &mut self,
+        prompts: &[&[u32]],
+        mut texts: Vec<Text>,
+        options: &DecodeOptions,
+        show: &mut dyn FnMut(Piece) -> Result<()>,
+    ) -> Result<Vec<Generated>> {
+        if texts.iter().any(|text| !text.stops.is_empty()) {
+            return Err(Error::unsupported("a search by beams does not end at stop strings")
+                .hint("leave --stop out, or choose --num-beams 1"));
+        }
+        let mut step = self.decoding.begin_search(prompts, options)?;
+        let mut times = vec![step.elapsed];
+        let found = loop {
+            match step.found {
+                Some(found) => break found,
+                None => step = self.decoding.search()?,
+            }
+            times.push(step.elapsed);
+        };
+        for (number, (text, hypothesis)) in texts.iter_mut().zip(&found).enumerate() {
+            for token in &hypothesis.tokens {
+                let full = self.positions.is_some_and(|most| text.prompt_tokens + text.tokens.len() + 1 >= most);
+                text.push(&Chosen { row: number, token: *token, full }, Duration::ZERO, &self.special);
+            }
+            text.finished.get_or_insert(FinishReason::Length);
+            text.times.clone_from(&times);
+        }
+        let all: Vec<usize> = (0..texts.len()).collect();
+        self.read(&mut texts, &all, show)?;
+        texts.into_iter().map(Text::generated).collect()
     }
 
     /// Texts of which nothing was generated yet.

@@ -15,6 +15,11 @@ impl StopStrings {
         }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Where in a text the first stop string to end begins; of two that end together, the longer.
     fn find(&self, text: &str) -> Option<usize> {
         let found = self.0.iter().filter_map(|stop| text.find(stop.as_str()).map(|start| (start + stop.len(), start)));

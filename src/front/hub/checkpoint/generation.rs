@@ -1,7 +1,7 @@
 //! What a checkpoint says of generation: `generation_config.json`, and `config.json` where it is silent.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -10,6 +10,7 @@ use super::{Checkpoint, GENERATION as FILE};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::presence;
+use crate::settings::Strategy;
 
 /// The fields of `config.json` that bound the length of a text, by families.
 const POSITIONS: [&str; 2] = ["n_positions", "max_position_embeddings"];
@@ -18,39 +19,43 @@ const POSITIONS: [&str; 2] = ["n_positions", "max_position_embeddings"];
 const CLASS_TOKENS: [(&str, u32); 1] = [("gpt2", 50256)];
 
 /// Fields that change which tokens come next, with the values that change nothing.
-const CHANGING: [(&str, &[Neutral]); 22] = [
-    ("do_sample", &[Neutral::Bool(false)]),
-    ("num_beams", &[Neutral::Number(1.0)]),
+const CHANGING: [(&str, &[Neutral]); 13] = [
     ("num_beam_groups", &[Neutral::Number(1.0)]),
     ("penalty_alpha", &[Neutral::Number(0.0)]),
-    ("repetition_penalty", &[Neutral::Number(1.0)]),
     ("encoder_repetition_penalty", &[Neutral::Number(1.0)]),
-    ("no_repeat_ngram_size", &[Neutral::Number(0.0)]),
     ("encoder_no_repeat_ngram_size", &[Neutral::Number(0.0)]),
-    ("min_length", &[Neutral::Number(0.0)]),
-    ("min_new_tokens", &[Neutral::Number(0.0)]),
-    ("bad_words_ids", &[]),
     ("force_words_ids", &[]),
     ("constraints", &[]),
-    ("suppress_tokens", &[]),
-    ("begin_suppress_tokens", &[]),
-    ("forced_bos_token_id", &[]),
-    ("forced_eos_token_id", &[]),
     ("forced_decoder_ids", &[]),
     ("sequence_bias", &[]),
     ("exponential_decay_length_penalty", &[]),
     ("guidance_scale", &[Neutral::Number(1.0)]),
+    ("epsilon_cutoff", &[Neutral::Number(0.0)]),
+    ("eta_cutoff", &[Neutral::Number(0.0)]),
     ("watermarking_config", &[]),
 ];
 
 /// A value that changes nothing; `null` and empty lists never do.
 enum Neutral {
-    Bool(bool),
     Number(f64),
 }
 
+/// Fields of [`Strategy`] with values that change nothing, which are left out.
+const NEUTRAL: [(&str, f64); 7] = [
+    ("num_beams", 1.0),
+    ("repetition_penalty", 1.0),
+    ("no_repeat_ngram_size", 0.0),
+    ("min_length", 0.0),
+    ("min_new_tokens", 0.0),
+    ("typical_p", 1.0),
+    ("length_penalty", 1.0),
+];
+
+/// Fields of [`Strategy`] that are of kilnc's own or of other programs', and not read of a checkpoint.
+const OURS: [&str; 3] = ["seed", "presence_penalty", "frequency_penalty"];
+
 /// What generation needs to know of a model beside its graph.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerationConfig {
     /// The tokens that end a text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -64,6 +69,9 @@ pub struct GenerationConfig {
     /// Most tokens of a text, the prompt among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<usize>,
+    /// How the tokens are chosen.
+    #[serde(default, skip_serializing_if = "Strategy::is_empty")]
+    pub strategy: Strategy,
     /// Fields of `generation_config.json` that change which tokens come next, and that kilnc does not apply.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_applied: Vec<String>,
@@ -124,6 +132,17 @@ impl GenerationConfig {
         Ok((config, own.map(|_| path)))
     }
 
+    /// What the files in a folder say, those of them that are there.
+    pub fn beside(dir: &Path) -> Result<GenerationConfig> {
+        let text = |name: &str| {
+            let path = dir.join(name);
+            if presence::has_file(&path)? { json::read_text(&path).map(Some) } else { Ok(None) }
+        };
+        let config = text(CONFIG)?.unwrap_or_else(|| "{}".to_owned());
+        let model_type = fields(&config, CONFIG)?.get("model_type").and_then(Value::as_str).map(str::to_owned);
+        GenerationConfig::of(text(FILE)?.as_deref(), &config, &model_type.unwrap_or_default())
+    }
+
     /// The same after a vocabulary was cut, by the ids of now. Tokens that are gone mean nothing any more.
     pub fn renumbered(self, numbers: &HashMap<u32, u32>) -> GenerationConfig {
         let now = |id: u32| numbers.get(&id).copied();
@@ -131,6 +150,7 @@ impl GenerationConfig {
             eos: self.eos.into_iter().filter_map(now).collect(),
             bos: self.bos.and_then(now),
             pad: self.pad.and_then(now),
+            strategy: self.strategy.renumbered(now),
             ..self
         }
     }
@@ -157,7 +177,8 @@ impl GenerationConfig {
             let n = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
             n.ok_or_else(|| Error::bad_input(format!("{CONFIG}: {field}: expected a number of positions, not {value}")))
         });
-        Ok(GenerationConfig { eos, bos, pad, positions: positions.transpose()?, not_applied: not_applied(&changing) })
+        let (positions, not_applied) = (positions.transpose()?, not_applied(&changing));
+        Ok(GenerationConfig { eos, bos, pad, positions, strategy: strategy(&changing)?, not_applied })
     }
 }
 
@@ -172,13 +193,42 @@ fn not_applied(fields: &Map<String, Value>) -> Vec<String> {
     let changes = |(name, neutral): &&(&str, &[Neutral])| {
         fields.get(*name).is_some_and(|value| {
             let is = |neutral: &Neutral| match neutral {
-                Neutral::Bool(of) => value.as_bool() == Some(*of),
                 Neutral::Number(of) => value.as_f64() == Some(*of),
             };
             !(value.is_null() || value.as_array().is_some_and(Vec::is_empty) || neutral.iter().any(is))
         })
     };
     CHANGING.iter().filter(changes).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+/// How tokens are chosen, by the fields of `generation_config.json`. Fails where one has another type or a value that means
+/// nothing, naming it.
+fn strategy(fields: &Map<String, Value>) -> Result<Strategy> {
+    let known = serde_json::to_value(Strategy::all()).map_err(|e| Error::bug(format!("a strategy: {e}")))?;
+    let neutral = |name: &str, value: &Value| {
+        let is = NEUTRAL.iter().any(|(field, of)| *field == name && value.as_f64() == Some(*of));
+        is || value.is_null() || value.as_array().is_some_and(Vec::is_empty) || *value == Value::Bool(false)
+    };
+    let mut strategy = Strategy::default();
+    for (name, value) in fields {
+        let is_ours = OURS.contains(&name.as_str());
+        if is_ours || known.get(name).is_none() || neutral(name, value) {
+            continue;
+        }
+        let one = Map::from_iter([(name.clone(), value.clone())]);
+        let read: Strategy = serde_json::from_value(Value::Object(one))
+            .map_err(|e| Error::bad_input(format!("{FILE}: {name}: {value}: {e}")))?;
+        strategy = read.over(strategy);
+    }
+    // What is drawn from means nothing where nothing is drawn, and beams count where it is said to.
+    if !strategy.samples() {
+        strategy = Strategy { temperature: None, top_k: None, top_p: None, min_p: None, typical_p: None, ..strategy };
+    }
+    if strategy.beams() < 2 {
+        strategy = Strategy { length_penalty: None, early_stopping: None, ..strategy };
+    }
+    strategy.check().map_err(|e| e.at(FILE))?;
+    Ok(strategy)
 }
 
 #[cfg(test)]
@@ -224,10 +274,33 @@ mod tests {
     #[test]
     fn fields_that_would_change_the_tokens_are_named() {
         let neutral = r#"{"do_sample": false, "num_beams": 1, "repetition_penalty": 1.0, "suppress_tokens": [],
-            "temperature": 0.7, "bad_words_ids": null, "max_length": 50}"#;
-        assert!(of(Some(neutral), "{}").unwrap().not_applied.is_empty());
-        let changing = r#"{"do_sample": true, "repetition_penalty": 1.2, "suppress_tokens": [3], "min_length": 5}"#;
+            "temperature": 0.7, "bad_words_ids": null, "max_length": 50, "epsilon_cutoff": 0.0, "top_k": 50}"#;
+        let found = of(Some(neutral), "{}").unwrap();
+        assert!(found.not_applied.is_empty() && found.strategy.is_empty(), "{found:?}");
+        let changing = r#"{"guidance_scale": 1.2, "sequence_bias": [[[3], 1.0]], "penalty_alpha": 0.6}"#;
         let found = of(Some(changing), "{}").unwrap().not_applied;
-        assert_eq!(found, ["do_sample", "repetition_penalty", "min_length", "suppress_tokens"]);
+        assert_eq!(found, ["penalty_alpha", "sequence_bias", "guidance_scale"]);
+    }
+
+    #[test]
+    fn the_strategy_is_that_of_the_file() {
+        let own = r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.2, "bos_token_id": 1,
+            "suppress_tokens": [3], "min_length": 5, "forced_eos_token_id": [2], "transformers_version": "4.57.6"}"#;
+        let found = serde_json::to_value(of(Some(own), "{}").unwrap().strategy).unwrap();
+        let expected = serde_json::json!({
+            "do_sample": true, "temperature": 0.6f32, "top_p": 0.9f32, "repetition_penalty": 1.2f32, "min_length": 5,
+            "suppress_tokens": [3], "forced_eos_token_id": [2]
+        });
+        assert_eq!(found, expected);
+        let beams = r#"{"num_beams": 4, "early_stopping": "never", "length_penalty": 0.8, "top_k": 5}"#;
+        let found = of(Some(beams), "{}").unwrap().strategy;
+        assert_eq!((found.beams(), found.length_penalty, found.top_k), (4, Some(0.8), None));
+        let said = |own: &str| of(Some(own), "{}").unwrap_err().to_string();
+        assert!(
+            said(r#"{"num_beams": "many"}"#).starts_with("generation_config.json: num_beams: \"many\": invalid type")
+        );
+        assert!(
+            said(r#"{"do_sample": true, "top_p": 2.0}"#).contains("top_p: expected more than 0 and at most 1, found 2")
+        );
     }
 }
