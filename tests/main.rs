@@ -4,6 +4,7 @@
 
 #[macro_use]
 mod common;
+mod comparison;
 
 mod adapters;
 mod answers;

@@ -37,7 +37,7 @@ fn the_fastest_that_keeps_the_bound_is_chosen_and_a_build_takes_it_up() {
     let tuned: Value = serde_json::from_str(&read(&out.join("tune.json"))).unwrap();
     assert_eq!(
         (&tuned["schema"], &tuned["texts"], &tuned["labelled"]),
-        (&"kilnc.tune/2".into(), &3.into(), &true.into())
+        (&"kilnc.tune/3".into(), &3.into(), &true.into())
     );
     let points = tuned["points"].as_array().unwrap();
     let fast = |point: &&Value| (point["fits"] == true).then(|| point["speed"].as_f64().unwrap());

@@ -33,7 +33,7 @@ pub(super) fn run(request: &Request) -> Result<Round> {
         meter.iter_mut().for_each(Meter::restart);
         let latencies_ms = time(&mut decoder, generation, request.seconds, &mut meter)?;
         let joules = meter.as_mut().map(Meter::joules);
-        points.push(PointRound { latencies_ms, joules, output: Vec::new(), row: 0 });
+        points.push(PointRound { latencies_ms, joules, outputs: Vec::new() });
     }
     let described = decoder.describe();
     let runtime = format!("{} {}", request.runtime, described.split(" (").next().unwrap_or_default());

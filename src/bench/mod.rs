@@ -176,7 +176,7 @@ pub struct PointMeasured {
     pub speed: Option<Ratio>,
     /// The slowest round against the fastest.
     pub drift: f64,
-    /// Its predictions compared with the first engine's.
+    /// Its outputs compared with the first engine's: of each measure the worst of any output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parity: Option<Parity>,
 }

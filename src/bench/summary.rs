@@ -1,7 +1,7 @@
 //! From rounds to a report's figures of an engine.
 
 use super::{Candidate, Measured, PointMeasured, PointRound, Ratio, Round, Settings, Workload, median, quantile};
-use crate::eval::Parity;
+use crate::eval::{Comparison, Parity, TextOutput};
 
 /// The rounds of one engine, and of the first one beside it.
 pub(super) fn engine(
@@ -45,8 +45,10 @@ fn point(workload: &Workload, own: &[&PointRound], base: &[&PointRound], setting
         pairs.filter_map(|(own, base)| Some(base.pass_ms(queries)? / own.pass_ms(queries)?)).collect();
     let joules: Option<f64> = own.iter().map(|round| round.joules).sum();
     let parity = base.first().zip(own.first()).and_then(|(base, own)| {
-        let width = own.row.max(1);
-        Parity::of_predictions(base.output.chunks(width).zip(own.output.chunks(width)), settings.problem_type).ok()
+        let mut comparison = Comparison::new(settings.problem_type);
+        let mut texts = base.outputs.iter().zip(&own.outputs).map(|(base, own)| comparable(base, own));
+        texts.try_for_each(|(base, own)| comparison.add(&base, &own)).ok()?;
+        Some(Parity::worst(&comparison.finish().ok()?))
     });
     PointMeasured {
         key: workload.key,
@@ -70,6 +72,17 @@ fn point(workload: &Workload, own: &[&PointRound], base: &[&PointRound], setting
     }
 }
 
+/// The outputs of a text that both engines have by one name. The first of each go together: exporters name it as they like.
+fn comparable(base: &[TextOutput], own: &[TextOutput]) -> (Vec<TextOutput>, Vec<TextOutput>) {
+    let first = base.first().zip(own.first());
+    let first = first.map(|(base, own)| (base.clone(), TextOutput { name: base.name.clone(), ..own.clone() }));
+    let others = base.iter().skip(1).filter_map(|base| {
+        let own = own.iter().skip(1).find(|own| own.name == base.name)?;
+        Some((base.clone(), own.clone()))
+    });
+    first.into_iter().chain(others).unzip()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,8 +92,11 @@ mod tests {
     fn padding_counts_separately_and_energy_is_per_text() {
         let queries = vec![TokenBatch::full(2, 3, vec![1; 6]), TokenBatch::full(1, 4, vec![1; 4])];
         let workload = Workload { queries, ..Workload::full(TokenBatch::full(2, 3, vec![1; 6])) };
+        let output =
+            |name: &str, values: [f32; 2]| TextOutput { name: name.to_owned(), width: 2, values: values.to_vec() };
+        let outputs = vec![vec![output("logits", [1.0, 2.0]), output("end_logits", [1.0, 2.0])]];
         let round =
-            |ms: [f64; 4]| PointRound { latencies_ms: ms.to_vec(), joules: Some(3.0), output: vec![1.0, 2.0], row: 2 };
+            |ms: [f64; 4]| PointRound { latencies_ms: ms.to_vec(), joules: Some(3.0), outputs: outputs.clone() };
         // Two passes of 250 ms over three texts and ten tokens, in each of two rounds.
         let (own, base) = (round([150.0, 100.0, 150.0, 100.0]), round([300.0, 200.0, 300.0, 200.0]));
         let settings = Settings { threads: 2, seed: 1, ..Settings::default() };
@@ -91,6 +107,15 @@ mod tests {
         assert_eq!((found.joules_per_text, found.drift), (Some(0.5), 1.0));
         assert_eq!(found.speed.map(|speed| speed.mean), Some(2.0));
         assert_eq!(found.parity.and_then(|parity| parity.agreement), Some(1.0));
+        // By another name the first output is the first; of the others, those of one name are compared.
+        let named = |first: &str, end: [f32; 2]| {
+            let outputs = vec![vec![output(first, [1.0, 2.0]), output("end_logits", end), output("more", [0.0, 0.0])]];
+            PointRound { outputs, ..own.clone() }
+        };
+        let parity = |own: &PointRound| point(&workload, &[own], &[&base], &settings).parity.unwrap();
+        assert_eq!(parity(&named("output_0", [1.0, 2.0])).agreement, Some(1.0));
+        let differs = parity(&named("logits", [5.0, 2.0]));
+        assert_eq!((differs.agreement, differs.max_abs, differs.rows), (Some(0.0), 4.0, 1));
         let silent = PointRound { joules: None, ..own.clone() };
         assert_eq!(point(&workload, &[&own, &silent], &[], &settings).joules_per_text, None);
     }

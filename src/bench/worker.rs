@@ -9,6 +9,7 @@ use super::energy::Meter;
 use super::stats::median;
 use super::workload::{Generation, TokenBatch};
 use crate::error::{Error, Result};
+use crate::eval::{TextOutput, per_text};
 use crate::runtime::{self, Device, Elements, Engine, Named, Options, Runtime, Tensor, TextEncoder, TextInput};
 use crate::subprocess::SentPath;
 
@@ -99,10 +100,8 @@ pub struct PointRound {
     pub latencies_ms: Vec<f64>,
     /// Energy of all runs that were timed; none where it is not measured.
     pub joules: Option<f64>,
-    /// The first output for the first queries, without the values for padding.
-    pub output: Vec<f32>,
-    /// The length of its rows.
-    pub row: usize,
+    /// The outputs for each text of the first queries, without the values for padding.
+    pub outputs: Vec<Vec<TextOutput>>,
 }
 
 impl PointRound {
@@ -225,19 +224,19 @@ pub(super) fn run(request: Request) -> Result<Round> {
     for queries in &request.points {
         let prepared = opened.prepare(queries)?;
         let start = Instant::now();
-        let (mut output, mut row) = (Vec::new(), 0);
+        let mut outputs: Vec<Vec<TextOutput>> = Vec::new();
         for (query, key) in prepared.iter().zip(queries) {
             let named = opened.run_query(query)?;
             first_ms.get_or_insert(milliseconds(start));
-            row = collect(&named, key, &mut output)?;
-            if output.len() >= ANSWERS {
+            outputs.extend(per_text(&key.mask(), &of_texts(named, key.rows)?)?);
+            if outputs.iter().flatten().map(|output| output.values.len()).sum::<usize>() >= ANSWERS {
                 break;
             }
         }
         opened.warm_up(&prepared, request.seconds, start)?;
         meter.iter_mut().for_each(Meter::restart);
         let latencies_ms = opened.time(&prepared, request.seconds, &mut meter)?;
-        points.push(PointRound { latencies_ms, joules: meter.as_mut().map(Meter::joules), output, row });
+        points.push(PointRound { latencies_ms, joules: meter.as_mut().map(Meter::joules), outputs });
     }
     let described = opened.engine.describe();
     let device = if request.device == Device::Cpu { String::new() } else { format!(" on {}", request.device) };
@@ -245,13 +244,14 @@ pub(super) fn run(request: Request) -> Result<Round> {
     Ok(Round { runtime, load_ms, first_ms: first_ms.unwrap_or_default(), peak_bytes: peak_bytes(), points })
 }
 
-/// Adds the first output's values; returns the length of its rows.
-fn collect(outputs: &Named, key: &TokenBatch, into: &mut Vec<f32>) -> Result<usize> {
+/// The outputs that have floats for each of so many texts; none, where the first has not. Fails where the first has no
+/// floats.
+fn of_texts(outputs: Named, rows: usize) -> Result<Named> {
+    let floats = |tensor: &Tensor| matches!(tensor.elements, Elements::F32(_));
+    let of_texts = |tensor: &Tensor| floats(tensor) && tensor.shape.first() == Some(&rows);
     match outputs.first() {
-        Some((_, Tensor { shape, elements: Elements::F32(values) })) => {
-            key.rows_that_count(shape, values).into_iter().for_each(|row| into.extend_from_slice(row));
-            Ok(shape.last().copied().unwrap_or(1))
-        }
+        Some((_, first)) if of_texts(first) => Ok(outputs.into_iter().filter(|(_, tensor)| of_texts(tensor)).collect()),
+        Some((_, first)) if floats(first) => Ok(Vec::new()),
         _ => Err(Error::bad_input("the engine gives no floats")),
     }
 }

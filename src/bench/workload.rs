@@ -9,6 +9,7 @@ use super::stats::shuffled;
 use crate::error::{Error, Result, printable};
 use crate::eval::Example;
 use crate::ports::PortKind;
+use crate::runtime::session::prefill;
 use crate::runtime::{self, Elements, Named, Port, Tensor, TextEncoder};
 
 /// How many batches are sampled from a file's texts for a stream.
@@ -158,23 +159,24 @@ impl TokenBatch {
         })
     }
 
-    /// The inputs that an engine of that interface wants.
+    /// The inputs that an engine of that interface wants; a decoder's state is empty, so texts are read as prompts.
     pub(super) fn inputs(&self, ports: &[Port]) -> Result<Named> {
-        let mask = || self.real.iter().flat_map(|real| (0..self.length).map(move |i| i64::from(i < *real))).collect();
+        let mask = || self.mask().into_iter().map(|(_, mask)| mask.elements);
         let elements = |port: &Port| match port.kind() {
             Some(PortKind::TokenIds) => Ok(Elements::I64(self.ids.clone())),
-            Some(PortKind::AttentionMask) => Ok(Elements::I64(mask())),
+            Some(PortKind::AttentionMask) => mask().next().ok_or_else(|| Error::bug("a batch has a mask")),
             Some(PortKind::TokenTypes) => Ok(Elements::I64(self.token_types.clone())),
             _ => Err(Error::unsupported(format!(
                 "no values are known for the engine's input `{}`",
                 printable(&port.name)
             ))
-            .hint("engines are run with input_ids, attention_mask and token_type_ids")),
+            .hint("engines are run with input_ids, attention_mask, token_type_ids, position_ids and an empty cache")),
         };
         let tensor = |port: &Port| {
             Ok((port.name.clone(), Tensor { shape: vec![self.rows, self.length], elements: elements(port)? }))
         };
-        ports.iter().map(tensor).collect()
+        let of_prefill = |port: &&Port| port.kind().is_some_and(|kind| kind == PortKind::PositionIds || kind.is_past());
+        prefill(ports, &ports.iter().filter(|port| !of_prefill(port)).map(tensor).collect::<Result<_>>()?)
     }
 
     /// The texts, to be tokenized.
@@ -187,16 +189,11 @@ impl TokenBatch {
         self.real.iter().sum()
     }
 
-    /// The rows of an output that are of texts or of their real tokens; `shape` is the output's.
-    pub(super) fn rows_that_count<'a>(&self, shape: &[usize], values: &'a [f32]) -> Vec<&'a [f32]> {
-        let rows = values.chunks(shape.last().copied().unwrap_or(1).max(1));
-        match shape {
-            [texts, length, _] if (*texts, *length) == (self.rows, self.length) => {
-                let real = |i: usize| self.real.get(i / self.length).is_none_or(|real| i % self.length < *real);
-                rows.enumerate().filter(|(i, _)| real(*i)).map(|(_, row)| row).collect()
-            }
-            _ => rows.collect(),
-        }
+    /// The mask, by which outputs for padding are told from others.
+    pub(super) fn mask(&self) -> Named {
+        let real = self.real.iter().flat_map(|real| (0..self.length).map(move |i| i64::from(i < *real))).collect();
+        let mask = Tensor { shape: vec![self.rows, self.length], elements: Elements::I64(real) };
+        vec![(PortKind::AttentionMask.name().into_owned(), mask)]
     }
 
     /// Its texts one by one, without padding.
@@ -343,6 +340,7 @@ fn lengths(examples: &[Example], encoder: &TextEncoder) -> Result<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::per_text;
 
     fn encoder() -> TextEncoder {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-bert/tokenizer.json");
@@ -396,9 +394,14 @@ mod tests {
         let inputs = batch.inputs(&[port("attention_mask")]).unwrap();
         assert_eq!(inputs[0].1.elements, Elements::I64(vec![1, 1, 1, 0, 1, 1, 1, 1]));
         let values: Vec<f32> = (0..16).map(|i| i as f32).collect();
-        let tokens = batch.rows_that_count(&[2, 4, 2], &values);
-        assert_eq!((tokens.len(), tokens[3]), (7, &[8.0, 9.0][..]));
-        assert_eq!(batch.rows_that_count(&[2, 8], &values).len(), 2);
+        let output = |shape: &[usize]| {
+            let tensor = Tensor { shape: shape.to_vec(), elements: Elements::F32(values.clone()) };
+            per_text(&batch.mask(), &vec![("logits".to_owned(), tensor)]).unwrap()
+        };
+        let tokens = output(&[2, 4, 2]);
+        assert_eq!((tokens[0][0].rows().count(), tokens[1][0].rows().count()), (3, 4));
+        assert_eq!(tokens[1][0].rows().next(), Some(&[8.0, 9.0][..]));
+        assert_eq!(output(&[2, 8])[1][0].rows().count(), 1);
         let singles: Vec<_> = batch.singles().collect();
         assert_eq!((singles.len(), singles[0].length, singles[1].ids.len()), (2, 3, 4));
         assert_eq!(singles[1].texts, [("a a".to_owned(), None)]);

@@ -28,7 +28,7 @@ pub use engines::{
     check_reduced, compile, compile_plans, computes_in_half, hints, nothing_saturates, open_evaluator,
     open_evaluator_session, open_rounded, prepare, read_plans, supports,
 };
-pub use gates::{Gates, encoder, max_length};
+pub use gates::{Gates, encoder, max_length, reference_target};
 pub use merge::{MergeRequest, merge};
 use plan::BuildPlan;
 pub use pruning::{CutModel, cut_vocabulary};

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::files::{FileEntry, MANIFEST};
 use super::runtimes::BundledRuntimes;
 use crate::error::{Error, Result, printable};
-use crate::eval::Check;
+use crate::eval::{Accuracy, Check, Greedy};
 use crate::front::hub::checkpoint::{GenerationConfig, ModuleKind, Prompt, SentenceModules};
 use crate::json;
 use crate::precision::Precision;
@@ -359,9 +359,7 @@ impl EngineEntry {
     /// Its default batch size: one, where an engine finds the ranges of its 8-bit
     /// activations as it runs, because they are those of the whole batch; else 16.
     pub fn batch(&self) -> usize {
-        let of_the_batch = matches!(self.precision, Precision::Int8 | Precision::Int8Fast)
-            && self.target.parse::<Target>().is_ok_and(|target| target.capabilities().ranges_at_run());
-        if of_the_batch { 1 } else { BATCH }
+        self.target.parse::<Target>().map_or(BATCH, |target| batch(self.precision, &target))
     }
 
     /// Whether its 8-bit sums were exact where it was checked; true, where that was not recorded.
@@ -404,6 +402,13 @@ pub struct PassEntry {
     pub left: Vec<String>,
 }
 
+/// How many texts an engine of that precision is given at once: see [`EngineEntry::batch`].
+pub fn batch(precision: Precision, target: &Target) -> usize {
+    let of_the_batch =
+        matches!(precision, Precision::Int8 | Precision::Int8Fast) && target.capabilities().ranges_at_run();
+    if of_the_batch { 1 } else { BATCH }
+}
+
 /// One comparison of an engine with something it must agree with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GateEntry {
@@ -433,6 +438,9 @@ pub struct GateEntry {
     /// The accuracy, where all texts have labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
+    /// The tokens that it generated after beginnings of texts beside the reference's, where it generates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub greedy: Option<Greedy>,
 }
 
 /// Timings of engines, side by side.
@@ -475,15 +483,6 @@ pub struct BenchedPoint {
     pub mean_ms: f64,
     /// 99th percentile, in milliseconds.
     pub p99_ms: f64,
-}
-
-/// Accuracies.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Accuracy {
-    /// The reference's.
-    pub reference: f64,
-    /// The engine's.
-    pub found: f64,
 }
 
 /// An engine that was requested and could not be made here.

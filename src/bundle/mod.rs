@@ -30,12 +30,13 @@ use crate::runtime::{Classes, TextEncoder};
 use files::{inside, tree};
 use folder::Folder;
 
+pub use crate::eval::{Accuracy, Greedy};
 pub use crate::front::hub::checkpoint::{GENERATION as GENERATION_CONFIG, GenerationConfig};
 pub use bom::{BOM, bom};
 pub use files::{FileEntry, MANIFEST, digest, digest_source, digest_tree};
 pub use manifest::{
-    Accuracy, AdapterEntry, BenchEntry, BenchedEngine, BenchedPoint, CalibrationEntry, ComponentEntry, EngineEntry,
-    GateEntry, LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, SCHEMA, Skipped, StateEntry, ZerosEntry,
+    AdapterEntry, BenchEntry, BenchedEngine, BenchedPoint, CalibrationEntry, ComponentEntry, EngineEntry, GateEntry,
+    LicenceEntry, Manifest, PassEntry, PoolingEntry, PromptEntry, SCHEMA, Skipped, StateEntry, ZerosEntry, batch,
 };
 pub use provenance::{PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 

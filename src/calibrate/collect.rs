@@ -5,12 +5,12 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::moments::Moments;
-use super::prefill::prefill;
 use super::{Activations, Calibration, Extremes, Histogram};
 use crate::back::{self, onnx};
 use crate::error::{Error, Result, printable};
 use crate::ir::{Graph, Op, ValueId};
 use crate::presence;
+use crate::runtime::session::prefill;
 use crate::runtime::{self, Elements, Named, Options, Runtime, Tensor};
 use crate::target::Target;
 use crate::verify::{Verified, verify};
@@ -115,7 +115,7 @@ fn watch(
             };
             for inputs in plan.inputs {
                 // A receiver that has stopped has its own error.
-                let given = prefill(plan.graph, inputs);
+                let given = prefill(engine.inputs(), inputs);
                 if sender.send(given.and_then(|given| engine.run(&given))).is_err() {
                     return;
                 }

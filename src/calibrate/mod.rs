@@ -9,7 +9,6 @@ mod collect;
 mod histogram;
 mod moments;
 pub mod npz;
-mod prefill;
 mod rounding;
 pub mod sample;
 mod saved;
@@ -22,7 +21,6 @@ use ndarray::Array2;
 
 pub use collect::{Collection, collect, collect_outputs};
 pub use histogram::{Estimator, Histogram};
-pub use prefill::{prefill, step};
 pub use rounding::{Rounded, round};
 pub use saved::{EXTENSION, Saved, save};
 pub use spec::{Kind, Spec};

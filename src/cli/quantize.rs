@@ -41,7 +41,7 @@ pub struct QuantizeArgs {
     calibration: CalibrationArgs,
     #[command(flatten)]
     texts: TextArgs,
-    /// Its bounds, of agreement, cosine, max_abs and accuracy_drop, e.g. agreement=0.985,accuracy_drop=0.005.
+    /// Its bounds, of agreement, cosine, max_abs, accuracy_drop and greedy, e.g. agreement=0.985,accuracy_drop=0.005.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
     #[command(flatten)]
@@ -156,6 +156,9 @@ fn gate_line(gate: &GateEntry, calibrated_on: Option<&str>) -> String {
         let more = match (measure.as_str(), &gate.accuracy) {
             ("agreement", _) => format!("{:.0} of {} predictions are the same", found * gate.rows as f64, gate.rows),
             ("cosine", _) => "the least of any text".to_owned(),
+            ("greedy", _) => gate.greedy.map_or_else(String::new, |greedy| {
+                format!("{} of {} generated tokens are the same", greedy.equal, greedy.tokens)
+            }),
             ("accuracy_drop", Some(share)) => {
                 format!("{} → {} are right", short(share.reference), short(share.found))
             }

@@ -9,7 +9,7 @@ use crate::ports::PortKind;
 use crate::runtime::{self, Elements, Named, ProblemType, Tensor};
 
 /// The numbers of one output that belong to one text: `rows` of `width`. Values for padding are left out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TextOutput {
     /// The output's name.
     pub name: String,
@@ -115,6 +115,24 @@ pub struct OutputParity {
     pub output: String,
     /// The differences found.
     pub parity: Parity,
+    /// Root mean square of the differences of its elements.
+    pub rms: f64,
+    /// That of the reference's elements.
+    pub reference_rms: f64,
+}
+
+impl Parity {
+    /// The differences of all outputs as one: of each measure the worst of any output. The rows are those of the first.
+    pub fn worst(outputs: &[OutputParity]) -> Parity {
+        let all = || outputs.iter().map(|of| &of.parity);
+        Parity {
+            rows: all().next().map_or(0, |parity| parity.rows),
+            agreement: all().filter_map(|parity| parity.agreement).reduce(f64::min),
+            max_abs: all().map(|parity| parity.max_abs).fold(0.0, f64::max),
+            min_cosine: all().map(|parity| parity.min_cosine).fold(1.0, f64::min),
+            non_finite: all().map(|parity| parity.non_finite).sum(),
+        }
+    }
 }
 
 /// Outputs of a candidate beside those of a reference, on one text after another.
@@ -167,7 +185,10 @@ impl Comparison {
         if self.outputs.is_empty() {
             return Err(Error::bad_input("there is nothing to compare"));
         }
-        let of = |(output, tally): (String, Tally)| Ok(OutputParity { output, parity: tally.parity()? });
+        let of = |(output, tally): (String, Tally)| {
+            let [rms, reference_rms] = tally.root_mean_squares();
+            Ok(OutputParity { output, parity: tally.parity()?, rms, reference_rms })
+        };
         self.outputs.into_iter().map(of).collect()
     }
 }
@@ -187,7 +208,7 @@ impl Gate {
     pub fn check_all(&self, outputs: &[OutputParity], accuracy_drop: Option<f64>) -> Vec<Check> {
         let alone = outputs.len() == 1;
         let mut checks = Vec::new();
-        for (i, OutputParity { output, parity }) in outputs.iter().enumerate() {
+        for (i, OutputParity { output, parity, .. }) in outputs.iter().enumerate() {
             let drop = accuracy_drop.filter(|_| i == 0);
             // Where texts have labels, only the bound on accuracy itself measures accuracy.
             let gate = if accuracy_drop.is_some() && i > 0 { Gate { accuracy_drop: None, ..*self } } else { *self };

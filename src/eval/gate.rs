@@ -4,9 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Parity;
+use super::greedy::Greedy;
+use super::parity::Parity;
 use crate::error::{Error, Result, printable};
 use crate::runtime::ProblemType;
+use crate::task::id::Task;
+
+/// The measure of the tokens that are generated.
+const GREEDY: &str = "greedy";
 
 /// The bounds for one engine. A bound that is not set is not checked; non-finite outputs never pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +29,9 @@ pub struct Gate {
     /// Largest loss of accuracy against the reference, e.g. 0.005 for half a point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy_drop: Option<f64>,
+    /// Smallest share of greedy tokens that are the reference's, of a model that generates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub greedy: Option<f64>,
 }
 
 /// One bound, and the measured value.
@@ -44,6 +52,13 @@ pub struct Check {
 }
 
 impl Gate {
+    /// Holds the tokens that a decoder generates against the bound.
+    pub fn check_greedy(&self, greedy: Greedy) -> Check {
+        let (found, bound) = (greedy.share(), self.greedy);
+        let passed = bound.is_none_or(|bound| found >= bound);
+        Check { output: None, measure: GREEDY.to_owned(), found, bound, passed }
+    }
+
     /// Holds a parity, and a loss of accuracy where texts had labels, against the bounds.
     pub fn check(&self, parity: &Parity, accuracy_drop: Option<f64>) -> Vec<Check> {
         let at_least = |measure: &str, found: f64, bound: Option<f64>| Check {
@@ -74,7 +89,12 @@ impl Gate {
 
     /// The bounds, where each can be met and missed.
     pub fn in_range(self) -> Result<Gate> {
-        let shares = [("agreement", self.agreement), ("cosine", self.cosine), ("accuracy_drop", self.accuracy_drop)];
+        let shares = [
+            ("agreement", self.agreement),
+            ("cosine", self.cosine),
+            ("accuracy_drop", self.accuracy_drop),
+            (GREEDY, self.greedy),
+        ];
         let shares = shares.map(|(name, bound)| (name, bound, 1.0, "from 0 to 1"));
         let all = shares.into_iter().chain([("max_abs", self.max_abs, f64::MAX, "of 0 or more")]);
         for (name, bound, most, expected) in all {
@@ -98,6 +118,16 @@ impl Gate {
         }
     }
 
+    /// Refuses a bound on generated tokens for a model that generates none.
+    pub fn check_task(&self, task: Task) -> Result<()> {
+        match self.greedy {
+            Some(_) if task != Task::TextGeneration => Err(Error::bad_input(format!(
+                "a bound on `{GREEDY}` means nothing for {task}, which generates no tokens"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the bounds of `other` where it has any.
     pub fn overridden_by(self, other: Gate) -> Gate {
         Gate {
@@ -105,6 +135,7 @@ impl Gate {
             cosine: other.cosine.or(self.cosine),
             max_abs: other.max_abs.or(self.max_abs),
             accuracy_drop: other.accuracy_drop.or(self.accuracy_drop),
+            greedy: other.greedy.or(self.greedy),
         }
     }
 }
@@ -114,7 +145,7 @@ impl std::str::FromStr for Gate {
 
     /// Reads `agreement=0.985,accuracy_drop=0.005`.
     fn from_str(text: &str) -> Result<Gate> {
-        const KNOWN: [&str; 4] = ["agreement", "cosine", "max_abs", "accuracy_drop"];
+        const KNOWN: [&str; 5] = ["agreement", "cosine", "max_abs", "accuracy_drop", GREEDY];
         let mut gate = Gate::default();
         for part in text.split(',').map(str::trim) {
             let (name, value) = part.split_once('=').ok_or_else(|| {
@@ -130,6 +161,7 @@ impl std::str::FromStr for Gate {
                 "cosine" => gate.cosine = Some(bound),
                 "max_abs" => gate.max_abs = Some(bound),
                 "accuracy_drop" => gate.accuracy_drop = Some(bound),
+                GREEDY => gate.greedy = Some(bound),
                 other => {
                     let error =
                         Error::bad_input(format!("unknown bound `{}`; known: {}", printable(other), KNOWN.join(", ")));
@@ -149,7 +181,7 @@ impl Check {
 
     /// The relation of the measured value to its bound.
     pub fn sign(&self) -> &'static str {
-        if matches!(self.measure.as_str(), "agreement" | "cosine") { "≥" } else { "≤" }
+        if matches!(self.measure.as_str(), "agreement" | "cosine" | GREEDY) { "≥" } else { "≤" }
     }
 }
 
@@ -190,6 +222,17 @@ mod tests {
     }
 
     #[test]
+    fn generated_tokens_are_bounded_where_there_are_any() {
+        let gate: Gate = "greedy=0.9".parse().unwrap();
+        let check = gate.check_greedy(Greedy { texts: 1, tokens: 8, equal: 7, ties: 0 });
+        assert_eq!((check.to_string().as_str(), check.passed), ("greedy 0.875 (≥ 0.9)", false));
+        assert!(Gate::default().check_greedy(Greedy::default()).passed);
+        gate.check_task(Task::TextGeneration).unwrap();
+        let error = gate.check_task(Task::FillMask).unwrap_err();
+        assert_eq!(error.message(), "a bound on `greedy` means nothing for fill-mask, which generates no tokens");
+    }
+
+    #[test]
     fn bounds_that_mean_nothing_are_refused() {
         let gate: Gate = "agreement=0.9".parse().unwrap();
         gate.check_problem_type(ProblemType::MultiLabel).unwrap();
@@ -202,7 +245,7 @@ mod tests {
         let message = |text: &str| text.parse::<Gate>().unwrap_err().to_string();
         assert_eq!(
             message("agrement=1"),
-            "unknown bound `agrement`; known: agreement, cosine, max_abs, accuracy_drop\n\nhint: did you mean agreement?"
+            "unknown bound `agrement`; known: agreement, cosine, max_abs, accuracy_drop, greedy\n\nhint: did you mean agreement?"
         );
         assert!(message("agreement=high").contains("must be a number"));
         assert!(message("agreement").contains("is no bound"));
@@ -210,6 +253,7 @@ mod tests {
             ("agreement=2", "the bound of `agreement` must be a number from 0 to 1, found 2"),
             ("accuracy_drop=5", "the bound of `accuracy_drop` must be a number from 0 to 1, found 5"),
             ("cosine=-0.1", "the bound of `cosine` must be a number from 0 to 1, found -0.1"),
+            ("greedy=1.5", "the bound of `greedy` must be a number from 0 to 1, found 1.5"),
             ("agreement=nan", "the bound of `agreement` must be a number from 0 to 1, found NaN"),
             ("max_abs=inf", "the bound of `max_abs` must be a number of 0 or more, found inf"),
             ("max_abs=-1", "the bound of `max_abs` must be a number of 0 or more, found -1"),

@@ -9,6 +9,7 @@ use super::compare::per_text;
 use super::parity::{Parity, Tally};
 use crate::error::{Error, Result, printable};
 use crate::ir::{DType, Weight};
+use crate::runtime::session::prefill;
 use crate::runtime::{Elements, Engine, Named, ProblemType, Tensor};
 use crate::safetensors;
 
@@ -48,24 +49,19 @@ impl Golden {
         &self.inputs
     }
 
-    /// The same with other inputs, such as those that an engine takes besides the file's.
-    pub fn with_inputs(&self, inputs: Named) -> Golden {
-        Golden { inputs, outputs: self.outputs.clone() }
-    }
-
     /// What the trained model gave.
     pub fn outputs(&self) -> &Named {
         &self.outputs
     }
 
-    /// Runs an engine on the inputs and compares all outputs that the file has.
+    /// Runs an engine on the inputs, from an empty state, and compares all outputs that the file has.
     pub fn compare(&self, engine: &mut dyn Engine) -> Result<Parity> {
         self.compare_outputs(engine, ProblemType::SingleLabel)
     }
 
     /// The same for a classifier whose logits are read so.
     pub fn compare_outputs(&self, engine: &mut dyn Engine, problem_type: ProblemType) -> Result<Parity> {
-        let found = engine.run(&self.inputs)?;
+        let found = engine.run(&prefill(engine.inputs(), &self.inputs)?)?;
         let mut tally = Tally::new(Some(problem_type));
         for (name, expected) in &self.outputs {
             let output = found.iter().find(|(given, _)| given == name).map(|(_, tensor)| tensor);

@@ -2,19 +2,23 @@
 //! over both.
 
 mod compare;
+mod compared;
 mod correlation;
 mod dataset;
 mod entities;
 mod gate;
 mod golden;
+mod greedy;
 mod masks;
 mod parity;
 mod probes;
 mod rows;
 mod score;
 mod spans;
+mod workload;
 
 pub use compare::{Comparison, OutputParity, TextOutput, answer, per_text, reported};
+pub use compared::{Accuracy, Compared, lost};
 pub use correlation::Correlation;
 pub use dataset::{
     Example, Located, Masked, Pair, Question, Tagged, Text, Truth, examples, examples_with_any_labels, is_misspelt,
@@ -24,8 +28,10 @@ pub use dataset::{
 pub use entities::{Entity, EntityScore, KindScore, Tagging, entities, kind};
 pub use gate::{Check, Gate, short};
 pub use golden::Golden;
+pub use greedy::{Beginnings, Greedy, TIE};
 pub use masks::{MaskScore, TokenScore};
 pub use parity::Parity;
 pub use probes::PROBES;
 pub use score::Score;
 pub use spans::{Part, SpanScore};
+pub use workload::{Reference, Workload};

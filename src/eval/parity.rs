@@ -45,13 +45,16 @@ pub struct Tally {
     problem_type: Option<ProblemType>,
     agreed: Option<usize>,
     parity: Parity,
+    /// Of the differences that are finite, and of the reference.
+    squares: [f64; 2],
+    elements: usize,
 }
 
 impl Tally {
     /// With no rows yet. Without a problem type no row has a prediction, so there is no agreement.
     pub fn new(problem_type: Option<ProblemType>) -> Tally {
         let parity = Parity { min_cosine: 1.0, ..Parity::default() };
-        Tally { problem_type, agreed: problem_type.map(|_| 0), parity }
+        Tally { problem_type, agreed: problem_type.map(|_| 0), parity, squares: [0.0; 2], elements: 0 }
     }
 
     /// Compares two rows. Fails where their lengths differ or are 0.
@@ -72,9 +75,20 @@ impl Tally {
         let differences = reference.iter().zip(candidate).map(|(a, b)| f64::from((a - b).abs()));
         // A NaN must not pass for a small difference.
         parity.max_abs = differences.fold(parity.max_abs, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
+        let square = |x: f32| if x.is_finite() { f64::from(x).powi(2) } else { 0.0 };
+        for (a, b) in reference.iter().zip(candidate) {
+            self.squares = [self.squares[0] + square(a - b), self.squares[1] + square(*a)];
+        }
+        self.elements += reference.len();
         let cosine = cosine(reference, candidate);
         parity.min_cosine = if cosine.is_nan() { -1.0 } else { parity.min_cosine.min(cosine) };
         Ok(())
+    }
+
+    /// The root mean squares of all differences and of the reference's elements. Those that are not finite are left out;
+    /// [`Parity::non_finite`] counts them.
+    pub fn root_mean_squares(&self) -> [f64; 2] {
+        self.squares.map(|sum| (sum / self.elements.max(1) as f64).sqrt())
     }
 
     /// The result. Fails where there were no rows.
@@ -111,6 +125,14 @@ mod tests {
         assert_eq!((parity.agreement, parity.max_abs), (Some(0.0), 1.5));
         let parity = Parity::of([(&[1.0f32, 2.0][..], &[f32::NAN, 2.0][..])]).unwrap();
         assert_eq!((parity.max_abs, parity.min_cosine, parity.non_finite), (f64::INFINITY, -1.0, 1));
+    }
+
+    #[test]
+    fn differences_have_a_root_mean_square() {
+        let mut tally = Tally::new(None);
+        tally.add(&[1.0, 2.0], &[1.0, 2.0]).unwrap();
+        tally.add(&[3.0, -2.0], &[1.0, -2.0]).unwrap();
+        assert_eq!(tally.root_mean_squares(), [1.0, (18.0_f64 / 4.0).sqrt()]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An engine in an isolated process: a crash or a hang there is an error message here.
 //!
-//! Tensors go over as their name, element type, shape and elements, little-endian; lengths are 8 bytes.
+//! Tensors go over as their name, element type, shape and elements, little-endian; lengths are 8 bytes. A byte before those
+//! of a run says whether it goes on with the state that the child has.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +20,12 @@ pub const JOB: &str = "engine";
 
 /// Longest that opening an engine, or one run of it, may take.
 const LIMIT: Duration = Duration::from_secs(600);
+
+/// A run on the state that is given.
+const RUN: u8 = 0;
+
+/// A run on the state of the run before.
+const RESUME: u8 = 1;
 
 /// The parent's side.
 pub(super) struct IsolatedEngine {
@@ -58,6 +65,11 @@ impl IsolatedEngine {
         let described = serde_json::from_slice(&described).map_err(|e| Error::bug(format!("{what}: {e}")))?;
         Ok(IsolatedEngine { child, described })
     }
+
+    fn ask(&mut self, how: u8, inputs: &Named) -> Result<Named> {
+        let answer = self.child.call(&pack(vec![how], inputs), LIMIT)?;
+        unpack(&answer).ok_or_else(|| Error::bug("a child process sent tensors that cannot be read"))
+    }
 }
 
 impl Engine for IsolatedEngine {
@@ -70,8 +82,11 @@ impl Engine for IsolatedEngine {
     }
 
     fn run(&mut self, inputs: &Named) -> Result<Named> {
-        let answer = self.child.call(&pack(inputs), LIMIT)?;
-        unpack(&answer).ok_or_else(|| Error::bug("a child process sent tensors that cannot be read"))
+        self.ask(RUN, inputs)
+    }
+
+    fn resume(&mut self, inputs: &Named) -> Result<Named> {
+        self.ask(RESUME, inputs)
     }
 }
 
@@ -88,14 +103,17 @@ pub fn serve() -> Result<()> {
             serde_json::to_vec(&described).map_err(failed)
         }
         Some(engine) => {
-            let inputs = unpack(request).ok_or_else(|| Error::bug("tensors arrived that cannot be read"))?;
-            engine.run(&inputs).map(|outputs| pack(&outputs))
+            let unread = || Error::bug("tensors arrived that cannot be read");
+            let (how, inputs) = request.split_first().ok_or_else(unread)?;
+            let inputs = unpack(inputs).ok_or_else(unread)?;
+            let outputs = if *how == RESUME { engine.resume(&inputs) } else { engine.run(&inputs) };
+            outputs.map(|outputs| pack(Vec::new(), &outputs))
         }
     })
 }
 
-fn pack(named: &Named) -> Vec<u8> {
-    let mut bytes = Vec::new();
+/// The tensors after those bytes.
+fn pack(mut bytes: Vec<u8>, named: &Named) -> Vec<u8> {
     let number = |bytes: &mut Vec<u8>, n: usize| bytes.extend_from_slice(&(n as u64).to_le_bytes());
     for (name, tensor) in named {
         number(&mut bytes, name.len());
@@ -168,7 +186,7 @@ mod tests {
             ("i32".to_owned(), Tensor { shape: vec![1], elements: Elements::I32(vec![i32::MIN]) }),
             ("switch".to_owned(), Tensor { shape: vec![2], elements: Elements::Bool(vec![true, false]) }),
         ];
-        let packed = pack(&named);
+        let packed = pack(Vec::new(), &named);
         assert_eq!(unpack(&packed), Some(named));
         for n in 1..packed.len() {
             // A frame that was cut is refused, or ends where a tensor ends.

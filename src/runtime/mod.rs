@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::subprocess;
 use crate::target::Target;
-use session::{Executor, Stateless};
+use session::{Executor, Whole};
 
 pub use classify::{Choice, Classes, Classification, ProblemType, softmax};
 pub use device::{Device, Gpu, Nvidia};
@@ -172,6 +172,10 @@ pub trait Engine {
 
     /// Runs the model once. Every input must be there; outputs come in the model's order.
     fn run(&mut self, inputs: &Named) -> Result<Named>;
+
+    /// Runs the model once more, on the state that the last run left: what it gave of it is not given again. All outputs
+    /// come, those of the state too.
+    fn resume(&mut self, inputs: &Named) -> Result<Named>;
 }
 
 /// Opens the engine in the file `path`, in this process. A process can load ONNX Runtime or OpenVINO's, not both, and
@@ -194,7 +198,7 @@ pub fn open_on(
     options: Options,
     adapters: &[PathBuf],
 ) -> Result<Box<dyn Engine>> {
-    Ok(Box::new(Stateless(open_executor(device, runtime, path, options, adapters)?)))
+    Ok(Box::new(Whole::new(open_executor(device, runtime, path, options, adapters)?)))
 }
 
 /// What is under an engine or a [`Session`].

@@ -20,12 +20,20 @@ pub fn markdown(tuned: &Tuned) -> String {
             "**chosen**"
         } else if p.fits {
             ""
+        } else if p.non_finite > 0 {
+            "NaN or infinite"
         } else {
             "loses too much"
         };
         out += &format!(
-            "| {} | {} | {kept} | {:.2} | {:.2} × | {:.4} | {:.4} | {:.4} | {mark} |\n",
-            p.target, p.precision, p.ms, p.speed, p.agreement, p.drop, p.rms
+            "| {} | {} | {kept} | {:.2} | {:.2} × | {:.4} | {:.4} | {} | {mark} |\n",
+            p.target,
+            p.precision,
+            p.ms,
+            p.speed,
+            p.agreement,
+            p.drop,
+            rms(p)
         );
     }
     for searched in &tuned.targets {
@@ -42,6 +50,10 @@ pub fn markdown(tuned: &Tuned) -> String {
         }
     }
     out
+}
+
+fn rms(point: &Point) -> String {
+    point.rms.map_or_else(|| "∞".to_owned(), |rms| format!("{rms:.4}"))
 }
 
 const WIDTH: f64 = 720.0;
@@ -63,7 +75,7 @@ impl Axes {
         Axes {
             slowest: speeds().fold(1.0, f64::min) * 0.95,
             fastest: speeds().fold(1.0, f64::max) * 1.05,
-            largest: points.iter().map(|p| p.rms).fold(1e-9, f64::max) * 1.1,
+            largest: points.iter().filter_map(|p| p.rms).fold(1e-9, f64::max) * 1.1,
         }
     }
 
@@ -103,7 +115,7 @@ pub fn plot(tuned: &Tuned) -> String {
         axes.draw()
     );
     for (i, p) in tuned.points.iter().enumerate() {
-        let (x, y) = (axes.x(p.speed), axes.y(p.rms));
+        let (x, y) = (axes.x(p.speed), axes.y(p.rms.unwrap_or(axes.largest)));
         if i == tuned.chosen {
             out += &format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"10\" fill=\"none\" stroke=\"black\"/>\n");
         }

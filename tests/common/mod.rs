@@ -151,6 +151,42 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// A half of a tensor's numbers.
+#[derive(Clone, Copy)]
+pub enum Half {
+    First,
+    Second,
+}
+
+/// Changes the numbers in a half of the tensors whose names end so, in a checkpoint of one safetensors file.
+pub fn change(checkpoint: &Path, tensor: &str, half: Half, new: impl Fn(f32) -> f32) {
+    let path = checkpoint.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut changed = 0;
+    let tensors: std::collections::BTreeMap<String, _> = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let mut data = view.data().to_vec();
+            if name.ends_with(tensor) {
+                changed += 1;
+                let numbers = data.as_chunks_mut::<4>().0;
+                let (first, second) = numbers.split_at_mut(numbers.len() / 2);
+                for number in if matches!(half, Half::First) { first } else { second } {
+                    *number = new(f32::from_le_bytes(*number)).to_le_bytes();
+                }
+            }
+            (name, (view.dtype(), view.shape().to_vec(), data))
+        })
+        .collect();
+    assert!(changed > 0, "there is no {tensor}");
+    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
+        (name.as_str(), safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
 /// Replaces text in a file.
 pub fn edit(path: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(path).unwrap();

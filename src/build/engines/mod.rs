@@ -14,6 +14,7 @@ pub(in crate::build) mod timing;
 pub(in crate::build) use assembly::{Assembly, Made, Removed, adapter_entry, remove};
 pub use compile::{compile, prepare};
 pub use formats::{check_reduced, computes_in_half, hints, nothing_saturates, supports};
+pub(super) use rounding::open_rounded_session;
 pub use rounding::{MARGIN, open_evaluator, open_evaluator_session, open_rounded};
 pub use scheme::Scheme;
 #[cfg(feature = "tensorrt")]

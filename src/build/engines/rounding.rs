@@ -11,12 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::back;
 use crate::build::calibration::Calibrator;
-use crate::calibrate::prefill;
 use crate::error::{Error, Result};
 use crate::evaluate::{Arithmetic, Array, Evaluator, Floats, Int8Sums, Range, ranges};
 use crate::ir::{DType, Dim, Graph, Node, NodeId, ValueId};
 use crate::passes::{Magnitudes, Wide};
-use crate::runtime::session::{Executor, Input, Session, Stateless, Value};
+use crate::runtime::session::{Executor, Input, Session, Value, Whole, prefill};
 use crate::runtime::{ElementType, Elements, Engine, Named, Port, Tensor};
 use crate::target::Target;
 use crate::verify::Verified;
@@ -39,7 +38,7 @@ struct Evaluated {
 
 /// Opens a lowered graph in a stated arithmetic. Fails where it has an operation that the evaluator lacks, naming it.
 pub fn open_evaluator(graph: &Verified<Graph>, arithmetic: Arithmetic) -> Result<Box<dyn Engine>> {
-    Ok(Box::new(Stateless(Box::new(Evaluated::open(graph, arithmetic)?))))
+    Ok(Box::new(Whole::new(Box::new(Evaluated::open(graph, arithmetic)?))))
 }
 
 /// The same as a session, for graphs with a state.
@@ -47,9 +46,17 @@ pub fn open_evaluator_session(graph: &Verified<Graph>, arithmetic: Arithmetic) -
     Session::new(Box::new(Evaluated::open(graph, arithmetic)?))
 }
 
+/// A GPU's arithmetic: every value rounded to its own type, 8-bit products added exactly.
+const ROUNDED: Arithmetic = Arithmetic { float: Floats::RoundEachNode, int8: Int8Sums::Exact };
+
 /// Opens a lowered graph as a GPU computes it: every value rounded to its own type, 8-bit products added exactly.
 pub fn open_rounded(graph: &Verified<Graph>) -> Result<Box<dyn Engine>> {
-    open_evaluator(graph, Arithmetic { float: Floats::RoundEachNode, int8: Int8Sums::Exact })
+    open_evaluator(graph, ROUNDED)
+}
+
+/// The same as a session.
+pub(in crate::build) fn open_rounded_session(graph: &Verified<Graph>) -> Result<Session> {
+    open_evaluator_session(graph, ROUNDED)
 }
 
 impl Evaluated {
@@ -146,7 +153,8 @@ pub(super) fn beyond_half(
     let lowered = back::lower(graph, target)?;
     let found: Vec<Beyond> = calibrator.once("half-ranges", &lowered, || {
         let mut evaluator = Evaluator::new(&lowered, Arithmetic::default())?;
-        let texts = sampled(inputs).map(|text| prefill(graph, text)).collect::<Result<Vec<_>>>()?;
+        let ports: Vec<Port> = lowered.inputs().iter().map(|id| port(&lowered, *id)).collect();
+        let texts = sampled(inputs).map(|text| prefill(&ports, text)).collect::<Result<Vec<_>>>()?;
         let texts = texts.iter().map(arrays).collect::<Result<Vec<_>>>()?;
         Ok(Layers::of(graph, &ranges(&mut evaluator, texts)?).beyond())
     })?;

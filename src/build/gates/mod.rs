@@ -4,24 +4,26 @@ use std::path::{Path, PathBuf};
 
 mod classes;
 mod comparison;
+mod report;
 
 use crate::back::onnx;
 use crate::build::calibration::{BUILT_IN, CalibrationSource, Calibrator, Labels, compared, probes};
 use crate::build::engines::{Assembly, Made, Scheme, compile, remove};
-use crate::bundle::GateEntry;
-use crate::calibrate::prefill;
+use crate::bundle::{Accuracy, GateEntry};
 use crate::error::{Error, Kind, Result};
-use crate::eval::{Example, Gate, Golden};
+use crate::eval::{Beginnings, Example, Gate, Golden, Workload};
 use crate::front::hub::load::{Model, limits, tokenizer};
 use crate::json;
 use crate::observer::Observer;
 use crate::passes::Manager;
 use crate::precision::Precision;
 use crate::recipe::Recipe;
+use crate::runtime::generate::DecoderLimits;
 use crate::runtime::{self, Classes, Runtime, TextEncoder};
 use crate::target::Target;
 use crate::task::{self, Task};
-use comparison::{Candidate, Reference, RunBy, Workload};
+use comparison::{Baseline, Candidate, Compares, RunBy};
+use report::{missed, tell, unmade};
 
 /// The inputs of engines, and their expected outputs.
 pub struct Gates {
@@ -43,6 +45,7 @@ impl Gates {
             engine
                 .gate
                 .check_problem_type(classes.problem_type)
+                .and_then(|()| engine.gate.check_task(model.task))
                 .map_err(|e| e.at(format!("engine {}", engine.name())))?;
         }
         let encoder = encoder(recipe, model)?;
@@ -104,19 +107,14 @@ impl Gates {
     /// Checks every engine and records the results. Fails where a bound is missed, or was requested and cannot be
     /// checked here.
     pub(in crate::build) fn check(&self, assembly: &mut Assembly) -> Result<()> {
-        let workload = Workload::new(
-            assembly.model.graph(),
-            &self.encoder,
-            &self.classes,
-            &self.texts,
-            self.texts_name != BUILT_IN,
-        )?;
-        assembly.observer.begin_texts("checking engines", (assembly.made.len() * workload.steps()) as u64);
+        let compares = self.compares(assembly.model)?;
+        let texts = compares.workload.texts();
+        assembly.observer.begin_texts("checking engines", (assembly.made.len() * texts) as u64);
         let (name, onnx, runtime) = self.reference(assembly)?;
-        let mut reference = Reference::new(name, &onnx, runtime);
+        let mut reference = Baseline::new(name, &onnx, runtime, &compares);
         let mut made = std::mem::take(&mut assembly.made);
         for engine in &mut made {
-            let found = self.check_engine(engine, &workload, &mut reference, assembly);
+            let found = self.check_engine(engine, &mut reference, assembly);
             engine.entry.gates = found.map_err(|e| e.at(format!("engine {}", engine.entry.name)))?;
             if engine.entry.runtime.runs_plans() {
                 remove(&engine.onnx)?;
@@ -126,7 +124,7 @@ impl Gates {
             let dir = assembly.stage.path(REFERENCE);
             std::fs::remove_dir_all(&dir).map_err(|e| Error::io("removing", &dir, &e))?;
         }
-        let (texts, of) = (self.texts.len(), &self.texts_name);
+        let of = &self.texts_name;
         assembly.observer.done(&format!("{texts} texts of {of}, each engine against {}", reference.name()));
         tell(&made, assembly.observer);
         let missed = missed(&made);
@@ -137,9 +135,25 @@ impl Gates {
         missed.and_then(|()| unmade(&assembly.unmade))
     }
 
+    /// What engines are compared on.
+    fn compares(&self, model: &Model) -> Result<Compares<'_>> {
+        let probed = self.texts_name != BUILT_IN;
+        let workload = Workload::new(&self.encoder, &self.classes, &self.texts, probed)?;
+        let generates = match model.task {
+            Task::TextGeneration => {
+                // Padding is masked, and every vocabulary has a token 0.
+                let limits = DecoderLimits { positions: limits::positions(model.graph()), pad: 0 };
+                let beginnings = Beginnings::of(&self.encoder, &self.texts, limits.positions)?;
+                beginnings.map(|beginnings| (beginnings, limits))
+            }
+            _ => None,
+        };
+        Ok(Compares { workload, generates })
+    }
+
     /// One of the bundle's FP32 engines, or one made for the purpose: its name, its file and its runtime.
     fn reference(&self, assembly: &Assembly) -> Result<(String, PathBuf, Runtime)> {
-        let target = if runtime::is_available(Runtime::Ort)? { Target::OrtCpu } else { Target::Tract };
+        let target = reference_target()?;
         let runtime = Runtime::of(&target);
         let model = assembly.model;
         let whole = model.trained.is_none();
@@ -157,20 +171,14 @@ impl Gates {
         Ok((name, onnx, runtime))
     }
 
-    fn check_engine(
-        &self,
-        made: &Made,
-        workload: &Workload,
-        reference: &mut Reference,
-        assembly: &mut Assembly,
-    ) -> Result<Vec<GateEntry>> {
+    fn check_engine(&self, made: &Made, reference: &mut Baseline, assembly: &mut Assembly) -> Result<Vec<GateEntry>> {
         let mut gates = Vec::new();
         let graph = || Ok(assembly.program(&made.planned, &mut Manager::default())?.first().clone());
         let here = assembly.plan.processor.clone();
         let (runtime, ran_by) = (made.planned.run_by.runtime(), made.planned.run_by.to_string());
         let version = match runtime.map(runtime::available) {
             Some(Err(e)) => {
-                assembly.observer.advance(workload.steps() as u64);
+                assembly.observer.advance(self.texts.len() as u64);
                 return self.unchecked(made, reference.name(), e, assembly);
             }
             found => found.transpose()?.map(|found| found.version),
@@ -180,7 +188,6 @@ impl Gates {
         let run_by = runtime.map_or(RunBy::Evaluator(&graph), RunBy::Runtime);
         if let (Some((name, golden, gate)), true) = (&self.golden, made.planned.is_golden()) {
             let mut engine = run_by.open(&made.onnx)?;
-            let golden = golden.with_inputs(prefill(assembly.model.graph(), golden.inputs())?);
             let parity = golden.compare_outputs(&mut *engine, self.classes.problem_type)?;
             gates.push(GateEntry {
                 against: GOLDEN.to_owned(),
@@ -193,14 +200,15 @@ impl Gates {
                 exact_8_bits: None,
                 checks: gate.check(&parity, None),
                 accuracy: None,
+                greedy: None,
             });
         }
         let (name, onnx, batch) = (made.entry.name.as_str(), made.onnx.as_path(), made.entry.batch());
         let candidate = Candidate { name, onnx, run_by, batch };
         let itself = made.onnx == reference.onnx();
-        let compared =
-            workload.compare(reference, &candidate, assembly.step_cache, assembly.stage.dir(), assembly.observer)?;
-        let drop = compared.accuracy.map(|share| share.reference - share.found);
+        let found = reference.compare(&candidate, assembly.step_cache, assembly.stage.dir(), assembly.observer)?;
+        let (compared, greedy) = (found.compared, found.greedy);
+        let drop = compared.accuracy.map(Accuracy::drop);
         let gate = default_gate(made.entry.precision, assembly.model).overridden_by(made.planned.spec.gate);
         gates.push(GateEntry {
             against: if itself { ITSELF.to_owned() } else { reference.name().to_owned() },
@@ -214,8 +222,13 @@ impl Gates {
                 let saturates = made.planned.spec.target.saturates(made.entry.precision) && !made.entry.reduced_range;
                 runtime.is_none() || !saturates || here.exact_8_bits()
             }),
-            checks: gate.check_all(&compared.outputs, drop),
+            checks: gate
+                .check_all(&compared.outputs, drop)
+                .into_iter()
+                .chain(greedy.map(|greedy| gate.check_greedy(greedy)))
+                .collect(),
             accuracy: compared.accuracy,
+            greedy,
         });
         Ok(gates)
     }
@@ -237,6 +250,7 @@ impl Gates {
             exact_8_bits: None,
             checks: Vec::new(),
             accuracy: None,
+            greedy: None,
         };
         let golden = self.golden.is_some() && made.planned.is_golden();
         if made.planned.is_gated() {
@@ -271,62 +285,20 @@ pub fn encoder(recipe: &Recipe, model: &Model) -> Result<TextEncoder> {
     Ok(encoder.with_prompt(prompt).with_mask(mask))
 }
 
-/// The default bounds of an engine: in FP32 the numbers; in other precisions, and where something was cut, only that they are
-/// numbers.
+/// The target of the FP32 engine that others are compared with.
+pub fn reference_target() -> Result<Target> {
+    Ok(if runtime::is_available(Runtime::Ort)? { Target::OrtCpu } else { Target::Tract })
+}
+
+/// The default bounds of an engine: in FP32 the numbers, and every token that is generated; in other precisions, and where
+/// something was cut, only that they are numbers.
 fn default_gate(precision: Precision, model: &Model) -> Gate {
     match precision {
-        Precision::Fp32 if model.trained.is_none() => Gate { max_abs: Some(1e-3), ..Gate::default() },
+        Precision::Fp32 if model.trained.is_none() => {
+            Gate { max_abs: Some(1e-3), greedy: Some(1.0), ..Gate::default() }
+        }
         _ => Gate::default(),
     }
-}
-
-/// Reports the results of every engine.
-fn tell(made: &[Made], observer: &dyn Observer) {
-    for engine in made {
-        let name = &engine.entry.name;
-        for gate in &engine.entry.gates {
-            let checks: Vec<_> = gate.checks.iter().map(ToString::to_string).collect();
-            if gate.rows > 0 {
-                let at_once = gate.batch.filter(|batch| *batch > 1);
-                let at_once = at_once.map_or_else(String::new, |batch| format!(", {batch} texts at once"));
-                let ran_by = &gate.ran_by;
-                observer.done(&format!("{name} against {}: {} ({ran_by}{at_once})", gate.against, checks.join(", ")));
-            }
-        }
-    }
-}
-
-/// All bounds that were missed, in one error.
-fn missed(made: &[Made]) -> Result<()> {
-    let gates = made.iter().flat_map(|engine| engine.entry.gates.iter().map(move |gate| (&engine.entry.name, gate)));
-    let mut missed = gates.flat_map(|(name, gate)| {
-        let failed = gate.checks.iter().filter(|check| !check.passed);
-        failed.map(move |check| format!("{name}: {check} against {} on {}", gate.against, gate.on))
-    });
-    match missed.next() {
-        None => Ok(()),
-        Some(first) => {
-            let error = Error::gate_failed(format!("a gate was missed: {first}"));
-            Err(missed.fold(error, |error, other| error.at(format!("also {other}"))).hint(
-                "nothing was written; loosen the bound in the recipe or with --gate, or choose a finer precision",
-            ))
-        }
-    }
-}
-
-/// All gates that were requested and cannot be checked here, in one error.
-fn unmade(unmade: &[(String, Error)]) -> Result<()> {
-    let Some(((name, why), more)) = unmade.split_first() else { return Ok(()) };
-    let error = Error::runtime_missing(format!("{name}: its gate cannot be checked here: {}", why.message()));
-    let error = more.iter().fold(error, |error, (name, why)| error.at(format!("also {name}: {}", why.message())));
-    let mut hints: Vec<&String> = Vec::new();
-    for hint in unmade.iter().flat_map(|(_, why)| why.hints()) {
-        if !hints.contains(&hint) {
-            hints.push(hint);
-        }
-    }
-    let error = hints.into_iter().fold(error, |error, hint| error.hint(hint.as_str()));
-    Err(error.hint("or leave the engine out, or build it without a gate; nothing was written"))
 }
 
 /// Fails where a recipe's settings of predictions do not fit the model.

@@ -63,7 +63,7 @@ pub struct PruneArgs {
     calibration: CalibrationArgs,
     #[command(flatten)]
     texts: TextArgs,
-    /// Its bounds, of agreement, cosine, max_abs and accuracy_drop, e.g. agreement=0.95,accuracy_drop=0.01.
+    /// Its bounds, of agreement, cosine, max_abs, accuracy_drop and greedy, e.g. agreement=0.95,accuracy_drop=0.01.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<Gate>,
     /// Batch and length for which time counts; 1x128 by default, or what the model reads where that is less.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Pruned;
 use kilnc::bundle::GateEntry;
 use kilnc::error::{Error, Result};
-use kilnc::eval::short;
+use kilnc::eval::{self, short};
 use kilnc::output::{Stage, write_json};
 use kilnc::prune::BlockEntry;
 
@@ -14,13 +14,8 @@ pub const JSON: &str = "prune.json";
 
 /// Loss of accuracy, or the share of changed predictions where texts have no labels.
 pub fn lost(gate: &GateEntry) -> Option<f64> {
-    match gate.accuracy {
-        Some(accuracy) => Some(accuracy.reference - accuracy.found),
-        None => {
-            let agreements = gate.checks.iter().filter(|check| check.measure == "agreement");
-            agreements.map(|check| 1.0 - check.found).reduce(f64::max)
-        }
-    }
+    let agreements = gate.checks.iter().filter(|check| check.measure == "agreement");
+    eval::lost(gate.accuracy, agreements.map(|check| check.found))
 }
 
 /// Whether a file of that name is of a report.

@@ -11,7 +11,7 @@ use super::score::{PIECE, Scorer};
 use super::{BeamStep, Chosen, Decoding, Nll, Step, Window};
 use crate::error::{Error, Result, printable};
 use crate::ports::PortKind;
-use crate::runtime::session::Outputs;
+use crate::runtime::session::{Outputs, positions};
 use crate::runtime::{Elements, ElementsView, Port, Session, Tensor, View};
 
 /// What generation knows of a model beside its graph.
@@ -174,10 +174,11 @@ impl Decoder {
             inputs.push(self.columns(port, 0..until, &|row, column| i64::from(column >= row.padding))?);
         }
         if let Some(port) = &self.positions {
-            // Padding is at position 0: it is masked, but the model looks the position up.
-            let place =
-                |row: &Row, column: usize| i64::try_from(column.saturating_sub(row.padding)).unwrap_or(i64::MAX);
-            inputs.push(self.columns(port, from..until, &place)?);
+            let mask = |row: &Row| (0..until).map(|column| i64::from(column >= row.padding)).collect::<Vec<_>>();
+            let of_row = |row: &Row| positions(&mask(row)).skip(from).collect::<Vec<_>>();
+            let values = self.rows.iter().flat_map(of_row).collect();
+            let shape = vec![self.rows.len(), until - from];
+            inputs.push((port.name.clone(), Tensor { shape, elements: Elements::integers(values, port)? }));
         }
         self.session.run(&inputs)
     }

@@ -2,17 +2,20 @@
 //!
 //! An [`Executor`] is a model that a runtime has opened. It gives and takes [`Value`]s, which stay where the runtime has
 //! them. A [`Session`] binds outputs to inputs by [`PortKind::next`]: what `present.0.key` was in one run is
-//! `past_key_values.0.key` in the next, without a copy. Who has no state takes it as an [`Engine`] instead
-//! ([`Stateless`]).
+//! `past_key_values.0.key` in the next, without a copy. [`Whole`] is one as an [`Engine`], which copies all outputs.
+//! [`prefill`] makes what texts are run with: positions and an empty state.
 
+mod state;
 mod value;
 
 use std::path::Path;
 
-use super::{Device, Elements, Engine, Named, Options, Port, Runtime, Tensor, View};
+use super::{Device, Engine, Named, Options, Port, Runtime, View};
 use crate::error::{Error, Result, printable};
 use crate::ports::{CACHE_AXIS, PortKind};
+use state::empty;
 
+pub use state::{LastStep, positions, prefill};
 pub use value::{Input, Value};
 pub(super) use value::{of_ort, of_tract};
 
@@ -30,27 +33,6 @@ pub trait Executor {
     /// Runs the model once, on an input for each of [`Executor::inputs`], in their order; gives an output for each of
     /// [`Executor::outputs`].
     fn execute(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Value>>;
-}
-
-/// An executor as an [`Engine`]: all inputs are given, and all outputs are copied.
-pub struct Stateless(pub Box<dyn Executor>);
-
-impl Engine for Stateless {
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn inputs(&self) -> &[Port] {
-        self.0.inputs()
-    }
-
-    fn run(&mut self, inputs: &Named) -> Result<Named> {
-        let given = |port: &Port| super::input(inputs, &port.name).map(Input::Given);
-        let given = self.0.inputs().iter().map(given).collect::<Result<Vec<_>>>()?;
-        let outputs = self.0.execute(&given)?;
-        let named = |(port, value): (&Port, Value)| Ok((port.name.clone(), value.into_tensor()?));
-        self.0.outputs().iter().zip(outputs).map(named).collect()
-    }
 }
 
 /// A component that is run again and again; the state goes from one run to the next.
@@ -81,24 +63,7 @@ impl Session {
 
     /// Binds the state of a model. Fails where an input is of a state that no output continues, or the other way round.
     pub fn new(executor: Box<dyn Executor>) -> Result<Session> {
-        let at = |ports: &[Port], kind: PortKind| ports.iter().position(|port| port.kind() == Some(kind));
-        let mut state = Vec::new();
-        for (output, port) in executor.outputs().iter().enumerate() {
-            let Some(next) = port.kind().and_then(PortKind::next) else { continue };
-            let input = at(executor.inputs(), next).ok_or_else(|| {
-                let name = printable(&port.name);
-                Error::unsupported(format!("the graph has an output `{name}`, but no input `{}`", next.name()))
-            })?;
-            state.push(Bound { input, output, value: None });
-        }
-        let past = |port: &Port| port.kind().is_some_and(PortKind::is_past);
-        let unbound = |(input, port): &(usize, &Port)| past(port) && state.iter().all(|bound| bound.input != *input);
-        if let Some((_, port)) = executor.inputs().iter().enumerate().find(unbound) {
-            let name = printable(&port.name);
-            return Err(Error::unsupported(format!(
-                "the graph has an input `{name}`, but no output that continues it"
-            )));
-        }
+        let state = bind(&*executor)?;
         Ok(Session { executor, state, rows: 0, length: 0 })
     }
 
@@ -141,26 +106,43 @@ impl Session {
     /// Runs the component once and keeps the state for the next run. Of its inputs all that are not of the state must be
     /// given. After a failure the state has to begin anew.
     pub fn run(&mut self, inputs: &Named) -> Result<Outputs> {
-        let mut given = Vec::new();
-        for (number, port) in self.executor.inputs().iter().enumerate() {
-            given.push(match self.state.iter().find(|bound| bound.input == number) {
-                Some(bound) => Input::Held(bound.value.as_ref().ok_or_else(|| Error::bug("the state has not begun"))?),
-                None => Input::Given(super::input(inputs, &port.name)?),
-            });
+        match self.state.iter().all(|bound| bound.value.is_some()) {
+            true => Ok(Outputs { named: self.pass(inputs)? }),
+            false => Err(Error::bug("the state has not begun")),
         }
-        let outputs = self.executor.execute(&given)?;
+    }
+
+    /// Lets the state go: the next run is given all of it.
+    fn forget(&mut self) {
         self.state.iter_mut().for_each(|bound| bound.value = None);
-        let mut named = Vec::new();
+    }
+
+    /// What an output was, where it is of the state.
+    fn held(&self, output: usize) -> Option<&Value> {
+        self.state.iter().find(|bound| bound.output == output)?.value.as_ref()
+    }
+
+    /// Runs the component once: on the state, or on what is given for it where there is none. Gives the other outputs.
+    fn pass(&mut self, inputs: &Named) -> Result<Vec<(Port, Value)>> {
+        let held = |number| self.state.iter().find(|bound| bound.input == number)?.value.as_ref();
+        let given = |(number, port): (usize, &Port)| match held(number) {
+            Some(value) => Ok(Input::Held(value)),
+            None => super::input(inputs, &port.name).map(Input::Given),
+        };
+        let given = self.executor.inputs().iter().enumerate().map(given).collect::<Result<Vec<_>>>()?;
+        let outputs = self.executor.execute(&given)?;
+        self.forget();
+        let mut others = Vec::new();
         for ((number, port), value) in self.executor.outputs().iter().enumerate().zip(outputs) {
             match self.state.iter_mut().find(|bound| bound.output == number) {
                 Some(bound) => {
                     self.length = value.view()?.shape.get(CACHE_AXIS).copied().unwrap_or_default();
                     bound.value = Some(value);
                 }
-                None => named.push((port.clone(), value)),
+                None => others.push((port.clone(), value)),
             }
         }
-        Ok(Outputs { named })
+        Ok(others)
     }
 
     /// Keeps those rows of the state, in that order; a row may be there more than once.
@@ -177,29 +159,68 @@ impl Session {
     }
 }
 
-/// A cache of no token.
-fn empty(port: &Port, rows: usize) -> Result<Tensor> {
-    let name = printable(&port.name);
-    let element = port.element.ok_or_else(|| {
-        Error::unsupported(format!("the graph's input `{name}` is of {}", printable(&port.type_name)))
-    })?;
-    if port.shape.len() <= CACHE_AXIS {
-        return Err(Error::unsupported(format!(
-            "the graph's input `{name}` has {} sizes; a cache has a batch, heads, tokens and a size of heads",
-            port.shape.len()
-        )));
+/// A session as an [`Engine`]: all inputs are given and all outputs are copied, those of the state too. The state stays for
+/// [`Engine::resume`].
+pub struct Whole(Session);
+
+impl Whole {
+    /// Of any model: one whose state is not bound on both sides has to be given all of it in every run.
+    pub fn new(executor: Box<dyn Executor>) -> Whole {
+        let state = bind(&*executor).unwrap_or_default();
+        Whole(Session { executor, state, rows: 0, length: 0 })
     }
-    let size = |(axis, size): (usize, &Option<usize>)| match (axis, size) {
-        (0, _) => Ok(rows),
-        (CACHE_AXIS, _) => Ok(0),
-        (_, Some(size)) => Ok(*size),
-        (axis, None) => Err(Error::unsupported(format!(
-            "the graph's input `{name}` does not say its size on axis {axis}, so that no empty cache can be made for it"
-        ))
-        .hint("export the model with the number of heads and their size as numbers")),
-    };
-    let shape = port.shape.iter().enumerate().map(size).collect::<Result<_>>()?;
-    Ok(Tensor { shape, elements: Elements::none(element) })
+}
+
+impl Engine for Whole {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn inputs(&self) -> &[Port] {
+        self.0.inputs()
+    }
+
+    fn run(&mut self, inputs: &Named) -> Result<Named> {
+        self.0.forget();
+        self.resume(inputs)
+    }
+
+    fn resume(&mut self, inputs: &Named) -> Result<Named> {
+        let mut others = self.0.pass(inputs)?.into_iter();
+        let missing = || Error::bug("a model has not given all of its outputs");
+        let mut outputs = Vec::with_capacity(self.0.outputs().len());
+        for (number, port) in self.0.outputs().iter().enumerate() {
+            let tensor = match self.0.held(number) {
+                Some(value) => value.view()?.to_tensor(),
+                None => others.next().ok_or_else(missing)?.1.into_tensor()?,
+            };
+            outputs.push((port.name.clone(), tensor));
+        }
+        Ok(outputs)
+    }
+}
+
+/// The outputs that are inputs of the next run.
+fn bind(executor: &dyn Executor) -> Result<Vec<Bound>> {
+    let at = |ports: &[Port], kind: PortKind| ports.iter().position(|port| port.kind() == Some(kind));
+    let mut state = Vec::new();
+    for (output, port) in executor.outputs().iter().enumerate() {
+        let Some(next) = port.kind().and_then(PortKind::next) else { continue };
+        let input = at(executor.inputs(), next).ok_or_else(|| {
+            let name = printable(&port.name);
+            Error::unsupported(format!("the graph has an output `{name}`, but no input `{}`", next.name()))
+        })?;
+        state.push(Bound { input, output, value: None });
+    }
+    let past = |port: &Port| port.kind().is_some_and(PortKind::is_past);
+    let unbound = |(input, port): &(usize, &Port)| past(port) && state.iter().all(|bound| bound.input != *input);
+    match executor.inputs().iter().enumerate().find(unbound) {
+        None => Ok(state),
+        Some((_, port)) => {
+            let name = printable(&port.name);
+            Err(Error::unsupported(format!("the graph has an input `{name}`, but no output that continues it")))
+        }
+    }
 }
 
 fn lost() -> Error {
