@@ -29,7 +29,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("front", &[]),
     ("front::hub", &[]),
     ("front::hub::checkpoint", &["error", "file", "ir", "json", "presence", "safetensors", "settings", "textfile"]),
-    ("front::hub::adapter", &["error", "ir", "json", "front::hub::checkpoint", "presence", "safetensors", "task::id"]),
+    (
+        "front::hub::adapter",
+        &["error", "ir", "json", "front::hub::checkpoint", "presence", "safetensors", "task::head"],
+    ),
     (
         "front::hub::load",
         &[
@@ -45,18 +48,29 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "program",
             "runtime",
             "settings",
+            "task::head",
             "task::id",
             "verify",
         ],
     ),
-    ("task::id", &["error"]),
+    ("task::head", &["ports"]),
+    ("task::id", &["error", "task::head"]),
     ("target", &["error", "precision"]),
     ("precision", &["error"]),
     ("shapes", &["error"]),
     ("settings", &["error", "task::id"]),
     (
+        // A family builds heads, and knows no task.
         "front::hub::arch",
-        &["error", "ir", "json", "ports", "front::hub::checkpoint", "task::id", "front::hub::adapter::hub"],
+        &["error", "ir", "json", "ports", "front::hub::checkpoint", "task::head", "front::hub::adapter::hub"],
+    ),
+    (
+        "front::hub::arch::build",
+        &["error", "ir", "ports", "front::hub::checkpoint", "front::hub::adapter::hub", "task::head", "task::id"],
+    ),
+    (
+        "front::hub::arch::task",
+        &["error", "ir", "front::hub::checkpoint", "front::hub::adapter::hub", "task::head", "task::id"],
     ),
     (
         "calibrate",
@@ -143,7 +157,22 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "vocabulary::CutReport",
         ],
     ),
-    ("task", &["error", "eval::TokenScore", "json", "ports", "runtime", "bundle", "settings", "task::id", "textfile"]),
+    (
+        "task",
+        &[
+            "error",
+            "observer",
+            "eval",
+            "json",
+            "ports",
+            "runtime",
+            "bundle",
+            "settings",
+            "task::head",
+            "task::id",
+            "textfile",
+        ],
+    ),
     ("svg", &[]),
     (
         "recipe",

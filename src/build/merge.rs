@@ -10,7 +10,7 @@ use crate::back::safetensors;
 use crate::bundle::{self, PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::error::{Error, Result};
 use crate::front::hub::adapter::{AdapterSource, Merged};
-use crate::front::hub::arch::{self, Built, Family};
+use crate::front::hub::arch::{self, Built};
 use crate::front::hub::checkpoint::{GENERATION, StateDict};
 use crate::front::hub::load::Source;
 use crate::front::hub::load::{Adapted, adapt, adapted, tied_weights, tokenizer};
@@ -19,7 +19,7 @@ use crate::json as files;
 use crate::observer::Observer;
 use crate::output::{self, Stage, write_json};
 use crate::presence;
-use crate::task::Task;
+use crate::task::head::Head;
 
 /// Files that belong to a tokenizer, by the names of `transformers`.
 const TOKENIZER: [&str; 14] = [
@@ -144,12 +144,12 @@ impl Shape {
         let has_head = merged.iter().any(|(_, merged)| merged.saved.iter().any(|name| state.is_head(name)));
         let chosen = has_head || request.source.task.is_some();
         let architecture = match old {
-            Some(old) if chosen => Some(class(old, arch::family(&checkpoint.common)?, built.task)),
+            Some(old) if chosen => Some(arch::family(&checkpoint.common)?.class_with(built.task.head(), old)?),
             old => old.cloned(),
         };
         let changed = architecture.as_ref() != old;
         let bare = match &architecture {
-            Some(name) => Task::of_architecture(name) == Some(Task::FeatureExtraction) && name.ends_with("Model"),
+            Some(name) => arch::is_bare(name),
             None => !checkpoint.state.iter().any(|(name, _)| state.within_encoder(name).is_some()) && !has_head,
         };
         Ok(Shape {
@@ -166,23 +166,14 @@ impl Shape {
     }
 }
 
-/// The class of a family for a task, by one of the family's other classes.
-pub(super) fn class(old: &str, of: &Family, task: Task) -> String {
-    let ends = ["For", "LMHead", "DoubleHeads", "Model"].into_iter().filter_map(|end| old.find(end));
-    let family = old.get(..ends.min().unwrap_or(old.len())).unwrap_or_default();
-    // XLNet's class without this word searches beams.
-    let simple = if family == "XLNet" && task == Task::QuestionAnswering { "Simple" } else { "" };
-    format!("{family}{}{simple}", of.ending(task))
-}
-
 /// How many outputs the head of a graph has: labels, or the two ends of a span.
 fn classes(adapted: &Adapted) -> Option<usize> {
     let graph = &adapted.built.graph;
     let last = || graph.value(*graph.outputs().first()?).ty.shape.last()?.fixed();
-    match adapted.built.task {
-        Task::TextClassification | Task::TokenClassification => last(),
-        Task::QuestionAnswering => Some(2),
-        _ => None,
+    match adapted.built.task.head() {
+        Head::TextLogits | Head::TokenLogits => last(),
+        Head::SpanLogits => Some(2),
+        Head::HiddenStates | Head::Embedding | Head::MaskedTokens | Head::NextToken => None,
     }
 }
 
@@ -286,7 +277,7 @@ fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String
     }
     // As its users get it, which is the same file where nothing changes it.
     let Built { graph, task, .. } = &adapted.built;
-    if *task == Task::TextGeneration && presence::has_file(&adapted.checkpoint.encoder.join(GENERATION))? {
+    if task.generates() && presence::has_file(&adapted.checkpoint.encoder.join(GENERATION))? {
         copied.push(copy(&adapted.checkpoint.encoder, Path::new(GENERATION), to)?);
     }
     let effective = tokenizer::open(&adapted.checkpoint, tokenizer, graph, *task)?;
@@ -316,25 +307,4 @@ fn copy(from: &Path, path: &Path, to: &Path) -> Result<String> {
     std::fs::copy(&source, &target).map_err(failed)?;
     let names: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
     Ok(names.join("/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_class_keeps_its_family() {
-        let class = |old: &str, task: Task| {
-            let of = |family: &&Family| old.to_lowercase().starts_with(&family.model_type.replace('-', ""));
-            class(old, arch::FAMILIES.iter().find(of).unwrap(), task)
-        };
-        assert_eq!(class("GPT2DoubleHeadsModel", Task::TextGeneration), "GPT2LMHeadModel");
-        assert_eq!(class("GPT2LMHeadModel", Task::TextClassification), "GPT2ForSequenceClassification");
-        assert_eq!(class("OpenAIGPTLMHeadModel", Task::SentenceSimilarity), "OpenAIGPTModel");
-        assert_eq!(class("BertModel", Task::TextClassification), "BertForSequenceClassification");
-        assert_eq!(class("XLMRobertaForMaskedLM", Task::TokenClassification), "XLMRobertaForTokenClassification");
-        assert_eq!(class("ElectraForPreTraining", Task::FeatureExtraction), "ElectraModel");
-        assert_eq!(class("XLNetLMHeadModel", Task::QuestionAnswering), "XLNetForQuestionAnsweringSimple");
-        assert_eq!(class("MPNetForMaskedLM", Task::QuestionAnswering), "MPNetForQuestionAnswering");
-    }
 }

@@ -65,7 +65,7 @@ impl LoneTokenizer {
     pub fn encoder(&self, max_length: usize, task: Option<Task>) -> Result<TextEncoder> {
         let Some(beside) = &self.beside else { return TextEncoder::open(&self.file, max_length) };
         let encoder = TextEncoder::parse(beside.tokenizer.text()?.to_owned(), max_length);
-        let mask = beside.tokenizer.mask.as_deref().filter(|_| task == Some(Task::FillMask));
+        let mask = beside.tokenizer.mask.as_deref().filter(|_| task.is_some_and(Task::fills_masks));
         Ok(encoder.map_err(|e| e.at(self.file.display().to_string()))?.with_prompt(self.prompt()).with_mask(mask))
     }
 }

@@ -17,7 +17,6 @@ use kilnc::json::file_name;
 use kilnc::presence;
 use kilnc::runtime::library;
 use kilnc::runtime::{Classes, Device, Elements, ProblemType, Runtime, TextEncoder};
-use kilnc::task::Task;
 
 /// The default of tokens in a text, where engines read as many.
 const USUAL_LENGTH: usize = 128;
@@ -101,7 +100,7 @@ impl WorkloadArgs {
 
     /// The inputs of engines; `seed` decides which texts are sampled.
     pub fn work(&self, engines: &Engines, seed: u64, screen: &Screen) -> Result<Work> {
-        let generates = |bundle: &Bundle| bundle.manifest.task == Task::TextGeneration;
+        let generates = |bundle: &Bundle| bundle.manifest.task.generates();
         let asked = !self.prompt.is_empty() || self.generate.is_some();
         let others = engines.bundles.iter().any(Option::is_none) || !engines.held.iter().all(generates);
         if asked && others {

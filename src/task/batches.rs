@@ -1,7 +1,7 @@
 //! Runs the windows of many texts, those of like length together.
 
-use super::Predicted;
-use super::Task;
+use super::id::Task;
+use super::prediction::Predicted;
 use super::watch::Watch;
 use crate::error::{Error, Result, printable};
 use crate::ports::PortKind;
@@ -13,8 +13,8 @@ pub(super) struct Tokenized<'a> {
     pub encoded: Encoded,
 }
 
-/// The post-processing of a task.
-pub(super) trait Head {
+/// How outputs become predictions.
+pub(super) trait Reader {
     /// The intermediate result of a window.
     type Part;
 
@@ -54,13 +54,13 @@ struct Place {
 
 impl Batches<'_> {
     /// The predictions for all texts, in their order.
-    pub fn run<H: Head>(
+    pub fn run<R: Reader>(
         &self,
         engine: &mut dyn Engine,
         tokenized: &[Tokenized],
-        head: &H,
-    ) -> Result<Vec<Predicted<H::Prediction>>> {
-        let mut parts: Vec<Vec<Option<H::Part>>> =
+        reader: &R,
+    ) -> Result<Vec<Predicted<R::Prediction>>> {
+        let mut parts: Vec<Vec<Option<R::Part>>> =
             tokenized.iter().map(|text| text.encoded.windows().iter().map(|_| None).collect()).collect();
         for batch in self.batches(tokenized) {
             let windows: Vec<(&Encoded, &Window)> =
@@ -70,7 +70,8 @@ impl Batches<'_> {
             for (number, location) in batch.iter().enumerate() {
                 let row = Row { outputs: &outputs, number, rows: batch.len(), padded, tokens: location.tokens };
                 let Some(text) = tokenized.get(location.text) else { continue };
-                let part = head.read(text, location.window, &row).map_err(|e| self.watch.located(location.text, e))?;
+                let part =
+                    reader.read(text, location.window, &row).map_err(|e| self.watch.located(location.text, e))?;
                 let Some(slots) = parts.get_mut(location.text) else { continue };
                 if let Some(slot) = slots.get_mut(location.window) {
                     *slot = Some(part);
@@ -81,7 +82,7 @@ impl Batches<'_> {
             }
         }
         let joined = tokenized.iter().zip(parts).enumerate().map(|(number, (text, parts))| {
-            let prediction = head.join(text, parts.into_iter().flatten().collect());
+            let prediction = reader.join(text, parts.into_iter().flatten().collect());
             Ok(text.predicted(prediction.map_err(|e| self.watch.located(number, e))?))
         });
         joined.collect()

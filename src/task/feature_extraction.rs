@@ -1,11 +1,14 @@
 //! Feature extraction: hidden states, a vector for each token.
 
 use super::batches::{self, Row, Tokenized, mean};
+use super::definition::{Definition, not_a_pair};
+use super::id::Task;
 use super::pipeline::{Pipeline, one};
+use super::prediction::{Predicted, Prediction};
+use super::scoring::{self, Scoring, ScoringRequest};
+use super::sentence_similarity;
 use super::vectors::joined;
 use super::watch::{UNWATCHED, Watch};
-use super::{Definition, Task, not_a_pair};
-use super::{Predicted, Prediction};
 use crate::error::Result;
 use crate::ports::PortKind;
 use crate::runtime::TextInput;
@@ -20,7 +23,16 @@ impl Definition for FeatureExtraction {
     fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
         let tokenized = pipeline.encode(inputs, watch)?;
         let (engine, parts) = pipeline.parts(watch);
-        parts.batches.run(engine, &tokenized, &Head)
+        parts.batches.run(engine, &tokenized, &Features)
+    }
+
+    fn rows(&self) -> &'static str {
+        sentence_similarity::ROWS
+    }
+
+    /// By the similarity of the means of the tokens' vectors.
+    fn scoring(&self, request: &ScoringRequest) -> Result<Box<dyn Scoring>> {
+        Ok(scoring::of(sentence_similarity::Pairs::read(request)?))
     }
 }
 
@@ -29,7 +41,7 @@ impl Pipeline {
     pub(super) fn mean_of_tokens(&mut self, text: &str) -> Result<Predicted> {
         let tokenized = self.tokenized(text.into(), Task::FeatureExtraction)?;
         let (engine, parts) = self.parts(&UNWATCHED);
-        let predicted = one(parts.batches.run(engine, &[tokenized], &Head)?)?;
+        let predicted = one(parts.batches.run(engine, &[tokenized], &Features)?)?;
         Ok(match predicted.prediction {
             Prediction::Features { features, .. } => {
                 let weighted: Vec<(Vec<f32>, usize)> = features.into_iter().map(|vector| (vector, 1)).collect();
@@ -41,9 +53,9 @@ impl Pipeline {
 }
 
 /// A vector for each token, and one for the text where the model has a pooler.
-struct Head;
+struct Features;
 
-impl batches::Head for Head {
+impl batches::Reader for Features {
     /// The vectors of the tokens that the window decides, and the text's with how many tokens it is of.
     type Part = (Vec<(usize, Vec<f32>)>, Option<(Vec<f32>, usize)>);
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::head::Head;
 use crate::error::{Error, Result, printable};
 
 /// A task.
@@ -48,18 +49,15 @@ pub struct Facts {
     task: Task,
     /// The name on the Hub.
     pub name: &'static str,
-    /// The end of the name of its class in `transformers`.
-    pub class: &'static str,
-    /// Ends of names of further classes.
-    pub other_classes: &'static [&'static str],
+    /// What its models have on top of their hidden states. Of tasks with the same head, the first in the table is that of
+    /// a checkpoint that says no more.
+    pub head: Head,
     /// PEFT's type of it, where its models need a head.
     pub peft: Option<&'static str>,
     /// The parts of an input.
     pub input: Input,
     /// Whether predictions have names.
     pub has_labels: bool,
-    /// Whether logits are over the vocabulary.
-    pub over_vocabulary: bool,
     /// The fields of [`crate::settings::Settings`] that only some tasks have, and this one does.
     pub settings: &'static [&'static str],
 }
@@ -69,78 +67,64 @@ static FACTS: [Facts; 7] = [
     Facts {
         task: Task::FeatureExtraction,
         name: "feature-extraction",
-        class: "Model",
-        other_classes: &[],
+        head: Head::HiddenStates,
         peft: None,
         input: Input::Text,
         has_labels: false,
-        over_vocabulary: false,
         settings: &["similarity"],
     },
     Facts {
         task: Task::TextClassification,
         name: "text-classification",
-        class: "ForSequenceClassification",
-        other_classes: &[],
+        head: Head::TextLogits,
         peft: Some("SEQ_CLS"),
         input: Input::TextOrPair,
         has_labels: true,
-        over_vocabulary: false,
         settings: &["join", "top_k"],
     },
     Facts {
         task: Task::TokenClassification,
         name: "token-classification",
-        class: "ForTokenClassification",
-        other_classes: &[],
+        head: Head::TokenLogits,
         peft: Some("TOKEN_CLS"),
         input: Input::Text,
         has_labels: true,
-        over_vocabulary: false,
         settings: &["aggregation"],
     },
     Facts {
         task: Task::QuestionAnswering,
         name: "question-answering",
-        class: "ForQuestionAnswering",
-        other_classes: &["ForQuestionAnsweringSimple"],
+        head: Head::SpanLogits,
         peft: Some("QUESTION_ANS"),
         input: Input::Question,
         has_labels: false,
-        over_vocabulary: false,
         settings: &["max_answer_length", "no_answer", "top_k"],
     },
     Facts {
         task: Task::FillMask,
         name: "fill-mask",
-        class: "ForMaskedLM",
-        other_classes: &[],
+        head: Head::MaskedTokens,
         peft: None,
         input: Input::Text,
         has_labels: false,
-        over_vocabulary: true,
         settings: &["top_k"],
     },
     Facts {
         task: Task::SentenceSimilarity,
         name: "sentence-similarity",
-        class: "Model",
-        other_classes: &[],
+        head: Head::Embedding,
         peft: None,
         input: Input::TextOrTwo,
         has_labels: false,
-        over_vocabulary: false,
         settings: &["similarity"],
     },
     Facts {
         task: Task::TextGeneration,
         name: "text-generation",
-        class: "ForCausalLM",
-        other_classes: &[],
+        head: Head::NextToken,
         peft: Some("CAUSAL_LM"),
         input: Input::Prompt,
         has_labels: false,
-        over_vocabulary: true,
         settings: &[],
     },
 ];
@@ -163,16 +147,9 @@ impl Task {
         &FACTS[self as usize]
     }
 
-    /// The task of a class of `transformers`, by the end of its name. Its family decides whether it is built.
-    pub fn of_architecture(name: &str) -> Option<Task> {
-        // These end like the bare encoder, and have heads.
-        const OTHERS: [&str; 3] = ["LMHeadModel", "DoubleHeadsModel", "AdapterModel"];
-        if OTHERS.iter().any(|other| name.ends_with(other)) {
-            return None;
-        }
-        let ends =
-            |facts: &&Facts| [facts.class].iter().chain(facts.other_classes).any(|ending| name.ends_with(ending));
-        FACTS.iter().find(ends).map(|facts| facts.task)
+    /// The task of a checkpoint whose models have that head, where nothing says more.
+    pub fn of_head(head: Head) -> Option<Task> {
+        FACTS.iter().find(|facts| facts.head == head).map(|facts| facts.task)
     }
 
     /// The task of one of PEFT's types, if it is one of those here that need a head.
@@ -180,9 +157,9 @@ impl Task {
         FACTS.iter().find(|facts| facts.peft == Some(task_type)).map(|facts| facts.task)
     }
 
-    /// The end of the name of its class, in families that name no other.
-    pub fn architecture(self) -> &'static str {
-        self.facts().class
+    /// What its models have on top of their hidden states.
+    pub fn head(self) -> Head {
+        self.facts().head
     }
 
     /// Whether predictions have names.
@@ -192,7 +169,22 @@ impl Task {
 
     /// Whether logits are over the vocabulary.
     pub fn is_over_vocabulary(self) -> bool {
-        self.facts().over_vocabulary
+        self.head().is_over_vocabulary()
+    }
+
+    /// Whether a text is continued, rather than read as a whole.
+    pub fn generates(self) -> bool {
+        self.facts().input == Input::Prompt
+    }
+
+    /// Whether a text has masks, whose tokens are predicted.
+    pub fn fills_masks(self) -> bool {
+        self.head() == Head::MaskedTokens
+    }
+
+    /// Whether an input is a question and its context.
+    pub fn reads_questions(self) -> bool {
+        self.facts().input == Input::Question
     }
 
     /// Whether the model reads two texts together.
@@ -248,13 +240,10 @@ mod tests {
     }
 
     #[test]
-    fn a_class_says_its_task() {
-        assert_eq!(Task::of_architecture("BertForMaskedLM"), Some(Task::FillMask));
-        assert_eq!(Task::of_architecture("XLNetForQuestionAnsweringSimple"), Some(Task::QuestionAnswering));
-        assert_eq!(Task::of_architecture("LlamaForCausalLM"), Some(Task::TextGeneration));
-        assert_eq!(Task::of_architecture("BertModel"), Some(Task::FeatureExtraction));
-        assert_eq!(Task::of_architecture("BertLMHeadModel"), None);
-        assert_eq!(Task::of_architecture("GPT2DoubleHeadsModel"), None);
+    fn a_head_and_a_type_of_peft_say_their_task() {
+        for head in Head::ALL {
+            assert_eq!(Task::of_head(head).map(Task::head), Some(head), "no task has the head {head:?}");
+        }
         assert_eq!(Task::of_peft("CAUSAL_LM"), Some(Task::TextGeneration));
         assert_eq!(Task::of_peft("FEATURE_EXTRACTION"), None);
     }

@@ -11,10 +11,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::Predicted;
-use super::pipeline::{MOST_BYTES, MOST_TEXTS_OF_VECTORS, Pipeline, Query};
+use super::id::Task;
+use super::pipeline::{MOST_BYTES, Pipeline, Query, most_texts};
+use super::prediction::Predicted;
+use super::table::check;
 use super::watch::Watch;
-use super::{Task, check};
 use crate::error::{Error, Kind, Result, printable};
 use crate::json;
 use crate::runtime::TextInput;
@@ -348,7 +349,7 @@ fn chunk<R: Read>(
     task: Task,
     on_error: OnError,
 ) -> Result<Vec<Result<Question, Failure>>> {
-    let most = if task == Task::FeatureExtraction { MOST_TEXTS_OF_VECTORS } else { MOST_TEXTS };
+    let most = most_texts(task, MOST_TEXTS);
     let (mut items, mut bytes) = (Vec::new(), 0);
     while items.len() < most
         && bytes < MOST_BYTES

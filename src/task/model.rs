@@ -29,17 +29,15 @@ impl Model {
 
     /// The two texts of a question in the order in which the model reads them.
     pub(super) fn ordered<'a>(&self, input: TextInput<'a>) -> TextInput<'a> {
-        match (self.task, self.context_first, input) {
-            (Task::QuestionAnswering, true, TextInput { text, pair: Some(context) }) => {
-                TextInput { text: context, pair: Some(text) }
-            }
+        match (self.task.reads_questions(), self.context_first, input) {
+            (true, true, TextInput { text, pair: Some(context) }) => TextInput { text: context, pair: Some(text) },
             _ => input,
         }
     }
 
     /// Which text of a pair the windows slide over: the one that holds the answer.
     pub(super) fn slide(&self) -> Slide {
-        match self.task == Task::QuestionAnswering && self.context_first {
+        match self.task.reads_questions() && self.context_first {
             true => Slide::First,
             false => Slide::Second,
         }

@@ -1,6 +1,5 @@
 //! Options of a pipeline.
 
-use super::Task;
 use super::model::Model;
 use crate::error::{Error, Result};
 use crate::runtime::{Lengths, TextEncoder, TextInput};
@@ -58,9 +57,9 @@ impl Model {
         }
         let lengths = of_settings(settings, self, encoder.max_length);
         let text = "a ".repeat(lengths.window + 1);
-        let tokenized = match self.task {
-            Task::QuestionAnswering => self.ordered(TextInput::question("a", &text)),
-            _ => TextInput::from(text.as_str()),
+        let tokenized = match self.task.reads_questions() {
+            true => self.ordered(TextInput::question("a", &text)),
+            false => TextInput::from(text.as_str()),
         };
         // Cutting needs room as well, but shares nothing.
         let stride = if lengths.truncate { 0 } else { lengths.stride };
@@ -73,6 +72,7 @@ impl Model {
 mod tests {
     use super::*;
     use crate::runtime::Classes;
+    use crate::task::id::Task;
 
     #[test]
     fn invalid_windows_and_strides_are_refused() {

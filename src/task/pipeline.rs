@@ -7,10 +7,13 @@ use crate::error::{Error, Result};
 use crate::runtime::{self, Encoded, Engine, Lengths, TextEncoder, TextInput};
 
 use super::batches::{self, Batches, Tokenized};
+use super::head::Head;
+use super::id::{Input, Task};
 use super::model::Model;
 use super::options::{PipelineOptions, lengths};
+use super::prediction::Predicted;
+use super::table::{check, definition};
 use super::watch::{UNWATCHED, Watch};
-use super::{Predicted, Task, check, definition};
 use crate::settings::Settings;
 
 /// A text that waits for its prediction.
@@ -25,8 +28,10 @@ pub trait Query {
 /// Most bytes of texts that are held in memory at once.
 pub(super) const MOST_BYTES: usize = 4 << 20;
 
-/// Most texts that are, where every token has a vector.
-pub(super) const MOST_TEXTS_OF_VECTORS: usize = 64;
+/// Most texts that are, `most` or fewer: where a prediction has a vector for each token, it is large.
+pub(super) fn most_texts(task: Task, most: usize) -> usize {
+    if task.head() == Head::HiddenStates { most.min(64) } else { most }
+}
 
 /// An engine with its tokenizer, pre- and post-processing.
 pub struct Pipeline {
@@ -114,7 +119,7 @@ impl Pipeline {
         done: &dyn Fn(),
         tell: &mut dyn FnMut(Vec<(Q, Predicted)>) -> Result<()>,
     ) -> Result<()> {
-        let most = if self.model.task == Task::FeatureExtraction { most.min(MOST_TEXTS_OF_VECTORS) } else { most };
+        let most = most_texts(self.model.task, most);
         loop {
             let (mut some, mut bytes) = (Vec::new(), 0);
             while some.len() < most
@@ -145,9 +150,9 @@ impl Pipeline {
     /// Fails where a text does not fit the task, or cannot be read by the model. Runs no engine.
     pub(super) fn check_text(&self, input: TextInput) -> Result<()> {
         check(self.model.task, input)?;
-        let tokenized = match (self.model.task, input.pair) {
+        let tokenized = match (self.model.task.facts().input, input.pair) {
             // The two are read separately.
-            (Task::SentenceSimilarity, Some(pair)) => self.encode(&[input.text.into(), pair.into()], &UNWATCHED)?,
+            (Input::TextOrTwo, Some(pair)) => self.encode(&[input.text.into(), pair.into()], &UNWATCHED)?,
             _ => self.encode(&[input], &UNWATCHED)?,
         };
         let definition = definition(self.model.task);

@@ -1,7 +1,7 @@
 //! Vectors of several windows, and of two texts.
 
 use super::batches::mean;
-use super::{Predicted, Prediction};
+use super::prediction::{Predicted, Prediction};
 use crate::settings::Similarity;
 
 /// How far from 1 the length of a vector may be that a model has put at length 1, in the number formats there are.

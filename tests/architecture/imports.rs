@@ -24,9 +24,6 @@ const OPEN: &[&str] = &[
     "front/hub/adapter/mod.rs",
     "front/hub/arch/mod.rs",
     "json.rs",
-    "task/fill_mask/mod.rs",
-    "task/mod.rs",
-    "task/token_classification/mod.rs",
     "runtime/mod.rs",
 ];
 

@@ -117,7 +117,7 @@ fn config(model: &Model, classes: &Classes) -> Result<Value> {
     if let Some(old) = model.checkpoint.common.architectures.iter().flatten().next() {
         config.insert(
             "architectures".to_owned(),
-            json!([merge::class(old, arch::family(&model.checkpoint.common)?, model.task)]),
+            json!([arch::family(&model.checkpoint.common)?.class_with(model.task.head(), old)?]),
         );
     }
     if model.task.has_labels() {

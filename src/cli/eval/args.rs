@@ -6,41 +6,12 @@ use clap::Args;
 
 use super::super::units::some;
 use super::super::{TrustArgs, WindowArgs};
-use kilnc::bundle::Bundle;
 use kilnc::error::Result;
 use kilnc::settings;
-use kilnc::task::{Aggregation, PipelineOptions, Settings, Similarity, Task};
+use kilnc::task::{self, Aggregation, Settings, Similarity, Task};
 
 #[derive(Args)]
-#[command(after_help = "\
-Examples:
-  kilnc eval sections.kiln --data sections-eval.jsonl
-  kilnc eval sections.kiln --data sections-eval.jsonl --engine ort-cpu-int8 --json
-  kilnc eval sections.kiln --data sections-eval.jsonl --key release.pem.pub
-  kilnc eval ner.kiln --data conll.jsonl
-  kilnc eval squad.kiln --data squad.jsonl --max-answer-length 30
-  kilnc eval minilm.kiln --data sts.jsonl --similarity dot
-
-Each line of the data is an object, by the task that the bundle is for:
-  text-classification   {\"text\": \"…\", \"label\": \"…\"}; \"labels\": [\"…\", …] where texts have any number of labels;
-                        numbers for regression; \"pair\": \"…\" where two texts belong together
-                        → accuracy; micro F1 (multi-label); mean absolute error and Spearman (regression)
-  token-classification  {\"tokens\": [\"EU\", \"calls\"], \"tags\": [\"B-ORG\", \"O\"]}, or “ner_tags”, by name or number; or
-                        {\"text\": \"EU calls\", \"entities\": [{\"start\": 0, \"end\": 2, \"label\": \"ORG\"}]}, in characters
-                        → precision, recall and F1 of whole entities, as seqeval counts them; accuracy of tags
-  question-answering    {\"question\": \"…\", \"context\": \"…\", \"answers\": [\"…\", …]}, or SQuAD's {\"text\": […], …};
-                        an empty list where the text holds no answer
-                        → exact match and F1, as SQuAD counts them
-  text-generation       {\"text\": \"…\"}
-                        → perplexity, in windows of the model's length that share half
-  fill-mask             {\"text\": \"the [MASK] is slow\", \"label\": \"train\"}; \"labels\": […] for several masks
-                        → top-1 and top-5 accuracy, perplexity of the correct tokens
-  sentence-similarity,  {\"text\": \"…\", \"pair\": \"…\", \"score\": 3.5}, of any scale
-  feature-extraction    → Pearson and Spearman of the similarity with the score, by the cosine or as the bundle says
-
-Every engine of the bundle that can run here is scored, one text at a time; “agreement” and “max_abs” are compared with the
-first. Texts that are longer than the model reads are read in windows, as kilnc run does; classifiers cut them, unless a flag
-or the bundle sets it otherwise, with a warning. docs/eval.md says how each measure is taken.")]
+#[command(after_help = after_help())]
 pub struct EvalArgs {
     /// The bundle.
     pub bundle: PathBuf,
@@ -58,7 +29,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", value_parser = some)]
     pub max_answer_length: Option<usize>,
     /// How the vectors of two texts are compared: cosine, dot, euclidean, manhattan; the bundle's way, or cosine by
-    /// given.
+    /// default.
     #[arg(long, value_name = "HOW")]
     pub similarity: Option<Similarity>,
     #[command(flatten)]
@@ -81,11 +52,25 @@ impl EvalArgs {
         let EvalArgs { aggregation, max_answer_length, similarity, .. } = *self;
         Settings { aggregation, max_answer_length, similarity, ..self.windows.settings() }
     }
+}
 
-    /// The options of the pipeline, one text at a time: the command line's, else the bundle's.
-    pub fn options(&self, bundle: &Bundle) -> PipelineOptions {
-        let words = Some(Aggregation::First).filter(|_| bundle.manifest.task == Task::TokenClassification);
-        let aggregation = self.aggregation.or(bundle.manifest.pipeline.aggregation).or(words);
-        Settings { aggregation, ..self.settings() }.into()
-    }
+/// Examples, and what rows are and measures for each task.
+fn after_help() -> String {
+    format!(
+        "\
+Examples:
+  kilnc eval sections.kiln --data sections-eval.jsonl
+  kilnc eval sections.kiln --data sections-eval.jsonl --engine ort-cpu-int8 --json
+  kilnc eval sections.kiln --data sections-eval.jsonl --key release.pem.pub
+  kilnc eval ner.kiln --data conll.jsonl
+  kilnc eval squad.kiln --data squad.jsonl --max-answer-length 30
+  kilnc eval minilm.kiln --data sts.jsonl --similarity dot
+
+Each line of the data is an object, by the task that the bundle is for:
+{}
+Every engine of the bundle that can run here is scored, one text at a time; “agreement” and “max_abs” are compared with the
+first. Texts that are longer than the model reads are read in windows, as kilnc run does; classifiers cut them, unless a flag
+or the bundle sets it otherwise, with a warning. docs/eval.md says how each measure is taken.",
+        task::labelled_rows()
+    )
 }

@@ -153,7 +153,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
                 args.model.refuse(bundle.manifest.task)?;
                 args.trust.check(bundle, screen)?;
                 let engine = args.engine.as_deref();
-                if bundle.manifest.task == Task::TextGeneration {
+                if bundle.manifest.task.generates() {
                     let (generator, batch) = model::open_generator(bundle, engine, threads, &fits, screen)?;
                     return Ok(Model::Generator(generator, args.predictions.batch.unwrap_or(batch)));
                 }

@@ -1,41 +1,30 @@
 //! Masked tokens: the predicted tokens of each, as in `pipeline("fill-mask")`.
 
+mod fill;
+mod masks;
+mod score;
 mod token_scores;
 
-use serde::Serialize;
-
 use super::batches::{self, Row, Tokenized};
+use super::definition::{Definition, not_a_pair};
+use super::id::Task;
 use super::pipeline::{Pipeline, one};
+use super::prediction::{Predicted, Prediction};
+use super::scoring::{self, Scoring, ScoringRequest};
 use super::watch::{UNWATCHED, Watch};
-use super::{Definition, Task, not_a_pair};
-use super::{Predicted, Prediction};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::TokenScore;
 use crate::ports::PortKind;
 use crate::runtime::{TextEncoder, TextInput, softmax};
 use crate::settings::Settings;
 
-pub use token_scores::targets;
+use masks::masks;
 
-/// Most masks of one text: each prediction holds the whole text again.
-pub const MOST_MASKS: usize = 100;
+pub use fill::Fill;
+pub use masks::MOST_MASKS;
 
 /// The default of top-k.
 const SUMMARY: usize = 5;
-
-/// A token for a mask, as in the Hub's `fill-mask`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Fill {
-    /// Its probability.
-    pub score: f32,
-    /// Its number in the vocabulary.
-    pub token: u32,
-    /// Its text.
-    pub token_str: String,
-    /// The text with it in place of the mask. Where there are several masks, the others are left in it, and so are the
-    /// tokens around the text.
-    pub sequence: String,
-}
 
 pub(super) struct FillMask;
 
@@ -51,7 +40,15 @@ impl Definition for FillMask {
     fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
         let tokenized = pipeline.encode(inputs, watch)?;
         let (engine, parts) = pipeline.parts(watch);
-        parts.batches.run(engine, &tokenized, &Head { encoder: parts.encoder, settings: parts.settings })
+        parts.batches.run(engine, &tokenized, &Fills { encoder: parts.encoder, settings: parts.settings })
+    }
+
+    fn rows(&self) -> &'static str {
+        score::ROWS
+    }
+
+    fn scoring(&self, request: &ScoringRequest) -> Result<Box<dyn Scoring>> {
+        Ok(scoring::of(score::MaskedTexts::read(request)?))
     }
 }
 
@@ -61,11 +58,12 @@ impl Pipeline {
     pub fn token_scores(&mut self, text: &str, targets: &[u32]) -> Result<Predicted<Vec<TokenScore>>> {
         let tokenized = self.tokenized(text.into(), Task::FillMask)?;
         let (engine, parts) = self.parts(&UNWATCHED);
-        one(parts.batches.run(engine, &[tokenized], &token_scores::Head { encoder: parts.encoder, targets })?)
+        one(parts.batches.run(engine, &[tokenized], &token_scores::KnownTokens { encoder: parts.encoder, targets })?)
     }
 }
 
-struct Head<'a> {
+/// Reads the likeliest tokens.
+struct Fills<'a> {
     encoder: &'a TextEncoder,
     settings: &'a Settings,
 }
@@ -73,7 +71,7 @@ struct Head<'a> {
 /// The likeliest tokens for a mask: their numbers with their probabilities.
 type Likeliest = Vec<(u32, f32)>;
 
-impl batches::Head for Head<'_> {
+impl batches::Reader for Fills<'_> {
     /// The likeliest tokens of the masks that the window decides.
     type Part = Vec<(usize, Likeliest)>;
 
@@ -97,41 +95,7 @@ impl batches::Head for Head<'_> {
     }
 }
 
-/// The tokenizer's token for a mask, and its name.
-fn mask_of(encoder: &TextEncoder) -> Result<(u32, &str)> {
-    encoder.mask().ok_or_else(|| {
-        Error::unsupported("the tokenizer has no token for a mask").hint("the known ones are [MASK] and <mask>")
-    })
-}
-
-/// The positions of the masks among the tokens of a text. Fails where there are none, or more than are filled.
-fn positions(encoder: &TextEncoder, ids: impl Iterator<Item = Option<u32>>) -> Result<Vec<usize>> {
-    let (mask, name) = mask_of(encoder)?;
-    let masks: Vec<usize> = ids.enumerate().filter(|(_, id)| *id == Some(mask)).map(|(at, _)| at).collect();
-    match masks.len() {
-        0 => Err(Error::bad_input(format!("there is no {name} in the text"))
-            .hint(format!("write {name} for each token to be predicted"))),
-        found if found > MOST_MASKS => {
-            Err(Error::bad_input(format!("{found} times {name} in one text, at most {MOST_MASKS} are filled")))
-        }
-        _ => Ok(masks),
-    }
-}
-
-/// The masks of a text, all of which are in a window.
-fn masks(encoder: &TextEncoder, tokenized: &Tokenized) -> Result<Vec<usize>> {
-    let masks = positions(encoder, (0..tokenized.encoded.len()).map(|token| tokenized.encoded.id(token)))?;
-    match masks.iter().find(|mask| tokenized.encoded.window_of(**mask).is_none()) {
-        Some(_) => {
-            let (_, name) = mask_of(encoder)?;
-            Err(Error::bad_input(format!("a {name} was cut off with the end of the text"))
-                .hint("without --truncate a text is read in windows"))
-        }
-        None => Ok(masks),
-    }
-}
-
-impl Head<'_> {
+impl Fills<'_> {
     fn likeliest(&self, logits: &[f32]) -> Likeliest {
         let mut scored: Likeliest = (0..).zip(softmax(logits)).collect();
         let k = self.settings.top_k.unwrap_or(SUMMARY).min(scored.len());

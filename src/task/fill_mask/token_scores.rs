@@ -1,19 +1,19 @@
 //! A model's scores of the tokens behind masks, where they are known.
 
-use super::{mask_of, masks, positions as places_of};
+use super::masks::{mask_of, masks, positions as places_of};
 use crate::error::{Error, Result, printable};
 use crate::eval::TokenScore;
 use crate::ports::PortKind;
 use crate::runtime::{TextEncoder, TextInput};
 use crate::task::batches::{self, Row, Tokenized};
 
-pub(super) struct Head<'a> {
+pub(super) struct KnownTokens<'a> {
     pub encoder: &'a TextEncoder,
     /// The tokens behind the masks, in their order.
     pub targets: &'a [u32],
 }
 
-impl batches::Head for Head<'_> {
+impl batches::Reader for KnownTokens<'_> {
     /// The masks that the window decides, with the scores of each.
     type Part = Vec<(usize, TokenScore)>;
 
@@ -57,7 +57,7 @@ fn scored(logits: &[f32], target: u32) -> Option<TokenScore> {
 /// The tokens behind the masks of a text: the token of each word of `labels` in
 /// place of its mask, or else the entry of the vocabulary that is written so. Fails where there are not as many
 /// labels as masks, or where one is not one token.
-pub fn targets(encoder: &TextEncoder, text: &str, labels: &[String]) -> Result<Vec<u32>> {
+pub(super) fn targets(encoder: &TextEncoder, text: &str, labels: &[String]) -> Result<Vec<u32>> {
     let (_, name) = mask_of(encoder)?;
     let open: Vec<u32> = encoder.ids(&[text.into()])?.into_iter().flatten().collect();
     let positions = places_of(encoder, open.iter().map(|id| Some(*id)))?;

@@ -3,10 +3,12 @@
 
 use std::ops::Range;
 
+use super::entity::OUTSIDE;
 use super::groups::{self, Token};
-use super::{Characters, OUTSIDE};
+use super::tokens::Tokens;
 use crate::error::Result;
 use crate::task::batches::{self, Row, Tokenized};
+use crate::task::characters::Characters;
 
 /// A word with its label.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,14 +23,14 @@ pub struct Word {
     pub scores: Vec<f32>,
 }
 
-pub(super) struct Head<'a> {
-    pub tokens: super::Head<'a>,
+pub(super) struct Words<'a> {
+    pub tokens: Tokens<'a>,
     /// The positions of words in the text, in characters and in order; the tokenizer's own words, if not set.
     pub given: Option<&'a [Range<usize>]>,
 }
 
-impl<'a> batches::Head for Head<'a> {
-    type Part = <super::Head<'a> as batches::Head>::Part;
+impl<'a> batches::Reader for Words<'a> {
+    type Part = <Tokens<'a> as batches::Reader>::Part;
 
     type Prediction = Vec<Word>;
 
@@ -53,7 +55,7 @@ impl<'a> batches::Head for Head<'a> {
     }
 }
 
-impl Head<'_> {
+impl Words<'_> {
     fn word(&self, position: Range<usize>, scores: Vec<f32>) -> Word {
         let label = if scores.is_empty() { OUTSIDE.to_owned() } else { self.tokens.label(groups::surest(&scores).0) };
         Word { start: position.start, end: position.end, label, scores }

@@ -3,10 +3,11 @@
 use serde::Deserialize;
 
 use super::blocks::{AdapterScopes, Embeddings, LayerWeights, Positions, TokenTypes};
+use super::classes::ClassifierOf;
+use super::classes::ENCODER;
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::shared::Shared;
-use super::task::ClassifierOf;
 use super::{Context, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
@@ -16,6 +17,7 @@ use crate::ports::PortKind;
 pub(super) const FAMILY: Family = Family {
     model_type: "albert",
     class: "Albert",
+    classes: ENCODER,
     prefix: "albert",
     defaults: r#"{
         "vocab_size": 30000, "embedding_size": 128, "hidden_size": 4096, "num_hidden_layers": 12,
@@ -30,6 +32,7 @@ pub(super) const FAMILY: Family = Family {
         "predictions.bias",
     )],
     restated: None,
+    unread: &[],
     decoder: None,
     build,
 };

@@ -1,10 +1,11 @@
 //! BERT (arXiv 1810.04805), as `transformers` saves it: post-norm encoder, learned positions, two token types.
 
 use super::blocks::{Embeddings, LayerWeights, Positions, TokenTypes};
+use super::classes::ClassifierOf;
+use super::classes::ENCODER;
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::shared::Shared;
-use super::task::ClassifierOf;
 use super::{Context, Family};
 use crate::error::Result;
 use crate::ir::Graph;
@@ -13,6 +14,7 @@ use crate::ports::PortKind;
 pub(super) const FAMILY: Family = Family {
     model_type: "bert",
     class: "Bert",
+    classes: ENCODER,
     prefix: "bert",
     defaults: r#"{
         "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -27,6 +29,7 @@ pub(super) const FAMILY: Family = Family {
         "cls.predictions.bias",
     )],
     restated: None,
+    unread: &[],
     decoder: None,
     build,
 };

@@ -5,9 +5,10 @@ use serde::Deserialize;
 use super::blocks::{
     Activation, AdapterScopes, Embeddings, EncoderLayer, LayerWeights, Positions, TokenTypes, heads as heads_of,
 };
+use super::classes::ClassifierOf;
+use super::classes::ENCODER;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::shared::Shared;
-use super::task::ClassifierOf;
 use super::{Context, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Scope, Size};
@@ -17,6 +18,7 @@ use crate::ports::PortKind;
 pub(super) const FAMILY: Family = Family {
     model_type: "distilbert",
     class: "DistilBert",
+    classes: ENCODER,
     prefix: "distilbert",
     defaults: r#"{
         "vocab_size": 30522, "max_position_embeddings": 512, "n_layers": 6, "n_heads": 12, "dim": 768,
@@ -29,6 +31,7 @@ pub(super) const FAMILY: Family = Family {
         ["vocab_projector.weight", "vocab_projector.bias"],
     )],
     restated: None,
+    unread: &[],
     decoder: None,
     build,
 };

@@ -3,10 +3,11 @@
 use serde::Deserialize;
 
 use super::blocks::{Activation, Embeddings, LayerWeights, Positions, TokenTypes};
+use super::classes::ClassifierOf;
+use super::classes::ENCODER;
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::shared::Shared;
-use super::task::ClassifierOf;
 use super::{Context, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::Size;
@@ -16,6 +17,7 @@ use crate::ports::PortKind;
 pub(super) const FAMILY: Family = Family {
     model_type: "electra",
     class: "Electra",
+    classes: ENCODER,
     prefix: "electra",
     defaults: r#"{
         "vocab_size": 30522, "hidden_size": 256, "num_hidden_layers": 12, "num_attention_heads": 4,
@@ -29,6 +31,7 @@ pub(super) const FAMILY: Family = Family {
         ["generator_lm_head.weight", "generator_lm_head.bias"],
     )],
     restated: None,
+    unread: &[],
     decoder: None,
     build,
 };

@@ -5,19 +5,28 @@ use serde::Deserialize;
 use super::blocks::{
     Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer, attention_scale, heads as heads_of,
 };
+use super::classes::ClassifierOf;
 use super::config::epsilon_of;
 use super::heads::decoder::{self, DecoderHeads};
 use super::shared::Shared;
-use super::task::ClassifierOf;
 use super::{Context, Decoder, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
-use crate::task::id::Task;
+use crate::task::head::Head;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt2",
     class: "GPT2",
+    classes: &[
+        ("Model", Head::HiddenStates),
+        ("LMHeadModel", Head::NextToken),
+        // The language model with a head that compares choices, which is left out and named.
+        ("DoubleHeadsModel", Head::NextToken),
+        ("ForSequenceClassification", Head::TextLogits),
+        ("ForTokenClassification", Head::TokenLogits),
+        ("ForQuestionAnswering", Head::SpanLogits),
+    ],
     prefix: "transformer",
     defaults: r#"{
         "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": null,
@@ -28,19 +37,8 @@ pub(super) const FAMILY: Family = Family {
     classifier: ClassifierOf::Tokens,
     shared: &[Shared::one("transformer.wte.weight", ["lm_head.weight", "lm_head.bias"])],
     restated: None,
-    decoder: Some(&Decoder {
-        classes: &[
-            ("Model", Task::FeatureExtraction),
-            ("LMHeadModel", Task::TextGeneration),
-            // The language model with a head that compares choices, which is left out and named.
-            ("DoubleHeadsModel", Task::TextGeneration),
-            ("ForSequenceClassification", Task::TextClassification),
-            ("ForTokenClassification", Task::TokenClassification),
-            ("ForQuestionAnswering", Task::QuestionAnswering),
-        ],
-        buffers: BUFFERS,
-        conv1d: CONV1D,
-    }),
+    unread: &[],
+    decoder: Some(&Decoder { buffers: BUFFERS, conv1d: CONV1D }),
     build,
 };
 
@@ -90,7 +88,7 @@ fn build(context: &Context) -> Result<Graph> {
     let vocabulary = Size { n: config.vocab_size, field: "vocab_size" };
     let mut blocks = Blocks::new("gpt2");
     let transformer = context.weights.sub("transformer");
-    let inputs = blocks.decoder_inputs(context.task, known_layers(&transformer, config.n_layer), &layer)?;
+    let inputs = blocks.decoder_inputs(context.head, known_layers(&transformer, config.n_layer), &layer)?;
 
     let (tokens, places) = (transformer.sub("wte"), transformer.sub("wpe"));
     let mut x = embeddings(&mut blocks, [&tokens, &places], [vocabulary, hidden], &layer, &inputs)?;

@@ -1,4 +1,4 @@
-//! The heads of an encoder, by task; [`decoder`] has the same for decoders.
+//! The heads of an encoder; [`decoder`] has those of decoders.
 
 pub(super) mod decoder;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Part, ValueId};
 use crate::ports::PortKind;
-use crate::task::id::Task;
+use crate::task::head::Head;
 
 pub(super) use super::sentence::sentence;
 
@@ -57,7 +57,7 @@ impl<'a> Classifier<'a> {
     }
 }
 
-/// The head of the task, over hidden states `[batch, length, hidden]`.
+/// The context's head, over hidden states `[batch, length, hidden]`.
 pub(super) fn build(blocks: &mut Blocks, context: &Context, heads: &Heads, x: ValueId, mask: ValueId) -> Result<()> {
     let hidden = heads.hidden;
     if let Some(head) = context.flexible_head() {
@@ -65,29 +65,29 @@ pub(super) fn build(blocks: &mut Blocks, context: &Context, heads: &Heads, x: Va
         let given = Encoded { encoder: &heads.encoder, hidden, embedding, epsilon, x, pooled };
         return flexible::build(blocks, context, head, &given);
     }
-    match context.task {
-        Task::FeatureExtraction => {
+    match context.head {
+        Head::HiddenStates => {
             let pooled = heads.pooled(blocks, x)?;
             features(blocks, x, pooled)
         }
-        Task::SentenceSimilarity => sentence(blocks, context, x, mask),
-        Task::TextClassification => match &heads.classifier {
+        Head::Embedding => sentence(blocks, context, x, mask),
+        Head::TextLogits => match &heads.classifier {
             Classifier::Pooled(out) => {
                 let pooled = need_pooler(heads.pooled(blocks, x)?)?;
-                classification(blocks, context, out, hidden, pooled)
+                labelled(blocks, context, out, hidden, pooled)
             }
             Classifier::FirstToken { dense, activation, out } => {
                 blocks.role(Part::Pooler);
                 let first = first_token_dense(blocks, dense, hidden, *activation, x)?;
-                classification(blocks, context, out, hidden, first)
+                labelled(blocks, context, out, hidden, first)
             }
         },
-        Task::TokenClassification | Task::QuestionAnswering => per_token(blocks, context, hidden, x),
-        Task::FillMask => {
+        Head::TokenLogits | Head::SpanLogits => per_token(blocks, context, hidden, x),
+        Head::MaskedTokens => {
             let sizes = [hidden, heads.embedding, heads.vocabulary];
-            masked_lm(blocks, &heads.masked_lm, sizes, heads.masked_lm_activation, heads.epsilon, x)
+            masked_lm(blocks, context, &heads.masked_lm, sizes, heads.masked_lm_activation, heads.epsilon, x)
         }
-        Task::TextGeneration => Err(no_decoder()),
+        Head::NextToken => Err(no_decoder()),
     }
 }
 
@@ -137,48 +137,38 @@ pub(super) fn need_pooler(pooled: Option<ValueId>) -> Result<ValueId> {
     })
 }
 
-/// One row of logits for each text, by the linear layer `p` over a summary of the text.
-pub(super) fn classification(
-    blocks: &mut Blocks,
-    context: &Context,
-    p: &Scope,
-    hidden: Size,
-    summary: ValueId,
-) -> Result<()> {
-    labelled(blocks, p, hidden, summary, context.task)
-}
-
 /// The head of every token: its label, or whether an answer begins or ends there.
 pub(super) fn per_token(blocks: &mut Blocks, context: &Context, hidden: Size, x: ValueId) -> Result<()> {
-    match context.task {
-        Task::QuestionAnswering => spans(blocks, &context.weights.sub("qa_outputs"), hidden, x),
-        _ => labelled(blocks, &context.weights.sub("classifier"), hidden, x, context.task),
+    match context.head {
+        Head::SpanLogits => spans(blocks, context, &context.weights.sub("qa_outputs"), hidden, x),
+        _ => labelled(blocks, context, &context.weights.sub("classifier"), hidden, x),
     }
 }
 
 /// Where an answer begins and where it ends, by the two rows of the linear layer `p`.
-pub(super) fn spans(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId) -> Result<()> {
-    present(p, Task::QuestionAnswering)?;
+pub(super) fn spans(blocks: &mut Blocks, context: &Context, p: &Scope, hidden: Size, x: ValueId) -> Result<()> {
+    present(context, p)?;
     blocks.role(Part::Head);
     let both = blocks.linear(p, hidden, Size { n: 2, field: "num_labels" }, x)?;
     start_and_end(blocks, both)
 }
 
-/// Logits by a linear layer whose rows are the task's labels.
-fn labelled(blocks: &mut Blocks, p: &Scope, hidden: Size, x: ValueId, task: Task) -> Result<()> {
-    present(p, task)?;
+/// Logits by the linear layer `p`, which has a row for each label: of a summary of the text, or of each token.
+pub(super) fn labelled(blocks: &mut Blocks, context: &Context, p: &Scope, hidden: Size, x: ValueId) -> Result<()> {
+    present(context, p)?;
     blocks.role(Part::Head);
     let labels = Size { n: p.shape("weight")?.first().copied().unwrap_or_default(), field: "id2label" };
     let logits = blocks.linear(p, hidden, labels, x)?;
     blocks.output(PortKind::Logits, logits)
 }
 
-fn present(p: &Scope, task: Task) -> Result<()> {
+/// Fails, naming the task, where the checkpoint has no such layer.
+fn present(context: &Context, p: &Scope) -> Result<()> {
     if p.has("weight") {
         return Ok(());
     }
     let weight = crate::error::printable(&p.full("weight"));
-    Err(Error::bad_input(format!("{task} needs a head, and there is no `{weight}`"))
+    Err(Error::bad_input(format!("{} needs a head, and there is no `{weight}`", context.task_name))
         .hint("add --adapter with a trained head, or choose --task feature-extraction"))
 }
 
@@ -218,13 +208,14 @@ pub(super) fn no_decoder() -> Error {
 /// Logits over the vocabulary for every token: dense, non-linearity, norm, decoder.
 pub(super) fn masked_lm(
     blocks: &mut Blocks,
+    context: &Context,
     w: &MaskedLm,
     [hidden, width, vocabulary]: [Size; 3],
     activation: Activation,
     epsilon: f32,
     x: ValueId,
 ) -> Result<()> {
-    present(&w.dense, Task::FillMask)?;
+    present(context, &w.dense)?;
     blocks.role(Part::Head);
     let x = blocks.linear(&w.dense, hidden, width, x)?;
     let x = blocks.activation(&w.dense.full("activation"), activation, x)?;

@@ -6,6 +6,8 @@
 mod albert;
 mod bert;
 pub mod blocks;
+mod build;
+mod classes;
 mod config;
 mod deberta;
 mod distilbert;
@@ -30,13 +32,16 @@ use crate::error::{Error, Result, by_nearness, nearest, printable};
 use crate::front::hub::adapter::hub::{FlexibleHead, Insertions};
 use crate::front::hub::checkpoint::{Checkpoint, CommonConfig, Scope, SentenceModules, StateDict};
 use crate::ir::Graph;
-use crate::task::id::Task;
+use crate::task::head::Head;
 
 use blocks::Blocks;
+use classes::ClassifierOf;
 use config::Fields;
-use task::ClassifierOf;
 
+pub use build::{Built, build, build_with};
+pub use classes::is_bare;
 pub use shared::{Shared, contradictions, is_tied, same};
+pub use task::Sources;
 
 /// A model family.
 pub struct Family {
@@ -44,6 +49,8 @@ pub struct Family {
     pub model_type: &'static str,
     /// The prefix of its classes' names in `transformers`.
     class: &'static str,
+    /// The ends of the names of those that are built, and the head of each.
+    classes: &'static [(&'static str, Head)],
     /// The prefix of the encoder's weights in a model that was saved with a head.
     pub prefix: &'static str,
     /// The defaults of its configuration's class, as JSON.
@@ -56,6 +63,8 @@ pub struct Family {
     pub shared: &'static [Shared],
     /// Writes the settings that versions of `transformers` have different fields for, where there are any.
     restated: Option<fn(&Fields) -> Result<Restated>>,
+    /// The ends of names of tensors that only training reads, and that every model is saved with.
+    unread: &'static [&'static str],
     /// What sets a decoder apart; none for encoders.
     decoder: Option<&'static Decoder>,
     build: fn(&Context) -> Result<Graph>,
@@ -63,8 +72,6 @@ pub struct Family {
 
 /// A family whose tokens see nothing after them, and whose head over the vocabulary generates.
 struct Decoder {
-    /// The ends of its classes' names, and what each is for.
-    classes: &'static [(&'static str, Task)],
     /// The ends of names that old files have for what the code computes.
     buffers: &'static [&'static str],
     /// The ends of names of weights that are laid out `[inputs, outputs]`: those of `Conv1D` in `transformers`.
@@ -72,10 +79,11 @@ struct Decoder {
 }
 
 impl Family {
-    /// Whether a tensor of that name is one that the code computes itself, and no part of what was trained.
-    pub fn computes(&self, name: &str) -> bool {
+    /// Whether a tensor of that name says nothing where no part of the graph reads it: the code computes it itself, or
+    /// only training reads it.
+    pub fn passes_over(&self, name: &str) -> bool {
         let buffers = self.decoder.map(|decoder| decoder.buffers).unwrap_or_default();
-        buffers.iter().any(|end| name.ends_with(end))
+        buffers.iter().chain(self.unread).any(|end| name.ends_with(end))
     }
 }
 
@@ -145,9 +153,12 @@ const HEADS: &[&str] = &[
 pub struct Context<'a> {
     family: &'static Family,
     config: Fields,
-    /// The adapter's head, and its tensors.
+    /// The modules of sentence-transformers, and their tensors.
     sentence: Option<(&'a SentenceModules, Scope<'a>)>,
-    task: Task,
+    /// The head to build.
+    head: Head,
+    /// The name of the task that it is for, for messages.
+    task_name: &'static str,
     weights: Scope<'a>,
     inserted: &'a Insertions,
 }
@@ -158,23 +169,10 @@ impl Context<'_> {
         Blocks::new(name).with_adapters(&self.inserted.bottlenecks)
     }
 
-    /// A head to build in place of the family's own, if it is for the task.
+    /// An adapter's head to build in place of the family's own, if it is of that kind.
     fn flexible_head(&self) -> Option<&FlexibleHead> {
-        self.inserted.head.as_ref().filter(|head| head.kind.task() == self.task)
+        self.inserted.flexible().filter(|head| head.kind.head() == self.head)
     }
-}
-
-/// A graph, its task, and the unused tensors.
-#[derive(Debug)]
-pub struct Built {
-    /// The graph.
-    pub graph: Graph,
-    /// Its task.
-    pub task: Task,
-    /// Tensors of the checkpoint that no part of the graph reads.
-    pub unused: Vec<String>,
-    /// Warnings about the configuration.
-    pub warnings: Vec<String>,
 }
 
 /// The family of a checkpoint. Fails, naming the known ones, nearest first, where `model_type` is another.
@@ -214,60 +212,4 @@ pub fn complete(checkpoint: &mut Checkpoint) -> Result<()> {
     let positions = ["max_position_embeddings", "n_positions"].into_iter().find_map(|name| fields.size(name));
     *max_position_embeddings = max_position_embeddings.or(positions);
     Ok(())
-}
-
-/// Builds the graph of `task` from a checkpoint's configuration and the given tensors (the checkpoint's own, or with
-/// adapters merged). Without a task, the checkpoint decides it: by its modules, its class or the tensors of its head.
-pub fn build(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> Result<Built> {
-    build_with(checkpoint, state, &Insertions::default(), task)
-}
-
-/// Like [`build`], with bottleneck adapters and heads that are not the family's own.
-pub fn build_with(
-    checkpoint: &Checkpoint,
-    state: &StateDict,
-    inserted: &Insertions,
-    task: Option<Task>,
-) -> Result<Built> {
-    let family = family(&checkpoint.common)?;
-    let config = Fields::read(&checkpoint.config, family)?;
-    let task = match task.or(inserted.task) {
-        Some(task) => task,
-        None => task::of(family, checkpoint, &canonical_state(checkpoint)?, state)?,
-    };
-    if let Some(class) = checkpoint.common.own_classes().next() {
-        config.warn(format!(
-            "config.json names its own code (auto_map: {}), which is never run; the model is built as a {}",
-            printable(class),
-            family.model_type
-        ));
-    }
-    let context = Context {
-        family,
-        config,
-        sentence: checkpoint.sentence.as_ref().map(|modules| (modules, Scope::root(&modules.state))),
-        task,
-        weights: Scope::root(state),
-        inserted,
-    };
-    if task.is_over_vocabulary() && inserted.head.is_none() {
-        shared::check(state, family, &checkpoint.config)?;
-    }
-    let graph = (family.build)(&context)?;
-    let scopes = context.sentence.iter().map(|(_, scope)| scope).chain([&context.weights]);
-    let unused: Vec<&str> = scopes.flat_map(Scope::unread).collect();
-    if let Some((tensor, adapter)) = inserted.left_over(unused.iter().copied()) {
-        return Err(Error::unsupported(format!(
-            "tensor `{}` of the adapter `{}` belongs to no part of a {} model by its configuration",
-            printable(tensor),
-            printable(adapter),
-            family.model_type
-        ))
-        .at("adapter_config.json")
-        .hint(
-            "bottleneck adapters are supported in albert, bert, deberta-v2, distilbert, electra, roberta, xlm-roberta",
-        ));
-    }
-    let unused = unused.into_iter().map(str::to_owned).collect();
-    Ok(Built { graph, task, unused, warnings: context.config.into_warnings() })
 }

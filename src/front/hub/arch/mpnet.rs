@@ -2,10 +2,11 @@
 //! layers share.
 
 use super::blocks::{Activation, AttentionInputs, Embeddings, LayerWeights, Positions, TokenTypes};
+use super::classes::ClassifierOf;
+use super::classes::ENCODER;
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::shared::Shared;
-use super::task::ClassifierOf;
 use super::{Context, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::Scope;
@@ -15,6 +16,7 @@ use crate::ports::PortKind;
 pub(super) const FAMILY: Family = Family {
     model_type: "mpnet",
     class: "MPNet",
+    classes: ENCODER,
     prefix: "mpnet",
     defaults: r#"{
         "vocab_size": 30527, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -29,6 +31,7 @@ pub(super) const FAMILY: Family = Family {
         "lm_head.bias",
     )],
     restated: None,
+    unread: &[],
     decoder: None,
     build,
 };

@@ -5,20 +5,26 @@ use serde::Deserialize;
 use super::blocks::{
     Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer, attention_scale, heads as heads_of,
 };
+use super::classes::ClassifierOf;
 use super::config::epsilon_of;
 use super::gpt2::{self, BUFFERS, CONV1D, RENAMED};
 use super::heads::decoder::{self, DecoderHeads};
 use super::shared::Shared;
-use super::task::ClassifierOf;
 use super::{Context, Decoder, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
-use crate::task::id::Task;
+use crate::task::head::Head;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "openai-gpt",
     class: "OpenAIGPT",
+    classes: &[
+        ("Model", Head::HiddenStates),
+        ("LMHeadModel", Head::NextToken),
+        ("DoubleHeadsModel", Head::NextToken),
+        ("ForSequenceClassification", Head::TextLogits),
+    ],
     prefix: "transformer",
     defaults: r#"{
         "vocab_size": 40478, "n_positions": 512, "n_embd": 768, "n_layer": 12, "n_head": 12, "afn": "gelu",
@@ -28,16 +34,8 @@ pub(super) const FAMILY: Family = Family {
     classifier: ClassifierOf::Tokens,
     shared: &[Shared::one("transformer.tokens_embed.weight", ["lm_head.weight", "lm_head.bias"])],
     restated: None,
-    decoder: Some(&Decoder {
-        classes: &[
-            ("Model", Task::FeatureExtraction),
-            ("LMHeadModel", Task::TextGeneration),
-            ("DoubleHeadsModel", Task::TextGeneration),
-            ("ForSequenceClassification", Task::TextClassification),
-        ],
-        buffers: BUFFERS,
-        conv1d: CONV1D,
-    }),
+    unread: &[],
+    decoder: Some(&Decoder { buffers: BUFFERS, conv1d: CONV1D }),
     build,
 };
 
@@ -87,7 +85,7 @@ fn build(context: &Context) -> Result<Graph> {
     let mut blocks = Blocks::new("openai-gpt");
     let transformer = context.weights.sub("transformer");
     let layers = gpt2::known_layers(&transformer, config.n_layer);
-    let inputs = blocks.decoder_inputs(context.task, layers, &layer)?;
+    let inputs = blocks.decoder_inputs(context.head, layers, &layer)?;
 
     let (tokens, places) = (transformer.sub("tokens_embed"), transformer.sub("positions_embed"));
     let mut x = gpt2::embeddings(&mut blocks, [&tokens, &places], [vocabulary, hidden], &layer, &inputs)?;

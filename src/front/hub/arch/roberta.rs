@@ -5,10 +5,11 @@
 use serde::Deserialize;
 
 use super::blocks::{Activation, Embeddings, LayerWeights, Positions, TokenTypes};
+use super::classes::ClassifierOf;
+use super::classes::ENCODER;
 use super::config::EncoderConfig;
 use super::heads::{self, Classifier, Heads, MaskedLm};
 use super::shared::Shared;
-use super::task::ClassifierOf;
 use super::{Context, Family};
 use crate::error::Result;
 use crate::ir::Graph;
@@ -17,6 +18,7 @@ use crate::ports::PortKind;
 pub(super) const ROBERTA: Family = Family {
     model_type: "roberta",
     class: "Roberta",
+    classes: ENCODER,
     prefix: "roberta",
     defaults: r#"{
         "vocab_size": 50265, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -31,6 +33,7 @@ pub(super) const ROBERTA: Family = Family {
         "lm_head.bias",
     )],
     restated: None,
+    unread: &[],
     decoder: None,
     build,
 };

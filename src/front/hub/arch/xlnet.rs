@@ -5,19 +5,26 @@ use serde::Deserialize;
 use super::blocks::{
     Activation, AttentionInputs, Blocks, EncoderLayer, LONGEST, LayerWeights, attention_scale, heads as heads_of,
 };
+use super::classes::ClassifierOf;
 use super::config::epsilon;
 use super::shared::Shared;
-use super::task::ClassifierOf;
 use super::{Context, Family, heads};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId, Weight};
 use crate::ports::PortKind;
-use crate::task::id::Task;
+use crate::task::head::Head;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "xlnet",
     class: "XLNet",
+    classes: &[
+        ("Model", Head::HiddenStates),
+        ("ForSequenceClassification", Head::TextLogits),
+        ("ForTokenClassification", Head::TokenLogits),
+        // The class without the last word searches beams.
+        ("ForQuestionAnsweringSimple", Head::SpanLogits),
+    ],
     prefix: "transformer",
     defaults: r#"{
         "vocab_size": 32000, "d_model": 1024, "n_layer": 24, "n_head": 16, "d_inner": 4096, "ff_activation": "gelu",
@@ -33,6 +40,7 @@ pub(super) const FAMILY: Family = Family {
     classifier: ClassifierOf::Tokens,
     shared: &[Shared::one("transformer.word_embedding.weight", ["lm_loss.weight", "lm_loss.bias"])],
     restated: None,
+    unread: &["mask_emb"],
     decoder: None,
     build,
 };
@@ -115,25 +123,25 @@ fn build(context: &Context) -> Result<Graph> {
         x = layer(&mut blocks, &model, &transformer.item("layer", i), i, x)?;
     }
 
-    match context.task {
-        Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, context, x, mask)?,
-        Task::TextClassification => {
+    match context.head {
+        Head::HiddenStates => heads::features(&mut blocks, x, None)?,
+        Head::Embedding => heads::sentence(&mut blocks, context, x, mask)?,
+        Head::TextLogits => {
             let summary = summary(&mut blocks, &config, &context.weights.sub("sequence_summary"), x)?;
-            heads::classification(&mut blocks, context, &context.weights.sub("logits_proj"), hidden, summary)?;
+            heads::labelled(&mut blocks, context, &context.weights.sub("logits_proj"), hidden, summary)?;
         }
-        Task::QuestionAnswering if context.weights.has("start_logits.dense.weight") => {
+        Head::SpanLogits if context.weights.has("start_logits.dense.weight") => {
             return Err(Error::unsupported(
                 "the head of XLNetForQuestionAnswering searches for spans, which is not built",
             )
             .hint("XLNetForQuestionAnsweringSimple's head is"));
         }
-        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, context, hidden, x)?,
-        Task::FillMask => {
+        Head::TokenLogits | Head::SpanLogits => heads::per_token(&mut blocks, context, hidden, x)?,
+        Head::MaskedTokens => {
             return Err(Error::unsupported("XLNet predicts tokens in permuted order, which is not supported")
                 .hint("choose --task feature-extraction"));
         }
-        Task::TextGeneration => return Err(heads::no_decoder()),
+        Head::NextToken => return Err(heads::no_decoder()),
     }
     Ok(blocks.finish())
 }

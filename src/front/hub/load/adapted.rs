@@ -1,4 +1,4 @@
-//! The changes of adapters beside weights: the task, and the size of the vocabulary.
+//! The changes of adapters beside weights: the size of the vocabulary, the tokenizer, and what says the task.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,11 +7,9 @@ use serde_json::Value;
 
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::{self, AdapterSource, Merged};
-use crate::front::hub::arch::Family;
 use crate::front::hub::checkpoint::{Checkpoint, StateDict, TOKENIZER_FILE};
 use crate::json;
 use crate::presence;
-use crate::task::id::Task;
 
 /// Files of a tokenizer that mean nothing without tokenizer.json.
 const TOKENIZER: [&str; 9] = [
@@ -26,14 +24,13 @@ const TOKENIZER: [&str; 9] = [
     "tokenizer.model",
 ];
 
-/// The task of the adapters, where one of them has a head for it, or is of a language model of a family that has
-/// such: its head is the base's.
-pub(crate) fn task(family: &Family, state: &StateDict, merged: &[Merged]) -> Option<Task> {
-    merged.iter().rev().find_map(|merged| {
-        let task = Task::of_peft(merged.task.as_deref()?)?;
+/// PEFT's task types of adapters, each with whether its adapter has tensors of a head.
+pub(crate) fn task_types<'a>(state: &StateDict, merged: &'a [Merged]) -> Vec<(&'a str, bool)> {
+    let of = |merged: &'a Merged| {
         let brings_head = merged.saved.iter().any(|name| state.is_head(name));
-        (brings_head || task == Task::TextGeneration && family.generates()).then_some(task)
-    })
+        Some((merged.task.as_deref()?, brings_head))
+    };
+    merged.iter().filter_map(of).collect()
 }
 
 /// The folder with the tokenizer: an adapter that was saved with one was trained with it.

@@ -83,7 +83,7 @@ impl Model {
 
     /// Whether it reads contexts before their questions, as `transformers` does where texts are padded on the left.
     pub fn context_first(&self) -> bool {
-        self.task == Task::QuestionAnswering && self.tokenizer.pads_left
+        self.task.reads_questions() && self.tokenizer.pads_left
     }
 }
 
@@ -128,18 +128,26 @@ pub(crate) fn adapt(source: &Source) -> Result<Adapted> {
     adapted::grow(&mut checkpoint, &base, &state, &merged)?;
     adapted::modules(&mut checkpoint, &source.adapters)?;
     tied_weights::follow(&checkpoint, &base, &mut state)?;
-    let family = arch::family(&checkpoint.common)?;
-    let task = source.task.or_else(|| adapted::task(family, &state, &merged));
     let dir = adapted::tokenizer(&checkpoint, linear.iter().chain(&hub))?.to_owned();
     tokenizer::count_prompt(&mut checkpoint, &dir)?;
-    let mut built = match arch::build_with(&checkpoint, &state, &inserted, task) {
+    let peft = &adapted::task_types(&state, &merged);
+    let sources = arch::Sources {
+        requested: source.task,
+        peft,
+        inserted: &inserted,
+        checkpoint: &checkpoint,
+        base: &base,
+        state: &state,
+    };
+    let task = sources.task();
+    let mut built = match task.and_then(|task| arch::build_with(&checkpoint, &state, &inserted, task)) {
         Ok(built) => built,
         Err(error) => return Err(tied_weights::grown_alone(&checkpoint, &base, &state)?.unwrap_or(error)),
     };
-    let own_head = built.task.is_over_vocabulary() && inserted.head.is_none();
+    let own_head = built.task.is_over_vocabulary() && inserted.flexible().is_none();
     let untied = if own_head { tied_weights::untie(&checkpoint, &base, &mut state, &merged)? } else { None };
     if untied.is_some() {
-        built = arch::build_with(&checkpoint, &state, &inserted, task)?;
+        built = arch::build_with(&checkpoint, &state, &inserted, built.task)?;
     }
     let mut merged: Vec<_> = linear.into_iter().chain(hub).zip(merged).collect();
     adapted::check_promises(&mut merged, &built.unused)?;
@@ -218,7 +226,7 @@ pub fn describe(model: &Model) -> String {
 }
 
 /// Tensors that are left over, but for those that mean nothing, and those of a pooler whose task has none: encoders are
-/// often saved with theirs, and XLNet's always with the vector of masked tokens.
+/// often saved with theirs.
 fn unused_line(model: &Model) -> Option<String> {
     let saved_whole =
         |name: &str| model.merged.iter().any(|(_, merged)| merged.saved.iter().any(|saved| saved == name));
@@ -228,9 +236,9 @@ fn unused_line(model: &Model) -> Option<String> {
     let is_twin =
         |name: &str| model.task.is_over_vocabulary() && shared.iter().any(|shared| shared.head_bias == Some(name));
     let idle = |name: &str| {
-        ["position_ids", "mask_emb"].iter().any(|end| name.ends_with(end))
+        name.ends_with("position_ids")
             || is_twin(name)
-            || family.is_some_and(|family| family.computes(name))
+            || family.is_some_and(|family| family.passes_over(name))
             || name.split('.').any(|part| part == "pooler") && !saved_whole(name)
     };
     let telling: Vec<&str> = model.unused.iter().map(String::as_str).filter(|name| !idle(name)).collect();

@@ -16,6 +16,7 @@ use crate::ports::PortKind;
 use crate::presence;
 use crate::runtime::{Lengths, TextEncoder};
 use crate::settings::{Settings, Similarity};
+use crate::task::head::Head;
 use crate::task::id::Task;
 
 /// The tokenizer in the folder `dir`, for a graph and its task.
@@ -23,7 +24,7 @@ pub(crate) fn open(checkpoint: &Checkpoint, dir: &Path, graph: &Graph, task: Tas
     open_for(checkpoint, dir, sentence(checkpoint, task), |usage| TokenizerUse {
         rows: limits::rows(graph),
         token_types: graph.port(PortKind::TokenTypes).is_some(),
-        pairs: matches!(task, Task::TextClassification | Task::QuestionAnswering),
+        pairs: task.reads_pairs(),
         ..usage
     })
 }
@@ -145,9 +146,9 @@ pub(crate) fn sentence(checkpoint: &Checkpoint, task: Task) -> Option<&SentenceM
 }
 
 fn is_for(modules: &SentenceModules, task: Task) -> bool {
-    match task {
-        Task::SentenceSimilarity => true,
-        Task::TextClassification => matches!(modules.purpose(), Ok(Some(Purpose::Scores))),
+    match task.head() {
+        Head::Embedding => true,
+        Head::TextLogits => matches!(modules.purpose(), Ok(Some(Purpose::Scores))),
         _ => false,
     }
 }
@@ -163,7 +164,7 @@ pub(crate) fn settings(checkpoint: &Checkpoint, task: Task) -> Result<Settings> 
 }
 
 fn settings_of(sentence: Option<&SentenceModules>, task: Task) -> Result<Settings> {
-    let modules = sentence.filter(|_| task == Task::SentenceSimilarity);
+    let modules = sentence.filter(|_| task.head() == Head::Embedding);
     let named = modules.and_then(|modules| modules.model.similarity_fn_name.as_deref());
     let similarity = named.map(str::parse::<Similarity>).transpose();
     let similarity = similarity.map_err(|e| e.at("config_sentence_transformers.json: similarity_fn_name"))?;

@@ -14,7 +14,7 @@ use crate::front::hub::adapter::work::check_saved;
 use crate::front::hub::adapter::{Lost, Merged};
 use crate::front::hub::checkpoint::{StateDict, Tensor, read_weights};
 use crate::json;
-use crate::task::id::Task;
+use crate::task::head::Head;
 
 pub(super) const CONFIG: &str = "head_config.json";
 pub(super) const WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
@@ -36,6 +36,20 @@ pub struct FlexibleHead {
     pub layer_norm: bool,
 }
 
+/// The head of an adapter.
+#[derive(Clone, Debug)]
+pub enum AddedHead {
+    /// One that the library describes, in place of the family's own.
+    Flexible(FlexibleHead),
+    /// That of a class of `transformers`.
+    OfClass {
+        /// The class.
+        class: String,
+        /// The adapter's folder, for messages.
+        adapter: String,
+    },
+}
+
 /// The output of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadKind {
@@ -50,13 +64,13 @@ pub enum HeadKind {
 }
 
 impl HeadKind {
-    /// The task of such a head.
-    pub fn task(self) -> Task {
+    /// The head that it takes the place of.
+    pub fn head(self) -> Head {
         match self {
-            HeadKind::Classification => Task::TextClassification,
-            HeadKind::Tagging => Task::TokenClassification,
-            HeadKind::QuestionAnswering => Task::QuestionAnswering,
-            HeadKind::MaskedLm => Task::FillMask,
+            HeadKind::Classification => Head::TextLogits,
+            HeadKind::Tagging => Head::TokenLogits,
+            HeadKind::QuestionAnswering => Head::SpanLogits,
+            HeadKind::MaskedLm => Head::MaskedTokens,
         }
     }
 }
@@ -128,7 +142,7 @@ const KINDS: [(&str, HeadKind); 4] = [
 
 /// Puts a head's tensors into the model, and its description into `insertions`.
 pub(super) fn add(state: &mut StateDict, dir: &Path, insertions: &mut Insertions, merged: &mut Merged) -> Result<()> {
-    if insertions.task.is_some() {
+    if insertions.head.is_some() {
         return Err(Error::bad_input("two adapters have a head").hint("remove head_config.json from one of them"));
     }
     let config_path = dir.join(CONFIG);
@@ -138,20 +152,19 @@ pub(super) fn add(state: &mut StateDict, dir: &Path, insertions: &mut Insertions
     match saved.config.take() {
         Some(config) => {
             let (head, label2id) = flexible(config.into_iter().collect(), saved.name.as_deref())?;
-            insertions.task = Some(head.kind.task());
-            insertions.head = Some(head);
+            insertions.head = Some(AddedHead::Flexible(head));
             saved.label2id = label2id;
         }
-        None => insertions.task = Some(of_class(&saved.model_class)?),
+        None => {
+            let (class, adapter) = (saved.model_class, dir.display().to_string());
+            insertions.head = Some(AddedHead::OfClass { class, adapter });
+        }
     }
-    let of_class = insertions.head.is_none();
+    let of_class = insertions.flexible().is_none();
     insertions.labels = saved.label2id.as_ref().map(by_number);
     for (key, weight) in read_weights(&path).map_err(|e| e.at(file.clone()))? {
         finite(&key, &weight).map_err(|e| e.at(file.clone()))?;
-        let name = match &insertions.head {
-            Some(_) => key,
-            None => state.resolve(&key),
-        };
+        let name = if of_class { state.resolve(&key) } else { key };
         check_saved(state, &name, &weight).map_err(|e| e.at(file.clone()))?;
         state.insert(name.clone(), Tensor { weight, file: file.as_str().into() });
         merged.saved.push(name);
@@ -202,13 +215,6 @@ fn flexible(config: serde_json::Value, name: Option<&str>) -> Result<(FlexibleHe
         layer_norm: config.layer_norm,
     };
     Ok((head, config.label2id))
-}
-
-fn of_class(class: &str) -> Result<Task> {
-    Task::of_architecture(class).filter(|task| *task != Task::FeatureExtraction).ok_or_else(|| {
-        Error::unsupported(format!("heads of the class `{}` are not supported", printable(class)))
-            .at("head_config.json: model_class")
-    })
 }
 
 /// Labels by number, from numbers by label.

@@ -22,21 +22,18 @@ use crate::front::hub::checkpoint::{StateDict, Tensor, read_weights};
 use crate::ir::Weight;
 use crate::json;
 use crate::presence;
-use crate::task::id::Task;
 
 pub use bottleneck::Bottleneck;
 pub use config::{Hypercomplex, Place, Residual, Scaling};
-pub use head::{FlexibleHead, HeadKind};
+pub use head::{AddedHead, FlexibleHead, HeadKind};
 
 /// The additions of AdapterHub's adapters and heads to a model's graph.
 #[derive(Clone, Debug, Default)]
 pub struct Insertions {
     /// Bottleneck adapters, those nearest to the layers first.
     pub bottlenecks: Vec<Bottleneck>,
-    /// A head that is not one of the family's own.
-    pub head: Option<FlexibleHead>,
-    /// The task of the head.
-    pub task: Option<Task>,
+    /// A head.
+    pub head: Option<AddedHead>,
     /// The labels of the head.
     pub labels: Option<BTreeMap<String, String>>,
     /// The tensors that some part of the graph has to read, and the adapter that has them.
@@ -48,6 +45,14 @@ pub struct Insertions {
 }
 
 impl Insertions {
+    /// The head that is built in place of the family's own, where there is one.
+    pub fn flexible(&self) -> Option<&FlexibleHead> {
+        match &self.head {
+            Some(AddedHead::Flexible(head)) => Some(head),
+            Some(AddedHead::OfClass { .. }) | None => None,
+        }
+    }
+
     /// The first of the tensors `unread` that an adapter has for new nodes, and the adapter's name.
     pub fn left_over<'a>(&'a self, unread: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
         unread.into_iter().find_map(|name| self.tensors.get(name).map(|adapter| (name, adapter.as_str())))

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{DType, Dim, Op, Part, Role, TensorType, ValueId, Weight};
 use crate::ports::PortKind;
-use crate::task::id::Task;
+use crate::task::head::Head;
 
 /// What the layers of a decoder are given besides hidden states.
 #[derive(Clone, Debug)]
@@ -34,11 +34,11 @@ pub struct DecoderLayer {
 }
 
 impl Blocks {
-    /// The inputs of a decoder of `layers` layers. For generation these are tokens, mask, positions and a cache; for any
-    /// other task tokens and mask, and positions count the tokens.
-    pub fn decoder_inputs(&mut self, task: Task, layers: usize, layer: &DecoderLayer) -> Result<DecoderInputs> {
+    /// The inputs of a decoder of `layers` layers. Below a head whose runs continue those before, these are tokens, mask,
+    /// positions and a cache; below any other tokens and mask, and positions count the tokens.
+    pub fn decoder_inputs(&mut self, head: Head, layers: usize, layer: &DecoderLayer) -> Result<DecoderInputs> {
         let ids = self.token_input(PortKind::TokenIds);
-        if task != Task::TextGeneration {
+        if !head.has_cache() {
             let mask = self.token_input(PortKind::AttentionMask);
             let positions = self.counted_positions(mask)?;
             return Ok(DecoderInputs { ids, mask, positions, past: Vec::new() });

@@ -6,21 +6,23 @@ mod config;
 use super::blocks::{
     AttentionInputs, Blocks, Embeddings, EncoderLayer, LayerWeights, Positions, TokenTypes, attention_scale,
 };
+use super::classes::ClassifierOf;
+use super::classes::ENCODER;
 use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
 use super::shared::Shared;
-use super::task::ClassifierOf;
 use super::{Context, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
 use crate::ports::PortKind;
-use crate::task::id::Task;
+use crate::task::head::Head;
 use config::Config;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "deberta-v2",
     class: "DebertaV2",
+    classes: ENCODER,
     prefix: "deberta",
     defaults: config::DEFAULTS,
     renamed: &[],
@@ -37,6 +39,7 @@ pub(super) const FAMILY: Family = Family {
         ),
     ],
     restated: None,
+    unread: &[],
     decoder: None,
     build,
 };
@@ -87,18 +90,18 @@ fn build(context: &Context) -> Result<Graph> {
         flexible::build(&mut blocks, context, head, &given)?;
         return Ok(blocks.finish());
     }
-    match context.task {
-        Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, context, x, mask)?,
-        Task::TextClassification => {
+    match context.head {
+        Head::HiddenStates => heads::features(&mut blocks, x, None)?,
+        Head::Embedding => heads::sentence(&mut blocks, context, x, mask)?,
+        Head::TextLogits => {
             blocks.role(Part::Pooler);
             let p = context.weights.sub("pooler.dense");
             let first = heads::first_token_dense(&mut blocks, &p, hidden, config.pooler_hidden_act, x)?;
-            heads::classification(&mut blocks, context, &context.weights.sub("classifier"), hidden, first)?;
+            heads::labelled(&mut blocks, context, &context.weights.sub("classifier"), hidden, first)?;
         }
-        Task::TokenClassification | Task::QuestionAnswering => heads::per_token(&mut blocks, context, hidden, x)?,
-        Task::FillMask => masked_lm(&mut blocks, context, &config, &deberta, x)?,
-        Task::TextGeneration => return Err(heads::no_decoder()),
+        Head::TokenLogits | Head::SpanLogits => heads::per_token(&mut blocks, context, hidden, x)?,
+        Head::MaskedTokens => masked_lm(&mut blocks, context, &config, &deberta, x)?,
+        Head::NextToken => return Err(heads::no_decoder()),
     }
     Ok(blocks.finish())
 }
@@ -230,7 +233,15 @@ fn masked_lm(blocks: &mut Blocks, context: &Context, config: &Config, deberta: &
             .at("config.json: legacy")
             .hint("`\"legacy\": false` in config.json takes the head that is there"));
     }
-    heads::masked_lm(blocks, &weights, [hidden, width, vocabulary], config.hidden_act, config.layer_norm_eps, x)
+    heads::masked_lm(
+        blocks,
+        context,
+        &weights,
+        [hidden, width, vocabulary],
+        config.hidden_act,
+        config.layer_norm_eps,
+        x,
+    )
 }
 
 fn layer_weights<'a>(p: &Scope<'a>) -> LayerWeights<'a> {

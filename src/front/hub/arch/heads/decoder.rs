@@ -1,4 +1,4 @@
-//! What stands on top of a decoder, by task.
+//! The heads of a decoder.
 
 use serde::Deserialize;
 
@@ -8,7 +8,7 @@ use crate::front::hub::arch::Context;
 use crate::front::hub::arch::blocks::{Blocks, DecoderInputs};
 use crate::front::hub::checkpoint::{Pooling, Scope, Size};
 use crate::ir::{Part, ValueId};
-use crate::task::id::Task;
+use crate::task::head::Head;
 
 /// The heads of a decoder: their sizes, and where their weights are.
 pub(in super::super) struct DecoderHeads<'a> {
@@ -22,7 +22,7 @@ pub(in super::super) struct DecoderHeads<'a> {
     pub tied: Scope<'a>,
 }
 
-/// The head of the task, over hidden states `[batch, length, hidden]`. Fails where the family has no class for it.
+/// The context's head, over hidden states `[batch, length, hidden]`. Fails where the family has no class for it.
 pub(in super::super) fn build(
     blocks: &mut Blocks,
     context: &Context,
@@ -31,26 +31,27 @@ pub(in super::super) fn build(
     inputs: &DecoderInputs,
 ) -> Result<()> {
     let DecoderHeads { hidden, vocabulary: tokens, projection, tied } = heads;
-    if !context.family.has(context.task) {
-        return Err(Error::unsupported(format!("{} models are for no {}", context.family.model_type, context.task))
-            .hint(format!("its classes are {}", context.family.classes())));
+    let Context { family, task_name, .. } = context;
+    if !family.has(context.head) {
+        return Err(Error::unsupported(format!("{} models are for no {task_name}", family.model_type))
+            .hint(format!("its classes are {}", family.class_names())));
     }
-    match context.task {
-        Task::FeatureExtraction => features(blocks, x, None),
-        Task::SentenceSimilarity => sentence(blocks, context, x, inputs.mask),
-        Task::TextGeneration => {
+    match context.head {
+        Head::HiddenStates => features(blocks, x, None),
+        Head::Embedding => sentence(blocks, context, x, inputs.mask),
+        Head::NextToken => {
             blocks.role(Part::Head);
             vocabulary(blocks, projection, tied, projection, [*hidden, *tokens], x)?;
             blocks.cache_outputs()
         }
-        Task::TextClassification => {
+        Head::TextLogits => {
             blocks.role(Part::Pooler);
             let kept = classified(blocks, context, inputs)?;
             let last = blocks.pool("last_token", Pooling::LastToken, x, kept)?;
-            labelled(blocks, &context.weights.sub("score"), *hidden, last, context.task)
+            labelled(blocks, context, &context.weights.sub("score"), *hidden, last)
         }
-        Task::TokenClassification | Task::QuestionAnswering => per_token(blocks, context, *hidden, x),
-        Task::FillMask => Err(Error::unsupported("a decoder fills no masks: its tokens see nothing after them")),
+        Head::TokenLogits | Head::SpanLogits => per_token(blocks, context, *hidden, x),
+        Head::MaskedTokens => Err(Error::unsupported("a decoder fills no masks: its tokens see nothing after them")),
     }
 }
 

@@ -4,25 +4,28 @@
 mod config;
 
 use super::blocks::{AttentionInputs, Blocks, attention_scale};
+use super::classes::ClassifierOf;
+use super::classes::ENCODER;
 use super::shared::Shared;
-use super::task::ClassifierOf;
 use super::{Context, Family, heads};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Pooling, Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
 use crate::ports::PortKind;
-use crate::task::id::Task;
+use crate::task::head::Head;
 use config::{Attention, ClassifierPooling, Config};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "modernbert",
     class: "ModernBert",
+    classes: ENCODER,
     prefix: "model",
     defaults: config::DEFAULTS,
     renamed: &[],
     classifier: ClassifierOf::Any,
     shared: &[Shared::one("model.embeddings.tok_embeddings.weight", ["decoder.weight", "decoder.bias"])],
     restated: Some(config::restated),
+    unread: &[],
     decoder: None,
     build,
 };
@@ -66,32 +69,32 @@ fn build(context: &Context) -> Result<Graph> {
     blocks.role(Part::Head);
     x = blocks.norm(&model.sub("final_norm"), hidden, config.norm_eps, x)?;
 
-    match context.task {
-        Task::FeatureExtraction => heads::features(&mut blocks, x, None)?,
-        Task::SentenceSimilarity => heads::sentence(&mut blocks, context, x, mask)?,
-        Task::TextClassification => {
+    match context.head {
+        Head::HiddenStates => heads::features(&mut blocks, x, None)?,
+        Head::Embedding => heads::sentence(&mut blocks, context, x, mask)?,
+        Head::TextLogits => {
             blocks.role(Part::Pooler);
             let pooled = match config.classifier_pooling {
                 ClassifierPooling::Cls => blocks.pool("pooled", Pooling::FirstToken, x, mask)?,
                 ClassifierPooling::Mean => blocks.pool("pooled", Pooling::Mean, x, mask)?,
             };
             let summary = prediction(&mut blocks, context, &config, hidden, pooled)?;
-            heads::classification(&mut blocks, context, &context.weights.sub("classifier"), hidden, summary)?;
+            heads::labelled(&mut blocks, context, &context.weights.sub("classifier"), hidden, summary)?;
         }
-        Task::TokenClassification => {
+        Head::TokenLogits => {
             let x = prediction(&mut blocks, context, &config, hidden, x)?;
             heads::per_token(&mut blocks, context, hidden, x)?;
         }
-        Task::QuestionAnswering => {
+        Head::SpanLogits => {
             let x = prediction(&mut blocks, context, &config, hidden, x)?;
-            heads::spans(&mut blocks, &context.weights.sub("classifier"), hidden, x)?;
+            heads::spans(&mut blocks, context, &context.weights.sub("classifier"), hidden, x)?;
         }
-        Task::FillMask => {
+        Head::MaskedTokens => {
             let x = prediction(&mut blocks, context, &config, hidden, x)?;
             let (decoder, tied) = (context.weights.sub("decoder"), embeddings.sub("tok_embeddings"));
             heads::vocabulary(&mut blocks, &decoder, &tied, &decoder, [hidden, vocabulary], x)?;
         }
-        Task::TextGeneration => return Err(heads::no_decoder()),
+        Head::NextToken => return Err(heads::no_decoder()),
     }
     Ok(blocks.finish())
 }

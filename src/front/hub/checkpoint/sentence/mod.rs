@@ -136,7 +136,8 @@ struct LayerNormConfig {
     dimension: usize,
 }
 
-/// The names that the encoder's own configuration has had.
+/// The names that the encoder's own configuration has had: those that sentence-transformers itself looks for, in its order.
+/// New families have the first, so the list is finished.
 const TRANSFORMER_CONFIGS: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",

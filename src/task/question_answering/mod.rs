@@ -1,35 +1,25 @@
 //! Question answering: the span of a text that answers a question, as `pipeline("question-answering")` finds it.
 
-use serde::Serialize;
+mod score;
+mod span;
 
-use super::Definition;
 use super::batches::{self, Row, Tokenized};
+use super::characters::Characters;
+use super::definition::Definition;
 use super::model::Model;
 use super::pipeline::Pipeline;
-use super::token_classification::Characters;
+use super::prediction::{Predicted, Prediction};
+use super::scoring::{self, Scoring, ScoringRequest};
 use super::watch::Watch;
-use super::{Predicted, Prediction};
 use crate::error::{Error, Result};
 use crate::ports::PortKind;
 use crate::runtime::{TextInput, softmax};
 use crate::settings::Settings;
 
+pub use span::Span;
+
 /// The logit that `transformers` gives tokens that cannot be answers.
 const NEVER: f32 = -10_000.0;
-
-/// An answer, as in the Hub's `question-answering`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Span {
-    /// The probability that an answer begins here times that it ends here; a sum, where the same words are at several
-    /// positions or windows.
-    pub score: f32,
-    /// Where it begins in the text, in characters.
-    pub start: usize,
-    /// Where it ends, in characters.
-    pub end: usize,
-    /// Its text; empty, where there is no answer.
-    pub answer: String,
-}
 
 pub(super) struct QuestionAnswering;
 
@@ -49,11 +39,20 @@ impl Definition for QuestionAnswering {
     fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
         let tokenized = pipeline.encode(inputs, watch)?;
         let (engine, parts) = pipeline.parts(watch);
-        parts.batches.run(engine, &tokenized, &Head { model: parts.model, settings: parts.settings })
+        parts.batches.run(engine, &tokenized, &Spans { model: parts.model, settings: parts.settings })
+    }
+
+    fn rows(&self) -> &'static str {
+        score::ROWS
+    }
+
+    fn scoring(&self, request: &ScoringRequest) -> Result<Box<dyn Scoring>> {
+        Ok(scoring::of(score::Questions::read(request)?))
     }
 }
 
-struct Head<'a> {
+/// Reads the spans of answers.
+struct Spans<'a> {
     model: &'a Model,
     settings: &'a Settings,
 }
@@ -67,7 +66,7 @@ pub(super) struct Part {
     none: f32,
 }
 
-impl batches::Head for Head<'_> {
+impl batches::Reader for Spans<'_> {
     type Part = Part;
 
     type Prediction = Prediction;
@@ -119,7 +118,7 @@ impl batches::Head for Head<'_> {
     }
 }
 
-impl Head<'_> {
+impl Spans<'_> {
     /// How many answers are returned.
     fn top_k(&self) -> usize {
         self.settings.top_k.unwrap_or(1)
@@ -179,8 +178,8 @@ mod tests {
     fn spans_are_in_the_context_in_order_and_within_the_longest() {
         let model = Model::new(Task::QuestionAnswering, Classes::default());
         let settings = Settings { max_answer_length: Some(2), top_k: Some(9), ..Settings::default() };
-        let head = Head { model: &model, settings: &settings };
-        let found = head.candidates(&[0.9, 0.5, 0.25, 0.0], &[0.1, 0.5, 0.1, 0.9], &[false, true, true, true]);
+        let spans = Spans { model: &model, settings: &settings };
+        let found = spans.candidates(&[0.9, 0.5, 0.25, 0.0], &[0.1, 0.5, 0.1, 0.9], &[false, true, true, true]);
         let places: Vec<_> = found.iter().map(|(_, first, last)| (*first, *last)).collect();
         assert_eq!(places, [(1, 1), (2, 3), (1, 2), (2, 2)]);
     }

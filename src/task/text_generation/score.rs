@@ -1,18 +1,21 @@
-//! Text generation: how likely the model finds texts.
+//! Scores of text generation: how likely the model finds texts.
 
 use serde::Serialize;
 
-use super::EvalArgs;
-use super::engines::{Agreement, Labelled, figure};
-use kilnc::bundle::{Bundle, EngineEntry};
-use kilnc::error::{Error, Result};
-use kilnc::eval::{Located, Text, read_texts};
-use kilnc::runtime;
-use kilnc::runtime::generate::{Generator, Nll, Window};
-use kilnc::task::open_generator;
+use super::generator::open_generator;
+use crate::bundle::{Bundle, EngineEntry};
+use crate::error::{Error, Result};
+use crate::eval::{Located, Text, read_texts};
+use crate::runtime;
+use crate::runtime::generate::{Generator, Nll, Window};
+use crate::task::scoring::{Agreement, Rows, ScoringRequest, figure};
+
+/// What a row is, and the measures.
+pub(in crate::task) const ROWS: &str = r#"{"text": "…"}
+→ perplexity, in windows of the model's length that share half"#;
 
 /// Texts, and the windows in which they are read.
-pub(super) struct Data {
+pub(in crate::task) struct Texts {
     texts: Vec<Located<Text>>,
     /// Tokens of a window; none where the model has no limit.
     window: Option<usize>,
@@ -23,7 +26,7 @@ pub(super) struct Data {
 
 /// The measures of all texts.
 #[derive(Serialize)]
-pub(super) struct Score {
+pub(in crate::task) struct Score {
     /// The exponential of the mean negative log likelihood of a token.
     perplexity: Option<f64>,
     /// The mean negative log likelihood of a token, in nats.
@@ -33,9 +36,9 @@ pub(super) struct Score {
     tokens: usize,
 }
 
-impl Data {
-    pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
-        let settings = args.settings();
+impl Texts {
+    pub fn read(request: &ScoringRequest) -> Result<Texts> {
+        let ScoringRequest { bundle, data, settings } = *request;
         let generation = bundle.manifest.generation.as_ref();
         let positions = [bundle.manifest.positions, generation.and_then(|generation| generation.positions)];
         let longest = positions.into_iter().flatten().min();
@@ -47,7 +50,7 @@ impl Data {
         if window.is_some_and(|window| shared >= window) {
             return Err(Error::bad_input(format!("the stride is {shared}, which is no less than the window")));
         }
-        Ok(Data { texts: read_texts(&args.data)?, window, shared, truncate: settings.truncate == Some(true) })
+        Ok(Texts { texts: read_texts(data)?, window, shared, truncate: settings.truncate == Some(true) })
     }
 
     /// The windows of a text. Each token is scored once, in the first window that it is in; those before it in a later
@@ -65,24 +68,24 @@ impl Data {
     }
 }
 
-impl Labelled for Data {
+impl Rows for Texts {
+    type Row = Located<Text>;
+
     type Model = Generator;
 
     type Found = Nll;
 
     type Score = Score;
 
-    fn texts(&self) -> usize {
-        self.texts.len()
+    fn rows(&self) -> &[Located<Text>] {
+        &self.texts
     }
 
     fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Generator> {
         open_generator(bundle, engine, runtime::Options::default())
     }
 
-    fn run(&self, model: &mut Generator, number: usize) -> Result<Nll> {
-        let Located { location, row } =
-            self.texts.get(number).ok_or_else(|| Error::bug("there is no text of that number"))?;
+    fn run(&self, model: &mut Generator, Located { location, row }: &Located<Text>) -> Result<Nll> {
         let mut scored = || -> Result<Nll> {
             let tokens = model.encode(&[&row.text])?.into_iter().next().unwrap_or_default();
             let found = model.decoding().score(&self.windows(&tokens))?;
@@ -123,9 +126,9 @@ mod tests {
     use super::*;
 
     fn found(window: usize, shared: usize, truncate: bool, tokens: usize) -> Vec<(usize, usize, usize)> {
-        let data = Data { texts: Vec::new(), window: Some(window), shared, truncate };
+        let texts = Texts { texts: Vec::new(), window: Some(window), shared, truncate };
         let tokens: Vec<u32> = (0..tokens as u32).collect();
-        let windows = data.windows(&tokens);
+        let windows = texts.windows(&tokens);
         windows.iter().map(|window| (window.tokens[0] as usize, window.tokens.len(), window.context)).collect()
     }
 

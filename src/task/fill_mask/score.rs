@@ -1,31 +1,42 @@
-//! Masked tokens.
+//! Scores of masked tokens.
 
-use super::EvalArgs;
-use super::engines::{Agreement, Labelled, figure, largest, pipeline};
-use kilnc::bundle::{Bundle, EngineEntry};
-use kilnc::error::{Error, Result};
-use kilnc::eval::{self, Located, MaskScore, TokenScore, read_masked};
-use kilnc::task::{self, Pipeline, PipelineOptions};
+use super::token_scores::targets;
+use crate::bundle::{Bundle, EngineEntry};
+use crate::error::Result;
+use crate::eval::{Located, MaskScore, Masked, TokenScore, read_masked};
+use crate::task::options::PipelineOptions;
+use crate::task::pipeline::Pipeline;
+use crate::task::scoring::{Agreement, Rows, ScoringRequest, figure, largest, pipeline};
+
+/// What a row is, and the measures.
+pub(in crate::task) const ROWS: &str = r#"{"text": "the [MASK] is slow", "label": "train"}; "labels": […] for several masks
+→ top-1 and top-5 accuracy, perplexity of the correct tokens"#;
+
+/// A text, and the tokens behind its masks.
+type Text = (String, Vec<u32>);
 
 /// Texts with masks, and the masked tokens.
-pub(super) struct Data {
-    texts: Vec<Located<(String, Vec<u32>)>>,
+pub(in crate::task) struct MaskedTexts {
+    texts: Vec<Located<Text>>,
     options: PipelineOptions,
 }
 
-impl Data {
-    pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
+impl MaskedTexts {
+    pub fn read(request: &ScoringRequest) -> Result<MaskedTexts> {
+        let ScoringRequest { bundle, data, settings } = *request;
         let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
-        let targets = |Located { location, row }: Located<eval::Masked>| {
-            let targets = task::targets(&encoder, &row.text, &row.labels).map_err(|e| e.at(location.clone()))?;
-            Ok(Located { location, row: (row.text, targets) })
+        let targets = |Located { location, row: Masked { text, labels } }: Located<Masked>| {
+            let targets = targets(&encoder, &text, &labels).map_err(|e| e.at(location.clone()))?;
+            Ok(Located { location, row: (text, targets) })
         };
-        let texts = read_masked(&args.data)?.into_iter().map(targets).collect::<Result<_>>()?;
-        Ok(Data { texts, options: args.options(bundle) })
+        let texts = read_masked(data)?.into_iter().map(targets).collect::<Result<_>>()?;
+        Ok(MaskedTexts { texts, options: settings.into() })
     }
 }
 
-impl Labelled for Data {
+impl Rows for MaskedTexts {
+    type Row = Located<Text>;
+
     type Model = Pipeline;
 
     /// A prediction for each mask.
@@ -33,17 +44,16 @@ impl Labelled for Data {
 
     type Score = MaskScore;
 
-    fn texts(&self) -> usize {
-        self.texts.len()
+    fn rows(&self) -> &[Located<Text>] {
+        &self.texts
     }
 
     fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Pipeline> {
         pipeline(bundle, engine, self.options)
     }
 
-    fn run(&self, model: &mut Pipeline, number: usize) -> Result<Vec<TokenScore>> {
-        let Located { location, row: (text, targets) } =
-            self.texts.get(number).ok_or_else(|| Error::bug("there is no text of that number"))?;
+    fn run(&self, model: &mut Pipeline, Located { location, row }: &Located<Text>) -> Result<Vec<TokenScore>> {
+        let (text, targets) = row;
         Ok(model.token_scores(text, targets).map_err(|e| e.at(location.clone()))?.prediction)
     }
 

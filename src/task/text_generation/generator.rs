@@ -1,27 +1,13 @@
-//! Text generation: a prompt is continued token by token.
+//! The generator that a bundle is opened as.
 
-use super::pipeline::Pipeline;
-use super::watch::Watch;
-use super::{Definition, Predicted, Task};
 use std::path::Path;
 
 use crate::bundle::{Bundle, EngineEntry, GENERATION_CONFIG, GenerationConfig};
 use crate::error::{Error, Result};
+use crate::runtime::Options;
 use crate::runtime::generate::{DecoderLimits, Generator, SpecialTokens, open_isolated};
-use crate::runtime::{Options, Runtime, TextEncoder, TextInput};
-
-pub(super) struct TextGeneration;
-
-impl Definition for TextGeneration {
-    fn check(&self, _: TextInput) -> Result<()> {
-        Err(Error::unsupported("a model of text-generation continues prompts").hint("kilnc run BUNDLE --prompt TEXT"))
-    }
-
-    fn predict(&self, _: &mut Pipeline, inputs: &[TextInput], _: &Watch) -> Result<Vec<Predicted>> {
-        inputs.iter().try_for_each(|input| self.check(*input))?;
-        Ok(Vec::new())
-    }
-}
+use crate::runtime::{Runtime, TextEncoder};
+use crate::task::id::Task;
 
 /// Opens an engine of a bundle for text generation, in a process of its own where children can be started. Fails where
 /// the bundle is for another task, and where the files are not what the manifest says.

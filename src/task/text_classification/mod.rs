@@ -1,28 +1,22 @@
 //! Text classification: the labels of a text.
 
-use serde::Serialize;
+mod labels;
+mod score;
 
 use super::batches::{self, Row, Tokenized, mean};
+use super::definition::Definition;
+use super::id::Task;
 use super::model::Model;
 use super::pipeline::{Pipeline, one};
+use super::prediction::{Predicted, Prediction};
+use super::scoring::{self, Scoring, ScoringRequest};
 use super::watch::{UNWATCHED, Watch};
-use super::{Definition, Task};
-use super::{Predicted, Prediction};
 use crate::error::Result;
 use crate::ports::PortKind;
-use crate::runtime::{self, Choice, Classes, TextInput};
+use crate::runtime::{Classes, TextInput};
 use crate::settings::{Join, Settings};
 
-/// The labels of a text.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Labels {
-    /// The model's classes.
-    #[serde(flatten)]
-    pub prediction: runtime::Classification,
-    /// The top-k labels, chosen or not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top: Option<Vec<Choice>>,
-}
+pub use labels::Labels;
 
 pub(super) struct TextClassification;
 
@@ -30,7 +24,15 @@ impl Definition for TextClassification {
     fn predict(&self, pipeline: &mut Pipeline, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
         let tokenized = pipeline.encode(inputs, watch)?;
         let (engine, parts) = pipeline.parts(watch);
-        parts.batches.run(engine, &tokenized, &Head::new(parts.model, parts.settings))
+        parts.batches.run(engine, &tokenized, &Scores::new(parts.model, parts.settings))
+    }
+
+    fn rows(&self) -> &'static str {
+        score::ROWS
+    }
+
+    fn scoring(&self, request: &ScoringRequest) -> Result<Box<dyn Scoring>> {
+        Ok(scoring::of(score::LabelledTexts::read(request)?))
     }
 }
 
@@ -41,23 +43,24 @@ impl Pipeline {
     pub fn logits(&mut self, input: TextInput) -> Result<Predicted<Vec<f32>>> {
         let tokenized = self.tokenized(input, Task::TextClassification)?;
         let (engine, parts) = self.parts(&UNWATCHED);
-        one(parts.batches.run(engine, &[tokenized], &Logits(Head::new(parts.model, parts.settings)))?)
+        one(parts.batches.run(engine, &[tokenized], &Logits(Scores::new(parts.model, parts.settings)))?)
     }
 }
 
-struct Head<'a> {
+/// Reads the scores of labels.
+struct Scores<'a> {
     classes: &'a Classes,
     join: Join,
     top_k: Option<usize>,
 }
 
-impl<'a> Head<'a> {
-    fn new(model: &'a Model, settings: &Settings) -> Head<'a> {
-        Head { classes: &model.classes, join: settings.join.unwrap_or_default(), top_k: settings.top_k }
+impl<'a> Scores<'a> {
+    fn new(model: &'a Model, settings: &Settings) -> Scores<'a> {
+        Scores { classes: &model.classes, join: settings.join.unwrap_or_default(), top_k: settings.top_k }
     }
 }
 
-impl batches::Head for Head<'_> {
+impl batches::Reader for Scores<'_> {
     /// The logits, and how many tokens they are of.
     type Part = (Vec<f32>, usize);
 
@@ -78,7 +81,7 @@ impl batches::Head for Head<'_> {
     }
 }
 
-impl Head<'_> {
+impl Scores<'_> {
     /// The scores of a text by the logits of its windows.
     fn scores(&self, parts: &[(Vec<f32>, usize)]) -> Result<Vec<f32>> {
         let scored = parts.iter().map(|(logits, tokens)| Ok((self.classes.scores(logits)?, *tokens)));
@@ -92,9 +95,9 @@ impl Head<'_> {
 }
 
 /// Reads logits, to score a model by them.
-struct Logits<'a>(Head<'a>);
+struct Logits<'a>(Scores<'a>);
 
-impl batches::Head for Logits<'_> {
+impl batches::Reader for Logits<'_> {
     type Part = (Vec<f32>, usize);
 
     type Prediction = Vec<f32>;

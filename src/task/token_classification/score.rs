@@ -1,22 +1,29 @@
-//! Token classification: the entities of texts.
+//! Scores of token classification: the entities of texts.
 
 use std::ops::Range;
 
-use super::EvalArgs;
-use super::engines::{Agreement, Labelled, figure, largest, pipeline};
-use kilnc::bundle::{Bundle, EngineEntry};
-use kilnc::error::{Error, Result};
-use kilnc::eval::{Entity, EntityScore, Located, Tagged, Tagging, entities, read_tagged};
-use kilnc::task::{Pipeline, PipelineOptions, Word};
+use super::words::Word;
+use crate::bundle::{Bundle, EngineEntry};
+use crate::error::Result;
+use crate::eval::{Entity, EntityScore, Located, Tagged, Tagging, entities, read_tagged};
+use crate::settings::{Aggregation, Settings};
+use crate::task::options::PipelineOptions;
+use crate::task::pipeline::Pipeline;
+use crate::task::scoring::{Agreement, Rows, ScoringRequest, figure, largest, pipeline};
+
+/// What a row is, and the measures.
+pub(in crate::task) const ROWS: &str = r#"{"tokens": ["EU", "calls"], "tags": ["B-ORG", "O"]}, or “ner_tags”, by name or number; or
+{"text": "EU calls", "entities": [{"start": 0, "end": 2, "label": "ORG"}]}, in characters
+→ precision, recall and F1 of whole entities, as seqeval counts them; accuracy of tags"#;
 
 /// Texts and their entities.
-pub(super) struct Data {
+pub(in crate::task) struct TaggedTexts {
     texts: Vec<Located<Text>>,
     options: PipelineOptions,
 }
 
-/// The texts and their entities.
-struct Text {
+/// A text and its entities.
+pub(in crate::task) struct Text {
     text: String,
     /// The words that the text is made of, in characters, and their tags, where it comes as words.
     words: Option<(Vec<Range<usize>>, Vec<String>)>,
@@ -25,16 +32,20 @@ struct Text {
 }
 
 /// The prediction.
-pub(super) struct Found {
+pub(in crate::task) struct Found {
     words: Vec<Word>,
     entities: Vec<Entity>,
 }
 
-impl Data {
-    pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
-        let rows = read_tagged(&args.data, &bundle.manifest.labels)?.into_iter();
+impl TaggedTexts {
+    /// Words have the labels of their first tokens where nothing else is set.
+    pub fn read(request: &ScoringRequest) -> Result<TaggedTexts> {
+        let ScoringRequest { bundle, data, settings } = *request;
+        let rows = read_tagged(data, &bundle.manifest.labels)?.into_iter();
         let texts = rows.map(|Located { location, row }| Located { location, row: row.into() });
-        Ok(Data { texts: texts.collect(), options: args.options(bundle) })
+        let own = settings.aggregation.or(bundle.manifest.pipeline.aggregation);
+        let options = Settings { aggregation: own.or(Some(Aggregation::First)), ..settings }.into();
+        Ok(TaggedTexts { texts: texts.collect(), options })
     }
 }
 
@@ -74,24 +85,24 @@ fn found(words: &[Word], by_words: bool) -> Vec<Entity> {
     if by_words { of_words } else { of_words.into_iter().filter_map(located).collect() }
 }
 
-impl Labelled for Data {
+impl Rows for TaggedTexts {
+    type Row = Located<Text>;
+
     type Model = Pipeline;
 
     type Found = Found;
 
     type Score = EntityScore;
 
-    fn texts(&self) -> usize {
-        self.texts.len()
+    fn rows(&self) -> &[Located<Text>] {
+        &self.texts
     }
 
     fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Pipeline> {
         pipeline(bundle, engine, self.options)
     }
 
-    fn run(&self, model: &mut Pipeline, number: usize) -> Result<Found> {
-        let Located { location, row } =
-            self.texts.get(number).ok_or_else(|| Error::bug("there is no text of that number"))?;
+    fn run(&self, model: &mut Pipeline, Located { location, row }: &Located<Text>) -> Result<Found> {
         let given = row.words.as_ref().map(|(places, _)| places.as_slice());
         let words = model.words(&row.text, given).map_err(|e| e.at(location.clone()))?.prediction;
         let entities = found(&words, given.is_some());

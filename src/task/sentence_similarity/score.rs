@@ -1,29 +1,35 @@
-//! Sentence similarity.
+//! Scores of sentence similarity.
 
-use super::EvalArgs;
-use super::engines::{Agreement, Labelled, figure, pipeline};
-use kilnc::bundle::{Bundle, EngineEntry};
-use kilnc::error::{Error, Result};
-use kilnc::eval::{Correlation, Located, Pair, read_pairs};
-use kilnc::settings::Similarity;
-use kilnc::task::{Pipeline, PipelineOptions};
+use crate::bundle::{Bundle, EngineEntry};
+use crate::error::Result;
+use crate::eval::{Correlation, Located, Pair, read_pairs};
+use crate::settings::Similarity;
+use crate::task::options::PipelineOptions;
+use crate::task::pipeline::Pipeline;
+use crate::task::scoring::{Agreement, Rows, ScoringRequest, figure, pipeline};
+
+/// What a row is, and the measures.
+pub(in crate::task) const ROWS: &str = r#"{"text": "…", "pair": "…", "score": 3.5}, of any scale
+→ Pearson and Spearman of the similarity with the score, by the cosine or as the bundle says"#;
 
 /// Pairs of texts, and their scored similarity.
-pub(super) struct Data {
+pub(in crate::task) struct Pairs {
     pairs: Vec<Located<Pair>>,
     options: PipelineOptions,
     similarity: Similarity,
 }
 
-impl Data {
-    pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
-        let options = args.options(bundle);
-        let similarity = options.settings.over(bundle.manifest.pipeline).similarity.unwrap_or_default();
-        Ok(Data { pairs: read_pairs(&args.data)?, options, similarity })
+impl Pairs {
+    pub fn read(request: &ScoringRequest) -> Result<Pairs> {
+        let ScoringRequest { bundle, data, settings } = *request;
+        let similarity = settings.over(bundle.manifest.pipeline).similarity.unwrap_or_default();
+        Ok(Pairs { pairs: read_pairs(data)?, options: settings.into(), similarity })
     }
 }
 
-impl Labelled for Data {
+impl Rows for Pairs {
+    type Row = Located<Pair>;
+
     type Model = Pipeline;
 
     /// The similarity of the two texts' vectors.
@@ -31,17 +37,15 @@ impl Labelled for Data {
 
     type Score = Correlation;
 
-    fn texts(&self) -> usize {
-        self.pairs.len()
+    fn rows(&self) -> &[Located<Pair>] {
+        &self.pairs
     }
 
     fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Pipeline> {
         pipeline(bundle, engine, self.options)
     }
 
-    fn run(&self, model: &mut Pipeline, number: usize) -> Result<f64> {
-        let Located { location, row } =
-            self.pairs.get(number).ok_or_else(|| Error::bug("there is no pair of that number"))?;
+    fn run(&self, model: &mut Pipeline, Located { location, row }: &Located<Pair>) -> Result<f64> {
         model.similarity(&row.text, &row.pair).map(f64::from).map_err(|e| e.at(location.clone()))
     }
 

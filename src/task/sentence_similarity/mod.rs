@@ -1,14 +1,20 @@
 //! Sentence similarity: one vector for each text, and how similar the vectors of two are.
 
+mod score;
+
 use super::batches::{self, Row, Tokenized};
+use super::definition::Definition;
+use super::id::Task;
 use super::pipeline::Pipeline;
-use super::vectors::joined;
+use super::prediction::{Predicted, Prediction};
+use super::scoring::{self, Scoring, ScoringRequest};
+use super::vectors::{self, joined};
 use super::watch::Watch;
-use super::{Definition, Task, vectors};
-use super::{Predicted, Prediction};
 use crate::error::{Error, Result};
 use crate::ports::PortKind;
 use crate::runtime::TextInput;
+
+pub(super) use score::{Pairs, ROWS};
 
 pub(super) struct SentenceSimilarity;
 
@@ -31,7 +37,7 @@ impl Definition for SentenceSimilarity {
         let tokenized = pipeline.encode(&texts, &watch)?;
         let (engine, parts) = pipeline.parts(&watch);
         let how = parts.settings.similarity.unwrap_or_default();
-        let mut vectors = parts.batches.run(engine, &tokenized, &Head)?.into_iter();
+        let mut vectors = parts.batches.run(engine, &tokenized, &Vectors)?.into_iter();
         let mut next = || vectors.next().ok_or_else(|| Error::bug("a text was not run"));
         let mut predictions = Vec::with_capacity(inputs.len());
         for input in inputs {
@@ -42,6 +48,14 @@ impl Definition for SentenceSimilarity {
             });
         }
         Ok(predictions)
+    }
+
+    fn rows(&self) -> &'static str {
+        ROWS
+    }
+
+    fn scoring(&self, request: &ScoringRequest) -> Result<Box<dyn Scoring>> {
+        Ok(scoring::of(Pairs::read(request)?))
     }
 }
 
@@ -65,9 +79,9 @@ impl Pipeline {
 }
 
 /// One vector for each text, by the modules of sentence-transformers.
-struct Head;
+struct Vectors;
 
-impl batches::Head for Head {
+impl batches::Reader for Vectors {
     /// The vector, and how many tokens it is of.
     type Part = (Vec<f32>, usize);
 

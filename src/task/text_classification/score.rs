@@ -1,34 +1,47 @@
-//! Text classification: labels, or numbers, of texts and pairs.
+//! Scores of text classification: labels, or numbers, of texts and pairs.
 
-use super::EvalArgs;
-use super::engines::{Agreement, Labelled, figure, pipeline};
-use kilnc::bundle::{Bundle, EngineEntry};
-use kilnc::error::{Error, Result};
-use kilnc::eval::{Example, Parity, Score, Truth, read_examples};
-use kilnc::runtime::ProblemType;
-use kilnc::task::{Pipeline, PipelineOptions, Predicted, Settings};
+use crate::bundle::{Bundle, EngineEntry};
+use crate::error::{Error, Result};
+use crate::eval::{Example, Located, Parity, Score, Truth, read_examples};
+use crate::runtime::ProblemType;
+use crate::settings::Settings;
+use crate::task::options::PipelineOptions;
+use crate::task::pipeline::Pipeline;
+use crate::task::prediction::Predicted;
+use crate::task::scoring::{Agreement, Rows, ScoringRequest, figure, pipeline};
+
+/// What a row is, and the measures.
+pub(in crate::task) const ROWS: &str = r#"{"text": "…", "label": "…"}; "labels": ["…", …] where texts have any number of labels;
+numbers for regression; "pair": "…" where two texts belong together
+→ accuracy; micro F1 (multi-label); mean absolute error and Spearman (regression)"#;
 
 /// Texts and their labels.
-pub(super) struct Data {
+pub(in crate::task) struct LabelledTexts {
     problem_type: ProblemType,
-    examples: Vec<Example>,
+    texts: Vec<Located<Example>>,
     options: PipelineOptions,
     /// Whether no option for long texts was set, so that they are cut as in training.
     unasked: bool,
 }
 
-impl Data {
-    pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
+impl LabelledTexts {
+    pub fn read(request: &ScoringRequest) -> Result<LabelledTexts> {
+        let ScoringRequest { bundle, data, settings } = *request;
         let classes = bundle.classes();
-        let examples = read_examples(&args.data, &classes)?;
+        let examples = read_examples(data, &classes)?;
         if !examples.iter().all(|example| example.truth.is_some()) {
-            return Err(Error::bad_input(format!("some texts of {} have no label", args.data.display())));
+            return Err(Error::bad_input(format!("some texts of {} have no label", data.display())));
         }
-        let mut options = args.options(bundle);
-        let Settings { window, stride, truncate, join, .. } = options.settings.over(bundle.manifest.pipeline);
+        let Settings { window, stride, truncate, join, .. } = settings.over(bundle.manifest.pipeline);
         let unasked = (window, stride, truncate, join) == (None, None, None, None);
-        options.settings.truncate = if unasked { Some(true) } else { options.settings.truncate };
-        Ok(Data { problem_type: classes.problem_type, examples, options, unasked })
+        let truncate = if unasked { Some(true) } else { settings.truncate };
+        let located = |(number, row)| Located { location: format!("text {}", number + 1), row };
+        Ok(LabelledTexts {
+            problem_type: classes.problem_type,
+            texts: examples.into_iter().enumerate().map(located).collect(),
+            options: Settings { truncate, ..settings }.into(),
+            unasked,
+        })
     }
 
     fn logits(found: &[Predicted<Vec<f32>>]) -> impl Iterator<Item = &[f32]> {
@@ -36,7 +49,9 @@ impl Data {
     }
 }
 
-impl Labelled for Data {
+impl Rows for LabelledTexts {
+    type Row = Located<Example>;
+
     type Model = Pipeline;
 
     /// The logits.
@@ -44,17 +59,16 @@ impl Labelled for Data {
 
     type Score = Score;
 
-    fn texts(&self) -> usize {
-        self.examples.len()
+    fn rows(&self) -> &[Located<Example>] {
+        &self.texts
     }
 
     fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Pipeline> {
         pipeline(bundle, engine, self.options)
     }
 
-    fn run(&self, model: &mut Pipeline, number: usize) -> Result<Predicted<Vec<f32>>> {
-        let example = self.examples.get(number).ok_or_else(|| Error::bug("there is no text of that number"))?;
-        model.logits(example.into()).map_err(|e| e.at(format!("text {}", number + 1)))
+    fn run(&self, model: &mut Pipeline, text: &Located<Example>) -> Result<Predicted<Vec<f32>>> {
+        model.logits((&text.row).into()).map_err(|e| e.at(text.location.clone()))
     }
 
     fn note(&self, model: &Pipeline, found: &[Predicted<Vec<f32>>]) -> Option<String> {
@@ -65,13 +79,13 @@ impl Labelled for Data {
     }
 
     fn score(&self, found: &[Predicted<Vec<f32>>]) -> Score {
-        let truths: Vec<&Truth> = self.examples.iter().filter_map(|example| example.truth.as_ref()).collect();
-        let rows: Vec<Vec<f32>> = Data::logits(found).map(<[f32]>::to_vec).collect();
+        let truths: Vec<&Truth> = self.texts.iter().filter_map(|text| text.row.truth.as_ref()).collect();
+        let rows: Vec<Vec<f32>> = LabelledTexts::logits(found).map(<[f32]>::to_vec).collect();
         Score::of(self.problem_type, &rows, &truths)
     }
 
     fn agreement(&self, first: &[Predicted<Vec<f32>>], found: &[Predicted<Vec<f32>>]) -> Result<Agreement> {
-        let pairs = Data::logits(first).zip(Data::logits(found));
+        let pairs = LabelledTexts::logits(first).zip(LabelledTexts::logits(found));
         let Parity { agreement, max_abs, .. } = Parity::of_predictions(pairs, self.problem_type)?;
         Ok(Agreement { agreement, max_abs })
     }

@@ -1,30 +1,39 @@
-//! Question answering: spans of texts.
+//! Scores of question answering: spans of texts.
 
-use super::EvalArgs;
-use super::engines::{Agreement, Labelled, figure, pipeline};
-use kilnc::bundle::{Bundle, EngineEntry};
-use kilnc::error::{Error, Result};
-use kilnc::eval::{Located, Question, SpanScore, read_questions};
-use kilnc::runtime::TextInput;
-use kilnc::task::{Pipeline, PipelineOptions, Prediction, Span};
+use super::span::Span;
+use crate::bundle::{Bundle, EngineEntry};
+use crate::error::{Error, Result};
+use crate::eval::{Located, Question, SpanScore, read_questions};
+use crate::runtime::TextInput;
+use crate::settings::Settings;
+use crate::task::options::PipelineOptions;
+use crate::task::pipeline::Pipeline;
+use crate::task::prediction::Prediction;
+use crate::task::scoring::{Agreement, Rows, ScoringRequest, figure, pipeline};
+
+/// What a row is, and the measures.
+pub(in crate::task) const ROWS: &str = r#"{"question": "…", "context": "…", "answers": ["…", …]}, or SQuAD's {"text": […], …};
+an empty list where the text holds no answer
+→ exact match and F1, as SQuAD counts them"#;
 
 /// Questions and their answers.
-pub(super) struct Data {
+pub(in crate::task) struct Questions {
     questions: Vec<Located<Question>>,
     options: PipelineOptions,
 }
 
-impl Data {
+impl Questions {
     /// “No answer” competes where one question at least has none, or the bundle says so.
-    pub fn read(args: &EvalArgs, bundle: &Bundle) -> Result<Data> {
-        let questions = read_questions(&args.data)?;
-        let mut options = args.options(bundle);
-        options.settings.no_answer = questions.iter().any(|question| question.row.answers.is_empty()).then_some(true);
-        Ok(Data { questions, options })
+    pub fn read(request: &ScoringRequest) -> Result<Questions> {
+        let questions = read_questions(request.data)?;
+        let no_answer = questions.iter().any(|question| question.row.answers.is_empty()).then_some(true);
+        Ok(Questions { questions, options: Settings { no_answer, ..request.settings }.into() })
     }
 }
 
-impl Labelled for Data {
+impl Rows for Questions {
+    type Row = Located<Question>;
+
     type Model = Pipeline;
 
     /// The best answer, where any has a probability.
@@ -32,17 +41,15 @@ impl Labelled for Data {
 
     type Score = SpanScore;
 
-    fn texts(&self) -> usize {
-        self.questions.len()
+    fn rows(&self) -> &[Located<Question>] {
+        &self.questions
     }
 
     fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Pipeline> {
         pipeline(bundle, engine, self.options)
     }
 
-    fn run(&self, model: &mut Pipeline, number: usize) -> Result<Option<Span>> {
-        let Located { location, row } =
-            self.questions.get(number).ok_or_else(|| Error::bug("there is no question of that number"))?;
+    fn run(&self, model: &mut Pipeline, Located { location, row }: &Located<Question>) -> Result<Option<Span>> {
         let predicted = model.predict(TextInput::question(&row.question, &row.context));
         match predicted.map_err(|e| e.at(location.clone()))?.prediction {
             Prediction::Spans { answers } => Ok(answers.into_iter().next()),
