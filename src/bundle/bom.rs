@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::cyclonedx::{hashes, spdx};
 use super::runtimes;
-use super::{EngineEntry, FileEntry, LicenceEntry, Manifest};
+use super::{ComponentEntry, EngineEntry, FileEntry, LicenceEntry, Manifest};
 use crate::runtime::Runtime;
 
 /// The name of the bill in a bundle.
@@ -38,17 +38,17 @@ pub fn bom(manifest: &Manifest) -> Value {
 }
 
 fn model(manifest: &Manifest) -> Value {
-    let first = manifest.engines.first().and_then(|engine| engine.components.first());
-    let ports = |ports: Option<&Vec<String>>| -> Vec<Value> {
-        ports.into_iter().flatten().map(|port| json!({ "format": port })).collect()
+    let components = || manifest.engines.first().into_iter().flat_map(|engine| &engine.components);
+    let ports = |of: fn(&ComponentEntry) -> &Vec<String>| -> Vec<Value> {
+        components().flat_map(of).map(|port| json!({ "format": port })).collect()
     };
     let mut card = json!({
         "modelParameters": {
             "task": manifest.task.name(),
             "architectureFamily": "transformer",
             "modelArchitecture": manifest.model_type,
-            "inputs": ports(first.map(|component| &component.inputs)),
-            "outputs": ports(first.map(|component| &component.outputs)),
+            "inputs": ports(|component| &component.inputs),
+            "outputs": ports(|component| &component.outputs),
         },
         "considerations": {
             "technicalLimitations": [format!("texts are cut to {} tokens", manifest.max_length)],
