@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{fixture, kilnc, names, place};
+use crate::decoders::SHORTER;
 use kilnc::build::{self, Source};
 use kilnc::task::Task;
 use serde_json::{Map, Value, json};
@@ -82,6 +83,12 @@ fn every_family_is_read_as_version_5_saves_it() {
         assert_eq!(config["transformers_version"], "5.24.0");
         let path = of_family(folder);
         let expected = loaded(&path, None);
+        if SHORTER.contains(&folder.as_str()) {
+            // The warning names the field.
+            assert!(expected.0.is_ok() && expected.1.len() == 1, "{folder}: {expected:?}");
+            assert_eq!(loaded(with_config(&path, config).path(), None).0, expected.0, "{folder}");
+            continue;
+        }
         assert!(expected.0.is_ok() && expected.1.is_empty(), "{folder}: {expected:?}");
         assert_eq!(loaded(with_config(&path, config).path(), None), expected, "{folder}");
         // Fields of version 5 alone: the older ones may be missing.
@@ -129,8 +136,22 @@ fn a_checkpoint_without_a_class_is_known_by_its_head() {
     }
     // A head of three tasks, and names that a language model's file may have too.
     let expected = ["modernbert/qa", "modernbert/seqcls", "modernbert/seqcls-mean", "modernbert/tokcls"];
-    let bare = ["gpt2/base", "gpt2/lm-bare", "openai-gpt/base", "openai-gpt/lm-bare"];
-    assert_eq!(invoked, [expected, bare].concat());
+    let bare = [
+        "bloom/base",
+        "cohere/base",
+        "gemma/base",
+        "gemma2/base",
+        "gemma3_text/base",
+        "gpt2/base",
+        "gpt2/lm-bare",
+        "openai-gpt/base",
+        "openai-gpt/lm-bare",
+        "opt/base",
+        "opt/lm-bare",
+        "smollm3/base",
+        "starcoder2/base",
+    ];
+    assert_eq!(invoked, [expected.as_slice(), &bare].concat());
 }
 
 /// The binary's error for a fixture after its configuration was changed; nothing may be written.

@@ -121,6 +121,19 @@ fn gpt2_keeps_keys_and_values() {
     check("gpt2.seqcls.built", &built_of("decoders/gpt2/seqcls", &[]));
 }
 
+#[test]
+fn llamas_heads_share_keys_and_are_turned() {
+    let built = built_of("decoders/llama/lm", &[]);
+    check("llama.built", &built);
+    check("llama.ort-cpu.fp32", &back::lower(&built, &Target::OrtCpu).unwrap());
+    check("gemma3.built", &built_of("decoders/gemma3_text/lm", &[]));
+}
+
+#[test]
+fn bloom_counts_positions_and_biases_scores_by_them() {
+    check("bloom.built", &built_of("decoders/bloom/lm", &[]));
+}
+
 fn built() -> Verified<Graph> {
     built_of("tiny-bert", &[])
 }

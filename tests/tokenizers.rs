@@ -227,6 +227,38 @@ fn every_class_tokenizes_as_in_the_version_that_saved_it_with_a_note_where_the_o
     assert!(cases.len() > 150);
 }
 
+/// A `tokenizer_config.json` of a decoder's class, and what version 4 makes of a text and of a pair.
+#[derive(Deserialize)]
+struct Framed {
+    config: Value,
+    text: Vec<u32>,
+    pair: Vec<u32>,
+    pads_left: bool,
+}
+
+#[test]
+fn classes_of_decoders_put_the_tokens_around_texts_that_version_4_does() {
+    let cases: Vec<Framed> = read("framed.json");
+    assert!(cases.len() >= 39, "only {} cases", cases.len());
+    for case in cases {
+        let files = [("tokenizer_config.json".to_owned(), case.config.clone())];
+        let folder = Case {
+            name: case.config.to_string(),
+            model_type: "llama".to_owned(),
+            base: "bpe".to_owned(),
+            parts: Map::new(),
+            files: files.into(),
+        };
+        let dir = folder.folder();
+        let tokenizer = folder.open(dir.path());
+        assert_eq!(tokenizer.pads_left, case.pads_left, "{}", folder.name);
+        let encoder = TextEncoder::parse(tokenizer.text().unwrap().to_owned(), 512).unwrap();
+        let ids = |text, pair| encoded(&encoder, TextInput { text, pair }).ids;
+        assert_eq!(ids("a mail server", None), case.text, "{}", folder.name);
+        assert_eq!(ids("a mail server", Some("a game is fast")), case.pair, "{}", folder.name);
+    }
+}
+
 #[test]
 fn a_file_that_nothing_changes_keeps_its_bytes() {
     let place = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod checkpoint;
+mod decoders;
 mod families;
 mod hub;
 mod sentence;

@@ -3,7 +3,11 @@
 //! Nodes get the path of their weights as their name, and the role of the part they play.
 
 mod decoder;
+mod gated;
+mod grouped;
+mod norms;
 mod relative;
+mod rotary;
 
 use std::collections::HashMap;
 
@@ -17,8 +21,11 @@ use crate::front::hub::checkpoint::{Pooling, Scope, Size};
 use crate::ir::{Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId, Weight};
 use crate::ports::PortKind;
 
-pub use decoder::{DecoderInputs, DecoderLayer};
+pub use decoder::{DecoderInputs, DecoderLayer, Scores};
+pub use grouped::{AttentionNames, SEPARATE};
+pub use norms::Norm;
 pub use relative::LONGEST;
+pub use rotary::{Angles, Rotation};
 
 /// A non-linearity, by the names of `transformers`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -308,6 +315,13 @@ impl Blocks {
     pub fn embed(&mut self, p: &Scope, table: [Size; 2], ids: ValueId) -> Result<ValueId> {
         let table = self.weight(p, "weight", &table)?;
         self.builder.node(p.path(), Op::Embed, &[table, ids])
+    }
+
+    /// The same of a table whose first rows are before all that are looked up.
+    pub fn embed_after(&mut self, p: &Scope, table: [Size; 2], first: usize, ids: ValueId) -> Result<ValueId> {
+        let rows = p.tensor("weight", &table)?.slice(0, first..table[0].n)?;
+        let rows = self.constant(&p.full("weight"), rows);
+        self.builder.node(p.path(), Op::Embed, &[rows, ids])
     }
 
     /// `x · weightᵀ + bias`; checkpoints keep the outputs as rows.

@@ -48,6 +48,20 @@ impl Fields {
         json::from_fields(&self.fields, FILE)
     }
 
+    /// One of them; its default, where the class has one and the file is silent, and null where it has none.
+    pub fn field<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let value = self.fields.get(name).cloned().unwrap_or_default();
+        serde_json::from_value(value).map_err(|e| {
+            Error::bad_input(format!("{FILE}: {name}: {}", crate::error::printable_sentence(&e.to_string())))
+                .caused_by(e)
+        })
+    }
+
+    /// Whether there is one of that name, be it null.
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
     /// A number of a size, where there is one.
     pub fn size(&self, name: &str) -> Option<usize> {
         self.fields.get(name)?.as_u64()?.try_into().ok()

@@ -232,11 +232,23 @@ pub(super) fn vocabulary(
     [width, vocabulary]: [Size; 2],
     x: ValueId,
 ) -> Result<()> {
+    let logits = vocabulary_logits(blocks, decoder, tied, bias, [width, vocabulary], x)?;
+    blocks.output(PortKind::Logits, logits)
+}
+
+/// The same, not given out yet.
+fn vocabulary_logits(
+    blocks: &mut Blocks,
+    decoder: &Scope,
+    tied: &Scope,
+    bias: &Scope,
+    [width, vocabulary]: [Size; 2],
+    x: ValueId,
+) -> Result<ValueId> {
     let vocabulary = tied.rows("weight", vocabulary);
     let of = if decoder.has("weight") { decoder } else { tied };
     let weight = of.tensor("weight", &[vocabulary, width])?;
     let bias = [decoder, bias].into_iter().find(|p| p.has("bias"));
     let bias = bias.map(|p| blocks.weight(p, "bias", &[vocabulary])).transpose()?;
-    let logits = blocks.project(decoder, &weight, bias, x)?;
-    blocks.output(PortKind::Logits, logits)
+    blocks.project(decoder, &weight, bias, x)
 }

@@ -6,23 +6,41 @@
 mod albert;
 mod bert;
 pub mod blocks;
+mod bloom;
 mod build;
 mod classes;
+mod cohere;
 mod config;
 mod deberta;
 mod distilbert;
 mod electra;
 mod flexible;
+mod gemma;
+mod glm4;
 mod gpt2;
+mod gpt_neox;
+mod granite;
 mod heads;
 mod hypercomplex;
 mod inserted;
+mod layer_types;
+mod llama;
+mod mistral;
 mod modernbert;
 mod mpnet;
+mod olmo2;
 mod openai_gpt;
+mod opt;
+mod phi;
+mod phi3;
+mod qwen;
 mod roberta;
+mod rope;
 mod sentence;
 mod shared;
+mod smollm3;
+mod stack;
+mod starcoder2;
 mod task;
 mod xlnet;
 
@@ -107,15 +125,33 @@ pub fn restated(checkpoint: &Checkpoint) -> Result<Restated> {
 pub static FAMILIES: &[Family] = &[
     albert::FAMILY,
     bert::FAMILY,
+    bloom::FAMILY,
     roberta::CAMEMBERT,
+    cohere::FAMILY,
     deberta::FAMILY,
     distilbert::FAMILY,
     electra::FAMILY,
+    gemma::GEMMA,
+    gemma::GEMMA2,
+    gemma::GEMMA3,
+    glm4::FAMILY,
     gpt2::FAMILY,
+    gpt_neox::FAMILY,
+    granite::FAMILY,
+    llama::FAMILY,
+    mistral::FAMILY,
     modernbert::FAMILY,
     mpnet::FAMILY,
+    olmo2::FAMILY,
     openai_gpt::FAMILY,
+    opt::FAMILY,
+    phi::FAMILY,
+    phi3::FAMILY,
+    qwen::QWEN2,
+    qwen::QWEN3,
     roberta::ROBERTA,
+    smollm3::FAMILY,
+    starcoder2::FAMILY,
     roberta::XLM_ROBERTA,
     xlnet::FAMILY,
 ];
@@ -148,6 +184,10 @@ const HEADS: &[&str] = &[
     "vocab_projector",
     "vocab_transform",
 ];
+
+/// The same of decoders, whose models are called `decoder` themselves in some families.
+const DECODERS_HEADS: &[&str] =
+    &["classifier", "embed_out", "lm_head", "multiple_choice_head", "qa_outputs", "score", "sequence_summary"];
 
 /// The sources of a family's graph.
 pub struct Context<'a> {
@@ -196,7 +236,13 @@ pub fn family(common: &CommonConfig) -> Result<&'static Family> {
 /// `[outputs, inputs]`.
 pub fn canonical_state(checkpoint: &Checkpoint) -> Result<StateDict> {
     let family = family(&checkpoint.common)?;
-    let mut state = checkpoint.state.clone().with_prefix(family.prefix, HEADS)?;
+    let mut state = checkpoint.state.clone();
+    if family.decoder.is_some() && family.prefix == "model" {
+        // Models that answer questions are saved under an older name.
+        state = state.moved("transformer", family.prefix)?;
+    }
+    let heads = if family.decoder.is_some() { DECODERS_HEADS } else { HEADS };
+    state = state.with_prefix(family.prefix, heads)?;
     if let Some(decoder) = family.decoder {
         state = state.with_conv1d(decoder.conv1d)?;
     }

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::Family;
+use super::{FAMILIES, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::StateDict;
 use crate::ir::Weight;
@@ -42,15 +42,21 @@ impl Shared {
     }
 }
 
-/// Whether a configuration ties the projection to the word embeddings, which every family does by default.
+/// Whether a configuration ties the projection to the word embeddings. Where it is silent, its family's class decides, which
+/// most do.
 pub fn is_tied(config: &str) -> Result<bool> {
     #[derive(Deserialize)]
     struct Config {
         #[serde(default)]
         tie_word_embeddings: Option<bool>,
+        #[serde(default)]
+        model_type: Option<String>,
     }
     let config: Config = json::parse(config, "config.json")?;
-    Ok(config.tie_word_embeddings.unwrap_or(true))
+    let family = FAMILIES.iter().find(|family| Some(family.model_type) == config.model_type.as_deref());
+    let class: Option<Config> =
+        family.map(|family| json::parse(family.defaults, "the class's defaults")).transpose()?;
+    Ok(config.tie_word_embeddings.or(class.and_then(|class| class.tie_word_embeddings)).unwrap_or(true))
 }
 
 /// Renames the word embeddings to their own name where the file has them under the projection's, as

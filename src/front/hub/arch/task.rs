@@ -34,12 +34,13 @@ enum Purpose {
 const CHOICES: Purpose = Purpose::Other("multiple choice");
 
 /// The tasks of heads with their own names, by the prefix of the names.
-const HEADS: [(&str, Purpose); 16] = [
+const HEADS: [(&str, Purpose); 17] = [
     ("qa_outputs.", Purpose::Task(Task::QuestionAnswering)),
     ("start_logits.", Purpose::Other("question answering by beam search")),
     ("cls.predictions.", Purpose::Task(Task::FillMask)),
     ("predictions.", Purpose::Task(Task::FillMask)),
     ("lm_head.", Purpose::Task(Task::FillMask)),
+    ("embed_out.", Purpose::Task(Task::FillMask)),
     ("lm_predictions.", Purpose::Task(Task::FillMask)),
     ("generator_predictions.", Purpose::Task(Task::FillMask)),
     ("generator_lm_head.", Purpose::Task(Task::FillMask)),
@@ -229,9 +230,14 @@ impl std::fmt::Display for Purpose {
 /// The tasks of the heads with their own names, each once.
 fn heads(family: &Family, state: &StateDict) -> Vec<Purpose> {
     let mut found = Vec::new();
+    // Newer decoders have one name for both heads of labels; only that of tokens has a bias.
+    let labels_tokens = family.has(Head::TokenLogits) && state.contains("score.bias");
     // A head over the vocabulary has the same names in both kinds of families.
     let of_family = |purpose: Purpose| match purpose {
         Purpose::Task(Task::FillMask) if family.generates() => Purpose::Task(Task::TextGeneration),
+        Purpose::Task(Task::TextClassification) if family.generates() && labels_tokens => {
+            Purpose::Task(Task::TokenClassification)
+        }
         _ => purpose,
     };
     for (_, purpose) in HEADS.iter().filter(|(start, _)| state.iter().any(|(name, _)| name.starts_with(start))) {

@@ -15,8 +15,36 @@ use crate::settings::Strategy;
 /// The fields of `config.json` that bound the length of a text, by families.
 const POSITIONS: [&str; 2] = ["n_positions", "max_position_embeddings"];
 
-/// What a family's class takes where `config.json` does not name the tokens that begin and end a text.
-const CLASS_TOKENS: [(&str, u32); 1] = [("gpt2", 50256)];
+/// The tokens of a family's class that begin a text, end it, and fill up a batch, where `config.json` does not name them.
+struct ClassTokens {
+    bos: Option<u32>,
+    eos: &'static [u32],
+    pad: Option<u32>,
+}
+
+const fn class(bos: u32, eos: &'static [u32], pad: Option<u32>) -> ClassTokens {
+    ClassTokens { bos: Some(bos), eos, pad }
+}
+
+const CLASS_TOKENS: [(&str, ClassTokens); 17] = [
+    ("bloom", class(1, &[2], None)),
+    ("cohere", class(5, &[255_001], Some(0))),
+    ("gemma", class(2, &[1], Some(0))),
+    ("gemma2", class(2, &[1], Some(0))),
+    ("gemma3_text", class(2, &[1], Some(0))),
+    ("glm4", ClassTokens { bos: None, eos: &[151_329, 151_336, 151_338], pad: Some(151_329) }),
+    ("gpt2", class(50_256, &[50_256], None)),
+    ("gpt_neox", class(0, &[2], None)),
+    ("granite", class(1, &[2], None)),
+    ("llama", class(1, &[2], None)),
+    ("mistral", class(1, &[2], None)),
+    ("olmo2", ClassTokens { bos: None, eos: &[50_279], pad: Some(1) }),
+    ("opt", class(2, &[2], Some(1))),
+    ("phi", class(1, &[2], None)),
+    ("phi3", class(1, &[32_000], Some(32_000))),
+    ("smollm3", class(128_000, &[128_001], Some(128_004))),
+    ("starcoder2", class(50_256, &[50_256], None)),
+];
 
 /// Fields that change which tokens come next, with the values that change nothing.
 const CHANGING: [(&str, &[Neutral]); 13] = [
@@ -161,7 +189,7 @@ impl GenerationConfig {
         let (own, changing) = own.unwrap_or_default();
         let model: Tokens = json::parse(config, CONFIG)?;
         let of_model = fields(config, CONFIG)?;
-        let class = CLASS_TOKENS.iter().find(|(of, _)| *of == model_type).map(|(_, id)| *id);
+        let class = CLASS_TOKENS.iter().find(|(of, _)| *of == model_type).map(|(_, tokens)| tokens);
         let silent = |field: &str| class.filter(|_| !of_model.contains_key(field));
         let first = |own: Option<Ids>, model: Option<Ids>, field: &str| -> Result<Option<u32>> {
             let own = own.map_or(Ok(None), |ids| ids.one(FILE, field))?;
@@ -169,9 +197,11 @@ impl GenerationConfig {
             Ok(own.or(model))
         };
         let eos = own.eos_token_id.filter(|ids| !ids.0.is_empty()).or(model.eos_token_id).map(|ids| ids.0);
-        let eos = eos.unwrap_or_else(|| silent("eos_token_id").into_iter().collect());
-        let bos = first(own.bos_token_id, model.bos_token_id, "bos_token_id")?.or(silent("bos_token_id"));
+        let eos = eos.unwrap_or_else(|| silent("eos_token_id").map(|class| class.eos.to_vec()).unwrap_or_default());
+        let bos = first(own.bos_token_id, model.bos_token_id, "bos_token_id")?;
+        let bos = bos.or(silent("bos_token_id").and_then(|class| class.bos));
         let pad = first(own.pad_token_id, model.pad_token_id, "pad_token_id")?;
+        let pad = pad.or(silent("pad_token_id").and_then(|class| class.pad));
         let positions = POSITIONS.iter().find_map(|field| Some((*field, of_model.get(*field)?)));
         let positions = positions.filter(|(_, value)| !value.is_null()).map(|(field, value)| {
             let n = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
@@ -251,6 +281,8 @@ mod tests {
         assert_eq!((class.eos, class.bos, class.positions), (vec![50256], Some(50256), None));
         assert_eq!(of(None, r#"{"eos_token_id": null, "bos_token_id": null}"#).unwrap(), GenerationConfig::default());
         assert_eq!(GenerationConfig::of(None, "{}", "openai-gpt").unwrap(), GenerationConfig::default());
+        let glm = GenerationConfig::of(None, "{}", "glm4").unwrap();
+        assert_eq!((glm.eos, glm.bos, glm.pad), (vec![151_329, 151_336, 151_338], None, Some(151_329)));
     }
 
     #[test]

@@ -135,6 +135,15 @@ impl StateDict {
         self.renamed(|name| names.resolve(name), "")
     }
 
+    /// The tensors below `old` as those below `new`, where none is below that.
+    pub fn moved(self, old: &str, new: &str) -> Result<StateDict> {
+        match self.tensors.keys().any(|name| below(new, name).is_some()) {
+            true => Ok(self),
+            false => self
+                .renamed(|name| below(old, name).map_or_else(|| name.to_owned(), |rest| format!("{new}.{rest}")), ""),
+        }
+    }
+
     /// The tensors with weights of `Conv1D` layers, whose names have these ends, as linear layers have them: `[outputs,
     /// inputs]` and not `[inputs, outputs]`.
     pub fn with_conv1d(mut self, ends: &[&str]) -> Result<StateDict> {
@@ -291,6 +300,12 @@ impl<'a> Scope<'a> {
     /// Whether this scope has a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
         self.state.contains(&self.full(name))
+    }
+
+    /// Whether any tensor lies below this scope.
+    pub fn is_there(&self) -> bool {
+        let below = format!("{}.", self.path);
+        self.state.tensors.range(below.clone()..).next().is_some_and(|(name, _)| name.starts_with(&below))
     }
 
     /// The tensor `name` of this scope, which must have that shape. It comes in 32 bits, whatever the file's type:

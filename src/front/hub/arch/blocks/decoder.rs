@@ -33,10 +33,52 @@ pub struct DecoderLayer {
     pub positions: usize,
 }
 
+/// What becomes of the scores of queries and keys before the softmax.
+#[derive(Clone, Copy, Debug)]
+pub struct Scores {
+    /// Their factor.
+    pub scale: f32,
+    /// How many positions a query attends to, its own included; all before it where there is none.
+    pub window: Option<i64>,
+    /// What no score is beyond.
+    pub soft_cap: Option<f32>,
+    /// `[1 or b, 1 or heads, t, n]`: what is added to them.
+    pub bias: Option<ValueId>,
+}
+
+impl From<f32> for Scores {
+    fn from(scale: f32) -> Scores {
+        Scores { scale, window: None, soft_cap: None, bias: None }
+    }
+}
+
+/// How a language model has the positions of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Places {
+    /// As an input.
+    Given,
+    /// Counted from the mask.
+    Counted,
+}
+
 impl Blocks {
     /// The inputs of a decoder of `layers` layers. Below a head whose runs continue those before, these are tokens, mask,
     /// positions and a cache; below any other tokens and mask, and positions count the tokens.
     pub fn decoder_inputs(&mut self, head: Head, layers: usize, layer: &DecoderLayer) -> Result<DecoderInputs> {
+        self.inputs_of(head, layers, layer, Places::Given)
+    }
+
+    /// The same where positions are no input: Optimum gives the models of some families none.
+    pub fn counting_decoder_inputs(
+        &mut self,
+        head: Head,
+        layers: usize,
+        layer: &DecoderLayer,
+    ) -> Result<DecoderInputs> {
+        self.inputs_of(head, layers, layer, Places::Counted)
+    }
+
+    fn inputs_of(&mut self, head: Head, layers: usize, layer: &DecoderLayer, places: Places) -> Result<DecoderInputs> {
         let ids = self.token_input(PortKind::TokenIds);
         if !head.has_cache() {
             let mask = self.token_input(PortKind::AttentionMask);
@@ -47,7 +89,10 @@ impl Blocks {
         let all = past.plus(&new).map_err(Error::bug)?;
         let mask = TensorType::new(DType::I64, [batch.clone(), all]);
         let mask = self.builder.input(&PortKind::AttentionMask.name(), mask);
-        let positions = self.token_input(PortKind::PositionIds);
+        let positions = match places {
+            Places::Given => self.token_input(PortKind::PositionIds),
+            Places::Counted => self.last_positions(ids, mask, &new)?,
+        };
         let kv_heads = usize::try_from(layer.kv_heads).unwrap_or_default();
         let cached = TensorType::new(DType::F32, [batch, kv_heads.into(), past, layer.head_size.into()]);
         let mut input = |kind: PortKind| self.builder.input(&kind.name(), cached.clone());
@@ -59,6 +104,25 @@ impl Blocks {
     ///
     /// Rows are the same whichever side they are padded on. In 32 bits: tract takes sums of 64-bit integers for sizes.
     fn counted_positions(&mut self, mask: ValueId) -> Result<ValueId> {
+        let before = self.tokens_before(mask)?;
+        self.builder.node("position_ids", Op::Cast { to: DType::I64 }, &[before])
+    }
+
+    /// `i64 [b, s]`: the same of the last tokens, for a mask over past ones too.
+    fn last_positions(&mut self, ids: ValueId, mask: ValueId, new: &Dim) -> Result<ValueId> {
+        let before = self.tokens_before(mask)?;
+        let at = |suffix: &str| format!("position_ids.{suffix}");
+        let size = Op::Shape { start: 1, end: 2 };
+        let end = self.builder.node(&at("end"), size.clone(), &[mask])?;
+        let own = self.builder.node(&at("own"), size, &[ids])?;
+        let start = self.builder.node(&at("start"), Op::Sub, &[end, own])?;
+        let last = Op::Slice { axis: 1, length: new.clone() };
+        let last = self.builder.node(&at("last"), last, &[before, start, end])?;
+        self.builder.node("position_ids", Op::Cast { to: DType::I64 }, &[last])
+    }
+
+    /// `i32 [b, n]`: how many tokens that are no padding come before each, 0 at least.
+    fn tokens_before(&mut self, mask: ValueId) -> Result<ValueId> {
         self.role(Part::Embedding);
         let at = |suffix: &str| format!("position_ids.{suffix}");
         let [one, zero] = [("one", 1), ("zero", 0)].map(|(name, n)| (at(name), Weight::i32s(vec![], &[n])));
@@ -66,8 +130,32 @@ impl Blocks {
         let kept = self.is_not_zero(&at("kept"), DType::I32, mask)?;
         let count = self.builder.node(&at("count"), Op::CumSum { axis: 1 }, &[kept])?;
         let before = self.builder.node(&at("before"), Op::Sub, &[count, one])?;
-        let before = self.builder.node(&at("positive"), Op::Max, &[before, zero])?;
-        self.builder.node("position_ids", Op::Cast { to: DType::I64 }, &[before])
+        self.builder.node(&at("positive"), Op::Max, &[before, zero])
+    }
+
+    /// `[b, heads, t, n]`: what is added to scores by how far a key is from the first token, a slope for each head (arXiv
+    /// 2108.12409). It differs from the distance to the query by the same number for all keys, which no softmax sees.
+    pub fn linear_biases(&mut self, heads: usize, inputs: &DecoderInputs) -> Result<ValueId> {
+        let before = self.tokens_before(inputs.mask)?;
+        self.role(Part::Position);
+        let at = |suffix: &str| format!("alibi.{suffix}");
+        let slopes = self.constant(&at("slopes"), Weight::f32s(vec![heads, 1, 1], &slopes(heads))?);
+        let before = self.builder.node(&at("before"), Op::Cast { to: DType::F32 }, &[before])?;
+        let before = self.builder.node(&at("keys"), Op::Unsqueeze { axes: vec![1, 2] }, &[before])?;
+        let biases = self.mul(&at("biases"), before, slopes)?;
+        let dim = |value: ValueId, axis: usize| self.builder.ty(value).shape.get(axis).cloned();
+        let (Some(batch), Some(keys), Some(new)) = (dim(inputs.mask, 0), dim(inputs.mask, 1), dim(inputs.ids, 1))
+        else {
+            return Err(Error::bug("tokens and their mask have two dimensions"));
+        };
+        let count = self.constant(&at("heads"), Weight::i64s(vec![1], &[heads as i64])?);
+        let size = |axis: i64| Op::Shape { start: axis, end: axis + 1 };
+        let rows = self.builder.node(&at("batch"), size(0), &[inputs.ids])?;
+        let queries = self.builder.node(&at("queries"), size(1), &[inputs.ids])?;
+        let all = self.builder.node(&at("all"), size(1), &[inputs.mask])?;
+        let sizes = self.builder.node(&at("sizes"), Op::Concat { axis: 0 }, &[rows, count, queries, all])?;
+        let shape = vec![batch, heads.into(), new, keys];
+        self.builder.node("alibi", Op::ExpandTo { shape }, &[biases, sizes])
     }
 
     /// A mask `[b, s]` of the tokens that are not `pad`, and of the first one.
@@ -90,31 +178,32 @@ impl Blocks {
         self.builder.node(name, Op::Cast { to }, &[truth])
     }
 
-    /// Attention of each token to those before it and itself, in layer `i`, whose scores are times `scale`. Where there is a cache, what it becomes is
-    /// given out by [`Blocks::cache_outputs`].
+    /// Attention of each token to those before it and itself, in layer `i`. Where there is a cache, what it becomes
+    /// is given out by [`Blocks::cache_outputs`].
     pub fn causal_attention(
         &mut self,
         name: &str,
         i: usize,
-        (layer, scale): (&DecoderLayer, f32),
+        (layer, scores): (&DecoderLayer, impl Into<Scores>),
         [query, key, value]: [ValueId; 3],
         inputs: &DecoderInputs,
     ) -> Result<ValueId> {
+        let Scores { scale, window, soft_cap, bias } = scores.into();
         let heads = layer.sizes.heads;
         let op = Op::Attention {
             heads,
             scale,
             kv_heads: (layer.kv_heads != heads).then_some(layer.kv_heads),
             causal: true,
-            window: None,
+            window,
             positions: Some(i64::try_from(layer.positions).unwrap_or(i64::MAX)),
-            soft_cap: None,
+            soft_cap,
         };
         let mut operands = vec![Some(query), Some(key), Some(value), Some(inputs.mask)];
-        if let Some(past) = inputs.past.get(i) {
-            operands.push(None);
-            operands.extend(past.map(Some));
+        if bias.is_some() || inputs.past.get(i).is_some() {
+            operands.push(bias);
         }
+        operands.extend(inputs.past.get(i).into_iter().flatten().copied().map(Some));
         match self.builder.nodes(name, op, &operands)?.as_slice() {
             [attended] => Ok(*attended),
             [attended, key, value] => {
@@ -152,4 +241,16 @@ impl Blocks {
         self.role(Role::layer(Part::AttentionOutput, i));
         self.linear(out, hidden, hidden, attended)
     }
+}
+
+/// The slope of each head: `2^(−8k/n)` for a number of heads `n` that is a power of two; for others those of the power below
+/// it, and then every other one of the power above.
+fn slopes(heads: usize) -> Vec<f32> {
+    let below = heads.checked_ilog2().map_or(1, |log| 1_usize << log);
+    let of = |n: usize| {
+        let base = (-(2.0_f64.powf(-((n as f64).log2() - 3.0)))).exp2() as f32;
+        move |k: usize| f64::from(base).powi(i32::try_from(k).unwrap_or(i32::MAX)) as f32
+    };
+    let (first, more) = (of(below), of(2 * below));
+    (1..=below).map(first).chain((0..heads - below).map(|i| more(2 * i + 1))).take(heads).collect()
 }

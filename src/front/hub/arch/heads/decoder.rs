@@ -2,12 +2,13 @@
 
 use serde::Deserialize;
 
-use super::{features, labelled, per_token, sentence, vocabulary};
+use super::{features, labelled, per_token, sentence, vocabulary_logits};
 use crate::error::{Error, Result};
 use crate::front::hub::arch::Context;
 use crate::front::hub::arch::blocks::{Blocks, DecoderInputs};
 use crate::front::hub::checkpoint::{Pooling, Scope, Size};
 use crate::ir::{Part, ValueId};
+use crate::ports::PortKind;
 use crate::task::head::Head;
 
 /// The heads of a decoder: their sizes, and where their weights are.
@@ -22,11 +23,34 @@ pub(in super::super) struct DecoderHeads<'a> {
     pub tied: Scope<'a>,
 }
 
+/// What becomes of the logits of tokens.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) enum Logits {
+    /// Nothing.
+    Plain,
+    /// They are multiplied by a number: the hidden states are, which are fewer.
+    Times(f32),
+    /// None is beyond a number.
+    Capped(f32),
+}
+
 /// The context's head, over hidden states `[batch, length, hidden]`. Fails where the family has no class for it.
 pub(in super::super) fn build(
     blocks: &mut Blocks,
     context: &Context,
     heads: &DecoderHeads,
+    x: ValueId,
+    inputs: &DecoderInputs,
+) -> Result<()> {
+    build_with(blocks, context, heads, Logits::Plain, x, inputs)
+}
+
+/// The same with changed logits of tokens.
+pub(in super::super) fn build_with(
+    blocks: &mut Blocks,
+    context: &Context,
+    heads: &DecoderHeads,
+    logits: Logits,
     x: ValueId,
     inputs: &DecoderInputs,
 ) -> Result<()> {
@@ -41,7 +65,15 @@ pub(in super::super) fn build(
         Head::Embedding => sentence(blocks, context, x, inputs.mask),
         Head::NextToken => {
             blocks.role(Part::Head);
-            vocabulary(blocks, projection, tied, projection, [*hidden, *tokens], x)?;
+            let x = match logits {
+                Logits::Times(factor) => blocks.times("logits.scaled", factor, x)?,
+                Logits::Plain | Logits::Capped(_) => x,
+            };
+            let mut scores = vocabulary_logits(blocks, projection, tied, projection, [*hidden, *tokens], x)?;
+            if let Logits::Capped(cap) = logits {
+                scores = blocks.capped("logits.capped", cap, scores)?;
+            }
+            blocks.output(PortKind::Logits, scores)?;
             blocks.cache_outputs()
         }
         Head::TextLogits => {
@@ -49,6 +81,10 @@ pub(in super::super) fn build(
             let kept = classified(blocks, context, inputs)?;
             let last = blocks.pool("last_token", Pooling::LastToken, x, kept)?;
             labelled(blocks, context, &context.weights.sub("score"), *hidden, last)
+        }
+        // The classes of newer families have one name for both heads of labels.
+        Head::TokenLogits if !context.weights.sub("classifier").has("weight") => {
+            labelled(blocks, context, &context.weights.sub("score"), *hidden, x)
         }
         Head::TokenLogits | Head::SpanLogits => per_token(blocks, context, *hidden, x),
         Head::MaskedTokens => Err(Error::unsupported("a decoder fills no masks: its tokens see nothing after them")),

@@ -69,6 +69,25 @@ const XLNET_TOKENS: &[(&str, &str)] = &[
 const GPT2_TOKENS: &[(&str, &str)] =
     &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")];
 
+/// Those of Llama's.
+const LLAMA_TOKENS: &[(&str, &str)] = &[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")];
+
+/// Those of Gemma's.
+const GEMMA_TOKENS: &[(&str, &str)] =
+    &[("bos_token", "<bos>"), ("eos_token", "<eos>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")];
+
+/// Those of Cohere's.
+const COHERE_TOKENS: &[(&str, &str)] =
+    &[("bos_token", "<BOS_TOKEN>"), ("eos_token", "<|END_OF_TURN_TOKEN|>"), ("unk_token", "<UNK>")];
+
+/// Those of BLOOM's.
+const BLOOM_TOKENS: &[(&str, &str)] =
+    &[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")];
+
+/// Those of Qwen2's.
+const QWEN2_TOKENS: &[(&str, &str)] =
+    &[("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")];
+
 /// What a class's changes of the parts of `tokenizer.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -92,6 +111,8 @@ pub(super) enum Kind {
     Gpt2,
     /// OpenAI GPT's.
     OpenAiGpt,
+    /// Sets the tokens around texts by `add_bos_token` and `add_eos_token`.
+    Framed,
 }
 
 /// A class of tokenizers.
@@ -106,12 +127,25 @@ pub(super) struct Class {
     pub more_tokens: &'static [&'static str],
     /// Whether its mask takes the space before it.
     pub mask_strips: bool,
+    /// Whether texts begin with its first token where no file says so.
+    pub begins: bool,
+    /// Whether texts are padded on the left where no file says so.
+    pub pads_left: bool,
     /// Whether it has token types, in transformers 4 and in 5.
     pub types: [bool; 2],
 }
 
 const fn class(name: &'static str, kind: Kind, tokens: &'static [(&'static str, &'static str)]) -> Class {
-    Class { name, kind, tokens, more_tokens: &[], mask_strips: false, types: [false; 2] }
+    Class {
+        name,
+        kind,
+        tokens,
+        more_tokens: &[],
+        mask_strips: false,
+        begins: false,
+        pads_left: false,
+        types: [false; 2],
+    }
 }
 
 /// BERT's and those that are made like it.
@@ -123,6 +157,11 @@ const fn roberta(name: &'static str) -> Class {
     Class { mask_strips: true, ..class(name, Kind::Roberta, ROBERTA_TOKENS) }
 }
 
+/// Llama's and those that are made like it.
+const fn llama(name: &'static str, tokens: &'static [(&'static str, &'static str)]) -> Class {
+    Class { begins: true, pads_left: true, ..class(name, Kind::Framed, tokens) }
+}
+
 /// The one that takes `tokenizer.json` as it is. Transformers 5 has no token types for it.
 const AS_IS: Class = Class { types: [true, false], ..class("PreTrainedTokenizerFast", Kind::AsIs, &[]) };
 
@@ -130,17 +169,23 @@ static CLASSES: &[Class] = &[
     Class { mask_strips: true, types: [true, false], ..class("AlbertTokenizer", Kind::Albert, ALBERT_TOKENS) },
     roberta("BartTokenizer"),
     bert("BertTokenizer"),
+    class("BloomTokenizer", Kind::AsIs, BLOOM_TOKENS),
     Class {
         more_tokens: &["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"],
         mask_strips: true,
         ..class("CamembertTokenizer", Kind::XlmRoberta, ROBERTA_TOKENS)
     },
+    class("CodeGenTokenizer", Kind::AsIs, GPT2_TOKENS),
+    llama("CohereTokenizer", COHERE_TOKENS),
     bert("ConvBertTokenizer"),
     Class { types: [true; 2], ..class("DebertaV2Tokenizer", Kind::Deberta, DEBERTA_TOKENS) },
     Class { types: [false; 2], ..bert("DistilBertTokenizer") },
     bert("ElectraTokenizer"),
     class("GPT2Tokenizer", Kind::Gpt2, GPT2_TOKENS),
+    class("GPTNeoXTokenizer", Kind::Framed, GPT2_TOKENS),
+    llama("GemmaTokenizer", GEMMA_TOKENS),
     bert("LayoutLMTokenizer"),
+    llama("LlamaTokenizer", LLAMA_TOKENS),
     roberta("LongformerTokenizer"),
     bert("LxmertTokenizer"),
     Class { mask_strips: true, ..class("MPNetTokenizer", Kind::MpNet, MPNET_TOKENS) },
@@ -148,6 +193,7 @@ static CLASSES: &[Class] = &[
     class("OpenAIGPTTokenizer", Kind::OpenAiGpt, &[("unk_token", "<unk>")]),
     AS_IS,
     Class { name: "PreTrainedTokenizer", ..AS_IS },
+    class("Qwen2Tokenizer", Kind::AsIs, QWEN2_TOKENS),
     roberta("RobertaTokenizer"),
     bert("SqueezeBertTokenizer"),
     Class { name: "TokenizersBackend", ..AS_IS },
@@ -155,6 +201,7 @@ static CLASSES: &[Class] = &[
     Class {
         more_tokens: &["<eop>", "<eod>"],
         mask_strips: true,
+        pads_left: true,
         types: [true, false],
         ..class("XLNetTokenizer", Kind::XlNet, XLNET_TOKENS)
     },
@@ -164,14 +211,30 @@ static CLASSES: &[Class] = &[
 const OF_FAMILIES: &[(&str, &str)] = &[
     ("albert", "AlbertTokenizer"),
     ("bert", "BertTokenizer"),
+    ("bloom", "BloomTokenizer"),
     ("camembert", "CamembertTokenizer"),
+    ("cohere", "CohereTokenizer"),
     ("deberta-v2", "DebertaV2Tokenizer"),
     ("distilbert", "DistilBertTokenizer"),
     ("electra", "ElectraTokenizer"),
+    ("gemma", "GemmaTokenizer"),
+    ("gemma2", "GemmaTokenizer"),
+    ("gemma3_text", "GemmaTokenizer"),
     ("gpt2", "GPT2Tokenizer"),
+    ("gpt_neox", "GPTNeoXTokenizer"),
+    ("granite", "GPT2Tokenizer"),
+    ("llama", "LlamaTokenizer"),
+    ("mistral", "LlamaTokenizer"),
     ("mpnet", "MPNetTokenizer"),
+    ("olmo2", "GPTNeoXTokenizer"),
     ("openai-gpt", "OpenAIGPTTokenizer"),
+    ("opt", "GPT2Tokenizer"),
+    ("phi", "CodeGenTokenizer"),
+    ("phi3", "LlamaTokenizer"),
+    ("qwen2", "Qwen2Tokenizer"),
+    ("qwen3", "Qwen2Tokenizer"),
     ("roberta", "RobertaTokenizer"),
+    ("starcoder2", "GPT2Tokenizer"),
     ("xlm-roberta", "XLMRobertaTokenizer"),
     ("xlnet", "XLNetTokenizer"),
 ];

@@ -12,7 +12,8 @@ pub(super) fn parts(file: &Parts, options: &Options, number: &Number) -> Parts {
     let mut parts = file.clone();
     parts.post_processor = around(options, number).unwrap_or(parts.post_processor);
     match options.class.kind {
-        Kind::AsIs => {}
+        // Of these classes the file has what version 5 made; those that version 4 saved are read as 4 reads them.
+        Kind::AsIs | Kind::Framed => {}
         Kind::Bert | Kind::MpNet => {
             parts.normalizer = bert_normalizer(options);
             parts.pre_tokenizer = json!({"type": "BertPreTokenizer"});
@@ -68,17 +69,9 @@ fn around(options: &Options, number: &Number) -> Option<Value> {
     };
     let [a, b] = [Piece::Text("A", 0), Piece::Text("B", 1)];
     Some(match options.class.kind {
-        Kind::AsIs => return None,
+        Kind::AsIs | Kind::Framed => return None,
         // Without either token there is no template, and nothing is put around.
-        Kind::Gpt2 | Kind::OpenAiGpt => {
-            let asked = |part: &str, on: bool| if on { token(part) } else { None };
-            let (bos, eos) = (asked("bos_token", options.add_bos_token), asked("eos_token", options.add_eos_token));
-            if bos.is_none() && eos.is_none() {
-                return None;
-            }
-            let (first, second) = (between(bos, a, eos, 0), between(bos, b, eos, 1));
-            template(&first, &[first.clone(), second].concat())
-        }
+        Kind::Gpt2 | Kind::OpenAiGpt => return framed(options, number),
         Kind::Bert | Kind::Albert | Kind::Deberta => bert_template(token("cls_token")?, token("sep_token")?),
         Kind::MpNet => roberta_processing(token("cls_token")?, token("sep_token")?, true, false),
         Kind::Roberta => {
@@ -95,6 +88,20 @@ fn around(options: &Options, number: &Number) -> Option<Value> {
             template(&[a, first, cls], &[a, first, b, Piece::Token(sep, 1), cls])
         }
     })
+}
+
+/// Texts between the tokens that begin and end them, where they are asked for; none where neither is.
+pub(super) fn framed(options: &Options, number: &Number) -> Option<Value> {
+    let asked = |part: &str, on: bool| {
+        let content = options.special(part).filter(|_| on)?;
+        Some((content, number(content)?))
+    };
+    let (bos, eos) = (asked("bos_token", options.add_bos_token), asked("eos_token", options.add_eos_token));
+    if bos.is_none() && eos.is_none() {
+        return None;
+    }
+    let first = between(bos, Piece::Text("A", 0), eos, 0);
+    Some(template(&first, &[first.clone(), between(bos, Piece::Text("B", 1), eos, 1)].concat()))
 }
 
 /// A text between tokens that may be there, of that type.

@@ -28,7 +28,6 @@ use crate::json;
 use crate::json::raw::Object;
 use crate::presence;
 use added::{Merged, Vocabulary};
-use class::Kind;
 use files::{ADDED, CONFIG, SPECIAL, Version};
 use limits::Side;
 use options::Options;
@@ -82,7 +81,7 @@ impl Tokenizer {
             max_length: options.max_length,
             mask: options.special("mask_token").map(str::to_owned),
             cleans_up: options.cleans_up,
-            pads_left: options.padding.map_or(options.class.kind == Kind::XlNet, |side| side == Side::Left),
+            pads_left: options.padding.map_or(options.class.pads_left, |side| side == Side::Left),
             notes: options.notes,
             files,
         })

@@ -92,7 +92,7 @@ impl Options {
             add_prefix_space: arguments.get("add_prefix_space")?,
             trim_offsets: arguments.get("trim_offsets")?.unwrap_or(true),
             keep_accents: arguments.get("keep_accents")?.unwrap_or(false),
-            add_bos_token: arguments.get("add_bos_token")?.unwrap_or(false),
+            add_bos_token: arguments.get("add_bos_token")?.unwrap_or(class.begins),
             add_eos_token: arguments.get("add_eos_token")?.unwrap_or(false),
             split_by_punct: arguments.get("split_by_punct")?.unwrap_or(false),
             token_types: inputs.map(|inputs| inputs.iter().any(|input| input == "token_type_ids")),

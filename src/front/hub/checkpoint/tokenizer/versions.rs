@@ -9,14 +9,14 @@ impl Parts {
     /// The parts as a version of `transformers` has them.
     pub fn by(&self, version: Version, options: &Options, number: &Number) -> Parts {
         let parts = match version {
-            Version::Four => self.by_four(options),
+            Version::Four => self.by_four(options, number),
             Version::Five => five::parts(self, options, number),
         };
         Parts { types: options.gives_types(version), ..parts }
     }
 
     /// Version 4 changes the parts that differ from its arguments, where the parts are of the kinds that it knows.
-    fn by_four(&self, options: &Options) -> Parts {
+    fn by_four(&self, options: &Options, number: &Number) -> Parts {
         let mut parts = self.clone();
         let lower = options.do_lower_case.unwrap_or(true);
         match options.class.kind {
@@ -33,6 +33,10 @@ impl Parts {
                 set(&mut parts.normalizer, "BertNormalizer", "strip_accents", options.strip_accents.into());
             }
             Kind::Roberta => parts.post_processor = trimmed(&self.post_processor, options),
+            // It fails where a token that is asked for is missing.
+            Kind::Framed => {
+                parts.post_processor = five::framed(options, number).unwrap_or_default();
+            }
             _ => {}
         }
         // In every class the default is no space.
