@@ -171,6 +171,16 @@ impl Bundle {
         self.pieces(path, |_| Ok(()))
     }
 
+    /// The text of a file that the manifest lists.
+    pub fn text(&self, path: &str) -> Result<String> {
+        let mut bytes = Vec::new();
+        self.pieces(path, |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        String::from_utf8(bytes).map_err(|_| Error::bad_input("the file is not UTF-8").at(path.to_owned()))
+    }
+
     /// The same; `each` gets the bytes before their digest is compared with the manifest's.
     pub fn pieces(&self, path: &str, each: impl FnMut(&[u8]) -> Result<()>) -> Result<PathBuf> {
         let entry = self.manifest.files.iter().find(|entry| entry.path == path);

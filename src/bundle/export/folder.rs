@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::bundle::choose::preference;
 use crate::bundle::runtimes::RUNTIMES;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};
@@ -59,15 +60,16 @@ impl<'a> Folder<'a> {
         std::fs::write(&to, content).map_err(|e| Error::io("writing", &to, &e))
     }
 
-    /// Copies an engine under another name. The files beside it keep their names, by which the engine refers to them.
+    /// Copies an engine under another name, into a folder or, where that has no name, the layout's own. The files beside it keep their names, by which the engine refers to them.
     pub fn engine(&mut self, bundle: &Bundle, entry: &EngineEntry, folder: &str, name: &str) -> Result<()> {
         let component = entry.model()?;
+        let at = |name: &str| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
         let beside = format!("{}_data", component.file);
         if bundle.manifest.files.iter().any(|file| file.path == beside) {
             let own = beside.rsplit('/').next().unwrap_or(&beside);
-            self.copy(bundle, &beside, &format!("{folder}/{own}"))?;
+            self.copy(bundle, &beside, &at(own))?;
         }
-        self.copy(bundle, &component.file, &format!("{folder}/{name}"))?;
+        self.copy(bundle, &component.file, &at(name))?;
         self.exported.engines.push(entry.name.clone());
         Ok(())
     }
@@ -89,6 +91,34 @@ pub(super) fn engines_for<'a>(
     let note = |engine: &&EngineEntry| format!("{} is left out: it is for {}", engine.name, engine.runtime);
     notes.extend(others.iter().map(note));
     fit
+}
+
+/// The engine of that name, which has to be for ONNX Runtime; the fastest on it, if none is named.
+pub(super) fn ort_engine<'a>(
+    bundle: &'a Bundle,
+    name: Option<&str>,
+    notes: &mut Vec<String>,
+) -> Result<&'a EngineEntry> {
+    match name {
+        Some(name) => chosen(bundle, name),
+        None => best(bundle, notes),
+    }
+}
+
+fn chosen<'a>(bundle: &'a Bundle, name: &str) -> Result<&'a EngineEntry> {
+    let (engine, _) = bundle.choose(Some(name))?;
+    match engine.runtime {
+        Runtime::Ort => Ok(engine),
+        other => Err(Error::unsupported(format!("{} is for {other}, not for ONNX Runtime", printable(name)))),
+    }
+}
+
+fn best<'a>(bundle: &'a Bundle, notes: &mut Vec<String>) -> Result<&'a EngineEntry> {
+    let mut engines = engines_for(bundle, &[Runtime::Ort], &mut Vec::new());
+    engines.sort_by_key(|engine| preference(engine));
+    let best = engines.first().copied().ok_or_else(|| none_fits(bundle))?;
+    notes.push(format!("{} is the fastest of the bundle on ONNX Runtime", best.name));
+    Ok(best)
 }
 
 /// A note on the native libraries of a bundle, which layouts for other programs cannot hold.

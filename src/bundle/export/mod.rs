@@ -1,11 +1,13 @@
 //! A bundle in the layouts of other programs, which need no kilnc to read it.
 
 mod folder;
+mod genai;
 mod hub;
 mod oci;
 mod triton;
 
 pub use folder::Exported;
+pub use genai::export as genai;
 pub use hub::export as hub;
 pub use oci::{Image, export as oci};
 pub use triton::{Repository, export as triton};
@@ -15,6 +17,8 @@ pub use triton::{Repository, export as triton};
 pub enum Layout {
     /// Optimum's and Transformers.js' folder.
     Hub,
+    /// The folder of ONNX Runtime GenAI.
+    Genai,
     /// A model repository of Triton Inference Server.
     Triton,
     /// An OCI image layout after CNCF's ModelPack.

@@ -3,11 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::folder::{Exported, Folder, engines_for, none_fits, without_libraries, without_prompt};
-use crate::bundle::choose::preference;
+use super::folder::{Exported, Folder, ort_engine, without_libraries, without_prompt};
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};
-use crate::runtime::Runtime;
 
 /// The names of the labels' file in a repository.
 const LABELS: &str = "labels.txt";
@@ -36,10 +34,7 @@ impl Default for Repository {
 /// Writes a repository with one model into an empty folder.
 pub fn export(bundle: &Bundle, repository: &Repository, dir: &Path) -> Result<Exported> {
     let mut folder = Folder::new(dir);
-    let engine = match &repository.engine {
-        Some(name) => chosen(bundle, name)?,
-        None => best(bundle, &mut folder.exported.notes)?,
-    };
+    let engine = ort_engine(bundle, repository.engine.as_deref(), &mut folder.exported.notes)?;
     let name = repository.name.as_deref().unwrap_or(&bundle.manifest.name);
     check_name(name)?;
     let labels = &bundle.manifest.labels;
@@ -54,22 +49,6 @@ pub fn export(bundle: &Bundle, repository: &Repository, dir: &Path) -> Result<Ex
     without_prompt(bundle, &mut folder.exported.notes);
     folder.exported.notes.push("requests hold tokens, and are put together where they are of one length".to_owned());
     Ok(folder.done())
-}
-
-fn chosen<'a>(bundle: &'a Bundle, name: &str) -> Result<&'a EngineEntry> {
-    let (engine, _) = bundle.choose(Some(name))?;
-    match engine.runtime {
-        Runtime::Ort => Ok(engine),
-        other => Err(Error::unsupported(format!("{} is for {other}, not for ONNX Runtime", printable(name)))),
-    }
-}
-
-fn best<'a>(bundle: &'a Bundle, notes: &mut Vec<String>) -> Result<&'a EngineEntry> {
-    let mut engines = engines_for(bundle, &[Runtime::Ort], &mut Vec::new());
-    engines.sort_by_key(|engine| preference(engine));
-    let best = engines.first().copied().ok_or_else(|| none_fits(bundle))?;
-    notes.push(format!("{} is the fastest of the bundle on ONNX Runtime", best.name));
-    Ok(best)
 }
 
 /// A name is a folder's, and part of the server's addresses.

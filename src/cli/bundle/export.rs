@@ -16,10 +16,11 @@ use kilnc::presence;
 #[command(after_help = "\
 Examples:
   kilnc bundle export sections.kiln --layout hub -o sections-onnx
+  kilnc bundle export lm.kiln --layout genai -o lm-genai
   kilnc bundle export sections.kiln --layout triton --name sections --max-batch 16 -o models
   kilnc bundle export sections.kiln --layout oci --tag 1.0 -o sections-oci
 
-hub is read by Optimum and Transformers.js, triton by Triton Inference Server, oci by what copies images and artifacts
+hub is read by Optimum and Transformers.js, genai by ONNX Runtime GenAI, triton by Triton Inference Server, oci by what copies images and artifacts
 (skopeo, oras, modctl). The folder is new or empty: an export never replaces anything.")]
 pub struct ExportArgs {
     /// The bundle.
@@ -30,7 +31,7 @@ pub struct ExportArgs {
     /// triton: the model's name; the bundle's by default.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// triton: the engine; the fastest on ONNX Runtime by default.
+    /// genai, triton: the engine; the fastest on ONNX Runtime by default.
     #[arg(long, value_name = "ENGINE")]
     engine: Option<String>,
     /// triton: the model's version; 1 by default.
@@ -50,8 +51,9 @@ pub struct ExportArgs {
     output: PathBuf,
 }
 
-const LAYOUTS: [Choice<Layout>; 3] = [
+const LAYOUTS: [Choice<Layout>; 4] = [
     (Layout::Hub, "hub", "Optimum's and Transformers.js' folder"),
+    (Layout::Genai, "genai", "ONNX Runtime GenAI's folder"),
     (Layout::Triton, "triton", "A model repository of Triton Inference Server"),
     (Layout::Oci, "oci", "An OCI image layout after CNCF's ModelPack"),
 ];
@@ -59,15 +61,17 @@ const LAYOUTS: [Choice<Layout>; 3] = [
 impl ExportArgs {
     /// Fails where an argument is for another layout.
     fn check(&self) -> Result<()> {
-        let of_triton = [
+        let of_triton: [_; 4] = [
             ("--name", self.name.is_some()),
-            ("--engine", self.engine.is_some()),
             ("--version", self.version.is_some()),
             ("--max-batch", self.max_batch.is_some()),
             ("--max-delay", self.max_delay.is_some()),
         ];
         let triton = of_triton.map(|(flag, given)| (flag, Layout::Triton, given));
         let all = triton.into_iter().chain([("--tag", Layout::Oci, self.tag.is_some())]);
+        if self.engine.is_some() && ![Layout::Triton, Layout::Genai].contains(&self.layout) {
+            return Err(Error::bad_input("--engine is for --layout genai or triton"));
+        }
         match all.into_iter().find(|(_, layout, given)| *given && *layout != self.layout) {
             None => Ok(()),
             Some((flag, layout, _)) => {
@@ -103,6 +107,7 @@ pub fn run(args: ExportArgs, screen: &Screen) -> Result<()> {
     let stage = Stage::new(&args.output, is_empty)?;
     let exported = match args.layout {
         Layout::Hub => export::hub(&bundle, stage.dir())?,
+        Layout::Genai => export::genai(&bundle, args.engine.as_deref(), stage.dir())?,
         Layout::Triton => export::triton(&bundle, &args.repository(), stage.dir())?,
         Layout::Oci => export::oci(&bundle, &Image { tag: args.tag.clone() }, stage.dir())?,
     };
