@@ -44,6 +44,13 @@ fn heads_that_do_not_divide_are_refused() {
     );
     let said = refusal("llama/lm", json!({"head_dim": 0}));
     assert_eq!(said, "expected 1 or more, found 0\n  in config.json: head_dim");
+    let said = refusal("llama/lm", json!({"head_dim": 100_000_000_000_u64}));
+    assert_eq!(said, "expected at most 65536 channels of a head, found 100000000000\n  in config.json: head_dim");
+    // No table is made of what the weights do not have.
+    let said = refusal("llama/lm", json!({"head_dim": 65536, "max_position_embeddings": 131_072}));
+    assert!(
+        said.starts_with("tensor `model.layers.0.self_attn.q_proj.weight` has shape [16, 16], expected [262144, 16]")
+    );
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn build(context: &Context) -> Result<Graph> {
     }
     let (bias, norms_heads) = (fields.field("attention_bias")?, fields.field("use_qk_norm")?);
     let mut stack = Stack::open(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &ROPE, &sizes)?.interleaved();
+    let rotation = llama::rotation(context, &ROPE, &sizes)?.interleaved();
     let norm = Norm::LayerScale(sizes.layer.sizes.epsilon);
     let layer = Layer { norm, qkv_bias: bias, out_bias: bias, ..Layer::new(&sizes.layer, &rotation) };
     let mut x = stack.words(sizes.hidden())?;

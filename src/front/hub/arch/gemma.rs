@@ -2,7 +2,7 @@
 //! (arXiv 2408.00118) has norms after each block too, bounded scores and logits, and a window in every other layer; Gemma 3
 //! (arXiv 2503.19786) norms heads instead, and has angles of their own in layers with a window.
 
-use super::blocks::{Blocks, DecoderInputs, Norm, Scores};
+use super::blocks::{Blocks, DecoderInputs, Norm, Rotation, Scores};
 use super::config::Fields;
 use super::heads::decoder::Logits;
 use super::layer_types::{LayerType, window};
@@ -95,7 +95,7 @@ fn build(context: &Context) -> Result<Graph> {
         ));
     }
     let mut stack = Stack::counting(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &llama::ROPE, &sizes)?;
+    let rotation = llama::rotation(context, &llama::ROPE, &sizes)?;
     let layer = layer(&context.config, Layer::new(&sizes.layer, &rotation))?;
     let mut x = words(&mut stack, &sizes)?;
     for i in 0..sizes.layers {
@@ -141,7 +141,7 @@ fn build2(context: &Context) -> Result<Graph> {
     let fields = &context.config;
     let sizes = Sizes::read(fields, "hidden_activation", "rms_norm_eps")?;
     let mut stack = Stack::counting(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &llama::ROPE, &sizes)?;
+    let rotation = llama::rotation(context, &llama::ROPE, &sizes)?;
     let plain = layer(fields, Layer::new(&sizes.layer, &rotation))?;
     let scores = Scores { soft_cap: cap(fields, "attn_logit_softcapping")?, ..scale(fields)?.into() };
     let counted = |i: usize| if i.is_multiple_of(2) { LayerType::Sliding } else { LayerType::Full };
@@ -168,9 +168,9 @@ fn build3(context: &Context) -> Result<Graph> {
             .at("config.json: attn_logit_softcapping"));
     }
     let mut stack = Stack::counting(context, &sizes)?;
-    let mut rotation = |kind, name| {
+    let rotation = |kind, name| -> Result<Rotation> {
         let angles = rope::angles(fields, &ROPE3, kind, [sizes.layer.head_size, sizes.layer.positions])?;
-        stack.blocks.rotation(name, &angles)
+        Ok(Rotation::new(name, angles))
     };
     let whole = rotation(LayerType::Full, "rotary_emb")?;
     let local = rotation(LayerType::Sliding, "rotary_emb_local")?;

@@ -35,7 +35,7 @@ fn restated(fields: &Fields) -> Result<Restated> {
 fn build(context: &Context) -> Result<Graph> {
     let sizes = Sizes::read(&context.config, "hidden_act", "rms_norm_eps")?;
     let mut stack = Stack::open(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &ROPE, &sizes)?.interleaved();
+    let rotation = llama::rotation(context, &ROPE, &sizes)?.interleaved();
     let qkv_bias = context.config.field("attention_bias")?;
     let layer = Layer { qkv_bias, ..Layer::new(&sizes.layer, &rotation) };
     let mut x = stack.words(sizes.hidden())?;

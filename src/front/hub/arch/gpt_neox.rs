@@ -46,7 +46,7 @@ fn build(context: &Context) -> Result<Graph> {
     let bias = context.config.field("attention_bias")?;
     let names = Names { layers: "layers", words: "embed_in", projection: "embed_out" };
     let mut stack = Stack::named(context, &sizes, names, Blocks::decoder_inputs)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &ROPE, &sizes)?;
+    let rotation = llama::rotation(context, &ROPE, &sizes)?;
     let norm = Norm::Layer(sizes.layer.sizes.epsilon);
     let layer = Layer { norm, qkv_bias: bias, out_bias: bias, ..Layer::new(&sizes.layer, &rotation) };
     let mut x = stack.words(sizes.hidden())?;

@@ -37,7 +37,7 @@ fn build(context: &Context) -> Result<Graph> {
     let fields = &context.config;
     let sizes = Sizes::read(fields, "hidden_act", "rms_norm_eps")?;
     let mut stack = Stack::open(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &ROPE, &sizes)?;
+    let rotation = llama::rotation(context, &ROPE, &sizes)?;
     let plain = Layer::new(&sizes.layer, &rotation).with_biases(fields)?;
     let layer = Layer { scores: multiplier(fields, "attention_multiplier")?.into(), ..plain };
     let residual = multiplier(fields, "residual_multiplier")?;

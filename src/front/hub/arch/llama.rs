@@ -69,17 +69,17 @@ impl<'a> Layer<'a> {
 
 fn build(context: &Context) -> Result<Graph> {
     let sizes = Sizes::read(&context.config, "hidden_act", "rms_norm_eps")?;
-    let mut stack = Stack::open(context, &sizes)?;
-    let rotation = rotation(context, &mut stack.blocks, &ROPE, &sizes)?;
+    let stack = Stack::open(context, &sizes)?;
+    let rotation = rotation(context, &ROPE, &sizes)?;
     let layer = Layer::new(&sizes.layer, &rotation).with_biases(&context.config)?;
     layers(stack, &sizes, std::iter::repeat_n(&layer, sizes.layers))
 }
 
 /// The rotation of all layers.
-pub(super) fn rotation(context: &Context, blocks: &mut Blocks, rope: &Rope, sizes: &Sizes) -> Result<Rotation> {
+pub(super) fn rotation(context: &Context, rope: &Rope, sizes: &Sizes) -> Result<Rotation> {
     let layer = &sizes.layer;
     let angles = rope::angles(&context.config, rope, LayerType::Full, [layer.head_size, layer.positions])?;
-    blocks.rotation("rotary_emb", &angles)
+    Ok(Rotation::new("rotary_emb", angles))
 }
 
 /// Words, these layers, and the last norm.

@@ -26,7 +26,7 @@ fn build(context: &Context) -> Result<Graph> {
     let sizes = Sizes::read(&context.config, "hidden_act", "rms_norm_eps")?;
     let bias = context.config.field("attention_bias")?;
     let mut stack = Stack::open(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &ROPE, &sizes)?;
+    let rotation = llama::rotation(context, &ROPE, &sizes)?;
     let layer = Layer { qkv_bias: bias, out_bias: bias, ..Layer::new(&sizes.layer, &rotation) };
     let mut x = stack.words(sizes.hidden())?;
     for i in 0..sizes.layers {

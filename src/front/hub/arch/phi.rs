@@ -34,7 +34,7 @@ fn build(context: &Context) -> Result<Graph> {
     let sizes = Sizes::read(&context.config, "hidden_act", "layer_norm_eps")?;
     let norms_heads = context.config.field("qk_layernorm")?;
     let mut stack = Stack::open(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &ROPE, &sizes)?;
+    let rotation = llama::rotation(context, &ROPE, &sizes)?;
     let norm = Norm::Layer(sizes.layer.sizes.epsilon);
     let layer = Layer { norm, qkv_bias: true, out_bias: true, ..Layer::new(&sizes.layer, &rotation) };
     let mut x = stack.words(sizes.hidden())?;

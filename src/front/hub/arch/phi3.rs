@@ -36,7 +36,7 @@ fn restated(fields: &Fields) -> Result<Restated> {
 fn build(context: &Context) -> Result<Graph> {
     let sizes = Sizes::read(&context.config, "hidden_act", "rms_norm_eps")?;
     let mut stack = Stack::open(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &ROPE, &sizes)?;
+    let rotation = llama::rotation(context, &ROPE, &sizes)?;
     let plain = Layer::new(&sizes.layer, &rotation);
     let scores = Scores { window: window(&context.config, "sliding_window")?, ..plain.scores };
     let layer = Layer { scores, ..plain };

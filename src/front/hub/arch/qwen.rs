@@ -41,7 +41,7 @@ pub(super) const QWEN3: Family = family(
 fn windows(fields: &Fields, layers: usize) -> Result<Vec<Option<i64>>> {
     // The class has 4096 where the field is missing, and reads it only where windows are used.
     let used: bool = fields.field("use_sliding_window")?;
-    let given = fields.has("sliding_window").then(|| window(fields, "sliding_window")).unwrap_or(Ok(Some(4096)))?;
+    let given = if fields.has("sliding_window") { window(fields, "sliding_window")? } else { Some(4096) };
     let window = given.filter(|_| used);
     let whole: usize = fields.field("max_window_layers")?;
     let counted = |i: usize| if window.is_some() && i >= whole { LayerType::Sliding } else { LayerType::Full };
@@ -56,8 +56,8 @@ fn windows(fields: &Fields, layers: usize) -> Result<Vec<Option<i64>>> {
 
 fn build2(context: &Context) -> Result<Graph> {
     let sizes = Sizes::read(&context.config, "hidden_act", "rms_norm_eps")?;
-    let mut stack = Stack::open(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &ROPE, &sizes)?;
+    let stack = Stack::open(context, &sizes)?;
+    let rotation = llama::rotation(context, &ROPE, &sizes)?;
     let layer = |window| {
         let plain = Layer::new(&sizes.layer, &rotation);
         Layer { qkv_bias: true, scores: Scores { window, ..plain.scores }, ..plain }
@@ -69,7 +69,7 @@ fn build2(context: &Context) -> Result<Graph> {
 fn build3(context: &Context) -> Result<Graph> {
     let sizes = Sizes::read(&context.config, "hidden_act", "rms_norm_eps")?;
     let mut stack = Stack::open(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &ROPE, &sizes)?;
+    let rotation = llama::rotation(context, &ROPE, &sizes)?;
     let bias = context.config.field("attention_bias")?;
     let mut x = stack.words(sizes.hidden())?;
     for (i, window) in windows(&context.config, sizes.layers)?.into_iter().enumerate() {

@@ -46,8 +46,8 @@ fn turned(fields: &Fields, layers: usize) -> Result<Vec<bool>> {
 fn build(context: &Context) -> Result<Graph> {
     let fields = &context.config;
     let sizes = Sizes::read(fields, "hidden_act", "rms_norm_eps")?;
-    let mut stack = Stack::open(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &ROPE, &sizes)?;
+    let stack = Stack::open(context, &sizes)?;
+    let rotation = llama::rotation(context, &ROPE, &sizes)?;
     let plain = Layer::new(&sizes.layer, &rotation).with_biases(fields)?;
     let turned = turned(fields, sizes.layers)?;
     let used: bool = fields.field("use_sliding_window")?;

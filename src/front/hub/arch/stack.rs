@@ -15,6 +15,9 @@ use crate::task::head::Head;
 /// Most layers of a decoder.
 const LAYERS: usize = 1 << 12;
 
+/// Most channels of a head; what follows from their number is made before the weights confirm it.
+const CHANNELS: usize = 1 << 16;
+
 /// Most positions for which tables are made; no tensor bounds them.
 pub(super) const LONGEST: usize = 1 << 17;
 
@@ -99,6 +102,10 @@ impl Sizes {
             Some(n) => n,
             None => super::blocks::heads(heads.n, hidden.n).map(|_| hidden.n.checked_div(heads.n).unwrap_or(1))?,
         };
+        if head_size > CHANNELS {
+            return Err(Error::bad_input(format!("expected at most {CHANNELS} channels of a head, found {head_size}"))
+                .at("config.json: head_dim"));
+        }
         let count = |size: Size| {
             i64::try_from(size.n)
                 .map_err(|_| Error::bad_input(format!("{} heads are too many", size.n)).at("config.json"))

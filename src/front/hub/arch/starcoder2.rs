@@ -26,7 +26,7 @@ fn build(context: &Context) -> Result<Graph> {
     let sizes = Sizes::read(&context.config, "hidden_act", "norm_epsilon")?;
     let bias = context.config.field("use_bias")?;
     let mut stack = Stack::open(context, &sizes)?;
-    let rotation = llama::rotation(context, &mut stack.blocks, &ROPE, &sizes)?;
+    let rotation = llama::rotation(context, &ROPE, &sizes)?;
     let plain = Layer::new(&sizes.layer, &rotation);
     let layer = Layer {
         norm: Norm::Layer(sizes.layer.sizes.epsilon),

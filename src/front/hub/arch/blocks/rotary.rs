@@ -30,15 +30,20 @@ impl Angles {
     }
 }
 
-/// The tables of a graph by which heads are turned.
-#[derive(Clone, Copy, Debug)]
+/// A rotation of heads by tables that a graph has once.
+#[derive(Clone, Debug)]
 pub struct Rotation {
-    cos: ValueId,
-    sin: ValueId,
+    name: &'static str,
+    angles: Angles,
     interleaved: bool,
 }
 
 impl Rotation {
+    /// By these angles, with tables below `name`.
+    pub fn new(name: &'static str, angles: Angles) -> Rotation {
+        Rotation { name, angles, interleaved: false }
+    }
+
     /// The same for channels whose pairs are neighbours.
     pub fn interleaved(self) -> Rotation {
         Rotation { interleaved: true, ..self }
@@ -46,13 +51,17 @@ impl Rotation {
 }
 
 impl Blocks {
-    /// The tables of some angles, as constants below `name`.
-    pub fn rotation(&mut self, name: &str, angles: &Angles) -> Result<Rotation> {
-        let shape = vec![angles.positions, angles.frequencies.len()];
-        let [cos, sin] = angles.tables();
-        let cos = self.constant(&format!("{name}.cos"), Weight::f32s(shape.clone(), &cos)?);
-        let sin = self.constant(&format!("{name}.sin"), Weight::f32s(shape, &sin)?);
-        Ok(Rotation { cos, sin, interleaved: false })
+    /// Cosines and sines. They are made where the first heads are turned, whose size the weights have confirmed by then.
+    fn tables(&mut self, rotation: &Rotation) -> Result<[ValueId; 2]> {
+        let names = ["cos", "sin"].map(|part| format!("{}.{part}", rotation.name));
+        if let [Some(cos), Some(sin)] = names.each_ref().map(|name| self.weights.get(name)) {
+            return Ok([*cos, *sin]);
+        }
+        let shape = vec![rotation.angles.positions, rotation.angles.frequencies.len()];
+        let [cos, sin] = rotation.angles.tables();
+        let [cos_name, sin_name] = names;
+        let cos = self.constant(&cos_name, Weight::f32s(shape.clone(), &cos)?);
+        Ok([cos, self.constant(&sin_name, Weight::f32s(shape, &sin)?)])
     }
 
     /// Queries and keys turned by their positions; values as they are.
@@ -65,7 +74,7 @@ impl Blocks {
         inputs: &DecoderInputs,
     ) -> Result<[ValueId; 3]> {
         self.role(crate::ir::Role::layer(Part::Attention, i));
-        let Rotation { cos, sin, interleaved } = *rotation;
+        let ([cos, sin], interleaved) = (self.tables(rotation)?, rotation.interleaved);
         let mut turn = |what: &str, heads: i64, x: ValueId| {
             let op = Op::Rotary { heads, interleaved };
             self.builder.node(&attention.full(what), op, &[x, cos, sin, inputs.positions])
