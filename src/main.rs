@@ -55,7 +55,9 @@ fn of_panic(panic: &(dyn Any + Send)) -> Error {
 fn leave_watched_panics_to_their_errors() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if std::thread::current().name() != Some(kilnc::runtime::TOKENIZER_THREAD) {
+        // What panics there is reported as an error.
+        let watched = [kilnc::runtime::TOKENIZER_THREAD, kilnc::runtime::chat::THREAD];
+        if std::thread::current().name().is_none_or(|name| !watched.contains(&name)) {
             print(panic);
         }
     }));

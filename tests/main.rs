@@ -19,6 +19,7 @@ mod build;
 mod bundle;
 mod cache;
 mod calibrated;
+mod chat;
 mod compile;
 mod components;
 mod configurations;

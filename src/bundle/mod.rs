@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod bom;
+mod chat;
 mod choose;
 mod cyclonedx;
 pub mod export;
@@ -33,6 +34,7 @@ use folder::Folder;
 pub use crate::eval::{Accuracy, Greedy};
 pub use crate::front::hub::checkpoint::{GENERATION as GENERATION_CONFIG, GenerationConfig};
 pub use bom::{BOM, bom};
+pub use chat::chat_templates;
 pub use files::{FileEntry, MANIFEST, digest, digest_source, digest_tree};
 pub use manifest::{
     AdapterEntry, BenchEntry, BenchedEngine, BenchedPoint, CalibrationEntry, ComponentEntry, EngineEntry, GateEntry,

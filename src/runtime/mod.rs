@@ -2,8 +2,10 @@
 //!
 //! [`open`] returns an [`Engine`] for a file, [`open_isolated`] one in an isolated process; the text pipelines
 //! ([`TextEncoder`], [`Classes`]) build on it. [`mod@crate::task`] makes predictions of every task with them.
-//! A [`Session`] keeps a state from one run to the next, and [`generate`] continues prompts with one.
+//! A [`Session`] keeps a state from one run to the next, and [`generate`] continues prompts with one;
+//! [`chat`] makes prompts of messages.
 
+pub mod chat;
 mod classify;
 mod device;
 pub mod generate;

@@ -194,6 +194,17 @@ impl TextEncoder {
         Ok(self.encode_all(texts)?.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
     }
 
+    /// The token ids of texts as they are, which have the special tokens of their own: those that are put around every text
+    /// are left out, and so is the prompt.
+    pub fn plain_ids(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
+        texts.iter().try_for_each(|text| self.check_length(text.len()))?;
+        let (tokenizer, texts): (_, Vec<String>) =
+            (self.tokenizer.clone(), texts.iter().map(|text| (*text).to_owned()).collect());
+        let encode = move |text: String| tokenizer.encode_fast(text, false).map_err(|e| not_tokenized(&e));
+        let encoded: Vec<Encoding> = tokenizer::watched(move || texts.into_iter().map(encode).collect())?;
+        Ok(encoded.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    }
+
     /// The pieces of a text or pair of texts for the tokenizer's model: its words, or other splits,
     /// normalized, without the added tokens in it.
     pub fn words(&self, input: TextInput) -> Result<Vec<String>> {

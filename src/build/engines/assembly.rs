@@ -21,7 +21,7 @@ use crate::bundle::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::front::hub::adapter::{AdapterSource, Merged};
-use crate::front::hub::checkpoint::{GENERATION, GenerationConfig, licence};
+use crate::front::hub::checkpoint::{GENERATION, GenerationConfig, chat_template_files, licence};
 use crate::front::hub::load::Model;
 use crate::front::hub::load::limits;
 use crate::ir::weight::Int8Range;
@@ -312,6 +312,16 @@ impl<'a> Assembly<'a> {
                  punctuation stay in generated texts",
             );
         }
+        let chat = bundle::chat_templates(&self.model.tokenizer.dir);
+        let unread = |e: Error| {
+            let places: String = e.locations().iter().map(|place| format!(" in {place}")).collect();
+            self.observer.warn(&format!("{}{places}: run --chat will fail", e.message()));
+        };
+        match chat {
+            Ok(templates) => templates.malformed().for_each(unread),
+            Err(e) if e.kind() == Kind::MachineFailed => return Err(e),
+            Err(e) => unread(e),
+        }
         let (config, file) = read;
         let config = match &self.model.renumbered {
             Some(numbers) => config.renumbered(numbers),
@@ -329,7 +339,8 @@ impl<'a> Assembly<'a> {
             hub_files::keep(self.model, &classes, max_length, self.stage.dir())?;
         }
         // One that came with an adapter is among its files.
-        let own = tokenizer.files.iter().filter(|path| path.starts_with(&self.model.checkpoint.dir));
+        let chat: Vec<PathBuf> = chat_template_files(&tokenizer.dir)?.iter().map(|n| tokenizer.dir.join(n)).collect();
+        let own = tokenizer.files.iter().chain(&chat).filter(|path| path.starts_with(&self.model.checkpoint.dir));
         let sources = self.model.checkpoint.files.iter().chain(own);
         let generation = self.generation()?;
         let sources = sources.chain(generation.as_ref().and_then(|(_, file)| file.as_ref()));

@@ -10,7 +10,7 @@ use crate::build::merge;
 use crate::bundle::HUB;
 use crate::error::{Error, Result};
 use crate::front::hub::arch;
-use crate::front::hub::checkpoint::GENERATION;
+use crate::front::hub::checkpoint::{GENERATION, chat_template_files};
 use crate::front::hub::load::Model;
 use crate::json as files;
 use crate::output::write_json;
@@ -41,6 +41,13 @@ pub(in crate::build) fn keep(model: &Model, classes: &Classes, max_length: usize
         }
         let from = tokenizer.join(name);
         std::fs::copy(&from, to.join(name)).map_err(|e| Error::io("copying", &from, &e))?;
+    }
+    for name in chat_template_files(tokenizer)? {
+        let (from, copy) = (tokenizer.join(&name), to.join(&name));
+        if let Some(folder) = copy.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| Error::io("writing to", folder, &e))?;
+        }
+        std::fs::copy(&from, &copy).map_err(|e| Error::io("copying", &from, &e))?;
     }
     if let Some(mut config) = generation(model)? {
         if let Some(numbers) = &model.renumbered {

@@ -18,9 +18,9 @@ use kilnc::task::lines::{self, OnError, Summary};
 
 #[derive(Args)]
 pub(super) struct LinesArgs {
-    /// Texts in a file, one JSON object on each line: `text`, `text_pair`, or `question` and `context`, or `prompt`; `id`
-    /// is given back. `-` is standard input.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "pair", "question", "prompt"])]
+    /// Texts in a file, one JSON object on each line: `text`, `text_pair`, or `question` and `context`, `prompt`, or
+    /// `messages`; `id` is given back. `-` is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "pair", "question", "prompt", "chat"])]
     jsonl: Option<PathBuf>,
     /// Where the predictions of --jsonl go, one JSON object on each line; standard output by default.
     #[arg(short, long, value_name = "FILE", requires = "jsonl")]

@@ -1,5 +1,7 @@
 //! `kilnc run`: runs texts through a bundle, or through an ONNX model with adapters.
 
+mod chat;
+mod continued;
 mod generation;
 mod jsonl;
 mod model;
@@ -17,6 +19,7 @@ use kilnc::bundle::{Bundle, EngineEntry};
 use kilnc::error::{Error, Result};
 use kilnc::presence;
 use kilnc::runtime;
+use kilnc::runtime::chat::ChatTemplates;
 use kilnc::runtime::generate::Generator;
 use kilnc::settings;
 use kilnc::task::Task;
@@ -38,6 +41,7 @@ Examples:
   kilnc run gpt2.kiln --prompt \"The kiln is\" --prompt \"The clay was\" --json
   kilnc run gpt2.kiln --prompt \"Once\" --temperature 0.8 --top-p 0.95 --seed 7
   kilnc run gpt2.kiln --prompt \"Once\" --num-beams 4 --no-repeat-ngram-size 3
+  kilnc run llama.kiln --chat messages.json --system \"Answer in one sentence.\"
   echo \"one text on each line\" | kilnc run sections.kiln
   kilnc run sections.kiln --jsonl texts.jsonl -o predictions.jsonl
   kilnc run sections.kiln --key release.pem.pub --text \"a mail server\"
@@ -61,6 +65,8 @@ pub struct RunArgs {
     /// A text that is to be continued; without any, one from each line of standard input.
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["text", "pair", "question"])]
     prompt: Vec<String>,
+    #[command(flatten)]
+    chat: chat::ChatArgs,
     #[command(flatten)]
     lines: jsonl::LinesArgs,
     #[command(flatten)]
@@ -128,17 +134,22 @@ impl PredictionArgs {
 pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let threads = args.threads.map_or_else(runtime::Options::default, |threads| runtime::Options { threads });
     let claimed = args.lines.claim(&args.bundle)?;
+    let chats = args.chat.read()?;
+    // Which templates there are is an error only where a chat needs one.
+    let with_chats = args.chat.given() || claimed.is_some();
     let fits = |task| args.check(task);
     kilnc::bundle::archive::refuse(&args.bundle)?;
     let model = match presence::is_file(&args.bundle)? {
         true => {
             args.trust.refuse()?;
-            let default = if args.prompt.is_empty() { Task::TextClassification } else { Task::TextGeneration };
+            let continues = !args.prompt.is_empty() || args.chat.given();
+            let default = if continues { Task::TextGeneration } else { Task::TextClassification };
             let task = args.task.unwrap_or(default);
             match task {
                 Task::TextGeneration => {
                     let generator = args.model.open_generator(&args.bundle, threads, &fits, screen)?;
-                    Model::Generator(generator, args.predictions.batch.unwrap_or(1))
+                    let templates = if with_chats { args.model.chat_templates() } else { Ok(ChatTemplates::default()) };
+                    Model::Generator(generator, args.predictions.batch.unwrap_or(1), templates)
                 }
                 _ => {
                     let options = args.predictions.options(1);
@@ -155,7 +166,8 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
                 let engine = args.engine.as_deref();
                 if bundle.manifest.task.generates() {
                     let (generator, batch) = model::open_generator(bundle, engine, threads, &fits, screen)?;
-                    return Ok(Model::Generator(generator, args.predictions.batch.unwrap_or(batch)));
+                    let templates = if with_chats { bundle.chat_templates() } else { Ok(ChatTemplates::default()) };
+                    return Ok(Model::Generator(generator, args.predictions.batch.unwrap_or(batch), templates));
                 }
                 model::open_bundle(bundle, engine, threads, &options, &fits, screen).map(Model::Pipeline)
             })?
@@ -164,12 +176,12 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     match (model, claimed) {
         (Model::Pipeline(mut model), Some(claimed)) => claimed.run(&mut model, screen),
         (Model::Pipeline(mut model), None) => texts::run(args.text, args.pair, args.question, &mut model, screen),
-        (Model::Generator(generator, batch), claimed) => {
+        (Model::Generator(generator, batch, templates), claimed) => {
             let options = args.generate.options(args.predictions.top_k, args.model.max_length)?;
-            let prompted = prompts::Prompted { generator, args: &args.generate, options, batch };
+            let prompted = prompts::Prompted { generator, templates, args: &args.generate, options, batch };
             match claimed {
                 Some(claimed) => prompted.answer_lines(claimed, screen),
-                None => prompted.answer(args.prompt, screen),
+                None => prompted.answer(args.prompt, chats, screen),
             }
         }
     }
@@ -178,8 +190,8 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
 /// What answers.
 enum Model {
     Pipeline(Pipeline),
-    /// With how many prompts are read together.
-    Generator(Generator, usize),
+    /// With how many prompts are read together, and the chat templates.
+    Generator(Generator, usize, Result<ChatTemplates>),
 }
 
 impl RunArgs {
@@ -199,7 +211,7 @@ impl RunArgs {
             return Err(settings::of_other_tasks(&settings::flag(field), &of, task));
         }
         let windows = self.predictions.settings();
-        let given: [(&str, bool, &[Input]); 7] = [
+        let given: [(&str, bool, &[Input]); 8] = [
             ("--question", !self.question.is_empty(), &[Input::Question]),
             ("--pair", !self.pair.is_empty(), &[Input::TextOrPair, Input::TextOrTwo]),
             ("--text", !self.text.is_empty(), READING),
@@ -207,6 +219,7 @@ impl RunArgs {
             ("--stride", windows.stride.is_some(), READING),
             ("--truncate", windows.truncate.is_some(), READING),
             ("--prompt", !self.prompt.is_empty(), &[Input::Prompt]),
+            ("--chat", self.chat.given(), &[Input::Prompt]),
         ];
         let generation = self.generate.given().map(|(flag, given)| (flag, given, &[Input::Prompt][..]));
         let takes = |of: &[Input], task: Task| of.contains(&task.facts().input);

@@ -10,6 +10,8 @@ use kilnc::build::Observer;
 use kilnc::bundle::{Bundle, EngineEntry};
 use kilnc::error::{Error, Result, printable};
 use kilnc::front::hub::checkpoint::{GenerationConfig, labels};
+use kilnc::presence;
+use kilnc::runtime::chat::ChatTemplates;
 use kilnc::runtime::generate::Generator;
 use kilnc::runtime::{self, Classes, ProblemType, Runtime};
 use kilnc::task::{self, Model, Pipeline, PipelineOptions, Task};
@@ -145,6 +147,13 @@ impl ModelArgs {
         }
         let encoder = given.encoder(generation.positions.unwrap_or(usize::MAX), Some(Task::TextGeneration))?;
         task::generator_of(Runtime::Ort, model, threads, encoder, generation)
+    }
+
+    /// The chat templates beside the tokenizer of an ONNX model.
+    pub fn chat_templates(&self) -> Result<ChatTemplates> {
+        let tokenizer = self.tokenizer()?;
+        let dir = if presence::is_dir(tokenizer)? { tokenizer } else { tokenizer.parent().unwrap_or(Path::new("")) };
+        kilnc::bundle::chat_templates(dir)
     }
 
     fn tokenizer(&self) -> Result<&Path> {

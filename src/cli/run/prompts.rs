@@ -1,85 +1,40 @@
-//! `kilnc run --prompt`: continues the prompts of its arguments, of lines of standard input, or of JSON lines.
+//! `kilnc run --prompt` and `--chat`: continues the prompts of its arguments, of lines of standard input, or of JSON lines,
+//! and replies to chats.
 
-use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::io::{self, IsTerminal};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::super::Screen;
+use super::chat::STANDARD_INPUT;
+use super::continued::{Continued, Prompt, Streamed, Summary, element, head, line, shown, written};
 use super::generation::GenerateArgs;
-use super::jsonl::{Answered, Claimed};
+use super::jsonl::Claimed;
 use kilnc::build::Observer;
-use kilnc::error::{Error, Kind, Result, visible};
+use kilnc::error::{Error, Kind, Result};
 use kilnc::json;
-use kilnc::runtime::generate::{FinishReason, GenerateOptions, Generated, Generator, Piece};
+use kilnc::runtime::chat::{Chat, ChatTemplates};
+use kilnc::runtime::generate::{GenerateOptions, Generated, Generator, Piece};
 use kilnc::task::lines::{self, ErrorLine, OnError};
 use kilnc::textfile::{Line, Lines};
 
-/// What messages call it.
-const STANDARD_INPUT: &str = "standard input";
-
 /// What a line of --jsonl must be.
-const LINE: &str = "each line is an object such as {\"id\": 7, \"prompt\": \"…\"}";
+const LINE: &str =
+    "each line is an object such as {\"id\": 7, \"prompt\": \"…\"}, or with `messages` in place of the prompt";
 
-/// A prompt, and where it comes from.
-struct Prompt {
-    place: Option<String>,
-    id: Option<Box<RawValue>>,
-    text: String,
-}
-
-/// What is printed of a prompt.
-#[derive(Serialize)]
-struct Continued<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt: Option<&'a str>,
-    text: &'a str,
-    tokens: &'a [u32],
-    finish_reason: FinishReason,
-    prompt_tokens: usize,
-    /// How long the prompt and the first token took.
-    first_token_ms: f64,
-    /// The mean of how long the other tokens took.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    per_token_ms: Option<f64>,
-}
-
-impl<'a> Continued<'a> {
-    fn new(prompt: &'a Prompt, generated: &'a Generated) -> Continued<'a> {
-        Continued {
-            id: prompt.id.as_deref(),
-            prompt: None,
-            text: &generated.text,
-            tokens: &generated.tokens,
-            finish_reason: generated.finish_reason,
-            prompt_tokens: generated.prompt_tokens,
-            first_token_ms: milliseconds(generated.first_token()),
-            per_token_ms: generated.per_token().map(milliseconds),
-        }
-    }
-}
-
-/// A token as it comes.
-#[derive(Serialize)]
-struct Streamed<'a> {
-    /// The number of the prompt.
-    prompt: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<u32>,
-    text: &'a str,
-}
-
-/// To a thousandth.
-fn milliseconds(time: Duration) -> f64 {
-    time.as_micros() as f64 / 1000.0
+/// What is to be continued.
+enum Asked {
+    Prompt(String),
+    Chat(Chat),
 }
 
 /// A generator, and how it is asked.
 pub(super) struct Prompted<'a> {
     pub generator: Generator,
+    /// The model's templates, or why there are none.
+    pub templates: Result<ChatTemplates>,
     pub args: &'a GenerateArgs,
     /// What the arguments say of it.
     pub options: GenerateOptions,
@@ -87,80 +42,26 @@ pub(super) struct Prompted<'a> {
     pub batch: usize,
 }
 
-/// What was generated.
-#[derive(Default, Serialize)]
-struct Summary {
-    prompts: usize,
-    tokens: usize,
-    #[serde(skip_serializing_if = "is_zero")]
-    failed: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_failure: Option<String>,
-    #[serde(skip)]
-    last: Option<(FinishReason, Duration, Option<Duration>)>,
-}
-
-fn is_zero(n: &usize) -> bool {
-    *n == 0
-}
-
-impl Answered for Summary {
-    fn texts(&self) -> usize {
-        self.prompts
-    }
-
-    fn summary(&self) -> &impl Serialize {
-        self
-    }
-}
-
-impl Summary {
-    fn count(&mut self, generated: &Generated) {
-        self.prompts += 1;
-        self.tokens += generated.tokens.len();
-        self.last = Some((generated.finish_reason, generated.first_token(), generated.per_token()));
-    }
-
-    fn print(&self, screen: &Screen) {
-        if let (1, Some((reason, first, others))) = (self.prompts, self.last) {
-            let others = others.map(|time| format!(", {:.2} ms for each other", milliseconds(time)));
-            let reason = match reason {
-                FinishReason::Eos => "the model ended the text",
-                FinishReason::Stop => "a stop string",
-                FinishReason::Length => "as many as asked for",
-                FinishReason::Context => "the model has no position for another",
-            };
-            screen.note(format!(
-                "{} tokens ({reason}); {:.2} ms to the first{}",
-                self.tokens,
-                milliseconds(first),
-                others.unwrap_or_default()
-            ));
-        } else if self.prompts > 1 {
-            screen.note(format!("{} prompts continued by {} tokens", self.prompts, self.tokens));
-        }
-    }
-}
-
 impl Prompted<'_> {
-    /// Continues prompts of arguments; without any, the lines of standard input.
-    pub fn answer(mut self, prompts: Vec<String>, screen: &Screen) -> Result<()> {
+    /// Continues prompts or replies to chats, which have names; without any, continues the lines of standard input.
+    pub fn answer(mut self, prompts: Vec<String>, chats: Vec<(String, Chat)>, screen: &Screen) -> Result<()> {
         let mut summary = Summary::default();
-        let (from_lines, many) = (prompts.is_empty(), prompts.len() > 1);
+        let given = prompts.len() + chats.len();
+        let (from_lines, many) = (given == 0, given > 1);
         let place = |number: usize| many.then(|| format!("prompt {}", number + 1));
-        let mut given =
-            prompts.into_iter().enumerate().map(|(number, text)| Prompt { place: place(number), id: None, text });
+        let prompts = prompts.into_iter().enumerate().map(|(number, text)| (place(number), Asked::Prompt(text)));
+        let mut given = prompts.chain(chats.into_iter().map(|(name, chat)| (Some(name), Asked::Chat(chat))));
         let mut lines = Lines::of(io::stdin());
-        let mut next = || -> Result<Option<Prompt>> {
+        let mut next = || -> Result<Option<(Option<String>, Asked)>> {
             if !from_lines {
                 return Ok(given.next());
             }
             let line = lines.read(STANDARD_INPUT)?;
-            Ok(line.map(|(place, text)| Prompt { place: Some(place), id: None, text }))
+            Ok(line.map(|(place, text)| (Some(place), Asked::Prompt(text))))
         };
         // That there is none is said before anything is printed.
         let mut first = Some(next()?.ok_or_else(|| {
-            Error::bad_input("there is no prompt").hint("give --prompt \"…\", or lines on standard input")
+            Error::bad_input("there is no prompt").hint("give --prompt \"…\", --chat FILE, or lines on standard input")
         })?);
         let streams = self.args.streams(screen);
         // A line for each token, and one for the whole text.
@@ -174,9 +75,10 @@ impl Prompted<'_> {
             loop {
                 let mut some = Vec::new();
                 while some.len() < batch
-                    && let Some(prompt) = first.take().map_or_else(&mut next, |first| Ok(Some(first)))?
+                    && let Some((place, asked)) = first.take().map_or_else(&mut next, |first| Ok(Some(first)))?
                 {
-                    some.push(prompt);
+                    let prompt = self.prompt(None, asked);
+                    some.push(prompt.map_err(|e| if let Some(place) = place { e.at(place) } else { e })?);
                 }
                 if some.is_empty() {
                     break;
@@ -197,9 +99,7 @@ impl Prompted<'_> {
                 for (prompt, generated) in some.iter().zip(&generated) {
                     summary.count(generated);
                     match (screen.is_json(), streams) {
-                        (true, true) => {
-                            line(to, &Continued { prompt: Some(&prompt.text), ..Continued::new(prompt, generated) })?
-                        }
+                        (true, true) => line(to, &Continued::with_prompt(prompt, generated))?,
                         (true, false) => element(to, list, prompt, generated)?,
                         (false, true) => written(to.write_all(b"\n"))?,
                         (false, false) => {
@@ -219,7 +119,7 @@ impl Prompted<'_> {
         Ok(())
     }
 
-    /// Continues the prompts of a file of JSON lines.
+    /// Continues the prompts of a file of JSON lines, and replies to its chats.
     pub fn answer_lines(mut self, claimed: Claimed, screen: &Screen) -> Result<()> {
         if self.args.stream {
             return Err(Error::bad_input("--stream prints words as they come, and --jsonl whole lines"));
@@ -250,8 +150,7 @@ impl Prompted<'_> {
                             if on_error == OnError::Empty {
                                 line(to, &ErrorLine { id: id.as_deref(), error })?;
                             }
-                            summary.failed += 1;
-                            summary.first_failure.get_or_insert_with(|| error.clone());
+                            summary.fail(error);
                         }
                     }
                     screen.advance(1);
@@ -286,11 +185,9 @@ impl Prompted<'_> {
             if line.is_blank() && on_error != OnError::Empty {
                 continue;
             }
-            let (place, parsed) = (line.location.clone(), parse(line));
-            let fits = parsed.and_then(|(id, text)| match self.check(&text) {
-                Ok(()) => Ok(Prompt { place: Some(place.clone()), id, text }),
-                Err(e) => Err((id, e.at(place))),
-            });
+            let place = line.location.clone();
+            let fits =
+                parse(line).and_then(|(id, asked)| self.prompt(id.clone(), asked).map_err(|e| (id, e.at(place))));
             items.push(match fits {
                 Ok(prompt) => Ok(prompt),
                 Err((_, error)) if on_error == OnError::Fail || error.kind() != Kind::BadInput => return Err(error),
@@ -300,35 +197,48 @@ impl Prompted<'_> {
         Ok(items)
     }
 
-    /// Fails where a prompt cannot be continued.
-    fn check(&self, prompt: &str) -> Result<()> {
-        let encoded = self.generator.encode(&[prompt])?;
-        encoded.iter().try_for_each(|ids| self.generator.check_room(ids, &self.options))
+    /// A prompt or a chat as its tokens. Fails where it cannot be continued.
+    fn prompt(&self, id: Identifier, asked: Asked) -> Result<Prompt> {
+        let (text, chat) = match asked {
+            Asked::Prompt(text) => (text, None),
+            Asked::Chat(chat) => (self.templates()?.render(&chat)?, Some(chat.last())),
+        };
+        let ids = match chat {
+            None => self.generator.encode(&[&text])?,
+            Some(_) => self.generator.encode_rendered(&[&text])?,
+        };
+        let ids = ids.into_iter().next().ok_or_else(|| Error::bug("a prompt has no row of tokens"))?;
+        self.generator.check_room(&ids, &self.options)?;
+        Ok(Prompt { id, text, ids, chat })
     }
 
-    /// Continues prompts; an error that one of them alone has is placed.
+    /// The templates, or once more why there are none.
+    fn templates(&self) -> Result<&ChatTemplates> {
+        self.templates.as_ref().map_err(|e| {
+            let again = if e.kind() == Kind::MachineFailed { Error::machine_failed } else { Error::bad_input };
+            let again = again(e.message().to_owned());
+            let placed = e.locations().iter().fold(again, |error, location| error.at(location));
+            e.hints().iter().fold(placed, |error, hint| error.hint(hint))
+        })
+    }
+
+    /// Continues prompts.
     fn generate<P: std::borrow::Borrow<Prompt>>(
         &mut self,
         prompts: &[P],
         show: &mut dyn FnMut(Piece) -> Result<()>,
     ) -> Result<Vec<Generated>> {
-        for prompt in prompts.iter().map(P::borrow) {
-            self.check(&prompt.text).map_err(|e| match &prompt.place {
-                Some(place) => e.at(place.clone()),
-                None => e,
-            })?;
-        }
-        let texts: Vec<&str> = prompts.iter().map(|prompt| prompt.borrow().text.as_str()).collect();
-        let generated = self.generator.generate(&texts, &self.options, show)?;
+        let ids: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.borrow().ids.clone()).collect();
+        let generated = self.generator.generate_after(&ids, &self.options, show)?;
         // What is drawn after a prompt does not depend on the batch that it is in.
         let seed = &mut self.options.strategy.seed;
-        *seed = Some(seed.unwrap_or_default().wrapping_add(texts.len() as u64));
+        *seed = Some(seed.unwrap_or_default().wrapping_add(ids.len() as u64));
         Ok(generated)
     }
 }
 
 /// A line: a prompt, or its `id` and what is wrong with it.
-type Item = std::result::Result<Prompt, (Option<Box<RawValue>>, String)>;
+type Item = std::result::Result<Prompt, (Identifier, String)>;
 
 #[derive(Deserialize)]
 struct Fields {
@@ -336,47 +246,23 @@ struct Fields {
     #[serde(default, deserialize_with = "lines::as_it_stands")]
     id: Option<Box<RawValue>>,
     prompt: Option<String>,
+    messages: Option<IgnoredAny>,
 }
 
 type Identifier = Option<Box<RawValue>>;
 
-fn parse(line: Line) -> std::result::Result<(Identifier, String), (Identifier, Error)> {
+fn parse(line: Line) -> std::result::Result<(Identifier, Asked), (Identifier, Error)> {
     let (place, text) = lines::object(line, LINE).map_err(|e| (None, e))?;
-    let Fields { id, prompt } = json::parse(&text, &place).map_err(|e| (lines::id_of(&text), e))?;
-    match prompt {
-        Some(prompt) => Ok((id, prompt)),
-        None => Err((id, Error::bad_input("there is no `prompt`").at(place).hint(LINE))),
+    let Fields { id, prompt, messages } = json::parse(&text, &place).map_err(|e| (lines::id_of(&text), e))?;
+    match (prompt, messages) {
+        (Some(prompt), None) => Ok((id, Asked::Prompt(prompt))),
+        (None, Some(_)) => match Chat::parse(&text, &place) {
+            Ok(chat) => Ok((id, Asked::Chat(chat))),
+            Err(e) => Err((id, e)),
+        },
+        (Some(_), Some(_)) => {
+            Err((id, Error::bad_input("there are both `prompt` and `messages`").at(place).hint(LINE)))
+        }
+        (None, None) => Err((id, Error::bad_input("there is no `prompt`").at(place).hint(LINE))),
     }
-}
-
-fn line<T: Serialize>(to: &mut dyn Write, value: &T) -> Result<()> {
-    let line = serde_json::to_string(value).map_err(|e| Error::bug(format!("an answer cannot be written: {e}")))?;
-    written(writeln!(to, "{line}"))
-}
-
-/// An element of the one list that is printed.
-fn element(to: &mut dyn Write, number: usize, prompt: &Prompt, generated: &Generated) -> Result<()> {
-    let element = Continued { prompt: Some(&prompt.text), ..Continued::new(prompt, generated) };
-    let element = serde_json::to_string_pretty(&element)
-        .map_err(|e| Error::bug(format!("an answer cannot be printed: {e}")))?
-        .replace('\n', "\n  ");
-    written(write!(to, "{}  {element}", if number == 0 { "[\n" } else { ",\n" }))
-}
-
-/// The line before the text of one of several prompts.
-fn head(to: &mut dyn Write, number: usize, prompt: &Prompt) -> Result<()> {
-    let blank = if number == 0 { "" } else { "\n" };
-    written(writeln!(to, "{blank}> {}", shown(&prompt.text)))
-}
-
-/// A text as it is printed: on a terminal, what moves the cursor is escaped, but for line feeds and tabs.
-fn shown(text: &str) -> String {
-    match io::stdout().is_terminal() {
-        true => text.split('\t').map(visible).collect::<Vec<_>>().join("\t"),
-        false => text.to_owned(),
-    }
-}
-
-fn written(written: io::Result<()>) -> Result<()> {
-    written.map_err(|e| Error::of_system("standard output", &e))
 }

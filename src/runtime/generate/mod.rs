@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::chat::{Chat, ChatTemplates};
 use super::{TextEncoder, TextInput};
 use crate::error::{Error, Result};
 use stop::{StopStrings, Waiting};
@@ -207,6 +208,27 @@ impl Generator {
                 .hint("the model's configuration names no token that begins a text (`bos_token_id`)")),
         };
         self.encoder.ids(&inputs)?.into_iter().map(begun).collect()
+    }
+
+    /// The ids of texts that chat templates made, which have every special token already.
+    pub fn encode_rendered(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
+        self.encoder.plain_ids(texts)
+    }
+
+    /// Replies to chats, all in one batch, by the templates of the model. `show` is given each token as it comes.
+    ///
+    /// # Errors
+    /// Bad input: those of [`ChatTemplates::render`] and [`Generator::generate`].
+    pub fn chat(
+        &mut self,
+        templates: &ChatTemplates,
+        chats: &[Chat],
+        options: &GenerateOptions,
+        show: &mut dyn FnMut(Piece) -> Result<()>,
+    ) -> Result<Vec<Generated>> {
+        let texts = chats.iter().map(|chat| templates.render(chat)).collect::<Result<Vec<String>>>()?;
+        let prompts = self.encode_rendered(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
+        self.generate_after(&prompts, options, show)
     }
 
     /// Continues prompts, all in one batch. `show` is given each token as it comes; an error of it ends generation.

@@ -1,5 +1,6 @@
 //! Readers of trained weights: a folder in the Hub layout becomes a [`Checkpoint`].
 
+mod chat;
 mod config;
 mod folder;
 mod foreign;
@@ -24,6 +25,7 @@ use crate::presence;
 
 use folder::read_state;
 
+pub use chat::{CHAT_TEMPLATE, CHAT_TEMPLATE_JSON, CHAT_TEMPLATES, ChatFile, ChatFiles, chat_template_files};
 pub use config::{CommonConfig, CrossEncoder, QuantizationConfig, StatedProblem};
 pub use generation::GenerationConfig;
 pub use names::common as common_prefix;

@@ -15,6 +15,7 @@ mod five;
 mod limits;
 mod options;
 mod parts;
+mod special;
 mod split;
 mod versions;
 
@@ -35,6 +36,7 @@ use parts::Parts;
 use split::Split;
 
 pub use files::{FILE, TokenizerUse};
+pub(super) use special::special_tokens;
 
 /// The tokenizer of a folder.
 #[derive(Clone, Debug, Default)]

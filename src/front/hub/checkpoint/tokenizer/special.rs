@@ -1,0 +1,34 @@
+//! The special tokens of a folder by their names, as `transformers` has them in `special_tokens_map`.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::TokenizerUse;
+use super::added::PARTS;
+use super::options::Options;
+use crate::error::Result;
+use crate::json;
+use crate::presence;
+
+/// The special tokens of the parts that have one, and further ones.
+pub(in crate::front::hub::checkpoint) fn special_tokens(dir: &Path) -> Result<(Vec<(String, String)>, Vec<String>)> {
+    #[derive(Default, Deserialize)]
+    struct Config {
+        #[serde(default)]
+        model_type: Option<String>,
+        #[serde(default)]
+        tokenizer_class: Option<String>,
+    }
+    let path = dir.join("config.json");
+    let config: Config = if presence::has_file(&path)? { json::read(&path)? } else { Config::default() };
+    let usage = TokenizerUse {
+        model_type: config.model_type.as_deref().unwrap_or_default(),
+        class: config.tokenizer_class.as_deref(),
+        ..TokenizerUse::default()
+    };
+    let options = Options::read(dir, &usage)?;
+    let of_part = |part: &&str| Some(((*part).to_owned(), options.special(part)?.to_owned()));
+    let more = options.beside.more.iter().flatten().filter_map(|special| special.content()).map(str::to_owned);
+    Ok((PARTS.iter().filter_map(of_part).collect(), more.collect()))
+}

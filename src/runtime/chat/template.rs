@@ -1,0 +1,101 @@
+//! A template that was parsed, and what it makes of messages.
+
+use std::io::{self, Write};
+
+use minijinja::{Environment, Value};
+
+use super::clock::Clock;
+use super::messages::Chat;
+use super::special::SpecialToken;
+use super::{environment, failure, tags};
+use crate::error::{Error, Result, printable};
+use crate::runtime::LONGEST_TEXT;
+
+/// The stack of the thread: values that a template puts into one another are dropped one inside the other.
+const STACK: usize = 256 << 20;
+
+/// The name of the threads in which templates run. If the library panics there, that is reported as an error.
+pub const THREAD: &str = "chat template";
+
+/// A template that was parsed, with the special tokens that it may name.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    text: String,
+    file: String,
+    special: Vec<SpecialToken>,
+}
+
+impl ChatTemplate {
+    /// Parses the text of a template; `file` is what messages call it.
+    ///
+    /// # Errors
+    /// Bad input: a template that is no Jinja, with the line.
+    pub fn parse(text: &str, file: &str, special: Vec<SpecialToken>) -> Result<ChatTemplate> {
+        // Jinja knows one end of a line.
+        let text = tags::without_generation(&text.replace("\r\n", "\n").replace('\r', "\n"));
+        let mut environment = environment::new(Clock::Environment);
+        environment.add_template_owned(file.to_owned(), text.clone()).map_err(|e| failure::of(&e, file))?;
+        Ok(ChatTemplate { environment, text, file: file.to_owned(), special })
+    }
+
+    /// Gives the template another clock than the machine's.
+    pub fn with_clock(mut self, clock: Clock) -> ChatTemplate {
+        environment::add_clock(&mut self.environment, clock);
+        self
+    }
+
+    /// The text for some messages.
+    ///
+    /// # Errors
+    /// Bad input: a template that raises an exception for them, fails, or exceeds its limits; a variable beside the messages
+    /// that it does not read.
+    pub fn render(&self, chat: &Chat) -> Result<String> {
+        for name in chat.variables() {
+            if !tags::names(&self.text, name) {
+                let what = format!("there is `{}`, which the chat template does not read", printable(name));
+                return Err(Error::bad_input(what)
+                    .at(self.file.clone())
+                    .hint("leave it out: what a template does not read changes nothing"));
+            }
+        }
+        let context = self.context(chat);
+        let run = || {
+            let template = self.environment.get_template(&self.file)?;
+            let mut out = Bounded(Vec::new());
+            template.render_captured_to(context, &mut out).map(drop)?;
+            Ok(out.0)
+        };
+        let ran = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name(THREAD.to_owned()).stack_size(STACK);
+            let thread = thread.spawn_scoped(scope, run).map_err(|e| Error::of_system("a thread did not start", &e))?;
+            thread
+                .join()
+                .map_err(|_| Error::bad_input("the library for chat templates fails on this one").at(self.file.clone()))
+        })?;
+        let text = ran.map_err(|e: minijinja::Error| failure::of(&e, &self.file))?;
+        String::from_utf8(text).map_err(|e| Error::bug(format!("a chat template made no text: {e}")))
+    }
+
+    /// The variables of a template: the special tokens, and over them those of the chat.
+    fn context(&self, chat: &Chat) -> Value {
+        let special = self.special.iter().map(|token| (token.name.clone(), token.value()));
+        Value::from_pairs(special.chain(chat.context()))
+    }
+}
+
+/// What a template has written, up to the longest text that a tokenizer reads.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len().saturating_add(bytes.len()) > LONGEST_TEXT {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
