@@ -104,7 +104,7 @@ fn a_build_compares_the_tokens_that_engines_generate() {
         "build",
         fixture("tiny-bert"),
         "--target",
-        "tract",
+        "ort-cpu",
         "--quantize",
         "int8",
         "--gate",

@@ -145,23 +145,24 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
             let continues = !args.prompt.is_empty() || args.chat.given();
             let default = if continues { Task::TextGeneration } else { Task::TextClassification };
             let task = args.task.unwrap_or(default);
-            match task {
-                Task::TextGeneration => {
+            match task.generates() {
+                true => {
                     let generator = args.model.open_generator(&args.bundle, threads, &fits, screen)?;
                     let templates = if with_chats { args.model.chat_templates() } else { Ok(ChatTemplates::default()) };
                     Model::Generator(generator, args.predictions.batch.unwrap_or(1), templates)
                 }
-                _ => {
+                false => {
                     let options = args.predictions.options(1);
                     Model::Pipeline(args.model.open(&args.bundle, task, threads, options, &fits, screen)?)
                 }
             }
         }
         false => {
+            args.model.refuse()?;
             let options =
                 |entry: &EngineEntry| args.predictions.options(if claimed.is_some() { entry.batch() } else { 1 });
             Bundle::used(&args.bundle, |bundle| {
-                args.model.refuse(bundle.manifest.task)?;
+                args.model.refuse_length(bundle.manifest.task)?;
                 args.trust.check(bundle, screen)?;
                 let engine = args.engine.as_deref();
                 if bundle.manifest.task.generates() {

@@ -164,22 +164,27 @@ impl ModelArgs {
         !self.onnx_adapter.is_empty()
     }
 
-    /// A bundle takes none of them, but for the longest text of one that generates.
-    pub fn refuse(&self, task: Task) -> Result<()> {
+    /// A bundle takes none of them, but for the longest text.
+    pub fn refuse(&self) -> Result<()> {
         let given = [
             ("--tokenizer", self.tokenizer.is_some()),
             ("--labels", self.labels.is_some()),
             ("--onnx-adapter", self.adapted()),
-            ("--max-length", self.max_length.is_some() && task != Task::TextGeneration),
         ];
-        match given.iter().find(|(_, given)| *given) {
-            None => Ok(()),
-            Some((flag, _)) => {
-                let error = Error::bad_input(format!("{flag} is for an ONNX model, not for a bundle"));
-                Err(if *flag == "--max-length" { error.hint("--window says how much is read at once") } else { error })
-            }
+        given.iter().find(|(_, given)| *given).map_or(Ok(()), |(flag, _)| Err(not_for_a_bundle(flag)))
+    }
+
+    /// Nor that, where it does not generate.
+    pub fn refuse_length(&self, task: Task) -> Result<()> {
+        match self.max_length.is_some() && !task.generates() {
+            true => Err(not_for_a_bundle("--max-length").hint("--window says how much is read at once")),
+            false => Ok(()),
         }
     }
+}
+
+fn not_for_a_bundle(flag: &str) -> Error {
+    Error::bad_input(format!("{flag} is for an ONNX model, not for a bundle"))
 }
 
 fn needed(flag: &str) -> Error {

@@ -63,7 +63,7 @@ fn sources_decide_in_their_order() {
     for class in ["BertForMultipleChoice", "XLNetForQuestionAnswering", "BertModel"] {
         let said = of(Some(Task::FillMask), &[], Some(class)).unwrap_err().to_string();
         let expected =
-            format!("heads of the class `{class}` are not supported\n  in adapter\n  in head_config.json: model_class");
+            format!("heads of the class `{class}` are not supported\n  in head_config.json: model_class\n  in adapter");
         assert_eq!(said, expected);
     }
 }
