@@ -1,6 +1,7 @@
 //! JSON from outside: bounded, without duplicate keys, with errors that name the file and the field.
 
 pub mod raw;
+mod strings;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, Result, printable, printable_sentence};
 use crate::file;
+use strings::Strings;
 
 /// Longest JSON file that is read, in bytes; tokenizers of large vocabularies are the longest there are.
 pub const LONGEST: u64 = 256 << 20;
@@ -67,7 +69,7 @@ fn in_range(text: &str) -> Option<String> {
     let is_part = |c: char| c.is_ascii_digit() || ['+', '-', '.', 'e', 'E'].contains(&c);
     let is_beyond =
         |number: &str| number.parse().is_ok_and(f64::is_infinite) && serde_json::from_str::<&RawValue>(number).is_ok();
-    let (mut out, mut strings, mut rest, mut found) = (String::new(), raw::Strings::default(), text, false);
+    let (mut out, mut strings, mut rest, mut found) = (String::new(), Strings::default(), text, false);
     while let Some(c) = rest.chars().next() {
         let inside = strings.inside(c);
         let number = if inside { "" } else { rest.split(|c| !is_part(c)).next().unwrap_or_default() };

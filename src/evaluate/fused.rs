@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::arithmetic::Int8Sums;
 use super::array::Array;
+use super::integer;
 use super::weights::Weights;
-use super::{Int8Sums, integer, value};
 use crate::error::Result;
 use crate::ir::{DType, Graph, Node, Op, ValueId};
 
@@ -42,7 +43,7 @@ impl Integers {
 
     /// Its output, by sums that saturate.
     pub fn product(&self, graph: &Graph, live: &HashMap<ValueId, Array>, weights: &mut Weights) -> Result<Array> {
-        let mut of = |id| value(graph, id, live, weights);
+        let mut of = |id| weights.read(graph, id, live);
         let [x, x_scale, x_zero] = self.x;
         let [w, w_scales] = self.w;
         integer::to_float(&of(x)?, &of(w)?, (&of(x_scale)?, of(w_scales)?), &of(x_zero)?, None, Int8Sums::Saturating)

@@ -4,7 +4,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Ix2, s};
 use rayon::prelude::*;
 
-use super::Int8Sums;
+use super::arithmetic::Int8Sums;
 use super::array::{Array, Shared, elements, misfit, shared, standard};
 use super::elementwise::{Binary, binary, larger};
 use super::product::{as_matrix, by_matrix};

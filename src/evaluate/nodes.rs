@@ -1,6 +1,6 @@
 //! One node: which function computes it.
 
-use super::Int8Sums;
+use super::arithmetic::Int8Sums;
 use super::array::{Array, shared};
 use super::elementwise::{Binary, binary, cast, choose, erf, gelu, relu, unary};
 use super::reduce::{Reduction, cum_sum, layer_norm, reduce, rms_norm, softmax};

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use half::{bf16, f16};
 
 use super::array::Array;
-use super::{Evaluator, Observed};
+use super::evaluator::{Evaluator, Observed};
 use crate::error::Result;
 use crate::ir::weight::Expr;
 use crate::ir::{DType, Graph, Node, Op, Role, TensorType, ValueId, Weight};

@@ -19,7 +19,7 @@ pub(super) struct Weights {
 
 impl Weights {
     /// The elements of a constant.
-    pub fn get(&mut self, id: ValueId, weight: &Weight) -> Result<Array> {
+    fn get(&mut self, id: ValueId, weight: &Weight) -> Result<Array> {
         if let Some(array) = self.kept.get(&id) {
             return Ok(array.clone());
         }
@@ -29,6 +29,17 @@ impl Weights {
             self.kept.insert(id, array.clone());
         }
         Ok(array)
+    }
+
+    /// The elements of a value that a node reads: a constant, or one of those that are `live`.
+    pub fn read(&mut self, graph: &Graph, id: ValueId, live: &HashMap<ValueId, Array>) -> Result<Array> {
+        match graph.weight(id) {
+            Some(weight) => self.get(id, weight),
+            None => live
+                .get(&id)
+                .cloned()
+                .ok_or_else(|| Error::bug(format!("`{}` is read before it is made", graph.value(id).name))),
+        }
     }
 
     /// The rows that a [`Op::Gather`] reads of a float table in a file, without reading the others.

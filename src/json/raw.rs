@@ -8,6 +8,7 @@ use std::fmt::{self, Write};
 
 use serde::de::DeserializeOwned;
 
+use super::strings::Strings;
 use crate::error::{Error, Result};
 use crate::json;
 
@@ -125,27 +126,6 @@ fn split(text: &str, separator: u8) -> Vec<&str> {
     }
     parts.extend(text.get(from..));
     parts
-}
-
-/// Whether the characters of a text are in a string.
-#[derive(Default)]
-pub(super) struct Strings {
-    open: bool,
-    escaped: bool,
-}
-
-impl Strings {
-    /// Whether the next character belongs to a string, its quotes included.
-    pub(super) fn inside(&mut self, c: char) -> bool {
-        let was_open = self.open;
-        match c {
-            _ if self.escaped => self.escaped = false,
-            '\\' if self.open => self.escaped = true,
-            '"' => self.open = !self.open,
-            _ => {}
-        }
-        was_open || self.open
-    }
 }
 
 fn wrong(location: &str, expected: &str) -> Error {

@@ -10,7 +10,9 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 
-use super::{Elements, Engine, Named, Options, Port, Runtime, Tensor, open_with};
+use super::engine::{Engine, Options, Runtime};
+use super::in_process::open_with;
+use super::tensor::{Elements, Named, Port, Tensor};
 use crate::error::{Error, Result};
 use crate::json::file_name;
 use crate::subprocess::{self, SentPath, Worker};

@@ -8,9 +8,13 @@
 pub mod chat;
 mod classify;
 mod device;
+mod engine;
 pub mod generate;
+mod in_process;
 mod isolated;
 pub mod library;
+#[cfg(not(feature = "tensorrt"))]
+mod no_tensorrt;
 mod openvino;
 mod ort;
 mod platform;
@@ -24,20 +28,20 @@ mod tokenizer;
 mod tract;
 mod windows;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Error, Kind, Result};
 use crate::subprocess;
-use crate::target::Target;
-use session::{Executor, Whole};
+use in_process::in_browsers;
+#[cfg(not(feature = "tensorrt"))]
+use no_tensorrt as tensorrt;
 
 pub use classify::{Choice, Classes, Classification, ProblemType, softmax};
 pub use device::{Device, Gpu, Nvidia};
+pub use engine::{Available, Engine, Options, Runtime};
+pub use in_process::{open, open_on, open_with};
 pub use isolated::{JOB as ENGINE_JOB, serve as serve_engine};
 pub use openvino::Hints;
 pub use platform::Platform;
@@ -48,186 +52,6 @@ pub use text::{LONGEST_TEXT, TextEncoder, TextInput};
 pub use tokenizer::THREAD as TOKENIZER_THREAD;
 pub use windows::{Encoded, Lengths, Slide, Window};
 
-/// A program or library that runs engines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Runtime {
-    /// ONNX Runtime on the CPU.
-    Ort,
-    /// ONNX Runtime with the OpenVINO provider, on the CPU.
-    #[serde(rename = "openvino")]
-    OpenVino,
-    /// tract, compiled in.
-    Tract,
-    /// ONNX Runtime Web, in a browser.
-    Web,
-    /// TensorRT, on a GPU.
-    TensorRt,
-    /// TensorRT for RTX, on a GPU.
-    TensorRtRtx,
-}
-
-impl Runtime {
-    /// Those that open plans: native code for GPUs.
-    pub const PLANS: [Runtime; 2] = [Runtime::TensorRt, Runtime::TensorRtRtx];
-
-    /// The runtime of a target's engines.
-    pub fn of(target: &Target) -> Runtime {
-        match target {
-            Target::OrtCpu => Runtime::Ort,
-            Target::OpenVino => Runtime::OpenVino,
-            Target::Tract => Runtime::Tract,
-            Target::Web => Runtime::Web,
-            Target::TensorRt => Runtime::TensorRt,
-            Target::TensorRtRtx(_) => Runtime::TensorRtRtx,
-        }
-    }
-
-    /// Whether it opens plans.
-    pub fn runs_plans(self) -> bool {
-        Runtime::PLANS.contains(&self)
-    }
-
-    /// The native library that it is, where it is one.
-    pub fn library(self) -> Option<&'static library::Library> {
-        match self {
-            Runtime::Ort => Some(&library::ONNX_RUNTIME),
-            Runtime::OpenVino => Some(&library::OPENVINO),
-            Runtime::TensorRt => Some(&library::TENSORRT),
-            Runtime::TensorRtRtx => Some(&library::TENSORRT_RTX),
-            Runtime::Tract | Runtime::Web => None,
-        }
-    }
-
-    /// Fails where this kilnc was built without the runtime's binding.
-    pub fn check_built_in(self) -> Result<()> {
-        let (feature, built_in) = match self {
-            Runtime::TensorRt => ("enterprise", cfg!(feature = "enterprise")),
-            Runtime::TensorRtRtx => ("tensorrt", cfg!(all(feature = "tensorrt", not(feature = "enterprise")))),
-            _ => return Ok(()),
-        };
-        if built_in {
-            return Ok(());
-        }
-        let how = if cfg!(feature = "enterprise") { "for TensorRT, which leaves no room for" } else { "without" };
-        Err(Error::runtime_missing(format!("this kilnc was built {how} {self}")).hint(format!(
-            "build it with: cargo build --release --features {feature} (needs libclang and a C++ compiler)"
-        )))
-    }
-}
-
-/// The substitute for plans in a kilnc without the binding.
-#[cfg(not(feature = "tensorrt"))]
-mod tensorrt {
-    use super::*;
-
-    pub(super) fn open(_path: &Path, _gpu: u32) -> Result<Box<dyn Executor>> {
-        missing()
-    }
-
-    pub(super) fn probe() -> Result<Available> {
-        missing()
-    }
-
-    pub(super) fn gpu(_number: u32) -> Result<Gpu> {
-        missing()
-    }
-
-    fn missing<T>() -> Result<T> {
-        Runtime::TensorRtRtx.check_built_in().and(Err(Error::bug("plans are built in")))
-    }
-}
-
-impl fmt::Display for Runtime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Runtime::Ort => "ONNX Runtime",
-            Runtime::OpenVino => "OpenVINO",
-            Runtime::Tract => "tract",
-            Runtime::Web => "ONNX Runtime Web",
-            Runtime::TensorRt => "TensorRT",
-            Runtime::TensorRtRtx => "TensorRT for RTX",
-        })
-    }
-}
-
-/// How an engine is opened.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Options {
-    /// Threads that one run may use.
-    pub threads: usize,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options { threads: std::thread::available_parallelism().map_or(1, usize::from) }
-    }
-}
-
-/// A loaded model.
-pub trait Engine {
-    /// The runtime and its version, for reports.
-    fn describe(&self) -> String;
-
-    /// The inputs that have to be given, in the model's order.
-    fn inputs(&self) -> &[Port];
-
-    /// Runs the model once. Every input must be there; outputs come in the model's order.
-    fn run(&mut self, inputs: &Named) -> Result<Named>;
-
-    /// Runs the model once more, on the state that the last run left: what it gave of it is not given again. All outputs
-    /// come, those of the state too.
-    fn resume(&mut self, inputs: &Named) -> Result<Named>;
-}
-
-/// Opens the engine in the file `path`, in this process. A process can load ONNX Runtime or OpenVINO's, not both, and
-/// dies with a native library that crashes: [`open_isolated`] is for files from outside.
-pub fn open(runtime: Runtime, path: &Path, options: Options) -> Result<Box<dyn Engine>> {
-    open_with(runtime, path, options, &[])
-}
-
-/// Like [`open`], with adapters in files of ONNX Runtime's own (`.onnx_adapter`), which only it takes.
-pub fn open_with(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
-    open_on(Device::Cpu, runtime, path, options, adapters)
-}
-
-/// Like [`open_with`], on a device. ONNX Runtime runs on either, plans on a GPU and all others on the processor. A plan is
-/// native code: the caller has compared its digest with a manifest.
-pub fn open_on(
-    device: Device,
-    runtime: Runtime,
-    path: &Path,
-    options: Options,
-    adapters: &[PathBuf],
-) -> Result<Box<dyn Engine>> {
-    Ok(Box::new(Whole::new(open_executor(device, runtime, path, options, adapters)?)))
-}
-
-/// What is under an engine or a [`Session`].
-fn open_executor(
-    device: Device,
-    runtime: Runtime,
-    path: &Path,
-    options: Options,
-    adapters: &[PathBuf],
-) -> Result<Box<dyn Executor>> {
-    if !adapters.is_empty() && runtime != Runtime::Ort {
-        return Err(Error::unsupported(format!("{runtime} takes no adapters beside an engine")));
-    }
-    match (device, runtime) {
-        (Device::Cpu, Runtime::Ort) => Ok(Box::new(ort::OrtEngine::open(path, options, adapters)?)),
-        (Device::Cpu, Runtime::OpenVino) => Ok(Box::new(ort::OrtEngine::open_with_openvino(path, options)?)),
-        (Device::Cpu, Runtime::Tract) => Ok(Box::new(tract::TractEngine::open(path)?)),
-        (Device::Cpu, Runtime::Web) => Err(in_browsers().at(path.display().to_string())),
-        (Device::Cpu, plans @ (Runtime::TensorRt | Runtime::TensorRtRtx)) => open_plan(plans, path, 0),
-        (Device::Cuda(gpu), Runtime::Ort) => {
-            Ok(Box::new(ort::OrtEngine::open_with_cuda(path, gpu, options, adapters)?))
-        }
-        (Device::Cuda(gpu), plans) if plans.runs_plans() => open_plan(plans, path, gpu),
-        _ => Err(Error::unsupported(format!("{runtime} runs engines on the processor, not on {device}"))),
-    }
-}
-
 /// Like [`open_with`]; a native library does it in an isolated process, with a time limit, where children can be
 /// started ([`subprocess::set_program`]).
 pub fn open_isolated(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Box<dyn Engine>> {
@@ -237,31 +61,6 @@ pub fn open_isolated(runtime: Runtime, path: &Path, options: Options, adapters: 
             Ok(Box::new(opened.map_err(|e| explained(runtime, e))?))
         }
         _ => open_with(runtime, path, options, adapters),
-    }
-}
-
-/// A runtime that can run engines on this machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Available {
-    /// The version of its library; kilnc's own, where it is compiled in.
-    pub version: String,
-    /// Where the library lies; none, where it is compiled in.
-    pub path: Option<String>,
-}
-
-impl Available {
-    /// One that is compiled in.
-    fn compiled_in() -> Available {
-        Available { version: env!("CARGO_PKG_VERSION").to_owned(), path: None }
-    }
-}
-
-impl fmt::Display for Available {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.path {
-            Some(path) => write!(f, "{} ({path})", self.version),
-            None => f.write_str("compiled in"),
-        }
     }
 }
 
@@ -367,11 +166,6 @@ pub fn query_driver(number: u32) -> Result<Gpu> {
     tensorrt::gpu(number)
 }
 
-fn open_plan(runtime: Runtime, path: &Path, gpu: u32) -> Result<Box<dyn Executor>> {
-    runtime.check_built_in()?;
-    tensorrt::open(path, gpu)
-}
-
 /// What plans need and is missing, by files alone. Where there is no GPU at all, only that is reported.
 fn plans_can_run(runtime: Runtime) -> Result<()> {
     let found = Nvidia::here();
@@ -384,15 +178,4 @@ fn plans_can_run(runtime: Runtime) -> Result<()> {
     }
     runtime.check_built_in()?;
     Device::Cuda(0).check_for(runtime)
-}
-
-fn in_browsers() -> Error {
-    Error::runtime_missing("it runs in a browser").hint("kilnc bundle export --layout hub writes what a page loads")
-}
-
-/// Takes an input by name out of the caller's.
-fn input<'a>(inputs: &'a Named, name: &str) -> Result<&'a Tensor> {
-    inputs.iter().find(|(given, _)| given == name).map(|(_, tensor)| tensor).ok_or_else(|| {
-        Error::bad_input(format!("the engine needs an input `{}`, which is missing", crate::error::printable(name)))
-    })
 }

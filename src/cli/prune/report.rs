@@ -2,15 +2,47 @@
 
 use std::path::Path;
 
-use super::Pruned;
-use kilnc::bundle::GateEntry;
+use serde::Serialize;
+
+use kilnc::bench;
+use kilnc::bundle::{FileEntry, GateEntry, ZerosEntry};
 use kilnc::error::{Error, Result};
 use kilnc::eval::{self, short};
 use kilnc::output::{Stage, write_json};
-use kilnc::prune::BlockEntry;
+use kilnc::precision::Precision;
+use kilnc::prune::{BlockEntry, Report};
+use kilnc::tune::CutPoint;
+use kilnc::vocabulary::CutReport;
+
+/// The version of the form of [`JSON`].
+pub const SCHEMA: &str = "kilnc.prune/1";
 
 /// The file for programs.
 pub const JSON: &str = "prune.json";
+
+/// The engine and its comparison.
+#[derive(Serialize)]
+pub struct Pruned {
+    pub schema: &'static str,
+    pub target: String,
+    pub scheme: Precision,
+    pub pruning: Option<Report>,
+    pub vocabulary: Option<CutReport>,
+    pub files: Vec<FileEntry>,
+    pub bytes: u64,
+    /// Of the same engine of the trained model.
+    pub trained_bytes: Option<u64>,
+    /// Batch and length for which time was measured.
+    pub shape: [usize; 2],
+    /// How many times as fast as the same engine of the trained model, with its interval.
+    pub speed: Option<bench::Ratio>,
+    /// Against the trained model in FP32.
+    pub gates: Vec<GateEntry>,
+    /// The measurements of the search.
+    pub searched: Vec<CutPoint>,
+    /// The zeros in the file that was written, where they make a pattern.
+    pub zeros: Option<ZerosEntry>,
+}
 
 /// Loss of accuracy, or the share of changed predictions where texts have no labels.
 pub fn lost(gate: &GateEntry) -> Option<f64> {

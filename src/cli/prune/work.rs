@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::super::{Screen, tune};
-use super::{PruneArgs, report};
+use super::args::PruneArgs;
+use super::report;
 use kilnc::bench::{self, Candidate, TokenBatch, Workload};
 use kilnc::build::{self, BuildRequest, Observer, Source};
 use kilnc::bundle::{self, Manifest};

@@ -8,9 +8,8 @@
 mod state;
 mod value;
 
-use std::path::Path;
-
-use super::{Device, Engine, Named, Options, Port, Runtime, View};
+use super::engine::Engine;
+use super::{Named, Port, Tensor, View};
 use crate::error::{Error, Result, printable};
 use crate::ports::{CACHE_AXIS, PortKind};
 use state::empty;
@@ -56,11 +55,6 @@ pub struct Outputs {
 }
 
 impl Session {
-    /// Opens the model in the file `path`, in this process. Fails as [`super::open`] does, and as [`Session::new`].
-    pub fn open(runtime: Runtime, path: &Path, options: Options) -> Result<Session> {
-        Session::new(super::open_executor(Device::Cpu, runtime, path, options, &[])?)
-    }
-
     /// Binds the state of a model. Fails where an input is of a state that no output continues, or the other way round.
     pub fn new(executor: Box<dyn Executor>) -> Result<Session> {
         let state = bind(&*executor)?;
@@ -127,7 +121,7 @@ impl Session {
         let held = |number| self.state.iter().find(|bound| bound.input == number)?.value.as_ref();
         let given = |(number, port): (usize, &Port)| match held(number) {
             Some(value) => Ok(Input::Held(value)),
-            None => super::input(inputs, &port.name).map(Input::Given),
+            None => input(inputs, &port.name).map(Input::Given),
         };
         let given = self.executor.inputs().iter().enumerate().map(given).collect::<Result<Vec<_>>>()?;
         let outputs = self.executor.execute(&given)?;
@@ -221,6 +215,15 @@ fn bind(executor: &dyn Executor) -> Result<Vec<Bound>> {
             Err(Error::unsupported(format!("the graph has an input `{name}`, but no output that continues it")))
         }
     }
+}
+
+/// Takes an input by name out of the caller's.
+fn input<'a>(inputs: &'a Named, name: &str) -> Result<&'a Tensor> {
+    inputs
+        .iter()
+        .find(|(given, _)| given == name)
+        .map(|(_, tensor)| tensor)
+        .ok_or_else(|| Error::bad_input(format!("the engine needs an input `{}`, which is missing", printable(name))))
 }
 
 fn lost() -> Error {

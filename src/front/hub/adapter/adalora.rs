@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::file::{Adapter, Parts, refuse};
+use super::kind::Kind;
+use super::lora;
 use super::work::Work;
-use super::{Kind, lora};
 
 use crate::error::{Error, Result};
 use crate::ir::Weight;
@@ -22,7 +23,6 @@ pub(super) const KIND: Kind = Kind {
     ],
     scales: true,
     conv1d: true,
-    merge,
 };
 
 const A: &str = "lora_A";
@@ -68,7 +68,7 @@ impl Config {
     }
 }
 
-fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
+pub(super) fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     let config: Config = adapter.config()?;
     refuse(&[
         ("use_dora", config.use_dora == Some(true)),

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Deserialize;
 
+use super::kind::Kind;
+use super::source::AdapterSource;
 use super::targets::{Targets, ends_with};
-use super::{AdapterSource, Kind, kind};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::{StateDict, common_prefix, read_weights};
 use crate::ir::Weight;
@@ -125,7 +126,8 @@ impl Parts {
 
 impl Adapter {
     /// Opens a folder. Fails where a file is missing, malformed or of a kind that is not merged.
-    pub fn open(source: &AdapterSource) -> Result<Adapter> {
+    /// `kind` finds a kind by PEFT's name.
+    pub fn open(source: &AdapterSource, kind: fn(&str) -> Result<&'static Kind>) -> Result<Adapter> {
         let dir = &source.dir;
         let config_path = dir.join("adapter_config.json");
         if !presence::has_file(&config_path)? {

@@ -3,8 +3,8 @@
 
 use serde::Deserialize;
 
-use super::Kind;
 use super::file::{Adapter, Parts};
+use super::kind::Kind;
 use super::targets::{Names, is_match, pattern};
 use super::work::Work;
 use crate::error::{Error, Result};
@@ -17,7 +17,6 @@ pub(super) const KIND: Kind = Kind {
     options: &[&["exclude_modules", "fan_in_fan_out", "feedforward_modules", "init_ia3_weights", "modules_to_save"]],
     scales: false,
     conv1d: true,
-    merge,
 };
 
 const L: &str = "ia3_l";
@@ -41,7 +40,7 @@ impl Config {
     }
 }
 
-fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
+pub(super) fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     let config: Config = adapter.config()?;
     for (module, parts) in &adapter.modules {
         merge_module(work, &config, module, parts).map_err(|e| e.at(adapter.location(module)))?;

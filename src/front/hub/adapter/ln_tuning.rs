@@ -1,7 +1,7 @@
 //! LN tuning: norms, trained whole (arXiv 2312.11420).
 
-use super::Kind;
 use super::file::Adapter;
+use super::kind::Kind;
 use super::work::Work;
 use crate::error::{Error, Result, printable};
 
@@ -13,10 +13,9 @@ pub(super) const KIND: Kind = Kind {
     options: &[&["exclude_modules", "modules_to_save"]],
     scales: false,
     conv1d: true,
-    merge,
 };
 
-fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
+pub(super) fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     for (module, parts) in &adapter.modules {
         for part in KIND.parts {
             let Some((_, parameter)) = part.split_once('.') else { continue };

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::Kind;
 use super::file::Adapter;
+use super::kind::Kind;
 use super::scale::Strength;
 use super::work::Work;
 use crate::error::{Error, Result};
@@ -18,7 +18,6 @@ pub(super) const KIND: Kind = Kind {
     options: &[&OPTIONS],
     scales: true,
     conv1d: false,
-    merge,
 };
 
 /// The options of LoHa, which LoKr has, too.
@@ -65,7 +64,7 @@ impl Config {
     }
 }
 
-fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
+pub(super) fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     let config: Config = adapter.config()?;
     for (module, parts) in &adapter.modules {
         let merged = config.strength().of(module, adapter.scale).and_then(|(rank, own)| {

@@ -1,9 +1,10 @@
 //! LoKr: `W + (alpha / r) · W₁ ⊗ W₂`, each whole or a product of two factors (arXiv 2309.14859).
 
 use super::file::{Adapter, Parts};
+use super::kind::Kind;
+use super::loha;
 use super::loha::{Config, ranked};
 use super::work::Work;
-use super::{Kind, loha};
 use crate::error::Result;
 use crate::ir::Weight;
 
@@ -15,10 +16,9 @@ pub(super) const KIND: Kind = Kind {
     options: &[&loha::OPTIONS, &["decompose_both", "decompose_factor", "rank_dropout_scale"]],
     scales: true,
     conv1d: false,
-    merge,
 };
 
-fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
+pub(super) fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     let config: Config = adapter.config()?;
     for (module, parts) in &adapter.modules {
         let merged = config.strength().of(module, adapter.scale).and_then(|(rank, own)| {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Kind;
 use super::file::{Adapter, Parts, refuse};
+use super::kind::Kind;
 use super::options::is_on;
 use super::scale::Strength;
 use super::work::Work;
@@ -24,7 +24,6 @@ pub(super) const KIND: Kind = Kind {
     options: &[&OPTIONS],
     scales: true,
     conv1d: true,
-    merge,
 };
 
 /// The options of LoRA; those that are on and change the outputs are refused or merged. `merge_weights` is of versions
@@ -246,7 +245,7 @@ fn change(config: &Config, parts: &Parts, rank: usize, [own, given]: [f32; 2]) -
     })
 }
 
-fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
+pub(super) fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     for (module, change) in changes(adapter)?.modules {
         merge_module(work, &module, &change).map_err(|e| e.at(adapter.location(&module)))?;
     }

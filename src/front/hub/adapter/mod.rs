@@ -1,13 +1,14 @@
 //! Adapters: small trained changes to a model, merged into its weights before the graph is built.
 //!
 //! Each kind that PEFT trains and that is linear in the weights is one file, which lists the tensors of a change and
-//! made and how it is merged. [`combine`] makes one change of several adapters'.
+//! how it is merged. [`combine`] makes one change of several adapters'.
 
 mod adalora;
 pub mod combine;
 mod file;
 pub mod hub;
 mod ia3;
+mod kind;
 mod ln_tuning;
 mod loha;
 mod lokr;
@@ -30,81 +31,24 @@ use crate::presence;
 
 pub use combine::Combine;
 use file::Adapter;
+use kind::{Kind, OTHER_KINDS};
 pub use merged::{Lost, Merged, summary};
 pub use source::AdapterSource;
 use work::Work;
 
-/// A kind of adapter.
-struct Kind {
-    /// PEFT's name.
-    peft_type: &'static str,
-    /// The parts of all its tensors' names, so that an unknown one is not taken for a saved one.
-    marker: &'static str,
-    /// The ends of the names of the tensors that a change is made of.
-    parts: &'static [&'static str],
-    /// The parts of the names of tensors that only training needs.
-    idle: &'static [&'static str],
-    /// The options that PEFT has for the kind, besides those of every kind.
-    options: &'static [&'static [&'static str]],
-    /// Whether a factor has a meaning: twice the change.
-    scales: bool,
-    /// Whether PEFT trains it in `Conv1D` layers, whose weights are turned.
-    conv1d: bool,
-    /// Merges an adapter, whose saved tensors have replaced the base's.
-    merge: fn(&mut Work, &Adapter) -> Result<()>,
-}
+/// Merges an adapter, whose saved tensors have replaced the base's.
+type Merge = fn(&mut Work, &Adapter) -> Result<()>;
 
-impl Kind {
-    /// Whether PEFT has that option for the kind.
-    fn has_option(&self, option: &str) -> bool {
-        self.options.iter().any(|options| options.contains(&option))
-    }
-}
-
-/// The kinds that are merged.
-static KINDS: &[&Kind] =
-    &[&lora::KIND, &adalora::KIND, &ia3::KIND, &ln_tuning::KIND, &loha::KIND, &lokr::KIND, &tokens::KIND, &vera::KIND];
-
-/// Kinds that PEFT knows and kilnc does not merge, to distinguish them from misspellings.
-const OTHER_KINDS: &[&str] = &[
-    "ADAMSS",
-    "ADAPTION_PROMPT",
-    "BEFT",
-    "BOFT",
-    "BONE",
-    "C3A",
-    "CARTRIDGE",
-    "CPT",
-    "DEFT",
-    "DELORA",
-    "FOURIERFT",
-    "FROD",
-    "GLORA",
-    "GRALORA",
-    "HIRA",
-    "HRA",
-    "LILY",
-    "MISS",
-    "MULTITASK_PROMPT_TUNING",
-    "OFT",
-    "OSF",
-    "PEANUT",
-    "POLY",
-    "PREFIX_TUNING",
-    "PROMPT_TUNING",
-    "PSOFT",
-    "PVERA",
-    "P_TUNING",
-    "RANDLORA",
-    "ROAD",
-    "SHADOW",
-    "SHIRA",
-    "SUPERTUNING",
-    "TINYLORA",
-    "UNILORA",
-    "VBLORA",
-    "WAVEFT",
-    "XLORA",
+/// The kinds that are merged, and how.
+static KINDS: &[(&Kind, Merge)] = &[
+    (&lora::KIND, lora::merge),
+    (&adalora::KIND, adalora::merge),
+    (&ia3::KIND, ia3::merge),
+    (&ln_tuning::KIND, ln_tuning::merge),
+    (&loha::KIND, loha::merge),
+    (&lokr::KIND, lokr::merge),
+    (&tokens::KIND, tokens::merge),
+    (&vera::KIND, vera::merge),
 ];
 
 /// Merges one adapter into the tensors, lazily. Fails, with `state` unchanged, where any part does not fit.
@@ -118,7 +62,7 @@ pub fn merge(state: &mut StateDict, source: &AdapterSource) -> Result<Merged> {
 pub fn merge_all(state: &mut StateDict, sources: &[AdapterSource], combine: Option<&Combine>) -> Result<Vec<Merged>> {
     let mut adapters = Vec::with_capacity(sources.len());
     for source in sources {
-        adapters.push(Adapter::open(source).map_err(|e| name_adapter(e, source, sources))?);
+        adapters.push(Adapter::open(source, kind).map_err(|e| name_adapter(e, source, sources))?);
     }
     let mut work = Work::new(state);
     let merged = match combine {
@@ -143,7 +87,7 @@ fn merge_one(work: &mut Work, adapter: &Adapter) -> Result<Merged> {
         .at("--adapter"));
     }
     work.begin(adapter)?;
-    (adapter.kind.merge)(work, adapter)?;
+    merge_of(adapter.kind.peft_type)?(work, adapter)?;
     Ok(std::mem::take(&mut work.merged))
 }
 
@@ -154,10 +98,18 @@ fn name_adapter(error: Error, source: &AdapterSource, sources: &[AdapterSource])
 
 /// The kind of that name.
 fn kind(peft_type: &str) -> Result<&'static Kind> {
-    if let Some(kind) = KINDS.iter().find(|kind| kind.peft_type == peft_type) {
-        return Ok(kind);
+    known(peft_type).map(|(kind, _)| *kind)
+}
+
+fn merge_of(peft_type: &str) -> Result<Merge> {
+    known(peft_type).map(|(_, merge)| *merge)
+}
+
+fn known(peft_type: &str) -> Result<&'static (&'static Kind, Merge)> {
+    if let Some(known) = KINDS.iter().find(|(kind, _)| kind.peft_type == peft_type) {
+        return Ok(known);
     }
-    let mut known: Vec<&str> = KINDS.iter().map(|kind| kind.peft_type).collect();
+    let mut known: Vec<&str> = KINDS.iter().map(|(kind, _)| kind.peft_type).collect();
     known.sort_unstable();
     let location = "adapter_config.json: peft_type";
     if OTHER_KINDS.contains(&peft_type) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::Kind;
+use super::kind::Kind;
 use crate::error::{Error, Result, printable};
 use crate::json;
 

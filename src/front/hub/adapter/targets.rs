@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fancy_regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use super::Kind;
+use super::kind::Kind;
 use crate::error::{Error, Result, by_nearness, printable};
 use crate::front::hub::checkpoint::{StateDict, Tensor};
 use crate::json;

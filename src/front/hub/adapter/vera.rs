@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::Kind;
 use super::file::{Adapter, Parts};
+use super::kind::Kind;
 use super::work::Work;
 use crate::error::{Error, Result};
 use crate::ir::Weight;
@@ -29,7 +29,6 @@ pub(super) const KIND: Kind = Kind {
     ]],
     scales: true,
     conv1d: true,
-    merge,
 };
 
 #[derive(Deserialize)]
@@ -37,7 +36,7 @@ struct Config {
     r: usize,
 }
 
-fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
+pub(super) fn merge(work: &mut Work, adapter: &Adapter) -> Result<()> {
     let config: Config = adapter.config()?;
     let shared = |name: &str| {
         adapter.shared.get(name).ok_or_else(|| {

@@ -1,84 +1,11 @@
 //! Bottleneck adapters: Houlsby's (arXiv 1902.00751), Pfeiffer's (arXiv 2005.00247, 2005.00052), parallel ones
 //! (arXiv 2110.04366), and the forms between.
 
-use std::collections::BTreeSet;
-
-use super::config::{Config, Hypercomplex, Place, Reduction, Residual, Scaling, at, positive};
-use super::{Insertions, Saved, Tensors};
+use super::config::{Config, at};
+use super::insertions::{Bottleneck, Insertions};
+use super::saved::{Saved, Tensors};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::StateDict;
-
-/// How a bottleneck adapter computes, and where it is inserted. `x` is its input, `y` the output of attention or
-/// feed-forward.
-#[derive(Clone, Debug)]
-pub struct Bottleneck {
-    /// Its name, by which its tensors are called.
-    pub name: String,
-    /// The parts of a layer after which it is inserted.
-    pub places: Vec<Place>,
-    /// Layers that have none.
-    pub leave_out: BTreeSet<usize>,
-    /// Name of the non-linearity, in the words of `transformers`.
-    pub non_linearity: String,
-    /// Whether `x` is the input of attention or feed-forward, rather than the output.
-    pub parallel: bool,
-    /// Whether the model's residual and norm come before it.
-    pub norm_before: bool,
-    /// Whether the model's residual and norm come after it.
-    pub norm_after: bool,
-    /// Whether it begins with its own norm.
-    pub own_norm_before: bool,
-    /// Whether it ends with its own norm.
-    pub own_norm_after: bool,
-    /// Where its residual begins; parallel ones add to `y`.
-    pub residual: Residual,
-    /// Whether its residual is added before its own norm at the end.
-    pub residual_in_norm: bool,
-    /// The factor of its output.
-    pub scaling: Scaling,
-    /// Whether its output is multiplied by a gate: the mean over the tokens of `σ(w · x + b)`.
-    pub gated: bool,
-    /// The path of its invertible part, which follows the embeddings, and how much narrower that is inside.
-    pub invertible: Option<(String, f64)>,
-    /// How its projections are put together, where they are not simply there.
-    pub hypercomplex: Option<Hypercomplex>,
-    /// The path of the tensors that all layers share.
-    pub shared: String,
-    reduction: Reduction,
-}
-
-/// `width // factor`, as Python divides.
-fn narrowed(width: usize, factor: f64) -> usize {
-    (width as f64 / factor).floor() as usize
-}
-
-impl Bottleneck {
-    /// The inner size in a layer of a model that is `hidden` wide. Fails where the configuration has none for it.
-    pub fn inner(&self, layer: usize, hidden: usize) -> Result<usize> {
-        let factor = match &self.reduction {
-            Reduction::Everywhere(factor) => *factor,
-            Reduction::ByLayer(factors) => {
-                let found = factors.get(&layer.to_string()).or_else(|| factors.get("default"));
-                *found.ok_or_else(|| {
-                    Error::bad_input(format!("layer {layer} has none, and there is no default"))
-                        .at(at("reduction_factor"))
-                })?
-            }
-        };
-        let factor = positive(factor).map_err(|e| e.at(at("reduction_factor")))?;
-        Ok(narrowed(hidden, factor).max(1))
-    }
-
-    /// The inner size of a part of the invertible block that takes `width` channels.
-    pub fn inner_invertible(&self, width: usize) -> usize {
-        self.invertible.as_ref().map_or(0, |(_, factor)| narrowed(width, *factor))
-    }
-
-    /// Whether there is an adapter after that part of that layer.
-    pub fn stands(&self, place: Place, layer: usize) -> bool {
-        self.places.contains(&place) && !self.leave_out.contains(&layer)
-    }
-}
 
 /// Puts an adapter's tensors into the model, and its description into `insertions`.
 pub(super) fn insert(
@@ -98,7 +25,7 @@ pub(super) fn insert(
     let adapter = describe(&config, saved, &tensors, state, insertions)?;
     insertions.bottlenecks.push(adapter);
     for (name, weight) in tensors {
-        super::insert(state, insertions, name, weight, file, &saved.name);
+        insertions.insert(state, name, weight, file, &saved.name);
     }
     Ok(())
 }

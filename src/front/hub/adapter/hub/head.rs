@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Insertions, one_of};
+use super::insertions::{AddedHead, FlexibleHead, HeadKind, Insertions};
+use super::saved::one_of;
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::file::finite;
 use crate::front::hub::adapter::options::refuse_unknown;
@@ -14,66 +15,9 @@ use crate::front::hub::adapter::work::check_saved;
 use crate::front::hub::adapter::{Lost, Merged};
 use crate::front::hub::checkpoint::{StateDict, Tensor, read_weights};
 use crate::json;
-use crate::task::head::Head;
 
 pub(super) const CONFIG: &str = "head_config.json";
 pub(super) const WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
-
-/// A head as a list of layers, with dropout between them, which inference ignores.
-#[derive(Clone, Debug)]
-pub struct FlexibleHead {
-    /// The path of its tensors: `heads.` and its name.
-    pub path: String,
-    /// Its output.
-    pub kind: HeadKind,
-    /// Number of linear layers.
-    pub layers: usize,
-    /// Name of the non-linearity between them.
-    pub activation: Option<String>,
-    /// Whether it reads the pooled first token rather than the first token.
-    pub use_pooler: bool,
-    /// Whether a norm follows each layer but the last.
-    pub layer_norm: bool,
-}
-
-/// The head of an adapter.
-#[derive(Clone, Debug)]
-pub enum AddedHead {
-    /// One that the library describes, in place of the family's own.
-    Flexible(FlexibleHead),
-    /// That of a class of `transformers`.
-    OfClass {
-        /// The class.
-        class: String,
-        /// The adapter's folder, for messages.
-        adapter: String,
-    },
-}
-
-/// The output of a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadKind {
-    /// One row of logits for each text.
-    Classification,
-    /// One row of logits for each token.
-    Tagging,
-    /// Where an answer begins and ends.
-    QuestionAnswering,
-    /// Logits over the vocabulary for each token.
-    MaskedLm,
-}
-
-impl HeadKind {
-    /// The head that it takes the place of.
-    pub fn head(self) -> Head {
-        match self {
-            HeadKind::Classification => Head::TextLogits,
-            HeadKind::Tagging => Head::TokenLogits,
-            HeadKind::QuestionAnswering => Head::SpanLogits,
-            HeadKind::MaskedLm => Head::MaskedTokens,
-        }
-    }
-}
 
 #[derive(Deserialize)]
 struct Saved {

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::config::LOCATION;
-use super::{Insertions, Saved, Tensors};
+use super::insertions::Insertions;
+use super::saved::{Saved, Tensors};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::options::refuse_unknown;
 use crate::front::hub::checkpoint::{StateDict, Tensor};

@@ -7,76 +7,25 @@
 mod bottleneck;
 mod config;
 mod head;
+mod insertions;
 mod linear;
+mod saved;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::file::finite;
-use super::{AdapterSource, Merged};
+use super::merged::Merged;
+use super::source::AdapterSource;
 use crate::error::{self, Error, Result, printable};
-use crate::front::hub::checkpoint::{StateDict, Tensor, read_weights};
-use crate::ir::Weight;
+use crate::front::hub::checkpoint::StateDict;
 use crate::json;
 use crate::presence;
+use saved::{CONFIG, Saved, WEIGHTS, one_of};
 
-pub use bottleneck::Bottleneck;
 pub use config::{Hypercomplex, Place, Residual, Scaling};
-pub use head::{AddedHead, FlexibleHead, HeadKind};
-
-/// The additions of AdapterHub's adapters and heads to a model's graph.
-#[derive(Clone, Debug, Default)]
-pub struct Insertions {
-    /// Bottleneck adapters, those nearest to the layers first.
-    pub bottlenecks: Vec<Bottleneck>,
-    /// A head.
-    pub head: Option<AddedHead>,
-    /// The labels of the head.
-    pub labels: Option<BTreeMap<String, String>>,
-    /// The tensors that some part of the graph has to read, and the adapter that has them.
-    tensors: BTreeMap<String, String>,
-    /// How many adapters there are, of any kind.
-    adapters: usize,
-    /// The adapter that has been merged into the weights.
-    linear: Option<String>,
-}
-
-impl Insertions {
-    /// The head that is built in place of the family's own, where there is one.
-    pub fn flexible(&self) -> Option<&FlexibleHead> {
-        match &self.head {
-            Some(AddedHead::Flexible(head)) => Some(head),
-            Some(AddedHead::OfClass { .. }) | None => None,
-        }
-    }
-
-    /// The first of the tensors `unread` that an adapter has for new nodes, and the adapter's name.
-    pub fn left_over<'a>(&'a self, unread: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
-        unread.into_iter().find_map(|name| self.tensors.get(name).map(|adapter| (name, adapter.as_str())))
-    }
-}
-
-/// The fields of AdapterHub's `adapter_config.json` that concern every architecture.
-#[derive(Deserialize)]
-struct Saved {
-    name: String,
-    /// `adapters.1.3.0`; none before there was the library.
-    #[serde(default)]
-    version: Option<String>,
-    /// `text_task` or `text_lang`, before 2.0.
-    #[serde(default, rename = "type")]
-    kind: Option<String>,
-    config: Architecture,
-}
-
-#[derive(Deserialize)]
-struct Architecture {
-    #[serde(default)]
-    architecture: Option<String>,
-}
+pub use insertions::{AddedHead, Bottleneck, FlexibleHead, HeadKind, Insertions};
 
 /// Architectures that the library knows and kilnc does not, to distinguish them from misspellings.
 const UNSUPPORTED: [&str; 5] = ["mtl_lora", "prefix_tuning", "prompt_tuning", "reft", "union"];
@@ -104,16 +53,11 @@ pub fn is_hub(dir: &Path) -> Result<bool> {
     }
 }
 
-const CONFIG: &str = "adapter_config.json";
-
 /// The file in the folder of several adapters that attention chooses between.
 const FUSION: &str = "adapter_fusion_config.json";
 
 /// The file in the folder of an adapter for a model whose parts were described to the library.
 const INTERFACE: &str = "adapter_interface.json";
-
-/// The weights of an adapter, the better form first.
-const WEIGHTS: [&str; 2] = ["adapter.safetensors", "pytorch_adapter.bin"];
 
 /// The file with the weights of an adapter or, where there is no adapter, a head.
 pub fn weights_file(dir: &Path) -> Result<PathBuf> {
@@ -153,7 +97,7 @@ fn add_adapter(
     let architecture = architecture(saved.config.architecture.as_deref())?;
     let path = one_of(&source.dir, WEIGHTS)?;
     let file = json::file_name(&path);
-    let tensors = tensors(state, &path, &saved.name).map_err(|e| e.at(file.clone()))?;
+    let tensors = saved::tensors(state, &path, &saved.name).map_err(|e| e.at(file.clone()))?;
     merged.files.extend([config_path, path]);
     match architecture {
         Kind::Linear => {
@@ -200,58 +144,4 @@ fn architecture(name: Option<&str>) -> Result<Kind> {
             ))
         }
     }
-}
-
-fn one_of(dir: &Path, names: [&str; 2]) -> Result<PathBuf> {
-    presence::first_file(names.map(|name| dir.join(name)))?
-        .ok_or_else(|| Error::bad_input(format!("neither {} nor {} is there", names[0], names[1])))
-}
-
-type Tensors = BTreeMap<String, Weight>;
-
-/// The tensors of an adapter by the names they have in the model.
-fn tensors(state: &StateDict, path: &Path, adapter: &str) -> Result<Tensors> {
-    let mut tensors = Tensors::new();
-    let read = read_weights(path)?;
-    if let Some(outer) = state.outer(read.iter().map(|(key, _)| key.as_str())) {
-        return Err(Error::bad_input(format!(
-            "every name begins with `{}`, which is not the model's",
-            printable(&outer)
-        ))
-        .hint("the adapter was saved from within a wrapper: save it again from the model inside"));
-    }
-    for (key, weight) in read {
-        finite(&key, &weight)?;
-        let name = state.within(&current_name(&key));
-        if !name.contains(&format!(".{adapter}.")) {
-            return Err(Error::bad_input(format!(
-                "tensor `{}` is not of the adapter `{}`",
-                printable(&key),
-                printable(adapter)
-            )));
-        }
-        tensors.insert(name, weight);
-    }
-    match tensors.is_empty() {
-        true => Err(Error::bad_input("the adapter changes nothing: it holds no tensors")),
-        false => Ok(tensors),
-    }
-}
-
-/// A tensor's name in the words of today's library.
-fn current_name(key: &str) -> String {
-    const BEFORE: [(&str, &str); 5] = [
-        ("attention_text_task_adapters", "adapters"),
-        ("attention_text_lang_adapters", "adapters"),
-        ("layer_text_task_adapters", "adapters"),
-        ("layer_text_lang_adapters", "adapters"),
-        ("invertible_lang_adapters", "invertible_adapters"),
-    ];
-    BEFORE.iter().fold(key.to_owned(), |name, (old, new)| name.replace(old, new))
-}
-
-/// Puts a tensor that the graph has to read into the model.
-fn insert(state: &mut StateDict, insertions: &mut Insertions, name: String, weight: Weight, file: &str, adapter: &str) {
-    insertions.tensors.insert(name.clone(), adapter.to_owned());
-    state.insert(name, Tensor { weight, file: file.into() });
 }

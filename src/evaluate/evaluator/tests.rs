@@ -1,4 +1,5 @@
 use super::*;
+use crate::evaluate::ranges;
 use crate::ir::text::parse;
 use crate::verify::verify;
 
