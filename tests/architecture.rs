@@ -151,6 +151,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "runtime",
             "eval::Accuracy",
             "eval::Check",
+            "ports",
             "program",
             "eval::Greedy",
             "prune",

@@ -118,6 +118,7 @@ fn a_template_that_fails_is_named_with_its_line() {
         ("{{ none_such(1) }}", "the chat template fails: unknown function"),
         ("{{ messages | no_filter }}", "the chat template fails: unknown filter"),
         ("{{ 'a' + 1 }}", "the chat template fails: invalid operation"),
+        ("{{ '%d' % 1 }}", "tried to use % operator on unsupported types"),
         ("{{ strftime_now('%') }}", "the chat template fails: invalid operation: strftime_now: "),
         ("{{ messages | tojson(indent=[]) }}", "tojson: indent is neither a number nor a text"),
         ("{{ nothing | tojson }}", "tojson: a value of kind undefined is not JSON"),

@@ -509,6 +509,28 @@ fn a_language_model_becomes_a_bundle_and_a_folder_of_the_hub() {
     let model = load(decoders("gpt2/lm"), &[], None).unwrap();
     let mut engine = runtime::open(Runtime::Ort, &hub.join("onnx/model.onnx"), Options { threads: 1 }).unwrap();
     assert!(smallest_cosine(&model, &mut *engine, &decoders("gpt2/lm")) >= 0.99999);
+
+    let genai = place.path().join("genai");
+    kilnc(arguments!["bundle", "export", &bundle, "--layout", "genai", "-o", &genai]).expect(0);
+    assert_eq!(std::fs::read(genai.join("model.onnx")).unwrap(), std::fs::read(hub.join("onnx/model.onnx")).unwrap());
+    assert!(genai.join("tokenizer.json").is_file() && !genai.join("config.json").exists());
+    let config = read(genai.join("genai_config.json"));
+    let of = &config["model"];
+    let expected: Value = serde_json::json!({
+        "filename": "model.onnx", "session_options": { "provider_options": [] },
+        "head_size": 4, "hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 4, "num_hidden_layers": 3,
+        "inputs": {
+            "input_ids": "input_ids", "attention_mask": "attention_mask", "position_ids": "position_ids",
+            "past_key_names": "past_key_values.%d.key", "past_value_names": "past_key_values.%d.value"
+        },
+        "outputs": {
+            "logits": "logits", "present_key_names": "present.%d.key", "present_value_names": "present.%d.value"
+        }
+    });
+    assert_eq!(of["decoder"], expected);
+    let sizes = [&of["type"], &of["eos_token_id"], &of["context_length"], &of["vocab_size"]];
+    assert_eq!(sizes.map(Value::to_string), ["\"decoder\"", "319", "64", "320"]);
+    assert_eq!(config["search"]["past_present_share_buffer"], false);
 }
 
 #[test]

@@ -17,6 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 import transformers as tf
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from optimum.onnxruntime import ORTModelForCausalLM
 
 NEW = 20
@@ -53,12 +54,21 @@ def main(folder, checkpoint, *texts):
         known = [row["greedy"] for row in json.loads(greedy.read_text())["rows"]]
 
     reference = tf.AutoModelForCausalLM.from_pretrained(checkpoint, attn_implementation="eager", dtype=torch.float32).eval()
-    # Optimum only warns of a file without position_ids; its tokens are wrong where a batch is padded left.
+    # Optimum only warns of a file without position_ids; its tokens are wrong where a batch is padded left, if they are not
+    # counted in the graph. To these families it gives none.
     model = ORTModelForCausalLM.from_pretrained(folder)
-    assert "position_ids" in model.input_names and model.can_use_cache, model.input_names
+    counted = model.config.model_type in ("gemma", "gemma2", "gemma3_text", "bloom")
+    assert ("position_ids" in model.input_names) != counted and model.can_use_cache, model.input_names
 
     expected = [generate(reference, *batch([row]))[0] for row in rows]
     assert known in (None, expected), (known, expected)
+    try:
+        generate(model, *batch(rows[:1]))
+    except InvalidArgument as error:
+        # Of some families it makes an empty cache by another number of heads, or another size, than the configuration says.
+        assert "past_key_values" in str(error), error
+        print(f"Optimum fails by its own cache: {' '.join(str(error).split())[:180]}")
+        return
     for row, tokens in zip(rows, expected):
         found = generate(model, *batch([row]))[0]
         assert found == tokens, (row, found, tokens)

@@ -149,7 +149,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
                 true => {
                     let generator = args.model.open_generator(&args.bundle, threads, &fits, screen)?;
                     let templates = if with_chats { args.model.chat_templates() } else { Ok(ChatTemplates::default()) };
-                    Model::Generator(generator, args.predictions.batch.unwrap_or(1), templates)
+                    Model::Generator(Box::new(generator), args.predictions.batch.unwrap_or(1), templates)
                 }
                 false => {
                     let options = args.predictions.options(1);
@@ -168,7 +168,11 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
                 if bundle.manifest.task.generates() {
                     let (generator, batch) = model::open_generator(bundle, engine, threads, &fits, screen)?;
                     let templates = if with_chats { bundle.chat_templates() } else { Ok(ChatTemplates::default()) };
-                    return Ok(Model::Generator(generator, args.predictions.batch.unwrap_or(batch), templates));
+                    return Ok(Model::Generator(
+                        Box::new(generator),
+                        args.predictions.batch.unwrap_or(batch),
+                        templates,
+                    ));
                 }
                 model::open_bundle(bundle, engine, threads, &options, &fits, screen).map(Model::Pipeline)
             })?
@@ -179,7 +183,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
         (Model::Pipeline(mut model), None) => texts::run(args.text, args.pair, args.question, &mut model, screen),
         (Model::Generator(generator, batch, templates), claimed) => {
             let options = args.generate.options(args.predictions.top_k, args.model.max_length)?;
-            let prompted = prompts::Prompted { generator, templates, args: &args.generate, options, batch };
+            let prompted = prompts::Prompted { generator: *generator, templates, args: &args.generate, options, batch };
             match claimed {
                 Some(claimed) => prompted.answer_lines(claimed, screen),
                 None => prompted.answer(args.prompt, chats, screen),
@@ -192,7 +196,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
 enum Model {
     Pipeline(Pipeline),
     /// With how many prompts are read together, and the chat templates.
-    Generator(Generator, usize, Result<ChatTemplates>),
+    Generator(Box<Generator>, usize, Result<ChatTemplates>),
 }
 
 impl RunArgs {

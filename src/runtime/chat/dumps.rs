@@ -5,8 +5,8 @@ use std::fmt::Write;
 use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// How deep values nest that are written.
-const DEEPEST: usize = 128;
+use super::limits::NESTED;
+use super::printed::{float, float_of};
 
 /// `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
 pub(super) fn tojson(state: &mut State, args: &[Value]) -> Result<String, Error> {
@@ -69,8 +69,8 @@ struct Dumper<'a, 'b, 'c> {
 
 impl Dumper<'_, '_, '_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        if depth > DEEPEST {
-            return Err(wrong(format!("values nest deeper than {DEEPEST}")));
+        if depth > NESTED {
+            return Err(wrong(format!("values nest deeper than {NESTED}")));
         }
         self.state.consume_fuel(1)?;
         match value.kind() {
@@ -182,47 +182,5 @@ fn number(value: &Value) -> String {
         Some(number) if number.is_infinite() => if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned(),
         Some(number) => float(number),
         None => value.to_string(),
-    }
-}
-
-/// The number of a float; none for integers.
-pub(super) fn float_of(value: &Value) -> Option<f64> {
-    let float = value.is_number() && !value.is_integer();
-    float.then(|| f64::try_from(value.clone()).ok()).flatten()
-}
-
-/// A finite number as Python prints it: the shortest that reads as the same, with an exponent below 1e-4 and from 1e16 on.
-pub(super) fn float(number: f64) -> String {
-    let scientific = format!("{number:e}");
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..16).contains(&exponent) {
-        return format!("{number:?}");
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn floats_are_printed_as_python_does() {
-        // Of `repr` in Python 3.
-        for (number, expected) in [
-            (1.0, "1.0"),
-            (-0.0, "-0.0"),
-            (0.1, "0.1"),
-            (1e15, "1000000000000000.0"),
-            (1e16, "1e+16"),
-            (1.5e300, "1.5e+300"),
-            (0.0001, "0.0001"),
-            (0.00001, "1e-05"),
-            (1.25e-7, "1.25e-07"),
-            (5e-324, "5e-324"),
-        ] {
-            assert_eq!(float(number), expected);
-        }
     }
 }

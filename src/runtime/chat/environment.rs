@@ -5,9 +5,9 @@ use minijinja::value::{Rest, Tuple, Value, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, escape_formatter};
 
 use super::clock::Clock;
-use super::dumps;
 use super::failure::Raised;
 use super::limits::{DEEPEST, STEPS};
+use super::{dumps, printed};
 
 pub(super) fn new(clock: Clock) -> Environment<'static> {
     let mut environment = Environment::new();
@@ -21,10 +21,12 @@ pub(super) fn new(clock: Clock) -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     // The name of a template is a file's, which says nothing of what it makes.
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_formatter(|out, state, value| match dumps::float_of(value) {
-        Some(number) if number.is_finite() => Ok(out.write_str(&dumps::float(number))?),
+    environment.set_formatter(|out, state, value| match value.kind() {
+        ValueKind::Number | ValueKind::Seq | ValueKind::Map => Ok(out.write_str(&printed::python(state, value)?)?),
         _ => escape_formatter(out, state, value),
     });
+    environment.add_filter("e", printed::escaped);
+    environment.add_filter("escape", printed::escaped);
     environment.set_unknown_method_callback(method);
     environment
         .add_filter("tojson", |state: &mut State, args: Rest<ValueOrKwargs>| dumps::tojson(state, &args.into_values()));

@@ -5,3 +5,6 @@ pub(super) const STEPS: u64 = 2_000_000;
 
 /// How deep it calls itself.
 pub(super) const DEEPEST: usize = 100;
+
+/// How deep values nest that it prints.
+pub(super) const NESTED: usize = 128;

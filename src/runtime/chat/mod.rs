@@ -10,6 +10,7 @@ mod environment;
 mod failure;
 mod limits;
 mod messages;
+mod printed;
 mod special;
 mod tags;
 mod template;

@@ -74,8 +74,8 @@ impl ChatFiles {
                 return Err(Error::bad_input(format!("the name `{}` is that of two chat templates", printable(name))));
             }
         }
-        let (special, more_special) = special_tokens(dir)?;
-        Ok(ChatFiles { templates, special, more_special })
+        let special = special_tokens(dir)?;
+        Ok(ChatFiles { templates, special: special.named, more_special: special.more })
     }
 }
 

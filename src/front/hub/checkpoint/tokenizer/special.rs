@@ -11,8 +11,16 @@ use crate::error::Result;
 use crate::json;
 use crate::presence;
 
-/// The special tokens of the parts that have one, and further ones.
-pub(in crate::front::hub::checkpoint) fn special_tokens(dir: &Path) -> Result<(Vec<(String, String)>, Vec<String>)> {
+/// The special tokens of a folder.
+pub(in crate::front::hub::checkpoint) struct SpecialTokens {
+    /// By the names of their parts.
+    pub named: Vec<(String, String)>,
+    /// Further ones.
+    pub more: Vec<String>,
+}
+
+/// Reads the special tokens of the parts that have one, and further ones.
+pub(in crate::front::hub::checkpoint) fn special_tokens(dir: &Path) -> Result<SpecialTokens> {
     #[derive(Default, Deserialize)]
     struct Config {
         #[serde(default)]
@@ -30,5 +38,5 @@ pub(in crate::front::hub::checkpoint) fn special_tokens(dir: &Path) -> Result<(V
     let options = Options::read(dir, &usage)?;
     let of_part = |part: &&str| Some(((*part).to_owned(), options.special(part)?.to_owned()));
     let more = options.beside.more.iter().flatten().filter_map(|special| special.content()).map(str::to_owned);
-    Ok((PARTS.iter().filter_map(of_part).collect(), more.collect()))
+    Ok(SpecialTokens { named: PARTS.iter().filter_map(of_part).collect(), more: more.collect() })
 }
