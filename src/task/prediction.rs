@@ -33,7 +33,8 @@ pub enum Prediction {
         /// The vector.
         embedding: Vec<f32>,
     },
-    /// Sentence similarity of a pair: how alike the two are by their vectors, as the settings' [`Similarity`] has it.
+    /// Sentence similarity of a pair: how alike the two are by their vectors, as [`crate::settings::Similarity`] of the
+    /// settings has it.
     Similarity {
         /// The larger, the more alike.
         score: f32,

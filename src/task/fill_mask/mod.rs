@@ -53,8 +53,8 @@ impl Definition for FillMask {
 }
 
 impl Pipeline {
-    /// The model's scores of the tokens behind a text's masks, by their ids, which
-    /// [`targets`] finds. Fails where the model is not for masked tokens, or a mask has no token.
+    /// The model's scores of the tokens behind a text's masks, by their ids. Fails where the model is not for masked
+    /// tokens, or a mask has no token.
     pub fn token_scores(&mut self, text: &str, targets: &[u32]) -> Result<Predicted<Vec<TokenScore>>> {
         let tokenized = self.tokenized(text.into(), Task::FillMask)?;
         let (engine, parts) = self.parts(&UNWATCHED);
