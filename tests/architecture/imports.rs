@@ -4,9 +4,7 @@
 //! where it is defined. `mod child;` and `pub use child::…` import nothing: they say what a room has. Tests are left out.
 //! A method has no path, so a call of one that another file defines is not seen.
 //!
-//! No two files import each other. A parent and its child count like any two: what both need lies in a third file. The
-//! rooms of [`OPEN`] are those where a child still uses what its parent defines, while the parent calls the child. A room
-//! leaves the list once none of its files does, and none comes in.
+//! No two files import each other. A parent and its child count like any two: what both need lies in a third file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,25 +12,18 @@ use proc_macro2::{Delimiter, Group, TokenTree};
 
 use super::{Source, sources, steps_by};
 
-/// Rooms whose first file and children import each other.
-const OPEN: &[&str] = &["front/hub/arch/mod.rs"];
-
 #[test]
 fn no_two_files_import_each_other() {
     let files = Files::read();
     let imports: BTreeMap<&Path, BTreeSet<Path>> = files.0.keys().map(|path| (path, files.imports(path))).collect();
     let imports_of = |file: &Path| imports.get(file).into_iter().flatten();
-    let (mut wrong, mut open) = (Vec::new(), BTreeSet::new());
+    let mut wrong = Vec::new();
     for (file, imported) in &imports {
         for other in imported.iter().filter(|other| file < other && imports_of(other).any(|back| back == *file)) {
             let [one, two] = [file, other].map(|path| files.0[path].path.as_str());
-            match other.split_last().is_some_and(|(_, parent)| parent == file.as_slice()) && OPEN.contains(&one) {
-                true => drop(open.insert(one)),
-                false => wrong.push(format!("{one} and {two} import each other")),
-            }
+            wrong.push(format!("{one} and {two} import each other"));
         }
     }
-    wrong.extend(OPEN.iter().filter(|room| !open.contains(*room)).map(|room| format!("{room}: take it out of OPEN")));
     assert!(imports.values().map(BTreeSet::len).sum::<usize>() > 1000, "few imports were found");
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }

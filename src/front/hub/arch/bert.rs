@@ -1,11 +1,11 @@
 //! BERT (arXiv 1810.04805), as `transformers` saves it: post-norm encoder, learned positions, two token types.
 
 use super::blocks::{Embeddings, LayerWeights, Positions, TokenTypes};
-use super::classes::ClassifierOf;
 use super::classes::ENCODER;
 use super::config::EncoderConfig;
+use super::family::ClassifierOf;
+use super::family::Shared;
 use super::heads::{self, Classifier, Heads, MaskedLm};
-use super::shared::Shared;
 use super::{Context, Family};
 use crate::error::Result;
 use crate::ir::Graph;

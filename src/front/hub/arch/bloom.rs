@@ -1,11 +1,11 @@
 //! BLOOM (arXiv 2211.05100): normed word embeddings, and no positions but a bias of the scores that grows with distance.
 
 use super::blocks::{Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer, Norm, Scores, heads};
-use super::classes::ClassifierOf;
 use super::config::epsilon_of;
+use super::family::ClassifierOf;
+use super::family::Shared;
 use super::heads::decoder::Logits;
 use super::llama;
-use super::shared::Shared;
 use super::stack::{ALL, LONGEST, Names, Sizes, Stack, layers};
 use super::{Context, Decoder, Family};
 use crate::error::Result;

@@ -1,8 +1,10 @@
 //! Builds the graph of a checkpoint: its family's, with the head of a task.
 
-use super::config::Fields;
+use super::canonical::canonical_state;
+use super::families::family;
+use super::family::{Context, Family};
+use super::shared;
 use super::task::Sources;
-use super::{Context, Family, canonical_state, family, shared};
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::hub::Insertions;
 use crate::front::hub::checkpoint::{Checkpoint, Scope, StateDict};
@@ -41,7 +43,7 @@ pub fn build(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> 
 /// Like [`build`], with bottleneck adapters and heads that are not the family's own.
 pub fn build_with(checkpoint: &Checkpoint, state: &StateDict, inserted: &Insertions, task: Task) -> Result<Built> {
     let family = family(&checkpoint.common)?;
-    let config = Fields::read(&checkpoint.config, family)?;
+    let config = family.fields(&checkpoint.config)?;
     if let Some(class) = checkpoint.common.own_classes().next() {
         config.warn(format!(
             "config.json names its own code (auto_map: {}), which is never run; the model is built as a {}",

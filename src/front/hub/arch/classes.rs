@@ -1,7 +1,8 @@
 //! The classes of `transformers` that the models of a family are saved from, and the head of each; and what the layer
 //! `classifier` is where no class is named.
 
-use super::{FAMILIES, Family};
+use super::families::FAMILIES;
+use super::family::Family;
 use crate::error::{Error, Result};
 use crate::task::head::Head;
 
@@ -13,19 +14,6 @@ pub(super) const ENCODER: &[(&str, Head)] = &[
     ("ForQuestionAnswering", Head::SpanLogits),
     ("ForMaskedLM", Head::MaskedTokens),
 ];
-
-/// What the layer `classifier` is for, where only the tensors of a family's models show it.
-pub(super) enum ClassifierOf {
-    /// One that labels texts, or compares choices, where that tensor is there; else one that labels tokens.
-    TextsWith(&'static str),
-    /// One that labels tokens; with one row, and that tensor beside it, one that compares choices. A head that labels texts has
-    /// other names.
-    TokensWithout(&'static str),
-    /// One that labels tokens.
-    Tokens,
-    /// One that labels texts or tokens, or finds answers.
-    Any,
-}
 
 /// The head of a class of `transformers`, if it is built.
 pub(super) fn head_of(class: &str) -> Option<Head> {

@@ -7,7 +7,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::Family;
 use super::blocks::{Activation, EncoderLayer, heads};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::Size;
@@ -22,25 +21,37 @@ pub(super) struct Fields {
     warnings: RefCell<Vec<String>>,
 }
 
+/// What is read of a class of `transformers`.
+pub(super) struct Class<'a> {
+    /// The `model_type` of its configurations.
+    pub model_type: &'a str,
+    /// The defaults of its fields, as JSON.
+    pub defaults: &'a str,
+    /// Other names of fields, each with the one that counts.
+    pub renamed: &'a [(&'a str, &'a str)],
+    /// Whether its models are decoders.
+    pub decoder: bool,
+}
+
 impl Fields {
     /// Reads the text of `config.json`. Fails, naming the field, where two fields contradict each other, and where one
     /// needs an option that no family supports.
-    pub fn read(text: &str, family: &Family) -> Result<Fields> {
+    pub fn read(text: &str, class: &Class) -> Result<Fields> {
         let mut fields: Map<String, Value> = json::parse(text, FILE)?;
-        for (other, name) in family.renamed {
+        for (other, name) in class.renamed {
             let Some(value) = fields.remove(*other) else { continue };
             match fields.insert((*name).to_owned(), value.clone()) {
                 Some(known) if known != value => return Err(contradiction(other, &value, name, &known)),
                 _ => {}
             }
         }
-        let defaults: Map<String, Value> = serde_json::from_str(family.defaults)
-            .map_err(|e| Error::bug(format!("the defaults of {}: {e}", family.model_type)))?;
+        let defaults: Map<String, Value> = serde_json::from_str(class.defaults)
+            .map_err(|e| Error::bug(format!("the defaults of {}: {e}", class.model_type)))?;
         for (name, value) in defaults {
             fields.entry(name).or_insert(value);
         }
         let fields = Fields { fields, warnings: RefCell::default() };
-        fields.refuse_unsupported(family).map(|()| fields)
+        fields.refuse_unsupported(class).map(|()| fields)
     }
 
     /// Those that a family reads.
@@ -77,14 +88,14 @@ impl Fields {
         self.warnings.into_inner()
     }
 
-    fn refuse_unsupported(&self, family: &Family) -> Result<()> {
+    fn refuse_unsupported(&self, class: &Class) -> Result<()> {
         let refused = |field: &str, what: &str| Err(Error::unsupported(what).at(format!("{FILE}: {field}")));
         for field in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
-            match (self.fields.get(field), family.decoder) {
+            match (self.fields.get(field), class.decoder) {
                 (None | Some(Value::Null | Value::Bool(false)), _) => {}
-                (Some(_), Some(_)) if field == "is_decoder" => {}
-                (Some(_), Some(_)) => return refused(field, "attention to the outputs of an encoder is not built"),
-                (Some(_), None) => return refused(field, "an encoder used as a decoder is not built"),
+                (Some(_), true) if field == "is_decoder" => {}
+                (Some(_), true) => return refused(field, "attention to the outputs of an encoder is not built"),
+                (Some(_), false) => return refused(field, "an encoder used as a decoder is not built"),
             }
         }
         let layers = [
@@ -198,22 +209,21 @@ mod tests {
     use super::*;
     use crate::front::hub::arch::FAMILIES;
 
-    fn family(model_type: &str) -> &'static Family {
+    fn family(model_type: &str) -> &'static crate::front::hub::arch::Family {
         FAMILIES.iter().find(|family| family.model_type == model_type).unwrap()
     }
 
     #[test]
     fn every_family_has_defaults_for_all_sizes() {
         for family in FAMILIES {
-            let fields = Fields::read("{}", family).unwrap_or_else(|e| panic!("{}: {e}", family.model_type));
+            let fields = family.fields("{}").unwrap_or_else(|e| panic!("{}: {e}", family.model_type));
             assert!(fields.size("vocab_size").is_some(), "{}", family.model_type);
             for (other, name) in family.renamed {
                 assert!(fields.fields.contains_key(*name), "{}: {other}", family.model_type);
             }
         }
         // Only ALBERT's class takes another non-linearity than the exact one.
-        let act =
-            |model_type| Fields::read("{}", family(model_type)).unwrap().get::<EncoderConfig>().unwrap().hidden_act;
+        let act = |model_type| family(model_type).fields("{}").unwrap().get::<EncoderConfig>().unwrap().hidden_act;
         assert_eq!([act("albert"), act("bert")], [Activation::GeluNew, Activation::Gelu]);
     }
 
@@ -245,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_field_has_its_other_name_too() {
-        let dim = |text: &str| Fields::read(text, family("distilbert")).map(|fields| fields.size("dim"));
+        let dim = |text: &str| family("distilbert").fields(text).map(|fields| fields.size("dim"));
         assert_eq!(dim(r#"{"hidden_size": 64}"#).unwrap(), Some(64));
         assert_eq!(dim(r#"{"hidden_size": 64, "dim": 64}"#).unwrap(), Some(64));
         assert_eq!(
@@ -258,7 +268,7 @@ mod tests {
     #[test]
     fn options_that_no_family_supports_are_refused_by_field() {
         for family in FAMILIES {
-            let said = |text: &str| Fields::read(text, family).map(drop).map_err(|e| e.locations().join(""));
+            let said = |text: &str| family.fields(text).map(drop).map_err(|e| e.locations().join(""));
             for (field, value) in [
                 ("add_cross_attention", "true"),
                 ("is_encoder_decoder", "true"),

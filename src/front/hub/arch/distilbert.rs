@@ -5,10 +5,10 @@ use serde::Deserialize;
 use super::blocks::{
     Activation, AdapterScopes, Embeddings, EncoderLayer, LayerWeights, Positions, TokenTypes, heads as heads_of,
 };
-use super::classes::ClassifierOf;
 use super::classes::ENCODER;
+use super::family::ClassifierOf;
+use super::family::Shared;
 use super::heads::{self, Classifier, Heads, MaskedLm};
-use super::shared::Shared;
 use super::{Context, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Scope, Size};

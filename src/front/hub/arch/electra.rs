@@ -3,11 +3,11 @@
 use serde::Deserialize;
 
 use super::blocks::{Activation, Embeddings, LayerWeights, Positions, TokenTypes};
-use super::classes::ClassifierOf;
 use super::classes::ENCODER;
 use super::config::EncoderConfig;
+use super::family::ClassifierOf;
+use super::family::Shared;
 use super::heads::{self, Classifier, Heads, MaskedLm};
-use super::shared::Shared;
 use super::{Context, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::Size;

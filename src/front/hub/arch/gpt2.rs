@@ -5,10 +5,10 @@ use serde::Deserialize;
 use super::blocks::{
     Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer, attention_scale, heads as heads_of,
 };
-use super::classes::ClassifierOf;
 use super::config::epsilon_of;
+use super::family::ClassifierOf;
+use super::family::Shared;
 use super::heads::decoder::{self, DecoderHeads};
-use super::shared::Shared;
 use super::{Context, Decoder, Family};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Scope, Size};

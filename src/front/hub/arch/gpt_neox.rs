@@ -3,10 +3,10 @@
 
 use super::blocks::{Blocks, DecoderInputs, Norm};
 use super::config::Fields;
+use super::family::Shared;
 use super::heads::decoder::Logits;
 use super::llama::{self, Layer};
 use super::rope::{self, Rope};
-use super::shared::Shared;
 use super::stack::{ALL, Names, Sizes, Stack, family};
 use super::{Context, Decoder, Family, Restated};
 use crate::error::Result;

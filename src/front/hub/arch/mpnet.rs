@@ -2,11 +2,11 @@
 //! layers share.
 
 use super::blocks::{Activation, AttentionInputs, Embeddings, LayerWeights, Positions, TokenTypes};
-use super::classes::ClassifierOf;
 use super::classes::ENCODER;
 use super::config::EncoderConfig;
+use super::family::ClassifierOf;
+use super::family::Shared;
 use super::heads::{self, Classifier, Heads, MaskedLm};
-use super::shared::Shared;
 use super::{Context, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::Scope;

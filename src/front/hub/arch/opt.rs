@@ -2,10 +2,10 @@
 //! narrower than the layers.
 
 use super::blocks::{Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer, heads};
-use super::classes::ClassifierOf;
 use super::config::Fields;
+use super::family::ClassifierOf;
+use super::family::Shared;
 use super::heads::decoder::Logits;
-use super::shared::Shared;
 use super::stack::{Names, Sizes, Stack, layers};
 use super::{Context, Decoder, Family};
 use crate::error::{Error, Result};

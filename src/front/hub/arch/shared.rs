@@ -3,44 +3,12 @@
 
 use serde::Deserialize;
 
-use super::{FAMILIES, Family};
+use super::families::FAMILIES;
+use super::family::{Family, Shared};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::StateDict;
 use crate::ir::Weight;
 use crate::json;
-
-/// The names of the tensors that a class shares.
-#[derive(Clone, Copy, Debug)]
-pub struct Shared {
-    /// The word embeddings.
-    pub embeddings: &'static str,
-    /// The weight of the projection to the vocabulary.
-    pub decoder: &'static str,
-    /// Its bias.
-    pub bias: &'static str,
-    /// The other name of the bias, where it has two.
-    pub head_bias: Option<&'static str>,
-    /// Whether the class has its own projection, which `tie_word_embeddings` decides about.
-    pub may_differ: bool,
-}
-
-impl Shared {
-    /// Names of a projection that is a module, whose bias has one name.
-    pub(super) const fn one(embeddings: &'static str, [decoder, bias]: [&'static str; 2]) -> Shared {
-        Shared { embeddings, decoder, bias, head_bias: None, may_differ: true }
-    }
-
-    /// Names of a projection whose bias is also `head_bias`, that of the head around it.
-    pub(super) const fn two(embeddings: &'static str, decoder: [&'static str; 2], head_bias: &'static str) -> Shared {
-        Shared { head_bias: Some(head_bias), ..Shared::one(embeddings, decoder) }
-    }
-
-    /// Names of a projection that the class does not have: it always uses the embeddings. `decoder` is where kilnc looks
-    /// for one all the same.
-    pub(super) const fn always(embeddings: &'static str, decoder: [&'static str; 2]) -> Shared {
-        Shared { may_differ: false, ..Shared::one(embeddings, decoder) }
-    }
-}
 
 /// Whether a configuration ties the projection to the word embeddings. Where it is silent, its family's class decides, which
 /// most do.

@@ -2,10 +2,10 @@
 //! family in the table.
 
 use super::blocks::{Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer};
-use super::classes::ClassifierOf;
 use super::config::{Fields, epsilon_of};
+use super::family::ClassifierOf;
+use super::family::Shared;
 use super::heads::decoder::{self, DecoderHeads, Logits};
-use super::shared::Shared;
 use super::{Context, Decoder, Family, Restated};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};

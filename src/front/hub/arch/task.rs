@@ -15,7 +15,8 @@
 //! taken for another makes predictions, and wrong ones.
 
 use super::Family;
-use super::classes::{ClassifierOf, head_of};
+use super::classes::head_of;
+use super::family::ClassifierOf;
 use crate::error::{Error, Result, printable};
 use crate::front::hub::adapter::hub::{AddedHead, Insertions};
 use crate::front::hub::checkpoint::{Checkpoint, CommonConfig, Purpose as Made, StateDict};

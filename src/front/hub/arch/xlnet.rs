@@ -5,9 +5,9 @@ use serde::Deserialize;
 use super::blocks::{
     Activation, AttentionInputs, Blocks, EncoderLayer, LONGEST, LayerWeights, attention_scale, heads as heads_of,
 };
-use super::classes::ClassifierOf;
 use super::config::epsilon;
-use super::shared::Shared;
+use super::family::ClassifierOf;
+use super::family::Shared;
 use super::{Context, Family, heads};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};

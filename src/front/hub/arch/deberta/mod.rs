@@ -6,11 +6,11 @@ mod config;
 use super::blocks::{
     AttentionInputs, Blocks, Embeddings, EncoderLayer, LayerWeights, Positions, TokenTypes, attention_scale,
 };
-use super::classes::ClassifierOf;
 use super::classes::ENCODER;
+use super::family::ClassifierOf;
+use super::family::Shared;
 use super::flexible::{self, Encoded};
 use super::heads::{self, MaskedLm};
-use super::shared::Shared;
 use super::{Context, Family};
 use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{Scope, Size};

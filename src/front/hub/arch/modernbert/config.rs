@@ -346,7 +346,7 @@ mod tests {
                             "sliding_attention": {"rope_theta": 4, "rope_type": "default"}}"#;
 
     fn read(fields: &str) -> Result<(Config, Vec<String>)> {
-        let fields = Fields::read(&format!("{{\"num_hidden_layers\": 2, {fields}}}"), &FAMILY)?;
+        let fields = FAMILY.fields(&format!("{{\"num_hidden_layers\": 2, {fields}}}"))?;
         let config = Config::read(&fields)?;
         Ok((config, fields.into_warnings()))
     }
@@ -375,7 +375,7 @@ mod tests {
     fn missing_fields_are_as_in_the_class() {
         let expected = [(Attention::Global, 160_000.0), (Attention::Local, 10_000.0), (Attention::Local, 10_000.0)];
         let of = |text: &str| {
-            let fields = Fields::read(text, &FAMILY).unwrap();
+            let fields = FAMILY.fields(text).unwrap();
             let config = Config::read(&fields).unwrap();
             (0..3)
                 .map(|i| config.attention(i).and_then(|kind| Ok((kind, config.base(kind)?))).unwrap())
@@ -432,7 +432,7 @@ mod tests {
     #[test]
     fn every_form_is_written_in_both() {
         let of = |fields: &str| {
-            let fields = Fields::read(&format!("{{\"num_hidden_layers\": 2, {fields}}}"), &FAMILY).unwrap();
+            let fields = FAMILY.fields(&format!("{{\"num_hidden_layers\": 2, {fields}}}")).unwrap();
             restated(&fields).unwrap()
         };
         let old = r#""global_attn_every_n_layers": 2, "global_rope_theta": 5.0, "local_rope_theta": 4.0"#;

@@ -4,9 +4,9 @@
 mod config;
 
 use super::blocks::{AttentionInputs, Blocks, attention_scale};
-use super::classes::ClassifierOf;
 use super::classes::ENCODER;
-use super::shared::Shared;
+use super::family::ClassifierOf;
+use super::family::Shared;
 use super::{Context, Family, heads};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Pooling, Scope, Size};

@@ -257,7 +257,7 @@ mod tests {
 
     fn fields(model_type: &str, config: &Value) -> Fields {
         let family = FAMILIES.iter().find(|family| family.model_type == model_type).unwrap();
-        Fields::read(&config.to_string(), family).unwrap()
+        family.fields(&config.to_string()).unwrap()
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn decided(
         state: state.clone(),
         files: Vec::new(),
     };
-    let state = state.with_prefix(family.prefix, crate::front::hub::arch::HEADS).unwrap();
+    let state = state.with_prefix(family.prefix, crate::front::hub::arch::canonical::HEADS).unwrap();
     let head = class.map(|class| AddedHead::OfClass { class: class.to_owned(), adapter: "adapter".to_owned() });
     let mut inserted = Insertions::default();
     inserted.head = head;
