@@ -87,6 +87,18 @@ impl Program {
         &self.first.graph
     }
 
+    /// The graph of a model that is one graph. Fails where there are several components: what looks at one graph would pass
+    /// over the others.
+    pub fn only(&self) -> Result<&Verified<Graph>> {
+        match self.others.as_slice() {
+            [] => Ok(&self.first.graph),
+            others => {
+                let what = format!("a model of {} components is neither calibrated nor compared", others.len() + 1);
+                Err(Error::unsupported(what))
+            }
+        }
+    }
+
     /// The program whose components have been changed, each by itself.
     pub fn map(&self, mut change: impl FnMut(&Component) -> Result<Verified<Graph>>) -> Result<Program> {
         let mut changed =
@@ -215,7 +227,10 @@ mod tests {
         let one = component("model", DECODER).graph;
         let program = Program::from(one.clone());
         assert_eq!(program.fingerprint().unwrap(), one.fingerprint().unwrap());
+        assert!(program.only().is_ok());
         let two = Program::new(vec![component("encoder", DECODER), component("decoder", DECODER)]).unwrap();
         assert_ne!(two.fingerprint().unwrap(), one.fingerprint().unwrap());
+        let said = two.only().err().unwrap();
+        assert_eq!(said.message(), "a model of 2 components is neither calibrated nor compared");
     }
 }

@@ -189,7 +189,7 @@ impl TokenBatch {
         self.real.iter().sum()
     }
 
-    /// The mask, by which outputs for padding are told from others.
+    /// The mask, by which outputs for padding are distinguished from others.
     pub(super) fn mask(&self) -> Named {
         let real = self.real.iter().flat_map(|real| (0..self.length).map(move |i| i64::from(i < *real))).collect();
         let mask = Tensor { shape: vec![self.rows, self.length], elements: Elements::I64(real) };

@@ -42,7 +42,7 @@ impl Graph {
 }
 
 /// What the elements of a weight follow from: two weights of one identity have the same elements. Their file tensors are
-/// told apart by where they are in memory, so it means nothing to another process, and nothing is read.
+/// identified by where they are in memory, so it means nothing to another process, and nothing is read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     text: String,

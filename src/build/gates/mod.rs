@@ -23,7 +23,7 @@ use crate::runtime::{self, Classes, Runtime, TextEncoder};
 use crate::target::Target;
 use crate::task::{self, Task};
 use comparison::{Baseline, Candidate, Compares, RunBy};
-use report::{missed, tell, unmade};
+use report::{missed, report, unmade};
 
 /// The inputs of engines, and their expected outputs.
 pub struct Gates {
@@ -40,6 +40,8 @@ impl Gates {
     /// Reads the texts and outputs of the gates, and those of the calibration. Without texts in the recipe, those of
     /// the calibration are run, or a few built-in ones.
     pub fn new(recipe: &Recipe, model: &Model, strict: bool, observer: &dyn Observer) -> Result<Gates> {
+        // Every step after this looks at one graph.
+        model.program.only()?;
         let classes = classes::of(recipe, model, observer)?;
         for engine in &recipe.engines {
             engine
@@ -126,7 +128,7 @@ impl Gates {
         }
         let of = &self.texts_name;
         assembly.observer.done(&format!("{texts} texts of {of}, each engine against {}", reference.name()));
-        tell(&made, assembly.observer);
+        report(&made, assembly.observer);
         let missed = missed(&made);
         // The graph has been compared with the golden file where one of its engines was.
         let compared = made.iter().flat_map(|engine| &engine.entry.gates).any(|gate| gate.against == GOLDEN);

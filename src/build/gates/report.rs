@@ -6,7 +6,7 @@ use crate::eval::Greedy;
 use crate::observer::Observer;
 
 /// Reports the results of every engine.
-pub(super) fn tell(made: &[Made], observer: &dyn Observer) {
+pub(super) fn report(made: &[Made], observer: &dyn Observer) {
     for engine in made {
         let name = &engine.entry.name;
         for gate in &engine.entry.gates {
