@@ -3,7 +3,6 @@
 
 use super::blocks::{Blocks, DecoderInputs};
 use super::config::Fields;
-use super::heads::decoder::Logits;
 use super::llama::{self, Layer};
 use super::rope::{self, Rope};
 use super::stack::{LABELS, Sizes, Stack, family};
@@ -34,17 +33,11 @@ fn restated(fields: &Fields) -> Result<Restated> {
 
 fn build(context: &Context) -> Result<Graph> {
     let sizes = Sizes::read(&context.config, "hidden_act", "rms_norm_eps")?;
-    let mut stack = Stack::open(context, &sizes)?;
+    let stack = Stack::open(context, &sizes)?;
     let rotation = llama::rotation(context, &ROPE, &sizes)?.interleaved();
     let qkv_bias = context.config.field("attention_bias")?;
     let layer = Layer { qkv_bias, ..Layer::new(&sizes.layer, &rotation) };
-    let mut x = stack.words(sizes.hidden())?;
-    for i in 0..sizes.layers {
-        let p = stack.model.item("layers", i);
-        x = block(&mut stack.blocks, &p, i, &layer, x, &stack.inputs)?;
-    }
-    x = llama::last_norm(&mut stack, "norm", &sizes, layer.norm, x)?;
-    stack.finish(sizes.hidden(), Logits::Plain, x)
+    llama::layers_of(stack, &sizes, block, layer.norm, std::iter::repeat_n(&layer, sizes.layers))
 }
 
 /// Norm, attention, norm, residual; norm, gated feed-forward, norm, residual.

@@ -84,8 +84,22 @@ pub(super) fn rotation(context: &Context, rope: &Rope, sizes: &Sizes) -> Result<
 
 /// Words, these layers, and the last norm.
 pub(super) fn layers<'l>(
+    stack: Stack,
+    sizes: &Sizes,
+    layers: impl IntoIterator<Item = &'l Layer<'l>>,
+) -> Result<Graph> {
+    layers_of(stack, sizes, block, Norm::Rms(sizes.layer.sizes.epsilon), layers)
+}
+
+/// A family's own layer.
+pub(super) type Block = fn(&mut Blocks, &Scope, usize, &Layer, ValueId, &DecoderInputs) -> Result<ValueId>;
+
+/// The same with layers of the family's own, and another norm.
+pub(super) fn layers_of<'l>(
     mut stack: Stack,
     sizes: &Sizes,
+    block: Block,
+    norm: Norm,
     layers: impl IntoIterator<Item = &'l Layer<'l>>,
 ) -> Result<Graph> {
     let mut x = stack.words(sizes.hidden())?;
@@ -93,7 +107,7 @@ pub(super) fn layers<'l>(
         let p = stack.model.item("layers", i);
         x = block(&mut stack.blocks, &p, i, layer, x, &stack.inputs)?;
     }
-    x = last_norm(&mut stack, "norm", sizes, Norm::Rms(sizes.layer.sizes.epsilon), x)?;
+    x = last_norm(&mut stack, "norm", sizes, norm, x)?;
     stack.finish(sizes.hidden(), Logits::Plain, x)
 }
 

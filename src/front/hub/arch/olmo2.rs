@@ -1,7 +1,6 @@
 //! OLMo 2 (arXiv 2501.00656): Llama's blocks with the norms after them, and queries and keys normed as a whole.
 
 use super::blocks::{Blocks, DecoderInputs, SEPARATE};
-use super::heads::decoder::Logits;
 use super::llama::{self, Layer, ROPE, restated};
 use super::stack::{LANGUAGE, Sizes, Stack, family};
 use super::{Context, Family};
@@ -25,16 +24,10 @@ pub(super) const FAMILY: Family = family(
 fn build(context: &Context) -> Result<Graph> {
     let sizes = Sizes::read(&context.config, "hidden_act", "rms_norm_eps")?;
     let bias = context.config.field("attention_bias")?;
-    let mut stack = Stack::open(context, &sizes)?;
+    let stack = Stack::open(context, &sizes)?;
     let rotation = llama::rotation(context, &ROPE, &sizes)?;
     let layer = Layer { qkv_bias: bias, out_bias: bias, ..Layer::new(&sizes.layer, &rotation) };
-    let mut x = stack.words(sizes.hidden())?;
-    for i in 0..sizes.layers {
-        let p = stack.model.item("layers", i);
-        x = block(&mut stack.blocks, &p, i, &layer, x, &stack.inputs)?;
-    }
-    x = llama::last_norm(&mut stack, "norm", &sizes, layer.norm, x)?;
-    stack.finish(sizes.hidden(), Logits::Plain, x)
+    llama::layers_of(stack, &sizes, block, layer.norm, std::iter::repeat_n(&layer, sizes.layers))
 }
 
 /// Attention, norm, residual; gated feed-forward, norm, residual.

@@ -1,7 +1,6 @@
 //! StarCoder2 (arXiv 2402.19173): grouped attention in a window, LayerNorm, plain feed-forward blocks, biases everywhere.
 
 use super::blocks::{Blocks, DecoderInputs, Norm, Scores};
-use super::heads::decoder::Logits;
 use super::layer_types::window;
 use super::llama::{self, Layer, ROPE, restated};
 use super::stack::{LABELS, Sizes, Stack, family};
@@ -25,7 +24,7 @@ pub(super) const FAMILY: Family = family(
 fn build(context: &Context) -> Result<Graph> {
     let sizes = Sizes::read(&context.config, "hidden_act", "norm_epsilon")?;
     let bias = context.config.field("use_bias")?;
-    let mut stack = Stack::open(context, &sizes)?;
+    let stack = Stack::open(context, &sizes)?;
     let rotation = llama::rotation(context, &ROPE, &sizes)?;
     let plain = Layer::new(&sizes.layer, &rotation);
     let layer = Layer {
@@ -36,13 +35,7 @@ fn build(context: &Context) -> Result<Graph> {
         mlp_bias: bias,
         ..plain
     };
-    let mut x = stack.words(sizes.hidden())?;
-    for i in 0..sizes.layers {
-        let p = stack.model.item("layers", i);
-        x = block(&mut stack.blocks, &p, i, &layer, x, &stack.inputs)?;
-    }
-    x = llama::last_norm(&mut stack, "norm", &sizes, layer.norm, x)?;
-    stack.finish(sizes.hidden(), Logits::Plain, x)
+    llama::layers_of(stack, &sizes, block, layer.norm, std::iter::repeat_n(&layer, sizes.layers))
 }
 
 /// Norm, attention, residual; norm, feed-forward, residual.
