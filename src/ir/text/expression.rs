@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::parse::{Parsed, Parser};
 use crate::digest;
 use crate::error::{Error, Result};
-use crate::ir::weight::{BlockPart, Blocks, Expr, Int8Range, Majority, Weight};
+use crate::ir::weight::{BlockPart, Blocks, Expr, Int8Range, Majority, Packing, Weight};
 use crate::ir::{DType, TensorType};
 
 /// Deepest nesting that is parsed.
@@ -49,6 +49,11 @@ impl Display for Expression<'_> {
                 write_hex(f, bytes)?;
                 f.write_char('"')?;
                 typed(f)
+            }
+            Expr::Packed { packing, parts } => {
+                write!(f, "packed({}", packing.name())?;
+                parts.iter().try_for_each(|part| write!(f, ", {}", inner(part)))?;
+                f.write_char(')')
             }
             Expr::Transpose(w) => write!(f, "transpose({})", inner(w)),
             Expr::Cast(w) => write!(f, "cast({}, {})", self.weight.dtype(), inner(w)),
@@ -149,12 +154,14 @@ impl Parser<'_> {
                 let dtype = self.value("element type", DType::from_name)?;
                 Ok(self.next(depth)?.cast(dtype))
             }
+            "packed" => {
+                let packing = self.value("packing", Packing::from_name)?;
+                let parts = self.rest(depth)?;
+                plain(Weight::packed(packing, parts))
+            }
             "concat" => {
                 let axis = self.integer()?;
-                let mut parts = Vec::new();
-                while self.eat(",") {
-                    parts.push(self.expression(None, depth)?);
-                }
+                let parts = self.rest(depth)?;
                 plain(Weight::concat(axis, parts))
             }
             "lora" => {
@@ -241,6 +248,15 @@ impl Parser<'_> {
     fn next(&mut self, depth: usize) -> Parsed<Weight> {
         self.expect(',')?;
         self.expression(None, depth)
+    }
+
+    /// The operands that follow, each after a comma.
+    fn rest(&mut self, depth: usize) -> Parsed<Vec<Weight>> {
+        let mut operands = Vec::new();
+        while self.eat(",") {
+            operands.push(self.expression(None, depth)?);
+        }
+        Ok(operands)
     }
 
     /// Factors and operands to the end of the brackets.

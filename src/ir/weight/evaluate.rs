@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::elements::{Evaluated, describe, floats, transpose, widen};
-use super::{DType, Expr, Weight, blocks, combine, linear, quantized};
+use super::{DType, Expr, Weight, blocks, combine, linear, packed, quantized};
 use crate::error::{Error, Result, printable};
 
 impl Weight {
@@ -22,6 +22,11 @@ impl Weight {
                 Evaluated::Mapped(blob.bytes())
             }
             Expr::Literal(bytes) => Evaluated::Mapped(bytes),
+            Expr::Packed { packing, parts } => {
+                let rows = self.shape().first().copied().unwrap_or(1);
+                let columns = self.shape().iter().skip(1).product();
+                Evaluated::Floats(packed::decoded(*packing, parts, 0..rows, columns)?)
+            }
             Expr::Transpose(inner) => {
                 let [rows, columns] = inner.matrix("transpose")?;
                 let bytes = inner.evaluate()?;

@@ -12,6 +12,7 @@ mod evaluate;
 mod forms;
 mod linear;
 mod make;
+mod packed;
 mod quantized;
 mod svd;
 
@@ -24,6 +25,7 @@ use crate::error::{Error, Result, printable};
 
 pub use elements::Evaluated;
 pub use forms::{BlockPart, Blocks, Int8Range, Majority};
+pub use packed::{GgmlType, Packing};
 use svd::Factors;
 
 /// A constant tensor of known shape, computed when it is needed. Cloning is cheap.
@@ -47,6 +49,13 @@ pub enum Expr {
     },
     /// Elements that kilnc made itself, little-endian.
     Literal(Vec<u8>),
+    /// The floats of a tensor of a quantized file.
+    Packed {
+        /// How the parts are read.
+        packing: Packing,
+        /// Values, and what the packing has besides.
+        parts: Vec<Weight>,
+    },
     /// The last two dimensions swapped; the operand has rank 2.
     Transpose(Weight),
     /// The same numbers in another element type.
@@ -241,7 +250,7 @@ impl Weight {
         match self.expr() {
             Expr::Source { .. } | Expr::Literal(_) => Vec::new(),
             Expr::Transpose(w) | Expr::Cast(w) => vec![w],
-            Expr::Concat { parts, .. } => parts.iter().collect(),
+            Expr::Concat { parts, .. } | Expr::Packed { parts, .. } => parts.iter().collect(),
             Expr::Sum(terms) | Expr::Elect { terms, .. } => terms.iter().map(|(_, w)| w).collect(),
             Expr::Lora { base, a, b, .. } => vec![base, a, b],
             Expr::Product(left, right) | Expr::Times(left, right) | Expr::Kron(left, right) => vec![left, right],
