@@ -73,7 +73,7 @@ impl Display for Expression<'_> {
             Expr::Times(left, right) => write!(f, "times({}, {})", inner(left), inner(right)),
             Expr::Kron(left, right) => write!(f, "kron({}, {})", inner(left), inner(right)),
             Expr::Scale { of, by, axis } => write!(f, "scale({axis}, {}, {})", inner(of), inner(by)),
-            Expr::Renorm { of, like, norms, axis } => {
+            Expr::Renorm { of, like, norms, axis, .. } => {
                 write!(f, "renorm({axis}, {}, {}, {})", inner(of), inner(like), inner(norms))
             }
             Expr::Rows { of, at, rows } => write!(f, "rows({at:?}, {}, {})", inner(of), inner(rows)),
@@ -88,7 +88,7 @@ impl Display for Expression<'_> {
                 write_terms(f, terms)
             }
             Expr::LowRank { of, rank, .. } => write!(f, "lowrank({rank}, {})", inner(of)),
-            Expr::QuantizedValues { of, axis, range } => {
+            Expr::QuantizedValues { of, axis, range, .. } => {
                 write!(f, "quantized{}({axis}, {})", suffix(*range), inner(of))
             }
             Expr::QuantizedScales { of, axis, range } => write!(f, "scales{}({axis}, {})", suffix(*range), inner(of)),

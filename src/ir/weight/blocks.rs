@@ -3,7 +3,10 @@
 //! A row of `k` elements is cut into blocks, the last one filled up with zeros. Elements of 4 bits are packed two in a
 //! byte, the first in the lower half; so do zero points.
 
+use std::ops::Range;
+
 use super::elements::describe;
+use super::region::Region;
 use super::{BlockPart, Blocks, DType, Evaluated, Expr, Weight};
 use crate::error::{Error, Result};
 
@@ -27,10 +30,10 @@ impl Weight {
     }
 }
 
-/// Computes a part.
-pub(super) fn evaluated(of: &Weight, how: Blocks, part: BlockPart) -> Result<Evaluated<'static>> {
+/// Computes some rows of a part.
+pub(super) fn evaluated(of: &Weight, how: Blocks, part: BlockPart, rows: Range<usize>) -> Result<Evaluated<'static>> {
     let [_, k] = of.matrix("quantize")?;
-    let values = of.to_f32s()?;
+    let values = of.f32s_of(&Region { rows, columns: 0..k })?;
     if values.iter().any(|value| !value.is_finite()) {
         return Err(Error::bad_input(format!("{} holds NaN or infinity and cannot be quantized", describe(of))));
     }

@@ -1,6 +1,7 @@
 //! Pruning and election: the combination of several changes to one weight.
 
-use super::{DType, Expr, Majority, Weight};
+use super::region::{self, Region};
+use super::{DType, Evaluated, Expr, Majority, Weight};
 use crate::error::{Error, Result};
 use crate::random;
 
@@ -22,19 +23,27 @@ impl Weight {
     }
 }
 
-pub(super) fn pruned(of: &Weight, density: f64, seed: Option<u64>) -> Result<Vec<f32>> {
-    let mut values = of.to_f32s()?.into_owned();
-    match seed {
-        Some(seed) => {
-            for (i, value) in values.iter_mut().enumerate() {
-                if uniform(seed, i as u64) >= density {
-                    *value = 0.0;
-                }
+pub(super) fn pruned(of: &Weight, density: f64, seed: Option<u64>, at: &Region) -> Result<Evaluated<'static>> {
+    let [_, width] = of.grid();
+    let Some(seed) = seed else {
+        let mut values = of.to_f32s()?.into_owned();
+        keep_largest(&mut values, (density * of.shape().iter().product::<usize>() as f64) as usize);
+        let whole = *at == Region::whole(of);
+        return Ok(if whole {
+            Evaluated::Floats(values)
+        } else {
+            region::cut(bytemuck::cast_slice(&values), width, at, DType::F32)
+        });
+    };
+    let mut values = of.f32s_of(at)?.into_owned();
+    for (r, row) in at.rows.clone().zip(values.chunks_mut(at.columns.len().max(1))) {
+        for (c, value) in at.columns.clone().zip(row) {
+            if uniform(seed, (r * width + c) as u64) >= density {
+                *value = 0.0;
             }
         }
-        None => keep_largest(&mut values, (density * of.shape().iter().product::<usize>() as f64) as usize),
     }
-    Ok(values)
+    Ok(Evaluated::Floats(values))
 }
 
 /// Sets all to zero but the `kept` elements of the largest magnitude; of equal ones, the first stay.
@@ -66,12 +75,12 @@ fn uniform(seed: u64, i: u64) -> f64 {
 }
 
 /// Zero has no sign: it votes for neither, is no part of the sum, and the positive wins a tie.
-pub(super) fn elected(by: Majority, terms: &[(f32, Weight)]) -> Result<Vec<f32>> {
+pub(super) fn elected(by: Majority, terms: &[(f32, Weight)], at: &Region) -> Result<Vec<f32>> {
     let vote: fn(f32) -> f32 = match by {
         Majority::Total => |x| x,
         Majority::Frequency => |x| if x == 0.0 { 0.0 } else { x.signum() },
     };
-    let values = terms.iter().map(|(_, weight)| weight.to_f32s()).collect::<Result<Vec<_>>>()?;
+    let values = terms.iter().map(|(_, weight)| weight.f32s_of(at)).collect::<Result<Vec<_>>>()?;
     let mut votes = vec![0.0; values.first().map_or(0, |v| v.len())];
     for term in &values {
         votes.iter_mut().zip(term.iter()).for_each(|(sum, x)| *sum += vote(*x));

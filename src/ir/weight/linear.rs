@@ -1,10 +1,9 @@
 //! Sums, products and scalings: the merge of adapters.
 
-use std::sync::OnceLock;
-
 use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 
-use super::elements::describe;
+use super::elements::{Computed, describe};
+use super::region::Region;
 use super::svd::{self, Factors};
 use super::{DType, Expr, Weight};
 use crate::error::{Error, Result};
@@ -73,13 +72,17 @@ impl Weight {
             return Err(self.mismatch(like, "have no lengths in common"));
         }
         let [of, like, norms] = [self, like, norms].map(|w| w.cast(DType::F32));
-        Ok(Weight::new(DType::F32, self.shape().to_vec(), Expr::Renorm { of, like, norms, axis }))
+        Ok(Weight::new(
+            DType::F32,
+            self.shape().to_vec(),
+            Expr::Renorm { of, like, norms, axis, factors: Computed::default() },
+        ))
     }
 
     /// The nearest matrix of at most that rank, in FP32.
     pub fn low_rank(&self, rank: usize) -> Result<Weight> {
         self.matrix("low rank")?;
-        let expr = Expr::LowRank { of: self.cast(DType::F32), rank, found: OnceLock::new() };
+        let expr = Expr::LowRank { of: self.cast(DType::F32), rank, found: Computed::default() };
         Ok(Weight::new(DType::F32, self.shape().to_vec(), expr))
     }
 
@@ -109,17 +112,18 @@ pub(super) fn of_one_shape(terms: Terms) -> Result<(Vec<usize>, Terms)> {
 }
 
 /// Merges a chain of low-rank changes, block of rows after block of rows.
-pub(super) fn lora(weight: &Weight) -> Result<Vec<f32>> {
+pub(super) fn lora(weight: &Weight, at: &Region) -> Result<Vec<f32>> {
     let (mut changes, mut root) = (Vec::new(), weight);
     while let Expr::Lora { base, a, b, scale } = root.expr() {
-        changes.push((b.to_f32s()?, a.to_f32s()?, a.matrix("lora A")?, *scale));
+        let [rank, _] = a.matrix("lora A")?;
+        changes.push((b.f32s_of(&at.across(b))?, a.f32s_of(&at.along(a))?, rank, *scale));
         root = base;
     }
-    let [_, k] = root.matrix("lora")?;
-    let mut merged = root.to_f32s()?.into_owned();
+    let k = at.columns.len();
+    let mut merged = root.f32s_of(at)?.into_owned();
     let height = if changes.len() > 1 { BLOCK.div_ceil(k.max(1)) } else { merged.len().div_ceil(k.max(1)) };
     for (i, block) in merged.chunks_mut((height * k).max(1)).enumerate() {
-        for (b, a, [rank, _], scale) in changes.iter().rev() {
+        for (b, a, rank, scale) in changes.iter().rev() {
             let rows = block.len() / k.max(1);
             let from = i * height * rank;
             let b = b.get(from..from + rows * rank).ok_or_else(|| Error::bug("LoRA's B is cut short"))?;
@@ -152,46 +156,58 @@ fn finite(values: Vec<f32>, weight: &Weight) -> Result<Vec<f32>> {
     }
 }
 
-pub(super) fn product(left: &Weight, right: &Weight) -> Result<Vec<f32>> {
-    let ([n, inner], [_, k]) = (left.matrix("a product")?, right.matrix("a product")?);
+pub(super) fn product(left: &Weight, right: &Weight, at: &Region) -> Result<Vec<f32>> {
+    let [_, inner] = left.matrix("a product")?;
+    let (n, k) = (at.rows.len(), at.columns.len());
     let mut into = vec![0.0; n * k];
-    multiply(1.0, (&left.to_f32s()?, [n, inner]), (&right.to_f32s()?, [inner, k]), 0.0, &mut into)?;
+    let (left, right) = (left.f32s_of(&at.across(left))?, right.f32s_of(&at.along(right))?);
+    multiply(1.0, (&left, [n, inner]), (&right, [inner, k]), 0.0, &mut into)?;
     Ok(into)
 }
 
-pub(super) fn sum(terms: &[(f32, Weight)]) -> Result<Vec<f32>> {
+pub(super) fn sum(terms: &[(f32, Weight)], at: &Region) -> Result<Vec<f32>> {
     let Some(((c, first), rest)) = terms.split_first() else { return Ok(Vec::new()) };
-    let mut values = first.to_f32s()?.into_owned();
+    let mut values = first.f32s_of(at)?.into_owned();
     if *c != 1.0 {
         values.iter_mut().for_each(|value| *value *= c);
     }
     for (c, weight) in rest {
-        values.iter_mut().zip(weight.to_f32s()?.iter()).for_each(|(value, x)| *value += c * x);
+        values.iter_mut().zip(weight.f32s_of(at)?.iter()).for_each(|(value, x)| *value += c * x);
     }
     finite(values, first)
 }
 
-pub(super) fn times(left: &Weight, right: &Weight) -> Result<Vec<f32>> {
-    let mut values = left.to_f32s()?.into_owned();
-    values.iter_mut().zip(right.to_f32s()?.iter()).for_each(|(value, x)| *value *= x);
+pub(super) fn times(left: &Weight, right: &Weight, at: &Region) -> Result<Vec<f32>> {
+    let mut values = left.f32s_of(at)?.into_owned();
+    values.iter_mut().zip(right.f32s_of(at)?.iter()).for_each(|(value, x)| *value *= x);
     Ok(values)
 }
 
-pub(super) fn kron(left: &Weight, right: &Weight) -> Result<Vec<f32>> {
-    let ([_, b], [_, d]) = (left.matrix("a Kronecker product")?, right.matrix("a Kronecker product")?);
+pub(super) fn kron(left: &Weight, right: &Weight, at: &Region) -> Result<Vec<f32>> {
+    let [c, d] = right.matrix("a Kronecker product")?;
+    let [_, b] = left.matrix("a Kronecker product")?;
     let (left, right) = (left.to_f32s()?, right.to_f32s()?);
-    let mut values = Vec::with_capacity(left.len() * right.len());
-    for outer in left.chunks(b.max(1)) {
-        for inner in right.chunks(d.max(1)) {
-            outer.iter().for_each(|x| values.extend(inner.iter().map(|y| x * y)));
-        }
+    let row = |of: &[f32], r: usize, width: usize| of.get(r * width..(r + 1) * width).unwrap_or_default().to_vec();
+    let mut values = Vec::with_capacity(at.len());
+    for r in at.rows.clone() {
+        let (outer, inner) = (row(&left, r / c.max(1), b), row(&right, r % c.max(1), d));
+        let whole: Vec<f32> = outer.iter().flat_map(|x| inner.iter().map(move |y| x * y)).collect();
+        values.extend_from_slice(whole.get(at.columns.clone()).unwrap_or_default());
     }
     Ok(values)
 }
 
-pub(super) fn scale(of: &Weight, by: &Weight, axis: usize) -> Result<Vec<f32>> {
-    let mut values = of.to_f32s()?.into_owned();
-    scale_slices(&mut values, &by.to_f32s()?, of.shape().iter().skip(axis + 1).product());
+pub(super) fn scale(of: &Weight, by: &Weight, axis: usize, at: &Region) -> Result<Vec<f32>> {
+    let mut values = of.f32s_of(at)?.into_owned();
+    let by = by.to_f32s()?;
+    match axis {
+        0 => scale_slices(&mut values, by.get(at.rows.clone()).unwrap_or_default(), at.columns.len()),
+        1 if of.shape().len() == 2 => scale_slices(&mut values, by.get(at.columns.clone()).unwrap_or_default(), 1),
+        _ if at.has_all_columns(of) => {
+            scale_slices(&mut values, &by, of.shape().iter().skip(axis + 1).product());
+        }
+        _ => return Err(Error::bug("some columns of a tensor of more than two dimensions are scaled")),
+    }
     finite(values, of)
 }
 
@@ -208,17 +224,36 @@ fn scale_slices(values: &mut [f32], by: &[f32], inner: usize) {
     }
 }
 
-pub(super) fn renorm(of: &Weight, like: &Weight, norms: &Weight, axis: usize) -> Result<Vec<f32>> {
-    let [rows, columns] = of.matrix("renorm")?;
-    let mut values = of.to_f32s()?.into_owned();
-    let squares = match of.is(like) {
-        true => squares(&values, [rows, columns], axis),
-        false => squares(&like.to_f32s()?, [rows, columns], axis),
+pub(super) fn renorm(weight: &Weight, at: &Region) -> Result<Vec<f32>> {
+    let Expr::Renorm { of, like, norms, axis, factors } = weight.expr() else {
+        return Err(Error::bug("rows of another expression get new lengths"));
     };
-    let factors: Vec<f32> =
-        norms.to_f32s()?.iter().zip(squares).map(|(norm, square)| norm / square.sqrt() as f32).collect();
-    scale_slices(&mut values, &factors, if axis == 0 { columns } else { 1 });
+    let mut values = of.f32s_of(at)?.into_owned();
+    let factors = factors.get(|| {
+        let squares = match *at == Region::whole(of) && of.is(like) {
+            true => squares(&values, of.matrix("renorm")?, *axis),
+            false => squares_of(like, *axis)?,
+        };
+        Ok(norms.to_f32s()?.iter().zip(squares).map(|(norm, square)| norm / square.sqrt() as f32).collect())
+    })?;
+    let (part, inner) = if *axis == 0 { (&at.rows, at.columns.len()) } else { (&at.columns, 1) };
+    scale_slices(&mut values, factors.get(part.clone()).unwrap_or_default(), inner);
     finite(values, of)
+}
+
+/// The squared length of every row (`axis` 0) or column (1), read by ranges of rows.
+fn squares_of(like: &Weight, axis: usize) -> Result<Vec<f64>> {
+    let [_, columns] = like.matrix("renorm")?;
+    let mut sums = vec![0.0; if axis == 0 { 0 } else { columns }];
+    for rows in like.row_ranges() {
+        let height = rows.len();
+        let part = squares(&like.f32s_of(&Region { rows, columns: 0..columns })?, [height, columns], axis);
+        match axis {
+            0 => sums.extend(part),
+            _ => sums.iter_mut().zip(part).for_each(|(sum, square)| *sum += square),
+        }
+    }
+    Ok(sums)
 }
 
 /// The squared length of every row (`axis` 0) or column (1).
@@ -244,18 +279,19 @@ fn sum_of(row: &[f32], each: impl Fn(&f32) -> f64) -> f64 {
     sums.iter().sum::<f64>() + rest.iter().map(&each).sum::<f64>()
 }
 
-pub(super) fn low_rank(of: &Weight, rank: usize, found: &OnceLock<Factors>) -> Result<Vec<f32>> {
+pub(super) fn low_rank(of: &Weight, rank: usize, found: &Computed<Factors>, at: &Region) -> Result<Vec<f32>> {
     let [n, k] = of.matrix("low rank")?;
-    let factors = match found.get() {
-        Some(factors) => factors,
-        None => {
-            let factors = svd::nearest(&of.to_f32s()?, [n, k], rank);
-            found.get_or_init(|| factors)
-        }
-    };
-    let mut into = vec![0.0; n * k];
+    let factors = found.get(|| Ok(svd::nearest(&of.to_f32s()?, [n, k], rank)))?;
     let inner = factors.rank;
-    multiply(1.0, (&factors.left, [n, inner]), (&factors.right, [inner, k]), 0.0, &mut into)?;
+    let left = factors.left.get(at.rows.start * inner..at.rows.end * inner).unwrap_or_default();
+    let right: Vec<f32> = factors
+        .right
+        .chunks(k.max(1))
+        .flat_map(|row| row.get(at.columns.clone()).unwrap_or_default())
+        .copied()
+        .collect();
+    let mut into = vec![0.0; at.len()];
+    multiply(1.0, (left, [at.rows.len(), inner]), (&right, [inner, at.columns.len()]), 0.0, &mut into)?;
     Ok(into)
 }
 

@@ -1,7 +1,7 @@
 //! Weights as lazy expressions over mapped files.
 //!
 //! Building, merging and quantizing a model only builds these expressions. Nothing is computed before emission, which
-//! evaluates one tensor at a time ([`Weight::evaluate`]), so peak memory follows the largest tensor, not the model.
+//! evaluates ranges of rows ([`Weight::evaluate_rows`]), so peak memory follows neither the model nor its largest tensor.
 //! The constructors check shapes and keep expressions in a normal form: a transposition is outside a
 //! concatenation, and two transpositions cancel.
 
@@ -14,16 +14,17 @@ mod linear;
 mod make;
 mod packed;
 mod quantized;
+mod region;
 mod svd;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::types::{DType, TensorType};
 use crate::error::{Error, Result, printable};
 
-pub use elements::Evaluated;
+pub use elements::{Computed, Evaluated};
 pub use forms::{BlockPart, Blocks, Int8Range, Majority};
 pub use packed::{GgmlType, Packing};
 use svd::Factors;
@@ -106,6 +107,8 @@ pub enum Expr {
         norms: Weight,
         /// The dimension.
         axis: usize,
+        /// The factor of each row or column, once it is needed.
+        factors: Computed<Vec<f32>>,
     },
     /// `of` with some of its rows replaced.
     Rows {
@@ -158,7 +161,7 @@ pub enum Expr {
         /// How many singular values stay.
         rank: usize,
         /// The factors, once they are needed: they are small, and the search for them is not.
-        found: OnceLock<Factors>,
+        found: Computed<Factors>,
     },
     /// Symmetric 8-bit values of `of`, one scale per index of `axis`: `round(w / s)`.
     QuantizedValues {
@@ -168,6 +171,8 @@ pub enum Expr {
         axis: usize,
         /// The values that there are.
         range: Int8Range,
+        /// The scale of each channel, once it is needed.
+        steps: Computed<Vec<f32>>,
     },
     /// The scales that belong to [`Expr::QuantizedValues`]: `max |w|` of each channel by the largest value that there is.
     QuantizedScales {

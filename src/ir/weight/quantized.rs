@@ -1,6 +1,7 @@
 //! Symmetric 8-bit values with one scale for each channel.
 
-use super::elements::{describe, transpose};
+use super::elements::{Computed, describe, transpose};
+use super::region::Region;
 use super::{DType, Evaluated, Expr, Int8Range, Weight};
 use crate::error::{Error, Result};
 
@@ -10,7 +11,7 @@ impl Weight {
         let shape = self.matrix("quantize")?;
         let channels = shape.get(axis).ok_or_else(|| Error::bug("a matrix has the channel axes 0 and 1"))?;
         let of = self.cast(DType::F32);
-        let values = Expr::QuantizedValues { of: of.clone(), axis, range };
+        let values = Expr::QuantizedValues { of: of.clone(), axis, range, steps: Computed::default() };
         Ok((
             Weight::new(DType::I8, shape.to_vec(), values),
             Weight::new(DType::F32, vec![*channels], Expr::QuantizedScales { of, axis, range }),
@@ -19,22 +20,20 @@ impl Weight {
 }
 
 /// `quantize(transpose(w), axis) = transpose(quantize(w, 1 - axis))`, so that channels are read along memory.
-pub(super) fn values(of: &Weight, axis: usize, range: Int8Range) -> Result<Evaluated<'static>> {
+pub(super) fn values(of: &Weight, axis: usize, steps: &[f32], at: &Region) -> Result<Evaluated<'static>> {
     if let Expr::Transpose(inner) = of.expr() {
-        let [rows, columns] = inner.matrix("quantize")?;
-        let values = values(inner, 1 - axis, range)?;
-        return Ok(transpose(values.as_bytes(), rows, columns, DType::I8));
+        let values = values(inner, 1 - axis, steps, &at.transposed())?;
+        return Ok(transpose(values.as_bytes(), at.columns.len(), at.rows.len(), DType::I8));
     }
-    let [_, columns] = of.matrix("quantize")?;
-    let steps = scales(of, axis, range)?;
-    let values = of.to_f32s()?;
+    let steps = steps.get(if axis == 0 { at.rows.clone() } else { at.columns.clone() }).unwrap_or_default();
+    let values = of.f32s_of(at)?;
     let mut quantized = Vec::with_capacity(values.len());
-    for (r, row) in values.chunks(columns.max(1)).enumerate() {
+    for (r, row) in values.chunks(at.columns.len().max(1)).enumerate() {
         if axis == 0 {
             let step = steps[r];
             quantized.extend(row.iter().map(|value| nearest_i8(value / step)));
         } else {
-            quantized.extend(row.iter().zip(&steps).map(|(value, step)| nearest_i8(value / step)));
+            quantized.extend(row.iter().zip(steps).map(|(value, step)| nearest_i8(value / step)));
         }
     }
     Ok(Evaluated::Bytes(quantized))
@@ -53,15 +52,17 @@ pub(super) fn scales(of: &Weight, axis: usize, range: Int8Range) -> Result<Vec<f
         return scales(inner, 1 - axis, range);
     }
     let [rows, columns] = of.matrix("quantize")?;
-    let values = of.to_f32s()?;
     // The bits of positive floats are ordered as the floats are, and those of NaN and infinity come last.
     let magnitude = |value: &f32| value.to_bits() & 0x7fff_ffff;
     let mut largest = vec![0u32; if axis == 0 { rows } else { columns }];
-    for (r, row) in values.chunks(columns.max(1)).enumerate() {
-        if axis == 0 {
-            largest[r] = row.iter().map(magnitude).fold(0, u32::max);
-        } else {
-            largest.iter_mut().zip(row).for_each(|(m, value)| *m = (*m).max(magnitude(value)));
+    for range in of.row_ranges() {
+        let values = of.f32s_of(&Region { rows: range.clone(), columns: 0..columns })?;
+        for (r, row) in range.zip(values.chunks(columns.max(1))) {
+            if axis == 0 {
+                largest[r] = row.iter().map(magnitude).fold(0, u32::max);
+            } else {
+                largest.iter_mut().zip(row).for_each(|(m, value)| *m = (*m).max(magnitude(value)));
+            }
         }
     }
     let largest: Vec<f32> = largest.into_iter().map(f32::from_bits).collect();

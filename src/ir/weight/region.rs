@@ -1,0 +1,234 @@
+//! Rectangles of weights: what is evaluated at a time.
+//!
+//! The first dimension of a weight is its rows; all others together are its columns. A large weight is written by ranges of
+//! rows, so memory does not grow with it. A row of a transposed weight is a column of its operand, so regions have both.
+
+use std::ops::Range;
+
+use super::elements::{Evaluated, floats};
+use super::{DType, Expr, Weight};
+
+/// Elements of a range of rows. What is computed on the way has room in a cache of a few megabytes.
+const ELEMENTS: usize = 1 << 20;
+
+/// Rows of a range that are columns of what is stored: as many as share the lines of a cache.
+const STRIDED: usize = 32;
+
+/// Rows and columns of a weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Region {
+    pub rows: Range<usize>,
+    pub columns: Range<usize>,
+}
+
+impl Region {
+    /// All of a weight.
+    pub fn whole(of: &Weight) -> Region {
+        let [rows, columns] = of.grid();
+        Region { rows: 0..rows, columns: 0..columns }
+    }
+
+    /// The same rows, and all columns of a weight.
+    pub fn across(&self, of: &Weight) -> Region {
+        Region { rows: self.rows.clone(), columns: 0..of.grid()[1] }
+    }
+
+    /// The same columns, and all rows of a weight.
+    pub fn along(&self, of: &Weight) -> Region {
+        Region { rows: 0..of.grid()[0], columns: self.columns.clone() }
+    }
+
+    /// Rows for columns.
+    pub fn transposed(&self) -> Region {
+        Region { rows: self.columns.clone(), columns: self.rows.clone() }
+    }
+
+    /// Whether it has every column of that weight.
+    pub fn has_all_columns(&self, of: &Weight) -> bool {
+        self.columns == (0..of.grid()[1])
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.rows.len() * self.columns.len()
+    }
+}
+
+impl Weight {
+    /// Rows and columns.
+    pub(super) fn grid(&self) -> [usize; 2] {
+        let rows = self.shape().first().copied().unwrap_or(1);
+        [rows, self.shape().iter().skip(1).product()]
+    }
+
+    /// The rows in ranges that are evaluated one after another: each of about [`ELEMENTS`], or all in one where a range would
+    /// cost as much as the whole.
+    pub fn row_ranges(&self) -> Vec<Range<usize>> {
+        let [rows, columns] = self.grid();
+        let height = match self.has_cheap_rows() {
+            true => (ELEMENTS / columns.max(1)).max(if self.is_strided() { STRIDED } else { 1 }),
+            false => rows.max(1),
+        };
+        (0..rows).step_by(height).map(|start| start..(start + height).min(rows)).collect()
+    }
+
+    /// Whether a row is a column of what is stored.
+    fn is_strided(&self) -> bool {
+        match self.expr() {
+            Expr::Transpose(_) => true,
+            Expr::QuantizedValues { of, .. } => of.is_strided(),
+            _ => false,
+        }
+    }
+
+    /// Whether a range of rows costs its share of the whole, and memory for that share alone.
+    pub fn has_cheap_rows(&self) -> bool {
+        let of_itself = match self.expr() {
+            // Which elements are the largest follows from all of them.
+            Expr::Prune { seed, .. } => seed.is_some(),
+            Expr::Transpose(inner) => !matches!(inner.expr(), Expr::Packed { .. }),
+            _ => true,
+        };
+        of_itself && self.operands().into_iter().all(Weight::has_cheap_rows)
+    }
+}
+
+/// The columns of elements of which every row has `width`, in rows of whole columns.
+pub(super) fn columns(all: Evaluated<'_>, width: usize, columns: &Range<usize>, dtype: DType) -> Evaluated<'static> {
+    let bytes = all.as_bytes();
+    let rows = bytes.len() / (width * dtype.size()).max(1);
+    cut(bytes, width, &Region { rows: 0..rows, columns: columns.clone() }, dtype)
+}
+
+/// A region of elements of which every row has `width`.
+pub(super) fn cut(bytes: &[u8], width: usize, region: &Region, dtype: DType) -> Evaluated<'static> {
+    let size = dtype.size();
+    let row = |r: usize| {
+        let at = r * width;
+        bytes.get((at + region.columns.start) * size..(at + region.columns.end) * size).unwrap_or_default()
+    };
+    if dtype == DType::F32 {
+        let mut values = Vec::with_capacity(region.len());
+        region.rows.clone().for_each(|r| values.extend_from_slice(&floats(row(r))));
+        return Evaluated::Floats(values);
+    }
+    let mut values = Vec::with_capacity(region.len() * size);
+    region.rows.clone().for_each(|r| values.extend_from_slice(row(r)));
+    Evaluated::Bytes(values)
+}
+
+/// A region of elements that are there: borrowed where it is whole rows.
+pub(super) fn stored<'a>(bytes: &'a [u8], weight: &Weight, region: &Region) -> Evaluated<'a> {
+    let [_, width] = weight.grid();
+    if region.has_all_columns(weight) {
+        let stride = width * weight.dtype().size();
+        let rows = bytes.get(region.rows.start * stride..region.rows.end * stride);
+        return Evaluated::Mapped(rows.unwrap_or_default());
+    }
+    cut(bytes, width, region, weight.dtype())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BlockPart, Blocks, Int8Range, Majority};
+    use super::*;
+
+    fn matrix(rows: usize, columns: usize, seed: usize) -> Weight {
+        let value = |i: usize| ((i * 37 + seed * 11) % 101) as f32 / 8.0 - 6.0;
+        Weight::f32s(vec![rows, columns], &(0..rows * columns).map(value).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn vector(n: usize) -> Weight {
+        matrix(1, n, 5).reshape(vec![n]).unwrap()
+    }
+
+    /// An expression of every kind over weights of 7 × 6.
+    fn expressions() -> Vec<Weight> {
+        let (w, other) = (matrix(7, 6, 0), matrix(7, 6, 3));
+        let (left, right) = (matrix(7, 2, 1), matrix(2, 6, 2));
+        let cube = w.reshape(vec![7, 2, 3]).unwrap();
+        let how = Blocks { bits: 4, size: 16, zero_points: true };
+        let (rows, columns) = (w.quantize(0, Int8Range::Full).unwrap(), w.quantize(1, Int8Range::Full).unwrap());
+        let turned = w.transpose().unwrap().quantize(0, Int8Range::Full).unwrap();
+        let made = [
+            Ok(w.cast(DType::F16)),
+            w.transpose(),
+            Weight::concat(0, vec![w.clone(), other.clone(), w.clone()]),
+            Weight::concat(1, vec![w.clone(), left.clone(), other.clone()]),
+            Weight::concat(1, vec![cube.clone(), cube.clone()]),
+            Weight::concat(2, vec![cube.clone(), cube.clone()]),
+            w.lora(&right, &left, 0.5).and_then(|once| once.lora(&right, &left, 0.25)),
+            left.product(&right),
+            Weight::sum(vec![(2.0, w.clone()), (-1.0, other.clone())]),
+            w.times(&other),
+            left.kron(&matrix(3, 4, 4)),
+            w.scale(&vector(7), 0),
+            w.scale(&vector(6), 1),
+            cube.scale(&vector(3), 2),
+            w.renorm(&other, &vector(7), 0),
+            w.renorm(&other, &vector(6), 1),
+            w.renorm(&w, &vector(6), 1),
+            w.replace_rows(vec![6, 2], &right),
+            w.slice(0, 2..6),
+            w.slice(1, 1..5),
+            cube.slice(1, 1..2),
+            cube.slice(2, 1..3),
+            w.take(0, vec![5, 1, 5, 3]),
+            w.take(1, vec![4, 2, 2]),
+            cube.take(1, vec![1, 0, 1]),
+            cube.take(2, vec![2, 0]).and_then(|taken| taken.slice(1, 1..2)),
+            w.prune(0.4, None),
+            w.prune(0.4, Some(7)),
+            Weight::elect(
+                Majority::Total,
+                vec![(1.0, w.clone()), (0.5, other.clone()), (1.0, w.times(&other).unwrap())],
+            ),
+            w.low_rank(2),
+            w.in_blocks(how, BlockPart::Values),
+            w.in_blocks(how, BlockPart::ZeroPoints),
+        ];
+        let quantized = [rows, columns, turned].into_iter().flat_map(|(values, scales)| [values, scales]);
+        made.into_iter().map(|weight| weight.unwrap()).chain(quantized).collect()
+    }
+
+    /// The bytes of some rows of a weight that was evaluated as a whole.
+    fn rows_of(weight: &Weight, rows: Range<usize>) -> Vec<u8> {
+        let stride = weight.byte_len() / weight.shape()[0];
+        weight.evaluate().unwrap().as_bytes()[rows.start * stride..rows.end * stride].to_vec()
+    }
+
+    #[test]
+    fn rows_are_those_of_the_whole_in_every_expression() {
+        for weight in expressions() {
+            for start in 0..weight.shape()[0] {
+                for end in start + 1..=weight.shape()[0] {
+                    let rows = weight.evaluate_rows(start..end).unwrap();
+                    assert!(rows.as_bytes() == rows_of(&weight, start..end), "{start}…{end} of {:?}", weight.ty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_transposed_expressions_are_columns_of_them() {
+        for weight in expressions().into_iter().filter(|weight| weight.shape().len() == 2) {
+            let (Ok(turned), true) = (weight.transpose(), weight.dtype() != DType::U8) else { continue };
+            for start in 0..turned.shape()[0] {
+                let rows = turned.evaluate_rows(start..turned.shape()[0]).unwrap();
+                assert!(rows.as_bytes() == rows_of(&turned, start..turned.shape()[0]), "{:?}", weight.ty());
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_cover_all_rows_and_are_one_where_rows_are_not_cheap() {
+        let table = Weight::source("w", DType::BF16, vec![100_000, 896], None).unwrap();
+        let ranges = table.cast(DType::F32).row_ranges();
+        assert!(ranges.len() > 80 && ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert_eq!((ranges[0].start, ranges.last().unwrap().end), (0, 100_000));
+        assert_eq!(table.transpose().unwrap().row_ranges()[0], 0..STRIDED);
+        assert_eq!(table.prune(0.5, None).unwrap().row_ranges(), [0..100_000]);
+        assert_eq!(Weight::f32s(vec![], &[1.0]).unwrap().row_ranges(), [0..1]);
+        assert!(Weight::f32s(vec![0, 4], &[]).unwrap().row_ranges().is_empty());
+    }
+}
