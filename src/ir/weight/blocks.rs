@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::elements::describe;
+use super::elements::{describe, largest_bits, nearest};
 use super::region::Region;
 use super::{BlockPart, Blocks, DType, Evaluated, Expr, Weight};
 use crate::error::{Error, Result};
@@ -34,16 +34,29 @@ impl Weight {
 pub(super) fn evaluated(of: &Weight, how: Blocks, part: BlockPart, rows: Range<usize>) -> Result<Evaluated<'static>> {
     let [_, k] = of.matrix("quantize")?;
     let values = of.f32s_of(&Region { rows, columns: 0..k })?;
-    if values.iter().any(|value| !value.is_finite()) {
+    if largest_bits(&values) >= f32::INFINITY.to_bits() {
         return Err(Error::bad_input(format!("{} holds NaN or infinity and cannot be quantized", describe(of))));
     }
-    let rows = values.chunks(k.max(1)).map(|row| row.chunks(how.size));
+    let rows = values.chunks(k.max(1));
     Ok(match part {
-        BlockPart::Scales => Evaluated::Floats(rows.flatten().map(|block| how.grid(block).scale).collect()),
-        BlockPart::ZeroPoints => Evaluated::Bytes(
-            rows.flat_map(|row| how.packed(&row.map(|block| how.grid(block).zero as u8).collect::<Vec<_>>())).collect(),
-        ),
-        BlockPart::Values => Evaluated::Bytes(rows.flatten().flat_map(|block| how.packed(&how.codes(block))).collect()),
+        BlockPart::Scales => {
+            Evaluated::Floats(rows.flat_map(|row| row.chunks(how.size)).map(|block| how.grid(block).scale).collect())
+        }
+        BlockPart::ZeroPoints => {
+            let zeros = |row: &[f32]| row.chunks(how.size).map(|block| how.grid(block).zero as u8).collect::<Vec<_>>();
+            let mut bytes = Vec::new();
+            rows.for_each(|row| how.pack(&zeros(row), &mut bytes));
+            Evaluated::Bytes(bytes)
+        }
+        BlockPart::Values => {
+            let mut bytes = Vec::with_capacity(values.len().div_ceil(8 / how.bits));
+            let mut codes = vec![0; how.size];
+            for block in rows.flat_map(|row| row.chunks(how.size)) {
+                how.encode(block, &mut codes);
+                how.pack(&codes, &mut bytes);
+            }
+            Evaluated::Bytes(bytes)
+        }
     })
 }
 
@@ -64,7 +77,7 @@ impl Blocks {
             let low = block.iter().copied().fold(0.0, f32::min);
             let high = block.iter().copied().fold(0.0, f32::max);
             let scale = positive(high / self.largest_code() - low / self.largest_code());
-            return Grid { scale, zero: (-low / scale).round_ties_even() };
+            return Grid { scale, zero: nearest(-low / scale) };
         }
         // The element of the largest magnitude takes the code 0, which has no opposite: one more step for the others.
         let largest = block.iter().copied().fold(0.0f32, |m, x| if x.abs() > m.abs() { x } else { m });
@@ -72,19 +85,25 @@ impl Blocks {
     }
 
     /// The codes of a block, filled up with those of 0.
-    fn codes(self, block: &[f32]) -> Vec<u8> {
-        let grid = self.grid(block);
-        let code = |x: &f32| ((x / grid.scale).round_ties_even() + grid.zero).clamp(0.0, self.largest_code()) as u8;
-        let mut codes: Vec<u8> = block.iter().map(code).collect();
-        codes.resize(self.size, grid.zero as u8);
-        codes
+    fn encode(self, block: &[f32], codes: &mut [u8]) {
+        let (grid, largest) = (self.grid(block), self.largest_code());
+        let (filled, rest) = codes.split_at_mut(block.len().min(codes.len()));
+        for (code, x) in filled.iter_mut().zip(block) {
+            *code = (nearest(x / grid.scale) + grid.zero).clamp(0.0, largest) as u8;
+        }
+        rest.fill(grid.zero as u8);
     }
 
-    fn packed(self, codes: &[u8]) -> Vec<u8> {
-        if self.bits == 8 {
-            return codes.to_vec();
+    /// Appends codes: two in a byte where they have 4 bits.
+    fn pack(self, codes: &[u8], bytes: &mut Vec<u8>) {
+        match self.bits {
+            8 => bytes.extend_from_slice(codes),
+            _ => {
+                let (pairs, last) = codes.as_chunks::<2>();
+                bytes.extend(pairs.iter().map(|[low, high]| low | high << 4));
+                bytes.extend_from_slice(last);
+            }
         }
-        codes.chunks(2).map(|pair| pair.iter().rev().fold(0, |byte, code| byte << 4 | code)).collect()
     }
 }
 

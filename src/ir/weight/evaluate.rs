@@ -3,12 +3,19 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::elements::{Evaluated, describe, floats, transpose, widen};
+use super::elements::{Evaluated, Transposed, describe, floats, widen};
 use super::region::{self, Region};
 use super::{DType, Expr, Weight, blocks, combine, linear, packed, quantized};
 use crate::error::{Error, Result, printable};
+
+/// Elements of a piece that is transposed at a time.
+const PIECE: usize = 1 << 17;
+
+/// The fewest rows of such a piece: what a merge computes for each piece anew is small beside them.
+const PIECE_ROWS: usize = 512;
 
 impl Weight {
     /// Computes the elements. Working memory is a small multiple of this one tensor.
@@ -44,10 +51,7 @@ impl Weight {
                 let rows = Evaluated::Floats(packed::decoded(*packing, parts, at.rows.clone(), width)?);
                 if at.has_all_columns(self) { rows } else { region::columns(rows, width, &at.columns, DType::F32) }
             }
-            Expr::Transpose(inner) => {
-                let bytes = inner.region(&at.transposed())?;
-                transpose(bytes.as_bytes(), at.columns.len(), at.rows.len(), self.dtype())
-            }
+            Expr::Transpose(inner) => transposed(&at.transposed(), self.dtype(), |piece| inner.region(piece))?,
             Expr::Cast(inner) => self.cast_from(inner, at)?,
             Expr::Concat { axis, parts } => joined(self, *axis, parts, at)?,
             Expr::Lora { .. } => Evaluated::Floats(linear::lora(self, at)?),
@@ -93,26 +97,46 @@ impl Weight {
         let values = inner.f32s_of(at)?;
         Ok(match self.dtype() {
             DType::F32 => Evaluated::Floats(values.into_owned()),
-            DType::F16 => {
-                Evaluated::Bytes(narrow(self, &values, |v| f16::from_f32(v).to_le_bytes(), f16::MAX.to_f32())?)
-            }
-            DType::BF16 => {
-                Evaluated::Bytes(narrow(self, &values, |v| bf16::from_f32(v).to_le_bytes(), bf16::MAX.to_f32())?)
-            }
+            DType::F16 => Evaluated::Bytes(narrow::<f16>(self, &values, f16::MAX.to_f32())?),
+            DType::BF16 => Evaluated::Bytes(narrow::<bf16>(self, &values, bf16::MAX.to_f32())?),
             other => return Err(Error::bug(format!("a weight cannot be cast to {other}"))),
         })
     }
 }
 
-fn narrow(weight: &Weight, values: &[f32], one: impl Fn(f32) -> [u8; 2], largest: f32) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(values.len() * 2);
-    let mut overflow = None;
-    for value in values {
-        if value.is_finite() && value.abs() > largest {
-            overflow = Some(*value);
-        }
-        bytes.extend_from_slice(&one(*value));
+/// A region, transposed: pieces of its rows are computed one after another, so that each stays in the cache.
+pub(super) fn transposed<'a>(
+    at: &Region,
+    dtype: DType,
+    piece: impl Fn(&Region) -> Result<Evaluated<'a>>,
+) -> Result<Evaluated<'static>> {
+    let columns = at.columns.len();
+    let mut turned = Transposed::zeros(columns, at.rows.len(), dtype);
+    let height = (PIECE / columns.max(1)).max(PIECE_ROWS);
+    for start in at.rows.clone().step_by(height) {
+        let rows = start..(start + height).min(at.rows.end);
+        let evaluated = piece(&Region { rows, columns: at.columns.clone() })?;
+        turned.fill(start - at.rows.start, evaluated.as_bytes(), columns);
     }
+    Ok(turned.into_elements())
+}
+
+/// The values in an element type of 16 bits, many at a time.
+fn narrow<T: Copy + Default>(weight: &Weight, values: &[f32], largest: f32) -> Result<Vec<u8>>
+where
+    [T]: HalfFloatSliceExt,
+{
+    let mut bytes = Vec::with_capacity(values.len() * 2);
+    let mut narrowed = [T::default(); 1024];
+    let mut beyond = false;
+    for values in values.chunks(narrowed.len()) {
+        let narrowed = narrowed.get_mut(..values.len()).unwrap_or_default();
+        narrowed.convert_from_f32_slice(values);
+        bytes.extend_from_slice(bytemuck::cast_slice(narrowed.reinterpret_cast()));
+        // Infinity is none of them: it stays what it is.
+        beyond |= values.iter().fold(false, |any, value| any | (value.abs() > largest) & (value.abs() < f32::INFINITY));
+    }
+    let overflow = values.iter().rev().find(|value| beyond && value.is_finite() && value.abs() > largest);
     match overflow {
         None => Ok(bytes),
         Some(value) => Err(Error::bad_input(format!(

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 
-use super::elements::{Computed, describe};
+use super::elements::{Computed, describe, largest_bits};
 use super::region::Region;
 use super::svd::{self, Factors};
 use super::{DType, Expr, Weight};
@@ -148,9 +148,7 @@ fn multiply(scale: f32, left: Matrix, right: Matrix, keep: f32, into: &mut [f32]
 
 /// The values, if the changes left them finite.
 fn finite(values: Vec<f32>, weight: &Weight) -> Result<Vec<f32>> {
-    let infinite = f32::INFINITY.to_bits();
-    let largest = values.iter().map(|value| value.to_bits() & 0x7fff_ffff).fold(0, u32::max);
-    match largest < infinite {
+    match largest_bits(&values) < f32::INFINITY.to_bits() {
         true => Ok(values),
         false => Err(Error::bad_input(format!("{} holds NaN or infinity after the merge", describe(weight)))),
     }

@@ -1,6 +1,7 @@
 //! Symmetric 8-bit values with one scale for each channel.
 
-use super::elements::{Computed, describe, transpose};
+use super::elements::{Computed, ROUNDING, describe, largest_bits};
+use super::evaluate::transposed;
 use super::region::Region;
 use super::{DType, Evaluated, Expr, Int8Range, Weight};
 use crate::error::{Error, Result};
@@ -22,8 +23,7 @@ impl Weight {
 /// `quantize(transpose(w), axis) = transpose(quantize(w, 1 - axis))`, so that channels are read along memory.
 pub(super) fn values(of: &Weight, axis: usize, steps: &[f32], at: &Region) -> Result<Evaluated<'static>> {
     if let Expr::Transpose(inner) = of.expr() {
-        let values = values(inner, 1 - axis, steps, &at.transposed())?;
-        return Ok(transpose(values.as_bytes(), at.columns.len(), at.rows.len(), DType::I8));
+        return transposed(&at.transposed(), DType::I8, |piece| values(inner, 1 - axis, steps, piece));
     }
     let steps = steps.get(if axis == 0 { at.rows.clone() } else { at.columns.clone() }).unwrap_or_default();
     let values = of.f32s_of(at)?;
@@ -39,12 +39,9 @@ pub(super) fn values(of: &Weight, axis: usize, steps: &[f32], at: &Region) -> Re
     Ok(Evaluated::Bytes(quantized))
 }
 
-/// The nearest integer of a number in −127…127, ties to even, as a byte.
-///
-/// Adding 1.5 · 2²³ leaves the integer in the lowest bits of the sum; unlike `round_ties_even`, this needs no
-/// instruction that the oldest x86-64 lacks, so it is vectorized everywhere.
+/// The nearest integer of a number in −127…127, as a byte: the lowest bits of the sum that rounds.
 fn nearest_i8(x: f32) -> u8 {
-    (x + 12_582_912.0).to_bits() as u8
+    (x + ROUNDING).to_bits() as u8
 }
 
 pub(super) fn scales(of: &Weight, axis: usize, range: Int8Range) -> Result<Vec<f32>> {
@@ -52,14 +49,13 @@ pub(super) fn scales(of: &Weight, axis: usize, range: Int8Range) -> Result<Vec<f
         return scales(inner, 1 - axis, range);
     }
     let [rows, columns] = of.matrix("quantize")?;
-    // The bits of positive floats are ordered as the floats are, and those of NaN and infinity come last.
     let magnitude = |value: &f32| value.to_bits() & 0x7fff_ffff;
     let mut largest = vec![0u32; if axis == 0 { rows } else { columns }];
     for range in of.row_ranges() {
         let values = of.f32s_of(&Region { rows: range.clone(), columns: 0..columns })?;
         for (r, row) in range.zip(values.chunks(columns.max(1))) {
             if axis == 0 {
-                largest[r] = row.iter().map(magnitude).fold(0, u32::max);
+                largest[r] = largest_bits(row);
             } else {
                 largest.iter_mut().zip(row).for_each(|(m, value)| *m = (*m).max(magnitude(value)));
             }

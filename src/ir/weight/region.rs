@@ -11,8 +11,8 @@ use super::{DType, Expr, Weight};
 /// Elements of a range of rows. What is computed on the way has room in a cache of a few megabytes.
 const ELEMENTS: usize = 1 << 20;
 
-/// Rows of a range that are columns of what is stored: as many as share the lines of a cache.
-const STRIDED: usize = 32;
+/// Rows of a range that are columns of what is stored: as many as share a few lines of a cache.
+const STRIDED: usize = 64;
 
 /// Rows and columns of a weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
