@@ -69,7 +69,10 @@ enum Neutral {
 }
 
 /// Fields of [`Strategy`] with values that change nothing, which are left out.
-const NEUTRAL: [(&str, f64); 7] = [
+const NEUTRAL: [(&str, f64); 10] = [
+    ("temperature", 1.0),
+    ("top_k", 50.0),
+    ("top_p", 1.0),
     ("num_beams", 1.0),
     ("repetition_penalty", 1.0),
     ("no_repeat_ngram_size", 0.0),
@@ -250,13 +253,7 @@ fn strategy(fields: &Map<String, Value>) -> Result<Strategy> {
             .map_err(|e| Error::bad_input(format!("{FILE}: {name}: {value}: {e}")))?;
         strategy = read.over(strategy);
     }
-    // What is drawn from means nothing where nothing is drawn, and beams count where it is said to.
-    if !strategy.samples() {
-        strategy = Strategy { temperature: None, top_k: None, top_p: None, min_p: None, typical_p: None, ..strategy };
-    }
-    if strategy.beams() < 2 {
-        strategy = Strategy { length_penalty: None, early_stopping: None, ..strategy };
-    }
+    // What a file says of drawing and of beams counts where the user draws or searches, too.
     strategy.check().map_err(|e| e.at(FILE))?;
     Ok(strategy)
 }
@@ -306,12 +303,25 @@ mod tests {
     #[test]
     fn fields_that_would_change_the_tokens_are_named() {
         let neutral = r#"{"do_sample": false, "num_beams": 1, "repetition_penalty": 1.0, "suppress_tokens": [],
-            "temperature": 0.7, "bad_words_ids": null, "max_length": 50, "epsilon_cutoff": 0.0, "top_k": 50}"#;
+            "temperature": 1.0, "bad_words_ids": null, "max_length": 50, "epsilon_cutoff": 0.0, "top_k": 50}"#;
         let found = of(Some(neutral), "{}").unwrap();
         assert!(found.not_applied.is_empty() && found.strategy.is_empty(), "{found:?}");
         let changing = r#"{"guidance_scale": 1.2, "sequence_bias": [[[3], 1.0]], "penalty_alpha": 0.6}"#;
         let found = of(Some(changing), "{}").unwrap().not_applied;
         assert_eq!(found, ["penalty_alpha", "sequence_bias", "guidance_scale"]);
+    }
+
+    /// As in `transformers`, where `generate(do_sample=True)` changes that field alone.
+    #[test]
+    fn what_a_file_says_of_drawing_and_beams_counts_where_the_user_chooses_them() {
+        let own = r#"{"do_sample": false, "temperature": 0.6, "top_p": 0.9, "length_penalty": 0.5}"#;
+        let file = of(Some(own), "{}").unwrap().strategy;
+        assert!(!file.samples());
+        let flag: Strategy = serde_json::from_str(r#"{"do_sample": true}"#).unwrap();
+        let drawn = flag.over(file.clone());
+        assert_eq!((drawn.samples(), drawn.temperature, drawn.top_p), (true, Some(0.6), Some(0.9)));
+        let flag: Strategy = serde_json::from_str(r#"{"num_beams": 4}"#).unwrap();
+        assert_eq!(flag.over(file).length_penalty, Some(0.5));
     }
 
     #[test]
@@ -326,7 +336,7 @@ mod tests {
         assert_eq!(found, expected);
         let beams = r#"{"num_beams": 4, "early_stopping": "never", "length_penalty": 0.8, "top_k": 5}"#;
         let found = of(Some(beams), "{}").unwrap().strategy;
-        assert_eq!((found.beams(), found.length_penalty, found.top_k), (4, Some(0.8), None));
+        assert_eq!((found.beams(), found.length_penalty, found.top_k), (4, Some(0.8), Some(5)));
         let said = |own: &str| of(Some(own), "{}").unwrap_err().to_string();
         assert!(
             said(r#"{"num_beams": "many"}"#).starts_with("generation_config.json: num_beams: \"many\": invalid type")
