@@ -123,8 +123,14 @@ fn a_bound_that_means_nothing_for_regression_is_refused() {
 
 #[test]
 fn pairs_are_scored_as_by_the_cross_encoder() {
-    for (name, problem_type, field) in [("reranker", "score", "score"), ("reranker-identity", "regression", "numbers")]
-    {
+    let all = [
+        ("reranker", "score", "score"),
+        ("reranker-identity", "regression", "numbers"),
+        ("reranker-logits", "score", "score"),
+        ("reranker-logits-instruction", "score", "score"),
+        ("reranker-logits-pair", "score", "score"),
+    ];
+    for (name, problem_type, field) in all {
         let place = place();
         let (checkpoint, out) = (fixture("sentence").join(name), place.path().join("reranker.kiln"));
         assert_eq!(build(&checkpoint, &out)["problem_type"], problem_type);

@@ -382,6 +382,92 @@ fn modules_decide_the_task_of_any_class() {
     }
 }
 
+/// Qwen3-Embedding's last token, and EmbeddingGemma's attention to both sides, with windows.
+#[test]
+fn decoders_give_the_vectors_of_sentence_transformers_with_each_prompt() {
+    for name in ["qwen3-embedding", "embeddinggemma"] {
+        let checkpoint = fixture("sentence").join(name);
+        assert!(off(&checkpoint) < 1e-4, "{name}");
+        let place = built(&checkpoint);
+        for line in fs::read_to_string(checkpoint.join("prompted.jsonl")).unwrap().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let mut asked = vec!["--text", line["text"].as_str().unwrap()];
+            asked.extend(line["prompt"].as_str().map(|prompt| ["--prompt-name", prompt]).into_iter().flatten());
+            let found = numbers(&run(&place, &asked)[0]["embedding"]);
+            assert!(close(&found, &numbers(&line["embedding"])), "{name}: {}", line["prompt"]);
+        }
+    }
+}
+
+#[test]
+fn a_prompt_is_one_of_the_models() {
+    let place = built(&fixture("sentence/qwen3-embedding"));
+    let refused = |bundle: &Path, more: &[&str], code| {
+        let more: Vec<_> = more.iter().map(Into::into).collect();
+        kilnc([arguments!["run", bundle, "--quiet", "--text", TEXT].as_slice(), &more].concat()).expect(code).stderr
+    };
+    let said = refused(&place.path().join("model.kiln"), &["--prompt-name", "quary"], 2);
+    assert!(said.starts_with("error: the model has no prompt `quary`\n"), "{said}");
+    assert!(said.ends_with("hint: it has: document, query\n"), "{said}");
+    let plain = built(&fixture("sentence/mean"));
+    let said = refused(&plain.path().join("model.kiln"), &["--prompt-name", "query"], 2);
+    assert!(said.contains("hint: its checkpoint names no prompts, or leaves them out of its pooling"), "{said}");
+    let data = place.path().join("pairs.jsonl");
+    fs::write(&data, "{\"text\": \"a game\", \"pair\": \"a mail server\", \"score\": 0.5}\n").unwrap();
+    let bundle = place.path().join("model.kiln");
+    kilnc(arguments!["eval", bundle, "--data", data, "--prompt-name", "query", "--quiet"]).expect(0);
+    kilnc(arguments!["eval", bundle, "--data", data, "--prompt-name", "q", "--quiet"]).expect(2);
+}
+
+#[test]
+fn rerankers_that_are_language_models_read_pairs_in_their_template() {
+    let place = built(&fixture("sentence/reranker-logits"));
+    let bundle = place.path().join("model.kiln");
+    let said = kilnc(arguments!["run", bundle, "--quiet", "--text", TEXT]).expect(2).stderr;
+    assert!(said.starts_with("error: the model scores pairs of texts, and there is one text\n"), "{said}");
+    let pair = &manifest(&place)["pair_prompt"];
+    assert_eq!(pair["before"], "[CLS] is this for that, in a web search: ");
+    assert_eq!((&pair["between"], &pair["after"]), (&json!(" [SEP] "), &json!(" [SEP] game is")));
+    let long = "mail ".repeat(64);
+    let said = kilnc(arguments!["run", bundle, "--quiet", "--text", long, "--pair", TEXT]).expect(2).stderr;
+    assert!(said.contains("the first text and what is around it have ") && said.contains("a window has 40"), "{said}");
+
+    let changed = |file: &str, from: &str, to: &str| {
+        let dir = copied("sentence/reranker-logits");
+        edit(&dir.path().join(file), from, to);
+        refused(dir.path())
+    };
+    let said = changed("chat_template.jinja", "{{ document }}", "{{ document | upper }}");
+    let expected = "error: the chat template does not have query and document as they are, once and in this order\n";
+    assert!(said.starts_with(expected), "{said}");
+    assert!(changed("chat_template.jinja", "{{ document }}", "{{ document | trim }}").starts_with(expected));
+    assert!(changed("chat_template.jinja", "{{ document }}", "{{ query }}").starts_with(expected));
+    let said = changed("1_LogitScore/config.json", "90", "121");
+    assert!(said.contains("has no index 121 along dimension 0"), "{said}");
+    assert!(said.contains("modules.json: LogitScore: true_token_id, false_token_id"), "{said}");
+    let said = changed("1_LogitScore/config.json", "causal_logits", "logits");
+    assert!(said.starts_with("error: a LogitScore on `logits` is not built\n"), "{said}");
+    let said = changed("sentence_bert_config.json", "\"flat\"", "\"auto\"");
+    assert!(said.starts_with("error: messages of the format `auto` are not built\n"), "{said}");
+    let said = changed("sentence_bert_config.json", "add_generation_prompt", "max_length");
+    assert!(said.starts_with("error: the argument `max_length` is not built\n"), "{said}");
+    let said = changed("sentence_bert_config.json", "text-generation", "feature-extraction");
+    assert!(said.starts_with("error: a LogitScore needs a language model\n"), "{said}");
+    let said = changed("modules.json", "cross_encoder.modules.logit_score.LogitScore", "models.Normalize");
+    assert!(said.starts_with("error: texts as messages of a chat are not built\n"), "{said}");
+}
+
+#[test]
+fn a_model_that_attends_to_both_sides_generates_no_text() {
+    let place = place();
+    let out = place.path().join("model.kiln");
+    let checkpoint = fixture("sentence/embeddinggemma");
+    let said =
+        kilnc(arguments!["build", checkpoint, "--task", "text-generation", "-o", out, "--quiet"]).expect(2).stderr;
+    assert!(said.contains("a model that attends to the tokens after generates no text"), "{said}");
+    assert!(said.contains("in config.json: use_bidirectional_attention"), "{said}");
+}
+
 #[test]
 fn modules_and_kinds_that_are_not_built_are_refused_by_name() {
     let classes = [

@@ -11,6 +11,7 @@ use super::workload::{Generation, TokenBatch};
 use crate::error::{Error, Result};
 use crate::eval::{TextOutput, per_text};
 use crate::runtime::{self, Device, Elements, Engine, Named, Options, Runtime, Tensor, TextEncoder, TextInput};
+use crate::settings::PairPrompt;
 use crate::subprocess::SentPath;
 
 /// The name of the child's job.
@@ -39,6 +40,9 @@ pub struct Tokenizer {
     pub max_length: usize,
     /// The prompt before every text.
     pub prompt: Option<String>,
+    /// The prompt around the texts of a pair.
+    #[serde(default)]
+    pub pair_prompt: Option<PairPrompt>,
 }
 
 impl Tokenizer {
@@ -48,7 +52,7 @@ impl Tokenizer {
             Some(text) => TextEncoder::parse(text.clone(), self.max_length),
             None => TextEncoder::open(&self.file, self.max_length),
         };
-        Ok(encoder?.with_prompt(self.prompt.as_deref()))
+        Ok(encoder?.with_prompt(self.prompt.as_deref()).with_pair_prompt(self.pair_prompt.as_ref()))
     }
 }
 

@@ -4,6 +4,7 @@ mod calibration;
 mod engines;
 mod gates;
 mod merge;
+mod pair_prompt;
 mod plan;
 mod pruning;
 mod request;

@@ -75,6 +75,7 @@ pub fn load_runtime_adapters(source: &Source, manager: &mut Manager) -> Result<R
         trained: None,
         renumbered: None,
         prompt: tokenizer::prompt(&checkpoint, task)?,
+        prompts: tokenizer::prompts(&checkpoint, task),
         pipeline: tokenizer::settings(&checkpoint, task)?,
         merged: Vec::new(),
         tokenizer,

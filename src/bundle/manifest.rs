@@ -13,7 +13,7 @@ use crate::precision::Precision;
 use crate::program::{Component, Port, State};
 use crate::prune;
 use crate::runtime::{Gpu, ProblemType, Runtime};
-use crate::settings::Settings;
+use crate::settings::{PairPrompt, Settings};
 use crate::shapes::Shapes;
 use crate::target::Target;
 use crate::task::id::Task;
@@ -57,6 +57,12 @@ pub struct Manifest {
     /// The prompt before every text, or before the first of a pair, where sentence-transformers sets one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<PromptEntry>,
+    /// The prompts that a text may have before it instead, by their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<PromptEntry>,
+    /// The prompt around the texts of a pair, where the model is a language model that scores pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair_prompt: Option<PairPrompt>,
     /// Whether the model reads contexts before their questions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub context_first: bool,

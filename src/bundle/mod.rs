@@ -159,12 +159,27 @@ impl Bundle {
     pub fn encoder(&self) -> Result<TextEncoder> {
         let Manifest { max_length, mask, .. } = &self.manifest;
         let encoder = TextEncoder::open(&self.file(TOKENIZER)?, *max_length)?;
-        Ok(encoder.with_prompt(self.prompt()).with_mask(mask.as_deref()))
+        let encoder = encoder.with_prompt(self.prompt()).with_pair_prompt(self.manifest.pair_prompt.as_ref());
+        Ok(encoder.with_mask(mask.as_deref()))
     }
 
     /// The prompt before every text.
     pub fn prompt(&self) -> Option<&str> {
         self.manifest.prompt.as_ref().map(|prompt| prompt.text.as_str())
+    }
+
+    /// The text of a prompt by its name. Fails where there is none of that name, and names those that there are.
+    pub fn prompt_named(&self, name: &str) -> Result<&str> {
+        let prompts = || self.manifest.prompts.iter().chain(&self.manifest.prompt);
+        if let Some(prompt) = prompts().find(|prompt| prompt.name == name) {
+            return Ok(&prompt.text);
+        }
+        let error = Error::bad_input(format!("the model has no prompt `{}`", printable(name)));
+        let names: Vec<String> = prompts().map(|prompt| printable(&prompt.name)).collect();
+        Err(match names.is_empty() {
+            true => error.hint("its checkpoint names no prompts, or leaves them out of its pooling"),
+            false => error.hint(format!("it has: {}", names.join(", "))),
+        })
     }
 
     /// A file that the manifest lists, after its digest has been checked. It is found there as long as the bundle is

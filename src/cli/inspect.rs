@@ -138,6 +138,9 @@ fn describe_bundle(manifest: &Manifest) -> String {
     if !manifest.pipeline.is_empty() {
         out += &format!("pipeline {}\n", manifest.pipeline);
     }
+    for prompt in &manifest.prompts {
+        out += &format!("prompt   --prompt-name {}: `{}`\n", printable(&prompt.name), printable(&prompt.text));
+    }
     if let Some(prompt) = &manifest.prompt {
         out += &format!("prompt   `{}` before every text ({})\n", printable(&prompt.text), printable(&prompt.name));
     }

@@ -198,7 +198,7 @@ impl WorkloadArgs {
             let max_length = longest.unwrap_or(given.max_length());
             let encoder = given.encoder(max_length, None)?;
             let (text, prompt) = (given.changed()?.map(str::to_owned), given.prompt().map(str::to_owned));
-            return Ok((Tokenizer { file: given.file.into(), text, max_length, prompt }, encoder));
+            return Ok((Tokenizer { file: given.file.into(), text, max_length, prompt, pair_prompt: None }, encoder));
         }
         let mut tokenizer = engines.tokenizer.clone().ok_or_else(|| {
             Error::bad_input("--texts needs a tokenizer, and no engine is a bundle that has one")
@@ -312,7 +312,8 @@ impl Engines {
         self.bundles.resize(self.candidates.len(), Some(bundle.manifest.name.clone()));
         let tokenizer = bundle.file(bundle::TOKENIZER)?;
         let (max_length, prompt) = (bundle.manifest.max_length, bundle.prompt().map(str::to_owned));
-        self.tokenizer.get_or_insert(Tokenizer { file: tokenizer.into(), text: None, max_length, prompt });
+        let pair_prompt = bundle.manifest.pair_prompt.clone();
+        self.tokenizer.get_or_insert(Tokenizer { file: tokenizer.into(), text: None, max_length, prompt, pair_prompt });
         self.problem_type.get_or_insert(bundle.manifest.problem_type.unwrap_or_default());
         Ok(())
     }

@@ -7,12 +7,13 @@ use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{Decoder, EncodeInput, Encoding, OffsetReferential, OffsetType, PreTokenizer, Tokenizer};
 
 use super::tokenizer::{self, Checked};
-use super::windows::{Encoded, Lengths, Side, Window};
+use super::windows::{Encoded, Fixed, Lengths, Side, Window};
 use super::{Elements, Named, Tensor};
 use crate::error::{Error, Result, printable, printable_sentence};
 use crate::json;
 use crate::ports::PortKind;
 use crate::presence;
+use crate::settings::PairPrompt;
 
 /// Longest text that is read, in bytes. It is cut to the model's length, but only after all of it was tokenized.
 pub const LONGEST_TEXT: usize = 1 << 20;
@@ -59,6 +60,7 @@ pub struct TextEncoder {
     unknown: Option<u32>,
     marks_subwords: bool,
     prompt: String,
+    pair_prompt: Option<PairPrompt>,
     mask: Option<String>,
     side: Side,
     /// Longest sequence that is made, in tokens; longer texts are cut.
@@ -96,6 +98,7 @@ impl TextEncoder {
             unknown,
             marks_subwords,
             prompt,
+            pair_prompt: None,
             mask,
             side,
             max_length,
@@ -105,6 +108,16 @@ impl TextEncoder {
     /// Puts a prompt before every text, or before the first of a pair. Windows of a longer text all begin with it.
     pub fn with_prompt(self, prompt: Option<&str>) -> TextEncoder {
         TextEncoder { prompt: prompt.unwrap_or_default().to_owned(), ..self }
+    }
+
+    /// Puts a prompt around the texts of every pair, which become one text; nothing else is put around it.
+    pub fn with_pair_prompt(self, prompt: Option<&PairPrompt>) -> TextEncoder {
+        TextEncoder { pair_prompt: prompt.cloned(), ..self }
+    }
+
+    /// The prompt around the texts of a pair.
+    pub fn pair_prompt(&self) -> Option<&PairPrompt> {
+        self.pair_prompt.as_ref()
     }
 
     /// The prompt before every text; often none.
@@ -163,8 +176,8 @@ impl TextEncoder {
 
     /// Texts or pairs of texts as the windows that they are read in. Fails where a window has no room for the text.
     pub fn split(&self, texts: &[TextInput], lengths: &Lengths) -> Result<Vec<Encoded>> {
-        let prompt = self.prompt.chars().count();
-        self.encode_all(texts)?.into_iter().map(|encoding| Encoded::new(encoding, lengths, prompt, self.side)).collect()
+        let windows = |(encoding, text)| Encoded::new(encoding, lengths, self.fixed(text), self.side);
+        self.encode_all(texts)?.into_iter().zip(texts).map(windows).collect()
     }
 
     /// The inputs for a batch of windows, padded to the longest.
@@ -286,15 +299,40 @@ impl TextEncoder {
         texts.iter().try_for_each(|input| self.check(*input))?;
         let prompted = |input: &TextInput| self.prompted(input);
         let (tokenizer, texts): (_, Vec<_>) = (self.tokenizer.clone(), texts.iter().map(prompted).collect());
-        tokenizer::watched(move || texts.into_iter().map(|(text, pair)| encode_one(&tokenizer, text, pair)).collect())
+        let special = self.pair_prompt.is_none();
+        let encode = move |(text, pair)| encode_one(&tokenizer, text, pair, special);
+        tokenizer::watched(move || texts.into_iter().map(encode).collect())
     }
 
     /// The texts as they are tokenized.
     fn prompted(&self, TextInput { text, pair }: &TextInput) -> (String, Option<String>) {
-        (format!("{}{text}", self.prompt), pair.map(str::to_owned))
+        match &self.pair_prompt {
+            None => (format!("{}{text}", self.prompt), pair.map(str::to_owned)),
+            Some(PairPrompt { before, between, after }) => {
+                let (query, document) = query_and_document(text, *pair);
+                (format!("{before}{query}{between}{document}{after}"), None)
+            }
+        }
+    }
+
+    /// What of a text every window of it has.
+    fn fixed(&self, TextInput { text, pair }: &TextInput) -> Fixed {
+        let count = |text: &str| text.chars().count();
+        match &self.pair_prompt {
+            None => Fixed { first: count(&self.prompt), ..Fixed::default() },
+            Some(PairPrompt { before, between, after }) => {
+                let (query, document) = query_and_document(text, *pair);
+                let (first, last) = (count(before) + count(query) + count(between), count(after));
+                Fixed { first, last, length: first + count(document) + last }
+            }
+        }
     }
 
     fn check(&self, TextInput { text, pair }: TextInput) -> Result<()> {
+        if let Some(PairPrompt { before, between, after }) = &self.pair_prompt {
+            let pair = pair.unwrap_or_default();
+            return self.check_length([before, text, between, pair, after].iter().map(|text| text.len()).sum());
+        }
         self.check_length(text.len().saturating_add(self.prompt.len()))?;
         self.check_length(pair.map_or(0, str::len))
     }
@@ -313,12 +351,17 @@ impl TextEncoder {
     }
 }
 
-fn encode_one(tokenizer: &Tokenizer, text: String, pair: Option<String>) -> Result<Encoding> {
+/// The texts of a pair. A text alone, as a corpus for calibration has them, is a document.
+fn query_and_document<'a>(text: &'a str, pair: Option<&'a str>) -> (&'a str, &'a str) {
+    pair.map_or(("", text), |pair| (text, pair))
+}
+
+fn encode_one(tokenizer: &Tokenizer, text: String, pair: Option<String>, special: bool) -> Result<Encoding> {
     let input: EncodeInput = match pair {
         Some(pair) => (text, pair).into(),
         None => text.into(),
     };
-    tokenizer.encode_char_offsets(input, true).map_err(|e| not_tokenized(&e))
+    tokenizer.encode_char_offsets(input, special).map_err(|e| not_tokenized(&e))
 }
 
 /// The pieces of a text for the tokenizer's model.

@@ -45,6 +45,17 @@ pub(super) enum Side {
     Right,
 }
 
+/// The characters of a text that are in every window of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fixed {
+    /// How many of the first.
+    pub first: usize,
+    /// How many of the last.
+    pub last: usize,
+    /// How many there are.
+    pub length: usize,
+}
+
 /// A text, or a pair of texts, in tokens, and the windows in which a model reads it.
 #[derive(Clone, Debug)]
 pub struct Encoded {
@@ -64,15 +75,25 @@ pub struct Window {
 }
 
 impl Encoded {
-    /// Of a text whose first `prompt` characters are in every window. Fails where the window leaves no room beside what
-    /// every window holds.
-    pub(super) fn new(encoding: Encoding, lengths: &Lengths, prompt: usize, side: Side) -> Result<Encoded> {
+    /// Of a text whose first and last characters are in every window, as many as `fixed` says. Fails where the window leaves
+    /// no room beside what every window holds.
+    pub(super) fn new(encoding: Encoding, lengths: &Lengths, fixed: Fixed, side: Side) -> Result<Encoded> {
         let sequences = encoding.get_sequence_ids();
-        let ranges = [0, 1].map(|sequence| range(&sequences, sequence));
+        let mut ranges = [0, 1].map(|sequence| range(&sequences, sequence));
         let total = encoding.get_ids().len();
         let [_, second] = &ranges;
         let of_second = lengths.slide == Slide::Second && !second.is_empty();
-        let slides = if of_second { second.clone() } else { after(&encoding, &ranges[0], prompt) };
+        let slides = if of_second { second.clone() } else { after(&encoding, &ranges[0], fixed) };
+        if fixed.last > 0 {
+            let beside = total - slides.len();
+            if beside >= lengths.window {
+                return Err(Error::bad_input(format!(
+                    "the first text and what is around it have {beside} tokens, and a window has {}",
+                    lengths.window
+                )));
+            }
+            ranges = [0..0, slides.clone()];
+        }
         let windows = if total <= lengths.window {
             vec![Window { tokens: (0..total).collect(), slid: slides.clone() }]
         } else if lengths.truncate {
@@ -159,11 +180,14 @@ fn range(sequences: &[Option<usize>], sequence: usize) -> Range<usize> {
     }
 }
 
-/// The tokens of a text that begin after so many of its characters.
-fn after(encoding: &Encoding, text: &Range<usize>, characters: usize) -> Range<usize> {
+/// The tokens of a text between those characters of it that are in every window.
+fn after(encoding: &Encoding, text: &Range<usize>, fixed: Fixed) -> Range<usize> {
     let offsets = encoding.get_offsets().get(text.clone()).unwrap_or_default();
-    let before = offsets.iter().take_while(|(_, end)| characters > 0 && *end <= characters).count();
-    text.start + before..text.end
+    let before = offsets.iter().take_while(|(_, end)| fixed.first > 0 && *end <= fixed.first).count();
+    let last = fixed.length.saturating_sub(fixed.last);
+    let after = offsets.iter().rev().take_while(|(_, end)| fixed.last > 0 && *end > last).count();
+    let start = text.start + before;
+    start..text.end.saturating_sub(after).max(start)
 }
 
 /// The one window that is left of a text that is cut: of two texts the longer is cut first.

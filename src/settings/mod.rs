@@ -51,6 +51,19 @@ pub struct Settings {
     pub similarity: Option<Similarity>,
 }
 
+/// The text around the two texts of a pair, for rerankers that are language models: what their chat template makes of messages
+/// of the roles `query` and `document`. It has the special tokens of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairPrompt {
+    /// The text before the query.
+    pub before: String,
+    /// The text between query and document.
+    pub between: String,
+    /// The text after the document.
+    pub after: String,
+}
+
 impl Settings {
     /// Whether no field is set.
     pub fn is_empty(&self) -> bool {

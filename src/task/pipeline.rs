@@ -84,6 +84,12 @@ impl Pipeline {
         Ok(Pipeline { engine, encoder, model, options, lengths })
     }
 
+    /// The same with another prompt before every text, or before the first of a pair, than the model's default one. Models
+    /// for retrieval have one for queries and one for documents ([`Bundle::prompt_named`]).
+    pub fn with_prompt(self, prompt: &str) -> Pipeline {
+        Pipeline { encoder: self.encoder.with_prompt(Some(prompt)), ..self }
+    }
+
     /// The task of the model.
     pub fn task(&self) -> Task {
         self.model.task
@@ -142,14 +148,24 @@ impl Pipeline {
 
     pub(super) fn predict_watched(&mut self, inputs: &[TextInput], watch: &Watch) -> Result<Vec<Predicted>> {
         for (number, input) in inputs.iter().enumerate() {
-            check(self.model.task, *input).map_err(|e| watch.located(number, e))?;
+            self.check(*input).map_err(|e| watch.located(number, e))?;
         }
         definition(self.model.task).predict(self, inputs, watch)
     }
 
+    /// Fails where a text does not fit the task, or is one of a pair alone and the model scores pairs.
+    fn check(&self, input: TextInput) -> Result<()> {
+        check(self.model.task, input)?;
+        match (self.encoder.pair_prompt(), input.pair) {
+            (Some(_), None) => Err(Error::bad_input("the model scores pairs of texts, and there is one text")
+                .hint("the first is a query and the second a document: --text QUERY --pair DOCUMENT")),
+            _ => Ok(()),
+        }
+    }
+
     /// Fails where a text does not fit the task, or cannot be read by the model. Runs no engine.
     pub(super) fn check_text(&self, input: TextInput) -> Result<()> {
-        check(self.model.task, input)?;
+        self.check(input)?;
         let tokenized = match (self.model.task.facts().input, input.pair) {
             // The two are read separately.
             (Input::TextOrTwo, Some(pair)) => self.encode(&[input.text.into(), pair.into()], &UNWATCHED)?,
@@ -171,7 +187,7 @@ impl Pipeline {
         if self.task() != task {
             return Err(Error::bad_input(format!("the model is for {}, not for {task}", self.task())));
         }
-        check(task, input)?;
+        self.check(input)?;
         one(self.encode(&[input], &UNWATCHED)?)
     }
 

@@ -25,6 +25,8 @@ pub struct ScoringRequest<'a> {
     pub data: &'a Path,
     /// Settings that hold before the bundle's.
     pub settings: Settings,
+    /// The prompt before every text; the model's default one, if not given.
+    pub prompt: Option<&'a str>,
 }
 
 /// ScoringRequest rows that have been read, and what the first engine found for them.
@@ -161,6 +163,17 @@ where
 /// Opens an engine as the pipeline of its bundle's task.
 pub(super) fn pipeline(bundle: &Bundle, engine: &EngineEntry, options: PipelineOptions) -> Result<Pipeline> {
     Pipeline::open(bundle, engine, runtime::Options::default(), options)
+}
+
+/// The same with another prompt than the model's default one.
+pub(super) fn prompted_pipeline(
+    bundle: &Bundle,
+    engine: &EngineEntry,
+    options: PipelineOptions,
+    prompt: Option<&str>,
+) -> Result<Pipeline> {
+    let pipeline = pipeline(bundle, engine, options)?;
+    Ok(prompt.into_iter().fold(pipeline, Pipeline::with_prompt))
 }
 
 /// The largest of differences. A NaN must not pass for a small one.

@@ -34,6 +34,7 @@ use crate::error::{Error, Result, nearest, printable};
 use crate::json;
 use crate::json::raw::{self, Object};
 use crate::runtime::{TextEncoder, TextInput};
+use crate::settings::PairPrompt;
 use file::FILE;
 use model::Model;
 
@@ -85,6 +86,11 @@ impl Vocabulary {
         let vocabulary = Vocabulary { text, encoder, model, tokens };
         vocabulary.check_ids()?;
         Ok(vocabulary)
+    }
+
+    /// The same for pairs of texts with a prompt around them.
+    pub fn with_pair_prompt(self, prompt: Option<&PairPrompt>) -> Vocabulary {
+        Vocabulary { encoder: self.encoder.with_pair_prompt(prompt), ..self }
     }
 
     /// The same for texts that all begin with a prompt.
@@ -148,7 +154,8 @@ impl Vocabulary {
     {
         let after = TextEncoder::parse(cut.json.clone(), usize::MAX)
             .map_err(|e| Error::bug(format!("the vocabulary was cut, and the tokenizer is none: {}", e.message())))?
-            .with_prompt(Some(self.encoder.prompt()));
+            .with_prompt(Some(self.encoder.prompt()))
+            .with_pair_prompt(self.encoder.pair_prompt());
         let old = |number: &u32| cut.kept.get(usize::try_from(*number).ok()?).copied();
         let ids: HashMap<&str, u32> = self.tokens.iter().map(|(number, token)| (token.as_str(), *number)).collect();
         for (number, token) in after.vocabulary() {

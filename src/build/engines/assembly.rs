@@ -12,6 +12,7 @@ use super::scheme::Scheme;
 use super::tensorrt::{TensorRtJob, TensorRtOptions, compile_once};
 use crate::back::onnx;
 use crate::build::calibration::{Calibrator, Observed};
+use crate::build::pair_prompt;
 use crate::build::plan::{BuildPlan, EnginePlan, layers_of};
 use crate::build::step_cache::{self, Step, StepCache};
 use crate::bundle::runtimes::BundledRuntimes;
@@ -356,6 +357,8 @@ impl<'a> Assembly<'a> {
             generation: generation.as_ref().map(|(config, _)| config.clone()),
             pipeline: self.plan.request.recipe.pipeline.over(self.model.pipeline),
             prompt: self.model.prompt.as_ref().map(PromptEntry::of),
+            pair_prompt: pair_prompt::of(self.model)?,
+            prompts: self.model.prompts.iter().map(PromptEntry::of).collect(),
             context_first: self.model.context_first(),
             mask: self.model.tokenizer.mask.clone().filter(|_| self.model.task == Task::FillMask),
             pooling: pooling(self.model),

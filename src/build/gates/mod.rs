@@ -9,6 +9,7 @@ mod report;
 use crate::back::onnx;
 use crate::build::calibration::{BUILT_IN, CalibrationSource, Calibrator, Labels, compared, probes};
 use crate::build::engines::{Assembly, Made, Scheme, compile, remove};
+use crate::build::pair_prompt;
 use crate::bundle::{Accuracy, GateEntry};
 use crate::error::{Error, Kind, Result};
 use crate::eval::{Beginnings, Example, Gate, Golden, Workload};
@@ -284,7 +285,8 @@ pub fn encoder(recipe: &Recipe, model: &Model) -> Result<TextEncoder> {
     }
     let prompt = model.prompt.as_ref().map(|prompt| prompt.text.as_str());
     let mask = model.tokenizer.mask.as_deref().filter(|_| model.task == Task::FillMask);
-    Ok(encoder.with_prompt(prompt).with_mask(mask))
+    let pair_prompt = pair_prompt::of(model)?;
+    Ok(encoder.with_prompt(prompt).with_pair_prompt(pair_prompt.as_ref()).with_mask(mask))
 }
 
 /// The target of the FP32 engine that others are compared with.

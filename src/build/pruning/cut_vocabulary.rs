@@ -1,6 +1,7 @@
 //! A model that knows only the tokens of a corpus.
 
 use crate::build::engines::hub_files;
+use crate::build::pair_prompt;
 use crate::error::{Error, Result};
 use crate::front::hub::load::{Model, limits};
 use crate::ir::{Graph, Op};
@@ -40,6 +41,7 @@ where
     let location = |e: Error| e.at(path.display().to_string());
     let vocabulary = Vocabulary::parse(model.tokenizer.text()?.to_owned()).map_err(location)?;
     let vocabulary = vocabulary.with_prompt(model.prompt.as_ref().map(|prompt| prompt.text.as_str()));
+    let vocabulary = vocabulary.with_pair_prompt(pair_prompt::of(model)?.as_ref());
     vocabulary.encoder().check_rows(rows).map_err(location)?;
     let counted = || Ok::<_, Error>(corpus()?.inspect(|_| observer.advance(1)));
     observer.begin("reading the corpus", None);

@@ -10,6 +10,7 @@ use crate::bundle::runtimes::RUNTIMES;
 use crate::bundle::{Bundle, EngineEntry};
 use crate::error::{Error, Result, printable};
 use crate::runtime::Runtime;
+use crate::settings::PairPrompt;
 
 /// The result of an export.
 #[derive(Debug, Default, Serialize)]
@@ -132,6 +133,10 @@ pub(super) fn without_libraries(bundle: &Bundle, notes: &mut Vec<String>) {
 pub(super) fn without_prompt(bundle: &Bundle, notes: &mut Vec<String>) {
     if let Some(prompt) = bundle.prompt() {
         notes.push(format!("`{}` has to be put before every text: what reads this layout does not", printable(prompt)));
+    }
+    if let Some(PairPrompt { before, between, after }) = &bundle.manifest.pair_prompt {
+        let text = printable(&format!("{before}QUERY{between}DOCUMENT{after}"));
+        notes.push(format!("pairs have to be one text, `{text}`: what reads this layout does not make it"));
     }
 }
 

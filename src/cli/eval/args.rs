@@ -32,6 +32,9 @@ pub struct EvalArgs {
     /// default.
     #[arg(long, value_name = "HOW")]
     pub similarity: Option<Similarity>,
+    /// Which of the model's prompts is put before every text.
+    #[arg(long, value_name = "NAME")]
+    pub prompt_name: Option<String>,
     #[command(flatten)]
     pub windows: WindowArgs,
     #[command(flatten)]

@@ -14,7 +14,12 @@ pub fn run(args: EvalArgs, screen: &Screen) -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     args.trust.check(&bundle, screen)?;
     args.check(bundle.manifest.task)?;
-    let mut scoring = task::scoring(&ScoringRequest { bundle: &bundle, data: &args.data, settings: args.settings() })?;
+    let mut scoring = task::scoring(&ScoringRequest {
+        bundle: &bundle,
+        data: &args.data,
+        settings: args.settings(),
+        prompt: args.prompt_name.as_deref().map(|name| bundle.prompt_named(name)).transpose()?,
+    })?;
     let mut scored = Vec::new();
     for name in engines(&bundle, &args.engine, screen)? {
         let (engine, _) = bundle.choose(Some(&name))?;

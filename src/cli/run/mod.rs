@@ -37,6 +37,7 @@ Examples:
   kilnc run squad.kiln --question \"how tall is it?\" --text \"The tower is 3 m high.\" --top-k 2
   kilnc run ner.kiln --text \"Angela Merkel was born in Hamburg\" --aggregation first
   kilnc run bert.kiln --text \"the [MASK] is slow\"
+  kilnc run qwen3-embedding.kiln --text \"how kilns are fired\" --prompt-name query
   kilnc run gpt2.kiln --prompt \"Once upon a time\" --max-new-tokens 50 --stop \"The end\"
   kilnc run gpt2.kiln --prompt \"The kiln is\" --prompt \"The clay was\" --json
   kilnc run gpt2.kiln --prompt \"Once\" --temperature 0.8 --top-p 0.95 --seed 7
@@ -65,6 +66,10 @@ pub struct RunArgs {
     /// A text that is to be continued; without any, one from each line of standard input.
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["text", "pair", "question"])]
     prompt: Vec<String>,
+    /// Which of the model's prompts is put before every text, as models for retrieval have one for queries and one for
+    /// documents; kilnc inspect lists them.
+    #[arg(long, value_name = "NAME")]
+    prompt_name: Option<String>,
     #[command(flatten)]
     chat: chat::ChatArgs,
     #[command(flatten)]
@@ -142,6 +147,9 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let model = match presence::is_file(&args.bundle)? {
         true => {
             args.trust.refuse()?;
+            if args.prompt_name.is_some() {
+                return Err(Error::bad_input("--prompt-name is for bundles: an ONNX file has no prompts"));
+            }
             let continues = !args.prompt.is_empty() || args.chat.given();
             let default = if continues { Task::TextGeneration } else { Task::TextClassification };
             let task = args.task.unwrap_or(default);
@@ -174,7 +182,11 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
                         templates,
                     ));
                 }
-                model::open_bundle(bundle, engine, threads, &options, &fits, screen).map(Model::Pipeline)
+                let pipeline = model::open_bundle(bundle, engine, threads, &options, &fits, screen)?;
+                Ok(Model::Pipeline(match &args.prompt_name {
+                    Some(name) => pipeline.with_prompt(bundle.prompt_named(name)?),
+                    None => pipeline,
+                }))
             })?
         }
     };
@@ -216,10 +228,11 @@ impl RunArgs {
             return Err(settings::of_other_tasks(&settings::flag(field), &of, task));
         }
         let windows = self.predictions.settings();
-        let given: [(&str, bool, &[Input]); 8] = [
+        let given: [(&str, bool, &[Input]); 9] = [
             ("--question", !self.question.is_empty(), &[Input::Question]),
             ("--pair", !self.pair.is_empty(), &[Input::TextOrPair, Input::TextOrTwo]),
             ("--text", !self.text.is_empty(), READING),
+            ("--prompt-name", self.prompt_name.is_some(), READING),
             ("--window", windows.window.is_some(), READING),
             ("--stride", windows.stride.is_some(), READING),
             ("--truncate", windows.truncate.is_some(), READING),

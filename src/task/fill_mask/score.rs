@@ -23,7 +23,7 @@ pub(in crate::task) struct MaskedTexts {
 
 impl MaskedTexts {
     pub fn read(request: &ScoringRequest) -> Result<MaskedTexts> {
-        let ScoringRequest { bundle, data, settings } = *request;
+        let ScoringRequest { bundle, data, settings, .. } = *request;
         let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
         let targets = |Located { location, row: Masked { text, labels } }: Located<Masked>| {
             let targets = targets(&encoder, &text, &labels).map_err(|e| e.at(location.clone()))?;

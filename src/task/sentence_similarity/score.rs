@@ -6,7 +6,7 @@ use crate::eval::{Correlation, Located, Pair, read_pairs};
 use crate::settings::Similarity;
 use crate::task::options::PipelineOptions;
 use crate::task::pipeline::Pipeline;
-use crate::task::scoring::{Agreement, Rows, ScoringRequest, figure, pipeline};
+use crate::task::scoring::{Agreement, Rows, ScoringRequest, figure, prompted_pipeline};
 
 /// What a row is, and the measures.
 pub(in crate::task) const ROWS: &str = r#"{"text": "…", "pair": "…", "score": 3.5}, of any scale
@@ -16,14 +16,15 @@ pub(in crate::task) const ROWS: &str = r#"{"text": "…", "pair": "…", "score"
 pub(in crate::task) struct Pairs {
     pairs: Vec<Located<Pair>>,
     options: PipelineOptions,
+    prompt: Option<String>,
     similarity: Similarity,
 }
 
 impl Pairs {
     pub fn read(request: &ScoringRequest) -> Result<Pairs> {
-        let ScoringRequest { bundle, data, settings } = *request;
+        let ScoringRequest { bundle, data, settings, prompt } = *request;
         let similarity = settings.over(bundle.manifest.pipeline).similarity.unwrap_or_default();
-        Ok(Pairs { pairs: read_pairs(data)?, options: settings.into(), similarity })
+        Ok(Pairs { pairs: read_pairs(data)?, options: settings.into(), prompt: prompt.map(str::to_owned), similarity })
     }
 }
 
@@ -42,7 +43,7 @@ impl Rows for Pairs {
     }
 
     fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Pipeline> {
-        pipeline(bundle, engine, self.options)
+        prompted_pipeline(bundle, engine, self.options, self.prompt.as_deref())
     }
 
     fn run(&self, model: &mut Pipeline, Located { location, row }: &Located<Pair>) -> Result<f64> {

@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use crate::task::options::PipelineOptions;
 use crate::task::pipeline::Pipeline;
 use crate::task::prediction::Predicted;
-use crate::task::scoring::{Agreement, Rows, ScoringRequest, figure, pipeline};
+use crate::task::scoring::{Agreement, Rows, ScoringRequest, figure, prompted_pipeline};
 
 /// What a row is, and the measures.
 pub(in crate::task) const ROWS: &str = r#"{"text": "…", "label": "…"}; "labels": ["…", …] where texts have any number of labels;
@@ -20,13 +20,14 @@ pub(in crate::task) struct LabelledTexts {
     problem_type: ProblemType,
     texts: Vec<Located<Example>>,
     options: PipelineOptions,
+    prompt: Option<String>,
     /// Whether no option for long texts was set, so that they are cut as in training.
     unasked: bool,
 }
 
 impl LabelledTexts {
     pub fn read(request: &ScoringRequest) -> Result<LabelledTexts> {
-        let ScoringRequest { bundle, data, settings } = *request;
+        let ScoringRequest { bundle, data, settings, prompt } = *request;
         let classes = bundle.classes();
         let examples = read_examples(data, &classes)?;
         if !examples.iter().all(|example| example.truth.is_some()) {
@@ -40,6 +41,7 @@ impl LabelledTexts {
             problem_type: classes.problem_type,
             texts: examples.into_iter().enumerate().map(located).collect(),
             options: Settings { truncate, ..settings }.into(),
+            prompt: prompt.map(str::to_owned),
             unasked,
         })
     }
@@ -64,7 +66,7 @@ impl Rows for LabelledTexts {
     }
 
     fn open(&self, bundle: &Bundle, engine: &EngineEntry) -> Result<Pipeline> {
-        pipeline(bundle, engine, self.options)
+        prompted_pipeline(bundle, engine, self.options, self.prompt.as_deref())
     }
 
     fn run(&self, model: &mut Pipeline, text: &Located<Example>) -> Result<Predicted<Vec<f32>>> {

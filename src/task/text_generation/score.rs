@@ -38,7 +38,7 @@ pub(in crate::task) struct Score {
 
 impl Texts {
     pub fn read(request: &ScoringRequest) -> Result<Texts> {
-        let ScoringRequest { bundle, data, settings } = *request;
+        let ScoringRequest { bundle, data, settings, .. } = *request;
         let generation = bundle.manifest.generation.as_ref();
         let positions = [bundle.manifest.positions, generation.and_then(|generation| generation.positions)];
         let longest = positions.into_iter().flatten().min();

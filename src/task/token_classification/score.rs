@@ -40,7 +40,7 @@ pub(in crate::task) struct Found {
 impl TaggedTexts {
     /// Words have the labels of their first tokens where nothing else is set.
     pub fn read(request: &ScoringRequest) -> Result<TaggedTexts> {
-        let ScoringRequest { bundle, data, settings } = *request;
+        let ScoringRequest { bundle, data, settings, .. } = *request;
         let rows = read_tagged(data, &bundle.manifest.labels)?.into_iter();
         let texts = rows.map(|Located { location, row }| Located { location, row: row.into() });
         let own = settings.aggregation.or(bundle.manifest.pipeline.aggregation);

@@ -641,7 +641,8 @@ impl Blocks {
         Ok(self.constant(&p.full(name), weight))
     }
 
-    fn constant(&mut self, name: &str, weight: Weight) -> ValueId {
+    /// A constant of that name, made once.
+    pub fn constant(&mut self, name: &str, weight: Weight) -> ValueId {
         let Blocks { builder, weights, .. } = self;
         *weights.entry(name.to_owned()).or_insert_with(|| builder.weight(name, weight))
     }

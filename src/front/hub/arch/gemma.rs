@@ -159,9 +159,11 @@ fn build2(context: &Context) -> Result<Graph> {
 fn build3(context: &Context) -> Result<Graph> {
     let fields = &context.config;
     let sizes = Sizes::read(fields, "hidden_activation", "rms_norm_eps")?;
-    if fields.field::<Option<bool>>("use_bidirectional_attention")? == Some(true) {
-        return Err(Error::unsupported("attention to the tokens after is not built for this family")
-            .at("config.json: use_bidirectional_attention"));
+    let bidirectional = fields.field::<Option<bool>>("use_bidirectional_attention")? == Some(true);
+    if bidirectional && context.head.has_cache() {
+        return Err(Error::unsupported("a model that attends to the tokens after generates no text")
+            .at("config.json: use_bidirectional_attention")
+            .hint("--task feature-extraction builds the model without a head"));
     }
     if cap(fields, "attn_logit_softcapping")?.is_some() {
         return Err(Error::unsupported("bounded scores are not built for this family")
@@ -175,7 +177,7 @@ fn build3(context: &Context) -> Result<Graph> {
     let whole = rotation(LayerType::Full, "rotary_emb")?;
     let local = rotation(LayerType::Sliding, "rotary_emb_local")?;
     let plain = layer(fields, Layer::new(&sizes.layer, &whole))?;
-    let scores = Scores::from(scale(fields)?);
+    let scores = Scores { bidirectional, ..scale(fields)?.into() };
     let every = match fields.field::<Option<usize>>("sliding_window_pattern")? {
         Some(every) => every,
         None => fields.field::<Option<usize>>("_sliding_window_pattern")?.unwrap_or(6),
@@ -189,7 +191,9 @@ fn build3(context: &Context) -> Result<Graph> {
         let layer = match kind {
             LayerType::Full => Layer { scores, ..plain },
             LayerType::Sliding => {
-                let window = Some(needed_window(fields)?);
+                let said = needed_window(fields)?;
+                // EmbeddingGemma's window is the width of both sides together; its class halves it.
+                let window = Some(if bidirectional { said / 2 + 1 } else { said });
                 Layer { rotation: Some(&local), scores: Scores { window, ..scores }, ..plain }
             }
         };

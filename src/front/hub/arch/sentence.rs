@@ -77,6 +77,8 @@ fn change(blocks: &mut Blocks, p: &Scope, kind: &ModuleKind, x: ValueId) -> Resu
             blocks.layer_norm(&p.sub("norm"), dimension, EPSILON, x)
         }
         ModuleKind::Normalize => blocks.normalize("normalize", x),
+        // Purposes refuse it beside vectors.
+        ModuleKind::LogitScore(_) => Err(not_built("a LogitScore of a vector")),
         ModuleKind::Dropout | ModuleKind::Pooling { .. } | ModuleKind::Other(_) => Ok(x),
     }
 }

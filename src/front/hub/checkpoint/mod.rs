@@ -29,7 +29,9 @@ pub use chat::{CHAT_TEMPLATE, CHAT_TEMPLATE_JSON, CHAT_TEMPLATES, ChatFile, Chat
 pub use config::{CommonConfig, CrossEncoder, QuantizationConfig, StatedProblem};
 pub use generation::GenerationConfig;
 pub use names::common as common_prefix;
-pub use sentence::{Dense, ModuleKind, Pooling, Prompt, Purpose, SentenceModule, SentenceModules};
+pub use sentence::{
+    Dense, LogitScore, Messages, ModuleKind, Pooling, Prompt, Purpose, SentenceModule, SentenceModules,
+};
 pub use state::{Scope, Size, StateDict, Tensor};
 pub use tokenizer::{FILE as TOKENIZER_FILE, Tokenizer, TokenizerUse};
 pub use weights::read_weights;

@@ -59,6 +59,8 @@ pub struct Model {
     pub renumbered: Option<HashMap<u32, u32>>,
     /// The prompt before every text.
     pub prompt: Option<Prompt>,
+    /// The prompts that a text may have before it instead.
+    pub prompts: Vec<Prompt>,
     /// The defaults of predictions, as far as its checkpoint sets them.
     pub pipeline: Settings,
     /// Its components, in composite operations.
@@ -182,6 +184,7 @@ pub fn load(source: &Source) -> Result<Model> {
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     Ok(Model {
         prompt: tokenizer::prompt(&checkpoint, built.task)?,
+        prompts: tokenizer::prompts(&checkpoint, built.task),
         pipeline: tokenizer::settings(&checkpoint, built.task)?,
         program: graph.into(),
         trained: None,

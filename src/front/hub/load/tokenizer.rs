@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Map;
 
 use super::limits;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::{
     Checkpoint, ModuleKind, Prompt, Purpose, SentenceModule, SentenceModules, TOKENIZER_FILE, Tokenizer, TokenizerUse,
 };
@@ -89,6 +89,10 @@ impl TextConfig {
             pairs: task.is_none_or(Task::reads_pairs),
             ..of_sentence(sentence)
         };
+        if sentence.is_some_and(|modules| modules.encoder_config.messages.is_some()) {
+            return Err(Error::unsupported("texts as messages of a chat are read by bundles alone")
+                .hint("kilnc build CHECKPOINT makes one"));
+        }
         let tokenizer = Tokenizer::open(dir, &usage)?;
         if tokenizer.json.is_none() {
             return Ok(None);
@@ -151,6 +155,14 @@ fn is_for(modules: &SentenceModules, task: Task) -> bool {
         Head::TextLogits => matches!(modules.purpose(), Ok(Some(Purpose::Scores))),
         _ => false,
     }
+}
+
+/// The prompts that a text may have before it, by their names. None where pooling leaves a prompt out: the graph is built for
+/// the length of the default one.
+pub(crate) fn prompts(checkpoint: &Checkpoint, task: Task) -> Vec<Prompt> {
+    let left_out = |module: &SentenceModule| matches!(module.kind, ModuleKind::Pooling { include_prompt: false, .. });
+    let named = sentence(checkpoint, task).filter(|modules| !modules.modules.iter().any(left_out));
+    named.map(|modules| modules.model.prompts()).unwrap_or_default()
 }
 
 /// The prompt before every text.

@@ -44,11 +44,13 @@ pub struct Scores {
     pub soft_cap: Option<f32>,
     /// `[1 or b, 1 or heads, t, n]`: what is added to them.
     pub bias: Option<ValueId>,
+    /// Whether a token attends to those after it, too. A window is then to both sides.
+    pub bidirectional: bool,
 }
 
 impl From<f32> for Scores {
     fn from(scale: f32) -> Scores {
-        Scores { scale, window: None, soft_cap: None, bias: None }
+        Scores { scale, window: None, soft_cap: None, bias: None, bidirectional: false }
     }
 }
 
@@ -188,13 +190,13 @@ impl Blocks {
         [query, key, value]: [ValueId; 3],
         inputs: &DecoderInputs,
     ) -> Result<ValueId> {
-        let Scores { scale, window, soft_cap, bias } = scores.into();
+        let Scores { scale, window, soft_cap, bias, bidirectional } = scores.into();
         let heads = layer.sizes.heads;
         let op = Op::Attention {
             heads,
             scale,
             kv_heads: (layer.kv_heads != heads).then_some(layer.kv_heads),
-            causal: true,
+            causal: !bidirectional,
             window,
             positions: Some(i64::try_from(layer.positions).unwrap_or(i64::MAX)),
             soft_cap,

@@ -15,7 +15,7 @@ use crate::json;
 use crate::presence;
 use fields::yes;
 
-pub use model::{EncoderConfig, ModelConfig, Prompt};
+pub use model::{EncoderConfig, Messages, ModelConfig, Prompt};
 pub use pooling::Pooling;
 
 /// A module after the encoder.
@@ -46,6 +46,8 @@ pub enum ModuleKind {
     },
     /// The vector at length 1.
     Normalize,
+    /// From the logits of the last token to a score of a pair.
+    LogitScore(LogitScore),
     /// One that only training knows.
     Dropout,
     /// One of another class.
@@ -82,6 +84,31 @@ impl Dense {
             Some(other) => Err(Error::unsupported(format!("a Dense on `{}` is not built", printable(other)))
                 .at("config.json: module_input_name")
                 .hint(format!("known: `{VECTOR}`"))),
+        }
+    }
+}
+
+/// The score of a reranker that is a language model: the logit of one token, less that of another where there is one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct LogitScore {
+    /// The token that says a pair belongs together: `yes`, `1`.
+    pub true_token_id: usize,
+    /// The token that says it does not.
+    #[serde(default)]
+    pub false_token_id: Option<usize>,
+    /// The name of its input.
+    #[serde(default)]
+    module_input_name: Option<String>,
+}
+
+impl LogitScore {
+    /// Fails where it is about something else than the logits of a language model.
+    fn check(&self) -> Result<()> {
+        match self.module_input_name.as_deref() {
+            None | Some("causal_logits") => Ok(()),
+            Some(other) => Err(Error::unsupported(format!("a LogitScore on `{}` is not built", printable(other)))
+                .at("config.json: module_input_name")
+                .hint("known: `causal_logits`")),
         }
     }
 }
@@ -147,6 +174,12 @@ const TRANSFORMER_CONFIGS: [&str; 7] = [
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 ];
+
+/// The tasks of a transformer that are built.
+const KNOWN_TASKS: [&str; 3] = ["feature-extraction", "sequence-classification", LANGUAGE_MODEL];
+
+/// The task of a transformer whose logits are scored.
+const LANGUAGE_MODEL: &str = "text-generation";
 
 /// The class of an encoder.
 const TRANSFORMER: &str = "Transformer";
@@ -254,6 +287,10 @@ impl SentenceModules {
             return Err(not_built(&format!("the module `{}`", printable(class)), &module.path));
         }
         let task = self.encoder_config.task.as_deref();
+        if self.encoder_config.messages.is_some() && self.logit_score().is_none() {
+            return Err(Error::unsupported("texts as messages of a chat are not built")
+                .at(format!("{}: modality_config", model::ENCODER)));
+        }
         let scores =
             self.model.model_type.as_deref() == Some("CrossEncoder") || task == Some("sequence-classification");
         match (self.model.model_type.as_deref(), task, self.modules.first()) {
@@ -262,10 +299,23 @@ impl SentenceModules {
                     .at(format!("{}: model_type", model::MODEL))
                     .hint("known: SentenceTransformer, CrossEncoder"))
             }
-            (_, Some(task), _) if !["feature-extraction", "sequence-classification"].contains(&task) => {
+            (_, Some(task), _) if !KNOWN_TASKS.contains(&task) => {
                 Err(Error::unsupported(format!("the task `{}` is not built", printable(task)))
                     .at(format!("{}: transformer_task", model::ENCODER))
-                    .hint("known: feature-extraction, sequence-classification"))
+                    .hint(format!("known: {}", KNOWN_TASKS.join(", "))))
+            }
+            (_, Some(LANGUAGE_MODEL), _) if self.logit_score().is_some() => {
+                self.encoder_config.check_output("logits", "causal_logits")?;
+                Ok(Some(Purpose::Scores))
+            }
+            (_, Some(LANGUAGE_MODEL), _) => {
+                Err(Error::unsupported("a language model without the module LogitScore alone after it is not built")
+                    .at(format!("{}: transformer_task", model::ENCODER)))
+            }
+            (.., Some(SentenceModule { kind: ModuleKind::LogitScore(_), path })) => {
+                Err(Error::bad_input("a LogitScore needs a language model")
+                    .at(format!("modules.json: {}", printable(path)))
+                    .hint(format!("transformer_task in {} has to be {LANGUAGE_MODEL}", model::ENCODER)))
             }
             (_, _, Some(module)) if scores => Err(not_built("a module after a classifier", &module.path)),
             (_, _, None) if scores => {
@@ -277,6 +327,14 @@ impl SentenceModules {
                 self.encoder_config.check_output("last_hidden_state", "token_embeddings")?;
                 Ok(Some(Purpose::Vectors))
             }
+        }
+    }
+
+    /// The one module of a reranker that is a language model.
+    pub fn logit_score(&self) -> Option<&LogitScore> {
+        match self.modules.as_slice() {
+            [SentenceModule { kind: ModuleKind::LogitScore(score), .. }] => Some(score),
+            _ => None,
         }
     }
 
@@ -297,6 +355,11 @@ impl SentenceModules {
                 self.tensors(&folder, &module.path)?;
                 let LayerNormConfig { dimension } = self.config(&folder)?;
                 ModuleKind::LayerNorm { dimension }
+            }
+            Some("LogitScore") => {
+                let score: LogitScore = self.config(&folder)?;
+                score.check()?;
+                ModuleKind::LogitScore(score)
             }
             Some("Normalize") => ModuleKind::Normalize,
             Some("Dropout") => ModuleKind::Dropout,

@@ -66,6 +66,12 @@ impl ModelConfig {
         }
     }
 
+    /// All prompts by their names, those of an empty text too.
+    pub fn prompts(&self) -> Vec<Prompt> {
+        let named = self.prompts.iter().flatten().filter_map(|(name, text)| Some((name.clone(), text.clone()?)));
+        named.map(|(name, text)| Prompt { name, text }).collect()
+    }
+
     /// The dimension that a vector is truncated to, where it is.
     pub fn truncate_dim(&self) -> Result<Option<usize>> {
         let Some(said) = self.truncate_dim.as_ref().filter(|said| !said.is_null()) else { return Ok(None) };
@@ -94,6 +100,17 @@ pub struct EncoderConfig {
     output: Option<(String, String, String)>,
     /// Arguments of the tokenizer's class.
     pub tokenizer: Map<String, Value>,
+    /// Where texts are read as messages of a chat: how.
+    pub messages: Option<Messages>,
+}
+
+/// How texts become messages of a chat.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Messages {
+    /// Whether the content of a message is a list of parts rather than a text.
+    pub structured: bool,
+    /// The arguments of the template.
+    pub arguments: Map<String, Value>,
 }
 
 /// The same as it is written.
@@ -123,6 +140,9 @@ struct Modality {
     method: String,
     #[serde(default)]
     method_output_name: Option<String>,
+    /// Of messages: `flat` or `structured`.
+    #[serde(default)]
+    format: Option<String>,
 }
 
 /// The fields of the file; its arguments of the model do not affect the predictions.
@@ -152,20 +172,27 @@ impl EncoderConfig {
         only_known(&fields, &FIELDS)?;
         let written: Written = json::from_value(Value::Object(fields), ENCODER)?;
         let Written { transformer_task, modality_config, module_output_name, .. } = written;
-        let text = modality_config.map(text_of).transpose()?;
+        let (text, mut messages) = modality_config.map(read_as).transpose()?.unzip();
         let output = text.map(|text| {
-            let Modality { method, method_output_name } = text;
+            let Modality { method, method_output_name, .. } = text;
             (method, method_output_name.unwrap_or_default(), module_output_name.unwrap_or_default())
         });
         only_known(&written.config_kwargs.unwrap_or_default(), &HARMLESS)
             .map_err(|e| e.at(format!("{ENCODER}: config_kwargs")))?;
-        let called = called_with(written.processing_kwargs.unwrap_or_default())?;
+        let mut processing = written.processing_kwargs.unwrap_or_default();
+        if let Some(Some(messages)) = &mut messages
+            && let Some(Value::Object(arguments)) = processing.remove("chat_template")
+        {
+            messages.arguments = template_arguments(arguments)?;
+        }
+        let called = called_with(processing)?;
         Ok(EncoderConfig {
             max_seq_length: called.or(written.max_seq_length),
             do_lower_case: written.do_lower_case.unwrap_or_default(),
             task: transformer_task,
             output,
             tokenizer: written.processor_kwargs.unwrap_or_default(),
+            messages: messages.flatten(),
         })
     }
 
@@ -190,13 +217,36 @@ impl EncoderConfig {
     }
 }
 
-/// How texts are read. Fails where they are read as messages of a chat, or not at all.
-fn text_of(mut kinds: BTreeMap<String, Modality>) -> Result<Modality> {
+/// How texts are read, and whether as messages of a chat: those go first. Fails where they are not read at all.
+fn read_as(mut kinds: BTreeMap<String, Modality>) -> Result<(Modality, Option<Messages>)> {
     let location = format!("{ENCODER}: modality_config");
-    if kinds.contains_key("message") {
-        return Err(Error::unsupported("texts as messages of a chat are not built").at(location));
+    if let Some(message) = kinds.remove("message") {
+        let structured = match message.format.as_deref() {
+            Some("flat") => false,
+            Some("structured") => true,
+            other => {
+                let other = printable(other.unwrap_or("null"));
+                return Err(Error::unsupported(format!("messages of the format `{other}` are not built"))
+                    .at(location)
+                    .hint("known: flat, structured"));
+            }
+        };
+        return Ok((message, Some(Messages { structured, ..Messages::default() })));
     }
-    kinds.remove("text").ok_or_else(|| Error::unsupported("a model that does not read texts is not built").at(location))
+    let text = kinds.remove("text");
+    let text = text.ok_or_else(|| Error::unsupported("a model that does not read texts is not built").at(location))?;
+    Ok((text, None))
+}
+
+/// Arguments of a chat template: the variables that it reads. Fails where one is about what comes of it.
+fn template_arguments(mut arguments: Map<String, Value>) -> Result<Map<String, Value>> {
+    let restored = arguments.remove("restore_suffix").is_none_or(|value| value == Value::Bool(true));
+    let other = ["truncation", "max_length", "tokenize", "continue_final_message", "chat_template"];
+    match other.into_iter().find(|name| arguments.contains_key(*name)).or((!restored).then_some("restore_suffix")) {
+        None => Ok(arguments),
+        Some(name) => Err(Error::unsupported(format!("the argument `{name}` is not built"))
+            .at(format!("{ENCODER}: processing_kwargs.chat_template"))),
+    }
 }
 
 /// The limit of a text's length that the tokenizer is called with. Fails where another field would change predictions.
