@@ -116,7 +116,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("eval", &["error", "ports", "runtime", "task::id", "textfile", "json", "safetensors", "ir::DType", "ir::Weight"]),
-    ("vocabulary", &["error", "runtime", "json"]),
+    ("vocabulary", &["error", "runtime", "settings", "json"]),
     (
         "bench",
         &[
@@ -125,6 +125,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ports",
             "random",
             "runtime",
+            "settings",
             "eval",
             "bundle",
             "task::id",

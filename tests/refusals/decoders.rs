@@ -131,7 +131,7 @@ fn kinds_of_layers_that_are_not_built_are_refused() {
 fn options_of_decoders_that_are_not_built_are_refused() {
     assert_eq!(
         refusal("gemma3_text/lm", json!({"use_bidirectional_attention": true})),
-        "attention to the tokens after is not built for this family\n  in config.json: use_bidirectional_attention"
+        "a model that attends to the tokens after generates no text\n  in config.json: use_bidirectional_attention"
     );
     assert_eq!(
         refusal("gemma3_text/lm", json!({"attn_logit_softcapping": 50.0})),

@@ -1,10 +1,9 @@
 //! The elements of a weight, borrowed or computed, and what every computation of them needs.
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
 
 use super::{DType, Weight};
-use crate::error::{Result, printable};
+use crate::error::printable;
 
 /// The elements of a weight, borrowed from a mapped file where nothing had to be computed.
 pub enum Evaluated<'a> {
@@ -23,28 +22,6 @@ impl Evaluated<'_> {
             Evaluated::Mapped(bytes) => bytes,
             Evaluated::Floats(values) => bytemuck::cast_slice(values),
             Evaluated::Bytes(bytes) => bytes,
-        }
-    }
-}
-
-/// What all parts of a weight need, computed once: the threads that write a weight share it.
-pub struct Computed<T>(OnceLock<T>);
-
-impl<T> Default for Computed<T> {
-    fn default() -> Computed<T> {
-        Computed(OnceLock::new())
-    }
-}
-
-impl<T> Computed<T> {
-    /// It, computed if it was not yet.
-    pub(super) fn get(&self, compute: impl FnOnce() -> Result<T>) -> Result<&T> {
-        match self.0.get() {
-            Some(computed) => Ok(computed),
-            None => {
-                let computed = compute()?;
-                Ok(self.0.get_or_init(|| computed))
-            }
         }
     }
 }

@@ -6,16 +6,10 @@ use std::ops::Range;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::elements::{Evaluated, Transposed, describe, floats, widen};
+use super::elements::{Evaluated, describe, floats, widen};
 use super::region::{self, Region};
 use super::{DType, Expr, Weight, blocks, combine, linear, packed, quantized};
 use crate::error::{Error, Result, printable};
-
-/// Elements of a piece that is transposed at a time.
-const PIECE: usize = 1 << 17;
-
-/// The fewest rows of such a piece: what a merge computes for each piece anew is small beside them.
-const PIECE_ROWS: usize = 512;
 
 impl Weight {
     /// Computes the elements. Working memory is a small multiple of this one tensor.
@@ -51,7 +45,7 @@ impl Weight {
                 let rows = Evaluated::Floats(packed::decoded(*packing, parts, at.rows.clone(), width)?);
                 if at.has_all_columns(self) { rows } else { region::columns(rows, width, &at.columns, DType::F32) }
             }
-            Expr::Transpose(inner) => transposed(&at.transposed(), self.dtype(), |piece| inner.region(piece))?,
+            Expr::Transpose(inner) => region::transposed(&at.transposed(), self.dtype(), |piece| inner.region(piece))?,
             Expr::Cast(inner) => self.cast_from(inner, at)?,
             Expr::Concat { axis, parts } => joined(self, *axis, parts, at)?,
             Expr::Lora { .. } => Evaluated::Floats(linear::lora(self, at)?),
@@ -102,23 +96,6 @@ impl Weight {
             other => return Err(Error::bug(format!("a weight cannot be cast to {other}"))),
         })
     }
-}
-
-/// A region, transposed: pieces of its rows are computed one after another, so that each stays in the cache.
-pub(super) fn transposed<'a>(
-    at: &Region,
-    dtype: DType,
-    piece: impl Fn(&Region) -> Result<Evaluated<'a>>,
-) -> Result<Evaluated<'static>> {
-    let columns = at.columns.len();
-    let mut turned = Transposed::zeros(columns, at.rows.len(), dtype);
-    let height = (PIECE / columns.max(1)).max(PIECE_ROWS);
-    for start in at.rows.clone().step_by(height) {
-        let rows = start..(start + height).min(at.rows.end);
-        let evaluated = piece(&Region { rows, columns: at.columns.clone() })?;
-        turned.fill(start - at.rows.start, evaluated.as_bytes(), columns);
-    }
-    Ok(turned.into_elements())
 }
 
 /// The values in an element type of 16 bits, many at a time.

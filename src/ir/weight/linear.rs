@@ -2,7 +2,8 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 
-use super::elements::{Computed, describe, largest_bits};
+use super::computed::Computed;
+use super::elements::{describe, largest_bits};
 use super::region::Region;
 use super::svd::{self, Factors};
 use super::{DType, Expr, Weight};

@@ -7,6 +7,7 @@
 
 mod blocks;
 mod combine;
+mod computed;
 mod elements;
 mod evaluate;
 mod forms;
@@ -24,7 +25,8 @@ use std::sync::Arc;
 use super::types::{DType, TensorType};
 use crate::error::{Error, Result, printable};
 
-pub use elements::{Computed, Evaluated};
+pub use computed::Computed;
+pub use elements::Evaluated;
 pub use forms::{BlockPart, Blocks, Int8Range, Majority};
 pub use packed::{GgmlType, Packing};
 use svd::Factors;

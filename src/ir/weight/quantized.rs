@@ -1,8 +1,8 @@
 //! Symmetric 8-bit values with one scale for each channel.
 
-use super::elements::{Computed, ROUNDING, describe, largest_bits};
-use super::evaluate::transposed;
-use super::region::Region;
+use super::computed::Computed;
+use super::elements::{ROUNDING, describe, largest_bits};
+use super::region::{Region, transposed};
 use super::{DType, Evaluated, Expr, Int8Range, Weight};
 use crate::error::{Error, Result};
 

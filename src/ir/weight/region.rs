@@ -5,14 +5,21 @@
 
 use std::ops::Range;
 
-use super::elements::{Evaluated, floats};
+use super::elements::{Evaluated, Transposed, floats};
 use super::{DType, Expr, Weight};
+use crate::error::Result;
 
 /// Elements of a range of rows. What is computed on the way has room in a cache of a few megabytes.
 const ELEMENTS: usize = 1 << 20;
 
 /// Rows of a range that are columns of what is stored: as many as share a few lines of a cache.
 const STRIDED: usize = 64;
+
+/// Elements of a piece that is transposed at a time.
+const PIECE: usize = 1 << 17;
+
+/// The fewest rows of such a piece: what a merge computes for each piece anew is small beside them.
+const PIECE_ROWS: usize = 512;
 
 /// Rows and columns of a weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +133,23 @@ pub(super) fn stored<'a>(bytes: &'a [u8], weight: &Weight, region: &Region) -> E
         return Evaluated::Mapped(rows.unwrap_or_default());
     }
     cut(bytes, width, region, weight.dtype())
+}
+
+/// A region, transposed: pieces of its rows are computed one after another, so that each stays in the cache.
+pub(super) fn transposed<'a>(
+    at: &Region,
+    dtype: DType,
+    piece: impl Fn(&Region) -> Result<Evaluated<'a>>,
+) -> Result<Evaluated<'static>> {
+    let columns = at.columns.len();
+    let mut turned = Transposed::zeros(columns, at.rows.len(), dtype);
+    let height = (PIECE / columns.max(1)).max(PIECE_ROWS);
+    for start in at.rows.clone().step_by(height) {
+        let rows = start..(start + height).min(at.rows.end);
+        let evaluated = piece(&Region { rows, columns: at.columns.clone() })?;
+        turned.fill(start - at.rows.start, evaluated.as_bytes(), columns);
+    }
+    Ok(turned.into_elements())
 }
 
 #[cfg(test)]
