@@ -15,6 +15,7 @@ use kilnc::passes::{Half, Manager};
 use kilnc::precision::Precision;
 use kilnc::runtime::library::TENSORRT_RTX;
 use kilnc::runtime::{self, Options, Runtime};
+use kilnc::shapes::Shapes;
 use kilnc::target::Target;
 use kilnc::verify::verify;
 
@@ -209,6 +210,29 @@ fn every_family_compiles_for_every_gpu_generation_with_half_precision_products_o
         let capabilities = CAPABILITIES.map(|capability| capability.parse().unwrap()).to_vec();
         let all = CompileOptions { capabilities, ..options_for("sm75", 32, inputs) };
         let (report, _) = compiled(&libraries, &onnx, &all).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let summary = report.summary();
+        let precisions: Vec<&String> = summary.gemms.keys().collect();
+        assert_eq!(precisions, ["Half"], "{name}: {summary}");
+    }
+}
+
+/// A profile to begin texts, with an empty cache, and one to go on with them.
+#[test]
+fn every_decoder_compiles_for_every_gpu_generation_with_its_cache() {
+    let Some(libraries) = libraries("plans for every decoder") else { return };
+    let families = std::fs::read_dir(fixture("decoders")).unwrap().map(|entry| entry.unwrap().path().join("lm"));
+    let checkpoints: Vec<PathBuf> = families.filter(|path| path.is_dir()).collect();
+    assert!(checkpoints.len() >= 20, "fixtures are not there");
+    for checkpoint in checkpoints {
+        let (place, name) = (place(), checkpoint.display().to_string());
+        let onnx = model(place.path(), checkpoint, "tensorrt-rtx:sm75", Precision::Fp16);
+        let profile = |shapes: &Shapes| shapes.ranges().iter().map(InputProfile::from).collect();
+        let options = CompileOptions {
+            capabilities: CAPABILITIES.map(|capability| capability.parse().unwrap()).to_vec(),
+            profiles: Shapes::decoding_up_to(32).iter().map(profile).collect(),
+            ..CompileOptions::default()
+        };
+        let (report, _) = compiled(&libraries, &onnx, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
         let summary = report.summary();
         let precisions: Vec<&String> = summary.gemms.keys().collect();
         assert_eq!(precisions, ["Half"], "{name}: {summary}");
