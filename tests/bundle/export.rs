@@ -118,6 +118,23 @@ fn a_repository_of_triton_names_inputs_outputs_and_labels() {
 }
 
 #[test]
+fn a_cache_is_the_state_of_a_sequence_in_triton() {
+    let place = place();
+    let (bundle, out) = (place.path().join("lm.kiln"), place.path().join("models"));
+    kilnc(arguments!["build", fixture("decoders/gpt2/lm"), "-o", bundle, "--quiet"]).expect(0);
+    let ran = kilnc(arguments!["bundle", "export", bundle, "--layout", "triton", "-o", out]).expect(0);
+    assert!(ran.stderr.contains("the requests of a text are one sequence"), "{}", ran.stderr);
+    let config = fs::read_to_string(out.join("lm/config.pbtxt")).unwrap();
+    let state = "  state {\n    input_name: \"past_key_values.1.value\"\n    output_name: \"present.1.value\"\n    \
+                 data_type: TYPE_FP32\n    dims: [ 4, -1, 4 ]\n    initial_state {\n";
+    assert!(config.contains("max_batch_size: 1\n") && config.contains(state), "{config}");
+    assert!(
+        !config.contains("dynamic_batching") && !config.contains("name: \"past_key_values.0.key\"\n  data"),
+        "{config}"
+    );
+}
+
+#[test]
 fn an_image_holds_the_bundle_by_its_digests() {
     let place = place();
     let bundle = bundle(place.path());

@@ -33,7 +33,11 @@ fn said(command: &mut Command) -> String {
 fn python(script: &str, arguments: &[OsString]) -> Option<String> {
     let packages = packages(script, "python")?;
     let script = repository("scripts/peers").join(script);
-    Some(said(Command::new("python3").env("PYTHONPATH", packages).arg(script).args(arguments)))
+    // The wheel whose library kilnc opens is a package of Python, too.
+    let runtime =
+        kilnc::runtime::library::ONNX_RUNTIME.find().ok().and_then(|path| path.ancestors().nth(3).map(PathBuf::from));
+    let paths = std::env::join_paths([Some(packages), runtime].into_iter().flatten()).unwrap();
+    Some(said(Command::new("python3").env("PYTHONPATH", paths).arg(script).args(arguments)))
 }
 
 #[test]
@@ -54,8 +58,11 @@ fn triton_reads_the_configuration() {
     let place = place();
     let (bundle, out) = (bundle(place.path()), place.path().join("models"));
     kilnc(arguments!["bundle", "export", bundle, "--layout", "triton", "-o", out]).expect(0);
-    let Some(said) = python("triton_config.py", &arguments![out]) else { return };
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let (decoder, sequences) = (place.path().join("lm.kiln"), place.path().join("sequences"));
+    kilnc(arguments!["build", fixture("decoders/gpt2/lm"), "-o", decoder, "--quiet"]).expect(0);
+    kilnc(arguments!["bundle", "export", decoder, "--layout", "triton", "-o", sequences]).expect(0);
+    let Some(said) = python("triton_config.py", &arguments![out, sequences]) else { return };
+    assert_eq!(said.lines().count(), 2, "{said}");
 }
 
 #[test]

@@ -4,11 +4,14 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::folder::{Exported, Folder, ort_engine, without_libraries, without_prompt};
-use crate::bundle::{Bundle, EngineEntry};
+use crate::bundle::{Bundle, ComponentEntry, EngineEntry, StateEntry};
 use crate::error::{Error, Result, printable};
 
 /// The names of the labels' file in a repository.
 const LABELS: &str = "labels.txt";
+
+/// Most texts at once whose state the server keeps for an instance of the model.
+const MOST_SEQUENCES: u32 = 64;
 
 /// How a model is served.
 #[derive(Clone, Debug)]
@@ -47,7 +50,13 @@ pub fn export(bundle: &Bundle, repository: &Repository, dir: &Path) -> Result<Ex
     folder.engine(bundle, engine, &format!("{name}/{}", repository.version), "model.onnx")?;
     without_libraries(bundle, &mut folder.exported.notes);
     without_prompt(bundle, &mut folder.exported.notes);
-    folder.exported.notes.push("requests hold tokens, and are put together where they are of one length".to_owned());
+    folder.exported.notes.push(match engine.model()?.state.is_empty() {
+        true => "requests hold tokens, and are put together where they are of one length",
+        false => {
+            "the requests of a text are one sequence, with the new tokens of each; a cache begins with one position of zeros, so \
+             attention_mask has one 0 more before it"
+        }
+    }.to_owned());
     Ok(folder.done())
 }
 
@@ -64,22 +73,59 @@ fn check_name(name: &str) -> Result<()> {
 /// The text of config.pbtxt.
 fn config(name: &str, engine: &EngineEntry, repository: &Repository, labels: bool) -> Result<String> {
     let batched = repository.max_batch > 0;
-    let mut out = format!("name: \"{name}\"\nbackend: \"onnxruntime\"\nmax_batch_size: {}\n", repository.max_batch);
     let component = engine.model()?;
+    // Texts of one batch have caches of one length, and requests come when they come.
+    let most = if component.state.is_empty() { repository.max_batch } else { repository.max_batch.min(1) };
+    let mut out = format!("name: \"{name}\"\nbackend: \"onnxruntime\"\nmax_batch_size: {most}\n");
+    let is_state =
+        |port: &Port| component.state.iter().any(|state| [&state.input, &state.output].contains(&&port.name));
     for port in &component.inputs {
-        out += &block("input", &Port::parse(port)?, batched, None);
+        let port = Port::parse(port)?;
+        if !is_state(&port) {
+            out += &block("input", &port, batched, None);
+        }
     }
     for (i, port) in component.outputs.iter().enumerate() {
         let port = Port::parse(port)?;
         // Labels are named where Triton classifies: of an output with one number for each of them.
         let named = labels && i == 0 && port.sizes.len() == 2;
-        out += &block("output", &port, batched, named.then_some(LABELS));
+        if !is_state(&port) {
+            out += &block("output", &port, batched, named.then_some(LABELS));
+        }
     }
-    if batched {
+    if !component.state.is_empty() {
+        out += &sequences(component, repository)?;
+    } else if batched {
         let _ = write!(out, "dynamic_batching {{\n  max_queue_delay_microseconds: {}\n}}\n", repository.max_delay);
     }
     let _ = write!(out, "version_policy {{\n  specific {{\n    versions: {}\n  }}\n}}\n", repository.version);
     Ok(out)
+}
+
+/// How requests of one text follow each other: the server keeps the state between them.
+///
+/// Triton has no state without elements, so a cache begins with one position of zeros, which the mask of the first request
+/// leaves out.
+fn sequences(component: &ComponentEntry, repository: &Repository) -> Result<String> {
+    let batched = repository.max_batch > 0;
+    let mut out = format!("sequence_batching {{\n  oldest {{\n    max_candidate_sequences: {}\n  }}\n", MOST_SEQUENCES);
+    for StateEntry { input, output, .. } in &component.state {
+        let ports = component.inputs.iter().map(|port| Port::parse(port)).collect::<Result<Vec<Port>>>()?;
+        let port = ports.into_iter().find(|port| port.name == *input);
+        let port = port.ok_or_else(|| {
+            Error::bad_input(format!("the state `{}` is no input", printable(input))).at(crate::bundle::MANIFEST)
+        })?;
+        let sizes = port.sizes.get(usize::from(batched)..).unwrap_or_default();
+        let dims: Vec<String> = sizes.iter().map(ToString::to_string).collect();
+        let first: Vec<String> = sizes.iter().map(|size| if *size < 0 { 1 } else { *size }.to_string()).collect();
+        let (ty, dims, first) = (port.ty, dims.join(", "), first.join(", "));
+        let _ = write!(
+            out,
+            "  state {{\n    input_name: \"{input}\"\n    output_name: \"{output}\"\n    data_type: {ty}\n    dims: [ {dims} ]\n    \
+             initial_state {{\n      name: \"zeros\"\n      data_type: {ty}\n      dims: [ {first} ]\n      zero_data: true\n    }}\n  }}\n"
+        );
+    }
+    Ok(out + "}\n")
 }
 
 fn block(kind: &str, port: &Port, batched: bool, labels: Option<&str>) -> String {
