@@ -32,6 +32,7 @@ mod families;
 mod files;
 mod gates;
 mod generate;
+mod gguf;
 mod graphs;
 mod isolated;
 mod main_job;

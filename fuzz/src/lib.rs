@@ -15,6 +15,7 @@ use kilnc::bundle::signing::{self, PublicKey};
 use kilnc::bundle::{self, Bundle, Manifest};
 use kilnc::error::{Kind, Result};
 use kilnc::eval::{Tagged, Truth, kind, parse_examples, parse_masked, parse_pairs, parse_questions, parse_tagged};
+use kilnc::front;
 use kilnc::front::hub::adapter::AdapterSource;
 use kilnc::front::hub::arch::{self, FAMILIES};
 use kilnc::front::hub::checkpoint::{
@@ -35,7 +36,7 @@ use sha2::{Digest, Sha256};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("safetensors", safetensors),
     ("torch_zip", torch_zip),
     ("torch_pickle", torch_pickle),
@@ -56,6 +57,7 @@ pub const TARGETS: [Target; 20] = [
     ("labels", labels),
     ("textfile", textfile),
     ("adapter_config", adapter_config),
+    ("gguf", gguf),
 ];
 
 /// The result, after an error was checked as every error must be: it is of the input, not of kilnc, short, and
@@ -113,13 +115,38 @@ pub fn torch_stream(bytes: &[u8]) {
     torch_zip(&[b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", bytes].concat());
 }
 
+/// A file of llama.cpp. What is read of it can be evaluated, its tokenizer is one, and a graph that is built keeps the
+/// specification.
+pub fn gguf(bytes: &[u8]) {
+    let parsed = front::gguf::parse(Arc::new(bytes.to_vec()), Path::new("model.gguf"));
+    let Some(mut checkpoint) = checked(parsed) else { return };
+    for (_, tensor) in checkpoint.state.iter() {
+        // Only a scale that is no number can fail.
+        if let Some(floats) = checked(tensor.weight.evaluate()) {
+            assert_eq!(floats.as_bytes().len(), tensor.weight.byte_len());
+        }
+    }
+    let usage = TokenizerUse { model_type: "llama", ..TokenizerUse::default() };
+    if let Some(text) = checked(Tokenizer::open(&checkpoint.encoder, &usage)).and_then(|tokenizer| tokenizer.json) {
+        checked(TextEncoder::parse(text, 512));
+    }
+    if checked(arch::complete(&mut checkpoint)).is_none() {
+        return;
+    }
+    let Some(state) = checked(arch::canonical_state(&checkpoint)) else { return };
+    if let Some(built) = checked(arch::build(&checkpoint, &state, None)) {
+        verify(built.graph).unwrap();
+    }
+}
+
 /// A `config.json` over the tensors of a tiny model of its family. The built graph keeps the specification.
 pub fn config(bytes: &[u8]) {
     let Some(text) = utf8(bytes) else { return };
     let Some(common) = checked(json::parse::<CommonConfig>(text, "config.json")) else { return };
     let state = common.model_type.as_deref().and_then(|family| STATES.get(family)).cloned().unwrap_or_default();
-    let (dir, encoder, config) = (PathBuf::new(), PathBuf::new(), text.to_owned());
-    let checkpoint = Checkpoint { dir, encoder, config, common, sentence: None, state, files: Vec::new() };
+    let (dir, encoder, config) = (PathBuf::new(), PathBuf::new().into(), text.to_owned());
+    let checkpoint =
+        Checkpoint { dir, encoder, config, common, sentence: None, state, files: Vec::new(), notes: Vec::new() };
     let Some(state) = checked(arch::canonical_state(&checkpoint)) else { return };
     for task in Task::ALL.into_iter().map(Some).chain([None]) {
         if let Some(built) = checked(arch::build(&checkpoint, &state, task)) {

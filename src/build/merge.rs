@@ -64,7 +64,7 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     let mut adapted = adapt(&request.source)?;
     adapted.warnings.iter().for_each(|line| observer.warn(line));
     only_weights(&adapted)?;
-    if adapted.checkpoint.encoder != adapted.checkpoint.dir {
+    if adapted.checkpoint.encoder.path() != adapted.checkpoint.dir {
         return Err(Error::unsupported(
             "the encoder is in a separate folder, and a merged checkpoint has it at the top",
         )
@@ -272,15 +272,18 @@ fn labels(adapted: &Adapted, shape: &Shape, request: &MergeRequest) -> Result<Op
 fn copy_others(adapted: &Adapted, shape: &Shape, to: &Path) -> Result<Vec<String>> {
     let tokenizer = adapted::tokenizer(&adapted.checkpoint, adapted.merged.iter().map(|(source, _)| source))?;
     let mut copied = Vec::new();
-    for name in presence::files_of(tokenizer, &TOKENIZER)? {
-        copied.push(copy(tokenizer, Path::new(name), to)?);
+    for name in tokenizer.files_of(&TOKENIZER)? {
+        tokenizer.copy(name, to)?;
+        copied.push(name.to_owned());
     }
     // As its users get it, which is the same file where nothing changes it.
     let Built { graph, task, .. } = &adapted.built;
-    if task.generates() && presence::has_file(&adapted.checkpoint.encoder.join(GENERATION))? {
-        copied.push(copy(&adapted.checkpoint.encoder, Path::new(GENERATION), to)?);
+    let encoder = &adapted.checkpoint.encoder;
+    if task.generates() && encoder.has(GENERATION)? {
+        encoder.copy(GENERATION, to)?;
+        copied.push(GENERATION.to_owned());
     }
-    let effective = tokenizer::open(&adapted.checkpoint, tokenizer, graph, *task)?;
+    let effective = tokenizer::open(&adapted.checkpoint, &tokenizer, graph, *task)?;
     if let Some(text) = effective.json {
         let path = to.join(bundle::TOKENIZER);
         std::fs::write(&path, text).map_err(|e| Error::io("writing", &path, &e))?;

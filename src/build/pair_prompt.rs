@@ -18,7 +18,7 @@ const FILLERS: [[&str; 2]; 2] = [["<query>", "<document>"], [" A \u{201c}query\u
 pub(super) fn of(model: &Model) -> Result<Option<PairPrompt>> {
     let Some(modules) = tokenizer::sentence(&model.checkpoint, model.task) else { return Ok(None) };
     let Some(messages) = &modules.encoder_config.messages else { return Ok(None) };
-    let templates = bundle::chat_templates(&model.tokenizer.dir)?;
+    let templates = bundle::chat_templates(&model.tokenizer.folder)?;
     let system = modules.model.prompt()?.map(|prompt| prompt.text);
     let rendered = |fillers| around(&templates, messages, system.as_deref(), fillers);
     let [first, second] = [rendered(FILLERS[0])?, rendered(FILLERS[1])?];

@@ -6,17 +6,18 @@ use std::path::Path;
 
 use crate::bundle;
 use crate::error::{Error, Result, printable};
+use crate::front::folder::Folder;
 use crate::front::hub::adapter::{AdapterSource, hub};
 use crate::front::hub::arch;
-use crate::front::hub::checkpoint::{Checkpoint, StateDict};
+use crate::front::hub::checkpoint::StateDict;
 use crate::front::hub::load::{Adapted, adapt, tokenizer};
 use crate::front::hub::load::{Extended, Model, Source};
+use crate::front::source;
 use crate::ir::weight::Expr;
 use crate::ir::{DType, Graph, Origin, ValueId, Weight};
 use crate::json;
 use crate::passes::{AdapterInputs, Manager, Whole, factor_names};
 use crate::ports::PortKind;
-use crate::presence;
 use crate::task::Task;
 use crate::verify::{Verified, verify};
 
@@ -49,10 +50,10 @@ pub fn load_runtime_adapters(source: &Source, manager: &mut Manager) -> Result<R
             "--combine makes one change of several, and --adapter-as-input keeps them separate",
         ));
     }
-    let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
+    let mut checkpoint = source::open(&source.checkpoint)?;
     arch::complete(&mut checkpoint)?;
-    let dir = checkpoint.encoder.clone();
-    tokenizer::count_prompt(&mut checkpoint, &dir)?;
+    let folder = checkpoint.encoder.clone();
+    tokenizer::count_prompt(&mut checkpoint, &folder)?;
     let base = arch::canonical_state(&checkpoint)?;
     let named = names(&source.adapters)?;
     let mut changes = Vec::with_capacity(named.len());
@@ -66,7 +67,7 @@ pub fn load_runtime_adapters(source: &Source, manager: &mut Manager) -> Result<R
     let pass = inputs(&graph, &base, &named, &changes)?;
     let adapters = named.iter().zip(&changes).map(|((name, _), change)| change.given(name, &graph, &pass));
     let adapters = adapters.collect::<Result<_>>()?;
-    let tokenizer = tokenizer::open(&checkpoint, &checkpoint.encoder, &graph, built.task)?;
+    let tokenizer = tokenizer::open(&checkpoint, &folder, &graph, built.task)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     let graph = manager.run(&graph, &pass)?;
     let (task, unused, remarks) = (built.task, built.unused, built.warnings);
@@ -141,13 +142,13 @@ impl Adapted {
             .hint("leave --adapter-as-input out, or remove what is not needed from the adapter's folder"))
         };
         if self.checkpoint.sentence.as_ref().is_some_and(|modules| modules.dir == adapter) {
-            let base = Checkpoint::open(&self.checkpoint.dir)?.sentence.unwrap_or_default();
+            let base = source::open(&self.checkpoint.dir)?.sentence.unwrap_or_default();
             if self.checkpoint.sentence.as_ref().is_some_and(|modules| modules.modules != base.modules) {
                 return refused("modules");
             }
         }
-        let [own, base] = [adapter, &self.checkpoint.encoder].map(|dir| dir.join(bundle::TOKENIZER));
-        if presence::has_file(&own)? && presence::has_file(&base)? && tokenizer(&own)? != tokenizer(&base)? {
+        let (own, base) = (&Folder::from(adapter), &self.checkpoint.encoder);
+        if own.has(bundle::TOKENIZER)? && base.has(bundle::TOKENIZER)? && tokenizer(own)? != tokenizer(base)? {
             return refused("tokenizer");
         }
         Ok(())
@@ -155,8 +156,8 @@ impl Adapted {
 }
 
 /// A tokenizer without the fields that only its training used.
-fn tokenizer(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
-    let mut fields: serde_json::Map<String, serde_json::Value> = json::read(path)?;
+fn tokenizer(folder: &Folder) -> Result<serde_json::Map<String, serde_json::Value>> {
+    let mut fields: serde_json::Map<String, serde_json::Value> = folder.read(bundle::TOKENIZER)?;
     fields.retain(|field, _| !["truncation", "padding"].contains(&field.as_str()));
     Ok(fields)
 }

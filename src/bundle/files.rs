@@ -34,7 +34,8 @@ pub fn digest(full: &Path, path: &str) -> Result<FileEntry> {
 /// Like [`digest()`], for a source in the folder `dir`, which may be a link, as the Hub's cache has them. The entry has
 /// its path in the folder, and not the folder's own path.
 pub fn digest_source(full: &Path, dir: &Path) -> Result<FileEntry> {
-    let own = full.strip_prefix(dir).ok().or_else(|| full.file_name().map(Path::new)).unwrap_or(full);
+    let within = full.strip_prefix(dir).ok().filter(|own| !own.as_os_str().is_empty());
+    let own = within.or_else(|| full.file_name().map(Path::new)).unwrap_or(full);
     let names: Vec<_> = own.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
     hash(full, &names.join("/"))
 }

@@ -14,6 +14,9 @@ use kilnc::error::{Error, Result, printable, printable_sentence};
 use kilnc::file::check_searchable;
 use kilnc::front::hub::adapter::{self, hub};
 use kilnc::front::hub::checkpoint::{Checkpoint, read_weights};
+use kilnc::front::source;
+use kilnc::ir::Weight;
+use kilnc::ir::weight::Expr;
 use kilnc::passes::Half;
 use kilnc::presence;
 use kilnc::runtime::ProblemType;
@@ -22,11 +25,12 @@ use kilnc::runtime::ProblemType;
 #[command(after_help = "\
 Examples:
   kilnc inspect checkpoint/
+  kilnc inspect model.gguf
   kilnc inspect models/sections-lora
   kilnc inspect sections.kiln --json
   kilnc inspect engines/")]
 pub struct InspectArgs {
-    /// A checkpoint, an adapter, a bundle, a folder of plans, a safetensors file or saved calibration.
+    /// A checkpoint, a GGUF file, an adapter, a bundle, a folder of plans, a safetensors file or saved calibration.
     path: PathBuf,
 }
 
@@ -68,11 +72,11 @@ pub fn run(args: InspectArgs, screen: &Screen) -> Result<()> {
         weights("safetensors file", path)?
     } else if path.extension().is_some_and(|extension| extension == calibrate::EXTENSION) {
         weights("calibration", path)?
-    } else if presence::has_file(&path.join("config.json"))? {
-        checkpoint(&Checkpoint::open(path)?)
+    } else if source::is_file_of_model(path)? || presence::has_file(&path.join("config.json"))? {
+        checkpoint(&source::open(path)?)
     } else {
         return Err(Error::bad_input(format!("{} is nothing that kilnc knows", path.display()))
-            .hint("known: a checkpoint's folder, an adapter's folder, a bundle, a safetensors file, a .kcal file"));
+            .hint("known: a checkpoint's folder, a .gguf file, an adapter's folder, a bundle, a safetensors file, a .kcal file"));
     };
     screen.result(&report, describe_weights)
 }
@@ -85,7 +89,7 @@ fn checkpoint(checkpoint: &Checkpoint) -> CheckpointReport {
         parameters: checkpoint.parameters().0,
         bytes: checkpoint.state.iter().map(|(_, t)| t.weight.byte_len()).sum(),
         labels: checkpoint.common.labels(),
-        tensors: checkpoint.state.iter().map(|(name, t)| line(name, t.weight.ty().to_string())).collect(),
+        tensors: checkpoint.state.iter().map(|(name, t)| line(name, stored(&t.weight))).collect(),
     }
 }
 
@@ -100,6 +104,14 @@ fn weights(kind: &'static str, path: &std::path::Path) -> Result<CheckpointRepor
         labels: None,
         tensors: tensors.iter().map(|(name, w)| line(name, w.ty().to_string())).collect(),
     })
+}
+
+/// The type of a weight as its file has it: that of its blocks, where it is packed.
+fn stored(weight: &Weight) -> String {
+    match weight.expr() {
+        Expr::Packed { packing, .. } => format!("{}{:?}", packing.name(), weight.shape()),
+        _ => weight.ty().to_string(),
+    }
 }
 
 fn line(name: &str, ty: String) -> TensorLine {

@@ -16,7 +16,7 @@ use kilnc::task::Task;
 /// The model that a command works on.
 #[derive(Args)]
 pub(super) struct SourceArgs {
-    /// A checkpoint in the Hub layout: a folder with config.json and model.safetensors.
+    /// A checkpoint in the Hub layout, a folder with config.json and model.safetensors; or a model.gguf of llama.cpp.
     #[arg(value_name = "SRC")]
     pub checkpoint: PathBuf,
     /// An adapter to merge, with a factor if not 1; again for another.

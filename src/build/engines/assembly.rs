@@ -21,6 +21,7 @@ use crate::bundle::{
     PromptEntry, Skipped, ZerosEntry,
 };
 use crate::error::{Error, Kind, Result};
+use crate::front::folder::Folder;
 use crate::front::hub::adapter::{AdapterSource, Merged};
 use crate::front::hub::checkpoint::{GENERATION, GenerationConfig, chat_template_files, licence};
 use crate::front::hub::load::Model;
@@ -313,7 +314,7 @@ impl<'a> Assembly<'a> {
                  punctuation stay in generated texts",
             );
         }
-        let chat = bundle::chat_templates(&self.model.tokenizer.dir);
+        let chat = bundle::chat_templates(&self.model.tokenizer.folder);
         let unread = |e: Error| {
             let places: String = e.locations().iter().map(|place| format!(" in {place}")).collect();
             self.observer.warn(&format!("{}{places}: run --chat will fail", e.message()));
@@ -340,7 +341,8 @@ impl<'a> Assembly<'a> {
             hub_files::keep(self.model, &classes, max_length, self.stage.dir())?;
         }
         // One that came with an adapter is among its files.
-        let chat: Vec<PathBuf> = chat_template_files(&tokenizer.dir)?.iter().map(|n| tokenizer.dir.join(n)).collect();
+        let folder = &tokenizer.folder;
+        let chat: Vec<PathBuf> = chat_template_files(folder)?.iter().filter_map(|name| folder.file(name)).collect();
         let own = tokenizer.files.iter().chain(&chat).filter(|path| path.starts_with(&self.model.checkpoint.dir));
         let sources = self.model.checkpoint.files.iter().chain(own);
         let generation = self.generation()?;
@@ -401,12 +403,13 @@ fn pooling(model: &Model) -> Option<PoolingEntry> {
 
 /// The licences of a model's sources.
 fn licences(model: &Model) -> Result<Vec<LicenceEntry>> {
-    let adapters = model.merged.iter().map(|(source, _)| source.dir.as_path());
-    let entry = |dir: &Path| {
-        let stated = licence::of(dir)?;
+    let entry = |dir: &Path, folder: &Folder| {
+        let stated = licence::of(folder)?;
         Ok(LicenceEntry { of: json::file_name(dir), licence: stated.name, from: stated.from.map(str::to_owned) })
     };
-    std::iter::once(model.checkpoint.dir.as_path()).chain(adapters).map(entry).collect()
+    let checkpoint = entry(&model.checkpoint.dir, &model.checkpoint.around());
+    let adapters = model.merged.iter().map(|(source, _)| entry(&source.dir, &source.dir.as_path().into()));
+    std::iter::once(checkpoint).chain(adapters).collect()
 }
 
 /// The files of an engine whose bytes are chosen anew by every run of a compiling library.

@@ -14,7 +14,6 @@ use crate::front::hub::checkpoint::{GENERATION, chat_template_files};
 use crate::front::hub::load::Model;
 use crate::json as files;
 use crate::output::write_json;
-use crate::presence;
 use crate::runtime::{Classes, ProblemType};
 use crate::task::Task;
 
@@ -33,21 +32,16 @@ pub(in crate::build) fn keep(model: &Model, classes: &Classes, max_length: usize
     std::fs::create_dir(&to).map_err(|e| Error::io("writing to", bundle, &e))?;
     write_json(&to.join("config.json"), &config(model, classes)?)?;
     let cut = model.renumbered.is_some();
-    let tokenizer = &model.tokenizer.dir;
-    for name in presence::files_of(tokenizer, &TOKENIZER)? {
+    let tokenizer = &model.tokenizer.folder;
+    for name in tokenizer.files_of(&TOKENIZER)? {
         // Numbers of before the cut would be wrong; tokenizer.json has those of now.
         if cut && name == ADDED {
             continue;
         }
-        let from = tokenizer.join(name);
-        std::fs::copy(&from, to.join(name)).map_err(|e| Error::io("copying", &from, &e))?;
+        tokenizer.copy(name, &to)?;
     }
     for name in chat_template_files(tokenizer)? {
-        let (from, copy) = (tokenizer.join(&name), to.join(&name));
-        if let Some(folder) = copy.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| Error::io("writing to", folder, &e))?;
-        }
-        std::fs::copy(&from, &copy).map_err(|e| Error::io("copying", &from, &e))?;
+        tokenizer.copy(&name, &to)?;
     }
     if let Some(mut config) = generation(model)? {
         if let Some(numbers) = &model.renumbered {
@@ -55,9 +49,8 @@ pub(in crate::build) fn keep(model: &Model, classes: &Classes, max_length: usize
         }
         write_json(&to.join(GENERATION), &config)?;
     }
-    let from = tokenizer.join(TOKENIZER_CONFIG);
-    if presence::has_file(&from)? {
-        let mut config: Map<String, Value> = files::read(&from)?;
+    if tokenizer.has(TOKENIZER_CONFIG)? {
+        let mut config: Map<String, Value> = tokenizer.read(TOKENIZER_CONFIG)?;
         config.insert("model_max_length".to_owned(), json!(max_length));
         if cut {
             config.remove("added_tokens_decoder");
@@ -69,9 +62,9 @@ pub(in crate::build) fn keep(model: &Model, classes: &Classes, max_length: usize
 
 /// The settings of a language model, where it has any.
 fn generation(model: &Model) -> Result<Option<Map<String, Value>>> {
-    let path = model.checkpoint.encoder.join(GENERATION);
-    match model.task == Task::TextGeneration && presence::has_file(&path)? {
-        true => files::read(&path).map(Some),
+    let encoder = &model.checkpoint.encoder;
+    match model.task == Task::TextGeneration && encoder.has(GENERATION)? {
+        true => encoder.read(GENERATION).map(Some),
         false => Ok(None),
     }
 }

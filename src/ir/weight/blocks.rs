@@ -2,10 +2,14 @@
 //!
 //! A row of `k` elements is cut into blocks, the last one filled up with zeros. Elements of 4 bits are packed two in a
 //! byte, the first in the lower half; so do zero points.
+//!
+//! A weight whose file has such blocks, or groups that they divide, keeps its codes, scales and zero points: nothing is rounded
+//! again.
 
 use std::ops::Range;
 
 use super::elements::{describe, largest_bits, nearest};
+use super::packed::Held;
 use super::region::Region;
 use super::{BlockPart, Blocks, DType, Evaluated, Expr, Weight};
 use crate::error::{Error, Result};
@@ -33,6 +37,9 @@ impl Weight {
 /// Computes some rows of a part.
 pub(super) fn evaluated(of: &Weight, how: Blocks, part: BlockPart, rows: Range<usize>) -> Result<Evaluated<'static>> {
     let [_, k] = of.matrix("quantize")?;
+    if let Some(held) = exact(of, how, &rows)? {
+        return Ok(how.part_of(held, k, part));
+    }
     let values = of.f32s_of(&Region { rows, columns: 0..k })?;
     if largest_bits(&values) >= f32::INFINITY.to_bits() {
         return Err(Error::bad_input(format!("{} holds NaN or infinity and cannot be quantized", describe(of))));
@@ -58,6 +65,36 @@ pub(super) fn evaluated(of: &Weight, how: Blocks, part: BlockPart, rows: Range<u
             Evaluated::Bytes(bytes)
         }
     })
+}
+
+/// The blocks that the file has for some rows of a weight, if it has them in this form.
+fn exact(of: &Weight, how: Blocks, rows: &Range<usize>) -> Result<Option<Held>> {
+    let middle = 1u8 << (how.bits - 1);
+    let fits = |held: &Held| {
+        let finite = held.scales.iter().all(|scale| scale.is_finite());
+        finite && (how.zero_points || held.zeros.iter().all(|zero| *zero == middle))
+    };
+    Ok(held(of, how, rows)?.filter(fits))
+}
+
+/// The same with any zero points. Rows of several weights, and some rows of one, are as they are alone.
+fn held(of: &Weight, how: Blocks, rows: &Range<usize>) -> Result<Option<Held>> {
+    match of.expr() {
+        Expr::Packed { packing, parts } => packing.held(parts, rows, how.bits, how.size),
+        Expr::Concat { axis: 0, parts } => {
+            let (mut joined, mut start) = (Held::empty(), 0);
+            for part in parts {
+                let [n, _] = part.matrix("quantize")?;
+                let within = |row: usize| row.clamp(start, start + n) - start;
+                let Some(next) = held(part, how, &(within(rows.start)..within(rows.end)))? else { return Ok(None) };
+                joined = joined.joined(next);
+                start += n;
+            }
+            Ok(Some(joined))
+        }
+        Expr::Slice { of, axis: 0, range } => held(of, how, &(range.start + rows.start..range.start + rows.end)),
+        _ => Ok(None),
+    }
 }
 
 /// The numbers that a block's elements can be: `(code − zero) · scale`.
@@ -94,6 +131,19 @@ impl Blocks {
         rest.fill(grid.zero as u8);
     }
 
+    /// A part of blocks that are there.
+    fn part_of(self, held: Held, k: usize, part: BlockPart) -> Evaluated<'static> {
+        let mut bytes = Vec::new();
+        match part {
+            BlockPart::Scales => return Evaluated::Floats(held.scales),
+            BlockPart::Values => self.pack(&held.codes, &mut bytes),
+            BlockPart::ZeroPoints => {
+                held.zeros.chunks(k.div_ceil(self.size).max(1)).for_each(|row| self.pack(row, &mut bytes));
+            }
+        }
+        Evaluated::Bytes(bytes)
+    }
+
     /// Appends codes: two in a byte where they have 4 bits.
     fn pack(self, codes: &[u8], bytes: &mut Vec<u8>) {
         match self.bits {
@@ -115,6 +165,7 @@ fn positive(scale: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::weight::{GgmlType, Packing};
 
     fn parts(how: Blocks, shape: [usize; 2], values: &[f32]) -> (Vec<u8>, Vec<f32>, Vec<u8>) {
         let w = Weight::f32s(shape.to_vec(), values).unwrap();
@@ -153,6 +204,48 @@ mod tests {
         assert_eq!(values[8], 1 << 4 | 15);
         assert_eq!(values[24], 15 << 4);
         assert_eq!(zeros, [1, 0, 15, 0, 0, 0]);
+    }
+
+    #[test]
+    fn blocks_of_a_file_keep_their_numbers() {
+        // Two blocks in each of two rows: a scale of 0.5 or −0.25 and any bytes.
+        let block = |scale: u16, bytes: usize, seed: u8| {
+            let values = (0..bytes).map(move |i| (i as u8).wrapping_mul(37).wrapping_add(seed));
+            scale.to_le_bytes().into_iter().chain(values)
+        };
+        for (ty, bytes, bits) in
+            [(GgmlType::Q8_0, 32, 8), (GgmlType::Q4_0, 16, 4), (GgmlType::Q5_0, 20, 8), (GgmlType::Q4_0, 16, 8)]
+        {
+            for zero_points in [false, true] {
+                let rows: Vec<u8> = (0..4).flat_map(|i| block([0x3800, 0xB400][i % 2], bytes, i as u8)).collect();
+                let part = Weight::literal(DType::U8, vec![2, 2 * (bytes + 2)], rows).unwrap();
+                let packed = Weight::packed(Packing::Ggml(ty), vec![part]).unwrap();
+                let how = Blocks { bits, size: 32, zero_points };
+                let of = |part| packed.in_blocks(how, part).unwrap();
+                let [values, zeros] = [BlockPart::Values, BlockPart::ZeroPoints].map(|part| {
+                    let weight = of(part);
+                    assert!(weight.evaluate().unwrap().as_bytes().len() == weight.byte_len());
+                    weight.evaluate().unwrap().as_bytes().to_vec()
+                });
+                let scales = of(BlockPart::Scales).to_f32s().unwrap().into_owned();
+                assert_eq!(scales, [0.5, -0.25, 0.5, -0.25]);
+                let code = |bytes: &[u8], i: usize| match bits {
+                    8 => bytes[i],
+                    _ => bytes[i / 2] >> (i % 2 * 4) & 15,
+                };
+                let floats: Vec<f32> = (0..128)
+                    .map(|i| scales[i / 32] * (f32::from(code(&values, i)) - f32::from(code(&zeros, 0))))
+                    .collect();
+                assert_eq!(floats, *packed.to_f32s().unwrap(), "{ty:?} in {bits} bits");
+            }
+        }
+        // Fewer bits than the values have, or other blocks: rounded anew.
+        let part = Weight::literal(DType::U8, vec![1, 34], block(0x3800, 32, 1).collect()).unwrap();
+        let packed = Weight::packed(Packing::Ggml(GgmlType::Q8_0), vec![part]).unwrap();
+        for how in [Blocks { bits: 4, size: 32, zero_points: false }, Blocks { bits: 8, size: 64, zero_points: false }]
+        {
+            assert!(exact(&packed, how, &(0..1)).unwrap().is_none());
+        }
     }
 
     #[test]

@@ -35,9 +35,18 @@ impl Weight {
         Ok(Weight::new(DType::F32, vec![n, k], Expr::Product(self.cast(DType::F32), right.cast(DType::F32))))
     }
 
-    /// `Σ c · x`, in FP32, over terms of one shape.
+    /// `Σ c · x`, in FP32, over terms of one shape. `sum(sum(w, −c · l), c · l) = w` for literals `l` of the same numbers: one
+    /// that is taken away and added again is not rounded twice.
     pub fn sum(terms: Vec<(f32, Weight)>) -> Result<Weight> {
         let (shape, terms) = of_one_shape(terms)?;
+        if let [(1.0, first), (c, added)] = terms.as_slice()
+            && let Expr::Sum(before) = first.expr()
+            && let [(1.0, whole), (d, taken)] = before.as_slice()
+            && *d == -c
+            && same_literals(added, taken)
+        {
+            return Ok(whole.clone());
+        }
         Ok(Weight::new(DType::F32, shape, Expr::Sum(terms)))
     }
 
@@ -162,6 +171,10 @@ pub(super) fn product(left: &Weight, right: &Weight, at: &Region) -> Result<Vec<
     let (left, right) = (left.f32s_of(&at.across(left))?, right.f32s_of(&at.along(right))?);
     multiply(1.0, (&left, [n, inner]), (&right, [inner, k]), 0.0, &mut into)?;
     Ok(into)
+}
+
+fn same_literals(one: &Weight, other: &Weight) -> bool {
+    matches!((one.expr(), other.expr()), (Expr::Literal(one), Expr::Literal(other)) if one == other)
 }
 
 pub(super) fn sum(terms: &[(f32, Weight)], at: &Region) -> Result<Vec<f32>> {

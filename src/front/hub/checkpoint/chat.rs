@@ -3,15 +3,15 @@
 //! As in `transformers` (`PreTrainedTokenizerBase.from_pretrained`), `chat_template.jinja` and the files of
 //! `additional_chat_templates` go over the field. Where there are neither, `chat_template.json` counts, which processors have.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::tokenizer::special_tokens;
 use crate::error::{Error, Result, printable};
-use crate::json::{self, file_name};
-use crate::presence;
+use crate::front::folder::Folder;
+use crate::front::tokenizer::special_tokens;
+use crate::json;
 
 /// The template of most chats.
 pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
@@ -64,8 +64,9 @@ impl ChatFiles {
     ///
     /// # Errors
     /// Bad input: fields of another type, texts that are not UTF-8, names that come twice.
-    pub fn read(dir: &Path) -> Result<ChatFiles> {
-        let templates = templates(dir)?;
+    pub fn read(folder: impl Into<Folder>) -> Result<ChatFiles> {
+        let folder = &folder.into();
+        let templates = templates(folder)?;
         if templates.is_empty() {
             return Ok(ChatFiles::default());
         }
@@ -74,33 +75,30 @@ impl ChatFiles {
                 return Err(Error::bad_input(format!("the name `{}` is that of two chat templates", printable(name))));
             }
         }
-        let special = special_tokens(dir)?;
+        let special = special_tokens(folder)?;
         Ok(ChatFiles { templates, special: special.named, more_special: special.more })
     }
 }
 
 /// The files of templates that a folder has, by their names in it.
-pub fn chat_template_files(dir: &Path) -> Result<Vec<String>> {
-    let own = presence::files_of(dir, &[CHAT_TEMPLATE, CHAT_TEMPLATE_JSON])?;
-    let more = additional(dir)?.into_iter().map(|path| format!("{CHAT_TEMPLATES}/{}", file_name(&path)));
-    Ok(own.into_iter().map(str::to_owned).chain(more).collect())
+pub fn chat_template_files(folder: &Folder) -> Result<Vec<String>> {
+    let own = folder.files_of(&[CHAT_TEMPLATE, CHAT_TEMPLATE_JSON])?;
+    Ok(own.into_iter().map(str::to_owned).chain(additional(folder)?).collect())
 }
 
-fn templates(dir: &Path) -> Result<Vec<ChatFile>> {
+fn templates(folder: &Folder) -> Result<Vec<ChatFile>> {
     let mut found = Vec::new();
-    let own = dir.join(CHAT_TEMPLATE);
-    if presence::has_file(&own)? {
-        found.push(ChatFile { name: DEFAULT.to_owned(), text: json::read_text(&own)?, file: CHAT_TEMPLATE.to_owned() });
+    if folder.has(CHAT_TEMPLATE)? {
+        let text = folder.text(CHAT_TEMPLATE)?;
+        found.push(ChatFile { name: DEFAULT.to_owned(), text, file: CHAT_TEMPLATE.to_owned() });
     }
-    for path in additional(dir)? {
-        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let file = format!("{CHAT_TEMPLATES}/{}", file_name(&path));
-        found.push(ChatFile { name, text: json::read_text(&path)?, file: printable(&file) });
+    for file in additional(folder)? {
+        let name = Path::new(&file).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        found.push(ChatFile { name, text: folder.text(&file)?, file: printable(&file) });
     }
     for file in [CONFIG, CHAT_TEMPLATE_JSON] {
-        let path = dir.join(file);
-        if found.is_empty() && presence::has_file(&path)? {
-            let fields: Map<String, Value> = json::read(&path)?;
+        if found.is_empty() && folder.has(file)? {
+            let fields: Map<String, Value> = folder.read(file)?;
             if let Some(value) = fields.get(FIELD).filter(|value| !value.is_null()) {
                 found = of_field(value, &format!("{file}: {FIELD}"))?;
             }
@@ -110,24 +108,8 @@ fn templates(dir: &Path) -> Result<Vec<ChatFile>> {
 }
 
 /// The templates in the folder of those with names, in the order of the names.
-fn additional(dir: &Path) -> Result<Vec<PathBuf>> {
-    let folder = dir.join(CHAT_TEMPLATES);
-    if !presence::is_dir(&folder)? {
-        return Ok(Vec::new());
-    }
-    let failed = |e: std::io::Error| Error::io("reading", &folder, &e);
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == JINJA) && presence::has_file(&path)? {
-            paths.push(path);
-        }
-        if paths.len() > MOST {
-            return Err(Error::unsupported(format!("{} has more than {MOST} chat templates", folder.display())));
-        }
-    }
-    paths.sort();
-    Ok(paths)
+fn additional(folder: &Folder) -> Result<Vec<String>> {
+    folder.names_below(CHAT_TEMPLATES, JINJA, MOST).map_err(|e| e.at("chat templates"))
 }
 
 /// A template, or several: a list of them, or an object.
@@ -203,7 +185,7 @@ mod tests {
             [pair("default=j", CHAT_TEMPLATE), pair("tool_use=t", "additional_chat_templates/tool_use.jinja")];
         assert_eq!(said(place.path()), of_files);
         assert_eq!(
-            chat_template_files(place.path()).unwrap(),
+            chat_template_files(&place.path().into()).unwrap(),
             [CHAT_TEMPLATE, CHAT_TEMPLATE_JSON, "additional_chat_templates/tool_use.jinja"]
         );
     }

@@ -156,11 +156,11 @@ impl GenerationConfig {
     /// `generation_config.json` counts where it is there and not null; else that of `config.json` does. Fails where a field has another
     /// type than it has in `transformers`, naming file and field.
     pub fn read(checkpoint: &Checkpoint) -> Result<(GenerationConfig, Option<PathBuf>)> {
-        let path = checkpoint.encoder.join(FILE);
-        let own = if presence::has_file(&path)? { Some(json::read_text(&path)?) } else { None };
+        let own = if checkpoint.encoder.has(FILE)? { Some(checkpoint.encoder.text(FILE)?) } else { None };
+        let path = own.as_ref().and_then(|_| checkpoint.encoder.file(FILE));
         let model_type = checkpoint.common.model_type.as_deref().unwrap_or_default();
         let config = GenerationConfig::of(own.as_deref(), &checkpoint.config, model_type)?;
-        Ok((config, own.map(|_| path)))
+        Ok((config, path))
     }
 
     /// What the files in a folder say, those of them that are there.

@@ -3,12 +3,12 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 
 use saphyr_parser::{Event, Parser};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::front::folder::Folder;
 use crate::json;
 use crate::presence;
 
@@ -29,37 +29,46 @@ pub struct Licence {
 
 /// A folder's licence. A README that is not understood is ignored: it is no part of the model. Fails where
 /// a file that may state it cannot be read.
-pub fn of(dir: &Path) -> Result<Licence> {
+pub fn of(folder: impl Into<Folder>) -> Result<Licence> {
+    let folder = &folder.into();
     #[derive(Deserialize)]
     struct Config {
         #[serde(default)]
         license: Option<String>,
     }
-    if let Some(name) = front_matter(&dir.join("README.md"))?.and_then(|text| stated(&text)) {
+    if let Some(name) = front_matter(folder)?.and_then(|text| stated(&text)) {
         return Ok(Licence { name: Some(name), from: Some("README.md") });
     }
-    let config = dir.join("config.json");
-    if presence::is_file(&config)?
-        && let Ok(Config { license: Some(name) }) = json::parse(&json::read_text(&config)?, "config.json")
+    if is_there(folder, "config.json")?
+        && let Ok(Config { license: Some(name) }) = json::parse(&folder.text("config.json")?, "config.json")
     {
         return Ok(Licence { name: Some(name), from: Some("config.json") });
     }
     for name in TEXTS {
-        if presence::is_file(&dir.join(name))? {
+        if is_there(folder, name)? {
             return Ok(Licence { name: None, from: Some(name) });
         }
     }
     Ok(Licence::default())
 }
 
-/// The front matter of a file: the lines between two `---`.
-fn front_matter(path: &Path) -> Result<Option<String>> {
-    if !presence::is_file(path)? {
+/// Whether a folder has a plain file of that name; another thing of that name is none.
+fn is_there(folder: &Folder, name: &str) -> Result<bool> {
+    match folder.file(name) {
+        Some(path) => presence::is_file(&path),
+        None => folder.has(name),
+    }
+}
+
+/// The front matter of README.md: the lines between two `---`.
+fn front_matter(folder: &Folder) -> Result<Option<String>> {
+    let Some(path) = folder.file("README.md") else { return Ok(None) };
+    if !presence::is_file(&path)? {
         return Ok(None);
     }
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(READ).read_to_end(&mut bytes));
-    read.map_err(|e| Error::io("reading", path, &e))?;
+    let read = File::open(&path).and_then(|file| file.take(READ).read_to_end(&mut bytes));
+    read.map_err(|e| Error::io("reading", &path, &e))?;
     Ok(between_marks(&String::from_utf8_lossy(&bytes)))
 }
 

@@ -11,7 +11,6 @@ mod names;
 mod sentence;
 pub mod shards;
 mod state;
-mod tokenizer;
 pub mod torch;
 mod weights;
 
@@ -19,12 +18,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, printable};
 use crate::file::check_searchable;
+use crate::front::folder::Folder;
 use crate::ir::DType;
 use crate::json;
 use crate::presence;
 
 use folder::read_state;
 
+pub use crate::front::tokenizer::{FILE as TOKENIZER_FILE, Tokenizer, TokenizerUse};
 pub use chat::{CHAT_TEMPLATE, CHAT_TEMPLATE_JSON, CHAT_TEMPLATES, ChatFile, ChatFiles, chat_template_files};
 pub use config::{CommonConfig, CrossEncoder, QuantizationConfig, StatedProblem};
 pub use generation::GenerationConfig;
@@ -33,7 +34,6 @@ pub use sentence::{
     Dense, LogitScore, Messages, ModuleKind, Pooling, Prompt, Purpose, SentenceModule, SentenceModules,
 };
 pub use state::{Scope, Size, StateDict, Tensor};
-pub use tokenizer::{FILE as TOKENIZER_FILE, Tokenizer, TokenizerUse};
 pub use weights::read_weights;
 
 /// The file with the defaults of generation.
@@ -42,10 +42,10 @@ pub const GENERATION: &str = "generation_config.json";
 /// A trained model: its configuration, its tensors and the folder they came from.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// The folder.
+    /// The folder, or the file that holds all.
     pub dir: PathBuf,
-    /// The folder of the encoder, which is mostly the same.
-    pub encoder: PathBuf,
+    /// The files of the encoder; its folder is mostly the same.
+    pub encoder: Folder,
     /// The text of `config.json`; each family reads its own fields from it.
     pub config: String,
     /// The fields of `config.json` that every family has.
@@ -56,6 +56,8 @@ pub struct Checkpoint {
     pub state: StateDict,
     /// The files that were read, configuration first.
     pub files: Vec<PathBuf>,
+    /// Warnings of its reader.
+    pub notes: Vec<String>,
 }
 
 impl Checkpoint {
@@ -77,7 +79,16 @@ impl Checkpoint {
         let modules = sentence.iter().flat_map(|modules| modules.files.clone());
         let files = std::iter::once(config_path).chain(weights).chain(modules).collect();
         let state = state.without_wrappers()?.with_current_names()?;
-        Ok(Checkpoint { dir: dir.to_owned(), encoder, config, common, sentence, state, files })
+        let encoder = encoder.into();
+        Ok(Checkpoint { dir: dir.to_owned(), encoder, config, common, sentence, state, files, notes: Vec::new() })
+    }
+
+    /// The files that say something of the whole model, such as its licence.
+    pub fn around(&self) -> Folder {
+        match self.encoder.path() == self.dir {
+            true => self.encoder.clone(),
+            false => self.dir.as_path().into(),
+        }
     }
 
     /// Takes the modules that sentence-transformers saved in a folder, in place of this checkpoint's. Returns whether

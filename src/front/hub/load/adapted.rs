@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, Result, printable};
+use crate::front::folder::Folder;
 use crate::front::hub::adapter::{self, AdapterSource, Merged};
 use crate::front::hub::checkpoint::{Checkpoint, StateDict, TOKENIZER_FILE};
 use crate::json;
@@ -35,15 +36,15 @@ pub(crate) fn task_types<'a>(state: &StateDict, merged: &'a [Merged]) -> Vec<(&'
 
 /// The folder with the tokenizer: an adapter that was saved with one was trained with it.
 pub(crate) fn tokenizer<'a>(
-    checkpoint: &'a Checkpoint,
+    checkpoint: &Checkpoint,
     adapters: impl DoubleEndedIterator<Item = &'a AdapterSource>,
-) -> Result<&'a Path> {
+) -> Result<Folder> {
     for dir in adapters.rev().map(|source| source.dir.as_path()) {
         if presence::has_file(&dir.join(TOKENIZER_FILE))? {
-            return Ok(dir);
+            return Ok(dir.into());
         }
     }
-    Ok(&checkpoint.encoder)
+    Ok(checkpoint.encoder.clone())
 }
 
 /// Warnings about merged adapters.

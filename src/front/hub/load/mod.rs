@@ -15,6 +15,7 @@ use crate::front::hub::adapter::hub::{self, Insertions};
 use crate::front::hub::adapter::{self, AdapterSource, Combine, Merged};
 use crate::front::hub::arch::{self, Built};
 use crate::front::hub::checkpoint::{Checkpoint, Prompt, StateDict, Tokenizer};
+use crate::front::source;
 use crate::ir::Graph;
 use crate::json;
 use crate::program::Program;
@@ -28,7 +29,7 @@ pub use tokenizer::TextConfig;
 /// The sources of a model.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The checkpoint's folder.
+    /// The checkpoint's folder, or its file.
     pub checkpoint: PathBuf,
     /// The adapters, in order.
     pub adapters: Vec<AdapterSource>,
@@ -106,7 +107,7 @@ pub(crate) struct Adapted {
 
 /// Reads a checkpoint, merges the adapters and builds the graph, which is not verified yet.
 pub(crate) fn adapt(source: &Source) -> Result<Adapted> {
-    let mut checkpoint = Checkpoint::open(&source.checkpoint)?;
+    let mut checkpoint = source::open(&source.checkpoint)?;
     source.adapters.iter().try_for_each(|adapter| check_searchable(&adapter.dir))?;
     checkpoint.check_unquantized()?;
     arch::complete(&mut checkpoint)?;
@@ -130,8 +131,8 @@ pub(crate) fn adapt(source: &Source) -> Result<Adapted> {
     adapted::grow(&mut checkpoint, &base, &state, &merged)?;
     adapted::modules(&mut checkpoint, &source.adapters)?;
     tied_weights::follow(&checkpoint, &base, &mut state)?;
-    let dir = adapted::tokenizer(&checkpoint, linear.iter().chain(&hub))?.to_owned();
-    tokenizer::count_prompt(&mut checkpoint, &dir)?;
+    let folder = adapted::tokenizer(&checkpoint, linear.iter().chain(&hub))?;
+    tokenizer::count_prompt(&mut checkpoint, &folder)?;
     let peft = &adapted::task_types(&state, &merged);
     let sources = arch::Sources {
         requested: source.task,
@@ -168,7 +169,7 @@ fn of_tensors(checkpoint: &Checkpoint, base: &StateDict, reads_vocabulary: bool)
             crate::error::printable(removed)
         )
     });
-    let mut warnings: Vec<String> = removed.into_iter().collect();
+    let mut warnings: Vec<String> = checkpoint.notes.iter().cloned().chain(removed).collect();
     if reads_vocabulary {
         warnings.extend(arch::contradictions(base, arch::family(&checkpoint.common)?, &checkpoint.config)?);
     }
@@ -179,8 +180,8 @@ fn of_tensors(checkpoint: &Checkpoint, base: &StateDict, reads_vocabulary: bool)
 pub fn load(source: &Source) -> Result<Model> {
     let Adapted { checkpoint, merged, built, warnings, .. } = adapt(source)?;
     let graph = verify(built.graph)?;
-    let dir = adapted::tokenizer(&checkpoint, merged.iter().map(|(source, _)| source))?;
-    let tokenizer = tokenizer::open(&checkpoint, dir, &graph, built.task)?;
+    let folder = adapted::tokenizer(&checkpoint, merged.iter().map(|(source, _)| source))?;
+    let tokenizer = tokenizer::open(&checkpoint, &folder, &graph, built.task)?;
     let extended = Extended::of(&checkpoint, &tokenizer, &graph)?;
     Ok(Model {
         prompt: tokenizer::prompt(&checkpoint, built.task)?,

@@ -7,6 +7,7 @@ use serde_json::Map;
 
 use super::limits;
 use crate::error::{Error, Result};
+use crate::front::folder::Folder;
 use crate::front::hub::checkpoint::{
     Checkpoint, ModuleKind, Prompt, Purpose, SentenceModule, SentenceModules, TOKENIZER_FILE, Tokenizer, TokenizerUse,
 };
@@ -20,8 +21,8 @@ use crate::task::head::Head;
 use crate::task::id::Task;
 
 /// The tokenizer in the folder `dir`, for a graph and its task.
-pub(crate) fn open(checkpoint: &Checkpoint, dir: &Path, graph: &Graph, task: Task) -> Result<Tokenizer> {
-    open_for(checkpoint, dir, sentence(checkpoint, task), |usage| TokenizerUse {
+pub(crate) fn open(checkpoint: &Checkpoint, folder: &Folder, graph: &Graph, task: Task) -> Result<Tokenizer> {
+    open_for(checkpoint, folder, sentence(checkpoint, task), |usage| TokenizerUse {
         rows: limits::rows(graph),
         token_types: graph.port(PortKind::TokenTypes).is_some(),
         pairs: task.reads_pairs(),
@@ -31,7 +32,7 @@ pub(crate) fn open(checkpoint: &Checkpoint, dir: &Path, graph: &Graph, task: Tas
 
 fn open_for(
     checkpoint: &Checkpoint,
-    dir: &Path,
+    folder: &Folder,
     sentence: Option<&SentenceModules>,
     usage: impl FnOnce(TokenizerUse) -> TokenizerUse,
 ) -> Result<Tokenizer> {
@@ -46,7 +47,7 @@ fn open_for(
         class: tokenizer_class.as_deref(),
         ..of_sentence(sentence)
     };
-    Tokenizer::open(dir, &usage(plain))
+    Tokenizer::open(folder, &usage(plain))
 }
 
 /// The text settings of an ONNX model, from the files beside its tokenizer.
@@ -120,14 +121,14 @@ fn of_sentence<'a>(sentence: Option<&SentenceModules>) -> TokenizerUse<'a> {
 }
 
 /// Enters how many tokens of the prompt come before those of a text, where pooling leaves them out.
-pub(crate) fn count_prompt(checkpoint: &mut Checkpoint, dir: &Path) -> Result<()> {
+pub(crate) fn count_prompt(checkpoint: &mut Checkpoint, folder: &Folder) -> Result<()> {
     let Some(sentence) = &checkpoint.sentence else { return Ok(()) };
     let left_out = |module: &SentenceModule| matches!(module.kind, ModuleKind::Pooling { include_prompt: false, .. });
     if !sentence.modules.iter().any(left_out) {
         return Ok(());
     }
     let (Some(prompt), tokenizer) =
-        (sentence.model.prompt()?, open_for(checkpoint, dir, Some(sentence), |usage| usage)?)
+        (sentence.model.prompt()?, open_for(checkpoint, folder, Some(sentence), |usage| usage)?)
     else {
         return Ok(());
     };

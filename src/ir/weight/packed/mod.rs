@@ -4,6 +4,9 @@
 //! columns) and the [`Packing`] that says how they are read. There is a file for each family of formats.
 
 mod ggml;
+mod held;
+mod k_quants;
+mod packing;
 
 use std::ops::Range;
 
@@ -11,27 +14,10 @@ use super::{DType, Expr, Weight};
 use crate::error::{Error, Result};
 
 pub use ggml::GgmlType;
-
-/// How the parts of a packed weight become floats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
-    /// Blocks of llama.cpp. One part: `u8 [n, bytes of a row]`.
-    Ggml(GgmlType),
-}
+pub(super) use held::Held;
+pub use packing::Packing;
 
 impl Packing {
-    /// The name in the text form of graphs, in small letters: `q8_0`.
-    pub fn name(self) -> String {
-        match self {
-            Packing::Ggml(ty) => ty.name().to_ascii_lowercase(),
-        }
-    }
-
-    /// The packing with that name.
-    pub fn from_name(name: &str) -> Option<Packing> {
-        GgmlType::ALL.into_iter().map(Packing::Ggml).find(|packing| packing.name() == name)
-    }
-
     /// The shape of the floats that those parts hold, `[n, …]`.
     fn shape(self, parts: &[Weight]) -> Result<Vec<usize>> {
         match self {
@@ -43,6 +29,14 @@ impl Packing {
     fn decode(self, parts: &[Weight], rows: Range<usize>, floats: &mut [f32]) -> Result<()> {
         match self {
             Packing::Ggml(ty) => ty.decode(parts, rows, floats),
+        }
+    }
+
+    /// The codes, scales and zero points of some rows of a matrix in blocks of `size` elements of `bits` bits, where the file holds it in
+    /// that form or in groups that such blocks divide: nothing is rounded then.
+    pub(super) fn held(self, parts: &[Weight], rows: &Range<usize>, bits: usize, size: usize) -> Result<Option<Held>> {
+        match self {
+            Packing::Ggml(ty) => ty.held(parts, rows, bits, size),
         }
     }
 }

@@ -69,6 +69,13 @@ pub(super) struct Parameters {
     long_factor: Option<Vec<f64>>,
 }
 
+impl Parameters {
+    /// Whether long texts have the angles of short ones: one list of factors given twice.
+    pub fn same_at_all_lengths(&self, kind: Kind) -> bool {
+        kind == Kind::LongRope && self.short_factor == self.long_factor
+    }
+}
+
 /// Their names.
 pub(super) const PARAMETERS: [&str; 12] = [
     "factor",

@@ -93,10 +93,10 @@ pub(super) fn angles(
         Request { kind: *kind, parameters, theta: *theta, turned, positions: said, original: *original, place };
     let (frequencies, factor) = request.frequencies()?;
     let exact = match kind {
-        Kind::LongRope => original.unwrap_or(said).min(positions),
+        Kind::LongRope if !parameters.same_at_all_lengths(*kind) => original.unwrap_or(said).min(positions),
         _ => positions,
     };
-    if matches!(kind, Kind::LongRope | Kind::Dynamic) {
+    if matches!(kind, Kind::LongRope | Kind::Dynamic) && !parameters.same_at_all_lengths(*kind) {
         fields.warn(format!(
             "{place}: rotary positions of the kind `{}` depend on the length of a text; the engine is for up to {exact} \
              tokens, past ones included, up to which they do not",

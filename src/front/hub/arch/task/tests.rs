@@ -29,12 +29,13 @@ fn decided(
     common.model_type = Some(model_type.to_owned());
     let checkpoint = Checkpoint {
         dir: PathBuf::new(),
-        encoder: PathBuf::new(),
+        encoder: PathBuf::new().into(),
         config: config.to_owned(),
         common,
         sentence: None,
         state: state.clone(),
         files: Vec::new(),
+        notes: Vec::new(),
     };
     let state = state.with_prefix(family.prefix, crate::front::hub::arch::canonical::HEADS).unwrap();
     let head = class.map(|class| AddedHead::OfClass { class: class.to_owned(), adapter: "adapter".to_owned() });

@@ -12,6 +12,7 @@ mod added;
 mod class;
 mod files;
 mod five;
+pub mod ggml;
 mod limits;
 mod options;
 mod parts;
@@ -19,15 +20,14 @@ mod special;
 mod split;
 mod versions;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::error::{Error, Result, printable};
-use crate::json;
+use crate::front::folder::Folder;
 use crate::json::raw::Object;
-use crate::presence;
 use added::{Merged, Vocabulary};
 use files::{ADDED, CONFIG, SPECIAL, Version};
 use limits::Side;
@@ -36,13 +36,13 @@ use parts::Parts;
 use split::Split;
 
 pub use files::{FILE, TokenizerUse};
-pub(super) use special::special_tokens;
+pub use special::{SpecialTokens, special_tokens};
 
 /// The tokenizer of a folder.
 #[derive(Clone, Debug, Default)]
 pub struct Tokenizer {
-    /// The folder.
-    pub dir: PathBuf,
+    /// The files that it was read from.
+    pub folder: Folder,
     /// The text of `tokenizer.json`, with all that the files beside it and the class change; none where the folder has
     /// no such file.
     pub json: Option<String>,
@@ -62,14 +62,14 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Reads the tokenizer of a folder for a model.
-    pub fn open(dir: &Path, usage: &TokenizerUse) -> Result<Tokenizer> {
-        let path = dir.join(FILE);
-        if !presence::has_file(&path)? {
-            return Ok(Tokenizer { dir: dir.to_owned(), ..Tokenizer::default() });
+    pub fn open(folder: impl Into<Folder>, usage: &TokenizerUse) -> Result<Tokenizer> {
+        let folder = folder.into();
+        if !folder.has(FILE)? {
+            return Ok(Tokenizer { folder, ..Tokenizer::default() });
         }
-        let mut options = Options::read(dir, usage).map_err(|e| e.at(dir.display().to_string()))?;
-        let text = json::read_text(&path)?;
-        let mut files = vec![path];
+        let mut options = Options::read(&folder, usage).map_err(|e| e.at(folder.path().display().to_string()))?;
+        let text = folder.text(FILE)?;
+        let mut files: Vec<PathBuf> = folder.file(FILE).into_iter().collect();
         files.append(&mut options.files);
         let (json, mut notes) = match Changes::of(&text, &options, usage) {
             Some(changes) => (changes.applied(&text), changes.notes),
@@ -78,7 +78,7 @@ impl Tokenizer {
         };
         options.notes.append(&mut notes);
         Ok(Tokenizer {
-            dir: dir.to_owned(),
+            folder,
             json: Some(json),
             max_length: options.max_length,
             mask: options.special("mask_token").map(str::to_owned),
@@ -99,7 +99,7 @@ impl Tokenizer {
 
     /// Where its `tokenizer.json` is, or would be.
     pub fn path(&self) -> PathBuf {
-        self.dir.join(FILE)
+        self.folder.place(FILE)
     }
 }
 

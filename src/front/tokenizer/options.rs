@@ -1,6 +1,6 @@
 //! The options of the files beside `tokenizer.json`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -10,8 +10,8 @@ use super::class::Class;
 use super::limits::{self, Side};
 use super::{ADDED, CONFIG, SPECIAL, TokenizerUse, Version};
 use crate::error::{Result, printable};
+use crate::front::folder::Folder;
 use crate::json;
-use crate::presence;
 
 /// The field of more special tokens, in version 4 and in 5.
 const MORE: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
@@ -49,9 +49,9 @@ pub(super) struct Options {
 }
 
 impl Options {
-    pub fn read(dir: &Path, usage: &TokenizerUse) -> Result<Options> {
+    pub fn read(folder: &Folder, usage: &TokenizerUse) -> Result<Options> {
         let mut files = Vec::new();
-        let mut config: Map<String, Value> = read(dir, CONFIG, &mut files)?.unwrap_or_default();
+        let mut config: Map<String, Value> = read(folder, CONFIG, &mut files)?.unwrap_or_default();
         config.extend(usage.arguments.clone());
         let arguments = Arguments(&config);
         let mut notes = Vec::new();
@@ -69,7 +69,7 @@ impl Options {
         let five =
             config.contains_key("backend") || class.name == "TokenizersBackend" || more.is_some_and(Value::is_array);
         let version = if five { Version::Five } else { Version::Four };
-        let beside = beside(dir, &config, &mut files)?;
+        let beside = beside(folder, &config, &mut files)?;
         let inputs: Option<Vec<String>> = arguments.get("model_input_names")?;
         if config.contains_key("auto_map") && Class::named(named.unwrap_or_default()).is_none() {
             notes.push(format!("{CONFIG}: auto_map: the code that it names is not run"));
@@ -123,18 +123,17 @@ impl Arguments<'_> {
 }
 
 /// Reads a file of the folder, where it is there.
-fn read<T: DeserializeOwned>(dir: &Path, name: &str, files: &mut Vec<PathBuf>) -> Result<Option<T>> {
-    let path = dir.join(name);
-    if !presence::has_file(&path)? {
+fn read<T: DeserializeOwned>(folder: &Folder, name: &str, files: &mut Vec<PathBuf>) -> Result<Option<T>> {
+    if !folder.has(name)? {
         return Ok(None);
     }
-    let value = json::read(&path)?;
-    files.push(path);
+    let value = folder.read(name)?;
+    files.extend(folder.file(name));
     Ok(Some(value))
 }
 
 /// The files' entries of tokens.
-fn beside(dir: &Path, config: &Map<String, Value>, files: &mut Vec<PathBuf>) -> Result<Beside> {
+fn beside(folder: &Folder, config: &Map<String, Value>, files: &mut Vec<PathBuf>) -> Result<Beside> {
     let mut beside = Beside::default();
     beside.take(config, CONFIG)?;
     if let Some(decoder) = config.get("added_tokens_decoder") {
@@ -143,10 +142,10 @@ fn beside(dir: &Path, config: &Map<String, Value>, files: &mut Vec<PathBuf>) -> 
         return Ok(beside);
     }
     beside.legacy = true;
-    if let Some(map) = read::<Map<String, Value>>(dir, SPECIAL, files)? {
+    if let Some(map) = read::<Map<String, Value>>(folder, SPECIAL, files)? {
         beside.take(&map, SPECIAL)?;
     }
-    if let Some(numbers) = read::<Map<String, Value>>(dir, ADDED, files)? {
+    if let Some(numbers) = read::<Map<String, Value>>(folder, ADDED, files)? {
         for (content, number) in numbers {
             let location = format!("{ADDED}: {}", printable(&content));
             let special = beside.names(&content);
