@@ -131,7 +131,8 @@ fn kinds_of_layers_that_are_not_built_are_refused() {
 fn options_of_decoders_that_are_not_built_are_refused() {
     assert_eq!(
         refusal("gemma3_text/lm", json!({"use_bidirectional_attention": true})),
-        "a model that attends to the tokens after generates no text\n  in config.json: use_bidirectional_attention"
+        "a model that attends to the tokens after generates no text\n  in config.json: use_bidirectional_attention\n\n\
+         hint: --task feature-extraction builds the model without a head"
     );
     assert_eq!(
         refusal("gemma3_text/lm", json!({"attn_logit_softcapping": 50.0})),
