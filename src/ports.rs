@@ -20,6 +20,8 @@ pub enum PortKind {
     PastKey(usize),
     /// Cached values of a layer, `[b, kv, past, d]`.
     PastValue(usize),
+    /// The last inputs of a layer's convolution, `[b, c, k − 1]`; zeros before the first run.
+    PastConv(usize),
     /// Logits of classes `[b, c]`, of classes for each token `[b, s, c]`, or of the vocabulary `[b, s, v]`; the task decides
     /// which.
     Logits,
@@ -39,6 +41,8 @@ pub enum PortKind {
     PresentKey(usize),
     /// Values of a layer with those of this run, `[b, kv, past + s, d]`.
     PresentValue(usize),
+    /// The last inputs of a layer's convolution after this run, `[b, c, k − 1]`.
+    PresentConv(usize),
 }
 
 /// Names without a number, inputs before outputs.
@@ -60,14 +64,16 @@ const NAMES: [(PortKind, &str); 11] = [
 type Numbered = (fn(usize) -> PortKind, &'static str, &'static str);
 
 /// Names with the number of a layer.
-const NUMBERED: [Numbered; 4] = [
+const NUMBERED: [Numbered; 6] = [
     (PortKind::PastKey, "past_key_values.", ".key"),
     (PortKind::PastValue, "past_key_values.", ".value"),
+    (PortKind::PastConv, "past_conv.", ""),
     (PortKind::PresentKey, "present.", ".key"),
     (PortKind::PresentValue, "present.", ".value"),
+    (PortKind::PresentConv, "present_conv.", ""),
 ];
 
-/// The axis of a cache that grows with each run.
+/// The axis of keys and values that grows with each run.
 pub const CACHE_AXIS: usize = 2;
 
 impl PortKind {
@@ -78,8 +84,10 @@ impl PortKind {
         }
         let (PortKind::PastKey(layer)
         | PortKind::PastValue(layer)
+        | PortKind::PastConv(layer)
         | PortKind::PresentKey(layer)
-        | PortKind::PresentValue(layer)) = self
+        | PortKind::PresentValue(layer)
+        | PortKind::PresentConv(layer)) = self
         else {
             return Cow::Borrowed("");
         };
@@ -109,13 +117,24 @@ impl PortKind {
         match self {
             PortKind::PresentKey(layer) => Some(PortKind::PastKey(layer)),
             PortKind::PresentValue(layer) => Some(PortKind::PastValue(layer)),
+            PortKind::PresentConv(layer) => Some(PortKind::PastConv(layer)),
             _ => None,
         }
     }
 
     /// Whether it is an input that holds the state of runs before.
     pub fn is_past(self) -> bool {
-        matches!(self, PortKind::PastKey(_) | PortKind::PastValue(_))
+        matches!(self, PortKind::PastKey(_) | PortKind::PastValue(_) | PortKind::PastConv(_))
+    }
+
+    /// The axis along which a state grows by the tokens of a run; none where a run replaces it by another of its size.
+    pub fn grows(self) -> Option<usize> {
+        match self {
+            PortKind::PastKey(_) | PortKind::PastValue(_) | PortKind::PresentKey(_) | PortKind::PresentValue(_) => {
+                Some(CACHE_AXIS)
+            }
+            _ => None,
+        }
     }
 
     /// Whether it is logits.
@@ -137,12 +156,14 @@ mod tests {
         }
         assert_eq!(PortKind::PastKey(3).name(), "past_key_values.3.key");
         assert_eq!(PortKind::PresentValue(11).name(), "present.11.value");
+        assert_eq!(PortKind::PastConv(3).name(), "past_conv.3");
     }
 
     #[test]
     fn other_names_are_of_no_kind() {
-        for name in ["", "ids", "present..key", "present.01.key", "present.+1.key", "past_key_values.0.keys", "Logits"]
-        {
+        let others =
+            ["", "ids", "present..key", "present.01.key", "present.+1.key", "past_key_values.0.keys", "Logits"];
+        for name in others.into_iter().chain(["past_conv.", "past_conv.01", "present_conv"]) {
             assert_eq!(PortKind::of(name), None, "{name}");
         }
     }
@@ -151,6 +172,8 @@ mod tests {
     fn a_cache_is_read_by_the_next_run() {
         assert_eq!(PortKind::PresentKey(2).next(), Some(PortKind::PastKey(2)));
         assert_eq!(PortKind::PresentValue(2).next(), Some(PortKind::PastValue(2)));
+        assert_eq!(PortKind::PresentConv(2).next(), Some(PortKind::PastConv(2)));
+        assert_eq!((PortKind::PastKey(2).grows(), PortKind::PastConv(2).grows()), (Some(2), None));
         assert_eq!(PortKind::Logits.next(), None);
     }
 }

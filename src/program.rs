@@ -11,7 +11,7 @@
 
 use crate::error::{Error, Result};
 use crate::ir::{Graph, TensorType, ValueId};
-use crate::ports::{CACHE_AXIS, PortKind};
+use crate::ports::PortKind;
 use crate::verify::Verified;
 
 /// One or more components.
@@ -48,8 +48,9 @@ pub struct State {
     pub input: String,
     /// The output.
     pub output: String,
-    /// The axis along which it grows by the tokens of a run. In the beginning its size there is 0.
-    pub grows: usize,
+    /// The axis along which it grows by the tokens of a run, and where its size is 0 in the beginning. None where each run
+    /// replaces it by another of its size; in the beginning it is zeros.
+    pub grows: Option<usize>,
 }
 
 impl From<Verified<Graph>> for Program {
@@ -141,8 +142,9 @@ impl Component {
     /// What goes from one of its runs to the next, in the order of its outputs.
     pub fn state(&self) -> Vec<State> {
         let state = |output: Port| {
-            let input = self.input_of(output.kind?.next()?)?;
-            Some(State { input: input.name, output: output.name, grows: CACHE_AXIS })
+            let kind = output.kind?;
+            let input = self.input_of(kind.next()?)?;
+            Some(State { input: input.name, output: output.name, grows: kind.grows() })
         };
         self.outputs().filter_map(state).collect()
     }
@@ -195,7 +197,7 @@ mod tests {
         let state = |what: &str| State {
             input: format!("past_key_values.0.{what}"),
             output: format!("present.0.{what}"),
-            grows: 2,
+            grows: Some(2),
         };
         assert_eq!(decoder.state(), [state("key"), state("value")]);
         assert!(Program::new(vec![decoder]).is_ok());

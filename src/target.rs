@@ -186,8 +186,21 @@ pub struct Capabilities {
     pub unequal_attention: bool,
     /// Whether some processors add two products of 8 bits in 16, where they saturate.
     pub sums_of_16_bits: bool,
+    /// Splits into pieces whose sizes follow from values.
+    pub computed_splits: SplitForm,
     /// Whether 32-bit matrix products are possible; SM75 under TensorRT for RTX has none.
     pub fp32_gemm: bool,
+}
+
+/// Splits into pieces whose sizes follow from values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SplitForm {
+    /// By one operator.
+    Operator,
+    /// By the indices of each piece.
+    Indices,
+    /// Not at all.
+    None,
 }
 
 impl Capabilities {
@@ -231,6 +244,7 @@ impl Target {
                 residual_as_sum: true,
                 unequal_attention: true,
                 sums_of_16_bits: true,
+                computed_splits: SplitForm::Operator,
                 fp32_gemm: true,
             },
             // Plain operators, because the provider takes few others, and a node that it does not take ends its graph.
@@ -250,6 +264,7 @@ impl Target {
                 residual_as_sum: false,
                 unequal_attention: true,
                 sums_of_16_bits: true,
+                computed_splits: SplitForm::Operator,
                 fp32_gemm: true,
             },
             Target::Tract => Capabilities {
@@ -267,6 +282,7 @@ impl Target {
                 residual_as_sum: false,
                 unequal_attention: true,
                 sums_of_16_bits: false,
+                computed_splits: SplitForm::Indices,
                 fp32_gemm: true,
             },
             // WebAssembly has the kernels of ONNX Runtime's processor for 8 bits and for blocks, and widens 8 bits to
@@ -288,6 +304,7 @@ impl Target {
                 residual_as_sum: false,
                 unequal_attention: true,
                 sums_of_16_bits: false,
+                computed_splits: SplitForm::Operator,
                 fp32_gemm: true,
             },
             // The two products share the compiler that fuses; these figures were measured with TensorRT for RTX.
@@ -306,6 +323,7 @@ impl Target {
                 residual_as_sum: false,
                 unequal_attention: false,
                 sums_of_16_bits: false,
+                computed_splits: SplitForm::None,
                 fp32_gemm: !matches!(self, Target::TensorRtRtx(ComputeCapability(75))),
             },
         }

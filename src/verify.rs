@@ -94,9 +94,7 @@ fn symbols_are_bound(graph: &Graph) -> Result<()> {
     };
     graph.inputs().iter().try_for_each(|id| check(id, &bound))?;
     for (_, node) in graph.nodes() {
-        if let Op::Slice { length, .. } = &node.op
-            && length.is_fresh()
-        {
+        for length in made(&node.op).filter(|length| length.is_fresh()) {
             let again = length.symbols().into_iter().find(|symbol| bound.contains(symbol));
             if let Some(symbol) = again {
                 return Err(broken(
@@ -109,6 +107,16 @@ fn symbols_are_bound(graph: &Graph) -> Result<()> {
         node.outputs.iter().try_for_each(|id| check(id, &bound))?;
     }
     Ok(())
+}
+
+/// The sizes that an operation may make.
+fn made(op: &Op) -> impl Iterator<Item = &Dim> {
+    let lengths = match op {
+        Op::Slice { length, .. } | Op::NonZero { length } => std::slice::from_ref(length),
+        Op::SplitTo { lengths, .. } => lengths,
+        _ => &[],
+    };
+    lengths.iter()
 }
 
 fn nothing_is_dead(graph: &Graph) -> Result<()> {

@@ -135,7 +135,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "back::tensorrt",
         ],
     ),
-    ("eval", &["error", "ports", "runtime", "task::id", "textfile", "json", "safetensors", "ir::DType", "ir::Weight"]),
+    (
+        "eval",
+        &[
+            "error",
+            "ports",
+            "runtime",
+            "settings",
+            "task::id",
+            "textfile",
+            "json",
+            "safetensors",
+            "ir::DType",
+            "ir::Weight",
+        ],
+    ),
     ("vocabulary", &["error", "runtime", "settings", "json"]),
     (
         "bench",

@@ -18,7 +18,7 @@ use kilnc::runtime::{self, Classes, Engine, Options, Runtime, TextEncoder};
 use kilnc::target::Target;
 use serde_json::Value;
 
-const LIMITS: DecoderLimits = DecoderLimits { positions: Some(64), pad: 0 };
+const LIMITS: DecoderLimits = DecoderLimits { positions: Some(64), long: None, pad: 0 };
 
 fn texts() -> PathBuf {
     fixture("decoders/texts.jsonl")

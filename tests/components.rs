@@ -74,7 +74,7 @@ fn the_manifest_has_the_ports_and_the_state_of_a_component() {
     let state: Vec<_> = entry.state.iter().map(|it| (it.input.as_str(), it.output.as_str(), it.grows)).collect();
     assert_eq!(
         state[..2],
-        [("past_key_values.0.key", "present.0.key", 2), ("past_key_values.0.value", "present.0.value", 2)]
+        [("past_key_values.0.key", "present.0.key", Some(2)), ("past_key_values.0.value", "present.0.value", Some(2))]
     );
     assert_eq!(state.len() + 1, entry.outputs.len());
 }

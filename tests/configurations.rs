@@ -6,7 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{fixture, kilnc, names, place};
-use crate::decoders::SHORTER;
 use kilnc::build::{self, Source};
 use kilnc::task::Task;
 use serde_json::{Map, Value, json};
@@ -83,12 +82,6 @@ fn every_family_is_read_as_version_5_saves_it() {
         assert_eq!(config["transformers_version"], "5.24.0");
         let path = of_family(folder);
         let expected = loaded(&path, None);
-        if SHORTER.contains(&folder.as_str()) {
-            // The warning names the field.
-            assert!(expected.0.is_ok() && expected.1.len() == 1, "{folder}: {expected:?}");
-            assert_eq!(loaded(with_config(&path, config).path(), None).0, expected.0, "{folder}");
-            continue;
-        }
         assert!(expected.0.is_ok() && expected.1.is_empty(), "{folder}: {expected:?}");
         assert_eq!(loaded(with_config(&path, config).path(), None), expected, "{folder}");
         // Fields of version 5 alone: the older ones may be missing.
@@ -103,7 +96,11 @@ fn missing_fields_of_a_configuration_are_as_in_its_class() {
     for version in ["defaults-4.json", "defaults-5.json"] {
         let defaults = written(version);
         for (name, path) in fixtures() {
-            let (config, class) = (read(&path.join("config.json")), &defaults[name.split_once('/').unwrap().0]);
+            let config = read(&path.join("config.json"));
+            let Some(class) = defaults.get(name.split_once('/').unwrap().0) else {
+                assert!(name.starts_with("ministral3/") && version == "defaults-4.json", "{name}");
+                continue;
+            };
             let said = |(field, value): &(&String, &Value)| {
                 ["model_type", "architectures"].contains(&field.as_str()) || class.get(*field) != Some(value)
             };
@@ -144,6 +141,7 @@ fn a_checkpoint_without_a_class_is_known_by_its_head() {
         "gemma3_text/base",
         "gpt2/base",
         "gpt2/lm-bare",
+        "lfm2/base",
         "openai-gpt/base",
         "openai-gpt/lm-bare",
         "opt/base",

@@ -10,12 +10,14 @@ use kilnc::evaluate::Arithmetic;
 use kilnc::front::hub::checkpoint::GenerationConfig;
 use kilnc::ir::{Builder, DType, Dim, Graph, Op, TensorType, ValueId, Weight};
 use kilnc::passes::Manager;
+use kilnc::ports::PortKind;
 use kilnc::precision::Precision;
 use kilnc::runtime::generate::{
     BeamStep, Chosen, DecodeOptions, Decoder, DecoderLimits, Decoding, FinishReason, GenerateOptions, Generated,
     Generator, Nll, Piece, SpecialTokens, Step, Window, largest, open_isolated,
 };
 use kilnc::runtime::{Options, Runtime, Session, TextEncoder};
+use kilnc::settings::LongTexts;
 use kilnc::target::Target;
 use kilnc::verify::{Verified, verify};
 use kilnc::{Error, Result};
@@ -149,7 +151,7 @@ impl Model {
     }
 }
 
-const LIMITS: DecoderLimits = DecoderLimits { positions: Some(POSITIONS), pad: 0 };
+const LIMITS: DecoderLimits = DecoderLimits { positions: Some(POSITIONS), long: None, pad: 0 };
 
 fn noise(i: usize, seed: f32) -> f32 {
     ((i as f32 + 1.0) * 12.9898 * (seed + 0.37)).sin() * 1.2
@@ -616,7 +618,7 @@ pub(crate) fn trained(checkpoint: &Path) -> Vec<(&'static str, Decoder, Generati
     let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
     let model = build::load(&source).unwrap();
     let (config, _) = GenerationConfig::read(&model.checkpoint).unwrap();
-    let limits = DecoderLimits { positions: config.positions, pad: 0 };
+    let limits = DecoderLimits { positions: config.positions, long: None, pad: 0 };
     let place = place();
     let on = |(name, target, runtime): (&'static str, Target, Runtime)| {
         let path = place.path().join(format!("{name}.onnx"));
@@ -627,6 +629,55 @@ pub(crate) fn trained(checkpoint: &Path) -> Vec<(&'static str, Decoder, Generati
         (name, Decoder::new(session, limits).unwrap(), config.clone())
     };
     [("ort", Target::OrtCpu, Runtime::Ort), ("tract", Target::Tract, Runtime::Tract)].map(on).into()
+}
+
+/// A checkpoint's decoders with other limits.
+fn limited(checkpoint: &Path, limits: DecoderLimits) -> Vec<(&'static str, Decoder)> {
+    let source = Source { checkpoint: checkpoint.to_owned(), adapters: Vec::new(), combine: None, task: None };
+    let model = build::load(&source).unwrap();
+    let place = place();
+    let on = |(name, target, runtime): (&'static str, Target, Runtime)| {
+        let path = place.path().join(format!("{name}.onnx"));
+        let scheme = Scheme::new(&target, Precision::Fp32);
+        let graph = build::compile(model.graph(), &scheme, &mut Manager::default()).unwrap();
+        back::onnx::write(&graph, &path, &|_| {}).unwrap();
+        (name, Decoder::new(Session::open(runtime, &path, Options { threads: 1 }).unwrap(), limits).unwrap())
+    };
+    [("ort", Target::OrtCpu, Runtime::Ort), ("tract", Target::Tract, Runtime::Tract)].map(on).into()
+}
+
+/// A state is thrown away where the family's class throws its own away, and likelihoods are those of whole texts.
+#[test]
+fn texts_that_outgrow_their_angles_are_run_as_transformers_does() {
+    for (name, restart) in [("llama/lm-dynamic", false), ("llama/lm-longrope", false), ("phi3/lm-longer", true)] {
+        let checkpoint = fixture("decoders").join(name);
+        let said = json(&checkpoint.join("greedy.json"));
+        let of = |field: &str| -> Vec<Vec<u32>> {
+            said["rows"].as_array().unwrap().iter().map(|row| tokens(&row[field])).collect()
+        };
+        let (prompts, expected) = (of("prompt"), of("generated"));
+        assert_eq!(of("greedy") != expected, restart);
+        let borrowed: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let limits = DecoderLimits { positions: Some(32), long: Some(LongTexts { after: 5, restart }), pad: 0 };
+        for (engine, mut decoder) in limited(&checkpoint, limits) {
+            assert_eq!(greedy(&mut decoder, &borrowed, &[20; 3]), expected, "{name} on {engine}, padded");
+            for (prompt, expected) in borrowed.iter().zip(&expected) {
+                assert_eq!(greedy(&mut decoder, &[prompt], &[20]), [expected.clone()], "{name} on {engine}");
+            }
+            let golden = kilnc::eval::Golden::read(&checkpoint.join("golden-unpadded.safetensors")).unwrap();
+            let ids = crate::decoders::port(golden.inputs(), PortKind::TokenIds);
+            let ids: Vec<u32> = crate::decoders::integers(ids).iter().map(|id| u32::try_from(*id).unwrap()).collect();
+            let logits = crate::decoders::floats(crate::decoders::port(golden.outputs(), PortKind::Logits));
+            let mut far = 0.0_f32;
+            let show = &mut |_: usize, place: usize, found: &[f32]| {
+                let expected = &logits[place * found.len()..(place + 1) * found.len()];
+                far = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(far, f32::max);
+                Ok(())
+            };
+            decoder.forced(&[&ids], 1, show).unwrap();
+            assert!(far < 1e-4, "{name} on {engine}: {far}");
+        }
+    }
 }
 
 pub(crate) fn json(path: &Path) -> Value {

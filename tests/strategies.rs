@@ -42,12 +42,12 @@ fn scores_are_those_of_the_processors_of_transformers() {
 
 #[test]
 fn strategies_generate_the_tokens_of_transformers_alone_and_in_padded_batches() {
-    let said = json(&fixture("decoders/strategies.json"));
+    let files = ["decoders/strategies.json", "decoders/lfm2/lm/beams.json"].map(|file| json(&fixture(file)));
     let mut cases: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
-    for case in said["generated"].as_array().unwrap() {
+    for case in files.iter().flat_map(|said| said["generated"].as_array().unwrap()) {
         cases.entry(case["folder"].as_str().unwrap()).or_default().push(case);
     }
-    assert_eq!(cases.len(), 2);
+    assert_eq!(cases.len(), 3);
     for (folder, cases) in cases {
         for (name, decoder, _) in trained(&fixture("decoders").join(folder)) {
             let special = SpecialTokens { eos: tokens(&cases[0]["eos"]), bos: None };

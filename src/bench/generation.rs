@@ -20,7 +20,7 @@ pub(super) fn run(request: &Request) -> Result<Round> {
     bind(request.threads);
     let start = Instant::now();
     let session = Session::open(request.runtime, &request.file, Options { threads: request.threads })?;
-    let mut decoder = Decoder::new(session, DecoderLimits { positions: None, pad: 0 })?;
+    let mut decoder = Decoder::new(session, DecoderLimits { positions: None, long: None, pad: 0 })?;
     let load_ms = milliseconds(start);
     let mut meter = request.powercap.as_deref().and_then(|folder| Meter::open(folder).ok());
     let mut first_ms = None;

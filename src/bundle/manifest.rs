@@ -13,7 +13,7 @@ use crate::precision::Precision;
 use crate::program::{Component, Port, State};
 use crate::prune;
 use crate::runtime::{Gpu, ProblemType, Runtime};
-use crate::settings::{PairPrompt, Settings};
+use crate::settings::{LongTexts, PairPrompt, Settings};
 use crate::shapes::Shapes;
 use crate::target::Target;
 use crate::task::id::Task;
@@ -48,6 +48,9 @@ pub struct Manifest {
     /// Most tokens that its engines take, where there is such a bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<usize>,
+    /// What becomes of texts that are longer than the model was trained on, where its angles follow the length of a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long_texts: Option<LongTexts>,
     /// The tokens that begin and end a text, and how long one can become, where the model generates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<GenerationConfig>,
@@ -333,12 +336,13 @@ impl ComponentEntry {
 /// An output that is an input of the next run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateEntry {
-    /// The input. Before the first run it is empty along `grows`.
+    /// The input. Before the first run it is empty along `grows`, or zeros.
     pub input: String,
     /// The output.
     pub output: String,
-    /// The axis that grows with each run.
-    pub grows: usize,
+    /// The axis that grows with each run; none where each run replaces the state by another of its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grows: Option<usize>,
 }
 
 /// Texts in one batch of an engine whose predictions do not depend on the other texts.

@@ -17,6 +17,7 @@ use crate::error::{Error, Result, printable};
 use crate::ports::PortKind;
 use crate::runtime::session::{LastStep, prefill};
 use crate::runtime::{Classes, Elements, Engine, Named, Tensor, TextEncoder};
+use crate::settings::LongTexts;
 
 /// Most bytes of the reference's outputs that are saved from one engine to the next.
 const SAVED: usize = 256 << 20;
@@ -37,6 +38,8 @@ pub struct Workload<'a> {
     order: Vec<usize>,
     encoder: &'a TextEncoder,
     classes: &'a Classes,
+    /// From which length on a step with a state gives others than the whole.
+    long: Option<LongTexts>,
 }
 
 impl<'a> Workload<'a> {
@@ -53,7 +56,12 @@ impl<'a> Workload<'a> {
         let inputs = texts.collect::<Result<Vec<_>>>()?;
         let mut order: Vec<usize> = (0..examples.len()).collect();
         order.sort_by_key(|text| inputs.get(*text).map_or(0, tokens));
-        Ok(Workload { examples, inputs, order, encoder, classes })
+        Ok(Workload { examples, inputs, order, encoder, classes, long: None })
+    }
+
+    /// Of a model whose angles follow the length of a text: steps of longer texts are not compared with the whole.
+    pub fn with_long_texts(self, long: Option<LongTexts>) -> Workload<'a> {
+        Workload { long, ..self }
     }
 
     /// How many texts are compared.
@@ -188,6 +196,9 @@ impl<'a> Reference<'a> {
     /// before, with the reference's outputs for the whole text.
     fn compare_step(&mut self, text: usize, engine: &mut dyn Engine, comparison: &mut Comparison) -> Result<()> {
         let inputs = self.workload.inputs.get(text).ok_or_else(without_inputs)?;
+        if self.workload.long.is_some_and(|long| tokens(inputs) > long.after) {
+            return Ok(());
+        }
         let Some(step) = LastStep::of(&prefill(engine.inputs(), inputs)?)? else { return Ok(()) };
         engine.run(&step.before)?;
         let outputs = engine.resume(&step.last)?;

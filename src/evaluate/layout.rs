@@ -135,6 +135,70 @@ pub(super) fn split(x: Array, along: i64, sizes: &[i64]) -> Result<Vec<Array>> {
         .collect()
 }
 
+/// The elements of a vector of integers with each update at its index.
+pub(super) fn scatter(data: Array, indices: &[i64], updates: &Array, along: i64) -> Result<Array> {
+    let (Array::I32(data), Array::I32(updates)) = (data, updates) else {
+        return Err(Error::unsupported("the evaluator scatters i32 alone"));
+    };
+    if data.ndim() != 1 || axis(along, 1)? != 0 || updates.shape() != data.shape() || indices.len() != data.len() {
+        return Err(misfit(data.shape(), updates.shape()));
+    }
+    let mut values: Vec<i32> = data.iter().copied().collect();
+    for (index, update) in indices.iter().zip(updates) {
+        let at = place(*index, values.len())?;
+        if let Some(value) = values.get_mut(at) {
+            *value = *update;
+        }
+    }
+    Ok(Array::I32(shared(&[values.len()], values)?))
+}
+
+/// So many of the largest elements of the last dimension, or of the smallest, in their order and of equal ones the first; and
+/// where they are.
+pub(super) fn top_k(x: &Array, count: &[i64], largest: bool) -> Result<[Array; 2]> {
+    let count = match count {
+        &[count] => usize::try_from(count).unwrap_or(0),
+        _ => return Err(Error::bug("a number of elements is one number")),
+    };
+    match x {
+        Array::F32(x) => {
+            let (shape, values, indices) =
+                top_rows(x, count, |a, b| if largest { b.total_cmp(a) } else { a.total_cmp(b) })?;
+            Ok([Array::F32(shared(&shape, values)?), Array::I64(shared(&shape, indices)?)])
+        }
+        Array::I32(x) => {
+            let (shape, values, indices) = top_rows(x, count, |a, b| if largest { b.cmp(a) } else { a.cmp(b) })?;
+            Ok([Array::I32(shared(&shape, values)?), Array::I64(shared(&shape, indices)?)])
+        }
+        _ => Err(Error::unsupported("the evaluator orders floats and i32 alone")),
+    }
+}
+
+/// The shape, the elements and their indices.
+type Ordered<T> = (Vec<usize>, Vec<T>, Vec<i64>);
+
+fn top_rows<T: Copy>(x: &Shared<T>, count: usize, order: impl Fn(&T, &T) -> std::cmp::Ordering) -> Result<Ordered<T>> {
+    let x = standard(x.clone());
+    let mut shape = x.shape().to_vec();
+    let width = shape.last_mut().ok_or_else(|| Error::bug("a number has no largest ones"))?;
+    let row_length = std::mem::replace(width, count);
+    if count > row_length {
+        return Err(Error::bad_input(format!("{count} of {row_length} elements are asked for")));
+    }
+    let (mut values, mut indices) = (Vec::new(), Vec::new());
+    for row in elements(&x)?.chunks(row_length.max(1)) {
+        let mut places: Vec<usize> = (0..row.len()).collect();
+        places.sort_by(|a, b| match (row.get(*a), row.get(*b)) {
+            (Some(a), Some(b)) => order(a, b),
+            _ => std::cmp::Ordering::Equal,
+        });
+        let first = places.iter().take(count);
+        values.extend(first.clone().filter_map(|place| row.get(*place).copied()));
+        indices.extend(first.map(|place| *place as i64));
+    }
+    Ok((shape, values, indices))
+}
+
 /// The range `start…end` of a dimension; negative ends count from its end, and ends beyond it stop there.
 pub(super) fn slice(x: Array, along: i64, start: i64, end: i64) -> Result<Array> {
     let along = axis(along, x.shape().len())?;
@@ -184,6 +248,21 @@ mod tests {
         let turned = transpose(counted(&[2, 3]), &[1, 0]).unwrap();
         assert_eq!(turned, floats(&[3, 2], &[0., 3., 1., 4., 2., 5.]));
         assert_eq!(reshape(turned, &[-1]).unwrap(), floats(&[6], &[0., 3., 1., 4., 2., 5.]));
+    }
+
+    #[test]
+    fn the_largest_come_first_and_of_equal_ones_the_first() {
+        let x = floats(&[2, 4], &[1., 3., 3., 2., 0., -1., 5., 4.]);
+        let [values, indices] = top_k(&x, &[2], true).unwrap();
+        assert_eq!(values, floats(&[2, 2], &[3., 3., 5., 4.]));
+        assert_eq!(indices, Array::i64s(&[2, 2], vec![1, 2, 2, 3]).unwrap());
+        let [_, order] = top_k(&Array::I32(shared(&[3], vec![2, 0, 1]).unwrap()), &[3], false).unwrap();
+        assert_eq!(order, Array::i64s(&[3], vec![1, 2, 0]).unwrap());
+        assert!(top_k(&x, &[5], true).is_err());
+        let vector = |values: &[i32]| Array::I32(shared(&[values.len()], values.to_vec()).unwrap());
+        let inverse = scatter(vector(&[0; 3]), &[2, 0, 1], &vector(&[0, 1, 2]), 0).unwrap();
+        assert_eq!(inverse, vector(&[1, 2, 0]));
+        assert!(scatter(vector(&[0; 3]), &[3, 0, 1], &vector(&[0, 1, 2]), 0).is_err());
     }
 
     #[test]

@@ -61,6 +61,23 @@ pub(super) fn compute(op: &Op, mut o: Operands, sums: Int8Sums) -> Result<Vec<Ar
             let heads = [*heads, kv_heads.unwrap_or(*heads)];
             return attention::with_past(operands, bias.as_ref(), past, heads, *scale);
         }
+        Op::SplitTo { axis, .. } => {
+            let sizes = o.i64s(1)?;
+            return layout::split(o.take(0)?, *axis, &sizes);
+        }
+        Op::NonZero { .. } => {
+            let values = o.i64s(0)?;
+            let places: Vec<i64> = (0..).zip(&values).filter(|(_, value)| **value != 0).map(|(at, _)| at).collect();
+            Array::I64(shared(&[1, places.len()], places)?)
+        }
+        Op::Scatter { axis } => {
+            let indices = o.i64s(1)?;
+            layout::scatter(o.take(0)?, &indices, &o.take(2)?, *axis)?
+        }
+        Op::TopK { largest, .. } => {
+            let count = o.i64s(1)?;
+            return Ok(layout::top_k(&o.take(0)?, &count, *largest)?.into());
+        }
         Op::Split { axis, sizes } => return layout::split(o.take(0)?, *axis, sizes),
         Op::Add => binary(Binary::Add, o.take(0)?, o.take(1)?)?,
         Op::Sub => binary(Binary::Sub, o.take(0)?, o.take(1)?)?,
@@ -90,7 +107,7 @@ pub(super) fn compute(op: &Op, mut o: Operands, sums: Int8Sums) -> Result<Vec<Ar
         Op::ReduceMax { axes, keep } => reduce(o.take(0)?, Reduction::Max, axes, *keep)?,
         Op::CumSum { axis } => cum_sum(o.take(0)?, *axis)?,
         Op::MatMul => product::mat_mul(o.take(0)?, &o.take(1)?)?,
-        Op::Conv { groups } => product::conv(o.take(0)?, &o.take(1)?, o.optional(2), *groups)?,
+        Op::Conv { groups, pads } => product::conv(o.take(0)?, &o.take(1)?, o.optional(2), (*groups, pads.as_deref()))?,
         Op::Gather { axis } => {
             let shape = o.shape(1);
             layout::gather(o.take(0)?, &o.i64s(1)?, &shape, *axis)?

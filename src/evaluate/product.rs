@@ -80,8 +80,9 @@ fn matrices<'a>(x: ArrayViewD<'a, f32>, into: &mut Vec<ArrayView2<'a, f32>>) -> 
     Ok(())
 }
 
-/// `(x [b, c, s], w [n, c / groups, k], bias [n]?) → [b, n, s]`, with zeros around `x`.
-pub(super) fn conv(x: Array, w: &Array, bias: Option<Array>, groups: i64) -> Result<Array> {
+/// `(x [b, c, s], w [n, c / groups, k], bias [n]?) → [b, n, s + before + after + 1 − k]`, with so many zeros before and after
+/// `x`, or half of the kernel each.
+pub(super) fn conv(x: Array, w: &Array, bias: Option<Array>, (groups, pads): (i64, Option<&[i64]>)) -> Result<Array> {
     let (Array::F32(x), Array::F32(w)) = (x, w) else { return Err(Error::bug("a convolution of no floats")) };
     let fail = || misfit(x.shape(), w.shape());
     let view = |x: &Shared<f32>| x.view().into_dimensionality::<Ix3>().map(|x| x.to_owned());
@@ -92,9 +93,18 @@ pub(super) fn conv(x: Array, w: &Array, bias: Option<Array>, groups: i64) -> Res
     if per_group * groups != channels || n % groups != 0 {
         return Err(fail());
     }
-    let mut padded = ndarray::Array3::zeros((batch, channels, length + width - 1));
-    padded.slice_mut(s![.., .., width / 2..width / 2 + length]).assign(&x3);
-    let mut out = ndarray::Array3::zeros((batch, n, length));
+    let [before, after] = match pads {
+        None => [width / 2; 2],
+        Some(pads) => {
+            let counts: Option<Vec<usize>> = pads.iter().map(|n| usize::try_from(*n).ok()).collect();
+            counts.and_then(|counts| counts.try_into().ok()).ok_or_else(fail)?
+        }
+    };
+    let all = before + length + after;
+    let outputs = (all + 1).checked_sub(width).ok_or_else(fail)?;
+    let mut padded = ndarray::Array3::zeros((batch, channels, all));
+    padded.slice_mut(s![.., .., before..before + length]).assign(&x3);
+    let mut out = ndarray::Array3::zeros((batch, n, outputs));
     for (text, mut out) in padded.outer_iter().zip(out.outer_iter_mut()) {
         for group in 0..groups {
             let rows = group * n / groups..(group + 1) * n / groups;
@@ -152,9 +162,14 @@ mod tests {
     fn a_convolution_has_zero_padding_and_separate_groups() {
         let x = floats(&[1, 2, 3], &[1., 2., 3., 10., 20., 30.]);
         let w = floats(&[1, 2, 3], &[1., 10., 100., 0., 1., 0.]);
-        let whole = conv(x.clone(), &w, Some(floats(&[1], &[0.5])), 1).unwrap();
+        let whole = conv(x.clone(), &w, Some(floats(&[1], &[0.5])), (1, None)).unwrap();
         assert_eq!(whole, floats(&[1, 1, 3], &[220.5, 341.5, 62.5]));
-        let separate = conv(x, &floats(&[2, 1, 1], &[2., 3.]), None, 2).unwrap();
+        let kernel = floats(&[2, 1, 2], &[1., 0., 0., 1.]);
+        let before = conv(x.clone(), &kernel, None, (2, Some(&[1, 0]))).unwrap();
+        assert_eq!(before, floats(&[1, 2, 3], &[0., 1., 2., 10., 20., 30.]));
+        let inside = conv(x.clone(), &kernel, None, (2, Some(&[0, 0]))).unwrap();
+        assert_eq!(inside, floats(&[1, 2, 2], &[1., 2., 20., 30.]));
+        let separate = conv(x, &floats(&[2, 1, 1], &[2., 3.]), None, (2, None)).unwrap();
         assert_eq!(separate, floats(&[1, 2, 3], &[2., 4., 6., 30., 60., 90.]));
     }
 }

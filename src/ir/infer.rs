@@ -29,6 +29,9 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::RmsNorm { .. } => rms_norm(&operands),
         Op::Attention { heads, kv_heads, .. } => attention::attention(&operands, *heads, kv_heads.unwrap_or(*heads)),
         Op::MultiHeadAttention { heads, .. } => attention::multi_head(&operands, *heads),
+        Op::CausalConv => causal_conv(&operands),
+        Op::RowsByLength { trained, .. } => rows_by_length(&operands, *trained),
+        Op::GrowingAngles { trained } => attention::growing_angles(&operands, *trained),
         Op::Rotary { heads, .. } => attention::rotary(&operands, *heads),
         Op::ThetaRotary { heads, positions, .. } => attention::theta_rotary(&operands, *heads, *positions),
         Op::LocalBias { window, positions } => attention::local_bias(&operands, *window, *positions),
@@ -38,8 +41,8 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::SegmentScores { heads, .. } => attention::segment_scores(&operands, *heads),
         Op::SelfMask { positions } => attention::self_mask(&operands, *positions),
         Op::ZeroPadding => zero_padding(&operands),
-        Op::TokenConv { groups } => conv(&operands, *groups, 2),
-        Op::Conv { groups } => conv(&operands, *groups, 1),
+        Op::TokenConv { groups } => conv(&operands, *groups, 2, None),
+        Op::Conv { groups, pads } => conv(&operands, *groups, 1, pads.as_deref()),
         Op::Concat { axis } => concat(&operands, *axis),
         Op::MeanPool | Op::MeanSqrtLenPool | Op::WeightedMeanPool | Op::MaxPool | Op::LastToken => pool(&operands),
         Op::ReduceSum { axes, keep } | Op::ReduceMean { axes, keep } | Op::ReduceMax { axes, keep } => {
@@ -72,6 +75,14 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::Transpose { perm } => transpose(&operands, perm),
         Op::Unsqueeze { axes } => unsqueeze(&operands, axes),
         Op::Split { axis, sizes } => split(&operands, *axis, sizes),
+        Op::SplitTo { axis, lengths } => split_to(&operands, *axis, lengths),
+        Op::NonZero { length } => match operands.only()?.rank() {
+            1 => Ok(vec![TensorType::new(DType::I64, [Dim::Fixed(1), length.clone()])]),
+            _ => operands.fail("needs a vector"),
+        },
+        Op::Scatter { axis } => scatter(&operands, *axis),
+        Op::TopK { length, .. } => top_k(&operands, length),
+        Op::Dispatch { experts } => dispatch(&operands, *experts),
         Op::Shape { start, end } => shape_of(&operands, *start, *end),
         Op::Slice { axis, length } => slice(&operands, *axis, length),
         Op::DynamicQuantizeLinear => quant::dynamic_quantize(&operands),
@@ -109,6 +120,13 @@ fn token_positions(o: &Operands) -> Inferred {
     match (ids.dtype, ids.rank()) {
         (DType::I64, 2) => Ok(vec![ids.clone()]),
         _ => o.fail(format!("`ids` must be i64 of rank 2, found {ids}")),
+    }
+}
+
+fn rows_by_length(o: &Operands, trained: i64) -> Inferred {
+    match trained > 0 {
+        true => token_positions(o),
+        false => o.fail(format!("texts of {trained} tokens are none")),
     }
 }
 
@@ -313,8 +331,9 @@ fn zero_padding(o: &Operands) -> Inferred {
     }
 }
 
-/// A convolution along the tokens of `x`, whose channels are dimension `axis`.
-fn conv(o: &Operands, groups: i64, axis: usize) -> Inferred {
+/// A convolution along the tokens of `x`, whose channels are dimension `axis`; with so many zeros before and after, or as
+/// many outputs as tokens.
+fn conv(o: &Operands, groups: i64, axis: usize, pads: Option<&[i64]>) -> Inferred {
     o.count(2, 3)?;
     let (x, w) = (o.get(0, "x")?, o.get(1, "w")?);
     let channels = x.shape.get(axis).and_then(Dim::fixed).unwrap_or_default();
@@ -323,16 +342,43 @@ fn conv(o: &Operands, groups: i64, axis: usize) -> Inferred {
         (Some(&[n, per_group, width]), Some(dim))
             if x.rank() == 3
                 && x.dtype == w.dtype
-                && width % 2 == 1
+                && (width % 2 == 1 || pads.is_some())
                 && groups > 0
                 && n % groups == 0
                 && per_group.checked_mul(groups) == Some(channels) =>
         {
             *dim = Dim::Fixed(n);
             o.expect_optional(2, "bias", &TensorType::new(x.dtype, [n]))?;
+            if let (Some(pads), Some(length)) = (pads, out.shape.get_mut(3 - axis)) {
+                *length = padded(length, pads, width).map_err(|e| format!("{}: {pads:?}: {e}", o.op.name()))?;
+            }
             Ok(vec![out])
         }
         _ => o.fail(format!("{x} and {w} in {groups} groups do not fit, or the kernel is not odd")),
+    }
+}
+
+/// How many outputs a kernel has over so many elements with zeros before and after.
+fn padded(length: &Dim, pads: &[i64], width: usize) -> Result<Dim, String> {
+    let counts: Option<Vec<usize>> = pads.iter().map(|n| usize::try_from(*n).ok()).collect();
+    let Some(&[before, after]) = counts.as_deref() else { return Err("zeros are before and after".to_owned()) };
+    Ok(length.plus(before)?.plus(after)?.plus(1)?.minus(width)?)
+}
+
+/// Each token with those before it.
+fn causal_conv(o: &Operands) -> Inferred {
+    o.count(2, 4)?;
+    let (x, w) = (o.get(0, "x")?, o.get(1, "w")?);
+    match (x.shape.as_slice(), w.fixed_shape().as_deref()) {
+        ([batch, _, Dim::Fixed(channels)], Some(&[n, 1, width]))
+            if n == *channels && width > 1 && x.dtype == w.dtype && x.dtype.is_float() =>
+        {
+            let state = TensorType::new(x.dtype, [batch.clone(), n.into(), (width - 1).into()]);
+            o.expect_optional(2, "past", &state)?;
+            o.expect_optional(3, "bias", &TensorType::new(x.dtype, [n]))?;
+            Ok(std::iter::once(x.clone()).chain(o.optional(2).map(|_| state)).collect())
+        }
+        _ => o.fail(format!("{x} and {w} do not fit, or the kernel is of one token")),
     }
 }
 
@@ -382,6 +428,60 @@ fn split(o: &Operands, axis: i64, sizes: &[i64]) -> Inferred {
             })
             .collect()),
         _ => o.fail(format!("pieces of {sizes:?} do not make up dimension {axis} of {x}")),
+    }
+}
+
+fn split_to(o: &Operands, axis: i64, lengths: &[Dim]) -> Inferred {
+    o.count(2, 2)?;
+    let x = o.get(0, "x")?;
+    o.expect(1, "sizes", &TensorType::new(DType::I64, [lengths.len()]))?;
+    let axis = o.axis(axis, x.rank())?;
+    let total = lengths.iter().try_fold(Dim::Fixed(0), |sum, length| sum.plus(length))?;
+    if x.shape.get(axis) != Some(&total) {
+        return o.fail(format!("pieces of {total} in all do not make up dimension {axis} of {x}"));
+    }
+    let piece = |length: &Dim| {
+        let mut out = x.clone();
+        if let Some(dim) = out.shape.get_mut(axis) {
+            *dim = length.clone();
+        }
+        out
+    };
+    Ok(lengths.iter().map(piece).collect())
+}
+
+fn top_k(o: &Operands, length: &Dim) -> Inferred {
+    o.count(2, 2)?;
+    let mut values = o.get(0, "x")?.clone();
+    o.expect(1, "count", &TensorType::new(DType::I64, [1]))?;
+    match values.shape.last_mut() {
+        Some(last) => *last = length.clone(),
+        None => return o.fail("a number has no largest ones"),
+    }
+    let indices = values.with_dtype(DType::I64);
+    Ok(vec![values, indices])
+}
+
+fn scatter(o: &Operands, axis: i64) -> Inferred {
+    o.count(3, 3)?;
+    let data = o.get(0, "data")?;
+    o.axis(axis, data.rank())?;
+    o.expect(1, "indices", &data.with_dtype(DType::I64))?;
+    o.expect(2, "updates", data)?;
+    Ok(vec![data.clone()])
+}
+
+fn dispatch(o: &Operands, experts: i64) -> Inferred {
+    o.count(2, 2)?;
+    let (x, chosen) = (o.get(0, "x")?, o.get(1, "chosen")?);
+    match (x.shape.as_slice(), chosen.shape.as_slice()) {
+        ([batch, length, width], [of, tokens, Dim::Fixed(_)])
+            if (of, tokens) == (batch, length) && chosen.dtype == DType::I64 && experts > 0 =>
+        {
+            let rows = TensorType::new(x.dtype, [Dim::product(&chosen.shape)?, width.clone()]);
+            Ok(vec![rows, TensorType::new(DType::I64, [experts as usize]), chosen.clone()])
+        }
+        _ => o.fail(format!("{chosen} chooses no experts for {x}")),
     }
 }
 
@@ -498,7 +598,38 @@ mod tests {
             ),
             (grouped, &["f32[b, t, 8]", "f32[b, 2, s, 2]", "f32[b, 2, s, 2]", "i64[b, t, s]"], &["f32[b, t, 8]"]),
             (Op::TokenConv { groups: 2 }, &["f32[b, s, 4]", "f32[6, 2, 3]", "f32[6]"], &["f32[b, s, 6]"]),
-            (Op::Conv { groups: 2 }, &["f32[b, 4, s]", "f32[6, 2, 3]"], &["f32[b, 6, s]"]),
+            (Op::Conv { groups: 2, pads: None }, &["f32[b, 4, s]", "f32[6, 2, 3]"], &["f32[b, 6, s]"]),
+            (Op::Conv { groups: 4, pads: Some(vec![0, 0]) }, &["f32[b, 4, s + 3]", "f32[4, 1, 4]"], &["f32[b, 4, s]"]),
+            (Op::CausalConv, &["f32[b, s, 4]", "f32[4, 1, 3]"], &["f32[b, s, 4]"]),
+            (
+                Op::CausalConv,
+                &["f32[b, s, 4]", "f32[4, 1, 3]", "f32[b, 4, 2]", "f32[4]"],
+                &["f32[b, s, 4]", "f32[b, 4, 2]"],
+            ),
+            (Op::NonZero { length: Dim::from("m") }, &["i32[n]"], &["i64[1, m]"]),
+            (Op::Scatter { axis: 0 }, &["i32[n]", "i64[n]", "i32[n]"], &["i32[n]"]),
+            (
+                Op::TopK { length: Dim::Fixed(2), largest: true },
+                &["f32[b, s, 4]", "i64[1]"],
+                &["f32[b, s, 2]", "i64[b, s, 2]"],
+            ),
+            (
+                Op::SplitTo { axis: 0, lengths: vec![Dim::from("m"), Dim::from("n").minus("m").unwrap()] },
+                &["f32[n, 4]", "i64[2]"],
+                &["f32[m, 4]", "f32[n - m, 4]"],
+            ),
+            (
+                Op::Dispatch { experts: 4 },
+                &["f32[b, s, 8]", "i64[b, s, 2]"],
+                &["f32[2*b*s, 8]", "i64[4]", "i64[b, s, 2]"],
+            ),
+            (Op::RowsByLength { trained: 8, restarts: true }, &["i64[b, s]"], &["i64[b, s]"]),
+            (Op::GrowingAngles { trained: 8 }, &["f32[9, 2]", "i64[b, s]"], &["f32[b, s, 2]", "f32[b, s, 2]"]),
+            (
+                Op::Rotary { heads: 2, interleaved: false },
+                &["f32[b, s, 8]", "f32[b, s, 2]", "f32[b, s, 2]"],
+                &["f32[b, s, 8]"],
+            ),
         ];
         for (op, operands, expected) in cases {
             assert_eq!(check(op.clone(), operands).unwrap(), expected, "{}", op.name());

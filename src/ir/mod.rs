@@ -41,6 +41,8 @@
 //! y     = Σ softmax over the keys that are attended to (score) · v[j, h / (heads / kv_heads)]
 //! ```
 //!
+//! Where there are sinks, the softmax is also over `sink[h]`, whose share of the values is lost.
+//!
 //! - **A cache** is the operands `past_key` and `past_value` and the outputs `present_key` and `present_value`, all
 //!   `[b, kv, length, d]`. `n` is the past's length and that of the new keys, and the past may be empty: prefill and a step
 //!   are one graph. The mask covers past and new keys. A rotation is applied before, so that cached keys are rotated.
@@ -52,9 +54,19 @@
 //!
 //! # Norms and rotations
 //! [`Op::RmsNorm`] divides by the root of the mean square, where [`Op::LayerNorm`] subtracts the mean first. [`Op::Rotary`]
-//! reads its cosines and sines from tables by position, so every scaling of angles is a table that a family makes; how many
-//! columns they have says how much of each head is turned. `LayerNorm` and `RmsNorm` are ONNX's own where a target has
+//! reads its cosines and sines from tables by position, so a scaling of angles is a table that a family makes; how many
+//! columns they have says how much of each head is turned. Where angles follow the length of a text, [`Op::GrowingAngles`]
+//! gives cosines and sines of each token. `LayerNorm` and `RmsNorm` are ONNX's own where a target has
 //! them.
+//!
+//! # Convolutions
+//! [`Op::CausalConv`] is over each channel of a token and those before it. What it keeps between runs has a fixed size: the
+//! last inputs, which each run replaces.
+//!
+//! # Experts
+//! [`Op::Dispatch`] puts the tokens of an expert behind each other, and [`Op::SplitTo`] gives each expert its own: as many as have
+//! chosen it in this run, which may be none. What an expert computes is of that many rows, so one that nobody chose computes
+//! nothing. How many rows an expert has is a size that the split makes.
 //!
 //! # Roles
 //! A node can carry a [`Role`]: its part in the model and the layer. Quantizing, pruning and reports act on

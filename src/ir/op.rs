@@ -194,7 +194,7 @@ ops! {
         Gelu { /// Whether to use the tanh approximation.
             tanh: bool };
         /// `(q [b, t, heads · d], k, v [b, s, kv · d], mask i64 [b, n]?, bias [1, heads, t, n]?, past_key, past_value
-        /// [b, kv, p, d]?) → [b, t, heads · d], present_key, present_value [b, kv, n, d] where there is a past`:
+        /// [b, kv, p, d]?, sinks [heads]?) → [b, t, heads · d], present_key, present_value [b, kv, n, d] where there is a past`:
         /// softmax(`scale · q kᵀ + bias`) v for each head (arXiv 1706.03762).
         ///
         /// The keys are those of the past and then those of `k`, `n = p + s`, and so are the values. `k` and `v` may
@@ -206,6 +206,8 @@ ops! {
         /// where it is causal, a query attends to those at its position and before, and in a window those less than
         /// `window` positions away. The output of a query that attends to no key is finite, and otherwise not defined.
         ///
+        /// A sink is one more score of each query of a head, of a key whose value is zero.
+        ///
         /// The mask may be `[b, t, n]`, by query and key; the bias may have `b` for the first 1, and 1 for `heads`.
         Attention { /// Number of heads of the queries.
             heads: i64, /// Factor of the scores, usually `1 / √d`.
@@ -215,7 +217,8 @@ ops! {
             window: Option<i64> = None, /// Most keys, where their positions matter.
             positions: Option<i64> = None, /// What no score is beyond.
             soft_cap: Option<f32> = None };
-        /// `(x [b, s, heads · d], cos, sin [p, r / 2], positions i64 [b, s]?) → [b, s, heads · d]`: the first `r`
+        /// `(x [b, s, heads · d], cos, sin [p, r / 2], positions i64 [b, s]?) → [b, s, heads · d]`, or `cos, sin
+        /// [b, s, r / 2]` of each token and no positions: the first `r`
         /// channels of each head turned, pair by pair, by the angles whose cosines and sines are in the row of the
         /// token's position: pairs `(i, i + r/2)`, or `(2i, 2i + 1)` where they are interleaved (arXiv 2104.09864).
         /// Without positions, they count from 0.
@@ -267,6 +270,19 @@ ops! {
         /// `(x [b, s, c], w [n, c / groups, k], bias [n]?) → [b, s, n]`: each token with the `k − 1` around it.
         TokenConv { /// Number of independent groups of channels.
             groups: i64 };
+        /// `(x [b, s, c], w [c, 1, k], past [b, c, k − 1]?, bias [c]?) → [b, s, c], present [b, c, k − 1] where there is a
+        /// past`: each token with the `k − 1` before it, channel by channel; before the first are those of the past, or
+        /// zeros. The present is the last `k − 1` of the past and `x`.
+        CausalConv;
+        /// `(positions i64 [b, s]) → i64 [b, s]`: of a text whose largest position is `t − 1` the positions; or those and
+        /// `trained`, where `t` is more.
+        RowsByLength { /// Most tokens of a text that keeps its positions.
+            trained: i64, /// Whether a state of shorter texts is of no use to one that has become longer; of no matter to a run.
+            restarts: bool = false };
+        /// `(frequencies [n, r], positions i64 [b, s]) → cos, sin [b, s, r]`: of the products of positions with row
+        /// `max(0, t − trained)` of the frequencies, for a text whose largest position is `t − 1`.
+        GrowingAngles { /// Most tokens of a text that has the first row.
+            trained: i64 };
         /// `(x [b, s, h], mask i64 [b, s]) → [b, h]`: the mean over the positions where the mask is 1.
         MeanPool;
         /// The same, divided by the root of their number instead of their number.
@@ -279,6 +295,11 @@ ops! {
         LastToken;
         /// `(x […, h]) → […, h]`: divided by the Euclidean length of the last dimension.
         Normalize;
+        /// `(x [b, s, h], chosen i64 [b, s, k]) → rows [k · b · s, h], counts i64 [experts], places i64 [b, s, k]`: for each choice
+        /// of a token its row of `x`, those of the first expert first; how many choices each expert has; and the row of each
+        /// choice.
+        Dispatch { /// Number of experts.
+            experts: i64 };
         /// `(x) → x` without dimension `axis`, at `index`.
         Select { /// The dimension that goes.
             axis: i64, /// Which element of it stays.
@@ -370,6 +391,22 @@ ops! {
         Split { /// The dimension that is cut.
             axis: i64, /// The sizes of the pieces.
             sizes: Vec<i64> };
+        /// `(x, sizes i64 [pieces]) → ` consecutive pieces along `axis`, whose sizes are known when it runs.
+        SplitTo { /// The dimension that is cut.
+            axis: i64, /// The sizes of the pieces: in terms of those of the inputs, or made here.
+            lengths: Vec<Dim> };
+        /// `(x [n]) → i64 [1, length]`: the indices of the elements that are not 0.
+        NonZero { /// How many: a size that is made here.
+            length: Dim };
+        /// `(data, indices i64, updates) → ` the data with the update of each index in its place along `axis`; of data, indices and
+        /// updates of one shape.
+        Scatter { /// The dimension that is indexed.
+            axis: i64 };
+        /// `(x […, n], count i64 [1]) → values […, length], indices i64 […, length]`: the largest elements of the last dimension,
+        /// or the smallest, in their order; of equal ones the first.
+        TopK { /// How many.
+            length: Dim, /// Whether they are the largest.
+            largest: bool };
         /// `(x) → i64 [end − start]`: the sizes of the dimensions `start … end`.
         Shape { /// First dimension.
             start: i64, /// The one after the last.
@@ -378,9 +415,10 @@ ops! {
         Slice { /// The dimension that is cut.
             axis: i64, /// How long the range is.
             length: Dim };
-        /// `(x [b, c, s], w [n, c / groups, k], bias [n]?) → [b, n, s]`, with zeros around `x`.
+        /// `(x [b, c, s], w [n, c / groups, k], bias [n]?) → [b, n, s + before + after + 1 − k]`, with zeros around `x`.
         Conv { /// Number of groups of channels.
-            groups: i64 };
+            groups: i64, /// How many zeros are before and after; if not said, half of an odd kernel each.
+            pads: Option<Vec<i64>> = None };
         /// `(x f32) → (y u8, scale f32 [], zero_point u8 [])`: 8-bit values over the range of `x`.
         DynamicQuantizeLinear;
         /// `(a u8 […, k], b i8 [k, n], a_zero_point u8 []) → i32 […, n]`.

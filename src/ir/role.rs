@@ -24,6 +24,7 @@ pub enum Block {
     Embedding,
     Attention,
     FeedForward,
+    Router,
     Outliers,
     Adapter,
     Head,
@@ -107,6 +108,12 @@ parts! {
     Activation = "activation" in FeedForward;
     /// The projection back from the inner size.
     FeedForwardOut = "ffn-out" in FeedForward;
+    /// The projection of an expert to its inner size.
+    ExpertIn = "expert-in" in FeedForward;
+    /// The projection of an expert back from its inner size.
+    ExpertOut = "expert-out" in FeedForward;
+    /// The choice of experts.
+    Router = "router" in Router;
     /// The residual and norm after the feed-forward block.
     FeedForwardNorm = "ffn-norm" in FeedForward;
     /// Channels that are too large for 8 bits, computed separately.

@@ -105,6 +105,8 @@ impl Half<'_> {
         let wide = self.wide.get(rw.name(node)).copied();
         let usual = match node.op {
             Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Normalize => Place::Island,
+            // Half precision has no thousandth of a turn at large positions.
+            Op::GrowingAngles { .. } => Place::Island,
             Op::MeanPool | Op::MeanSqrtLenPool | Op::WeightedMeanPool | Op::MaxPool | Op::LastToken => Place::Island,
             Op::Add if rw.old().feeds_only_norms(node) => return Place::Residual,
             _ => Place::Inside,

@@ -68,15 +68,15 @@ impl Elements {
         }
     }
 
-    /// None of that type.
-    pub fn none(of: ElementType) -> Elements {
-        match of {
-            ElementType::I64 => Elements::I64(Vec::new()),
-            ElementType::I32 => Elements::I32(Vec::new()),
-            ElementType::F32 => Elements::F32(Vec::new()),
-            ElementType::F16 => Elements::F16(Vec::new()),
-            ElementType::Bool => Elements::Bool(Vec::new()),
-        }
+    /// Zeros of that type, as many as a shape has. Fails where the machine has no memory for them.
+    pub fn zeros(of: ElementType, shape: &[usize]) -> Result<Elements> {
+        Ok(match of {
+            ElementType::I64 => Elements::I64(zeros(shape)?),
+            ElementType::I32 => Elements::I32(zeros(shape)?),
+            ElementType::F32 => Elements::F32(zeros(shape)?),
+            ElementType::F16 => Elements::F16(zeros(shape)?),
+            ElementType::Bool => Elements::Bool(zeros(shape)?),
+        })
     }
 
     /// Integers in the type that an input takes. Fails where it takes none, or a narrower one that a number does not fit;
@@ -103,6 +103,16 @@ impl Elements {
             ))),
         }
     }
+}
+
+/// As many as a shape has.
+fn zeros<T: Clone + Default>(shape: &[usize]) -> Result<Vec<T>> {
+    let too_many = || Error::bad_input(format!("there is no memory for a tensor of the shape {shape:?}"));
+    let count = shape.iter().try_fold(1_usize, |count, size| count.checked_mul(*size)).ok_or_else(too_many)?;
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|_| too_many())?;
+    values.resize(count, T::default());
+    Ok(values)
 }
 
 /// The elements of a tensor, borrowed.
@@ -249,7 +259,8 @@ mod tests {
         let selected = tensor.view().select(&[2, 0, 2]).unwrap();
         assert_eq!(selected, Tensor { shape: vec![3, 2], elements: Elements::I64(vec![4, 5, 0, 1, 4, 5]) });
         assert_eq!(tensor.view().select(&[3]), None);
-        let empty = Tensor { shape: vec![2, 4, 0, 8], elements: Elements::none(ElementType::F16) };
+        let empty =
+            Tensor { shape: vec![2, 4, 0, 8], elements: Elements::zeros(ElementType::F16, &[2, 4, 0, 8]).unwrap() };
         assert_eq!(empty.view().select(&[1]).unwrap().shape, [1, 4, 0, 8]);
     }
 

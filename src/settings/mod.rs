@@ -1,6 +1,7 @@
 //! How a pipeline cuts its texts and selects its predictions, as far as a bundle states it: the table `[pipeline]` of a
 //! recipe, `pipeline` in a bundle's manifest, and flags of `kilnc run`, each over the one before it.
 
+mod long;
 mod names;
 mod strategy;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::task::id::Task;
 
+pub use long::LongTexts;
 pub use names::{Aggregation, Join, Similarity};
 pub use strategy::{EarlyStopping, MOST_BEAMS, Never, OneOrMore, Strategy};
 

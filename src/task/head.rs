@@ -50,7 +50,7 @@ impl Head {
     pub fn may_output(self, kind: PortKind) -> bool {
         match kind {
             PortKind::Pooled => self == Head::HiddenStates,
-            PortKind::PresentKey(_) | PortKind::PresentValue(_) => self.has_cache(),
+            PortKind::PresentKey(_) | PortKind::PresentValue(_) | PortKind::PresentConv(_) => self.has_cache(),
             kind => self.outputs().contains(&kind),
         }
     }

@@ -76,6 +76,14 @@ fn rotary_positions_are_read_whole_or_refused_by_name() {
         "rotary positions of the kind `linear` need `factor`\n  in config.json: rope_scaling"
     );
     assert_eq!(
+        of(json!({"rope_type": "dynamic"})),
+        "rotary positions of the kind `dynamic` need `factor`\n  in config.json: rope_scaling"
+    );
+    assert_eq!(
+        refusal("phi/lm", json!({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}})),
+        "a base that grows needs more than one pair of channels\n  in config.json: rope_scaling"
+    );
+    assert_eq!(
         of(json!({"rope_type": "longrope", "factor": 2.0, "short_factor": [1.0], "long_factor": [1.0]})),
         "expected 2 positive numbers, one for each pair of channels, found 1\n  in config.json: rope_scaling.short_factor"
     );
@@ -125,6 +133,76 @@ fn kinds_of_layers_that_are_not_built_are_refused() {
         refusal("llama/lm", json!({"num_hidden_layers": 100_000_000_000_u64})),
         "expected at most 4096 layers, found 100000000000\n  in config.json: num_hidden_layers"
     );
+}
+
+#[test]
+fn settings_of_short_convolutions_are_refused_by_field() {
+    assert_eq!(
+        refusal("lfm2/lm", json!({"layer_types": ["conv", "linear_attention", "conv"]})),
+        "layers of the kind `linear_attention` are not built\n  in config.json: layer_types\n\n\
+         hint: known: full_attention and conv"
+    );
+    assert_eq!(
+        refusal("lfm2/lm", json!({"layer_types": ["conv"]})),
+        "1 kinds for 3 layers\n  in config.json: layer_types"
+    );
+    assert_eq!(
+        refusal("lfm2/lm", json!({"layer_types": ["conv", "conv", "conv"]})),
+        "models without a layer of attention are not built\n  in config.json: layer_types"
+    );
+    assert_eq!(
+        refusal("lfm2/lm", json!({"conv_L_cache": 1})),
+        "expected a convolution over 2 tokens or more, found 1\n  in config.json: conv_L_cache"
+    );
+    assert_eq!(
+        refusal("lfm2/lm", json!({"block_multiple_of": 0})),
+        "expected 1 or more, found 0\n  in config.json: block_multiple_of"
+    );
+    assert_eq!(
+        refusal("lfm2/lm", json!({"theta": 100.0})),
+        "versions of transformers differ in whether they read this field\n  in config.json: theta\n\n\
+         hint: name it rope_theta"
+    );
+    let said = refusal("lfm2/lm", json!({"conv_L_cache": 100_000_000_000_u64}));
+    assert!(
+        said.starts_with(
+            "tensor `model.layers.0.conv.conv.weight` has shape [16, 1, 3], expected [16, 1, 100000000000]"
+        )
+    );
+}
+
+#[test]
+fn queries_that_become_larger_need_their_parameters() {
+    let parameters = |more: Value| {
+        let mut parameters = json!({"rope_type": "default", "rope_theta": 50.0});
+        parameters.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        refusal("ministral3/lm", json!({ "rope_parameters": parameters }))
+    };
+    assert_eq!(
+        parameters(json!({"original_max_position_embeddings": 4})),
+        "queries of this family become larger with their position, and `llama_4_scaling_beta` is missing\n  \
+         in config.json: rope_parameters"
+    );
+    let said = parameters(json!({"llama_4_scaling_beta": 0.1}));
+    assert!(said.contains("and `original_max_position_embeddings` is missing"), "{said}");
+    assert_eq!(
+        parameters(json!({"llama_4_scaling_beta": "much", "original_max_position_embeddings": 4})),
+        "expected a number\n  in config.json: rope_parameters.llama_4_scaling_beta"
+    );
+}
+
+#[test]
+fn fields_that_no_class_knows_are_warned_of() {
+    let dir = copied("decoders/llama/lm", &FILES);
+    let path = dir.path().join("config.json");
+    let mut config: Map<String, Value> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config.insert("layer_scale".to_owned(), json!(0.5));
+    config.insert("layer_shift".to_owned(), json!(false));
+    std::fs::write(&path, serde_json::to_string(&config).unwrap()).unwrap();
+    let source =
+        kilnc::build::Source { checkpoint: dir.path().to_owned(), adapters: Vec::new(), combine: None, task: None };
+    let model = kilnc::build::load(&source).unwrap();
+    assert_eq!(kilnc::build::warnings(&model), ["config.json: `layer_scale` is not read"]);
 }
 
 #[test]

@@ -17,6 +17,8 @@ struct Attention<'a> {
     soft_cap: Option<f32>,
     places: Option<Places>,
     past: Option<[ValueId; 2]>,
+    /// One more score of each head.
+    sinks: Option<ValueId>,
 }
 
 /// The replacements of an attention's outputs.
@@ -30,12 +32,13 @@ pub(super) fn lower(rw: &mut Rewriter, node: &Node, form: AttentionForm, masks: 
     };
     let kv_heads = kv_heads.unwrap_or(heads);
     let places = Places::of(rw, node)?;
-    let attention = Attention { node, heads, kv_heads, scale, soft_cap, places, past };
+    let sinks = rw.operand(node, 7)?;
+    let attention = Attention { node, heads, kv_heads, scale, soft_cap, places, past, sinks };
     let (keys, bias) = (rw.required(node, 1)?, rw.operand(node, 4)?);
     let each = bias.is_some_and(|bias| rw.ty(bias).shape.get(1) != Some(&Dim::Fixed(1)));
     // Versions of ONNX differ in whether the soft cap or the mask comes first (onnx#7867), and keys by head go with queries
     // by head. ONNX Runtime 1.24 refuses a bias of each head where heads share keys.
-    let exact = soft_cap.is_none() && rw.ty(keys).rank() == 3 && (kv_heads == heads || !each);
+    let exact = soft_cap.is_none() && sinks.is_none() && rw.ty(keys).rank() == 3 && (kv_heads == heads || !each);
     match form {
         AttentionForm::Operator if exact => attention.operator(rw, masks),
         _ => attention.plain(rw, masks),
@@ -111,12 +114,39 @@ impl Attention<'_> {
             let lowest = rw.weight(&format!("{name}.lowest"), Weight::scalar(ty.dtype, lowest(ty.dtype))?);
             scores = rw.node(&format!("{name}.masked"), Op::Where, &[kept, scores, lowest])?;
         }
-        let weights = rw.node(&format!("{name}.softmax"), Op::Softmax { axis: -1 }, &[scores])?;
+        let weights = match self.sinks {
+            None => rw.node(&format!("{name}.softmax"), Op::Softmax { axis: -1 }, &[scores])?,
+            Some(sinks) => self.with_sinks(rw, scores, sinks)?,
+        };
         let context = rw.node(&format!("{name}.context"), Op::MatMul, &[weights, v])?;
         let perm = if shared { vec![0, 3, 1, 2, 4] } else { vec![0, 2, 1, 3] };
         let context = rw.node(&format!("{name}.context.turned"), Op::Transpose { perm }, &[context])?;
         let out = rw.node(name, Op::Reshape { shape: vec![0, 0, width] }, &[context])?;
         Ok([Some(out), present_key, present_value].into_iter().flatten().collect())
+    }
+
+    /// `softmax(scores | sink)` without its last column, for scores `[b, heads, t, n]` or by the heads of keys.
+    fn with_sinks(&self, rw: &mut Rewriter, scores: ValueId, sinks: ValueId) -> Result<ValueId> {
+        let name = rw.name(self.node);
+        let at = |part: &str| format!("{name}.sinks.{part}");
+        let mut shape = rw.ty(scores).shape;
+        let last = shape.len() as i64 - 1;
+        let keys = shape.pop().ok_or_else(|| Error::bug("scores have keys"))?;
+        let by_head = match self.kv_heads == self.heads {
+            true => vec![1, self.heads, 1, 1],
+            false => vec![1, self.kv_heads, self.heads / self.kv_heads, 1, 1],
+        };
+        let column = rw.node(&at("heads"), Op::Reshape { shape: by_head }, &[sinks])?;
+        let one = rw.weight(&at("one"), Weight::i64s(vec![1], &[1])?);
+        let queries = rw.node(&at("queries"), Op::Shape { start: 0, end: last }, &[scores])?;
+        let sizes = rw.node(&at("sizes"), Op::Concat { axis: 0 }, &[queries, one])?;
+        shape.push(Dim::Fixed(1));
+        let column = rw.node(&at("column"), Op::ExpandTo { shape }, &[column, sizes])?;
+        let scores = rw.node(&at("scores"), Op::Concat { axis: -1 }, &[scores, column])?;
+        let weights = rw.node(&at("softmax"), Op::Softmax { axis: -1 }, &[scores])?;
+        let (start, end) = (Weight::i64s(vec![1], &[0])?, Weight::i64s(vec![1], &[-1])?);
+        let (start, end) = (rw.weight(&at("start"), start), rw.weight(&at("end"), end));
+        rw.node(&at("kept"), Op::Slice { axis: last, length: keys }, &[weights, start, end])
     }
 
     /// Which keys a query attends to, as bool that broadcasts to `[b, 1, t, n]`; none where it attends to all.

@@ -7,6 +7,7 @@ mod attention;
 mod conv;
 mod distance;
 mod elementary;
+mod experts;
 mod gelu;
 mod linear;
 mod masks;
@@ -80,6 +81,15 @@ impl Lowering {
             Op::SegmentScores { heads, scale } => segment::scores(rw, node, *heads, *scale, &mut self.masks)?,
             Op::SelfMask { positions } => relative::self_mask(rw, node, *positions)?,
             Op::ZeroPadding => pool::zero_padding(rw, node)?,
+            Op::Dispatch { experts } => return experts::dispatch(rw, node, *experts).map(Action::Replace),
+            Op::SplitTo { axis, lengths } => {
+                return self.computed_split(rw, node, *axis, lengths).map(Action::Replace);
+            }
+            Op::CausalConv => return conv::causal(rw, node).map(Action::Replace),
+            Op::RowsByLength { trained, .. } => rotary::rows_by_length(rw, node, *trained)?,
+            Op::GrowingAngles { trained } => {
+                return rotary::growing_angles(rw, node, *trained).map(|made| Action::Replace(made.into()));
+            }
             Op::TokenConv { groups } => conv::along_tokens(rw, node, *groups)?,
             Op::TokenPositions { pad, place } => elementary::token_positions(rw, node, *pad, *place)?,
             Op::Select { axis, index } => elementary::select(rw, node, *axis, *index)?,

@@ -55,6 +55,7 @@ pub(super) fn onnx_node(graph: &Graph, node: &Node, opset: i64) -> Result<OnnxNo
         | Op::Erf
         | Op::Where
         | Op::Max
+        | Op::NonZero { .. }
         | Op::Sqrt => {}
         Op::DynamicQuantizeLinear | Op::MatMulInteger | Op::QuantizeLinear => {}
         Op::DequantizeLinear { axis } => written.int("axis", *axis),
@@ -64,7 +65,23 @@ pub(super) fn onnx_node(graph: &Graph, node: &Node, opset: i64) -> Result<OnnxNo
         Op::Reshape { shape } => written.constant("shape", shape)?,
         Op::ReshapeTo { .. } => written.node.op_type = "Reshape".to_owned(),
         Op::ExpandTo { .. } => written.node.op_type = "Expand".to_owned(),
-        Op::Conv { groups } => {
+        Op::SplitTo { axis, .. } => {
+            written.node.op_type = "Split".to_owned();
+            written.int("axis", *axis);
+        }
+        Op::Scatter { axis } => {
+            written.node.op_type = "ScatterElements".to_owned();
+            written.int("axis", *axis);
+        }
+        Op::TopK { largest, .. } => {
+            written.int("axis", -1);
+            written.int("largest", i64::from(*largest));
+        }
+        Op::Conv { groups, pads: Some(pads) } => {
+            written.int("group", *groups);
+            written.ints("pads", pads);
+        }
+        Op::Conv { groups, pads: None } => {
             let kernel = node.operand(1).and_then(|id| graph.value(id).ty.shape.last()?.fixed());
             let around = kernel.map_or(0, |kernel| (kernel / 2) as i64);
             written.int("group", *groups);

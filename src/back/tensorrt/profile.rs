@@ -8,7 +8,7 @@ use trtx::{Builder, BuilderConfig, NetworkDefinition, OptProfileSelector};
 
 use super::refused;
 use crate::error::{Error, Result};
-use crate::ports::{CACHE_AXIS, PortKind};
+use crate::ports::PortKind;
 use crate::shapes::{PAST, ShapeRange};
 
 /// The shapes that one input takes, dimension by dimension in its own order.
@@ -53,21 +53,29 @@ impl Input {
 
     /// Whether a dimension may be 0: a cache may be empty.
     fn may_be_empty(&self, axis: usize) -> bool {
-        axis == CACHE_AXIS && self.kind().is_some_and(PortKind::is_past)
+        self.cache_axis() == Some(axis)
+    }
+
+    /// The axis along which it grows, where it is keys or values of past tokens.
+    fn cache_axis(&self) -> Option<usize> {
+        self.kind().filter(|kind| kind.is_past()).and_then(PortKind::grows)
+    }
+
+    /// Its shape for so many texts; -1 for what they do not say.
+    fn shape_of_rows(&self, batch: i64) -> Vec<i64> {
+        self.shape.iter().enumerate().map(|(axis, size)| if axis == 0 { batch } else { *size }).collect()
     }
 
     /// Its shape where that of the tokens is `[batch, length]`, and a cache holds so many.
     fn shape_for(&self, tokens: &[i64], past: Option<i64>) -> Vec<i64> {
         match (self.kind(), past, tokens) {
             (Some(PortKind::AttentionMask), Some(past), [batch, length]) => vec![*batch, length + past],
-            (Some(kind), Some(past), [batch, _]) if kind.is_past() => {
-                let known = self.shape.iter().enumerate();
-                let size = |(axis, size): (usize, &i64)| match axis {
-                    0 => *batch,
-                    CACHE_AXIS => past,
-                    _ => *size,
-                };
-                known.map(size).collect()
+            (Some(kind), past, [batch, _]) if kind.is_past() => {
+                let mut shape = self.shape_of_rows(*batch);
+                if let (Some(past), Some(size)) = (past, kind.grows().and_then(|axis| shape.get_mut(axis))) {
+                    *size = past;
+                }
+                shape
             }
             _ => tokens.to_vec(),
         }
@@ -132,7 +140,7 @@ fn spread(profile: &[InputProfile], inputs: &[Input]) -> Result<Vec<InputProfile
     let (others, named): (Vec<_>, Vec<_>) = profile.iter().cloned().partition(|range| range.input == EVERY_OTHER);
     let (past, mut named): (Vec<_>, Vec<_>) = named.into_iter().partition(|range| range.input == PAST);
     let is_named = |input: &Input| named.iter().any(|range| range.input == input.name);
-    let cache = inputs.iter().find(|input| input.kind().is_some_and(PortKind::is_past) && !is_named(input));
+    let cache = inputs.iter().find(|input| input.cache_axis().is_some() && !is_named(input));
     let past = match (past.first(), cache) {
         (Some(range), Some(_)) => Some([&range.min, &range.opt, &range.max].map(|sizes| sizes.first().copied())),
         (None, None) => None,

@@ -356,6 +356,7 @@ impl<'a> Assembly<'a> {
             task: self.model.task,
             max_length,
             positions: limits::positions(self.model.graph()),
+            long_texts: limits::long_texts(self.model.graph()),
             generation: generation.as_ref().map(|(config, _)| config.clone()),
             pipeline: self.plan.request.recipe.pipeline.over(self.model.pipeline),
             prompt: self.model.prompt.as_ref().map(PromptEntry::of),

@@ -141,11 +141,12 @@ impl Gates {
     /// What engines are compared on.
     fn compares(&self, model: &Model) -> Result<Compares<'_>> {
         let probed = self.texts_name != BUILT_IN;
-        let workload = Workload::new(&self.encoder, &self.classes, &self.texts, probed)?;
+        let long = limits::long_texts(model.graph());
+        let workload = Workload::new(&self.encoder, &self.classes, &self.texts, probed)?.with_long_texts(long);
         let generates = match model.task {
             Task::TextGeneration => {
                 // Padding is masked, and every vocabulary has a token 0.
-                let limits = DecoderLimits { positions: limits::positions(model.graph()), pad: 0 };
+                let limits = DecoderLimits { positions: limits::positions(model.graph()), long, pad: 0 };
                 let beginnings = Beginnings::of(&self.encoder, &self.texts, limits.positions)?;
                 beginnings.map(|beginnings| (beginnings, limits))
             }
@@ -317,7 +318,10 @@ fn check_settings(recipe: &Recipe, model: &Model, classes: &Classes, encoder: &T
 /// the model's positions cover.
 pub fn max_length(recipe: &Recipe, model: &Model) -> Result<usize> {
     let said = model.checkpoint.common.max_position_embeddings.unwrap_or(512);
-    let limit = limits::positions(model.graph()).map_or(said, |covered| covered.min(said));
+    let graph = model.graph();
+    // Angles that follow the length of a text go beyond what the configuration says.
+    let grows = limits::long_texts(graph).is_some();
+    let limit = limits::positions(graph).map_or(said, |covered| if grows { covered } else { covered.min(said) });
     let sentence = tokenizer::sentence(&model.checkpoint, model.task);
     let said = sentence.and_then(|modules| modules.encoder_config.max_seq_length).or(model.tokenizer.max_length);
     let usual = said.map_or(limit, |n| n.clamp(2, limit));

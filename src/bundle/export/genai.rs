@@ -19,8 +19,20 @@ const MODEL: &str = "model.onnx";
 
 /// The types of language models that GenAI knows under the name that they have on the Hub. Its `gpt2` is not the Hub's: it wants
 /// keys and values of a layer in one tensor. `decoder` is any model.
-const TYPES: [&str; 11] =
-    ["gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"];
+const TYPES: [&str; 12] = [
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "granite",
+    "lfm2",
+    "llama",
+    "mistral",
+    "phi",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+];
 
 /// Files that are not for GenAI: it has one configuration of its own.
 const OTHERS: [&str; 2] = ["config.json", GENERATION_CONFIG];
@@ -56,13 +68,25 @@ pub fn export(bundle: &Bundle, engine: Option<&str>, dir: &Path) -> Result<Expor
 
 /// The sizes of a decoder's graph, and which inputs it has.
 struct Decoder {
-    layers: usize,
+    /// What each layer keeps between runs.
+    layers: Vec<Layer>,
+    /// How many inputs a convolution keeps, where there is one.
+    conv: Option<usize>,
     kv_heads: usize,
     head_size: usize,
     vocabulary: usize,
     positions: bool,
     hidden: usize,
     heads: usize,
+}
+
+/// What a layer keeps between runs, by GenAI's names.
+#[derive(Clone, Copy, PartialEq, serde::Serialize)]
+enum Layer {
+    #[serde(rename = "full_attention")]
+    Attention,
+    #[serde(rename = "conv")]
+    Conv,
 }
 
 impl Decoder {
@@ -85,10 +109,20 @@ impl Decoder {
                 Error::bad_input(format!("config.json has no {}, which GenAI needs", names.map(printable).join(" or ")))
             })
         };
+        let layer = |i: usize| match (sizes(PortKind::PastKey(i)), sizes(PortKind::PastConv(i))) {
+            (Some(_), _) => Some(Layer::Attention),
+            (None, Some(_)) => Some(Layer::Conv),
+            (None, None) => None,
+        };
+        let layers: Vec<Layer> = (0..).map_while(layer).collect();
+        let first = |kind: Layer| layers.iter().position(|layer| *layer == kind);
+        let keys = PortKind::PastKey(first(Layer::Attention).unwrap_or_default());
+        let conv = first(Layer::Conv).map(|i| size(PortKind::PastConv(i), 2)).transpose()?;
         Ok(Decoder {
-            layers: (0..).take_while(|layer| sizes(PortKind::PastKey(*layer)).is_some()).count(),
-            kv_heads: size(PortKind::PastKey(0), 1)?,
-            head_size: size(PortKind::PastKey(0), 3)?,
+            conv,
+            kv_heads: size(keys, 1)?,
+            head_size: size(keys, 3)?,
+            layers,
             vocabulary: size(PortKind::Logits, 2)?,
             positions: sizes(PortKind::PositionIds).is_some(),
             hidden: field(["hidden_size", "n_embd"])?,
@@ -104,7 +138,7 @@ fn genai_config(bundle: &Bundle, generation: &GenerationConfig, of: &Decoder) ->
         Error::unsupported("the bundle does not say how many positions its model has, which GenAI needs")
     })?;
     let kind = TYPES.iter().find(|known| **known == manifest.model_type).copied().unwrap_or("decoder");
-    let numbered = |kind: fn(usize) -> PortKind| kind(0).name().replace(".0.", ".%d.");
+    let numbered = |kind: fn(usize) -> PortKind| kind(0).name().replacen(".0", ".%d", 1);
     let mut inputs = json!({
         "input_ids": PortKind::TokenIds.name(),
         "attention_mask": PortKind::AttentionMask.name(),
@@ -114,13 +148,22 @@ fn genai_config(bundle: &Bundle, generation: &GenerationConfig, of: &Decoder) ->
     if let (true, Some(inputs)) = (of.positions, inputs.as_object_mut()) {
         inputs.insert("position_ids".to_owned(), PortKind::PositionIds.name().into());
     }
+    let mut outputs = json!({
+        "logits": PortKind::Logits.name(),
+        "present_key_names": numbered(PortKind::PresentKey),
+        "present_value_names": numbered(PortKind::PresentValue),
+    });
+    if let (Some(_), Some(inputs), Some(outputs)) = (of.conv, inputs.as_object_mut(), outputs.as_object_mut()) {
+        inputs.insert("past_conv_names".to_owned(), numbered(PortKind::PastConv).into());
+        outputs.insert("present_conv_names".to_owned(), numbered(PortKind::PresentConv).into());
+    }
     let eos = match generation.eos.as_slice() {
         [one] => json!(one),
         several => json!(several),
     };
     // GenAI fills up batches with it, and wants one.
     let pad = generation.pad.or(generation.eos.first().copied()).unwrap_or_default();
-    Ok(json!({
+    let mut config = json!({
         "model": {
             "type": kind,
             "bos_token_id": generation.bos.unwrap_or(pad),
@@ -135,17 +178,19 @@ fn genai_config(bundle: &Bundle, generation: &GenerationConfig, of: &Decoder) ->
                 "hidden_size": of.hidden,
                 "num_attention_heads": of.heads,
                 "num_key_value_heads": of.kv_heads,
-                "num_hidden_layers": of.layers,
+                "num_hidden_layers": of.layers.len(),
                 "inputs": inputs,
-                "outputs": {
-                    "logits": PortKind::Logits.name(),
-                    "present_key_names": numbered(PortKind::PresentKey),
-                    "present_value_names": numbered(PortKind::PresentValue),
-                },
+                "outputs": outputs,
             },
         },
         "search": search(&generation.strategy, context),
-    }))
+    });
+    if let (Some(conv), Some(decoder)) = (of.conv, config.pointer_mut("/model/decoder").and_then(Value::as_object_mut))
+    {
+        decoder.insert("conv_cache_size".to_owned(), json!(conv));
+        decoder.insert("layer_types".to_owned(), json!(of.layers));
+    }
+    Ok(config)
 }
 
 /// How tokens are chosen, by GenAI's names and with its defaults where nothing is said.
@@ -166,4 +211,31 @@ fn search(strategy: &Strategy, context: usize) -> Value {
         "top_k": if strategy.samples() { strategy.top_k.unwrap_or(50) } else { 1 },
         "top_p": strategy.top_p.unwrap_or(1.0),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_may_keep_keys_and_values_or_the_inputs_of_a_convolution() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<String>>();
+        let component = ComponentEntry {
+            name: "model".to_owned(),
+            file: "model.onnx".to_owned(),
+            inputs: names(&[
+                "input_ids: i64[batch_size, sequence_length]",
+                "past_conv.0: f32[batch_size, 16, 2]",
+                "past_key_values.1.key: f32[batch_size, 2, past_sequence_length, 4]",
+                "past_key_values.1.value: f32[batch_size, 2, past_sequence_length, 4]",
+                "past_conv.2: f32[batch_size, 16, 2]",
+            ]),
+            outputs: names(&["logits: f32[batch_size, sequence_length, 32]"]),
+            state: Vec::new(),
+        };
+        let config = json!({"hidden_size": 16, "num_attention_heads": 4});
+        let found = Decoder::of(&component, config.as_object().unwrap()).unwrap();
+        assert_eq!(json!(found.layers), json!(["conv", "full_attention", "conv"]));
+        assert_eq!((found.conv, found.kv_heads, found.head_size, found.positions), (Some(2), 2, 4, false));
+    }
 }

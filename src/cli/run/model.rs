@@ -146,7 +146,7 @@ impl ModelArgs {
             screen.warn(&what);
         }
         let encoder = given.encoder(generation.positions.unwrap_or(usize::MAX), Some(Task::TextGeneration))?;
-        task::generator_of(Runtime::Ort, model, threads, encoder, generation)
+        task::generator_of(Runtime::Ort, model, threads, encoder, (generation, None))
     }
 
     /// The chat templates beside the tokenizer of an ONNX model.

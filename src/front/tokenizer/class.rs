@@ -233,6 +233,7 @@ const OF_FAMILIES: &[(&str, &str)] = &[
     ("phi3", "LlamaTokenizer"),
     ("qwen2", "Qwen2Tokenizer"),
     ("qwen3", "Qwen2Tokenizer"),
+    ("qwen3_moe", "Qwen2Tokenizer"),
     ("roberta", "RobertaTokenizer"),
     ("starcoder2", "GPT2Tokenizer"),
     ("xlm-roberta", "XLMRobertaTokenizer"),

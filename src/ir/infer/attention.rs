@@ -27,11 +27,12 @@ struct Sizes<'a> {
 }
 
 pub(super) fn attention(o: &Operands, heads: i64, kv_heads: i64) -> Inferred {
-    o.count(3, 7)?;
+    o.count(3, 8)?;
     let Op::Attention { causal, window, positions, soft_cap, .. } = o.op else { return o.fail("is no attention") };
     let (sizes, out) = attention_of(o, [heads, kv_heads], 5)?;
     masked(o, &sizes, 3, DType::I64)?;
     biased_scores(o, &sizes, heads, 4)?;
+    o.expect_optional(7, "sinks", &TensorType::new(sizes.dtype, [heads.max(0) as usize]))?;
     if window.is_some_and(|window| window < 1) || soft_cap.is_some_and(|cap| !(cap > 0.0 && cap.is_finite())) {
         return o.fail("a window and a soft cap are more than 0");
     }
@@ -134,9 +135,14 @@ fn attention_of<'a>(
 pub(super) fn rotary(o: &Operands, heads: i64) -> Inferred {
     o.count(3, 4)?;
     let (x, cos) = (o.get(0, "x")?, o.get(1, "cos")?);
-    let ([batch, length, Dim::Fixed(width)], [_, Dim::Fixed(pairs)]) = (x.shape.as_slice(), cos.shape.as_slice())
-    else {
-        return o.fail(format!("{cos} does not turn {x}"));
+    let (batch, length, width, pairs) = match (x.shape.as_slice(), cos.shape.as_slice()) {
+        ([batch, length, Dim::Fixed(width)], [_, Dim::Fixed(pairs)]) => (batch, length, width, pairs),
+        ([batch, length, Dim::Fixed(width)], [of, tokens, Dim::Fixed(pairs)])
+            if (of, tokens) == (batch, length) && o.optional(3).is_none() =>
+        {
+            (batch, length, width, pairs)
+        }
+        _ => return o.fail(format!("{cos} does not turn {x}")),
     };
     let heads = usize::try_from(heads).unwrap_or_default();
     let size = width.checked_rem(heads).filter(|rest| *rest == 0).and_then(|_| width.checked_div(heads));
@@ -147,6 +153,20 @@ pub(super) fn rotary(o: &Operands, heads: i64) -> Inferred {
     o.expect(2, "sin", cos)?;
     o.expect_optional(3, "positions", &TensorType::new(DType::I64, [batch.clone(), length.clone()]))?;
     Ok(vec![x.clone()])
+}
+
+pub(super) fn growing_angles(o: &Operands, trained: i64) -> Inferred {
+    o.count(2, 2)?;
+    let (frequencies, positions) = (o.get(0, "frequencies")?, o.get(1, "positions")?);
+    match (frequencies.shape.as_slice(), positions.shape.as_slice()) {
+        ([Dim::Fixed(rows), pairs], [batch, length])
+            if *rows > 0 && trained > 0 && frequencies.dtype == DType::F32 && positions.dtype == DType::I64 =>
+        {
+            let each = TensorType::new(DType::F32, [batch.clone(), length.clone(), pairs.clone()]);
+            Ok(vec![each.clone(), each])
+        }
+        _ => o.fail(format!("{frequencies} are no frequencies for {positions} beyond {trained}")),
+    }
 }
 
 pub(super) fn theta_rotary(o: &Operands, heads: i64, positions: i64) -> Inferred {

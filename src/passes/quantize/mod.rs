@@ -67,6 +67,7 @@ fn reason_to_leave(graph: &Graph, node: &Node, keep: &[Role]) -> Option<&'static
         Some(Block::Attention | Block::FeedForward) => Some("its weight is not a constant"),
         Some(Block::Outliers) => Some("its channels are outliers"),
         Some(Block::Embedding | Block::Head) => Some("heads keep full precision"),
+        Some(Block::Router) => Some("the choice of experts keeps full precision"),
         Some(Block::Adapter) => Some("adapters keep full precision"),
         None => Some("it has no role"),
     }

@@ -13,12 +13,16 @@ use crate::error::{Error, Result, printable};
 use crate::ports::PortKind;
 use crate::runtime::session::{Outputs, positions};
 use crate::runtime::{Elements, ElementsView, Port, Session, Tensor, View};
+use crate::settings::LongTexts;
 
 /// What generation knows of a model beside its graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DecoderLimits {
     /// Most tokens of a text, those of the prompt among them; none, where the model has no such bound.
     pub positions: Option<usize>,
+    /// What becomes of texts that are longer than trained, where the model's angles follow the length of a text.
+    #[serde(default)]
+    pub long: Option<LongTexts>,
     /// The id that fills up shorter prompts of a batch. It is masked, so any that the vocabulary has will do.
     pub pad: u32,
 }
@@ -106,9 +110,10 @@ impl Decoder {
 
     /// Runs tokens through the model, one after another, and shows the logits after each: the number of the row, the place
     /// of the token in it, and a logit for each token of the vocabulary. `piece` tokens are run at a time, so that logits
-    /// of a long text are never all in memory.
+    /// of a long text are never all in memory; but for texts whose angles follow their length, which are run whole.
     pub fn forced(&mut self, texts: &[&[u32]], piece: usize, show: ShowLogits) -> Result<()> {
         let width = self.place(texts)?;
+        let piece = if self.limits.long.is_some_and(|long| width > long.after) { width } else { piece };
         let mut from = 0;
         while from < width {
             let until = from.saturating_add(piece.max(1)).min(width);
@@ -224,7 +229,17 @@ impl Decoder {
         };
         self.rows = chosen.iter().map(continued).collect::<Result<_>>()?;
         let from = self.session.length();
+        if self.outgrown() {
+            self.session.begin(self.rows.len())?;
+            return self.run(0, from + 1);
+        }
         self.run(from, from + 1)
+    }
+
+    /// Whether the last token of a row gives all before it other angles, for which a state is thrown away.
+    fn outgrown(&self) -> bool {
+        let Some(LongTexts { after, restart: true }) = self.limits.long else { return false };
+        self.rows.iter().any(|row| row.tokens.len() == after + 1)
     }
 
     /// Continues the beams of every search by the logits of a run. Gives the rows and the tokens that go on.

@@ -11,8 +11,8 @@ mod value;
 use super::engine::Engine;
 use super::{Named, Port, Tensor, View};
 use crate::error::{Error, Result, printable};
-use crate::ports::{CACHE_AXIS, PortKind};
-use state::empty;
+use crate::ports::PortKind;
+use state::initial;
 
 pub use state::{LastStep, positions, prefill};
 pub use value::{Input, Value};
@@ -86,12 +86,12 @@ impl Session {
         self.length
     }
 
-    /// Empties the state, for a batch of that many rows. Fails where a size of an input of the state is not known, naming
+    /// Begins the state anew, for a batch of that many rows. Fails where a size of an input of the state is not known, naming
     /// the input.
     pub fn begin(&mut self, rows: usize) -> Result<()> {
         for bound in &mut self.state {
             let port = self.executor.inputs().get(bound.input).ok_or_else(lost)?;
-            bound.value = Some(Value::Host(empty(port, rows)?));
+            bound.value = Some(Value::Host(initial(port, rows)?));
         }
         (self.rows, self.length) = (rows, 0);
         Ok(())
@@ -130,7 +130,9 @@ impl Session {
         for ((number, port), value) in self.executor.outputs().iter().enumerate().zip(outputs) {
             match self.state.iter_mut().find(|bound| bound.output == number) {
                 Some(bound) => {
-                    self.length = value.view()?.shape.get(CACHE_AXIS).copied().unwrap_or_default();
+                    if let Some(axis) = port.kind().and_then(PortKind::grows) {
+                        self.length = value.view()?.shape.get(axis).copied().unwrap_or_default();
+                    }
                     bound.value = Some(value);
                 }
                 None => others.push((port.clone(), value)),

@@ -1,13 +1,13 @@
-//! What a model is given besides a text: positions, and a state, which is empty at first.
+//! What a model is given besides a text: positions, and a state, which is empty or zeros at first.
 //!
 //! Sessions, gates, golden outputs and calibration all take them from here.
 
 use crate::error::{Error, Result, printable};
-use crate::ports::{CACHE_AXIS, PortKind};
+use crate::ports::PortKind;
 use crate::runtime::{self, Elements, Named, Port, Tensor};
 
 /// The inputs of a model with these ports for texts that are run whole: those of the texts, and of a decoder the positions
-/// that the mask says and a cache of no token. What is given stays as it is.
+/// that the mask says and the state of no token. What is given stays as it is.
 ///
 /// # Errors
 /// Bad input: positions are needed, and there is no mask `[b, s]` of integers. Unsupported: a size of a cache is not known.
@@ -17,7 +17,7 @@ pub fn prefill(ports: &[Port], texts: &Named) -> Result<Named> {
     for port in ports.iter().filter(|port| texts.iter().all(|(name, _)| *name != port.name)) {
         let added = match port.kind() {
             Some(PortKind::PositionIds) => of_mask(port, texts)?,
-            Some(kind) if kind.is_past() => empty(port, rows)?,
+            Some(kind) if kind.is_past() => initial(port, rows)?,
             _ => continue,
         };
         inputs.push((port.name.clone(), added));
@@ -47,29 +47,31 @@ fn of_mask(port: &Port, texts: &Named) -> Result<Tensor> {
     Ok(Tensor { shape: mask.shape.clone(), elements: Elements::integers(counted, port)? })
 }
 
-/// A cache of no token.
-pub(super) fn empty(port: &Port, rows: usize) -> Result<Tensor> {
+/// The state before the first token: keys and values of none, and zeros in place of what a run replaces.
+pub(super) fn initial(port: &Port, rows: usize) -> Result<Tensor> {
     let name = printable(&port.name);
     let element = port.element.ok_or_else(|| {
         Error::unsupported(format!("the graph's input `{name}` is of {}", printable(&port.type_name)))
     })?;
-    if port.shape.len() <= CACHE_AXIS {
+    let grows = port.kind().and_then(PortKind::grows);
+    if let Some(axis) = grows.filter(|axis| port.shape.len() <= *axis) {
         return Err(Error::unsupported(format!(
-            "the graph's input `{name}` has {} sizes; a cache has a batch, heads, tokens and a size of heads",
+            "the graph's input `{name}` has {} sizes; a cache has a batch, heads, tokens and a size of heads, and it grows \
+             along axis {axis}",
             port.shape.len()
         )));
     }
     let size = |(axis, size): (usize, &Option<usize>)| match (axis, size) {
         (0, _) => Ok(rows),
-        (CACHE_AXIS, _) => Ok(0),
+        (axis, _) if grows == Some(axis) => Ok(0),
         (_, Some(size)) => Ok(*size),
         (axis, None) => Err(Error::unsupported(format!(
             "the graph's input `{name}` does not say its size on axis {axis}, so that no empty cache can be made for it"
         ))
         .hint("export the model with the number of heads and their size as numbers")),
     };
-    let shape = port.shape.iter().enumerate().map(size).collect::<Result<_>>()?;
-    Ok(Tensor { shape, elements: Elements::none(element) })
+    let shape: Vec<usize> = port.shape.iter().enumerate().map(size).collect::<Result<_>>()?;
+    Ok(Tensor { elements: Elements::zeros(element, &shape)?, shape })
 }
 
 /// One text in two runs: all of its tokens but the last; and the last, which continues the state of the others.

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::runtime::Options;
 use crate::runtime::generate::{DecoderLimits, Generator, SpecialTokens, open_isolated};
 use crate::runtime::{Runtime, TextEncoder};
+use crate::settings::LongTexts;
 use crate::task::id::Task;
 
 /// Opens an engine of a bundle for text generation, in a process of its own where children can be started. Fails where
@@ -20,7 +21,8 @@ pub fn open_generator(bundle: &Bundle, entry: &EngineEntry, options: Options) ->
     let positions = [manifest.positions, generation.positions].into_iter().flatten().min();
     let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
     let generation = GenerationConfig { positions, ..generation };
-    let opened = generator_of(entry.runtime, &bundle.engine(entry)?, options, encoder, generation);
+    let limited = (generation, manifest.long_texts);
+    let opened = generator_of(entry.runtime, &bundle.engine(entry)?, options, encoder, limited);
     let generator = opened.map_err(|e| bundle.explained(entry.runtime, bundle.named_error(e)))?;
     bundle.check_unchanged()?;
     Ok(generator)
@@ -32,12 +34,12 @@ pub fn generator_of(
     model: &Path,
     options: Options,
     encoder: TextEncoder,
-    generation: GenerationConfig,
+    (generation, long): (GenerationConfig, Option<LongTexts>),
 ) -> Result<Generator> {
     let GenerationConfig { eos, bos, positions, strategy, .. } = generation;
     // Every vocabulary has a token 0.
     let pad = generation.pad.or(eos.first().copied()).unwrap_or_default();
-    let decoding = open_isolated(runtime, model, options, DecoderLimits { positions, pad })?;
+    let decoding = open_isolated(runtime, model, options, DecoderLimits { positions, long, pad })?;
     let special = SpecialTokens { eos, bos };
     Ok(Generator::new(decoding, encoder, special).with_positions(positions).with_strategy(strategy))
 }

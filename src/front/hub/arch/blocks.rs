@@ -2,7 +2,9 @@
 //!
 //! Nodes get the path of their weights as their name, and the role of the part they play.
 
+mod conv;
 mod decoder;
+mod experts;
 mod gated;
 mod grouped;
 mod norms;
@@ -21,11 +23,14 @@ use crate::front::hub::checkpoint::{Pooling, Scope, Size};
 use crate::ir::{Builder, DType, Dim, Graph, Op, Part, Role, TensorType, ValueId, Weight};
 use crate::ports::PortKind;
 
-pub use decoder::{DecoderInputs, DecoderLayer, Scores};
+pub use conv::ShortConv;
+pub use decoder::{DecoderInputs, DecoderLayer, Memory, Scores};
+pub use experts::{ExpertWeights, Mixture, Weighing};
+pub use gated::GatedNames;
 pub use grouped::{AttentionNames, SEPARATE};
 pub use norms::Norm;
 pub use relative::LONGEST;
-pub use rotary::{Angles, Rotation};
+pub use rotary::{Angles, DynamicBase, Longer, Rotation, wave_lengths};
 
 /// A non-linearity, by the names of `transformers`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -232,12 +237,12 @@ pub fn attention_scale(hidden: Size, heads: i64, terms: usize) -> f32 {
 /// A graph under construction, in terms of blocks.
 pub struct Blocks {
     builder: Builder,
-    /// Constants by name, so that a weight that layers share is one constant.
+    /// Constants by name, so that a weight that layers share is one constant; and what else all layers read.
     weights: HashMap<String, ValueId>,
     /// The adapters in the layers, those nearest to them first.
     adapters: Vec<Bottleneck>,
-    /// What the caches of the layers have become.
-    present: Vec<[ValueId; 2]>,
+    /// What the layers' states have become.
+    present: Vec<(PortKind, ValueId)>,
 }
 
 impl Blocks {
@@ -514,6 +519,12 @@ impl Blocks {
             }
         };
         self.builder.node(name, op, &[x])
+    }
+
+    /// `x · σ(α · x)`
+    pub fn gated_steeply(&mut self, name: &str, x: ValueId, alpha: f32) -> Result<ValueId> {
+        let steep = self.times(&format!("{name}.steep"), alpha, x)?;
+        self.gated_by_itself(name, x, steep)
     }
 
     /// `x · σ(gate)`

@@ -2,8 +2,9 @@
 
 use super::family::Family;
 use super::{
-    albert, bert, bloom, cohere, deberta, distilbert, electra, gemma, glm4, gpt_neox, gpt2, granite, llama, mistral,
-    modernbert, mpnet, olmo2, openai_gpt, opt, phi, phi3, qwen, roberta, smollm3, starcoder2, xlnet,
+    albert, bert, bloom, cohere, deberta, distilbert, electra, gemma, glm4, gpt_neox, gpt_oss, gpt2, granite, lfm2,
+    llama, ministral, mistral, modernbert, mpnet, olmo2, openai_gpt, opt, phi, phi3, qwen, qwen_moe, roberta, smollm3,
+    starcoder2, xlnet,
 };
 use crate::error::{Error, Result, by_nearness, nearest, printable};
 use crate::front::hub::checkpoint::CommonConfig;
@@ -24,8 +25,11 @@ pub static FAMILIES: &[Family] = &[
     glm4::FAMILY,
     gpt2::FAMILY,
     gpt_neox::FAMILY,
+    gpt_oss::FAMILY,
     granite::FAMILY,
+    lfm2::FAMILY,
     llama::FAMILY,
+    ministral::FAMILY,
     mistral::FAMILY,
     modernbert::FAMILY,
     mpnet::FAMILY,
@@ -36,6 +40,7 @@ pub static FAMILIES: &[Family] = &[
     phi3::FAMILY,
     qwen::QWEN2,
     qwen::QWEN3,
+    qwen_moe::FAMILY,
     roberta::ROBERTA,
     smollm3::FAMILY,
     starcoder2::FAMILY,

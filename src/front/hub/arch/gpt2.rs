@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::blocks::{
-    Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer, attention_scale, heads as heads_of,
+    Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer, Memory, attention_scale, heads as heads_of,
 };
 use super::config::epsilon_of;
 use super::family::ClassifierOf;
@@ -88,7 +88,8 @@ fn build(context: &Context) -> Result<Graph> {
     let vocabulary = Size { n: config.vocab_size, field: "vocab_size" };
     let mut blocks = Blocks::new("gpt2");
     let transformer = context.weights.sub("transformer");
-    let inputs = blocks.decoder_inputs(context.head, known_layers(&transformer, config.n_layer), &layer)?;
+    let layers = vec![Memory::Attention; known_layers(&transformer, config.n_layer)];
+    let inputs = blocks.decoder_inputs(context.head, &layers, &layer)?;
 
     let (tokens, places) = (transformer.sub("wte"), transformer.sub("wpe"));
     let mut x = embeddings(&mut blocks, [&tokens, &places], [vocabulary, hidden], &layer, &inputs)?;

@@ -38,6 +38,8 @@ pub(super) struct Layer<'a> {
     /// The rotation of queries and keys; none in layers without positions.
     pub rotation: Option<&'a Rotation>,
     pub scores: Scores,
+    /// `[b, s, 1]`: what queries are multiplied by, token by token.
+    pub query_factor: Option<ValueId>,
     /// Whether queries, keys and values have biases.
     pub qkv_bias: bool,
     /// Whether the projection of the heads' outputs has one.
@@ -54,6 +56,7 @@ impl<'a> Layer<'a> {
             norm: Norm::Rms(sizes.sizes.epsilon),
             rotation: Some(rotation),
             scores: sizes.usual_scale().into(),
+            query_factor: None,
             qkv_bias: false,
             out_bias: false,
             mlp_bias: false,
@@ -160,6 +163,10 @@ pub(super) fn scored(
 ) -> Result<ValueId> {
     if let Some(rotation) = layer.rotation {
         qkv = blocks.rotated(p, i, (layer.sizes, rotation), qkv, inputs)?;
+    }
+    if let Some(factor) = layer.query_factor {
+        let [query, key, value] = qkv;
+        qkv = [blocks.mul(&p.full("query.larger"), query, factor)?, key, value];
     }
     let attended = blocks.attended(p, i, (layer.sizes, layer.scores), qkv, inputs)?;
     blocks.attention_output(&p.sub(SEPARATE.out), i, layer.sizes, layer.out_bias, attended)

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::blocks::{
-    Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer, attention_scale, heads as heads_of,
+    Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer, Memory, attention_scale, heads as heads_of,
 };
 use super::config::epsilon_of;
 use super::family::ClassifierOf;
@@ -85,7 +85,7 @@ fn build(context: &Context) -> Result<Graph> {
     let mut blocks = Blocks::new("openai-gpt");
     let transformer = context.weights.sub("transformer");
     let layers = gpt2::known_layers(&transformer, config.n_layer);
-    let inputs = blocks.decoder_inputs(context.head, layers, &layer)?;
+    let inputs = blocks.decoder_inputs(context.head, &vec![Memory::Attention; layers], &layer)?;
 
     let (tokens, places) = (transformer.sub("tokens_embed"), transformer.sub("positions_embed"));
     let mut x = gpt2::embeddings(&mut blocks, [&tokens, &places], [vocabulary, hidden], &layer, &inputs)?;

@@ -26,7 +26,8 @@ pub(super) const FAMILY: Family = family(
 );
 
 /// Long texts have a list of factors, under two older names too.
-const ROPE: Rope = Rope { renamed: &[("su", "longrope"), ("yarn", "longrope")], ..Rope::partial(10_000.0, 1.0) };
+const ROPE: Rope =
+    Rope { renamed: &[("su", "longrope"), ("yarn", "longrope")], restarts: true, ..Rope::partial(10_000.0, 1.0) };
 
 fn restated(fields: &Fields) -> Result<Restated> {
     rope::restated(fields, &ROPE)

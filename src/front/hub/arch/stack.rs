@@ -1,7 +1,7 @@
 //! What decoders have in common around their layers: sizes under Llama's names, word embeddings, heads, and the entry of a
 //! family in the table.
 
-use super::blocks::{Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer};
+use super::blocks::{Activation, Blocks, DecoderInputs, DecoderLayer, EncoderLayer, Memory};
 use super::config::{Fields, epsilon_of};
 use super::family::ClassifierOf;
 use super::family::Shared;
@@ -19,7 +19,7 @@ const LAYERS: usize = 1 << 12;
 const CHANNELS: usize = 1 << 16;
 
 /// Most positions for which tables are made; no tensor bounds them.
-pub(super) const LONGEST: usize = 1 << 17;
+pub(super) const LONGEST: usize = 1 << 18;
 
 /// The classes of a family without heads for labels.
 pub(super) const LANGUAGE: &[(&str, Head)] = &[("Model", Head::HiddenStates), ("ForCausalLM", Head::NextToken)];
@@ -86,6 +86,11 @@ impl Sizes {
     /// Reads Llama's names of sizes, and the fields of the non-linearity and of the norms' epsilon. Fails where heads do not
     /// divide.
     pub fn read(fields: &Fields, activation: &'static str, epsilon: &'static str) -> Result<Sizes> {
+        Sizes::with_activation(fields, fields.field::<Activation>(activation)?, epsilon)
+    }
+
+    /// The same with a non-linearity that the configuration does not name.
+    pub fn with_activation(fields: &Fields, activation: Activation, epsilon: &'static str) -> Result<Sizes> {
         let size = |field: &'static str| -> Result<Size> { Ok(Size { n: fields.field(field)?, field }) };
         let (hidden, heads) = (size("hidden_size")?, size("num_attention_heads")?);
         let kv_heads = fields.field::<Option<usize>>("num_key_value_heads")?;
@@ -114,7 +119,7 @@ impl Sizes {
             hidden,
             inner: size("intermediate_size")?,
             heads: count(heads)?,
-            activation: fields.field::<Activation>(activation)?,
+            activation,
             epsilon: epsilon_of(epsilon, fields.field(epsilon)?)?,
         };
         let layer = DecoderLayer { sizes, kv_heads: count(kv_heads)?, head_size, positions: positions(fields)? };
@@ -136,15 +141,17 @@ pub(super) fn layers(said: usize) -> Result<usize> {
     }
 }
 
-/// The most positions of a graph: those of the configuration, as far as tables are made.
+/// The most positions of a graph: those of the configuration, times the factor of angles that grow with a text's length, as
+/// far as tables are made.
 fn positions(fields: &Fields) -> Result<usize> {
     let said: usize = fields.field("max_position_embeddings")?;
     if said == 0 {
         return Err(Error::bad_input("expected 1 or more, found 0").at("config.json: max_position_embeddings"));
     }
+    let said = (said as f64 * super::rope::growth(fields)?) as usize;
     if said > LONGEST {
         fields.warn(format!(
-            "config.json: max_position_embeddings is {said}; the engine is for up to {LONGEST} tokens, past ones included"
+            "config.json: the model has {said} positions; the engine is for up to {LONGEST} tokens, past ones included"
         ));
     }
     Ok(said.min(LONGEST))
@@ -179,7 +186,7 @@ pub(super) struct Names {
 const NAMES: Names = Names { layers: "layers", words: "embed_tokens", projection: "lm_head" };
 
 /// What makes the inputs of a decoder.
-type Inputs = fn(&mut Blocks, Head, usize, &DecoderLayer) -> Result<DecoderInputs>;
+type Inputs = fn(&mut Blocks, Head, &[Memory], &DecoderLayer) -> Result<DecoderInputs>;
 
 impl<'c, 'a> Stack<'c, 'a> {
     /// A graph with the inputs of the task, positions among them.
@@ -192,12 +199,28 @@ impl<'c, 'a> Stack<'c, 'a> {
         Stack::named(context, sizes, NAMES, Blocks::counting_decoder_inputs)
     }
 
+    /// The same whose layers keep other things than keys and values: one for each layer.
+    pub fn keeping(context: &'c Context<'a>, sizes: &Sizes, layers: &[Memory]) -> Result<Stack<'c, 'a>> {
+        Stack::of(context, sizes, NAMES, layers, Blocks::decoder_inputs)
+    }
+
     /// The same by other names.
     pub fn named(context: &'c Context<'a>, sizes: &Sizes, names: Names, inputs: Inputs) -> Result<Stack<'c, 'a>> {
+        Stack::of(context, sizes, names, &vec![Memory::Attention; sizes.layers], inputs)
+    }
+
+    fn of(
+        context: &'c Context<'a>,
+        sizes: &Sizes,
+        names: Names,
+        layers: &[Memory],
+        inputs: Inputs,
+    ) -> Result<Stack<'c, 'a>> {
         let mut blocks = Blocks::new(context.family.model_type);
         let model = context.weights.sub(context.family.prefix);
         // A cache is made for no other layers than those in the file.
-        let layers = (0..sizes.layers).take_while(|i| model.item(names.layers, *i).is_there()).count();
+        let there = (0..sizes.layers).take_while(|i| model.item(names.layers, *i).is_there()).count();
+        let layers = layers.get(..there).unwrap_or(layers);
         let inputs = inputs(&mut blocks, context.head, layers, &sizes.layer)?;
         let (tokens, projection) = (model.sub(names.words), context.weights.sub(names.projection));
         Ok(Stack { context, blocks, inputs, model, tokens, projection, vocabulary: sizes.vocabulary })

@@ -26,7 +26,7 @@ const fn class(bos: u32, eos: &'static [u32], pad: Option<u32>) -> ClassTokens {
     ClassTokens { bos: Some(bos), eos, pad }
 }
 
-const CLASS_TOKENS: [(&str, ClassTokens); 17] = [
+const CLASS_TOKENS: [(&str, ClassTokens); 19] = [
     ("bloom", class(1, &[2], None)),
     ("cohere", class(5, &[255_001], Some(0))),
     ("gemma", class(2, &[1], Some(0))),
@@ -36,7 +36,9 @@ const CLASS_TOKENS: [(&str, ClassTokens); 17] = [
     ("gpt2", class(50_256, &[50_256], None)),
     ("gpt_neox", class(0, &[2], None)),
     ("granite", class(1, &[2], None)),
+    ("lfm2", class(1, &[2], Some(0))),
     ("llama", class(1, &[2], None)),
+    ("ministral3", class(1, &[2], Some(11))),
     ("mistral", class(1, &[2], None)),
     ("olmo2", ClassTokens { bos: None, eos: &[50_279], pad: Some(1) }),
     ("opt", class(2, &[2], Some(1))),
@@ -210,9 +212,17 @@ impl GenerationConfig {
             let n = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
             n.ok_or_else(|| Error::bad_input(format!("{CONFIG}: {field}: expected a number of positions, not {value}")))
         });
-        let (positions, not_applied) = (positions.transpose()?, not_applied(&changing));
+        let positions = positions.transpose()?.filter(|_| !grows(&of_model));
+        let not_applied = not_applied(&changing);
         Ok(GenerationConfig { eos, bos, pad, positions, strategy: strategy(&changing)?, not_applied })
     }
+}
+
+/// Whether the base of rotary positions grows with a text: there are more positions then than the configuration says.
+fn grows(config: &Map<String, Value>) -> bool {
+    let parameters = ["rope_parameters", "rope_scaling"].into_iter().filter_map(|field| config.get(field));
+    let kinds = parameters.flat_map(|parameters| [parameters.get("rope_type"), parameters.get("type")]);
+    kinds.flatten().any(|kind| kind == "dynamic")
 }
 
 const CONFIG: &str = "config.json";

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::ir::{Graph, Node, Op, Origin, ValueId, Weight};
 use crate::ports::PortKind;
+use crate::settings::LongTexts;
 
 /// The rows of the table of token embeddings.
 pub(crate) fn rows(graph: &Graph) -> Option<usize> {
@@ -22,6 +23,18 @@ pub(crate) fn table_bytes(graph: &Graph) -> usize {
 /// Longest text, in tokens: the size of the tables of positions. None where no table bounds it.
 pub(crate) fn positions(graph: &Graph) -> Option<usize> {
     graph.nodes().filter_map(|(_, node)| covered(graph, node)).min()
+}
+
+/// What becomes of texts that are longer than trained, where the graph's angles follow the length of a text.
+pub(crate) fn long_texts(graph: &Graph) -> Option<LongTexts> {
+    graph.nodes().find_map(|(_, node)| {
+        let (trained, restart) = match node.op {
+            Op::RowsByLength { trained, restarts } => (trained, restarts),
+            Op::GrowingAngles { trained } => (trained, false),
+            _ => return None,
+        };
+        Some(LongTexts { after: usize::try_from(trained).ok()?, restart })
+    })
 }
 
 fn covered(graph: &Graph, node: &Node) -> Option<usize> {
@@ -91,5 +104,8 @@ mod tests {
         assert_eq!(positions(&graph(turned)), Some(30));
         let causal = "  %p: f32[b, s, 4] = Attention {heads=1, scale=0.5, causal=true, positions=20} (%w, %w, %w)";
         assert_eq!(positions(&graph(causal)), Some(20));
+        assert_eq!(long_texts(&graph(causal)), None);
+        let by_length = "  %ids: i64[b, s] = RowsByLength {trained=9, restarts=true} (%input_ids)\n  %p: f32[b, s, 4] = Embed(%places, %ids)";
+        assert_eq!(long_texts(&graph(by_length)), Some(LongTexts { after: 9, restart: true }));
     }
 }

@@ -16,8 +16,47 @@ pub struct DecoderInputs {
     pub mask: ValueId,
     /// `i64 [batch_size, sequence_length]`: the position of each token.
     pub positions: ValueId,
-    /// Keys and values of each layer from the runs before; none where there is no cache.
-    past: Vec<[ValueId; 2]>,
+    /// What each layer has of the runs before; nothing where there is no cache.
+    past: Vec<Past>,
+}
+
+/// What a layer keeps between runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Keys and values of all tokens.
+    Attention,
+    /// The inputs of a convolution, of so many channels and tokens.
+    Conv {
+        /// Channels.
+        width: usize,
+        /// Tokens: one less than its kernel has.
+        tokens: usize,
+    },
+}
+
+/// What a layer has of the runs before.
+#[derive(Clone, Copy, Debug)]
+enum Past {
+    Attention([ValueId; 2]),
+    Conv(ValueId),
+}
+
+impl DecoderInputs {
+    /// Keys and values of a layer.
+    fn past(&self, i: usize) -> Option<[ValueId; 2]> {
+        match self.past.get(i) {
+            Some(Past::Attention(both)) => Some(*both),
+            _ => None,
+        }
+    }
+
+    /// The last inputs of a layer's convolution.
+    pub(super) fn past_conv(&self, i: usize) -> Option<ValueId> {
+        match self.past.get(i) {
+            Some(Past::Conv(last)) => Some(*last),
+            _ => None,
+        }
+    }
 }
 
 /// The sizes of one layer of a decoder.
@@ -46,11 +85,13 @@ pub struct Scores {
     pub bias: Option<ValueId>,
     /// Whether a token attends to those after it, too. A window is then to both sides.
     pub bidirectional: bool,
+    /// `[heads]`: one more score of each head, of a value that is zero (arXiv 2309.17453).
+    pub sinks: Option<ValueId>,
 }
 
 impl From<f32> for Scores {
     fn from(scale: f32) -> Scores {
-        Scores { scale, window: None, soft_cap: None, bias: None, bidirectional: false }
+        Scores { scale, window: None, soft_cap: None, bias: None, sinks: None, bidirectional: false }
     }
 }
 
@@ -64,9 +105,9 @@ enum Places {
 }
 
 impl Blocks {
-    /// The inputs of a decoder of `layers` layers. Below a head whose runs continue those before, these are tokens, mask,
+    /// The inputs of a decoder whose layers keep these. Below a head whose runs continue those before, these are tokens, mask,
     /// positions and a cache; below any other tokens and mask, and positions count the tokens.
-    pub fn decoder_inputs(&mut self, head: Head, layers: usize, layer: &DecoderLayer) -> Result<DecoderInputs> {
+    pub fn decoder_inputs(&mut self, head: Head, layers: &[Memory], layer: &DecoderLayer) -> Result<DecoderInputs> {
         self.inputs_of(head, layers, layer, Places::Given)
     }
 
@@ -74,13 +115,19 @@ impl Blocks {
     pub fn counting_decoder_inputs(
         &mut self,
         head: Head,
-        layers: usize,
+        layers: &[Memory],
         layer: &DecoderLayer,
     ) -> Result<DecoderInputs> {
         self.inputs_of(head, layers, layer, Places::Counted)
     }
 
-    fn inputs_of(&mut self, head: Head, layers: usize, layer: &DecoderLayer, places: Places) -> Result<DecoderInputs> {
+    fn inputs_of(
+        &mut self,
+        head: Head,
+        layers: &[Memory],
+        layer: &DecoderLayer,
+        places: Places,
+    ) -> Result<DecoderInputs> {
         let ids = self.token_input(PortKind::TokenIds);
         if !head.has_cache() {
             let mask = self.token_input(PortKind::AttentionMask);
@@ -96,9 +143,18 @@ impl Blocks {
             Places::Counted => self.last_positions(ids, mask, &new)?,
         };
         let kv_heads = usize::try_from(layer.kv_heads).unwrap_or_default();
-        let cached = TensorType::new(DType::F32, [batch, kv_heads.into(), past, layer.head_size.into()]);
-        let mut input = |kind: PortKind| self.builder.input(&kind.name(), cached.clone());
-        let past = (0..layers).map(|i| [input(PortKind::PastKey(i)), input(PortKind::PastValue(i))]).collect();
+        let cached = TensorType::new(DType::F32, [batch.clone(), kv_heads.into(), past, layer.head_size.into()]);
+        let mut input = |kind: PortKind, ty: &TensorType| self.builder.input(&kind.name(), ty.clone());
+        let mut past_of = |(i, memory): (usize, &Memory)| match *memory {
+            Memory::Attention => {
+                Past::Attention([input(PortKind::PastKey(i), &cached), input(PortKind::PastValue(i), &cached)])
+            }
+            Memory::Conv { width, tokens } => {
+                let last = TensorType::new(DType::F32, [batch.clone(), width.into(), tokens.into()]);
+                Past::Conv(input(PortKind::PastConv(i), &last))
+            }
+        };
+        let past = layers.iter().enumerate().map(&mut past_of).collect();
         Ok(DecoderInputs { ids, mask, positions, past })
     }
 
@@ -113,14 +169,36 @@ impl Blocks {
     /// `i64 [b, s]`: the same of the last tokens, for a mask over past ones too.
     fn last_positions(&mut self, ids: ValueId, mask: ValueId, new: &Dim) -> Result<ValueId> {
         let before = self.tokens_before(mask)?;
-        let at = |suffix: &str| format!("position_ids.{suffix}");
+        let last = self.last_columns("position_ids", [ids, mask, before], new)?;
+        self.builder.node("position_ids", Op::Cast { to: DType::I64 }, &[last])
+    }
+
+    /// The columns of the new tokens, for `x [b, n]` over past ones too, as the mask is.
+    fn last_columns(&mut self, name: &str, [ids, mask, x]: [ValueId; 3], new: &Dim) -> Result<ValueId> {
+        let at = |suffix: &str| format!("{name}.{suffix}");
         let size = Op::Shape { start: 1, end: 2 };
         let end = self.builder.node(&at("end"), size.clone(), &[mask])?;
         let own = self.builder.node(&at("own"), size, &[ids])?;
         let start = self.builder.node(&at("start"), Op::Sub, &[end, own])?;
-        let last = Op::Slice { axis: 1, length: new.clone() };
-        let last = self.builder.node(&at("last"), last, &[before, start, end])?;
-        self.builder.node("position_ids", Op::Cast { to: DType::I64 }, &[last])
+        self.builder.node(&at("last"), Op::Slice { axis: 1, length: new.clone() }, &[x, start, end])
+    }
+
+    /// `[b, s, 1]`: a number for each token, by its position.
+    pub fn by_position(&mut self, name: &str, numbers: &[f32], inputs: &DecoderInputs) -> Result<ValueId> {
+        self.role(Part::Position);
+        let table = self.constant(&format!("{name}.table"), Weight::f32s(vec![numbers.len(), 1], numbers)?);
+        self.builder.node(name, Op::Gather { axis: 0 }, &[table, inputs.positions])
+    }
+
+    /// `i64 [b, s]`: 0 where a new token is padding.
+    pub fn mask_of_new(&mut self, inputs: &DecoderInputs) -> Result<ValueId> {
+        self.role(Part::Embedding);
+        let new = self.builder.ty(inputs.ids).shape.get(1).cloned();
+        let new = new.ok_or_else(|| Error::bug("tokens have two dimensions"))?;
+        match self.builder.ty(inputs.mask).shape.get(1) == Some(&new) {
+            true => Ok(inputs.mask),
+            false => self.last_columns("attention_mask", [inputs.ids, inputs.mask, inputs.mask], &new),
+        }
     }
 
     /// `i32 [b, n]`: how many tokens that are no padding come before each, 0 at least.
@@ -190,7 +268,7 @@ impl Blocks {
         [query, key, value]: [ValueId; 3],
         inputs: &DecoderInputs,
     ) -> Result<ValueId> {
-        let Scores { scale, window, soft_cap, bias, bidirectional } = scores.into();
+        let Scores { scale, window, soft_cap, bias, sinks, bidirectional } = scores.into();
         let heads = layer.sizes.heads;
         let op = Op::Attention {
             heads,
@@ -202,14 +280,19 @@ impl Blocks {
             soft_cap,
         };
         let mut operands = vec![Some(query), Some(key), Some(value), Some(inputs.mask)];
-        if bias.is_some() || inputs.past.get(i).is_some() {
+        let past = inputs.past(i);
+        if bias.is_some() || past.is_some() {
             operands.push(bias);
         }
-        operands.extend(inputs.past.get(i).into_iter().flatten().copied().map(Some));
+        operands.extend(past.into_iter().flatten().map(Some));
+        if sinks.is_some() {
+            operands.resize(7, None);
+            operands.push(sinks);
+        }
         match self.builder.nodes(name, op, &operands)?.as_slice() {
             [attended] => Ok(*attended),
             [attended, key, value] => {
-                self.present.push([*key, *value]);
+                self.present.extend([(PortKind::PresentKey(i), *key), (PortKind::PresentValue(i), *value)]);
                 Ok(*attended)
             }
             _ => Err(Error::bug("attention has one output, or three")),
@@ -218,11 +301,7 @@ impl Blocks {
 
     /// Gives out the cache of every layer, in the order of the layers.
     pub fn cache_outputs(&mut self) -> Result<()> {
-        for (i, [key, value]) in std::mem::take(&mut self.present).into_iter().enumerate() {
-            self.output(PortKind::PresentKey(i), key)?;
-            self.output(PortKind::PresentValue(i), value)?;
-        }
-        Ok(())
+        std::mem::take(&mut self.present).into_iter().try_for_each(|(kind, value)| self.output(kind, value))
     }
 
     /// Attention whose queries, keys and values are one projection `qkv`, and the projection of the heads' outputs.

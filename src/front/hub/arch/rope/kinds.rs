@@ -6,6 +6,7 @@
 use serde::Deserialize;
 
 use crate::error::{Error, Result, printable};
+use crate::front::hub::arch::blocks::{DynamicBase, Longer, wave_lengths};
 
 /// A kind, by its name in `rope_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,17 +105,20 @@ pub(super) struct Request<'a> {
     pub positions: usize,
     /// Positions in training, by the field beside the parameters or among them.
     pub original: Option<usize>,
+    /// Whether the family's class runs a text anew once it has other factors.
+    pub restarts: bool,
     /// Where the parameters are.
     pub place: &'a str,
 }
 
 impl Request<'_> {
-    /// The frequency of each pair of channels, and the factor of cosines and sines.
+    /// The frequency of each pair of channels in texts that are not longer than trained, and the factor of cosines and sines.
     pub fn frequencies(&self) -> Result<(Vec<f32>, f32)> {
         let plain = self.plain();
         match self.kind {
-            // Up to the positions in training, which is where tables end, a dynamic base is the plain one.
-            Kind::Default | Kind::Dynamic => Ok((plain, 1.0)),
+            // Up to the positions in training a dynamic base is the plain one.
+            Kind::Dynamic => self.needed("factor", self.parameters.factor).map(|_| (plain, 1.0)),
+            Kind::Default => Ok((plain, 1.0)),
             Kind::Linear => {
                 let factor = self.needed("factor", self.parameters.factor)? as f32;
                 Ok((plain.into_iter().map(|frequency| frequency / factor).collect(), 1.0))
@@ -132,8 +136,7 @@ impl Request<'_> {
 
     /// `theta^(2i/d)`
     fn waves(&self) -> Vec<f32> {
-        let share = |i: usize| (2 * i) as f32 / self.turned as f32;
-        (0..self.turned / 2).map(|i| f64::from(self.theta as f32).powf(f64::from(share(i))) as f32).collect()
+        wave_lengths(self.theta as f32, self.turned)
     }
 
     fn llama3(&self, plain: Vec<f32>) -> Result<Vec<f32>> {
@@ -217,9 +220,38 @@ impl Request<'_> {
             None if share <= 1.0 => 1.0,
             None => (1.0 + share.ln() / (original as f64).ln()).sqrt(),
         };
-        let short = p.short_factor.iter().flatten();
-        let frequencies = self.waves().into_iter().zip(short).map(|(wave, by)| (*by as f32 * wave).recip());
-        Ok((frequencies.collect(), attention as f32))
+        Ok((self.slowed(p.short_factor.iter().flatten()), attention as f32))
+    }
+
+    /// Frequencies, each divided by its factor.
+    fn slowed<'f>(&self, factors: impl Iterator<Item = &'f f64>) -> Vec<f32> {
+        self.waves().into_iter().zip(factors).map(|(wave, by)| (*by as f32 * wave).recip()).collect()
+    }
+
+    /// Those of longer texts, of which there are some where so many positions are more than trained.
+    pub fn longer(&self, positions: usize) -> Result<Longer> {
+        let trained = match self.kind {
+            Kind::LongRope => self.original.unwrap_or(self.positions),
+            Kind::Dynamic => self.positions,
+            _ => positions,
+        };
+        if trained == 0 || trained >= positions || self.parameters.same_at_all_lengths(self.kind) {
+            return Ok(Longer::Same);
+        }
+        match self.kind {
+            Kind::LongRope => {
+                let frequencies = self.slowed(self.parameters.long_factor.iter().flatten());
+                Ok(Longer::Others { trained, frequencies, restarts: self.restarts })
+            }
+            _ if self.turned <= 2 => {
+                Err(Error::bad_input("a base that grows needs more than one pair of channels").at(self.place))
+            }
+            _ => {
+                let factor = self.needed("factor", self.parameters.factor)?;
+                let (theta, turned) = (self.theta as f32, self.turned);
+                Ok(Longer::Growing(DynamicBase { trained, theta, factor, turned }))
+            }
+        }
     }
 
     /// A parameter that must be a positive number.
@@ -243,7 +275,16 @@ mod tests {
 
     fn request(kind: Kind, parameters: &Parameters) -> Request<'_> {
         let place = "config.json: rope_scaling";
-        Request { kind, parameters, theta: 10_000.0, turned: 8, positions: 64, original: Some(32), place }
+        Request {
+            kind,
+            parameters,
+            theta: 10_000.0,
+            turned: 8,
+            positions: 64,
+            original: Some(32),
+            restarts: false,
+            place,
+        }
     }
 
     fn of(text: &str) -> Parameters {
@@ -288,6 +329,30 @@ mod tests {
             assert!(found.iter().zip(expected).all(|(a, b)| close(*a, b)), "{}: {found:?}", kind.name());
             assert!(close(scale, factor), "{}: {scale}", kind.name());
         }
+    }
+
+    #[test]
+    fn frequencies_of_longer_texts_are_those_of_transformers() {
+        // By the same functions with `seq_len`.
+        let parameters = of(r#"{"short_factor": [1, 2, 1, 4], "long_factor": [8, 4, 2, 1]}"#);
+        let Longer::Others { trained, frequencies, .. } = request(Kind::LongRope, &parameters).longer(64).unwrap()
+        else {
+            panic!("longer texts have others")
+        };
+        let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 5e-7 * b.abs());
+        assert_eq!(trained, 32);
+        assert!(close(&frequencies, &[0.125, 0.025, 0.005, 0.001]), "{frequencies:?}");
+        assert_eq!(request(Kind::LongRope, &parameters).longer(32).unwrap(), Longer::Same);
+        let parameters = of(r#"{"factor": 4.0}"#);
+        let Longer::Growing(base) = request(Kind::Dynamic, &parameters).longer(80).unwrap() else {
+            panic!("longer texts have others")
+        };
+        let last = base.frequencies(80);
+        assert_eq!(base.trained, 64);
+        assert!(close(&last, &[1.0, 0.079_370_051_6, 0.006_299_605_13, 0.000_500_000_024]), "{last:?}");
+        let two = Request { turned: 2, ..request(Kind::Dynamic, &parameters) };
+        let said = two.longer(80).unwrap_err();
+        assert_eq!(said.message(), "a base that grows needs more than one pair of channels");
     }
 
     #[test]

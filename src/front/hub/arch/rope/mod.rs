@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Restated;
-use super::blocks::Angles;
+use super::blocks::{Angles, Longer};
 use super::config::{Fields, contradiction};
 use super::layer_types::LayerType;
 use crate::error::{Error, Result, printable};
@@ -24,12 +24,16 @@ pub(super) struct Rope {
     pub local_theta: Option<f64>,
     /// Other names of kinds.
     pub renamed: &'static [(&'static str, &'static str)],
+    /// Whether its class throws a cache away once a text has the factors for long ones.
+    pub restarts: bool,
+    /// Parameters beside those of kinds, which the family reads itself or whose class ignores them.
+    pub others: &'static [&'static str],
 }
 
 impl Rope {
     /// Whole heads, by one base for all layers.
     pub const fn whole(theta: f64) -> Rope {
-        Rope { theta, partial: None, local_theta: None, renamed: &[] }
+        Rope { theta, partial: None, local_theta: None, renamed: &[], restarts: false, others: &[] }
     }
 
     /// A share of each head's channels, by one base for all layers.
@@ -71,8 +75,37 @@ struct Settings {
     original: Option<usize>,
 }
 
-/// The angles of heads of that size in layers of a kind, for as many positions as the configuration says, or as tables are
-/// exact for.
+/// How many times as many positions as the configuration says the angles of its kind are for: the factor of a dynamic base,
+/// which grows with texts longer than trained; 1 of other kinds.
+pub(super) fn growth(fields: &Fields) -> Result<f64> {
+    let found: Found = fields.get()?;
+    let of = |parameters: &Option<Map<String, Value>>| {
+        let parameters = parameters.as_ref()?;
+        let kind = parameters.get("rope_type").or_else(|| parameters.get("type"))?;
+        let factor = parameters.get("factor")?.as_f64().filter(|factor| factor.is_finite());
+        factor.filter(|_| kind.as_str() == Some(Kind::Dynamic.name()))
+    };
+    Ok(of(&found.rope_parameters).or_else(|| of(&found.rope_scaling)).unwrap_or(1.0).max(1.0))
+}
+
+/// A parameter of rotary positions that is a number, where there is one.
+pub(super) fn parameter(fields: &Fields, rope: &Rope, name: &str) -> Result<Option<f64>> {
+    let settings = Settings::read(fields, rope, LayerType::Full)?;
+    match settings.rest.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_f64().filter(|number| number.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(Error::bad_input("expected a number").at(format!("{}.{name}", settings.place))),
+        },
+    }
+}
+
+/// Most positions in training, where the parameters or the field beside them say it.
+pub(super) fn original(fields: &Fields, rope: &Rope) -> Result<Option<usize>> {
+    Ok(Settings::read(fields, rope, LayerType::Full)?.original)
+}
+
+/// The angles of heads of that size in layers of a kind, for so many positions.
 pub(super) fn angles(
     fields: &Fields,
     rope: &Rope,
@@ -89,24 +122,27 @@ pub(super) fn angles(
     }
     let Settings { kind, parameters, theta, place, original, .. } = &settings;
     let said = fields.size("max_position_embeddings").unwrap_or(positions);
-    let request =
-        Request { kind: *kind, parameters, theta: *theta, turned, positions: said, original: *original, place };
-    let (frequencies, factor) = request.frequencies()?;
-    let exact = match kind {
-        Kind::LongRope if !parameters.same_at_all_lengths(*kind) => original.unwrap_or(said).min(positions),
-        _ => positions,
+    let request = Request {
+        kind: *kind,
+        parameters,
+        theta: *theta,
+        turned,
+        positions: said,
+        original: *original,
+        restarts: rope.restarts,
+        place,
     };
-    if matches!(kind, Kind::LongRope | Kind::Dynamic) && !parameters.same_at_all_lengths(*kind) {
-        fields.warn(format!(
-            "{place}: rotary positions of the kind `{}` depend on the length of a text; the engine is for up to {exact} \
-             tokens, past ones included, up to which they do not",
-            kind.name()
-        ));
-    }
-    if exact == 0 || !factor.is_finite() || frequencies.iter().any(|frequency| !frequency.is_finite()) {
+    let (frequencies, factor) = request.frequencies()?;
+    let longer = request.longer(positions)?;
+    let others = match &longer {
+        Longer::Same => Vec::new(),
+        Longer::Others { frequencies, .. } => frequencies.clone(),
+        Longer::Growing(base) => base.frequencies(positions),
+    };
+    if positions == 0 || !factor.is_finite() || frequencies.iter().chain(&others).any(|each| !each.is_finite()) {
         return Err(Error::bad_input("these parameters give angles that are no numbers").at(place.clone()));
     }
-    Ok(Angles { frequencies, factor, positions: exact })
+    Ok(Angles { frequencies, factor, positions, longer })
 }
 
 impl Settings {
@@ -147,7 +183,8 @@ impl Settings {
             }
             (_, usual) => usual.unwrap_or(1.0),
         };
-        if let Some(unknown) = rest.keys().find(|name| !PARAMETERS.contains(&name.as_str())) {
+        let known = |name: &str| PARAMETERS.contains(&name) || rope.others.contains(&name);
+        for unknown in rest.keys().filter(|name| !known(name)) {
             fields.warn(format!("{place}: `{}` is not read", printable(unknown)));
         }
         let parameters: Parameters = crate::json::from_fields(&rest, &place)?;
