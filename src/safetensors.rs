@@ -2,7 +2,7 @@
 //!
 //! The format: a length (u64, little-endian), a JSON header of that many bytes, then the tensors' bytes, which must
 //! cover the rest of the file without gap or overlap. The file is mapped, not read; a tensor is a lazy [`Weight`].
-//! Source: the format's description in the safetensors repository. Stricter than the `safetensors` crate in one
+//! FP8 is packed to be read as FP32 ([`Packing`]). Source: the format's description in the safetensors repository. Stricter than the `safetensors` crate in one
 //! point: a duplicate key is an error.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Result, printable};
+use crate::ir::weight::{Element, Packing, Scaled};
 use crate::ir::{Blob, DType, Weight};
 use crate::{file, json};
 
@@ -50,7 +51,7 @@ pub fn read(path: &Path) -> Result<Vec<(String, Weight)>> {
 pub fn read_with_metadata(path: &Path) -> Result<Contents> {
     parse_whole(file::map(path)?).map_err(|e| {
         let hint = match e.kind() {
-            Kind::Unsupported => "save it in one of F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL",
+            Kind::Unsupported => "save it in one of F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, I16, I8, U8, BOOL",
             _ => "the file is damaged or cut short; fetch it again",
         };
         e.at(json::file_name(path)).hint(hint)
@@ -131,17 +132,19 @@ fn weight(
     name: String,
     entry: &Entry,
 ) -> Result<(String, Weight)> {
-    let dtype = match entry.dtype.as_str() {
-        "F64" => DType::F64,
-        "F32" => DType::F32,
-        "F16" => DType::F16,
-        "BF16" => DType::BF16,
-        "I64" => DType::I64,
-        "I32" => DType::I32,
-        "I16" => DType::I16,
-        "I8" => DType::I8,
-        "U8" => DType::U8,
-        "BOOL" => DType::Bool,
+    let (dtype, packed) = match entry.dtype.as_str() {
+        "F8_E4M3" => (DType::U8, Some(Element::E4M3)),
+        "F8_E5M2" => (DType::U8, Some(Element::E5M2)),
+        "F64" => (DType::F64, None),
+        "F32" => (DType::F32, None),
+        "F16" => (DType::F16, None),
+        "BF16" => (DType::BF16, None),
+        "I64" => (DType::I64, None),
+        "I32" => (DType::I32, None),
+        "I16" => (DType::I16, None),
+        "I8" => (DType::I8, None),
+        "U8" => (DType::U8, None),
+        "BOOL" => (DType::Bool, None),
         other => {
             return Err(Error::unsupported(format!(
                 "tensor `{}`: element type `{}` is not one kilnc reads",
@@ -154,7 +157,10 @@ fn weight(
     let blob = Blob::new(bytes.clone(), data_start + begin..data_start + end);
     let blob = blob.ok_or_else(|| Error::bug("a checked range is outside the file"))?;
     let weight = Weight::source(name.clone(), dtype, entry.shape.clone(), Some(blob))?;
-    Ok((name, weight))
+    match packed {
+        None => Ok((name, weight)),
+        Some(element) => Ok((name, Weight::packed(Packing::Scaled(Scaled { element, block: None }), vec![weight])?)),
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +195,18 @@ mod tests {
         let names: Vec<_> = tensors.iter().map(|(name, w)| format!("{name}: {}", w.ty())).collect();
         assert_eq!(names, ["a: i64[]", "b: f32[1, 2]", "empty: f16[0]"]);
         assert_eq!(tensors[0].1.evaluate().unwrap().as_bytes(), &data[8..]);
+    }
+
+    #[test]
+    fn eight_bit_floats_are_read_as_floats() {
+        let header =
+            format!("{{{},{}}}", entry("a", "F8_E4M3", "[1,2]", "[0,2]"), entry("b", "F8_E5M2", "[2]", "[2,4]"));
+        let tensors = parse(Arc::new(file(&header, &[0x38, 0xb8, 0x3c, 0xbc]))).unwrap();
+        let read: Vec<_> =
+            tensors.iter().map(|(_, w)| (w.ty().to_string(), w.to_f32s().unwrap().into_owned())).collect();
+        assert_eq!(read, [("f32[1, 2]".to_owned(), vec![1.0, -1.0]), ("f32[2]".to_owned(), vec![1.0, -1.0])]);
+        assert_eq!(tensors[0].1.stored_len(), 2);
+        assert_eq!(tensors[0].1.reshape(vec![2]).unwrap().to_f32s().unwrap()[..], [1.0, -1.0]);
     }
 
     #[test]
@@ -251,8 +269,8 @@ mod tests {
         assert_eq!(hint(vec![1]), "the file is damaged or cut short; fetch it again");
         assert_eq!(hint(vec![]), "the file is damaged or cut short; fetch it again");
         assert_eq!(
-            hint(file(&format!("{{{}}}", entry("w", "F8_E4M3", "[1]", "[0,1]")), &[0])),
-            "save it in one of F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL"
+            hint(file(&format!("{{{}}}", entry("w", "F8_E8M0", "[1]", "[0,1]")), &[0])),
+            "save it in one of F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, I16, I8, U8, BOOL"
         );
     }
 

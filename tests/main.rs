@@ -45,6 +45,7 @@ mod promises;
 mod properties;
 mod prune;
 mod quantize;
+mod quantized;
 mod refusals;
 mod replaced;
 mod robustness;

@@ -191,6 +191,14 @@ proptest! {
     }
 
     #[test]
+    fn a_damaged_quantized_checkpoint_is_read_or_refused(
+        mutations in prop::collection::vec(mutation(), 0..6),
+        which in 0..22usize,
+    ) {
+        entries::quantized(&mutated(&seed("quantized", which), &mutations));
+    }
+
+    #[test]
     fn a_damaged_tokenizer_is_cut_or_refused(
         which in prop::sample::select(&TOKENIZERS[..]),
         mutations in prop::collection::vec(mutation(), 0..4),

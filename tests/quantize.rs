@@ -399,8 +399,9 @@ fn a_model_that_is_quantized_already_is_refused() {
     );
     assert_eq!(
         refusal(copy.path(), &given),
-        "the model is already quantized by bitsandbytes\n  in config.json: quantization_config\n\n\
-         hint: give the checkpoint that it was quantized from, in floating point\n"
+        "the model is quantized by bitsandbytes, and no tensor is packed so\n  \
+         in config.json: quantization_config.quant_method\n\n\
+         hint: if its weights are floats, take `quantization_config` out of config.json\n"
     );
     let copy = copied("tiny-bert");
     let path = copy.path().join("model.safetensors");
@@ -415,7 +416,8 @@ fn a_model_that_is_quantized_already_is_refused() {
         refusal(copy.path(), &given),
         format!(
             "the model is already quantized: tensor `{name}` holds i8\n  in model.safetensors\n\n\
-             hint: give the checkpoint that it was quantized from, in floating point\n"
+             hint: give the checkpoint that it was quantized from, or say how it was quantized in \
+             `quantization_config` of config.json\n"
         )
     );
     assert!(

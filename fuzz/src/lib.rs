@@ -19,8 +19,10 @@ use kilnc::front;
 use kilnc::front::hub::adapter::AdapterSource;
 use kilnc::front::hub::arch::{self, FAMILIES};
 use kilnc::front::hub::checkpoint::{
-    Checkpoint, CommonConfig, StateDict, Tokenizer, TokenizerUse, labels as names, licence, shards, torch,
+    Checkpoint, CommonConfig, StateDict, Tensor, Tokenizer, TokenizerUse, labels as names, licence, read_quantized,
+    shards, torch,
 };
+use kilnc::ir::weight::{BlockPart, Blocks};
 use kilnc::ir::{Weight, text};
 use kilnc::recipe::Recipe;
 use kilnc::runtime::{Classes, Platform, ProblemType, Runtime, TextEncoder};
@@ -36,7 +38,7 @@ use sha2::{Digest, Sha256};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 22] = [
     ("safetensors", safetensors),
     ("torch_zip", torch_zip),
     ("torch_pickle", torch_pickle),
@@ -58,6 +60,7 @@ pub const TARGETS: [Target; 21] = [
     ("textfile", textfile),
     ("adapter_config", adapter_config),
     ("gguf", gguf),
+    ("quantized", quantized),
 ];
 
 /// The result, after an error was checked as every error must be: it is of the input, not of kilnc, short, and
@@ -96,7 +99,36 @@ pub fn safetensors(bytes: &[u8]) {
     for (name, weight) in tensors {
         let view = reference.tensor(&name).unwrap();
         assert_eq!(weight.shape(), view.shape());
-        assert_eq!(weight.evaluate().unwrap().as_bytes(), view.data());
+        // FP8 is decoded when it is evaluated.
+        let stored = weight.packing().map_or(&weight, |(_, parts)| &parts[0]);
+        assert_eq!(stored.evaluate().unwrap().as_bytes(), view.data());
+    }
+}
+
+/// A line with a `config.json`, and then the safetensors file of a quantized checkpoint.
+pub fn quantized(bytes: &[u8]) {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return };
+    let (config, file) = bytes.split_at(end);
+    let Some(config) = utf8(config).and_then(|text| checked(json::parse::<CommonConfig>(text, "config.json"))) else {
+        return;
+    };
+    let Some(tensors) = checked(st::parse(Arc::new(file[1..].to_vec()))) else { return };
+    let mut state = StateDict::default();
+    for (name, weight) in tensors {
+        state.insert(name, Tensor { weight, file: "model.safetensors".into() });
+    }
+    let Some((state, _)) = checked(read_quantized(&config, state)) else { return };
+    let how = [4, 8].map(|bits| Blocks { bits, size: 16, zero_points: true });
+    for (_, tensor) in state.iter().filter(|(_, tensor)| tensor.weight.is_quantized()) {
+        checked(tensor.weight.evaluate().map(drop));
+        for how in how.into_iter().filter(|_| tensor.weight.shape().len() == 2) {
+            for part in [BlockPart::Values, BlockPart::Scales, BlockPart::ZeroPoints] {
+                let part = tensor.weight.in_blocks(how, part).unwrap();
+                if let Some(evaluated) = checked(part.evaluate()) {
+                    assert_eq!(evaluated.as_bytes().len(), part.byte_len());
+                }
+            }
+        }
     }
 }
 
@@ -145,8 +177,17 @@ pub fn config(bytes: &[u8]) {
     let Some(common) = checked(json::parse::<CommonConfig>(text, "config.json")) else { return };
     let state = common.model_type.as_deref().and_then(|family| STATES.get(family)).cloned().unwrap_or_default();
     let (dir, encoder, config) = (PathBuf::new(), PathBuf::new().into(), text.to_owned());
-    let checkpoint =
-        Checkpoint { dir, encoder, config, common, sentence: None, state, files: Vec::new(), notes: Vec::new() };
+    let checkpoint = Checkpoint {
+        dir,
+        encoder,
+        config,
+        common,
+        sentence: None,
+        state,
+        quantized: None,
+        files: Vec::new(),
+        notes: Vec::new(),
+    };
     let Some(state) = checked(arch::canonical_state(&checkpoint)) else { return };
     for task in Task::ALL.into_iter().map(Some).chain([None]) {
         if let Some(built) = checked(arch::build(&checkpoint, &state, task)) {

@@ -11,9 +11,9 @@ use crate::bundle::{self, PROVENANCE, PROVENANCE_SCHEMA, Provenance, is_merged};
 use crate::error::{Error, Result};
 use crate::front::hub::adapter::{AdapterSource, Merged};
 use crate::front::hub::arch::{self, Built};
-use crate::front::hub::checkpoint::{GENERATION, StateDict};
+use crate::front::hub::checkpoint::{GENERATION, StateDict, Tensor};
 use crate::front::hub::load::Source;
-use crate::front::hub::load::{Adapted, adapt, adapted, tied_weights, tokenizer};
+use crate::front::hub::load::{Adapted, adapt, adapted, quantized, tied_weights, tokenizer};
 use crate::ir::{DType, Weight};
 use crate::json as files;
 use crate::observer::Observer;
@@ -76,7 +76,12 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     let untied = tied_weights::separate(&adapted.checkpoint, &mut adapted.state, &kinds, &shape.dropped)?;
     let restated = arch::restated(&adapted.checkpoint)?;
     restated.warnings.iter().for_each(|line| observer.warn(line));
-    let config = config(&adapted, &shape, untied, restated.fields, request)?;
+    let mut config = config(&adapted, &shape, untied, restated.fields, request)?;
+    let cost = quantized::merged_cost(&adapted.checkpoint, &adapted.base, &adapted.state);
+    cost.iter().for_each(|line| observer.warn(line));
+    if let Some(line) = dequantized(&adapted, request.dtype, &mut config) {
+        observer.warn(&line);
+    }
     let tensors = tensors(&adapted, &shape, request.dtype)?;
     observer.done(&format!("{} tensors for {}", tensors.len(), shape.summary()));
     for (source, merged) in &adapted.merged {
@@ -184,7 +189,8 @@ fn tensors(adapted: &Adapted, shape: &Shape, dtype: Option<DType>) -> Result<Vec
     let kept = state.iter().filter(|(name, _)| !shape.dropped.iter().any(|dropped| dropped == name));
     kept.map(|(name, tensor)| {
         // One tensor under two names has one type.
-        let own = tied_weights::in_base(checkpoint, base, name).map_or(usual, |tensor| tensor.weight.dtype());
+        let own = tied_weights::in_base(checkpoint, base, name).filter(|tensor| tensor.weight.packing().is_none());
+        let own = own.map_or(usual, |tensor| tensor.weight.dtype());
         let laid_out = state.turned(name, &tensor.weight)?;
         let name = if shape.bare { state.within_encoder(name).unwrap_or(name) } else { name };
         let weight = match dtype.unwrap_or(own) {
@@ -198,10 +204,24 @@ fn tensors(adapted: &Adapted, shape: &Shape, dtype: Option<DType>) -> Result<Vec
     .collect()
 }
 
-/// The floating-point type in which most of the base's numbers are.
+/// Takes out of a configuration what says that the weights are quantized, and says that they are not any more.
+fn dequantized(adapted: &Adapted, dtype: Option<DType>, config: &mut Map<String, Value>) -> Option<String> {
+    let quantized = adapted.checkpoint.quantized.as_ref()?;
+    config.retain(|key, _| !["quantization_config", "compression_config"].contains(&key.as_str()));
+    let weights: usize = quantized.packings.values().sum();
+    Some(format!(
+        "{weights} weights that {} had packed in {:.1} MB are written in {}, and `quantization_config` is left out",
+        quantized.method,
+        quantized.bytes as f64 / 1e6,
+        dtype.unwrap_or_else(|| usual_dtype(&adapted.base))
+    ))
+}
+
+/// The floating-point type in which most of the base's numbers are, but for packed ones.
 fn usual_dtype(base: &StateDict) -> DType {
     let mut sizes: BTreeMap<DType, usize> = BTreeMap::new();
-    for (_, tensor) in base.iter().filter(|(_, tensor)| tensor.weight.dtype().is_float()) {
+    let is_plain = |tensor: &Tensor| tensor.weight.dtype().is_float() && tensor.weight.packing().is_none();
+    for (_, tensor) in base.iter().filter(|(_, tensor)| is_plain(tensor)) {
         *sizes.entry(tensor.weight.dtype()).or_default() += tensor.weight.byte_len();
     }
     sizes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or(DType::F32, |(dtype, _)| dtype)
@@ -215,7 +235,7 @@ fn config(
     untied: bool,
     restated: Map<String, Value>,
     request: &MergeRequest,
-) -> Result<Value> {
+) -> Result<Map<String, Value>> {
     let mut config: Map<String, Value> = files::parse(&adapted.checkpoint.config, "config.json")?;
     config.extend(restated);
     if let (Some(architecture), true) = (&shape.architecture, shape.changed) {
@@ -240,7 +260,7 @@ fn config(
     if let Some(labels) = labels(adapted, shape, request)? {
         name_labels(&mut config, &labels);
     }
-    Ok(Value::Object(config))
+    Ok(config)
 }
 
 /// Writes a classifier's labels to a configuration.

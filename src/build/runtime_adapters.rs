@@ -51,6 +51,7 @@ pub fn load_runtime_adapters(source: &Source, manager: &mut Manager) -> Result<R
         ));
     }
     let mut checkpoint = source::open(&source.checkpoint)?;
+    checkpoint.check_unquantized()?;
     arch::complete(&mut checkpoint)?;
     let folder = checkpoint.encoder.clone();
     tokenizer::count_prompt(&mut checkpoint, &folder)?;
@@ -230,10 +231,10 @@ impl Change {
     }
 }
 
-/// Whether a weight is one of its file, in any element type, and be it transposed there.
+/// Whether a weight is one of its file, in any element type or packing, and be it transposed there.
 fn is_stored(weight: &Weight) -> bool {
     match weight.expr() {
-        Expr::Source { .. } => true,
+        Expr::Source { .. } | Expr::Packed { .. } => true,
         Expr::Cast(inner) | Expr::Transpose(inner) => is_stored(inner),
         _ => false,
     }

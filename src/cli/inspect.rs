@@ -13,10 +13,9 @@ use kilnc::calibrate;
 use kilnc::error::{Error, Result, printable, printable_sentence};
 use kilnc::file::check_searchable;
 use kilnc::front::hub::adapter::{self, hub};
-use kilnc::front::hub::checkpoint::{Checkpoint, read_weights};
+use kilnc::front::hub::checkpoint::{Checkpoint, Quantized, read_weights};
 use kilnc::front::source;
 use kilnc::ir::Weight;
-use kilnc::ir::weight::Expr;
 use kilnc::passes::Half;
 use kilnc::presence;
 use kilnc::runtime::ProblemType;
@@ -50,6 +49,8 @@ struct CheckpointReport {
     parameters: usize,
     bytes: usize,
     labels: Option<Vec<String>>,
+    /// How its weights were quantized.
+    quantized: Option<String>,
     tensors: Vec<TensorLine>,
 }
 
@@ -87,8 +88,9 @@ fn checkpoint(checkpoint: &Checkpoint) -> CheckpointReport {
         model_type: checkpoint.common.model_type.clone(),
         architectures: checkpoint.common.architectures.clone().unwrap_or_default(),
         parameters: checkpoint.parameters().0,
-        bytes: checkpoint.state.iter().map(|(_, t)| t.weight.byte_len()).sum(),
+        bytes: checkpoint.state.iter().map(|(_, t)| t.weight.stored_len()).sum(),
         labels: checkpoint.common.labels(),
+        quantized: checkpoint.quantized.as_ref().map(Quantized::summary),
         tensors: checkpoint.state.iter().map(|(name, t)| line(name, stored(&t.weight))).collect(),
     }
 }
@@ -100,17 +102,18 @@ fn weights(kind: &'static str, path: &std::path::Path) -> Result<CheckpointRepor
         model_type: None,
         architectures: Vec::new(),
         parameters: tensors.iter().map(|(_, w)| w.shape().iter().product::<usize>()).sum(),
-        bytes: tensors.iter().map(|(_, w)| w.byte_len()).sum(),
+        bytes: tensors.iter().map(|(_, w)| w.stored_len()).sum(),
         labels: None,
-        tensors: tensors.iter().map(|(name, w)| line(name, w.ty().to_string())).collect(),
+        quantized: None,
+        tensors: tensors.iter().map(|(name, w)| line(name, stored(w))).collect(),
     })
 }
 
 /// The type of a weight as its file has it: that of its blocks, where it is packed.
 fn stored(weight: &Weight) -> String {
-    match weight.expr() {
-        Expr::Packed { packing, .. } => format!("{}{:?}", packing.name(), weight.shape()),
-        _ => weight.ty().to_string(),
+    match weight.packing() {
+        Some((packing, _)) => format!("{packing}{:?}", weight.shape()),
+        None => weight.ty().to_string(),
     }
 }
 
@@ -126,6 +129,9 @@ fn describe_weights(report: &CheckpointReport) -> String {
     out += &format!(": {:.2} M parameters, {:.1} MB\n", report.parameters as f64 / 1e6, report.bytes as f64 / 1e6);
     if let Some(labels) = &report.labels {
         out += &format!("labels: {}\n", printable_sentence(&labels.join(", ")));
+    }
+    if let Some(quantized) = &report.quantized {
+        out += &format!("quantized by {}\n", printable_sentence(quantized));
     }
     let width = report.tensors.iter().map(|t| t.name.chars().count()).max().unwrap_or(0);
     report.tensors.iter().for_each(|t| out += &format!("  {:width$}  {}\n", t.name, t.ty));

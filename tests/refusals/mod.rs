@@ -5,6 +5,7 @@ mod checkpoint;
 mod decoders;
 mod families;
 mod hub;
+mod quantized;
 mod sentence;
 mod tokenizer;
 

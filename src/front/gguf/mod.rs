@@ -71,6 +71,7 @@ pub fn parse(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, path: &Path) -> Result<C
         encoder: Folder::made(path, texts),
         sentence: None,
         state,
+        quantized: None,
         files: vec![path.to_owned()],
         notes,
     })

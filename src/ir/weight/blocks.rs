@@ -3,7 +3,7 @@
 //! A row of `k` elements is cut into blocks, the last one filled up with zeros. Elements of 4 bits are packed two in a
 //! byte, the first in the lower half; so do zero points.
 //!
-//! A weight whose file has such blocks, or groups that they divide, keeps its codes, scales and zero points: nothing is rounded
+//! A row whose file has such blocks, or groups that they divide, keeps its codes, scales and zero points: nothing is rounded
 //! again.
 
 use std::ops::Range;
@@ -37,8 +37,14 @@ impl Weight {
 /// Computes some rows of a part.
 pub(super) fn evaluated(of: &Weight, how: Blocks, part: BlockPart, rows: Range<usize>) -> Result<Evaluated<'static>> {
     let [_, k] = of.matrix("quantize")?;
-    if let Some(held) = exact(of, how, &rows)? {
-        return Ok(how.part_of(held, k, part));
+    if let Some(held) = held(of, how, &rows)? {
+        let fits = how.rows_that_fit(&held, k);
+        match fits.iter().filter(|fits| **fits).count() {
+            0 => {}
+            count if count == rows.len() => return Ok(how.part_of(held, k, part)),
+            // Every row is decided by itself, so that the parts of a weight agree whatever ranges they are computed in.
+            _ => return row_by_row(of, how, part, rows),
+        }
     }
     let values = of.f32s_of(&Region { rows, columns: 0..k })?;
     if largest_bits(&values) >= f32::INFINITY.to_bits() {
@@ -67,17 +73,20 @@ pub(super) fn evaluated(of: &Weight, how: Blocks, part: BlockPart, rows: Range<u
     })
 }
 
-/// The blocks that the file has for some rows of a weight, if it has them in this form.
-fn exact(of: &Weight, how: Blocks, rows: &Range<usize>) -> Result<Option<Held>> {
-    let middle = 1u8 << (how.bits - 1);
-    let fits = |held: &Held| {
-        let finite = held.scales.iter().all(|scale| scale.is_finite());
-        finite && (how.zero_points || held.zeros.iter().all(|zero| *zero == middle))
-    };
-    Ok(held(of, how, rows)?.filter(fits))
+/// The same, one row after another.
+fn row_by_row(of: &Weight, how: Blocks, part: BlockPart, rows: Range<usize>) -> Result<Evaluated<'static>> {
+    let (mut floats, mut bytes) = (Vec::new(), Vec::new());
+    for row in rows {
+        match evaluated(of, how, part, row..row + 1)? {
+            Evaluated::Floats(values) => floats.extend(values),
+            other => bytes.extend_from_slice(other.as_bytes()),
+        }
+    }
+    Ok(if part == BlockPart::Scales { Evaluated::Floats(floats) } else { Evaluated::Bytes(bytes) })
 }
 
-/// The same with any zero points. Rows of several weights, and some rows of one, are as they are alone.
+/// The blocks that the file has for some rows of a weight, if it has any. Rows of several weights, and some rows of one, are as
+/// they are alone.
 fn held(of: &Weight, how: Blocks, rows: &Range<usize>) -> Result<Option<Held>> {
     match of.expr() {
         Expr::Packed { packing, parts } => packing.held(parts, rows, how.bits, how.size),
@@ -129,6 +138,15 @@ impl Blocks {
             *code = (nearest(x / grid.scale) + grid.zero).clamp(0.0, largest) as u8;
         }
         rest.fill(grid.zero as u8);
+    }
+
+    /// Which rows of blocks that are there are of this form.
+    fn rows_that_fit(self, held: &Held, k: usize) -> Vec<bool> {
+        let (blocks, middle) = (k.div_ceil(self.size).max(1), 1u8 << (self.bits - 1));
+        let scales = held.scales.chunks(blocks).map(|scales| scales.iter().all(|scale| scale.is_finite()));
+        let zeros = held.zeros.chunks(blocks);
+        let zeros = zeros.map(|zeros| self.zero_points || zeros.iter().all(|zero| *zero == middle));
+        scales.zip(zeros).map(|(finite, known)| finite && known).collect()
     }
 
     /// A part of blocks that are there.
@@ -206,6 +224,90 @@ mod tests {
         assert_eq!(zeros, [1, 0, 15, 0, 0, 0]);
     }
 
+    /// Two rows of 64 columns in groups of 32: row r has the codes (r + c) % 7, zero points 5 and 7 + r, and scales of 1 and 2.
+    fn grouped() -> Weight {
+        let words = |shape: [usize; 2], values: Vec<u32>| {
+            Weight::literal(DType::I32, shape.to_vec(), bytemuck::cast_slice(&values).to_vec()).unwrap()
+        };
+        let word = |r: u32, first: u32| (0..8).fold(0, |word, c| word | (r + first + c) % 7 << (4 * c));
+        let codes = words([2, 8], (0..16).map(|i| word(i / 8, i % 8 * 8)).collect());
+        let scales = Weight::f32s(vec![2, 2], &[1.0, 2.0, 1.0, 2.0]).unwrap();
+        let zeros = words([1, 2], vec![0x55, 0x87]);
+        Weight::packed(Packing::from_name("pack_4_32").unwrap(), vec![codes, scales, zeros]).unwrap()
+    }
+
+    fn bytes_of(weight: &Weight, how: Blocks, part: BlockPart) -> Vec<u8> {
+        weight.in_blocks(how, part).unwrap().evaluate().unwrap().as_bytes().to_vec()
+    }
+
+    fn floats_of(weight: &Weight, how: Blocks) -> Vec<f32> {
+        weight.in_blocks(how, BlockPart::Scales).unwrap().to_f32s().unwrap().into_owned()
+    }
+
+    #[test]
+    fn blocks_of_the_file_are_kept() {
+        let how = Blocks { bits: 4, size: 32, zero_points: true };
+        let weight = grouped();
+        assert_eq!(floats_of(&weight, how), [1.0, 2.0, 1.0, 2.0]);
+        assert_eq!(bytes_of(&weight, how, BlockPart::ZeroPoints), [0x75, 0x85]);
+        let values = bytes_of(&weight, how, BlockPart::Values);
+        assert_eq!((values.len(), &values[..2], &values[32..34]), (64, &[0x10, 0x32][..], &[0x21, 0x43][..]));
+        // A block that divides a group has its scale and zero point.
+        let half = Blocks { size: 16, ..how };
+        assert_eq!(bytes_of(&weight, half, BlockPart::Values), values);
+        assert_eq!(floats_of(&weight, half)[..4], [1.0, 1.0, 2.0, 2.0]);
+        assert_eq!(bytes_of(&weight, half, BlockPart::ZeroPoints), [0x55, 0x77, 0x55, 0x88]);
+        // Rows of several weights, and some rows of one.
+        let both = Weight::concat(0, vec![weight.clone(), weight.slice(0, 1..2).unwrap()]).unwrap();
+        assert_eq!(bytes_of(&both, how, BlockPart::ZeroPoints), [0x75, 0x85, 0x85]);
+        assert_eq!(bytes_of(&both, how, BlockPart::Values), [&values[..], &values[32..]].concat());
+    }
+
+    #[test]
+    fn other_forms_than_the_files_are_rounded() {
+        let weight = grouped();
+        let rounded = |how: Blocks| {
+            let loose = Weight::f32s(weight.shape().to_vec(), &weight.to_f32s().unwrap()).unwrap();
+            let parts = [BlockPart::Values, BlockPart::Scales, BlockPart::ZeroPoints];
+            parts.iter().all(|part| bytes_of(&weight, how, *part) == bytes_of(&loose, how, *part))
+        };
+        assert!(!rounded(Blocks { bits: 4, size: 32, zero_points: true }));
+        assert!(rounded(Blocks { bits: 4, size: 64, zero_points: true }));
+        assert!(rounded(Blocks { bits: 4, size: 32, zero_points: false }));
+        assert!(rounded(Blocks { bits: 8, size: 32, zero_points: true }));
+    }
+
+    /// A zero point of GPTQ that is one beyond the codes is in the second row alone.
+    #[test]
+    fn rows_are_kept_or_rounded_one_by_one() {
+        let words = |shape: [usize; 2], values: Vec<u32>| {
+            Weight::literal(DType::I32, shape.to_vec(), bytemuck::cast_slice(&values).to_vec()).unwrap()
+        };
+        let codes = words([4, 8], (0..32).map(|i| 0x7654_3210u32.rotate_left(i % 5 * 4)).collect());
+        let scales = Weight::f32s(vec![1, 8], &[0.5; 8]).unwrap();
+        let zeros = words([1, 1], vec![0x7777_77f7]);
+        let weight = Weight::packed(Packing::from_name("gptq_4_32").unwrap(), vec![codes, scales, zeros]).unwrap();
+        let how = Blocks { bits: 4, size: 32, zero_points: true };
+        let zeros = bytes_of(&weight, how, BlockPart::ZeroPoints);
+        assert_eq!((zeros.len(), zeros[0], &zeros[2..]), (8, 8, &[8; 6][..]));
+        let (values, scales) = (bytes_of(&weight, how, BlockPart::Values), floats_of(&weight, how));
+        assert!(scales.iter().enumerate().all(|(row, scale)| (*scale == 0.5) == (row != 1)), "{scales:?}");
+        for (i, expected) in weight.to_f32s().unwrap().iter().enumerate() {
+            let (row, code) = (i / 32, values[i / 2] >> (i % 2 * 4) & 15);
+            let found = scales[row] * (f32::from(code) - f32::from(zeros[row]));
+            let bound = if row == 1 { scales[1] / 2.0 } else { 0.0 };
+            assert!((found - expected).abs() <= bound, "{i}: {found} for {expected}");
+        }
+        // And so in any range of rows.
+        let part = |part: BlockPart, rows: Range<usize>| {
+            weight.in_blocks(how, part).unwrap().evaluate_rows(rows).unwrap().as_bytes().to_vec()
+        };
+        for part_of in [BlockPart::Values, BlockPart::Scales, BlockPart::ZeroPoints] {
+            let pieces = [part(part_of, 0..1), part(part_of, 1..3), part(part_of, 3..8)].concat();
+            assert_eq!(pieces, bytes_of(&weight, how, part_of));
+        }
+    }
+
     #[test]
     fn blocks_of_a_file_keep_their_numbers() {
         // Two blocks in each of two rows: a scale of 0.5 or −0.25 and any bytes.
@@ -244,7 +346,7 @@ mod tests {
         let packed = Weight::packed(Packing::Ggml(GgmlType::Q8_0), vec![part]).unwrap();
         for how in [Blocks { bits: 4, size: 32, zero_points: false }, Blocks { bits: 8, size: 64, zero_points: false }]
         {
-            assert!(exact(&packed, how, &(0..1)).unwrap().is_none());
+            assert!(held(&packed, how, &(0..1)).unwrap().is_none());
         }
     }
 

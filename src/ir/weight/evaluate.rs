@@ -42,8 +42,11 @@ impl Weight {
             Expr::Literal(bytes) => region::stored(bytes, self, at),
             Expr::Packed { packing, parts } => {
                 let [_, width] = self.grid();
-                let rows = Evaluated::Floats(packed::decoded(*packing, parts, at.rows.clone(), width)?);
-                if at.has_all_columns(self) { rows } else { region::columns(rows, width, &at.columns, DType::F32) }
+                let rows = packed::decoded(*packing, parts, at.rows.clone(), at.columns.clone(), width)?;
+                match packing.has_cheap_columns() || at.has_all_columns(self) {
+                    true => Evaluated::Floats(rows),
+                    false => region::columns(Evaluated::Floats(rows), width, &at.columns, DType::F32),
+                }
             }
             Expr::Transpose(inner) => region::transposed(&at.transposed(), self.dtype(), |piece| inner.region(piece))?,
             Expr::Cast(inner) => self.cast_from(inner, at)?,

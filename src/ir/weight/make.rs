@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::elements::describe;
 use super::{Blob, DType, Expr, TensorType, Weight, byte_len};
 use crate::error::{Error, Result, printable};
 
@@ -117,7 +118,8 @@ impl Weight {
         Ok(Weight::new(first.dtype(), shape, Expr::Concat { axis, parts }))
     }
 
-    /// The same elements in another shape; only of tensors of files and of literals. `reshape(cast(w)) = cast(reshape(w))`
+    /// The same elements in another shape; only of tensors of files and of literals. Packed ones
+    /// take few other shapes. `reshape(cast(w)) = cast(reshape(w))`
     pub fn reshape(&self, shape: Vec<usize>) -> Result<Weight> {
         if byte_len(self.dtype(), &shape) != Some(self.byte_len()) {
             return Err(Error::bad_input(format!("{} cannot take the shape {shape:?}", self.ty())));
@@ -126,6 +128,21 @@ impl Weight {
             Expr::Source { name, data } => Weight::source(name, self.dtype(), shape, data.clone()),
             Expr::Literal(bytes) => Weight::literal(self.dtype(), shape, bytes.clone()),
             Expr::Cast(inner) => Ok(inner.reshape(shape)?.cast(self.dtype())),
+            Expr::Packed { packing, parts } if !self.is_quantized() => {
+                let parts = parts.iter().map(|part| part.reshape(shape.clone())).collect::<Result<_>>()?;
+                Weight::packed(*packing, parts)
+            }
+            Expr::Packed { packing, parts } => {
+                let packing = packing.reshaped(self.shape(), &shape).ok_or_else(|| {
+                    let name = describe(self);
+                    Error::unsupported(format!("{name} is packed as {packing} and cannot take the shape {shape:?}"))
+                })?;
+                let weight = Weight::packed(packing, parts.clone())?;
+                match weight.shape() == shape {
+                    true => Ok(weight),
+                    false => Err(Error::bad_input(format!("{} cannot take the shape {shape:?}", self.ty()))),
+                }
+            }
             _ => Err(Error::bug("only leaves of an expression are reshaped")),
         }
     }

@@ -28,7 +28,7 @@ use crate::error::{Error, Result, printable};
 pub use computed::Computed;
 pub use elements::Evaluated;
 pub use forms::{BlockPart, Blocks, Int8Range, Majority};
-pub use packed::{GgmlType, Packing};
+pub use packed::{Affine, Codebook, Element, GgmlType, Layout, Microscaled, Packing, Scaled};
 use svd::Factors;
 
 /// A constant tensor of known shape, computed when it is needed. Cloning is cheap.

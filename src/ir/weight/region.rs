@@ -93,10 +93,18 @@ impl Weight {
         let of_itself = match self.expr() {
             // Which elements are the largest follows from all of them.
             Expr::Prune { seed, .. } => seed.is_some(),
-            Expr::Transpose(inner) => !matches!(inner.expr(), Expr::Packed { .. }),
+            Expr::Transpose(inner) => inner.has_cheap_columns(),
             _ => true,
         };
         of_itself && self.operands().into_iter().all(Weight::has_cheap_rows)
+    }
+
+    /// Whether some columns of rows are computed without the others.
+    fn has_cheap_columns(&self) -> bool {
+        match self.expr() {
+            Expr::Packed { packing, .. } => packing.has_cheap_columns(),
+            _ => self.operands().into_iter().all(Weight::has_cheap_columns),
+        }
     }
 }
 
@@ -154,7 +162,7 @@ pub(super) fn transposed<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BlockPart, Blocks, Int8Range, Majority};
+    use super::super::{BlockPart, Blocks, Int8Range, Majority, Packing};
     use super::*;
 
     fn matrix(rows: usize, columns: usize, seed: usize) -> Weight {
@@ -212,7 +220,38 @@ mod tests {
             w.in_blocks(how, BlockPart::ZeroPoints),
         ];
         let quantized = [rows, columns, turned].into_iter().flat_map(|(values, scales)| [values, scales]);
-        made.into_iter().map(|weight| weight.unwrap()).chain(quantized).collect()
+        made.into_iter().map(|weight| weight.unwrap()).chain(quantized).chain(packed()).collect()
+    }
+
+    /// A weight of every packing.
+    fn packed() -> Vec<Weight> {
+        let bytes = |dtype: DType, shape: &[usize]| {
+            let len = shape.iter().product::<usize>() * dtype.size();
+            let bytes = (0..len).map(|i| (i * 31 % 119) as u8).collect();
+            Weight::literal(dtype, shape.to_vec(), bytes).unwrap()
+        };
+        let (words, u8s) = (|shape: &[usize]| bytes(DType::I32, shape), |shape: &[usize]| bytes(DType::U8, shape));
+        let floats = |shape: &[usize]| matrix(1, shape.iter().product(), 4).reshape(shape.to_vec()).unwrap();
+        let order = Weight::i32s(vec![16], &[1, 0, 1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0, 0]).unwrap();
+        let gptq = vec![words(&[2, 8]), floats(&[2, 8]).cast(DType::F16), words(&[2, 1])];
+        let nested = vec![u8s(&[3, 4]), floats(&[16]), u8s(&[5]), floats(&[256]), floats(&[3]), floats(&[])];
+        let all = [
+            ("gptq_4_8", gptq.clone()),
+            ("gptqv2_4_8", [gptq, vec![order]].concat()),
+            ("gptq_3_20", vec![words(&[3, 32]), floats(&[2, 32]).cast(DType::BF16), words(&[2, 3])]),
+            ("awq_4_3", vec![words(&[6, 2]), floats(&[2, 16]), words(&[2, 2])]),
+            ("awqgemv_4_8", vec![words(&[3, 2]), floats(&[3, 8]), words(&[3, 1])]),
+            ("pack_8_3", vec![words(&[5, 2]), floats(&[5, 3]), words(&[2, 3])]),
+            ("e4m3", vec![u8s(&[3, 2, 3])]),
+            ("e5m2_2_4", vec![u8s(&[5, 7]), floats(&[3, 2])]),
+            ("i8_1_3", vec![bytes(DType::I8, &[4, 6]), floats(&[4, 2]), bytes(DType::I8, &[4, 2])]),
+            ("bnb_5", vec![u8s(&[4, 3]), floats(&[16]), floats(&[5])]),
+            ("bnb_5_2", nested),
+            ("mxfp4", vec![u8s(&[3, 2, 2, 16]), bytes(DType::U8, &[3, 2, 2])]),
+            ("mxfp4_flat", vec![u8s(&[2, 3, 1, 16]), bytes(DType::U8, &[2, 3, 1])]),
+            ("q8_0", vec![u8s(&[3, 68])]),
+        ];
+        all.into_iter().map(|(name, parts)| Weight::packed(Packing::from_name(name).unwrap(), parts).unwrap()).collect()
     }
 
     /// The bytes of some rows of a weight that was evaluated as a whole.
@@ -252,6 +291,16 @@ mod tests {
         assert_eq!((ranges[0].start, ranges.last().unwrap().end), (0, 100_000));
         assert_eq!(table.transpose().unwrap().row_ranges()[0], 0..STRIDED);
         assert_eq!(table.prune(0.5, None).unwrap().row_ranges(), [0..100_000]);
+        let parts = vec![
+            Weight::source("qweight", DType::I32, vec![512, 4096], None).unwrap(),
+            Weight::source("scales", DType::F16, vec![32, 4096], None).unwrap(),
+            Weight::source("qzeros", DType::I32, vec![32, 512], None).unwrap(),
+        ];
+        let gptq = Weight::packed(Packing::from_name("gptq_4_128").unwrap(), parts).unwrap();
+        assert_eq!([gptq.row_ranges().len(), gptq.transpose().unwrap().row_ranges().len()], [16, 16]);
+        let ggml = Weight::source("w", DType::U8, vec![4096, 4352], None).unwrap();
+        let ggml = Weight::packed(Packing::from_name("q8_0").unwrap(), vec![ggml]).unwrap();
+        assert_eq!([ggml.row_ranges().len(), ggml.transpose().unwrap().row_ranges().len()], [16, 1]);
         assert_eq!(Weight::f32s(vec![], &[1.0]).unwrap().row_ranges(), [0..1]);
         assert!(Weight::f32s(vec![0, 4], &[]).unwrap().row_ranges().is_empty());
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The fields of `config.json` that every model has.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -42,15 +42,10 @@ pub struct CommonConfig {
     pub max_position_embeddings: Option<usize>,
     /// How the weights were quantized, where they were.
     #[serde(default)]
-    pub quantization_config: Option<QuantizationConfig>,
-}
-
-/// The fields of `config.json` for quantized weights.
-#[derive(Clone, Debug, Deserialize)]
-pub struct QuantizationConfig {
-    /// The method, e.g. `bitsandbytes`.
+    pub quantization_config: Option<Map<String, Value>>,
+    /// The same by the name that compressed-tensors had for it first.
     #[serde(default)]
-    pub quant_method: Option<String>,
+    pub compression_config: Option<Map<String, Value>>,
 }
 
 /// A classifier's problem type, by the names of `transformers`.

@@ -8,6 +8,7 @@ mod generation;
 pub mod labels;
 pub mod licence;
 mod names;
+mod quantized;
 mod sentence;
 pub mod shards;
 mod state;
@@ -27,9 +28,10 @@ use folder::read_state;
 
 pub use crate::front::tokenizer::{FILE as TOKENIZER_FILE, Tokenizer, TokenizerUse};
 pub use chat::{CHAT_TEMPLATE, CHAT_TEMPLATE_JSON, CHAT_TEMPLATES, ChatFile, ChatFiles, chat_template_files};
-pub use config::{CommonConfig, CrossEncoder, QuantizationConfig, StatedProblem};
+pub use config::{CommonConfig, CrossEncoder, StatedProblem};
 pub use generation::GenerationConfig;
 pub use names::common as common_prefix;
+pub use quantized::{Quantized, read as read_quantized};
 pub use sentence::{
     Dense, LogitScore, Messages, ModuleKind, Pooling, Prompt, Purpose, SentenceModule, SentenceModules,
 };
@@ -54,6 +56,8 @@ pub struct Checkpoint {
     pub sentence: Option<SentenceModules>,
     /// The tensors.
     pub state: StateDict,
+    /// How its weights were quantized, where they were.
+    pub quantized: Option<Quantized>,
     /// The files that were read, configuration first.
     pub files: Vec<PathBuf>,
     /// Warnings of its reader.
@@ -78,9 +82,11 @@ impl Checkpoint {
         let (state, weights) = read_state(&encoder)?;
         let modules = sentence.iter().flat_map(|modules| modules.files.clone());
         let files = std::iter::once(config_path).chain(weights).chain(modules).collect();
-        let state = state.without_wrappers()?.with_current_names()?;
+        let (state, quantized) = quantized::read(&common, state.without_wrappers()?)?;
+        let state = state.with_current_names()?;
         let encoder = encoder.into();
-        Ok(Checkpoint { dir: dir.to_owned(), encoder, config, common, sentence, state, files, notes: Vec::new() })
+        let (dir, notes) = (dir.to_owned(), Vec::new());
+        Ok(Checkpoint { dir, encoder, config, common, sentence, state, quantized, files, notes })
     }
 
     /// The files that say something of the whole model, such as its licence.
@@ -103,31 +109,34 @@ impl Checkpoint {
         Ok(true)
     }
 
-    /// Fails where the weights are quantized already: graphs are built from floating-point weights.
+    /// Fails where a weight is of integers, or of 8-bit floats beside scales, that no quantization of `config.json` explains.
     pub fn check_unquantized(&self) -> Result<()> {
-        const HINT: &str = "give the checkpoint that it was quantized from, in floating point";
-        if let Some(config) = &self.common.quantization_config {
-            let by =
-                config.quant_method.as_ref().map(|method| format!(" by {}", printable(method))).unwrap_or_default();
-            let error = Error::unsupported(format!("the model is already quantized{by}"));
-            return Err(error.at("config.json: quantization_config").hint(HINT));
-        }
         let last = |name: &str| name.rsplit('.').next().is_some_and(|part| ["weight", "qweight"].contains(&part));
-        match self.state.iter().find(|(name, tensor)| last(name) && !tensor.weight.dtype().is_float()) {
-            None => Ok(()),
-            Some((name, tensor)) => Err(Error::unsupported(format!(
-                "the model is already quantized: tensor `{}` holds {}",
-                printable(name),
-                tensor.weight.dtype()
-            ))
+        let is_scaled = |name: &str, tensor: &Tensor| {
+            let stem = name.strip_suffix("weight").unwrap_or(name);
+            let below = |other: &str| other.strip_prefix(stem).is_some_and(|end| end.contains("scale"));
+            tensor.weight.packing().is_some()
+                && !tensor.weight.is_quantized()
+                && self.state.iter().any(|(other, _)| below(other))
+        };
+        let found = self.state.iter().find_map(|(name, tensor)| match tensor.weight.dtype().is_float() {
+            false if last(name) => Some((name, tensor, tensor.weight.dtype().to_string())),
+            true if is_scaled(name, tensor) => Some((name, tensor, "8-bit floats beside a scale".to_owned())),
+            _ => None,
+        });
+        let Some((name, tensor, what)) = found else { return Ok(()) };
+        Err(Error::unsupported(format!("the model is already quantized: tensor `{}` holds {what}", printable(name)))
             .at(tensor.file.to_string())
-            .hint(HINT)),
-        }
+            .hint(
+                "give the checkpoint that it was quantized from, or say how it was quantized in `quantization_config` of \
+                 config.json",
+            ))
     }
 
     /// How many numbers the tensors hold, and in which element types.
     pub fn parameters(&self) -> (usize, Vec<DType>) {
-        let mut dtypes: Vec<DType> = self.state.iter().map(|(_, t)| t.weight.dtype()).collect();
+        let stored = self.state.iter().filter(|(_, tensor)| tensor.weight.packing().is_none());
+        let mut dtypes: Vec<DType> = stored.map(|(_, t)| t.weight.dtype()).collect();
         dtypes.sort();
         dtypes.dedup();
         (self.state.iter().map(|(_, t)| t.weight.shape().iter().product::<usize>()).sum(), dtypes)

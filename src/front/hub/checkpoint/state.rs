@@ -40,6 +40,11 @@ impl StateDict {
         self.tensors.insert(name, tensor)
     }
 
+    /// Takes the tensor of that name out.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        self.tensors.remove(name)
+    }
+
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
@@ -145,12 +150,12 @@ impl StateDict {
     }
 
     /// The tensors with weights of `Conv1D` layers, whose names have these ends, as linear layers have them: `[outputs,
-    /// inputs]` and not `[inputs, outputs]`.
+    /// inputs]` and not `[inputs, outputs]`. Quantizers save them as linear layers, so packed ones are so already.
     pub fn with_conv1d(mut self, ends: &[&str]) -> Result<StateDict> {
         self.conv1d = ends.iter().map(|end| (*end).to_owned()).collect();
         let names: Vec<String> = self.tensors.keys().filter(|name| self.is_conv1d(name)).cloned().collect();
         for name in names {
-            if let Some(tensor) = self.tensors.get(&name).cloned() {
+            if let Some(tensor) = self.tensors.get(&name).filter(|tensor| !tensor.weight.is_quantized()).cloned() {
                 let weight = self.turned(&name, &tensor.weight)?;
                 self.tensors.insert(name, Tensor { weight, ..tensor });
             }

@@ -3,6 +3,7 @@
 pub(crate) mod adapted;
 mod extended_vocabulary;
 pub(crate) mod limits;
+pub(crate) mod quantized;
 pub(crate) mod tied_weights;
 pub(crate) mod tokenizer;
 
@@ -14,7 +15,7 @@ use crate::file::check_searchable;
 use crate::front::hub::adapter::hub::{self, Insertions};
 use crate::front::hub::adapter::{self, AdapterSource, Combine, Merged};
 use crate::front::hub::arch::{self, Built};
-use crate::front::hub::checkpoint::{Checkpoint, Prompt, StateDict, Tokenizer};
+use crate::front::hub::checkpoint::{Checkpoint, Prompt, Quantized, StateDict, Tokenizer};
 use crate::front::source;
 use crate::ir::Graph;
 use crate::json;
@@ -156,6 +157,7 @@ pub(crate) fn adapt(source: &Source) -> Result<Adapted> {
     adapted::check_promises(&mut merged, &built.unused)?;
     adapted::enter_modules(&checkpoint, &mut merged);
     let mut warnings = of_tensors(&checkpoint, &base, own_head)?;
+    warnings.extend(quantized::warnings(&checkpoint));
     warnings.extend(adapted::adapter_beside(&checkpoint, &source.adapters)?);
     warnings.extend(adapted::warnings(&merged)?);
     Ok(Adapted { checkpoint, base, state, merged, built, untied, warnings })
@@ -178,7 +180,8 @@ fn of_tensors(checkpoint: &Checkpoint, base: &StateDict, reads_vocabulary: bool)
 
 /// Reads a checkpoint, merges the adapters and builds the graph. Computes no weights.
 pub fn load(source: &Source) -> Result<Model> {
-    let Adapted { checkpoint, merged, built, warnings, .. } = adapt(source)?;
+    let Adapted { checkpoint, base, state, merged, built, mut warnings, .. } = adapt(source)?;
+    warnings.extend(quantized::merged_cost(&checkpoint, &base, &state));
     let graph = verify(built.graph)?;
     let folder = adapted::tokenizer(&checkpoint, merged.iter().map(|(source, _)| source))?;
     let tokenizer = tokenizer::open(&checkpoint, &folder, &graph, built.task)?;
@@ -212,7 +215,8 @@ pub fn warnings(model: &Model) -> Vec<String> {
 /// What was loaded, on one line.
 pub fn describe(model: &Model) -> String {
     let (parameters, dtypes) = model.checkpoint.parameters();
-    let dtypes: Vec<_> = dtypes.iter().filter(|d| d.is_float()).map(|d| d.to_string()).collect();
+    let mut dtypes: Vec<_> = dtypes.iter().filter(|d| d.is_float()).map(|d| d.to_string()).collect();
+    dtypes.extend(model.checkpoint.quantized.as_ref().map(Quantized::summary));
     let adapters: Vec<_> = model
         .merged
         .iter()

@@ -11,10 +11,38 @@ pub(crate) struct Held {
     pub(crate) zeros: Vec<u8>,
 }
 
+/// One row of a matrix, by functions of columns.
+pub(super) struct Row<C, G> {
+    /// The code of a column.
+    pub(super) code: C,
+    /// The zero point and the scale of a column's group.
+    pub(super) group: G,
+}
+
 impl Held {
     /// No rows yet.
     pub(crate) fn empty() -> Held {
         Held { codes: Vec::new(), scales: Vec::new(), zeros: Vec::new() }
+    }
+
+    /// Adds a row of `k` columns in blocks of `size`, of codes of `bits` bits. A zero point that is no code is one that no such
+    /// block has: the scale of its block is NaN.
+    pub(super) fn push<C, G>(&mut self, row: &Row<C, G>, k: usize, bits: usize, size: usize)
+    where
+        C: Fn(usize) -> u8,
+        G: Fn(usize) -> (i32, f32),
+    {
+        for start in (0..k).step_by(size) {
+            let (zero, scale) = (row.group)(start);
+            let code = u8::try_from(zero).ok().filter(|zero| u32::from(*zero) >> bits == 0);
+            let zero = code.unwrap_or_default();
+            self.scales.push(if code.is_some() { scale } else { f32::NAN });
+            self.zeros.push(zero);
+            let columns = start..(start + size).min(k);
+            let missing = size - columns.len();
+            self.codes.extend(columns.map(&row.code));
+            self.codes.extend(std::iter::repeat_n(zero, missing));
+        }
     }
 
     /// The rows of this and of another, in that order.

@@ -3,40 +3,55 @@
 //! A packed weight consists of tensors of its file (values, and for some formats scales, zero points or an order of
 //! columns) and the [`Packing`] that says how they are read. There is a file for each family of formats.
 
+mod affine;
+mod codebook;
 mod ggml;
 mod held;
 mod k_quants;
+mod microscaled;
 mod packing;
+mod parts;
+mod scaled;
 
 use std::ops::Range;
 
 use super::{DType, Expr, Weight};
 use crate::error::{Error, Result};
 
+pub use affine::{Affine, Layout};
+pub use codebook::Codebook;
 pub use ggml::GgmlType;
 pub(super) use held::Held;
+pub use microscaled::Microscaled;
 pub use packing::Packing;
+pub use scaled::{Element, Scaled};
 
 impl Packing {
-    /// The shape of the floats that those parts hold, `[n, …]`.
+    /// The shape of the floats that those parts hold, `[n, …]`. Fails where the parts do not belong together.
     fn shape(self, parts: &[Weight]) -> Result<Vec<usize>> {
         match self {
             Packing::Ggml(ty) => ty.shape(parts),
+            Packing::Affine(affine) => affine.shape(parts),
+            Packing::Scaled(scaled) => scaled.shape(parts),
+            Packing::Codebook(codebook) => codebook.shape(parts),
+            Packing::Microscaled(microscaled) => microscaled.shape(parts),
         }
     }
 
-    /// Decodes some rows into `floats`, which has their length.
-    fn decode(self, parts: &[Weight], rows: Range<usize>, floats: &mut [f32]) -> Result<()> {
-        match self {
-            Packing::Ggml(ty) => ty.decode(parts, rows, floats),
-        }
+    /// Whether some columns of rows are decoded without the others.
+    pub(super) fn has_cheap_columns(self) -> bool {
+        !matches!(self, Packing::Ggml(_))
     }
 
-    /// The codes, scales and zero points of some rows of a matrix in blocks of `size` elements of `bits` bits, where the file holds it in
-    /// that form or in groups that such blocks divide: nothing is rounded then.
+    /// The codes, scales and zero points of some rows of a matrix in blocks of `size` elements of `bits` bits, where the file
+    /// holds it in that form or in groups that such blocks divide: nothing is rounded then. A block that is not of that form
+    /// has NaN as its scale.
     pub(super) fn held(self, parts: &[Weight], rows: &Range<usize>, bits: usize, size: usize) -> Result<Option<Held>> {
         match self {
+            Packing::Affine(affine) => affine.held(parts, rows, bits, size),
+            Packing::Scaled(scaled) => scaled.held(parts, rows, bits, size),
             Packing::Ggml(ty) => ty.held(parts, rows, bits, size),
+            Packing::Codebook(_) | Packing::Microscaled(_) => Ok(None),
         }
     }
 }
@@ -49,11 +64,45 @@ impl Weight {
             .ok_or_else(|| Error::bad_input(format!("a packed tensor of shape {shape:?} is too large")))?;
         Ok(Weight::new(DType::F32, shape, Expr::Packed { packing, parts }))
     }
+
+    /// How the floats are packed in their file, where they are, and the tensors that hold them.
+    pub fn packing(&self) -> Option<(Packing, &[Weight])> {
+        match self.expr() {
+            Expr::Packed { packing, parts } => Some((*packing, parts)),
+            _ => None,
+        }
+    }
+
+    /// Whether a quantizer has packed the floats: 8-bit floats without scales are only a type of elements.
+    pub fn is_quantized(&self) -> bool {
+        self.packing().is_some_and(|(packing, _)| !matches!(packing, Packing::Scaled(Scaled { block: None, .. })))
+    }
+
+    /// Bytes that the file has for the elements: fewer than [`Weight::byte_len`] where they are packed.
+    pub fn stored_len(&self) -> usize {
+        match self.packing() {
+            Some((_, parts)) => parts.iter().map(Weight::byte_len).sum(),
+            None => self.byte_len(),
+        }
+    }
 }
 
-/// Some rows, each of `columns` elements, decoded.
-pub(super) fn decoded(packing: Packing, parts: &[Weight], rows: Range<usize>, columns: usize) -> Result<Vec<f32>> {
-    let mut floats = vec![0.0; rows.len() * columns];
-    packing.decode(parts, rows, &mut floats)?;
+/// Some rows of which each has `width` elements, decoded; of those packings that have cheap columns, some columns alone.
+pub(super) fn decoded(
+    packing: Packing,
+    parts: &[Weight],
+    rows: Range<usize>,
+    columns: Range<usize>,
+    width: usize,
+) -> Result<Vec<f32>> {
+    let columns = if packing.has_cheap_columns() { columns } else { 0..width };
+    let mut floats = vec![0.0; rows.len() * columns.len()];
+    match packing {
+        Packing::Ggml(ty) => ty.decode(parts, rows, &mut floats)?,
+        Packing::Affine(affine) => affine.decode(parts, rows, columns, &mut floats)?,
+        Packing::Scaled(scaled) => scaled.decode(parts, rows, columns, width, &mut floats)?,
+        Packing::Codebook(codebook) => codebook.decode(parts, rows, columns, &mut floats)?,
+        Packing::Microscaled(microscaled) => microscaled.decode(parts, rows, columns, &mut floats)?,
+    }
     Ok(floats)
 }

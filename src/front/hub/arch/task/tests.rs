@@ -34,6 +34,7 @@ fn decided(
         common,
         sentence: None,
         state: state.clone(),
+        quantized: None,
         files: Vec::new(),
         notes: Vec::new(),
     };
