@@ -179,6 +179,27 @@ fn refusals_of_the_library_keep_its_words() {
 }
 
 #[test]
+fn decoders_with_convolutions_and_angles_by_length_compile_for_every_gpu_generation() {
+    let Some(libraries) = libraries("plans of decoders") else { return };
+    for name in ["lfm2/lm", "ministral3/lm", "phi3/lm-longer", "llama/lm-dynamic"] {
+        let place = place();
+        let onnx = model(place.path(), fixture(&format!("decoders/{name}")), "tensorrt-rtx:sm75", Precision::Fp16);
+        let profile = |text: &str| -> Vec<InputProfile> {
+            text.parse::<Shapes>().unwrap().ranges().iter().map(InputProfile::from).collect()
+        };
+        let all = CompileOptions {
+            capabilities: CAPABILITIES.map(|capability| capability.parse().unwrap()).to_vec(),
+            profiles: vec![profile("1x1..1x8..4x16,past=0"), profile("1x1..1x1..4x1,past=1..8..15")],
+            ..CompileOptions::default()
+        };
+        let (report, _) = compiled(&libraries, &onnx, &all).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let summary = report.summary();
+        let precisions: Vec<&String> = summary.gemms.keys().collect();
+        assert_eq!(precisions, ["Half"], "{name}: {summary}");
+    }
+}
+
+#[test]
 fn every_family_compiles_for_every_gpu_generation_with_half_precision_products_only() {
     let Some(libraries) = libraries("plans for every family") else { return };
     let families = [
@@ -221,8 +242,11 @@ fn every_family_compiles_for_every_gpu_generation_with_half_precision_products_o
 fn every_decoder_compiles_for_every_gpu_generation_with_its_cache() {
     let Some(libraries) = libraries("plans for every decoder") else { return };
     let families = std::fs::read_dir(fixture("decoders")).unwrap().map(|entry| entry.unwrap().path().join("lm"));
-    let checkpoints: Vec<PathBuf> = families.filter(|path| path.is_dir()).collect();
-    assert!(checkpoints.len() >= 20, "fixtures are not there");
+    // Mixtures of experts are refused: tests/decoders.rs.
+    let mixture = |path: &PathBuf| ["gpt_oss/lm", "qwen3_moe/lm"].iter().any(|name| path.ends_with(name));
+    let (mixtures, checkpoints): (Vec<PathBuf>, Vec<PathBuf>) =
+        families.filter(|path| path.is_dir()).partition(mixture);
+    assert!(mixtures.len() == 2 && checkpoints.len() >= 20, "fixtures are not there");
     for checkpoint in checkpoints {
         let (place, name) = (place(), checkpoint.display().to_string());
         let onnx = model(place.path(), checkpoint, "tensorrt-rtx:sm75", Precision::Fp16);

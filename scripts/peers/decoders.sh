@@ -15,7 +15,7 @@ npm=${2:-$place/npm}
 shift $(($# < 2 ? $# : 2))
 shopt -s extglob
 # Optimum knows no OpenAI GPT; kilnc refuses lm-cross.
-(($#)) || set -- "$fixtures"/gpt2/lm!(-cross) "$fixtures"/{bloom,cohere,gemma,gemma2,gemma3_text,glm4,gpt_neox,granite,llama,mistral,olmo2,opt,phi,phi3,qwen2,qwen3,smollm3,starcoder2}/lm
+(($#)) || set -- "$fixtures"/gpt2/lm!(-cross) "$fixtures"/{bloom,cohere,gemma,gemma2,gemma3_text,glm4,gpt_neox,gpt_oss,granite,llama,mistral,olmo2,opt,phi,phi3,qwen2,qwen3,qwen3_moe,smollm3,starcoder2}/lm
 
 mkdir -p "$npm"
 # Its browser's and its GPU's libraries are not fetched; the CPU's are in the package.

@@ -121,6 +121,10 @@ pub(super) fn compute(op: &Op, mut o: Operands, sums: Int8Sums) -> Result<Vec<Ar
             let parts = (0..o.arrays.len()).map(|i| o.take(i)).collect::<Result<Vec<_>>>()?;
             layout::concat(&parts, *axis)?
         }
+        Op::Join { .. } => {
+            let parts = (0..o.arrays.len()).map(|i| o.take(i)).collect::<Result<Vec<_>>>()?;
+            layout::concat(&parts, 0)?
+        }
         Op::Shape { start, end } => {
             let sizes: Vec<i64> = o.take(0)?.shape().iter().map(|size| *size as i64).collect();
             let sizes = sizes.get(*start as usize..*end as usize).unwrap_or_default().to_vec();

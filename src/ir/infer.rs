@@ -75,6 +75,7 @@ pub fn infer(op: &Op, inputs: &[Option<&TensorType>]) -> Inferred {
         Op::Transpose { perm } => transpose(&operands, perm),
         Op::Unsqueeze { axes } => unsqueeze(&operands, axes),
         Op::Split { axis, sizes } => split(&operands, *axis, sizes),
+        Op::Join { length } => join(&operands, length),
         Op::SplitTo { axis, lengths } => split_to(&operands, *axis, lengths),
         Op::NonZero { length } => match operands.only()?.rank() {
             1 => Ok(vec![TensorType::new(DType::I64, [Dim::Fixed(1), length.clone()])]),
@@ -436,10 +437,6 @@ fn split_to(o: &Operands, axis: i64, lengths: &[Dim]) -> Inferred {
     let x = o.get(0, "x")?;
     o.expect(1, "sizes", &TensorType::new(DType::I64, [lengths.len()]))?;
     let axis = o.axis(axis, x.rank())?;
-    let total = lengths.iter().try_fold(Dim::Fixed(0), |sum, length| sum.plus(length))?;
-    if x.shape.get(axis) != Some(&total) {
-        return o.fail(format!("pieces of {total} in all do not make up dimension {axis} of {x}"));
-    }
     let piece = |length: &Dim| {
         let mut out = x.clone();
         if let Some(dim) = out.shape.get_mut(axis) {
@@ -448,6 +445,22 @@ fn split_to(o: &Operands, axis: i64, lengths: &[Dim]) -> Inferred {
         out
     };
     Ok(lengths.iter().map(piece).collect())
+}
+
+fn join(o: &Operands, length: &Dim) -> Inferred {
+    o.count(1, usize::MAX)?;
+    let mut out = o.get(0, "x")?.clone();
+    for i in 1..o.inputs.len() {
+        let part = o.get(i, "x")?;
+        if part.dtype != out.dtype || part.shape.get(1..) != out.shape.get(1..) {
+            return o.fail(format!("{part} cannot follow {out}"));
+        }
+    }
+    match out.shape.first_mut() {
+        Some(rows) => *rows = length.clone(),
+        None => return o.fail("numbers do not follow each other"),
+    }
+    Ok(vec![out])
 }
 
 fn top_k(o: &Operands, length: &Dim) -> Inferred {
@@ -614,10 +627,11 @@ mod tests {
                 &["f32[b, s, 2]", "i64[b, s, 2]"],
             ),
             (
-                Op::SplitTo { axis: 0, lengths: vec![Dim::from("m"), Dim::from("n").minus("m").unwrap()] },
+                Op::SplitTo { axis: 0, lengths: vec![Dim::from("m"), Dim::from("l")] },
                 &["f32[n, 4]", "i64[2]"],
-                &["f32[m, 4]", "f32[n - m, 4]"],
+                &["f32[m, 4]", "f32[l, 4]"],
             ),
+            (Op::Join { length: Dim::from("n") }, &["f32[m, 4]", "f32[l, 4]"], &["f32[n, 4]"]),
             (
                 Op::Dispatch { experts: 4 },
                 &["f32[b, s, 8]", "i64[b, s, 2]"],

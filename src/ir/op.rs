@@ -393,8 +393,11 @@ ops! {
             sizes: Vec<i64> };
         /// `(x, sizes i64 [pieces]) → ` consecutive pieces along `axis`, whose sizes are known when it runs.
         SplitTo { /// The dimension that is cut.
-            axis: i64, /// The sizes of the pieces: in terms of those of the inputs, or made here.
+            axis: i64, /// The sizes of the pieces, which are made here.
             lengths: Vec<Dim> };
+        /// The operands behind each other along the first dimension, which have as many rows in all as a split made pieces of.
+        Join { /// How many rows.
+            length: Dim };
         /// `(x [n]) → i64 [1, length]`: the indices of the elements that are not 0.
         NonZero { /// How many: a size that is made here.
             length: Dim };

@@ -172,6 +172,28 @@ fn settings_of_short_convolutions_are_refused_by_field() {
 }
 
 #[test]
+fn experts_that_cannot_be_chosen_are_refused() {
+    assert_eq!(
+        refusal("qwen3_moe/lm", json!({"num_experts_per_tok": 6})),
+        "a token cannot choose 6 of 5 experts\n  in config.json: num_experts_per_tok"
+    );
+    assert_eq!(
+        refusal("gpt_oss/lm", json!({"num_experts_per_tok": 0})),
+        "a token cannot choose 0 of 5 experts\n  in config.json: num_experts_per_tok"
+    );
+    assert_eq!(
+        refusal("gpt_oss/lm", json!({"num_local_experts": 100_000_000})),
+        "expected 1 to 1024 experts, found 100000000\n  in config.json: num_local_experts"
+    );
+    assert_eq!(
+        refusal("gpt_oss/lm", json!({"swiglu_limit": 0})),
+        "expected a positive number, found 0\n  in config.json: swiglu_limit"
+    );
+    let said = refusal("qwen3_moe/lm", json!({"num_experts": 6}));
+    assert!(said.starts_with("tensor `model.layers.0.mlp.gate.weight` has shape [5, 16], expected [6, 16]"), "{said}");
+}
+
+#[test]
 fn queries_that_become_larger_need_their_parameters() {
     let parameters = |more: Value| {
         let mut parameters = json!({"rope_type": "default", "rope_theta": 50.0});

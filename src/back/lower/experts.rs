@@ -1,6 +1,5 @@
 //! Mixtures of experts: rows in the order of experts, and each expert's own.
 
-use super::Lowering;
 use crate::error::{Error, Result};
 use crate::ir::{DType, Dim, Node, Op, Rewriter, ValueId, Weight};
 use crate::target::SplitForm;
@@ -60,26 +59,24 @@ fn own_columns(rw: &mut Rewriter, name: &str, experts: i64) -> Result<ValueId> {
     Ok(rw.weight(name, Weight::i32s(vec![n, n], &values)?))
 }
 
-impl Lowering {
-    /// Pieces whose sizes are known when a graph runs. Fails where a target has none.
-    pub(super) fn computed_split(
-        &self,
-        rw: &mut Rewriter,
-        node: &Node,
-        axis: i64,
-        lengths: &[Dim],
-    ) -> Result<Vec<ValueId>> {
-        match self.can.computed_splits {
-            SplitForm::Operator => {
-                let operands = [rw.operand(node, 0)?, rw.operand(node, 1)?];
-                rw.nodes(rw.name(node), node.op.clone(), &operands)
-            }
-            SplitForm::Indices => by_indices(rw, node, axis, lengths),
-            SplitForm::None => Err(Error::unsupported(
-                "experts are not built for this target: it takes no sizes that follow from values, and all experts would be computed",
-            )
-            .at(rw.name(node))),
+/// Pieces whose sizes are known when a graph runs. Fails where a target has none.
+pub(super) fn computed_split(
+    rw: &mut Rewriter,
+    node: &Node,
+    form: SplitForm,
+    (axis, lengths): (i64, &[Dim]),
+) -> Result<Vec<ValueId>> {
+    match form {
+        SplitForm::Operator => {
+            let operands = [rw.operand(node, 0)?, rw.operand(node, 1)?];
+            rw.nodes(rw.name(node), node.op.clone(), &operands)
         }
+        SplitForm::Indices => by_indices(rw, node, axis, lengths),
+        SplitForm::None => Err(Error::unsupported(
+            "experts are not built for this target: it takes no sizes that follow from values, and all experts would be \
+             computed",
+        )
+        .at(rw.name(node))),
     }
 }
 

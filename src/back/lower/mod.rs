@@ -83,7 +83,8 @@ impl Lowering {
             Op::ZeroPadding => pool::zero_padding(rw, node)?,
             Op::Dispatch { experts } => return experts::dispatch(rw, node, *experts).map(Action::Replace),
             Op::SplitTo { axis, lengths } => {
-                return self.computed_split(rw, node, *axis, lengths).map(Action::Replace);
+                let form = self.can.computed_splits;
+                return experts::computed_split(rw, node, form, (*axis, lengths)).map(Action::Replace);
             }
             Op::CausalConv => return conv::causal(rw, node).map(Action::Replace),
             Op::RowsByLength { trained, .. } => rotary::rows_by_length(rw, node, *trained)?,

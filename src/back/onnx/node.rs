@@ -65,6 +65,10 @@ pub(super) fn onnx_node(graph: &Graph, node: &Node, opset: i64) -> Result<OnnxNo
         Op::Reshape { shape } => written.constant("shape", shape)?,
         Op::ReshapeTo { .. } => written.node.op_type = "Reshape".to_owned(),
         Op::ExpandTo { .. } => written.node.op_type = "Expand".to_owned(),
+        Op::Join { .. } => {
+            written.node.op_type = "Concat".to_owned();
+            written.int("axis", 0);
+        }
         Op::SplitTo { axis, .. } => {
             written.node.op_type = "Split".to_owned();
             written.int("axis", *axis);

@@ -57,7 +57,8 @@ fn build(context: &Context) -> Result<Graph> {
     let bias: bool = fields.field("attention_bias")?;
     // The class has 4096 where the field is missing, and reads it only where windows are used.
     let given = if fields.has("sliding_window") { window(fields, "sliding_window")? } else { Some(4096) };
-    let window = given.filter(|_| fields.field("use_sliding_window").unwrap_or(false));
+    let used: bool = fields.field("use_sliding_window")?;
+    let window = given.filter(|_| used);
     let weighing = if fields.field("norm_topk_prob")? { Weighing::Chosen } else { Weighing::All };
     let sparse = sparse(fields, sizes.layers)?;
     let mixture = if sparse.contains(&true) { Some(mixture(fields, &sizes)?) } else { None };

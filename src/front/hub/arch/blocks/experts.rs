@@ -40,8 +40,8 @@ pub struct ExpertWeights {
     pub down_bias: Option<Weight>,
 }
 
-/// Most experts of a layer: sizes with a term for each are compared.
-const EXPERTS: usize = 128;
+/// Most experts of a layer; each is some nodes of the graph.
+const EXPERTS: usize = 1 << 10;
 
 impl Mixture {
     /// Fails where a token cannot choose as many experts as there should be.
@@ -116,19 +116,6 @@ impl Blocks {
         }
     }
 
-    /// How many of the rows each expert has: sizes that a run makes, the last of which is what is left.
-    fn lengths(&self, name: &str, rows: ValueId, experts: usize) -> Result<Vec<Dim>> {
-        let mut left = self.builder.ty(rows).shape.first().cloned().ok_or_else(|| Error::bug("rows are counted"))?;
-        let mut lengths = Vec::with_capacity(experts);
-        for expert in 1..experts {
-            let length = Dim::fresh(&format!("{name}.{expert}"));
-            left = left.minus(&length).map_err(Error::bug)?;
-            lengths.push(length);
-        }
-        lengths.push(left);
-        Ok(lengths)
-    }
-
     /// Each expert's rows times its weight.
     fn by_expert(
         &mut self,
@@ -138,7 +125,9 @@ impl Blocks {
         weights: &[(&Weight, &Option<Weight>)],
     ) -> Result<ValueId> {
         self.role(role);
-        let split = Op::SplitTo { axis: 0, lengths: self.lengths(name, rows, weights.len())? };
+        let all = self.builder.ty(rows).shape.first().cloned().ok_or_else(|| Error::bug("rows are counted"))?;
+        let lengths = (0..weights.len()).map(|expert| Dim::fresh(&format!("{name}.{expert}"))).collect();
+        let split = Op::SplitTo { axis: 0, lengths };
         let parts = self.builder.nodes(&format!("{name}.rows"), split, &[Some(rows), Some(counts)])?;
         let mut products = Vec::with_capacity(parts.len());
         for (expert, (part, (weight, bias))) in parts.into_iter().zip(weights).enumerate() {
@@ -146,7 +135,7 @@ impl Blocks {
             let bias = bias.as_ref().map(|bias| self.constant(&format!("{at}.bias"), bias.clone()));
             products.push(self.multiply(&at, &format!("{at}.weight"), (*weight).clone(), bias, part)?);
         }
-        self.builder.node(name, Op::Concat { axis: 0 }, &products)
+        self.builder.node(name, Op::Join { length: all }, &products)
     }
 
     /// `min(x, most)`, element by element.
