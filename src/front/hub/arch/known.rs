@@ -39,6 +39,7 @@ const FIELDS: &[&str] = &[
     "cache_implementation",
     "chunk_size_feed_forward",
     "classifier_dropout",
+    "compression_config",
     "conv_L_cache",
     "conv_bias",
     "conv_dim",
