@@ -220,6 +220,11 @@ fn groups_that_contradict_the_configuration_are_named() {
         &said,
         &format!("tensor `{down}.qweight` has 12 rows of words for 96 columns, which are not values of 8 bits\n"),
     );
+    let ordered = |group: i32| (Dtype::I32, vec![64], group.to_le_bytes().repeat(64));
+    let said = refusal("compressed-pack", |_, tensors| {
+        tensors.insert(format!("{Q}.weight_g_idx"), ordered(7));
+    });
+    starts(&said, &format!("tensor `{Q}.weight_g_idx` puts column 0 into group 7, and there are 2\n"));
     let said = refusal("compressed-pack", |_, tensors| {
         let (_, _, data) = tensors.get_mut(&format!("{Q}.weight_shape")).unwrap();
         data[8..16].copy_from_slice(&80i64.to_le_bytes());
@@ -230,6 +235,25 @@ fn groups_that_contradict_the_configuration_are_named() {
     starts(&said, "`model.layers.0.self_attn.k_proj` is quantized, and no group of `config_groups` is for it\n");
     let said = refusal("compressed-pack", |config, _| config["config_groups"]["group_0"]["targets"] = json!(["re:("]));
     starts(&said, "the pattern `(` cannot be used: ");
+}
+
+#[test]
+fn columns_of_compressed_tensors_may_be_in_another_order() {
+    let parts = |group: &dyn Fn(i32) -> i32| {
+        let dir = copied("quantized/compressed-pack", &["config.json", "model.safetensors"]);
+        let model = dir.path().join("model.safetensors");
+        let mut tensors = read(&model);
+        let groups = (0..64).flat_map(|column| group(column).to_le_bytes()).collect();
+        tensors.insert(format!("{Q}.weight_g_idx"), (Dtype::I32, vec![64], groups));
+        write(&model, &tensors);
+        let state = Checkpoint::open(dir.path()).unwrap().state;
+        let weight = &state.get(&format!("{Q}.weight")).unwrap().weight;
+        (weight.packing().unwrap().1.len(), weight.to_f32s().unwrap().into_owned())
+    };
+    let (ordered, plain) = parts(&|column| column / 32);
+    assert_eq!((ordered, parts(&|_| -1)), (2, (2, plain.clone())));
+    let (count, other) = parts(&|column| 1 - column / 32);
+    assert!(count == 3 && other != plain);
 }
 
 #[test]

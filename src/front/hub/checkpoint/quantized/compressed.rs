@@ -5,6 +5,7 @@ use fancy_regex::RegexBuilder;
 
 use super::super::state::Tensor;
 use super::fp8;
+use super::gptq;
 use super::module::{Method, Modules};
 use super::settings::Settings;
 use crate::error::{Error, Result, printable};
@@ -196,7 +197,7 @@ fn read_packed(modules: &mut Modules, stem: &str, group: &Group) -> Result<()> {
         true => None,
         false => Some(modules.part(stem, ".weight_zero_point")?.weight),
     };
-    let order = modules.optional(stem, ".weight_g_idx").map(|order| order.weight);
+    let order = modules.optional(stem, ".weight_g_idx");
     let words = k.checked_mul(group.bits).filter(|bits| bits.is_multiple_of(32)).map(|bits| bits / 32);
     if group.is_float || words.is_none_or(|words| codes.weight.shape() != [n, words]) {
         return Err(at(Error::bad_input(format!(
@@ -213,8 +214,21 @@ fn read_packed(modules: &mut Modules, stem: &str, group: &Group) -> Result<()> {
     }
     let scales = fp8::scaled_by(&scales.weight, [n, k], Some([1, width])).map_err(at)?.1;
     let affine = Affine { layout: Layout::Rows, bits: group.bits, group: width };
+    let order = order.map(|order| in_another_order(order, k.div_ceil(width), width)).transpose()?.flatten();
     let parts = [codes.weight, scales].into_iter().chain(zeros).chain(order).collect();
     modules.put(format!("{stem}.weight"), Packing::Affine(affine), parts, &codes.file)
+}
+
+/// The group of each column, where columns are not in the order of their groups. Groups of −1 were never set: they are in order.
+fn in_another_order(order: Tensor, groups: usize, width: usize) -> Result<Option<Weight>> {
+    let evaluated = order.weight.evaluate()?;
+    let unset = evaluated.as_bytes().as_chunks::<4>().0.iter().any(|word| i32::from_le_bytes(*word) == -1);
+    if unset && order.weight.dtype() == DType::I32 {
+        return Ok(None);
+    }
+    let found = gptq::groups_of(&order, groups)?;
+    let is_ordered = found.iter().enumerate().all(|(column, group)| *group == column / width);
+    Ok((!is_ordered).then(|| order.weight.clone()))
 }
 
 /// The shape of a weight, which is a tensor of two numbers.

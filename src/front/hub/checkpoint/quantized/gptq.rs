@@ -162,7 +162,7 @@ fn first(tensor: &Tensor) -> usize {
 }
 
 /// The group of each column, each one of `groups`.
-fn groups_of(order: &Tensor, groups: usize) -> Result<Vec<usize>> {
+pub(super) fn groups_of(order: &Tensor, groups: usize) -> Result<Vec<usize>> {
     let refused = |message: String| Err(Error::bad_input(message).at(order.file.to_string()));
     let weight = &order.weight;
     if weight.dtype() != DType::I32 || weight.shape().len() != 1 || weight.shape() == [0] {
