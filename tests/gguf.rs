@@ -11,6 +11,7 @@ use crate::decoders::{decoders, differences, generates_pytorchs_tokens, load};
 use kilnc::back;
 use kilnc::build::{self, Model, Scheme};
 use kilnc::front::source;
+use kilnc::ir::{Op, ValueId, Weight};
 use kilnc::passes::Manager;
 use kilnc::precision::Precision;
 use kilnc::runtime::TextEncoder;
@@ -125,6 +126,27 @@ const OTHERWISE: [(&str, &str); 2] =
     [("bpe-command-r.gguf", "e\u{301} combining"), ("bpe-qwen2.gguf", "e\u{301} combining")];
 
 #[test]
+fn blocks_of_a_file_become_those_of_an_engine_without_rounding() {
+    let model = load(file("q8_0.gguf"), &[], None).unwrap();
+    let scheme = Scheme::new(&Target::OrtCpu, Precision::Int8Weights);
+    let graph = build::compile(model.graph(), &scheme, &mut Manager::default()).unwrap();
+    let of = |operand: Option<ValueId>| graph.weight(operand.unwrap()).unwrap().clone();
+    let floats = |weight: &Weight| weight.to_f32s().unwrap().into_owned();
+    let trained = source::open(&file("q8_0.gguf")).unwrap().state;
+    let mut seen = 0;
+    for (_, node) in graph.nodes().filter(|(_, node)| matches!(node.op, Op::MatMulNBits { .. })) {
+        let (values, scales) = (of(node.operand(1)), floats(&of(node.operand(2))));
+        let codes = values.evaluate().unwrap().as_bytes().to_vec();
+        let found: Vec<f32> = codes.iter().enumerate().map(|(i, q)| scales[i / 32] * (f32::from(*q) - 128.0)).collect();
+        let is_it = |name: &str| values.source_name().is_some_and(|source| source == name);
+        let names = trained.iter().filter(|(_, tensor)| tensor.weight.source_name().is_some_and(is_it));
+        assert_eq!(names.map(|(_, tensor)| floats(&tensor.weight)).collect::<Vec<_>>(), [found]);
+        seen += 1;
+    }
+    assert_eq!(seen, 7);
+}
+
+#[test]
 fn commands_take_a_file_as_they_take_a_folder() {
     let place = place();
     let at = |name: &str| place.path().join(name);
@@ -135,6 +157,10 @@ fn commands_take_a_file_as_they_take_a_folder() {
     let blocks = kilnc(arguments!["inspect", file("blocks.gguf")]).expect(0).stdout;
     assert!(blocks.contains("q4_k[3, 512]"), "{blocks}");
 
+    for engine in [arguments!["run", &spm, "--prompt", "x"].to_vec(), arguments!["bench", &spm].to_vec()] {
+        let said = kilnc(engine).expect(2).stderr;
+        assert!(said.contains("is a model, and has no engines yet\n\nhint: kilnc build "), "{said}");
+    }
     kilnc(arguments!["export", &spm, "-o", at("model.onnx")]).expect(0);
     kilnc(arguments!["build", &spm, "--target", "ort-cpu", "-o", at("model.kiln")]).expect(0);
     let manifest: Value =

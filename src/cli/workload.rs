@@ -226,6 +226,7 @@ impl Engines {
         let mut engines = Engines { device, ..Engines::default() };
         for (path, is_file) in paths.iter().zip(files) {
             bundle::archive::refuse(path)?;
+            kilnc::front::source::refuse(path)?;
             match is_file {
                 true => {
                     refuse_plan(path)?;

@@ -20,6 +20,15 @@ pub fn open(path: &Path) -> Result<Checkpoint> {
     }
 }
 
+/// Fails where a path is a file that holds a model, and an engine is wanted.
+pub fn refuse(path: &Path) -> Result<()> {
+    match is_file_of_model(path)? {
+        false => Ok(()),
+        true => Err(Error::bad_input(format!("{} is a model, and has no engines yet", path.display()))
+            .hint(format!("kilnc build {} -o OUT.kiln", path.display()))),
+    }
+}
+
 /// Whether a path is a file that holds a whole model: by its name, or by its first bytes.
 pub fn is_file_of_model(path: &Path) -> Result<bool> {
     if !presence::is_file(path)? {

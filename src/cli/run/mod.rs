@@ -144,6 +144,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let with_chats = args.chat.given() || claimed.is_some();
     let fits = |task| args.check(task);
     kilnc::bundle::archive::refuse(&args.bundle)?;
+    kilnc::front::source::refuse(&args.bundle)?;
     let model = match presence::is_file(&args.bundle)? {
         true => {
             args.trust.refuse()?;

@@ -305,6 +305,19 @@ fn tokenizers_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn added_tokens_of_phi_3_take_the_spaces_after_them() {
+    let strips = |name: &str| {
+        let kinds = list(5, 3, [4i32, 1, 1].iter().flat_map(|kind| kind.to_le_bytes()).collect());
+        let made = Made::sound().tokens().key("tokenizer.ggml.token_type", kinds).key("general.name", text(name));
+        let file: serde_json::Value = read(made.bytes()).unwrap().encoder.read("tokenizer.json").unwrap();
+        let token = &file["added_tokens"][0];
+        assert_eq!((&token["content"], &token["special"]), (&"a".into(), &false.into()));
+        token["rstrip"].as_bool().unwrap()
+    };
+    assert!(strips("Phi-3 mini 4k instruct") && !strips("Phi 4 mini"));
+}
+
+#[test]
 fn keys_that_are_not_read_are_warned_of_by_name() {
     let notes = |made: &Made| read(made.bytes()).unwrap().notes;
     let sound = Made::sound().tokens();

@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
             // A token that ends turns is no text, whatever its kind.
             .map(|(id, kind)| if ends.iter().any(|end| *end as usize == id) { TokenKind::Control } else { kind })
             .collect();
-        let strips = self.model.architecture.name == "phi3";
+        let strips = self.strips()?;
         let tokenizer = GgmlTokenizer { tokens, kinds, pieces, unknown, begin: first, end: last, strips };
         let file = tokenizer.json().map_err(|e| e.at(format!("keys `{KEYS}…`")))?;
         let config = config(&tokenizer, [begin, end, unknown, padding]);
@@ -120,6 +120,12 @@ impl<'a> Reader<'a> {
         texts.insert(FILE.to_owned(), file);
         texts.insert("tokenizer_config.json".to_owned(), config.to_string());
         Ok(Vocabulary { begin, ends, padding, texts, notes: self.notes(over_bytes)? })
+    }
+
+    /// Whether added tokens take the spaces after them. Files do not say it; llama.cpp knows the models by their names.
+    fn strips(&self) -> Result<bool> {
+        let name = self.model.contents.keys.text("general.name")?.unwrap_or_default().to_lowercase();
+        Ok(["phi-3", "phi3"].iter().any(|of| name.contains(of)))
     }
 
     fn kinds(&self, tokens: usize) -> Result<Vec<TokenKind>> {
