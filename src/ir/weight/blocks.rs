@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::elements::{describe, largest_bits, nearest};
-use super::packed::Held;
+use super::packed::SourceBlocks;
 use super::region::Region;
 use super::{BlockPart, Blocks, DType, Evaluated, Expr, Weight};
 use crate::error::{Error, Result};
@@ -37,11 +37,11 @@ impl Weight {
 /// Computes some rows of a part.
 pub(super) fn evaluated(of: &Weight, how: Blocks, part: BlockPart, rows: Range<usize>) -> Result<Evaluated<'static>> {
     let [_, k] = of.matrix("quantize")?;
-    if let Some(held) = held(of, how, &rows)? {
-        let fits = how.rows_that_fit(&held, k);
+    if let Some(source_blocks) = source_blocks(of, how, &rows)? {
+        let fits = how.rows_that_fit(&source_blocks, k);
         match fits.iter().filter(|fits| **fits).count() {
             0 => {}
-            count if count == rows.len() => return Ok(how.part_of(held, k, part)),
+            count if count == rows.len() => return Ok(how.part_of(source_blocks, k, part)),
             // Every row is decided by itself, so that the parts of a weight agree whatever ranges they are computed in.
             _ => return row_by_row(of, how, part, rows),
         }
@@ -87,21 +87,25 @@ fn row_by_row(of: &Weight, how: Blocks, part: BlockPart, rows: Range<usize>) -> 
 
 /// The blocks that the file has for some rows of a weight, if it has any. Rows of several weights, and some rows of one, are as
 /// they are alone.
-fn held(of: &Weight, how: Blocks, rows: &Range<usize>) -> Result<Option<Held>> {
+fn source_blocks(of: &Weight, how: Blocks, rows: &Range<usize>) -> Result<Option<SourceBlocks>> {
     match of.expr() {
-        Expr::Packed { packing, parts } => packing.held(parts, rows, how.bits, how.size),
+        Expr::Packed { packing, parts } => packing.source_blocks(parts, rows, how.bits, how.size),
         Expr::Concat { axis: 0, parts } => {
-            let (mut joined, mut start) = (Held::empty(), 0);
+            let (mut joined, mut start) = (SourceBlocks::empty(), 0);
             for part in parts {
                 let [n, _] = part.matrix("quantize")?;
                 let within = |row: usize| row.clamp(start, start + n) - start;
-                let Some(next) = held(part, how, &(within(rows.start)..within(rows.end)))? else { return Ok(None) };
+                let Some(next) = source_blocks(part, how, &(within(rows.start)..within(rows.end)))? else {
+                    return Ok(None);
+                };
                 joined = joined.joined(next);
                 start += n;
             }
             Ok(Some(joined))
         }
-        Expr::Slice { of, axis: 0, range } => held(of, how, &(range.start + rows.start..range.start + rows.end)),
+        Expr::Slice { of, axis: 0, range } => {
+            source_blocks(of, how, &(range.start + rows.start..range.start + rows.end))
+        }
         _ => Ok(None),
     }
 }
@@ -141,22 +145,22 @@ impl Blocks {
     }
 
     /// Which rows of blocks that are there are of this form.
-    fn rows_that_fit(self, held: &Held, k: usize) -> Vec<bool> {
+    fn rows_that_fit(self, source_blocks: &SourceBlocks, k: usize) -> Vec<bool> {
         let (blocks, middle) = (k.div_ceil(self.size).max(1), 1u8 << (self.bits - 1));
-        let scales = held.scales.chunks(blocks).map(|scales| scales.iter().all(|scale| scale.is_finite()));
-        let zeros = held.zeros.chunks(blocks);
+        let scales = source_blocks.scales.chunks(blocks).map(|scales| scales.iter().all(|scale| scale.is_finite()));
+        let zeros = source_blocks.zeros.chunks(blocks);
         let zeros = zeros.map(|zeros| self.zero_points || zeros.iter().all(|zero| *zero == middle));
         scales.zip(zeros).map(|(finite, known)| finite && known).collect()
     }
 
     /// A part of blocks that are there.
-    fn part_of(self, held: Held, k: usize, part: BlockPart) -> Evaluated<'static> {
+    fn part_of(self, source_blocks: SourceBlocks, k: usize, part: BlockPart) -> Evaluated<'static> {
         let mut bytes = Vec::new();
         match part {
-            BlockPart::Scales => return Evaluated::Floats(held.scales),
-            BlockPart::Values => self.pack(&held.codes, &mut bytes),
+            BlockPart::Scales => return Evaluated::Floats(source_blocks.scales),
+            BlockPart::Values => self.pack(&source_blocks.codes, &mut bytes),
             BlockPart::ZeroPoints => {
-                held.zeros.chunks(k.div_ceil(self.size).max(1)).for_each(|row| self.pack(row, &mut bytes));
+                source_blocks.zeros.chunks(k.div_ceil(self.size).max(1)).for_each(|row| self.pack(row, &mut bytes));
             }
         }
         Evaluated::Bytes(bytes)
@@ -346,7 +350,7 @@ mod tests {
         let packed = Weight::packed(Packing::Ggml(GgmlType::Q8_0), vec![part]).unwrap();
         for how in [Blocks { bits: 4, size: 32, zero_points: false }, Blocks { bits: 8, size: 64, zero_points: false }]
         {
-            assert!(held(&packed, how, &(0..1)).unwrap().is_none());
+            assert!(source_blocks(&packed, how, &(0..1)).unwrap().is_none());
         }
     }
 

@@ -8,8 +8,8 @@ use std::fmt;
 use std::ops::Range;
 
 use super::super::{DType, Evaluated, Weight};
-use super::held::{Held, Row};
 use super::parts::{FLOATS, Floats, at, expect, numbers, product, sizes, wrong_number};
+use super::source_blocks::{Row, SourceBlocks};
 use crate::error::{Error, Result};
 
 /// Where codes, zero points and scales are.
@@ -187,22 +187,28 @@ impl Affine {
     }
 
     /// Some rows in blocks that divide the groups.
-    pub(super) fn held(self, parts: &[Weight], rows: &Range<usize>, bits: usize, size: usize) -> Result<Option<Held>> {
+    pub(super) fn source_blocks(
+        self,
+        parts: &[Weight],
+        rows: &Range<usize>,
+        bits: usize,
+        size: usize,
+    ) -> Result<Option<SourceBlocks>> {
         let opened = self.open(parts)?;
         let divides = self.group.is_multiple_of(size) || opened.groups == 1;
         if bits != self.bits || opened.groups_of.is_some() || !divides {
             return Ok(None);
         }
-        let mut held = Held::empty();
+        let mut source_blocks = SourceBlocks::empty();
         for row in rows.clone() {
             let row = Row {
                 // It has no more bits than `self.bits`.
                 code: |column| opened.code(row, column) as u8,
                 group: |column| opened.group(row, opened.group_of(column)),
             };
-            held.push(&row, opened.k, bits, size);
+            source_blocks.push(&row, opened.k, bits, size);
         }
-        Ok(Some(held))
+        Ok(Some(source_blocks))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::super::{DType, Weight};
-use super::held::Held;
 use super::k_quants::{half, q2_k, q3_k, q4_k, q5_k, q6_k};
+use super::source_blocks::SourceBlocks;
 use crate::error::{Error, Result};
 
 /// A type of blocks.
@@ -102,24 +102,30 @@ impl GgmlType {
     }
 
     /// The blocks of such a type around the middle of the codes of `bits` bits.
-    pub(super) fn held(self, parts: &[Weight], rows: &Range<usize>, bits: usize, size: usize) -> Result<Option<Held>> {
+    pub(super) fn source_blocks(
+        self,
+        parts: &[Weight],
+        rows: &Range<usize>,
+        bits: usize,
+        size: usize,
+    ) -> Result<Option<SourceBlocks>> {
         let fits = |own: usize| own <= bits && bits <= 8 && self.elements().is_multiple_of(size);
         let (Some(part), true) = (parts.first(), self.symmetric_bits().is_some_and(fits)) else { return Ok(None) };
         let evaluated = part.evaluate_rows(rows.clone())?;
         let middle = 1u8 << (bits - 1);
-        let mut held = Held::empty();
+        let mut source_blocks = SourceBlocks::empty();
         for block in evaluated.as_bytes().chunks_exact(self.bytes()) {
             let (scale, values) = half(block);
             match self {
-                GgmlType::Q4_0 => held.codes.extend(nibbles(values).map(|value| value + (middle - 8))),
-                GgmlType::Q5_0 => held.codes.extend(fives(values).map(|value| value + (middle - 16))),
-                _ => held.codes.extend(values.iter().map(|value| value.wrapping_add(middle))),
+                GgmlType::Q4_0 => source_blocks.codes.extend(nibbles(values).map(|value| value + (middle - 8))),
+                GgmlType::Q5_0 => source_blocks.codes.extend(fives(values).map(|value| value + (middle - 16))),
+                _ => source_blocks.codes.extend(values.iter().map(|value| value.wrapping_add(middle))),
             }
             let blocks = self.elements() / size;
-            held.scales.extend(std::iter::repeat_n(scale, blocks));
-            held.zeros.extend(std::iter::repeat_n(middle, blocks));
+            source_blocks.scales.extend(std::iter::repeat_n(scale, blocks));
+            source_blocks.zeros.extend(std::iter::repeat_n(middle, blocks));
         }
-        Ok(Some(held))
+        Ok(Some(source_blocks))
     }
 
     /// `[n, k]` of the one part `u8 [n, bytes of a row]`.

@@ -6,12 +6,12 @@
 mod affine;
 mod codebook;
 mod ggml;
-mod held;
 mod k_quants;
 mod microscaled;
 mod packing;
 mod parts;
 mod scaled;
+mod source_blocks;
 
 use std::ops::Range;
 
@@ -21,10 +21,10 @@ use crate::error::{Error, Result};
 pub use affine::{Affine, Layout};
 pub use codebook::Codebook;
 pub use ggml::GgmlType;
-pub(super) use held::Held;
 pub use microscaled::Microscaled;
 pub use packing::Packing;
 pub use scaled::{Element, Scaled};
+pub(super) use source_blocks::SourceBlocks;
 
 impl Packing {
     /// The shape of the floats that those parts hold, `[n, …]`. Fails where the parts do not belong together.
@@ -46,11 +46,17 @@ impl Packing {
     /// The codes, scales and zero points of some rows of a matrix in blocks of `size` elements of `bits` bits, where the file
     /// holds it in that form or in groups that such blocks divide: nothing is rounded then. A block that is not of that form
     /// has NaN as its scale.
-    pub(super) fn held(self, parts: &[Weight], rows: &Range<usize>, bits: usize, size: usize) -> Result<Option<Held>> {
+    pub(super) fn source_blocks(
+        self,
+        parts: &[Weight],
+        rows: &Range<usize>,
+        bits: usize,
+        size: usize,
+    ) -> Result<Option<SourceBlocks>> {
         match self {
-            Packing::Affine(affine) => affine.held(parts, rows, bits, size),
-            Packing::Scaled(scaled) => scaled.held(parts, rows, bits, size),
-            Packing::Ggml(ty) => ty.held(parts, rows, bits, size),
+            Packing::Affine(affine) => affine.source_blocks(parts, rows, bits, size),
+            Packing::Scaled(scaled) => scaled.source_blocks(parts, rows, bits, size),
+            Packing::Ggml(ty) => ty.source_blocks(parts, rows, bits, size),
             Packing::Codebook(_) | Packing::Microscaled(_) => Ok(None),
         }
     }

@@ -9,8 +9,8 @@ use std::ops::Range;
 use half::f16;
 
 use super::super::{DType, Evaluated, Weight};
-use super::held::{Held, Row};
 use super::parts::{FLOATS, Floats, at, expect, expect_type, numbers, sizes, wrong_number};
+use super::source_blocks::{Row, SourceBlocks};
 use crate::error::Result;
 
 /// What a byte is.
@@ -142,14 +142,20 @@ impl Scaled {
     }
 
     /// Some rows of integers in blocks that divide those of the file.
-    pub(super) fn held(self, parts: &[Weight], rows: &Range<usize>, bits: usize, size: usize) -> Result<Option<Held>> {
+    pub(super) fn source_blocks(
+        self,
+        parts: &[Weight],
+        rows: &Range<usize>,
+        bits: usize,
+        size: usize,
+    ) -> Result<Option<SourceBlocks>> {
         let (Some(opened), Some(elements)) = (self.open(parts)?, parts.first()) else { return Ok(None) };
         let divides = opened.width.is_multiple_of(size) || opened.width >= opened.k;
         if bits != 8 || self.element.dtype() != DType::I8 || !divides {
             return Ok(None);
         }
         let elements = elements.evaluate()?;
-        let mut held = Held::empty();
+        let mut source_blocks = SourceBlocks::empty();
         for row in rows.clone() {
             let row = Row {
                 code: |column| at(elements.as_bytes(), row * opened.k + column) ^ 0x80,
@@ -158,9 +164,9 @@ impl Scaled {
                     (zero + 128, scale)
                 },
             };
-            held.push(&row, opened.k, bits, size);
+            source_blocks.push(&row, opened.k, bits, size);
         }
-        Ok(Some(held))
+        Ok(Some(source_blocks))
     }
 
     fn open(self, parts: &[Weight]) -> Result<Option<Opened<'_>>> {

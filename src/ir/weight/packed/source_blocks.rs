@@ -2,7 +2,7 @@
 
 /// `(code − zero) · scale` for the rows of a matrix that is cut into blocks along its columns. The last block of a row is
 /// filled up with its zero point.
-pub(crate) struct Held {
+pub(crate) struct SourceBlocks {
     /// One for each element: `[n, blocks · size]`.
     pub(crate) codes: Vec<u8>,
     /// `[n, blocks]`
@@ -19,10 +19,10 @@ pub(super) struct Row<C, G> {
     pub(super) group: G,
 }
 
-impl Held {
+impl SourceBlocks {
     /// No rows yet.
-    pub(crate) fn empty() -> Held {
-        Held { codes: Vec::new(), scales: Vec::new(), zeros: Vec::new() }
+    pub(crate) fn empty() -> SourceBlocks {
+        SourceBlocks { codes: Vec::new(), scales: Vec::new(), zeros: Vec::new() }
     }
 
     /// Adds a row of `k` columns in blocks of `size`, of codes of `bits` bits. A zero point that is no code is one that no such
@@ -46,7 +46,7 @@ impl Held {
     }
 
     /// The rows of this and of another, in that order.
-    pub(crate) fn joined(mut self, other: Held) -> Held {
+    pub(crate) fn joined(mut self, other: SourceBlocks) -> SourceBlocks {
         self.codes.extend(other.codes);
         self.scales.extend(other.scales);
         self.zeros.extend(other.zeros);
