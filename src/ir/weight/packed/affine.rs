@@ -167,20 +167,20 @@ impl Affine {
     pub(super) fn decode(
         self,
         parts: &[Weight],
-        at_rows: Range<usize>,
+        rows: Range<usize>,
         columns: Range<usize>,
         floats: &mut [f32],
     ) -> Result<()> {
         let opened = self.open(parts)?;
-        for (row, floats) in at_rows.zip(floats.chunks_exact_mut(columns.len().max(1))) {
-            let (mut last, mut zero, mut scale) = (usize::MAX, 0, 0.0);
-            for (column, float) in columns.clone().zip(floats) {
-                let group = opened.group_of(column);
-                if group != last {
-                    (zero, scale) = opened.group(row, group);
-                    last = group;
-                }
-                *float = scale * (opened.code(row, column).cast_signed() - zero) as f32;
+        for (row, mut floats) in rows.zip(floats.chunks_exact_mut(columns.len().max(1))) {
+            let (mut codes, mut column) = (opened.codes(row, columns.start), columns.start);
+            while !floats.is_empty() {
+                let (group, end) = opened.group_from(column);
+                let (zero, scale) = opened.group(row, group);
+                let (of_group, rest) = floats.split_at_mut((end - column).min(floats.len()));
+                column += of_group.len();
+                of_group.iter_mut().for_each(|float| *float = scale * (codes.next().cast_signed() - zero) as f32);
+                floats = rest;
             }
         }
         Ok(())
@@ -242,6 +242,31 @@ impl Opened<'_> {
         self.groups_of.as_ref().map_or(column / self.how.group, |groups| at(groups, column))
     }
 
+    /// The group of a column, and the column after it that may be of another.
+    fn group_from(&self, column: usize) -> (usize, usize) {
+        let group = self.group_of(column);
+        match self.groups_of {
+            Some(_) => (group, column + 1),
+            None => (group, (group + 1).saturating_mul(self.how.group)),
+        }
+    }
+
+    /// The codes of a row from a column on.
+    fn codes(&self, row: usize, column: usize) -> Codes<'_> {
+        let bits = self.how.bits;
+        let (first, stride) = match self.how.layout {
+            Layout::Gptq | Layout::GptqV2 => (row, self.n),
+            Layout::AwqGemv | Layout::Rows => (row * (self.k * bits / 32), 1),
+            Layout::Awq => return Codes::Apart { of: self, row, column },
+        };
+        let (place, offset) = (column * bits / 32, column * bits % 32);
+        let words = self.codes.as_bytes().as_chunks::<4>().0;
+        let mut stream = Stream { words, next: first + place * stride, stride, bits, held: 0, left: 0 };
+        stream.load();
+        (stream.held, stream.left) = (stream.held >> offset, stream.left - offset);
+        Codes::Stream(stream)
+    }
+
     fn code(&self, row: usize, column: usize) -> u32 {
         let words = self.codes.as_bytes().as_chunks::<4>().0;
         let bits = self.how.bits;
@@ -276,6 +301,59 @@ impl Opened<'_> {
             }
         };
         (zero, self.scales.at(scale))
+    }
+}
+
+/// The codes of a row, one after another.
+enum Codes<'a> {
+    /// Each word has several.
+    Stream(Stream<'a>),
+    /// Each is in another word.
+    Apart { of: &'a Opened<'a>, row: usize, column: usize },
+}
+
+impl Codes<'_> {
+    #[inline]
+    fn next(&mut self) -> u32 {
+        match self {
+            Codes::Stream(stream) => stream.next(),
+            Codes::Apart { of, row, column } => {
+                *column += 1;
+                of.code(*row, *column - 1)
+            }
+        }
+    }
+}
+
+/// Values that follow each other in words without a gap.
+struct Stream<'a> {
+    words: &'a [[u8; 4]],
+    /// The word that is read next, and how far the one after it is.
+    next: usize,
+    stride: usize,
+    bits: usize,
+    /// Bits that were read and not used, the next value lowest, and how many.
+    held: u64,
+    left: usize,
+}
+
+impl Stream<'_> {
+    #[inline]
+    fn load(&mut self) {
+        self.held |= u64::from(u32::from_le_bytes(at(self.words, self.next))) << self.left;
+        self.left += 32;
+        self.next += self.stride;
+    }
+
+    #[inline]
+    fn next(&mut self) -> u32 {
+        if self.left < self.bits {
+            self.load();
+        }
+        let value = self.held & ((1 << self.bits) - 1);
+        self.held >>= self.bits;
+        self.left -= self.bits;
+        value as u32
     }
 }
 
