@@ -48,8 +48,8 @@ pub struct State {
     pub input: String,
     /// The output.
     pub output: String,
-    /// The axis along which it grows by the tokens of a run, and where its size is 0 in the beginning. None where each run
-    /// replaces it by another of its size; in the beginning it is zeros.
+    /// The axis along which it grows by the tokens of a run, and where its size is 0 in the beginning. None where each
+    /// run replaces it by another of its size; in the beginning it is zeros.
     pub grows: Option<usize>,
 }
 

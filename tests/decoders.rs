@@ -179,7 +179,8 @@ pub(crate) fn outputs(model: &Model, engine: &mut dyn Engine, inputs: &Named) ->
     all
 }
 
-/// Outputs of a way in which tokens are given that are others than the whole has: where angles follow the length of a text.
+/// Outputs of a way in which tokens are given that are others than the whole has: where angles follow the length of a
+/// text.
 fn in_steps(folder: &Path, file: &str, way: usize) -> Option<Golden> {
     let steps = folder.join(file.replace("golden", &format!("steps-{}", PIECES[way])));
     steps.is_file().then(|| Golden::read(&steps).unwrap())

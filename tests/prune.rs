@@ -196,10 +196,11 @@ fn the_pattern_of_zeros_survives_eight_bits_and_is_read_back() {
     assert!(manifest.contains("\"name\": \"ort-cpu-int8-full\""), "{manifest}");
 }
 
+struct Silent;
+impl Observer for Silent {}
+
 #[test]
 fn weights_that_layers_share_are_left_with_the_reason() {
-    struct Silent;
-    impl Observer for Silent {}
     let checkpoint = repository("tests/fixtures/families/albert/seqcls");
     let golden = Golden::read(&checkpoint.join("golden.safetensors")).unwrap();
     let model = build::load(&Source { checkpoint, adapters: Vec::new(), combine: None, task: None }).unwrap();
@@ -211,6 +212,19 @@ fn weights_that_layers_share_are_left_with_the_reason() {
     let summary = |left: &String| left.ends_with("other layers have the same weights");
     assert!(!report.left.is_empty() && report.left.iter().all(summary), "{report:?}");
     assert!(report.sparse.is_empty(), "{report:?}");
+}
+
+#[test]
+fn a_model_of_which_nothing_is_cut_is_refused() {
+    let model = crate::decoders::load(fixture("decoders/qwen3_moe/lm"), &[], None).unwrap();
+    let golden = Golden::read(&fixture("decoders/qwen3_moe/lm/golden-unpadded.safetensors")).unwrap();
+    let (place, inputs) = (place(), [golden.inputs().clone()]);
+    let spec = Spec { ffn: 0.25, ..Spec::default() };
+    let request =
+        Request { graph: model.graph(), inputs: &inputs, scratch: place.path(), observer: &Silent, spec: &spec };
+    let said = kilnc::prune::prune(&request).err().unwrap();
+    let expected = "the model has no heads, neurons or products that are cut; ";
+    assert!(said.message().starts_with(expected) && said.exit_code() == 2, "{said}");
 }
 
 #[test]

@@ -48,7 +48,8 @@ pub struct Manifest {
     /// Most tokens that its engines take, where there is such a bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<usize>,
-    /// What becomes of texts that are longer than the model was trained on, where its angles follow the length of a text.
+    /// What becomes of texts that are longer than the model was trained on, where its angles follow the length of a
+    /// text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long_texts: Option<LongTexts>,
     /// The tokens that begin and end a text, and how long one can become, where the model generates.

@@ -153,8 +153,8 @@ pub(super) fn scatter(data: Array, indices: &[i64], updates: &Array, along: i64)
     Ok(Array::I32(shared(&[values.len()], values)?))
 }
 
-/// So many of the largest elements of the last dimension, or of the smallest, in their order and of equal ones the first; and
-/// where they are.
+/// So many of the largest elements of the last dimension, or of the smallest, in their order and of equal ones the
+/// first; and where they are.
 pub(super) fn top_k(x: &Array, count: &[i64], largest: bool) -> Result<[Array; 2]> {
     let count = match count {
         &[count] => usize::try_from(count).unwrap_or(0),

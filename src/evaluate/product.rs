@@ -80,8 +80,8 @@ fn matrices<'a>(x: ArrayViewD<'a, f32>, into: &mut Vec<ArrayView2<'a, f32>>) -> 
     Ok(())
 }
 
-/// `(x [b, c, s], w [n, c / groups, k], bias [n]?) → [b, n, s + before + after + 1 − k]`, with so many zeros before and after
-/// `x`, or half of the kernel each.
+/// `(x [b, c, s], w [n, c / groups, k], bias [n]?) → [b, n, s + before + after + 1 − k]`, with so many zeros before and
+/// after `x`, or half of the kernel each.
 pub(super) fn conv(x: Array, w: &Array, bias: Option<Array>, (groups, pads): (i64, Option<&[i64]>)) -> Result<Array> {
     let (Array::F32(x), Array::F32(w)) = (x, w) else { return Err(Error::bug("a convolution of no floats")) };
     let fail = || misfit(x.shape(), w.shape());

@@ -332,8 +332,8 @@ fn zero_padding(o: &Operands) -> Inferred {
     }
 }
 
-/// A convolution along the tokens of `x`, whose channels are dimension `axis`; with so many zeros before and after, or as
-/// many outputs as tokens.
+/// A convolution along the tokens of `x`, whose channels are dimension `axis`; with so many zeros before and after, or
+/// as many outputs as tokens.
 fn conv(o: &Operands, groups: i64, axis: usize, pads: Option<&[i64]>) -> Inferred {
     o.count(2, 3)?;
     let (x, w) = (o.get(0, "x")?, o.get(1, "w")?);

@@ -55,18 +55,18 @@
 //! # Norms and rotations
 //! [`Op::RmsNorm`] divides by the root of the mean square, where [`Op::LayerNorm`] subtracts the mean first. [`Op::Rotary`]
 //! reads its cosines and sines from tables by position, so a scaling of angles is a table that a family makes; how many
-//! columns they have says how much of each head is turned. Where angles follow the length of a text, [`Op::GrowingAngles`]
-//! gives cosines and sines of each token. `LayerNorm` and `RmsNorm` are ONNX's own where a target has
-//! them.
+//! columns they have says how much of each head is turned. Where angles follow the length of a text,
+//! [`Op::GrowingAngles`] gives cosines and sines of each token. `LayerNorm` and `RmsNorm` are ONNX's own where a target
+//! has them.
 //!
 //! # Convolutions
-//! [`Op::CausalConv`] is over each channel of a token and those before it. What it keeps between runs has a fixed size: the
-//! last inputs, which each run replaces.
+//! [`Op::CausalConv`] is over each channel of a token and those before it. What it keeps between runs has a fixed size:
+//! the last inputs, which each run replaces.
 //!
 //! # Experts
-//! [`Op::Dispatch`] puts the tokens of an expert behind each other, and [`Op::SplitTo`] gives each expert its own: as many as have
-//! chosen it in this run, which may be none. What an expert computes is of that many rows, so one that nobody chose computes
-//! nothing. How many rows an expert has is a size that the split makes.
+//! [`Op::Dispatch`] puts the tokens of an expert behind each other, and [`Op::SplitTo`] gives each expert its own: as
+//! many as have chosen it in this run, which may be none. What an expert computes is of that many rows, so one that
+//! nobody chose computes nothing. How many rows an expert has is a size that the split makes.
 //!
 //! # Roles
 //! A node can carry a [`Role`]: its part in the model and the layer. Quantizing, pruning and reports act on

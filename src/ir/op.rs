@@ -194,8 +194,8 @@ ops! {
         Gelu { /// Whether to use the tanh approximation.
             tanh: bool };
         /// `(q [b, t, heads · d], k, v [b, s, kv · d], mask i64 [b, n]?, bias [1, heads, t, n]?, past_key, past_value
-        /// [b, kv, p, d]?, sinks [heads]?) → [b, t, heads · d], present_key, present_value [b, kv, n, d] where there is a past`:
-        /// softmax(`scale · q kᵀ + bias`) v for each head (arXiv 1706.03762).
+        /// [b, kv, p, d]?, sinks [heads]?) → [b, t, heads · d], present_key, present_value [b, kv, n, d] where there is
+        /// a past`: softmax(`scale · q kᵀ + bias`) v for each head (arXiv 1706.03762).
         ///
         /// The keys are those of the past and then those of `k`, `n = p + s`, and so are the values. `k` and `v` may
         /// also be `[b, kv, s, d]`, as another component made them. Where heads share keys, the first `heads / kv` read
@@ -270,14 +270,14 @@ ops! {
         /// `(x [b, s, c], w [n, c / groups, k], bias [n]?) → [b, s, n]`: each token with the `k − 1` around it.
         TokenConv { /// Number of independent groups of channels.
             groups: i64 };
-        /// `(x [b, s, c], w [c, 1, k], past [b, c, k − 1]?, bias [c]?) → [b, s, c], present [b, c, k − 1] where there is a
-        /// past`: each token with the `k − 1` before it, channel by channel; before the first are those of the past, or
-        /// zeros. The present is the last `k − 1` of the past and `x`.
+        /// `(x [b, s, c], w [c, 1, k], past [b, c, k − 1]?, bias [c]?) → [b, s, c], present [b, c, k − 1] where there
+        /// is a past`: each token with the `k − 1` before it, channel by channel; before the first are those of the
+        /// past, or zeros. The present is the last `k − 1` of the past and `x`.
         CausalConv;
-        /// `(positions i64 [b, s]) → i64 [b, s]`: of a text whose largest position is `t − 1` the positions; or those and
-        /// `trained`, where `t` is more.
+        /// `(positions i64 [b, s]) → i64 [b, s]`: of a text whose largest position is `t − 1` the positions; or those
+        /// and `trained`, where `t` is more.
         RowsByLength { /// Most tokens of a text that keeps its positions.
-            trained: i64, /// Whether a state of shorter texts is of no use to one that has become longer; of no matter to a run.
+            trained: i64, /// Whether a state of shorter texts is of no use to one that has become longer.
             restarts: bool = false };
         /// `(frequencies [n, r], positions i64 [b, s]) → cos, sin [b, s, r]`: of the products of positions with row
         /// `max(0, t − trained)` of the frequencies, for a text whose largest position is `t − 1`.
@@ -295,9 +295,9 @@ ops! {
         LastToken;
         /// `(x […, h]) → […, h]`: divided by the Euclidean length of the last dimension.
         Normalize;
-        /// `(x [b, s, h], chosen i64 [b, s, k]) → rows [k · b · s, h], counts i64 [experts], places i64 [b, s, k]`: for each choice
-        /// of a token its row of `x`, those of the first expert first; how many choices each expert has; and the row of each
-        /// choice.
+        /// `(x [b, s, h], chosen i64 [b, s, k]) → rows [k · b · s, h], counts i64 [experts], places i64 [b, s, k]`: for
+        /// each choice of a token its row of `x`, those of the first expert first; how many choices each expert has;
+        /// and the row of each choice.
         Dispatch { /// Number of experts.
             experts: i64 };
         /// `(x) → x` without dimension `axis`, at `index`.
@@ -395,18 +395,19 @@ ops! {
         SplitTo { /// The dimension that is cut.
             axis: i64, /// The sizes of the pieces, which are made here.
             lengths: Vec<Dim> };
-        /// The operands behind each other along the first dimension, which have as many rows in all as a split made pieces of.
+        /// The operands behind each other along the first dimension, which have as many rows in all as a split made
+        /// pieces of.
         Join { /// How many rows.
             length: Dim };
         /// `(x [n]) → i64 [1, length]`: the indices of the elements that are not 0.
         NonZero { /// How many: a size that is made here.
             length: Dim };
-        /// `(data, indices i64, updates) → ` the data with the update of each index in its place along `axis`; of data, indices and
-        /// updates of one shape.
+        /// `(data, indices i64, updates) → ` the data with the update of each index in its place along `axis`; of data,
+        /// indices and updates of one shape.
         Scatter { /// The dimension that is indexed.
             axis: i64 };
-        /// `(x […, n], count i64 [1]) → values […, length], indices i64 […, length]`: the largest elements of the last dimension,
-        /// or the smallest, in their order; of equal ones the first.
+        /// `(x […, n], count i64 [1]) → values […, length], indices i64 […, length]`: the largest elements of the last
+        /// dimension, or the smallest, in their order; of equal ones the first.
         TopK { /// How many.
             length: Dim, /// Whether they are the largest.
             largest: bool };
@@ -418,7 +419,8 @@ ops! {
         Slice { /// The dimension that is cut.
             axis: i64, /// How long the range is.
             length: Dim };
-        /// `(x [b, c, s], w [n, c / groups, k], bias [n]?) → [b, n, s + before + after + 1 − k]`, with zeros around `x`.
+        /// `(x [b, c, s], w [n, c / groups, k], bias [n]?) → [b, n, s + before + after + 1 − k]`, with zeros around
+        /// `x`.
         Conv { /// Number of groups of channels.
             groups: i64, /// How many zeros are before and after; if not said, half of an odd kernel each.
             pads: Option<Vec<i64>> = None };

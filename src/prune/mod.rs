@@ -90,8 +90,13 @@ pub fn prune(request: &Request) -> Result<(Verified<Graph>, Report)> {
     let dropped = layers::chosen(request)?;
     let base = layers::without(request.graph, &dropped)?;
     let (blocks, mut left) = blocks::find(&base);
-    request.observer.begin("running the trained model", Some(request.inputs.len() as u64));
     let inputs = if request.spec.sparsity.is_some() { sparse::inputs(request.graph, &blocks) } else { Vec::new() };
+    if blocks.is_empty() && inputs.is_empty() {
+        let why = left.first().map(|why| format!("; {why}")).unwrap_or_default();
+        return Err(Error::unsupported(format!("the model has no heads, neurons or products that are cut{why}"))
+            .hint("experts, and heads whose keys are cached, stay whole"));
+    }
+    request.observer.begin("running the trained model", Some(request.inputs.len() as u64));
     let whole = Whole::collect(request, &blocks, &inputs)?;
     request.observer.done(&format!("{} blocks observed on {} texts", blocks.len(), request.inputs.len()));
     let (mut graph, mut entries) = (base.clone(), Vec::new());

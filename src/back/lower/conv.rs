@@ -13,7 +13,8 @@ pub(super) fn along_tokens(rw: &mut Rewriter, node: &Node, groups: i64) -> Resul
     rw.node(name, Op::Transpose { perm: vec![0, 2, 1] }, &[product])
 }
 
-/// `CausalConv(x, w, p, b) = Conv(p | xᵀ, w, b)ᵀ`, and what comes last of `p | xᵀ`; without a past, zeros are before `xᵀ`
+/// `CausalConv(x, w, p, b) = Conv(p | xᵀ, w, b)ᵀ`, and what comes last of `p | xᵀ`; without a past, zeros are before
+/// `xᵀ`
 pub(super) fn causal(rw: &mut Rewriter, node: &Node) -> Result<Vec<ValueId>> {
     let (name, x, w) = (rw.name(node), rw.required(node, 0)?, rw.required(node, 1)?);
     let at = |part: &str| format!("{name}.{part}");

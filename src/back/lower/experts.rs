@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::ir::{DType, Dim, Node, Op, Rewriter, ValueId, Weight};
 use crate::target::SplitForm;
 
-/// `Dispatch(x, e) = x[order / k], counts, places`, where a choice's place is how many choices are of experts before its own, and
-/// how many of its own come before
+/// `Dispatch(x, e) = x[order / k], counts, places`, where a choice's place is how many choices are of experts before
+/// its own, and how many of its own come before
 ///
 /// Sums are in 32 bits: tract takes 64-bit integers for sizes.
 pub(super) fn dispatch(rw: &mut Rewriter, node: &Node, experts: i64) -> Result<Vec<ValueId>> {
@@ -73,8 +73,8 @@ pub(super) fn computed_split(
         }
         SplitForm::Indices => by_indices(rw, node, axis, lengths),
         SplitForm::None => Err(Error::unsupported(
-            "experts are not built for this target: it takes no sizes that follow from values, and all experts would be \
-             computed",
+            "experts are not built for this target: it takes no sizes that follow from values, and all experts would \
+             be computed",
         )
         .at(rw.name(node))),
     }
@@ -82,7 +82,8 @@ pub(super) fn computed_split(
 
 /// `SplitTo(x, n)ᵢ = x[j where n₀ + … + nᵢ₋₁ ≤ j < n₀ + … + nᵢ]`
 ///
-/// tract 0.23.9 confuses the sizes of slices whose ends follow from values with those of inputs, and those of indices not.
+/// tract 0.23.9 confuses the sizes of slices whose ends follow from values with those of inputs, and those of indices
+/// not.
 fn by_indices(rw: &mut Rewriter, node: &Node, axis: i64, lengths: &[Dim]) -> Result<Vec<ValueId>> {
     let (name, x, sizes) = (rw.name(node), rw.required(node, 0)?, rw.required(node, 1)?);
     let at = |part: &str| format!("{name}.{part}");

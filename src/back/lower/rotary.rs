@@ -59,9 +59,8 @@ fn two() -> Error {
     Error::bug("a split in two has two pieces")
 }
 
-/// The rows of a table for the tokens of `x`, `[b, s, 1, r / 2]` by positions, else `[s, 1, r / 2]`, or what already has a
-/// row for each token; where pairs are
-/// interleaved, with one more dimension.
+/// The rows of a table for the tokens of `x`, `[b, s, 1, r / 2]` by positions, else `[s, 1, r / 2]`, or what already
+/// has a row for each token; where pairs are interleaved, with one more dimension.
 fn rows(
     rw: &mut Rewriter,
     name: &str,
@@ -115,8 +114,8 @@ pub(super) fn growing_angles(rw: &mut Rewriter, node: &Node, trained: i64) -> Re
     Ok([rw.node(&at("cos"), Op::Cos, &[angles])?, rw.node(&at("sin"), Op::Sin, &[angles])?])
 }
 
-/// Operand `i`, the positions `[b, s]`, and by how many tokens each text is longer than trained, `[b, 1]`: both in 32 bits,
-/// since tract takes 64-bit integers for sizes.
+/// Operand `i`, the positions `[b, s]`, and by how many tokens each text is longer than trained, `[b, 1]`: both in 32
+/// bits, since tract takes 64-bit integers for sizes.
 fn beyond(rw: &mut Rewriter, node: &Node, i: usize, trained: i64) -> Result<(ValueId, ValueId)> {
     let (name, positions) = (rw.name(node), rw.required(node, i)?);
     let at = |part: &str| format!("{name}.{part}");

@@ -86,8 +86,8 @@ impl Session {
         self.length
     }
 
-    /// Begins the state anew, for a batch of that many rows. Fails where a size of an input of the state is not known, naming
-    /// the input.
+    /// Begins the state anew, for a batch of that many rows. Fails where a size of an input of the state is not known,
+    /// naming the input.
     pub fn begin(&mut self, rows: usize) -> Result<()> {
         for bound in &mut self.state {
             let port = self.executor.inputs().get(bound.input).ok_or_else(lost)?;

@@ -56,8 +56,8 @@ pub(super) fn initial(port: &Port, rows: usize) -> Result<Tensor> {
     let grows = port.kind().and_then(PortKind::grows);
     if let Some(axis) = grows.filter(|axis| port.shape.len() <= *axis) {
         return Err(Error::unsupported(format!(
-            "the graph's input `{name}` has {} sizes; a cache has a batch, heads, tokens and a size of heads, and it grows \
-             along axis {axis}",
+            "the graph's input `{name}` has {} sizes; a cache has a batch, heads, tokens and a size of heads, and grows along \
+             axis {axis}",
             port.shape.len()
         )));
     }

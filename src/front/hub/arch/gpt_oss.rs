@@ -1,4 +1,5 @@
-//! gpt-oss (arXiv 2508.10925): attention with sinks, in every other layer with a window, and experts whose gates are bounded.
+//! gpt-oss (arXiv 2508.10925): attention with sinks, in every other layer with a window, and experts whose gates are
+//! bounded.
 
 use super::blocks::{Blocks, DecoderInputs, ExpertWeights, Mixture, Norm, Scores, Weighing};
 use super::config::Fields;
@@ -18,7 +19,8 @@ pub(super) const FAMILY: Family = family(
         "vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 36,
         "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "hidden_act": "silu",
         "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "sliding_window": 128,
-        "num_local_experts": 128, "num_experts_per_tok": 4, "attention_bias": true, "swiglu_alpha": 1.702, "swiglu_limit": 7.0,
+        "num_local_experts": 128, "num_experts_per_tok": 4, "attention_bias": true, "swiglu_alpha": 1.702,
+        "swiglu_limit": 7.0,
         "rope_theta": 150000.0,
         "rope_scaling": {
             "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,

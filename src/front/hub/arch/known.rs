@@ -1,5 +1,5 @@
-//! The fields of decoders' configurations that mean something, or nothing, to a class of `transformers`. Others are warned of:
-//! code that came with a checkpoint may read them.
+//! The fields of decoders' configurations that mean something, or nothing, to a class of `transformers`. Others are
+//! warned of: code that came with a checkpoint may read them.
 
 use serde_json::{Map, Value};
 

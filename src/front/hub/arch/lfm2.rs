@@ -1,4 +1,5 @@
-//! LFM2 of Liquid AI: short convolutions, with layers of attention among them whose heads of queries and keys are normed.
+//! LFM2 of Liquid AI: short convolutions, with layers of attention among them whose heads of queries and keys are
+//! normed.
 
 use super::blocks::{Activation, Blocks, DecoderInputs, GatedNames, Memory, ShortConv};
 use super::config::Fields;
@@ -79,7 +80,8 @@ impl Mixer {
     }
 }
 
-/// The width of feed-forward blocks: that of the configuration, or two thirds of it times a factor, as a multiple of a number.
+/// The width of feed-forward blocks: that of the configuration, or two thirds of it times a factor, as a multiple of a
+/// number.
 fn inner(fields: &Fields, said: usize) -> Result<usize> {
     if !fields.field::<bool>("block_auto_adjust_ff_dim")? {
         return Ok(said);

@@ -19,8 +19,8 @@ pub(super) const FAMILY: Family = family(
         "max_position_embeddings": 262144, "rms_norm_eps": 1e-5, "tie_word_embeddings": false,
         "rope_parameters": {
             "type": "yarn", "rope_theta": 1000000.0, "factor": 16.0, "original_max_position_embeddings": 16384,
-            "max_position_embeddings": 262144, "beta_fast": 32.0, "beta_slow": 1.0, "mscale_all_dim": 1.0, "mscale": 1.0,
-            "llama_4_scaling_beta": 0.1, "rope_type": "yarn"
+            "max_position_embeddings": 262144, "beta_fast": 32.0, "beta_slow": 1.0, "mscale_all_dim": 1.0,
+            "mscale": 1.0, "llama_4_scaling_beta": 0.1, "rope_type": "yarn"
         }
     }"#,
     ALL,

@@ -141,8 +141,8 @@ pub(super) fn layers(said: usize) -> Result<usize> {
     }
 }
 
-/// The most positions of a graph: those of the configuration, times the factor of angles that grow with a text's length, as
-/// far as tables are made.
+/// The most positions of a graph: those of the configuration, times the factor of angles that grow with a text's
+/// length, as far as tables are made.
 fn positions(fields: &Fields) -> Result<usize> {
     let said: usize = fields.field("max_position_embeddings")?;
     if said == 0 {

@@ -105,7 +105,8 @@ mod tests {
         let causal = "  %p: f32[b, s, 4] = Attention {heads=1, scale=0.5, causal=true, positions=20} (%w, %w, %w)";
         assert_eq!(positions(&graph(causal)), Some(20));
         assert_eq!(long_texts(&graph(causal)), None);
-        let by_length = "  %ids: i64[b, s] = RowsByLength {trained=9, restarts=true} (%input_ids)\n  %p: f32[b, s, 4] = Embed(%places, %ids)";
-        assert_eq!(long_texts(&graph(by_length)), Some(LongTexts { after: 9, restart: true }));
+        let rows = "  %ids: i64[b, s] = RowsByLength {trained=9, restarts=true} (%input_ids)";
+        let by_length = format!("{rows}\n  %p: f32[b, s, 4] = Embed(%places, %ids)");
+        assert_eq!(long_texts(&graph(&by_length)), Some(LongTexts { after: 9, restart: true }));
     }
 }

@@ -1,4 +1,5 @@
-//! Short convolutions between layers with attention: gated before and after, channel by channel over the last few tokens.
+//! Short convolutions between layers with attention: gated before and after, channel by channel over the last few
+//! tokens.
 
 use super::{Blocks, DecoderInputs};
 use crate::error::{Error, Result};

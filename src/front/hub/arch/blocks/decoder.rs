@@ -105,8 +105,8 @@ enum Places {
 }
 
 impl Blocks {
-    /// The inputs of a decoder whose layers keep these. Below a head whose runs continue those before, these are tokens, mask,
-    /// positions and a cache; below any other tokens and mask, and positions count the tokens.
+    /// The inputs of a decoder whose layers keep these. Below a head whose runs continue those before, these are
+    /// tokens, mask, positions and a cache; below any other tokens and mask, and positions count the tokens.
     pub fn decoder_inputs(&mut self, head: Head, layers: &[Memory], layer: &DecoderLayer) -> Result<DecoderInputs> {
         self.inputs_of(head, layers, layer, Places::Given)
     }

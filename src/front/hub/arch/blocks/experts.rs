@@ -1,5 +1,5 @@
-//! Mixtures of experts (arXiv 1701.06538): each token goes through the feed-forward blocks that its router chooses, and no other is
-//! computed.
+//! Mixtures of experts (arXiv 1701.06538): each token goes through the feed-forward blocks that its router chooses, and
+//! no other is computed.
 
 use super::Blocks;
 use crate::error::{Error, Result};
@@ -60,8 +60,8 @@ impl Mixture {
 }
 
 impl Blocks {
-    /// `Σ share · expert(x)` over the experts that the scores `[b, s, experts]` of a token choose. `weights` has those of each
-    /// expert, and `active` makes `[n, inner]` of gates and what they gate, `[n, 2 · inner]`.
+    /// `Σ share · expert(x)` over the experts that the scores `[b, s, experts]` of a token choose. `weights` has those
+    /// of each expert, and `active` makes `[n, inner]` of gates and what they gate, `[n, 2 · inner]`.
     pub fn mixture(
         &mut self,
         (name, i): (&str, usize),

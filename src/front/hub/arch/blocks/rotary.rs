@@ -36,8 +36,8 @@ pub enum Longer {
     Growing(DynamicBase),
 }
 
-/// A base of angles that grows with the length of a text: `theta · (factor · length / trained − factor + 1)^(d / (d − 2))` for
-/// `d` channels (`dynamic` of `transformers`).
+/// A base of angles that grows with the length of a text: `theta · (factor · length / trained − factor + 1)^(d / (d −
+/// 2))` for `d` channels (`dynamic` of `transformers`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DynamicBase {
     /// Most tokens of a text whose base is `theta`.
@@ -67,8 +67,8 @@ pub fn wave_lengths(base: f32, turned: usize) -> Vec<f32> {
 }
 
 impl Angles {
-    /// Cosines and sines, `[positions, pairs]` each, after those of short texts where longer ones have others. Angles are
-    /// products in 32 bits, as in `transformers`.
+    /// Cosines and sines, `[positions, pairs]` each, after those of short texts where longer ones have others. Angles
+    /// are products in 32 bits, as in `transformers`.
     fn tables(&self) -> [Vec<f32>; 2] {
         let of = |function: fn(f64) -> f64| match &self.longer {
             Longer::Others { trained, frequencies, .. } => {

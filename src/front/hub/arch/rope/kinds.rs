@@ -112,7 +112,8 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The frequency of each pair of channels in texts that are not longer than trained, and the factor of cosines and sines.
+    /// The frequency of each pair of channels in texts that are not longer than trained, and the factor of cosines and
+    /// sines.
     pub fn frequencies(&self) -> Result<(Vec<f32>, f32)> {
         let plain = self.plain();
         match self.kind {

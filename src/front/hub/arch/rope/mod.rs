@@ -75,8 +75,8 @@ struct Settings {
     original: Option<usize>,
 }
 
-/// How many times as many positions as the configuration says the angles of its kind are for: the factor of a dynamic base,
-/// which grows with texts longer than trained; 1 of other kinds.
+/// How many times as many positions as the configuration says the angles of its kind are for: the factor of a dynamic
+/// base, which grows with texts longer than trained; 1 of other kinds.
 pub(super) fn growth(fields: &Fields) -> Result<f64> {
     let found: Found = fields.get()?;
     let of = |parameters: &Option<Map<String, Value>>| {
