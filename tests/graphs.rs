@@ -134,6 +134,28 @@ fn bloom_counts_positions_and_biases_scores_by_them() {
     check("bloom.built", &built_of("decoders/bloom/lm", &[]));
 }
 
+#[test]
+fn lfm2_keeps_the_inputs_of_its_convolutions() {
+    let built = built_of("decoders/lfm2/lm", &[]);
+    check("lfm2.built", &built);
+    check("lfm2.ort-cpu.fp32", &back::lower(&built, &Target::OrtCpu).unwrap());
+}
+
+#[test]
+fn experts_multiply_the_rows_that_chose_them() {
+    let built = built_of("decoders/gpt_oss/lm-one", &[]);
+    check("gpt-oss.built", &built);
+    check("gpt-oss.tract.fp32", &back::lower(&built, &Target::Tract).unwrap());
+    check("qwen3-moe.built", &built_of("decoders/qwen3_moe/lm", &[]));
+}
+
+#[test]
+fn angles_follow_the_length_of_a_text() {
+    check("phi3-longer.built", &built_of("decoders/phi3/lm-longer", &[]));
+    let dynamic = built_of("decoders/llama/seqcls-dynamic", &[]);
+    check("llama-dynamic.ort-cpu.fp32", &back::lower(&dynamic, &Target::OrtCpu).unwrap());
+}
+
 fn built() -> Verified<Graph> {
     built_of("tiny-bert", &[])
 }
