@@ -192,6 +192,19 @@ const COHERE: &[Pair] = &[
     ("ffn_down", "mlp.down_proj"),
 ];
 
+const GLM4: &[Pair] = &[
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("post_attention_norm", "post_self_attn_layernorm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_up", "mlp.gate_up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+    ("post_ffw_norm", "post_mlp_layernorm"),
+];
+
 const GPT2: &[Pair] = &[
     ("attn_norm", "ln_1"),
     ("attn_qkv", "attn.c_attn"),
@@ -246,6 +259,10 @@ static ARCHITECTURES: &[Architecture] = &[
     Architecture {
         options: Options { more: More::Gemma3, ..OPTIONS },
         ..of("gemma3", ("gemma3_text", "Gemma3ForCausalLM"), GEMMA, NORMS)
+    },
+    Architecture {
+        options: Options { partial: true, attention_bias: true, ..OPTIONS },
+        ..of("glm4", ("glm4", "Glm4ForCausalLM"), GLM4, PLAIN)
     },
     Architecture {
         layers: "transformer.h",
