@@ -104,6 +104,14 @@ pub fn from_fields<T: DeserializeOwned>(fields: &serde_json::Map<String, serde_j
     })
 }
 
+/// A value with the fields of every object in the order of their names, as files are written. With the feature `json-schema`,
+/// objects of `serde_json` keep the order in which they were made or read.
+pub fn sorted(value: impl Into<serde_json::Value>) -> serde_json::Value {
+    let mut value = value.into();
+    value.sort_all_objects();
+    value
+}
+
 /// The last part of a path, as messages and reports call it; that of the folder itself, where it ends in `..` or `.`.
 pub fn file_name(path: &Path) -> String {
     let real = || path.canonicalize().ok().and_then(|real| real.file_name().map(ToOwned::to_owned));

@@ -110,7 +110,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("passes", &["error", "ir", "ports", "verify", "calibrate"]),
-    ("back", &["error", "ir", "ports", "verify", "target", "shapes", "subprocess", "output"]),
+    ("back", &["error", "ir", "json", "ports", "verify", "target", "shapes", "subprocess", "output"]),
     ("subprocess", &["error"]),
     ("output", &["error", "presence"]),
     ("interrupt", &[]),

@@ -373,7 +373,7 @@ impl Script {
         let chosen = |(row, text): (usize, &usize)| {
             let said = self.said[*text];
             let full = self.prompts[*text] + said + 1 >= self.positions;
-            Chosen { row, token: self.texts[*text].get(said).copied().unwrap_or(EOS), full }
+            Chosen { row, token: self.texts[*text].get(said).copied().unwrap_or(EOS), full, complete: false }
         };
         let chosen = self.rows.iter().enumerate().map(chosen).collect();
         self.rows.iter().for_each(|text| self.said[*text] += 1);

@@ -35,6 +35,7 @@ mod generate;
 mod gguf;
 mod graphs;
 mod isolated;
+mod json_schema;
 mod main_job;
 mod merge;
 mod padding;

@@ -10,6 +10,7 @@ pub use super::stream::Progress;
 use super::stream::{Piece, write_pieces};
 use crate::error::{Error, Result};
 use crate::ir::Weight;
+use crate::json::sorted;
 use crate::output::write_json;
 
 /// The file, where one is enough.
@@ -80,7 +81,7 @@ fn write_file(shard: &[&(String, Weight)], path: &Path, progress: &Progress<'_>)
         entries.insert(name, json!({"dtype": dtype, "shape": weight.shape(), "data_offsets": [begin, end]}));
         places.push((begin, weight));
     }
-    let mut head = encoded(&json!(entries))?.into_bytes();
+    let mut head = encoded(&sorted(json!(entries)))?.into_bytes();
     head.resize(head.len().next_multiple_of(8), b' ');
     let mut bytes = (head.len() as u64).to_le_bytes().to_vec();
     bytes.extend(head);
@@ -98,7 +99,7 @@ fn write_index(shards: &[Shard], names: &[String], bytes: u64, path: &Path) -> R
     }
     let numbers: usize = shards.iter().flatten().map(|(_, weight)| weight.shape().iter().product::<usize>()).sum();
     let index = json!({"metadata": {"total_parameters": numbers, "total_size": bytes}, "weight_map": places});
-    write_json(path, &index)
+    write_json(path, &sorted(index))
 }
 
 fn encoded(value: &Value) -> Result<String> {

@@ -92,7 +92,7 @@ pub fn merge(request: &MergeRequest, observer: &dyn Observer) -> Result<Provenan
     let written = safetensors::write(&tensors, stage.dir(), request.largest, &|bytes| observer.advance(bytes))?;
     observer.done(&format!("{:.1} MB in {} files", written.bytes as f64 / 1e6, written.files.len()));
     let mut names = written.files;
-    write_json(&stage.path("config.json"), &config)?;
+    write_json(&stage.path("config.json"), &files::sorted(config))?;
     names.push("config.json".to_owned());
     names.extend(copy_others(&adapted, &shape, stage.dir())?);
     names.sort();

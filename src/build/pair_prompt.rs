@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::front::hub::checkpoint::Messages;
 use crate::front::hub::load::Model;
 use crate::front::hub::load::tokenizer;
+use crate::json::sorted;
 use crate::runtime::chat::{Chat, ChatTemplates};
 use crate::settings::PairPrompt;
 
@@ -45,7 +46,7 @@ fn around(
     let mut chat = Map::from_iter([("add_generation_prompt".to_owned(), Value::Bool(false))]);
     chat.extend(messages.arguments.clone());
     chat.insert("messages".to_owned(), roles.map(message).collect());
-    let text = templates.render(&Chat::parse(&Value::Object(chat).to_string(), "the chat of a pair")?)?;
+    let text = templates.render(&Chat::parse(&sorted(chat).to_string(), "the chat of a pair")?)?;
     if [query, document].iter().any(|filler| text.matches(filler).count() != 1) {
         return Ok(None);
     }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::digest;
 use crate::error::{Error, Result};
+use crate::json;
 
 /// The key of an entry.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ impl Key {
     /// The key of a thing of that kind which follows from `from` and nothing else. `name` is its name for people.
     pub fn new(kind: &'static str, name: &str, from: &impl Serialize) -> Result<Key> {
         let from = serde_json::to_value(from).map_err(|e| Error::bug(format!("a key of the cache: {e}")))?;
-        // Objects of `serde_json` are in the order of their names.
+        let from = json::sorted(from);
         let digest = digest::of(format!("{kind}\n{from}").as_bytes());
         Ok(Key { kind, name: name.to_owned(), from, digest })
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{Decoder, EncodeInput, Encoding, OffsetReferential, OffsetType, PreTokenizer, Tokenizer};
 
@@ -236,6 +237,12 @@ impl TextEncoder {
         let mut tokens: Vec<_> = self.tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
         tokens.sort_unstable();
         tokens
+    }
+
+    /// How tokens become text: the field `decoder` of `tokenizer.json`.
+    pub(super) fn decoder(&self) -> Result<Value> {
+        let written = serde_json::to_value(self.tokenizer.get_decoder());
+        written.map_err(|e| Error::bug(format!("tokenizer.json: decoder: {e}")))
     }
 
     /// The mask token with its id, where the vocabulary has one.

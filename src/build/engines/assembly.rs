@@ -388,7 +388,7 @@ impl<'a> Assembly<'a> {
         }
         // The bill holds the digests of the engines, and the manifest that of the bill.
         let bill = self.stage.path(bundle::BOM);
-        write_json(&bill, &bundle::bom(&manifest))?;
+        write_json(&bill, &json::sorted(bundle::bom(&manifest)))?;
         manifest.files.push(bundle::digest(&bill, bundle::BOM)?);
         manifest.files.sort_by(|a, b| a.path.cmp(&b.path));
         write_json(&self.stage.path(bundle::MANIFEST), &manifest)?;

@@ -30,7 +30,7 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(in crate::build) fn keep(model: &Model, classes: &Classes, max_length: usize, bundle: &Path) -> Result<()> {
     let to = bundle.join(HUB);
     std::fs::create_dir(&to).map_err(|e| Error::io("writing to", bundle, &e))?;
-    write_json(&to.join("config.json"), &config(model, classes)?)?;
+    write_json(&to.join("config.json"), &files::sorted(config(model, classes)?))?;
     let cut = model.renumbered.is_some();
     let tokenizer = &model.tokenizer.folder;
     for name in tokenizer.files_of(&TOKENIZER)? {
@@ -47,7 +47,7 @@ pub(in crate::build) fn keep(model: &Model, classes: &Classes, max_length: usize
         if let Some(numbers) = &model.renumbered {
             renumber(&mut config, numbers);
         }
-        write_json(&to.join(GENERATION), &config)?;
+        write_json(&to.join(GENERATION), &files::sorted(config))?;
     }
     if tokenizer.has(TOKENIZER_CONFIG)? {
         let mut config: Map<String, Value> = tokenizer.read(TOKENIZER_CONFIG)?;
@@ -55,7 +55,7 @@ pub(in crate::build) fn keep(model: &Model, classes: &Classes, max_length: usize
         if cut {
             config.remove("added_tokens_decoder");
         }
-        write_json(&to.join(TOKENIZER_CONFIG), &config)?;
+        write_json(&to.join(TOKENIZER_CONFIG), &files::sorted(config))?;
     }
     Ok(())
 }

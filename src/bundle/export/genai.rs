@@ -52,7 +52,7 @@ pub fn export(bundle: &Bundle, engine: Option<&str>, dir: &Path) -> Result<Expor
     let entry = ort_engine(bundle, engine, &mut folder.exported.notes)?;
     let config: Map<String, Value> = files::parse(&bundle.text(&format!("{HUB}/config.json"))?, "config.json")?;
     let of = Decoder::of(entry.model()?, &config)?;
-    let written = genai_config(bundle, generation, &of)?;
+    let written = files::sorted(genai_config(bundle, generation, &of)?);
     let text = serde_json::to_vec_pretty(&written).map_err(|e| Error::bug(format!("{CONFIG}: {e}")))?;
     folder.write(CONFIG, &text)?;
     let kept = bundle.manifest.files.iter().filter_map(|file| file.path.strip_prefix(HUB)?.strip_prefix('/'));

@@ -10,6 +10,7 @@ use crate::bundle::cyclonedx::spdx;
 use crate::bundle::{Bundle, FileEntry, MANIFEST, TOKENIZER};
 use crate::digest;
 use crate::error::{Error, Result, printable};
+use crate::json::sorted;
 use crate::precision::Precision;
 
 const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -87,7 +88,8 @@ fn add(folder: &mut Folder, value: &Value, media_type: &str) -> Result<Value> {
 }
 
 fn bytes(value: &Value) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|e| Error::bug(format!("an image's description cannot be written: {e}")))
+    serde_json::to_vec(&sorted(value.clone()))
+        .map_err(|e| Error::bug(format!("an image's description cannot be written: {e}")))
 }
 
 fn blob(digest: &str) -> String {

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::super::Screen;
 use super::jsonl::Answered;
+use kilnc::build::Observer;
 use kilnc::error::{Error, Result, visible};
 use kilnc::runtime::generate::{FinishReason, Generated};
 
@@ -41,6 +42,9 @@ pub(super) struct Continued<'a> {
     content: Option<&'a str>,
     tokens: &'a [u32],
     finish_reason: FinishReason,
+    /// Whether the text is JSON of the schema that it has to follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete: Option<bool>,
     prompt_tokens: usize,
     /// How long the prompt and the first token took.
     first_token_ms: f64,
@@ -60,6 +64,7 @@ impl<'a> Continued<'a> {
             content: is_chat.then_some(text),
             tokens: &generated.tokens,
             finish_reason: generated.finish_reason,
+            complete: generated.complete,
             prompt_tokens: generated.prompt_tokens,
             first_token_ms: milliseconds(generated.first_token()),
             per_token_ms: generated.per_token().map(milliseconds),
@@ -94,6 +99,9 @@ pub(super) struct Summary {
     pub tokens: usize,
     #[serde(skip_serializing_if = "is_zero")]
     pub failed: usize,
+    /// Texts that ended before they were JSON of the schema.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub incomplete: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_failure: Option<String>,
     #[serde(skip)]
@@ -118,6 +126,7 @@ impl Summary {
     pub fn count(&mut self, generated: &Generated) {
         self.prompts += 1;
         self.tokens += generated.tokens.len();
+        self.incomplete += usize::from(generated.complete == Some(false));
         self.last = Some((generated.finish_reason, generated.first_token(), generated.per_token()));
     }
 
@@ -127,7 +136,18 @@ impl Summary {
         self.first_failure.get_or_insert_with(|| error.to_owned());
     }
 
+    /// Warns of texts that are no JSON of the schema.
+    pub fn warn(&self, screen: &Screen) {
+        if self.incomplete > 0 {
+            screen.warn(&format!(
+                "{} of {} texts ended before they were JSON of the schema: no token or position was left",
+                self.incomplete, self.prompts
+            ));
+        }
+    }
+
     pub fn print(&self, screen: &Screen) {
+        self.warn(screen);
         if let (1, Some((reason, first, others))) = (self.prompts, self.last) {
             let others = others.map(|time| format!(", {:.2} ms for each other", milliseconds(time)));
             let reason = match reason {

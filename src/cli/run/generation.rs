@@ -1,13 +1,16 @@
 //! The flags of generation: how long a text becomes, how its tokens are chosen, and when they are shown.
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 
 use clap::Args;
 
 use super::super::Screen;
 use super::super::units::some;
+use kilnc::build::Observer;
 use kilnc::error::{Error, Result};
-use kilnc::runtime::generate::GenerateOptions;
+use kilnc::json::{self, file_name};
+use kilnc::runtime::generate::{GenerateOptions, JsonSchema};
 use kilnc::settings::{EarlyStopping, Never, Strategy};
 
 /// Most tokens that are generated where nothing is said.
@@ -24,6 +27,10 @@ pub(super) struct GenerateArgs {
     /// A text that ends what is generated, and is left out; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// Let what is generated be JSON of this JSON Schema: a file, or the schema itself. A text ends where its JSON does, and
+    /// is cut where --max-new-tokens is reached before. Needs a kilnc with the feature json-schema.
+    #[arg(long, value_name = "FILE|JSON", conflicts_with = "stop")]
+    json_schema: Option<String>,
     /// Draw tokens by their probabilities, rather than take the likeliest; the model's own choice by default.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     do_sample: Option<bool>,
@@ -84,8 +91,27 @@ fn early_stopping(text: &str) -> std::result::Result<EarlyStopping, String> {
 }
 
 impl GenerateArgs {
+    /// The schema that texts follow. What of it is passed over is warned of.
+    pub fn schema(&self, screen: &Screen) -> Result<Option<JsonSchema>> {
+        let Some(given) = &self.json_schema else { return Ok(None) };
+        let schema = match given.trim_start().starts_with('{') {
+            true => JsonSchema::parse(given, "--json-schema")?,
+            false => {
+                let path = Path::new(given);
+                JsonSchema::parse(&json::read_text(path)?, &file_name(path))?
+            }
+        };
+        schema.warnings().iter().for_each(|warning| screen.warn(warning));
+        Ok(Some(schema))
+    }
+
     /// The options; `top_k` and `max_length` are flags that other tasks have, too.
-    pub fn options(&self, top_k: Option<usize>, max_length: Option<usize>) -> Result<GenerateOptions> {
+    pub fn options(
+        &self,
+        top_k: Option<usize>,
+        max_length: Option<usize>,
+        json_schema: Option<JsonSchema>,
+    ) -> Result<GenerateOptions> {
         let strategy = self.strategy(top_k);
         strategy.check().map_err(|e| Error::bad_input(flagged(e.message())))?;
         Ok(GenerateOptions {
@@ -93,6 +119,7 @@ impl GenerateArgs {
             max_new_tokens: self.max_new_tokens.or(max_length.is_none().then_some(MAX_NEW_TOKENS)),
             max_length,
             stop: self.stop.clone(),
+            json_schema,
         })
     }
 
@@ -133,11 +160,12 @@ impl GenerateArgs {
     }
 
     /// The flags, and which of them are given.
-    pub fn given(&self) -> [(&'static str, bool); 18] {
+    pub fn given(&self) -> [(&'static str, bool); 19] {
         [
             ("--max-new-tokens", self.max_new_tokens.is_some()),
             ("--min-new-tokens", self.min_new_tokens.is_some()),
             ("--stop", !self.stop.is_empty()),
+            ("--json-schema", self.json_schema.is_some()),
             ("--do-sample", self.do_sample.is_some()),
             ("--temperature", self.temperature.is_some()),
             ("--top-p", self.top_p.is_some()),

@@ -42,6 +42,7 @@ Examples:
   kilnc run gpt2.kiln --prompt \"The kiln is\" --prompt \"The clay was\" --json
   kilnc run gpt2.kiln --prompt \"Once\" --temperature 0.8 --top-p 0.95 --seed 7
   kilnc run gpt2.kiln --prompt \"Once\" --num-beams 4 --no-repeat-ngram-size 3
+  kilnc run llama.kiln --prompt \"A kiln: \" --json-schema kiln.schema.json
   kilnc run llama.kiln --chat messages.json --system \"Answer in one sentence.\"
   echo \"one text on each line\" | kilnc run sections.kiln
   kilnc run sections.kiln --jsonl texts.jsonl -o predictions.jsonl
@@ -140,6 +141,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
     let threads = args.threads.map_or_else(runtime::Options::default, |threads| runtime::Options { threads });
     let claimed = args.lines.claim(&args.bundle)?;
     let chats = args.chat.read()?;
+    let schema = args.generate.schema(screen)?;
     // Which templates there are is an error only where a chat needs one.
     let with_chats = args.chat.given() || claimed.is_some();
     let fits = |task| args.check(task);
@@ -195,7 +197,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
         (Model::Pipeline(mut model), Some(claimed)) => claimed.run(&mut model, screen),
         (Model::Pipeline(mut model), None) => texts::run(args.text, args.pair, args.question, &mut model, screen),
         (Model::Generator(generator, batch, templates), claimed) => {
-            let options = args.generate.options(args.predictions.top_k, args.model.max_length)?;
+            let options = args.generate.options(args.predictions.top_k, args.model.max_length, schema)?;
             let prompted = prompts::Prompted { generator: *generator, templates, args: &args.generate, options, batch };
             match claimed {
                 Some(claimed) => prompted.answer_lines(claimed, screen),

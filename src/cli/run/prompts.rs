@@ -168,6 +168,7 @@ impl Prompted<'_> {
         })?;
         if let Some(summary) = summary {
             screen.done(&format!("{} prompts continued by {} tokens", summary.prompts, summary.tokens));
+            summary.warn(screen);
             if let Some(first) = summary.first_failure {
                 let what = if on_error == OnError::Skip { "left out" } else { "have an error for an answer" };
                 screen.warn(&format!("{} lines {what}; the first: {first}", summary.failed));

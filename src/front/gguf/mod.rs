@@ -21,8 +21,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use crate::error::Result;
 use crate::file;
 use crate::front::folder::Folder;
@@ -56,10 +54,10 @@ pub fn parse(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, path: &Path) -> Result<C
     let state = tensors::state(&model, &name)?;
     let vocabulary = tokenizer::read(&model)?;
     let fields = config::fields(&model, vocabulary.as_ref())?;
-    let mut texts = BTreeMap::from([("config.json".to_owned(), Value::Object(fields).to_string())]);
+    let mut texts = BTreeMap::from([("config.json".to_owned(), json::sorted(fields).to_string())]);
     let mut notes = vocabulary.as_ref().map(|vocabulary| vocabulary.notes.clone()).unwrap_or_default();
     if let Some(vocabulary) = vocabulary {
-        texts.insert(GENERATION.to_owned(), Value::Object(config::generation(&model, &vocabulary)?).to_string());
+        texts.insert(GENERATION.to_owned(), json::sorted(config::generation(&model, &vocabulary)?).to_string());
         texts.extend(vocabulary.texts);
     }
     let config = texts.get("config.json").cloned().unwrap_or_default();

@@ -28,6 +28,7 @@ use serde_json::Value;
 use crate::error::{Error, Result, printable};
 use crate::front::folder::Folder;
 use crate::json::raw::Object;
+use crate::json::sorted;
 use added::{Merged, Vocabulary};
 use files::{ADDED, CONFIG, SPECIAL, Version};
 use limits::Side;
@@ -157,8 +158,9 @@ impl Changes {
 
     /// The text with the changes. Without any it stays as it was, byte for byte.
     fn applied(&self, text: &str) -> String {
-        let parts = self.parts.changed(&self.before).into_iter().map(|(part, value)| (part, value.to_string()));
-        let written = |value: &Option<Value>| value.as_ref().map(Value::to_string);
+        let parts =
+            self.parts.changed(&self.before).into_iter().map(|(part, value)| (part, sorted(value.clone()).to_string()));
+        let written = |value: &Option<Value>| value.clone().map(|value| sorted(value).to_string());
         let others = [
             ("added_tokens", written(&self.added)),
             ("model", self.model.clone()),

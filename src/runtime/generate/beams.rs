@@ -6,8 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::choose::{DecodeOptions, id, largest};
+use super::choose::{DecodeOptions, all_forbidden, id, largest};
 use super::logits::{Context, process};
+use super::schema::Constrained;
 use crate::error::{Error, Result};
 use crate::settings::{EarlyStopping, Never};
 
@@ -21,6 +22,8 @@ pub struct Hypothesis {
     pub tokens: Vec<u32>,
     /// Its score.
     pub score: f32,
+    /// Whether it is JSON of the schema, where it has to follow one.
+    pub complete: bool,
 }
 
 /// A beam that goes on: the beam before it, and its last token.
@@ -46,6 +49,21 @@ struct Beam {
     tokens: Vec<u32>,
     /// The sum of the log probabilities.
     sum: f32,
+    /// What its text has to follow.
+    constrained: Option<Constrained>,
+}
+
+impl Beam {
+    /// The beam with another token. Says whether its text is JSON of the schema then.
+    fn with(&self, token: u32, sum: f32, ends_text: bool) -> Result<(Beam, bool)> {
+        let mut beam = Beam { sum, ..self.clone() };
+        beam.tokens.push(token);
+        let complete = match &mut beam.constrained {
+            Some(constrained) => ends_text || constrained.take(token)?,
+            None => false,
+        };
+        Ok((beam, complete))
+    }
 }
 
 /// A beam and a token, before they are one.
@@ -59,8 +77,14 @@ struct Continued {
 impl BeamSearch {
     /// A search of one beam, the prompt.
     pub fn new(prompt: &[u32], most: Option<usize>) -> BeamSearch {
-        let beam = Beam { tokens: prompt.to_vec(), sum: 0.0 };
+        let beam = Beam { tokens: prompt.to_vec(), sum: 0.0, constrained: None };
         BeamSearch { prompt: prompt.len(), most, beams: vec![beam], finished: Vec::new(), can_improve: true }
+    }
+
+    /// A search whose texts have to follow a schema.
+    pub fn constrained(mut self, constrained: Option<Constrained>) -> BeamSearch {
+        self.beams.iter_mut().for_each(|beam| beam.constrained.clone_from(&constrained));
+        self
     }
 
     /// How many beams there are.
@@ -74,15 +98,11 @@ impl BeamSearch {
         let continued = self.continued(options, logits)?;
         let all_end = continued.iter().all(|it| it.ends);
         let length = self.length() + 1 - self.prompt;
-        self.finish(options, &continued, length);
+        self.finish(options, &continued, length)?;
         let next: Vec<&Continued> = continued.iter().filter(|it| !it.ends).take(width).collect();
         let grown = next.iter().map(|it| Grown { beam: it.beam, token: it.token }).collect();
-        let beams = next.iter().filter_map(|it| {
-            let mut beam = self.beams.get(it.beam)?.clone();
-            beam.tokens.push(it.token);
-            Some(Beam { sum: it.sum, ..beam })
-        });
-        self.beams = beams.collect();
+        let beams = next.iter().filter_map(|it| Some(self.beams.get(it.beam)?.with(it.token, it.sum, false)));
+        self.beams = beams.map(|grown| Ok(grown?.0)).collect::<Result<_>>()?;
         self.can_improve &= self.could_improve(options, length);
         let full = self.finished.len() >= width && options.strategy.early_stopping == Some(EarlyStopping::When(true));
         match all_end || full || !self.can_improve {
@@ -101,16 +121,19 @@ impl BeamSearch {
     }
 
     /// The best continuations, the best first: as many that beams are left, even if a text ends in every one.
-    fn continued(&self, options: &DecodeOptions, logits: &[&[f32]]) -> Result<Vec<Continued>> {
+    fn continued(&mut self, options: &DecodeOptions, logits: &[&[f32]]) -> Result<Vec<Continued>> {
         let width = options.strategy.beams();
         let kept = options.eos.len().saturating_add(1).max(2).saturating_mul(width);
         let full = self.most.is_some_and(|most| self.length() + 1 >= most);
         let mut all: Vec<Continued> = Vec::new();
-        for (beam, (of, logits)) in self.beams.iter().zip(logits).enumerate() {
+        for (beam, (of, logits)) in self.beams.iter_mut().zip(logits).enumerate() {
             largest(logits)?;
             let mut scores = log_softmax(logits);
             let context = Context { tokens: &of.tokens, prompt: self.prompt, most: self.most, eos: &options.eos };
             process(&options.strategy, &context, &mut scores);
+            if let Some(constrained) = &mut of.constrained {
+                constrained.forbid(&mut scores)?;
+            }
             let mut found: Vec<(usize, f32)> =
                 scores.into_iter().enumerate().filter(|(_, score)| *score > f32::NEG_INFINITY).collect();
             if kept < found.len() {
@@ -124,9 +147,7 @@ impl BeamSearch {
             }
         }
         if all.is_empty() {
-            return Err(Error::bad_input(
-                "every token is forbidden by bad_words_ids, suppress_tokens or no_repeat_ngram_size",
-            ));
+            return Err(all_forbidden(self.beams.iter().any(|beam| beam.constrained.is_some())));
         }
         all.sort_by(|a, b| b.sum.total_cmp(&a.sum).then((a.beam, a.token).cmp(&(b.beam, b.token))));
         all.truncate(kept);
@@ -134,20 +155,21 @@ impl BeamSearch {
     }
 
     /// Keeps what has ended, of the first `num_beams` continuations, where it is among the best.
-    fn finish(&mut self, options: &DecodeOptions, continued: &[Continued], length: usize) {
+    fn finish(&mut self, options: &DecodeOptions, continued: &[Continued], length: usize) -> Result<()> {
         let (strategy, width) = (&options.strategy, options.strategy.beams());
         if !self.can_improve {
-            return;
+            return Ok(());
         }
         let penalty = (length as f32).powf(strategy.length_penalty.unwrap_or(1.0));
         for it in continued.iter().take(width).filter(|it| it.ends) {
             let Some(beam) = self.beams.get(it.beam) else { continue };
-            let mut tokens = beam.tokens.get(self.prompt..).unwrap_or_default().to_vec();
-            tokens.push(it.token);
-            self.finished.push(Hypothesis { tokens, score: it.sum / penalty });
+            let (ended, complete) = beam.with(it.token, it.sum, options.eos.contains(&it.token))?;
+            let tokens = ended.tokens.get(self.prompt..).unwrap_or_default().to_vec();
+            self.finished.push(Hypothesis { tokens, score: it.sum / penalty, complete });
         }
         self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
         self.finished.truncate(width);
+        Ok(())
     }
 
     /// Whether the best beam may become better than the worst text that has ended.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::logits::{Context, process, warp};
+use super::schema::Constrained;
 use crate::error::{Error, Result};
 use crate::random;
 use crate::runtime::softmax;
@@ -44,22 +45,26 @@ pub(super) struct Candidate<'a> {
     pub context: Context<'a>,
     /// A logit for each token of the vocabulary.
     pub logits: Cow<'a, [f32]>,
+    /// What its text has to follow, where it has to.
+    pub constrained: Option<&'a mut Constrained>,
 }
 
 /// The token that comes next.
 pub(super) fn choose(strategy: &Strategy, candidate: Candidate) -> Result<u32> {
-    let Candidate { number, context, logits } = candidate;
+    let Candidate { number, context, logits, constrained } = candidate;
     // Logits that are no numbers are found before they are changed.
     let greedy = largest(&logits)?;
-    if strategy.is_empty() {
+    if strategy.is_empty() && constrained.is_none() {
         return id(greedy);
     }
     let mut scores = logits.into_owned();
+    let by_schema = constrained.is_some();
     process(strategy, &context, &mut scores);
+    if let Some(constrained) = constrained {
+        constrained.forbid(&mut scores)?;
+    }
     if scores.iter().all(|score| *score == f32::NEG_INFINITY) {
-        return Err(Error::bad_input(
-            "every token is forbidden by bad_words_ids, suppress_tokens or no_repeat_ngram_size",
-        ));
+        return Err(all_forbidden(by_schema));
     }
     if !strategy.samples() || strategy.temperature == Some(0.0) {
         return id(largest(&scores)?);
@@ -69,6 +74,15 @@ pub(super) fn choose(strategy: &Strategy, candidate: Candidate) -> Result<u32> {
     let seed = strategy.seed.unwrap_or_default().wrapping_add(number as u64);
     let generated = context.tokens.len().saturating_sub(context.prompt) as u64;
     id(drawn(&softmax(&scores), random::share(random::at(seed, generated))))
+}
+
+/// No token is left to choose.
+pub(super) fn all_forbidden(by_schema: bool) -> Error {
+    match by_schema {
+        false => Error::bad_input("every token is forbidden by bad_words_ids, suppress_tokens or no_repeat_ngram_size"),
+        true => Error::bad_input("every token is forbidden: by the JSON schema, or by another setting of generation")
+            .hint("settings that forbid tokens: min_new_tokens, no_repeat_ngram_size, bad_words_ids, suppress_tokens"),
+    }
 }
 
 /// The place at which the sum of probabilities passes a share of all.
@@ -115,7 +129,7 @@ mod tests {
 
     fn chosen(strategy: &Strategy, number: usize, logits: &[f32]) -> Result<u32> {
         let context = Context { tokens: &[0], prompt: 1, most: None, eos: &[] };
-        choose(strategy, Candidate { number, context, logits: Cow::Borrowed(logits) })
+        choose(strategy, Candidate { number, context, logits: Cow::Borrowed(logits), constrained: None })
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::time::Instant;
 use super::beams::{BeamSearch, Hypothesis};
 use super::choose::{Candidate, DecodeOptions, choose};
 use super::logits::Context;
+use super::schema::{Constrained, Grammar};
 use super::score::{PIECE, Scorer};
-use super::{BeamStep, Chosen, Decoding, Nll, Step, Window};
+use super::{BeamStep, Chosen, Constraint, Decoding, Nll, Step, Window};
 use crate::error::{Error, Result, printable};
 use crate::ports::PortKind;
 use crate::runtime::session::{Outputs, positions};
@@ -43,6 +44,8 @@ pub struct Decoder {
     options: DecodeOptions,
     chosen: Vec<Chosen>,
     searches: Vec<Search>,
+    /// What texts have to follow.
+    grammar: Option<Grammar>,
 }
 
 /// A search by beams, and what it found once it has ended. Its beams are rows, in their order.
@@ -61,6 +64,8 @@ struct Row {
     prompt: usize,
     /// The number of the prompt.
     number: usize,
+    /// What its text has to follow; beams have theirs.
+    constrained: Option<Constrained>,
 }
 
 impl Decoder {
@@ -105,6 +110,7 @@ impl Decoder {
             options: DecodeOptions::greedy(),
             chosen: Vec::new(),
             searches: Vec::new(),
+            grammar: None,
         })
     }
 
@@ -157,6 +163,7 @@ impl Decoder {
             tokens: text.to_vec(),
             prompt: text.len(),
             number,
+            constrained: None,
         };
         self.rows = texts.iter().enumerate().map(row).collect();
         self.session.begin(texts.len())?;
@@ -206,15 +213,22 @@ impl Decoder {
         let last = logits.last(self.rows.len())?;
         let full = self.limits.positions.is_some_and(|most| self.session.length() + 1 >= most);
         let mut chosen = Vec::with_capacity(self.rows.len());
-        for (number, row) in self.rows.iter().enumerate() {
+        for (number, row) in self.rows.iter_mut().enumerate() {
             let context = Context {
                 tokens: &row.tokens,
                 prompt: row.prompt,
                 most: self.options.most(row.prompt, self.limits.positions),
                 eos: &self.options.eos,
             };
-            let candidate = Candidate { number: row.number, context, logits: logits.row(number, last)? };
-            chosen.push(Chosen { row: number, token: choose(&self.options.strategy, candidate)?, full });
+            let logits = logits.row(number, last)?;
+            let constrained = row.constrained.as_mut();
+            let candidate = Candidate { number: row.number, context, logits, constrained };
+            let token = choose(&self.options.strategy, candidate)?;
+            let complete = match &mut row.constrained {
+                Some(constrained) => self.options.eos.contains(&token) || constrained.take(token)?,
+                None => false,
+            };
+            chosen.push(Chosen { row: number, token, full, complete });
         }
         Ok(chosen)
     }
@@ -260,7 +274,8 @@ impl Decoder {
 
     /// What the searches found, once they all have ended.
     fn searched(&mut self, going_on: Vec<(usize, u32)>, start: Instant) -> Result<BeamStep> {
-        self.chosen = going_on.iter().map(|(row, token)| Chosen { row: *row, token: *token, full: false }).collect();
+        let chosen = |(row, token): &(usize, u32)| Chosen { row: *row, token: *token, full: false, complete: false };
+        self.chosen = going_on.iter().map(chosen).collect();
         let found = match going_on.is_empty() {
             false => None,
             true => {
@@ -286,9 +301,16 @@ impl Decoding for Decoder {
         options.strategy.check()?;
         let width = self.place(prompts)?;
         self.options = options.clone();
+        let begun = self.grammar.as_ref().map(Grammar::begin);
+        self.rows.iter_mut().for_each(|row| row.constrained.clone_from(&begun));
         let outputs = self.run(0, width)?;
         self.chosen = self.choose(&outputs)?;
         Ok(Step { chosen: self.chosen.clone(), elapsed: start.elapsed() })
+    }
+
+    fn constrain(&mut self, constraint: Option<&Constraint>) -> Result<()> {
+        self.grammar = constraint.map(Grammar::new).transpose()?;
+        Ok(())
     }
 
     fn step(&mut self, going_on: &[usize]) -> Result<Step> {
@@ -307,7 +329,8 @@ impl Decoding for Decoder {
         let width = self.place(prompts)?;
         self.options = options.clone();
         let search = |prompt: &&[u32]| Search {
-            beams: BeamSearch::new(prompt, options.most(prompt.len(), self.limits.positions)),
+            beams: BeamSearch::new(prompt, options.most(prompt.len(), self.limits.positions))
+                .constrained(self.grammar.as_ref().map(Grammar::begin)),
             ended: false,
         };
         self.searches = prompts.iter().map(search).collect();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{BeamStep, DecodeOptions, Decoder, DecoderLimits, Decoding, Nll, Step, Window};
+use super::{BeamStep, Constraint, DecodeOptions, Decoder, DecoderLimits, Decoding, Nll, Step, Window};
 use crate::error::{Error, Result};
 use crate::json::file_name;
 use crate::runtime::{Options, Runtime, Session, explained};
@@ -58,6 +58,7 @@ enum Request {
     Open { runtime: Runtime, path: SentPath, options: Options, limits: DecoderLimits },
     Begin { prompts: Vec<Vec<u32>>, options: DecodeOptions },
     Step { going_on: Vec<usize> },
+    Constrain { constraint: Option<Constraint> },
     BeginSearch { prompts: Vec<Vec<u32>>, options: DecodeOptions },
     Search,
     Score { windows: Vec<Window> },
@@ -95,6 +96,10 @@ impl Decoding for IsolatedDecoder {
         self.ask(&Request::BeginSearch { prompts, options: options.clone() })
     }
 
+    fn constrain(&mut self, constraint: Option<&Constraint>) -> Result<()> {
+        self.ask(&Request::Constrain { constraint: constraint.cloned() })
+    }
+
     fn search(&mut self) -> Result<BeamStep> {
         self.ask(&Request::Search)
     }
@@ -127,6 +132,9 @@ pub fn serve() -> Result<()> {
             (Request::BeginSearch { prompts, options }, Some(decoder)) => {
                 let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
                 serde_json::to_vec(&decoder.begin_search(&prompts, &options)?)
+            }
+            (Request::Constrain { constraint }, Some(decoder)) => {
+                serde_json::to_vec(&decoder.constrain(constraint.as_ref())?)
             }
             (Request::Search, Some(decoder)) => serde_json::to_vec(&decoder.search()?),
             (Request::Step { going_on }, Some(decoder)) => serde_json::to_vec(&decoder.step(&going_on)?),

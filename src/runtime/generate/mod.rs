@@ -12,6 +12,7 @@ mod choose;
 mod decoder;
 mod isolated;
 mod logits;
+mod schema;
 mod score;
 mod stop;
 mod stream;
@@ -32,6 +33,7 @@ pub use choose::{DecodeOptions, largest};
 pub use decoder::{Decoder, DecoderLimits};
 pub use isolated::{JOB, open_isolated, serve};
 pub use logits::{Context, process, warp};
+pub use schema::{Constraint, JsonSchema};
 pub use score::{Nll, Window};
 
 /// A decoder that continues a batch of prompts, wherever it runs.
@@ -51,6 +53,17 @@ pub trait Decoding {
 
     /// Reads prompts, and begins a search by beams after each. Fails as [`Decoding::begin`] does.
     fn begin_search(&mut self, prompts: &[&[u32]], options: &DecodeOptions) -> Result<BeamStep>;
+
+    /// Lets the texts that begin next follow a schema, or none.
+    ///
+    /// # Errors
+    /// Bad input: a schema that the vocabulary has no texts of. Unsupported: a decoder that follows none.
+    fn constrain(&mut self, constraint: Option<&Constraint>) -> Result<()> {
+        match constraint {
+            None => Ok(()),
+            Some(_) => Err(Error::unsupported("this decoder follows no schema")),
+        }
+    }
 
     /// Lets the searches go on by one token.
     fn search(&mut self) -> Result<BeamStep>;
@@ -86,6 +99,8 @@ pub struct Chosen {
     pub token: u32,
     /// Whether the model has no position for another one.
     pub full: bool,
+    /// Whether the text up to it is JSON of the schema, where it has to follow one.
+    pub complete: bool,
 }
 
 /// What ends a text, and how long it may become.
@@ -99,6 +114,8 @@ pub struct GenerateOptions {
     pub max_length: Option<usize>,
     /// Texts that end generation. They are no part of what was generated.
     pub stop: Vec<String>,
+    /// What is generated is JSON of this schema, as far as the limits let it become whole.
+    pub json_schema: Option<JsonSchema>,
 }
 
 /// The tokens of a model with a meaning of their own.
@@ -133,6 +150,8 @@ pub struct Generated {
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// Whether the text is JSON of the schema that was asked for; none where none was.
+    pub complete: Option<bool>,
     /// How many tokens the prompt has.
     pub prompt_tokens: usize,
     /// How long each token took; the prompt was read for the first. Prompts of a batch share them.
@@ -170,12 +189,14 @@ pub struct Generator {
     special: SpecialTokens,
     positions: Option<usize>,
     strategy: Strategy,
+    /// What the decoder follows.
+    followed: Option<JsonSchema>,
 }
 
 impl Generator {
     /// Of a decoder, the tokenizer of its model, and the tokens that mean something.
     pub fn new(decoding: Box<dyn Decoding>, encoder: TextEncoder, special: SpecialTokens) -> Generator {
-        Generator { decoding, encoder, special, positions: None, strategy: Strategy::default() }
+        Generator { decoding, encoder, special, positions: None, strategy: Strategy::default(), followed: None }
     }
 
     /// Says how many positions the model has, so that longer prompts are refused before any is read.
@@ -234,7 +255,8 @@ impl Generator {
     /// Continues prompts, all in one batch. `show` is given each token as it comes; an error of it ends generation.
     ///
     /// # Errors
-    /// Bad input: a prompt that is empty or longer than the model reads, an empty stop string, a limit of 0 tokens.
+    /// Bad input: a prompt that is empty or longer than the model reads, an empty stop string, a limit of 0 tokens, a schema that
+    /// the model's vocabulary has no texts of, or one beside stop strings.
     pub fn generate(
         &mut self,
         prompts: &[&str],
@@ -256,6 +278,7 @@ impl Generator {
             return Ok(Vec::new());
         }
         let mut texts = self.texts(prompts, options)?;
+        self.follow(options.json_schema.as_ref())?;
         let borrowed: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
         let decode = DecodeOptions {
             strategy: options.strategy.clone().over(self.strategy.clone()),
@@ -288,6 +311,17 @@ impl Generator {
         }
     }
 
+    /// Lets the decoder follow a schema, or none.
+    fn follow(&mut self, schema: Option<&JsonSchema>) -> Result<()> {
+        if self.followed.as_ref() == schema {
+            return Ok(());
+        }
+        let constraint = schema.map(|schema| schema.constraint(&self.encoder, &self.special.eos)).transpose()?;
+        self.decoding.constrain(constraint.as_ref())?;
+        self.followed = schema.cloned();
+        Ok(())
+    }
+
     /// Continues prompts by a search, whose texts are shown when they are whole.
     fn searched(
         &mut self,
@@ -312,7 +346,8 @@ impl Generator {
         for (number, (text, hypothesis)) in texts.iter_mut().zip(&found).enumerate() {
             for token in &hypothesis.tokens {
                 let full = self.positions.is_some_and(|most| text.prompt_tokens + text.tokens.len() + 1 >= most);
-                text.push(&Chosen { row: number, token: *token, full }, Duration::ZERO, &self.special);
+                let chosen = Chosen { row: number, token: *token, full, complete: hypothesis.complete };
+                text.push(&chosen, Duration::ZERO, &self.special);
             }
             text.finished.get_or_insert(FinishReason::Length);
             text.times.clone_from(&times);
@@ -326,6 +361,10 @@ impl Generator {
     fn texts(&self, prompts: &[Vec<u32>], options: &GenerateOptions) -> Result<Vec<Text>> {
         if options.max_new_tokens == Some(0) {
             return Err(Error::bad_input("0 new tokens are asked for"));
+        }
+        if options.json_schema.is_some() && !options.stop.is_empty() {
+            return Err(Error::bad_input("a stop string may end a text before it is JSON of the schema")
+                .hint("leave --stop out: with --json-schema, a text ends where its JSON does"));
         }
         let (stops, ids) = self.stops(&options.stop)?;
         let contexts: Vec<Vec<u32>> = prompts.iter().map(|prompt| TextStream::context(prompt).to_vec()).collect();
@@ -345,6 +384,7 @@ impl Generator {
                 times: Vec::new(),
                 prompt_tokens: prompt.len(),
                 finished: None,
+                complete: options.json_schema.is_some().then_some(false),
             })
         };
         prompts.iter().zip(contexts).zip(decoded).map(text).collect()
@@ -405,6 +445,7 @@ struct Text {
     times: Vec<Duration>,
     prompt_tokens: usize,
     finished: Option<FinishReason>,
+    complete: Option<bool>,
 }
 
 impl Text {
@@ -412,6 +453,7 @@ impl Text {
     fn push(&mut self, chosen: &Chosen, elapsed: Duration, special: &SpecialTokens) {
         self.tokens.push(chosen.token);
         self.times.push(elapsed);
+        self.complete = self.complete.map(|_| chosen.complete);
         self.finished = if special.eos.contains(&chosen.token) {
             Some(FinishReason::Eos)
         } else if self.stop_ids.contains(&chosen.token) {
@@ -439,8 +481,8 @@ impl Text {
     }
 
     fn generated(self) -> Result<Generated> {
-        let Text { text, tokens, times, prompt_tokens, finished, .. } = self;
+        let Text { text, tokens, times, prompt_tokens, finished, complete, .. } = self;
         let finish_reason = finished.ok_or_else(|| Error::bug("a text has not ended"))?;
-        Ok(Generated { text, tokens, finish_reason, prompt_tokens, times })
+        Ok(Generated { text, tokens, finish_reason, complete, prompt_tokens, times })
     }
 }

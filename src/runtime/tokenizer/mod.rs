@@ -159,13 +159,22 @@ pub(super) fn watched<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send 
     watched_for(LIMIT, job)
 }
 
-fn watched_for<T: Send + 'static>(limit: Duration, job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+/// Does `job` in a separate thread, named so that a panic there is left to the caller; the inner error says that it has
+/// panicked (`Disconnected`) or is not done in time.
+pub(super) fn attempt<T: Send + 'static>(
+    limit: Duration,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<Result<T, RecvTimeoutError>> {
     let (sender, receiver) = mpsc::sync_channel(1);
     std::thread::Builder::new()
         .name(THREAD.to_owned())
         .spawn(move || drop(sender.send(job())))
         .map_err(|e| Error::of_system("a thread did not start", &e))?;
-    receiver.recv_timeout(limit).unwrap_or_else(|e| {
+    Ok(receiver.recv_timeout(limit))
+}
+
+fn watched_for<T: Send + 'static>(limit: Duration, job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    attempt(limit, job)?.unwrap_or_else(|e| {
         Err(Error::bad_input(match e {
             RecvTimeoutError::Timeout => format!("{FILE}: the tokenizer is not done within {} s", limit.as_secs()),
             RecvTimeoutError::Disconnected => format!("{FILE}: the tokenizer's library fails on it"),

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result, printable};
+use crate::json::sorted;
 use pre::PreTokenizer;
 
 pub use kind::TokenKind;
@@ -83,7 +84,7 @@ impl GgmlTokenizer<'_> {
         file.insert("added_tokens".to_owned(), Value::Array(self.added(&names)));
         file.insert("post_processor".to_owned(), self.around(&names));
         file.insert("model".to_owned(), Value::Object(model));
-        Ok(Value::Object(file).to_string())
+        Ok(sorted(file).to_string())
     }
 
     /// The tokens, none of which is empty: llama.cpp gives such ones a name.
