@@ -323,7 +323,7 @@ mod tests {
              in sentence_bert_config.json: processing_kwargs.text"
         );
         let chat = r#"{"modality_config": {"message": {"method": "forward", "method_output_name": "logits"}}}"#;
-        assert!(said(chat).starts_with("texts as messages of a chat are not built"));
+        assert!(said(chat).starts_with("messages of the format `null` are not built"));
     }
 
     #[test]
