@@ -176,6 +176,11 @@ fn table(single: &[String], combined: &[String]) -> String {
         let (kind, base) = (config["peft_type"].as_str().unwrap(), config["base_model_name_or_path"].as_str().unwrap());
         out += &format!("| {name} | {kind} | {base} |\n");
     }
+    out += "\nOver language models, made by `tests/decoder_adapters.rs` from `tests/fixtures/decoders/adapters/kinds`: the logits in one \
+            run and in steps with the cache, and 20 greedy tokens, on ONNX Runtime and on tract; and the logits of what \
+            `kilnc merge` writes.\n`embed_tokens` and `lm_head` are one tensor in llama/lm-tied and gemma/lm, and two in the \
+            others.\n\n| base | kind | adapters |\n|---|---|---|\n";
+    out += &crate::decoder_adapters::table();
     out += "\nSeveral at once, over bert/base, by the methods of `add_weighted_adapter` (`sum`: one after another):\n\n\
             | combination |\n|---|\n";
     for name in combined {
@@ -194,5 +199,8 @@ Where kilnc and PEFT 0.21.2 part:
 - A tensor in the file that the configuration does not name is refused; PEFT leaves it out.
 - Word embeddings that were changed whole, or by LoRA, where a masked language model's decoder shares them: the decoder
   keeps the base's, as in PEFT before the merge. PEFT's merge changes both.
+- Language models whose projection to the vocabulary shares the word embeddings are the same: a LoRA of the one, or either
+  saved whole, leaves the other as it was, and `merge` writes two tensors with `tie_word_embeddings` false. With
+  `ensure_weight_tying` the projection follows. Trained tokens are in both.
 - LoRA that began as PiSSA, OLoRA, CorDA, LoftQ or LoRA-GA and was not converted belongs to a changed base: refused.
 ";

@@ -193,7 +193,7 @@ pub(crate) fn differences(model: &Model, folder: &Path) -> Vec<String> {
 }
 
 /// The same on one engine.
-fn engine_differences(name: &str, engine: &mut dyn Engine, model: &Model, folder: &Path) -> Vec<String> {
+pub(crate) fn engine_differences(name: &str, engine: &mut dyn Engine, model: &Model, folder: &Path) -> Vec<String> {
     let mut wrong = Vec::new();
     for path in goldens(folder) {
         let golden = Golden::read(&path).unwrap();

@@ -24,6 +24,7 @@ mod compile;
 mod components;
 mod configurations;
 mod corpus;
+mod decoder_adapters;
 mod decoder_passes;
 mod decoders;
 mod eval;

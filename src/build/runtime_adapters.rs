@@ -9,7 +9,7 @@ use crate::error::{Error, Result, printable};
 use crate::front::folder::Folder;
 use crate::front::hub::adapter::{AdapterSource, hub};
 use crate::front::hub::arch;
-use crate::front::hub::checkpoint::StateDict;
+use crate::front::hub::checkpoint::{StateDict, Tensor};
 use crate::front::hub::load::{Adapted, adapt, tokenizer};
 use crate::front::hub::load::{Extended, Model, Source};
 use crate::front::source;
@@ -59,10 +59,12 @@ pub fn load_runtime_adapters(source: &Source, manager: &mut Manager) -> Result<R
     let named = names(&source.adapters)?;
     let mut changes = Vec::with_capacity(named.len());
     for (name, adapter) in &named {
-        changes.push(Change::read(source, adapter).map_err(|e| e.at(format!("adapter {name}")))?);
+        changes.push(
+            Change::read(source, adapter, checkpoint.common.vocab_size).map_err(|e| e.at(format!("adapter {name}")))?,
+        );
     }
     let first = changes.first().ok_or_else(|| Error::bad_input("--adapter-as-input needs an --adapter"))?;
-    let state = completed(&base, first);
+    let state = completed(&base, first, &changes);
     let built = arch::build(&checkpoint, &state, source.task.or(Some(first.task)))?;
     let graph = verify(built.graph)?;
     let pass = inputs(&graph, &base, &named, &changes)?;
@@ -127,6 +129,8 @@ struct Change {
     task: Task,
     /// Low-rank products by the weight they are added to: A `[r, k]`, B `[n, r]` and the factor of their product.
     low_rank: BTreeMap<String, (Weight, Weight, f32)>,
+    /// Those of them that the base has no tensor for, since it shares that of others; with what they are added to.
+    parted: BTreeMap<String, Tensor>,
     /// Tensors that replace the base's, or that it lacks.
     whole: BTreeSet<String>,
     /// Warnings.
@@ -164,7 +168,7 @@ fn tokenizer(folder: &Folder) -> Result<serde_json::Map<String, serde_json::Valu
 }
 
 impl Change {
-    fn read(source: &Source, adapter: &AdapterSource) -> Result<Change> {
+    fn read(source: &Source, adapter: &AdapterSource, vocabulary: Option<usize>) -> Result<Change> {
         if hub::is_hub(&adapter.dir)? {
             return Err(Error::unsupported("adapters of AdapterHub's library cannot be inputs")
                 .hint("leave --adapter-as-input out: they are merged or built into the graph"));
@@ -178,13 +182,24 @@ impl Change {
             .hint("leave --adapter-as-input out: the two become two tensors"));
         }
         adapted.same_surroundings(&adapter.dir)?;
+        if let (Some(grown), Some(base)) = (adapted.checkpoint.common.vocab_size, vocabulary)
+            && grown != base
+        {
+            return Err(Error::unsupported(format!(
+                "`vocab_size` is {grown} with the adapter and {base} without, and all inputs of one engine share the base's"
+            ))
+            .hint("leave --adapter-as-input out: the vocabulary is then the adapter's"));
+        }
         let Adapted { base, state, built, warnings, .. } = adapted;
-        let (mut low_rank, mut whole) = (BTreeMap::new(), BTreeSet::new());
+        let (mut low_rank, mut parted, mut whole) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         for (name, tensor) in state.iter() {
             let before = base.get(name).map(|tensor| &tensor.weight);
             match tensor.weight.expr() {
                 _ if before.is_some_and(|before| before.is(&tensor.weight)) => {}
-                Expr::Lora { base, a, b, scale } if is_stored(base) => {
+                Expr::Lora { base: of, a, b, scale } if is_bases(of, before.or(shared(&base, name)))? => {
+                    if before.is_none() {
+                        parted.insert(name.to_owned(), Tensor { weight: of.clone(), ..tensor.clone() });
+                    }
                     low_rank.insert(name.to_owned(), (a.clone(), b.clone(), *scale));
                 }
                 _ if is_stored(&tensor.weight) => {
@@ -199,7 +214,7 @@ impl Change {
                 }
             }
         }
-        Ok(Change { graph: verify(built.graph)?, task: built.task, state, low_rank, whole, warnings })
+        Ok(Change { graph: verify(built.graph)?, task: built.task, state, low_rank, parted, whole, warnings })
     }
 
     /// The tensor that the merged model's graph has under that name.
@@ -231,6 +246,19 @@ impl Change {
     }
 }
 
+/// The word embeddings of the base, for a projection that shares them.
+fn shared<'a>(base: &'a StateDict, name: &str) -> Option<&'a Weight> {
+    base.get(base.shared_by(name)?).map(|tensor| &tensor.weight)
+}
+
+/// Whether a weight is the base's own: an adapter may hold a copy, or another in its place.
+fn is_bases(weight: &Weight, base: Option<&Weight>) -> Result<bool> {
+    match base {
+        Some(base) => Ok(weight.is(base) || is_stored(weight) && arch::same(weight, base)?),
+        None => Ok(false),
+    }
+}
+
 /// Whether a weight is one of its file, in any element type or packing, and be it transposed there.
 fn is_stored(weight: &Weight) -> bool {
     match weight.expr() {
@@ -240,9 +268,12 @@ fn is_stored(weight: &Weight) -> bool {
     }
 }
 
-/// The base with the tensors that it lacks, from the first adapter.
-fn completed(base: &StateDict, first: &Change) -> StateDict {
+/// The base with the tensors that it lacks: from the first adapter, and those that any adapter parts.
+fn completed(base: &StateDict, first: &Change, changes: &[Change]) -> StateDict {
     let mut state = base.clone();
+    for (name, tensor) in changes.iter().flat_map(|change| &change.parted) {
+        state.insert(name.clone(), tensor.clone());
+    }
     for name in first.whole.iter().filter(|name| !base.contains(name)) {
         if let Some(tensor) = first.state.get(name) {
             state.insert(name.clone(), tensor.clone());
@@ -265,6 +296,9 @@ fn inputs(
         let name = &value.name;
         if changes.iter().any(|change| change.low_rank.contains_key(name)) {
             pass.low_rank.insert(name.clone());
+        }
+        if changes.iter().any(|change| change.parted.contains_key(name)) {
+            pass.alone.insert(name.clone());
         }
         if !changes.iter().any(|change| change.whole.contains(name)) {
             continue;

@@ -16,6 +16,8 @@ use crate::ir::{Action, DType, Dim, Graph, Node, Op, Part, Rewriter, Role, Tenso
 pub struct AdapterInputs {
     /// Weights of linear layers that get a low-rank change.
     pub low_rank: BTreeSet<String>,
+    /// Those of them that change alone, though another constant has the same elements.
+    pub alone: BTreeSet<String>,
     /// Constants that become optional inputs.
     pub whole: BTreeMap<String, Whole>,
 }
@@ -61,7 +63,7 @@ impl AdapterInputs {
             }
             let tied =
                 |(other, _, of): &(ValueId, _, &Weight)| *other != id && of.source_name() == weight.source_name();
-            if let Some((_, value, _)) = graph.weights().find(tied) {
+            if let Some((_, value, _)) = graph.weights().find(tied).filter(|_| !self.alone.contains(name)) {
                 return refused(format!("`{}` is tied to it", printable(&value.name)));
             }
         }

@@ -59,7 +59,12 @@ fn open_executor(
 impl Session {
     /// Opens the model in the file `path`, in this process. Fails as [`open`] does, and as [`Session::new`].
     pub fn open(runtime: Runtime, path: &Path, options: Options) -> Result<Session> {
-        Session::new(open_executor(Device::Cpu, runtime, path, options, &[])?)
+        Session::open_with(runtime, path, options, &[])
+    }
+
+    /// Like [`Session::open`], with adapters in files of ONNX Runtime's own (`.onnx_adapter`), which only it takes.
+    pub fn open_with(runtime: Runtime, path: &Path, options: Options, adapters: &[PathBuf]) -> Result<Session> {
+        Session::new(open_executor(Device::Cpu, runtime, path, options, adapters)?)
     }
 }
 

@@ -288,7 +288,6 @@ fn options_that_would_change_the_outputs_are_refused_by_name() {
         ("arrow_config", json!({"top_k": 1})),
         ("kasa_config", json!({"beta": 1})),
         ("target_parameters", json!(["experts.weight"])),
-        ("ensure_weight_tying", json!(true)),
     ];
     for (option, value) in options {
         assert_eq!(

@@ -130,8 +130,8 @@ impl ModelArgs {
         screen: &Screen,
     ) -> Result<Generator> {
         fits(Task::TextGeneration)?;
-        if let Some(flag) = self.labels.as_ref().map(|_| "--labels").or(self.adapted().then_some("--onnx-adapter")) {
-            return Err(Error::unsupported(format!("{flag} is not for {}", Task::TextGeneration)));
+        if self.labels.is_some() {
+            return Err(Error::unsupported(format!("--labels is not for {}", Task::TextGeneration)));
         }
         let given = LoneTokenizer::read(self.tokenizer()?, Some(Task::TextGeneration), screen)?;
         let beside = given.file.parent().unwrap_or(Path::new(""));
@@ -146,7 +146,7 @@ impl ModelArgs {
             screen.warn(&what);
         }
         let encoder = given.encoder(generation.positions.unwrap_or(usize::MAX), Some(Task::TextGeneration))?;
-        task::generator_of(Runtime::Ort, model, threads, encoder, (generation, None))
+        task::generator_of((Runtime::Ort, model, &self.onnx_adapter), threads, encoder, (generation, None))
     }
 
     /// The chat templates beside the tokenizer of an ONNX model.

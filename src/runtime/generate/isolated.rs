@@ -3,7 +3,7 @@
 //! Tokens and measures cross the pipe, as JSON; caches and logits stay where they are. Every step is a request, so the
 //! time limit is that of a step.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -29,20 +29,39 @@ pub fn open_isolated(
     options: Options,
     limits: DecoderLimits,
 ) -> Result<Box<dyn Decoding>> {
+    open_isolated_with(runtime, path, &[], options, limits)
+}
+
+/// Like [`open_isolated`], with adapters in files of ONNX Runtime's own (`.onnx_adapter`), which only it takes.
+pub fn open_isolated_with(
+    runtime: Runtime,
+    path: &Path,
+    adapters: &[PathBuf],
+    options: Options,
+    limits: DecoderLimits,
+) -> Result<Box<dyn Decoding>> {
     match runtime.library().is_some() && subprocess::can_start() {
         true => {
-            let opened = IsolatedDecoder::open(runtime, path, options, limits);
+            let opened = IsolatedDecoder::open(runtime, path, adapters, options, limits);
             Ok(Box::new(opened.map_err(|e| explained(runtime, e))?))
         }
-        false => Ok(Box::new(open(runtime, path, options, limits)?)),
+        false => Ok(Box::new(open(runtime, path, adapters, options, limits)?)),
     }
 }
 
-fn open(runtime: Runtime, path: &Path, options: Options, limits: DecoderLimits) -> Result<Decoder> {
-    Session::open(runtime, path, options).and_then(|session| Decoder::new(session, limits)).map_err(|e| {
-        let file = file_name(path);
-        if e.locations().is_empty() && !e.message().contains(&file) { e.at(file) } else { e }
-    })
+fn open(
+    runtime: Runtime,
+    path: &Path,
+    adapters: &[PathBuf],
+    options: Options,
+    limits: DecoderLimits,
+) -> Result<Decoder> {
+    Session::open_with(runtime, path, options, adapters).and_then(|session| Decoder::new(session, limits)).map_err(
+        |e| {
+            let file = file_name(path);
+            if e.locations().is_empty() && !e.message().contains(&file) { e.at(file) } else { e }
+        },
+    )
 }
 
 /// The parent's side.
@@ -55,7 +74,7 @@ struct IsolatedDecoder {
 /// What a child is asked.
 #[derive(Serialize, Deserialize)]
 enum Request {
-    Open { runtime: Runtime, path: SentPath, options: Options, limits: DecoderLimits },
+    Open { runtime: Runtime, path: SentPath, adapters: Vec<SentPath>, options: Options, limits: DecoderLimits },
     Begin { prompts: Vec<Vec<u32>>, options: DecodeOptions },
     Step { going_on: Vec<usize> },
     Constrain { constraint: Option<Constraint> },
@@ -65,11 +84,18 @@ enum Request {
 }
 
 impl IsolatedDecoder {
-    fn open(runtime: Runtime, path: &Path, options: Options, limits: DecoderLimits) -> Result<IsolatedDecoder> {
+    fn open(
+        runtime: Runtime,
+        path: &Path,
+        adapters: &[PathBuf],
+        options: Options,
+        limits: DecoderLimits,
+    ) -> Result<IsolatedDecoder> {
         let what = format!("generating with {} by {runtime}", file_name(path));
         let child = Worker::start(JOB, &what)?;
         let mut decoder = IsolatedDecoder { child, description: String::new(), what };
-        decoder.description = decoder.ask(&Request::Open { runtime, path: path.into(), options, limits })?;
+        let adapters = adapters.iter().map(|path| path.as_path().into()).collect();
+        decoder.description = decoder.ask(&Request::Open { runtime, path: path.into(), adapters, options, limits })?;
         Ok(decoder)
     }
 
@@ -121,8 +147,9 @@ pub fn serve() -> Result<()> {
         let closed = || Error::bug("a decoder is asked that is not open");
         let request: Request = serde_json::from_slice(request).map_err(malformed)?;
         match (request, &mut decoder) {
-            (Request::Open { runtime, path, options, limits }, decoder) => {
-                let opened = decoder.insert(open(runtime, &path, options, limits)?);
+            (Request::Open { runtime, path, adapters, options, limits }, decoder) => {
+                let adapters: Vec<PathBuf> = adapters.into_iter().map(PathBuf::from).collect();
+                let opened = decoder.insert(open(runtime, &path, &adapters, options, limits)?);
                 serde_json::to_vec(&opened.describe())
             }
             (Request::Begin { prompts, options }, Some(decoder)) => {

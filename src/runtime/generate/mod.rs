@@ -31,7 +31,7 @@ pub use crate::settings::Strategy;
 pub use beams::Hypothesis;
 pub use choose::{DecodeOptions, largest};
 pub use decoder::{Decoder, DecoderLimits};
-pub use isolated::{JOB, open_isolated, serve};
+pub use isolated::{JOB, open_isolated, open_isolated_with, serve};
 pub use logits::{Context, process, warp};
 pub use schema::{Constraint, JsonSchema};
 pub use score::{Nll, Window};

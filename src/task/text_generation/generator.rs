@@ -1,11 +1,11 @@
 //! The generator that a bundle is opened as.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::bundle::{Bundle, EngineEntry, GENERATION_CONFIG, GenerationConfig};
 use crate::error::{Error, Result};
 use crate::runtime::Options;
-use crate::runtime::generate::{DecoderLimits, Generator, SpecialTokens, open_isolated};
+use crate::runtime::generate::{DecoderLimits, Generator, SpecialTokens, open_isolated_with};
 use crate::runtime::{Runtime, TextEncoder};
 use crate::settings::LongTexts;
 use crate::task::id::Task;
@@ -22,16 +22,16 @@ pub fn open_generator(bundle: &Bundle, entry: &EngineEntry, options: Options) ->
     let encoder = bundle.encoder().map_err(|e| bundle.named_error(e))?;
     let generation = GenerationConfig { positions, ..generation };
     let limited = (generation, manifest.long_texts);
-    let opened = generator_of(entry.runtime, &bundle.engine(entry)?, options, encoder, limited);
+    let opened = generator_of((entry.runtime, &bundle.engine(entry)?, &[]), options, encoder, limited);
     let generator = opened.map_err(|e| bundle.explained(entry.runtime, bundle.named_error(e)))?;
     bundle.check_unchanged()?;
     Ok(generator)
 }
 
-/// Opens a decoder with a cache in the file `model`, by its tokenizer and what is known of generation with it.
+/// Opens a decoder with a cache in the file `model`, with adapters in files of ONNX Runtime's own, by its tokenizer and what
+/// is known of generation with it.
 pub fn generator_of(
-    runtime: Runtime,
-    model: &Path,
+    (runtime, model, adapters): (Runtime, &Path, &[PathBuf]),
     options: Options,
     encoder: TextEncoder,
     (generation, long): (GenerationConfig, Option<LongTexts>),
@@ -39,7 +39,7 @@ pub fn generator_of(
     let GenerationConfig { eos, bos, positions, strategy, .. } = generation;
     // Every vocabulary has a token 0.
     let pad = generation.pad.or(eos.first().copied()).unwrap_or_default();
-    let decoding = open_isolated(runtime, model, options, DecoderLimits { positions, long, pad })?;
+    let decoding = open_isolated_with(runtime, model, adapters, options, DecoderLimits { positions, long, pad })?;
     let special = SpecialTokens { eos, bos };
     Ok(Generator::new(decoding, encoder, special).with_positions(positions).with_strategy(strategy))
 }

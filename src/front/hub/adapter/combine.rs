@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use super::begin::begin;
 use super::file::Adapter;
 use super::lora::{self, Change, Changes};
 use super::work::Work;
@@ -158,7 +159,7 @@ impl Combine {
         }
         let (mut merged, mut changes) = (Vec::new(), Vec::new());
         for (adapter, source) in adapters.iter().zip(sources) {
-            let read = combinable(adapter).and_then(|read| work.begin(adapter).map(|()| read));
+            let read = combinable(adapter).and_then(|read| begin(work, adapter).map(|()| read));
             let read = read.map_err(|e| e.at(source.dir.display().to_string()))?;
             work.merged.changed = read.modules.len();
             merged.push(std::mem::take(&mut work.merged));

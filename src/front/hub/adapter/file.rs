@@ -74,7 +74,7 @@ pub(super) struct Common {
     target_parameters: Option<Vec<String>>,
     /// Whether tensors tied to the embeddings follow them.
     #[serde(default)]
-    ensure_weight_tying: Option<bool>,
+    pub ensure_weight_tying: Option<bool>,
 }
 
 /// Tokens of the input embedding, or of embeddings by the ends of their names.
@@ -268,11 +268,7 @@ fn too_many(prefix: &str) -> Error {
 
 impl Common {
     fn refuse_unsupported(&self) -> Result<()> {
-        let options = [
-            ("target_parameters", self.target_parameters.as_ref().is_some_and(|names| !names.is_empty())),
-            ("ensure_weight_tying", self.ensure_weight_tying == Some(true)),
-        ];
-        refuse(&options)
+        refuse(&[("target_parameters", self.target_parameters.as_ref().is_some_and(|names| !names.is_empty()))])
     }
 }
 

@@ -23,6 +23,9 @@ pub struct Merged {
     pub untouched: Vec<String>,
     /// Tensors of the model that the configuration lists as trained and the file lacks.
     pub lost: Vec<Lost>,
+    /// Where word embeddings that the projection to the vocabulary shares were changed, by more than rows of tokens: whether
+    /// the projection follows (`ensure_weight_tying`).
+    pub follows: Option<bool>,
     /// The warning of unknown options.
     pub unknown: Option<String>,
     /// The adapter's PEFT task type, such as `SEQ_CLS`.

@@ -4,6 +4,7 @@
 //! how it is merged. [`combine`] makes one change of several adapters'.
 
 mod adalora;
+mod begin;
 pub mod combine;
 mod file;
 pub mod hub;
@@ -19,6 +20,7 @@ mod promised;
 mod scale;
 mod source;
 mod targets;
+mod tied;
 mod tokens;
 mod vera;
 mod work;
@@ -29,6 +31,7 @@ use crate::error::{Error, Result, printable};
 use crate::front::hub::checkpoint::StateDict;
 use crate::presence;
 
+use begin::begin;
 pub use combine::Combine;
 use file::Adapter;
 use kind::{Kind, OTHER_KINDS};
@@ -86,7 +89,7 @@ fn merge_one(work: &mut Work, adapter: &Adapter) -> Result<Merged> {
         ))
         .at("--adapter"));
     }
-    work.begin(adapter)?;
+    begin(work, adapter)?;
     merge_of(adapter.kind.peft_type)?(work, adapter)?;
     Ok(std::mem::take(&mut work.merged))
 }

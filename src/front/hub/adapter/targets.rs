@@ -166,9 +166,9 @@ impl Targets {
         })
     }
 
-    /// Fails where the configuration names no module of the model, or not one that the file changes. Returns those that
-    /// it names and the file does not change.
-    pub fn check(&self, state: &StateDict, changed: &[&str], kind: &Kind) -> Result<Vec<String>> {
+    /// Fails where the configuration names no module of the model, or not one that the file changes, but for those that
+    /// `follow` another. Returns those that it names and the file does not change.
+    pub fn check(&self, state: &StateDict, changed: &[&str], follow: &[String], kind: &Kind) -> Result<Vec<String>> {
         // Trained tokens are no change of whole modules.
         if kind.parts.is_empty() || self.named.is_none() {
             return Ok(Vec::new());
@@ -189,7 +189,8 @@ impl Targets {
             return Err(self.no_module(state));
         }
         for module in changed {
-            if !self.fits_in(state, module)? {
+            let follows = || follow.contains(&state.resolve(&format!("{module}.weight")));
+            if !self.fits_in(state, module)? && !follows() {
                 return Err(Error::bad_input(format!(
                     "the file changes `{}`, which the configuration does not name",
                     printable(module)

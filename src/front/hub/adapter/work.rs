@@ -10,6 +10,7 @@ use crate::ir::Weight;
 
 /// The tensors as they become. They are the model's once all adapters are merged, and not before.
 pub(super) struct Work {
+    base: StateDict,
     /// The base with the adapters' whole tensors: changes that depend on the base depend on this.
     origin: StateDict,
     state: StateDict,
@@ -17,6 +18,8 @@ pub(super) struct Work {
     pub merged: Merged,
     /// How many adapters were begun.
     begun: usize,
+    /// The weights that adapters change, from the one that has begun on.
+    touched: BTreeSet<String>,
     /// The adapter of each replaced tensor and of each replaced row: no second adapter may replace them.
     saved_whole: BTreeMap<String, usize>,
     rows: BTreeMap<String, BTreeSet<usize>>,
@@ -26,10 +29,12 @@ impl Work {
     /// A merge into these tensors.
     pub fn new(base: &StateDict) -> Work {
         Work {
+            base: base.clone(),
             origin: base.clone(),
             state: base.clone(),
             merged: Merged::default(),
             begun: 0,
+            touched: BTreeSet::new(),
             saved_whole: BTreeMap::new(),
             rows: BTreeMap::new(),
         }
@@ -40,8 +45,8 @@ impl Work {
         self.state
     }
 
-    /// Begins with an adapter: checks that it and the model belong together, and replaces the tensors that it saved whole.
-    pub fn begin(&mut self, adapter: &Adapter) -> Result<()> {
+    /// Begins with an adapter: checks that it and the model belong together. Modules that `follow` others need not be named.
+    pub fn admit(&mut self, adapter: &Adapter, follow: &[String]) -> Result<()> {
         self.begun += 1;
         self.merged = Merged {
             kind: adapter.kind.peft_type,
@@ -52,9 +57,14 @@ impl Work {
         let changed: Vec<&str> = adapter.modules.keys().map(String::as_str).collect();
         adapter.check_names(&self.state).map_err(|e| e.at(adapter.file.clone()))?;
         self.check_layers(adapter)?;
-        self.merged.untouched = adapter.targets.check(&self.state, &changed, adapter.kind)?;
+        self.merged.untouched = adapter.targets.check(&self.state, &changed, follow, adapter.kind)?;
         self.merged.lost = promised::lost(adapter, &self.state).map_err(|e| e.at(adapter.file.clone()))?;
         self.merged.unknown = options::unknown(&adapter.config, adapter.kind)?;
+        Ok(())
+    }
+
+    /// Replaces the tensors that an adapter saved whole, and the rows of its tokens.
+    pub fn replace(&mut self, adapter: &Adapter) -> Result<()> {
         for (name, weight) in &adapter.saved {
             self.save(adapter, name, weight).map_err(|e| e.at(adapter.file.clone()))?;
         }
@@ -64,6 +74,12 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    /// Enters the weights that an adapter changes.
+    pub fn touch(&mut self, adapter: &Adapter) {
+        let touched: Vec<String> = adapter.modules.keys().map(|module| self.name(module, "weight")).collect();
+        self.touched.extend(touched);
     }
 
     /// Fails where a kind changes a `Conv1D` layer that PEFT does not train in such layers.
@@ -86,7 +102,7 @@ impl Work {
     }
 
     /// Whether rows are those of a projection that has no weight of its own: it shares those of the embeddings.
-    fn follows_another(&self, adapter: &Adapter, module: &str, rows: &Weight) -> Result<bool> {
+    pub fn follows_another(&self, adapter: &Adapter, module: &str, rows: &Weight) -> Result<bool> {
         if self.state.contains(&self.name(module, "weight")) {
             return Ok(false);
         }
@@ -151,6 +167,33 @@ impl Work {
         self.put(&name, weight);
         self.merged.changed += 1;
         Ok(())
+    }
+
+    /// The tensors as they have become, to look at.
+    pub fn state(&self) -> &StateDict {
+        &self.state
+    }
+
+    /// Gives a projection that shares the word embeddings a tensor of its own: those of the base.
+    pub fn part(&mut self, projection: &str, embeddings: &str) {
+        if let Some(tensor) = self.base.get(embeddings).cloned() {
+            self.origin.insert(projection.to_owned(), tensor.clone());
+            self.state.insert(projection.to_owned(), tensor);
+        }
+    }
+
+    /// Whether an adapter before the current one changes a tensor, or anything has replaced it.
+    pub fn is_changed(&self, name: &str) -> bool {
+        let is_other = match (self.base.get(name), self.state.get(name)) {
+            (Some(before), Some(now)) => !before.weight.is(&now.weight),
+            (before, now) => before.is_some() != now.is_some(),
+        };
+        is_other || self.touched.contains(name)
+    }
+
+    /// The tokens whose rows were replaced in a tensor.
+    pub fn replaced_rows(&self, name: &str) -> Option<&BTreeSet<usize>> {
+        self.rows.get(name)
     }
 
     /// Replaces a tensor by its changed one, which keeps the file.

@@ -28,7 +28,7 @@ pub fn is_tied(config: &str) -> Result<bool> {
 }
 
 /// Renames the word embeddings to their own name where the file has them under the projection's, as
-/// `safetensors.torch.save_model` may leave them.
+/// `safetensors.torch.save_model` may leave them, and enters that the projection shares them.
 pub(super) fn complete(state: &mut StateDict, family: &Family, config: &str) -> Result<()> {
     if !is_tied(config)? {
         return Ok(());
@@ -38,6 +38,7 @@ pub(super) fn complete(state: &mut StateDict, family: &Family, config: &str) -> 
             let tensor = tensor.clone();
             state.insert(shared.embeddings.to_owned(), tensor);
         }
+        state.tie(shared.decoder, shared.embeddings);
     }
     Ok(())
 }

@@ -32,6 +32,8 @@ pub struct StateDict {
     heads: Vec<String>,
     /// The ends of names of weights that files have transposed.
     conv1d: Vec<String>,
+    /// Names of projections to the vocabulary, each with that of the word embeddings that it shares.
+    tied: Vec<[String; 2]>,
 }
 
 impl StateDict {
@@ -161,6 +163,23 @@ impl StateDict {
             }
         }
         Ok(self)
+    }
+
+    /// Enters that a projection to the vocabulary shares the word embeddings, where it has no tensor of its own.
+    pub fn tie(&mut self, projection: &str, embeddings: &str) {
+        self.tied.push([projection.to_owned(), embeddings.to_owned()]);
+    }
+
+    /// The word embeddings that a projection shares, if that is the name of one without a tensor of its own.
+    pub fn shared_by(&self, projection: &str) -> Option<&str> {
+        let [_, embeddings] =
+            self.tied.iter().find(|[name, embeddings]| name == projection && self.contains(embeddings))?;
+        if self.contains(projection) { None } else { Some(embeddings) }
+    }
+
+    /// The projections that share the word embeddings, each with the name of these.
+    pub fn ties(&self) -> &[[String; 2]] {
+        &self.tied
     }
 
     /// Whether files have the tensor of that name transposed.

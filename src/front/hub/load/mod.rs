@@ -131,7 +131,7 @@ pub(crate) fn adapt(source: &Source) -> Result<Adapted> {
     }
     adapted::grow(&mut checkpoint, &base, &state, &merged)?;
     adapted::modules(&mut checkpoint, &source.adapters)?;
-    tied_weights::follow(&checkpoint, &base, &mut state)?;
+    tied_weights::follow(&checkpoint, &base, &mut state, &merged)?;
     let folder = adapted::tokenizer(&checkpoint, linear.iter().chain(&hub))?;
     tokenizer::count_prompt(&mut checkpoint, &folder)?;
     let peft = &adapted::task_types(&state, &merged);

@@ -8,15 +8,20 @@ use crate::ir::Weight;
 use crate::ir::weight::Expr;
 
 /// Copies adapters' changes of a tensor to its other names: rows of tokens, which PEFT trains in all of them, and the
-/// bias of the projection to the vocabulary.
-pub(crate) fn follow(checkpoint: &Checkpoint, before: &StateDict, after: &mut StateDict) -> Result<()> {
+/// bias of the projection to the vocabulary; the whole word embeddings where the projection follows them.
+pub(crate) fn follow(
+    checkpoint: &Checkpoint,
+    before: &StateDict,
+    after: &mut StateDict,
+    merged: &[Merged],
+) -> Result<()> {
     let Some(shared) = shared(checkpoint, before)? else { return Ok(()) };
     if shared.may_differ
         && arch::is_tied(&checkpoint.config)?
         && let (Some(old), Some(new), Some(decoder)) =
             (before.get(shared.embeddings), after.get(shared.embeddings), before.get(shared.decoder))
         && !new.weight.is(&old.weight)
-        && only_tokens(&new.weight, &old.weight)
+        && (only_tokens(&new.weight, &old.weight) || follows(merged)?)
         && is_unchanged(shared.decoder, before, after)
         && arch::same(&old.weight, &decoder.weight)?
     {
@@ -55,12 +60,24 @@ pub(crate) fn untie(
     let (Some(old), Some(new)) = (before.get(shared.embeddings), after.get(shared.embeddings)) else {
         return Ok(None);
     };
-    if only_tokens(&new.weight, &old.weight) {
+    if only_tokens(&new.weight, &old.weight) || follows(merged)? {
         return Ok(None);
     }
     let base = old.clone();
     after.insert(shared.decoder.to_owned(), base);
     Ok(Some(shared.embeddings))
+}
+
+/// Whether the projection follows changed embeddings. Fails where it would follow those of one adapter only.
+fn follows(merged: &[Merged]) -> Result<bool> {
+    let follows = || merged.iter().filter_map(|merged| merged.follows);
+    match (follows().any(|follows| follows), follows().all(|follows| follows)) {
+        (true, false) => Err(Error::unsupported(
+            "the projection to the vocabulary follows the word embeddings of one adapter and not of another",
+        )
+        .at("adapter_config.json: ensure_weight_tying")),
+        (any, _) => Ok(any),
+    }
 }
 
 /// The error where an adapter's embeddings have more tokens than the projection that it leaves out has rows for.
