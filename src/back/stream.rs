@@ -66,7 +66,7 @@ fn parts<'a>(piece: &'a Piece<'_>) -> Vec<Part<'a>> {
         Piece::Bytes(at, bytes) => vec![Part::Bytes(*at, bytes)],
         Piece::Weight(at, weight) => {
             let ranges = weight.row_ranges().into_iter();
-            ranges.map(|rows| Part::Rows(at + (rows.start * row_len(weight)) as u64, *weight, rows)).collect()
+            ranges.map(|rows| Part::Rows(at + (rows.start * row_len(weight)) as u64, weight, rows)).collect()
         }
     }
 }

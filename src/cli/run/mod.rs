@@ -164,7 +164,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
                 }
                 false => {
                     let options = args.predictions.options(1);
-                    Model::Pipeline(args.model.open(&args.bundle, task, threads, options, &fits, screen)?)
+                    Model::Pipeline(Box::new(args.model.open(&args.bundle, task, threads, options, &fits, screen)?))
                 }
             }
         }
@@ -186,10 +186,10 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
                     ));
                 }
                 let pipeline = model::open_bundle(bundle, engine, threads, &options, &fits, screen)?;
-                Ok(Model::Pipeline(match &args.prompt_name {
+                Ok(Model::Pipeline(Box::new(match &args.prompt_name {
                     Some(name) => pipeline.with_prompt(bundle.prompt_named(name)?),
                     None => pipeline,
-                }))
+                })))
             })?
         }
     };
@@ -209,7 +209,7 @@ pub fn run(args: RunArgs, screen: &Screen) -> Result<()> {
 
 /// What answers.
 enum Model {
-    Pipeline(Pipeline),
+    Pipeline(Box<Pipeline>),
     /// With how many prompts are read together, and the chat templates.
     Generator(Box<Generator>, usize, Result<ChatTemplates>),
 }

@@ -233,7 +233,7 @@ mod tests {
         let words = |shape: [usize; 2], values: Vec<u32>| {
             Weight::literal(DType::I32, shape.to_vec(), bytemuck::cast_slice(&values).to_vec()).unwrap()
         };
-        let word = |r: u32, first: u32| (0..8).fold(0, |word, c| word | (r + first + c) % 7 << (4 * c));
+        let word = |r: u32, first: u32| (0..8).fold(0, |word, c| word | (((r + first + c) % 7) << (4 * c)));
         let codes = words([2, 8], (0..16).map(|i| word(i / 8, i % 8 * 8)).collect());
         let scales = Weight::f32s(vec![2, 2], &[1.0, 2.0, 1.0, 2.0]).unwrap();
         let zeros = words([1, 2], vec![0x55, 0x87]);

@@ -135,7 +135,7 @@ impl Fields {
 
 /// Warns that two fields with one meaning have different values.
 pub(super) fn contradiction(field: &str, value: &Value, other: &str, other_value: &Value) -> Error {
-    let [value, other_value] = [value, other_value].map(|value| crate::error::printable(&value.to_string()));
+    let [value, other_value] = [value, other_value].map(|value| printable(&json::sorted(value.clone()).to_string()));
     Error::bad_input(format!("`{field}` {value} and `{other}` {other_value} contradict each other"))
         .at(FILE)
         .hint("remove the one that the model was not trained with")

@@ -212,7 +212,9 @@ pub(super) fn unknown(fields: &Map<String, Value>) -> impl Iterator<Item = &str>
     };
     let unknown =
         move |(name, value): &(&String, &Value)| !is_off(value) && FIELDS.binary_search(&name.as_str()).is_err();
-    fields.iter().filter(unknown).map(|(name, _)| name.as_str())
+    let mut names: Vec<&str> = fields.iter().filter(unknown).map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    names.into_iter()
 }
 
 #[cfg(test)]
