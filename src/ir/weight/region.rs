@@ -68,7 +68,7 @@ impl Weight {
         [rows, self.shape().iter().skip(1).product()]
     }
 
-    /// The rows in ranges that are evaluated one after another: each of about [`ELEMENTS`], or all in one where a range would
+    /// The rows in ranges that are evaluated one after another: each of about a million elements, or all in one where a range would
     /// cost as much as the whole.
     pub fn row_ranges(&self) -> Vec<Range<usize>> {
         let [rows, columns] = self.grid();
