@@ -445,6 +445,8 @@ fn rerankers_that_are_language_models_read_pairs_in_their_template() {
     let said = changed("1_LogitScore/config.json", "90", "121");
     assert!(said.contains("has no index 121 along dimension 0"), "{said}");
     assert!(said.contains("modules.json: LogitScore: true_token_id, false_token_id"), "{said}");
+    let said = changed("1_LogitScore/config.json", "95", "90");
+    assert!(said.starts_with("error: both tokens are 90, so every score is 0\n"), "{said}");
     let said = changed("1_LogitScore/config.json", "causal_logits", "logits");
     assert!(said.starts_with("error: a LogitScore on `logits` is not built\n"), "{said}");
     let said = changed("sentence_bert_config.json", "\"flat\"", "\"auto\"");

@@ -9,7 +9,7 @@ use crate::front::hub::load::Model;
 use crate::front::hub::load::tokenizer;
 use crate::json::sorted;
 use crate::runtime::chat::{Chat, ChatTemplates};
-use crate::settings::PairPrompt;
+use crate::settings::{PairPrompt, Settings};
 
 /// The two texts of a pair that the template is rendered with. The second pair shows whether it looks into them.
 const FILLERS: [[&str; 2]; 2] = [["<query>", "<document>"], [" A \u{201c}query\u{201d}.\n ", "\n the document, "]];
@@ -28,6 +28,15 @@ pub(super) fn of(model: &Model) -> Result<Option<PairPrompt>> {
         Error::unsupported("the chat template does not have query and document as they are, once and in this order")
             .hint("messages have the roles `query` and `document`; a template that changes their texts is not built")
     })
+}
+
+/// The settings of a bundle with such a prompt: a document that is too long loses its end, unless windows are asked for.
+pub(super) fn settings(pipeline: Settings, prompt: Option<&PairPrompt>) -> Settings {
+    let Settings { window, stride, truncate, join, .. } = pipeline;
+    match prompt.is_some() && (window, stride, truncate, join) == (None, None, None, None) {
+        true => Settings { truncate: Some(true), ..pipeline },
+        false => pipeline,
+    }
 }
 
 /// What is around two texts in a rendered chat; none where it does not have them as they are, once and in this order.

@@ -29,6 +29,45 @@ fn refusal(name: &str, changes: Value) -> String {
 }
 
 #[test]
+fn a_decoder_without_layers_is_refused() {
+    for (name, field) in [("llama/lm", "num_hidden_layers"), ("gpt2/lm", "n_layer"), ("bloom/lm", "n_layer")] {
+        let said = refusal(name, json!({field: 0}));
+        assert!(said.starts_with("expected a decoder with a layer, and none is found"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_layer_without_the_bias_of_others_is_refused() {
+    let said = |name: &str, without: &str| {
+        let dir = copied(name, &FILES);
+        let path = dir.path().join("model.safetensors");
+        let mut tensors = kilnc::safetensors::read(&path).unwrap();
+        let all = tensors.len();
+        tensors.retain(|(name, _)| name != without);
+        assert_eq!(tensors.len() + 1, all, "{without} is not there");
+        let other = tempfile::tempdir().unwrap();
+        kilnc::back::safetensors::write(&tensors, other.path(), u64::MAX, &|_| {}).unwrap();
+        std::fs::copy(other.path().join("model.safetensors"), &path).unwrap();
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let state = arch::canonical_state(&checkpoint).unwrap();
+        arch::build(&checkpoint, &state, None).map(drop).unwrap_err().to_string()
+    };
+    let cases = [
+        ("decoders/gpt2/lm", "transformer.h.0.mlp.c_fc.bias"),
+        ("decoders/gpt2/lm", "transformer.h.1.attn.c_attn.bias"),
+        ("decoders/openai-gpt/lm", "transformer.h.0.mlp.c_proj.bias"),
+        ("decoders/phi/lm", "lm_head.bias"),
+        ("families/bert/seqcls", "bert.encoder.layer.0.attention.self.query.bias"),
+        ("families/roberta/seqcls", "roberta.encoder.layer.1.output.dense.bias"),
+    ];
+    for (name, tensor) in cases {
+        let said = said(name, tensor);
+        assert!(said.starts_with(&format!("tensor `{tensor}` is missing\n")), "{name}: {said}");
+        assert!(tensor == "lm_head.bias" || said.contains("hint: other layers have one"), "{name}: {said}");
+    }
+}
+
+#[test]
 fn heads_that_do_not_divide_are_refused() {
     assert_eq!(
         refusal("llama/lm", json!({"num_key_value_heads": 3})),

@@ -348,6 +348,7 @@ impl<'a> Assembly<'a> {
         let generation = self.generation()?;
         let sources = sources.chain(generation.as_ref().and_then(|(_, file)| file.as_ref()));
         let timed = self.bench.is_some().then(|| bundle::MANIFEST.to_owned());
+        let pair_prompt = pair_prompt::of(self.model)?;
         let mut manifest = Manifest {
             schema: bundle::SCHEMA.to_owned(),
             kilnc: env!("CARGO_PKG_VERSION").to_owned(),
@@ -358,9 +359,12 @@ impl<'a> Assembly<'a> {
             positions: limits::positions(self.model.graph()),
             long_texts: limits::long_texts(self.model.graph()),
             generation: generation.as_ref().map(|(config, _)| config.clone()),
-            pipeline: self.plan.request.recipe.pipeline.over(self.model.pipeline),
+            pipeline: pair_prompt::settings(
+                self.plan.request.recipe.pipeline.over(self.model.pipeline),
+                pair_prompt.as_ref(),
+            ),
             prompt: self.model.prompt.as_ref().map(PromptEntry::of),
-            pair_prompt: pair_prompt::of(self.model)?,
+            pair_prompt,
             prompts: self.model.prompts.iter().map(PromptEntry::of).collect(),
             context_first: self.model.context_first(),
             mask: self.model.tokenizer.mask.clone().filter(|_| self.model.task == Task::FillMask),

@@ -1,6 +1,9 @@
 //! A template that was parsed, and what it makes of messages.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use minijinja::{Environment, Value};
 
@@ -14,12 +17,15 @@ use crate::runtime::LONGEST_TEXT;
 /// The stack of the thread: values that a template puts into one another are dropped one inside the other.
 const STACK: usize = 256 << 20;
 
+/// How long a template may take. Steps are counted, but one of them may double a list.
+const LONGEST: Duration = Duration::from_secs(20);
+
 /// The name of the threads in which templates run. If the library panics there, that is reported as an error.
 pub const THREAD: &str = "chat template";
 
 /// A template that was parsed, with the special tokens that it may name.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
     text: String,
     file: String,
     special: Vec<SpecialToken>,
@@ -35,12 +41,14 @@ impl ChatTemplate {
         let text = tags::without_generation(&text.replace("\r\n", "\n").replace('\r', "\n"));
         let mut environment = environment::new(Clock::Environment);
         environment.add_template_owned(file.to_owned(), text.clone()).map_err(|e| failure::of(&e, file))?;
-        Ok(ChatTemplate { environment, text, file: file.to_owned(), special })
+        Ok(ChatTemplate { environment: Arc::new(environment), text, file: file.to_owned(), special })
     }
 
     /// Gives the template another clock than the machine's.
     pub fn with_clock(mut self, clock: Clock) -> ChatTemplate {
-        environment::add_clock(&mut self.environment, clock);
+        if let Some(environment) = Arc::get_mut(&mut self.environment) {
+            environment::add_clock(environment, clock);
+        }
         self
     }
 
@@ -58,21 +66,27 @@ impl ChatTemplate {
                     .hint("leave it out: what a template does not read changes nothing"));
             }
         }
-        let context = self.context(chat);
-        let run = || {
-            let template = self.environment.get_template(&self.file)?;
-            let mut out = Bounded(Vec::new());
-            template.render_captured_to(context, &mut out).map(drop)?;
-            Ok(out.0)
+        let (environment, file, context) = (Arc::clone(&self.environment), self.file.clone(), self.context(chat));
+        let (sender, receiver) = mpsc::channel();
+        let run = move || {
+            let rendered = environment.get_template(&file).and_then(|template| {
+                let mut out = Bounded(Vec::new());
+                template.render_captured_to(context, &mut out).map(drop)?;
+                Ok(out.0)
+            });
+            // Nobody waits any more where time is up.
+            drop(sender.send(rendered));
         };
-        let ran = std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name(THREAD.to_owned()).stack_size(STACK);
-            let thread = thread.spawn_scoped(scope, run).map_err(|e| Error::of_system("a thread did not start", &e))?;
-            thread
-                .join()
-                .map_err(|_| Error::bad_input("the library for chat templates fails on this one").at(self.file.clone()))
+        let thread = std::thread::Builder::new().name(THREAD.to_owned()).stack_size(STACK);
+        thread.spawn(run).map_err(|e| Error::of_system("a thread did not start", &e))?;
+        let refused = |what: String| Error::bad_input(what).at(self.file.clone());
+        let ran = receiver.recv_timeout(LONGEST).map_err(|e| match e {
+            RecvTimeoutError::Disconnected => refused("the library for chat templates fails on this one".to_owned()),
+            RecvTimeoutError::Timeout => {
+                refused(format!("the chat template does not end within {} seconds", LONGEST.as_secs()))
+            }
         })?;
-        let text = ran.map_err(|e: minijinja::Error| failure::of(&e, &self.file))?;
+        let text = ran.map_err(|e| failure::of(&e, &self.file))?;
         String::from_utf8(text).map_err(|e| Error::bug(format!("a chat template made no text: {e}")))
     }
 

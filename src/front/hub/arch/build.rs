@@ -1,6 +1,7 @@
 //! Builds the graph of a checkpoint: its family's, with the head of a task.
 
 use super::canonical::canonical_state;
+use super::complete;
 use super::families::family;
 use super::family::{Context, Family};
 use super::shared;
@@ -42,6 +43,7 @@ pub fn build(checkpoint: &Checkpoint, state: &StateDict, task: Option<Task>) -> 
 
 /// Like [`build`], with bottleneck adapters and heads that are not the family's own.
 pub fn build_with(checkpoint: &Checkpoint, state: &StateDict, inserted: &Insertions, task: Task) -> Result<Built> {
+    complete::check(&checkpoint.state)?;
     let family = family(&checkpoint.common)?;
     let config = family.fields(&checkpoint.config)?;
     if let Some(class) = checkpoint.common.own_classes().next() {

@@ -11,6 +11,7 @@ mod build;
 mod canonical;
 mod classes;
 mod cohere;
+mod complete;
 mod config;
 mod deberta;
 mod distilbert;

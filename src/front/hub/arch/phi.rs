@@ -11,6 +11,7 @@ use super::{Context, Family, Restated};
 use crate::error::Result;
 use crate::front::hub::checkpoint::{Scope, Size};
 use crate::ir::{Graph, Part, Role, ValueId};
+use crate::task::head::Head;
 
 pub(super) const FAMILY: Family = family(
     ("phi", "Phi"),
@@ -43,6 +44,10 @@ fn build(context: &Context) -> Result<Graph> {
         x = block(&mut stack.blocks, &p, i, (&layer, norms_heads), x, &stack.inputs)?;
     }
     x = llama::last_norm(&mut stack, "final_layernorm", &sizes, norm, x)?;
+    if context.head == Head::NextToken {
+        // The projection of this family has one, and a family's head may have none.
+        context.weights.sub("lm_head").tensor("bias", &[sizes.vocabulary])?;
+    }
     stack.finish(sizes.hidden(), Logits::Plain, x)
 }
 

@@ -128,6 +128,12 @@ impl Blocks {
         layer: &DecoderLayer,
         places: Places,
     ) -> Result<DecoderInputs> {
+        if layers.is_empty() {
+            return Err(Error::bad_input(
+                "expected a decoder with a layer, and none is found: neither a number nor its weights",
+            )
+            .at("config.json: num_hidden_layers"));
+        }
         let ids = self.token_input(PortKind::TokenIds);
         if !head.has_cache() {
             let mask = self.token_input(PortKind::AttentionMask);
@@ -315,12 +321,13 @@ impl Blocks {
     ) -> Result<ValueId> {
         let hidden = layer.sizes.hidden;
         self.role(Role::layer(Part::Qkv, i));
-        let three = self.linear(qkv, hidden, Size { n: hidden.n.saturating_mul(3), ..hidden }, x)?;
+        let three = Size { n: hidden.n.saturating_mul(3), ..hidden };
+        let three = self.dense(qkv, [hidden, three], true, x)?;
         let projected = self.split(&attention.full("split"), three)?;
         self.role(Role::layer(Part::Attention, i));
         let attended = self.causal_attention(attention.path(), i, (layer, scale), projected, inputs)?;
         self.role(Role::layer(Part::AttentionOutput, i));
-        self.linear(out, hidden, hidden, attended)
+        self.dense(out, [hidden, hidden], true, attended)
     }
 }
 

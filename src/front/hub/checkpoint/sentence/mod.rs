@@ -104,6 +104,10 @@ pub struct LogitScore {
 impl LogitScore {
     /// Fails where it is about something else than the logits of a language model.
     fn check(&self) -> Result<()> {
+        if self.false_token_id == Some(self.true_token_id) {
+            return Err(Error::bad_input(format!("both tokens are {}, so every score is 0", self.true_token_id))
+                .at("config.json: true_token_id, false_token_id"));
+        }
         match self.module_input_name.as_deref() {
             None | Some("causal_logits") => Ok(()),
             Some(other) => Err(Error::unsupported(format!("a LogitScore on `{}` is not built", printable(other)))
