@@ -4,7 +4,7 @@
 
 Makes BF16 checkpoints of random weights in FOLDER (needs 12 GB): Qwen2.5-0.5B's shape, in one file and in 50 shards, and
 Llama-3.2-1B's in two; and a LoRA for each. Then `kilnc export` to FP32, FP16 and weights of 8 bits, and `kilnc merge` into BF16, each in
-turn with `cat` and sync of the files that it wrote: medians, and the largest private memory (RssAnon). Needs numpy.
+turn with `cat` and sync of the files that it wrote: medians, and the largest private memory (RssAnon). Needs `pip install numpy`.
 """
 
 import json
