@@ -18,7 +18,7 @@ use crate::runtime::LONGEST_TEXT;
 const STACK: usize = 256 << 20;
 
 /// How long a template may take. Steps are counted, but one of them may double a list.
-const LONGEST: Duration = Duration::from_secs(20);
+const LONGEST: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 20 });
 
 /// The name of the threads in which templates run. If the library panics there, that is reported as an error.
 pub const THREAD: &str = "chat template";
@@ -46,9 +46,7 @@ impl ChatTemplate {
 
     /// Gives the template another clock than the machine's.
     pub fn with_clock(mut self, clock: Clock) -> ChatTemplate {
-        if let Some(environment) = Arc::get_mut(&mut self.environment) {
-            environment::add_clock(environment, clock);
-        }
+        environment::add_clock(Arc::make_mut(&mut self.environment), clock);
         self
     }
 
@@ -111,5 +109,22 @@ impl Write for Bounded {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A comparison of lists that hold one another is one step, and takes time that doubles with each of them.
+    #[test]
+    fn a_step_without_end_is_bounded_in_time() {
+        let text = "{% set n = namespace(a=[1], b=[1]) %}{% for i in range(60) %}{% set n.a = [n.a, n.a] %}\
+                    {% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}";
+        let template = ChatTemplate::parse(text, "chat_template.jinja", Vec::new()).unwrap();
+        let chat = Chat::parse(r#"[{"role": "user", "content": "a kiln"}]"#, "chat.json").unwrap();
+        let error = template.render(&chat).unwrap_err();
+        let seconds = LONGEST.as_secs();
+        assert_eq!(error.message(), format!("the chat template does not end within {seconds} seconds"));
     }
 }
